@@ -1,0 +1,39 @@
+"""The vocabulary of a plan: elements and flags QEMU is given, steps the host is taken through, and why each is there."""
+
+from __future__ import annotations
+
+from tinamou.blueprint.element import JSON_KINDS, Element, Flag, Note, Value, Why
+from tinamou.blueprint.plan import Contribution, Plan
+from tinamou.blueprint.steps import (
+    BuildIso,
+    CopyFile,
+    CreateImage,
+    CreateOverlay,
+    HandOver,
+    MakeDir,
+    MakeSshKey,
+    StartHelper,
+    Step,
+    WriteFile,
+)
+
+__all__ = [
+    "JSON_KINDS",
+    "BuildIso",
+    "Contribution",
+    "CopyFile",
+    "CreateImage",
+    "CreateOverlay",
+    "Element",
+    "Flag",
+    "HandOver",
+    "MakeDir",
+    "MakeSshKey",
+    "Note",
+    "Plan",
+    "StartHelper",
+    "Step",
+    "Value",
+    "Why",
+    "WriteFile",
+]

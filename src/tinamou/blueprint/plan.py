@@ -1,0 +1,54 @@
+"""The finished plan, and the contributions it is collected from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tinamou.blueprint.element import Element, Flag, Note
+from tinamou.blueprint.steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one part adds to the plan."""
+
+    elements: tuple[Element, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    steps: tuple[Step, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @staticmethod
+    def merge(contributions: list[Contribution]) -> Contribution:
+        """All contributions in order, as one."""
+        return Contribution(
+            elements=tuple(e for c in contributions for e in c.elements),
+            flags=tuple(f for c in contributions for f in c.flags),
+            steps=tuple(s for c in contributions for s in c.steps),
+            notes=tuple(n for c in contributions for n in c.notes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How little the QEMU process may do: the identity it runs under and the extra groups it needs."""
+
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything needed to start one machine, decided: nothing after this decides, it only spells and does."""
+
+    name: str
+    arch: str
+    binary: str
+    accel: str
+    machine_type: str
+    elements: tuple[Element, ...]
+    flags: tuple[Flag, ...]
+    steps: tuple[Step, ...]
+    notes: tuple[Note, ...] = ()
+    confinement: Confinement = field(default_factory=lambda: Confinement(None, None))
+    ssh_port: int | None = None

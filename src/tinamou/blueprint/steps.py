@@ -1,0 +1,115 @@
+"""What must be done to the host before QEMU starts, as data: prepare/ has one executor for each kind of step.
+
+Every step can be printed (dry run), written down (journal) and undone. ``owner`` is the uid that QEMU will run as when the
+file must belong to it, else None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinamou.blueprint.element import Why
+from tinamou.units import Size
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDir:
+    """Create one directory; undone by removing it with everything in it."""
+
+    path: str
+    why: Why
+    mode: int = 0o700
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFile:
+    """Create one file with the given text; undone by removing it."""
+
+    path: str
+    content: str
+    why: Why
+    mode: int = 0o600
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFile:
+    """Copy ``source`` to ``path`` (a reflink where the filesystem can); undone by removing the copy."""
+
+    path: str
+    source: str
+    why: Why
+    mode: int = 0o600
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateImage:
+    """Create an empty disk image of ``size``; undone by removing it."""
+
+    path: str
+    format: str
+    size: Size
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOverlay:
+    """Create a qcow2 overlay over ``backing``; its header names no backing file QEMU would have to open by path.
+
+    ``size`` is the virtual size; undone by removing the overlay.
+    """
+
+    path: str
+    backing: str
+    backing_format: str
+    size: Size
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildIso:
+    """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it."""
+
+    path: str
+    label: str
+    files: Mapping[str, str]
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSshKey:
+    """Create an ed25519 key pair at ``path`` and ``path.pub``; undone by removing both."""
+
+    path: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Open a file and pass the descriptor to QEMU as ``/dev/fdset/N``: QEMU needs no right of its own to the path."""
+
+    path: str
+    fdset: int
+    writable: bool
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class StartHelper:
+    """Start a helper process that lives as long as the machine; ready when ``socket`` exists; undone by ending it."""
+
+    name: str
+    argv: tuple[str, ...]
+    socket: str
+    why: Why
+    owner: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+Step = MakeDir | WriteFile | CopyFile | CreateImage | CreateOverlay | BuildIso | MakeSshKey | HandOver | StartHelper

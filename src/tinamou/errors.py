@@ -1,0 +1,170 @@
+"""Every error tinamou raises: what happened, why, and what to do about it; one family per stage, one exit code per family.
+
+::
+
+    TinamouError
+     ├── SpecError      110   what the user wrote cannot be a machine
+     ├── ProbeError     111   the host or the QEMU binary could not be examined
+     ├── PlanError      112   the wish and the facts do not fit together
+     ├── PrepareError   113   the host could not be made ready
+     ├── LaunchError    114   QEMU did not start, or died at once
+     ├── ControlError   115   QEMU does not answer, or refused a command
+     ├── GuestError     116   the guest did not get to the point where it answers
+     ├── ImageError     117   an image is missing, damaged or not what it claims
+     └── StateError     118   the state directory and the wish do not fit together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "ControlError",
+    "GuestError",
+    "ImageError",
+    "LaunchError",
+    "PlanError",
+    "PrepareError",
+    "ProbeError",
+    "Problem",
+    "SpecError",
+    "StateError",
+    "TinamouError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where (``cpu.count``), the value found, the reason, the fix."""
+
+    path: str
+    value: object
+    reason: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" = {self.value!r}"
+        fix = f" — {self.fix}" if self.fix else ""
+        return f"{self.path}{shown}: {self.reason}{fix}"
+
+
+class TinamouError(Exception):
+    """Base of all errors.
+
+    ``what`` happened in one sentence, ``why`` (the cause, when known), ``fix`` (what the user can do), ``problems`` (all
+    of them at once, where several things are wrong), ``evidence`` (named texts such as the tail of a log).
+    """
+
+    stage: ClassVar[str] = "tinamou"
+    code: ClassVar[int] = 119
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        fix: str = "",
+        problems: Iterable[Problem] = (),
+        evidence: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.problems = tuple(problems)
+        self.evidence = evidence or {}
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  {problem}" for problem in self.problems]
+        if self.why:
+            lines.append(f"why: {self.why}")
+        for name, text in self.evidence.items():
+            if text.strip():
+                lines += [f"{name}:", *(f"  | {line}" for line in text.rstrip().splitlines())]
+        if self.fix:
+            lines.append(f"fix: {self.fix}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, object]:
+        """The error as plain data, for ``--json``."""
+        return {
+            "error": self.what,
+            "stage": self.stage,
+            "code": self.code,
+            "why": self.why,
+            "fix": self.fix,
+            "problems": [
+                {"path": p.path, "value": _plain(p.value), "reason": p.reason, "fix": p.fix} for p in self.problems
+            ],
+            "evidence": self.evidence,
+        }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+class SpecError(TinamouError):
+    """What the user wrote cannot be a machine."""
+
+    stage = "spec"
+    code = 110
+
+
+class ProbeError(TinamouError):
+    """The host or the QEMU binary could not be examined."""
+
+    stage = "probe"
+    code = 111
+
+
+class PlanError(TinamouError):
+    """The wish and the facts do not fit together."""
+
+    stage = "plan"
+    code = 112
+
+
+class PrepareError(TinamouError):
+    """The host could not be made ready; whatever was done has been undone."""
+
+    stage = "prepare"
+    code = 113
+
+
+class LaunchError(TinamouError):
+    """QEMU did not start, or died at once."""
+
+    stage = "launch"
+    code = 114
+
+
+class ControlError(TinamouError):
+    """QEMU does not answer on QMP, or refused a command."""
+
+    stage = "control"
+    code = 115
+
+
+class GuestError(TinamouError):
+    """The guest did not get to the point where it answers, or a guest operation failed."""
+
+    stage = "guest"
+    code = 116
+
+
+class ImageError(TinamouError):
+    """An image is missing, damaged or not what it claims to be."""
+
+    stage = "image"
+    code = 117
+
+
+class StateError(TinamouError):
+    """The state directory and the wish do not fit together (a name that runs already, an unknown machine)."""
+
+    stage = "state"
+    code = 118

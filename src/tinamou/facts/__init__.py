@@ -1,0 +1,26 @@
+"""What is known about a host, a QEMU binary, firmware and images: frozen data, filled by probe/ and read by the planner."""
+
+from __future__ import annotations
+
+from tinamou.facts.accel import AccelFacts, Trial
+from tinamou.facts.facts import Facts
+from tinamou.facts.firmware import Firmware
+from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
+from tinamou.facts.image import ImageFacts
+from tinamou.facts.place import Place
+from tinamou.facts.qemu import MachineType, QemuFacts
+
+__all__ = [
+    "AccelFacts",
+    "Cache",
+    "Cpu",
+    "Facts",
+    "Firmware",
+    "HostFacts",
+    "ImageFacts",
+    "MachineType",
+    "NumaNode",
+    "Place",
+    "QemuFacts",
+    "Trial",
+]

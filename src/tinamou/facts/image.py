@@ -1,0 +1,36 @@
+"""What an image is and how it boots: settled by images/ before planning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.units import Size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """One image, resolved to files on this host.
+
+    ``disk`` is empty for a guest that lives in its initrd; ``format`` is QEMU's name (``qcow2``, ``raw``, ``vmdk``, …,
+    ``iso`` for an optical disc). ``boots`` says how it can start: any of ``bios``, ``uefi``, ``direct``. ``kernel`` is
+    what a boot loader would load (bzImage, Image); ``fast_kernel`` the same kernel uncompressed with a PVH entry point,
+    empty where there is none. ``agent`` tells whether qemu-guest-agent starts by itself, ``seed`` which kind of first-boot
+    configuration it reads (``nocloud`` or empty), ``ssh`` whether sshd runs. ``built`` is False while the files do not exist
+    yet.
+    """
+
+    name: str
+    arch: str
+    disk: str = ""
+    format: str = ""
+    size: Size = Size(0)
+    boots: tuple[str, ...] = ()
+    kernel: str = ""
+    fast_kernel: str = ""
+    initrd: str = ""
+    cmdline: str = ""
+    agent: bool = False
+    seed: str = ""
+    ssh: bool = False
+    user: str = ""
+    built: bool = True

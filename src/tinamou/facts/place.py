@@ -1,0 +1,22 @@
+"""Where on this host a machine's files and sockets go, and which numbers are free for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """``directory`` holds the machine's files and sockets; ``uid`` is lent to its QEMU, None when tinamou is not root.
+
+    ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked.
+    """
+
+    name: str
+    directory: str
+    uid: int | None = None
+    ssh_port: int = 0
+
+    def file(self, name: str) -> str:
+        """The path of one of the machine's files."""
+        return f"{self.directory}/{name}"

@@ -1,0 +1,62 @@
+"""What one QEMU binary offers, from its own schema; the only place that compares versions or asks whether it can do X."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """One machine type: versioned name, alias (``q35``), and its limits."""
+
+    name: str
+    alias: str = ""
+    max_cpus: int = 1
+    default: bool = False
+    default_ram_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QemuFacts:
+    """One binary. ``properties`` maps a device or object type to the names of its properties."""
+
+    binary: str
+    version: tuple[int, int, int]
+    arch: str
+    machines: tuple[MachineType, ...]
+    cpu_models: frozenset[str]
+    types: frozenset[str]
+    commands: frozenset[str]
+    accels: tuple[str, ...]
+    options: frozenset[str]
+    properties: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    netdevs: frozenset[str] = frozenset()
+    data_dirs: tuple[str, ...] = ()
+
+    def has(self, feature: str) -> bool:
+        """Whether the binary offers a feature, written ``kind:name``.
+
+        ``type:virtio-net-pci``, ``property:memory-backend-file.rom``, ``command:snapshot-save``, ``netdev:stream``,
+        ``option:run-with``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``. Raises ValueError for an unknown kind.
+        """
+        kind, _, name = feature.partition(":")
+        if kind == "property":
+            owner, _, prop = name.partition(".")
+            return prop in self.properties.get(owner, frozenset())
+        offered: Mapping[str, frozenset[str]] = {
+            "type": self.types,
+            "command": self.commands,
+            "netdev": self.netdevs,
+            "option": self.options,
+            "accel": frozenset(self.accels),
+            "cpu": self.cpu_models,
+            "machine": frozenset(n for m in self.machines for n in (m.name, m.alias) if n),
+        }
+        if kind not in offered:
+            raise ValueError(f"unknown kind of feature: {feature!r}")
+        return name in offered[kind]
+
+    def machine(self, name: str) -> MachineType | None:
+        """The machine type of that name or alias."""
+        return next((m for m in self.machines if name in (m.name, m.alias)), None)

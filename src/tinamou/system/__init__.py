@@ -1,0 +1,1 @@
+"""The only place that touches Linux: commands, files, processes, ioctls."""

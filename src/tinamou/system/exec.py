@@ -1,0 +1,72 @@
+"""Run a command with a clean environment, and say how to repeat it by hand when it fails."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["CommandError", "clean_environment", "find_tool", "run"]
+
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
+
+
+@dataclass
+class CommandError(Exception):
+    """A command ended with a status other than 0; ``replay`` is a line to paste into a shell."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def replay(self) -> str:
+        """The command as it can be pasted into a shell."""
+        return shlex.join(self.argv)
+
+    def __str__(self) -> str:
+        tail = "\n".join((self.stderr or self.stdout).strip().splitlines()[-15:])
+        return f"{self.argv[0]} ended with status {self.status}: {tail}\nrepeat it by hand: {self.replay}"
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The few variables a command may inherit, C.UTF-8 as locale, plus ``extra``."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a command, looked up in PATH and the sbin folders an ordinary user's PATH lacks."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec:/usr/lib/qemu")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    input: str | bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    pass_fds: Sequence[int] = (),
+) -> str:
+    """Run to the end, return stdout. Raises CommandError, FileNotFoundError, subprocess.TimeoutExpired (seconds)."""
+    done = subprocess.run(
+        list(argv),
+        input=input.encode() if isinstance(input, str) else input,
+        stdin=subprocess.DEVNULL if input is None else None,
+        capture_output=True,
+        env=clean_environment(environment),
+        cwd=cwd,
+        timeout=timeout,
+        pass_fds=tuple(pass_fds),
+        check=False,
+    )
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if done.returncode != 0:
+        raise CommandError(tuple(argv), done.returncode, out, err)
+    return out
