@@ -1,0 +1,141 @@
+"""The qcow2 header reader and overlay writer, held against qemu-img."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinamou.system.qcow2 import Qcow2Error, encode_overlay, parse_header, read_header, write_overlay
+
+needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+
+
+def qemu_img(*argv: str | Path) -> str:
+    return subprocess.run(["qemu-img", *map(str, argv)], check=True, capture_output=True, text=True).stdout
+
+
+@needs_qemu_img
+@pytest.mark.parametrize("size", [0, 512, 1 << 20, (512 << 20) + 512, 10 << 30, 5 << 40, 100 << 40])
+def test_an_overlay_is_clean_for_qemu_img(tmp_path: Path, size: int) -> None:
+    write_overlay(tmp_path / "o.qcow2", size)
+    qemu_img("check", tmp_path / "o.qcow2")
+    info = json.loads(qemu_img("info", "--output=json", tmp_path / "o.qcow2"))
+    assert (info["virtual-size"], info["format"]) == (size, "qcow2")
+
+
+@needs_qemu_img
+def test_an_overlay_reads_and_keeps_its_backing_file(tmp_path: Path) -> None:
+    (tmp_path / "base.raw").write_bytes(b"tinamou!" * 65536)
+    write_overlay(tmp_path / "o.qcow2", 1 << 20, "base.raw", "raw", sync=True)
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", tmp_path / "o.qcow2", tmp_path / "base.raw")
+    subprocess.run(["qemu-io", "-c", "write -P 7 64k 128k", tmp_path / "o.qcow2"], check=True, capture_output=True)
+    qemu_img("check", tmp_path / "o.qcow2")
+    header = read_header(tmp_path / "o.qcow2")
+    assert (header.backing_file, header.backing_format, header.size) == ("base.raw", "raw", 1 << 20)
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "o.qcow2").write_text("mine")
+    with pytest.raises(FileExistsError):
+        write_overlay(tmp_path / "o.qcow2", 1 << 20)
+    assert (tmp_path / "o.qcow2").read_text() == "mine"
+
+
+def test_a_backing_file_without_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format"):
+        write_overlay(tmp_path / "o.qcow2", 1 << 20, "base.raw")
+    with pytest.raises(ValueError, match="1023"):
+        write_overlay(tmp_path / "o.qcow2", 1 << 20, "x" * 1024, "raw")
+    with pytest.raises(ValueError, match="holds"):
+        write_overlay(tmp_path / "o.qcow2", 1 << 60)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_qemu_img
+@pytest.mark.parametrize(
+    ("options", "field", "expected"),
+    [
+        ("compat=0.10", "version", 2),
+        ("compat=1.1", "version", 3),
+        ("cluster_size=2M", "cluster_bits", 21),
+        ("cluster_size=512", "cluster_bits", 9),
+        ("extended_l2=on", "extended_l2", True),
+        ("compression_type=zstd", "compression", "zstd"),
+        ("refcount_bits=64", "refcount_bits", 64),
+        ("data_file=d.raw", "data_file", "d.raw"),
+    ],
+)
+def test_headers_of_qemu_img_are_read(tmp_path: Path, options: str, field: str, expected: object) -> None:
+    image = tmp_path / "i.qcow2"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, image, "64M"],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+    )
+    assert getattr(read_header(image), field) == expected
+
+
+@needs_qemu_img
+def test_encryption_snapshots_and_backing_of_qemu_img_are_read(tmp_path: Path) -> None:
+    luks = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+    qemu_img("create", "-q", "-f", "qcow2", *luks, tmp_path / "l.qcow2", "1M")
+    assert read_header(tmp_path / "l.qcow2").encryption == "luks"
+    qemu_img("create", "-q", "-f", "qcow2", tmp_path / "s.qcow2", "1M")
+    qemu_img("snapshot", "-c", "one", tmp_path / "s.qcow2")
+    assert read_header(tmp_path / "s.qcow2").snapshots == 1
+    qemu_img("create", "-q", "-f", "qcow2", "-b", tmp_path / "s.qcow2", "-F", "qcow2", tmp_path / "b.qcow2")
+    assert read_header(tmp_path / "b.qcow2").backing_file == str(tmp_path / "s.qcow2")
+
+
+def first_cluster() -> bytearray:
+    pieces = encode_overlay(1 << 30, "base.raw", "raw")
+    return bytearray(pieces[0][1].ljust(65536, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "message"),
+    [
+        (0, ">I", 0, "magic"),
+        (4, ">I", 4, "version"),
+        (8, ">Q", 65530, "outside the header"),
+        (16, ">I", 5000, "claims 5000"),
+        (20, ">I", 60, "cluster_bits"),
+        (24, ">Q", 1 << 63, "virtual size"),
+        (32, ">I", 9, "encryption"),
+        (36, ">I", 1, "too small"),
+        (36, ">I", 0xFFFFFFFF, "more than"),
+        (40, ">Q", 3, "L1 table's offset"),
+        (48, ">Q", 0, "refcount table"),
+        (56, ">I", 0, "refcount table"),
+        (60, ">I", 1 << 20, "snapshots"),
+        (72, ">Q", 1 << 40, "unknown"),
+        (96, ">I", 9, "refcount_order"),
+        (100, ">I", 1 << 30, "length"),
+        (104, ">B", 1, "compression"),
+        (116, ">I", 1 << 20, "runs out"),
+    ],
+)
+def test_a_flipped_field_is_named(offset: int, form: str, value: int, message: str) -> None:
+    data = first_cluster()
+    struct.pack_into(form, data, offset, value)
+    with pytest.raises(Qcow2Error, match=message):
+        parse_header(bytes(data))
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6), st.integers(0, 300))
+def test_damaged_headers_never_end_in_another_error(changes: list[tuple[int, int]], length: int) -> None:
+    data = first_cluster()
+    for offset, value in changes:
+        data[offset] = value
+    try:
+        parse_header(bytes(data[:length] if length < 250 else data))
+    except Qcow2Error:
+        pass
