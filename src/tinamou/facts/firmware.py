@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """One firmware a QEMU package installed; ``template`` is the pristine variable store, empty where it has none."""
+    """One firmware a QEMU package installed; ``template`` is the pristine variable store, empty where it has none.
+
+    ``device`` is how it is mapped: ``flash``, ``kernel`` (``-kernel``) or ``memory`` (``-bios``). ``mode`` applies to flash:
+    ``split`` (code and variables apart), ``combined`` or ``stateless``. ``descriptor`` is the path of the descriptor, empty
+    for firmware that is known by its file name alone.
+    """
 
     descriptor: str
     description: str
@@ -18,6 +23,8 @@ class Firmware:
     template: str
     targets: tuple[tuple[str, tuple[str, ...]], ...]
     features: frozenset[str]
+    mode: str = "split"
+    template_format: str = "raw"
 
     def serves(self, arch: str, machine: str) -> bool:
         """Whether one of its targets names ``arch`` and a pattern that ``machine`` matches (``pc-q35-*``)."""

@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+BACKEND_KINDS = ("blockdev", "chardev", "audiodev", "display", "migration")
+"""What ``QemuFacts.backends`` is keyed by."""
+
 
 @dataclass(frozen=True, slots=True)
 class MachineType:
-    """One machine type: versioned name, alias (``q35``), and its limits."""
+    """One machine type: versioned name, alias (``q35``), its limits, and the QOM type of its default CPU."""
 
     name: str
     alias: str = ""
     max_cpus: int = 1
     default: bool = False
     default_ram_id: str = ""
+    default_cpu: str = ""
+    deprecated: bool = False
+    hotplug_cpus: bool = False
+    numa_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QemuFacts:
-    """One binary. ``properties`` maps a device or object type to the names of its properties."""
+    """One binary, as it describes itself over QMP and in its help.
+
+    ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
+    types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
+    of ``machine`` are the union over all machine types). ``backends`` maps ``blockdev``, ``chardev``, ``audiodev``,
+    ``display`` and ``migration`` (its capabilities) to what is built in. ``notes`` say what could not be learned, and why.
+    """
 
     binary: str
     version: tuple[int, int, int]
@@ -33,12 +46,17 @@ class QemuFacts:
     properties: Mapping[str, frozenset[str]] = field(default_factory=dict)
     netdevs: frozenset[str] = frozenset()
     data_dirs: tuple[str, ...] = ()
+    backends: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    package: str = ""
+    notes: tuple[str, ...] = ()
 
     def has(self, feature: str) -> bool:
         """Whether the binary offers a feature, written ``kind:name``.
 
         ``type:virtio-net-pci``, ``property:memory-backend-file.rom``, ``command:snapshot-save``, ``netdev:stream``,
-        ``option:run-with``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``. Raises ValueError for an unknown kind.
+        ``option:run-with``, ``option:machine.hpet``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``,
+        ``blockdev:qcow2``, ``chardev:socket``, ``audiodev:spice``, ``display:gtk``, ``migration:mapped-ram``.
+        Raises ValueError for an unknown kind.
         """
         kind, _, name = feature.partition(":")
         if kind == "property":
@@ -53,6 +71,8 @@ class QemuFacts:
             "cpu": self.cpu_models,
             "machine": frozenset(n for m in self.machines for n in (m.name, m.alias) if n),
         }
+        if kind in BACKEND_KINDS:
+            return name in self.backends.get(kind, frozenset())
         if kind not in offered:
             raise ValueError(f"unknown kind of feature: {feature!r}")
         return name in offered[kind]
