@@ -22,7 +22,9 @@ class Cache:
 class Cpu:
     """One logical CPU as the kernel numbers it (source: Documentation/admin-guide/cputopology.rst).
 
-    ``capacity`` is relative computing power, 1024 for the fastest kind; hybrid CPUs have several.
+    ``siblings`` are the hardware threads of its core, itself included; core numbers repeat from package to package, so
+    siblings say what a core is. ``capacity`` is relative computing power, 1024 for the fastest; hybrid CPUs have several
+    kinds. An offline CPU has no known place: its numbers are -1 and its only sibling is itself.
     """
 
     number: int
@@ -38,7 +40,11 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class NumaNode:
-    """One memory node: its CPUs, memory, distances to every node, and huge pages as ``{page bytes: (total, free)}``."""
+    """One memory node: its CPUs, memory, distances, and huge pages as ``{page bytes: (total, free)}``.
+
+    ``distances`` are in the order of ``HostFacts.nodes`` (10 is the node itself). A node may have memory and no CPU (GPU
+    or CXL memory) or CPUs and no memory.
+    """
 
     number: int
     cpus: CpuSet
@@ -50,7 +56,14 @@ class NumaNode:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """One host, as far as planning a machine needs to know it."""
+    """One host, as far as planning a machine needs to know it.
+
+    ``allowed_cpus`` and ``allowed_nodes`` are what this process may use (affinity and cpuset cgroup); ``isolated_cpus``
+    are kept from the scheduler by ``isolcpus``, ``nohz_full_cpus`` from its tick. ``memory_available`` is already bounded by
+    ``memory_limit``, the smallest limit of the memory cgroups above this process (None without one). ``thp`` is the
+    transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown). ``cgroups`` maps each controller to
+    the hierarchy that has it, ``v1`` or ``v2``.
+    """
 
     system: str
     arch: str
@@ -67,7 +80,34 @@ class HostFacts:
     groups: Mapping[str, int] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()
+    nohz_full_cpus: CpuSet = field(default_factory=CpuSet)
+    allowed_nodes: CpuSet = field(default_factory=CpuSet)
+    memory_limit: Size | None = None
+    thp: str = ""
+    cgroups: Mapping[str, str] = field(default_factory=dict)
 
     def has_tool(self, name: str) -> bool:
         """Whether a command such as ``swtpm`` is installed."""
         return name in self.tools
+
+    @property
+    def online_cpus(self) -> CpuSet:
+        """Every CPU that is switched on."""
+        return CpuSet(cpu.number for cpu in self.cpus if cpu.online)
+
+    @property
+    def usable_cpus(self) -> CpuSet:
+        """The CPUs that are online and that this process may run on."""
+        return CpuSet(self.online_cpus & self.allowed_cpus)
+
+    def node(self, number: int) -> NumaNode | None:
+        """The memory node of that number."""
+        return next((node for node in self.nodes if node.number == number), None)
+
+    def distance(self, one: int, other: int) -> int:
+        """The NUMA distance between two nodes; 10 for the same one, 20 where the host does not say."""
+        numbers = [node.number for node in self.nodes]
+        node = self.node(one)
+        if node is None or other not in numbers or len(node.distances) != len(numbers):
+            return 10 if one == other else 20
+        return node.distances[numbers.index(other)]

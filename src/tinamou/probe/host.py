@@ -1,0 +1,114 @@
+"""Examines this host, or a recorded tree of another: CPUs, memory, rights and tools, in a few milliseconds."""
+
+from __future__ import annotations
+
+import os
+
+from tinamou.facts.host import HostFacts, NumaNode
+from tinamou.probe import cgroup, topology
+from tinamou.system.rooted import Rooted
+from tinamou.units import CpuSet, Size
+
+__all__ = ["TOOLS", "probe_host"]
+
+TOOLS = (
+    "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft", "ovs-vsctl", "ovs-vswitchd", "passt",
+    "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh", "ssh-keygen", "swtpm", "swtpm_setup", "virt-fw-vars",
+    "virtiofsd", "xorriso",
+)  # fmt: skip
+"""Commands some part may call; ``HostFacts.tools`` holds the paths of those that are installed."""
+
+_DEVICES = (
+    "/dev/kvm", "/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/vfio/vfio", "/dev/iommu", "/dev/sev",
+    "/dev/tpm0", "/dev/tpmrm0", "/dev/udmabuf", "/dev/userfaultfd", "/dev/fuse",
+)  # fmt: skip
+_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
+
+
+def probe_host(root: str = "/") -> HostFacts:
+    """The facts of the host whose /proc and /sys lie below ``root``. Never fails: what cannot be read is empty or 0."""
+    host = Rooted(root)
+    nodes = topology.nodes(host)
+    cpus = topology.cpus(host, {cpu: node.number for node in nodes for cpu in node.cpus})
+    online = CpuSet(cpu.number for cpu in cpus if cpu.online)
+    limits = cgroup.limits(host)
+    memory, available = _memory(host, nodes)
+    system, machine, kernel = _identity(host)
+    return HostFacts(
+        system=system,
+        arch=machine,
+        kernel=kernel,
+        cpus=cpus,
+        caches=topology.caches(host, cpus),
+        nodes=nodes,
+        allowed_cpus=_allowed(host, "Cpus_allowed_list", online, limits.cpus),
+        isolated_cpus=host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet(),
+        memory=memory,
+        memory_available=available if limits.memory_left is None else min(available, limits.memory_left),
+        page_size=_page_size(host),
+        is_root=host.real and os.geteuid() == 0,
+        groups=_groups(host),
+        tools=_tools(host),
+        devices=frozenset(path for path in _DEVICES if host.exists(path)),
+        nohz_full_cpus=host.cpu_list("/sys/devices/system/cpu/nohz_full") or CpuSet(),
+        allowed_nodes=_allowed(host, "Mems_allowed_list", CpuSet(node.number for node in nodes), limits.nodes),
+        memory_limit=limits.memory,
+        thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        cgroups=limits.controllers,
+    )
+
+
+def _identity(host: Rooted) -> tuple[str, str, str]:
+    if host.real:
+        name = os.uname()
+        return name.sysname, name.machine, name.release
+    words = (host.read("/proc/version") or "").split()
+    return "Linux", _recorded_arch(host), words[2] if len(words) > 2 else ""
+
+
+def _recorded_arch(host: Rooted) -> str:
+    """The architecture of a recorded tree, from the form of its /proc/cpuinfo; hwloc's trees also carry it in a file."""
+    for line in (host.read("/proc/hwloc-nofile-info") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == "Architecture":
+            return value.strip()
+    text = host.read("/proc/cpuinfo") or ""
+    for mark, arch in (("vendor_id", "x86_64"), ("CPU implementer", "aarch64"), ("POWER", "ppc64le"), ("isa\t", "riscv64")):
+        if mark in text:
+            return arch
+    return ""
+
+
+def _allowed(host: Rooted, name: str, everything: CpuSet, limit: CpuSet | None) -> CpuSet:
+    rows = (line.partition(":") for line in (host.read("/proc/self/status") or "").splitlines())
+    bounds = [CpuSet.parse(value.strip()) for key, _, value in rows if key == name]
+    return CpuSet(everything.intersection(*bounds, *([] if limit is None else [limit])))
+
+
+def _memory(host: Rooted, nodes: tuple[NumaNode, ...]) -> tuple[Size, Size]:
+    text = host.read("/proc/meminfo") or ""
+    total = topology.kib(text, "MemTotal") or Size(sum(node.memory for node in nodes))
+    free = topology.kib(text, "MemFree") or Size(sum(node.free for node in nodes))
+    return total, topology.kib(text, "MemAvailable") or free
+
+
+def _page_size(host: Rooted) -> Size:
+    return Size(os.sysconf("SC_PAGE_SIZE") if host.real else 4096)
+
+
+def _groups(host: Rooted) -> dict[str, int]:
+    rows = (line.split(":") for line in (host.read("/etc/group") or "").splitlines())
+    return {row[0]: int(row[2]) for row in rows if len(row) > 2 and row[2].isdecimal()}
+
+
+def _tools(host: Rooted) -> dict[str, str]:
+    folders = [*filter(None, os.environ.get("PATH", "").split(":")), *_FOLDERS] if host.real else list(_FOLDERS)
+    found: dict[str, str] = {}
+    for folder in reversed(list(dict.fromkeys(folders))):
+        found |= {name: f"{folder}/{name}" for name in TOOLS if host.exists(f"{folder}/{name}")}
+    return found
+
+
+def _chosen(text: str | None) -> str:
+    """``always [madvise] never`` → ``madvise``."""
+    return (text or "").partition("[")[2].partition("]")[0]
