@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Trial:
     """One accelerator tried: it ran a micro guest (``works``) or not, in ``milliseconds``, and the evidence.
 
-    ``what`` happened, ``why`` it did not work and the ``fix`` are sentences for the user. ``needs`` names what must be dropped or added for it to start (for example ``-arch-capabilities`` on the CPU model).
+    ``what`` happened, ``why`` it did not work and the ``fix`` are sentences for the user. ``needs`` names what must
+    be dropped or added for it to start (for example ``-arch-capabilities`` on the CPU model).
     """
 
     accel: str
