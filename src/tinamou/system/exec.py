@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CommandError", "clean_environment", "find_tool", "run"]
+__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "limited", "run"]
+
+TimeoutExpired = subprocess.TimeoutExpired
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
 
@@ -43,6 +45,11 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def find_tool(name: str) -> str | None:
     """The path of a command, looked up in PATH and the sbin folders an ordinary user's PATH lacks."""
     return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec:/usr/lib/qemu")
+
+
+def limited(argv: Sequence[str], *, cpu_seconds: int, memory_bytes: int) -> list[str]:
+    """``argv`` under limits of CPU time and address space, through prlimit(1), which every Linux distribution installs."""
+    return [find_tool("prlimit") or "prlimit", f"--cpu={cpu_seconds}", f"--as={memory_bytes}", "--core=0", "--", *argv]
 
 
 def run(

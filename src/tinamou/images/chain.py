@@ -1,0 +1,170 @@
+"""The files one image is made of, from the top to the last backing file, and whether each may be opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.images.formats import HEAD, TAIL, detect_format
+from tinamou.system.paths import image_dir, state_dir
+from tinamou.system.qcow2 import Header, Qcow2Error, parse_header
+
+__all__ = ["MAX_DEPTH", "Layer", "may_open", "read_chain", "read_layer", "verify_tables"]
+
+MAX_DEPTH = 256
+_OFFSET = 0x00FFFFFFFFFFFE00
+_PROTOCOLS = ("nbd", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd", "gluster", "nfs", "fat", "blkdebug", "null-co")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One file of a chain: its resolved path, format, length in bytes, and for qcow2 its header."""
+
+    path: str
+    format: str
+    length: int
+    identity: tuple[int, int, int, int, int]
+    header: Header | None = None
+
+
+def read_chain(path: str | Path, *, trusted: Sequence[Path] = (), format: str = "") -> tuple[Layer, ...]:
+    """The layers of an image, top first.
+
+    A backing file must lie in the folder of the file naming it, among the images or machines of tinamou, or below one of
+    ``trusted``. Raises ImageError for a missing, foreign, looping, damaged or unsafe layer, always naming the file.
+    """
+    layers: list[Layer] = []
+    seen: set[tuple[int, int]] = set()
+    current, declared, named_by = Path(path), format, ""
+    while True:
+        layer = read_layer(current, declared, named_by)
+        if layer.identity[:2] in seen:
+            raise ImageError(f"the chain of {path} is a loop", why=f"{named_by} leads back to {layer.path}")
+        seen.add(layer.identity[:2])
+        layers.append(layer)
+        if len(layers) > MAX_DEPTH:
+            raise ImageError(
+                f"the chain of {path} is deeper than {MAX_DEPTH} files", fix="flatten it: tinamou snapshot flatten"
+            )
+        if layer.header is None or not layer.header.backing_file:
+            return tuple(layers)
+        current, declared, named_by = _backing_of(layer, trusted), layer.header.backing_format, layer.path
+
+
+def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
+    """One file on its own: exists, is a file or block device, not empty, and its header holds. Raises ImageError."""
+    named = f"the backing file of {named_by}, {path}," if named_by else f"{path}"
+    try:
+        status = path.stat()
+        _refuse_kind(named, status)
+        with path.open("rb", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            head = os.pread(file.fileno(), HEAD, 0)
+            tail = os.pread(file.fileno(), TAIL, max(0, length - TAIL))
+            if length == 0:
+                raise ImageError(f"{named} is empty", why="it has 0 bytes", fix="fetch or make the image again")
+            found = declared or detect_format(str(path), head, tail)
+            header = _header(named, file.fileno(), head, length) if found == "qcow2" else None
+    except FileNotFoundError as error:
+        raise ImageError(f"{named} does not exist", fix="put the file back, or name another image") from error
+    except OSError as error:
+        raise ImageError(f"{named} cannot be opened", why=error.strerror or str(error)) from error
+    identity = (status.st_dev, status.st_ino, length, status.st_mtime_ns, status.st_ctime_ns)
+    return Layer(os.path.realpath(path), found, length, identity, header)
+
+
+def may_open(named_by: str, target: str, trusted: Sequence[Path] = ()) -> bool:
+    """Whether ``target`` (resolved) lies where a file that ``named_by`` points to may lie."""
+    roots = [Path(named_by).parent, image_dir(), state_dir(), *trusted]
+    return any(Path(target).is_relative_to(os.path.realpath(root)) for root in roots)
+
+
+def _refuse_kind(named: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{named} is a folder, not an image")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
+        raise ImageError(f"{named} is neither a file nor a block device")
+
+
+def _header(named: str, descriptor: int, head: bytes, length: int) -> Header:
+    try:
+        bits = int.from_bytes(head[20:24], "big")
+        header = parse_header(os.pread(descriptor, 1 << bits, 0) if 16 < bits <= 21 else head)
+    except Qcow2Error as error:
+        raise ImageError(f"{named} has a damaged qcow2 header", why=str(error), fix="restore it from a copy") from error
+    for name, end in (("L1 table", header.l1_offset + header.l1_size * 8), ("refcount table", header.refcount_offset + 8)):
+        if end > length:
+            raise ImageError(f"{named} is truncated", why=f"its {name} lies at byte {end}, the file has {length}")
+    if header.corrupt:
+        raise ImageError(f"{named} is marked corrupt by QEMU", fix="tinamou check --repair keeps a copy and repairs it")
+    if header.data_file is not None:
+        why = f"an image file can name any file of this host there ({header.data_file or 'unnamed'})"
+        raise ImageError(f"{named} keeps its data in another file", why=why, fix="convert it with qemu-img convert -O qcow2")
+    return header
+
+
+def _backing_of(layer: Layer, trusted: Sequence[Path]) -> Path:
+    header = layer.header
+    assert header is not None
+    name = header.backing_file
+    if name.startswith("json:") or name.split(":", 1)[0].lower() in _PROTOCOLS:
+        raise ImageError(f"{layer.path} has a backing file that is no plain path", why=name[:200])
+    if not header.backing_format:
+        raise ImageError(
+            f"{layer.path} does not say which format its backing file has",
+            why="guessing it would let a guest that wrote a header into a raw disk choose what is opened",
+            fix=f"qemu-img rebase -u -b {name} -F FORMAT {layer.path}",
+        )
+    backing = Path(layer.path).parent / name.removeprefix("file:")
+    if not may_open(layer.path, os.path.realpath(backing), trusted):
+        raise ImageError(
+            f"{layer.path} has a backing file outside its folder: {name}",
+            why="an image from elsewhere could name any file of this host, and the guest could read it",
+            fix="put both into one folder, or import the image: tinamou image import",
+        )
+    return backing
+
+
+def verify_tables(layer: Layer, *, tables: int = 2048) -> None:
+    """Whether every L2 table and every cluster the first ``tables`` of them name lies inside the file. Raises ImageError."""
+    if layer.header is None:
+        return
+    descriptor = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for offset, entry in _references(descriptor, layer.header, tables):
+            if entry >= layer.length or entry % (1 if offset else layer.header.cluster_size):
+                what = "a cluster" if offset else "an L2 table"
+                raise ImageError(
+                    f"{layer.path} is truncated or damaged",
+                    why=f"{what} is said to be at byte {entry}, the file has {layer.length}",
+                    fix="restore it from a copy; tinamou check shows what is left",
+                )
+    finally:
+        os.close(descriptor)
+
+
+def _references(descriptor: int, header: Header, tables: int) -> Iterator[tuple[int, int]]:
+    """The offset of every L2 table as ``(0, offset)``, and the furthest cluster each names as ``(table, offset)``."""
+    l2_tables = [entry & _OFFSET for entry in _entries(descriptor, header.l1_offset, header.l1_size)]
+    for number, table in enumerate(filter(None, l2_tables)):
+        yield 0, table
+        if number < tables and not header.extended_l2:
+            entries = _entries(descriptor, table, header.cluster_size // 8)
+            yield table, _furthest(entries, header.cluster_bits)
+
+
+def _furthest(entries: array[int], cluster_bits: int) -> int:
+    packed = (1 << (62 - (cluster_bits - 8))) - 1
+    return max(entry & packed if entry & 1 << 62 else entry & _OFFSET for entry in entries)
+
+
+def _entries(descriptor: int, offset: int, count: int) -> array[int]:
+    data = os.pread(descriptor, count * 8, offset)
+    words = array("Q", data.ljust(count * 8, b"\0"))
+    words.byteswap()
+    return words

@@ -1,0 +1,57 @@
+"""Checks of the formats of other virtualizers (vmdk, vhdx, vdi, vpc) before QEMU's drivers read them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.images.blocks import qemu_img_limited
+from tinamou.images.chain import Layer
+from tinamou.images.formats import HEAD, TAIL
+from tinamou.images.vmdk import extent_files
+
+__all__ = ["measure_foreign"]
+
+_CHECKABLE = ("vmdk", "vhdx", "vdi")
+
+
+def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
+    """The virtual size in bytes, and the other files the image keeps data in.
+
+    Raises ImageError for a truncated or damaged file, one that needs a parent disk, and one naming files elsewhere.
+    """
+    path = Path(layer.path)
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(max(0, layer.length - TAIL))
+        tail = file.read(TAIL)
+    others = [str(file) for file in extent_files(path, head)] if layer.format == "vmdk" else []
+    missing = {"vdi": _vdi_missing, "vpc": _vpc_missing}.get(layer.format, _nothing_missing)(head, tail, layer.length)
+    if missing:
+        raise ImageError(f"{path} is truncated", why=missing, fix="fetch the image again")
+    info = json.loads(qemu_img_limited(layer.path, [qemu_img, "info", "--output=json", "-f", layer.format, layer.path]))
+    if info.get("backing-filename"):
+        raise ImageError(f"{path} needs another disk", why=f"it names {info['backing-filename']} as its parent")
+    if layer.format in _CHECKABLE:
+        qemu_img_limited(layer.path, [qemu_img, "check", "-q", "-f", layer.format, layer.path])
+    return int(info["virtual-size"]), others
+
+
+def _nothing_missing(head: bytes, tail: bytes, length: int) -> str:
+    return ""
+
+
+def _vdi_missing(head: bytes, tail: bytes, length: int) -> str:
+    """Source of the offsets: QEMU block/vdi.c, VdiHeader."""
+    if len(head) < 512:
+        return "the file is shorter than a vdi header"
+    data_at = struct.unpack_from("<I", head, 0x158)[0]
+    block_size, block_extra, _, allocated = struct.unpack_from("<IIII", head, 0x178)
+    end = data_at + allocated * (block_size + block_extra)
+    return f"its {allocated} blocks reach byte {end}, the file has {length}" if end > length else ""
+
+
+def _vpc_missing(head: bytes, tail: bytes, length: int) -> str:
+    return "" if tail[:8] == b"conectix" else "the footer that ends every vhd file is not there"

@@ -1,0 +1,141 @@
+"""What a local image is: format, size, how it boots, for which architecture; or why it cannot be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.facts.image import ImageFacts
+from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks, Unreadable
+from tinamou.images.bootable import Boot, examine_disc, examine_disk
+from tinamou.images.chain import Layer, read_chain, verify_tables
+from tinamou.images.foreign import measure_foreign
+from tinamou.system.paths import cache_dir
+from tinamou.units import Size
+
+__all__ = ["inspect_image"]
+
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What is remembered of an image between two starts."""
+
+    format: str
+    size: int
+    ways: tuple[str, ...]
+    arches: tuple[str, ...]
+
+
+def inspect_image(
+    path: str | Path, *, arch: str = "", trusted: Sequence[Path] = (), qemu_img: str = "qemu-img"
+) -> ImageFacts:
+    """The facts of a local qcow2, raw, vmdk, vhdx, vdi, vpc or iso file, remembered until one of its files changes.
+
+    ``arch``, when given, must be one the image can run on; ``ImageFacts.arch`` is empty when the image does not tell.
+    ``trusted`` names further folders in which backing files may lie. Raises ImageError for an image that is missing, empty,
+    truncated, damaged, no disk at all, of another architecture, or that would make QEMU open files outside its own folder.
+    """
+    resolved = os.path.realpath(path)
+    key = "\0".join([resolved, *map(str, trusted)])
+    record = cache_dir() / "inspected" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
+    finding = _recall(record, resolved)
+    if finding is None:
+        layers = read_chain(path, trusted=trusted)
+        finding, others = _examine(layers, qemu_img)
+        files = {layer.path: list(layer.identity) for layer in layers} | {other: _identity(other) for other in others}
+        _remember(record, files, finding)
+    if arch and finding.arches and arch not in finding.arches:
+        has = " and ".join(finding.arches)
+        raise ImageError(
+            f"{path} is an image for {has}, not for {arch}", fix=f"--arch {finding.arches[0]}, or another image"
+        )
+    return ImageFacts(
+        name=Path(path).name,
+        arch=arch or (finding.arches[0] if finding.arches else ""),
+        disk=resolved,
+        format=finding.format,
+        size=Size(finding.size),
+        boots=finding.ways,
+    )
+
+
+def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[str]]:
+    """The finding, and files besides the layers it rests on."""
+    top = layers[0]
+    for layer in layers:
+        verify_tables(layer)
+    size, others = _measure(top, qemu_img)
+    boot = Boot()
+    try:
+        blocks = _open(layers, size, qemu_img)
+        boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
+    except Unreadable:
+        pass
+    if boot.missing:
+        raise ImageError(
+            f"{top.path} is truncated",
+            why=f"what is written in it reaches {boot.missing} bytes beyond its end",
+            fix="fetch the image again, or give it its full size: tinamou image resize",
+        )
+    return _Finding(top.format, size, boot.ways, boot.arches), others
+
+
+def _measure(top: Layer, qemu_img: str) -> tuple[int, list[str]]:
+    """The virtual size, and the other files a foreign format keeps data in."""
+    if top.header is not None:
+        return int(top.header.size), []
+    if top.format in ("raw", "iso"):
+        return top.length, []
+    return measure_foreign(top, qemu_img)
+
+
+def _open(layers: tuple[Layer, ...], size: int, qemu_img: str) -> Blocks:
+    """The guest's view of the whole chain."""
+    blocks: Blocks | None = None
+    for layer in reversed(layers):
+        if layer.header is not None:
+            blocks = Qcow2Blocks(layer.path, layer.header, blocks)
+        elif layer.format in ("raw", "iso"):
+            blocks = RawBlocks(layer.path)
+        else:
+            blocks = ForeignBlocks(layer.path, layer.format, size, qemu_img)
+    assert blocks is not None
+    return blocks
+
+
+def _identity(path: str) -> list[int]:
+    status = Path(path).stat()
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _recall(record: Path, resolved: str) -> _Finding | None:
+    """The remembered finding if every file it rests on is still the same file, unchanged."""
+    try:
+        known = json.loads(record.read_bytes())
+        files: dict[str, list[int]] = known["files"]
+        fresh = known["version"] == _CACHE_VERSION and resolved in files
+        if not fresh or any(_identity(path) != identity for path, identity in files.items()):
+            return None
+        found = known["finding"]
+        return _Finding(found["format"], found["size"], tuple(found["ways"]), tuple(found["arches"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(record: Path, files: dict[str, list[int]], finding: _Finding) -> None:
+    """Written whole or not at all; a cache that cannot be written only costs time."""
+    content = {"version": _CACHE_VERSION, "files": files, "finding": asdict(finding)}
+    partial = record.with_suffix(f".{os.getpid()}")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.write_text(json.dumps(content))
+        partial.replace(record)
+    except OSError:
+        partial.unlink(missing_ok=True)
