@@ -73,8 +73,8 @@ class TinamouError(Exception):
         self.what = what
         self.why = why
         self.fix = fix
-        self.problems = tuple(problems)
-        self.evidence = evidence or {}
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.evidence: dict[str, str] = evidence or {}
 
     def __str__(self) -> str:
         lines = [self.what]

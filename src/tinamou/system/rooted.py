@@ -13,7 +13,7 @@ class Rooted:
     """Reads kernel files by absolute path below ``root``; what is missing or unreadable is None, never an error."""
 
     def __init__(self, root: str = "/") -> None:
-        self.root = root.rstrip("/")
+        self.root: str = root.rstrip("/")
 
     @property
     def real(self) -> bool:
