@@ -1,0 +1,118 @@
+"""What every test stands on: its own state directory, one shared cache, recorded hosts, QEMU 10, a clean host afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from leftovers import Leftovers
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (so does TINAMOU_SLOW=1)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = config.getoption("--slow") or os.environ.get("TINAMOU_SLOW") == "1"
+    unmet = {
+        "slow": None if slow else "slow: run with --slow or TINAMOU_SLOW=1 (script/test --all)",
+        "root": None if os.geteuid() == 0 else "root: run the tests as root",
+        "vm": None if shutil.which("qemu-system-x86_64") else "vm: no qemu-system-x86_64 in PATH (script/setup installs it)",
+        "qemu10": None if os.environ.get("TINAMOU_QEMU10") else "qemu10: TINAMOU_QEMU10 names no binary (script/qemu10)",
+    }
+    for item in items:
+        for marker, reason in unmet.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache() -> Path:
+    """The cache that all tests and the user share, so that a guest is built once; damage no file in it."""
+    from tinamou.system.paths import cache_dir
+
+    os.environ["TINAMOU_CACHE"] = str(cache_dir())
+    return cache_dir()
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory of the test's own, its path short: the path of a unix socket has room for 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="tm-", dir="/tmp"))
+    path.chmod(0o755)
+    monkeypatch.setenv("TINAMOU_STATE", str(path))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def leftovers(state: Path) -> Leftovers:
+    """What this test left on the host so far: ``leftovers.found()`` is a list of sentences."""
+    return Leftovers(state)
+
+
+@pytest.fixture(autouse=True)
+def clean_host(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test that boots a guest nothing of it is left: no process, socket, file, interface or shared memory."""
+    if request.node.get_closest_marker("vm") is None:
+        yield
+        return
+    left: Leftovers = request.getfixturevalue("leftovers")
+    yield
+    found = left.settle()
+    left.clear()
+    if found:
+        pytest.fail("left behind on the host:\n  " + "\n  ".join(found), pytrace=False)
+
+
+def _recordings() -> Path | None:
+    """../shared/hosts beside the repository, which for a linked work tree is the one it was made from."""
+    git = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--path-format=absolute", "--git-common-dir"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    roots = [ROOT, *([Path(git.stdout.strip()).parent] if git.returncode == 0 else [])]
+    return next((root.parent / "shared/hosts" for root in roots if (root.parent / "shared/hosts").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Recorded trees of /proc and /sys: ``hosts("64amd64-4s2n4ca2co")`` is the root of that machine's tree."""
+    unpacked: dict[str, Path] = {}
+
+    def tree(name: str) -> Path:
+        recordings = _recordings()
+        if recordings is None:
+            pytest.skip("recorded hosts: no folder ../shared/hosts beside the repository")
+        if name not in unpacked:
+            folder = tmp_path_factory.mktemp(name[:20], numbered=True)
+            with tarfile.open(recordings / f"{name}.tar.bz2") as archive:
+                archive.extractall(folder, filter="tar")
+            inside = list(folder.iterdir())
+            unpacked[name] = inside[0] if len(inside) == 1 and inside[0].name not in {"sys", "proc"} else folder
+        return unpacked[name]
+
+    return tree
+
+
+@pytest.fixture
+def qemu10() -> Callable[[str], str]:
+    """The path of a QEMU 10 binary by name: ``qemu10("qemu-system-x86_64")``, ``qemu10("qemu-img")``."""
+
+    def binary(name: str) -> str:
+        pattern = os.environ.get("TINAMOU_QEMU10")
+        if not pattern:
+            pytest.skip("qemu10: TINAMOU_QEMU10 names no binary (script/qemu10)")
+        return str(Path(pattern).parent / name)
+
+    return binary

@@ -1,0 +1,86 @@
+"""Finds what a machine left on the host: processes, sockets, interfaces, shared memory, files outside its state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+OURS = ("tinamou", "tm-")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _names(folder: str, prefixes: tuple[str, ...]) -> set[str]:
+    try:
+        return {str(path) for path in Path(folder).iterdir() if path.name.startswith(prefixes)}
+    except OSError:
+        return set()
+
+
+class Leftovers:
+    """What appeared since this was made and belongs to the machines whose state is in ``state``.
+
+    Processes and sockets are known by that path (in their arguments, environment or working directory), so that tests
+    beside this one do not count; interfaces, shared memory and files by their name.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._named = self._by_name()
+
+    def _by_name(self) -> set[str]:
+        found = _names("/sys/class/net", OURS) | _names("/dev/shm", OURS) | _names("/dev/hugepages", OURS)
+        for folder in ("/run", "/tmp", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+            found |= _names(folder, ("tinamou",))
+        return found
+
+    def processes(self) -> dict[int, str]:
+        """The living processes (not zombies) of these machines: pid and command line."""
+        found = {}
+        family = {os.getpid(), os.getppid()}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit() or int(folder.name) in family:
+                continue
+            command = _read(folder / "cmdline").replace("\0", " ").strip()
+            try:
+                where = str((folder / "cwd").readlink())
+            except OSError:
+                where = ""
+            if command and str(self.state) in command + _read(folder / "environ") + where:
+                found[int(folder.name)] = command
+        return found
+
+    def sockets(self) -> set[str]:
+        """Bound unix sockets below the state directory."""
+        paths = (line.split()[-1] for line in _read(Path("/proc/net/unix")).splitlines())
+        return {path for path in paths if path.startswith(str(self.state))}
+
+    def found(self) -> list[str]:
+        """One sentence for each thing left."""
+        return [
+            *(f"process {pid}: {command[:200]}" for pid, command in sorted(self.processes().items())),
+            *(f"socket {path}" for path in sorted(self.sockets())),
+            *(f"new: {path}" for path in sorted(self._by_name() - self._named)),
+        ]
+
+    def settle(self, seconds: float = 3.0) -> list[str]:
+        """What is left once processes on their way out had ``seconds`` to go."""
+        end = time.monotonic() + seconds
+        while (found := self.found()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+    def clear(self) -> None:
+        """End the processes that were left, so that the next test does not meet them."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue

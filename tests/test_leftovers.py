@@ -1,0 +1,56 @@
+"""The finder of leftovers finds each kind of thing, and nothing on a clean host."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def test_clean(leftovers):
+    assert leftovers.found() == []
+
+
+def test_process_known_by_environment_argument_or_directory(leftovers, state):
+    sleepers = [
+        subprocess.Popen(["sleep", "60"], env={"TINAMOU_STATE": str(state)}),
+        subprocess.Popen(["sh", "-c", "sleep 60; :", str(state)], env={}),
+        subprocess.Popen(["sleep", "60"], cwd=state, env={}),
+    ]
+    try:
+        assert {sleeper.pid for sleeper in sleepers} <= set(leftovers.processes())
+        assert len(leftovers.settle(0)) >= 3
+    finally:
+        leftovers.clear()
+        for sleeper in sleepers:
+            sleeper.wait()
+    assert leftovers.settle() == []
+
+
+def test_socket(leftovers, state):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state / "qmp"))
+        assert leftovers.found() == [f"socket {state}/qmp"]
+
+
+@pytest.mark.parametrize("folder", ["/dev/shm", "/tmp"])
+def test_file(leftovers, folder):
+    path = Path(folder) / f"tinamou-left-{os.getpid()}"
+    path.touch()
+    try:
+        assert leftovers.found() == [f"new: {path}"]
+    finally:
+        path.unlink()
+
+
+def test_recorded_host(hosts):
+    tree = hosts("64amd64-4s2n4ca2co")
+    assert (tree / "sys/devices/system/cpu").is_dir()
+
+
+def test_state_path_is_short(state):
+    assert len(str(state)) < 30
+    assert os.environ["TINAMOU_STATE"] == str(state)
