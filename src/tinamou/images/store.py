@@ -1,0 +1,206 @@
+"""Built guests on disk: one folder per build that never changes, a link to the current one, builds that are whole or absent.
+
+::
+
+    images/tiny/x86_64/.lock                held while building
+    images/tiny/x86_64/.building-XXXX/      a build under way; what a crash left is removed by the next build
+    images/tiny/x86_64/3-6f1c…/             builder 3, digest of the packages: kernel, initrd, manifest.json, facts.json
+    images/tiny/x86_64/current              link to the folder in use
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Protocol
+
+from tinamou.errors import ImageError
+from tinamou.facts.image import ImageFacts
+from tinamou.images.progress import Progress
+from tinamou.system.paths import image_dir
+from tinamou.units import Size
+
+__all__ = ["Kept", "Prepared", "Recipe", "cached", "kept", "make", "predicted", "remove"]
+
+
+class Recipe(Protocol):
+    """How one guest is built."""
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What it will be, with file names relative to its folder."""
+
+    @property
+    def builder(self) -> int:
+        """Raised whenever the same packages give another guest."""
+
+    @property
+    def space(self) -> int:
+        """Bytes needed in the image folder while building."""
+
+    def prepare(self, work: Path, progress: Progress) -> Prepared:
+        """Find out what would be built now, without the expensive part; ``work`` is an empty folder for it to use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A build ready to go: a digest of what goes in, and the function that puts all files into a folder.
+
+    The function returns the facts with file names relative to that folder.
+    """
+
+    key: str
+    build: Callable[[Path], ImageFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One built guest on disk; ``built`` in seconds since 1970."""
+
+    name: str
+    arch: str
+    path: Path
+    size: Size
+    built: float
+    current: bool
+
+
+def _folder(name: str, arch: str) -> Path:
+    return image_dir() / name.replace(":", "-") / arch
+
+
+def cached(recipe: Recipe) -> ImageFacts | None:
+    """The guest as it was built before by this version of its builder, None when it was not."""
+    current = _folder(recipe.facts.name, recipe.facts.arch) / "current"
+    try:
+        target = os.readlink(current)  # noqa: PTH115 (this path is measured)
+        folder = current.parent / target
+        with open(folder / "facts.json", encoding="utf-8") as file:  # noqa: PTH123 (pathlib costs more than the read)
+            return _absolute(_from_json(json.load(file)), folder) if target.startswith(f"{recipe.builder}-") else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def predicted(recipe: Recipe) -> ImageFacts:
+    """The facts and paths the guest will have once it is built."""
+    folder = _folder(recipe.facts.name, recipe.facts.arch) / "current"
+    return replace(_absolute(recipe.facts, folder), built=False)
+
+
+def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageFacts:
+    """The cached guest, built first when there is none; ``refresh`` asks the archive for newer packages.
+
+    Two processes that want the same guest build it once. Raises ImageError; nothing is left behind then.
+    """
+    from tinamou.system.lock import exclusive
+
+    folder = _folder(recipe.facts.name, recipe.facts.arch)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".lock"):
+            found = None if refresh else cached(recipe)
+            return found or _build(recipe, folder, progress)
+    except PermissionError as error:
+        raise ImageError(
+            f"{folder} cannot be written", why=str(error), fix="set TINAMOU_CACHE to a folder you own"
+        ) from error
+
+
+def _build(recipe: Recipe, folder: Path, progress: Progress) -> ImageFacts:
+    import shutil
+    import tempfile
+
+    for stale in folder.glob(".building-*"):
+        shutil.rmtree(stale)
+    _require_space(folder, recipe)
+    work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+    work.chmod(0o755)
+    try:
+        prepared = recipe.prepare(work, progress)
+        name = f"{recipe.builder}-{prepared.key}"
+        if not (folder / name / "facts.json").exists():
+            out = work / "out"
+            out.mkdir()
+            facts = prepared.build(out)
+            (out / "facts.json").write_text(json.dumps(_to_json(facts)))
+            out.rename(folder / name)
+        _point(folder / "current", name)
+    except OSError as error:
+        raise ImageError(f"{recipe.facts.name} cannot be built in {folder}", why=str(error)) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    done = cached(recipe)
+    assert done is not None
+    return done
+
+
+def _require_space(folder: Path, recipe: Recipe) -> None:
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    if free < recipe.space:
+        raise ImageError(
+            f"not enough space in {folder} to build {recipe.facts.name}",
+            why=f"it takes {recipe.space >> 20} MiB while building, {free >> 20} MiB are free",
+            fix="free some space there, or set TINAMOU_CACHE to a folder on a larger file system",
+        )
+
+
+def _point(link: Path, target: str) -> None:
+    fresh = link.with_name(f".building-{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def kept() -> list[Kept]:
+    """All built guests on disk, by name, architecture and age."""
+    found = []
+    for facts in image_dir().glob("*/*/*/facts.json"):
+        folder = facts.parent
+        if folder.is_symlink():
+            continue
+        described = _from_json(json.loads(facts.read_text()))
+        current = (folder.parent / "current").resolve() == folder.resolve()
+        size = Size(sum(f.stat().st_blocks * 512 for f in folder.iterdir()))
+        found.append(Kept(described.name, described.arch, folder, size, facts.stat().st_mtime, current))
+    return sorted(found, key=lambda k: (k.name, k.arch, k.built))
+
+
+def remove(item: Kept) -> None:
+    """Delete a built guest. Machines whose disks rest on it no longer start; ask them first."""
+    import shutil
+
+    from tinamou.system.lock import exclusive
+
+    with exclusive(item.path.parent / ".lock"):
+        if item.current:
+            (item.path.parent / "current").unlink(missing_ok=True)
+        shutil.rmtree(item.path)
+
+
+def _absolute(facts: ImageFacts, folder: Path) -> ImageFacts:
+    def place(name: str) -> str:
+        return f"{folder}/{name}" if name else ""
+
+    return replace(
+        facts,
+        disk=place(facts.disk),
+        kernel=place(facts.kernel),
+        fast_kernel=place(facts.fast_kernel),
+        initrd=place(facts.initrd),
+    )
+
+
+def _to_json(facts: ImageFacts) -> dict[str, object]:
+    return asdict(facts)
+
+
+def _from_json(data: dict[str, object]) -> ImageFacts:
+    known = {field.name for field in fields(ImageFacts)}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known}
+    values["size"] = Size(str(values.get("size", 0)))
+    return ImageFacts(**values)  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""The tiny guest: the distribution's kernel, busybox and qemu-guest-agent in one initrd; the default guest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.facts.image import ImageFacts
+from tinamou.images.progress import Progress
+from tinamou.images.store import Prepared
+
+if TYPE_CHECKING:
+    from tinamou.images.packages import Apt, Package
+
+__all__ = ["ARCHES", "Tiny"]
+
+_KERNELS = {
+    ("debian", "amd64"): "linux-image-cloud-amd64",
+    ("debian", "arm64"): "linux-image-cloud-arm64",
+    ("debian", "riscv64"): "linux-image-riscv64",
+    ("ubuntu", "amd64"): "linux-image-virtual",
+    ("ubuntu", "arm64"): "linux-image-virtual",
+    ("ubuntu", "riscv64"): "linux-image-generic",
+}
+ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
+"""Architectures the guest is built for, with Debian's name of each."""
+
+_CMDLINE = {
+    "x86_64": "quiet no_timer_check",
+    "aarch64": "quiet",
+    "riscv64": "quiet",
+}
+_FIRST = ("virtio_pci", "virtio_console")
+_MODULES = (
+    *(
+        "virtio_pci",
+        "virtio_mmio",
+        "virtio_console",
+        "virtio_blk",
+        "virtio_net",
+        "virtio_rng",
+        "virtio_balloon",
+        "virtio_scsi",
+    ),
+    *(
+        "virtio_mem",
+        "virtio_pmem",
+        "virtio_input",
+        "virtiofs",
+        "9p",
+        "9pnet_virtio",
+        "vmw_vsock_virtio_transport",
+        "vmgenid",
+    ),
+    *(
+        "pvpanic",
+        "pvpanic_pci",
+        "pvpanic_mmio",
+        "evdev",
+        "button",
+        "gpio_keys",
+        "gpio_pl061",
+        "nvme",
+        "ahci",
+        "sd_mod",
+        "sr_mod",
+    ),
+    *("e1000", "e1000e", "ext4", "vfat", "nls_ascii", "nls_cp437", "nls_iso8859_1", "isofs", "overlay", "squashfs", "loop"),
+    *("af_packet", "rtc_cmos", "rtc_pl031", "syscon_poweroff", "pci_host_generic", "qemu_fw_cfg", "ipv6"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny:
+    """The recipe for one architecture (see ``images.store.Recipe``)."""
+
+    arch: str
+    builder: int = 1
+    space: int = 700 << 20
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What the guest is, with file names relative to its folder."""
+        return ImageFacts(
+            name="tiny",
+            arch=self.arch,
+            boots=("direct",),
+            kernel="vmlinuz",
+            fast_kernel="vmlinux" if self.arch == "x86_64" else "",
+            initrd="initrd",
+            cmdline=_CMDLINE[self.arch],
+            agent=True,
+            user="root",
+        )
+
+    def prepare(self, work: Path, progress: Progress) -> Prepared:
+        """Ask the archive which packages it offers now."""
+        from tinamou.images import packages, sources
+
+        packages.require_tools(["apt-get", "apt-cache", "apt-config", "dpkg-deb"], "building the tiny guest")
+        host, architecture = sources.host_distribution(), ARCHES[self.arch]
+        release = sources.for_architecture(host, architecture)
+        origins = sources.repositories(release, architecture, packages.configured_mirrors())
+        apt = packages.Apt.prepare(work / "apt", architecture, origins)
+        progress(f"reading the package lists of {release.name} {release.suite} ({architecture})", None)
+        apt.update()
+        wanted = _select(apt, _KERNELS[release.name, architecture])
+        versions = {package.name: package.version for package in wanted}
+        key = hashlib.sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
+        return Prepared(key, lambda out: self._build(apt, wanted, work / "root", out, progress))
+
+    def _build(self, apt: Apt, wanted: list[Package], root: Path, out: Path, progress: Progress) -> ImageFacts:
+        from tinamou.images import packages, tiny_tree
+
+        debs = apt.download(wanted, progress)
+        progress("unpacking packages", None)
+        for deb in debs:
+            packages.unpack(deb, root)
+        progress("writing kernel and initrd", None)
+        fast = tiny_tree.write_kernel(root, out)
+        (out / "initrd").write_bytes(tiny_tree.initrd(root, _MODULES, _FIRST))
+        versions = {package.name: package.version for package in wanted}
+        manifest = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "packages": versions}
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        return self.facts if fast else replace(self.facts, fast_kernel="")
+
+
+def _select(apt: Apt, kernel: str) -> list[Package]:
+    """The kernel with its modules, busybox, and the agent with libraries; nothing of the system around."""
+    images = [name for name in apt.depends(kernel) if name.startswith(("linux-image-", "linux-modules-"))] or [kernel]
+    images += [name for image in images for name in apt.depends(image) if name.startswith("linux-modules-")]
+    offered = apt.closure(["qemu-guest-agent", "busybox-static", *images])
+    named = {"qemu-guest-agent", "busybox-static", *images}
+    return sorted((p for p in offered if p.name in named or _is_library(p.name)), key=lambda p: p.name)
+
+
+def _is_library(name: str) -> bool:
+    return (
+        name.startswith(("lib", "zlib")) and "perl" not in name and not name.startswith(("libpam", "libkmod", "libsystemd"))
+    )

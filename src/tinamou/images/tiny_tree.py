@@ -1,0 +1,135 @@
+"""What lies where in the tiny guest: its kernel files, and the tree its initrd unpacks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.images import cpio, modules
+from tinamou.images.elf import Elf
+from tinamou.images.kernel import plain_image, pvh_kernel
+
+__all__ = ["initrd", "write_kernel"]
+
+_SCRIPTS = {
+    "init": "init",
+    "lib/tinamou/agent": "agent",
+    "lib/tinamou/ports": "ports",
+    "lib/tinamou/later": "later",
+    "lib/tinamou/hotplug": "hotplug",
+    "lib/tinamou/network": "network",
+    "lib/tinamou/dhcp": "dhcp",
+    "lib/tinamou/console": "console",
+    "sbin/shutdown": "shutdown",
+    "etc/profile": "profile",
+    "etc/acpi/PWRF/00000080": "powerbutton",
+}
+
+
+_MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_PROGRAMS = {
+    "usr/bin/busybox": ("bin/busybox", "usr/bin/busybox"),
+    "usr/sbin/qemu-ga": ("usr/sbin/qemu-ga", "usr/bin/qemu-ga"),
+}
+
+
+def write_kernel(root: Path, out: Path) -> bool:
+    """Write ``vmlinuz``, and ``vmlinux`` where the kernel has a PVH entry point; tell whether it has."""
+    found = sorted((root / "boot").glob("vmlinu[xz]-*"))
+    if not found:
+        raise ImageError("the kernel package holds no kernel")
+    data = found[0].read_bytes()
+    (out / "vmlinuz").write_bytes(plain_image(data))
+    fast = pvh_kernel(data)
+    if fast is not None:
+        (out / "vmlinux").write_bytes(fast)
+    return fast is not None
+
+
+def initrd(root: Path, wanted: Iterable[str], first: Iterable[str]) -> bytes:
+    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` those the agent waits for."""
+    entries = {name: cpio.link(target) for name, target in _MERGED.items()}
+    entries |= {f"usr/{name.rpartition('/')[2]}": cpio.directory() for name in _MERGED.values()}
+    entries |= {name: cpio.directory() for name in ("proc", "sys", "dev", "run", "root", "mnt", "var", "etc/modprobe.d")}
+    entries |= {"tmp": cpio.directory(0o1777), "var/run": cpio.link("../run"), "dev/console": cpio.node(5, 1)}
+    entries |= _accounts() | _programs(root) | _modules(root, wanted, first)
+    scripts = Path(__file__).parent / "rootfs"
+    for target, name in _SCRIPTS.items():
+        entries[_merged(target)] = cpio.file((scripts / name).read_bytes(), 0o755)
+    return cpio.archive(entries)
+
+
+def _merged(path: str) -> str:
+    """A path with /bin, /sbin and /lib resolved to their place in /usr."""
+    first, slash, rest = path.partition("/")
+    return _MERGED[first] + slash + rest if first in _MERGED else path
+
+
+def _accounts() -> dict[str, cpio.Entry]:
+    return {
+        "etc/passwd": cpio.file(b"root::0:0:root:/root:/bin/sh\n"),
+        "etc/group": cpio.file(b"root:x:0:\n"),
+        "etc/resolv.conf": cpio.file(b""),
+        "etc/hosts": cpio.file(b"127.0.0.1 localhost\n"),
+    }
+
+
+def _programs(root: Path) -> dict[str, cpio.Entry]:
+    """Busybox, the agent, and the shared libraries it asks for, at their merged places."""
+    found: dict[str, cpio.Entry] = {}
+    todo: list[str] = []
+    for target, candidates in _PROGRAMS.items():
+        source = next((root / name for name in candidates if (root / name).is_file()), None)
+        if source is None:
+            raise ImageError(f"the packages hold no {target}")
+        found[target] = cpio.file(source.read_bytes(), 0o755)
+        todo += Elf(found[target].content).needed()
+    found |= {f"usr/bin/{name}": cpio.link("busybox") for name in _applets(found["usr/bin/busybox"].content)} | found
+    while todo:
+        name = todo.pop()
+        path, data = _library(root, name)
+        if path not in found:
+            found[path] = cpio.file(data, 0o755)
+            todo += Elf(data).needed()
+    return found
+
+
+def _library(root: Path, name: str) -> tuple[str, bytes]:
+    """Where a library or the program interpreter belongs, and its content; links are followed within the packages."""
+    patterns = [name.lstrip("/"), f"usr/{name.lstrip('/')}", f"lib/*/{name}", f"usr/lib/*/{name}"]
+    for pattern in patterns if "/" in name else patterns[2:]:
+        for path in sorted(root.glob(pattern)):
+            return _merged(str(path.relative_to(root))), _followed(root, path).read_bytes()
+    raise ImageError(f"no package holds the library {name}")
+
+
+def _followed(root: Path, path: Path) -> Path:
+    while path.is_symlink():
+        target = str(path.readlink())
+        path = root / target.lstrip("/") if target.startswith("/") else path.parent / target
+        if not path.exists() and not path.is_symlink():
+            path = root / _merged(str(path.relative_to(root)))
+    return path
+
+
+def _applets(busybox: bytes) -> list[str]:
+    """The names busybox answers to: its own table of names ended by NUL, which begins with ``[`` and ``[[``."""
+    start = busybox.find(b"\0[\0[[\0")
+    end = busybox.find(b"\0\0", start + 1)
+    if start < 0 or end < 0:
+        raise ImageError("this busybox does not tell its applets")
+    return busybox[start + 1 : end].decode().split("\0")
+
+
+def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[str, cpio.Entry]:
+    """The modules, the index modprobe reads, and the list of those to load first, in order."""
+    folders = [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]
+    if not folders:
+        raise ImageError("the kernel package holds no modules")
+    found = modules.chosen(folders[0], wanted)
+    base = f"usr/lib/modules/{folders[0].name}"
+    entries = {f"{base}/{module.path}": cpio.file(module.content) for module in found.values()}
+    entries |= {f"{base}/{name}": cpio.file(data) for name, data in modules.index(found).items()}
+    order = [found[name].path for name in modules.load_order(first, found)]
+    return entries | {"usr/lib/tinamou/first": cpio.file("".join(f"{path}\n" for path in order).encode())}
