@@ -15,13 +15,17 @@ __all__ = ["Module", "chosen", "index", "load", "load_order"]
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One module: its name with underscores, path below /lib/modules/RELEASE, content, dependencies, aliases."""
+    """One module: its name with underscores, path below /lib/modules/RELEASE, content, dependencies, aliases.
+
+    ``wants`` are what it can do without (softdep), by name or alias.
+    """
 
     name: str
     path: str
     content: bytes
     depends: tuple[str, ...]
     aliases: tuple[str, ...]
+    wants: tuple[str, ...] = ()
 
 
 def load(path: Path, root: Path) -> Module:
@@ -33,7 +37,7 @@ def load(path: Path, root: Path) -> Module:
     soft = tuple(_plain(n) for key, _, value in info if key == "softdep" for n in _before(value))
     relative = str(path.relative_to(root)).split(".ko")[0] + ".ko"
     aliases = tuple(value for key, _, value in info if key == "alias")
-    return Module(_name(path), relative, data, (*depends, *soft), aliases)
+    return Module(_name(path), relative, data, depends, aliases, soft)
 
 
 def chosen(root: Path, names: Iterable[str]) -> dict[str, Module]:
@@ -42,6 +46,7 @@ def chosen(root: Path, names: Iterable[str]) -> dict[str, Module]:
     ``root`` is a folder /lib/modules/RELEASE. Raises ImageError when a dependency is missing.
     """
     files = {_name(path): path for path in root.rglob("*.ko*")}
+    builtin = _builtin(root)
     found: dict[str, Module] = {}
     todo = [_plain(name) for name in names if _plain(name) in files]
     while todo:
@@ -51,7 +56,8 @@ def chosen(root: Path, names: Iterable[str]) -> dict[str, Module]:
         if name not in files:
             raise ImageError(f"the kernel module {name} is missing from the kernel package")
         found[name] = load(files[name], root)
-        todo += [n for n in found[name].depends if n in files or n not in _builtin(root)]
+        todo += [n for n in found[name].depends if n in files or n not in builtin]
+        todo += [n for n in found[name].wants if n in files]
     return dict(sorted(found.items()))
 
 

@@ -57,7 +57,7 @@ class Apt:
     """An apt with folders of its own; it knows the host's proxies and certificates, and nothing else of the host."""
 
     folder: Path
-    architecture: str
+    sources: tuple[Repository, ...]
 
     @classmethod
     def prepare(cls, folder: Path, architecture: str, sources: Sequence[Repository]) -> Apt:
@@ -74,12 +74,28 @@ class Apt:
         if os.geteuid() == 0:
             shutil.chown(folder / "debs", "_apt")
         (folder / "status").touch()
-        (folder / "sources.list").write_text("".join(f"{source.line()}\n" for source in sources))
         (folder / "apt.conf").write_text(_configuration(folder, architecture))
-        return cls(folder, architecture)
+        return cls(folder, tuple(sources))
 
-    def update(self) -> None:
-        """Fetch and verify the package lists. Raises ImageError when a mirror cannot be reached or is not trusted."""
+    def update(self) -> list[Repository]:
+        """Fetch and verify the package lists; return the sources left out because their mirror is not consistent now.
+
+        The release itself, which comes first, is never left out. Raises ImageError when a mirror cannot be
+        reached or trusted.
+        """
+        try:
+            self._update(self.sources)
+        except ImageError as error:
+            failed = error.evidence["apt"]
+            broken = [source for source in self.sources[1:] if f"Failed to fetch {source.index}" in failed]
+            if not broken or f"Failed to fetch {self.sources[0].index}" in failed:
+                raise
+            self._update([source for source in self.sources if source not in broken])
+            return broken
+        return []
+
+    def _update(self, sources: Sequence[Repository]) -> None:
+        (self.folder / "sources.list").write_text("".join(f"{source.line()}\n" for source in sources))
         self._run("the package lists cannot be fetched", ["apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"])
 
     def depends(self, name: str) -> list[str]:

@@ -28,9 +28,9 @@ _OFFICIAL = {
     ),
 }
 _COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
-_UBUNTU_MAIN_ARCHES = ("amd64", "i386")
-_RISCV64_SINCE = "trixie"
-_DEBIAN_BEFORE_RISCV64 = ("buster", "bullseye", "bookworm")
+_UBUNTU_ARCHIVES = {"amd64": "ubuntu", "i386": "ubuntu"}
+_FIRST_RELEASES = {("debian", "riscv64"): ("trixie", frozenset({"buster", "bullseye", "bookworm"}))}
+"""Architectures a distribution took up late: the first release that has them, and releases before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ class Repository:
     suite: str
     components: tuple[str, ...]
     keyring: str
+
+    @property
+    def index(self) -> str:
+        """Where its index files lie."""
+        return f"{self.uri}/dists/{self.suite}/"
 
     def line(self) -> str:
         """As in sources.list(5)."""
@@ -79,8 +84,8 @@ def host_distribution(os_release: str | None = None) -> Distribution:
 
 def for_architecture(host: Distribution, architecture: str) -> Distribution:
     """The release to take packages of a Debian architecture from: riscv64 is part of Debian from trixie on."""
-    early = host.name == "debian" and architecture == "riscv64" and host.suite in _DEBIAN_BEFORE_RISCV64
-    return Distribution(host.name, _RISCV64_SINCE) if early else host
+    first, before = _FIRST_RELEASES.get((host.name, architecture), ("", frozenset()))
+    return Distribution(host.name, first) if host.suite in before else host
 
 
 def repositories(wanted: Distribution, architecture: str, configured: Iterable[tuple[str, str]]) -> list[Repository]:
@@ -89,11 +94,11 @@ def repositories(wanted: Distribution, architecture: str, configured: Iterable[t
     ``configured`` are (URI, suite) pairs of the host. Where the host has the same kind of archive for another release, its
     mirror is used with the wanted suite; where it has none, the distribution's own server is.
     """
-    ports = wanted.name == "ubuntu" and architecture not in _UBUNTU_MAIN_ARCHES
+    archive = _UBUNTU_ARCHIVES.get(architecture, "ubuntu-ports") if wanted.name == "ubuntu" else wanted.name
     found = []
-    for uri, suite in _OFFICIAL["ubuntu-ports" if ports else wanted.name]:
+    for uri, suite in _OFFICIAL[archive]:
         kind = suite.partition("-")[2]
-        mirror = None if ports else _mirror(wanted.name, kind, configured)
+        mirror = _mirror(archive, kind, configured)
         components = _COMPONENTS[wanted.name]
         found.append(Repository(mirror or uri, suite.format(suite=wanted.suite), components, wanted.keyring))
     return found

@@ -33,6 +33,7 @@ _CMDLINE = {
     "aarch64": "quiet",
     "riscv64": "quiet",
 }
+_FAST_KERNELS = {"x86_64": "vmlinux"}
 _FIRST = ("virtio_pci", "virtio_console")
 _MODULES = (
     *(
@@ -89,7 +90,7 @@ class Tiny:
             arch=self.arch,
             boots=("direct",),
             kernel="vmlinuz",
-            fast_kernel="vmlinux" if self.arch == "x86_64" else "",
+            fast_kernel=_FAST_KERNELS.get(self.arch, ""),
             initrd="initrd",
             cmdline=_CMDLINE[self.arch],
             agent=True,
@@ -106,24 +107,25 @@ class Tiny:
         origins = sources.repositories(release, architecture, packages.configured_mirrors())
         apt = packages.Apt.prepare(work / "apt", architecture, origins)
         progress(f"reading the package lists of {release.name} {release.suite} ({architecture})", None)
-        apt.update()
+        left_out = [source.line() for source in apt.update()]
+        for line in left_out:
+            progress(f"warning: left out, its mirror is not consistent now: {line}", None)
         wanted = _select(apt, _KERNELS[release.name, architecture])
         versions = {package.name: package.version for package in wanted}
+        manifest: dict[str, object] = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "release": release.suite}
+        manifest.update(packages=versions, left_out=left_out)
         key = hashlib.sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
-        return Prepared(key, lambda out: self._build(apt, wanted, work / "root", out, progress))
+        return Prepared(key, lambda out: self._build(apt.download(wanted, progress), manifest, work / "root", out, progress))
 
-    def _build(self, apt: Apt, wanted: list[Package], root: Path, out: Path, progress: Progress) -> ImageFacts:
+    def _build(self, debs: list[Path], manifest: dict[str, object], root: Path, out: Path, progress: Progress) -> ImageFacts:
         from tinamou.images import packages, tiny_tree
 
-        debs = apt.download(wanted, progress)
         progress("unpacking packages", None)
         for deb in debs:
             packages.unpack(deb, root)
         progress("writing kernel and initrd", None)
         fast = tiny_tree.write_kernel(root, out)
         (out / "initrd").write_bytes(tiny_tree.initrd(root, _MODULES, _FIRST))
-        versions = {package.name: package.version for package in wanted}
-        manifest = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "packages": versions}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         return self.facts if fast else replace(self.facts, fast_kernel="")
 

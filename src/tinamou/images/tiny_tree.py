@@ -115,11 +115,11 @@ def _followed(root: Path, path: Path) -> Path:
 
 def _applets(busybox: bytes) -> list[str]:
     """The names busybox answers to: its own table of names ended by NUL, which begins with ``[`` and ``[[``."""
-    start = busybox.find(b"\0[\0[[\0")
-    end = busybox.find(b"\0\0", start + 1)
+    start = busybox.find(b"[\0[[\0")
+    end = busybox.find(b"\0\0", start)
     if start < 0 or end < 0:
         raise ImageError("this busybox does not tell its applets")
-    return busybox[start + 1 : end].decode().split("\0")
+    return busybox[start:end].decode().split("\0")
 
 
 def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[str, cpio.Entry]:
