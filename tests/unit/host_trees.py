@@ -95,3 +95,65 @@ class Tree:
     def remove(self, path: str) -> Tree:
         (self.root / path.lstrip("/")).unlink()
         return self
+
+
+def make_host(
+    *, nodes=1, caches=1, cores=4, threads=1, slow=0, offline=(), isolated=(), allowed=None, memory="16G", free=None, **more
+):
+    """HostFacts with nodes × caches × cores × threads; the last ``slow`` cores of each node are efficiency cores."""
+    from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
+    from tinamou.units import CpuSet, Size
+
+    per_node, total = caches * cores, nodes * caches * cores
+    cpus, shared, of_node = [], {}, {}
+    for thread in range(threads):
+        for core in range(total):
+            node, within = divmod(core, per_node)
+            number = thread * total + core
+            siblings = CpuSet(t * total + core for t in range(threads)) - set(offline)
+            online = number not in offline
+            capacity = 500 if within >= per_node - slow else 1024
+            cpus.append(
+                Cpu(
+                    number,
+                    node,
+                    0,
+                    -1,
+                    within,
+                    node,
+                    CpuSet(siblings if online else {number}),
+                    online,
+                    capacity if online else 0,
+                )
+            )
+            of_node.setdefault(node, set()).add(number)
+            if online:
+                shared.setdefault(core // cores, set()).add(number)
+    size = Size.parse(memory)
+    present = CpuSet(cpu.number for cpu in cpus)
+    return HostFacts(
+        system="Linux",
+        arch="x86_64",
+        kernel="6.1",
+        cpus=tuple(sorted(cpus, key=lambda cpu: cpu.number)),
+        caches=tuple(Cache(3, "Unified", Size.parse("16M"), CpuSet(members)) for members in shared.values()),
+        nodes=tuple(
+            NumaNode(
+                n,
+                CpuSet(members),
+                size,
+                Size.parse(free or memory),
+                tuple(10 if n == m else 20 + abs(n - m) for m in range(nodes)),
+                more.pop(f"pages{n}", {2 << 20: (0, 0), 1 << 30: (0, 0)}),
+            )
+            for n, members in of_node.items()
+        ),
+        allowed_cpus=CpuSet((present if allowed is None else set(allowed)) - set(offline)),
+        isolated_cpus=CpuSet(isolated),
+        memory=Size(size * nodes),
+        memory_available=Size(Size.parse(free or memory) * nodes),
+        page_size=Size(4096),
+        is_root=more.pop("is_root", True),
+        thp=more.pop("thp", "madvise"),
+        **more,
+    )

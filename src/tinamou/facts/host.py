@@ -42,8 +42,8 @@ class Cpu:
 class NumaNode:
     """One memory node: its CPUs, memory, distances, and huge pages as ``{page bytes: (total, free)}``.
 
-    ``distances`` are in the order of ``HostFacts.nodes`` (10 is the node itself). A node may have memory and no CPU (GPU
-    or CXL memory) or CPUs and no memory.
+    ``free`` is free or holds file pages that can be dropped. ``distances`` are in the order of ``HostFacts.nodes`` (10 is
+    the node itself). A node may have memory and no CPU (GPU or CXL memory) or CPUs and no memory.
     """
 
     number: int
@@ -59,10 +59,10 @@ class HostFacts:
     """One host, as far as planning a machine needs to know it.
 
     ``allowed_cpus`` and ``allowed_nodes`` are what this process may use (affinity and cpuset cgroup); ``isolated_cpus``
-    are kept from the scheduler by ``isolcpus``, ``nohz_full_cpus`` from its tick. ``memory_available`` is already bounded by
-    ``memory_limit``, the smallest limit of the memory cgroups above this process (None without one). ``thp`` is the
-    transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown). ``cgroups`` maps each controller to
-    the hierarchy that has it, ``v1`` or ``v2``.
+    are kept from the scheduler by ``isolcpus`` (allowed too, when the cpuset has them), ``nohz_full_cpus`` from its tick.
+    ``memory_available`` is already bounded by ``memory_limit``, the smallest limit of the memory cgroups above this process
+    (None without one). ``thp`` is the transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown).
+    ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``.
     """
 
     system: str

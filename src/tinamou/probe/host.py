@@ -32,6 +32,7 @@ def probe_host(root: str = "/") -> HostFacts:
     cpus = topology.cpus(host, {cpu: node.number for node in nodes for cpu in node.cpus})
     online = CpuSet(cpu.number for cpu in cpus if cpu.online)
     limits = cgroup.limits(host)
+    isolated = host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet()
     memory, available = _memory(host, nodes)
     system, machine, kernel = _identity(host)
     return HostFacts(
@@ -41,8 +42,8 @@ def probe_host(root: str = "/") -> HostFacts:
         cpus=cpus,
         caches=topology.caches(host, cpus),
         nodes=nodes,
-        allowed_cpus=_allowed(host, "Cpus_allowed_list", online, limits.cpus),
-        isolated_cpus=host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet(),
+        allowed_cpus=_allowed(host, "Cpus_allowed_list", online, limits.cpus, isolated),
+        isolated_cpus=isolated,
         memory=memory,
         memory_available=available if limits.memory_left is None else min(available, limits.memory_left),
         page_size=_page_size(host),
@@ -79,9 +80,15 @@ def _recorded_arch(host: Rooted) -> str:
     return ""
 
 
-def _allowed(host: Rooted, name: str, everything: CpuSet, limit: CpuSet | None) -> CpuSet:
+def _allowed(
+    host: Rooted,
+    name: str,
+    everything: CpuSet,
+    limit: CpuSet | None,
+    besides: CpuSet = CpuSet(),  # noqa: B008
+) -> CpuSet:
     rows = (line.partition(":") for line in (host.read("/proc/self/status") or "").splitlines())
-    bounds = [CpuSet.parse(value.strip()) for key, _, value in rows if key == name]
+    bounds = [CpuSet.parse(value.strip()) | besides for key, _, value in rows if key == name]
     return CpuSet(everything.intersection(*bounds, *([] if limit is None else [limit])))
 
 

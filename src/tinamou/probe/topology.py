@@ -175,7 +175,7 @@ def _node(host: Rooted, number: int) -> NumaNode:
         number,
         members if members is not None else mask(host.read(f"{folder}/cpumap") or ""),
         kib(memory, "MemTotal"),
-        kib(memory, "MemFree"),
+        Size(sum(kib(memory, name) for name in ("MemFree", r"Active\(file\)", r"Inactive\(file\)", "SReclaimable"))),
         tuple(int(word) for word in (host.read(f"{folder}/distance") or "").split() if word.isdecimal()),
         _hugepages(host, f"{folder}/hugepages"),
     )
@@ -185,7 +185,8 @@ def _whole(host: Rooted) -> NumaNode:
     memory = host.read("/proc/meminfo") or ""
     present = CpuSet(_numbered(host.names(_CPU), "cpu"))
     pages = _hugepages(host, "/sys/kernel/mm/hugepages")
-    return NumaNode(0, present, kib(memory, "MemTotal"), kib(memory, "MemFree"), (10,), pages)
+    available = kib(memory, "MemAvailable") or kib(memory, "MemFree")
+    return NumaNode(0, present, kib(memory, "MemTotal"), available, (10,), pages)
 
 
 def _hugepages(host: Rooted, folder: str) -> dict[int, tuple[int, int]]:
@@ -199,5 +200,5 @@ def _hugepages(host: Rooted, folder: str) -> dict[int, tuple[int, int]]:
 
 def kib(text: str, name: str) -> Size:
     """``MemTotal:  1024 kB`` → 1 MiB, whatever stands before the name; 0 when it is not there."""
-    match = re.search(rf"{name}:\s+(\d+) kB", text)
+    match = re.search(rf"\b{name}:\s+(\d+) kB", text)
     return Size(int(match[1]) * _KIB if match else 0)

@@ -1,0 +1,248 @@
+"""Pinning plans hold their promises on recorded and on odd hosts, and refuse with the arithmetic."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import pytest
+from host_trees import RECORDED, make_host, recorded_folder, unpack
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tinamou.errors import PlanError
+from tinamou.probe.host import probe_host
+from tinamou.tuning.cpu_pinning import pin
+from tinamou.tuning.host_tree import last_level_caches, performance_cpus
+from tinamou.tuning.numa import memory_nodes
+from tinamou.tuning.placement import PinWish
+from tinamou.units import CpuSet, Size
+
+recorded = pytest.mark.skipif(
+    recorded_folder() is None, reason="no recorded host trees; name a folder in TINAMOU_HOST_TREES"
+)
+common = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@functools.cache
+def recorded_host(name):
+    with tempfile.TemporaryDirectory() as folder:
+        return probe_host(str(unpack(name, Path(folder))))
+
+
+@st.composite
+def odd_hosts(draw):
+    nodes, caches, cores, threads = (draw(st.integers(1, n)) for n in (4, 3, 5, 4))
+    everything = list(range(nodes * caches * cores * threads))
+    subset = st.sets(st.sampled_from(everything), max_size=len(everything) // 2)
+    offline = draw(subset)
+    allowed = set(everything) - draw(subset)
+    slow = draw(st.integers(0, caches * cores // 2))
+    return make_host(
+        nodes=nodes,
+        caches=caches,
+        cores=cores,
+        threads=threads,
+        slow=slow,
+        offline=offline,
+        isolated=draw(subset),
+        allowed=allowed,
+    )
+
+
+def check(host, wish):
+    """Every promise of a plan; returns it."""
+    placement = pin(host, wish)
+    free = CpuSet(host.usable_cpus - host.isolated_cpus - wish.taken)
+    cores = {cpu.number: cpu.siblings for cpu in host.cpus}
+    room = len({cores[cpu] for cpu in free}) if wish.latency else len(free)
+    if not placement.vcpus:
+        assert wish.count > room, "there was room"
+        assert placement.notes
+        return placement
+    seats = [next(iter(cpus)) for cpus in placement.vcpus]
+    assert len(seats) == len(set(seats)) == wish.count, "no CPU twice"
+    assert set(seats) <= free, "none offline, isolated, forbidden or lent"
+    assert placement.lent <= free
+    check_siblings(host, wish, placement, seats, cores, free)
+    check_nearness(host, wish, placement, seats, free)
+    helpers = placement.emulator.union(*placement.iothreads)
+    shares = any("share the CPUs" in note.text for note in placement.notes)
+    assert shares or not helpers & placement.lent
+    assert helpers <= free or shares
+    assert all(why.reason for why in placement.whys)
+    return placement
+
+
+def check_siblings(host, wish, placement, seats, cores, free):
+    topology = placement.topology
+    assert topology.count == wish.count
+    told = any("share a core" in note.text for note in placement.notes)
+    for start in range(0, wish.count, topology.threads):
+        group = set(seats[start : start + topology.threads])
+        assert group <= cores[seats[start]], "vCPUs shown as siblings are siblings"
+    if topology.threads == 1 and not told:
+        assert len({cores[cpu] for cpu in seats}) == wish.count, "vCPUs shown as cores have a core each"
+    if wish.latency:
+        beside = {c for cpu in seats for c in cores[cpu]} & free - set(seats)
+        assert beside == placement.idle, "sibling threads are left idle"
+
+
+def check_nearness(host, wish, placement, seats, free):
+    node_of = {cpu.number: cpu.node for cpu in host.cpus}
+    caches = last_level_caches(host)
+    cores = {cpu.number: cpu.siblings for cpu in host.cpus}
+    fast = free & performance_cpus(host)
+
+    def room(cpus):
+        return len({cores[cpu] for cpu in cpus}) if wish.latency else len(cpus)
+
+    if room(fast) >= wish.count:
+        assert set(seats) <= fast, "performance cores first"
+    else:
+        assert len({cores[cpu] for cpu in fast}) == len({cores[cpu] for cpu in seats if cpu in fast})
+        return
+    used_nodes, used_caches = {node_of[cpu] for cpu in seats}, {caches[cpu] for cpu in seats}
+    if any(room(fast & node.cpus) >= wish.count for node in host.nodes):
+        assert len(used_nodes) == 1, "one memory node when it fits"
+    if any(
+        room({cpu for cpu in fast & cache if node_of[cpu] == n}) >= wish.count
+        for cache in caches.values()
+        for n in {0, *used_nodes}
+    ):
+        assert len(used_caches) == 1, "one last-level cache when it fits"
+    plan = memory_nodes(host, placement, wish.count, Size.parse("1G"))
+    assert sum(node.memory for node in plan.nodes) == Size.parse("1G")
+    if plan.bound:
+        assert {node.host_node for node in plan.nodes} == used_nodes, "memory on the nodes of the vCPUs"
+        for node in plan.nodes:
+            assert {node_of[seats[vcpu]] for vcpu in node.vcpus} == {node.host_node}
+
+
+@recorded
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("latency", [False, True])
+def test_recorded_hosts(name, latency):
+    host = recorded_host(name)
+    most = len(host.usable_cpus)
+    for count in (1, 2, 3, 4, 6, 8, 12, 16, most // 2, most - 1, most, most + 1):
+        check(host, PinWish(max(count, 1), latency=latency, iothreads=1))
+
+
+@recorded
+@common
+@given(data=st.data())
+def test_recorded_hosts_with_neighbours(data):
+    host = recorded_host(data.draw(st.sampled_from(RECORDED)))
+    lent = {}
+    for number in range(3):
+        wish = PinWish(data.draw(st.integers(1, 12)), latency=data.draw(st.booleans()), lent=dict(lent))
+        lent[f"m{number}"] = check(host, wish).lent
+
+
+@common
+@given(host=odd_hosts(), count=st.integers(1, 24), latency=st.booleans(), iothreads=st.integers(0, 2))
+def test_odd_hosts(host, count, latency, iothreads):
+    placement = check(host, PinWish(count, latency=latency, iothreads=iothreads))
+    check(host, PinWish(1, lent={"first": placement.lent}))
+
+
+@common
+@given(host=odd_hosts(), data=st.data())
+def test_named_cpus(host, data):
+    if not host.usable_cpus:
+        return
+    named = CpuSet(data.draw(st.sets(st.sampled_from(sorted(host.usable_cpus)), min_size=1)))
+    count = data.draw(st.integers(1, 8))
+    placement = pin(host, PinWish(count, cpus=named))
+    assert len(placement.vcpus) == count
+    assert all(cpus <= named for cpus in placement.vcpus)
+    assert all(len(cpus) == 1 for cpus in placement.vcpus) == (len(named) >= count or len(named) == 1)
+
+
+@recorded
+def test_exact_plans():
+    """What a person who knows these machines would choose."""
+
+    def cpus(name, count, **wish):
+        placement = pin(recorded_host(name), PinWish(count, **wish))
+        return [next(iter(c)) for c in placement.vcpus], placement
+
+    hybrid = "20em64t-hybrid-1p6c2t+2ca4co1t"
+    assert cpus(hybrid, 4)[0] == [0, 1, 2, 3]
+    assert cpus(hybrid, 8, latency=True)[0] == [0, 2, 4, 6, 8, 10, 12, 13]
+    power = "nvidiagpunumanodes"
+    chosen, placement = cpus(power, 8)
+    assert chosen == list(range(8))
+    assert placement.topology.threads == 4
+    opteron = "64amd64-4s2n4ca2co"
+    assert {cpu // 8 for cpu in cpus(opteron, 8)[0]} == {1}
+    assert cpus(opteron, 8, near=5)[0] == list(range(40, 48))
+    chosen, placement = cpus(opteron, 64)
+    assert placement.topology.sockets == 8
+    dunnington = "96em64t-4no4pa3ca2co"
+    assert cpus(dunnington, 12)[1].topology.dies == 2
+    assert cpus("128arm-2pa2n8cluster4co", 4)[0] == [32, 33, 34, 35]
+
+
+def test_memory_decides_the_node():
+    host = make_host(nodes=2, cores=8, memory="8G")
+    assert len(pin(host, PinWish(4, memory=Size.parse("6G"))).nodes) == 1
+    wide = pin(host, PinWish(4, memory=Size.parse("12G")))
+    assert wide.nodes == ((0, (0, 1)), (1, (2, 3)))
+    plan = memory_nodes(host, wide, 4, Size.parse("12G"))
+    assert [str(node.memory) for node in plan.nodes] == ["6G", "6G"]
+    assert plan.distances == ((10, 21), (21, 10))
+    huge = memory_nodes(host, wide, 4, Size.parse("20G"))
+    assert {node.policy for node in huge.nodes} == {"preferred"}
+    assert huge.notes
+    with pytest.raises(PlanError, match="does not fit beside"):
+        memory_nodes(host, wide, 4, Size.parse("20G"), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "wish", "words"),
+    [
+        ({"cores": 2}, {"count": 4, "strict": True}, ["4 vCPUs", "2 CPUs = 2 free, 4 wanted"]),
+        (
+            {"cores": 8, "offline": {7}, "isolated": {6}},
+            {"count": 8, "strict": True, "lent": {"build": CpuSet({0, 1})}},
+            ["8 CPUs − 1 offline (7) − 1 isolated (6) − 2 lent to build (0-1) = 4 free"],
+        ),
+        ({"cores": 4, "threads": 2}, {"count": 5, "strict": True, "latency": True}, ["4 cores"]),
+        ({"cores": 4}, {"count": 1, "cpus": CpuSet({9})}, ["9 do not exist", "0-3"]),
+        ({"cores": 4, "offline": {3}}, {"count": 1, "cpus": CpuSet({3})}, ["3 are offline"]),
+        (
+            {"cores": 4, "allowed": {0, 1}},
+            {"count": 1, "cpus": CpuSet({1, 2})},
+            ["2 lie outside the cpuset", "allowed are 0-1"],
+        ),
+        (
+            {"cores": 4},
+            {"count": 1, "cpus": CpuSet({2}), "lent": {"db": CpuSet({2, 3})}},
+            ["2 are lent to db", "db holds 2-3"],
+        ),
+        ({"cores": 4}, {"count": 1, "cpus": CpuSet()}, ["no CPU is named"]),
+        ({"cores": 4}, {"count": 3, "cpus": CpuSet({0, 1}), "strict": True}, ["2 CPUs named, 3 vCPUs wanted"]),
+        ({"cores": 2, "threads": 2}, {"count": 3, "cpus": CpuSet({0, 1, 2}), "latency": True}, ["too few cores"]),
+    ],
+)
+def test_refusals(host, wish, words):
+    with pytest.raises(PlanError) as caught:
+        pin(make_host(**host), PinWish(**wish))
+    text = str(caught.value)
+    assert caught.value.fix
+    for word in words:
+        assert word in text
+
+
+def test_isolated_cpus_only_by_name():
+    host = make_host(cores=4, isolated={2, 3})
+    assert pin(host, PinWish(2)).lent == {0, 1}
+    assert pin(host, PinWish(2, cpus=CpuSet({2, 3}))).lent == {2, 3}
+
+
+def test_not_enough_is_said_aloud():
+    placement = pin(make_host(cores=2), PinWish(4))
+    assert placement.vcpus == ()
+    assert placement.notes[0].level == "warning"
+    assert "4 wanted" in placement.notes[0].why.reason
