@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from host_trees import recorded_folder, unpack
 from leftovers import Leftovers
-
-ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,33 +70,16 @@ def clean_host(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("left behind on the host:\n  " + "\n  ".join(found), pytrace=False)
 
 
-def _recordings() -> Path | None:
-    """../shared/hosts beside the repository, which for a linked work tree is the one it was made from."""
-    git = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--path-format=absolute", "--git-common-dir"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    roots = [ROOT, *([Path(git.stdout.strip()).parent] if git.returncode == 0 else [])]
-    return next((root.parent / "shared/hosts" for root in roots if (root.parent / "shared/hosts").is_dir()), None)
-
-
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Recorded trees of /proc and /sys: ``hosts("64amd64-4s2n4ca2co")`` is the root of that machine's tree."""
     unpacked: dict[str, Path] = {}
 
     def tree(name: str) -> Path:
-        recordings = _recordings()
-        if recordings is None:
-            pytest.skip("recorded hosts: no folder ../shared/hosts beside the repository")
+        if recorded_folder() is None:
+            pytest.skip("recorded hosts: no shared/hosts above the repository, and TINAMOU_HOST_TREES names no folder")
         if name not in unpacked:
-            folder = tmp_path_factory.mktemp(name[:20], numbered=True)
-            with tarfile.open(recordings / f"{name}.tar.bz2") as archive:
-                archive.extractall(folder, filter="tar")
-            inside = list(folder.iterdir())
-            unpacked[name] = inside[0] if len(inside) == 1 and inside[0].name not in {"sys", "proc"} else folder
+            unpacked[name] = unpack(name, tmp_path_factory.mktemp("host"))
         return unpacked[name]
 
     return tree

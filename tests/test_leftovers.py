@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,12 @@ def test_process_known_by_environment_argument_or_directory(leftovers, state):
         subprocess.Popen(["sleep", "60"], cwd=state, env={}),
     ]
     try:
-        assert {sleeper.pid for sleeper in sleepers} <= set(leftovers.processes())
+        started = {sleeper.pid for sleeper in sleepers}
+        for _ in range(100):  # a process has no command line for a moment after it was started
+            if started <= set(leftovers.processes()):
+                break
+            time.sleep(0.01)
+        assert started <= set(leftovers.processes())
         assert len(leftovers.settle(0)) >= 3
     finally:
         leftovers.clear()

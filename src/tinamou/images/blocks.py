@@ -43,7 +43,7 @@ class RawBlocks:
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.lseek(self._file, 0, os.SEEK_END)
+        self.size: int = os.lseek(self._file, 0, os.SEEK_END)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -58,7 +58,7 @@ class Qcow2Blocks:
     """A qcow2 file over whatever ``backing`` holds; zlib-compressed clusters included."""
 
     def __init__(self, path: str, header: Header, backing: Blocks | None) -> None:
-        self.size = int(header.size)
+        self.size: int = int(header.size)
         self._file = RawBlocks(path)
         self._path, self._header, self._backing = path, header, backing
         if header.encryption or header.data_file is not None or header.extended_l2 or header.compression != "zlib":
@@ -125,7 +125,7 @@ class ForeignBlocks:
     _PIECE = 1 << 20
 
     def __init__(self, path: str, format: str, size: int, qemu_img: str) -> None:
-        self.size = size
+        self.size: int = size
         self._path, self._format, self._qemu_img = path, format, qemu_img
         self._pieces: dict[int, bytes] = {}
 
