@@ -1,0 +1,18 @@
+"""Talking to a running QEMU over QMP: the session, typed commands, and which monitor socket is for whom."""
+
+from __future__ import annotations
+
+from tinamou.control.monitors import OWNER, VISITORS, connect_qmp
+from tinamou.control.session import DisconnectedError, Event, Listener, RefusedError, Session, connect
+
+__all__ = [
+    "OWNER",
+    "VISITORS",
+    "DisconnectedError",
+    "Event",
+    "Listener",
+    "RefusedError",
+    "Session",
+    "connect",
+    "connect_qmp",
+]

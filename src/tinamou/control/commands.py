@@ -1,0 +1,291 @@
+"""QMP commands as typed functions of a session (source: the QEMU QMP reference manual, one entry per command name)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tinamou.control.answers import flag, number, record, records, text
+from tinamou.control.session import DisconnectedError, Session
+from tinamou.errors import ControlError
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``state`` is a RunState: running, paused, prelaunch, shutdown, guest-panicked, inmigrate, suspended, …"""
+
+    state: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vcpu:
+    """A virtual CPU: ``thread`` is the host thread that runs it (0 where there is none), ``place`` its topology."""
+
+    index: int
+    thread: int
+    path: str
+    place: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A background job; ``progress`` of ``total`` in units only the job knows; ``error`` is empty unless it failed."""
+
+    id: str
+    kind: str
+    status: str
+    progress: int
+    total: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """``status``: none, setup, active, completed, failed, cancelled, …; ``ram`` in bytes, ``downtime`` in seconds."""
+
+    status: str
+    transferred: int
+    total: int
+    downtime: float
+    error: str
+
+
+async def status(session: Session) -> Status:
+    """``query-status``."""
+    answer = record(await session.execute("query-status"))
+    return Status(text(answer, "status"), flag(answer, "running"))
+
+
+async def stop(session: Session) -> None:
+    """Freeze the virtual CPUs."""
+    await session.execute("stop")
+
+
+async def cont(session: Session) -> None:
+    """Let the virtual CPUs run on."""
+    await session.execute("cont")
+
+
+async def quit(session: Session, timeout: float = 5.0) -> None:
+    """End QEMU without asking the guest; returns when it has closed the session. Raises TimeoutError (seconds)."""
+    with contextlib.suppress(DisconnectedError):
+        await session.execute("quit", timeout=timeout)
+    await session.wait_closed(timeout)
+
+
+async def powerdown(session: Session) -> None:
+    """Press the power button: the guest may take its time, or ignore it."""
+    await session.execute("system_powerdown")
+
+
+async def reset(session: Session) -> None:
+    """Press the reset button."""
+    await session.execute("system_reset")
+
+
+async def wakeup(session: Session) -> None:
+    """Wake a guest that suspended itself to RAM."""
+    await session.execute("system_wakeup")
+
+
+async def vcpus(session: Session) -> tuple[Vcpu, ...]:
+    """``query-cpus-fast``: does not stop the guest."""
+    return tuple(
+        Vcpu(number(c, "cpu-index"), number(c, "thread-id", 0), text(c, "qom-path"), record(c.get("props", {})))
+        for c in records(await session.execute("query-cpus-fast"))
+    )
+
+
+async def screendump(session: Session, path: str, format: str = "png") -> None:
+    """Write a picture of the first display to ``path`` on the host, as ``png`` or ``ppm``; QEMU itself opens the file."""
+    await session.execute("screendump", filename=path, format=format)
+
+
+async def add_fd(session: Session, fd: int, *, fdset: int | None = None, note: str = "") -> int:
+    """Give QEMU a copy of an open file; it is then ``/dev/fdset/N``, N being the answer."""
+    arguments: dict[str, object] = {"opaque": note} if note else {}
+    if fdset is not None:
+        arguments["fdset_id"] = fdset
+    return number(record(await session.execute_with_fd(fd, "add-fd", **arguments)), "fdset-id")
+
+
+async def remove_fd(session: Session, fdset: int) -> None:
+    """Close an fdset's descriptors as soon as nothing in QEMU uses them."""
+    await session.execute("remove-fd", fdset_id=fdset)
+
+
+async def getfd(session: Session, fd: int, name: str) -> None:
+    """Give QEMU a copy of an open file under a name (``netdev_add`` and ``migrate`` take such names)."""
+    await session.execute_with_fd(fd, "getfd", fdname=name)
+
+
+async def device_add(session: Session, device: Json) -> None:
+    """Plug a device: the same JSON that ``-device`` takes, with ``driver`` and ``id``."""
+    await session.execute("device_add", device)
+
+
+async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
+    """Ask the guest to give a device back, and wait until it has. Raises ControlError when it does not (seconds)."""
+    with session.listen("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR") as events:
+        await session.execute("device_del", id=id)
+        try:
+            while (event := await events.next(timeout)).data.get("device") != id:
+                pass
+        except TimeoutError:
+            raise ControlError(
+                f"The guest did not release the device {id} within {timeout:g} s",
+                why="the guest must take part in unplugging: it is not far enough in its boot, or has no hot-plug driver",
+            ) from None
+    if event.name != "DEVICE_DELETED":
+        raise ControlError(f"The guest refused to release the device {id}", why=event.name)
+
+
+async def object_add(session: Session, object: Json) -> None:
+    """Create a user object: the same JSON that ``-object`` takes, with ``qom-type`` and ``id``."""
+    await session.execute("object-add", object)
+
+
+async def object_del(session: Session, id: str) -> None:
+    """Destroy a user object."""
+    await session.execute("object-del", id=id)
+
+
+async def netdev_add(session: Session, netdev: Json) -> None:
+    """Create a network backend: the same JSON that ``-netdev`` takes."""
+    await session.execute("netdev_add", netdev)
+
+
+async def netdev_del(session: Session, id: str) -> None:
+    """Destroy a network backend."""
+    await session.execute("netdev_del", id=id)
+
+
+async def blockdev_add(session: Session, node: Json) -> None:
+    """Open a block node: the same JSON that ``-blockdev`` takes."""
+    await session.execute("blockdev-add", node)
+
+
+async def blockdev_del(session: Session, node: str) -> None:
+    """Close a block node nobody uses."""
+    await session.execute("blockdev-del", node_name=node)
+
+
+async def transaction(session: Session, actions: Sequence[tuple[str, Json]]) -> None:
+    """All of the block actions or none, at one moment; each a pair of type (``blockdev-snapshot``) and its data."""
+    await session.execute("transaction", actions=[{"type": kind, "data": dict(data)} for kind, data in actions])
+
+
+async def jobs(session: Session) -> tuple[Job, ...]:
+    """``query-jobs``."""
+    return tuple(
+        Job(
+            text(j, "id"),
+            text(j, "type"),
+            text(j, "status"),
+            number(j, "current-progress"),
+            number(j, "total-progress"),
+            text(j, "error", ""),
+        )
+        for j in records(await session.execute("query-jobs"))
+    )
+
+
+async def wait_job(session: Session, id: str, timeout: float | None = None) -> None:
+    """Wait until a job has concluded, then dismiss it. Raises ControlError when it failed, TimeoutError (seconds).
+
+    The job must have been started with ``auto-dismiss`` off, else its result is gone before anyone can ask.
+    """
+    import asyncio
+
+    async with asyncio.timeout(timeout):
+        with session.listen("JOB_STATUS_CHANGE") as events:
+            while (job := await _job(session, id)).status != "concluded":
+                if job.status == "pending":
+                    await session.execute("job-finalize", id=id)
+                await events.next()
+    await session.execute("job-dismiss", id=id)
+    if job.error:
+        raise ControlError(f"The job {id} ({job.kind}) failed", why=job.error)
+
+
+async def _job(session: Session, id: str) -> Job:
+    for job in await jobs(session):
+        if job.id == id:
+            return job
+    raise ControlError(f"There is no job {id}", why="it never started, or dismissed itself when it ended")
+
+
+async def set_migration(
+    session: Session, *, capabilities: Mapping[str, bool] | None = None, parameters: Json | None = None
+) -> None:
+    """Set migration capabilities and parameters; what is not named stays as it is."""
+    if capabilities:
+        wanted = [{"capability": name, "state": state} for name, state in capabilities.items()]
+        await session.execute("migrate-set-capabilities", capabilities=wanted)
+    if parameters:
+        await session.execute("migrate-set-parameters", parameters)
+
+
+async def migrate(session: Session, uri: str) -> None:
+    """Start sending the machine's state to ``uri`` (``file:…``, ``exec:…``, ``unix:…``, ``tcp:…``)."""
+    await session.execute("migrate", uri=uri)
+
+
+async def migrate_incoming(session: Session, uri: str) -> None:
+    """Receive a machine's state; QEMU was started with ``-incoming defer``."""
+    await session.execute("migrate-incoming", uri=uri)
+
+
+async def migration(session: Session) -> Migration:
+    """``query-migrate``."""
+    answer = record(await session.execute("query-migrate"))
+    ram = record(answer.get("ram", {}))
+    return Migration(
+        text(answer, "status", "none"),
+        number(ram, "transferred", 0),
+        number(ram, "total", 0),
+        number(answer, "downtime", 0) / 1000,
+        text(answer, "error-desc", ""),
+    )
+
+
+async def wait_migrated(session: Session, timeout: float | None = None) -> Migration:
+    """Poll until the migration has ended; raises ControlError when it failed, TimeoutError (seconds).
+
+    Polled, at 2 to 50 ms, because the MIGRATION event must be switched on by a capability before the migration.
+    """
+    import asyncio
+
+    pause = 0.002
+    async with asyncio.timeout(timeout):
+        while (now := await migration(session)).status not in ("completed", "failed", "cancelled"):
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+    if now.status != "completed":
+        raise ControlError(f"The migration ended as {now.status}", why=now.error)
+    return now
+
+
+async def qom_get(session: Session, path: str, property: str) -> object:
+    """A property of a QEMU object."""
+    return await session.execute("qom-get", path=path, property=property)
+
+
+async def qom_set(session: Session, path: str, property: str, value: object) -> None:
+    """Set a property of a QEMU object."""
+    await session.execute("qom-set", path=path, property=property, value=value)
+
+
+async def exists(session: Session, command: str) -> bool:
+    """Whether this QEMU knows a QMP command."""
+    return command in {text(c, "name") for c in records(await session.execute("query-commands"))}
+
+
+async def monitor(session: Session, line: str) -> str:
+    """Run a line of the human monitor and return what it prints; for what QMP does not offer."""
+    answer = await session.execute("human-monitor-command", command_line=line)
+    return answer if isinstance(answer, str) else ""

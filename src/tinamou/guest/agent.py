@@ -1,0 +1,234 @@
+"""What the agent in a guest can do, typed: run commands, files, freeze, time, network, power.
+
+Source: the QEMU guest agent protocol reference; one method per command or group of commands.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from tinamou.control.answers import flag, number, record, records, text
+from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
+
+__all__ = ["Agent", "Completed", "Interface", "OsInfo", "Progress"]
+
+LARGEST_CAPTURE = 16 << 20
+"""Bytes of each stream the agent keeps of a command's output; the rest is lost (source: qga, GUEST_EXEC_MAX_OUTPUT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a command in the guest ended: ``status`` is its exit status, or -N when signal N ended it.
+
+    ``truncated`` says that the agent dropped output beyond its 16 MiB per stream.
+    """
+
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """The status as a shell reports it: 128 + N for signal N."""
+        return self.status if self.status >= 0 else 128 - self.status
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, without the newline at its end."""
+        return self.stdout.decode(errors="replace").rstrip("\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A command started by ``start``: None in ``completed`` while it runs."""
+
+    completed: Completed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface of the guest; ``addresses`` with prefix length, ``10.0.2.15/24``."""
+
+    name: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OsInfo:
+    """What the guest says it is: ``id`` as in os-release, ``machine`` as ``uname -m``."""
+
+    id: str
+    name: str
+    version: str
+    kernel: str
+    machine: str
+
+
+class Agent:
+    """The agent of one machine, by its socket; methods raise AgentRefusedError and AgentSilentError (both GuestError).
+
+    ``async with`` closes the line; several Agents, in one program or in many, take turns.
+    """
+
+    def __init__(self, path: str, *, timeout: float = 30.0) -> None:
+        self.channel = Channel(path)
+        self.timeout = timeout
+
+    async def command(
+        self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> object:
+        """Any agent command, as JSON data."""
+        return await self.channel.request(name, arguments, timeout=self.timeout if timeout is None else timeout)
+
+    async def wait(self, timeout: float) -> None:
+        """Return when the agent has answered for the first time; the guest need not have started to boot yet."""
+        await self.channel.sync(timeout=timeout)
+
+    async def ping(self, timeout: float | None = None) -> None:
+        """``guest-ping``."""
+        await self.command("guest-ping", timeout=timeout)
+
+    async def commands(self) -> frozenset[str]:
+        """The commands the agent knows and its administrator allows."""
+        info = record(await self.command("guest-info"))
+        return frozenset(text(c, "name") for c in records(info.get("supported_commands", [])) if c.get("enabled"))
+
+    async def version(self) -> str:
+        """The agent's version."""
+        return text(record(await self.command("guest-info")), "version")
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run a command in the guest to its end and return its status and output.
+
+        ``argv[0]`` is looked up in the agent's PATH; ``environment`` *replaces* the agent's own when given. When
+        ``timeout`` seconds pass, or the caller is cancelled, the command is killed in the guest.
+        """
+        from tinamou.guest import execute
+
+        return await execute.run(self, argv, input=input, environment=environment, timeout=timeout)
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        capture: bool = True,
+    ) -> int:
+        """``guest-exec``: start a command and return its process number in the guest."""
+        arguments: dict[str, object] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": capture}
+        if input is not None:
+            arguments["input-data"] = base64.b64encode(input).decode()
+        if environment is not None:
+            arguments["env"] = [f"{name}={value}" for name, value in environment.items()]
+        return number(record(await self.command("guest-exec", arguments)), "pid")
+
+    async def progress(self, pid: int) -> Progress:
+        """``guest-exec-status``; the agent forgets the process once it has told that it ended."""
+        answer = record(await self.command("guest-exec-status", {"pid": pid}))
+        if not flag(answer, "exited"):
+            return Progress(None)
+        signal = number(answer, "signal", 0)
+        return Progress(
+            Completed(
+                -signal if signal else number(answer, "exitcode", 0),
+                base64.b64decode(text(answer, "out-data", "")),
+                base64.b64decode(text(answer, "err-data", "")),
+                flag(answer, "out-truncated", False) or flag(answer, "err-truncated", False),
+            )
+        )
+
+    async def os(self) -> OsInfo:
+        """``guest-get-osinfo``."""
+        info = record(await self.command("guest-get-osinfo"))
+        pretty = text(info, "pretty-name", text(info, "name", ""))
+        return OsInfo(
+            text(info, "id", ""),
+            pretty,
+            text(info, "version-id", ""),
+            text(info, "kernel-release", ""),
+            text(info, "machine", ""),
+        )
+
+    async def interfaces(self) -> tuple[Interface, ...]:
+        """``guest-network-get-interfaces``."""
+        found = records(await self.command("guest-network-get-interfaces"))
+        return tuple(
+            Interface(
+                text(i, "name"),
+                text(i, "hardware-address", ""),
+                tuple(f"{text(a, 'ip-address')}/{number(a, 'prefix')}" for a in records(i.get("ip-addresses", []))),
+            )
+            for i in found
+        )
+
+    async def add_ssh_keys(self, user: str, keys: Iterable[str]) -> None:
+        """Add public keys to a user's authorized keys (``guest-ssh-add-authorized-keys``)."""
+        await self.command("guest-ssh-add-authorized-keys", {"username": user, "keys": list(keys)})
+
+    async def set_time(self, seconds: float | None = None) -> None:
+        """Set the guest's clock, to seconds since 1970; None takes it from the hardware clock."""
+        await self.command("guest-set-time", None if seconds is None else {"time": int(seconds * 1_000_000_000)})
+
+    async def freeze(self) -> int:
+        """Write the filesystems out and stop them; returns how many. While frozen the agent does little but thaw."""
+        answer = await self.command("guest-fsfreeze-freeze")
+        return answer if isinstance(answer, int) else 0
+
+    async def thaw(self) -> int:
+        """Let the filesystems go on; returns how many were frozen."""
+        answer = await self.command("guest-fsfreeze-thaw")
+        return answer if isinstance(answer, int) else 0
+
+    @contextlib.asynccontextmanager
+    async def frozen(self) -> AsyncIterator[int]:
+        """Filesystems frozen inside the block; thawed after it whatever happens, also when the freeze answered late."""
+        try:
+            yield await self.freeze()
+        finally:
+            await self._thaw_surely()
+
+    async def _thaw_surely(self) -> None:
+        import asyncio
+
+        task = asyncio.ensure_future(self.thaw())
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(AgentRefusedError, AgentSilentError):
+                await task
+            raise
+
+    async def trim(self) -> None:
+        """Tell the disks which blocks are free (``guest-fstrim``)."""
+        await self.command("guest-fstrim")
+
+    async def shutdown(self, mode: Literal["powerdown", "reboot", "halt"] = "powerdown") -> None:
+        """Ask the guest to end; returns when the agent took the order, not when the guest has ended."""
+        await self.channel.notify("guest-shutdown", {"mode": mode})
+
+    async def close(self) -> None:
+        """Give up the line."""
+        await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

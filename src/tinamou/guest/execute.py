@@ -1,0 +1,108 @@
+"""Running a command in a guest to its end: polling, killing what runs too long, output as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tinamou.errors import GuestError
+from tinamou.guest.channel import AgentRefusedError, AgentSilentError
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent, Completed
+
+__all__ = ["poll", "run"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.001, 0.2, 0.1
+
+
+async def run(
+    agent: Agent,
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Completed:
+    """Start a command, wait for its end, return its status and output. Raises GuestError after ``timeout`` seconds."""
+    import asyncio
+
+    if not argv:
+        raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
+    try:
+        pid = await agent.start(argv, input=input, environment=environment)
+    except AgentRefusedError as refusal:
+        raise _not_started(argv, refusal) from refusal
+    try:
+        async with asyncio.timeout(timeout):
+            return await poll(agent, pid)
+    except TimeoutError:
+        killed = await kill(agent, pid)
+        raise GuestError(
+            f"The command {' '.join(argv)} did not end within {timeout:g} s",
+            why="it was killed in the guest" if killed else f"it still runs in the guest as process {pid}",
+        ) from None
+    except asyncio.CancelledError:
+        await asyncio.shield(kill(agent, pid))
+        raise
+
+
+async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | None = None) -> Completed:
+    """Ask until a started command has ended: every millisecond at first, every tenth of its run time later, at most 0.2 s.
+
+    ``each`` runs before every pause; when it says that something moved, the pause starts small again.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    quiet_since = loop.time()
+    while True:
+        try:
+            progress = await agent.progress(pid)
+        except AgentRefusedError as refusal:
+            raise GuestError(
+                f"The guest agent no longer knows the command it started as process {pid}",
+                why=f"{refusal.description}: the agent or the guest was restarted, or another program took the answer",
+            ) from refusal
+        if each is not None and await each():
+            quiet_since = loop.time()
+        if progress.completed is not None:
+            return progress.completed
+        quiet = loop.time() - quiet_since
+        await asyncio.sleep(min(max(_FIRST_PAUSE, quiet * _SHARE), _LONGEST_PAUSE))
+
+
+async def kill(agent: Agent, pid: int) -> bool:
+    """Kill a process of the guest, by the guest's own shell; whether that worked."""
+    with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError):
+        killer = await agent.start(["/bin/sh", "-c", f"kill -9 {pid}"])
+        ended = await poll(agent, killer)
+        await poll(agent, pid)
+        return ended.status == 0
+    return False
+
+
+def _forbidden(refusal: AgentRefusedError) -> bool:
+    return refusal.error_class == "CommandNotFound" or "disabled" in refusal.description
+
+
+def _not_started(argv: Sequence[str], refusal: AgentRefusedError) -> GuestError:
+    if _forbidden(refusal):
+        return GuestError(
+            "The guest's agent may not run commands",
+            why=refusal.description,
+            fix="use ssh, or allow guest-exec in the guest's agent configuration (block-rpcs, allow-rpcs)",
+        )
+    return GuestError(f"The guest could not start {argv[0]}", why=refusal.description)
+
+
+async def may_run(agent: Agent) -> bool:
+    """Run the smallest command there is; False when the guest's agent may not run commands. Raises GuestError."""
+    try:
+        await poll(agent, await agent.start(["true"]))
+    except AgentRefusedError as refusal:
+        if _forbidden(refusal):
+            return False
+        raise
+    return True

@@ -1,0 +1,106 @@
+"""The error of a guest that does not answer: the stage it reached, what stopped it, and the logs that show it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinamou.errors import GuestError
+from tinamou.guest.diagnose import Finding, Stage, clean, diagnose
+
+__all__ = ["NotReadyError", "not_ready", "tail"]
+
+_TAIL_BYTES = 64 << 10
+_PANIC = "Kernel panic - not syncing"
+_SERIAL_LINES, _QEMU_LINES, _PANIC_LINES = 25, 15, 14
+
+_NAMES = {
+    Stage.QEMU: "QEMU runs, its firmware printed nothing",
+    Stage.FIRMWARE: "firmware",
+    Stage.KERNEL: "kernel",
+    Stage.USERSPACE: "userspace",
+    Stage.AGENT: "the agent's port was opened",
+    Stage.READY: "ready",
+}
+
+
+class NotReadyError(GuestError):
+    """The guest did not get to the point where it answers.
+
+    ``reached`` is the last stage seen, ``findings`` what was recognised in its log, ``exit_status`` QEMU's, where it
+    ended and the status is known (-N: ended by signal N).
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        reached: Stage,
+        findings: tuple[Finding, ...],
+        exit_status: int | None,
+        why: str,
+        fix: str,
+        evidence: dict[str, str],
+    ) -> None:
+        super().__init__(what, why=why, fix=fix, evidence=evidence)
+        self.reached = reached
+        self.findings = findings
+        self.exit_status = exit_status
+
+
+def not_ready(
+    directory: str,
+    stage: Stage,
+    *,
+    reason: str,
+    at: Mapping[Stage, float],
+    exit_status: int | None,
+    ended: bool,
+) -> NotReadyError:
+    """Build the error from what the machine's directory holds; ``at`` are the seconds at which stages were seen."""
+    serial = tail(f"{directory}/serial.log")
+    findings = diagnose(serial, stage)
+    cause = next((f for f in findings if f.fatal), None) or next(iter(findings), None)
+    if ended:
+        reason = f"QEMU ended{_status(exit_status)}" + (f": {cause.meaning}" if cause else "")
+    seen = ", ".join(f"{s.name.lower()} {seconds:.1f} s" for s, seconds in sorted(at.items()))
+    lines = serial.splitlines()
+    panic = next((number for number, line in enumerate(lines) if _PANIC in line), len(lines))
+    evidence = {
+        "recognised": "\n".join(f"{f.line}: {f.meaning}" if f.line else f.meaning for f in findings),
+        "the guest printed last": next((line.strip() for line in reversed(lines) if line.strip()), ""),
+        "serial log": "\n".join(lines[:panic][-_SERIAL_LINES:]),
+        "kernel panic": "\n".join(lines[panic : panic + _PANIC_LINES]),
+        "QEMU said": "\n".join(tail(f"{directory}/qemu.log").splitlines()[-_QEMU_LINES:]),
+    }
+    return NotReadyError(
+        f"The guest does not answer: {reason}",
+        reached=stage,
+        findings=findings,
+        exit_status=exit_status,
+        why=f"it got as far as: {_NAMES[stage]} ({seen})" + (f"; {cause.meaning}" if cause and not ended else ""),
+        fix=(cause.fix if cause else "")
+        or "look at the whole log, or at the guest itself: tinamou logs NAME, tinamou console NAME",
+        evidence={name: text for name, text in evidence.items() if text},
+    )
+
+
+def tail(path: str) -> str:
+    """The readable end of a log; empty when there is none."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as log:
+        log.seek(0, 2)
+        log.seek(max(0, log.tell() - _TAIL_BYTES))
+        return clean(log.read()).strip("\n")
+    return ""
+
+
+def _status(exit_status: int | None) -> str:
+    if exit_status is None:
+        return ""
+    if exit_status < 0:
+        with contextlib.suppress(ValueError):
+            return f" by signal {signal.Signals(-exit_status).name}"
+        return f" by signal {-exit_status}"
+    return f" with status {exit_status}"

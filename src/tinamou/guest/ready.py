@@ -1,0 +1,225 @@
+"""Waiting until a guest answers, with the stages of its boot timed, or saying at once why it never will."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tinamou.control.session import DisconnectedError, Session
+from tinamou.guest.channel import AgentSilentError
+from tinamou.guest.diagnose import Finding, Stage, clean, diagnose, reached
+from tinamou.guest.failure import NotReadyError, not_ready
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tinamou.guest.agent import Agent
+
+__all__ = ["Milestone", "NotReadyError", "ReadyReport", "wait_ready"]
+
+_WINDOW = 16 << 10
+_LOOK_OFTEN, _LOOK_SELDOM, _OFTEN_FOR = 0.02, 0.1, 5.0
+_TOO_MANY_RESETS = 4
+
+Proof = Literal["run", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A stage, and when it was first seen, in seconds since the machine was started."""
+
+    stage: Stage
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyReport:
+    """The stages in order; ``proof`` is ``run`` when a command ran in the guest, ``answer`` when its agent answered."""
+
+    milestones: tuple[Milestone, ...]
+    proof: Proof
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the machine to the guest's first answer."""
+        return self.milestones[-1].at
+
+
+@dataclass
+class _Boot:
+    """What is known so far about one boot."""
+
+    directory: str
+    started: float
+    qmp: Session | None
+    alive: Callable[[], bool]
+    milestones: list[Milestone] = field(default_factory=list)
+    offset: int = 0
+    window: bytes = b""
+    resets: int = 0
+    seen: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Stage:
+        return self.milestones[-1].stage if self.milestones else Stage.QEMU
+
+    def reach(self, stage: Stage) -> None:
+        if not self.milestones or stage > self.stage:
+            self.milestones.append(Milestone(stage, time.monotonic() - self.started))
+
+    def read(self) -> bool:
+        """Take in what the serial log gained; whether it gained anything."""
+        with contextlib.suppress(OSError), Path(self.directory, "serial.log").open("rb") as log:
+            log.seek(self.offset)
+            fresh = log.read()
+            self.offset += len(fresh)
+            self.window = (self.window + fresh)[-_WINDOW:]
+            if fresh:
+                self.reach(reached(clean(self.window)))
+            return bool(fresh)
+        return False
+
+    def verdict(self) -> Finding | None:
+        """A fatal finding that has outlived its grace."""
+        now = time.monotonic()
+        for finding in diagnose(clean(self.window), self.stage):
+            if finding.fatal and now - self.seen.setdefault(finding.kind, now) >= finding.grace:
+                return finding
+        return None
+
+
+async def wait_ready(
+    directory: str,
+    agent: Agent,
+    *,
+    qmp: Session | None = None,
+    alive: Callable[[], bool] = lambda: True,
+    exit_status: Callable[[], int | None] = lambda: None,
+    started: float | None = None,
+    timeout: float = 120.0,
+    proof: Proof = "run",
+) -> ReadyReport:
+    """Wait until the guest answers. Raises NotReadyError: at once when QEMU or the guest died, or after ``timeout`` seconds.
+
+    ``directory`` holds ``serial.log`` and ``qemu.log``; ``started`` is the ``time.monotonic()`` of QEMU's start. Call it
+    before the guest boots: a question is put on the agent's line at once, and waits there for the agent. With ``proof``
+    ``answer`` that question is all; with ``run`` a command must have run too, unless the guest's agent may not run any
+    (the report then says ``answer``).
+    """
+    import asyncio
+
+    boot = _Boot(directory, time.monotonic() if started is None else started, qmp, alive)
+    boot.reach(Stage.QEMU)
+    answering = asyncio.create_task(_answer(boot, agent, timeout, proof))
+    watching = [asyncio.create_task(_watch_log(boot))]
+    if qmp is not None:
+        watching.append(asyncio.create_task(_watch_events(boot, qmp)))
+    tasks = [answering, *watching]
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done() and isinstance(answering.exception(), AgentSilentError):
+                await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+    except TimeoutError:
+        pass
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return _conclude(boot, answering, watching, exit_status, timeout)
+
+
+def _conclude(
+    boot: _Boot,
+    answering: asyncio.Task[Proof],
+    watching: list[asyncio.Task[str]],
+    exit_status: Callable[[], int | None],
+    timeout: float,
+) -> ReadyReport:
+    if not answering.cancelled() and answering.exception() is None:
+        boot.reach(Stage.READY)
+        return ReadyReport(tuple(boot.milestones), answering.result())
+    reasons = [task.result() for task in watching if not task.cancelled()]
+    if not answering.cancelled() and not reasons and not isinstance(error := answering.exception(), AgentSilentError):
+        assert error is not None
+        raise error
+    boot.read()
+    ended = not boot.alive()
+    raise not_ready(
+        boot.directory,
+        boot.stage,
+        reason=reasons[0] if reasons else f"it did not answer within {timeout:g} s",
+        at={milestone.stage: milestone.at for milestone in boot.milestones},
+        exit_status=exit_status() if ended else None,
+        ended=ended,
+    )
+
+
+async def _answer(boot: _Boot, agent: Agent, timeout: float, proof: Proof) -> Proof:
+    await agent.wait(timeout)
+    boot.reach(Stage.AGENT)
+    if proof == "run":
+        from tinamou.guest.execute import may_run
+
+        return "run" if await may_run(agent) else "answer"
+    return "answer"
+
+
+async def _watch_log(boot: _Boot) -> str:
+    """Follow the serial log and the process until one of them says that it is over."""
+    import asyncio
+
+    while True:
+        alive = boot.alive()
+        boot.read()
+        if not alive:
+            return "QEMU ended"
+        if finding := boot.verdict():
+            return finding.meaning
+        young = time.monotonic() - boot.started < _OFTEN_FOR
+        await asyncio.sleep(_LOOK_OFTEN if young else _LOOK_SELDOM)
+
+
+async def _watch_events(boot: _Boot, qmp: Session) -> str:
+    """Follow QEMU's events until one says that it is over."""
+    import asyncio
+
+    with qmp.listen() as events:
+        for event in (*qmp.recent, None):
+            if event is not None and event.name == "GUEST_PANICKED":
+                return "the guest's kernel panicked"
+        while True:
+            try:
+                event = await events.next()
+            except DisconnectedError:
+                await _until(lambda: not boot.alive(), 1.0)
+                return "QEMU ended"
+            match event.name:
+                case "GUEST_PANICKED":
+                    await asyncio.sleep(0.3)
+                    return "the guest's kernel panicked"
+                case "VSERPORT_CHANGE" if event.data.get("open"):
+                    boot.reach(Stage.AGENT)
+                case "RESET" if event.data.get("guest"):
+                    boot.resets += 1
+                    if boot.resets >= _TOO_MANY_RESETS:
+                        return f"it restarted {boot.resets} times without ever answering"
+                case "SHUTDOWN":
+                    await _until(lambda: not boot.alive(), 1.0)
+                    return f"the machine was shut down ({event.data.get('reason', 'for an unknown reason')})"
+                case _:
+                    pass
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    import asyncio
+
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)

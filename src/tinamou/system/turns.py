@@ -1,0 +1,83 @@
+"""Taking turns across processes: a lock on a file, and a sign by which the holder sees that others wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+__all__ = ["Turn"]
+
+
+class Turn:
+    """One user of a thing at a time. The locks are flock(2): they end with the process, however it ends.
+
+    ``path`` gets the lock and the holder's process number, ``path``.wait carries the sign of those who wait.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._held = -1
+        self._sign = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object has the turn."""
+        return self._held >= 0
+
+    def take(self) -> bool:
+        """Take the turn if it is free, without waiting. Raises OSError when the file cannot be made."""
+        if self.held:
+            return True
+        lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        os.truncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        self._held = lock
+        self.stop_waiting()
+        return True
+
+    def give(self) -> None:
+        """Give the turn back."""
+        if self.held:
+            os.truncate(self._held, 0)
+            os.close(self._held)
+            self._held = -1
+
+    def wait(self) -> None:
+        """Show the sign of those who wait."""
+        if self._sign < 0:
+            self._sign = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def stop_waiting(self) -> None:
+        """Take the sign away."""
+        if self._sign >= 0:
+            os.close(self._sign)
+            self._sign = -1
+
+    def wanted(self) -> bool:
+        """Whether somebody else waits."""
+        probe = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(probe)
+        return False
+
+    def holder(self) -> int:
+        """The process number of the one who has the turn; 0 when nobody has it, or it cannot be told."""
+        with contextlib.suppress(OSError, ValueError):
+            lock = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return int(os.read(lock, 20) or b"0")
+            finally:
+                os.close(lock)
+        return 0
