@@ -64,7 +64,8 @@ def not_ready(
     findings = diagnose(serial, stage)
     cause = next((f for f in findings if f.fatal), None) or next(iter(findings), None)
     if ended:
-        reason = f"QEMU ended{_status(exit_status)}" + (f": {cause.meaning}" if cause else "")
+        told = cause.meaning if cause else reason
+        reason = f"QEMU ended{_status(exit_status)}" + (f": {told}" if told != "QEMU ended" else "")
     seen = ", ".join(f"{s.name.lower()} {seconds:.1f} s" for s, seconds in sorted(at.items()))
     lines = serial.splitlines()
     panic = next((number for number, line in enumerate(lines) if _PANIC in line), len(lines))

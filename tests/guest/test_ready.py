@@ -1,0 +1,96 @@
+"""Waiting for real guests: those that answer, and those that never will."""
+
+from __future__ import annotations
+
+import pytest
+from running import Started, bare, qemu, run, tiny
+
+from tinamou.control import connect_qmp
+from tinamou.guest.diagnose import Stage
+from tinamou.guest.ready import NotReadyError, wait_ready
+
+
+async def wait(machine: Started, *, timeout: float = 100, proof="run"):
+    async with await connect_qmp(machine.directory, owner=True, alive=machine.alive) as qmp, machine.agent() as agent:
+        return await wait_ready(
+            machine.directory,
+            agent,
+            qmp=qmp,
+            alive=machine.alive,
+            exit_status=machine.process.poll,
+            started=machine.at,
+            timeout=timeout,
+            proof=proof,
+        )
+
+
+@pytest.mark.vm
+def test_the_tiny_guest_gets_ready(state):
+    with tiny(state) as machine:
+        report = run(wait(machine))
+    stages = [milestone.stage for milestone in report.milestones]
+    assert stages == sorted(set(stages))
+    assert stages[0] == Stage.QEMU
+    assert stages[-2:] == [Stage.AGENT, Stage.READY]
+    times = [milestone.at for milestone in report.milestones]
+    assert times == sorted(times)
+    assert (report.proof, report.seconds) == ("run", times[-1])
+
+
+@pytest.mark.vm
+def test_a_panic_is_reported_before_the_deadline(state):
+    with tiny(state, append="panic=0 init=/nonexistent rdinit=/nonexistent") as machine:
+        with pytest.raises(NotReadyError) as caught:
+            run(wait(machine, timeout=250))
+        assert machine.alive()
+    assert caught.value.exit_status is None
+    assert caught.value.reached == Stage.KERNEL
+    assert "panic" in [finding.kind for finding in caught.value.findings]
+    assert caught.value.evidence["kernel panic"].count("Kernel panic - not syncing") == 1
+    assert "Kernel panic" not in caught.value.evidence["serial log"]
+
+
+@pytest.mark.vm
+def test_a_panic_that_ends_qemu_is_still_a_panic(state):
+    with tiny(state, append="panic=-1 rdinit=/nonexistent") as machine, pytest.raises(NotReadyError) as caught:
+        run(wait(machine, timeout=250))
+    assert caught.value.exit_status == 0
+    assert "QEMU ended with status 0" in caught.value.what
+    assert "panic" in [finding.kind for finding in caught.value.findings]
+
+
+def test_no_boot_disk(state):
+    (state / "disk").write_bytes(bytes(1 << 20))
+    # The firmware speaks on the serial line only when told to (source: SeaBIOS, etc/sercon-port).
+    disk = ["-machine", "pc,graphics=off", "-m", "64", "-drive", f"file={state}/disk,format=raw,if=ide"]
+    console = [
+        *("-chardev", f"socket,id=s,path={state}/console.sock,server=on,wait=off,logfile={state}/serial.log"),
+        *("-serial", "chardev:s", "-chardev", f"socket,id=a,path={state}/agent.sock,server=on,wait=off"),
+    ]
+    with qemu(state, *disk, *console) as machine, pytest.raises(NotReadyError) as caught:
+        run(wait(machine, timeout=100))
+    assert [finding.kind for finding in caught.value.findings][:1] == ["no-boot-device"]
+    assert caught.value.reached == Stage.FIRMWARE
+    assert machine.process.returncode == -9
+
+
+def test_qemu_that_is_killed(state):
+    async def work(machine):
+        import asyncio
+
+        waiting = asyncio.create_task(wait(machine))
+        await asyncio.sleep(0.5)
+        machine.process.kill()
+        await waiting
+
+    with bare(state) as machine, pytest.raises(NotReadyError, match="QEMU ended by signal SIGKILL") as caught:
+        run(work(machine))
+    assert caught.value.reached == Stage.QEMU
+    assert caught.value.exit_status == -9
+
+
+def test_a_guest_that_never_answers(state):
+    with bare(state) as machine, pytest.raises(NotReadyError, match=r"did not answer within 0\.5 s") as caught:
+        run(wait(machine, timeout=0.5))
+    assert caught.value.reached == Stage.QEMU
+    assert caught.value.findings == ()
