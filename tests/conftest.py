@@ -71,16 +71,13 @@ def clean_host(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Recorded trees of /proc and /sys: ``hosts("64amd64-4s2n4ca2co")`` is the root of that machine's tree."""
-    unpacked: dict[str, Path] = {}
+def hosts() -> Callable[[str], Path]:
+    """Recorded trees of /proc and /sys: ``hosts("64amd64-4s2n4ca2co")`` is the root of that machine's tree, to be read."""
 
     def tree(name: str) -> Path:
         if recorded_folder() is None:
             pytest.skip("recorded hosts: no shared/hosts above the repository, and TINAMOU_HOST_TREES names no folder")
-        if name not in unpacked:
-            unpacked[name] = unpack(name, tmp_path_factory.mktemp("host"))
-        return unpacked[name]
+        return unpack(name)
 
     return tree
 

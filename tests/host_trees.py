@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
+import tempfile
 from pathlib import Path
+
+from tinamou.system.paths import cache_dir
 
 RECORDED = (
     "128arm-2pa2n8cluster4co",
@@ -25,13 +29,20 @@ def recorded_folder() -> Path | None:
     return next((folder for folder in ([Path(named)] if named else above) if folder.is_dir()), None)
 
 
-def unpack(name: str, to: Path) -> Path:
-    """Unpacks one recorded tree below ``to`` and returns its root."""
+def unpack(name: str) -> Path:
+    """The root of one recorded tree, unpacked once (thousands of files) into tinamou's cache; change nothing in it."""
     folder = recorded_folder()
     assert folder is not None
-    with tarfile.open(folder / f"{name}.tar.bz2") as archive:
-        archive.extractall(to, filter="tar")
-    return next(to.iterdir())
+    kept = cache_dir() / "host-trees"
+    tree = kept / name
+    if not tree.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept) as fresh:
+            with tarfile.open(folder / f"{name}.tar.bz2") as archive:
+                archive.extractall(fresh, filter="tar")
+            with contextlib.suppress(OSError):  # another run was first
+                next(Path(fresh).iterdir()).rename(tree)
+    return tree
 
 
 def listing(numbers) -> str:

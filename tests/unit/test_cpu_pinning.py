@@ -1,8 +1,6 @@
 """Pinning plans hold their promises on recorded and on odd hosts, and refuse with the arithmetic."""
 
 import functools
-import tempfile
-from pathlib import Path
 
 import pytest
 from host_trees import RECORDED, make_host, recorded_folder, unpack
@@ -25,8 +23,7 @@ common = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 
 @functools.cache
 def recorded_host(name):
-    with tempfile.TemporaryDirectory() as folder:
-        return probe_host(str(unpack(name, Path(folder))))
+    return probe_host(str(unpack(name)))
 
 
 @st.composite
