@@ -45,6 +45,14 @@ class Rooted:
     def _small(path: str, first: bytes) -> bool:
         return path.startswith("/sys/") and len(first) < 4096
 
+    def write(self, path: str, text: str) -> None:
+        """Writes a kernel file in one go. Raises OSError with the kernel's reason."""
+        descriptor = os.open(self.root + path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+
     def integer(self, path: str) -> int | None:
         """A file holding one decimal number."""
         text = self.read(path)

@@ -1,0 +1,31 @@
+"""Whether machines can be limited by control groups."""
+
+from __future__ import annotations
+
+from tinamou.doctor.finding import Finding, good, info, unknown
+from tinamou.doctor.inspection import Inspection
+
+TITLE = "Control groups"
+_NEEDED = ("cpu", "memory", "io")
+
+
+def check(seen: Inspection) -> Finding:
+    """Which hierarchy has the controllers for cpu, memory and io limits (blkio in version 1)."""
+    found = dict(seen.facts.cgroups)
+    if not found:
+        return unknown("no control group hierarchy is mounted")
+    if "blkio" in found:
+        found.setdefault("io", found["blkio"])
+    shown = ", ".join(f"{name} {found[name]}" for name in (*_NEEDED, "cpuset", "hugetlb") if name in found)
+    missing = [name for name in _NEEDED if name not in found]
+    if missing:
+        return info(
+            f"{shown or 'none'}; without {', '.join(missing)}",
+            "mount cgroup version 2 (systemd does), or leave these limits out",
+        )
+    if any(found[name] == "v1" for name in _NEEDED):
+        return info(
+            f"{shown}: version 1 works, version 2 limits buffered writes and swap as well",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    return good(shown)
