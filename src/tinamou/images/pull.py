@@ -1,0 +1,379 @@
+"""From a name in the catalogue to a checked image on this host; an image is whole and checked, or it is not there.
+
+::
+
+    images/ubuntu-24.04/x86_64/.lock              held while downloading
+    images/ubuntu-24.04/x86_64/.part, .part.json  a download under way, and what its bytes are part of
+    images/ubuntu-24.04/x86_64/3d94c9dd66d8/      digest: disk.qcow2, facts.json (what it is), origin.json (its checks)
+    images/ubuntu-24.04/x86_64/current            link to the folder in use
+
+A folder never changes, so a disk that rests on an older one keeps its ground when a newer one is pulled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.errors import ImageError
+from tinamou.facts.image import ImageFacts
+from tinamou.images import catalog
+from tinamou.images.catalog import CatalogEntry
+from tinamou.system.paths import image_dir
+from tinamou.units import Size
+
+if TYPE_CHECKING:
+    from tinamou.images.download import Progress
+    from tinamou.images.http import Policy
+    from tinamou.images.signature import Signature
+
+__all__ = ["Origin", "cached", "check", "origin", "pull", "pull_entry"]
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an image came from and how it was checked.
+
+    ``digest`` is that of the file as the vendor publishes it, ``content`` that of the disk here (they differ when it was
+    packed), both as ``sha256:…``. ``signer`` is the fingerprint of the key when a signature was checked, else ``unsigned``
+    says why not. ``pulled`` is seconds since 1970.
+    """
+
+    url: str
+    digest: str
+    content: str
+    signer: str = ""
+    unsigned: str = ""
+    pulled: float = 0.0
+
+
+def pull(
+    name: str,
+    arch: str,
+    *,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+    refresh: bool = False,
+    require_signature: bool = False,
+    keyrings: Sequence[Path] = (),
+    policy: Policy | None = None,
+    files: Iterable[Path] | None = None,
+) -> ImageFacts:
+    """The vendor's image of that name, downloaded and checked first when it is not here.
+
+    ``progress`` is called with (bytes done, bytes in all or 0, bytes per second), ``notice`` with sentences worth showing.
+    ``refresh`` asks the vendor for a newer build. With ``require_signature`` an image whose signature cannot be checked is
+    an error; a wrong signature always is. ``keyrings`` are OpenPGP key files to trust in addition. Raises ImageError.
+    """
+    entry = catalog.find(name, arch, files=files)
+    here = None if refresh else cached(entry)
+    if here and (not require_signature or origin(here).signer):
+        return here
+    return pull_entry(
+        entry, progress=progress, notice=notice, require_signature=require_signature, keyrings=keyrings, policy=policy
+    )
+
+
+def pull_entry(
+    entry: CatalogEntry,
+    *,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+    require_signature: bool = False,
+    keyrings: Sequence[Path] = (),
+    policy: Policy | None = None,
+) -> ImageFacts:
+    """Download and check ``entry``, whatever is here; an unchanged image is not downloaded again. Raises ImageError."""
+    from tinamou.images.http import Policy
+    from tinamou.system.lock import exclusive
+
+    folder = _folder(entry)
+    say: Notice = notice or (lambda _: None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".lock", lambda: say(f"another process downloads {entry.name}: waiting for it")):
+            return _Pull(entry, folder, progress, say, require_signature, tuple(keyrings), policy or Policy()).run()
+    except PermissionError as error:
+        raise ImageError(
+            f"{folder} cannot be written", why=str(error), fix="set TINAMOU_CACHE to a folder you own"
+        ) from error
+
+
+def cached(entry: CatalogEntry) -> ImageFacts | None:
+    """The image as it was pulled before, None when it was not."""
+    current = _folder(entry) / "current"
+    try:
+        folder = current.parent / current.readlink()
+        data = json.loads((folder / "facts.json").read_text())
+    except (OSError, ValueError):
+        return None
+    facts = _facts(data, folder)
+    return facts if Path(facts.disk).is_file() else None
+
+
+def origin(facts: ImageFacts) -> Origin:
+    """Where a pulled image came from. Raises ImageError when that is not written beside it."""
+    path = Path(facts.disk).with_name("origin.json")
+    try:
+        return Origin(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ImageError(f"nobody wrote down where {facts.name} came from", why=str(error), fix="pull it again") from error
+
+
+def check(facts: ImageFacts) -> Origin:
+    """Read a pulled image again and compare it with what was checked. Raises ImageError when it has changed since."""
+    from tinamou.images.verify import check_format, file_digest
+
+    known = origin(facts)
+    algorithm, _, wanted = known.content.partition(":")
+    have = file_digest(Path(facts.disk), algorithm)
+    if have != wanted:
+        raise ImageError(
+            f"{facts.disk} has changed since it was pulled",
+            why=f"its {algorithm} was {wanted} and is {have}",
+            fix=f"`tinamou image rm {facts.name}` and pull it again; disks that rest on it are damaged too",
+        )
+    check_format(Path(facts.disk), facts.format)
+    return known
+
+
+def _folder(entry: CatalogEntry) -> Path:
+    return image_dir() / entry.name.replace(":", "-") / entry.arch
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What the vendor says the file's digest is, and how far that word is backed."""
+
+    digest: str
+    signature: Signature | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """One pull, under the lock of its folder."""
+
+    entry: CatalogEntry
+    folder: Path
+    progress: Progress | None
+    say: Notice
+    require: bool
+    keyrings: tuple[Path, ...]
+    policy: Policy
+
+    @property
+    def part(self) -> Path:
+        return self.folder / ".part"
+
+    @property
+    def algorithm(self) -> str:
+        return self.entry.digest.partition(":")[0] or self.entry.algorithm
+
+    def run(self) -> ImageFacts:
+        from tinamou.images.download import discard
+
+        for stale in self.folder.glob(".unpacked-*"):
+            shutil.rmtree(stale)
+        unsigned = self.unsigned()
+        expected = self.expected()
+        target = self.folder / expected.digest[:12]
+        here = self.kept(target, expected)
+        if here is None:
+            expected = self.fetch(expected)
+            target = self.folder / expected.digest[:12]
+            self.keep(target, expected, self.image_signature() or expected.signature, unsigned)
+        discard(self.part)
+        self.point(target.name)
+        found = cached(self.entry)
+        assert found is not None
+        return found
+
+    def unsigned(self) -> str:
+        """Why no signature will be checked, empty when one will. Raises ImageError when one is required."""
+        from tinamou.images.signature import checkable
+
+        entry = self.entry
+        reason = checkable(entry.key if entry.signature_url else None, self.keyrings)
+        if not reason:
+            return ""
+        if self.require:
+            raise ImageError(
+                f"the signature of {entry.name} cannot be checked",
+                why=reason,
+                fix="install the vendor's key, or do without --require-signature (checksum over https only)",
+            )
+        if entry.digest:
+            backed = "by the digest in the catalogue"
+        elif entry.checksum_url.startswith("https://"):
+            backed = "by its checksum over https only"
+        else:
+            backed = "by a checksum over plain http: that finds damage, not an attacker"
+        self.say(f"{entry.name} is checked {backed}: {reason}")
+        return reason
+
+    def signs(self, what: str) -> bool:
+        from tinamou.images.signature import checkable
+
+        entry = self.entry
+        return bool(entry.signature_url) and entry.signs == what and not checkable(entry.key, self.keyrings)
+
+    def expected(self, *, fresh: bool = False) -> _Expected:
+        """The digest from the catalogue or from the vendor's checksum file, its signature checked where that can be done."""
+        from tinamou.images.http import client, fetch_bytes
+        from tinamou.images.signature import signed_text, verify_detached, verify_inline
+        from tinamou.images.verify import expected_digest
+
+        entry = self.entry
+        if entry.digest and not (entry.checksum_url and self.signs("checksums")):
+            return _Expected(entry.digest.partition(":")[2], None)
+        signature = None
+        with client(self.policy) as http:
+            document = fetch_bytes(http, entry.checksum_url, self.policy, fresh=fresh)
+            text = signed_text(document) if entry.signature_url == "inline" else document.decode(errors="replace")
+            if self.signs("checksums") and entry.key:
+                if entry.signature_url == "inline":
+                    text, signature = verify_inline(document, entry.key, self.keyrings)
+                else:
+                    proof = fetch_bytes(http, entry.signature_url, self.policy, fresh=fresh)
+                    with tempfile.TemporaryDirectory(prefix="tinamou-") as folder:
+                        file = Path(folder) / entry.checksum_url.rpartition("/")[2]
+                        file.write_bytes(document)
+                        signature = verify_detached(file, proof, entry.key, self.keyrings)
+        digest = expected_digest(text, entry.style, self.algorithm, entry.file)
+        if entry.digest and entry.digest.partition(":")[2] != digest:
+            raise ImageError(
+                f"the vendor's checksum of {entry.file} is not the one in the catalogue",
+                why=f"the vendor says {digest}, the catalogue {entry.digest}",
+                fix="the release was replaced: correct the catalogue after looking into it",
+            )
+        return _Expected(digest, signature)
+
+    def kept(self, target: Path, expected: _Expected) -> ImageFacts | None:
+        """The image, when exactly this build is here already and is backed as well as it could be now."""
+        if not (target / "facts.json").is_file():
+            return None
+        proof = target / "origin.json"
+        known = Origin(**json.loads(proof.read_text()))
+        if self.signs("image") and not known.signer:
+            shutil.rmtree(target)
+            return None
+        if expected.signature and not known.signer:
+            _write(proof, asdict(replace(known, signer=expected.signature.fingerprint, unsigned="")))
+        self.point(target.name)
+        return cached(self.entry)
+
+    def fetch(self, expected: _Expected) -> _Expected:
+        """Bring the file here; returns what it was finally compared with. Nothing wrong stays.
+
+        A build that was replaced between checksum file and image is noticed by asking for the checksum again; a partial file
+        of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
+        """
+        from tinamou.images.download import discard, download
+        from tinamou.images.verify import file_digest
+
+        entry = self.entry
+        while True:
+            done = download(entry.url, self.part, format=entry.format, progress=self.progress, policy=self.policy)
+            have = file_digest(self.part, self.algorithm)
+            if have == expected.digest:
+                return expected
+            expected = self.expected(fresh=True)
+            if have == expected.digest:
+                return expected
+            discard(self.part)
+            if not done.resumed:
+                break
+            self.say(f"the part of {entry.file} from an earlier run does not fit: downloading it anew")
+        raise ImageError(
+            f"the {self.algorithm} of {entry.file} is wrong",
+            why=f"the vendor's checksum says {expected.digest}, the {done.size} bytes that came have {have}: "
+            "the checksum file or the image is stale, or the download was changed on the way",
+            fix="nothing was kept; try again later, or name another mirror in your own catalogue file",
+        )
+
+    def image_signature(self) -> Signature | None:
+        from tinamou.images.download import discard
+        from tinamou.images.http import client, fetch_bytes
+        from tinamou.images.signature import verify_detached
+
+        entry = self.entry
+        if not (self.signs("image") and entry.key):
+            return None
+        with client(self.policy) as http:
+            proof = fetch_bytes(http, entry.signature_url, self.policy)
+        try:
+            return verify_detached(self.part, proof, entry.key, self.keyrings)
+        except ImageError:
+            discard(self.part)
+            raise
+
+    def keep(self, target: Path, expected: _Expected, signature: Signature | None, unsigned: str) -> None:
+        """Unpack, look inside, and make it appear in one rename."""
+        from tinamou.images.verify import file_digest, unpack
+
+        entry = self.entry
+        work = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=self.folder))
+        try:
+            format, digest = entry.format, expected.digest
+            disk = work / f"disk.{format.partition('.')[0]}"
+            if "." in format:
+                format = unpack(self.part, format, disk)
+                digest = file_digest(disk, self.algorithm)
+                size = self.looked(disk, format)
+            else:
+                size = self.looked(self.part, format)
+                self.part.rename(disk)
+            facts = ImageFacts(
+                name=entry.name, arch=entry.arch, disk=disk.name, format=format, size=size, boots=entry.boots,
+                agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user,
+            )  # fmt: skip
+            published, content = f"{self.algorithm}:{expected.digest}", f"{self.algorithm}:{digest}"
+            signer = signature.fingerprint if signature else ""
+            _write(work / "facts.json", asdict(facts))
+            _write(work / "origin.json", asdict(Origin(entry.url, published, content, signer, unsigned, time.time())))
+            disk.chmod(0o444)
+            work.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def looked(self, disk: Path, format: str) -> Size:
+        from tinamou.images.download import discard
+        from tinamou.images.verify import check_format
+
+        try:
+            return check_format(disk, format)
+        except ImageError:
+            discard(self.part)
+            raise
+
+    def point(self, name: str) -> None:
+        fresh = self.folder / f".current-{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(name)
+        fresh.replace(self.folder / "current")
+
+
+def _facts(data: dict[str, object], folder: Path) -> ImageFacts:
+    known = {field.name for field in fields(ImageFacts)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
+    values["size"] = Size(str(values["size"]))
+    values["disk"] = str(folder / str(values["disk"]))
+    return ImageFacts(**values)  # type: ignore[arg-type]
+
+
+def _write(path: Path, data: dict[str, object]) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(data, indent=1))
+    fresh.replace(path)

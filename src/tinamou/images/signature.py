@@ -1,0 +1,140 @@
+"""OpenPGP signatures of vendors, checked by gpgv against keyrings; a wrong one is always an error."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.images.catalog import SigningKey
+from tinamou.system.exec import CommandError, find_tool, run
+
+__all__ = ["Signature", "checkable", "keyrings", "signed_text", "verify_detached", "verify_inline"]
+
+_CLEAR_SIGNED = re.compile(
+    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[^\n]+\n)*\n(.*?)\n-----BEGIN PGP SIGNATURE-----", re.DOTALL
+)
+_ARMOUR = re.compile(rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL)
+_REFUSED = {
+    "BADSIG": "the signature does not belong to these bytes",
+    "EXPSIG": "the signature has expired",
+    "EXPKEYSIG": "the key has expired; a newer keyring may have it prolonged",
+    "REVKEYSIG": "the key was revoked by its owner",
+    "ERRSIG": "it was made by a key that is not in the keyring, or in a way gpgv does not know",
+    "UNEXPECTED": "the file holds more than one signed text",
+    "NODATA": "there is no signature in the file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A good signature: full fingerprint of the primary key, the name on the key as gpgv shows it."""
+
+    fingerprint: str
+    signer: str
+
+
+def keyrings(key: SigningKey, given: Iterable[Path] = ()) -> list[Path]:
+    """The files that hold ``key``: those given, those of the user and the administrator, those the catalogue names.
+
+    Own keyrings are ``keyrings/NAME.gpg`` or ``.asc`` below ``$XDG_CONFIG_HOME/tinamou`` and /etc/tinamou.
+    """
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    folders = (config / "tinamou" / "keyrings", Path("/etc/tinamou/keyrings"))
+    own = [folder / f"{key.name}{suffix}" for folder in folders for suffix in (".gpg", ".asc")]
+    return [path for path in (*given, *own, *map(Path, key.keyrings)) if path.is_file()]
+
+
+def checkable(key: SigningKey | None, given: Iterable[Path] = ()) -> str:
+    """Why a signature by ``key`` cannot be checked on this host; empty when it can."""
+    if key is None:
+        return "the vendor publishes no signature for it"
+    if not find_tool("gpgv"):
+        return "gpgv is not installed (apt-get install gpgv)"
+    if not keyrings(key, given):
+        brings = f"; the package {key.package} brings it" if key.package else ""
+        return f"the key of {key.owner} is not on this host{brings}; or save it as ~/.config/tinamou/keyrings/{key.name}.asc"
+    return ""
+
+
+def verify_detached(data: Path, signature: bytes, key: SigningKey, given: Iterable[Path] = ()) -> Signature:
+    """Check a detached signature over a file. Raises ImageError when it is wrong in any way."""
+    with tempfile.TemporaryDirectory(prefix="tinamou-gpgv-") as folder:
+        file = Path(folder) / "signature"
+        file.write_bytes(signature)
+        return _gpgv(Path(folder), [str(file), str(data.absolute())], key, given, data.name)
+
+
+def verify_inline(document: bytes, key: SigningKey, given: Iterable[Path] = ()) -> tuple[str, Signature]:
+    """Check a clear-signed document; returns only the text that is signed, whatever stands around it. Raises ImageError."""
+    with tempfile.TemporaryDirectory(prefix="tinamou-gpgv-") as folder:
+        file, text = Path(folder) / "document", Path(folder) / "text"
+        file.write_bytes(document)
+        signature = _gpgv(Path(folder), ["--output", str(text), str(file)], key, given, "the checksum file")
+        return text.read_text(encoding="utf-8", errors="replace"), signature
+
+
+def signed_text(document: bytes) -> str:
+    """The text inside a clear-signed document, unchecked; the whole document when it is not one."""
+    text = document.decode(errors="replace").replace("\r\n", "\n")
+    match = _CLEAR_SIGNED.search(text)
+    return re.sub(r"^- ", "", match[1], flags=re.MULTILINE) if match else text
+
+
+def _gpgv(folder: Path, arguments: list[str], key: SigningKey, given: Iterable[Path], what: str) -> Signature:
+    """Good when the vendor's key made a valid signature and none is bad; a further one by an unknown key does not matter."""
+    rings: list[str] = []
+    for number, ring in enumerate(keyrings(key, given)):
+        plain = folder / f"ring-{number}.gpg"
+        plain.write_bytes(_plain(ring))
+        rings += ["--keyring", str(plain)]
+    try:
+        status = run(["gpgv", "--homedir", str(folder), "--status-fd", "1", *rings, *arguments], timeout=600)
+        refusal = ""
+    except CommandError as error:
+        status, refusal = error.stdout, error.stderr.strip()
+    lines = [line.split() for line in status.splitlines() if line.startswith("[GNUPG:] ")]
+    said = {line[1] for line in lines if len(line) > 1}
+    valid = [line for line in lines if line[1] == "VALIDSIG"]
+    good = [line for line in valid if line[-1].upper() in key.fingerprints]
+    other_signer = "ERRSIG" in said
+    if not good or (refusal and not other_signer) or said & (_REFUSED.keys() - {"ERRSIG"}):
+        raise _wrong(what, key, said, [line[-1] for line in valid], refusal)
+    names = [" ".join(line[3:]) for line in lines if line[1] == "GOODSIG"]
+    return Signature(good[0][-1].upper(), names[0] if names else key.owner)
+
+
+def _wrong(what: str, key: SigningKey, said: set[str], others: list[str], refusal: str) -> ImageError:
+    reasons = [text for word, text in _REFUSED.items() if word in said]
+    if not reasons and others:
+        reasons = [f"it was made by {', '.join(others)}, not by {key.owner}"]
+    return ImageError(
+        f"the signature of {what} is wrong",
+        why="; ".join(reasons) or "gpgv refuses it",
+        fix="do not use this image; try again later, and tell the vendor if it stays so",
+        evidence={"gpgv": refusal},
+    )
+
+
+def _plain(ring: Path) -> bytes:
+    """A keyring as gpgv takes it: binary packets. Armour (RFC 9580, section 6) is taken off. Raises ImageError."""
+    data = ring.read_bytes()
+    blocks = _ARMOUR.findall(data)
+    if not blocks:
+        return data
+    try:
+        return b"".join(map(_unarmoured, blocks))
+    except binascii.Error as error:
+        raise ImageError(f"the keyring {ring} is damaged", why=str(error), fix="get it again from the vendor") from error
+
+
+def _unarmoured(block: bytes) -> bytes:
+    lines = [line.strip() for line in block.splitlines()]
+    body = lines[lines.index(b"") + 1 :] if b"" in lines[:-1] else lines
+    return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
