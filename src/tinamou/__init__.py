@@ -1,8 +1,35 @@
 """Tinamou starts QEMU virtual machines the right way and keeps them right.
 
-Public names are loaded on first use, so that importing the package costs nothing.
+``from tinamou import Machine``; public names are loaded on first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinamou.errors import TinamouError
+    from tinamou.machine.blocking import Machine
+    from tinamou.spec import MachineSpec
+    from tinamou.units import CpuSet, Mac, PciAddress, Size
+
 __version__ = "0.1.0"
+__all__ = ["CpuSet", "Mac", "Machine", "MachineSpec", "PciAddress", "Size", "TinamouError", "__version__"]
+
+_HOMES = {
+    "Machine": "tinamou.machine.blocking",
+    "MachineSpec": "tinamou.spec",
+    "TinamouError": "tinamou.errors",
+    "CpuSet": "tinamou.units",
+    "Mac": "tinamou.units",
+    "PciAddress": "tinamou.units",
+    "Size": "tinamou.units",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tinamou' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tinamou.blueprint.element import Why
 from tinamou.units import Size
@@ -90,13 +91,19 @@ class MakeSshKey:
     why: Why
 
 
+Access = Literal["read", "write", "append", "listen"]
+
+
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Open a file and pass the descriptor to QEMU as ``/dev/fdset/N``: QEMU needs no right of its own to the path."""
+    """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
+
+    ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
+    socket. The plan names the path; launch/ puts the descriptor in its place.
+    """
 
     path: str
-    fdset: int
-    writable: bool
+    access: Access
     why: Why
 
 

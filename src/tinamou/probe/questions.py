@@ -26,6 +26,7 @@ qemu-xhci nec-usb-xhci usb-storage usb-tablet usb-kbd usb-mouse usb-host usb-red
 e1000 e1000e igb rtl8139 vmxnet3 ivshmem-plain ivshmem-doorbell
 VGA bochs-display ramfb cirrus-vga ich9-intel-hda intel-hda hda-duplex hda-micro
 isa-serial pci-serial isa-debugcon isa-debug-exit i6300esb ib700 sbsa_gwdt hpet ICH9-LPC cfi.pflash01
+generic-pc-machine virt-machine
 max-x86_64-cpu host-x86_64-cpu max-arm-cpu host-arm-cpu max-riscv-cpu rv64-riscv-cpu host-riscv-cpu
 """
 

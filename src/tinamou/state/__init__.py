@@ -1,0 +1,1 @@
+"""The state directory as a documented interface: one folder a machine (docs/reference/state-directory.md)."""

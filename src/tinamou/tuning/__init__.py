@@ -1,0 +1,1 @@
+"""Decisions about the whole machine, one per file, each with one owner."""

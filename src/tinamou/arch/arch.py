@@ -1,0 +1,45 @@
+"""What tinamou has to know about one guest architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class CpuModel:
+    """A CPU model, what it costs or gains, and the properties it is given where the binary knows them."""
+
+    model: str
+    reason: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One guest architecture.
+
+    ``machine`` is the machine type's alias, pinned to the versioned type behind it while planning; ``board`` is the QOM
+    type that has its options. ``machine_options`` and ``cmdline`` map a setting to its reason. ``console`` is the first
+    serial port's name in Linux, ``boots`` the ways a machine can start here. ``tcg`` are CPU models for emulation: the
+    first the binary has is taken. ``strong_memory_order`` tells that guests rely on it, so that TCG must not run vCPUs in
+    parallel on a weakly ordered host. ``devices`` are present in every machine: (device type, reason).
+    """
+
+    name: str
+    machine: str
+    board: str
+    machine_options: Mapping[str, tuple[str, str]]
+    console: str
+    boots: tuple[str, ...]
+    tcg: tuple[CpuModel, ...]
+    native: CpuModel
+    tcg_cmdline: Mapping[str, str]
+    cmdline: Mapping[str, str]
+    devices: tuple[tuple[str, str], ...]
+    firmware_interface: str
+    bios_reason: str
+    elf_machine: int
+    strong_memory_order: bool = False
+    panic_device: str = "pvpanic-pci"
+    uefi_reason: str = ""

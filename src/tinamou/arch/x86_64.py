@@ -1,0 +1,29 @@
+"""x86_64: the q35 board, SeaBIOS or OVMF, PVH direct boot."""
+
+from __future__ import annotations
+
+from tinamou.arch.arch import Arch, CpuModel
+
+ARCH = Arch(
+    name="x86_64",
+    machine="q35",
+    board="generic-pc-machine",
+    machine_options={
+        "hpet": ("off", "an idle HPET wakes the host hundreds of times a second; guests have better clocks"),
+        "vmport": ("off", "the VMware back door is of no use here and one door less"),
+        "smm": ("off", "system management mode is only needed for Secure Boot, and costs time at every firmware start"),
+    },
+    console="ttyS0",
+    boots=("bios", "uefi", "direct"),
+    tcg=(CpuModel("max", "TCG emulates every feature it has at no extra cost"),),
+    native=CpuModel("host", "the guest sees the real CPU: nothing is emulated"),
+    tcg_cmdline={"no_timer_check": "under emulation the timer check can fail on a busy host and panic the guest"},
+    cmdline={},
+    devices=(("vmgenid", "the guest learns that it was copied or restored, and reseeds its random numbers"),),
+    firmware_interface="bios",
+    bios_reason="SeaBIOS, built into the board, reads the MBR",
+    elf_machine=62,
+    strong_memory_order=True,
+    panic_device="pvpanic",
+    uefi_reason="OVMF, with a variable store of the machine's own",
+)

@@ -1,0 +1,59 @@
+"""What commands print: results to stdout as table or JSON, progress and warnings to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from tinamou.blueprint import Note
+
+__all__ = ["notes", "print_json", "progress", "table", "warn"]
+
+
+def print_json(data: object) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(data, indent=2, default=str))
+
+
+def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """Rows under a heading, columns as wide as they need to be; nothing where there are no rows."""
+    if not rows:
+        return
+    cells = [[column.upper() for column in columns], *([str(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def warn(text: str) -> None:
+    """A loud line on stderr."""
+    marked = f"\x1b[33m{text}\x1b[0m" if sys.stderr.isatty() else text
+    print(f"tinamou: {marked}", file=sys.stderr)
+
+
+def notes(every: Iterable[Note]) -> None:
+    """What the user must hear about a plan."""
+    for note in every:
+        warn(note.text)
+
+
+_last = [""]
+
+
+def progress(text: str, fraction: float | None) -> None:
+    """A line that is rewritten on a terminal, and one line for each new step elsewhere."""
+    if sys.stderr.isatty():
+        share = f" {fraction:4.0%}" if fraction is not None else ""
+        end = "\n" if fraction == 1 else ""
+        print(f"\r\x1b[K{text}{share}", end=end, file=sys.stderr, flush=True)
+    elif text != _last[0]:
+        print(text, file=sys.stderr, flush=True)
+    _last[0] = text
+
+
+def end_progress() -> None:
+    """Leave the progress line."""
+    if _last[0] and sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _last[0] = ""

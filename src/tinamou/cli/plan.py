@@ -1,0 +1,61 @@
+"""The verb ``plan``: what would be done, and why; nothing is built, taken or started."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tinamou.blueprint import Plan
+from tinamou.cli import output
+from tinamou.cli.options import MachineOptions, spec_from
+from tinamou.launch.argv import argv, shell_line, spelled
+from tinamou.machine.starting import plan_again, plan_only
+
+
+def command(
+    image: str = "",
+    *,
+    options: MachineOptions | None = None,
+    why: Annotated[bool, Parameter(negative="")] = False,
+    argv: Annotated[bool, Parameter(name="--argv", negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show the plan for a machine.
+
+    Parameters
+    ----------
+    image
+        As for run; or the name of a machine that exists.
+    why
+        Every argument and host step with its reason and who asked for it.
+    argv
+        A command line that can be pasted into a shell.
+    json
+        The whole plan as JSON.
+    """
+    plan = plan_again(image) or plan_only(spec_from(image, options))
+    if json:
+        output.print_json({**dataclasses.asdict(plan), "argv": _words(plan)})
+    elif argv:
+        print(shell_line(_words(plan)))
+    else:
+        _print(plan, why=why)
+    output.notes(plan.notes)
+
+
+def _words(plan: Plan) -> list[str]:
+    return argv(plan)
+
+
+def _print(plan: Plan, *, why: bool) -> None:
+    identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
+    print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
+    print("\nhost steps")
+    for step in plan.steps:
+        target = getattr(step, "path", getattr(step, "name", ""))
+        print(f"  {type(step).__name__} {target}" + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else ""))
+    print(f"\narguments of {plan.binary}")
+    for words, reason in spelled(plan):
+        print(f"  {chr(32).join(words)}" + (f"\n      {reason.asked_by}: {reason.reason}" if why else ""))

@@ -1,0 +1,52 @@
+"""The verb ``show``: everything known about one machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from tinamou.cli import output
+from tinamou.machine.blocking import wait_for
+from tinamou.machine.life import state_of
+from tinamou.state import machines
+from tinamou.state.record import Record
+
+
+def command(name: str, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show one machine.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    data = described(machines.find(name))
+    data["state"] = wait_for(state_of(machines.find(name)))
+    if json:
+        output.print_json(data)
+        return
+    for key, value in data.items():
+        print(f"{key:>14}  {value}")
+
+
+def described(record: Record) -> dict[str, Any]:
+    """The machine as plain data; ``state`` is only running or stopped here."""
+    return {
+        "name": record.name,
+        "state": "running" if record.running else "stopped",
+        "pid": record.pid or None,
+        "arch": record.arch,
+        "accel": record.accel,
+        "machine_type": record.machine_type,
+        "image": record.image,
+        "binary": record.binary,
+        "qmp": str(record.file("qmp2.sock")),
+        "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
+        "directory": record.directory,
+        "uid": record.uid,
+        "ephemeral": record.ephemeral,
+        "created": record.created,
+        "timings": record.timings,
+        "spec": record.spec,
+    }

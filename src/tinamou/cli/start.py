@@ -1,0 +1,36 @@
+"""The verb ``start``: start a stopped machine again."""
+
+from __future__ import annotations
+
+from tinamou.cli import output
+from tinamou.machine.attended import AsyncMachine
+from tinamou.machine.starting import begin_again
+from tinamou.state import machines
+
+
+def command(name: str, *, timeout: float = 300.0) -> None:
+    """Start a stopped machine in the background.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    timeout
+        Seconds the guest may take to answer.
+    """
+    import asyncio
+
+    started = begin_again(machines.find(name))
+    output.notes(started.plan.notes)
+
+    async def attend() -> None:
+        machine = AsyncMachine.attend(started, timeout=timeout)
+        try:
+            await machine.ready()
+        except BaseException:
+            await machine.kill()
+            raise
+        await machine.release()
+
+    asyncio.run(attend())
+    print(name)

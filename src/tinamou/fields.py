@@ -1,0 +1,224 @@
+"""Plain data (TOML, JSON, keyword arguments) into frozen dataclasses: every problem is collected, none hides another.
+
+A dataclass describes itself: types, defaults, and per field the text and limits given by `option`. The same
+description yields the JSON Schema. Why this is not pydantic: docs/decisions/0002-own-field-loader.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from tinamou.errors import Problem
+from tinamou.units import CpuSet, Mac, PciAddress, Size
+
+__all__ = ["json_schema", "load", "option", "plain"]
+
+T = TypeVar("T")
+_PARSED = (Size, CpuSet, Mac, PciAddress)
+_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+    pattern: str = "",
+    hint: str = "",
+) -> Any:
+    """One field of a spec: its default, what it means, and its limits (``hint`` is the fix shown on a bad value)."""
+    limits = {"doc": doc, "minimum": minimum, "maximum": maximum, "pattern": pattern, "hint": hint}
+    if isinstance(default, type) and dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=default, metadata=limits)
+    return dataclasses.field(default=default, metadata=limits)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Problem]]:
+    """``data`` as an instance of dataclass ``cls``, or None with every problem found, each with its path.
+
+    A class attribute ``shorthand`` names the field a bare value stands for: ``memory = "2G"`` is ``memory.size``.
+    """
+    if isinstance(data, cls):
+        return data, []
+    shorthand = getattr(cls, "shorthand", "")
+    if not isinstance(data, Mapping):
+        if not shorthand:
+            return None, [Problem(path or "spec", data, "expected a table of settings", "write it as key = value pairs")]
+        data = {shorthand: data}
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    problems = [_unknown(str(key), _join(path, str(key)), known) for key in data if key not in known]
+    values: dict[str, Any] = {}
+    hints = _hints(cast(Any, cls))
+    for name, field in known.items():
+        if name in data:
+            value, found = _convert(hints[name], data[name], _join(path, name))
+            problems += found or _limits(field, value, _join(path, name))
+            values[name] = value
+    if problems:
+        return None, problems
+    built = cls(**values)
+    check = getattr(built, "problems", None)
+    found = [dataclasses.replace(p, path=_join(path, p.path)) for p in check()] if check else []
+    return (None, found) if found else (built, [])
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _unknown(key: str, path: str, known: Mapping[str, object]) -> Problem:
+    near = difflib.get_close_matches(key, known, 1)
+    fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+    return Problem(path, None, "unknown field", fix)
+
+
+def _limits(field: dataclasses.Field[Any], value: Any, path: str) -> list[Problem]:
+    low, high, pattern = (field.metadata.get(key) for key in ("minimum", "maximum", "pattern"))
+    hint = field.metadata.get("hint", "")
+    if low is not None and isinstance(value, int) and value < low:
+        return [Problem(path, _shown(value), f"must be at least {_like(value, low)}", hint)]
+    if high is not None and isinstance(value, int) and value > high:
+        return [Problem(path, _shown(value), f"must be at most {_like(value, high)}", hint)]
+    if pattern and isinstance(value, str) and value and not re.fullmatch(pattern, value):
+        return [Problem(path, value, f"does not have the form {pattern}", hint)]
+    return []
+
+
+def _like(value: int, limit: int) -> str:
+    return str(Size(limit)) if isinstance(value, Size) else str(limit)
+
+
+def _shown(value: object) -> object:
+    return str(value) if isinstance(value, _PARSED) else value
+
+
+def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(kind), value, path)
+    if origin is Literal:
+        return _convert_choice(get_args(kind), value, path)
+    if origin is tuple:
+        return _convert_list(get_args(kind)[0], value, path)
+    if origin in (dict, Mapping):
+        return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
+        return load(kind, value, path)
+    if kind in _PARSED:
+        return _parse(kind, value, path)
+    matches = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    return (value, []) if matches else _wrong(_WORDS.get(kind, kind.__name__), value, path)
+
+
+def _wrong(expected: str, value: object, path: str) -> tuple[None, list[Problem]]:
+    return None, [Problem(path, value, f"expected {expected}, found {type(value).__name__}")]
+
+
+def _parse(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+    if isinstance(value, kind):
+        return value, []
+    try:
+        return kind.parse(value if isinstance(value, int) and kind is Size else str(value)), []
+    except ValueError as error:
+        return None, [Problem(path, value, str(error))]
+
+
+def _convert_union(kinds: Sequence[Any], value: object, path: str) -> tuple[Any, list[Problem]]:
+    if value is None and type(None) in kinds:
+        return None, []
+    found: list[Problem] = []
+    for kind in kinds:
+        if kind is not type(None):
+            converted, found = _convert(kind, value, path)
+            if not found:
+                return converted, []
+    return None, found
+
+
+def _convert_choice(choices: Sequence[Any], value: object, path: str) -> tuple[Any, list[Problem]]:
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    if value in choices:
+        return value, []
+    near = difflib.get_close_matches(str(value), [str(c) for c in choices], 1)
+    known = ", ".join(str(c) for c in choices if c != "")
+    return None, [Problem(path, value, f"not one of {known}", f"did you mean {near[0]}?" if near else "")]
+
+
+def _convert_list(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+    items = value if isinstance(value, list | tuple) else [value]
+    converted, problems = [], []
+    for index, item in enumerate(items):
+        element, found = _convert(kind, item, f"{path}[{index}]")
+        converted.append(element)
+        problems += found
+    return (None, problems) if problems else (tuple(converted), [])
+
+
+def plain(value: object) -> Any:
+    """A spec as plain data that `load` reads back: sizes and addresses in their notation, defaults left out."""
+    if isinstance(value, _PARSED):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: plain(v) for f, v in fields if v != _default(f)}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a spec, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema_of(cls)}
+
+
+def _schema_of(kind: Any) -> dict[str, Any]:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema_of(k) for k in get_args(kind) if k is not type(None)]}
+    if origin is Literal:
+        return {"enum": [*get_args(kind), *([True, False] if "on" in get_args(kind) else [])]}
+    if origin is tuple:
+        item = _schema_of(get_args(kind)[0])
+        return {"anyOf": [{"type": "array", "items": item}, item]}
+    if origin in (dict, Mapping):
+        return {"type": "object"}
+    if kind is Size:
+        return {
+            "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[BbKkMmGgTtPp]?([Ii]?[Bb])?$"}, {"type": "integer"}]
+        }
+    if kind in _PARSED:
+        return {"type": "string"}
+    if dataclasses.is_dataclass(kind):
+        return _schema_of_class(kind)
+    return {"type": {str: "string", int: "integer", bool: "boolean"}.get(kind, "string")}
+
+
+def _schema_of_class(cls: Any) -> dict[str, Any]:
+    properties = {}
+    for field in dataclasses.fields(cls):
+        schema = _schema_of(_hints(cls)[field.name])
+        schema["description"] = field.metadata.get("doc", "")
+        for key in ("minimum", "maximum"):
+            if field.metadata.get(key) is not None and schema.get("type") == "integer":
+                schema[key] = field.metadata[key]
+        properties[field.name] = schema
+    table = {"type": "object", "properties": properties, "additionalProperties": False}
+    shorthand = getattr(cls, "shorthand", "")
+    return {"anyOf": [table, dict(properties[shorthand])]} if shorthand else table

@@ -1,0 +1,112 @@
+"""Open what the plan hands over, and put descriptors where the plan has paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tinamou.blueprint import Element, Flag, HandOver, Plan, Value, Why
+from tinamou.errors import LaunchError, Problem
+
+__all__ = ["Handed", "open_all", "with_descriptors"]
+
+_MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+
+
+class Handed:
+    """The open descriptors by path; closes them when the block ends, QEMU has its own by then."""
+
+    def __init__(self, descriptors: Mapping[str, int]) -> None:
+        self.descriptors = dict(descriptors)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+
+def open_all(plan: Plan) -> Handed:
+    """Open every `HandOver` of the plan. Raises LaunchError naming every path that cannot be opened."""
+    descriptors: dict[str, int] = {}
+    problems = []
+    for step in plan.steps:
+        if isinstance(step, HandOver) and step.path not in descriptors:
+            try:
+                descriptors[step.path] = _listen(step.path) if step.access == "listen" else _open(step)
+            except OSError as error:
+                problems.append(Problem(step.path, None, f"cannot be opened ({step.access}): {error.strerror or error}"))
+    handed = Handed(descriptors)
+    if problems:
+        handed.__exit__()
+        raise LaunchError(
+            "files of the machine cannot be opened", problems=problems, fix="check the paths and their permissions"
+        )
+    return handed
+
+
+def _open(step: HandOver) -> int:
+    return os.open(step.path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+
+
+def _listen(path: str) -> int:
+    """A listening Unix socket only its owner can connect to; a socket left over from before is replaced."""
+    if len(path.encode()) > 107:
+        raise OSError(
+            f"a Unix socket's path has at most 107 bytes, this one {len(path.encode())}: set TINAMOU_STATE shorter"
+        )
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        listener.listen(16)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener.detach()
+
+
+def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
+    """The same plan with descriptors in place of handed-over paths: pure.
+
+    Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels (read with plain stdio) ``/dev/fd/N``, sockets
+    ``fd=N``.
+    """
+    listening = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"}
+    plain = {flag.value for flag in plan.flags}
+    sets = {path: number for number, path in enumerate((p for p in handed if p not in listening and p not in plain), 1)}
+    elements = tuple(dataclasses.replace(e, props=_element(e, handed, sets)) for e in plan.elements)
+    flags = tuple(_flag(flag, handed) for flag in plan.flags)
+    why = Why("confinement", "an open file QEMU is handed")
+    added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
+    return dataclasses.replace(plan, elements=elements, flags=(*flags, *added))
+
+
+def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
+    if flag.value is None or flag.value not in handed:
+        return flag
+    return dataclasses.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
+
+
+def _element(element: Element, handed: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, Value]:
+    props = {key: _value(value, sets) for key, value in element.props.items() if key != "path" or value not in handed}
+    path = element.props.get("path")
+    if isinstance(path, str) and path in handed:
+        props["fd"] = handed[path]
+    return props
+
+
+def _value(value: Value, sets: Mapping[str, int]) -> Value:
+    if isinstance(value, dict):
+        return {key: _value(inner, sets) for key, inner in value.items()}
+    if isinstance(value, str) and value in sets:
+        return f"/dev/fdset/{sets[value]}"
+    return value

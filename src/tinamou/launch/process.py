@@ -1,0 +1,70 @@
+"""Start QEMU for a plan: confined, with open files handed over; say what happened when it dies at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tinamou.blueprint import Plan
+from tinamou.errors import LaunchError
+from tinamou.launch.argv import argv, shell_line
+from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.system import confine
+from tinamou.system.spawn import Process, spawn
+
+__all__ = ["died", "start", "tail"]
+
+_SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
+
+
+def start(plan: Plan, directory: Path, *, dies_with_parent: bool) -> Process:
+    """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError."""
+    with open_all(plan) as handed:
+        identity = plan.confinement
+        words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent)
+        words += argv(with_descriptors(plan, handed.descriptors))
+        try:
+            return spawn(
+                words,
+                log=str(directory / "qemu.log"),
+                inherit=tuple(handed.descriptors.values()),
+                environment=confine.ENVIRONMENT,
+            )
+        except OSError as error:
+            why = f"{error}; QEMU is never started with more rights than it needs, and setpriv takes them away"
+            raise LaunchError(f"{words[0]} cannot be started", why=why, fix="install util-linux") from error
+
+
+def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
+    """The error for a QEMU that is gone: its exit status where it was ours, its last words, and its command line."""
+    status = _status(pid)
+    return LaunchError(
+        f"QEMU for {plan.name} ended before the machine ran" + (f" ({status})" if status else ""),
+        evidence={
+            "qemu said": tail(directory / "qemu.log"),
+            "serial console": tail(directory / "serial.log"),
+            "command line": shell_line(argv(plan)),
+        },
+        fix="see what QEMU said above; tinamou plan --why explains every argument",
+    )
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log, empty when there is none."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def _status(pid: int) -> str:
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return ""
+    if not done:
+        return ""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"signal {-code}" + _SIGNALS.get(-code, "")
+    return f"exit status {code}"

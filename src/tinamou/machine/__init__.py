@@ -1,0 +1,1 @@
+"""Machines from wish to answer and to their end: starting, attending, reconciling."""

@@ -1,0 +1,219 @@
+"""The asynchronous machine: start it, wait until its guest answers, run commands in it, end it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from tinamou.errors import GuestError, StateError
+from tinamou.images.progress import Progress, silent
+from tinamou.machine import life
+from tinamou.machine.reconcile import end_machine
+from tinamou.machine.starting import Started, begin
+from tinamou.spec import MachineSpec, load_spec
+from tinamou.state.record import Record, write
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.ready import ReadyReport
+
+__all__ = ["AsyncMachine", "words_of"]
+
+READY_SECONDS = 300.0
+
+
+def words_of(command: str | Sequence[str]) -> list[str]:
+    """A command as argument words; a string is given to the guest's shell."""
+    return ["sh", "-c", command] if isinstance(command, str) else list(command)
+
+
+class AsyncMachine:
+    """One virtual machine, started on entering ``async with`` and gone without trace on leaving it.
+
+    ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
+    ``AsyncMachine("debian", cpus=2, memory="1G")``. With ``keep`` the machine stays, stopped, when the block ends.
+    ``timeout`` is how long the guest may take to answer, in seconds. Raises SpecError at once for a bad description.
+    """
+
+    def __init__(
+        self,
+        image: str = "tiny",
+        *,
+        keep: bool = False,
+        timeout: float = READY_SECONDS,
+        progress: Progress = silent,
+        **settings: Any,
+    ) -> None:
+        self.spec: MachineSpec = load_spec({"image": image, **settings})
+        self.timeout = timeout
+        self._keep = keep
+        self._progress = progress
+        self._record: Record | None = None
+        self._session: Session | None = None
+        self._agent: Agent | None = None
+        self._since = time.monotonic()
+
+    @classmethod
+    def attend(cls, started: Started, *, timeout: float = READY_SECONDS, since: float | None = None) -> Self:
+        """A machine whose QEMU has been started already, at the ``time.monotonic()`` of ``since``."""
+        machine = cls.__new__(cls)
+        machine.__init__(started.record.spec.get("image", "tiny"), timeout=timeout)  # type: ignore[misc]
+        machine._adopt(started.record)
+        machine._since = machine._since if since is None else since
+        return machine
+
+    def _adopt(self, record: Record) -> None:
+        from tinamou.guest.agent import Agent
+
+        self._record = record
+        self._keep = not record.ephemeral
+        self._agent = Agent(str(record.file("agent.sock")))
+
+    @property
+    def record(self) -> Record:
+        """Its entry in the state directory. Raises StateError before the start and after the end."""
+        if self._record is None:
+            raise StateError("the machine is not running", fix="enter it with a with-block, or call start()")
+        return self._record
+
+    @property
+    def agent(self) -> Agent:
+        """The guest's agent. Raises StateError before the start and after the end."""
+        if self._agent is None:
+            raise StateError("the machine is not running", fix="enter it with a with-block, or call start()")
+        return self._agent
+
+    @property
+    def name(self) -> str:
+        """The machine's name, which is its guest's hostname."""
+        return self.record.name
+
+    async def start(self) -> ReadyReport:
+        """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
+        import asyncio
+
+        self._since = time.monotonic()
+        started = await asyncio.to_thread(
+            begin, self.spec, ephemeral=not self._keep, dies_with_parent=True, progress=self._progress
+        )
+        self._adopt(started.record)
+        try:
+            return await self.ready()
+        except BaseException:
+            await asyncio.to_thread(self._end)
+            raise
+
+    async def ready(self, *, answer: bool = True) -> ReadyReport:
+        """Wait until the guest answers. Raises GuestError saying how far it got and what it said last.
+
+        With ``answer`` the first answer of its agent is enough; without, a command must have run.
+        """
+        from tinamou.guest.ready import wait_ready
+
+        session = await self.session()
+        return await wait_ready(
+            self.record.directory,
+            self.agent,
+            qmp=session,
+            alive=lambda: self.record.running,
+            exit_status=lambda: _exit_status(self.record.pid),
+            started=self._since,
+            timeout=self.timeout,
+            proof="answer" if answer else "run",
+        )
+
+    async def session(self) -> Session:
+        """The QMP session of the process that attends the machine."""
+        from tinamou.control import connect_qmp
+
+        if self._session is None or self._session.closed:
+            self._session = await connect_qmp(self.record.directory, owner=True, alive=lambda: self.record.running)
+        return self._session
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a command in the guest: a string in its shell, a list of words as it is.
+
+        ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
+        """
+        done = await self.agent.run(words_of(command), input=input, environment=environment, timeout=timeout)
+        if check and done.status:
+            raise GuestError(
+                f"the command ended with status {done.exit_status} in {self.name}: {command}",
+                evidence={"it said": done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")},
+                fix="pass check=False to get the status instead",
+            )
+        return done
+
+    async def pause(self) -> None:
+        """Freeze its virtual CPUs."""
+        await (await self.session()).execute("stop")
+
+    async def resume(self) -> None:
+        """Let its virtual CPUs run on."""
+        await (await self.session()).execute("cont")
+
+    async def reset(self) -> None:
+        """Press the reset button, and wait until the guest answers again."""
+        await (await self.session()).execute("system_reset")
+        await self.ready()
+
+    async def stop(self, *, grace: float = life.GRACE_SECONDS) -> None:
+        """Ask the guest to shut down, cut the power after ``grace`` seconds; a throw-away machine is gone then."""
+        import asyncio
+
+        if self._record is not None and self.record.running:
+            await life.shut_down(self.record, await self.session(), self.agent, grace=grace)
+        await asyncio.to_thread(self._end)
+
+    async def kill(self) -> None:
+        """Cut the power; a throw-away machine is gone then."""
+        import asyncio
+
+        await asyncio.to_thread(self._end)
+
+    async def release(self) -> None:
+        """Leave the machine to itself: it runs on when this process ends."""
+        if self._session is not None:
+            await self._session.close()
+        self._record = dataclasses.replace(self.record, owner_pid=0, owner_started=0)
+        write(self._record)
+
+    def _end(self) -> None:
+        if self._record is not None:
+            end_machine(self._record)
+        self._record, self._session, self._agent = None, None, None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._keep and kind is None:
+            await self.stop()
+        else:
+            await self.kill()
+
+
+def _exit_status(pid: int) -> int | None:
+    """The status of a QEMU that was this process's child, None where it was not or has been asked before."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if done else None

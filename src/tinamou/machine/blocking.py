@@ -1,0 +1,128 @@
+"""The machine for programs without asyncio: the same methods, each waiting for its result."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from tinamou.images.progress import Progress, silent
+from tinamou.machine.attended import READY_SECONDS, AsyncMachine
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+    from tinamou.guest.agent import Completed
+    from tinamou.guest.ready import ReadyReport
+    from tinamou.spec import MachineSpec
+    from tinamou.state.record import Record
+
+__all__ = ["Machine", "wait_for"]
+
+T = TypeVar("T")
+_lock = threading.Lock()
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one event loop behind all machines of this process, in a thread that lives as long as the process."""
+    import asyncio
+
+    with _lock:
+        if not _loops:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="tinamou", daemon=True).start()
+            _loops.append(loop)
+        return _loops[0]
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and return its result; interrupting the wait cancels it."""
+    import asyncio
+
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise
+
+
+class Machine:
+    """One virtual machine, started on entering ``with`` and gone without trace on leaving it.
+
+    ``with Machine("debian", cpus=2, memory="1G") as vm: vm.run("uname -a")``. Arguments as for `AsyncMachine`.
+    """
+
+    def __init__(
+        self,
+        image: str = "tiny",
+        *,
+        keep: bool = False,
+        timeout: float = READY_SECONDS,
+        progress: Progress = silent,
+        **settings: Any,
+    ) -> None:
+        self._machine = AsyncMachine(image, keep=keep, timeout=timeout, progress=progress, **settings)
+
+    @property
+    def spec(self) -> MachineSpec:
+        """What was asked for."""
+        return self._machine.spec
+
+    @property
+    def record(self) -> Record:
+        """Its entry in the state directory. Raises StateError while it does not run."""
+        return self._machine.record
+
+    @property
+    def name(self) -> str:
+        """The machine's name, which is its guest's hostname."""
+        return self._machine.name
+
+    def start(self) -> ReadyReport:
+        """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
+        return wait_for(self._machine.start())
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a command in the guest: a string in its shell, a list of words as it is; ``timeout`` in seconds.
+
+        Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
+        """
+        return wait_for(self._machine.run(command, input=input, environment=environment, timeout=timeout, check=check))
+
+    def pause(self) -> None:
+        """Freeze its virtual CPUs."""
+        wait_for(self._machine.pause())
+
+    def resume(self) -> None:
+        """Let its virtual CPUs run on."""
+        wait_for(self._machine.resume())
+
+    def reset(self) -> None:
+        """Press the reset button, and wait until the guest answers again."""
+        wait_for(self._machine.reset())
+
+    def stop(self) -> None:
+        """Ask the guest to shut down, cut the power when it does not; a throw-away machine is gone then."""
+        wait_for(self._machine.stop())
+
+    def kill(self) -> None:
+        """Cut the power; a throw-away machine is gone then."""
+        wait_for(self._machine.kill())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        wait_for(self._machine.__aexit__(kind, error, trace))

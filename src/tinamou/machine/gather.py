@@ -1,0 +1,50 @@
+"""Everything the planner has to know about one wish, collected: image, binary, accelerator, firmware, host, place."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+
+from tinamou.facts import Facts, ImageFacts, Place
+from tinamou.images.progress import Progress, silent
+from tinamou.spec import MachineSpec
+
+__all__ = ["gather", "native_arch", "resolve_image"]
+
+_ARCH_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def native_arch() -> str:
+    """The host's architecture under QEMU's name."""
+    machine = platform.machine().lower()
+    return _ARCH_NAMES.get(machine, machine)
+
+
+def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent) -> ImageFacts:
+    """The spec's image as files on this host, built or downloaded when ``build``. Raises ImageError."""
+    arch = spec.arch or native_arch()
+    if spec.boot.kernel and spec.image == "none":
+        return ImageFacts(name="none", arch=arch, boots=("direct",))
+    from tinamou.images.resolve import resolve
+
+    return resolve(spec.image, arch, progress=progress, build=build)
+
+
+def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
+    """Facts about host and binary come from caches where they can. Raises ProbeError."""
+    from tinamou.probe.accel import probe_accel
+    from tinamou.probe.firmware import probe_firmware
+    from tinamou.probe.host import probe_host
+    from tinamou.probe.qemu import find_binary, probe_qemu
+
+    qemu = probe_qemu(find_binary(image.arch))
+    if spec.net == ():
+        place = dataclasses.replace(place, ssh_port=0)
+    return Facts(
+        host=probe_host(),
+        qemu=qemu,
+        accel=probe_accel(qemu),
+        firmware=probe_firmware(data_dirs=qemu.data_dirs).firmware,
+        image=image,
+        place=place,
+    )

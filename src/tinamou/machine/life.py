@@ -1,0 +1,86 @@
+"""What can be done to a machine by its name, from any process: stop, kill, reset, pause, resume, remove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinamou.errors import StateError, TinamouError
+from tinamou.machine.reconcile import end_machine
+from tinamou.state import machines
+from tinamou.state.record import Record
+from tinamou.system.spawn import wait_gone
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent
+
+__all__ = ["GRACE_SECONDS", "command", "kill", "remove", "running", "shut_down", "state_of", "stop"]
+
+GRACE_SECONDS = 30.0
+
+
+def running(name: str) -> Record:
+    """The machine of that name, which must run. Raises StateError."""
+    record = machines.find(name)
+    if not record.running:
+        raise StateError(f"machine {name} is not running", fix=f"tinamou start {name}")
+    return record
+
+
+async def command(record: Record, name: str) -> object:
+    """One QMP command without arguments, on the visitors' monitor. Raises ControlError."""
+    from tinamou.control import connect_qmp
+
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        return await session.execute(name)
+
+
+async def state_of(record: Record) -> str:
+    """``running``, ``paused``, … as QEMU says; ``stopped`` without QEMU, ``unknown`` when it does not answer."""
+    if not record.running:
+        return "stopped"
+    try:
+        answer = await command(record, "query-status")
+    except TinamouError:
+        return "unknown" if record.running else "stopped"
+    return str(answer["status"]) if isinstance(answer, dict) else "unknown"
+
+
+async def stop(record: Record, *, grace: float = GRACE_SECONDS) -> bool:
+    """Shut the guest down, or cut the power after ``grace`` seconds; whether the guest went by itself."""
+    from tinamou.control import connect_qmp
+    from tinamou.guest.agent import Agent
+
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        orderly = await shut_down(record, session, Agent(str(record.file("agent.sock"))), grace=grace)
+    end_machine(record)
+    return orderly
+
+
+async def shut_down(record: Record, session: Session, agent: Agent, *, grace: float) -> bool:
+    """Power button first, the agent as well where there is one; whether QEMU ended within ``grace`` seconds."""
+    import asyncio
+
+    try:
+        await session.execute("cont")
+        await session.execute("system_powerdown")
+        if record.agent:
+            await asyncio.wait_for(agent.shutdown(), min(grace, 5.0))
+    except (TinamouError, TimeoutError):
+        pass
+    return await asyncio.to_thread(wait_gone, record.process, grace)
+
+
+def kill(record: Record) -> None:
+    """Cut the power."""
+    end_machine(record)
+
+
+def remove(record: Record, *, force: bool = False) -> None:
+    """Remove the machine and its disks. Raises StateError while it runs, unless ``force``."""
+    if record.running and not force:
+        raise StateError(
+            f"machine {record.name} is running", fix=f"tinamou stop {record.name} first, or tinamou rm -f {record.name}"
+        )
+    end_machine(record)
+    machines.remove(machines.machines_dir() / record.name)

@@ -1,0 +1,87 @@
+"""Bring the state directory and the living processes together: what a crash left over is given back and cleaned away."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from tinamou.prepare.apply import undo
+from tinamou.prepare.journal import Journal
+from tinamou.state import machines
+from tinamou.state.record import Record, read, write
+from tinamou.system.spawn import Process, end, process_of
+
+__all__ = ["end_machine", "give_back", "reconcile"]
+
+UNFINISHED_SECONDS = 60.0
+
+
+def reconcile() -> list[str]:
+    """Look at every machine once; returns one sentence for each thing that was put right."""
+    done = []
+    for directory in machines.machines_dir().iterdir():
+        if directory.is_dir():
+            done += _reconcile_one(directory)
+    return done
+
+
+def _reconcile_one(directory: Path) -> list[str]:
+    record = read(directory)
+    if record is None:
+        return _clear_unfinished(directory)
+    if record.owned or (record.running and not record.ephemeral):
+        return []
+    if not record.pid and not record.ephemeral and not record.owner_pid:
+        return []
+    end_machine(record)
+    what = "removed" if record.ephemeral else "is stopped"
+    return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now"]
+
+
+def _clear_unfinished(directory: Path) -> list[str]:
+    """A folder without an entry: a start that was cut short, unless it is only a moment old."""
+    try:
+        if time.time() - directory.stat().st_mtime < UNFINISHED_SECONDS:
+            return []
+    except FileNotFoundError:
+        return []
+    for process in strays(directory):
+        end(process)
+    Journal(directory).give_back(undo)
+    machines.remove(directory)
+    return [f"removed the remains of a start that was cut short: {directory.name}"]
+
+
+def strays(directory: Path) -> list[Process]:
+    """QEMU processes that were handed files of this machine, found by their command lines."""
+    token = f"opaque={directory}/".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if token in (entry / "cmdline").read_bytes():
+                    found.append(process_of(int(entry.name)))
+            except (OSError, ProcessLookupError):
+                continue
+    return found
+
+
+def end_machine(record: Record) -> None:
+    """The machine is over: end what still runs, give everything back, remove it when it was a throw-away one."""
+    directory = Path(record.directory)
+    living = [record.process] if record.process else strays(directory)
+    for process in living:
+        end(process)
+    give_back(record)
+    if record.ephemeral:
+        machines.remove(directory)
+    else:
+        for path in directory.glob("*.sock"):
+            path.unlink(missing_ok=True)
+        write(dataclasses.replace(record, pid=0, started=0, owner_pid=0, owner_started=0))
+
+
+def give_back(record: Record) -> None:
+    """Undo everything the machine's journal holds open; what fails stays open and is tried again by the next command."""
+    Journal(Path(record.directory)).give_back(undo)

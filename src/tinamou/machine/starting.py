@@ -1,0 +1,149 @@
+"""From a spec to a running QEMU: probe, plan, prepare, launch; each stage timed, nothing left behind when one fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from tinamou.blueprint import Plan
+from tinamou.errors import StateError
+from tinamou.facts import ImageFacts, Place
+from tinamou.images.progress import Progress, silent
+from tinamou.launch.process import start as launch
+from tinamou.machine.gather import gather, resolve_image
+from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.planner import plan as make_plan
+from tinamou.prepare.apply import apply
+from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.state import machines
+from tinamou.state.record import Record, read, write
+from tinamou.system.spawn import process_of
+from tinamou.units import Size
+
+__all__ = ["Started", "begin", "begin_again", "plan_again", "plan_only"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A machine whose QEMU has been started: its entry, and the plan it was started from."""
+
+    record: Record
+    plan: Plan
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.stages: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages[stage] = round(now - self.last, 4)
+        self.last = now
+
+
+def plan_only(spec: MachineSpec, *, progress: Progress = silent) -> Plan:
+    """The plan for a wish on this host; nothing is built, taken or started."""
+    image = resolve_image(spec, build=False, progress=progress)
+    name = spec.name or Path(spec.image).stem.partition(":")[0]
+    uid = machines.FIRST_UID if os.geteuid() == 0 else None
+    place = Place(name, str(machines.machines_dir() / name), uid, 2222)
+    return make_plan(spec, gather(spec, image, place))
+
+
+def plan_again(name: str) -> Plan | None:
+    """The plan of a machine that exists, as its next start would follow it; None where there is no such machine."""
+    record = read(machines.machines_dir() / name) if name and "/" not in name else None
+    if record is None:
+        return None
+    place = Place(record.name, record.directory, record.uid, record.ssh_port or 0)
+    spec = load_spec(record.spec)
+    return make_plan(spec, gather(spec, _kept_image(record), place))
+
+
+def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
+    """Create a machine and start its QEMU. Raises the stage's error; the machine is gone again then."""
+    clock = _Clock()
+    reconcile()
+    image = resolve_image(spec, build=True, progress=progress)
+    clock.lap("image")
+    name = spec.name or machines.throwaway_name(spec.image)
+    directory = machines.create(name)
+    record = _entry(spec, directory, image, ephemeral)
+    try:
+        write(record)
+        (directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
+        return _start(spec, record, image, clock, dies_with_parent)
+    except BaseException:
+        end_machine(dataclasses.replace(record, ephemeral=True))
+        raise
+
+
+def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
+    """Start a machine that is stopped, from its own entry and disks. Raises the stage's error; it is stopped again then."""
+    if record.running:
+        raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
+    end_machine(record)
+    me = process_of(os.getpid())
+    record = dataclasses.replace(record, owner_pid=me.pid, owner_started=me.started)
+    write(record)
+    try:
+        return _start(load_spec(record.spec), record, _kept_image(record), _Clock(), dies_with_parent)
+    except BaseException:
+        end_machine(record)
+        raise
+
+
+def _kept_image(record: Record) -> ImageFacts:
+    """The image the machine was made from: its disk is an overlay of exactly that one."""
+    data: dict[str, Any] = json.loads(record.file("image.json").read_text())
+    return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
+
+
+def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
+    me = process_of(os.getpid())
+    return Record(
+        name=directory.name,
+        directory=str(directory),
+        spec=dump_spec(dataclasses.replace(spec, name=directory.name)),
+        ephemeral=ephemeral,
+        uid=machines.lend_uid(directory),
+        created=time.time(),
+        arch=image.arch,
+        image=spec.image,
+        ssh_port=machines.free_port() if image.ssh else None,
+        ssh_user=spec.seed.user or image.user,
+        agent=image.agent,
+        owner_pid=me.pid,
+        owner_started=me.started,
+    )
+
+
+def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, dies_with_parent: bool) -> Started:
+    directory = Path(record.directory)
+    place = Place(record.name, record.directory, record.uid, record.ssh_port or 0)
+    facts = gather(spec, image, place)
+    clock.lap("probe")
+    plan = make_plan(spec, facts)
+    clock.lap("plan")
+    apply(plan, directory)
+    clock.lap("prepare")
+    process = launch(plan, directory, dies_with_parent=dies_with_parent)
+    clock.lap("launch")
+    record = dataclasses.replace(
+        record,
+        pid=process.pid,
+        started=process.started,
+        accel=plan.accel,
+        machine_type=plan.machine_type,
+        binary=plan.binary,
+        timings=clock.stages,
+    )
+    write(record)
+    return Started(record, plan)

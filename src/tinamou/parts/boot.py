@@ -1,0 +1,145 @@
+"""How the guest starts: firmware from a disk, or a kernel given directly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Why
+from tinamou.errors import Problem
+from tinamou.facts import Firmware
+from tinamou.fields import option
+from tinamou.parts.settled import Settled
+
+
+@dataclass(frozen=True, slots=True)
+class BootSpec:
+    """Firmware, or a kernel of the user's own."""
+
+    shorthand = "firmware"
+
+    firmware: Literal["auto", "bios", "uefi", "direct"] = option(
+        "auto",
+        "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto takes the fastest the image allows",
+    )
+    kernel: str = option("", "kernel file for direct boot")
+    initrd: str = option("", "initial RAM disk for direct boot")
+    cmdline: str = option("", "kernel arguments, added to those the image and the architecture need")
+    order: str = option("", "which disks to try, in order, by their names: disk0,disk1")
+    menu: bool = option(False, "show the firmware's boot menu")
+
+    def problems(self) -> list[Problem]:
+        """Kernel settings beside a firmware that ignores them."""
+        if self.kernel and self.firmware not in ("auto", "direct"):
+            return [Problem("kernel", self.kernel, f"firmware {self.firmware} boots from the disk", "set firmware = direct")]
+        if self.initrd and not self.kernel:
+            return [Problem("initrd", self.initrd, "an initrd needs its kernel", "give boot.kernel too")]
+        return []
+
+
+def ways(spec: BootSpec, image_boots: tuple[str, ...]) -> tuple[str, ...]:
+    """The ways this machine could start, best first."""
+    return ("direct",) if spec.kernel else image_boots
+
+
+def contribute(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
+    """Kernel flags, or firmware and its variable store."""
+    if settled.boot == "direct":
+        return _direct(spec, settled, hostname)
+    if settled.boot == "uefi":
+        return _uefi(settled)
+    return Contribution(flags=_menu(spec))
+
+
+def _menu(spec: BootSpec) -> tuple[Flag, ...]:
+    return (Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"}),) if spec.menu else ()
+
+
+def _direct(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
+    image = settled.facts.image
+    fast = bool(image.fast_kernel) and not spec.kernel
+    kernel = spec.kernel or image.fast_kernel or image.kernel
+    reason = (
+        "the same kernel uncompressed, entered through PVH: no boot loader and no decompressor runs in the guest"
+        if fast
+        else "the kernel is loaded by QEMU itself: no boot loader runs"
+    )
+    asked = "spec boot.kernel" if spec.kernel else "image"
+    flags = [Flag("kernel", Why(asked, reason), kernel)]
+    steps = [HandOver(kernel, "read", Why("confinement", "QEMU is handed the open kernel"))]
+    initrd = spec.initrd if spec.kernel else image.initrd
+    if initrd:
+        flags.append(Flag("initrd", Why(asked, "the initial RAM disk that belongs to the kernel"), initrd))
+        steps.append(HandOver(initrd, "read", Why("confinement", "QEMU is handed the open initial RAM disk")))
+    flags.append(_append(spec, settled, hostname))
+    return Contribution(flags=tuple(flags), steps=tuple(steps))
+
+
+def _append(spec: BootSpec, settled: Settled, hostname: str) -> Flag:
+    arch, image = settled.arch, settled.facts.image
+    words = {f"console={arch.console}": "the serial port is the console"}
+    words |= arch.cmdline
+    if settled.accel.accel == "tcg":
+        words |= arch.tcg_cmdline
+    if not spec.kernel:
+        words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
+        words[f"tinamou.hostname={hostname}"] = "the guest is named like its machine"
+    words |= dict.fromkeys(spec.cmdline.split(), "asked for in boot.cmdline")
+    reason = "; ".join(f"{word}: {why}" for word, why in words.items())
+    return Flag("append", Why("kernel arguments", reason), " ".join(words))
+
+
+def find_firmware(settled: Settled, machine_type: str) -> Firmware | None:
+    """The first UEFI firmware that serves this machine, without Secure Boot, verbose builds or confidential computing."""
+    unwanted = {"secure-boot", "requires-smm", "verbose-dynamic", "verbose-static", "amd-sev", "amd-sev-es", "intel-tdx"}
+    for firmware in settled.facts.firmware:
+        if (
+            "uefi" in firmware.interfaces
+            and firmware.serves(settled.arch.name, machine_type)
+            and not (firmware.features & unwanted)
+        ):
+            return firmware
+    return None
+
+
+def _uefi(settled: Settled) -> Contribution:
+    machine = settled.facts.qemu.machine(settled.arch.machine)
+    firmware = find_firmware(settled, machine.name if machine else settled.arch.machine)
+    assert firmware is not None, "check() comes before contribute()"
+    return _pflash(firmware, settled) if firmware.device == "flash" else _memory_firmware(firmware)
+
+
+def _memory_firmware(firmware: Firmware) -> Contribution:
+    why = Why("spec boot.firmware", f"{firmware.description}, loaded as one read-only image")
+    return Contribution(flags=(Flag("bios", why, firmware.executable),))
+
+
+def _pflash(firmware: Firmware, settled: Settled) -> Contribution:
+    why = Why("spec boot.firmware", f"{settled.arch.uefi_reason}: {firmware.description}")
+    stores = Why("part boot", "boot entries and keys are this machine's own and survive a restart")
+    store = settled.file("vars.fd")
+    code = _flash("flash0", firmware.executable, firmware.format, why, read_only=True)
+    variables = _flash("flash1", store, firmware.format, stores, read_only=False)
+    return Contribution(
+        elements=(code, variables),
+        flags=(Flag("machine", why, options={"pflash0": "flash0", "pflash1": "flash1"}),),
+        steps=(
+            CopyFile(store, firmware.template, stores, owner=settled.owner),
+            HandOver(store, "write", Why("confinement", "QEMU is handed the open variable store")),
+        ),
+    )
+
+
+def _flash(name: str, path: str, driver: str, why: Why, *, read_only: bool) -> Element:
+    file = {"driver": "file", "filename": path}
+    return Element("blockdev", {"node-name": name, "driver": driver, "read-only": read_only, "file": dict(file)}, why)
+
+
+def check(settled: Settled, machine_type: str) -> list[Problem]:
+    """UEFI asked for where no firmware serves this machine."""
+    if settled.boot != "uefi" or find_firmware(settled, machine_type):
+        return []
+    reason = f"no installed firmware serves {settled.arch.name} {machine_type}"
+    return [
+        Problem("boot.firmware", "uefi", reason, "install ovmf, qemu-efi-aarch64 or qemu-efi-riscv64, or boot another way")
+    ]

@@ -1,0 +1,77 @@
+"""The virtual CPUs: count, topology, model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.blueprint import Contribution, Flag, Why
+from tinamou.errors import Problem
+from tinamou.fields import option
+from tinamou.parts.settled import Settled
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSpec:
+    """How many virtual CPUs, how they are arranged, which model they are."""
+
+    shorthand = "count"
+
+    count: int = option(1, "number of virtual CPUs; 1 unless the topology says otherwise", minimum=1, maximum=4096)
+    sockets: int = option(0, "CPU packages; 0 leaves it to tinamou", minimum=0)
+    cores: int = option(0, "cores per socket; 0 leaves it to tinamou", minimum=0)
+    threads: int = option(0, "threads per core; 0 leaves it to tinamou", minimum=0)
+    model: str = option(
+        "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Topologies that do not multiply to the count."""
+        given = [n for n in (self.sockets, self.cores, self.threads) if n]
+        product = 1
+        for number in given:
+            product *= number
+        text = f"sockets {self.sockets or '?'} x cores {self.cores or '?'} x threads {self.threads or '?'}"
+        if given and self.count % product:
+            fix = f"set count to a multiple of {product}, or leave one of the three out"
+            return [Problem("count", self.count, f"the topology {text} does not divide it", fix)]
+        if len(given) == 3 and product != self.count:
+            return [Problem("count", self.count, f"the topology {text} makes {product} CPUs", f"set count = {product}")]
+        return []
+
+    def topology(self) -> tuple[int, int, int]:
+        """(sockets, cores, threads) with what was left open filled in: one socket of cores with one thread each."""
+        threads = self.threads or (self.count // (self.sockets * self.cores) if self.sockets and self.cores else 1)
+        cores = self.cores or self.count // ((self.sockets or 1) * threads)
+        return self.sockets or self.count // (cores * threads), cores, threads
+
+
+def contribute(spec: CpuSpec, settled: Settled) -> Contribution:
+    """``-smp`` and ``-cpu``."""
+    sockets, cores, threads = spec.topology()
+    smp = Flag(
+        "smp",
+        Why(
+            "spec cpu.count", f"{spec.count} virtual CPU{'s' if spec.count > 1 else ''} as they would sit in a real machine"
+        ),
+        str(spec.count),
+        {"sockets": sockets, "cores": cores, "threads": threads},
+    )
+    return Contribution(flags=(smp, _model(spec, settled)))
+
+
+def _model(spec: CpuSpec, settled: Settled) -> Flag:
+    if spec.model != "auto":
+        name, _, features = spec.model.partition(",")
+        why = Why("spec cpu.model", "the model that was asked for")
+        return Flag("cpu", why, ",".join([name, *filter(None, [features]), *_dropped(settled)]))
+    if settled.accel.accel != "tcg":
+        native = settled.arch.native
+        return Flag("cpu", Why("accelerator", native.reason), ",".join([native.model, *_dropped(settled)]))
+    models = settled.arch.tcg
+    model = next((m for m in models if settled.facts.qemu.has(f"cpu:{m.model}")), models[-1])
+    return Flag("cpu", Why("accelerator", model.reason), model.model, dict(model.options))
+
+
+def _dropped(settled: Settled) -> list[str]:
+    """Features the trial found must be left out here, as ``-feature``."""
+    return [need for need in settled.accel.needs if need.startswith("-")]

@@ -1,0 +1,17 @@
+"""The guest's memory as the user asks for it; the RAM backend itself is decided in tuning/memory.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.fields import option
+from tinamou.units import Size
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySpec:
+    """How much memory the guest has and what it rests on."""
+
+    shorthand = "size"
+
+    size: Size = option(Size(512 << 20), "guest memory", minimum=16 << 20, hint="write for example 512M or 2G")

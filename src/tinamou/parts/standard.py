@@ -1,0 +1,71 @@
+"""Devices every machine has unless told otherwise: random numbers, balloon, panic notification, generation id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.fields import option
+from tinamou.parts.settled import Need, PciSlot, Settled
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """The small devices."""
+
+    rng: bool = option(
+        True, "random numbers from the host, so that keys made at first boot are good and nothing waits for entropy"
+    )
+    balloon: bool = option(True, "memory the guest does not use can be seen and taken back")
+    panic: bool = option(True, "the guest tells the host that its kernel panicked")
+
+
+def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
+    """A slot for each that is a PCI device."""
+    wanted = (("rng0-dev", spec.rng), ("balloon0", spec.balloon), ("panic0", spec.panic and settled_panic.endswith("-pci")))
+    return tuple(PciSlot(name) for name, there in wanted if there)
+
+
+def contribute(spec: DeviceSpec, settled: Settled) -> Contribution:
+    """The devices that are wanted and that this QEMU has."""
+    elements: list[Element] = []
+    if spec.rng:
+        why = Why("spec devices.rng", "random numbers from the host's kernel")
+        elements.append(Element("object", {"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}, why))
+        elements.append(_pci("virtio-rng-pci", "rng0-dev", settled, why, rng="rng0"))
+    if spec.balloon:
+        why = Why("spec devices.balloon", "the guest reports its memory and gives back pages it has freed")
+        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": True}))
+    if spec.panic:
+        elements += _panic(settled)
+    fixed = [
+        Element(
+            "device",
+            {"driver": driver, "id": driver, **({"guid": "auto"} if driver == "vmgenid" else {})},
+            Why("architecture", reason),
+        )
+        for driver, reason in settled.arch.devices
+        if settled.facts.qemu.has(f"type:{driver}")
+    ]
+    return Contribution(elements=(*elements, *fixed), flags=_actions(spec))
+
+
+def _pci(driver: str, name: str, settled: Settled, why: Why, **props: Value) -> Element:
+    return Element("device", {"driver": driver, "id": name, "addr": settled.pci[name], **props}, why)
+
+
+def _panic(settled: Settled) -> list[Element]:
+    device = settled.arch.panic_device
+    why = Why("spec devices.panic", "a kernel panic is reported at once instead of being waited out")
+    if not settled.facts.qemu.has(f"type:{device}"):
+        return []
+    if device.endswith("-pci"):
+        return [_pci(device, "panic0", settled, why)]
+    return [Element("device", {"driver": device, "id": "panic0"}, why)]
+
+
+def _actions(spec: DeviceSpec) -> tuple[Flag, ...]:
+    if not spec.panic:
+        return ()
+    why = Why("spec devices.panic", "a panicked guest stops where it is, so that it can be examined")
+    return (Flag("action", why, options={"panic": "pause"}),)

@@ -1,0 +1,148 @@
+"""plan(spec, facts) -> Plan: pure. Ask every part what it needs, settle the shared decisions once, collect contributions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tinamou.arch import ARCHES
+from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
+from tinamou.blueprint.plan import Confinement
+from tinamou.errors import PlanError, Problem
+from tinamou.facts import Facts
+from tinamou.parts import boot, cpu, disk, display, monitor, net, seed_disk, standard
+from tinamou.parts.settled import Need, Settled
+from tinamou.spec import MachineSpec
+from tinamou.tuning import accel, board, memory, pci
+
+__all__ = ["plan"]
+
+
+def plan(spec: MachineSpec, facts: Facts) -> Plan:
+    """Decide everything about one machine. Raises PlanError with every problem found."""
+    arch = ARCHES[facts.image.arch]
+    trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
+    machine = board.choose(arch, facts.qemu)
+    settled = Settled(facts, arch, trial, _way(spec, facts), pci={})
+    every = disk.disks(spec.disk, settled)
+    needs = _needs(spec, every, settled)
+    settled = dataclasses.replace(settled, pci=pci.assign(needs))
+    _check(spec, settled, machine.name, machine.max_cpus)
+    whole = Contribution.merge(
+        [
+            _frame(facts.place.name),
+            Contribution(flags=(board.flag(arch, machine, facts.qemu),)),
+            Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
+            cpu.contribute(spec.cpu, settled),
+            memory.contribute(spec.memory, needs),
+            boot.contribute(spec.boot, settled, facts.place.name),
+            monitor.contribute(settled),
+            disk.contribute(spec.disk, every, settled),
+            seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled),
+            net.contribute(spec.net, settled),
+            display.contribute(spec.display, settled),
+            standard.contribute(spec.devices, settled),
+            Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
+        ]
+    )
+    return Plan(
+        name=facts.place.name,
+        arch=arch.name,
+        binary=facts.qemu.binary,
+        accel=trial.accel,
+        machine_type=machine.name,
+        elements=whole.elements,
+        flags=_merged(whole.flags),
+        steps=whole.steps,
+        notes=whole.notes,
+        confinement=_confinement(facts, trial.accel),
+        ssh_port=facts.place.ssh_port if facts.image.ssh and net.interfaces(spec.net) else None,
+    )
+
+
+def _way(spec: MachineSpec, facts: Facts) -> str:
+    """The way of booting: as asked, or the first the image and the architecture both know."""
+    offered = boot.ways(spec.boot, facts.image.boots)
+    possible = [way for way in offered if way in ARCHES[facts.image.arch].boots]
+    wish = spec.boot.firmware
+    if wish == "auto" and possible:
+        return possible[0]
+    if wish in possible:
+        return wish
+    reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(possible) or 'no way tinamou knows'}"
+    problem = Problem("boot.firmware", wish, reason, "choose one of these, or another image")
+    raise PlanError("the machine cannot start this way", problems=[problem])
+
+
+def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) -> tuple[Need, ...]:
+    return (
+        *monitor.needs(),
+        *disk.needs(every),
+        *seed_disk.needs(settled.facts.image.seed),
+        *net.needs(spec.net),
+        *display.needs(spec.display),
+        *standard.needs(spec.devices, settled.arch.panic_device),
+    )
+
+
+def _check(spec: MachineSpec, settled: Settled, machine_type: str, max_cpus: int) -> None:
+    problems = [*boot.check(settled, machine_type), *display.check(spec.display, settled)]
+    if spec.cpu.count > max_cpus:
+        problems.append(
+            Problem(
+                "cpu.count", spec.cpu.count, f"{machine_type} has at most {max_cpus} CPUs", f"set it to {max_cpus} or less"
+            )
+        )
+    if problems:
+        raise PlanError("the machine cannot be planned on this host", problems=problems)
+
+
+def _frame(name: str) -> Contribution:
+    """What every machine is given, whatever it is."""
+    bare = Why("planner", "only the devices named here exist: none is added by default")
+    config = Why("planner", "no configuration file of the host changes this machine")
+    named = Why("spec name", "the process and its windows carry the machine's name")
+    sandbox = Why(
+        "confinement", "system calls a machine never needs are refused: obsolete ones, new privileges, new processes"
+    )
+    denied = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
+    return Contribution(
+        flags=(
+            Flag("name", named, f"guest={name}", {"debug-threads": "on"}),
+            Flag("no-user-config", config),
+            Flag("nodefaults", bare),
+            Flag("sandbox", sandbox, "on", dict(denied)),
+        )
+    )
+
+
+def _macs(spec: MachineSpec, name: str) -> tuple[str, ...]:
+    return tuple(net.mac_of(one, name, number) for number, one in enumerate(net.interfaces(spec.net)))
+
+
+def _escape_hatch(spec: MachineSpec) -> tuple[Flag, ...]:
+    why = Why("spec qemu_args", "passed on as it is; tinamou does not check it")
+    return tuple(Flag("", why, argument) for argument in spec.qemu_args)
+
+
+def _hatch_notes(spec: MachineSpec) -> tuple[Note, ...]:
+    if not spec.qemu_args:
+        return ()
+    why = Why("spec qemu_args", "the escape hatch was used")
+    return (Note("warning", f"passed to QEMU unchecked: {' '.join(spec.qemu_args)}", why),)
+
+
+def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
+    """All ``-machine`` options in one flag, the reasons joined."""
+    machine = [flag for flag in flags if flag.name == "machine"]
+    head = machine[0]
+    options = {key: value for flag in machine for key, value in flag.options.items()}
+    reason = "; ".join(flag.why.reason for flag in machine)
+    joined = Flag("machine", Why(head.why.asked_by, reason), head.value, options)
+    return tuple(joined if flag is head else flag for flag in flags if flag is head or flag.name != "machine")
+
+
+def _confinement(facts: Facts, accelerator: str) -> Confinement:
+    if facts.place.uid is None:
+        return Confinement(None, None)
+    groups = (facts.host.groups["kvm"],) if accelerator == "kvm" and "kvm" in facts.host.groups else ()
+    return Confinement(facts.place.uid, facts.place.uid, groups)

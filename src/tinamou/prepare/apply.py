@@ -1,0 +1,137 @@
+"""Do a plan's steps in order, and undo what was taken outside the machine's directory when one fails.
+
+Files in the machine's directory need no journal: they go with the directory. A file that is there already is kept, so that
+a machine that starts again finds its disks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tinamou.blueprint import (
+    BuildIso,
+    CopyFile,
+    CreateImage,
+    CreateOverlay,
+    HandOver,
+    MakeDir,
+    MakeSshKey,
+    Plan,
+    StartHelper,
+    Step,
+    WriteFile,
+)
+from tinamou.errors import PrepareError
+from tinamou.prepare import companions
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.system.exec import CommandError, run
+
+__all__ = ["apply", "undo"]
+
+
+def apply(plan: Plan, directory: Path) -> None:
+    """Do every step. Raises PrepareError after undoing what was done outside ``directory``."""
+    journal = Journal(directory)
+    for step in plan.steps:
+        try:
+            _EXECUTORS[type(step)](step, journal)
+        except (OSError, CommandError) as error:
+            journal.give_back(undo)
+            fix = "free some space, or put TINAMOU_STATE on a larger file system" if getattr(error, "errno", 0) == 28 else ""
+            raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix or "see the reason above") from error
+
+
+def undo(entry: Entry) -> None:
+    """Give one thing back; the undoer is found by the kind that was written down."""
+    _UNDOERS[str(entry["kind"])](entry)
+
+
+def _described(step: Step) -> str:
+    target = getattr(step, "path", getattr(step, "name", ""))
+    return f"{type(step).__name__} {target} ({step.why.reason})"
+
+
+def _hand_to(path: Path, owner: int | None) -> None:
+    if owner is not None:
+        os.chown(path, owner, owner)
+
+
+def _make_dir(step: MakeDir, _: Journal) -> None:
+    path = Path(step.path)
+    path.mkdir(mode=step.mode, exist_ok=True)
+    _hand_to(path, step.owner)
+
+
+def _write_file(step: WriteFile, _: Journal) -> None:
+    path = Path(step.path)
+    if not path.exists():
+        path.write_text(step.content)
+        path.chmod(step.mode)
+        _hand_to(path, step.owner)
+
+
+def _copy_file(step: CopyFile, _: Journal) -> None:
+    path = Path(step.path)
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        shutil.copyfile(step.source, part)
+        part.chmod(step.mode)
+        part.rename(path)
+        _hand_to(path, step.owner)
+
+
+def _create_overlay(step: CreateOverlay, _: Journal) -> None:
+    from tinamou.system.qcow2 import write_overlay
+
+    path = Path(step.path)
+    if not path.exists():
+        write_overlay(path, step.size, step.backing, step.backing_format)
+        path.chmod(0o600)
+        _hand_to(path, step.owner)
+
+
+def _create_image(step: CreateImage, _: Journal) -> None:
+    path = Path(step.path)
+    if not path.exists():
+        run(["qemu-img", "create", "-q", "-f", step.format, str(path), str(int(step.size))])
+        path.chmod(0o600)
+        _hand_to(path, step.owner)
+
+
+def _build_iso(step: BuildIso, _: Journal) -> None:
+    from tinamou.system.iso import build_iso
+
+    path = Path(step.path)
+    if not path.exists():
+        public = path.with_name("id_ed25519.pub")
+        key = public.read_text().strip() if public.exists() else ""
+        build_iso(path, step.label, {name: text.replace("@MACHINE_KEY@", key) for name, text in step.files.items()})
+        path.chmod(0o600)
+        _hand_to(path, step.owner)
+
+
+def _make_ssh_key(step: MakeSshKey, _: Journal) -> None:
+    if not Path(step.path).exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tinamou", "-f", step.path])
+
+
+def _hand_over(step: HandOver, _: Journal) -> None:
+    """Opened by launch/ when QEMU starts."""
+
+
+_EXECUTORS: dict[type, Callable[..., None]] = {
+    MakeDir: _make_dir,
+    WriteFile: _write_file,
+    CopyFile: _copy_file,
+    CreateOverlay: _create_overlay,
+    CreateImage: _create_image,
+    BuildIso: _build_iso,
+    MakeSshKey: _make_ssh_key,
+    HandOver: _hand_over,
+    StartHelper: companions.start,
+}
+
+_UNDOERS: dict[str, Callable[[Entry], None]] = {"helper": companions.stop}

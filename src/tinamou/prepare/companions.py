@@ -1,0 +1,62 @@
+"""Helper processes that live as long as their machine (swtpm, passt, virtiofsd): started, found again, ended."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from pathlib import Path
+
+from tinamou.blueprint import StartHelper
+from tinamou.errors import PrepareError
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.system import confine
+from tinamou.system.spawn import Process, end, process_of, spawn
+
+__all__ = ["find", "start", "stop"]
+
+READY_SECONDS = 10.0
+
+
+def start(step: StartHelper, journal: Journal) -> None:
+    """Start it and wait until its socket exists. Raises PrepareError with its last words."""
+    number = journal.take("helper", name=step.name, argv=list(step.argv))
+    log = Path(step.socket).with_suffix(".log")
+    words = [*confine.prefix(step.owner), *step.argv]
+    spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
+    deadline = time.monotonic() + READY_SECONDS
+    while not Path(step.socket).exists():
+        if find(step.argv) is None or time.monotonic() > deadline:
+            stop({"argv": list(step.argv)})
+            journal.give(number)
+            said = log.read_text(errors="replace")[-800:]
+            raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
+        time.sleep(0.002)
+
+
+def find(argv: tuple[str, ...] | list[str]) -> Process | None:
+    """The process with exactly this command line (it names the machine's own socket, so there is at most one)."""
+    wanted = b"\0".join(word.encode() for word in argv) + b"\0"
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and _command_line(entry) == wanted:
+            try:
+                return process_of(int(entry.name))
+            except ProcessLookupError:
+                return None
+    return None
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def stop(entry: Entry) -> None:
+    """End the helper if it still runs."""
+    argv = entry["argv"]
+    assert isinstance(argv, list)
+    process = find(argv)
+    if process is not None and process.pid != os.getpid():
+        end(process, grace=1.0)

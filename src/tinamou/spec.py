@@ -1,0 +1,116 @@
+"""The machine as the user wants it: all parts in one frozen model behind TOML files, options and Python arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tinamou import fields
+from tinamou.errors import Problem, SpecError
+from tinamou.fields import option
+from tinamou.parts.boot import BootSpec
+from tinamou.parts.cpu import CpuSpec
+from tinamou.parts.disk import DiskSpec
+from tinamou.parts.display import DisplaySpec
+from tinamou.parts.memory import MemorySpec
+from tinamou.parts.net import NetSpec
+from tinamou.parts.seed import SeedSpec
+from tinamou.parts.standard import DeviceSpec
+
+__all__ = ["MachineSpec", "dump_spec", "load_spec", "spec_schema"]
+
+NAME = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?"
+
+SHORT = {
+    "cpus": "cpu.count",
+    "firmware": "boot.firmware",
+    "kernel": "boot.kernel",
+    "initrd": "boot.initrd",
+    "cmdline": "boot.cmdline",
+    "disks": "disk",
+    "nics": "net",
+}
+"""Short names accepted at the top of a spec, and the fields they stand for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """One machine."""
+
+    name: str = option(
+        "",
+        "the machine's name, and its guest's hostname",
+        pattern=NAME,
+        hint="lower-case letters, digits and dashes, at most 48",
+    )
+    image: str = option(
+        "tiny", "a guest tinamou builds (tiny, debian), one of the catalogue (ubuntu:24.04), or an image file"
+    )
+    arch: Literal["", "x86_64", "aarch64", "riscv64"] = option("", "the guest's architecture; the host's when left out")
+    accel: Literal["auto", "kvm", "hvf", "whpx", "nvmm", "tcg"] = option("auto", "auto takes the best that runs code here")
+    cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
+    memory: MemorySpec = option(MemorySpec, "guest memory")
+    boot: BootSpec = option(BootSpec, "how the guest starts")
+    disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
+    net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
+    display: DisplaySpec = option(DisplaySpec, "the guest's screen")
+    devices: DeviceSpec = option(DeviceSpec, "small standard devices")
+    seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
+    qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")
+
+
+def load_spec(data: Mapping[str, object], *, source: str = "the machine's description") -> MachineSpec:
+    """Plain data as a spec. Raises SpecError with every problem, each with path, value, reason and fix."""
+    spread, problems = _spread(data)
+    spec, found = fields.load(MachineSpec, spread)
+    problems += found
+    if problems or spec is None:
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        raise SpecError(f"{source} has {count}", problems=problems, fix="correct the fields named above")
+    return spec
+
+
+def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
+    """Short names to the fields they stand for; a short name beside its long form is a problem."""
+    spread: dict[str, Any] = {key: dict(v) if isinstance(v, Mapping) else v for key, v in data.items() if key not in SHORT}
+    problems = []
+    for short in (key for key in data if key in SHORT):
+        table, _, name = SHORT[short].partition(".")
+        if not name:
+            clash = table in spread
+            spread.setdefault(table, data[short])
+        else:
+            inner = spread.setdefault(table, {})
+            if not isinstance(inner, dict):
+                inner = spread[table] = {_shorthand(table): inner}
+            clash = name in inner
+            inner.setdefault(name, data[short])
+        if clash:
+            problems.append(
+                Problem(short, data[short], f"given beside {SHORT[short]}, which means the same", "keep one of the two")
+            )
+    return spread, problems
+
+
+def _shorthand(table: str) -> str:
+    kinds: dict[str, Any] = {"cpu": CpuSpec, "boot": BootSpec}
+    return str(kinds[table].shorthand)
+
+
+def dump_spec(spec: MachineSpec) -> dict[str, Any]:
+    """The spec as plain data, defaults left out; `load_spec` reads it back."""
+    data = fields.plain(spec)
+    assert isinstance(data, dict)
+    return data
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON Schema of a machine file, short names included."""
+    schema = fields.json_schema(MachineSpec)
+    for short, long in SHORT.items():
+        node = schema
+        for part in long.split("."):
+            node = next(s for s in (node, *node.get("anyOf", ())) if "properties" in s)["properties"][part]
+        schema["properties"][short] = {**node, "description": f"short for {long}"}
+    return {**schema, "title": "tinamou machine"}

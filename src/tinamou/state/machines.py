@@ -1,0 +1,105 @@
+"""The folder of machines: create, find, list, remove; names, user ids and ports are lent here."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.errors import StateError
+from tinamou.state.record import Record, read
+from tinamou.system.paths import state_dir
+
+__all__ = ["create", "find", "free_port", "lend_uid", "machines", "machines_dir", "remove", "throwaway_name"]
+
+FIRST_UID = 1_900_000_000
+"""User ids lent to QEMU processes start here: beyond every range distributions and systemd use (docs/decisions)."""
+
+
+def machines_dir() -> Path:
+    """Where the machines' folders are; other users can pass through it but not list it."""
+    path = state_dir() / "machines"
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o711)
+    return path
+
+
+def create(name: str) -> Path:
+    """A fresh folder for a machine; the name is taken from then on. Raises StateError when it is taken already."""
+    path = machines_dir() / name
+    try:
+        path.mkdir(mode=0o711)
+    except FileExistsError:
+        record = read(path)
+        state = "runs" if record and record.running else "exists"
+        verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
+        raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
+    return path
+
+
+def throwaway_name(image: str) -> str:
+    """A name nobody has yet: the image's, and four random hexadecimal digits."""
+    stem = "".join(c if c.isalnum() else "-" for c in Path(image).stem.lower()).strip("-")[:30] or "machine"
+    return f"{stem}-{secrets.token_hex(2)}"
+
+
+def find(name: str) -> Record:
+    """The machine of that name. Raises StateError with a near name when there is none."""
+    record = read(machines_dir() / name) if name and "/" not in name else None
+    if record is None:
+        names = [entry.name for entry in machines_dir().iterdir()]
+        near = difflib.get_close_matches(name, names, 1)
+        raise StateError(
+            f"there is no machine named {name}", fix=f"did you mean {near[0]}?" if near else "tinamou ls shows all machines"
+        )
+    return record
+
+
+def machines() -> list[Record]:
+    """Every machine, by name; folders without an entry (a start that was cut short) are left out."""
+    records = (read(path) for path in sorted(machines_dir().iterdir()) if path.is_dir())
+    return [record for record in records if record is not None]
+
+
+def remove(directory: Path) -> None:
+    """Remove a machine's folder; the entry goes first, so that a half-removed machine is none."""
+    (directory / "machine.json").unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def lend_uid(directory: Path) -> int | None:
+    """A user id no other machine has, None when tinamou does not run as root and so cannot change identity.
+
+    The folder's ``uid`` file holds it, so that two commands at once never lend the same one.
+    """
+    if os.geteuid() != 0:
+        return None
+    with _lock():
+        taken = {int(path.read_text() or 0) for path in machines_dir().glob("*/uid")}
+        uid = next(number for number in range(FIRST_UID, FIRST_UID + 65536) if number not in taken)
+        (directory / "uid").write_text(str(uid))
+    return uid
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    descriptor = os.open(machines_dir().parent / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

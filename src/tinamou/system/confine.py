@@ -1,0 +1,25 @@
+"""How a process is deprived of everything it does not need before its first instruction runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["ENVIRONMENT", "prefix"]
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", "TMPDIR": "/tmp"}  # noqa: S108
+"""All a confined process sees of tinamou's own environment."""
+
+
+def prefix(uid: int | None, groups: Sequence[int] = (), *, dies_with_parent: bool = False) -> list[str]:
+    """The words in front of a command: no core dumps, no new privileges; with ``uid`` that identity and no capabilities.
+
+    ``setpriv`` and not QEMU's ``-run-with user=``, which dies of SIGSYS under ``-sandbox elevateprivileges=deny``.
+    """
+    words = ["prlimit", "--core=0", "--", "setpriv", "--no-new-privs"]
+    if dies_with_parent:
+        words += ["--pdeathsig", "KILL"]
+    if uid is not None:
+        words += ["--reuid", str(uid), "--regid", str(uid)]
+        words += ["--groups", ",".join(str(group) for group in groups)] if groups else ["--clear-groups"]
+        words += ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
+    return [*words, "--"]

@@ -1,0 +1,98 @@
+"""Start a long-lived process with exactly the descriptors it is meant to have, and tell whether a process still lives."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.system.exec import find_tool
+
+__all__ = ["Process", "alive", "end", "process_of", "spawn", "wait_gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process for good: its number and its start time in clock ticks since boot, so that a reused number is noticed."""
+
+    pid: int
+    started: int
+
+
+def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environment: Mapping[str, str]) -> Process:
+    """Start ``argv`` in a session of its own; stdin is empty, stdout and stderr are appended to ``log``.
+
+    ``inherit`` are descriptors the process keeps under their numbers. Raises OSError when the program cannot be started.
+    """
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]
+        pid = os.posix_spawn(find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True)
+    finally:
+        os.close(null)
+        os.close(output)
+    return process_of(pid)
+
+
+def process_of(pid: int) -> Process:
+    """The process that has this number now. Raises ProcessLookupError."""
+    stat = _stat(pid)
+    if stat is None:
+        raise ProcessLookupError(pid)
+    return Process(pid, int(stat[19]))
+
+
+def alive(process: Process) -> bool:
+    """Whether that very process still runs; a zombie does not."""
+    stat = _stat(process.pid)
+    return stat is not None and int(stat[19]) == process.started and stat[0] not in "ZX"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on (source: proc_pid_stat(5); index 0 is field 3)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def end(process: Process, *, grace: float = 0.0) -> None:
+    """End a process: SIGTERM, and SIGKILL after ``grace`` seconds (at once when 0). Returns when it is gone."""
+    number = signal.SIGTERM if grace else signal.SIGKILL
+    try:
+        if alive(process):
+            os.kill(process.pid, number)
+        if grace and not wait_gone(process, grace):
+            os.kill(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    wait_gone(process, 5.0)
+    _reap(process.pid)
+
+
+def wait_gone(process: Process | None, seconds: float) -> bool:
+    """Wait until the process has ended; whether it has within ``seconds``."""
+    if process is None:
+        return True
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return not alive(process) or bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(handle)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass

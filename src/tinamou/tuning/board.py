@@ -1,0 +1,24 @@
+"""The machine type: always the versioned one, so that a saved machine finds the same board again."""
+
+from __future__ import annotations
+
+from tinamou.arch import Arch
+from tinamou.blueprint import Flag, Why
+from tinamou.errors import PlanError
+from tinamou.facts import MachineType, QemuFacts
+
+
+def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
+    """The versioned type behind the architecture's board. Raises PlanError when the binary lacks it."""
+    machine = qemu.machine(arch.machine)
+    if machine is None:
+        raise PlanError(f"{qemu.binary} has no machine type {arch.machine}", fix=f"install a QEMU that emulates {arch.name}")
+    return machine
+
+
+def flag(arch: Arch, machine: MachineType, qemu: QemuFacts) -> Flag:
+    """``-machine`` with the options the architecture asks for, as far as this binary knows them."""
+    options = {name: value for name, (value, _) in arch.machine_options.items() if qemu.has(f"property:{arch.board}.{name}")}
+    reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]
+    reasons += [f"{name}={value}: {arch.machine_options[name][1]}" for name, value in options.items()]
+    return Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, dict(options))
