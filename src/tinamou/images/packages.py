@@ -16,9 +16,20 @@ from tinamou.images.progress import Progress
 from tinamou.images.sources import Repository
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["Apt", "Package", "configured_mirrors", "require_tools"]
+__all__ = ["Apt", "Package", "configured_mirrors", "host_acquire", "require_tools", "unpack"]
 
-_APT_LINE = {"apt-get": "apt", "dpkg-deb": "dpkg", "mkfs.ext4": "e2fsprogs", "qemu-img": "qemu-utils"}
+_APT_LINE = {
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "apt-config": "apt",
+    "dpkg-deb": "dpkg",
+    "mcopy": "mtools",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "newuidmap": "uidmap",
+    "qemu-img": "qemu-utils",
+    "unshare": "util-linux",
+}
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
@@ -160,10 +171,10 @@ def _configuration(folder: Path, architecture: str) -> str:
         "Acquire::Retries": "2",
     }
     lines = [f'{name} "{value}";' for name, value in settings.items()]
-    return "\n".join([*_host_acquire(), *lines, ""])
+    return "\n".join([*host_acquire(), *lines, ""])
 
 
-def _host_acquire() -> list[str]:
+def host_acquire() -> list[str]:
     """The host's Acquire settings: proxies, certificates, time-outs."""
     text = run(["apt-config", "dump"])
     lines = [line for line in text.splitlines() if line.startswith("Acquire::")]

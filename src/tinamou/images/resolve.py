@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images import store
+from tinamou.images import debian, store, tiny
 from tinamou.images.progress import Progress, silent
-from tinamou.images.tiny import ARCHES, Tiny
 
 __all__ = ["names", "resolve"]
 
@@ -30,12 +31,19 @@ def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = 
 
 def names() -> list[str]:
     """The names ``resolve`` knows, besides paths."""
-    return ["tiny"]
+    return ["tiny", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
 
 
 def _recipe(name: str, arch: str) -> store.Recipe | None:
+    kind, _, suite = name.partition(":")
     if name == "tiny":
-        if arch not in ARCHES:
-            raise ImageError(f"the tiny guest is not built for {arch}", fix=f"choose one of {', '.join(ARCHES)}")
-        return Tiny(arch)
+        return tiny.Tiny(_supported(name, arch, tiny.ARCHES))
+    if kind == "debian" and (suite or debian.SUITES[0]) in debian.SUITES:
+        return debian.Debian(suite or debian.SUITES[0], _supported(name, arch, debian.ARCHES))
     return None
+
+
+def _supported(name: str, arch: str, arches: Collection[str]) -> str:
+    if arch not in arches:
+        raise ImageError(f"the guest {name} is not built for {arch}", fix=f"choose one of {', '.join(arches)}")
+    return arch

@@ -1,0 +1,148 @@
+"""From a system in a tarball to a bootable disk: partitions, file systems, boot loaders, kernel files beside it."""
+
+from __future__ import annotations
+
+import tarfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.errors import ImageError
+from tinamou.images import gpt
+from tinamou.images.debian_tools import as_root
+from tinamou.images.kernel import plain_image, pvh_kernel
+from tinamou.system.exec import CommandError, run
+
+if TYPE_CHECKING:
+    from tinamou.images.debian import Port
+    from tinamou.units import Size
+
+__all__ = ["Identities", "assemble", "compress", "extract_kernel"]
+
+_MIB = 1 << 20
+_BIOS_MIB, _ESP_MIB = 1, 63
+_NAMESPACE = uuid.UUID("6f1d7c52-6d3f-5c8e-9d0c-7e1f6c1f2b10")
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The identities of one build's disk, partitions and file systems; the same key gives the same."""
+
+    disk: str
+    root: str
+    esp: str
+
+    @classmethod
+    def of(cls, key: str) -> Identities:
+        """Derived from the key of a build; ``esp`` is a FAT volume number like ``1A2B-3C4D``."""
+        disk, root, esp = (str(uuid.uuid5(_NAMESPACE, f"{key} {name}")) for name in ("disk", "root", "esp"))
+        short = esp.replace("-", "")[:8].upper()
+        return cls(disk, root, f"{short[:4]}-{short[4:]}")
+
+    def of_partition(self, name: str) -> str:
+        """The identity of a partition."""
+        return str(uuid.uuid5(_NAMESPACE, f"{self.disk} {name}"))
+
+
+def extract_kernel(root: Path, out: Path) -> bool:
+    """Write ``vmlinuz`` and ``initrd``, and ``vmlinux`` where the kernel has a PVH entry point; tell whether it has."""
+    with tarfile.open(root) as archive:
+        names = archive.getnames()
+        kernel = _member(archive, _one(names, "boot/vmlinuz-"))
+        (out / "initrd").write_bytes(_member(archive, _one(names, "boot/initrd.img-")))
+    (out / "vmlinuz").write_bytes(plain_image(kernel))
+    fast = pvh_kernel(kernel)
+    if fast is not None:
+        (out / "vmlinux").write_bytes(fast)
+    return fast is not None
+
+
+def assemble(root: Path, port: Port, ids: Identities, *, arch: str, size: Size, work: Path) -> Path:
+    """A raw disk with a GPT: BIOS boot partition, EFI system partition, root last so that it can grow."""
+    disk, sectors = work / "disk.raw", size // gpt.SECTOR
+    per = _MIB // gpt.SECTOR
+    start = (1 + _BIOS_MIB + _ESP_MIB) * per
+    partitions = [
+        gpt.Partition(gpt.BIOS_BOOT, per, _BIOS_MIB * per, "bios", ids.of_partition("bios")),
+        gpt.Partition(gpt.EFI_SYSTEM, (1 + _BIOS_MIB) * per, _ESP_MIB * per, "esp", ids.of_partition("esp")),
+        gpt.Partition(gpt.ROOTS[arch], start, sectors - start - per, "root", ids.of_partition("root")),
+    ]
+    esp = _make_esp(root, port, ids, work)
+    with disk.open("wb") as file:
+        file.truncate(size)
+        gpt.write_table(file, sectors, ids.disk, partitions)
+        if port.bios:
+            boot, core = _bios_stages(root)
+            gpt.write_bios_boot(file, boot, core, partitions[0])
+        file.seek(partitions[1].first * gpt.SECTOR)
+        file.write(esp.read_bytes())
+    _make_root(root, disk, partitions[2], ids, work)
+    return disk
+
+
+def compress(raw: Path, target: Path) -> None:
+    """The disk as compressed qcow2."""
+    options = "compression_type=zstd,lazy_refcounts=off"
+    _run(["qemu-img", "convert", "-c", "-W", "-m", "4", "-f", "raw", "-O", "qcow2", "-o", options, str(raw), str(target)])
+
+
+def _make_root(root: Path, disk: Path, partition: gpt.Partition, ids: Identities, work: Path) -> None:
+    tree = work / "tree"
+    offset = partition.first * gpt.SECTOR
+    make = f"mkfs.ext4 -q -F -L root -U {ids.root} -m 1 -O ^metadata_csum_seed -E offset={offset},hash_seed={ids.root}"
+    script = (
+        'set -e; mkdir "$1"; tar -C "$1" --numeric-owner --xattrs --xattrs-include="*" -xf "$2"; '
+        f'{make} -d "$1" "$3" {partition.sectors // 2}k; rm -rf "$1"'
+    )
+    _run(as_root(["sh", "-c", script, "sh", str(tree), str(root), str(disk)]))
+
+
+def _make_esp(root: Path, port: Port, ids: Identities, work: Path) -> Path:
+    """The EFI system partition: shim, GRUB, and the line that sends GRUB to the root file system."""
+    image, tree = work / "esp.img", work / "esp"
+    shim, grub, manager = (f"{name}{port.efi}.efi" for name in ("shim", "grub", "mm"))
+    config = (
+        f"search --no-floppy --fs-uuid --set=root {ids.root}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"
+    )
+    with tarfile.open(root) as archive:
+        for folder in (tree / "EFI/BOOT", tree / "EFI/debian"):
+            folder.mkdir(parents=True)
+            first = f"BOOT{port.efi.upper()}.EFI" if folder.name == "BOOT" else shim
+            (folder / first).write_bytes(_member(archive, f"./usr/lib/shim/{shim}.signed"))
+            (folder / grub).write_bytes(_member(archive, f"./usr/lib/grub/{port.grub}/{grub}.signed"))
+            (folder / manager).write_bytes(_member(archive, f"./usr/lib/shim/{manager}.signed"))
+    (tree / "EFI/debian/grub.cfg").write_text(config)
+    volume = ids.esp.replace("-", "")
+    _run(["mkfs.vfat", "--invariant", "-i", volume, "-n", "ESP", "-C", str(image), str(_ESP_MIB * 1024)])
+    _run(["mcopy", "-s", "-i", str(image), str(tree / "EFI"), "::"])
+    return image
+
+
+def _bios_stages(root: Path) -> tuple[bytes, bytes]:
+    with tarfile.open(root) as archive:
+        return _member(archive, "./boot/grub/i386-pc/boot.img"), _member(archive, "./boot/grub/i386-pc/core.img")
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    try:
+        file = archive.extractfile(name)
+    except KeyError:
+        file = None
+    if file is None:
+        raise ImageError(f"the installed system has no {name.lstrip('./')}")
+    return file.read()
+
+
+def _one(names: list[str], start: str) -> str:
+    found = sorted(name for name in names if name.removeprefix("./").startswith(start))
+    if not found:
+        raise ImageError(f"the installed system has no {start}*")
+    return found[-1]
+
+
+def _run(argv: list[str]) -> None:
+    try:
+        run(argv)
+    except CommandError as error:
+        raise ImageError("the disk cannot be made", why=error.stderr.strip(), evidence={"command": error.replay}) from error
