@@ -32,13 +32,17 @@ def require(architecture: str) -> None:
     if architecture == own:
         return
     interpreter = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64", "riscv64": "qemu-riscv64"}[architecture]
-    registered = Path("/proc/sys/fs/binfmt_misc") / interpreter
-    if not registered.exists() or "enabled" not in registered.read_text():
+    if not _registered(interpreter):
         raise ImageError(
             f"a Debian guest for {architecture} cannot be built on {own} here",
             why=f"its packages run their set-up programs, and {interpreter} is not registered with the kernel (binfmt_misc)",
             fix="apt-get install -y qemu-user-static binfmt-support, and mount binfmt_misc; or use --arch of this host",
         )
+
+
+def _registered(interpreter: str) -> bool:
+    entry = Path("/proc/sys/fs/binfmt_misc") / interpreter
+    return entry.exists() and "enabled" in entry.read_text()
 
 
 def as_root(argv: Sequence[str]) -> list[str]:

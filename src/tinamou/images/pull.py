@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tinamou.images.http import Policy
     from tinamou.images.signature import Signature
 
-__all__ = ["Origin", "cached", "check", "origin", "pull", "pull_entry"]
+__all__ = ["Origin", "cached", "check", "origin", "predicted", "pull", "pull_entry"]
 
 Notice = Callable[[str], None]
 
@@ -118,6 +118,15 @@ def cached(entry: CatalogEntry) -> ImageFacts | None:
         return None
     facts = _facts(data, folder)
     return facts if Path(facts.disk).is_file() else None
+
+
+def predicted(entry: CatalogEntry) -> ImageFacts:
+    """The facts and the path the image will have once it is pulled."""
+    format = entry.format.partition(".")[0]
+    return ImageFacts(
+        name=entry.name, arch=entry.arch, disk=str(_folder(entry) / "current" / f"disk.{format}"), format=format,
+        boots=entry.boots, agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user, built=False,
+    )  # fmt: skip
 
 
 def origin(facts: ImageFacts) -> Origin:

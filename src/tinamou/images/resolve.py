@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from tinamou.errors import ImageError
@@ -15,23 +16,57 @@ __all__ = ["names", "resolve"]
 def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = True, refresh: bool = False) -> ImageFacts:
     """The image of that name or path for an architecture (QEMU's name of it).
 
-    With ``build`` false nothing is built: a guest not built yet comes back with ``built=False`` and the paths it will have.
-    Raises ImageError for a name nobody knows, and when building fails.
+    A name is a built guest (``tiny``, ``debian``, ``debian:trixie``) or an entry of the catalogue; whatever has a slash in
+    it, or is a file here, is a path. With ``build`` false nothing is built or downloaded: what is not there yet comes
+    back with ``built=False`` and the paths it will have. ``refresh`` looks for something newer. Raises ImageError.
     """
     recipe = _recipe(name, arch)
-    if recipe is None:
-        raise ImageError(
-            f"there is no image called {name!r}", fix=f"there are: {', '.join(names())}; or give the path of a disk image"
-        )
-    found = None if refresh else store.cached(recipe)
+    if recipe is not None:
+        return _built(recipe, progress, build=build, refresh=refresh)
+    if os.sep in name or name.startswith("~") or os.path.isfile(name):  # noqa: PTH113 (this path is measured)
+        from tinamou.images.inspect import inspect_image
+
+        return inspect_image(os.path.expanduser(name), arch=arch)  # noqa: PTH111
+    return _from_catalogue(name, arch, progress, build=build, refresh=refresh)
+
+
+def names() -> list[str]:
+    """The guests built here; the catalogue has more."""
+    return ["tiny", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
+
+
+def _built(recipe: store.Recipe, progress: Progress, *, build: bool, refresh: bool) -> ImageFacts:
+    found = None if refresh and build else store.cached(recipe)
     if found:
         return found
     return store.make(recipe, progress, refresh=refresh) if build else store.predicted(recipe)
 
 
-def names() -> list[str]:
-    """The names ``resolve`` knows, besides paths."""
-    return ["tiny", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
+def _from_catalogue(name: str, arch: str, progress: Progress, *, build: bool, refresh: bool) -> ImageFacts:
+    from tinamou.images import catalog, pull
+
+    try:
+        entry = catalog.find(name, arch)
+    except ImageError as error:
+        built = f"built here: {', '.join(names())}; {error.fix}"
+        near = _near(name)
+        raise ImageError(error.what, why=error.why, fix=f"did you mean {near}? {built}" if near else built) from error
+    found = pull.cached(entry)
+    if found and not (refresh and build):
+        return found
+    if not build:
+        return pull.predicted(entry)
+
+    def report(done: int, total: int, rate: float) -> None:
+        progress(f"downloading {entry.name}, {done >> 20} MiB, {rate / 1e6:.1f} MB/s", done / total if total else None)
+
+    return pull.pull_entry(entry, progress=report, notice=lambda text: progress(text, None))
+
+
+def _near(name: str) -> str:
+    import difflib
+
+    return " or ".join(difflib.get_close_matches(name, names(), n=1, cutoff=0.6))
 
 
 def _recipe(name: str, arch: str) -> store.Recipe | None:
