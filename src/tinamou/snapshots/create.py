@@ -1,0 +1,187 @@
+"""Taking a snapshot of all disks in one moment: one QMP transaction while the machine runs, one rename while it is off."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.control import Session
+from tinamou.control.commands import status
+from tinamou.errors import ControlError, StateError
+from tinamou.images.chain import read_layer
+from tinamou.snapshots import extras
+from tinamou.snapshots.graph import attached, close_unused, node_of, open_overlay
+from tinamou.snapshots.history import History, Intent, Snapshot, save
+from tinamou.snapshots.machine_disks import Disks, fresh_name
+from tinamou.system.qcow2 import write_overlay
+
+__all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
+
+Quiesce = Callable[[], AbstractAsyncContextManager[bool]]
+"""Enters with the guest's file systems frozen (True) or not (False), leaves with them thawed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot and what it cost: ``transaction`` and ``whole`` in seconds."""
+
+    snapshot: Snapshot
+    history: History
+    transaction: float
+    whole: float
+
+
+@asynccontextmanager
+async def _as_it_is() -> AsyncIterator[bool]:
+    yield False
+
+
+async def create(
+    disks: Disks,
+    history: History,
+    name: str = "",
+    *,
+    note: str = "",
+    schedule: str = "",
+    quiesce: Quiesce = _as_it_is,
+) -> Taken:
+    """Freeze the present state of every disk as a snapshot; the guest goes on writing to fresh overlays.
+
+    ``history`` must be reconciled and the machine's disks locked. Raises StateError for a name that is taken or a machine
+    without disks, ControlError and OSError when it cannot be done; then nothing has changed.
+    """
+    began = time.perf_counter()
+    _check_name(history, name)
+    number = history.counter + 1
+    files = {disk: fresh_name(disk, number) for disk in history.disks}
+    shot = Snapshot(
+        number=number,
+        name=name or f"s{number}",
+        files={disk: entry.top for disk, entry in history.disks.items()},
+        parent=history.current,
+        created=time.time(),
+        note=note,
+        schedule=schedule,
+    )
+    intent = Intent("create", {"snapshot": dataclasses.asdict(shot), "files": files})
+    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
+    spent = 0.0
+    try:
+        extras.keep(disks, number)
+        for disk, file in files.items():
+            _write(disks, written, disk, file)
+        if disks.session is not None:
+            state, quiesced, spent = await _switch(disks, disks.session, written, files, quiesce)
+            shot = dataclasses.replace(shot, state=state, quiesced=quiesced)
+    except BaseException:
+        await _undo(disks, history, number, files)
+        raise
+    after = save(disks.directory, taken(history, shot, files))
+    return Taken(shot, after, spent, time.perf_counter() - began)
+
+
+async def grow(disks: Disks, history: History, disk: str) -> History:
+    """Give the running guest a fresh file to write to on one disk, without a snapshot that could be named."""
+    assert disks.session is not None
+    number = history.counter + 1
+    files = {disk: fresh_name(disk, number)}
+    intent = Intent("grow", {"number": number, "files": files})
+    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
+    try:
+        _write(disks, written, disk, files[disk])
+        await _switch(disks, disks.session, written, files, _as_it_is)
+    except BaseException:
+        await _undo(disks, history, number, files)
+        raise
+    return save(disks.directory, grown(written, files))
+
+
+def grown(history: History, files: Mapping[str, str]) -> History:
+    """The history with other tops, and nothing left to do."""
+    tops = {name: dataclasses.replace(history.disks[name], top=file, format="qcow2") for name, file in files.items()}
+    return dataclasses.replace(history, disks={**history.disks, **tops}, intent=None)
+
+
+def taken(history: History, shot: Snapshot, files: Mapping[str, str]) -> History:
+    """The history after a snapshot whose overlays are ``files``."""
+    counter = max(history.counter, shot.number)
+    shots = (*history.snapshots, shot)
+    return dataclasses.replace(grown(history, files), snapshots=shots, current=shot.number, counter=counter)
+
+
+def _check_name(history: History, name: str) -> None:
+    if not history.disks:
+        raise StateError("the machine has no disk that could be kept", why="its guest lives in memory, or only reads")
+    if name and any(name in (one.name, str(one.number)) for one in history.snapshots):
+        raise StateError(f"there is a snapshot {name} already", fix="choose another name, or remove that one")
+    if name and (name.isdecimal() or "/" in name or len(name) > 120):
+        raise StateError(
+            f"{name!r} cannot be a snapshot's name", fix="a word with a letter in it, without slash, to 120 letters"
+        )
+
+
+def _write(disks: Disks, history: History, disk: str, file: str) -> None:
+    below = history.disks[disk]
+    layer = read_layer(disks.path(below.top), below.format)
+    size = int(layer.header.size) if layer.header else layer.length
+    write_overlay(disks.path(file), size, below.top, below.format, sync=True)
+    disks.hand_over(disks.path(file))
+
+
+async def _switch(
+    disks: Disks, session: Session, history: History, files: dict[str, str], quiesce: Quiesce
+) -> tuple[str, bool, float]:
+    """Put the overlays in front, all at one moment; says the machine's state, whether it was quiesced, and seconds spent."""
+    devices = await attached(session)
+    actions = []
+    for name, file in files.items():
+        disk = history.disks[name]
+        found = devices.get(disk.device)
+        if found is None or not found.files or disks.name(found.files[0]) != disk.top:
+            has = found.files[0] if found and found.files else "nothing"
+            raise StateError(f"QEMU writes {name} to {has}, not to {disk.top}", fix="tinamou check")
+        node = node_of(file)
+        await open_overlay(session, disks.path(file), node, (disks.options or {}).get(name, {}))
+        actions.append({"type": "blockdev-snapshot", "data": {"node": found.node, "overlay": node}})
+    running = (await status(session)).state
+    async with quiesce() as quiesced:
+        began = time.perf_counter()
+        await session.execute("transaction", actions=actions)
+        spent = time.perf_counter() - began
+    return "running" if running == "running" else "paused", quiesced, spent
+
+
+async def _undo(disks: Disks, history: History, number: int, files: dict[str, str]) -> None:
+    """Take back what was made, unless QEMU already writes to it: then the intent stays for `reconcile`."""
+    session = disks.session
+    if session is not None:
+        try:
+            await close_unused(session, disks.directory)
+            writes_to = {disks.name(one.files[0]) for one in (await attached(session)).values() if one.files}
+        except ControlError:
+            return
+        if writes_to & set(files.values()):
+            return
+    for file in files.values():
+        disks.path(file).unlink(missing_ok=True)
+    extras.drop(disks, number)
+    save(disks.directory, dataclasses.replace(history, counter=number, intent=None))
+
+
+def overlay_written(path: Path) -> bool:
+    """Whether anything was ever written to an overlay: it is longer than when it was made, or its tables name a cluster."""
+    from tinamou.system.qcow2 import encode_overlay
+
+    layer = read_layer(path, "qcow2")
+    header = layer.header
+    assert header is not None
+    fresh = encode_overlay(int(header.size), header.backing_file, header.backing_format)[-1][0]
+    if layer.length != fresh:
+        return True
+    with path.open("rb") as file:
+        file.seek(header.l1_offset)
+        return any(file.read(header.l1_size * 8))

@@ -1,0 +1,139 @@
+"""The history of one machine's disks as ``snapshots.json`` holds it: disks, snapshots, and what is being changed.
+
+::
+
+    disk0.qcow2     the file the disk began with           ┐ every file below the current one is frozen:
+    disk0-1.qcow2   written since the first snapshot       ┘ only merging rewrites it, and never what it reads as
+    snapshots.json  this history; replaced whole, never edited in place
+    snapshots/N/    what else belongs to snapshot N: the UEFI variable store, the vTPM's state
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinamou.errors import StateError
+
+__all__ = ["Disk", "History", "Intent", "Snapshot", "load", "save"]
+
+FILE = "snapshots.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One writable disk: ``device`` is its id in QEMU, ``top`` the file the guest writes to, ``floor`` the lowest file.
+
+    Paths are absolute, or names in the machine's folder.
+    """
+
+    device: str
+    top: str
+    format: str
+    floor: str
+    floor_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of all disks: ``files`` says for each disk which frozen file, with everything below it, holds it.
+
+    ``parent`` is the number of the snapshot the machine was based on, 0 for none; ``created`` in seconds since 1970;
+    ``state`` is ``running``, ``paused`` or ``off``; ``schedule`` names the schedule that made it, else empty.
+    """
+
+    number: int
+    name: str
+    files: Mapping[str, str]
+    parent: int = 0
+    created: float = 0.0
+    note: str = ""
+    quiesced: bool = False
+    state: str = "off"
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is being changed: ``kind`` and its arguments, plain data."""
+
+    kind: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything known about a machine's disks. ``current`` is the snapshot the running state is based on, 0 for none."""
+
+    disks: Mapping[str, Disk] = field(default_factory=dict)
+    snapshots: tuple[Snapshot, ...] = ()
+    current: int = 0
+    counter: int = 0
+    intent: Intent | None = None
+
+    def snapshot(self, name: str) -> Snapshot:
+        """By name or number. Raises StateError naming the nearest one."""
+        for one in self.snapshots:
+            if name in (one.name, str(one.number)):
+                return one
+        import difflib
+
+        names = [one.name for one in self.snapshots]
+        near = difflib.get_close_matches(name, names, 1)
+        known = ", ".join(names[-5:]) or "none yet"
+        raise StateError(f"there is no snapshot {name}", fix=f"did you mean {near[0]}?" if near else f"there are: {known}")
+
+    def children(self, number: int) -> tuple[Snapshot, ...]:
+        """The snapshots taken while the machine was based on this one."""
+        return tuple(one for one in self.snapshots if one.parent == number)
+
+    def frozen(self, disk: str) -> frozenset[str]:
+        """The files of one disk that a snapshot is."""
+        return frozenset(one.files[disk] for one in self.snapshots if disk in one.files)
+
+
+def load(directory: Path) -> History:
+    """The machine's history; an empty one where nothing was ever recorded. Raises StateError when it is damaged."""
+    path = directory / FILE
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise StateError(f"{path} was written by another version of tinamou", why=f"format {data['format']}")
+        intent = data["intent"]
+        return History(
+            disks={name: Disk(**disk) for name, disk in data["disks"].items()},
+            snapshots=tuple(Snapshot(**one) for one in data["snapshots"]),
+            current=data["current"],
+            counter=data["counter"],
+            intent=Intent(**intent) if intent else None,
+        )
+    except FileNotFoundError:
+        return History()
+    except (ValueError, TypeError, KeyError) as error:
+        fix = f"put back a copy of {path}; the disks' own headers still tell their chains: tinamou check"
+        raise StateError(f"the history of snapshots in {directory} is damaged", why=str(error), fix=fix) from error
+
+
+def save(directory: Path, history: History) -> History:
+    """Replace the history as a whole, on stable storage before this returns; gives back what it wrote."""
+    path = directory / FILE
+    part = path.with_name(FILE + ".part")
+    data = json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1).encode()
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.replace(path)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return history

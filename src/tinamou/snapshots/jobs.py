@@ -1,0 +1,93 @@
+"""Long block operations, live through QEMU's jobs and offline through qemu-img, both with progress and cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinamou.control import Session
+from tinamou.control.commands import Job, jobs, monitor
+from tinamou.errors import ControlError, ImageError
+from tinamou.images.progress import Progress, silent
+from tinamou.system.exec import CommandError
+from tinamou.system.exec_async import run_async
+
+__all__ = ["cancel", "flush", "offline", "run_job"]
+
+_POLL = 0.05
+_PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
+
+
+async def run_job(
+    session: Session, command: str, name: str, arguments: Mapping[str, object], *, target: str, progress: Progress = silent
+) -> None:
+    """Run a block job that writes to the node ``target`` to its end; cancelled with the calling task, and then harmless.
+
+    QEMU changes headers and graph when it finalizes a job, while tables of ``target`` may still be in its memory alone: a
+    killed QEMU would lose them. So ``target`` is flushed first. Raises ControlError when QEMU refuses or the job fails.
+    """
+    await session.execute(command, {"job-id": name, "auto-finalize": False, "auto-dismiss": False, **arguments})
+    try:
+        job = await _until_over(session, name, target, progress)
+    except BaseException:
+        await asyncio.shield(cancel(session, name))
+        raise
+    await session.execute("job-dismiss", id=name)
+    if job.error:
+        raise ControlError(
+            f"{command} of {name} failed", why=job.error, fix="free some space and do it again; nothing is lost"
+        )
+
+
+async def _until_over(session: Session, name: str, target: str, progress: Progress) -> Job:
+    with session.listen("JOB_STATUS_CHANGE") as changes:
+        while True:
+            job = next((one for one in await jobs(session) if one.id == name), None)
+            if job is None or job.status == "concluded":
+                return job or Job(name, "", "null", 0, 0, "")
+            progress(job.kind, job.progress / job.total if job.total else None)
+            if job.status == "pending":
+                await flush(session, target)
+                await session.execute("job-finalize", id=name)
+            with contextlib.suppress(TimeoutError):
+                await changes.next(_POLL)
+
+
+async def flush(session: Session, node: str) -> None:
+    """Put everything written to a node on stable storage, tables included. Raises ControlError."""
+    complaint = await monitor(session, f'qemu-io {node} "flush"')
+    if complaint.strip():
+        raise ControlError(f"{node} cannot be flushed", why=complaint.strip())
+
+
+async def cancel(session: Session, name: str) -> None:
+    """End a job early and forget it; what it has copied so far stays valid and is not copied again."""
+    with contextlib.suppress(ControlError):
+        await session.execute("job-cancel", id=name)
+    for _ in range(200):
+        job = next((one for one in await jobs(session) if one.id == name), None)
+        if job is None:
+            return
+        if job.status == "concluded":
+            await session.execute("job-dismiss", id=name)
+            return
+        await asyncio.sleep(_POLL)
+    raise ControlError(f"the job {name} does not end", why="a request to the disk below it does not return")
+
+
+async def offline(argv: list[str], what: str, *, progress: Progress = silent, cwd: Path | None = None) -> None:
+    """Run a qemu-img command that prints its progress (``-p``); it is ended with the calling task. Raises ImageError."""
+
+    def hear(piece: bytes) -> None:
+        if found := _PERCENT.findall(piece):
+            progress(what, float(found[-1]) / 100)
+
+    try:
+        await run_async(argv, hear=hear, cwd=str(cwd) if cwd else None)
+    except CommandError as error:
+        lines = error.stderr.strip().splitlines()
+        fix = "free some space and do it again; nothing is lost"
+        raise ImageError(f"{what} failed", why=lines[-1] if lines else str(error), fix=fix) from error

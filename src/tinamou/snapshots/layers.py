@@ -1,0 +1,70 @@
+"""Which files of a machine's disks rest on which, read from their headers, and which of them anybody still needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.errors import ImageError
+from tinamou.images.chain import Layer, read_layer
+from tinamou.snapshots.history import History
+from tinamou.snapshots.machine_disks import Disks
+
+__all__ = ["Forest", "read_forest"]
+
+_OWN = re.compile(r"(disk\d+)(?:-\d+)?\.(?:qcow2|raw)")
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """All files of one disk: ``layers`` by name, ``below`` what each rests on (empty: nothing)."""
+
+    disk: str
+    layers: Mapping[str, Layer]
+    below: Mapping[str, str]
+
+    def above(self, name: str) -> tuple[str, ...]:
+        """The files that rest directly on this one."""
+        return tuple(upper for upper, lower in self.below.items() if lower == name)
+
+    def chain(self, top: str) -> tuple[str, ...]:
+        """A file and everything below it, top first. Raises ImageError for a loop or a file that is missing."""
+        chain = [top]
+        while lower := self.below.get(chain[-1], ""):
+            if lower in chain:
+                raise ImageError(f"the chain of {top} is a loop", why=f"{chain[-1]} leads back to {lower}")
+            chain.append(lower)
+        if chain[-1] not in self.layers:
+            raise ImageError(f"a file of {self.disk} is missing: {chain[-1]}", fix="put it back, or restore a backup")
+        return tuple(chain)
+
+    def needed(self, history: History) -> frozenset[str]:
+        """The files the present state or a snapshot reads through."""
+        roots = {history.disks[self.disk].top, *history.frozen(self.disk)}
+        return frozenset(name for root in roots for name in self.chain(root))
+
+    def named(self, history: History) -> frozenset[str]:
+        """The files that are the present state or a snapshot themselves."""
+        return history.frozen(self.disk) | {history.disks[self.disk].top}
+
+
+def read_forest(disks: Disks, history: History, disk: str) -> Forest:
+    """Read the headers of every file of one disk: those in the machine's folder, and its floor. Raises ImageError."""
+    entry = history.disks[disk]
+    own = [path.name for path in disks.directory.iterdir() if (m := _OWN.fullmatch(path.name)) and m[1] == disk]
+    known = {*own, entry.top, *history.frozen(disk)}
+    formats = {entry.top: entry.format, entry.floor: entry.floor_format}
+    layers = {name: read_layer(disks.path(name), formats.get(name, "qcow2")) for name in sorted(known)}
+    if entry.floor not in layers:
+        layers[entry.floor] = read_layer(disks.path(entry.floor), entry.floor_format)
+    below = {name: _below(disks, layer) for name, layer in layers.items() if name != entry.floor}
+    return Forest(disk, layers, {name: lower for name, lower in below.items() if lower})
+
+
+def _below(disks: Disks, layer: Layer) -> str:
+    if layer.header is None or not layer.header.backing_file:
+        return ""
+    name = layer.header.backing_file
+    return disks.name(name if name.startswith("/") else str(Path(layer.path).parent / name))

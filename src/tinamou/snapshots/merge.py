@@ -1,0 +1,217 @@
+"""Keeping chains short: files nobody names are merged with the one above them, long chains are copied together.
+
+Two ways to merge a file F with the only file X above it: *stream* copies F up into X and drops F; *commit* copies X down
+into F, which then stands for X. What X reads as never changes, so either can be cut short anywhere and done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from tinamou.errors import StateError
+from tinamou.snapshots.create import grow
+from tinamou.snapshots.graph import Attached, attached, close_unused, nodes
+from tinamou.snapshots.history import History, Intent, save
+from tinamou.snapshots.jobs import offline, run_job
+from tinamou.snapshots.layers import Forest, read_forest
+from tinamou.snapshots.machine_disks import Disks
+
+__all__ = ["MAX_DEPTH", "finish_commit", "flatten", "forget", "remove_unreachable", "tidy"]
+
+MAX_DEPTH = 16
+"""Files a machine reads through before the older ones are copied together (measured: docs/guides/snapshots.md)."""
+
+_SMALL = 64 << 20
+"""Bytes that are copied up into the file the guest writes to without much thought."""
+
+_FRESH = 1 << 20
+"""Bytes an overlay has at most when hardly anything was written to it."""
+
+
+def forget(disks: Disks, history: History, name: str) -> History:
+    """Strike a snapshot from the history; `tidy` then merges and removes files. Later snapshots take its parent's place."""
+    from tinamou.snapshots import extras
+
+    gone = history.snapshot(name)
+    kept = tuple(
+        dataclasses.replace(one, parent=gone.parent) if one.parent == gone.number else one
+        for one in history.snapshots
+        if one.number != gone.number
+    )
+    current = gone.parent if history.current == gone.number else history.current
+    after = save(disks.directory, dataclasses.replace(history, snapshots=kept, current=current))
+    extras.drop(disks, gone.number)
+    return after
+
+
+async def tidy(disks: Disks, history: History) -> History:
+    """Remove what nobody reads through, and merge every unnamed file with the only one above it."""
+    await remove_unreachable(disks, history)
+    for disk in history.disks:
+        while (pair := _mergeable(disks, history, disk)) is not None:
+            history = await _merge(disks, history, *pair)
+            await remove_unreachable(disks, history)
+    return history
+
+
+async def remove_unreachable(disks: Disks, history: History) -> list[str]:
+    """Delete files of the machine's disks that neither the present state nor a snapshot reads through."""
+    if disks.session is not None:
+        await close_unused(disks.session, disks.directory)
+        used = {disks.name(file) for one in (await attached(disks.session)).values() for file in one.files}
+    else:
+        used = set()
+    gone = []
+    for disk in history.disks:
+        forest = read_forest(disks, history, disk)
+        needed = forest.needed(history) | used | {history.disks[disk].floor}
+        unneeded = forest.layers.keys() - needed
+        if unneeded:
+            _settle(disks, forest, needed)
+        for name in unneeded:
+            disks.path(name).unlink()
+            gone.append(name)
+    return gone
+
+
+def _settle(disks: Disks, forest: Forest, names: frozenset[str]) -> None:
+    """Headers may have just stopped naming a file that is about to go: have them on stable storage first."""
+    for name in names & forest.below.keys():
+        descriptor = os.open(disks.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+async def flatten(disks: Disks, history: History, disk: str) -> bool:
+    """Copy together what lies between the top and the floor of one disk's chain: three files are left to read through.
+
+    Snapshots keep their own files. Done in the file below the top, so that the guest can go on and snapshots can be taken.
+    Returns whether there was anything to do.
+    """
+    forest = read_forest(disks, history, disk)
+    chain = forest.chain(history.disks[disk].top)
+    if len(chain) <= 3:
+        return False
+    await _stream(disks, history, forest, chain[1], chain[-1])
+    return True
+
+
+def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:
+    """An unnamed file with exactly one file above it, as (forest, lower, upper)."""
+    forest = read_forest(disks, history, disk)
+    named, entry = forest.named(history), history.disks[disk]
+    for lower in forest.layers:
+        above = forest.above(lower)
+        shared = lower == entry.floor and disks.path(lower).parent != disks.directory
+        if lower not in named and len(above) == 1 and not shared and not _left_alone(disks, history, lower, above[0]):
+            return forest, lower, above[0]
+    return None
+
+
+def _left_alone(disks: Disks, history: History, lower: str, upper: str) -> bool:
+    """A large file under an almost empty one the guest is writing to: merged when there is something to merge."""
+    live_top = disks.session is not None and upper in (disk.top for disk in history.disks.values())
+    return live_top and _data(disks, lower) > _SMALL and _data(disks, upper) <= _FRESH
+
+
+async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upper: str) -> History:
+    """One merge, or, before a large file under the one the guest writes to is written to, a fresh file for the guest.
+
+    A commit of the file being written to could not be told from an unfinished one after a crash.
+    """
+    small = _data(disks, lower) <= max(_data(disks, upper) - 1, _SMALL if disks.session is not None else 0)
+    if not small and _same_size(forest, lower, upper):
+        if disks.session is not None and upper == history.disks[forest.disk].top:
+            return await grow(disks, history, forest.disk)
+        intent = Intent("commit", {"disk": forest.disk, "upper": upper, "lower": lower})
+        history = save(disks.directory, dataclasses.replace(history, intent=intent))
+        return await finish_commit(disks, history, intent.arguments)
+    await _stream(disks, history, forest, upper, forest.below.get(lower, ""))
+    if lower == history.disks[forest.disk].floor:
+        entry = dataclasses.replace(history.disks[forest.disk], floor=upper, floor_format="qcow2")
+        history = save(disks.directory, dataclasses.replace(history, disks={**history.disks, forest.disk: entry}))
+    return history
+
+
+def _same_size(forest: Forest, lower: str, upper: str) -> bool:
+    layers = (forest.layers[lower], forest.layers[upper])
+    return len({int(layer.header.size) if layer.header else layer.length for layer in layers}) == 1
+
+
+def _data(disks: Disks, name: str) -> int:
+    return disks.path(name).stat().st_blocks * 512
+
+
+async def _stream(disks: Disks, history: History, forest: Forest, into: str, base: str) -> None:
+    """Copy everything between ``into`` and ``base`` into ``into``; with an empty ``base``, all there is."""
+    live = await _live_chain(disks, history, forest.disk)
+    if disks.session is not None and live is not None and into in map(disks.name, live.files):
+        by_path = await nodes(disks.session)
+        node = by_path[str(disks.path(into))]
+        arguments: dict[str, object] = {"device": node}
+        if base:
+            arguments |= {"base-node": by_path[str(disks.path(base))], "backing-file": base}
+        await run_job(
+            disks.session, "block-stream", f"stream-{forest.disk}", arguments, target=node, progress=disks.progress
+        )
+        await close_unused(disks.session, disks.directory)
+        return
+    named = ["-b", base, "-F", forest.layers[base].format] if base else ["-b", ""]
+    argv = [disks.qemu_img, "rebase", "-p", "-f", "qcow2", *named, into]
+    await offline(argv, f"merging into {into}", progress=disks.progress, cwd=disks.directory)
+
+
+async def finish_commit(disks: Disks, history: History, arguments: Mapping[str, object]) -> History:
+    """Copy the upper file down, let whatever named it name the lower one, and drop it; again where it was cut short."""
+    disk, upper, lower = (str(arguments[key]) for key in ("disk", "upper", "lower"))
+    live = await _live_chain(disks, history, disk)
+    read_live = [disks.name(file) for file in live.files] if live else []
+    if live is not None and upper in read_live:
+        await _commit_live(disks, live, upper, lower)
+    elif lower not in read_live and disks.path(upper).exists():
+        await _commit_offline(disks, history, disk, upper, lower)
+    entry = history.disks[disk]
+    if entry.top == upper:
+        entry = dataclasses.replace(entry, top=lower, format=entry.floor_format if lower == entry.floor else "qcow2")
+    shots = tuple(
+        dataclasses.replace(one, files={**one.files, disk: lower}) if one.files.get(disk) == upper else one
+        for one in history.snapshots
+    )
+    return save(
+        disks.directory,
+        dataclasses.replace(history, disks={**history.disks, disk: entry}, snapshots=shots, intent=None),
+    )
+
+
+async def _commit_live(disks: Disks, live: Attached, upper: str, lower: str) -> None:
+    session = disks.session
+    assert session is not None
+    by_path = await nodes(session)
+    base = by_path[str(disks.path(lower))]
+    graph = {"device": by_path[live.files[0]], "top-node": by_path[str(disks.path(upper))], "base-node": base}
+    name = f"commit-{live.device}"
+    await run_job(session, "block-commit", name, {**graph, "backing-file": lower}, target=base, progress=disks.progress)
+    await close_unused(session, disks.directory)
+
+
+async def _commit_offline(disks: Disks, history: History, disk: str, upper: str, lower: str) -> None:
+    forest = read_forest(disks, history, disk)
+    if forest.below.get(upper) == lower:
+        argv = [disks.qemu_img, "commit", "-p", "-d", "-f", "qcow2", "-b", lower, upper]
+        await offline(argv, f"merging {upper} into {lower}", progress=disks.progress, cwd=disks.directory)
+    for name in forest.above(upper):
+        argv = [disks.qemu_img, "rebase", "-u", "-f", "qcow2", "-b", lower, "-F", forest.layers[lower].format, name]
+        await offline(argv, f"putting {name} on {lower}", progress=disks.progress, cwd=disks.directory)
+
+
+async def _live_chain(disks: Disks, history: History, disk: str) -> Attached | None:
+    if disks.session is None:
+        return None
+    found = (await attached(disks.session)).get(history.disks[disk].device)
+    if found is None:
+        raise StateError(f"QEMU has no device {history.disks[disk].device} any more", fix="tinamou check")
+    return found

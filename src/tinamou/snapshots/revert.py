@@ -1,0 +1,50 @@
+"""Going back to a snapshot: the machine continues from its frozen files on fresh overlays; it must be off."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import cast
+
+from tinamou.errors import StateError
+from tinamou.images.chain import read_layer
+from tinamou.snapshots import extras
+from tinamou.snapshots.history import History, Intent, save
+from tinamou.snapshots.machine_disks import Disks, fresh_name
+from tinamou.system.qcow2 import write_overlay
+
+__all__ = ["finish", "revert"]
+
+
+def revert(disks: Disks, history: History, name: str) -> History:
+    """Make the state of a snapshot the machine's present one; what was written since its last snapshot is gone.
+
+    Snapshots stay, those after the chosen one too. A disk the snapshot did not have keeps its present state. Raises
+    StateError while the machine runs.
+    """
+    if disks.session is not None:
+        fix = f"tinamou stop {disks.directory.name}, or: tinamou snapshot revert --restart"
+        raise StateError("a running machine cannot go back in time under its guest", fix=fix)
+    target = history.snapshot(name)
+    number = history.counter + 1
+    files = {disk: fresh_name(disk, number) for disk in target.files if disk in history.disks}
+    intent = Intent("revert", {"snapshot": target.number, "files": files})
+    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
+    return finish(disks, written, intent.arguments)
+
+
+def finish(disks: Disks, history: History, arguments: Mapping[str, object]) -> History:
+    """Do all of it, again where it was cut short: the overlays are empty until the history names them."""
+    target = history.snapshot(str(arguments["snapshot"]))
+    files = cast("Mapping[str, str]", arguments["files"])
+    tops = dict(history.disks)
+    for disk, file in files.items():
+        below = target.files[disk]
+        layer = read_layer(disks.path(below), "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
+        size = int(layer.header.size) if layer.header else layer.length
+        disks.path(file).unlink(missing_ok=True)
+        write_overlay(disks.path(file), size, below, layer.format, sync=True)
+        disks.hand_over(disks.path(file))
+        tops[disk] = dataclasses.replace(history.disks[disk], top=file, format="qcow2")
+    extras.put_back(disks, target.number)
+    return save(disks.directory, dataclasses.replace(history, disks=tops, current=target.number, intent=None))

@@ -1,0 +1,47 @@
+"""Run a command from an event loop, hearing its output as it comes, and end it with the task that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from tinamou.system.exec import CommandError, clean_environment
+
+__all__ = ["run_async"]
+
+_PIECE = 4096
+_KEPT = 64 << 10
+
+
+async def run_async(argv: Sequence[str], *, hear: Callable[[bytes], None] | None = None, cwd: str | None = None) -> str:
+    """Run to the end and return the end of stdout; ``hear`` gets stdout in pieces. Raises CommandError, FileNotFoundError.
+
+    When the waiting task is cancelled the command is killed and has ended before this returns.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(),
+        cwd=cwd,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        complaints = asyncio.ensure_future(process.stderr.read())
+        kept = b""
+        while piece := await process.stdout.read(_PIECE):
+            kept = (kept + piece)[-_KEPT:]
+            if hear:
+                hear(piece)
+        errors = await complaints
+        status = await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    if status:
+        raise CommandError(tuple(argv), status, kept.decode(errors="replace"), errors.decode(errors="replace"))
+    return kept.decode(errors="replace")
