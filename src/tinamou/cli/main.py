@@ -39,7 +39,7 @@ VERBS = {
 
 GROUPS = frozenset({"image"})
 
-app = App(
+app: App = App(
     name="tinamou",
     version=__version__,
     help="Starts QEMU virtual machines the right way and keeps them right.",

@@ -35,7 +35,7 @@ class RefusedError(ControlError):
         shown = f" with {dict(arguments)}" if arguments else ""
         super().__init__(f"QEMU refused the command {command}{shown}", why=f"{description} ({error_class})")
         self.command = command
-        self.arguments = dict(arguments)
+        self.arguments: dict[str, object] = dict(arguments)
         self.error_class = error_class
         self.description = description
 
@@ -112,7 +112,7 @@ class Session:
         self._passing = asyncio.Lock()
         self._done = asyncio.Event()
         self._closing = asyncio.Event()
-        self.version = _version(client)
+        self.version: tuple[int, int, int] = _version(client)
         self.recent: deque[Event] = deque(maxlen=_REMEMBERED_EVENTS)
         self.listeners: list[Listener] = []
         self._watch: asyncio.Task[None] = asyncio.create_task(self._watching())

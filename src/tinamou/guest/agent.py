@@ -78,7 +78,7 @@ class Agent:
     """
 
     def __init__(self, path: str, *, timeout: float = 30.0) -> None:
-        self.channel = Channel(path)
+        self.channel: Channel = Channel(path)
         self.timeout = timeout
 
     async def command(

@@ -21,7 +21,7 @@ class Handed:
     """The open descriptors by path; closes them when the block ends, QEMU has its own by then."""
 
     def __init__(self, descriptors: Mapping[str, int]) -> None:
-        self.descriptors = dict(descriptors)
+        self.descriptors: dict[str, int] = dict(descriptors)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ class Journal:
     """The receipt of one machine."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "journal.jsonl"
+        self.path: Path = directory / "journal.jsonl"
 
     def open_entries(self) -> dict[int, Entry]:
         """What was taken and not yet given back, by number, oldest first."""
