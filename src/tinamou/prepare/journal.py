@@ -1,8 +1,8 @@
 """What a machine took from the host, written down before it is taken, so that it can be given back after any crash.
 
 ``journal.jsonl`` in the machine's directory holds one JSON object a line: ``{"took": N, "kind": …, …}`` before a step is
-done and ``{"gave": N}`` after it has been undone. A torn last line is what a crash leaves; it is ignored, its step had not
-begun.
+done and ``{"gave": N}`` after it has been undone. A torn line is what a crash leaves: it is ignored, its step had not
+begun, and the next entry starts on a line of its own.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Journal:
 
     def _append(self, record: Mapping[str, object]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(f"\n{json.dumps(record)}\n")
             file.flush()
             os.fdatasync(file.fileno())
 

@@ -1,0 +1,131 @@
+"""The planner decides the same from the same facts, gives every decision its reason, and refuses what cannot be."""
+
+import dataclasses
+
+import pytest
+from made_facts import DEBIAN, KVM_FAILS, KVM_WORKS, TCG, TINY, facts, of_arch
+
+from tinamou.errors import PlanError
+from tinamou.launch.argv import argv, keyval, shell_line, spelled
+from tinamou.launch.handover import with_descriptors
+from tinamou.planner import plan
+from tinamou.spec import load_spec
+
+
+def words(spec=None, some=None):
+    return argv(plan(load_spec(spec or {}), some or facts()))
+
+
+def after(flag, line):
+    return [line[index + 1] for index, word in enumerate(line) if word == flag]
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
+@pytest.mark.parametrize("accel", [KVM_WORKS, TCG])
+@pytest.mark.parametrize("image", [TINY, DEBIAN])
+def test_no_argument_without_a_reason(arch, accel, image):
+    known = facts(of_arch(image, arch), accel)
+    if arch == "riscv64":
+        known = dataclasses.replace(
+            known, qemu=dataclasses.replace(known.qemu, machines=(dataclasses.replace(known.qemu.machines[0]),))
+        )
+    made = plan(load_spec({"disk": [{"size": "1G"}], "display": "vnc"}), known)
+    assert all(why.reason and why.asked_by for _, why in spelled(made))
+    assert all(step.why.reason for step in made.steps)
+    assert plan(load_spec({"disk": [{"size": "1G"}], "display": "vnc"}), known) == made
+
+
+def test_fast_direct_boot():
+    line = words()
+    assert after("-kernel", line) == ["/images/vmlinux"]
+    assert "hpet=off" in after("-machine", line)[0]
+    assert "no_timer_check" in after("-append", line)[0].split()
+
+
+def test_the_image_is_never_written():
+    made = plan(load_spec({}), facts(DEBIAN))
+    base = next(e for e in made.elements if e.id == "disk0-base")
+    assert base.props["read-only"] is True
+    assert {s.path: s.access for s in made.steps if type(s).__name__ == "HandOver"}["/images/debian.qcow2"] == "read"
+
+
+def test_uefi_has_a_variable_store_of_its_own():
+    line = words({"firmware": "uefi"}, facts(DEBIAN))
+    assert any("/var/lib/tinamou/machines/web/vars.fd" in word for word in after("-blockdev", line))
+    assert "pflash0=flash0" in after("-machine", line)[0]
+
+
+def test_uefi_without_firmware_is_refused():
+    bare = dataclasses.replace(facts(DEBIAN), firmware=())
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"firmware": "uefi"}), bare)
+    assert error.value.problems[0].path == "boot.firmware"
+
+
+def test_an_image_that_cannot_start_this_way_is_refused():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"firmware": "bios"}), facts(TINY))
+    assert "direct" in error.value.problems[0].reason
+
+
+def test_an_accelerator_that_failed_is_refused_when_named():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"accel": "kvm"}), facts(TINY, KVM_FAILS, TCG))
+    assert "POPCNT" in str(error.value)
+    assert "enable nesting" in error.value.fix
+    with pytest.raises(PlanError, match="not available"):
+        plan(load_spec({"accel": "hvf"}), facts(TINY, TCG))
+
+
+def test_auto_that_lands_on_emulation_says_so():
+    assert [note.level for note in plan(load_spec({}), facts(TINY, KVM_FAILS, TCG)).notes] == ["warning"]
+    assert not plan(load_spec({}), facts(TINY, KVM_WORKS, TCG)).notes
+
+
+def test_what_the_trial_found_is_dropped_from_the_cpu():
+    needy = dataclasses.replace(KVM_WORKS, needs=("-arch-capabilities",))
+    assert after("-cpu", words({}, facts(TINY, needy))) == ["host,-arch-capabilities"]
+
+
+def test_kvm_is_reached_through_its_group():
+    assert plan(load_spec({}), facts(TINY, KVM_WORKS)).confinement.groups == (104,)
+    assert plan(load_spec({}), facts(TINY, TCG)).confinement.groups == ()
+
+
+def test_parallel_vcpus_where_the_memory_order_allows():
+    assert "thread=multi" in after("-accel", words({"cpus": 2}))[0]
+    weak = facts()
+    weak = dataclasses.replace(weak, host=dataclasses.replace(weak.host, arch="aarch64"))
+    assert "thread=single" in after("-accel", words({"cpus": 2}, weak))[0]
+
+
+def test_too_many_devices_and_cpus():
+    with pytest.raises(PlanError, match="do not fit on the PCI bus"):
+        plan(load_spec({"disk": ["/a.raw"] * 40}), facts())
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"cpus": 1000}), facts())
+    assert error.value.problems[0].path == "cpu.count"
+
+
+def test_the_escape_hatch_is_shown():
+    made = plan(load_spec({"qemu_args": ["-watchdog-action", "pause"]}), facts())
+    assert argv(made)[-2:] != ["-watchdog-action"]
+    assert "-watchdog-action" in argv(made)
+    assert any("unchecked" in note.text for note in made.notes)
+
+
+def test_spelling():
+    assert keyval({"a": "x,y", "b": True, "c": 3}) == ["a=x,,y", "b=on", "c=3"]
+    assert shell_line(["qemu", "-m", "1 G", "-S"]) == "qemu \\\n  -m '1 G' \\\n  -S"
+
+
+def test_descriptors_take_the_place_of_paths():
+    made = plan(load_spec({}), facts(DEBIAN))
+    paths = [s.path for s in made.steps if type(s).__name__ == "HandOver"]
+    numbers = {path: 100 + index for index, path in enumerate(paths)}
+    line = argv(with_descriptors(made, numbers))
+    assert after("-kernel", line) == [f"/dev/fd/{numbers['/images/vmlinuz']}"]
+    nodes = " ".join(after("-blockdev", line) + after("-chardev", line))
+    assert "/var/lib/tinamou" not in nodes
+    assert "/dev/fdset/" in nodes
+    assert f"fd={numbers['/var/lib/tinamou/machines/web/qmp.sock']}" in nodes
