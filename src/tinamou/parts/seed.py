@@ -1,19 +1,199 @@
-"""First-boot configuration: what the user writes."""
+"""The first-boot seed of a guest: cloud-init NoCloud documents, built from a few wishes and the user's own user-data.
+
+Sources: the cloud-init reference (NoCloud, user-data formats, merging, network configuration version 2). The documents
+are YAML written as JSON, which YAML contains, so no YAML library is needed to write them.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from tinamou.errors import Problem
 from tinamou.fields import option
+
+__all__ = ["MACHINE_KEY", "Agent", "SeedSpec", "documents"]
+
+Agent = Literal["install", "start", "leave"]
+
+MACHINE_KEY = "@MACHINE_KEY@"
+"""Stands for the machine's own public key, which is made after the plan and put in its place when the seed is written."""
+
+_CLOUD_CONFIG = "#cloud-config\n"
+_KINDS = (
+    ("#cloud-config-archive", "text/cloud-config-archive"),
+    ("#cloud-config-jsonp", "text/cloud-config-jsonp"),
+    ("#cloud-config", "text/cloud-config"),
+    ("#!", "text/x-shellscript"),
+    ("#cloud-boothook", "text/cloud-boothook"),
+    ("#include-once", "text/x-include-once-url"),
+    ("#include", "text/x-include-url"),
+    ("#part-handler", "text/part-handler"),
+    ("## template: jinja", "text/jinja2"),
+)
+_MIME = re.compile(r"(?:MIME-Version|Content-Type):", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?:\S+ )?(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+@openssh\.com|ssh-\S+-cert-v01@openssh\.com) [A-Za-z0-9+/]+=*"
+)
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+
+_APPEND = "list(append)+dict(no_replace,recurse_list)+str()"
+"""How our document joins the user's: his values stay, lists grow, deeper tables are joined likewise."""
+
+_START_AGENT = (
+    "systemctl start qemu-guest-agent.service 2>/dev/null || rc-service qemu-guest-agent start 2>/dev/null"
+    " || service qemu-guest-agent start || true"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SeedSpec:
-    """First-boot configuration."""
+    """What a guest should find at its first boot."""
 
-    user: str = option("", "user")
+    user: str = option("", "a user to create, who may become root without a password; empty: the image's own")
+    ssh_keys: tuple[str, ...] = option((), "public keys that may log in, beside the machine's own")
+    hostname: str = option("", "the guest's host name; the machine's name when left out")
+    packages: tuple[str, ...] = option((), "packages to install at the first boot")
+    user_data: str = option("", "a document of your own in any form cloud-init takes; it is joined with this one")
+    password_hash: str = option("", "crypt(5) hash of the user's password (openssl passwd -6); none: no password works")
+    shell: str = option("", "the user's shell; the image's default when left out")
+    agent: Agent = option("start", "install the guest agent (needs a package mirror), only start it, or leave it alone")
+    locale: str = option("", "locale to generate and set; as the image has it when left out")
+    timezone: str = option("", "time zone, Europe/Berlin; as the image has it when left out")
+
+    def problems(self) -> list[Problem]:
+        """All that cloud-init would refuse or, worse, skip with a warning nobody reads."""
+        return [*self._bad_names(), *self._bad_secrets(), *self._bad_user_data()]
+
+    def _bad_names(self) -> Iterator[Problem]:
+        if self.user and not _USER.fullmatch(self.user):
+            yield Problem("user", self.user, "not a user name", "lower-case letters, digits, - and _, at most 32")
+        if self.hostname and not (_HOST.fullmatch(self.hostname) and len(self.hostname) <= 253):
+            yield Problem("hostname", self.hostname, "not a host name", "letters, digits and -, at most 63 a label")
+
+    def _bad_secrets(self) -> Iterator[Problem]:
+        yield from (_bad_key(f"ssh_keys[{n}]", key) for n, key in enumerate(self.ssh_keys) if not _KEY.match(key.strip()))
+        if self.password_hash and not re.match(r"\$(?:y|6|5|2[aby]|1)\$", self.password_hash):
+            fix = "make a hash with: openssl passwd -6"
+            yield Problem("password_hash", None, "not a crypt(5) hash; a plain password is not stored", fix)
+        if self.password_hash and not self.user:
+            yield Problem("password_hash", None, "a password needs a user", "name one: user = …")
+
+    def _bad_user_data(self) -> Iterator[Problem]:
+        if self.user_data and _kind(self.user_data) is None:
+            shown = self.user_data.strip().splitlines()[0][:40] if self.user_data.strip() else ""
+            fix = "begin it with #cloud-config, or #! for a script"
+            yield Problem("user_data", shown, "cloud-init would ignore it: its first line names no known form", fix)
 
 
-def documents(seed: SeedSpec, name: str, macs: tuple[str, ...]) -> dict[str, str]:
-    """Documents."""
-    return {"meta-data": name}
+def _bad_key(path: str, key: str) -> Problem:
+    if "PRIVATE KEY" in key:
+        return Problem(path, None, "this is a private key", "give the public one (the file that ends in .pub)")
+    return Problem(path, key[:40], "not a public ssh key", "one line as in ~/.ssh/id_ed25519.pub")
+
+
+def documents(seed: SeedSpec, name: str, macs: Sequence[str]) -> dict[str, str]:
+    """The files of a NoCloud seed, by name: ``meta-data``, ``user-data``, ``network-config``.
+
+    ``name`` is the machine's; ``macs`` are the addresses of its interfaces, in order: each gets DHCP and the name net0,
+    net1, … The same arguments give the same documents; the instance id changes with the contents, so that cloud-init
+    acts on a changed seed.
+    """
+    user_data = _user_data(seed)
+    network = _document(_network(macs))
+    host = seed.hostname or _host_name(name)
+    digest = hashlib.sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
+    meta = {"instance-id": f"iid-{digest[:16]}", "local-hostname": host}
+    return {"meta-data": _document(meta), "user-data": user_data, "network-config": network}
+
+
+def _document(value: Mapping[str, object]) -> str:
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _host_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63].rstrip("-") or "guest"
+
+
+def _network(macs: Sequence[str]) -> Mapping[str, object]:
+    # Matching by name pattern breaks cloud-init 22.4; by address, with a name to set, it works everywhere.
+    ethernets = {
+        f"net{number}": {"match": {"macaddress": mac.lower()}, "set-name": f"net{number}", "dhcp4": True}
+        for number, mac in enumerate(macs)
+    }
+    return {"version": 2, "ethernets": ethernets}
+
+
+def _config(seed: SeedSpec) -> dict[str, object]:
+    config: dict[str, object] = {"locale": seed.locale or "false", "manage_etc_hosts": "localhost", "ssh_pwauth": False}
+    if seed.timezone:
+        config["timezone"] = seed.timezone
+    if seed.user:
+        config["users"] = [_account(seed)]
+    else:
+        config["ssh_authorized_keys"] = _keys(seed)
+    if seed.user == "root":
+        config["disable_root"] = False
+    packages = [*seed.packages, *(["qemu-guest-agent"] if seed.agent == "install" else [])]
+    if packages:
+        config["package_update"] = True
+        config["packages"] = packages
+    if seed.agent != "leave":
+        config["runcmd"] = [["sh", "-c", _START_AGENT]]
+    return config
+
+
+def _account(seed: SeedSpec) -> dict[str, object]:
+    account: dict[str, object] = {"name": seed.user, "lock_passwd": not seed.password_hash}
+    account["ssh_authorized_keys"] = _keys(seed)
+    if seed.password_hash:
+        account["passwd"] = seed.password_hash
+    if seed.shell:
+        account["shell"] = seed.shell
+    if seed.user != "root":
+        account["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
+    return account
+
+
+def _keys(seed: SeedSpec) -> list[str]:
+    return [MACHINE_KEY, *(key.strip() for key in seed.ssh_keys)]
+
+
+def _user_data(seed: SeedSpec) -> str:
+    ours = _CLOUD_CONFIG + _document(_config(seed))
+    if not seed.user_data.strip():
+        return ours
+    theirs = seed.user_data
+    boundary = f"==tinamou-{hashlib.sha256(theirs.encode()).hexdigest()[:16]}=="
+    parts = (_their_part(theirs), _part("text/cloud-config", ours, {"X-Merge-Type": _APPEND}))
+    body = "".join(f"--{boundary}\n{part}\n" for part in parts)
+    return f'Content-Type: multipart/mixed; boundary="{boundary}"\nMIME-Version: 1.0\n\n{body}--{boundary}--\n'
+
+
+def _their_part(text: str) -> str:
+    kind = _kind(text)
+    return text.rstrip("\n") if kind == "mime" else _part(kind or "text/plain", text, {})
+
+
+def _part(kind: str, text: str, headers: Mapping[str, str]) -> str:
+    encoding, content = ("7bit", text) if text.isascii() else ("base64", _base64(text))
+    lines = {"Content-Type": f'{kind}; charset="utf-8"', "MIME-Version": "1.0", "Content-Transfer-Encoding": encoding}
+    head = "".join(f"{name}: {value}\n" for name, value in {**lines, **headers}.items())
+    return f"{head}\n{content}\n"
+
+
+def _base64(text: str) -> str:
+    return "\n".join(re.findall(".{1,76}", base64.b64encode(text.encode()).decode()))
+
+
+def _kind(text: str) -> str | None:
+    """The MIME type of a user-data document by its first line, as cloud-init tells it; ``mime`` when it is MIME itself."""
+    if _MIME.match(text):
+        return "mime"
+    return next((kind for start, kind in _KINDS if text.startswith(start)), None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tinamou.system.exec import CommandError, clean_environment
 
-__all__ = ["run_async"]
+__all__ = ["communicate", "run_async"]
 
 _PIECE = 4096
 _KEPT = 64 << 10
@@ -45,3 +45,31 @@ async def run_async(argv: Sequence[str], *, hear: Callable[[bytes], None] | None
     if status:
         raise CommandError(tuple(argv), status, kept.decode(errors="replace"), errors.decode(errors="replace"))
     return kept.decode(errors="replace")
+
+
+async def communicate(
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> tuple[int, bytes, bytes]:
+    """Run to the end and return exit status, stdout and stderr; the command is killed when it is not waited for any more.
+
+    Raises TimeoutError after ``timeout`` seconds, FileNotFoundError.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment() if environment is None else dict(environment),
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(input), timeout)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return process.returncode or 0, out, err
