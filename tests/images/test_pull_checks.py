@@ -188,3 +188,12 @@ def test_a_disc(bench):
     bench.publish()
     with pytest.raises(ImageError, match="not an image of format iso"):
         bench.pull(refresh=True)
+
+
+def test_passwords_stay_out_of_messages(bench):
+    bench.publish()
+    bench.base = bench.base.replace("http://", "http://me:secret@")
+    bench.site.put("disk.img", b"<html>")
+    with pytest.raises(ImageError) as caught:
+        bench.pull()
+    assert "secret" not in str(caught.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -110,6 +109,8 @@ def find(name: str, arch: str, *, files: Iterable[Path] | None = None) -> Catalo
             why=f"the catalogue has it for {have}",
             fix=f"choose --arch {named[0].arch}, or add the image to your own catalogue file",
         )
+    import difflib
+
     everything = {alias for entry in entries if entry.arch == arch for alias in (entry.name, *entry.aliases)}
     near = difflib.get_close_matches(name, sorted(everything), n=3, cutoff=0.5)
     raise ImageError(
@@ -209,6 +210,8 @@ class _Reader:
     def unknown(self, path: str, value: Mapping[str, object], fields: Iterable[str]) -> None:
         allowed = sorted(fields)
         for name in sorted(value.keys() - set(allowed)):
+            import difflib
+
             near = difflib.get_close_matches(name, allowed, n=1)
             self.wrong(f"{path}.{name}", value[name], "unknown field", f"did you mean {near[0]}?" if near else "")
 

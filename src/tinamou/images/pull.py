@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -123,9 +121,14 @@ def cached(entry: CatalogEntry) -> ImageFacts | None:
 def predicted(entry: CatalogEntry) -> ImageFacts:
     """The facts and the path the image will have once it is pulled."""
     format = entry.format.partition(".")[0]
+    disk = _folder(entry) / "current" / f"disk.{format}"
+    return replace(_described(entry, str(disk), format, Size(0)), built=False)
+
+
+def _described(entry: CatalogEntry, disk: str, format: str, size: Size) -> ImageFacts:
     return ImageFacts(
-        name=entry.name, arch=entry.arch, disk=str(_folder(entry) / "current" / f"disk.{format}"), format=format,
-        boots=entry.boots, agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user, built=False,
+        name=entry.name, arch=entry.arch, disk=disk, format=format, size=size, boots=entry.boots,
+        agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user,
     )  # fmt: skip
 
 
@@ -188,6 +191,8 @@ class _Pull:
         return self.entry.digest.partition(":")[0] or self.entry.algorithm
 
     def run(self) -> ImageFacts:
+        import shutil
+
         from tinamou.images.download import discard
 
         for stale in self.folder.glob(".unpacked-*"):
@@ -237,6 +242,8 @@ class _Pull:
 
     def expected(self, *, fresh: bool = False) -> _Expected:
         """The digest from the catalogue or from the vendor's checksum file, its signature checked where that can be done."""
+        import tempfile
+
         from tinamou.images.http import client, fetch_bytes
         from tinamou.images.signature import signed_text, verify_detached, verify_inline
         from tinamou.images.verify import expected_digest
@@ -268,6 +275,8 @@ class _Pull:
 
     def kept(self, target: Path, expected: _Expected) -> ImageFacts | None:
         """The image, when exactly this build is here already and is backed as well as it could be now."""
+        import shutil
+
         if not (target / "facts.json").is_file():
             return None
         proof = target / "origin.json"
@@ -327,6 +336,9 @@ class _Pull:
 
     def keep(self, target: Path, expected: _Expected, signature: Signature | None, unsigned: str) -> None:
         """Unpack, look inside, and make it appear in one rename."""
+        import shutil
+        import tempfile
+
         from tinamou.images.verify import file_digest, unpack
 
         entry = self.entry
@@ -341,10 +353,7 @@ class _Pull:
             else:
                 size = self.looked(self.part, format)
                 self.part.rename(disk)
-            facts = ImageFacts(
-                name=entry.name, arch=entry.arch, disk=disk.name, format=format, size=size, boots=entry.boots,
-                agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user,
-            )  # fmt: skip
+            facts = _described(entry, disk.name, format, size)
             published, content = f"{self.algorithm}:{expected.digest}", f"{self.algorithm}:{digest}"
             signer = signature.fingerprint if signature else ""
             _write(work / "facts.json", asdict(facts))
