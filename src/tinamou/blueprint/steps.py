@@ -48,13 +48,17 @@ class CopyFile:
 
 @dataclass(frozen=True, slots=True)
 class CreateImage:
-    """Create an empty disk image of ``size``; undone by removing it."""
+    """Create an empty disk image of ``size``; undone by removing it.
+
+    ``key`` names a file holding a passphrase: the image is then encrypted (LUKS inside qcow2).
+    """
 
     path: str
     format: str
     size: Size
     why: Why
     owner: int | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class MakeSshKey:
     why: Why
 
 
-Access = Literal["read", "write", "append", "listen"]
+Access = Literal["read", "write", "append", "listen", "secret"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
     ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
-    socket. The plan names the path; launch/ puts the descriptor in its place.
+    socket, ``secret`` passes a copy that lives in memory alone. The plan names the path; launch/ puts the descriptor in
+    its place.
     """
 
     path: str

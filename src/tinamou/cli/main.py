@@ -33,11 +33,12 @@ VERBS = {
     "plan": "plan",
     "accel": "accel",
     "image": "image",
+    "snapshot": "snapshot",
     "schema": "schema",
 }
 """Verb → module below tinamou.cli; the module has a function ``command`` or an App ``app``."""
 
-GROUPS = frozenset({"image"})
+GROUPS = frozenset({"image", "snapshot"})
 
 app: App = App(
     name="tinamou",

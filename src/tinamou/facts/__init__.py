@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinamou.facts.accel import AccelFacts, Trial
+from tinamou.facts.chain import ChainFile
 from tinamou.facts.facts import Facts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
@@ -13,6 +14,7 @@ from tinamou.facts.qemu import MachineType, QemuFacts
 __all__ = [
     "AccelFacts",
     "Cache",
+    "ChainFile",
     "Cpu",
     "Facts",
     "Firmware",

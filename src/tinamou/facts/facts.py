@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tinamou.facts.accel import AccelFacts
+from tinamou.facts.chain import ChainFile
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
@@ -14,7 +16,10 @@ from tinamou.facts.qemu import QemuFacts
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Host, binary, accelerators, firmware, image and place: with the same facts the same spec gives the same plan."""
+    """Host, binary, accelerators, firmware, image and place: with the same facts the same spec gives the same plan.
+
+    ``chains`` holds, top first, the files of every disk that exists already (``disk0``), and of the image (``image``).
+    """
 
     host: HostFacts
     qemu: QemuFacts
@@ -22,3 +27,4 @@ class Facts:
     firmware: tuple[Firmware, ...]
     image: ImageFacts
     place: Place
+    chains: Mapping[str, tuple[ChainFile, ...]] = field(default_factory=dict)

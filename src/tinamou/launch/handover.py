@@ -51,7 +51,16 @@ def open_all(plan: Plan) -> Handed:
 
 
 def _open(step: HandOver) -> int:
+    if step.access == "secret":
+        return _secret(step.path)
     return os.open(step.path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+
+
+def _secret(path: str) -> int:
+    """A copy in memory: QEMU opens secrets by path, and under its own uid could not open the user's file that way."""
+    descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
+    os.write(descriptor, Path(path).read_bytes())
+    return descriptor
 
 
 def _listen(path: str) -> int:
@@ -77,13 +86,16 @@ def _listen(path: str) -> int:
 def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     """The same plan with descriptors in place of handed-over paths: pure.
 
-    Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels (read with plain stdio) ``/dev/fd/N``, sockets
-    ``fd=N``.
+    Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels and secrets (read with plain stdio) ``/dev/fd/N``,
+    sockets ``fd=N``.
     """
     listening = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"}
     plain = {flag.value for flag in plan.flags}
-    sets = {path: number for number, path in enumerate((p for p in handed if p not in listening and p not in plain), 1)}
-    elements = tuple(dataclasses.replace(e, props=_element(e, handed, sets)) for e in plan.elements)
+    secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
+    sets = {path: number for number, path in enumerate((p for p in handed if p not in {*listening, *plain, *secrets}), 1)}
+    names = {path: f"/dev/fdset/{number}" for path, number in sets.items()}
+    names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
+    elements = tuple(dataclasses.replace(e, props=_element(e, handed, names)) for e in plan.elements)
     flags = tuple(_flag(flag, handed) for flag in plan.flags)
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
@@ -96,17 +108,17 @@ def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
     return dataclasses.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
 
 
-def _element(element: Element, handed: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, Value]:
-    props = {key: _value(value, sets) for key, value in element.props.items() if key != "path" or value not in handed}
+def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:
+    props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
     path = element.props.get("path")
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]
     return props
 
 
-def _value(value: Value, sets: Mapping[str, int]) -> Value:
+def _value(value: Value, names: Mapping[str, str]) -> Value:
     if isinstance(value, dict):
-        return {key: _value(inner, sets) for key, inner in value.items()}
-    if isinstance(value, str) and value in sets:
-        return f"/dev/fdset/{sets[value]}"
+        return {key: _value(inner, names) for key, inner in value.items()}
+    if isinstance(value, str) and value in names:
+        return names[value]
     return value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from pathlib import Path
 
 from tinamou.facts import Facts, ImageFacts, Place
 from tinamou.images.progress import Progress, silent
+from tinamou.machine.disks import existing_chains
 from tinamou.spec import MachineSpec
 
 __all__ = ["gather", "native_arch", "resolve_image"]
@@ -41,6 +43,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     if spec.net == ():
         place = dataclasses.replace(place, ssh_port=0)
     return Facts(
+        chains=existing_chains(spec, image, Path(place.directory)),
         host=probe_host(),
         qemu=qemu,
         accel=probe_accel(qemu),

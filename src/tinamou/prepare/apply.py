@@ -96,7 +96,8 @@ def _create_overlay(step: CreateOverlay, _: Journal) -> None:
 def _create_image(step: CreateImage, _: Journal) -> None:
     path = Path(step.path)
     if not path.exists():
-        run(["qemu-img", "create", "-q", "-f", step.format, str(path), str(int(step.size))])
+        locked = ["--object", f"secret,id=key,file={step.key}", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
+        run(["qemu-img", "create", "-q", "-f", step.format, *(locked if step.key else []), str(path), str(int(step.size))])
         path.chmod(0o600)
         _hand_to(path, step.owner)
 

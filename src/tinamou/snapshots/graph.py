@@ -56,11 +56,12 @@ async def attached(session: Session) -> dict[str, Attached]:
 
 
 async def open_paths(session: Session) -> dict[int, str]:
-    """The paths behind the descriptors QEMU was handed, by number of their set."""
+    """The resolved paths behind the descriptors QEMU was handed, by number of their set."""
     sets = {}
     for fdset in records(await session.execute("query-fdsets")):
         names = [text(fd, "opaque", "") for fd in records(fdset["fds"])]
-        sets[number(fdset, "fdset-id")] = next(filter(None, names), "")
+        path = next(filter(None, names), "")
+        sets[number(fdset, "fdset-id")] = _resolved(path)
     return sets
 
 
@@ -124,6 +125,10 @@ async def nodes(session: Session) -> dict[str, str]:
 def node_of(path: str) -> str:
     """The name a machine's own file is opened under: the file's name without its ending."""
     return Path(path).stem
+
+
+def _resolved(path: str) -> str:
+    return os.path.realpath(path) if path.startswith("/") else path
 
 
 def _filenames(image: Mapping[str, object]) -> list[str]:

@@ -1,0 +1,238 @@
+"""The verbs below ``snapshot``: create, ls, tree, show, revert, rm, flatten, rename, note."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+from tinamou.state import machines
+
+if TYPE_CHECKING:
+    from tinamou.snapshots.history import Snapshot
+
+app = App(name="snapshot", help="Take snapshots of a machine's disks and go back to them.", result_action="return_value")
+Switch = Annotated[bool, Parameter(negative="")]
+MAX_DEPTH = 16
+
+
+@app.command
+def create(
+    name: str,
+    snapshot: str = "",
+    *,
+    note: str = "",
+    quiesce: Switch = False,
+    deadline: float = 10.0,
+    depth: int = MAX_DEPTH,
+    schedule: Annotated[str, Parameter(show=False)] = "",
+    json: Switch = False,
+) -> None:
+    """Freeze the present state of all disks of a machine, running or not.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshot
+        The snapshot's name; a number of its own when left out.
+    note
+        A few words to remember it by.
+    quiesce
+        Have the guest hold its file systems still for the moment.
+    deadline
+        Seconds after which the guest goes on by all means.
+    depth
+        Flatten chains deeper than this; 0 for never.
+    """
+    from tinamou.machine import snapshots
+    from tinamou.machine.blocking import wait_for
+
+    taking = snapshots.take(
+        machines.find(name),
+        snapshot,
+        note=note,
+        schedule=schedule,
+        quiesce=deadline if quiesce else 0.0,
+        depth=depth,
+        progress=output.progress,
+    )
+    taken = wait_for(taking)
+    output.end_progress()
+    if json:
+        times = {"transaction_seconds": taken.transaction, "seconds": taken.whole}
+        output.print_json({**_plain(taken.snapshot), **times})
+    else:
+        print(taken.snapshot.name)
+
+
+@app.command(name="ls")
+def list_(name: str, *, json: Switch = False) -> None:
+    """List the snapshots of a machine, oldest first.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.machine.snapshots import history_of
+
+    history = history_of(machines.find(name))
+    if json:
+        output.print_json([_plain(one) for one in history.snapshots])
+        return
+    rows = [
+        {
+            "name": ("* " if one.number == history.current else "  ") + one.name,
+            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "disks": len(one.files),
+            "state": one.state + (", quiesced" if one.quiesced else ""),
+            "note": one.note,
+        }
+        for one in history.snapshots
+    ]
+    output.table(rows, ("name", "created", "disks", "state", "note"))
+
+
+@app.command
+def tree(name: str) -> None:
+    """Draw how the snapshots of a machine grew out of each other.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.machine.snapshots import history_of
+    from tinamou.snapshots.picture import draw
+
+    print(draw(history_of(machines.find(name))))
+
+
+@app.command
+def show(name: str, snapshot: str, *, json: Switch = False) -> None:
+    """Everything about one snapshot.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshot
+        The snapshot's name or number.
+    """
+    from tinamou.machine.snapshots import history_of
+
+    record = machines.find(name)
+    plain = _plain(history_of(record).snapshot(snapshot))
+    if json:
+        output.print_json(plain)
+        return
+    for key, value in plain.items():
+        print(f"{key:>10}  {value}")
+
+
+@app.command
+def revert(name: str, snapshot: str, *, restart: Switch = False) -> None:
+    """Make the state of a snapshot the machine's present one; what was written after its last snapshot is gone.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshot
+        The snapshot's name or number.
+    restart
+        Cut the power of a running machine first, and start it again afterwards.
+    """
+    from tinamou.cli import start
+    from tinamou.machine import life, snapshots
+    from tinamou.machine.blocking import wait_for
+
+    record = machines.find(name)
+    again = restart and record.running
+    snapshots.history_of(record).snapshot(snapshot)
+    if again:
+        life.kill(record)
+    wait_for(snapshots.go_back(machines.find(name), snapshot, progress=output.progress))
+    output.end_progress()
+    if again:
+        start.command(name)
+
+
+@app.command
+def rm(name: str, *snapshots: str) -> None:
+    """Remove snapshots; the machine and its other snapshots stay as they are.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshots
+        Their names or numbers.
+    """
+    from tinamou.machine import snapshots as operations
+    from tinamou.machine.blocking import wait_for
+
+    wait_for(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
+    output.end_progress()
+
+
+@app.command
+def flatten(name: str) -> None:
+    """Shorten the chains of files a machine reads through; snapshots stay.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.machine import snapshots
+    from tinamou.machine.blocking import wait_for
+
+    wait_for(snapshots.flatten_all(machines.find(name), progress=output.progress))
+    output.end_progress()
+
+
+@app.command
+def rename(name: str, snapshot: str, new: str) -> None:
+    """Give a snapshot another name.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshot
+        Its name or number.
+    new
+        Its name from now on.
+    """
+    from tinamou.machine import snapshots
+    from tinamou.machine.blocking import wait_for
+
+    wait_for(snapshots.rename(machines.find(name), snapshot, new))
+
+
+@app.command
+def note(name: str, snapshot: str, text: str) -> None:
+    """Write a note on a snapshot.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    snapshot
+        Its name or number.
+    text
+        The note; empty to remove it.
+    """
+    from tinamou.machine import snapshots
+    from tinamou.machine.blocking import wait_for
+
+    wait_for(snapshots.describe(machines.find(name), snapshot, text))
+
+
+def _plain(shot: Snapshot) -> dict[str, object]:
+    return dataclasses.asdict(shot)

@@ -1,0 +1,14 @@
+"""The files one disk reads through, as their headers say: settled before planning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFile:
+    """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it."""
+
+    path: str
+    format: str
+    own: bool = False

@@ -1,0 +1,179 @@
+"""A machine's disks before, while and after it runs: the chains it starts from, and the way in for snapshot operations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from tinamou.errors import StateError
+from tinamou.facts import ChainFile, ImageFacts
+from tinamou.images.chain import Layer, read_chain, verify_tables
+from tinamou.images.progress import Progress, silent
+from tinamou.parts.disk import DiskSpec
+from tinamou.parts.disk.nodes import file_options
+from tinamou.spec import MachineSpec, load_spec
+from tinamou.state.record import Record
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+    from tinamou.snapshots.graph import Attached
+    from tinamou.snapshots.history import Disk, History
+    from tinamou.snapshots.machine_disks import Disks
+
+__all__ = ["existing_chains", "opened"]
+
+_FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
+
+
+def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> dict[str, tuple[ChainFile, ...]]:
+    """The chains of the image and of every disk that exists already, read from the headers and checked on the way.
+
+    What a crash left half done to a machine's disks is put right first. Raises ImageError for a file that is missing,
+    damaged, of another format than its header's reader expects, or outside the folders it may lie in; StateError.
+    """
+    chains = {}
+    if image.disk and image.built and image.format != "iso":
+        chains["image"] = _files(read_chain(image.disk, format=_declared(image.format)), directory)
+    for number, disk in enumerate(spec.disk, 1 if image.disk else 0):
+        if disk.path and disk.interface != "cdrom":
+            chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
+    return {**chains, **_own_chains(directory, image)}
+
+
+def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile, ...]]:
+    tops = {m[1]: (Path(m[0]), m[2], image.disk) for p in _listed(directory) if (m := _FIRST.fullmatch(p))}
+    if (directory / "snapshots.json").exists():
+        for name, disk in _reconciled(directory).disks.items():
+            tops[name] = (Path(disk.top), disk.format, disk.floor)
+    return {name: _checked(directory / top, directory, kind, floor) for name, (top, kind, floor) in tops.items()}
+
+
+def _listed(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+def _reconciled(directory: Path) -> History:
+    """The history, made true again when a crash left an operation half done; the machine is off."""
+    from tinamou.snapshots.history import load
+
+    history = load(directory)
+    if history.intent is None:
+        return history
+    from tinamou.snapshots.machine_disks import Disks, locked
+    from tinamou.snapshots.reconcile import reconcile
+
+    with locked(directory):
+        return asyncio.run(reconcile(Disks(directory, owner=_owner(directory))))
+
+
+def _owner(directory: Path) -> int | None:
+    try:
+        return int((directory / "uid").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _declared(kind: str) -> str:
+    return "" if kind in ("auto", "") else kind
+
+
+def _checked(path: Path, directory: Path, kind: str = "", floor: str = "") -> tuple[ChainFile, ...]:
+    layers = read_chain(path, format=kind, trusted=[Path(floor)] if floor else [])
+    verify_tables(layers[0], tables=64)
+    return _files(layers, directory)
+
+
+def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
+    own = str(directory.resolve())
+    return tuple(ChainFile(layer.path, layer.format, str(Path(layer.path).parent) == own) for layer in layers)
+
+
+@contextlib.asynccontextmanager
+async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
+    """A machine's disks, locked against other commands, with its history made true and complete; its QEMU if it runs."""
+    from tinamou.control import connect_qmp
+    from tinamou.snapshots.history import save
+    from tinamou.snapshots.machine_disks import Disks, locked, record_disks
+    from tinamou.snapshots.reconcile import reconcile
+
+    directory = Path(record.directory).resolve()  # noqa: ASYNC240
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(locked(directory))
+        session = None
+        if record.running:
+            connecting = connect_qmp(record.directory, alive=lambda: record.running)
+            session = await stack.enter_async_context(await connecting)
+        disks = Disks(directory, record.uid, session, progress=progress)
+        history = await reconcile(disks)
+        found = await _running_disks(disks, session) if session else _resting_disks(record, disks)
+        complete = record_disks(history, found)
+        options = _options(record, complete)
+        yield dataclasses.replace(disks, options=options), complete if complete == history else save(directory, complete)
+
+
+async def _running_disks(disks: Disks, session: Session) -> dict[str, Disk]:
+    """Every disk the guest can write to, as QEMU has it open."""
+    from tinamou.snapshots.graph import attached
+
+    found = {}
+    for device, one in (await attached(session)).items():
+        if not one.readonly and one.files and device.endswith("-dev"):
+            found[device.removesuffix("-dev")] = _disk_of(disks, one)
+    return found
+
+
+def _disk_of(disks: Disks, one: Attached) -> Disk:
+    from tinamou.images.chain import read_layer
+    from tinamou.snapshots.history import Disk
+
+    floor = Path(one.files[-1])
+    kind = one.format if len(one.files) == 1 else _floor_format(Path(one.files[-2]))
+    return Disk(one.device, disks.name(one.files[0]), one.format, disks.name(str(floor)), read_layer(floor, kind).format)
+
+
+def _floor_format(above: Path) -> str:
+    from tinamou.system.qcow2 import read_header
+
+    return read_header(above).backing_format
+
+
+def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
+    """The same from spec and files, for a machine that is off."""
+    from tinamou.snapshots.history import Disk
+
+    image = _image(record)
+    spec = load_spec(record.spec)
+    chains = existing_chains(spec, image, disks.directory)
+    readonly = {f"disk{n}" for n, disk in enumerate(spec.disk, 1 if image.disk else 0) if disk.readonly}
+    return {
+        name: Disk(f"{name}-dev", disks.name(c[0].path), c[0].format, disks.name(c[-1].path), c[-1].format)
+        for name, c in chains.items()
+        if name != "image" and name not in readonly
+    }
+
+
+def _image(record: Record) -> ImageFacts:
+    import json
+
+    from tinamou.units import Size
+
+    try:
+        data = json.loads(record.file("image.json").read_text())
+    except FileNotFoundError:
+        raise StateError(f"machine {record.name} was never started", fix=f"tinamou start {record.name}") from None
+    return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
+
+
+def _options(record: Record, history: History) -> dict[str, Mapping[str, object]]:
+    """How the overlays of each disk read and write: like the disk's first file."""
+    specs = list(load_spec(record.spec).disk)
+    first = len(history.disks) - len(specs)
+    by_name = {f"disk{first + index}": spec for index, spec in enumerate(specs)}
+    return {
+        name: cast("Mapping[str, object]", file_options(by_name.get(name, DiskSpec(path="image")))) for name in history.disks
+    }

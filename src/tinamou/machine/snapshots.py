@@ -1,0 +1,102 @@
+"""Snapshots of a machine by its name: take, go back, merge, flatten; live or off, the caller need not care."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+from tinamou.errors import StateError
+from tinamou.images.progress import Progress, silent
+from tinamou.machine.disks import opened
+from tinamou.snapshots.create import Taken, create
+from tinamou.snapshots.history import History, Snapshot, load, save
+from tinamou.snapshots.layers import read_forest
+from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, tidy
+from tinamou.snapshots.quiesce import frozen
+from tinamou.snapshots.revert import revert
+from tinamou.state.record import Record
+
+__all__ = ["describe", "flatten_all", "go_back", "remove", "rename", "take"]
+
+
+async def take(
+    record: Record,
+    name: str = "",
+    *,
+    note: str = "",
+    schedule: str = "",
+    quiesce: float = 0.0,
+    depth: int = MAX_DEPTH,
+    progress: Progress = silent,
+) -> Taken:
+    """Freeze the present state of all disks; then flatten chains deeper than ``depth`` files, 0 for never.
+
+    ``quiesce``, in seconds, has the guest hold its file systems still for at most that long; 0 does not ask it. Raises
+    StateError, GuestError, ControlError; nothing has changed then.
+    """
+    async with opened(record, progress=progress) as (disks, history):
+        still = functools.partial(frozen, Path(record.directory), quiesce) if quiesce and disks.session else None
+        extra = {"quiesce": still} if still else {}
+        taken = await create(disks, history, name, note=note, schedule=schedule, **extra)
+        await _flatten_deep(disks, taken.history, depth)
+        return taken
+
+
+async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
+    for disk, entry in history.disks.items():
+        if depth and len(read_forest(disks, history, disk).chain(entry.top)) > depth:
+            await flatten(disks, history, disk)
+
+
+async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
+    """Copy together what lies between top and floor of every disk; how many disks there was something to do for."""
+    async with opened(record, progress=progress) as (disks, history):
+        history = await tidy(disks, history)
+        done = [await flatten(disks, history, disk) for disk in history.disks]
+        await tidy(disks, history)
+        return sum(done)
+
+
+async def remove(record: Record, names: list[str], *, progress: Progress = silent) -> History:
+    """Strike snapshots and merge their files; what is left reads the same. Raises StateError for an unknown name."""
+    async with opened(record, progress=progress) as (disks, history):
+        for name in names:
+            history.snapshot(name)
+        for name in names:
+            history = forget(disks, history, name)
+        return await tidy(disks, history)
+
+
+async def go_back(record: Record, name: str, *, progress: Progress = silent) -> History:
+    """Make a snapshot's state the present one; the machine must be off."""
+    async with opened(record, progress=progress) as (disks, history):
+        return await tidy(disks, revert(disks, history, name))
+
+
+async def rename(record: Record, name: str, new: str) -> Snapshot:
+    """Give a snapshot another name."""
+    if new.isdecimal() or "/" in new or not new:
+        raise StateError(f"{new!r} cannot be a snapshot's name", fix="a word with a letter in it, without slash")
+    async with opened(record) as (disks, history):
+        if any(new in (one.name, str(one.number)) for one in history.snapshots):
+            raise StateError(f"there is a snapshot {new} already", fix="choose another name")
+        return _edit(disks, history, replace(history.snapshot(name), name=new))
+
+
+async def describe(record: Record, name: str, note: str) -> Snapshot:
+    """Write a note on a snapshot."""
+    async with opened(record) as (disks, history):
+        return _edit(disks, history, replace(history.snapshot(name), note=note))
+
+
+def _edit(disks: Disks, history: History, changed: Snapshot) -> Snapshot:
+    shots = tuple(changed if one.number == changed.number else one for one in history.snapshots)
+    save(disks.directory, replace(history, snapshots=shots))
+    return changed
+
+
+def history_of(record: Record) -> History:
+    """What is known without asking anyone."""
+    return load(Path(record.directory))

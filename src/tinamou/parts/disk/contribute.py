@@ -1,0 +1,107 @@
+"""What a disk adds to the plan: files made or handed over, nodes, and the device the guest sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tinamou.blueprint import Contribution, CreateImage, CreateOverlay, Element, HandOver, Step, Value, Why
+from tinamou.parts.disk.nodes import guest_node, nodes, writes
+from tinamou.parts.disk.resolved import Disk
+from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.settled import Need, PciSlot, Settled
+
+_HAND = Why("confinement", "QEMU is handed the open file and needs no right to its path")
+
+
+def needs(every: Sequence[Disk]) -> tuple[Need, ...]:
+    """A PCI slot for each disk that is a PCI device of its own."""
+    return tuple(PciSlot(disk.device) for disk in every)
+
+
+def contribute(specs: Sequence[DiskSpec], every: Sequence[Disk], settled: Settled) -> Contribution:
+    """Files made or handed over, blockdev nodes, devices."""
+    steps = [step for disk in every for step in _steps(disk, settled)]
+    elements = [element for disk in every for element in (*nodes(disk), *_device(disk, settled))]
+    return Contribution(elements=tuple(elements), steps=tuple(steps))
+
+
+def _steps(disk: Disk, settled: Settled) -> Iterator[Step]:
+    top = disk.top
+    if disk.fresh and len(disk.files) > 1:
+        below = disk.files[1]
+        kind = "raw" if below.format == "iso" else below.format
+        yield CreateOverlay(top.path, below.path, kind, disk.size, disk.why, settled.owner)
+    elif disk.fresh:
+        yield CreateImage(top.path, top.format, disk.size, disk.why, settled.owner, disk.options.key)
+    if disk.options.key:
+        yield HandOver(disk.options.key, "secret", _HAND)
+    for file in disk.files:
+        yield HandOver(file.path, "write" if writes(disk, file) else "read", _HAND)
+
+
+def _device(disk: Disk, settled: Settled) -> Iterator[Element]:
+    interface = disk.options.interface
+    if disk.options.iothread:
+        why = Why(f"spec disk[{disk.number}].iothread", "requests of this disk are served beside the main loop")
+        yield Element("object", {"qom-type": "iothread", "id": f"{disk.node}-io"}, why)
+    yield from {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio}[interface](disk, settled)
+
+
+def _common(disk: Disk, settled: Settled) -> dict[str, Value]:
+    """A kernel that is loaded directly has the first place in the boot order already."""
+    props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
+    boots = settled.boot != "direct" and (disk.number == 0 or disk.options.interface == "cdrom")
+    return {**props, "bootindex": disk.number} if boots else props
+
+
+def _queues(disk: Disk) -> dict[str, Value]:
+    props: dict[str, Value] = {}
+    if disk.options.iothread:
+        props["iothread"] = f"{disk.node}-io"
+    if disk.options.queues:
+        props["num-queues" if disk.options.interface == "virtio" else "num_queues"] = disk.options.queues
+    return props
+
+
+def _write_cache(disk: Disk) -> Value:
+    return "off" if disk.options.cache in ("writethrough", "directsync") else "on"
+
+
+def _virtio(disk: Disk, settled: Settled) -> Iterator[Element]:
+    why = Why("part disk", "virtio-blk: the shortest path from guest to file, without emulated hardware")
+    props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, settled), "addr": settled.pci[disk.device]}
+    yield Element("device", {**props, "serial": disk.node, "write-cache": _write_cache(disk), **_queues(disk)}, why)
+
+
+def _nvme(disk: Disk, settled: Settled) -> Iterator[Element]:
+    why = Why("spec disk.interface", "an NVMe drive, for guests without virtio drivers")
+    props: dict[str, Value] = {
+        "driver": "nvme",
+        "serial": disk.node,
+        **_common(disk, settled),
+        "addr": settled.pci[disk.device],
+    }
+    yield Element("device", props, why)
+
+
+def _controller(disk: Disk, settled: Settled, why: Why) -> Element:
+    props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", "addr": settled.pci[disk.device]}
+    return Element("device", {**props, **_queues(disk)}, why)
+
+
+def _scsi(disk: Disk, settled: Settled) -> Iterator[Element]:
+    why = Why("spec disk.interface", "a SCSI disk on virtio-scsi: many on one controller, reservations, unmap")
+    yield _controller(disk, settled, why)
+    props: dict[str, Value] = {
+        "driver": "scsi-hd",
+        **_common(disk, settled),
+        "bus": f"{disk.node}-bus.0",
+        "serial": disk.node,
+    }
+    yield Element("device", {**props, "write-cache": _write_cache(disk)}, why)
+
+
+def _cdrom(disk: Disk, settled: Settled) -> Iterator[Element]:
+    why = Why("part disk", "an optical drive on virtio-scsi, whose disc can be changed while the guest runs")
+    yield _controller(disk, settled, why)
+    yield Element("device", {"driver": "scsi-cd", **_common(disk, settled), "bus": f"{disk.node}-bus.0"}, why)

@@ -1,0 +1,84 @@
+"""Each disk as it will be: which files it reads through, which one the guest writes to, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tinamou.blueprint import Why
+from tinamou.facts import ChainFile
+from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.settled import Settled
+from tinamou.units import Size
+
+_ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk; its number gives node names (``disk0``) and device id (``disk0-dev``).
+
+    ``files`` is its chain, top first; ``fresh`` says that the top has to be made, ``size`` how large it is then.
+    """
+
+    number: int
+    files: tuple[ChainFile, ...]
+    why: Why
+    options: DiskSpec
+    fresh: bool = False
+    size: Size = Size(0)
+
+    @property
+    def node(self) -> str:
+        """The stem of the names of the disk's nodes."""
+        return f"disk{self.number}"
+
+    @property
+    def device(self) -> str:
+        """The id of the device in the guest."""
+        return f"{self.node}-dev"
+
+    @property
+    def top(self) -> ChainFile:
+        """The file the guest writes to."""
+        return self.files[0]
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the guest cannot write."""
+        return self.options.readonly or self.options.interface == "cdrom"
+
+
+def disks(specs: Sequence[DiskSpec], settled: Settled) -> tuple[Disk, ...]:
+    """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
+    own = _image_disk(settled)
+    return (*own, *(_user_disk(spec, len(own) + index, settled) for index, spec in enumerate(specs)))
+
+
+def _image_disk(settled: Settled) -> tuple[Disk, ...]:
+    image = settled.facts.image
+    if not image.disk:
+        return ()
+    below = settled.facts.chains.get("image", (ChainFile(image.disk, image.format),))
+    options = DiskSpec(path=image.disk)
+    if image.format == "iso":
+        why = Why("image", "an optical disc is read, never written")
+        return (Disk(0, (ChainFile(image.disk, "raw"),), why, replace(options, interface="cdrom")),)
+    if known := settled.facts.chains.get("disk0"):
+        return (Disk(0, known, Why("state", "the machine goes on with the disk it has"), options),)
+    why = Why(
+        "image", "the guest writes to an overlay of its own; the image stays as it is and is shared by all its machines"
+    )
+    top = ChainFile(settled.file("disk0.qcow2"), "qcow2", own=True)
+    return (Disk(0, (top, *below), why, options, fresh=True, size=image.size),)
+
+
+def _user_disk(spec: DiskSpec, number: int, settled: Settled) -> Disk:
+    if known := settled.facts.chains.get(f"disk{number}"):
+        return Disk(number, known, Why(f"spec disk[{number}]", "the disk that was asked for"), spec)
+    if spec.size:
+        new = spec.format if spec.format != "auto" else "qcow2"
+        file = ChainFile(settled.file(f"disk{number}.{new}"), new, own=True)
+        return Disk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
+    kind = str(spec.format) if spec.format != "auto" else _ENDINGS.get(spec.path.rsplit(".", 1)[-1].lower(), "raw")
+    return Disk(number, (ChainFile(spec.path, kind),), Why(f"spec disk[{number}]", "the file that was asked for"), spec)

@@ -1,0 +1,75 @@
+"""What the user can say about a disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tinamou.errors import Problem
+from tinamou.fields import option
+from tinamou.units import Size
+
+MAX_QUEUES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """One more disk: an existing file, or a new empty one of the given size."""
+
+    shorthand = "path"
+
+    path: str = option("", "an existing image file")
+    size: Size | None = option(None, "size of a new, empty disk", minimum=1 << 20)
+    format: Literal["auto", "qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc"] = option(
+        "auto", "format of the file; a new disk is qcow2"
+    )
+    readonly: bool = option(False, "the guest cannot write to it; several machines can share the file")
+    interface: Literal["virtio", "scsi", "nvme", "cdrom"] = option("virtio", "the device the guest sees")
+    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = option(
+        "writeback", "who may hold data back: writeback uses the host's page cache and honours the guest's flushes"
+    )
+    aio: Literal["threads", "native", "io_uring"] = option(
+        "threads", "how QEMU reads and writes: native needs cache none or directsync"
+    )
+    discard: bool = option(True, "space the guest frees is given back to the host")
+    detect_zeroes: Literal["off", "on", "unmap"] = option(
+        "off", "zeros the guest writes: on stores them as holes, unmap frees their space (needs discard)"
+    )
+    iothread: bool = option(False, "a host thread of its own for this disk's requests")
+    queues: int | None = option(None, "request queues; one for each CPU when left out", minimum=1, maximum=MAX_QUEUES)
+    iops: int | None = option(None, "most requests a second, read and write together", minimum=1)
+    bandwidth: Size | None = option(None, "most bytes a second, read and write together", minimum=1)
+    key: str = option(
+        "", "a file holding the passphrase of an encrypted disk (LUKS in qcow2); a new disk is encrypted with it"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Everything that does not fit together."""
+        return [problem for problem in (*self._source_problems(), *self._option_problems()) if problem]
+
+    def _source_problems(self) -> list[Problem]:
+        found = []
+        if bool(self.path) == bool(self.size):
+            both = "given together" if self.path else "both missing"
+            reason = f"path and size are {both}"
+            found.append(Problem("path", self.path, reason, "give an existing file's path, or the size of a new disk"))
+        if self.interface == "cdrom" and self.size:
+            found.append(Problem("size", str(self.size), "a cdrom cannot be a new, empty disk", "give the path of an iso"))
+        if self.key and self.format not in ("auto", "qcow2"):
+            found.append(Problem("key", self.key, f"a {self.format} disk is not encrypted by tinamou", "use format qcow2"))
+        return found
+
+    def _option_problems(self) -> list[Problem]:
+        found = []
+        if self.aio == "native" and self.cache not in ("none", "directsync"):
+            reason = f"native needs O_DIRECT, which this cache mode does not use (cache = {self.cache})"
+            found.append(Problem("aio", self.aio, reason, "set cache = none, or aio = io_uring"))
+        if self.detect_zeroes == "unmap" and not self.discard:
+            found.append(
+                Problem("detect_zeroes", "unmap", "unmap frees space, discard forbids it", "set discard = true, or on")
+            )
+        for name in ("iothread", "queues"):
+            if getattr(self, name) and self.interface in ("nvme", "cdrom"):
+                reason = f"the {self.interface} device has none to choose"
+                found.append(Problem(name, getattr(self, name), reason, "use interface virtio or scsi"))
+        return found
