@@ -9,6 +9,7 @@ from tinamou.errors import ProbeError
 from tinamou.facts.qemu import QemuFacts
 from tinamou.facts.stored import qemu_from, to_plain
 from tinamou.probe import cache
+from tinamou.probe.questions import FINGERPRINT
 
 __all__ = ["find_binary", "probe_qemu"]
 
@@ -85,7 +86,7 @@ def probe_qemu(binary: str, arch: str = "", *, cached: bool = True) -> QemuFacts
     Believes what was stored for the same binary (path, size, mtime, inode) unless ``cached`` is False.
     """
     _check_file(Path(binary), "the choice of the QEMU binary")
-    identity = cache.binary_identity(binary)
+    identity = [*cache.binary_identity(binary), FINGERPRINT]
     facts = cache.load("qemu", binary, identity, qemu_from) if cached else None
     if facts is None:
         facts = _interview(binary)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ACCELS", "TYPES", "Question", "questions"]
+__all__ = ["ACCELS", "FINGERPRINT", "TYPES", "Question", "questions"]
 
 ACCELS = ("kvm", "mshv", "hvf", "whpx", "nvmm", "tcg")
 """Every accelerator that is tried, best first: a binary or host offers one or two of the first five."""
@@ -37,6 +38,9 @@ TYPES: tuple[str, ...] = (
     *(f"{name}-accel" for name in ACCELS),
 )
 """Device, object, CPU and accelerator types whose property names are read."""
+
+FINGERPRINT = zlib.crc32(" ".join(TYPES).encode())
+"""Changes with ``TYPES``: facts that were asked for fewer types are asked for anew."""
 
 
 @dataclass(frozen=True, slots=True)

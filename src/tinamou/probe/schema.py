@@ -97,9 +97,10 @@ def _cpu_models(told: Interview) -> frozenset[str]:
     return frozenset(models) or _named(told.answers.get("query-cpu-definitions"))
 
 
-def _types(told: Interview, properties: Mapping[str, object], machines: Iterable[MachineType]) -> frozenset[str]:
-    known = frozenset(properties) | frozenset(f"{machine.name}-machine" for machine in machines)
-    return _named(told.answers.get("types")) or known
+def _types(told: Interview, properties: Iterable[str], machines: Iterable[MachineType]) -> frozenset[str]:
+    """Where types cannot be listed, those whose properties were told; the machine types among them are abstract ones."""
+    known = {name for name in properties if not name.endswith("-machine")}
+    return _named(told.answers.get("types")) or frozenset(known | {f"{machine.name}-machine" for machine in machines})
 
 
 def _parameters(groups: Iterable[_Entry]) -> frozenset[str]:

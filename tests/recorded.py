@@ -1,0 +1,35 @@
+"""Recorded facts for tests of pure code: QEMU 7.2 and 10.0 of Debian, its firmware, and what accelerator trials can say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tinamou.facts import AccelFacts, Firmware, QemuFacts
+from tinamou.facts.stored import accel_from, firmware_from, qemu_from
+
+FOLDER = Path(__file__).parent / "facts"
+VERSIONS = ("7.2", "10.0")
+ARCHES = ("x86_64", "aarch64", "riscv64")
+ACCELS = ("kvm-works", "kvm-needs", "kvm-fails", "hvf", "tcg")
+
+
+def qemu(version: str, arch: str) -> QemuFacts:
+    """``qemu("7.2", "x86_64")``: what Debian's binary of that version said."""
+    return qemu_from(json.loads((FOLDER / f"qemu-{version}-{arch}.json").read_text()))
+
+
+def firmware() -> tuple[Firmware, ...]:
+    """OVMF, AAVMF and U-Boot as Debian 12 installs them."""
+    return tuple(firmware_from(one) for one in json.loads((FOLDER / "firmware-debian.json").read_text()))
+
+
+def accel(name: str, arch: str) -> AccelFacts:
+    """Trials on a host whose processor is of ``arch``.
+
+    ``kvm-fails`` was recorded where KVM interprets instructions; ``kvm-works``, ``kvm-needs`` (a CPU feature less) and
+    ``hvf`` (macOS) are written by hand in the words of such outcomes; ``tcg`` is a host with nothing else.
+    """
+    facts = accel_from(json.loads((FOLDER / f"accel-{name}.json").read_text()))
+    return dataclasses.replace(facts, arch=arch)
