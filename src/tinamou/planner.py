@@ -9,10 +9,11 @@ from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts
-from tinamou.parts import boot, cpu, disk, display, monitor, net, seed_disk, standard
+from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci
+from tinamou.tuning import accel, board, memory, pci, resources
+from tinamou.tuning.placement import GuestTopology
 
 __all__ = ["plan"]
 
@@ -27,13 +28,16 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     needs = _needs(spec, every, settled)
     settled = dataclasses.replace(settled, pci=pci.assign(needs))
     _check(spec, settled, machine.name, machine.max_cpus)
+    translation = accel.translation_cache(trial, spec.memory.size)
+    got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation)
     whole = Contribution.merge(
         [
             _frame(facts.place.name),
             Contribution(flags=(board.flag(arch, machine, facts.qemu),)),
             Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
-            cpu.contribute(spec.cpu, settled),
-            memory.contribute(spec.memory, needs),
+            cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
+            memory.contribute(spec.memory, needs, got, facts.qemu),
+            Contribution(steps=(*got.steps, *limits.step(spec.limits, settled)), notes=got.notes),
             boot.contribute(spec.boot, settled, facts.place.name),
             monitor.contribute(settled),
             disk.contribute(spec.disk, every, settled),
@@ -56,7 +60,12 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         notes=whole.notes,
         confinement=_confinement(facts, trial.accel),
         ssh_port=facts.place.ssh_port if facts.image.ssh and net.interfaces(spec.net) else None,
+        pinning=got.pinning,
     )
+
+
+def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:
+    return dataclasses.asdict(topology) if topology else None
 
 
 def _way(spec: MachineSpec, facts: Facts) -> str:

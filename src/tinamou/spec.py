@@ -13,6 +13,7 @@ from tinamou.parts.boot import BootSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.display import DisplaySpec
+from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
 from tinamou.parts.seed import SeedSpec
@@ -24,6 +25,8 @@ NAME = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?"
 
 SHORT = {
     "cpus": "cpu.count",
+    "pin": "cpu.pin",
+    "hugepages": "memory.hugepages",
     "firmware": "boot.firmware",
     "kernel": "boot.kernel",
     "initrd": "boot.initrd",
@@ -51,6 +54,7 @@ class MachineSpec:
     accel: Literal["auto", "kvm", "hvf", "whpx", "nvmm", "tcg"] = option("auto", "auto takes the best that runs code here")
     cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
     memory: MemorySpec = option(MemorySpec, "guest memory")
+    limits: LimitsSpec = option(LimitsSpec, "what it may use of the host at most")
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
@@ -94,7 +98,7 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def _shorthand(table: str) -> str:
-    kinds: dict[str, Any] = {"cpu": CpuSpec, "boot": BootSpec}
+    kinds: dict[str, Any] = {"cpu": CpuSpec, "boot": BootSpec, "memory": MemorySpec}
     return str(kinds[table].shorthand)
 
 

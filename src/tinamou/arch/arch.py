@@ -23,7 +23,8 @@ class Arch:
     type that has its options. ``machine_options`` and ``cmdline`` map a setting to its reason. ``console`` is the first
     serial port's name in Linux, ``boots`` the ways a machine can start here. ``tcg`` are CPU models for emulation: the
     first the binary has is taken. ``strong_memory_order`` tells that guests rely on it, so that TCG must not run vCPUs in
-    parallel on a weakly ordered host. ``devices`` are present in every machine: (device type, reason).
+    parallel on a weakly ordered host. ``dies`` tells that its boards can be given several dies a socket.
+    ``devices`` are present in every machine: (device type, reason).
     """
 
     name: str
@@ -42,4 +43,5 @@ class Arch:
     elf_machine: int
     strong_memory_order: bool = False
     panic_device: str = "pvpanic-pci"
+    dies: bool = False
     uefi_reason: str = ""

@@ -25,5 +25,6 @@ ARCH = Arch(
     elf_machine=62,
     strong_memory_order=True,
     panic_device="pvpanic",
+    dies=True,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from tinamou.blueprint.element import JSON_KINDS, Element, Flag, Note, Value, Why
-from tinamou.blueprint.plan import Contribution, Plan
+from tinamou.blueprint.plan import Contribution, Pinning, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
     CreateImage,
     CreateOverlay,
     HandOver,
+    HostStep,
+    LendCpus,
+    MakeCgroup,
     MakeDir,
     MakeSshKey,
+    ReserveHugepages,
+    SetKernelValue,
     StartHelper,
     Step,
     WriteFile,
@@ -27,10 +32,16 @@ __all__ = [
     "Element",
     "Flag",
     "HandOver",
+    "HostStep",
+    "LendCpus",
+    "MakeCgroup",
     "MakeDir",
     "MakeSshKey",
     "Note",
+    "Pinning",
     "Plan",
+    "ReserveHugepages",
+    "SetKernelValue",
     "StartHelper",
     "Step",
     "Value",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinamou.blueprint.element import Element, Flag, Note
 from tinamou.blueprint.steps import Step
+from tinamou.units import CpuSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,15 @@ class Confinement:
 
 
 @dataclass(frozen=True, slots=True)
+class Pinning:
+    """Which host CPUs each thread of QEMU runs on: one entry per vCPU, the emulator, the I/O threads by object id."""
+
+    vcpus: tuple[CpuSet, ...]
+    emulator: CpuSet
+    iothreads: Mapping[str, CpuSet] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything needed to start one machine, decided: nothing after this decides, it only spells and does."""
 
@@ -52,3 +63,4 @@ class Plan:
     notes: tuple[Note, ...] = ()
     confinement: Confinement = field(default_factory=lambda: Confinement(None, None))
     ssh_port: int | None = None
+    pinning: Pinning | None = None

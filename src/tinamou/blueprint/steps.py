@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tinamou.blueprint.element import Why
-from tinamou.units import Size
+from tinamou.units import CpuSet, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +124,55 @@ class StartHelper:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-Step = MakeDir | WriteFile | CopyFile | CreateImage | CreateOverlay | BuildIso | MakeSshKey | HandOver | StartHelper
+@dataclass(frozen=True, slots=True)
+class LendCpus:
+    """Hold host CPUs for this machine alone, so that no other machine is pinned to them; undone by giving them back."""
+
+    cpus: CpuSet
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveHugepages:
+    """Hold ``count`` huge pages of ``page`` bytes ready on a memory node (None: anywhere); the pool grows by what it lacks.
+
+    Undone by shrinking the pool by as much, unless someone else changed it meanwhile.
+    """
+
+    page: Size
+    node: int | None
+    count: int
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class SetKernelValue:
+    """Write a value below /sys or /proc while this machine runs; undone by the former value, unless it was changed since."""
+
+    path: str
+    value: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class MakeCgroup:
+    """A control group for this machine's QEMU: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in bytes a second.
+
+    ``beside`` is a file on the device whose rates are limited. Undone by removing the group.
+    """
+
+    name: str
+    why: Why
+    cpu: int | None = None
+    memory: Size | None = None
+    read: Size | None = None
+    write: Size | None = None
+    beside: str = ""
+
+
+HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup
+"""Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
+
+Step = (
+    MakeDir | WriteFile | CopyFile | CreateImage | CreateOverlay | BuildIso | MakeSshKey | HandOver | StartHelper | HostStep
+)

@@ -27,6 +27,10 @@ class MachineOptions:
     "Number of virtual CPUs."
     memory: str | None = None
     "Guest memory, for example 2G."
+    pin: str | None = None
+    "Host CPUs for the virtual ones: off, auto, or a list such as 8-11."
+    hugepages: str | None = None
+    "Pages the memory lies on: off, auto, 2M, 1G."
     accel: str | None = None
     "auto, kvm, hvf, whpx, tcg."
     firmware: str | None = None
@@ -49,7 +53,20 @@ class MachineOptions:
     "Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not."
 
 
-_FIELDS = ("name", "arch", "cpus", "memory", "accel", "firmware", "kernel", "initrd", "cmdline", "display")
+_FIELDS = (
+    "name",
+    "arch",
+    "cpus",
+    "memory",
+    "pin",
+    "hugepages",
+    "accel",
+    "firmware",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "display",
+)
 
 
 def spec_from(image: str, options: MachineOptions | None) -> MachineSpec:

@@ -32,6 +32,14 @@ class Vcpu:
 
 
 @dataclass(frozen=True, slots=True)
+class IoThread:
+    """An I/O thread object and the host thread that runs it."""
+
+    id: str
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A background job; ``progress`` of ``total`` in units only the job knows; ``error`` is empty unless it failed."""
 
@@ -98,6 +106,12 @@ async def vcpus(session: Session) -> tuple[Vcpu, ...]:
         Vcpu(number(c, "cpu-index"), number(c, "thread-id", 0), text(c, "qom-path"), record(c.get("props", {})))
         for c in records(await session.execute("query-cpus-fast"))
     )
+
+
+async def iothreads(session: Session) -> tuple[IoThread, ...]:
+    """``query-iothreads``."""
+    found = records(await session.execute("query-iothreads"))
+    return tuple(IoThread(text(one, "id"), number(one, "thread-id")) for one in found)
 
 
 async def screendump(session: Session, path: str, format: str = "png") -> None:

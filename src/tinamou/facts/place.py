@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinamou.units import CpuSet, Size
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """``directory`` holds the machine's files and sockets; ``uid`` is lent to its QEMU, None when tinamou is not root.
 
-    ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked.
+    ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked. ``lent`` are the CPUs other machines hold, ``claims``
+    the memory other machines were promised and have not touched yet.
     """
 
     name: str
     directory: str
     uid: int | None = None
     ssh_port: int = 0
+    lent: Mapping[str, CpuSet] = field(default_factory=dict)
+    claims: Mapping[str, Size] = field(default_factory=dict)
 
     def file(self, name: str) -> str:
         """The path of one of the machine's files."""

@@ -9,15 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import Note, Plan
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import start as launch
 from tinamou.machine.gather import gather, resolve_image
+from tinamou.machine.host_side import claims, lent, settle_in, without_huge_pages
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
+from tinamou.prepare.borrow import CpusTakenError, PagesShortError
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, read, write
@@ -53,7 +55,8 @@ def plan_only(spec: MachineSpec, *, progress: Progress = silent) -> Plan:
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = machines.FIRST_UID if os.geteuid() == 0 else None
-    place = Place(name, str(machines.machines_dir() / name), uid, 2222)
+    directory = str(machines.machines_dir() / name)
+    place = Place(name, directory, uid, 2222, lent(directory), claims(directory))
     return make_plan(spec, gather(spec, image, place))
 
 
@@ -62,9 +65,8 @@ def plan_again(name: str) -> Plan | None:
     record = read(machines.machines_dir() / name) if name and "/" not in name else None
     if record is None:
         return None
-    place = Place(record.name, record.directory, record.uid, record.ssh_port or 0)
     spec = load_spec(record.spec)
-    return make_plan(spec, gather(spec, _kept_image(record), place))
+    return make_plan(spec, gather(spec, _kept_image(record), _place(record)))
 
 
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
@@ -127,13 +129,7 @@ def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: boo
 
 def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, dies_with_parent: bool) -> Started:
     directory = Path(record.directory)
-    place = Place(record.name, record.directory, record.uid, record.ssh_port or 0)
-    facts = gather(spec, image, place)
-    clock.lap("probe")
-    plan = make_plan(spec, facts)
-    clock.lap("plan")
-    apply(plan, directory)
-    clock.lap("prepare")
+    plan = _prepared(spec, record, image, clock)
     process = launch(plan, directory, dies_with_parent=dies_with_parent)
     clock.lap("launch")
     record = dataclasses.replace(
@@ -146,4 +142,37 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
         timings=clock.stages,
     )
     write(record)
+    settle_in(record, plan)
+    clock.lap("settle")
     return Started(record, plan)
+
+
+def _prepared(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock) -> Plan:
+    """Plan and prepare; plans anew when another machine took the same CPUs meanwhile, or huge pages ran short."""
+    said: tuple[Note, ...] = ()
+    while True:
+        facts = gather(spec, image, _place(record))
+        clock.lap("probe")
+        plan = make_plan(spec, facts)
+        clock.lap("plan")
+        try:
+            apply(plan, Path(record.directory))
+        except CpusTakenError:
+            continue
+        except PagesShortError as error:
+            spec, note = without_huge_pages(spec, error)
+            said = (note,)
+            continue
+        clock.lap("prepare")
+        return dataclasses.replace(plan, notes=(*plan.notes, *said))
+
+
+def _place(record: Record) -> Place:
+    return Place(
+        record.name,
+        record.directory,
+        record.uid,
+        record.ssh_port or 0,
+        lent=lent(record.directory),
+        claims=claims(record.directory),
+    )

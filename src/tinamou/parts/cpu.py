@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinamou.blueprint import Contribution, Flag, Why
+from tinamou.blueprint import Contribution, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.parts.settled import Settled
+from tinamou.units import CpuSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,27 @@ class CpuSpec:
         "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
     )
 
+    pin: str = option(
+        "off", "host CPUs for the virtual ones: off (the kernel decides), auto (tinamou decides), or a list such as 8-11"
+    )
+    strict: bool = option(False, "refuse to start rather than run unpinned, or with memory away from the CPUs")
+    latency: bool = option(False, "pin one virtual CPU per core and leave its sibling threads idle")
+
     def problems(self) -> list[Problem]:
-        """Topologies that do not multiply to the count."""
+        """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
+        return [*self._topology_problems(), *self._pin_problems()]
+
+    def _pin_problems(self) -> list[Problem]:
+        if self.pin in ("off", "auto"):
+            asked = [name for name in ("strict", "latency") if getattr(self, name) and self.pin == "off"]
+            return [Problem(name, True, "says how to pin, but nothing is pinned", 'add pin = "auto"') for name in asked]
+        try:
+            CpuSet.parse(self.pin)
+        except ValueError as error:
+            return [Problem("pin", self.pin, str(error), "off, auto, or a list such as 8-11")]
+        return []
+
+    def _topology_problems(self) -> list[Problem]:
         given = [n for n in (self.sockets, self.cores, self.threads) if n]
         product = 1
         for number in given:
@@ -38,6 +59,11 @@ class CpuSpec:
             return [Problem("count", self.count, f"the topology {text} makes {product} CPUs", f"set count = {product}")]
         return []
 
+    @property
+    def arranged(self) -> bool:
+        """Whether the user said how the virtual CPUs are arranged."""
+        return bool(self.sockets or self.cores or self.threads)
+
     def topology(self) -> tuple[int, int, int]:
         """(sockets, cores, threads) with what was left open filled in: one socket of cores with one thread each."""
         threads = self.threads or (self.count // (self.sockets * self.cores) if self.sockets and self.cores else 1)
@@ -45,18 +71,22 @@ class CpuSpec:
         return self.sockets or self.count // (cores * threads), cores, threads
 
 
-def contribute(spec: CpuSpec, settled: Settled) -> Contribution:
-    """``-smp`` and ``-cpu``."""
+def contribute(spec: CpuSpec, settled: Settled, mirrored: Mapping[str, int] | None = None) -> Contribution:
+    """``-smp`` and ``-cpu``; ``mirrored`` is the topology of the host CPUs it is pinned to, for who did not ask for one."""
     sockets, cores, threads = spec.topology()
-    smp = Flag(
-        "smp",
-        Why(
-            "spec cpu.count", f"{spec.count} virtual CPU{'s' if spec.count > 1 else ''} as they would sit in a real machine"
-        ),
-        str(spec.count),
-        {"sockets": sockets, "cores": cores, "threads": threads},
-    )
-    return Contribution(flags=(smp, _model(spec, settled)))
+    options: dict[str, Value] = {"sockets": sockets, "cores": cores, "threads": threads}
+    plural = "s" if spec.count > 1 else ""
+    why = Why("spec cpu.count", f"{spec.count} virtual CPU{plural} as they would sit in a real machine")
+    if mirrored and not spec.arranged:
+        options = dict(_without_dies(mirrored) if not settled.arch.dies else mirrored)
+        why = Why("spec cpu.pin", f"{spec.count} virtual CPU{plural} arranged as the host CPUs they are pinned to")
+    return Contribution(flags=(Flag("smp", why, str(spec.count), options), _model(spec, settled)))
+
+
+def _without_dies(topology: Mapping[str, int]) -> dict[str, int]:
+    """The same on a board that knows no dies: their cores count to the socket."""
+    rest = {name: value for name, value in topology.items() if name != "dies"}
+    return {**rest, "cores": topology["cores"] * topology["dies"]}
 
 
 def _model(spec: CpuSpec, settled: Settled) -> Flag:

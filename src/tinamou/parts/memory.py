@@ -15,3 +15,13 @@ class MemorySpec:
     shorthand = "size"
 
     size: Size = option(Size(512 << 20), "guest memory", minimum=16 << 20, hint="write for example 512M or 2G")
+    hugepages: str = option(
+        "off",
+        "pages the memory lies on: off (ordinary, with transparent huge pages), auto, 2M, 1G",
+        pattern=r"off|auto|\d+[KMG]",
+        hint="off, auto, 2M or 1G",
+    )
+    merge: bool = option(
+        False, "let the kernel merge equal pages with other machines (KSM): saves memory, leaks what they hold"
+    )
+    overcommit: bool = option(False, "start even when the host may run out of memory")

@@ -17,15 +17,19 @@ from tinamou.blueprint import (
     CreateImage,
     CreateOverlay,
     HandOver,
+    LendCpus,
+    MakeCgroup,
     MakeDir,
     MakeSshKey,
     Plan,
+    ReserveHugepages,
+    SetKernelValue,
     StartHelper,
     Step,
     WriteFile,
 )
 from tinamou.errors import PrepareError
-from tinamou.prepare import companions
+from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
 
@@ -38,6 +42,9 @@ def apply(plan: Plan, directory: Path) -> None:
     for step in plan.steps:
         try:
             _EXECUTORS[type(step)](step, journal)
+        except PrepareError:
+            journal.give_back(undo)
+            raise
         except (OSError, CommandError) as error:
             journal.give_back(undo)
             fix = "free some space, or put TINAMOU_STATE on a larger file system" if getattr(error, "errno", 0) == 28 else ""
@@ -133,6 +140,16 @@ _EXECUTORS: dict[type, Callable[..., None]] = {
     MakeSshKey: _make_ssh_key,
     HandOver: _hand_over,
     StartHelper: companions.start,
+    LendCpus: borrow.lend_cpus,
+    ReserveHugepages: borrow.reserve_pages,
+    SetKernelValue: borrow.set_value,
+    MakeCgroup: borrow.make_group,
 }
 
-_UNDOERS: dict[str, Callable[[Entry], None]] = {"helper": companions.stop}
+_UNDOERS: dict[str, Callable[[Entry], None]] = {
+    "helper": companions.stop,
+    "cpus": borrow.give_cpus,
+    "hugepages": borrow.give_pages,
+    "value": borrow.give_value,
+    "cgroup": borrow.remove_group,
+}

@@ -43,12 +43,17 @@ def _named(wish: str, facts: AccelFacts) -> Trial:
     return trial
 
 
+def translation_cache(trial: Trial, memory: Size) -> Size:
+    """How much TCG may keep of translated code; nothing with any other accelerator."""
+    return Size(max(64, min(512, memory.mib // 2)) << 20 if trial.accel == "tcg" else 0)
+
+
 def flag(trial: Trial, why: Why, arch: Arch, cpus: int, memory: Size, host: HostFacts) -> Flag:
     """``-accel``; TCG with parallel vCPU threads where the memory model allows it and a translation cache that fits."""
     if trial.accel != "tcg":
         return Flag("accel", why, trial.accel)
     parallel = cpus > 1 and (not arch.strong_memory_order or host.arch in STRONGLY_ORDERED_HOSTS)
-    cache = max(64, min(512, memory.mib // 2))
+    cache = translation_cache(trial, memory).mib
     threads = "one thread per vCPU" if parallel else "one thread"
     reason = f"{why.reason}; {threads}, and {cache} MiB for translated code"
     return Flag("accel", Why(why.asked_by, reason), "tcg", {"thread": "multi" if parallel else "single", "tb-size": cache})

@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.facts import QemuFacts
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.settled import Need, SharedMemory
+from tinamou.tuning.numa import GuestNode
+from tinamou.tuning.resources import Resources
+
+__all__ = ["contribute"]
+
+_PREALLOC_THREADS = 16
 
 
-def contribute(spec: MemorySpec, needs: tuple[Need, ...]) -> Contribution:
-    """One memory backend object, ``-m``, and the machine's link to it."""
+def contribute(spec: MemorySpec, needs: tuple[Need, ...], resources: Resources, qemu: QemuFacts) -> Contribution:
+    """One memory backend object per guest node, ``-m``, and the machine's link to them."""
     shared = next((need for need in needs if isinstance(need, SharedMemory)), None)
-    why = shared.why if shared else Why("spec memory.size", f"{spec.size} of guest memory, private to this machine")
-    kind = "memory-backend-memfd" if shared else "memory-backend-ram"
-    props: dict[str, Value] = {"qom-type": kind, "id": "ram0", "size": int(spec.size), "share": bool(shared)}
+    nodes = resources.numa.nodes
+    backends = tuple(_backend(f"ram{i}", node, spec, shared, resources, qemu) for i, node in enumerate(nodes))
     size = Flag("m", Why("spec memory.size", "the size the guest sees"), f"{spec.size.mib}M")
+    merge = Flag("machine", _merge_why(spec), options={"mem-merge": spec.merge})
+    if len(nodes) > 1:
+        return Contribution(elements=backends, flags=(size, merge, *_numa(resources)))
     link = Flag(
         "machine", Why("tuning memory", "guest memory is the backend object ram0"), options={"memory-backend": "ram0"}
     )
-    return Contribution(elements=(Element("object", props, why),), flags=(size, link))
+    return Contribution(elements=backends, flags=(size, link, merge))
+
+
+def _merge_why(spec: MemorySpec) -> Why:
+    if spec.merge:
+        return Why("spec memory.merge", "the kernel may merge equal pages of this and other machines")
+    return Why("default", "no page is shared with other machines: the timing of a write would tell what they hold")
+
+
+def _backend(
+    name: str, node: GuestNode, spec: MemorySpec, shared: SharedMemory | None, resources: Resources, qemu: QemuFacts
+) -> Element:
+    """Anonymous memory; a memfd where another process must see it, or where it lies on huge pages."""
+    pages = resources.pages
+    why = shared.why if shared else Why("spec memory.size", f"{node.memory} of guest memory, private to this machine")
+    kind = "memory-backend-memfd" if shared or pages.page else "memory-backend-ram"
+    props: dict[str, Value] = {"qom-type": kind, "id": name, "size": int(node.memory), "share": bool(shared or pages.page)}
+    props["merge"] = spec.merge
+    if pages.page:
+        why = pages.whys[0]
+        props |= {"hugetlb": True, "hugetlbsize": int(pages.page), "prealloc": True}
+        threads = min(len(node.vcpus), _PREALLOC_THREADS)
+        if threads > 1 and qemu.has(f"property:{kind}.prealloc-threads"):
+            props["prealloc-threads"] = threads
+    if node.host_node is not None:
+        reasons = "; ".join(w.reason for w in resources.numa.whys) or f"memory near node {node.host_node}"
+        why = Why(why.asked_by, f"{why.reason}; {reasons}")
+        props |= {"host-nodes": [node.host_node], "policy": node.policy}
+    return Element("object", props, why)
+
+
+def _numa(resources: Resources) -> tuple[Flag, ...]:
+    """``-numa`` options: the guest's nodes, their vCPUs and memory, and the host's distances between them."""
+    why = Why("host", "the guest lies on several memory nodes of the host and must know which memory is near which CPU")
+    flags = []
+    for index, node in enumerate(resources.numa.nodes):
+        cpus = "".join(f",cpus={run}" for run in _runs(node.vcpus))
+        flags.append(Flag("numa", why, f"node,nodeid={index},memdev=ram{index}{cpus}"))
+    far = Why("host", "distances as they are on the host")
+    for source, row in enumerate(resources.numa.distances):
+        for target, value in enumerate(row):
+            if source != target:
+                flags.append(Flag("numa", far, "dist", {"src": source, "dst": target, "val": value}))
+    return tuple(flags)
+
+
+def _runs(numbers: tuple[int, ...]) -> list[str]:
+    """``(0, 1, 2, 5)`` → ``["0-2", "5"]``."""
+    ordered = sorted(numbers)
+    groups = ([n for _, n in run] for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]))
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in groups]

@@ -1,0 +1,40 @@
+"""Puts every thread of a running QEMU on the CPUs the plan chose for it (source: QMP query-cpus-fast, query-iothreads)."""
+
+from __future__ import annotations
+
+from tinamou.blueprint import Pinning
+from tinamou.control import commands, connect_qmp
+from tinamou.errors import LaunchError
+from tinamou.state.record import Record
+from tinamou.system import threads
+from tinamou.units import CpuSet
+
+__all__ = ["assign", "pin_threads"]
+
+
+async def pin_threads(record: Record, pinning: Pinning) -> dict[int, CpuSet]:
+    """Pins vCPU threads, I/O threads and all others; returns thread → CPUs. Raises LaunchError when the kernel refuses."""
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        vcpus = [vcpu.thread for vcpu in await commands.vcpus(session)]
+        iothreads = {one.id: one.thread for one in await commands.iothreads(session)} if pinning.iothreads else {}
+    wanted = assign(pinning, vcpus, iothreads, set(threads.names(record.pid)))
+    try:
+        return {thread: cpus for thread, cpus in wanted.items() if threads.pin(thread, cpus)}
+    except OSError as error:
+        raise LaunchError(
+            f"the threads of {record.name} could not be pinned",
+            why=f"{error}; wanted {', '.join(str(cpus) for cpus in pinning.vcpus)}",
+            fix='the cpuset of this process may have changed; see tinamou host, or set pin = "off"',
+        ) from error
+
+
+def assign(pinning: Pinning, vcpus: list[int], iothreads: dict[str, int], every: set[int]) -> dict[int, CpuSet]:
+    """Thread → CPUs. Emulation with one thread for all vCPUs gives that thread the CPUs of all of them."""
+    wanted = dict.fromkeys(every, pinning.emulator)
+    for name, cpus in pinning.iothreads.items():
+        if name in iothreads:
+            wanted[iothreads[name]] = cpus
+    shared: dict[int, set[int]] = {}
+    for thread, cpus in zip(vcpus, pinning.vcpus, strict=True):
+        shared.setdefault(thread, set()).update(cpus)
+    return wanted | {thread: CpuSet(cpus) for thread, cpus in shared.items() if thread}

@@ -1,0 +1,51 @@
+"""What a machine may use of the host at most, held by control groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.blueprint import MakeCgroup, Why
+from tinamou.errors import Problem
+from tinamou.fields import option
+from tinamou.parts.settled import Settled
+from tinamou.units import Size
+
+__all__ = ["LimitsSpec", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """Limits on QEMU as a whole: virtual CPUs, emulation and I/O together."""
+
+    cpu: str = option("", "CPUs it may use, for example 1.5", pattern=r"\d+(\.\d{1,2})?", hint="write for example 0.5 or 2")
+    memory: Size | None = option(None, "memory it may use, QEMU's own included; huge pages do not count", minimum=16 << 20)
+    read: Size | None = option(None, "bytes a second it may read from the disk its files lie on", minimum=4096)
+    write: Size | None = option(None, "bytes a second it may write to the disk its files lie on", minimum=4096)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return bool(self.cpu or self.memory or self.read or self.write)
+
+    @property
+    def hundredths(self) -> int | None:
+        """The CPU limit in hundredths of a CPU."""
+        return round(float(self.cpu) * 100) if self.cpu else None
+
+    def problems(self) -> list[Problem]:
+        """A limit the kernel would refuse."""
+        if self.cpu and float(self.cpu) < 0.01:
+            return [Problem("cpu", self.cpu, "less than the kernel can hold a group to", "at least 0.01")]
+        return []
+
+
+def step(spec: LimitsSpec, settled: Settled) -> tuple[MakeCgroup, ...]:
+    """The control group, where anything is limited."""
+    if not spec.any:
+        return ()
+    asked = {"cpu": spec.cpu, "memory": spec.memory, "read": spec.read, "write": spec.write}
+    shown = ", ".join(f"{name} {value}" for name, value in asked.items() if value)
+    why = Why("spec limits", f"the machine may use no more of the host than {shown}")
+    place = settled.facts.place
+    group = MakeCgroup(place.name, why, spec.hundredths, spec.memory, spec.read, spec.write, place.directory)
+    return (group,)

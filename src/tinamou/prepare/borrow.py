@@ -1,0 +1,233 @@
+"""Takes from the host what is not a file (CPUs, huge pages, kernel values, control groups) and gives it back as it was.
+
+Each is written down twice before it is taken: in the machine's journal, and in the ledger all machines share. What someone
+else changed meanwhile is left alone and reported.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue
+from tinamou.errors import PrepareError
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.state import ledger
+from tinamou.state.ledger import Claim, Ledger, Value
+from tinamou.system import cgroups
+from tinamou.system.hugetlb import Pool
+from tinamou.system.rooted import Rooted
+from tinamou.units import CpuSet, Size
+
+__all__ = [
+    "CpusTakenError",
+    "PagesShortError",
+    "give_cpus",
+    "give_pages",
+    "give_value",
+    "lend_cpus",
+    "make_group",
+    "remove_group",
+    "reserve_pages",
+    "set_value",
+]
+
+
+class CpusTakenError(PrepareError):
+    """Another machine was faster; a new plan finds other CPUs."""
+
+
+class PagesShortError(PrepareError):
+    """The kernel could not find enough memory in one piece."""
+
+
+def _machine(journal: Journal) -> str:
+    return str(journal.path.parent)
+
+
+def lend_cpus(step: LendCpus, journal: Journal) -> None:
+    """Writes down that this machine holds the CPUs. Raises CpusTakenError when another one has them by now."""
+    machine = _machine(journal)
+    journal.take("cpus", cpus=str(step.cpus), machine=machine)
+    with ledger.edit() as held:
+        for other, cpus in held.lent(besides=machine).items():
+            if cpus & step.cpus:
+                raise CpusTakenError(
+                    f"CPUs {CpuSet(cpus & step.cpus)} were lent to {Path(other).name} a moment ago",
+                    fix="start it again: the plan will name other CPUs",
+                )
+        held.cpus[machine] = str(step.cpus)
+
+
+def give_cpus(entry: Entry) -> None:
+    """The CPUs are anyone's again."""
+    with ledger.edit() as held:
+        held.cpus.pop(str(entry["machine"]), None)
+
+
+def reserve_pages(step: ReserveHugepages, journal: Journal) -> None:
+    """Grows the pool by what it lacks. Raises PagesShortError with the arithmetic, the pool as it was."""
+    machine, pool = _machine(journal), Pool(step.page, step.node)
+    journal.take("hugepages", page=int(step.page), node=step.node, count=step.count, machine=machine)
+    with ledger.edit() as held:
+        total, promised = pool.total, _promised(held, pool)
+        used = max(total - pool.free, promised)
+        grow = max(step.count - (total - used), 0)
+        value = held.pools.setdefault(pool.path, Value(str(total), str(total)))
+        if value.left != str(total):
+            _acknowledge(value, total, pool.path, held)
+        claim = value.claims[machine] = Claim(step.count)
+        if not grow:
+            return
+        _grow(pool, total, grow, claim, held)
+        if claim.grown < grow:
+            pool.resize(total)
+            _drop(held.pools, pool.path, machine, str(total))
+            raise PagesShortError(
+                f"{step.count} huge pages of {step.page} could not be had",
+                why=f"{total} in the pool − {used} used or promised = {total - used}; {grow} more were asked of the kernel, "
+                f"which found memory in one piece for {claim.grown}, after compacting it",
+                fix='free memory, ask for less, reserve the pages at boot, or set hugepages = "auto"',
+            )
+
+
+def _acknowledge(value: Value, total: int, path: str, held: Ledger) -> None:
+    """Someone else changed the pool while machines hold pages of it: from here on its size is theirs."""
+    held.reports.append(f"{path} is {total}, tinamou had left {value.left}: someone else changed it, it stays so")
+    value.left = str(total)
+    for claim in value.claims.values():
+        claim.grown = 0
+
+
+def _promised(held: Ledger, pool: Pool) -> int:
+    """Pages of this pool that machines hold or are about to use."""
+    value = held.pools.get(pool.path)
+    return sum(claim.count for claim in value.claims.values()) if value else 0
+
+
+def _grow(pool: Pool, total: int, grow: int, claim: Claim, held: Ledger) -> None:
+    """Written down first; ``grown`` is what the kernel really gave."""
+    value = held.pools[pool.path]
+    claim.grown, value.left = grow, str(total + grow)
+    ledger.save(held)
+    reached = pool.resize(total + grow)
+    claim.grown, value.left = max(reached - total, 0), str(reached)
+
+
+def _drop(values: dict[str, Value], path: str, machine: str, left: str) -> None:
+    value = values[path]
+    value.claims.pop(machine, None)
+    value.left = left
+    if not value.claims:
+        del values[path]
+
+
+def give_pages(entry: Entry) -> None:
+    """Shrinks the pool by what it grew for this machine; reports instead when someone else changed it meanwhile."""
+    node = entry["node"]
+    pool, machine = Pool(Size(int(str(entry["page"]))), node if isinstance(node, int) else None), str(entry["machine"])
+    with ledger.edit() as held:
+        value = held.pools.get(pool.path)
+        claim = value.claims.get(machine) if value else None
+        if value is None or claim is None:
+            return
+        total = pool.total
+        if claim.grown and str(total) != value.left and not _cut_short(total, value, claim):
+            held.reports.append(
+                f"{pool.path} is {total}, tinamou had left {value.left}: someone else changed it, so the {claim.grown} "
+                f"pages taken for {Path(machine).name} were not given back (before the first machine it was {value.before})"
+            )
+            _drop(held.pools, pool.path, machine, str(total))
+            return
+        target = total - min(claim.grown, total)
+        if target != total:
+            pool.resize(target)
+        _drop(held.pools, pool.path, machine, str(target))
+
+
+def _cut_short(total: int, value: Value, claim: Claim) -> bool:
+    """A start that died while the pool grew leaves it between the two sizes: then only what was gained is given back."""
+    first = int(value.left) - claim.grown
+    if first <= total < int(value.left):
+        claim.grown = total - first
+        return True
+    return False
+
+
+def set_value(step: SetKernelValue, journal: Journal) -> None:
+    """Writes the value, unless it is there already; the former one is kept for the last machine that wants it so."""
+    machine, files = _machine(journal), Rooted()
+    journal.take("value", path=step.path, machine=machine)
+    with ledger.edit() as held:
+        before = _chosen(files.read(step.path))
+        value = held.values.setdefault(step.path, Value(before, step.value))
+        if value.left != step.value:
+            raise PrepareError(
+                f"{step.path} cannot be {step.value!r}",
+                why=f"{', '.join(Path(other).name for other in value.claims)} needs it to be {value.left!r}",
+                fix="stop that machine first",
+            )
+        value.claims[machine] = Claim(1)
+        ledger.save(held)
+        if before != step.value:
+            files.write(step.path, step.value)
+
+
+def give_value(entry: Entry) -> None:
+    """Writes the former value back when the last machine that wanted it ends, unless someone else changed it."""
+    path, machine, files = str(entry["path"]), str(entry["machine"]), Rooted()
+    with ledger.edit() as held:
+        value = held.values.get(path)
+        if value is None or machine not in value.claims:
+            return
+        del value.claims[machine]
+        if value.claims:
+            return
+        del held.values[path]
+        now = _chosen(files.read(path))
+        if now not in (value.left, value.before):
+            held.reports.append(f"{path} is {now!r}, tinamou had left {value.left!r}: someone else changed it, it stays so")
+        elif now != value.before:
+            files.write(path, value.before)
+
+
+def _chosen(text: str | None) -> str:
+    """The value of a kernel file; of ``always [madvise] never`` the one in brackets."""
+    words = (text or "").split()
+    return next((word.strip("[]") for word in words if word.startswith("[")), text or "")
+
+
+def group_name(machine: str, name: str) -> str:
+    """The group's name: the machine's, and a mark of its directory, as other state directories may use the same name."""
+    return f"{name}-{zlib.crc32(machine.encode()):08x}"
+
+
+def make_group(step: MakeCgroup, journal: Journal) -> None:
+    """Makes the groups; launch/ moves QEMU into them."""
+    name = group_name(_machine(journal), step.name)
+    limits = cgroups.Limits(
+        cpu=step.cpu / 100 if step.cpu else None,
+        memory=step.memory,
+        read=step.read,
+        write=step.write,
+        device=_device(step.beside) if step.read or step.write else "",
+    )
+    places = [str(folder) for _, folder in cgroups.folders(name, limits.controllers()).values()]
+    journal.take("cgroup", places=places)
+    cgroups.make(name, limits)
+
+
+def _device(path: str) -> str:
+    """``MAJOR:MINOR`` of the whole disk a file lies on (limits hold for disks, not for partitions)."""
+    number = Path(path).stat().st_dev
+    spelled = f"{os.major(number)}:{os.minor(number)}"
+    disk = Path(f"/sys/dev/block/{spelled}/../dev")
+    return disk.read_text().strip() if Path(f"/sys/dev/block/{spelled}/partition").exists() else spelled
+
+
+def remove_group(entry: Entry) -> None:
+    """Removes the groups."""
+    places = entry["places"]
+    assert isinstance(places, list)
+    cgroups.remove([str(place) for place in places])

@@ -1,0 +1,122 @@
+"""What all machines of this host hold together: CPUs, huge pages, changed kernel values; one file, gone after a reboot.
+
+``tinamou.json`` in /run (of the user: $XDG_RUNTIME_DIR) is read and replaced under a lock. A machine is named by its
+directory, so that state directories beside each other share one host. The file does not exist while nothing is held.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tinamou.units import CpuSet
+
+__all__ = ["Claim", "Ledger", "Value", "edit", "look", "path"]
+
+
+@dataclass
+class Claim:
+    """One machine's pages of one pool: how many it was promised, and by how many the pool grew for it."""
+
+    count: int
+    grown: int = 0
+
+
+@dataclass
+class Value:
+    """A kernel file machines have changed: its text before the first, the text tinamou left in it, and who wants it so."""
+
+    before: str
+    left: str
+    claims: dict[str, Claim] = field(default_factory=dict)
+
+
+@dataclass
+class Ledger:
+    """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``reports``: what could not be given back."""
+
+    cpus: dict[str, str] = field(default_factory=dict)
+    pools: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    reports: list[str] = field(default_factory=list)
+
+    def lent(self, besides: str = "") -> dict[str, CpuSet]:
+        """Machine directory → CPUs it holds, without the one at ``besides``."""
+        return {machine: CpuSet.parse(cpus) for machine, cpus in self.cpus.items() if machine != besides}
+
+    def holders(self) -> set[str]:
+        """The directories of all machines that hold anything."""
+        every = [*self.pools.values(), *self.values.values()]
+        return {*self.cpus, *(machine for value in every for machine in value.claims)}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody holds anything and nothing is to be reported."""
+        return not (self.cpus or self.pools or self.values or self.reports)
+
+
+def path() -> Path:
+    """Where the ledger is: ``$TINAMOU_RUN``, else /run for root, else the user's runtime directory."""
+    named = os.environ.get("TINAMOU_RUN")
+    if named:
+        return Path(named) / "tinamou.json"
+    if os.geteuid() == 0:
+        return Path("/run/tinamou.json")
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(own) / "tinamou.json" if own else Path(tempfile.gettempdir()) / f"tinamou-{os.getuid()}.json"
+
+
+def look() -> Ledger:
+    """The ledger as it is now, to be read."""
+    try:
+        data = json.loads(path().read_text())
+    except (FileNotFoundError, ValueError):
+        return Ledger()
+    return Ledger(
+        cpus=data["cpus"],
+        pools={name: _value(value) for name, value in data["pools"].items()},
+        values={name: _value(value) for name, value in data["values"].items()},
+        reports=data["reports"],
+    )
+
+
+def _value(data: dict[str, object]) -> Value:
+    claims = data["claims"]
+    assert isinstance(claims, dict)
+    return Value(str(data["before"]), str(data["left"]), {machine: Claim(**claim) for machine, claim in claims.items()})
+
+
+@contextmanager
+def edit() -> Iterator[Ledger]:
+    """The ledger, nobody else's until the block ends; call `save` inside it before touching what was written down."""
+    folder = os.open(path().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        ledger = look()
+        try:
+            yield ledger
+        finally:
+            save(ledger)
+    finally:
+        os.close(folder)
+
+
+def save(ledger: Ledger) -> None:
+    """Replaces the file as a whole, or removes it when nothing is held."""
+    target = path()
+    if ledger.empty:
+        target.unlink(missing_ok=True)
+        return
+    part = target.with_suffix(".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(ledger), file)
+        file.flush()
+        os.fdatasync(file.fileno())
+    part.replace(target)

@@ -1,0 +1,109 @@
+"""Settles what the machine gets of the host: CPUs, memory nodes, huge pages; and whether there is enough of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tinamou.blueprint import LendCpus, Note, Pinning, ReserveHugepages, Step, Why
+from tinamou.errors import PlanError, Problem
+from tinamou.facts import Facts
+from tinamou.parts.cpu import CpuSpec
+from tinamou.parts.limits import LimitsSpec
+from tinamou.parts.memory import MemorySpec
+from tinamou.tuning.admission import MemoryBill, admit
+from tinamou.tuning.cpu_pinning import pin
+from tinamou.tuning.hugepages import HugepagePlan, huge_pages
+from tinamou.tuning.numa import NumaPlan, memory_nodes
+from tinamou.tuning.placement import GuestTopology, PinWish, Placement
+from tinamou.units import CpuSet, Size
+
+__all__ = ["Resources", "settle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The decisions, their host steps, and what the user must hear about them."""
+
+    placement: Placement = field(default_factory=Placement)
+    numa: NumaPlan = field(default_factory=lambda: NumaPlan(()))
+    pages: HugepagePlan = field(default_factory=HugepagePlan)
+    steps: tuple[Step, ...] = ()
+    notes: tuple[Note, ...] = ()
+    iothreads: tuple[str, ...] = ()
+
+    @property
+    def topology(self) -> GuestTopology | None:
+        """The topology the guest is shown because of where it runs, None where that does not matter."""
+        return self.placement.topology
+
+    @property
+    def pinning(self) -> Pinning | None:
+        """Where each thread of QEMU shall run, None when the kernel decides."""
+        if not self.placement.vcpus:
+            return None
+        threads = dict(zip(self.iothreads, self.placement.iothreads, strict=True))
+        return Pinning(self.placement.vcpus, self.placement.emulator, threads)
+
+
+def settle(
+    cpu: CpuSpec, memory: MemorySpec, limits: LimitsSpec, facts: Facts, translation: Size, iothreads: tuple[str, ...] = ()
+) -> Resources:
+    """Decides, in this order: where the vCPUs run, where the memory lies, on which pages, and whether it fits.
+
+    ``translation`` is the size of TCG's buffer. Raises PlanError with the arithmetic when the wish cannot be met.
+    """
+    host, place = facts.host, facts.place
+    placement = _placement(cpu, memory, facts, len(iothreads))
+    numa = memory_nodes(host, placement, cpu.count, memory.size, _page(memory), strict=cpu.strict)
+    pages = huge_pages(host, memory.hugepages, numa.nodes)
+    overhead = MemoryBill.qemu_overhead(cpu.count, translation)
+    ram = Size(0) if pages.page else memory.size
+    _check_limit(limits, ram, overhead)
+    said = admit(host, MemoryBill(ram, pages.to_reserve, overhead, place.claims), overcommit=memory.overcommit)
+    steps: tuple[Step, ...] = (*_lend(placement, cpu), *_reserve(pages))
+    return Resources(placement, numa, pages, steps, (*placement.notes, *numa.notes, *pages.notes, *said), iothreads)
+
+
+def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -> Placement:
+    if cpu.pin == "off":
+        return Placement()
+    wish = PinWish(
+        cpu.count,
+        cpus=None if cpu.pin == "auto" else CpuSet.parse(cpu.pin),
+        strict=cpu.strict,
+        latency=cpu.latency,
+        iothreads=iothreads,
+        memory=memory.size,
+        lent=facts.place.lent,
+    )
+    return pin(facts.host, wish)
+
+
+def _page(memory: MemorySpec) -> Size | None:
+    return Size.parse(memory.hugepages) if memory.hugepages not in ("off", "auto") else None
+
+
+def _check_limit(limits: LimitsSpec, ram: Size, overhead: Size) -> None:
+    needed = ram + overhead
+    if limits.memory is not None and limits.memory < needed:
+        reason = (
+            f"guest RAM {ram.mib} + QEMU {overhead.mib} = {needed >> 20} MiB: the kernel would end the machine at this limit"
+        )
+        problem = Problem("limits.memory", str(limits.memory), reason, f"at least {-(-needed >> 20)}M")
+        raise PlanError("the machine does not fit below its own limit", problems=[problem])
+
+
+def _lend(placement: Placement, cpu: CpuSpec) -> tuple[LendCpus, ...]:
+    if not placement.lent:
+        return ()
+    asked_by = "spec cpu.pin"
+    idle = f", and {placement.idle} idle beside them" if placement.idle else ""
+    reason = f"CPUs {CpuSet(placement.lent - placement.idle)} carry its vCPUs{idle}: no other machine is pinned to them"
+    return (LendCpus(placement.lent, Why(asked_by, reason)),)
+
+
+def _reserve(pages: HugepagePlan) -> tuple[ReserveHugepages, ...]:
+    if pages.page is None:
+        return ()
+    why = pages.whys[0]
+    return tuple(ReserveHugepages(pages.page, pool.node, pool.count, why) for pool in pages.pools)
