@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -120,6 +120,21 @@ class Agent:
         from tinamou.guest import execute
 
         return await execute.run(self, argv, input=input, environment=environment, timeout=timeout)
+
+    async def stream(
+        self,
+        argv: Sequence[str],
+        out: Callable[[bytes], None],
+        err: Callable[[bytes], None],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        """As `run`, but the output is handed to ``out`` and ``err`` while the command runs, and there is no limit to it."""
+        from tinamou.guest import stream
+
+        return await stream.run(self, argv, out, err, input=input, environment=environment, timeout=timeout)
 
     async def start(
         self,

@@ -24,8 +24,12 @@ async def run(
     input: bytes | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    each: Callable[[], Awaitable[bool]] | None = None,
 ) -> Completed:
-    """Start a command, wait for its end, return its status and output. Raises GuestError after ``timeout`` seconds."""
+    """Start a command, wait for its end, return its status and output. Raises GuestError after ``timeout`` seconds.
+
+    ``each`` as for `poll`.
+    """
     import asyncio
 
     if not argv:
@@ -36,7 +40,7 @@ async def run(
         raise _not_started(argv, refusal) from refusal
     try:
         async with asyncio.timeout(timeout):
-            return await poll(agent, pid)
+            return await poll(agent, pid, each)
     except TimeoutError:
         killed = await kill(agent, pid)
         raise GuestError(
@@ -51,7 +55,8 @@ async def run(
 async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | None = None) -> Completed:
     """Ask until a started command has ended: every millisecond at first, every tenth of its run time later, at most 0.2 s.
 
-    ``each`` runs before every pause; when it says that something moved, the pause starts small again.
+    ``each`` runs after every question, the last one included; when it says that something moved, the pause starts small
+    again.
     """
     import asyncio
 

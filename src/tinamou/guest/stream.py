@@ -1,0 +1,102 @@
+"""A command in a guest whose output is heard while it runs, however much it is: through two files in the guest."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tinamou.control.answers import number, record, text
+from tinamou.errors import GuestError
+from tinamou.guest import execute
+from tinamou.guest.channel import AgentRefusedError
+from tinamou.guest.files import PIECE
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent, Completed
+
+__all__ = ["Hear", "run"]
+
+Hear = Callable[[bytes], None]
+
+_WRAPPED = 'umask 077; mkdir "$0" && exec >"$0/out" 2>"$0/err" && exec "$@"'
+
+
+async def run(
+    agent: Agent,
+    argv: Sequence[str],
+    out: Hear,
+    err: Hear,
+    *,
+    input: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Completed:
+    """Run a command and hand its output to ``out`` and ``err`` as it comes; returns its status, with empty output.
+
+    The guest needs a shell, and room in /tmp for all the output. Otherwise as `Agent.run`; a command that does not exist
+    ends with status 127, as in a shell.
+    """
+    if not argv:
+        raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
+    folder = f"/tmp/tinamou-{secrets.token_hex(8)}"  # noqa: S108 (in the guest, made by mkdir with umask 077)
+    followed = [_Followed(agent, f"{folder}/out", out), _Followed(agent, f"{folder}/err", err)]
+
+    async def each() -> bool:
+        return any([await one.read() for one in followed])
+
+    wrapped = ["/bin/sh", "-c", _WRAPPED, folder, *argv]
+    try:
+        done = await execute.run(agent, wrapped, input=input, environment=environment, timeout=timeout, each=each)
+        if done.stderr and not any(one.opened for one in followed):
+            raise GuestError("The guest has no room for the command's output", why=done.stderr.decode(errors="replace"))
+        return done
+    finally:
+        await _clean(agent, folder, followed)
+
+
+async def _clean(agent: Agent, folder: str, followed: list[_Followed]) -> None:
+    with contextlib.suppress(GuestError):
+        for one in followed:
+            await one.close()
+        await execute.poll(agent, await agent.start(["/bin/rm", "-rf", folder]))
+
+
+class _Followed:
+    """A growing file of the guest, read to its present end at every call."""
+
+    def __init__(self, agent: Agent, path: str, hear: Hear) -> None:
+        self._agent = agent
+        self._path = path
+        self._hear = hear
+        self._handle: int | None = None
+
+    @property
+    def opened(self) -> bool:
+        return self._handle is not None
+
+    async def read(self) -> bool:
+        """Hand on what is new; whether there was anything."""
+        if self._handle is None and not await self._open():
+            return False
+        moved = False
+        while True:
+            answer = record(await self._agent.command("guest-file-read", {"handle": self._handle, "count": PIECE}))
+            if not number(answer, "count"):
+                return moved
+            self._hear(base64.b64decode(text(answer, "buf-b64")))
+            moved = True
+
+    async def _open(self) -> bool:
+        try:
+            handle = await self._agent.command("guest-file-open", {"path": self._path, "mode": "r"})
+        except AgentRefusedError:
+            return False
+        self._handle = handle if isinstance(handle, int) else None
+        return self.opened
+
+    async def close(self) -> None:
+        if self._handle is not None:
+            await self._agent.command("guest-file-close", {"handle": self._handle})

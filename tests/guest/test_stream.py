@@ -1,0 +1,96 @@
+"""Commands whose output is heard while they run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from running import local_agent, run, tiny
+
+from tinamou.errors import GuestError
+
+
+def ours():
+    return sorted(Path("/tmp").glob("tinamou-*"))
+
+
+def test_output_is_heard_as_it_comes(state):
+    heard = []
+
+    async def talk(agent):
+        before = ours()
+        async with agent:
+            (state / "go").unlink(missing_ok=True)
+            script = f"echo one; echo two >&2; while ! [ -e {state}/go ]; do sleep 0.05; done; echo three; exit 5"
+
+            def out(piece):
+                heard.append(piece)
+                (state / "go").touch()
+
+            errors = []
+            done = await agent.stream(["sh", "-c", script], out, errors.append)
+            assert (done.status, done.stdout, done.stderr) == (5, b"", b"")
+            assert b"".join(heard) == b"one\nthree\n"
+            assert heard[0] == b"one\n"
+            assert b"".join(errors) == b"two\n"
+            assert ours() == before
+
+    with local_agent(state) as agent:
+        run(talk(agent))
+
+
+def test_more_than_the_agent_would_keep(state):
+    size = (16 << 20) + 12345
+
+    async def talk(agent):
+        async with agent:
+            command = ["sh", "-c", f"head -c {size} /dev/zero"]
+            kept = await agent.run(command)
+            assert kept.truncated and len(kept.stdout) < size
+            got = []
+            done = await agent.stream(command, got.append, got.append)
+            assert (done.status, sum(map(len, got))) == (0, size)
+
+    with local_agent(state) as agent:
+        run(talk(agent))
+
+
+def test_ends_of_all_kinds(state):
+    async def talk(agent):
+        async with agent:
+            before = ours()
+            errors = []
+            assert (await agent.stream(["/no/such"], errors.append, errors.append)).status == 127
+            assert b"not found" in b"".join(errors)
+            assert (await agent.stream(["sh", "-c", "kill -9 $$"], print, print)).status == -9
+            got = []
+            assert (await agent.stream(["cat"], got.append, print, input=b"in")).status == 0
+            assert got == [b"in"]
+            with pytest.raises(GuestError, match="did not end"):
+                await agent.stream(["sleep", "600"], print, print, timeout=0.3)
+            with pytest.raises(GuestError, match="no command"):
+                await agent.stream([], print, print)
+            task = asyncio.create_task(agent.stream(["sleep", "600"], print, print))
+            await asyncio.sleep(0.3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert ours() == before
+
+    with local_agent(state) as agent:
+        run(talk(agent))
+
+
+@pytest.mark.vm
+def test_in_a_real_guest(state):
+    async def talk(machine):
+        async with machine.agent() as agent:
+            await agent.wait(100)
+            got = []
+            done = await agent.stream(["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done; exit 3"], got.append, print)
+            assert (done.status, b"".join(got)) == (3, b"1\n2\n3\n")
+            assert (await agent.run(["ls", "/tmp"])).text == ""
+
+    with tiny(state) as machine:
+        run(talk(machine))
