@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from tinamou.errors import GuestError, StateError
+from tinamou.errors import ControlError, GuestError, StateError
 from tinamou.images.progress import Progress, silent
+from tinamou.launch.process import died
 from tinamou.machine import life
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
@@ -19,6 +20,7 @@ from tinamou.state.record import Record, write
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tinamou.blueprint import Plan
     from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.ready import ReadyReport
@@ -55,6 +57,7 @@ class AsyncMachine:
         self._keep = keep
         self._progress = progress
         self._record: Record | None = None
+        self._plan: Plan | None = None
         self._session: Session | None = None
         self._agent: Agent | None = None
         self._since = time.monotonic()
@@ -64,14 +67,15 @@ class AsyncMachine:
         """A machine whose QEMU has been started already, at the ``time.monotonic()`` of ``since``."""
         machine = cls.__new__(cls)
         machine.__init__(started.record.spec.get("image", "tiny"), timeout=timeout)  # type: ignore[misc]
-        machine._adopt(started.record)
+        machine._adopt(started)
         machine._since = machine._since if since is None else since
         return machine
 
-    def _adopt(self, record: Record) -> None:
+    def _adopt(self, started: Started) -> None:
         from tinamou.guest.agent import Agent
 
-        self._record = record
+        record = started.record
+        self._record, self._plan = record, started.plan
         self._keep = not record.ephemeral
         self._agent = Agent(str(record.file("agent.sock")))
 
@@ -102,7 +106,7 @@ class AsyncMachine:
         started = await asyncio.to_thread(
             begin, self.spec, ephemeral=not self._keep, dies_with_parent=True, progress=self._progress
         )
-        self._adopt(started.record)
+        self._adopt(started)
         try:
             return await self.ready()
         except BaseException:
@@ -133,7 +137,12 @@ class AsyncMachine:
         from tinamou.control import connect_qmp
 
         if self._session is None or self._session.closed:
-            self._session = await connect_qmp(self.record.directory, owner=True, alive=lambda: self.record.running)
+            try:
+                self._session = await connect_qmp(self.record.directory, owner=True, alive=lambda: self.record.running)
+            except ControlError as error:
+                if self._plan is None or self.record.running:
+                    raise
+                raise died(self._plan, self.record.file("."), self.record.pid) from error
         return self._session
 
     async def run(
