@@ -8,7 +8,7 @@ from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import Facts
+from tinamou.facts import Facts, MachineType
 from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
@@ -23,11 +23,11 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled = Settled(facts, arch, trial, _way(spec, facts), pci={})
+    settled = Settled(facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), pci={})
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
     settled = dataclasses.replace(settled, pci=pci.assign(needs))
-    _check(spec, settled, machine.name, machine.max_cpus)
+    _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
     got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation)
     whole = Contribution.merge(
@@ -69,10 +69,16 @@ def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:
 
 
 def _way(spec: MachineSpec, facts: Facts) -> str:
-    """The way of booting: as asked, or the first the image and the architecture both know."""
+    """The way of booting: as asked, or the image's first that the architecture knows.
+
+    A throw-away machine is started directly where that is possible: it is faster, and what a boot loader is there for, the
+    guest's own choice of kernel at a later start, never comes.
+    """
     offered = boot.ways(spec.boot, facts.image.boots)
     possible = [way for way in offered if way in ARCHES[facts.image.arch].boots]
     wish = spec.boot.firmware
+    if wish == "auto" and facts.place.throwaway and "direct" in possible:
+        return "direct"
     if wish == "auto" and possible:
         return possible[0]
     if wish in possible:
@@ -93,14 +99,15 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
     )
 
 
-def _check(spec: MachineSpec, settled: Settled, machine_type: str, max_cpus: int) -> None:
-    problems = [*boot.check(settled, machine_type), *display.check(spec.display, settled)]
-    if spec.cpu.count > max_cpus:
-        problems.append(
-            Problem(
-                "cpu.count", spec.cpu.count, f"{machine_type} has at most {max_cpus} CPUs", f"set it to {max_cpus} or less"
-            )
-        )
+def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], machine: MachineType) -> None:
+    problems = [
+        *boot.check(settled, machine.name),
+        *boot.check_order(spec.boot, [one.node for one in every]),
+        *display.check(spec.display, settled),
+    ]
+    if spec.cpu.count > machine.max_cpus:
+        reason = f"{machine.name} has at most {machine.max_cpus} CPUs"
+        problems.append(Problem("cpu.count", spec.cpu.count, reason, f"set it to {machine.max_cpus} or less"))
     if problems:
         raise PlanError("the machine cannot be planned on this host", problems=problems)
 

@@ -13,7 +13,8 @@ class Place:
     """``directory`` holds the machine's files and sockets; ``uid`` is lent to its QEMU, None when tinamou is not root.
 
     ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked. ``lent`` are the CPUs other machines hold, ``claims``
-    the memory other machines were promised and have not touched yet.
+    the memory other machines were promised and have not touched yet. A ``throwaway`` machine is
+    started once and then gone.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Place:
     ssh_port: int = 0
     lent: Mapping[str, CpuSet] = field(default_factory=dict)
     claims: Mapping[str, Size] = field(default_factory=dict)
+    throwaway: bool = False
 
     def file(self, name: str) -> str:
         """The path of one of the machine's files."""

@@ -110,7 +110,7 @@ class AsyncMachine:
         try:
             return await self.ready()
         except BaseException:
-            await asyncio.to_thread(self._end)
+            await self.kill()
             raise
 
     async def ready(self, *, answer: bool = True) -> ReadyReport:
@@ -186,20 +186,28 @@ class AsyncMachine:
 
         if self._record is not None and self.record.running:
             await life.shut_down(self.record, await self.session(), self.agent, grace=grace)
+        await self._hang_up()
         await asyncio.to_thread(self._end)
 
     async def kill(self) -> None:
         """Cut the power; a throw-away machine is gone then."""
         import asyncio
 
+        await self._hang_up()
         await asyncio.to_thread(self._end)
 
     async def release(self) -> None:
         """Leave the machine to itself: it runs on when this process ends."""
-        if self._session is not None:
-            await self._session.close()
+        await self._hang_up()
         self._record = dataclasses.replace(self.record, owner_pid=0, owner_started=0)
         write(self._record)
+
+    async def _hang_up(self) -> None:
+        """Close the lines to QEMU and the guest."""
+        if self._agent is not None:
+            await self._agent.close()
+        if self._session is not None:
+            await self._session.close()
 
     def _end(self) -> None:
         if self._record is not None:

@@ -50,13 +50,13 @@ class _Clock:
         self.last = now
 
 
-def plan_only(spec: MachineSpec, *, progress: Progress = silent) -> Plan:
+def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
     """The plan for a wish on this host; nothing is built, taken or started."""
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = machines.FIRST_UID if os.geteuid() == 0 else None
     directory = str(machines.machines_dir() / name)
-    place = Place(name, directory, uid, 2222, lent(directory), claims(directory))
+    place = Place(name, directory, uid, 2222, lent(directory), claims(directory), throwaway)
     return make_plan(spec, gather(spec, image, place))
 
 
@@ -175,4 +175,5 @@ def _place(record: Record) -> Place:
         record.ssh_port or 0,
         lent=lent(record.directory),
         claims=claims(record.directory),
+        throwaway=record.ephemeral,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ class BootSpec:
 
     firmware: Literal["auto", "bios", "uefi", "direct"] = option(
         "auto",
-        "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto takes the fastest the image allows",
+        "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto: direct when thrown away, else as the image does",
     )
     kernel: str = option("", "kernel file for direct boot")
     initrd: str = option("", "initial RAM disk for direct boot")
@@ -40,6 +41,18 @@ class BootSpec:
 def ways(spec: BootSpec, image_boots: tuple[str, ...]) -> tuple[str, ...]:
     """The ways this machine could start, best first."""
     return ("direct",) if spec.kernel else image_boots
+
+
+def disks_in_order(spec: BootSpec) -> tuple[str, ...]:
+    """The names in ``order``."""
+    return tuple(name.strip() for name in spec.order.split(",") if name.strip())
+
+
+def check_order(spec: BootSpec, disks: Sequence[str]) -> list[Problem]:
+    """Names in ``order`` that are no disk of this machine."""
+    unknown = [name for name in disks_in_order(spec) if name not in disks]
+    fix = f"its disks are: {', '.join(disks) or 'none'}"
+    return [Problem("boot.order", name, "the machine has no disk of that name", fix) for name in unknown]
 
 
 def contribute(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
@@ -90,8 +103,8 @@ def _append(spec: BootSpec, settled: Settled, hostname: str) -> Flag:
 
 
 def find_firmware(settled: Settled, machine_type: str) -> Firmware | None:
-    """The first UEFI firmware that serves this machine, without Secure Boot, verbose builds or confidential computing."""
-    unwanted = {"secure-boot", "requires-smm", "verbose-dynamic", "verbose-static", "amd-sev", "amd-sev-es", "intel-tdx"}
+    """The first UEFI firmware that serves this machine, without Secure Boot."""
+    unwanted = {"secure-boot", "enrolled-keys", "requires-smm"}
     for firmware in settled.facts.firmware:
         if (
             "uefi" in firmware.interfaces

@@ -32,12 +32,13 @@ Need = PciSlot | SharedMemory
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The shared decisions: architecture, accelerator trial, way of booting, PCI addresses by device id."""
+    """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id."""
 
     facts: Facts
     arch: Arch
     accel: Trial
     boot: str
+    order: tuple[str, ...]
     pci: Mapping[str, str]
 
     def file(self, name: str) -> str:

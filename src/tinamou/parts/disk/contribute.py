@@ -48,10 +48,12 @@ def _device(disk: Disk, settled: Settled) -> Iterator[Element]:
 
 
 def _common(disk: Disk, settled: Settled) -> dict[str, Value]:
-    """A kernel that is loaded directly has the first place in the boot order already."""
+    """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
-    boots = settled.boot != "direct" and (disk.number == 0 or disk.options.interface == "cdrom")
-    return {**props, "bootindex": disk.number} if boots else props
+    if settled.boot == "direct":
+        return props
+    order = settled.order
+    return {**props, "bootindex": order.index(disk.node) if disk.node in order else len(order) + disk.number}
 
 
 def _queues(disk: Disk) -> dict[str, Value]:
