@@ -28,8 +28,8 @@ def firmware() -> tuple[Firmware, ...]:
 def accel(name: str, arch: str) -> AccelFacts:
     """Trials on a host whose processor is of ``arch``.
 
-    ``kvm-fails`` was recorded where KVM interprets instructions; ``kvm-works``, ``kvm-needs`` (a CPU feature less) and
-    ``hvf`` (macOS) are written by hand in the words of such outcomes; ``tcg`` is a host with nothing else.
+    ``kvm-fails`` was recorded where KVM interprets instructions, ``kvm-works`` in a guest with emulated AMD SVM;
+    ``kvm-needs`` (a CPU feature less) and ``hvf`` (macOS) are written by hand; ``tcg`` is a host with nothing else.
     """
     facts = accel_from(json.loads((FOLDER / f"accel-{name}.json").read_text()))
     return dataclasses.replace(facts, arch=arch)

@@ -173,7 +173,7 @@ def own_cache(monkeypatch, tmp_path):
 @pytest.fixture
 def linux_with_kvm(monkeypatch):
     monkeypatch.setattr("tinamou.probe.accel.look", lambda _files: PLAIN)
-    monkeypatch.setattr(kvm, "try_kvm", lambda: GOOD)
+    monkeypatch.setattr(kvm, "try_kvm", lambda **_: GOOD)
 
 
 @pytest.mark.usefixtures("linux_with_kvm")
@@ -221,9 +221,24 @@ def test_an_accelerator_that_fails_in_qemu(tmp_path, body, what, why):
 
 @pytest.mark.usefixtures("linux_with_kvm")
 def test_a_guest_that_never_answers(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinamou.probe.accel._PATIENCE", {"kvm": 0.2, "tcg": 0.2})
+    monkeypatch.setattr("tinamou.probe.accel._PATIENCE", 0.2)
     facts = probe_accel(_fake(tmp_path, "echo 'KVM internal error' >&2; exec sleep 30"))
     assert "did not answer in time: KVM internal error" in facts.of("kvm").what
+
+
+@pytest.mark.usefixtures("linux_with_kvm")
+def test_a_guest_late_on_a_busy_host_gets_a_second_chance(tmp_path, monkeypatch):
+    given = []
+
+    def slow(seconds=0.1):
+        given.append(seconds)
+        return GOOD if seconds > 0.1 else KvmOutcome("run", steps="abc", late=True, version=12)
+
+    monkeypatch.setattr(kvm, "try_kvm", slow)
+    assert probe_accel(_fake(tmp_path, "printf tinamou; exit 33")).best().accel == "kvm"
+    monkeypatch.setattr(kvm, "try_kvm", lambda **_: KvmOutcome("run", steps="abc", late=True, version=12))
+    assert "time was up" in probe_accel(_fake(tmp_path, "printf tinamou; exit 33"), cached=False).of("kvm").what
+    assert len(given) == 2
 
 
 @pytest.mark.parametrize("accels", [("hvf", "tcg"), ("whpx", "tcg"), ("nvmm", "tcg"), ("mshv", "tcg")])
@@ -246,7 +261,7 @@ def test_kvm_is_named_even_where_it_cannot_be(tmp_path):
 
 def test_without_trial_guest_only_emulation_is_trusted(tmp_path, monkeypatch):
     monkeypatch.setattr("tinamou.probe.accel.look", lambda _files: _host(machine="s390x"))
-    monkeypatch.setattr(kvm, "try_kvm", lambda: KvmOutcome("created", version=12))
+    monkeypatch.setattr(kvm, "try_kvm", lambda **_: KvmOutcome("created", version=12))
     facts = probe_accel(_fake(tmp_path, "exit 1", arch="s390x"))
     assert [(trial.accel, trial.works) for trial in facts.trials] == [("kvm", False), ("tcg", True)]
 
