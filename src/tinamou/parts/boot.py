@@ -21,7 +21,7 @@ class BootSpec:
 
     firmware: Literal["auto", "bios", "uefi", "direct"] = option(
         "auto",
-        "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto: direct if throw-away, else as the image does",
+        "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto: direct where thrown away",
     )
     kernel: str = option("", "kernel file for direct boot")
     initrd: str = option("", "initial RAM disk for direct boot")

@@ -1,0 +1,91 @@
+"""The same facts give the same command line as ever, and the real binary of that version accepts it.
+
+After a wanted change: ``PYTHONPATH=tests:tests/golden python tests/golden/cases.py``, then read the difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cases import CASES, Case, facts, image_of, spec_of, text_of
+
+from tinamou.facts import Place
+from tinamou.launch.argv import argv
+from tinamou.planner import plan
+
+ACCEPTED = [case for case in CASES if case.accel in ("tcg", "kvm-needs") and not text_of(case).startswith("refused")]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_plan(case: Case):
+    assert text_of(case) == case.file.read_text()
+
+
+def test_no_stray_recording():
+    recorded = {path.name for path in CASES[0].file.parent.iterdir()}
+    assert recorded == {case.file.name for case in CASES}
+
+
+def _binary(case: Case, qemu10) -> str:
+    if case.version == "10.0":
+        return qemu10(f"qemu-system-{case.arch}")
+    found = shutil.which(f"qemu-system-{case.arch}")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""
+    if f"version {case.version}" not in version:
+        pytest.skip(f"the installed QEMU for {case.arch} is not {case.version}: {version.splitlines()[:1]}")
+    return found
+
+
+def _real_image(case: Case, folder: Path):
+    """The case's image with files that exist: the tiny guest's kernel, and an empty disk."""
+    from tinamou.images.resolve import resolve
+
+    tiny = resolve("tiny", case.arch)
+    wanted = image_of(case)
+    files = {"kernel": tiny.kernel, "initrd": tiny.initrd, "fast_kernel": tiny.fast_kernel if wanted.fast_kernel else ""}
+    if wanted.disk:
+        files["disk"] = str(folder / "base.qcow2")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", files["disk"], "64M"], check=True)
+    return dataclasses.replace(wanted, **files)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
+    if case.accel == "kvm-needs" and (case.arch != os.uname().machine or not os.access("/dev/kvm", os.W_OK)):
+        pytest.skip(f"KVM for {case.arch} cannot be opened on this host")
+    binary = _binary(case, qemu10)
+    folder = state / "m"
+    folder.mkdir()
+    known = facts(case, _real_image(case, state), Place("web", str(folder), None, 0))
+    firmware = tuple(one for one in known.firmware if Path(one.executable).exists())
+    if case.spec == "debian-uefi" and not firmware:
+        pytest.skip("no UEFI firmware is installed")
+    made = plan(spec_of(case), dataclasses.replace(known, firmware=firmware))
+    from tinamou.prepare.apply import apply
+
+    apply(made, folder)
+    words = [binary, *argv(made)[1:], "-S", "-qmp", "stdio"]
+    asked = '{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n{"execute":"quit"}\n'
+    done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    greeting, *answers = [json.loads(line) for line in done.stdout.splitlines()]
+    major, minor = case.version.split(".")
+    assert greeting["QMP"]["version"]["qemu"]["major"] == int(major)
+    assert greeting["QMP"]["version"]["qemu"]["minor"] == int(minor)
+    assert any(a.get("return", {}).get("status") == "prelaunch" for a in answers if isinstance(a.get("return"), dict))
+
+
+@pytest.mark.vm
+def test_a_wrong_argument_would_be_noticed(state: Path):
+    """The acceptance check refuses what QEMU refuses."""
+    binary = shutil.which("qemu-system-x86_64")
+    words = [binary, "-nodefaults", "-display", "none", "-device", '{"driver":"virtio-blk-pci","drive":"nowhere"}', "-S"]
+    done = subprocess.run([*words, "-qmp", "stdio"], input="", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
