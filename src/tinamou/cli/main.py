@@ -34,6 +34,7 @@ VERBS = {
     "accel": "accel",
     "image": "image",
     "snapshot": "snapshot",
+    "check": "check",
     "schema": "schema",
 }
 """Verb → module below tinamou.cli; the module has a function ``command`` or an App ``app``."""

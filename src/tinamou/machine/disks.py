@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from tinamou.errors import StateError
+from tinamou.errors import ImageError, StateError
 from tinamou.facts import ChainFile, ImageFacts
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.progress import Progress, silent
+from tinamou.images.seal import check_seals
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.disk.nodes import file_options
 from tinamou.spec import MachineSpec, load_spec
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tinamou.snapshots.history import Disk, History
     from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["existing_chains", "opened"]
+__all__ = ["existing_chains", "held", "known_disks", "opened", "refuse_shared"]
 
 _FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
 
@@ -42,7 +43,12 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     for number, disk in enumerate(spec.disk, 1 if image.disk else 0):
         if disk.path and disk.interface != "cdrom":
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
-    return {**chains, **_own_chains(directory, image)}
+    chains |= _own_chains(directory, image)
+    if directory.is_dir():
+        check_seals(
+            directory / "seals.json", {f.path for files in chains.values() for f in files if not f.own and f != files[0]}
+        )
+    return chains
 
 
 def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile, ...]]:
@@ -93,13 +99,22 @@ def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
     return tuple(ChainFile(layer.path, layer.format, str(Path(layer.path).parent) == own) for layer in layers)
 
 
+def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:
+    """Two writers would destroy a disk: what QEMU's own locks would refuse is told by name. Raises ImageError."""
+    from tinamou.system.image_locks import processes_with_open, written_by_others
+
+    for files in chains.values():
+        path = files[0].path
+        if written_by_others(path):
+            who = ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(path)) or "a process of another user"
+            raise ImageError(f"{path} is open for writing elsewhere", why=f"in {who}", fix="end that program first")
+
+
 @contextlib.asynccontextmanager
-async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
-    """A machine's disks, locked against other commands, with its history made true and complete; its QEMU if it runs."""
+async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[Disks]:
+    """A machine's disks locked against other commands, with its QEMU's monitor while it runs; nothing is put right."""
     from tinamou.control import connect_qmp
-    from tinamou.snapshots.history import save
-    from tinamou.snapshots.machine_disks import Disks, locked, record_disks
-    from tinamou.snapshots.reconcile import reconcile
+    from tinamou.snapshots.machine_disks import Disks, locked
 
     directory = Path(record.directory).resolve()  # noqa: ASYNC240
     async with contextlib.AsyncExitStack() as stack:
@@ -108,12 +123,37 @@ async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterato
         if record.running:
             connecting = connect_qmp(record.directory, alive=lambda: record.running)
             session = await stack.enter_async_context(await connecting)
-        disks = Disks(directory, record.uid, session, progress=progress)
-        history = await reconcile(disks)
-        found = await _running_disks(disks, session) if session else _resting_disks(record, disks)
-        complete = record_disks(history, found)
-        options = _options(record, complete)
-        yield dataclasses.replace(disks, options=options), complete if complete == history else save(directory, complete)
+        yield Disks(directory, record.uid, session, progress=progress)
+
+
+@contextlib.asynccontextmanager
+async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
+    """The same, with the history made true and complete; the way in for everything that changes disks."""
+    from tinamou.snapshots.history import save
+    from tinamou.snapshots.reconcile import reconcile
+
+    async with held(record, progress=progress) as disks:
+        before = await reconcile(disks)
+        history = await known_disks(record, disks)
+        if history != before:
+            save(disks.directory, history)
+        yield dataclasses.replace(disks, options=_options(record, history)), history
+
+
+async def known_disks(record: Record, disks: Disks) -> History:
+    """The history with every disk the machine has now."""
+    from tinamou.snapshots.history import load
+    from tinamou.snapshots.machine_disks import record_disks
+
+    history = load(disks.directory)
+    if disks.session is not None:
+        return record_disks(history, await _running_disks(disks, disks.session))
+    try:
+        return record_disks(history, _resting_disks(record, disks))
+    except ImageError:
+        if history.disks:
+            return history
+        raise
 
 
 async def _running_disks(disks: Disks, session: Session) -> dict[str, Disk]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
-from tinamou.machine.disks import opened
+from tinamou.machine.disks import held, known_disks, opened
+from tinamou.snapshots.check import Finding, check
+from tinamou.snapshots.check import repair as mend
 from tinamou.snapshots.create import Taken, create
 from tinamou.snapshots.history import History, Snapshot, load, save
 from tinamou.snapshots.layers import read_forest
@@ -18,7 +20,7 @@ from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
 from tinamou.state.record import Record
 
-__all__ = ["describe", "flatten_all", "go_back", "remove", "rename", "take"]
+__all__ = ["Report", "describe", "examine", "flatten_all", "go_back", "history_of", "remove", "rename", "take"]
 
 
 async def take(
@@ -47,16 +49,18 @@ async def take(
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
     for disk, entry in history.disks.items():
         if depth and len(read_forest(disks, history, disk).chain(entry.top)) > depth:
-            await flatten(disks, history, disk)
+            history = await flatten(disks, history, disk)
 
 
 async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
     """Copy together what lies between top and floor of every disk; how many disks there was something to do for."""
     async with opened(record, progress=progress) as (disks, history):
         history = await tidy(disks, history)
-        done = [await flatten(disks, history, disk) for disk in history.disks]
+        before = history.flattened
+        for disk in history.disks:
+            history = await flatten(disks, history, disk)
         await tidy(disks, history)
-        return sum(done)
+        return len(history.flattened) - len(before)
 
 
 async def remove(record: Record, names: list[str], *, progress: Progress = silent) -> History:
@@ -95,6 +99,27 @@ def _edit(disks: Disks, history: History, changed: Snapshot) -> Snapshot:
     shots = tuple(changed if one.number == changed.number else one for one in history.snapshots)
     save(disks.directory, replace(history, snapshots=shots))
     return changed
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found, after repairs where these were asked for; ``repaired`` maps files to the copies kept of them."""
+
+    findings: list[Finding]
+    repaired: dict[str, Path]
+
+
+async def examine(record: Record, *, deep: bool = True, repair: bool = False) -> Report:
+    """Check a machine's disks, and repair damaged files when asked. Raises StateError for a repair while it runs."""
+    if repair and record.running:
+        raise StateError("files that are in use cannot be repaired", fix=f"tinamou stop {record.name}")
+    directory = Path(record.directory)
+    async with held(record) as disks:
+        history = await known_disks(record, disks)
+        findings = await check(disks, history, deep=deep)
+        damaged = {one.file for one in findings if repair and one.severity != "note" and (directory / one.file).is_file()}
+        repaired = {file: await mend(disks, file) for file in sorted(damaged)}
+        return Report(await check(disks, history, deep=deep) if repaired else findings, repaired)
 
 
 def history_of(record: Record) -> History:

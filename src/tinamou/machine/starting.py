@@ -14,6 +14,7 @@ from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import start as launch
+from tinamou.machine.disks import refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, lent, settle_in, without_huge_pages
 from tinamou.machine.reconcile import end_machine, reconcile
@@ -152,6 +153,7 @@ def _prepared(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Cloc
     said: tuple[Note, ...] = ()
     while True:
         facts = gather(spec, image, _place(record))
+        refuse_shared(facts.chains)
         clock.lap("probe")
         plan = make_plan(spec, facts)
         clock.lap("plan")

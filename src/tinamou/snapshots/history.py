@@ -68,13 +68,17 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Everything known about a machine's disks. ``current`` is the snapshot the running state is based on, 0 for none."""
+    """Everything known about a machine's disks. ``current`` is the snapshot the running state is based on, 0 for none.
+
+    ``flattened`` names the files into which all below them was copied: they rest on the floor, whatever came before them.
+    """
 
     disks: Mapping[str, Disk] = field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
     current: int = 0
     counter: int = 0
     intent: Intent | None = None
+    flattened: tuple[str, ...] = ()
 
     def snapshot(self, name: str) -> Snapshot:
         """By name or number. Raises StateError naming the nearest one."""
@@ -111,6 +115,7 @@ def load(directory: Path) -> History:
             current=data["current"],
             counter=data["counter"],
             intent=Intent(**intent) if intent else None,
+            flattened=tuple(data["flattened"]),
         )
     except FileNotFoundError:
         return History()

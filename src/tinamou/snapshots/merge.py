@@ -86,18 +86,19 @@ def _settle(disks: Disks, forest: Forest, names: frozenset[str]) -> None:
             os.close(descriptor)
 
 
-async def flatten(disks: Disks, history: History, disk: str) -> bool:
+async def flatten(disks: Disks, history: History, disk: str) -> History:
     """Copy together what lies between the top and the floor of one disk's chain: three files are left to read through.
 
     Snapshots keep their own files. Done in the file below the top, so that the guest can go on and snapshots can be taken.
-    Returns whether there was anything to do.
+    The history it gives back is the same one where there was nothing to do.
     """
     forest = read_forest(disks, history, disk)
     chain = forest.chain(history.disks[disk].top)
     if len(chain) <= 3:
-        return False
+        return history
+    history = save(disks.directory, dataclasses.replace(history, flattened=(*history.flattened, chain[1])))
     await _stream(disks, history, forest, chain[1], chain[-1])
-    return True
+    return history
 
 
 def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:

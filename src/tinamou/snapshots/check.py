@@ -1,0 +1,199 @@
+"""Whether a machine's disks are whole: every file of every chain, how they hang together, and who else has them open."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinamou.errors import ImageError, TinamouError
+from tinamou.images.chain import verify_tables
+from tinamou.images.seal import check_seals
+from tinamou.snapshots.graph import attached
+from tinamou.snapshots.history import History
+from tinamou.snapshots.layers import Forest, read_forest
+from tinamou.snapshots.machine_disks import Disks
+from tinamou.system.exec import CommandError
+from tinamou.system.exec_async import run_async
+from tinamou.system.image_locks import processes_with_open, written_by_others
+
+__all__ = ["RESULTS", "SEALS", "Finding", "check", "last_results", "repair"]
+
+RESULTS = "check.json"
+SEALS = "seals.json"
+_DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with one file: ``severity`` is ``error`` (it must not be booted), ``warning`` or ``note``."""
+
+    severity: str
+    file: str
+    what: str
+    fix: str = ""
+
+
+async def check(disks: Disks, history: History, *, deep: bool = True) -> list[Finding]:
+    """Look at everything; ``deep`` has qemu-img walk every file that is not being written to. Results are kept beside it."""
+    found: list[Finding] = []
+    for disk in history.disks:
+        try:
+            forest = read_forest(disks, history, disk)
+            found += [*_links(disks, history, forest), *_tables(forest), *_open_elsewhere(disks, history, forest)]
+        except TinamouError as error:
+            found.append(
+                Finding("error", _named(error, disk), f"{error.what}{': ' + error.why if error.why else ''}", error.fix)
+            )
+            continue
+        if deep:
+            for name in forest.layers:
+                found += await _walk(disks, history, forest, name)
+    found += [*_seals(disks, history), *_foreign(disks, history)]
+    if disks.session is not None:
+        found += await _graph(disks, history)
+    _keep(disks, found, deep)
+    return found
+
+
+async def repair(disks: Disks, file: str) -> Path:
+    """Have qemu-img repair a file of a machine that is off; a copy is kept first, whose path is returned.
+
+    Raises ImageError when it cannot be repaired; the copy is there all the same.
+    """
+    source = disks.path(file)
+    copy = source.with_name(f"{source.name}.before-repair-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        await run_async(["cp", "--reflink=auto", "--sparse=always", "--preserve=all", "--", str(source), str(copy)])
+        await run_async([disks.qemu_img, "check", "-q", "-f", "qcow2", "-r", "all", str(source)])
+    except CommandError as error:
+        raise ImageError(f"{file} cannot be repaired", why=str(error), fix=f"a copy is {copy}; restore a backup") from error
+    return copy
+
+
+def last_results(directory: Path) -> dict[str, object] | None:
+    """What the last check found and when, None where there was none."""
+    try:
+        return dict(json.loads((directory / RESULTS).read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _named(error: TinamouError, disk: str) -> str:
+    return next((word.rstrip(",:") for word in error.what.split() if "/" in word or word.endswith(".qcow2")), disk)
+
+
+def _tops(history: History) -> frozenset[str]:
+    return frozenset(disk.top for disk in history.disks.values())
+
+
+def _links(disks: Disks, history: History, forest: Forest) -> Iterator[Finding]:
+    """Chains that end where they should, in the order the history tells, each file at least as large as the one below."""
+    floor = history.disks[forest.disk].floor
+    for name in sorted(forest.named(history)):
+        if forest.chain(name)[-1] != floor:
+            what = f"its chain ends at {forest.chain(name)[-1]}, not at {floor}"
+            yield Finding("error", name, what, "restore a backup, or put the right file back")
+    for shot in history.snapshots:
+        parent = next((one for one in history.snapshots if one.number == shot.parent), None)
+        mine = shot.files.get(forest.disk, "")
+        below = parent.files.get(forest.disk, "") if parent else ""
+        if mine and below and below not in forest.chain(mine) and not set(forest.chain(mine)) & set(history.flattened):
+            yield Finding("error", mine, f"snapshot {shot.name} does not rest on {below}, its parent's file")
+    for upper, lower in forest.below.items():
+        sizes = [
+            (int(lay.header.size) if lay.header else lay.length) for lay in (forest.layers[upper], forest.layers[lower])
+        ]
+        if sizes[0] < sizes[1]:
+            yield Finding("warning", upper, f"it is smaller ({sizes[0]}) than {lower} below it ({sizes[1]})")
+
+
+def _tables(forest: Forest) -> Iterator[Finding]:
+    for name, layer in forest.layers.items():
+        try:
+            verify_tables(layer)
+        except ImageError as error:
+            yield Finding("error", name, error.why or error.what, error.fix)
+
+
+def _open_elsewhere(disks: Disks, history: History, forest: Forest) -> Iterator[Finding]:
+    """A file of a machine that is off which some process writes to."""
+    if disks.session is not None:
+        return
+    for name in forest.layers:
+        if written_by_others(disks.path(name)):
+            who = (
+                ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(disks.path(name)))
+                or "another user's process"
+            )
+            yield Finding("error", name, f"it is open for writing in {who}", "end that program before the machine starts")
+
+
+def _seals(disks: Disks, history: History) -> Iterator[Finding]:
+    shared = [disk.floor for disk in history.disks.values() if disk.floor.startswith("/") and disk.floor != disk.top]
+    for path in shared:
+        try:
+            check_seals(disks.directory / SEALS, [path])
+        except ImageError as error:
+            yield Finding("error", path, error.why or error.what, error.fix)
+
+
+def _foreign(disks: Disks, history: History) -> Iterator[Finding]:
+    """Images in the machine's folder that belong to none of its chains."""
+    known: set[str] = set()
+    for disk in history.disks:
+        try:
+            forest = read_forest(disks, history, disk)
+            known |= forest.needed(history)
+        except TinamouError:
+            return
+    for path in sorted(disks.directory.iterdir()):
+        if path.suffix in _DISK_ENDINGS and path.name not in known:
+            yield Finding(
+                "note", path.name, "no disk and no snapshot of this machine reads it", "remove it if nobody else does"
+            )
+
+
+async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> list[Finding]:
+    if forest.layers[name].format != "qcow2":
+        return []
+    if disks.session is not None and name in _tops(history):
+        return [Finding("note", name, "the guest is writing to it; stop the machine to have it walked")]
+    try:
+        await run_async([disks.qemu_img, "check", "-q", "-f", "qcow2", str(disks.path(name))])
+    except CommandError as error:
+        text = (error.stderr or error.stdout).strip().splitlines()
+        leaks = error.status == 3
+        what = "; ".join(text[:3]) or f"qemu-img check ended with status {error.status}"
+        severity = "warning" if leaks else "error"
+        return [Finding(severity, name, f"space is lost, data is not: {what}" if leaks else what, "tinamou check --repair")]
+    return []
+
+
+async def _graph(disks: Disks, history: History) -> list[Finding]:
+    assert disks.session is not None
+    found = []
+    devices = await attached(disks.session)
+    for name, disk in history.disks.items():
+        one = devices.get(disk.device)
+        if one is None or not one.files:
+            found.append(Finding("warning", name, f"QEMU has no device {disk.device}"))
+            continue
+        live = tuple(disks.name(file) for file in one.files)
+        told = await asyncio.to_thread(lambda d=name, t=disk.top: read_forest(disks, history, d).chain(t))  # type: ignore[misc]
+        if live != told:
+            found.append(
+                Finding("error", name, f"QEMU reads through {' > '.join(live)}, the headers say {' > '.join(told)}")
+            )
+    return found
+
+
+def _keep(disks: Disks, found: list[Finding], deep: bool) -> None:
+    results = {"at": time.time(), "deep": deep, "findings": [dataclasses.asdict(one) for one in found]}
+    part = disks.directory / (RESULTS + ".part")
+    part.write_text(json.dumps(results, indent=1))
+    part.replace(disks.directory / RESULTS)

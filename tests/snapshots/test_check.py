@@ -1,0 +1,175 @@
+"""Every kind of damage to a machine's disks is found and named."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bare_machine import SIZE, BareMachine, run
+
+from tinamou.errors import ImageError
+from tinamou.images.seal import check_seals
+from tinamou.snapshots.check import Finding, check, last_results, repair
+from tinamou.snapshots.create import create
+from tinamou.snapshots.history import load, save
+from tinamou.system.qcow2 import write_overlay
+
+Build = Callable[..., BareMachine]
+
+
+@pytest.fixture
+def m(machine: Build) -> BareMachine:
+    m = machine()
+    for value in (1, 2):
+        m.write("disk0", value)
+        run(create(m.disks, load(m.directory), f"v{value}"))
+    m.write("disk0", 3)
+    return m
+
+
+def findings(m: BareMachine, severity: str = "error") -> list[Finding]:
+    return [one for one in run(check(m.disks, load(m.directory))) if one.severity == severity]
+
+
+def the_one(m: BareMachine, severity: str = "error") -> Finding:
+    found = findings(m, severity)
+    assert found
+    return found[0]
+
+
+def test_whole_disks_are_whole(m: BareMachine) -> None:
+    assert run(check(m.disks, load(m.directory))) == []
+    kept = last_results(m.directory)
+    assert kept is not None
+    assert kept["findings"] == []
+
+
+def test_a_truncated_file(m: BareMachine) -> None:
+    with (m.directory / "disk0-1.qcow2").open("r+b") as file:
+        file.truncate(5 * 65536)
+    assert the_one(m).file == "disk0-1.qcow2"
+
+
+@pytest.mark.parametrize(("offset", "value"), [(0, b"X"), (4, b"\x09"), (20, b"\xff"), (40, b"\x11" * 8), (48, b"\0" * 8)])
+def test_a_flipped_header(m: BareMachine, offset: int, value: bytes) -> None:
+    with (m.directory / "disk0-1.qcow2").open("r+b") as file:
+        file.seek(offset)
+        file.write(value)
+    assert "disk0-1.qcow2" in the_one(m).file
+
+
+def test_a_missing_backing_file(m: BareMachine) -> None:
+    (m.directory / "disk0-1.qcow2").unlink()
+    assert "disk0-1.qcow2" in the_one(m).file
+
+
+def test_a_missing_base(m: BareMachine) -> None:
+    (m.directory.parent / "base.raw").unlink()
+    assert "base.raw" in the_one(m).file
+
+
+def test_a_loop(m: BareMachine) -> None:
+    command = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "disk0-2.qcow2", "-F", "qcow2", "disk0.qcow2"]
+    subprocess.run(command, check=True, cwd=m.directory)
+    assert "loop" in the_one(m).what
+
+
+def test_a_backing_file_swapped_for_another(m: BareMachine) -> None:
+    assert findings(m) == []
+    (m.directory.parent / "base.raw").write_bytes(b"\x77" * SIZE)
+    assert the_one(m).file.endswith("base.raw")
+
+
+def test_a_copy_of_the_base_is_as_good(m: BareMachine) -> None:
+    assert findings(m) == []
+    base = m.directory.parent / "base.raw"
+    base.write_bytes(base.read_bytes())
+    assert findings(m) == []
+
+
+def test_an_own_file_swapped_for_another(m: BareMachine) -> None:
+    base = str(m.directory.parent / "base.raw")
+    for number in (1, 2):
+        m.write("disk0", 5)
+        run(create(m.disks, load(m.directory), f"w{number}"))
+    (m.directory / "disk0-2.qcow2").unlink()
+    write_overlay(m.directory / "disk0-2.qcow2", SIZE, base, "raw")
+    assert "does not rest on" in the_one(m).what
+
+
+def test_a_planted_backing_file(m: BareMachine) -> None:
+    (m.directory / "disk0.qcow2").unlink()
+    write_overlay(m.directory / "disk0.qcow2", SIZE, "/etc/shadow", "raw")
+    assert "/etc/shadow" in the_one(m).what
+
+
+def test_a_planted_data_file(m: BareMachine) -> None:
+    (m.directory / "disk0-1.qcow2").unlink()
+    options = "data_file=/etc/hostname,data_file_raw=off"
+    command = [
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        options.split(",")[0].replace("/etc", str(m.directory)),
+        "disk0-1.qcow2",
+    ]
+    subprocess.run([*command, str(SIZE)], check=True, cwd=m.directory)
+    assert "data" in the_one(m).what
+
+
+def test_a_file_written_by_another_process(m: BareMachine) -> None:
+    m.start()
+    import time
+
+    while not (m.directory / "qmp.sock").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    found = the_one(m)
+    assert "qemu-system" in found.what
+    m.kill()
+    assert findings(m) == []
+
+
+def test_a_foreign_file_is_noted(m: BareMachine) -> None:
+    write_overlay(m.directory / "stray.qcow2", SIZE)
+    assert the_one(m, "note").file == "stray.qcow2"
+
+
+def test_a_leak_is_repaired_and_a_copy_kept(m: BareMachine) -> None:
+    path = m.directory / "disk0-1.qcow2"
+    with path.open("r+b") as file:
+        file.seek(2 * 65536 + 2 * 40)
+        file.write(struct.pack(">H", 1))
+        file.truncate(41 * 65536)
+    found = the_one(m, "warning")
+    assert found.file == "disk0-1.qcow2"
+    copy = run(repair(m.disks, found.file))
+    assert copy.exists()
+    assert findings(m, "warning") == []
+    assert m.reads("disk0-2.qcow2", 3)
+
+
+def test_a_seal_tells_change_from_touch(tmp_path: Path) -> None:
+    file, record = tmp_path / "base", tmp_path / "seals.json"
+    file.write_bytes(bytes(1 << 20))
+    check_seals(record, [str(file)])
+    file.touch()
+    check_seals(record, [str(file)])
+    file.write_bytes(bytes(1 << 20)[:-1] + b"x" * 4096)
+    with pytest.raises(ImageError, match="not the file"):
+        check_seals(record, [str(file)])
+
+
+def test_an_unknown_history_is_told(m: BareMachine) -> None:
+    history = load(m.directory)
+    disk = history.disks["disk0"]
+    save(m.directory, replace(history, disks={"disk0": replace(disk, floor=str(m.directory.parent / "other.raw"))}))
+    (m.directory.parent / "other.raw").write_bytes(bytes(SIZE))
+    assert findings(m)
