@@ -76,7 +76,10 @@ class BareMachine:
             argv += ["-device", f"virtio-blk-pci,drive={below},id={entry.device}"]
         sock = str(self.directory / "qmp.sock")
         head = [QEMU, "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64"]
-        self.process = subprocess.Popen([*head, "-qmp", f"unix:{sock},server,wait=off", *argv], pass_fds=descriptors)
+        monitors = ["-qmp", f"unix:{sock},server,wait=off", "-qmp", f"unix:{sock}2,server,wait=off"]
+        log = (self.directory / "qemu.log").open("ab")
+        self.process = subprocess.Popen([*head, *monitors, *argv], pass_fds=descriptors, stdout=log, stderr=log)
+        log.close()
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -84,12 +87,13 @@ class BareMachine:
         if self.process:
             self.process.kill()
             self.process.wait()
-            (self.directory / "qmp.sock").unlink(missing_ok=True)
+            for name in ("qmp.sock", "qmp.sock2"):
+                (self.directory / name).unlink(missing_ok=True)
         self.process = None
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[tuple[Session, Disks]]:
-        async with await connect(str(self.directory / "qmp.sock")) as session:
+    async def session(self, name: str = "qmp.sock") -> AsyncIterator[tuple[Session, Disks]]:
+        async with await connect(str(self.directory / name)) as session:
             yield session, replace(self.disks, session=session)
 
     def write(self, disk: str, value: int, offset: str = "0", length: str = "64k") -> None:

@@ -12,7 +12,7 @@ from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
 from tinamou.errors import ControlError, ImageError
 from tinamou.images.progress import Progress, silent
-from tinamou.system.exec import CommandError
+from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.exec_async import run_async
 
 __all__ = ["cancel", "flush", "offline", "run_job"]
@@ -79,14 +79,18 @@ async def cancel(session: Session, name: str) -> None:
 
 
 async def offline(argv: list[str], what: str, *, progress: Progress = silent, cwd: Path | None = None) -> None:
-    """Run a qemu-img command that prints its progress (``-p``); it is ended with the calling task. Raises ImageError."""
+    """Run a qemu-img command that prints its progress (``-p``). Raises ImageError.
+
+    It is ended with the calling task, and when this process is killed: nobody would know of it any more.
+    """
 
     def hear(piece: bytes) -> None:
         if found := _PERCENT.findall(piece):
             progress(what, float(found[-1]) / 100)
 
     try:
-        await run_async(argv, hear=hear, cwd=str(cwd) if cwd else None)
+        tied = [find_tool("setpriv") or "setpriv", "--pdeathsig", "KILL", "--", *argv]
+        await run_async(tied, hear=hear, cwd=str(cwd) if cwd else None)
     except CommandError as error:
         lines = error.stderr.strip().splitlines()
         fix = "free some space and do it again; nothing is lost"
