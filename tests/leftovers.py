@@ -1,4 +1,4 @@
-"""Finds what a machine left on the host: processes, sockets, interfaces, shared memory, files outside its state."""
+"""Finds what a machine left on the host: processes, sockets, claims, interfaces, shared memory, control groups."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 
     Processes and sockets are known by that path (in their arguments, environment or working directory), so that tests
-    beside this one do not count; interfaces, shared memory and files by their name.
+    beside this one do not count; interfaces, shared memory and control groups by their name.
     """
 
     def __init__(self, state: Path) -> None:
@@ -36,10 +36,13 @@ class Leftovers:
         self._named = self._by_name()
 
     def _by_name(self) -> set[str]:
-        found = _names("/sys/class/net", OURS) | _names("/dev/shm", OURS) | _names("/dev/hugepages", OURS)
-        for folder in ("/run", "/tmp", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-            found |= _names(folder, ("tinamou",))
-        return found
+        folders = ("/sys/class/net", "/dev/shm", "/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+        return set().union(*(_names(folder, OURS) for folder in folders))
+
+    def claims(self) -> bool:
+        """Whether the ledger of the host still names one of these machines."""
+        folders = (os.environ.get("TINAMOU_RUN"), "/run", os.environ.get("XDG_RUNTIME_DIR"))
+        return any(str(self.state) in _read(Path(folder) / "tinamou.json") for folder in folders if folder)
 
     def processes(self) -> dict[int, str]:
         """The living processes (not zombies) of these machines: pid and command line."""
@@ -67,6 +70,7 @@ class Leftovers:
         return [
             *(f"process {pid}: {command[:200]}" for pid, command in sorted(self.processes().items())),
             *(f"socket {path}" for path in sorted(self.sockets())),
+            *(["a claim in the ledger of the host"] if self.claims() else []),
             *(f"new: {path}" for path in sorted(self._by_name() - self._named)),
         ]
 

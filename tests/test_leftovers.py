@@ -8,8 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 
 def test_clean(leftovers):
     assert leftovers.found() == []
@@ -42,14 +40,19 @@ def test_socket(leftovers, state):
         assert leftovers.found() == [f"socket {state}/qmp"]
 
 
-@pytest.mark.parametrize("folder", ["/dev/shm", "/tmp"])
-def test_file(leftovers, folder):
-    path = Path(folder) / f"tinamou-left-{os.getpid()}"
+def test_shared_memory(leftovers):
+    path = Path(f"/dev/shm/tinamou-left-{os.getpid()}")
     path.touch()
     try:
         assert leftovers.found() == [f"new: {path}"]
     finally:
         path.unlink()
+
+
+def test_claim(leftovers, state, monkeypatch):
+    monkeypatch.setenv("TINAMOU_RUN", str(state))
+    (state / "tinamou.json").write_text(f'{{"cpus": {{"{state}/machines/a": "0-1"}}}}')
+    assert leftovers.found() == ["a claim in the ledger of the host"]
 
 
 def test_recorded_host(hosts):

@@ -126,8 +126,8 @@ def _run_console(block: Block, cwd: Path, environment: Mapping[str, str]) -> Non
     # The mark carries the status along; `(exit …)` gives it back to an `echo $?` that follows.
     script = "".join(f"{command}\nstatus=$?; printf '{mark}%s{mark}' $status; (exit $status)\n" for command, _ in shown)
     done = subprocess.run(
-        ["bash"],
-        input=script,
+        ["bash", "-c", script],
+        stdin=subprocess.DEVNULL,
         cwd=cwd,
         env=environment,
         capture_output=True,

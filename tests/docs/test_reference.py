@@ -1,0 +1,74 @@
+"""The reference says what the source says: fields, verbs, exit codes, variables, markers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinamou import errors
+from tinamou.cli.main import VERBS
+
+ROOT = Path(__file__).parent.parent.parent
+REFERENCE = ROOT / "docs/reference"
+
+
+def test_generated_pages_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, ROOT / "script/reference", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_notices_a_stale_page(tmp_path):
+    """The generator, in a copy of the checkout whose page lacks a line."""
+    for part in ("script", "docs", "src", ".venv"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    (tmp_path / "script").unlink()
+    (tmp_path / "docs").unlink()
+    (tmp_path / "script").mkdir()
+    (tmp_path / "docs/reference").mkdir(parents=True)
+    (tmp_path / "script/reference").write_text((ROOT / "script/reference").read_text())
+    for page in ("commands.md", "spec.md"):
+        text = (REFERENCE / page).read_text()
+        (tmp_path / "docs/reference" / page).write_text(text.replace("\n| `count` |", "\n| `cuont` |"))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script/reference", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "docs/reference/spec.md" in done.stderr
+    assert "commands.md" not in done.stderr
+
+
+def test_every_verb_exists():
+    missing = [verb for verb, module in VERBS.items() if not (ROOT / f"src/tinamou/cli/{module}.py").exists()]
+    assert [verb for verb in missing if verb not in UNFINISHED] == []
+    assert [verb for verb in UNFINISHED if verb not in missing] == [], "finished: take them off the list"
+
+
+UNFINISHED: tuple[str, ...] = ("image",)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_exit_codes(name):
+    error = getattr(errors, name)
+    if isinstance(error, type) and issubclass(error, errors.TinamouError):
+        assert re.search(rf"^\| {error.code} \|.*`{name}` \|$", (REFERENCE / "exit-codes.md").read_text(), re.M)
+
+
+def test_variables():
+    """Every TINAMOU_… variable that is read is in the reference, and the other way round."""
+    sources = [*ROOT.glob("src/**/*.py"), *(p for p in ROOT.glob("script/*") if p.is_file()), ROOT / "tests/conftest.py"]
+    sources.append(ROOT / "tests/host_trees.py")
+    used = {name for path in sources for name in re.findall(r"TINAMOU_[A-Z0-9_]+", path.read_text())}
+    documented = set(re.findall(r"^\| `(TINAMOU_[A-Z0-9_]+)`", (REFERENCE / "environment.md").read_text(), re.M))
+    assert used == documented
+
+
+def test_markers():
+    listed = re.findall(r'^  "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.M)
+    documented = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert set(documented) == set(listed)
