@@ -14,7 +14,9 @@ from tinamou.state import machines
 if TYPE_CHECKING:
     from tinamou.snapshots.history import Snapshot
 
-app = App(name="snapshot", help="Take snapshots of a machine's disks and go back to them.", result_action="return_value")
+app: App = App(
+    name="snapshot", help="Take snapshots of a machine's disks and go back to them.", result_action="return_value"
+)
 Switch = Annotated[bool, Parameter(negative="")]
 MAX_DEPTH = 16
 
