@@ -15,7 +15,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def _parameters():
     for page in PAGES:
         name = str(page.relative_to(ROOT))
-        for chain in examples.examples(name, page.read_text()):
+        try:
+            chains = list(examples.examples(name, page.read_text()))
+        except ExampleError as error:
+            yield pytest.param(error, id=f"{name}:unreadable")
+            continue
+        for chain in chains:
             marks = [getattr(pytest.mark, word) for word in ("vm", "slow", "root") if any(word in b.words for b in chain)]
             if reason := next((block.skip for block in chain if block.skip), None):
                 marks.append(pytest.mark.skip(reason=reason))
@@ -24,6 +29,8 @@ def _parameters():
 
 @pytest.mark.parametrize("chain", list(_parameters()))
 def test_example(chain, tmp_path):
+    if isinstance(chain, ExampleError):
+        raise chain
     for name, text in examples.files(chain[0].page, (ROOT / chain[0].page).read_text()).items():
         (tmp_path / name).write_text(text)
     for block in chain:
