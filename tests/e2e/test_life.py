@@ -1,0 +1,93 @@
+"""A machine that stays: started in the background, looked at, paused, stopped, started again, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from command import eventually, tinamou
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def web():
+    done = tinamou("run", "-d", "--name", "web", "--disk", "size=64M")
+    assert (done.returncode, done.stdout) == (0, "web\n"), done.stderr
+    yield "web"
+    tinamou("rm", "-f", "web")
+
+
+def shown(name):
+    return json.loads(tinamou("show", name, "--json").stdout)
+
+
+def test_a_whole_life(web, leftovers):
+    assert {"name", "state", "pid", "arch", "accel", "qmp", "ssh"} <= set(shown(web))
+    assert [row["state"] for row in json.loads(tinamou("ls", "--json").stdout)] == ["running"]
+    assert tinamou("exec", web, "--", "sh", "-c", "echo kept > /dev/vda; exit 3").returncode == 3
+    assert tinamou("pause", web).returncode == 0
+    assert shown(web)["state"] == "paused"
+    assert tinamou("resume", web).returncode == 0
+    assert shown(web)["state"] == "running"
+    assert "already" in tinamou("run", "-d", "--name", "web").stderr
+    assert tinamou("run", "-d", "--name", "web").returncode == 118
+    assert tinamou("rm", web).returncode == 118
+    assert tinamou("stop", web).returncode == 0
+    assert (shown(web)["state"], shown(web)["pid"]) == ("stopped", None)
+    assert tinamou("exec", web, "--", "true").returncode == 118
+    assert tinamou("start", web).returncode == 0
+    assert tinamou("exec", web, "--", "head", "-c", "4", "/dev/vda").stdout == "kept"
+    assert tinamou("kill", web).returncode == 0
+    assert tinamou("rm", web).returncode == 0
+    assert leftovers.found() == []
+
+
+def test_reset_brings_the_guest_back(web):
+    assert tinamou("exec", web, "--", "touch", "/run/before").returncode == 0
+    assert tinamou("reset", web).returncode == 0
+    eventually(lambda: tinamou("exec", web, "--", "test", "!", "-e", "/run/before").returncode == 0, "a fresh guest")
+
+
+def test_a_guest_that_powers_off_is_seen(web):
+    tinamou("exec", web, "--", "poweroff", "-f")
+    eventually(lambda: shown(web)["state"] == "stopped", "the guest's own end")
+    assert json.loads(tinamou("ls", "--json").stdout)[0]["pid"] is None
+    assert tinamou("start", web).returncode == 0
+
+
+def test_a_killed_qemu_is_seen_and_cleaned(web, leftovers):
+    os.kill(shown(web)["pid"], signal.SIGKILL)
+    eventually(lambda: shown(web)["state"] == "stopped", "the death of QEMU")
+    assert tinamou("rm", web).returncode == 0
+    assert leftovers.found() == []
+
+
+def test_files_go_in_and_out(web, tmp_path):
+    data = os.urandom(300_000)
+    (tmp_path / "in").write_bytes(data)
+    assert tinamou("cp", str(tmp_path / "in"), f"{web}:/root/file").returncode == 0
+    assert tinamou("cp", f"{web}:/root/file", str(tmp_path / "out")).returncode == 0
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_logs_and_unknown_names(web):
+    assert tinamou("logs", web).returncode == 0
+    done = tinamou("show", "wbe")
+    assert done.returncode == 118
+    assert "did you mean web?" in done.stderr
+
+
+def test_the_process_is_confined(web):
+    lines = Path(f"/proc/{shown(web)['pid']}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert int(status["CapEff"], 16) == 0
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    if os.geteuid() == 0:
+        assert {int(uid) for uid in status["Uid"].split()} == {shown(web)["uid"]}
+        assert int(status["CapBnd"], 16) == 0
+        assert shown(web)["uid"] >= 1_900_000_000
