@@ -72,7 +72,7 @@ class Debian:
 
     suite: str
     arch: str
-    builder: int = 1
+    builder: int = 2
     space: int = 4 << 30
 
     @property
@@ -141,5 +141,5 @@ class _Build:
         self.progress("compressing the disk", None)
         debian_disk.compress(raw, out / "disk.qcow2")
         (out / "manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
-        cmdline = f"root=UUID={ids.root} ro quiet no_timer_check"
+        cmdline = f"root=UUID={ids.root} ro quiet cryptomgr.notests"
         return replace(recipe.facts, cmdline=cmdline, fast_kernel="vmlinux" if fast else "")

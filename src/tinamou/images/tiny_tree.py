@@ -71,6 +71,7 @@ def _accounts() -> dict[str, cpio.Entry]:
         "etc/passwd": cpio.file(b"root::0:0:root:/root:/bin/sh\n"),
         "etc/group": cpio.file(b"root:x:0:\n"),
         "etc/resolv.conf": cpio.file(b""),
+        "etc/fstab": cpio.file(b"proc /proc proc\nsysfs /sys sysfs\ndev /dev devtmpfs\n"),
         "etc/hosts": cpio.file(b"127.0.0.1 localhost\n"),
     }
 
@@ -123,7 +124,7 @@ def _applets(busybox: bytes) -> list[str]:
 
 
 def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[str, cpio.Entry]:
-    """The modules, the index modprobe reads, and the list of those to load first, in order."""
+    """The modules, the index modprobe reads, and the names of those to load first."""
     folders = [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]
     if not folders:
         raise ImageError("the kernel package holds no modules")
@@ -131,5 +132,4 @@ def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[st
     base = f"usr/lib/modules/{folders[0].name}"
     entries = {f"{base}/{module.path}": cpio.file(module.content) for module in found.values()}
     entries |= {f"{base}/{name}": cpio.file(data) for name, data in modules.index(found).items()}
-    order = [found[name].path for name in modules.load_order(first, found)]
-    return entries | {"usr/lib/tinamou/first": cpio.file("".join(f"{path}\n" for path in order).encode())}
+    return entries | {"usr/lib/tinamou/first": cpio.file(f"{' '.join(n for n in first if n in found)}\n".encode())}
