@@ -21,7 +21,7 @@ __all__ = ["json_schema", "load", "option", "plain"]
 
 T = TypeVar("T")
 _PARSED = (Size, CpuSet, Mac, PciAddress)
-_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def option(
@@ -118,6 +118,8 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return load(kind, value, path)
     if kind in _PARSED:
         return _parse(kind, value, path)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value), []
     matches = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     return (value, []) if matches else _wrong(_WORDS.get(kind, kind.__name__), value, path)
 
@@ -207,7 +209,7 @@ def _schema_of(kind: Any) -> dict[str, Any]:
         return {"type": "string"}
     if dataclasses.is_dataclass(kind):
         return _schema_of_class(kind)
-    return {"type": {str: "string", int: "integer", bool: "boolean"}.get(kind, "string")}
+    return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}.get(kind, "string")}
 
 
 def _schema_of_class(cls: Any) -> dict[str, Any]:

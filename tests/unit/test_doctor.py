@@ -240,12 +240,13 @@ CASES = {
     "firmware": [
         (GOOD, "1 kinds of firmware for x86_64", {}, {}, {"firmware": scan(firmware())}),
         (
-            BAD,
+            INFO,
             "names /vars.fd",
             {},
             {},
             {"firmware": scan(firmware(), notes=["50-x.json: names /vars.fd, not there"])},
         ),
+        (BAD, "names /vars.fd", {}, {}, {"firmware": scan(notes=["50-x.json: names /vars.fd, not there"])}),
         (WARNING, "no firmware", {}, {}, {"firmware": scan()}),
         (UNKNOWN, "not read", {}, {}, {}),
     ],

@@ -35,11 +35,13 @@ VERBS = {
     "image": "image",
     "snapshot": "snapshot",
     "check": "check",
+    "doctor": "doctor",
+    "host": "host",
     "schema": "schema",
 }
 """Verb → module below tinamou.cli; the module has a function ``command`` or an App ``app``."""
 
-GROUPS = frozenset({"image", "snapshot"})
+GROUPS = frozenset({"host", "image", "snapshot"})
 
 app: App = App(
     name="tinamou",

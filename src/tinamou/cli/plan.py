@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import LendCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
@@ -52,10 +52,26 @@ def _words(plan: Plan) -> list[str]:
 def _print(plan: Plan, *, why: bool) -> None:
     identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
+    if plan.pinning:
+        from tinamou.cli.host_picture import picture
+        from tinamou.machine.host_side import lent
+        from tinamou.probe.host import probe_host
+
+        print(f"\n{picture(probe_host(), plan.pinning, lent(''))}")
     print("\nhost steps")
     for step in plan.steps:
-        target = getattr(step, "path", getattr(step, "name", ""))
-        print(f"  {type(step).__name__} {target}" + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else ""))
+        print(
+            f"  {type(step).__name__} {_target(step)}" + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else "")
+        )
     print(f"\narguments of {plan.binary}")
-    for words, reason in spelled(plan):
-        print(f"  {chr(32).join(words)}" + (f"\n      {reason.asked_by}: {reason.reason}" if why else ""))
+    for words, because in spelled(plan):
+        print(f"  {chr(32).join(words)}" + (f"\n      {because.asked_by}: {because.reason}" if why else ""))
+
+
+def _target(step: Step) -> str:
+    """What a step is about, in a word or two."""
+    if isinstance(step, LendCpus):
+        return str(step.cpus)
+    if isinstance(step, ReserveHugepages):
+        return f"{step.count} of {step.page}" + ("" if step.node is None else f" on node {step.node}")
+    return str(getattr(step, "path", getattr(step, "name", "")))

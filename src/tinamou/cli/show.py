@@ -41,6 +41,7 @@ def described(record: Record) -> dict[str, Any]:
         "machine_type": record.machine_type,
         "image": record.image,
         "binary": record.binary,
+        "pinning": record.pinning or None,
         "qmp": str(record.file("qmp2.sock")),
         "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
         "directory": record.directory,

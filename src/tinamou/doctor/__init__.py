@@ -5,5 +5,6 @@ from __future__ import annotations
 from tinamou.doctor.examine import CHECKS, examine
 from tinamou.doctor.finding import Finding, Remedy, Severity
 from tinamou.doctor.inspection import Inspection
+from tinamou.doctor.machine import examine_machine
 
-__all__ = ["CHECKS", "Finding", "Inspection", "Remedy", "Severity", "examine"]
+__all__ = ["CHECKS", "Finding", "Inspection", "Remedy", "Severity", "examine", "examine_machine"]

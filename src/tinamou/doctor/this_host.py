@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from tinamou.doctor.inspection import Inspection
 from tinamou.errors import ProbeError
-from tinamou.facts import QemuFacts
+from tinamou.facts import AccelFacts, QemuFacts
+from tinamou.probe.accel import probe_accel
 from tinamou.probe.firmware import FirmwareScan, probe_firmware
 from tinamou.probe.host import probe_host
 from tinamou.probe.qemu import find_binary, probe_qemu
@@ -27,6 +28,7 @@ def this_host() -> Inspection:
         Rooted(),
         probe_host(),
         command=_command,
+        accel=_accel,
         qemu=_qemu,
         firmware=_firmware,
         folder=lambda: examine_folder(str(state_dir())),
@@ -50,6 +52,11 @@ def _qemu() -> QemuFacts | None:
         return probe_qemu(find_binary(arch), arch)
     except ProbeError:
         return None
+
+
+def _accel() -> AccelFacts | None:
+    qemu = _qemu()
+    return probe_accel(qemu) if qemu else None
 
 
 def _firmware() -> FirmwareScan:

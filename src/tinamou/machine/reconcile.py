@@ -6,9 +6,10 @@ import dataclasses
 import time
 from pathlib import Path
 
+from tinamou.prepare import borrow
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
-from tinamou.state import machines
+from tinamou.state import ledger, machines
 from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import Process, end, process_of
 
@@ -23,6 +24,21 @@ def reconcile() -> list[str]:
     for directory in machines.machines_dir().iterdir():
         if directory.is_dir():
             done += _reconcile_one(directory)
+    return done + _reconcile_ledger()
+
+
+def _reconcile_ledger() -> list[str]:
+    """Machines of other state directories that hold something of the host: their dead do not keep it from the living."""
+    done = []
+    for place in sorted(ledger.look().holders()):
+        directory = Path(place)
+        if directory.parent == machines.machines_dir():
+            continue
+        if directory.is_dir():
+            done += _reconcile_one(directory)
+        else:
+            borrow.give_all(place)
+            done.append(f"machine {directory.name} is gone with its folder {directory}; what it held was given back")
     return done
 
 
@@ -34,9 +50,10 @@ def _reconcile_one(directory: Path) -> list[str]:
         return []
     if not record.pid and not record.ephemeral and not record.owner_pid:
         return []
-    end_machine(record)
-    what = "removed" if record.ephemeral else "is stopped"
-    return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now"]
+    failed = end_machine(record)
+    what = "removed" if record.ephemeral and not failed else "is stopped"
+    kept = f", but could not give back: {'; '.join(failed)}" if failed else ""
+    return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now{kept}"]
 
 
 def _clear_unfinished(directory: Path) -> list[str]:
@@ -67,21 +84,26 @@ def strays(directory: Path) -> list[Process]:
     return found
 
 
-def end_machine(record: Record) -> None:
-    """The machine is over: end what still runs, give everything back, remove it when it was a throw-away one."""
+def end_machine(record: Record) -> list[str]:
+    """The machine is over: end what still runs, give everything back, remove it when it was a throw-away one.
+
+    Returns what could not be given back; the machine's folder is kept then, and the next command tries again.
+    """
     directory = Path(record.directory)
     living = [record.process] if record.process else strays(directory)
     for process in living:
         end(process)
-    give_back(record)
-    if record.ephemeral:
+    failed = give_back(record)
+    if record.ephemeral and not failed:
         machines.remove(directory)
     else:
         for path in directory.glob("*.sock"):
             path.unlink(missing_ok=True)
         write(dataclasses.replace(record, pid=0, started=0, owner_pid=0, owner_started=0))
+    return failed
 
 
-def give_back(record: Record) -> None:
-    """Undo everything the machine's journal holds open; what fails stays open and is tried again by the next command."""
-    Journal(Path(record.directory)).give_back(undo)
+def give_back(record: Record) -> list[str]:
+    """Undo everything the machine's journal holds open; what fails stays open and is returned, with the reason."""
+    failed = Journal(Path(record.directory)).give_back(undo)
+    return [f"{entry['kind']}: {error}" for entry, error in failed]

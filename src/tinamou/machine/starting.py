@@ -140,6 +140,7 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
         accel=plan.accel,
         machine_type=plan.machine_type,
         binary=plan.binary,
+        pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
         timings=clock.stages,
     )
     write(record)

@@ -17,7 +17,7 @@ __all__ = ["LimitsSpec", "step"]
 class LimitsSpec:
     """Limits on QEMU as a whole: virtual CPUs, emulation and I/O together."""
 
-    cpu: str = option("", "CPUs it may use, for example 1.5", pattern=r"\d+(\.\d{1,2})?", hint="write for example 0.5 or 2")
+    cpu: float = option(0.0, "CPUs it may use, for example 1.5; 0 is no limit")
     memory: Size | None = option(None, "memory it may use, QEMU's own included; huge pages do not count", minimum=16 << 20)
     read: Size | None = option(None, "bytes a second it may read from the disk its files lie on", minimum=4096)
     write: Size | None = option(None, "bytes a second it may write to the disk its files lie on", minimum=4096)
@@ -30,12 +30,12 @@ class LimitsSpec:
     @property
     def hundredths(self) -> int | None:
         """The CPU limit in hundredths of a CPU."""
-        return round(float(self.cpu) * 100) if self.cpu else None
+        return round(self.cpu * 100) if self.cpu else None
 
     def problems(self) -> list[Problem]:
         """A limit the kernel would refuse."""
-        if self.cpu and float(self.cpu) < 0.01:
-            return [Problem("cpu", self.cpu, "less than the kernel can hold a group to", "at least 0.01")]
+        if self.cpu and self.cpu < 0.01:
+            return [Problem("cpu", self.cpu, "less than the kernel can hold a group to", "at least 0.01, or 0 for no limit")]
         return []
 
 

@@ -23,6 +23,7 @@ from tinamou.units import CpuSet, Size
 __all__ = [
     "CpusTakenError",
     "PagesShortError",
+    "give_all",
     "give_cpus",
     "give_pages",
     "give_value",
@@ -153,6 +154,25 @@ def _cut_short(total: int, value: Value, claim: Claim) -> bool:
         claim.grown = total - first
         return True
     return False
+
+
+def give_all(machine: str) -> None:
+    """Gives back everything the ledger knows of a machine whose folder, and journal with it, is gone."""
+    held = ledger.look()
+    for path, value in held.pools.items():
+        if machine in value.claims:
+            _give_pool(path, machine)
+    for path, value in held.values.items():
+        if machine in value.claims:
+            give_value({"path": path, "machine": machine})
+    give_cpus({"machine": machine})
+
+
+def _give_pool(path: str, machine: str) -> None:
+    folder = Path(path).parent
+    node = next((int(part[4:]) for part in folder.parts if part[:4] == "node" and part[4:].isdecimal()), None)
+    kib = int(folder.name.removeprefix("hugepages-").removesuffix("kB"))
+    give_pages({"page": kib << 10, "node": node, "machine": machine})
 
 
 def set_value(step: SetKernelValue, journal: Journal) -> None:

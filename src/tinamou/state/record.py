@@ -18,7 +18,10 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A machine's entry. ``pid`` is 0 while it does not run; ``timings`` are seconds by stage of the last start."""
+    """A machine's entry. ``pid`` is 0 while it does not run.
+
+    ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage; both are of the last start.
+    """
 
     name: str
     directory: str
@@ -38,6 +41,7 @@ class Record:
     started: int = 0
     owner_pid: int = 0
     owner_started: int = 0
+    pinning: list[str] = dataclasses.field(default_factory=list)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 

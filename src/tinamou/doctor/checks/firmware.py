@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.doctor.finding import Finding, bad, good, unknown, warning
+from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
 
 TITLE = "Guest firmware"
@@ -13,8 +13,10 @@ def check(seen: Inspection) -> Finding:
     scan = seen.firmware()
     if scan is None:
         return unknown("the firmware descriptors were not read")
+    own = any(arch == seen.facts.arch for f in scan.firmware for arch, _ in f.targets)
     if scan.notes:
-        return bad("; ".join(scan.notes), "reinstall the firmware package the descriptor belongs to")
+        tell = info if own else bad
+        return tell("; ".join(scan.notes), "reinstall the firmware package the descriptor belongs to, or do without it")
     if not scan.firmware:
         return warning("no firmware descriptor: machines can boot with BIOS or a kernel only", "apt install ovmf")
     arches = sorted({arch for f in scan.firmware for arch, _ in f.targets})

@@ -1,0 +1,179 @@
+"""A pinned machine on huge pages gives the host back, however it ends: orderly, by itself, by kill -9."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tinamou.machine.reconcile import reconcile
+from tinamou.state import ledger
+from tinamou.system import threads
+from tinamou.system.hugetlb import Pool
+from tinamou.units import CpuSet, Size
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+PAGE = Size(2 << 20)
+WISH = ("--cpus", "2", "--memory", "128M", "--pin", "auto", "--hugepages", "2M")
+
+
+@pytest.fixture(autouse=True)
+def whole_host(cache):
+    """One of these tests at a time, over all processes: they count the host's huge pages and lend its CPUs."""
+    cache.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(cache, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if ledger.look().cpus:
+        pytest.skip(f"machines on this host hold CPUs: {ledger.look().cpus}")
+    yield
+    os.close(descriptor)
+
+
+@pytest.fixture
+def pages():
+    """Pages in the pool before the test; they are back at its end."""
+    before = Pool(PAGE).total
+    yield before
+    assert Pool(PAGE).total == before
+    assert not ledger.path().exists()
+
+
+def call(*words):
+    argv = [sys.executable, "-m", "tinamou", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def tinamou(*words):
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def start(*more):
+    tinamou("run", "--name", "held", "-d", *WISH, *more)
+    return json.loads(tinamou("show", "held", "--json"))
+
+
+def huge_kib(pid):
+    """Guest memory on 2 MiB pages, in KiB, as smaps tells (source: proc_pid_smaps(5))."""
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    block = re.search(r"memfd:memory-backend.*?VmFlags", text, re.DOTALL)[0]
+    assert re.search(r"KernelPageSize:\s+2048 kB", block)
+    return sum(int(size) for size in re.findall(r"_Hugetlb:\s+(\d+) kB", block))
+
+
+def test_runs_as_planned_and_gives_back(pages):
+    shown = start("--set", "limits.cpu=1.5")
+    planned = [CpuSet.parse(cpus) for cpus in shown["pinning"]]
+    names = threads.names(shown["pid"])
+    vcpus = {name: threads.affinity(number) for number, name in names.items() if name.startswith("CPU ")}
+    assert vcpus == {f"CPU {i}/TCG": cpus for i, cpus in enumerate(planned)} or shown["accel"] != "tcg"
+    assert len(set(planned)) == 2
+    assert huge_kib(shown["pid"]) == 128 << 10
+    assert Pool(PAGE).total >= 64
+    kinds = {row["kind"] for row in json.loads(tinamou("host", "--json"))["holdings"] if row["machine"] == "held"}
+    assert {"cpus", "hugepages", "cgroup"} <= kinds
+    assert "tinamou/held-" in Path(f"/proc/{shown['pid']}/cgroup").read_text()
+    doctor = call("doctor", "held", "--json")
+    found = {one["check"]: one["severity"] for one in json.loads(doctor.stdout)["findings"]}
+    assert found["machine_pinning"] == "good"
+    threads.pin(next(number for number, name in names.items() if name.startswith("CPU 0")), CpuSet({0, 1}))
+    doctor = call("doctor", "held", "--json")
+    assert doctor.returncode == 1
+    tinamou("stop", "held")
+    assert Pool(PAGE).total == pages
+
+
+def test_guest_powers_off(pages):
+    shown = start()
+    call("exec", "held", "--", "poweroff", "-f")
+    gone(shown["pid"])
+    assert Pool(PAGE).total > pages
+    tinamou("ls")
+    assert Pool(PAGE).total == pages
+
+
+def test_qemu_is_killed(pages):
+    os.kill(start()["pid"], signal.SIGKILL)
+    tinamou("ls")
+    assert Pool(PAGE).total == pages
+    assert json.loads(tinamou("host", "--json"))["holdings"] == []
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_tinamou_is_killed(pages, both):
+    """In the foreground QEMU dies with tinamou; killing both leaves everything to the next command."""
+    words = [sys.executable, "-m", "tinamou", "run", *WISH, "--", "sleep", "100"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+        deadline = time.monotonic() + 60
+        while not (running := qemus(command.pid)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if both:
+            os.kill(running[0], signal.SIGKILL)
+        command.kill()
+    gone(running[0])
+    assert Pool(PAGE).total > pages
+    assert reconcile()
+    assert Pool(PAGE).total == pages
+
+
+def qemus(parent):
+    """QEMU processes a process started whose pool claim is written down."""
+    if not ledger.look().pools:
+        return []
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in children if b"-nodefaults" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def gone(pid):
+    stat, deadline = Path(f"/proc/{pid}/stat"), time.monotonic() + 30
+    while stat.exists() and ") Z" not in stat.read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_second_machine_finds_no_cpu(pages):
+    start()
+    done = call("run", "--pin", "0", "--", "true")
+    assert done.returncode == 112
+    assert "lent to held" in done.stderr
+    tinamou("rm", "-f", "held")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cpus", "99", "--pin", "auto", "--set", "cpu.strict=true"), "99 wanted"),
+        (("--memory", "900G"), "MiB are missing"),
+        (("--memory", "900G", "--hugepages", "2M"), "room for"),
+        (("--pin", "4000"), "do not exist"),
+        (("--memory", "256M", "--set", "limits.memory=128M"), "the kernel would end the machine"),
+    ],
+)
+def test_refusals(words, said):
+    done = call("plan", *words)
+    assert done.returncode == 112, done.stderr
+    assert said in done.stderr
+    assert "fix:" in done.stderr or "—" in done.stderr
+
+
+def test_limits_hold():
+    """A guest that turns in circles gets the share of a CPU it was given, and no more."""
+    tinamou("run", "--name", "held", "-d", "--set", "limits.cpu=0.2")
+    pid = json.loads(tinamou("show", "held", "--json"))["pid"]
+    call("exec", "held", "--", "sh", "-c", "(while :; do :; done) </dev/null >/dev/null 2>&1 &")
+
+    def ticks():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, since = ticks(), time.monotonic()
+    time.sleep(4)
+    share = (ticks() - before) / (time.monotonic() - since)
+    tinamou("rm", "-f", "held")
+    assert share < 0.3
