@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-__all__ = ["Finding", "Stage", "clean", "diagnose", "reached"]
+__all__ = ["Finding", "Stage", "cause_of", "clean", "diagnose", "reached"]
 
 
 class Stage(IntEnum):
@@ -64,11 +65,17 @@ _SIGNS = (
         "name it (root=…), and give the initrd that belongs to this kernel",
     ),
     _sign(
-        "no-init",
-        r"No working init found.*|Requested init \S+ failed.*|check access for rdinit=.*",
-        "the kernel found no program to start as process 1",
-        "check init= and rdinit=, and that the initrd is of the guest's architecture",
+        "no-rdinit",
+        r"check access for rdinit=\S+ failed.*",
+        "the initrd has no program of the name that rdinit= gives, or there is no initrd",
+        "check rdinit= and the initrd",
         fatal=False,
+    ),
+    _sign(
+        "no-init",
+        r"No working init found.*|Requested init \S+ failed.*",
+        "the kernel found no program to start as process 1",
+        "check init= and rdinit=, and that the initrd is complete and of the guest's architecture",
     ),
     _sign(
         "init-died",
@@ -77,17 +84,11 @@ _SIGNS = (
         "look at what it printed before; see the serial log",
     ),
     _sign(
-        "panic",
-        r"Kernel panic - not syncing.*|end Kernel panic.*",
-        "the guest's kernel panicked",
-        "the lines before it in the serial log say why",
-    ),
-    _sign(
         "no-root-device",
-        r"Gave up waiting for (?:root|suspend/resume).*|Warning: /dev/\S+ does not exist|ALERT!\s+\S+ does not exist.*",
+        r"Gave up waiting for root.*|ALERT!\s+\S+ does not exist.*|dracut-initqueue.*: Warning: /dev/\S+ does not exist",
         "the initramfs did not find the root disk",
         "check root= and that the initramfs has the disk's driver (virtio_blk, virtio_scsi)",
-        fatal=False,
+        grace=1.0,
     ),
     _sign(
         "initramfs-shell",
@@ -114,7 +115,7 @@ _SIGNS = (
     ),
     _sign(
         "secure-boot",
-        r"(?:BdsDxe: failed to (?:load|start) .*: )?(?:Access Denied|Security Violation|bad shim signature)\b.*",
+        r"(?:BdsDxe: failed to (?:load|start) .*: )?(?:Access Denied|Security Violation|bad shim signature)\b",
         "Secure Boot refused what should be booted: it is not signed by a key the firmware trusts",
         _UNSIGNED,
         until=Stage.KERNEL,
@@ -160,7 +161,7 @@ _SIGNS = (
     ),
     _sign(
         "oops",
-        r"BUG: (?:unable to handle|kernel NULL pointer).*|Oops: .*|general protection fault.*|Internal error: Oops.*",
+        r"BUG: (?:unable to handle|kernel NULL).*|(?:Internal error: )?Oops: .*|^\[[^\]]*\] general protection fault.*",
         "the guest's kernel hit a bug",
         fatal=False,
     ),
@@ -175,6 +176,12 @@ _SIGNS = (
         "lockup", r"(?:soft lockup|hard LOCKUP|rcu_(?:sched|preempt).* stall).*", "a guest CPU made no progress", fatal=False
     ),
     _sign(
+        "panic",
+        r"Kernel panic - not syncing.*|end Kernel panic.*",
+        "the guest's kernel panicked",
+        "the lines before it in the serial log say why",
+    ),
+    _sign(
         "login",
         r"^\S+ login: ?$",
         "the guest reached its login prompt, but no guest agent answered",
@@ -184,9 +191,10 @@ _SIGNS = (
 )
 
 _KERNEL = re.compile(r"^(?:\[ *\d+\.\d+\] |Linux version |Booting Linux on physical CPU|EFI stub: Booting)", re.MULTILINE)
+_FAILED_INIT = r"\[[^\]]*\] (?:Run |Starting init|Failed to execute|Kernel panic)"
 _USERSPACE = re.compile(
-    r"Run \S+ as init process|systemd\[1\]|Welcome to .{3,60}!|^INIT: version|OpenRC \d|Loading, please wait|^\S+ login:|"
-    r"^BusyBox v|Freeing unused kernel image \(initmem\).*\n(?!\[)\S",
+    rf"Run \S+ as init process[^\n]*\n(?!{_FAILED_INIT})[^\n]|systemd\[1\]|Welcome to (?!GRUB).{{3,60}}!|^INIT: version|"
+    r"OpenRC \d|Loading, please wait|^\S+ login:|^BusyBox v",
     re.MULTILINE,
 )
 _ESCAPE = re.compile(
@@ -201,7 +209,7 @@ def clean(raw: bytes) -> str:
     text = raw.decode(errors="replace").replace("\r\n", "\n").replace("\n\r", "\n")
     text = _MOVE.sub("\n", text)
     text = _ESCAPE.sub("", text).replace("\r", "\n")
-    text = _CONTROL.sub("", text)
+    text = _CONTROL.sub("", text).replace("\ufffd", "")
     return re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", text)
 
 
@@ -212,6 +220,12 @@ def reached(text: str) -> Stage:
     if _KERNEL.search(text):
         return Stage.KERNEL
     return Stage.FIRMWARE if text.strip() else Stage.QEMU
+
+
+def cause_of(findings: Sequence[Finding]) -> Finding | None:
+    """The finding that best explains why a guest does not answer: fatal ones first, a panic only for want of better."""
+    telling = [finding for finding in findings if finding.kind != "panic"] or findings
+    return next((finding for finding in telling if finding.fatal), None) or next(iter(telling), None)
 
 
 def diagnose(text: str, stage: Stage = Stage.QEMU) -> tuple[Finding, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import GuestError
-from tinamou.guest.diagnose import Finding, Stage, clean, diagnose
+from tinamou.guest.diagnose import Finding, Stage, cause_of, clean, diagnose
 
 __all__ = ["NotReadyError", "not_ready", "tail"]
 
@@ -59,10 +59,16 @@ def not_ready(
     exit_status: int | None,
     ended: bool,
 ) -> NotReadyError:
-    """Build the error from what the machine's directory holds; ``at`` are the seconds at which stages were seen."""
+    """Build the error from what the machine's directory holds.
+
+    ``reason`` says what ended the waiting, empty when it was something in the log; ``at`` are the seconds at which stages
+    were seen.
+    """
     serial = tail(f"{directory}/serial.log")
     findings = diagnose(serial, stage)
-    cause = next((f for f in findings if f.fatal), None) or next(iter(findings), None)
+    cause = cause_of(findings)
+    if not reason:
+        reason = cause.meaning if cause else "it came to a halt"
     if ended:
         told = cause.meaning if cause else reason
         reason = f"QEMU ended{_status(exit_status)}" + (f": {told}" if told != "QEMU ended" else "")

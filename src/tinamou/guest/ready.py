@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tinamou.control.session import DisconnectedError, Session
 from tinamou.guest.channel import AgentSilentError
-from tinamou.guest.diagnose import Finding, Stage, clean, diagnose, reached
+from tinamou.guest.diagnose import Stage, clean, diagnose, reached
 from tinamou.guest.failure import NotReadyError, not_ready
 
 if TYPE_CHECKING:
@@ -83,13 +83,12 @@ class _Boot:
             return bool(fresh)
         return False
 
-    def verdict(self) -> Finding | None:
-        """A fatal finding that has outlived its grace."""
+    def hopeless(self) -> bool:
+        """Whether a fatal finding has outlived its grace."""
         now = time.monotonic()
-        for finding in diagnose(clean(self.window), self.stage):
-            if finding.fatal and now - self.seen.setdefault(finding.kind, now) >= finding.grace:
-                return finding
-        return None
+        fatal = [finding for finding in diagnose(clean(self.window), self.stage) if finding.fatal]
+        overdue = [now - self.seen.setdefault(finding.kind, now) - finding.grace for finding in fatal]
+        return bool(overdue) and max(overdue) >= 0
 
 
 async def wait_ready(
@@ -171,7 +170,7 @@ async def _answer(boot: _Boot, agent: Agent, timeout: float, proof: Proof) -> Pr
 
 
 async def _watch_log(boot: _Boot) -> str:
-    """Follow the serial log and the process until one of them says that it is over."""
+    """Follow the serial log and the process until one of them says that it is over; empty when it is the log."""
     import asyncio
 
     while True:
@@ -179,8 +178,8 @@ async def _watch_log(boot: _Boot) -> str:
         boot.read()
         if not alive:
             return "QEMU ended"
-        if finding := boot.verdict():
-            return finding.meaning
+        if boot.hopeless():
+            return ""
         young = time.monotonic() - boot.started < _OFTEN_FOR
         await asyncio.sleep(_LOOK_OFTEN if young else _LOOK_SELDOM)
 
