@@ -68,7 +68,7 @@ def numbers_in(path: Path) -> int:
         piece = data[slot * SLOT : (slot + 1) * SLOT]
         assert len(set(piece)) == 1, f"{path.name}: slot {slot} is torn"
         slots.append(piece[0])
-    return next((n for n in range(2000) if slots == expected(n)), -1)
+    return next((n for n in range(20000) if slots == expected(n)), -1)
 
 
 def expected(number: int) -> list[int]:

@@ -16,8 +16,7 @@ from tinamou.images.chain import read_layer
 from tinamou.snapshots import extras
 from tinamou.snapshots.graph import attached, close_unused, node_of, open_overlay
 from tinamou.snapshots.history import History, Intent, Snapshot, save
-from tinamou.snapshots.machine_disks import Disks, fresh_name
-from tinamou.system.qcow2 import write_overlay
+from tinamou.snapshots.machine_disks import Disks, fresh_name, make_overlay, sync_folder
 
 __all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
 
@@ -73,7 +72,8 @@ async def create(
     try:
         extras.keep(disks, number)
         for disk, file in files.items():
-            _write(disks, written, disk, file)
+            make_overlay(disks, file, written.disks[disk].top, written.disks[disk].format)
+        sync_folder(disks.directory)
         if disks.session is not None:
             state, quiesced, spent = await _switch(disks, disks.session, written, files, quiesce)
             shot = dataclasses.replace(shot, state=state, quiesced=quiesced)
@@ -92,7 +92,8 @@ async def grow(disks: Disks, history: History, disk: str) -> History:
     intent = Intent("grow", {"number": number, "files": files})
     written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
     try:
-        _write(disks, written, disk, files[disk])
+        make_overlay(disks, files[disk], written.disks[disk].top, written.disks[disk].format)
+        sync_folder(disks.directory)
         await _switch(disks, disks.session, written, files, _as_it_is)
     except BaseException:
         await _undo(disks, history, number, files)
@@ -122,14 +123,6 @@ def _check_name(history: History, name: str) -> None:
         raise StateError(
             f"{name!r} cannot be a snapshot's name", fix="a word with a letter in it, without slash, to 120 letters"
         )
-
-
-def _write(disks: Disks, history: History, disk: str, file: str) -> None:
-    below = history.disks[disk]
-    layer = read_layer(disks.path(below.top), below.format)
-    size = int(layer.header.size) if layer.header else layer.length
-    write_overlay(disks.path(file), size, below.top, below.format, sync=True)
-    disks.hand_over(disks.path(file))
 
 
 async def _switch(

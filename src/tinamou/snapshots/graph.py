@@ -112,13 +112,15 @@ async def _drop_descriptors(session: Session, directory: Path, keep: frozenset[s
             await session.execute("remove-fd", fdset_id=fdset)
 
 
-async def nodes(session: Session) -> dict[str, str]:
-    """The format node that reads each open file, by path."""
+async def nodes(session: Session, disk: str = "") -> dict[str, str]:
+    """The format node that reads each open file, by path; where several disks share a file, the node of ``disk``."""
     paths = await open_paths(session)
-    found = {}
+    found: dict[str, str] = {}
     for info in records(await session.execute("query-named-block-nodes", flat=True)):
-        if text(info, "drv") not in _NOT_FORMATS:
-            found[_path(text(info, "file", ""), paths)] = text(info, "node-name", "")
+        path, node = _path(text(info, "file", ""), paths), text(info, "node-name", "")
+        mine = disk and (node == disk or node.startswith(f"{disk}-"))
+        if text(info, "drv") not in _NOT_FORMATS and (mine or path not in found):
+            found[path] = node
     return found
 
 

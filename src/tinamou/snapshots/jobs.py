@@ -15,7 +15,10 @@ from tinamou.images.progress import Progress, silent
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.exec_async import run_async
 
-__all__ = ["cancel", "flush", "offline", "run_job"]
+__all__ = ["cancel", "drop_orphans", "flush", "offline", "run_job"]
+
+OURS = ("stream-disk", "commit-disk")
+"""How the names of our jobs begin; the machine's lock says that none of them has an owner while we hold it."""
 
 _POLL = 0.05
 _PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
@@ -54,6 +57,13 @@ async def _until_over(session: Session, name: str, target: str, progress: Progre
                 await session.execute("job-finalize", id=name)
             with contextlib.suppress(TimeoutError):
                 await changes.next(_POLL)
+
+
+async def drop_orphans(session: Session) -> None:
+    """End jobs whose tinamou was killed: they would wait for it for ever, and keep their files from everybody else."""
+    for job in await jobs(session):
+        if job.id.startswith(OURS):
+            await cancel(session, job.id)
 
 
 async def flush(session: Session, node: str) -> None:

@@ -124,6 +124,7 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
 
     A commit of the file being written to could not be told from an unfinished one after a crash.
     """
+    history = _inherit(history, lower, upper)
     small = _data(disks, lower) <= max(_data(disks, upper) - 1, _SMALL if disks.session is not None else 0)
     if not small and _same_size(forest, lower, upper):
         if disks.session is not None and upper == history.disks[forest.disk].top:
@@ -131,11 +132,19 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
         intent = Intent("commit", {"disk": forest.disk, "upper": upper, "lower": lower})
         history = save(disks.directory, dataclasses.replace(history, intent=intent))
         return await finish_commit(disks, history, intent.arguments)
+    save(disks.directory, history)
     await _stream(disks, history, forest, upper, forest.below.get(lower, ""))
     if lower == history.disks[forest.disk].floor:
         entry = dataclasses.replace(history.disks[forest.disk], floor=upper, floor_format="qcow2")
         history = save(disks.directory, dataclasses.replace(history, disks={**history.disks, forest.disk: entry}))
     return history
+
+
+def _inherit(history: History, lower: str, upper: str) -> History:
+    """What is merged with a flattened file is one itself; saved with the merge."""
+    if not {lower, upper} & set(history.flattened):
+        return history
+    return dataclasses.replace(history, flattened=tuple(sorted({*history.flattened, lower, upper})))
 
 
 def _same_size(forest: Forest, lower: str, upper: str) -> bool:
@@ -148,10 +157,14 @@ def _data(disks: Disks, name: str) -> int:
 
 
 async def _stream(disks: Disks, history: History, forest: Forest, into: str, base: str) -> None:
-    """Copy everything between ``into`` and ``base`` into ``into``; with an empty ``base``, all there is."""
+    """Copy everything between ``into`` and ``base`` into ``into``; with an empty ``base``, all there is.
+
+    Written through, because qemu-img changes the header at the end while tables may still be in its memory alone: killed
+    then, it would leave a file that has lost what was copied.
+    """
     live = await _live_chain(disks, history, forest.disk)
     if disks.session is not None and live is not None and into in map(disks.name, live.files):
-        by_path = await nodes(disks.session)
+        by_path = await nodes(disks.session, forest.disk)
         node = by_path[str(disks.path(into))]
         arguments: dict[str, object] = {"device": node}
         if base:
@@ -162,7 +175,7 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
         await close_unused(disks.session, disks.directory)
         return
     named = ["-b", base, "-F", forest.layers[base].format] if base else ["-b", ""]
-    argv = [disks.qemu_img, "rebase", "-p", "-f", "qcow2", *named, into]
+    argv = [disks.qemu_img, "rebase", "-p", "-t", "writethrough", "-f", "qcow2", *named, into]
     await offline(argv, f"merging into {into}", progress=disks.progress, cwd=disks.directory)
 
 
@@ -191,7 +204,7 @@ async def finish_commit(disks: Disks, history: History, arguments: Mapping[str, 
 async def _commit_live(disks: Disks, live: Attached, upper: str, lower: str) -> None:
     session = disks.session
     assert session is not None
-    by_path = await nodes(session)
+    by_path = await nodes(session, live.device.removesuffix("-dev"))
     base = by_path[str(disks.path(lower))]
     graph = {"device": by_path[live.files[0]], "top-node": by_path[str(disks.path(upper))], "base-node": base}
     name = f"commit-{live.device}"

@@ -11,7 +11,8 @@ from tinamou.snapshots import extras, merge, revert
 from tinamou.snapshots.create import grown, overlay_written, taken
 from tinamou.snapshots.graph import attached, close_unused
 from tinamou.snapshots.history import History, Snapshot, load, save
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.jobs import drop_orphans
+from tinamou.snapshots.machine_disks import PART, Disks
 
 __all__ = ["reconcile"]
 
@@ -22,6 +23,10 @@ async def reconcile(disks: Disks) -> History:
     The machine's disks must be locked. Raises StateError, ImageError, ControlError.
     """
     history = load(disks.directory)
+    if disks.session is not None:
+        await drop_orphans(disks.session)
+    for part in disks.directory.glob(f"*.qcow2{PART}"):
+        part.unlink()
     if history.intent is None:
         return history
     kind, arguments = history.intent.kind, history.intent.arguments

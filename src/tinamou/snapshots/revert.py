@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from tinamou.errors import StateError
-from tinamou.images.chain import read_layer
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Intent, save
-from tinamou.snapshots.machine_disks import Disks, fresh_name
-from tinamou.system.qcow2 import write_overlay
+from tinamou.snapshots.machine_disks import Disks, fresh_name, make_overlay, sync_folder
 
 __all__ = ["finish", "revert"]
 
@@ -40,11 +38,8 @@ def finish(disks: Disks, history: History, arguments: Mapping[str, object]) -> H
     tops = dict(history.disks)
     for disk, file in files.items():
         below = target.files[disk]
-        layer = read_layer(disks.path(below), "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
-        size = int(layer.header.size) if layer.header else layer.length
-        disks.path(file).unlink(missing_ok=True)
-        write_overlay(disks.path(file), size, below, layer.format, sync=True)
-        disks.hand_over(disks.path(file))
+        make_overlay(disks, file, below, "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
         tops[disk] = dataclasses.replace(history.disks[disk], top=file, format="qcow2")
+    sync_folder(disks.directory)
     extras.put_back(disks, target.number)
     return save(disks.directory, dataclasses.replace(history, disks=tops, current=target.number, intent=None))
