@@ -77,7 +77,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 2
+    builder: int = 3
     space: int = 700 << 20
 
     @property
