@@ -39,7 +39,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     from tinamou.probe.host import probe_host
     from tinamou.probe.qemu import find_binary, probe_qemu
 
-    qemu = probe_qemu(find_binary(image.arch))
+    qemu = probe_qemu(find_binary(image.arch), image.arch)
     if spec.net == ():
         place = dataclasses.replace(place, ssh_port=0)
     return Facts(
