@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from tinamou.cli import output
 
-app = App(name="host", help="What machines hold of this host, and repairing it.", result_action="return_value")
+app: App = App(name="host", help="What machines hold of this host, and repairing it.", result_action="return_value")
 
 Json = Annotated[bool, Parameter(negative="")]
 
