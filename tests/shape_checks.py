@@ -171,7 +171,7 @@ def forbidden_libraries(modules: Sequence[Module]) -> Iterator[str]:
 
 
 def asserted_durations(modules: Sequence[Module]) -> Iterator[str]:
-    """For tests: an assertion that something was fast enough fails on the next slower machine; a deadline may be named so."""
+    """For tests: asserting that something was fast enough fails on the next slower machine; a deadline may be named so."""
     for module in modules:
         for node in ast.walk(module.tree):
             if not isinstance(node, ast.Assert):
