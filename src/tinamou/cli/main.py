@@ -15,31 +15,31 @@ from tinamou.errors import TinamouError
 __all__ = ["app", "main"]
 
 VERBS = {
-    "run": "run",
-    "ls": "ls",
-    "show": "show",
-    "logs": "logs",
-    "console": "console",
-    "ssh": "ssh",
-    "exec": "exec",
-    "cp": "cp",
-    "start": "start",
-    "stop": "stop",
-    "kill": "kill",
-    "reset": "reset",
-    "pause": "pause",
-    "resume": "resume",
-    "rm": "rm",
-    "plan": "plan",
-    "accel": "accel",
-    "image": "image",
-    "snapshot": "snapshot",
-    "check": "check",
-    "doctor": "doctor",
-    "host": "host",
-    "schema": "schema",
+    "run": "Start a machine: with its console here, in the background, or for one command.",
+    "ls": "List machines.",
+    "show": "Show one machine.",
+    "logs": "Print what a guest said on its console, or QEMU.",
+    "console": "Attach to a machine's console; Ctrl-] detaches.",
+    "ssh": "Open a shell in a machine, or run a command, by ssh.",
+    "exec": "Run a command in a machine.",
+    "cp": "Copy files and folders into and out of a machine.",
+    "start": "Start a stopped machine again.",
+    "stop": "Shut a machine down.",
+    "kill": "Cut a machine's power.",
+    "reset": "Press a machine's reset button.",
+    "pause": "Freeze a machine.",
+    "resume": "Let a frozen machine run on.",
+    "rm": "Remove machines and their disks.",
+    "plan": "Show what would be done, and why.",
+    "accel": "Try every accelerator and report.",
+    "image": "Build, download, examine and remove images.",
+    "snapshot": "Take snapshots of a machine's disks and go back to them.",
+    "check": "Check a machine's disks.",
+    "doctor": "Examine this host, or a machine on it.",
+    "host": "Show what machines took from the host, and give it back.",
+    "schema": "Print the JSON Schema of machine files.",
 }
-"""Verb → module below tinamou.cli; the module has a function ``command`` or an App ``app``."""
+"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
 GROUPS = frozenset({"host", "image", "snapshot"})
 
@@ -49,8 +49,8 @@ app: App = App(
     help="Starts QEMU virtual machines the right way and keeps them right.",
     result_action="return_value",
 )
-for _verb, _module in VERBS.items():
-    app.command(f"tinamou.cli.{_module}:{'app' if _verb in GROUPS else 'command'}", name=_verb)
+for _verb, _help in VERBS.items():
+    app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help)
 
 
 def main() -> None:

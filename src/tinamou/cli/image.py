@@ -1,0 +1,213 @@
+"""The verbs below ``image``: ls, build, pull, show, check, rm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+from tinamou.errors import StateError
+from tinamou.machine.gather import native_arch
+from tinamou.state import machines
+
+if TYPE_CHECKING:
+    from tinamou.facts import ImageFacts
+    from tinamou.images.store import Kept
+
+app: App = App(name="image", help="Build, download, examine and remove images.", result_action="return_value")
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def ls(*, all: Switch = False, json: Switch = False) -> None:
+    """List the images that are here.
+
+    Parameters
+    ----------
+    all
+        Every name that can be built or downloaded as well.
+    """
+    from tinamou.images import store
+
+    rows: list[dict[str, object]] = [
+        {
+            "name": item.name,
+            "arch": item.arch,
+            "size": f"{item.size.mib} MiB",
+            "built": time.strftime("%Y-%m-%d", time.localtime(item.built)),
+            "state": "current" if item.current else "older",
+            "path": str(item.path),
+        }
+        for item in store.kept()
+    ]
+    rows += _missing({(row["name"], row["arch"]) for row in rows}) if all else []
+    if json:
+        output.print_json(rows)
+    else:
+        output.table(rows, ("name", "arch", "size", "built", "state", "path"))
+
+
+def _missing(here: set[tuple[object, object]]) -> list[dict[str, object]]:
+    from tinamou.images import catalog, debian, resolve, tiny
+
+    built = [(name, arch) for name in resolve.names() for arch in (tiny.ARCHES if name == "tiny" else debian.ARCHES)]
+    offered = [(entry.name, entry.arch) for entry in catalog.catalog_entries()]
+    states = {**dict.fromkeys(built, "can be built"), **dict.fromkeys(offered, "can be pulled")}
+    return [
+        {"name": name, "arch": arch, "state": state} for (name, arch), state in states.items() if (name, arch) not in here
+    ]
+
+
+@app.command
+def build(name: str = "tiny", *, arch: str = "", refresh: Switch = False, json: Switch = False) -> None:
+    """Build a guest, or find that it is here already.
+
+    Parameters
+    ----------
+    name
+        tiny, debian, debian:trixie.
+    arch
+        The guest's architecture; the host's when left out.
+    refresh
+        Ask the archive for newer packages.
+    """
+    from tinamou.images.resolve import resolve
+
+    facts = resolve(name, arch or native_arch(), progress=output.progress, refresh=refresh)
+    output.end_progress()
+    _print(facts, json)
+
+
+@app.command
+def pull(
+    name: str,
+    *,
+    arch: str = "",
+    refresh: Switch = False,
+    require_signature: Switch = False,
+    keyring: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
+    json: Switch = False,
+) -> None:
+    """Download a vendor's image and verify it.
+
+    Parameters
+    ----------
+    name
+        A name of the catalogue, ubuntu:24.04.
+    arch
+        The guest's architecture; the host's when left out.
+    refresh
+        Ask the vendor for a newer build.
+    require_signature
+        Refuse an image whose signature cannot be checked; a wrong signature is always refused.
+    keyring
+        A file of OpenPGP keys to trust in addition; may be repeated.
+    """
+    from tinamou.images import pull as pulling
+    from tinamou.images.download import progress_bar
+
+    with progress_bar(name) as progress:
+        facts = pulling.pull(
+            name,
+            arch or native_arch(),
+            progress=progress,
+            notice=output.warn,
+            refresh=refresh,
+            require_signature=require_signature,
+            keyrings=keyring,
+        )
+    _print(facts, json)
+
+
+@app.command
+def show(name: str, *, arch: str = "", json: Switch = False) -> None:
+    """Show what is known about an image, without building or downloading it.
+
+    Parameters
+    ----------
+    name
+        A name, or the path of an image file.
+    arch
+        The guest's architecture; the host's when left out.
+    """
+    from tinamou.images.resolve import resolve
+
+    _print(resolve(name, arch or native_arch(), build=False), json)
+
+
+@app.command
+def check(name: str, *, arch: str = "") -> None:
+    """Examine an image; a downloaded one is also compared with the checksum it came with.
+
+    Parameters
+    ----------
+    name
+        A name, or the path of an image file.
+    arch
+        The guest's architecture; the host's when left out.
+    """
+    from tinamou.images import pull as pulling
+    from tinamou.images.inspect import inspect_image
+    from tinamou.images.resolve import resolve
+
+    facts = resolve(name, arch or native_arch(), build=False)
+    if not facts.built:
+        raise StateError(f"the image {name} is not here", fix=f"tinamou image pull {name}, or tinamou image build {name}")
+    if facts.disk:
+        inspect_image(facts.disk, arch=facts.arch)
+    if facts.disk and Path(facts.disk).with_name("origin.json").exists():
+        pulling.check(facts)
+    print(f"{facts.name} ({facts.arch}) is in order")
+
+
+@app.command
+def rm(name: str, *, arch: str = "", force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+    """Remove an image that was built or downloaded, every build of it.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    arch
+        Only for this architecture.
+    force
+        Even when machines rest on it; they will not start any more.
+    """
+    from tinamou.images import store
+
+    chosen = [item for item in store.kept() if item.name == name and arch in ("", item.arch)]
+    if not chosen:
+        raise StateError(f"there is no image {name} here", fix="tinamou image ls shows those that are")
+    users = {machine for item in chosen for machine in _resting_on(item)}
+    if users and not force:
+        raise StateError(
+            f"machines rest on the image {name}: {', '.join(sorted(users))}", fix="tinamou rm them first, or pass --force"
+        )
+    for item in chosen:
+        store.remove(item)
+        print(f"removed {item.name} {item.arch}, {item.size.mib} MiB")
+
+
+def _resting_on(item: Kept) -> list[str]:
+    """Machines whose image lies in that folder."""
+    found = []
+    for record in machines.machines():
+        facts = json_.loads(record.file("image.json").read_text()) if record.file("image.json").exists() else {}
+        if any(str(facts.get(key, "")).startswith(f"{item.path}/") for key in ("disk", "kernel", "initrd")):
+            found.append(record.name)
+    return found
+
+
+def _print(facts: ImageFacts, json: bool) -> None:
+    data = dataclasses.asdict(facts)
+    if json:
+        output.print_json(data)
+        return
+    for key, value in data.items():
+        if value not in ("", (), None):
+            print(f"{key:>12}  {', '.join(value) if isinstance(value, tuple) else value}")
