@@ -14,7 +14,7 @@ from guest_agent import answer
 from tinamou.errors import ImageError
 from tinamou.images import debian_tools
 from tinamou.images.debian import Debian
-from tinamou.images.debian_disk import Identities
+from tinamou.images.gpt import Identities
 from tinamou.images.resolve import resolve
 
 OVMF = Path("/usr/share/OVMF")
@@ -27,6 +27,7 @@ def test_identities_follow_from_the_key() -> None:
 
 def test_facts_say_how_it_boots() -> None:
     assert Debian("bookworm", "x86_64").facts.boots == ("bios", "uefi", "direct")
+    assert Debian("bookworm", "x86_64").facts.cmdline.startswith("root=UUID=")
     assert Debian("trixie", "aarch64").facts.boots == ("uefi", "direct")
 
 

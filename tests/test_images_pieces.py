@@ -156,6 +156,19 @@ def test_the_configured_mirror_is_used_for_another_release_too() -> None:
     )
 
 
+def test_only_the_distributions_own_archive_is_a_mirror() -> None:
+    from tinamou.images.packages import archives
+
+    text = """https://download.docker.com/linux/debian/|bookworm|stable|Docker
+https://dl.winehq.org/wine-builds/debian/|bookworm|main|dl.winehq.org
+http://mirror/debian/|bookworm|main|Debian
+http://snapshot/archive/debian/20250520T000000Z/|bookworm|main|$(ORIGIN)
+https://packages.example.com/debian/12/prod/|bookworm|main|$(ORIGIN)
+"""
+    own = ["http://mirror/debian/", "http://snapshot/archive/debian/20250520T000000Z/"]
+    assert archives(text) == [(uri, "bookworm") for uri in own]
+
+
 def test_ubuntu_takes_other_architectures_from_ports() -> None:
     host = sources.Distribution("ubuntu", "noble")
     configured = [("http://mirror/ubuntu", "noble")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinamou.facts.image import ImageFacts
+from tinamou.images.gpt import Identities
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
 from tinamou.units import Size
@@ -72,8 +73,13 @@ class Debian:
 
     suite: str
     arch: str
-    builder: int = 2
+    builder: int = 3
     space: int = 4 << 30
+
+    @property
+    def identities(self) -> Identities:
+        """The same for every build of this release, so that a plan made before building is the one that is run."""
+        return Identities.of(f"debian {self.suite} {self.arch}")
 
     @property
     def facts(self) -> ImageFacts:
@@ -89,6 +95,7 @@ class Debian:
             kernel="vmlinuz",
             fast_kernel="vmlinux" if port.bios else "",
             initrd="initrd",
+            cmdline=f"root=UUID={self.identities.root} ro quiet cryptomgr.notests",
             agent=True,
             seed="nocloud",
             ssh=True,
@@ -113,7 +120,7 @@ class Debian:
         key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
         manifest: dict[str, object] = {"guest": f"debian:{self.suite}", "arch": self.arch, "builder": self.builder}
         manifest.update(packages=versions, left_out=[source.line() for source in left_out])
-        build = _Build(self, key, [source.line() for source in origins if source not in left_out], manifest, work, progress)
+        build = _Build(self, [source.line() for source in origins if source not in left_out], manifest, work, progress)
         return Prepared(key, build.run)
 
 
@@ -122,7 +129,6 @@ class _Build:
     """One build under way."""
 
     recipe: Debian
-    key: str
     sources: list[str]
     manifest: dict[str, object]
     work: Path
@@ -131,7 +137,8 @@ class _Build:
     def run(self, out: Path) -> ImageFacts:
         from tinamou.images import debian_disk, debian_tools
 
-        recipe, port, ids = self.recipe, ARCHES[self.recipe.arch], debian_disk.Identities.of(self.key)
+        recipe, port = self.recipe, ARCHES[self.recipe.arch]
+        ids = recipe.identities
         include = [*_PACKAGES, *port.packages]
         self.progress("installing packages with mmdebstrap", None)
         root = debian_tools.bootstrap(recipe.suite, port, ids, include=include, sources=self.sources, work=self.work)
@@ -141,5 +148,4 @@ class _Build:
         self.progress("compressing the disk", None)
         debian_disk.compress(raw, out / "disk.qcow2")
         (out / "manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
-        cmdline = f"root=UUID={ids.root} ro quiet cryptomgr.notests"
-        return replace(recipe.facts, cmdline=cmdline, fast_kernel="vmlinux" if fast else "")
+        return recipe.facts if fast else replace(recipe.facts, fast_kernel="")

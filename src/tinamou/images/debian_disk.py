@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,33 +14,13 @@ from tinamou.system.exec import CommandError, run
 
 if TYPE_CHECKING:
     from tinamou.images.debian import Port
+    from tinamou.images.gpt import Identities
     from tinamou.units import Size
 
-__all__ = ["Identities", "assemble", "compress", "extract_kernel"]
+__all__ = ["assemble", "compress", "extract_kernel"]
 
 _MIB = 1 << 20
 _BIOS_MIB, _ESP_MIB = 1, 63
-_NAMESPACE = uuid.UUID("6f1d7c52-6d3f-5c8e-9d0c-7e1f6c1f2b10")
-
-
-@dataclass(frozen=True, slots=True)
-class Identities:
-    """The identities of one build's disk, partitions and file systems; the same key gives the same."""
-
-    disk: str
-    root: str
-    esp: str
-
-    @classmethod
-    def of(cls, key: str) -> Identities:
-        """Derived from the key of a build; ``esp`` is a FAT volume number like ``1A2B-3C4D``."""
-        disk, root, esp = (str(uuid.uuid5(_NAMESPACE, f"{key} {name}")) for name in ("disk", "root", "esp"))
-        short = esp.replace("-", "")[:8].upper()
-        return cls(disk, root, f"{short[:4]}-{short[4:]}")
-
-    def of_partition(self, name: str) -> str:
-        """The identity of a partition."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.disk} {name}"))
 
 
 def extract_kernel(root: Path, out: Path) -> bool:

@@ -15,7 +15,7 @@ from tinamou.system.exec import CommandError, run
 
 if TYPE_CHECKING:
     from tinamou.images.debian import Port
-    from tinamou.images.debian_disk import Identities
+    from tinamou.images.gpt import Identities
 
 __all__ = ["as_root", "bootstrap", "require"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-__all__ = ["BIOS_BOOT", "EFI_SYSTEM", "ROOTS", "SECTOR", "Partition", "write_bios_boot", "write_table"]
+__all__ = ["BIOS_BOOT", "EFI_SYSTEM", "ROOTS", "SECTOR", "Identities", "Partition", "write_bios_boot", "write_table"]
 
 SECTOR = 512
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
@@ -21,6 +21,7 @@ ROOTS = {
 }
 """Types of a root partition (source: The Discoverable Partitions Specification)."""
 
+_NAMESPACE = uuid.UUID("6f1d7c52-6d3f-5c8e-9d0c-7e1f6c1f2b10")
 _ENTRIES, _ENTRY_SIZE = 128, 128
 _TABLE_SECTORS = _ENTRIES * _ENTRY_SIZE // SECTOR
 
@@ -40,6 +41,26 @@ class Partition:
         ids = uuid.UUID(self.type).bytes_le + uuid.UUID(self.identity).bytes_le
         last = self.first + self.sectors - 1
         return ids + struct.pack("<QQQ", self.first, last, 0) + self.name.encode("utf-16-le").ljust(72, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The identities of a disk, its partitions and file systems; the same words give the same."""
+
+    disk: str
+    root: str
+    esp: str
+
+    @classmethod
+    def of(cls, words: str) -> Identities:
+        """Derived from words; ``esp`` is a FAT volume number like ``1A2B-3C4D``."""
+        disk, root, esp = (str(uuid.uuid5(_NAMESPACE, f"{words} {name}")) for name in ("disk", "root", "esp"))
+        short = esp.replace("-", "")[:8].upper()
+        return cls(disk, root, f"{short[:4]}-{short[4:]}")
+
+    def of_partition(self, name: str) -> str:
+        """The identity of a partition."""
+        return str(uuid.uuid5(_NAMESPACE, f"{self.disk} {name}"))
 
 
 def write_table(disk: BinaryIO, sectors: int, identity: str, partitions: Sequence[Partition]) -> None:

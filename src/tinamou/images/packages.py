@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from tinamou.images.progress import Progress
 from tinamou.images.sources import Repository
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["Apt", "Package", "configured_mirrors", "host_acquire", "require_tools", "unpack"]
+__all__ = ["Apt", "Package", "archives", "configured_mirrors", "host_acquire", "require_tools", "unpack"]
 
 _APT_LINE = {
     "apt-get": "apt",
@@ -30,6 +31,7 @@ _APT_LINE = {
     "qemu-img": "qemu-utils",
     "unshare": "util-linux",
 }
+_OWN_ARCHIVE = re.compile(r"/(debian|debian-security|ubuntu|ubuntu-ports)(/\d{8}T\d{6}Z)?/?$")
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
@@ -55,12 +57,28 @@ def require_tools(names: Sequence[str], purpose: str) -> None:
 
 
 def configured_mirrors() -> list[tuple[str, str]]:
-    """The (URI, suite) pairs the host's apt is configured for, in its order."""
+    """The (URI, suite) pairs of the distribution's own archive that the host's apt is configured for, in its order."""
     try:
-        text = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"])
+        form = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)"
+        text = run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
     except CommandError:
         return []
-    return list(dict.fromkeys((words[0], words[1]) for line in text.splitlines() if len(words := line.split()) == 2))
+    return archives(text)
+
+
+def archives(indextargets: str) -> list[tuple[str, str]]:
+    """The (URI, suite) pairs of lines ``URI|suite|component|origin`` that are a distribution's own archive.
+
+    The origin is only known once the host has fetched its lists; before, the place of the archive has to tell.
+    """
+    found = []
+    for line in indextargets.splitlines():
+        uri, suite, component, origin = line.split("|", 3)
+        known = not origin.startswith("$(")
+        own = origin in ("Debian", "Ubuntu") if known else bool(_OWN_ARCHIVE.search(uri))
+        if component == "main" and own:
+            found.append((uri, suite))
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageF
     folder = _folder(recipe.facts.name, recipe.facts.arch)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock"):
+        wait = f"another process builds {recipe.facts.name}: waiting for it"
+        with exclusive(folder / ".lock", lambda: progress(wait, None)):
             found = None if refresh else cached(recipe)
             return found or _build(recipe, folder, progress)
     except PermissionError as error:
@@ -126,6 +127,9 @@ def _build(recipe: Recipe, folder: Path, progress: Progress) -> ImageFacts:
             out.mkdir()
             facts = prepared.build(out)
             (out / "facts.json").write_text(json.dumps(_to_json(facts)))
+            for file in out.iterdir():
+                file.chmod(0o444)
+            out.chmod(0o755)
             out.rename(folder / name)
         _point(folder / "current", name)
     except OSError as error:

@@ -78,7 +78,7 @@ class Tiny:
 
     arch: str
     builder: int = 3
-    space: int = 700 << 20
+    space: int = 1 << 30
 
     @property
     def facts(self) -> ImageFacts:
