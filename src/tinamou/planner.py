@@ -92,7 +92,7 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
     return (
         *monitor.needs(),
         *disk.needs(every),
-        *seed_disk.needs(settled.facts.image.seed),
+        *seed_disk.needs(spec.seed, settled.facts.image),
         *net.needs(spec.net),
         *display.needs(spec.display),
         *standard.needs(spec.devices, settled.arch.panic_device),
@@ -104,6 +104,7 @@ def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], ma
         *boot.check(settled, machine.name),
         *boot.check_order(spec.boot, [one.node for one in every]),
         *display.check(spec.display, settled),
+        *seed_disk.check(spec.seed, settled.facts.image),
     ]
     if spec.cpu.count > machine.max_cpus:
         reason = f"{machine.name} has at most {machine.max_cpus} CPUs"

@@ -41,6 +41,7 @@ def test_wider_fat_volumes(efi_disk: EfiDisk, size: int, width: int) -> None:
     [
         ("qcow2", ""),
         ("qcow2", "-c"),
+        ("qcow2", "-c -ocompression_type=zstd"),
         ("qcow2", "-ocluster_size=512"),
         ("qcow2", "-oextended_l2=on"),
         ("vmdk", ""),
@@ -55,7 +56,7 @@ def test_wider_fat_volumes(efi_disk: EfiDisk, size: int, width: int) -> None:
 def test_every_format_is_read_through(efi_disk: EfiDisk, tmp_path: Path, format: str, options: str) -> None:
     disk = efi_disk(loader="BOOTAA64.EFI")
     target = tmp_path / f"image.{format}"
-    qemu_img("convert", "-f", "raw", "-O", format, *filter(None, [options]), disk, target)
+    qemu_img("convert", "-f", "raw", "-O", format, *options.split(), disk, target)
     facts = inspect_image(target)
     assert (facts.format, facts.size) == (format, 8 << 20)
     if "extended" not in options:

@@ -129,3 +129,13 @@ def test_descriptors_take_the_place_of_paths():
     assert "/var/lib/tinamou" not in nodes
     assert "/dev/fdset/" in nodes
     assert f"fd={numbers['/var/lib/tinamou/machines/web/qmp.sock']}" in nodes
+
+
+def test_a_seed_where_it_is_known_to_be_read_or_asked_for():
+    stranger = dataclasses.replace(DEBIAN, seed="", ssh=False)
+    disc = "/var/lib/tinamou/machines/web/seed.iso"
+    assert not any(disc in word for word in words({}, facts(stranger)))
+    assert any(disc in word for word in words({"seed": {"user": "ada"}}, facts(stranger)))
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"seed": {"user": "ada"}}), facts(TINY))
+    assert error.value.problems[0].path == "seed"

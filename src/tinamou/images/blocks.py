@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tinamou.errors import ImageError
+from tinamou.system.codecs import CodecError, decompress
 from tinamou.system.exec import CommandError, TimeoutExpired, limited, run
 from tinamou.system.qcow2 import Header
 
@@ -55,13 +56,13 @@ class RawBlocks:
 
 
 class Qcow2Blocks:
-    """A qcow2 file over whatever ``backing`` holds; zlib-compressed clusters included."""
+    """A qcow2 file over whatever ``backing`` holds; compressed clusters included."""
 
     def __init__(self, path: str, header: Header, backing: Blocks | None) -> None:
         self.size: int = int(header.size)
         self._file = RawBlocks(path)
         self._path, self._header, self._backing = path, header, backing
-        if header.encryption or header.data_file is not None or header.extended_l2 or header.compression != "zlib":
+        if header.encryption or header.data_file is not None or header.extended_l2:
             raise Unreadable(path)
         self._l1 = self._table(header.l1_offset, header.l1_size)
         self._l2: dict[int, tuple[int, ...]] = {}
@@ -113,10 +114,13 @@ class Qcow2Blocks:
         sectors = (entry & (_COMPRESSED - 1)) >> split
         packed = self._file.read(offset, (sectors + 1) * 512 - offset % 512)
         try:
-            data = zlib.decompressobj(-12).decompress(packed, self._header.cluster_size)
-        except zlib.error as error:
+            data = decompress(packed) if self._header.compression == "zstd" else self._deflated(packed)
+        except (zlib.error, CodecError) as error:
             raise ImageError(f"{self._path} is corrupt", why=f"a compressed cluster at byte {offset}: {error}") from error
         return data.ljust(self._header.cluster_size, b"\0")
+
+    def _deflated(self, packed: bytes) -> bytes:
+        return zlib.decompressobj(-12).decompress(packed, self._header.cluster_size)
 
 
 class ForeignBlocks:

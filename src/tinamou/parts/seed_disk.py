@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
+from tinamou.errors import Problem
+from tinamou.facts import ImageFacts
 from tinamou.parts.seed import SeedSpec, documents
 from tinamou.parts.settled import Need, PciSlot, Settled
 
 
-def needs(settled_seed: str) -> tuple[Need, ...]:
-    """A slot for the disc, where the image reads one."""
-    return (PciSlot("seed-dev"),) if settled_seed == "nocloud" else ()
+def wanted(spec: SeedSpec, image: ImageFacts) -> bool:
+    """Where the image is known to read one, and where the user asks for something only a seed can bring."""
+    return bool(image.disk) and (image.seed == "nocloud" or spec != SeedSpec())
+
+
+def needs(spec: SeedSpec, image: ImageFacts) -> tuple[Need, ...]:
+    """A slot for the disc."""
+    return (PciSlot("seed-dev"),) if wanted(spec, image) else ()
+
+
+def check(spec: SeedSpec, image: ImageFacts) -> list[Problem]:
+    """A seed for a guest without a disk, which has no cloud-init to read it."""
+    if image.disk or spec == SeedSpec():
+        return []
+    return [
+        Problem(
+            "seed", None, f"the guest {image.name} reads no first-boot configuration", "use debian, or leave the seed out"
+        )
+    ]
 
 
 def contribute(spec: SeedSpec, macs: tuple[str, ...], settled: Settled) -> Contribution:
     """An ssh key of the machine's own, and the disc that tells the guest about it."""
-    if settled.facts.image.seed != "nocloud":
+    if not wanted(spec, settled.facts.image):
         return Contribution()
     why = Why("part seed", "cloud-init in the guest reads user, key, hostname and network from this disc (NoCloud)")
     path = settled.file("seed.iso")
