@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
-from running import Started, bare, qemu, run, tiny
+from running import Started, bare, local_agent, qemu, run, scripted, tiny
 
 from tinamou.control import connect_qmp
+from tinamou.guest.agent import Agent
 from tinamou.guest.diagnose import Stage
 from tinamou.guest.ready import NotReadyError, wait_ready
 
@@ -94,3 +98,68 @@ def test_a_guest_that_never_answers(state):
         run(wait(machine, timeout=0.5))
     assert caught.value.reached == Stage.QEMU
     assert caught.value.findings == ()
+
+
+def test_an_agent_that_may_not_run_commands_is_proof_of_less(state):
+    """The guest's side of the agent's line is a real agent on this host."""
+    with bare(state) as machine, local_agent(state, "-b", "guest-exec"):
+        report = run(wait(machine))
+    assert report.proof == "answer"
+    with bare(state) as machine, local_agent(state):
+        assert run(wait(machine)).proof == "run"
+        assert run(wait(machine, proof="answer")).proof == "answer"
+
+
+class Reporting:
+    """A QMP server that reports the given events; what QEMU really says is in their form (QEMU's QMP reference)."""
+
+    def __init__(self, *events):
+        self.events = events
+
+    async def __call__(self, reader, writer):
+        writer.write(b'{"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}, "capabilities": []}}\n')
+        await reader.read(1000)
+        writer.write(b'{"return": {}}\n')
+        await asyncio.sleep(0.1)
+        for name, data in self.events:
+            stamp = {"seconds": 1, "microseconds": 0}
+            writer.write(json.dumps({"event": name, "data": data, "timestamp": stamp}).encode() + b"\n")
+        await reader.read()
+        writer.close()
+
+
+def reported(directory, *events):
+    async def work():
+        async with (
+            scripted(directory / "qmp.sock", Reporting(*events)),
+            Agent(f"{directory}/agent.sock") as agent,
+            await connect_qmp(str(directory), owner=True) as qmp,
+        ):
+            await wait_ready(str(directory), agent, qmp=qmp, timeout=100)
+
+    with pytest.raises(NotReadyError) as caught:
+        run(work())
+    return caught.value.what
+
+
+RESET = ("RESET", {"guest": True, "reason": "guest-reset"})
+
+
+def test_what_qemu_reports_ends_the_waiting(state):
+    panicked = ("GUEST_PANICKED", {"action": "pause"})
+    assert reported(state, panicked) == "The guest does not answer: the guest's kernel panicked"
+    assert "restarted 4 times" in reported(state, *[RESET] * 4)
+    assert "shut down (guest-shutdown)" in reported(state, ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}))
+
+
+def test_a_few_restarts_are_no_failure(state):
+    async def work():
+        async with (
+            scripted(state / "qmp.sock", Reporting(RESET, RESET, ("NIC_RX_FILTER_CHANGED", {}))),
+            Agent(f"{state}/agent.sock") as agent,
+            await connect_qmp(str(state), owner=True) as qmp,
+        ):
+            return await wait_ready(str(state), agent, qmp=qmp, timeout=30)
+
+    with local_agent(state):
+        assert run(work()).proof == "run"
