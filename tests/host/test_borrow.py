@@ -140,7 +140,7 @@ def test_someone_else_changed_the_pool_between_two_machines(host, machine):
 
 @pytest.mark.parametrize("reached", [20, 23, 30])
 def test_killed_while_the_pool_grew(host, machine, reached, monkeypatch):
-    """The claim is on disk before the kernel is asked; what the kernel gave by then is given back."""
+    """The move is on disk before the kernel is asked; what the kernel gave by then is given back."""
     host.set(20, used=20)
     journal = machine("one")
 
@@ -154,6 +154,30 @@ def test_killed_while_the_pool_grew(host, machine, reached, monkeypatch):
             borrow.reserve_pages(pages(10), journal)
     journal.give_back(undo)
     assert host.pages == 20
+    assert held_nothing()
+
+
+@pytest.mark.parametrize("reached", [30, 27, 20])
+def test_killed_while_the_pool_shrank(host, machine, reached, monkeypatch):
+    """Another machine's pages are not mistaken for someone else's change."""
+    host.set(10, used=10)
+    one, two = machine("one"), machine("two")
+    borrow.reserve_pages(pages(10), one)
+    host.set(20, used=20)
+    borrow.reserve_pages(pages(10), two)
+
+    def dies(self, total):
+        host.set(reached, used=20)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "resize", dies)
+        with pytest.raises(KeyboardInterrupt):
+            one.give_back(undo)
+    one.give_back(undo)
+    assert host.pages == 20
+    two.give_back(undo)
+    assert host.pages == 10
     assert held_nothing()
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.prepare import borrow
@@ -44,13 +48,39 @@ def _reconcile_ledger() -> list[str]:
 
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
-    if record is None:
-        return _clear_unfinished(directory)
+    if record is not None and not _left_behind(record):
+        return []
+    with _held(directory) as there:
+        record = read(directory)
+        if not there or (record is not None and not _left_behind(record)):
+            return []
+        return _end_left_behind(record) if record else _clear_unfinished(directory)
+
+
+def _left_behind(record: Record) -> bool:
+    """Whether nobody attends it, though it was started: by a crash, or because it ended by itself."""
     if record.owned or (record.running and not record.ephemeral):
-        return []
-    if not record.pid and not record.ephemeral and not record.owner_pid:
-        return []
-    failed = end_machine(record)
+        return False
+    return bool(record.pid or record.ephemeral or record.owner_pid)
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[bool]:
+    """One process at a time ends a machine; whether its folder is still there once it is our turn."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield os.fstat(descriptor).st_nlink > 0
+    finally:
+        os.close(descriptor)
+
+
+def _end_left_behind(record: Record) -> list[str]:
+    failed = _end(record)
     what = "removed" if record.ephemeral and not failed else "is stopped"
     kept = f", but could not give back: {'; '.join(failed)}" if failed else ""
     return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now{kept}"]
@@ -89,6 +119,11 @@ def end_machine(record: Record) -> list[str]:
 
     Returns what could not be given back; the machine's folder is kept then, and the next command tries again.
     """
+    with _held(Path(record.directory)) as there:
+        return _end(record) if there else []
+
+
+def _end(record: Record) -> list[str]:
     directory = Path(record.directory)
     living = [record.process] if record.process else strays(directory)
     for process in living:

@@ -72,56 +72,56 @@ def reserve_pages(step: ReserveHugepages, journal: Journal) -> None:
     machine, pool = _machine(journal), Pool(step.page, step.node)
     journal.take("hugepages", page=int(step.page), node=step.node, count=step.count, machine=machine)
     with ledger.edit() as held:
-        total, promised = pool.total, _promised(held, pool)
-        used = max(total - pool.free, promised)
-        grow = max(step.count - (total - used), 0)
-        value = held.pools.setdefault(pool.path, Value(str(total), str(total)))
-        if value.left != str(total):
-            _acknowledge(value, total, pool.path, held)
-        claim = value.claims[machine] = Claim(step.count)
-        if not grow:
-            return
-        _grow(pool, total, grow, claim, held)
+        value = _known(held, pool)
+        total, promised = pool.total, sum(claim.count for claim in value.claims.values())
+        used = max(pool.used, promised)
+        ready = max(total - used, 0)
+        grow = max(step.count - ready, 0)
+        claim = value.claims[machine] = Claim(step.count, grow)
+        _move(held, pool, value, total + grow, machine)
         if claim.grown < grow:
-            pool.resize(total)
-            _drop(held.pools, pool.path, machine, str(total))
+            reached = claim.grown
+            _release(held, pool, value, machine)
             raise PagesShortError(
                 f"{step.count} huge pages of {step.page} could not be had",
-                why=f"{total} in the pool − {used} used or promised = {total - used}; {grow} more were asked of the kernel, "
-                f"which found memory in one piece for {claim.grown}, after compacting it",
+                why=f"{total} in the pool − {used} used or promised = {ready}; {grow} more were asked of the kernel, "
+                f"which found memory in one piece for {reached}, after compacting it",
                 fix='free memory, ask for less, reserve the pages at boot, or set hugepages = "auto"',
             )
 
 
-def _acknowledge(value: Value, total: int, path: str, held: Ledger) -> None:
-    """Someone else changed the pool while machines hold pages of it: from here on its size is theirs."""
-    held.reports.append(f"{path} is {total}, tinamou had left {value.left}: someone else changed it, it stays so")
-    value.left = str(total)
-    for claim in value.claims.values():
-        claim.grown = 0
+def _known(held: Ledger, pool: Pool) -> Value:
+    """The ledger's entry of a pool, made true: a move that a crash cut short is finished, a change by others noted."""
+    value = held.pools.setdefault(pool.path, Value(str(pool.total), str(pool.total)))
+    if value.moving and min(value.moving) <= pool.total <= max(value.moving):
+        _move(held, pool, value, value.moving[1], value.mover)
+    elif value.left != str(pool.total):
+        held.reports.append(
+            f"{pool.path} is {pool.total}, tinamou had left {value.left}: someone else changed it, it stays so"
+        )
+        value.left, value.moving = str(pool.total), []
+        for claim in value.claims.values():
+            claim.grown = 0
+    return value
 
 
-def _promised(held: Ledger, pool: Pool) -> int:
-    """Pages of this pool that machines hold or are about to use."""
-    value = held.pools.get(pool.path)
-    return sum(claim.count for claim in value.claims.values()) if value else 0
+def _move(held: Ledger, pool: Pool, value: Value, target: int, machine: str) -> None:
+    """Resizes the pool, written down before; what the kernel did not give is taken off the machine's claim."""
+    if not value.moving:
+        value.moving, value.mover = [pool.total, target], machine
+        ledger.save(held)
+    reached = pool.resize(target) if pool.total != target else target
+    if reached < target and machine in value.claims:
+        value.claims[machine].grown = max(value.claims[machine].grown - (target - reached), 0)
+    value.left, value.moving, value.mover = str(reached), [], ""
 
 
-def _grow(pool: Pool, total: int, grow: int, claim: Claim, held: Ledger) -> None:
-    """Written down first; ``grown`` is what the kernel really gave."""
-    value = held.pools[pool.path]
-    claim.grown, value.left = grow, str(total + grow)
-    ledger.save(held)
-    reached = pool.resize(total + grow)
-    claim.grown, value.left = max(reached - total, 0), str(reached)
-
-
-def _drop(values: dict[str, Value], path: str, machine: str, left: str) -> None:
-    value = values[path]
-    value.claims.pop(machine, None)
-    value.left = left
+def _release(held: Ledger, pool: Pool, value: Value, machine: str) -> None:
+    """Drops a claim and shrinks the pool by what it grew for it."""
+    grown = value.claims.pop(machine).grown
+    _move(held, pool, value, max(pool.total - grown, 0), machine)
     if not value.claims:
-        del values[path]
+        del held.pools[pool.path]
 
 
 def give_pages(entry: Entry) -> None:
@@ -129,31 +129,12 @@ def give_pages(entry: Entry) -> None:
     node = entry["node"]
     pool, machine = Pool(Size(int(str(entry["page"]))), node if isinstance(node, int) else None), str(entry["machine"])
     with ledger.edit() as held:
-        value = held.pools.get(pool.path)
-        claim = value.claims.get(machine) if value else None
-        if value is None or claim is None:
-            return
-        total = pool.total
-        if claim.grown and str(total) != value.left and not _cut_short(total, value, claim):
-            held.reports.append(
-                f"{pool.path} is {total}, tinamou had left {value.left}: someone else changed it, so the {claim.grown} "
-                f"pages taken for {Path(machine).name} were not given back (before the first machine it was {value.before})"
-            )
-            _drop(held.pools, pool.path, machine, str(total))
-            return
-        target = total - min(claim.grown, total)
-        if target != total:
-            pool.resize(target)
-        _drop(held.pools, pool.path, machine, str(target))
-
-
-def _cut_short(total: int, value: Value, claim: Claim) -> bool:
-    """A start that died while the pool grew leaves it between the two sizes: then only what was gained is given back."""
-    first = int(value.left) - claim.grown
-    if first <= total < int(value.left):
-        claim.grown = total - first
-        return True
-    return False
+        if pool.path in held.pools:
+            value = _known(held, pool)
+            if machine in value.claims:
+                _release(held, pool, value, machine)
+            elif not value.claims:
+                del held.pools[pool.path]
 
 
 def give_all(machine: str) -> None:

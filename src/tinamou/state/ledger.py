@@ -30,11 +30,17 @@ class Claim:
 
 @dataclass
 class Value:
-    """A kernel file machines have changed: its text before the first, the text tinamou left in it, and who wants it so."""
+    """A kernel file machines have changed: its text before the first, the text tinamou left in it, and who wants it so.
+
+    ``moving`` is set while a pool is resized: from how many pages to how many, and for which machine. Whoever finds it set
+    met a crash, and finishes the move.
+    """
 
     before: str
     left: str
     claims: dict[str, Claim] = field(default_factory=dict)
+    moving: list[int] = field(default_factory=list)
+    mover: str = ""
 
 
 @dataclass
@@ -89,7 +95,10 @@ def look() -> Ledger:
 def _value(data: dict[str, object]) -> Value:
     claims = data["claims"]
     assert isinstance(claims, dict)
-    return Value(str(data["before"]), str(data["left"]), {machine: Claim(**claim) for machine, claim in claims.items()})
+    moving = data.get("moving", [])
+    assert isinstance(moving, list)
+    named = {machine: Claim(**claim) for machine, claim in claims.items()}
+    return Value(str(data["before"]), str(data["left"]), named, moving, str(data.get("mover", "")))
 
 
 @contextmanager

@@ -81,14 +81,24 @@ def make(name: str, limits: Limits) -> list[Path]:
         for controller, (version, folder) in wanted.items():
             if version == "v2":
                 _enable(folder.parent.parent, controller)
-                folder.parent.mkdir(exist_ok=True)
+                _make_dir(folder)
                 _enable(folder.parent, controller)
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_dir(folder)
             _set(folder, limits.values(controller, version))
     except OSError:
         remove([str(folder) for _, folder in wanted.values()])
         raise
     return list(dict.fromkeys(folder for _, folder in wanted.values()))
+
+
+def _make_dir(folder: Path) -> None:
+    """Makes the group below the common parent, which the end of another machine may remove at the same moment."""
+    for _ in range(100):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            continue
+        return
 
 
 def _set(folder: Path, values: Mapping[str, str]) -> None:

@@ -33,11 +33,19 @@ class Pool:
 
     @property
     def total(self) -> int:
-        """Pages in the pool, used or not. Raises FileNotFoundError when this kernel has no such pool."""
+        """Pages in the pool, used or not, without those the kernel drops as soon as they are free (surplus).
+
+        Raises FileNotFoundError when this kernel has no such pool.
+        """
         found = self.files.integer(self.path)
         if found is None:
             raise FileNotFoundError(f"{self.path} is missing: this kernel has no {self.page} pages there")
-        return found
+        return found - (self.files.integer(f"{self.folder}/surplus_hugepages") or 0)
+
+    @property
+    def used(self) -> int:
+        """Pages somebody uses, surplus ones included."""
+        return (self.files.integer(self.path) or 0) - self.free
 
     @property
     def free(self) -> int:

@@ -86,7 +86,9 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        return not alive(process) or bool(poll.poll(seconds * 1000))
+        stat = _stat(process.pid)
+        another = stat is None or int(stat[19]) != process.started
+        return another or bool(poll.poll(seconds * 1000))
     finally:
         os.close(handle)
 
