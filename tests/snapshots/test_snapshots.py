@@ -191,3 +191,31 @@ def test_names_are_checked(machine: Build) -> None:
         load(m.directory).snapshot("ona")
     with pytest.raises(StateError, match="no disk"):
         run(create(replace(m.disks), replace(load(m.directory), disks={}), "x"))
+
+
+def test_branches_are_merged_while_the_machine_runs(machine: Build) -> None:
+    m = machine()
+    for value, name in enumerate(("one", "two", "three"), 1):
+        m.write("disk0", value, f"{value * 64}k")
+        offline(m, name)
+    run(tidy(m.disks, revert(m.disks, load(m.directory), "one")))
+    m.write("disk0", 9, "512k")
+    offline(m, "other")
+    m.start()
+
+    async def work() -> None:
+        async with m.session() as (session, disks):
+            await tidy(disks, forget(disks, await reconcile(disks), "two"))
+            await live_write(session, "disk0", 8, "1M")
+            await tidy(disks, forget(disks, await reconcile(disks), "one"))
+
+    run(work())
+    m.kill()
+    history = load(m.directory)
+    assert [one.name for one in history.snapshots] == ["three", "other"]
+    for value in (1, 2, 3):
+        assert m.reads(history.snapshot("three").files["disk0"], value, f"{value * 64}k")
+    assert m.reads(history.snapshot("other").files["disk0"], 9, "512k")
+    assert m.reads(history.snapshot("other").files["disk0"], 0xBA, "128k")
+    assert m.reads(history.disks["disk0"].top, 8, "1M")
+    m.check()

@@ -35,13 +35,14 @@ VERBS = {
     "image": "Build, download, examine and remove images.",
     "snapshot": "Take snapshots of a machine's disks and go back to them.",
     "check": "Check a machine's disks.",
+    "backup": "Copy machines to a folder, and prove the copies.",
     "doctor": "Examine this host, or a machine on it.",
     "host": "Show what machines took from the host, and give it back.",
     "schema": "Print the JSON Schema of machine files.",
 }
 """Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
-GROUPS = frozenset({"host", "image", "snapshot"})
+GROUPS = frozenset({"host", "image", "snapshot", "backup"})
 
 app: App = App(
     name="tinamou",

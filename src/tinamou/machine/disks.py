@@ -37,13 +37,12 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     What a crash left half done to a machine's disks is put right first. Raises ImageError for a file that is missing,
     damaged, of another format than its header's reader expects, or outside the folders it may lie in; StateError.
     """
-    chains = {}
-    if image.disk and image.built and image.format != "iso":
+    chains = _own_chains(directory, image)
+    if image.disk and image.built and image.format != "iso" and "disk0" not in chains:
         chains["image"] = _files(read_chain(image.disk, format=_declared(image.format)), directory)
     for number, disk in enumerate(spec.disk, 1 if image.disk else 0):
-        if disk.path and disk.interface != "cdrom":
+        if disk.path and disk.interface != "cdrom" and f"disk{number}" not in chains:
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
-    chains |= _own_chains(directory, image)
     if directory.is_dir():
         check_seals(
             directory / "seals.json", {f.path for files in chains.values() for f in files if not f.own and f != files[0]}

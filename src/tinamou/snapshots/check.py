@@ -164,7 +164,8 @@ async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> li
     if disks.session is not None and name in _tops(history):
         return [Finding("note", name, "the guest is writing to it; stop the machine to have it walked")]
     try:
-        await run_async([disks.qemu_img, "check", "-q", "-f", "qcow2", str(disks.path(name))])
+        shared = ["-U"] if disks.session is not None else []
+        await run_async([disks.qemu_img, "check", "-q", *shared, "-f", "qcow2", str(disks.path(name))])
     except CommandError as error:
         text = (error.stderr or error.stdout).strip().splitlines()
         leaks = error.status == 3

@@ -65,10 +65,12 @@ async def open_paths(session: Session) -> dict[int, str]:
     return sets
 
 
-async def open_overlay(session: Session, path: Path, node: str, options: Mapping[str, object]) -> int:
-    """Hand QEMU an overlay and open it as ``node`` with nothing behind it yet; returns the set of its descriptor.
+async def open_overlay(
+    session: Session, path: Path, node: str, options: Mapping[str, object], backing: str | None = None
+) -> int:
+    """Hand QEMU an overlay and open it as ``node``, over the node ``backing`` or with nothing behind it yet.
 
-    ``options`` are the file node's: cache, aio, discard.
+    ``options`` are the file node's: cache, aio, discard. Returns the number of the set its descriptor is in.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -80,7 +82,7 @@ async def open_overlay(session: Session, path: Path, node: str, options: Mapping
     shared = {key: value for key, value in options.items() if key != "aio"}
     try:
         await session.execute(
-            "blockdev-add", {"driver": "qcow2", "node-name": node, "backing": None, "file": file, **shared}
+            "blockdev-add", {"driver": "qcow2", "node-name": node, "backing": backing, "file": file, **shared}
         )
     except ControlError:
         await session.execute("remove-fd", fdset_id=fdset)

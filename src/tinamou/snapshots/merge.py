@@ -10,9 +10,10 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
+from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.snapshots.create import grow
-from tinamou.snapshots.graph import Attached, attached, close_unused, nodes
+from tinamou.snapshots.graph import Attached, attached, close_unused, node_of, nodes, open_overlay
 from tinamou.snapshots.history import History, Intent, save
 from tinamou.snapshots.jobs import offline, run_job
 from tinamou.snapshots.layers import Forest, read_forest
@@ -126,7 +127,9 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
     """
     history = _inherit(history, lower, upper)
     small = _data(disks, lower) <= max(_data(disks, upper) - 1, _SMALL if disks.session is not None else 0)
-    if not small and _same_size(forest, lower, upper):
+    live = await _live_chain(disks, history, forest.disk)
+    aside = live is not None and upper not in map(disks.name, live.files)
+    if not small and not aside and _same_size(forest, lower, upper):
         if disks.session is not None and upper == history.disks[forest.disk].top:
             return await grow(disks, history, forest.disk)
         intent = Intent("commit", {"disk": forest.disk, "upper": upper, "lower": lower})
@@ -162,21 +165,32 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
     Written through, because qemu-img changes the header at the end while tables may still be in its memory alone: killed
     then, it would leave a file that has lost what was copied.
     """
-    live = await _live_chain(disks, history, forest.disk)
-    if disks.session is not None and live is not None and into in map(disks.name, live.files):
-        by_path = await nodes(disks.session, forest.disk)
+    if disks.session is not None:
+        by_path = await _open_chain(disks, disks.session, forest, into)
         node = by_path[str(disks.path(into))]
         arguments: dict[str, object] = {"device": node}
         if base:
             arguments |= {"base-node": by_path[str(disks.path(base))], "backing-file": base}
-        await run_job(
-            disks.session, "block-stream", f"stream-{forest.disk}", arguments, target=node, progress=disks.progress
-        )
+        name = f"stream-{forest.disk}"
+        await run_job(disks.session, "block-stream", name, arguments, target=node, progress=disks.progress)
         await close_unused(disks.session, disks.directory)
         return
     named = ["-b", base, "-F", forest.layers[base].format] if base else ["-b", ""]
     argv = [disks.qemu_img, "rebase", "-p", "-t", "writethrough", "-f", "qcow2", *named, into]
     await offline(argv, f"merging into {into}", progress=disks.progress, cwd=disks.directory)
+
+
+async def _open_chain(disks: Disks, session: Session, forest: Forest, file: str) -> dict[str, str]:
+    """Have QEMU open a file and all below it, as far as it has not; its own locks keep every other program out of them."""
+    by_path = await nodes(session, forest.disk)
+    below: str | None = None
+    for name in reversed(forest.chain(file)):
+        path = str(disks.path(name))
+        if path not in by_path:
+            await open_overlay(session, disks.path(name), node_of(name), {}, below)
+            by_path[path] = node_of(name)
+        below = by_path[path]
+    return by_path
 
 
 async def finish_commit(disks: Disks, history: History, arguments: Mapping[str, object]) -> History:

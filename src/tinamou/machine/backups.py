@@ -1,0 +1,152 @@
+"""Backups of a machine by its name, machines from backups, and the drill that proves a backup by starting it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tinamou.errors import StateError
+from tinamou.images.progress import Progress, silent
+from tinamou.machine import life
+from tinamou.machine.disks import opened
+from tinamou.machine.snapshots import take
+from tinamou.snapshots.backup import Backup, Shelf, copy_out, read_shelf, standalone, verify
+from tinamou.snapshots.merge import forget, tidy
+from tinamou.state import machines
+from tinamou.state.record import Record, write
+
+__all__ = ["Drilled", "back_up", "drill", "restore"]
+
+SCHEDULE = "backup"
+"""Schedule name of the snapshot that the next incremental backup starts from; one for each shelf is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """A backup that was started: seconds until its guest answered, and what it said it is."""
+
+    backup: int
+    seconds: float
+    said: str
+
+
+async def back_up(
+    record: Record, folder: Path, *, full: bool = False, quiesce: float = 0.0, progress: Progress = silent
+) -> Backup:
+    """Add a backup of a machine, running or off, to the shelf in ``folder``; ``quiesce`` as for `take`.
+
+    The machine keeps one snapshot for each shelf, so that the next backup copies only what was written since. Raises
+    StateError when the shelf is another machine's.
+    """
+    shelf = _shelf_of(record, folder)
+    tag = f"{SCHEDULE}:{shelf.folder}"
+    taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
+    async with opened(record, progress=progress) as (disks, history):
+        try:
+            after = await copy_out(disks, history, taken.snapshot, shelf, full=full, progress=progress)
+        except BaseException:
+            await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
+            raise
+        for old in [one for one in history.snapshots if one.schedule == tag and one.number != taken.snapshot.number]:
+            history = forget(disks, history, str(old.number))
+        await tidy(disks, history)
+        return after.backups[-1]
+
+
+def _shelf_of(record: Record, folder: Path) -> Shelf:
+    shelf = read_shelf(folder.absolute())
+    if shelf.machine and shelf.machine != record.name:
+        raise StateError(f"{folder} holds backups of {shelf.machine}, not of {record.name}", fix="choose another folder")
+    return dataclasses.replace(shelf, machine=record.name, record=dataclasses.asdict(record))
+
+
+async def restore(
+    folder: Path, name: str, *, number: int = 0, progress: Progress = silent, isolated: bool = False
+) -> Record:
+    """A new machine, off, with the disks of a backup, which is verified first; without network when ``isolated``.
+
+    Raises ImageError, StateError.
+    """
+    shelf = read_shelf(folder.absolute())  # noqa: ASYNC240
+    backup = shelf.find(number)
+    await verify(shelf, backup)
+    directory = machines.create(name)
+    try:
+        record = _entry(shelf, directory, isolated)
+        for disk, file in backup.tops.items():
+            await standalone(shelf, disk, file, directory / f"{disk}.qcow2", progress=progress)
+        for path in (shelf.folder / f"{backup.number:04}").iterdir():
+            if path.name in ("image.json", "vars.fd", "id_ed25519", "id_ed25519.pub", "seed.iso"):
+                shutil.copy2(path, directory / path.name)
+            elif path.is_dir():
+                shutil.copytree(path, directory / path.name)
+        _hand_over(directory, record.uid)
+        write(record)
+    except BaseException:
+        machines.remove(directory)
+        raise
+    return record
+
+
+def _entry(shelf: Shelf, directory: Path, isolated: bool) -> Record:
+    known = {field.name for field in dataclasses.fields(Record)}
+    data = cast("dict[str, Any]", {key: value for key, value in shelf.record.items() if key in known})
+    spec = {**data["spec"], "name": directory.name}
+    return dataclasses.replace(
+        Record(**data),
+        name=directory.name,
+        directory=str(directory),
+        spec={**spec, "net": []} if isolated else spec,
+        ephemeral=False,
+        uid=machines.lend_uid(directory),
+        created=time.time(),
+        ssh_port=machines.free_port() if data["ssh_port"] and not isolated else None,
+        pid=0,
+        started=0,
+        owner_pid=0,
+        owner_started=0,
+    )
+
+
+def _hand_over(directory: Path, uid: int | None) -> None:
+    import os
+
+    for path in directory.rglob("*"):
+        if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == "vars.fd" or "tpm" in path.parts):
+            os.chown(path, uid, uid)
+
+
+async def drill(folder: Path, *, number: int = 0, seconds: float = 300.0, progress: Progress = silent) -> Drilled:
+    """Restore a backup into a throw-away machine without network, start it, have its guest run a command, remove it.
+
+    Raises ImageError for a damaged backup, GuestError when its guest does not answer within ``seconds``.
+    """
+    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.starting import begin_again
+
+    began = time.monotonic()
+    record = await restore(folder, machines.throwaway_name("drill"), number=number, progress=progress, isolated=True)
+    try:
+        started = await asyncio.to_thread(begin_again, record, dies_with_parent=True)
+        write(dataclasses.replace(started.record, ephemeral=True))
+        machine = AsyncMachine.attend(started, timeout=seconds)
+        try:
+            await machine.ready(answer=False)
+            said = (await machine.run("uname -a; cat /etc/hostname 2>/dev/null", check=False)).text
+        finally:
+            await machine.kill()
+    finally:
+        if record.file("machine.json").exists():
+            life.remove(record, force=True)
+    return Drilled(read_shelf(folder).find(number).number, time.monotonic() - began, said)
+
+
+def image_of(folder: Path, backup: Backup) -> dict[str, Any]:
+    """What the backup says of the image the machine was made from."""
+    return dict(json.loads((folder / f"{backup.number:04}" / "image.json").read_text()))
