@@ -1,4 +1,4 @@
-"""The verbs below ``image``: ls, build, pull, show, check, rm."""
+"""The verbs below ``image``: ls, build, pull, import, show, check, rm, convert, create, resize, rebase."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from cyclopts import App, Parameter
 
 from tinamou.cli import output
 from tinamou.errors import StateError
+from tinamou.machine.blocking import wait_for
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
+from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
@@ -191,6 +193,102 @@ def rm(name: str, *, arch: str = "", force: Annotated[bool, Parameter(name=["--f
     for item in chosen:
         store.remove(item)
         print(f"removed {item.name} {item.arch}, {item.size.mib} MiB")
+
+
+@app.command(name="import")
+def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> None:
+    """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc), shared by all machines made from it.
+
+    Parameters
+    ----------
+    file
+        The image file.
+    name
+        Its name from now on: tinamou run NAME.
+    arch
+        The guest's architecture, where the image does not tell.
+    """
+    from tinamou.images.importing import import_image
+
+    _print(wait_for(import_image(file, name, arch=arch, progress=output.progress)), json)
+
+
+@app.command
+def convert(source: Path, target: Path, *, format: str = "") -> None:
+    """Write an image in another format, and compare both.
+
+    Parameters
+    ----------
+    source
+        The image file.
+    target
+        The new file.
+    format
+        Its format; by the ending of its name when left out.
+    """
+    from tinamou.images import importing
+
+    endings = {"img": "raw", "vhd": "vpc"}
+    ending = target.suffix.removeprefix(".")
+    wait_for(importing.convert(source, target, format or endings.get(ending, ending), progress=output.progress))
+    output.end_progress()
+
+
+@app.command
+def create(file: Path, size: str, *, format: str = "qcow2") -> None:
+    """Make an empty image.
+
+    Parameters
+    ----------
+    file
+        The new file.
+    size
+        Its size, for example 20G.
+    format
+        qcow2 or raw.
+    """
+    from tinamou.system.qcow2 import write_overlay
+
+    if format == "qcow2":
+        write_overlay(file, Size.parse(size))
+    else:
+        with file.open("xb") as empty:
+            empty.truncate(Size.parse(size))
+
+
+@app.command
+def resize(file: Path, size: str, *, shrink: Switch = False) -> None:
+    """Give an image file another size; the disks of a running machine: tinamou disk resize.
+
+    Parameters
+    ----------
+    file
+        The image file.
+    size
+        Its new size, for example 40G.
+    shrink
+        Allow a smaller one, which cuts off the end.
+    """
+    from tinamou.images import importing
+
+    wait_for(importing.resize(file, Size.parse(size), shrink=shrink))
+
+
+@app.command
+def rebase(file: Path, base: Path | None = None) -> None:
+    """Put an overlay on another base, or on none; what it reads as stays.
+
+    Parameters
+    ----------
+    file
+        The overlay.
+    base
+        What it rests on from now on; nothing when left out.
+    """
+    from tinamou.images import importing
+
+    wait_for(importing.rebase(file, base, progress=output.progress))
+    output.end_progress()
 
 
 def _resting_on(item: Kept) -> list[str]:

@@ -16,9 +16,10 @@ __all__ = ["names", "resolve"]
 def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = True, refresh: bool = False) -> ImageFacts:
     """The image of that name or path for an architecture (QEMU's name of it).
 
-    A name is a built guest (``tiny``, ``debian``, ``debian:trixie``) or an entry of the catalogue; whatever has a slash in
-    it, or is a file here, is a path. With ``build`` false nothing is built or downloaded: what is not there yet comes
-    back with ``built=False`` and the paths it will have. ``refresh`` looks for something newer. Raises ImageError.
+    A name is a built guest (``tiny``, ``debian``, ``debian:trixie``), an imported image, or an entry of the catalogue;
+    whatever has a slash in it, or is a file here, is a path. With ``build`` false nothing is built or downloaded: what is
+    not there yet comes back with ``built=False`` and the paths it will have. ``refresh`` looks for something newer. Raises
+    ImageError.
     """
     recipe = _recipe(name, arch)
     if recipe is not None:
@@ -27,7 +28,9 @@ def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = 
         from tinamou.images.inspect import inspect_image
 
         return inspect_image(os.path.expanduser(name), arch=arch)  # noqa: PTH111
-    return _from_catalogue(name, arch, progress, build=build, refresh=refresh)
+    from tinamou.images.importing import imported
+
+    return imported(name, arch) or _from_catalogue(name, arch, progress, build=build, refresh=refresh)
 
 
 def names() -> list[str]:

@@ -26,9 +26,9 @@ from pathlib import Path
 
 from tinamou.errors import ImageError, StateError
 from tinamou.images.chain import read_chain
+from tinamou.images.offline import offline
 from tinamou.images.progress import Progress, silent
 from tinamou.snapshots.history import History, Snapshot
-from tinamou.snapshots.jobs import offline
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.exec_async import run_async

@@ -1,27 +1,22 @@
-"""Long block operations, live through QEMU's jobs and offline through qemu-img, both with progress and cancel."""
+"""Long block operations of a running QEMU: jobs with progress and cancel, flushed before they change a header."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
-from tinamou.errors import ControlError, ImageError
+from tinamou.errors import ControlError
 from tinamou.images.progress import Progress, silent
-from tinamou.system.exec import CommandError, find_tool
-from tinamou.system.exec_async import run_async
 
-__all__ = ["cancel", "drop_orphans", "flush", "offline", "run_job"]
+__all__ = ["cancel", "drop_orphans", "flush", "run_job"]
 
 OURS = ("stream-disk", "commit-disk")
 """How the names of our jobs begin; the machine's lock says that none of them has an owner while we hold it."""
 
 _POLL = 0.05
-_PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
 
 
 async def run_job(
@@ -86,22 +81,3 @@ async def cancel(session: Session, name: str) -> None:
             return
         await asyncio.sleep(_POLL)
     raise ControlError(f"the job {name} does not end", why="a request to the disk below it does not return")
-
-
-async def offline(argv: list[str], what: str, *, progress: Progress = silent, cwd: Path | None = None) -> None:
-    """Run a qemu-img command that prints its progress (``-p``). Raises ImageError.
-
-    It is ended with the calling task, and when this process is killed: nobody would know of it any more.
-    """
-
-    def hear(piece: bytes) -> None:
-        if found := _PERCENT.findall(piece):
-            progress(what, float(found[-1]) / 100)
-
-    try:
-        tied = [find_tool("setpriv") or "setpriv", "--pdeathsig", "KILL", "--", *argv]
-        await run_async(tied, hear=hear, cwd=str(cwd) if cwd else None)
-    except CommandError as error:
-        lines = error.stderr.strip().splitlines()
-        fix = "free some space and do it again; nothing is lost"
-        raise ImageError(f"{what} failed", why=lines[-1] if lines else str(error), fix=fix) from error

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 from tinamou.control import Session
 from tinamou.errors import StateError
+from tinamou.images.offline import offline
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.graph import Attached, attached, close_unused, node_of, nodes, open_overlay
 from tinamou.snapshots.history import History, Intent, save
-from tinamou.snapshots.jobs import offline, run_job
+from tinamou.snapshots.jobs import run_job
 from tinamou.snapshots.layers import Forest, read_forest
 from tinamou.snapshots.machine_disks import Disks
 

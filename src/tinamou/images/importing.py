@@ -1,0 +1,148 @@
+"""Images from anywhere made into base images of this host: converted, compared with their source, named after their content.
+
+::
+
+    images/NAME/ARCH/import-6f1c…/disk.qcow2     read-only, shared by the overlays of all machines made from it
+    images/NAME/ARCH/import-6f1c…/facts.json     what it is; the folder's name begins the file's SHA-256
+    images/NAME/ARCH/current                     link to the folder in use
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tinamou.errors import ImageError
+from tinamou.facts.image import ImageFacts
+from tinamou.images.inspect import inspect_image
+from tinamou.images.offline import offline
+from tinamou.images.progress import Progress, silent
+from tinamou.system.exec_async import run_async
+from tinamou.system.image_locks import written_by_others
+from tinamou.system.lock import exclusive
+from tinamou.system.paths import image_dir
+from tinamou.units import Size
+
+__all__ = ["convert", "import_image", "imported", "rebase", "resize"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_READ = 4 << 20
+
+
+def imported(name: str, arch: str) -> ImageFacts | None:
+    """The image imported under that name for an architecture, None where there is none."""
+    current = image_dir() / name / arch / "current"
+    try:
+        target = os.readlink(current)  # noqa: PTH115
+        if not target.startswith("import-"):
+            return None
+        data = json.loads((current.parent / target / "facts.json").read_text())
+    except (OSError, ValueError):
+        return None
+    known = {field.name for field in fields(ImageFacts)}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
+    }
+    facts = ImageFacts(**{**values, "size": Size(int(values["size"]))})
+    return replace(facts, disk=str(current.parent / target / facts.disk))
+
+
+async def import_image(path: Path, name: str, *, arch: str = "", progress: Progress = silent) -> ImageFacts:
+    """Make a base image of a local file of any format inspection knows; holes stay holes.
+
+    ``arch`` is needed where the image does not tell. The copy is compared with its source before it gets its name. Raises
+    ImageError; nothing is left behind then.
+    """
+    if not _NAME.fullmatch(name):
+        raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
+    found = inspect_image(path, arch=arch)
+    if not found.arch:
+        raise ImageError(f"{path} does not tell for which architecture it is", fix="add --arch x86_64, aarch64 or riscv64")
+    folder = image_dir() / name / found.arch
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / ".lock"):
+        work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+        try:
+            work.chmod(0o755)  # noqa: ASYNC240
+            await _copy(found, work / "disk.qcow2", progress)
+            return _file(found, name, folder, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+async def _copy(found: ImageFacts, target: Path, progress: Progress) -> None:
+    kind = "raw" if found.format == "iso" else found.format
+    argv = ["qemu-img", "convert", "-p", "-f", kind, "-O", "qcow2", found.disk, str(target)]
+    await offline(argv, f"importing {found.name}", progress=progress)
+    compare = ["qemu-img", "compare", "-p", "-f", kind, "-F", "qcow2", found.disk, str(target)]
+    await offline(compare, f"comparing {found.name}", progress=progress)
+
+
+def _file(found: ImageFacts, name: str, folder: Path, work: Path) -> ImageFacts:
+    digest = hashlib.sha256()
+    with (work / "disk.qcow2").open("rb") as file:
+        while piece := file.read(_READ):
+            digest.update(piece)
+        os.fsync(file.fileno())
+    facts = replace(found, name=name, disk="disk.qcow2", format="qcow2")
+    (work / "facts.json").write_text(json.dumps({**asdict(facts), "sha256": digest.hexdigest()}))
+    (work / "disk.qcow2").chmod(0o444)
+    key = f"import-{digest.hexdigest()[:16]}"
+    if not (folder / key).exists():
+        work.rename(folder / key)
+    link = folder / f".link-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(key)
+    link.replace(folder / "current")
+    return replace(facts, disk=str(folder / key / "disk.qcow2"))
+
+
+async def convert(source: Path, target: Path, format: str, *, progress: Progress = silent) -> None:
+    """Write an image in another format and compare both. Raises ImageError; a target that is not whole is removed."""
+    found = inspect_image(source)
+    if await asyncio.to_thread(target.exists):
+        raise ImageError(f"{target} exists already", fix="remove it, or name another file")
+    kind = "raw" if found.format == "iso" else found.format
+    force = ["-o", "force_size=on"] if format == "vpc" else []
+    try:
+        argv = ["qemu-img", "convert", "-p", "-W", "-f", kind, "-O", format, *force, found.disk, str(target)]
+        await offline(argv, f"converting {source.name}", progress=progress)
+        compare = ["qemu-img", "compare", "-p", "-f", kind, "-F", format, found.disk, str(target)]
+        await offline(compare, f"comparing {source.name}", progress=progress)
+    except BaseException:
+        target.unlink(missing_ok=True)  # noqa: ASYNC240
+        raise
+
+
+async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
+    """Give an image that nobody uses another virtual size. Raises ImageError for a smaller one unless ``shrink``."""
+    found = inspect_image(path)
+    _refuse_used(path)
+    if size < found.size and not shrink:
+        fix = "shrink its file systems first, then pass --shrink"
+        raise ImageError(f"{path} is {found.size} large; {size} would cut off its end", fix=fix)
+    extra = ["--shrink"] if size < found.size else []
+    await run_async(["qemu-img", "resize", "-q", "-f", found.format, *extra, found.disk, str(int(size))])
+
+
+async def rebase(path: Path, base: Path | None, *, progress: Progress = silent) -> None:
+    """Put an overlay on another base, or on none; what it reads as stays. Raises ImageError."""
+    found = inspect_image(path, trusted=[base.parent] if base else [])
+    _refuse_used(path)
+    below = inspect_image(base) if base else None
+    named = ["-b", below.disk, "-F", below.format] if below else ["-b", ""]
+    argv = ["qemu-img", "rebase", "-p", "-t", "writethrough", "-f", "qcow2", *named, found.disk]
+    await offline(argv, f"putting {path.name} on {base.name if base else 'its own'}", progress=progress)
+
+
+def _refuse_used(path: Path) -> None:
+    if written_by_others(path):
+        raise ImageError(f"{path} is in use", why="a machine or a tool writes to it", fix="stop that first")

@@ -1,0 +1,64 @@
+"""Images imported, converted, resized and put on other bases: always the same content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from disk_making import qemu_img
+
+from tinamou.errors import ImageError
+from tinamou.images.importing import convert, import_image, imported, rebase, resize
+from tinamou.images.inspect import inspect_image
+from tinamou.images.resolve import resolve
+from tinamou.system.qcow2 import read_header, write_overlay
+from tinamou.units import Size
+
+EfiDisk = Callable[..., Path]
+
+
+@pytest.mark.parametrize("format", ["qcow2", "raw", "vmdk", "vhdx", "vdi"])
+def test_an_imported_image_is_found_by_name(efi_disk: EfiDisk, tmp_path: Path, format: str) -> None:
+    source = tmp_path / f"x.{format}"
+    qemu_img("convert", "-f", "raw", "-O", format, efi_disk(), source)
+    facts = asyncio.run(import_image(source, "mine"))
+    assert resolve("mine", "x86_64") == facts == imported("mine", "x86_64")
+    assert (facts.format, facts.boots, facts.size) == ("qcow2", ("uefi",), 8 << 20)
+    qemu_img("compare", "-f", format, "-F", "qcow2", source, facts.disk)
+    assert Path(facts.disk).stat().st_mode & 0o222 == 0
+
+
+def test_the_same_content_is_kept_once(efi_disk: EfiDisk, tmp_path: Path) -> None:
+    disk = efi_disk()
+    first, second = (asyncio.run(import_image(disk, "mine")) for _ in range(2))
+    assert first == second
+    assert len(list(Path(first.disk).parent.parent.glob("import-*"))) == 1
+    assert not list(Path(first.disk).parent.parent.glob(".building-*"))
+
+
+def test_an_import_that_cannot_be_is_refused(efi_disk: EfiDisk, tmp_path: Path) -> None:
+    (tmp_path / "blank.raw").write_bytes(bytes(1 << 20))
+    for file, name, message in (
+        (tmp_path / "blank.raw", "blank", "architecture"),
+        (efi_disk(), "../up", "name"),
+        (tmp_path / "missing", "missing", "does not exist"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            asyncio.run(import_image(file, name))
+
+
+def test_convert_resize_and_rebase(efi_disk: EfiDisk, tmp_path: Path) -> None:
+    disk = efi_disk()
+    asyncio.run(convert(disk, tmp_path / "new.vmdk", "vmdk"))
+    with pytest.raises(ImageError, match="exists already"):
+        asyncio.run(convert(disk, tmp_path / "new.vmdk", "vmdk"))
+    write_overlay(tmp_path / "o.qcow2", 8 << 20, disk.name, "raw")
+    asyncio.run(rebase(tmp_path / "o.qcow2", None))
+    assert read_header(tmp_path / "o.qcow2").backing_file == ""
+    qemu_img("compare", tmp_path / "o.qcow2", disk)
+    asyncio.run(resize(tmp_path / "o.qcow2", Size(16 << 20)))
+    assert inspect_image(tmp_path / "o.qcow2").size == 16 << 20
+    with pytest.raises(ImageError, match="cut off"):
+        asyncio.run(resize(tmp_path / "o.qcow2", Size(8 << 20)))
