@@ -65,7 +65,7 @@ def test_a_command_that_runs_too_long_is_killed(state):
     async def talk(agent):
         async with agent:
             with pytest.raises(GuestError, match="did not end within") as caught:
-                await agent.run(["sh", "-c", f"echo $$ >{state}/pid; exec sleep 600"], timeout=0.5)
+                await agent.run(["sh", "-c", f"echo $$ >{state}/pid; exec sleep 600"], timeout=3)
             assert "killed" in caught.value.why
             task = asyncio.create_task(agent.run(["sh", "-c", f"echo $$ >{state}/pid2; exec sleep 600"]))
             while not (state / "pid2").exists() or not (state / "pid2").read_text():  # noqa: ASYNC110
@@ -209,6 +209,65 @@ def test_no_socket(state):
         run(Channel(f"{state}/none").request("guest-ping", timeout=0.1))
     with pytest.raises(GuestError, match="cannot be locked"):
         run(Channel(f"{state}/no/folder/agent.sock").request("guest-ping", timeout=0.1))
+
+
+def test_one_agent_in_several_event_loops(state):
+    """As a program does that calls asyncio.run for every step."""
+    with local_agent(state) as agent:
+        for word in ("one", "two"):
+            assert run(agent.run(["echo", word])).text == word
+        other = Agent(f"{state}/agent.sock")
+        run(agent.close())
+        assert run(other.run(["echo", "three"])).text == "three"
+
+
+class Freezing:
+    """An agent that can freeze; ``late`` and ``refuse`` say how it answers."""
+
+    def __init__(self, late=0.0, refuse=False):
+        self.late, self.refuse, self.asked = late, refuse, []
+
+    async def __call__(self, reader, writer):
+        while line := await reader.readline():
+            request = json.loads(line.lstrip(b"\xff"))
+            name = request["execute"]
+            if name == "guest-sync-delimited":
+                writer.write(b"\xff" + json.dumps({"return": request["arguments"]["id"]}).encode() + b"\n")
+                continue
+            self.asked.append(name.removeprefix("guest-fsfreeze-"))
+            if name.endswith("freeze"):
+                await asyncio.sleep(self.late)
+            answer = {"error": {"class": "GenericError", "desc": "no"}} if self.refuse else {"return": 1}
+            writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "fails", "asked"),
+    [
+        (Freezing(), None, ["freeze", "inside", "thaw"]),
+        (Freezing(), ValueError, ["freeze", "inside", "thaw"]),
+        (Freezing(late=0.6), AgentSilentError, ["freeze", "thaw"]),
+        (Freezing(refuse=True), AgentRefusedError, ["freeze"]),
+    ],
+    ids=["works", "fails inside", "late", "refused"],
+)
+def test_what_was_frozen_is_thawed(state, server, fails, asked):
+    async def talk():
+        async with scripted(state / "a", server), Agent(f"{state}/a", timeout=0.4 if server.late else 30) as agent:
+            agent.thaw = lambda: agent.command("guest-fsfreeze-thaw", timeout=30)
+            async with agent.frozen() as count:
+                assert count == 1
+                server.asked.append("inside")
+                if fails:
+                    raise fails
+
+    if fails:
+        with pytest.raises(fails):
+            run(talk())
+    else:
+        run(talk())
+    assert server.asked == asked
 
 
 def test_truncation_is_told(state):

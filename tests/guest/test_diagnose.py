@@ -29,6 +29,7 @@ def log(name):
         ("initrd-torn", Stage.KERNEL, "no-init", True),
         ("no-root-disk", Stage.KERNEL, "no-root-device", True),
         ("oom", Stage.USERSPACE, "oom", False),
+        ("login", Stage.USERSPACE, "login", False),
     ],
 )
 def test_real_failures(name, stage, cause, fatal):
@@ -89,7 +90,7 @@ def test_a_login_prompt_without_an_agent_is_explained(tmp_path):
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (b"a\r\nb\r\n", "a\nb\n"),
+        (b"a\r\nb\r\r\n", "a\nb\n"),
         (b"\x1b[1;31mred\x1b[0m \x1b]0;title\x07done", "red done"),
         (b"\x1b[01;01Hone\x1b[02;01Htwo", "\none\ntwo"),
         (b"50%\r100%\n", "50%\n100%\n"),

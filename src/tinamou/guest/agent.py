@@ -212,20 +212,28 @@ class Agent:
     @contextlib.asynccontextmanager
     async def frozen(self) -> AsyncIterator[int]:
         """Filesystems frozen inside the block; thawed after it whatever happens, also when the freeze answered late."""
+        import asyncio
+
         try:
-            yield await self.freeze()
+            count = await self.freeze()
+        except (AgentSilentError, asyncio.CancelledError):
+            with contextlib.suppress(AgentRefusedError, AgentSilentError):
+                await self._thaw_surely()
+            raise
+        try:
+            yield count
         finally:
             await self._thaw_surely()
 
     async def _thaw_surely(self) -> None:
+        """Thaw, also when the caller is cancelled meanwhile."""
         import asyncio
 
-        task = asyncio.ensure_future(self.thaw())
+        thawing = asyncio.ensure_future(self.thaw())
         try:
-            await asyncio.shield(task)
+            await asyncio.shield(thawing)
         except asyncio.CancelledError:
-            with contextlib.suppress(AgentRefusedError, AgentSilentError):
-                await task
+            await asyncio.gather(thawing, return_exceptions=True)
             raise
 
     async def trim(self) -> None:

@@ -18,6 +18,7 @@ from tinamou.system.turns import Turn
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
 __all__ = ["AgentRefusedError", "AgentSilentError", "Channel"]
 
@@ -60,8 +61,10 @@ class Channel:
         self._linger = linger
         self._turn = Turn(f"{path}.lock")
         self._request = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._socket: socket.socket | None = None
         self._in_step = False
         self._gave_way = False
         self._since = 0.0
@@ -95,7 +98,8 @@ class Channel:
             await self._timed(command, timeout, exchange)
 
     async def close(self) -> None:
-        """Give up the line and the turn."""
+        """Give up the line and the turn; also when they were taken in an event loop that has ended."""
+        self._enter_loop()
         self._let_go()
 
     @property
@@ -106,6 +110,7 @@ class Channel:
     async def _timed(self, command: str, timeout: float, work: Callable[[], Awaitable[object]] | None) -> object:
         import asyncio
 
+        self._enter_loop()
         try:
             async with asyncio.timeout(timeout), self._request:
                 self._stay()
@@ -116,6 +121,19 @@ class Channel:
                     self._leave_later()
         except TimeoutError:
             raise self._silent(command, timeout) from None
+
+    def _enter_loop(self) -> None:
+        """Begin anew in an event loop that is not the last one: what belongs to that one is gone."""
+        import asyncio
+
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._request = asyncio.Lock()
+            if self._socket is not None:
+                self._socket.close()
+            self._reader = self._writer = self._leave = self._socket = None
+            self._in_step = False
+            self._turn.give()
+            self._loop = loop
 
     def _silent(self, command: str, timeout: float) -> AgentSilentError:
         if not self._turn.held and (holder := self._turn.holder()) not in (0, os.getpid()):
@@ -168,6 +186,7 @@ class Channel:
             except OSError as reason:
                 self._let_go()
                 raise GuestError(f"The guest agent's socket {self._path} cannot be opened", why=str(reason)) from reason
+        self._socket = sock
         self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_LONGEST_ANSWER)
         self._in_step = False
 
@@ -255,7 +274,7 @@ class Channel:
         self._stay()
         if self._writer is not None:
             self._writer.close()
-        self._reader = self._writer = None
+        self._reader = self._writer = self._socket = None
         self._in_step = False
         self._turn.give()
 

@@ -206,7 +206,7 @@ _MOVE = re.compile(r"\x1b\[\d+;\d+H")
 
 def clean(raw: bytes) -> str:
     """A serial log as readable text: no escape sequences or control characters, one line per line the guest drew."""
-    text = raw.decode(errors="replace").replace("\r\n", "\n").replace("\n\r", "\n")
+    text = re.sub(r"\r*\n\r*", "\n", raw.decode(errors="replace"))
     text = _MOVE.sub("\n", text)
     text = _ESCAPE.sub("", text).replace("\r", "\n")
     text = _CONTROL.sub("", text).replace("\ufffd", "")

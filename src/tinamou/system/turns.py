@@ -20,6 +20,10 @@ class Turn:
         self._held = -1
         self._sign = -1
 
+    def __del__(self) -> None:
+        self.give()
+        self.stop_waiting()
+
     @property
     def held(self) -> bool:
         """Whether this object has the turn."""
@@ -35,7 +39,7 @@ class Turn:
         except BlockingIOError:
             os.close(lock)
             return False
-        os.truncate(lock, 0)
+        os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._held = lock
         self.stop_waiting()
@@ -44,7 +48,7 @@ class Turn:
     def give(self) -> None:
         """Give the turn back."""
         if self.held:
-            os.truncate(self._held, 0)
+            os.ftruncate(self._held, 0)
             os.close(self._held)
             self._held = -1
 
