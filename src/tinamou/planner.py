@@ -36,7 +36,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             Contribution(flags=(board.flag(arch, machine, facts.qemu),)),
             Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
             cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
-            memory.contribute(spec.memory, needs, got, facts.qemu),
+            memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
             Contribution(steps=(*got.steps, *limits.step(spec.limits, settled)), notes=got.notes),
             boot.contribute(spec.boot, settled, facts.place.name),
             monitor.contribute(settled),
@@ -44,7 +44,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled),
             net.contribute(spec.net, settled),
             display.contribute(spec.display, settled),
-            standard.contribute(spec.devices, settled),
+            standard.contribute(spec.devices, settled, forkable=spec.memory.forkable),
             Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
         ]
     )

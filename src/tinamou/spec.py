@@ -31,6 +31,7 @@ SHORT = {
     "kernel": "boot.kernel",
     "initrd": "boot.initrd",
     "cmdline": "boot.cmdline",
+    "forkable": "memory.forkable",
     "disks": "disk",
     "nics": "net",
 }

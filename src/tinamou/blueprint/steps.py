@@ -95,7 +95,7 @@ class MakeSshKey:
     why: Why
 
 
-Access = Literal["read", "write", "append", "listen", "secret"]
+Access = Literal["read", "write", "append", "listen", "secret", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
     ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
-    socket, ``secret`` passes a copy that lives in memory alone. The plan names the path; launch/ puts the descriptor in
-    its place.
+    socket, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory that has no name in any file
+    system and is gone with the last process that uses it. The plan names the path; launch/ puts the descriptor in its place.
     """
 
     path: str

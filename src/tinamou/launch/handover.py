@@ -14,6 +14,7 @@ from tinamou.errors import LaunchError, Problem
 
 __all__ = ["Handed", "open_all", "with_descriptors"]
 
+_MEMORY = "mem-path"
 _MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
 
 
@@ -38,7 +39,7 @@ def open_all(plan: Plan) -> Handed:
     for step in plan.steps:
         if isinstance(step, HandOver) and step.path not in descriptors:
             try:
-                descriptors[step.path] = _listen(step.path) if step.access == "listen" else _open(step)
+                descriptors[step.path] = _take(step)
             except OSError as error:
                 problems.append(Problem(step.path, None, f"cannot be opened ({step.access}): {error.strerror or error}"))
     handed = Handed(descriptors)
@@ -48,6 +49,12 @@ def open_all(plan: Plan) -> Handed:
             "files of the machine cannot be opened", problems=problems, fix="check the paths and their permissions"
         )
     return handed
+
+
+def _take(step: HandOver) -> int:
+    if step.access == "listen":
+        return _listen(step.path)
+    return os.memfd_create(Path(step.path).name, os.MFD_CLOEXEC) if step.access == "memory" else _open(step)
 
 
 def _open(step: HandOver) -> int:
@@ -86,11 +93,11 @@ def _listen(path: str) -> int:
 def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     """The same plan with descriptors in place of handed-over paths: pure.
 
-    Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels and secrets (read with plain stdio) ``/dev/fd/N``,
-    sockets ``fd=N``.
+    Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels, secrets and memory (opened as plain files)
+    ``/dev/fd/N``, sockets ``fd=N``.
     """
     listening = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"}
-    plain = {flag.value for flag in plan.flags}
+    plain = {flag.value for flag in plan.flags} | {element.props.get(_MEMORY) for element in plan.elements}
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
     sets = {path: number for number, path in enumerate((p for p in handed if p not in {*listening, *plain, *secrets}), 1)}
     names = {path: f"/dev/fdset/{number}" for path, number in sets.items()}
@@ -110,6 +117,9 @@ def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
 
 def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
+    memory = element.props.get(_MEMORY)
+    if isinstance(memory, str) and memory in handed:
+        props[_MEMORY] = f"/dev/fd/{handed[memory]}"
     path = element.props.get("path")
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]

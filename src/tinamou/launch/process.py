@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Plan
@@ -17,8 +18,11 @@ __all__ = ["died", "start", "tail"]
 _SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
 
 
-def start(plan: Plan, directory: Path, *, dies_with_parent: bool) -> Process:
-    """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError."""
+def start(plan: Plan, directory: Path, *, dies_with_parent: bool, inherit: Sequence[int] = ()) -> Process:
+    """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError.
+
+    ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over.
+    """
     with open_all(plan) as handed:
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent)
@@ -27,7 +31,7 @@ def start(plan: Plan, directory: Path, *, dies_with_parent: bool) -> Process:
             return spawn(
                 words,
                 log=str(directory / "qemu.log"),
-                inherit=tuple(handed.descriptors.values()),
+                inherit=(*handed.descriptors.values(), *inherit),
                 environment=confine.ENVIRONMENT,
             )
         except OSError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from tinamou.errors import ControlError, GuestError, StateError
 from tinamou.images.progress import Progress, silent
@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.ready import ReadyReport
+    from tinamou.guest.resident import Line
+    from tinamou.snapshots.checkpoint import Checkpoint
+    from tinamou.snapshots.fork import Woken
 
 __all__ = ["AsyncMachine", "words_of"]
 
 READY_SECONDS = 300.0
+INPUT_BYTES = 512 << 10
+"""Longer input for a command goes through the guest's agent, which is slower but takes more at once."""
 
 
 def words_of(command: str | Sequence[str]) -> list[str]:
@@ -60,6 +65,8 @@ class AsyncMachine:
         self._plan: Plan | None = None
         self._session: Session | None = None
         self._agent: Agent | None = None
+        self._line: Line | None = None
+        self._ended: Callable[[], None] | None = None
         self._since = time.monotonic()
 
     @classmethod
@@ -69,6 +76,17 @@ class AsyncMachine:
         machine.__init__(started.record.spec.get("image", "tiny"), timeout=timeout)  # type: ignore[misc]
         machine._adopt(started)
         machine._since = machine._since if since is None else since
+        return machine
+
+    @classmethod
+    def woken(cls, woken: Woken, ended: Callable[[], None] | None = None) -> Self:
+        """A fork that runs; ``ended`` is called once when it is over."""
+        machine = cls.__new__(cls)
+        machine.__init__(woken.record.spec.get("image", "tiny"))  # type: ignore[misc]
+        machine.spec = load_spec(woken.record.spec)
+        machine._adopt(Started(woken.record, woken.plan))
+        machine._line = woken.line
+        machine._ended = ended
         return machine
 
     def _adopt(self, started: Started) -> None:
@@ -158,7 +176,8 @@ class AsyncMachine:
 
         ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        done = await self.agent.run(words_of(command), input=input, environment=environment, timeout=timeout)
+        way = await self._quickest(len(input or b""))
+        done = await way.run(words_of(command), input=input, environment=environment, timeout=timeout)
         if check and done.status:
             raise GuestError(
                 f"the command ended with status {done.exit_status} in {self.name}: {command}",
@@ -166,6 +185,49 @@ class AsyncMachine:
                 fix="pass check=False to get the status instead",
             )
         return done
+
+    async def _quickest(self, input_bytes: int) -> Line | Agent:
+        """A fork's resident, unless it is busy, or gone because the guest restarted; else the guest's agent."""
+        from tinamou.guest.resident import LineError
+
+        line = self._line
+        if line is None or not line.free or input_bytes > INPUT_BYTES:
+            return self.agent
+        try:
+            if not line.fresh:
+                await line.hello(timeout=5.0)
+        except LineError:
+            self._drop_line()
+            return self.agent
+        return line
+
+    def _drop_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    async def checkpoint(self, name: str = "") -> Checkpoint:
+        """Save the whole state of the machine, which goes on; the checkpoint stays until it is removed.
+
+        Raises StateError when the machine is not forkable, ControlError and GuestError; the machine then runs on.
+        """
+        from tinamou.machine.forking import take_checkpoint
+
+        return await take_checkpoint(self.record, await self.session(), self.agent, name)
+
+    @overload
+    async def fork(self) -> Self: ...
+    @overload
+    async def fork(self, count: int) -> list[Self]: ...
+    async def fork(self, count: int | None = None) -> Self | list[Self]:
+        """A running copy of this running machine with an identity of its own, or ``count`` of them.
+
+        The memory is saved once, shared by all of them, and gone with the last one. Raises as `checkpoint` does.
+        """
+        from tinamou.machine.forking import fork_running
+
+        forks = await fork_running(type(self), self.record, await self.session(), self.agent, 1 if count is None else count)
+        return forks[0] if count is None else forks
 
     async def pause(self) -> None:
         """Freeze its virtual CPUs."""
@@ -177,6 +239,7 @@ class AsyncMachine:
 
     async def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again."""
+        self._drop_line()
         await (await self.session()).execute("system_reset")
         await self.ready()
 
@@ -208,14 +271,19 @@ class AsyncMachine:
             await self._agent.close()
         if self._session is not None:
             await self._session.close()
+        self._drop_line()
 
     def _end(self) -> None:
         if self._record is not None:
             end_machine(self._record)
         self._record, self._session, self._agent = None, None, None
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        if self._record is None:
+            await self.start()
         return self
 
     async def __aexit__(

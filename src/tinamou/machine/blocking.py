@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.attended import READY_SECONDS, AsyncMachine
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
+    from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.spec import MachineSpec
     from tinamou.state.record import Record
 
-__all__ = ["Machine", "wait_for"]
+__all__ = ["Forks", "Machine", "wait_for"]
 
 T = TypeVar("T")
 _lock = threading.Lock()
@@ -100,6 +101,29 @@ class Machine:
         """
         return wait_for(self._machine.run(command, input=input, environment=environment, timeout=timeout, check=check))
 
+    def checkpoint(self, name: str = "") -> Checkpoint:
+        """Save the whole state of the machine, which goes on; see `AsyncMachine.checkpoint`."""
+        return wait_for(self._machine.checkpoint(name))
+
+    @overload
+    def fork(self) -> Self: ...
+    @overload
+    def fork(self, count: int) -> Forks: ...
+    def fork(self, count: int | None = None) -> Self | Forks:
+        """A running copy of this running machine with an identity of its own, or ``count`` of them.
+
+        ``with vm.fork() as one: …``, ``with vm.fork(100) as hundred: …``. See `AsyncMachine.fork`.
+        """
+        if count is None:
+            return self._around(wait_for(self._machine.fork()))
+        return Forks(self._around(one) for one in wait_for(self._machine.fork(count)))
+
+    @classmethod
+    def _around(cls, machine: AsyncMachine) -> Self:
+        blocking = cls.__new__(cls)
+        blocking._machine = machine
+        return blocking
+
     def pause(self) -> None:
         """Freeze its virtual CPUs."""
         wait_for(self._machine.pause())
@@ -121,8 +145,27 @@ class Machine:
         wait_for(self._machine.kill())
 
     def __enter__(self) -> Self:
-        self.start()
+        wait_for(self._machine.__aenter__())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         wait_for(self._machine.__aexit__(kind, error, trace))
+
+
+class Forks(list[Machine]):
+    """Forks of one machine; leaving the ``with`` block ends them all."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End every one of them, at the same time."""
+        import asyncio
+
+        async def end() -> None:
+            await asyncio.gather(*(one._machine.kill() for one in self))
+
+        wait_for(end())

@@ -13,6 +13,7 @@ from pathlib import Path
 from tinamou.prepare import borrow
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
+from tinamou.snapshots import remains
 from tinamou.state import ledger, machines
 from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import Process, end, process_of
@@ -28,7 +29,7 @@ def reconcile() -> list[str]:
     for directory in machines.machines_dir().iterdir():
         if directory.is_dir():
             done += _reconcile_one(directory)
-    return done + _reconcile_ledger()
+    return done + _reconcile_ledger() + remains.clear()
 
 
 def _reconcile_ledger() -> list[str]:
@@ -49,7 +50,8 @@ def _reconcile_ledger() -> list[str]:
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
     if record is not None and not _left_behind(record):
-        return []
+        said = remains.let_run_on_if_left(record) if record.running else ""
+        return [said] if said else []
     with _held(directory) as there:
         record = read(directory)
         if not there or (record is not None and not _left_behind(record)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.blueprint import Note, Plan
+from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, Place
 from tinamou.images.progress import Progress, silent
@@ -131,6 +132,7 @@ def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: boo
 def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, dies_with_parent: bool) -> Started:
     directory = Path(record.directory)
     plan = _prepared(spec, record, image, clock)
+    (directory / "plan.json").write_text(json.dumps(plain(plan)))
     process = launch(plan, directory, dies_with_parent=dies_with_parent)
     clock.lap("launch")
     record = dataclasses.replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.units import Size
 
@@ -25,3 +26,13 @@ class MemorySpec:
         False, "let the kernel merge equal pages with other machines (KSM): saves memory, leaks what they hold"
     )
     overcommit: bool = option(False, "start even when the host may run out of memory")
+    forkable: bool = option(
+        False, "memory other processes can map, so that instant checkpoints and forks of the running machine are possible"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Huge pages cannot be shared page by page between forks."""
+        if self.forkable and self.hugepages != "off":
+            reason = "a fork shares memory page by page, and huge pages cannot be mapped so"
+            return [Problem("hugepages", self.hugepages, reason, "set hugepages = off, or forkable = false")]
+        return []

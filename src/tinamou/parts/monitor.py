@@ -6,6 +6,7 @@ from tinamou.blueprint import Contribution, Element, Flag, HandOver, Value, Why
 from tinamou.parts.settled import Need, PciSlot, Settled
 
 AGENT_PORT = "org.qemu.guest_agent.0"
+RESIDENT_PORT = "org.tinamou.resident.0"
 MONITORS = ("qmp", "qmp2")
 """``qmp`` belongs to the process that attends the machine, ``qmp2`` to every other command."""
 
@@ -17,7 +18,7 @@ def needs() -> tuple[Need, ...]:
 
 def contribute(settled: Settled) -> Contribution:
     """Sockets are opened before QEMU starts, so that a client can connect at once."""
-    return Contribution.merge([_monitors(settled), _console(settled), _agent(settled)])
+    return Contribution.merge([_monitors(settled), _console(settled), _agent(settled), _resident(settled)])
 
 
 def _socket(name: str, settled: Settled, why: Why, **extra: Value) -> tuple[Element, HandOver]:
@@ -63,3 +64,17 @@ def _agent(settled: Settled) -> Contribution:
         "id": "agent-port",
     }
     return Contribution((chardev, Element("device", controller, why), Element("device", port, why)), (), (step,))
+
+
+def _resident(settled: Settled) -> Contribution:
+    why = Why("part monitor", "a fork is given its own identity here within milliseconds, and runs commands")
+    chardev, step = _socket("resident", settled, why)
+    port: dict[str, Value] = {
+        "driver": "virtserialport",
+        "bus": "serial0.0",
+        "nr": 2,
+        "chardev": "resident",
+        "name": RESIDENT_PORT,
+        "id": "resident-port",
+    }
+    return Contribution((chardev, Element("device", port, why)), (), (step,))

@@ -20,22 +20,28 @@ class DeviceSpec:
     panic: bool = option(True, "the guest tells the host that its kernel panicked")
 
 
+_READ_ONLY_TEMPLATE = "property:memory-backend-file.rom"
+"""A QEMU without it opens the template of a fork for writing, and a balloon would punch holes into it for all forks."""
+
+
 def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
     """A slot for each that is a PCI device."""
     wanted = (("rng0-dev", spec.rng), ("balloon0", spec.balloon), ("panic0", spec.panic and settled_panic.endswith("-pci")))
     return tuple(PciSlot(name) for name, there in wanted if there)
 
 
-def contribute(spec: DeviceSpec, settled: Settled) -> Contribution:
-    """The devices that are wanted and that this QEMU has."""
+def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False) -> Contribution:
+    """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template."""
     elements: list[Element] = []
     if spec.rng:
         why = Why("spec devices.rng", "random numbers from the host's kernel")
         elements.append(Element("object", {"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}, why))
         elements.append(_pci("virtio-rng-pci", "rng0-dev", settled, why, rng="rng0"))
-    if spec.balloon:
-        why = Why("spec devices.balloon", "the guest reports its memory and gives back pages it has freed")
-        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": True}))
+    if spec.balloon and (not forkable or settled.facts.qemu.has(_READ_ONLY_TEMPLATE)):
+        why = Why(
+            "spec devices.balloon", "the guest reports its memory" + ("" if forkable else " and gives back freed pages")
+        )
+        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": not forkable}))
     if spec.panic:
         elements += _panic(settled)
     fixed = [

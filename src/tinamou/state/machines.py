@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.state.record import Record, read
 from tinamou.system.paths import state_dir
 
-__all__ = ["create", "find", "free_port", "lend_uid", "machines", "machines_dir", "remove", "throwaway_name"]
+__all__ = ["create", "find", "free_port", "lend_uid", "lend_uids", "machines", "machines_dir", "remove", "throwaway_name"]
 
 FIRST_UID = 1_900_000_000
 """User ids lent to QEMU processes start here: beyond every range distributions and systemd use (docs/decisions)."""
@@ -79,13 +80,20 @@ def lend_uid(directory: Path) -> int | None:
 
     The folder's ``uid`` file holds it, so that two commands at once never lend the same one.
     """
+    return lend_uids([directory])[0]
+
+
+def lend_uids(directories: Sequence[Path]) -> list[int | None]:
+    """The same for several machines at once."""
     if os.geteuid() != 0:
-        return None
+        return [None] * len(directories)
     with _lock():
         taken = {int(path.read_text() or 0) for path in machines_dir().glob("*/uid")}
-        uid = next(number for number in range(FIRST_UID, FIRST_UID + 65536) if number not in taken)
-        (directory / "uid").write_text(str(uid))
-    return uid
+        free = (number for number in range(FIRST_UID, FIRST_UID + 65536) if number not in taken)
+        uids = list(itertools.islice(free, len(directories)))
+        for directory, uid in zip(directories, uids, strict=True):
+            (directory / "uid").write_text(str(uid))
+    return list(uids)
 
 
 @contextlib.contextmanager

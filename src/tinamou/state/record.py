@@ -20,7 +20,8 @@ FORMAT = 1
 class Record:
     """A machine's entry. ``pid`` is 0 while it does not run.
 
-    ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage; both are of the last start.
+    ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage; both are of the last start. ``parent`` is the
+    checkpoint it was forked from.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Record:
     owner_pid: int = 0
     owner_started: int = 0
     pinning: list[str] = dataclasses.field(default_factory=list)
+    parent: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 

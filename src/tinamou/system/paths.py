@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
-__all__ = ["cache_dir", "image_dir", "state_dir"]
+__all__ = ["cache_dir", "image_dir", "ram_dir", "state_dir"]
 
 
 def _base(variable: str, system: str, user: str) -> Path:
@@ -30,3 +31,8 @@ def cache_dir() -> Path:
 def image_dir() -> Path:
     """Built and downloaded guests, below the cache."""
     return cache_dir() / "images"
+
+
+def ram_dir() -> Path:
+    """Where checkpoints' memory lies: a folder in shared memory that belongs to this user and this state directory."""
+    return Path("/dev/shm") / f"tinamou-{os.geteuid()}-{zlib.crc32(os.fsencode(state_dir())):08x}"  # noqa: S108

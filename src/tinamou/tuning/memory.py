@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.blueprint import Contribution, Element, Flag, HandOver, Value, Why
+from tinamou.errors import PlanError
 from tinamou.facts import QemuFacts
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.settled import Need, SharedMemory
 from tinamou.tuning.numa import GuestNode
 from tinamou.tuning.resources import Resources
 
-__all__ = ["contribute"]
+__all__ = ["RAM", "contribute"]
 
 _PREALLOC_THREADS = 16
 
+RAM = "ram0"
+"""The backend's id, which also names the memory in a saved state."""
 
-def contribute(spec: MemorySpec, needs: tuple[Need, ...], resources: Resources, qemu: QemuFacts) -> Contribution:
-    """One memory backend object per guest node, ``-m``, and the machine's link to them."""
+
+def contribute(
+    spec: MemorySpec, needs: tuple[Need, ...], resources: Resources, qemu: QemuFacts, file: str = ""
+) -> Contribution:
+    """One memory backend object per guest node, ``-m``, and the machine's link to them.
+
+    ``file`` stands for the memory of a forkable machine, which must lie on one node and on small pages.
+    """
     shared = next((need for need in needs if isinstance(need, SharedMemory)), None)
     nodes = resources.numa.nodes
-    backends = tuple(_backend(f"ram{i}", node, spec, shared, resources, qemu) for i, node in enumerate(nodes))
+    if spec.forkable and len(nodes) > 1:
+        why = f"it would lie on {len(nodes)} memory nodes of the host"
+        raise PlanError(
+            "the machine cannot be forkable", why=why, fix="give it fewer CPUs or less memory, or pin it to one node"
+        )
+    if spec.forkable:
+        backends: tuple[Element, ...] = (_forkable(spec, file),)
+    else:
+        backends = tuple(_backend(f"ram{i}", node, spec, shared, resources, qemu) for i, node in enumerate(nodes))
     size = Flag("m", Why("spec memory.size", "the size the guest sees"), f"{spec.size.mib}M")
     merge = Flag("machine", _merge_why(spec), options={"mem-merge": spec.merge})
     if len(nodes) > 1:
@@ -28,7 +45,15 @@ def contribute(spec: MemorySpec, needs: tuple[Need, ...], resources: Resources, 
     link = Flag(
         "machine", Why("tuning memory", "guest memory is the backend object ram0"), options={"memory-backend": "ram0"}
     )
-    return Contribution(elements=backends, flags=(size, link, merge))
+    steps = tuple(HandOver(file, "memory", element.why) for element in backends) if spec.forkable else ()
+    return Contribution(elements=backends, flags=(size, link, merge), steps=steps)
+
+
+def _forkable(spec: MemorySpec, file: str) -> Element:
+    """A file backend over nameless memory: only a file's content is left out of a saved state on every version of QEMU."""
+    why = Why("spec memory.forkable", f"{spec.size} of guest memory that a checkpoint copies without QEMU writing it out")
+    props: dict[str, Value] = {"qom-type": "memory-backend-file", "id": RAM, "size": int(spec.size), "share": True}
+    return Element("object", {**props, "mem-path": file, "merge": spec.merge}, why)
 
 
 def _merge_why(spec: MemorySpec) -> Why:

@@ -1,0 +1,38 @@
+"""Plans as plain data and back: what a checkpoint keeps of the machine it was taken of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tinamou.blueprint.element import Element, Flag, Why
+from tinamou.blueprint.plan import Confinement, Plan
+from tinamou.blueprint.steps import HandOver, StartHelper
+
+__all__ = ["plain", "plan_from"]
+
+
+def plain(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON can say it, but for notes and pinning; of the steps only those a running machine depends on."""
+    steps = [dataclasses.asdict(step) for step in plan.steps if isinstance(step, HandOver)]
+    helpers = [step.name for step in plan.steps if isinstance(step, StartHelper)]
+    whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    lists = {name: [dataclasses.asdict(one) for one in whole[name]] for name in ("elements", "flags")}
+    confinement = dataclasses.asdict(plan.confinement)
+    return {**whole, **lists, "steps": steps, "helpers": helpers, "notes": [], "pinning": None, "confinement": confinement}
+
+
+def plan_from(data: Mapping[str, Any]) -> Plan:
+    """The plan that `plain` wrote. Raises KeyError, TypeError for anything else."""
+    known = {field.name for field in dataclasses.fields(Plan)}
+    return Plan(
+        **{
+            **{name: value for name, value in data.items() if name in known},
+            "elements": tuple(Element(**{**one, "why": Why(**one["why"])}) for one in data["elements"]),
+            "flags": tuple(Flag(**{**one, "why": Why(**one["why"])}) for one in data["flags"]),
+            "steps": tuple(HandOver(**{**one, "why": Why(**one["why"])}) for one in data["steps"]),
+            "notes": (),
+            "confinement": Confinement(**{**data["confinement"], "groups": tuple(data["confinement"]["groups"])}),
+        }
+    )

@@ -1,0 +1,73 @@
+"""A monitor for a few commands written at once, before QEMU has even greeted: no round trip is waited for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from tinamou.control.session import DisconnectedError, RefusedError
+from tinamou.system.sockets import connect_unix
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Monitor"]
+
+Command = tuple[str, Mapping[str, object]]
+
+
+class Monitor:
+    """A connected monitor socket; ``async with`` closes it. QEMU may not have started yet: the socket must only exist."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = connect_unix(path)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._unsent: list[Command] = [("qmp_capabilities", {})]
+
+    async def execute(self, commands: Sequence[Command], *, until: str = "") -> None:
+        """Run commands in order, and wait for the event ``until``. Raises RefusedError, DisconnectedError."""
+        import asyncio
+
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        reader, writer = self._streams
+        todo = [*self._unsent, *commands]
+        self._unsent = []
+        lines = (json.dumps({"execute": name, "arguments": dict(arguments)}) for name, arguments in todo)
+        writer.write("\n".join(lines).encode() + b"\n")
+        while todo or until:
+            line = await self._line(reader, todo)
+            if "error" in line:
+                name, arguments = todo[0]
+                error = line["error"]
+                raise RefusedError(name, arguments, error.get("class", ""), error.get("desc", ""))
+            if "return" in line:
+                todo.pop(0)
+            elif until and line.get("event") == until:
+                until = ""
+
+    async def _line(self, reader: asyncio.StreamReader, todo: Sequence[Command]) -> dict[str, Any]:
+        try:
+            text = await reader.readline()
+        except OSError:
+            text = b""
+        if not text:
+            during = f" during {todo[0][0]}" if todo else ""
+            raise DisconnectedError(f"QEMU closed the monitor{during}", why="it exited", fix=f"socket: {self._path}")
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._streams is not None:
+            self._streams[1].close()
+        else:
+            self._socket.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,198 @@
+"""The host's end of the resident's line: identity and commands, one at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tinamou.errors import GuestError
+from tinamou.guest.resident.frames import HEADER, LARGEST, command, frame, identity
+from tinamou.system.sockets import connect_unix
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from tinamou.guest.agent import Completed
+
+__all__ = ["PORT", "Identity", "Line", "LineError"]
+
+PORT = "org.tinamou.resident.0"
+"""The name of the virtio-serial port the resident listens on."""
+
+FRESH_SECONDS = 0.5
+"""No guest restarts within this time."""
+
+
+class LineError(GuestError):
+    """The resident does not answer, or the line to it ended."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a fork a machine of its own: see `frames.identity`; entropy and time are always fresh."""
+
+    hostname: str = ""
+    macs: Mapping[bytes, bytes] = field(default_factory=dict)
+    files: tuple[tuple[str, int, bytes], ...] = ()
+    signals: tuple[tuple[str, int], ...] = ()
+
+
+class Line:
+    """A connected line. A machine's resident serves one line at a time, so it belongs to the process that forked it."""
+
+    def __init__(self, path: str) -> None:
+        """Connect now, without waiting; QEMU may not have started yet. Raises NotListeningError, OSError."""
+        self._socket: socket.socket | None = connect_unix(path)
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._lock: asyncio.Lock | None = None
+        self._heard = time.monotonic()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the resident was heard so lately that the guest cannot have restarted since."""
+        return time.monotonic() - self._heard < FRESH_SECONDS
+
+    @property
+    def free(self) -> bool:
+        """Whether a command can be run now."""
+        return self._socket is not None and not (self._lock and self._lock.locked())
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.close()
+        elif self._socket is not None:
+            self._socket.close()
+        self._socket = self._reader = self._writer = None
+
+    async def hello(self, timeout: float = 10.0) -> None:
+        """Return when the resident has answered. Raises LineError after ``timeout`` seconds."""
+        import asyncio
+
+        nonce = os.urandom(8)
+        async with self._locked():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._send("H", nonce)
+                    while await self._receive() != ("H", nonce):
+                        pass
+            except TimeoutError:
+                raise LineError("The guest's resident does not answer", why=f"nothing was heard for {timeout:g} s") from None
+
+    async def become(self, who: Identity, timeout: float = 60.0) -> None:
+        """Reseed the guest's random numbers, set its clock, and make it ``who``. Raises LineError, GuestError."""
+        import asyncio
+
+        records = identity(
+            entropy=os.urandom(64),
+            time_ns=time.time_ns(),
+            hostname=who.hostname,
+            macs=who.macs,
+            files=who.files,
+            signals=who.signals,
+        )
+        async with self._locked():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._send("I", b"".join(records))
+                    kind, results = await self._receive()
+            except TimeoutError:
+                why = f"its resident said nothing for {timeout:g} s"
+                raise LineError("The guest did not take its new identity", why=why) from None
+        failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(records, results, strict=False) if code]
+        failed = [one for one in failed if not one.startswith("s")]
+        if kind != "I" or len(results) != len(records) or failed:
+            raise GuestError("The guest did not take its new identity", why="; ".join(failed) or f"it answered {kind!r}")
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run a command to its end; when ``timeout`` seconds pass or the caller is cancelled it is killed."""
+        import asyncio
+
+        payload = command(argv, environment, input or b"")
+        async with self._locked():
+            await self._send("X", payload)
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._finish(argv)
+            except TimeoutError:
+                await self._kill(argv)
+                raise GuestError(
+                    f"The command {' '.join(argv)} did not end within {timeout:g} s", why="it was killed in the guest"
+                ) from None
+            except asyncio.CancelledError:
+                await asyncio.shield(self._kill(argv))
+                raise
+
+    async def _kill(self, argv: Sequence[str]) -> None:
+        import asyncio
+
+        await self._send("K", b"")
+        try:
+            async with asyncio.timeout(5.0):
+                await self._finish(argv)
+        except (TimeoutError, GuestError):
+            self.close()
+
+    async def _finish(self, argv: Sequence[str]) -> Completed:
+        from tinamou.guest.agent import Completed
+
+        streams = {"O": bytearray(), "E": bytearray()}
+        while True:
+            kind, payload = await self._receive()
+            if kind in streams:
+                streams[kind] += payload
+            elif kind == "D":
+                status = os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0])
+                return Completed(status, bytes(streams["O"]), bytes(streams["E"]))
+            elif kind == "F":
+                reason = os.strerror(payload[0] if payload else errno.EIO)
+                raise GuestError(f"The guest could not start {argv[0]}", why=reason)
+
+    def _locked(self) -> asyncio.Lock:
+        import asyncio
+
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        import asyncio
+
+        if self._reader is None or self._writer is None:
+            if self._socket is None:
+                raise LineError("The line to the guest's resident was closed")
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        return self._reader, self._writer
+
+    async def _send(self, kind: str, payload: bytes) -> None:
+        _, writer = await self._open()
+        writer.write(frame(kind, payload))
+        await writer.drain()
+
+    async def _receive(self) -> tuple[str, bytes]:
+        import asyncio
+
+        reader, _ = await self._open()
+        try:
+            kind, length = HEADER.unpack(await reader.readexactly(HEADER.size))
+            self._heard = time.monotonic()
+            if length > LARGEST:
+                raise LineError("The guest's resident sends what is no frame", why=f"a length of {length} bytes")
+            return chr(kind), await reader.readexactly(length)
+        except (asyncio.IncompleteReadError, OSError) as reason:
+            self.close()
+            raise LineError("The line to the guest's resident ended", why="QEMU exited, or was killed") from reason

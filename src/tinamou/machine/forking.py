@@ -1,0 +1,200 @@
+"""Checkpoints of machines and machines from checkpoints, from name or object to result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tinamou.blueprint import Plan
+from tinamou.blueprint.stored import plan_from
+from tinamou.errors import StateError, TinamouError
+from tinamou.machine import host_keys
+from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.snapshots import fork, save
+from tinamou.snapshots.checkpoint import Checkpoint, check, discard
+from tinamou.snapshots.fork import Woken
+from tinamou.state import machines
+from tinamou.state.record import Record, write
+from tinamou.system.spawn import process_of
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.resident import Line
+    from tinamou.machine.attended import AsyncMachine
+
+Attended = TypeVar("Attended", bound="AsyncMachine")
+
+__all__ = ["fork_many", "fork_running", "take_checkpoint"]
+
+AT_ONCE = 2
+"""Forks that start at the same time, for each CPU of the host."""
+
+
+async def take_checkpoint(
+    record: Record, session: Session, agent: Agent, name: str = "", *, fleeting: bool = False
+) -> Checkpoint:
+    """Checkpoint a running machine, which goes on; a ``fleeting`` one is gone with this process.
+
+    Raises StateError, ControlError, GuestError.
+    """
+    plan = plan_of(record)
+    if not save.forkable(plan):
+        raise StateError(
+            f"{record.name} cannot be checkpointed while it goes on",
+            why="its memory was not made for it when it was started",
+            fix="start it with --set memory.forkable=true (in Python: Machine(forkable=True))",
+        )
+    _refuse_helpers(record)
+    line, found = await _prepare_guest(record, agent)
+    try:
+        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting)
+        return await save.save_instant(moment, name or f"{record.name}-{secrets.token_hex(3)}")
+    finally:
+        if line is not None:
+            line.close()
+
+
+def plan_of(record: Record) -> Plan:
+    """The plan a machine was started from. Raises StateError."""
+    try:
+        return plan_from(json.loads(record.file("plan.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = f"tinamou stop {record.name}, tinamou start {record.name}"
+        raise StateError(f"it is not written down how {record.name} was started", why=repr(error), fix=fix) from error
+
+
+def _maps_read_only(plan: Plan) -> bool:
+    from tinamou.probe.qemu import probe_qemu
+
+    return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
+
+
+def _refuse_helpers(record: Record) -> None:
+    helpers = json.loads(record.file("plan.json").read_text()).get("helpers", [])
+    if helpers:
+        why = f"the state of {', '.join(helpers)} is kept outside QEMU"
+        raise StateError(f"{record.name} cannot be checkpointed yet", why=why, fix="leave those devices out")
+
+
+async def _prepare_guest(record: Record, agent: Agent) -> tuple[Line | None, dict[str, object]]:
+    """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent."""
+    from tinamou.guest.resident import install
+
+    if not record.agent:
+        return None, {}
+    line = await install(agent, str(record.file("resident.sock")), record.arch)
+    keys = await line.run(["sh", "-c", "ls /etc/ssh/ssh_host_*_key 2>/dev/null; :"])
+    return line, {"host_keys": keys.text.split()}
+
+
+async def fork_many(
+    checkpoint: Checkpoint,
+    count: int,
+    *,
+    ephemeral: bool = True,
+    dies_with_parent: bool = True,
+    names: Sequence[str] = (),
+    stopped: bool = False,
+) -> list[Woken]:
+    """So many machines from one checkpoint, each with its own identity; all of them or none. Raises the first error."""
+    check(checkpoint)
+    await asyncio.to_thread(reconcile)
+    records = _entries(checkpoint, count, ephemeral, names)
+    room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
+
+    async def one(record: Record) -> Woken:
+        async with room:
+            return await _one(checkpoint, record, dies_with_parent=dies_with_parent, stopped=stopped)
+
+    tasks = [asyncio.ensure_future(one(record)) for record in records]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled() and task.exception() is None and (line := task.result().line):
+                line.close()
+        for record in records:
+            with contextlib.suppress(TinamouError):
+                end_machine(dataclasses.replace(record, pid=0, ephemeral=True))
+        raise
+
+
+async def fork_running(kind: type[Attended], record: Record, session: Session, agent: Agent, count: int) -> list[Attended]:
+    """Fork a running machine: a checkpoint of the moment, which is gone with the last fork."""
+    checkpoint = await take_checkpoint(record, session, agent, fleeting=True)
+    try:
+        woken = await fork_many(checkpoint, count)
+    except BaseException:
+        discard(Path(checkpoint.directory))
+        raise
+    left = [count]
+
+    def ended() -> None:
+        left[0] -= 1
+        if not left[0]:
+            discard(Path(checkpoint.directory))
+
+    return [kind.woken(one, ended) for one in woken]
+
+
+async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool) -> Woken:
+    began = time.perf_counter()
+    plan = fork.fork_plan(checkpoint, record.name, record.directory, record.uid, record.ssh_port)
+    record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **_plain(plan)}))
+    files = await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
+    who = fork.identity_for(checkpoint, plan, files)
+    woken = await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
+    record = dataclasses.replace(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
+    write(record)
+    return Woken(record, plan, woken.line)
+
+
+def _plain(plan: Plan) -> dict[str, object]:
+    from tinamou.blueprint.stored import plain
+
+    return plain(plan)
+
+
+def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str]) -> list[Record]:
+    """Folders and entries for so many forks; none when one name is taken. Raises StateError."""
+    stem = checkpoint.machine[:36].rstrip("-")
+    wanted = [*names, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(count - len(names)))]
+    made: list[Path] = []
+    try:
+        made.extend(machines.create(name) for name in wanted)
+        uids = machines.lend_uids(made)
+        me = process_of(os.getpid())
+        fields = {field.name for field in dataclasses.fields(Record)}
+        saved = {key: value for key, value in checkpoint.record.items() if key in fields}
+        fresh = {"ephemeral": ephemeral, "owner_pid": me.pid, "owner_started": me.started, "pid": 0, "started": 0}
+        records = []
+        for directory, uid in zip(made, uids, strict=True):
+            spec = {**saved["spec"], "name": directory.name}
+            port = machines.free_port() if saved.get("ssh_port") else None
+            own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
+            record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
+            write(record)
+            _copy(checkpoint, directory, "image.json")
+            records.append(record)
+    except BaseException:
+        for directory in made:
+            machines.remove(directory)
+        raise
+    return records
+
+
+def _copy(checkpoint: Checkpoint, directory: Path, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (directory / name).write_bytes(checkpoint.file(name).read_bytes())

@@ -1,0 +1,220 @@
+"""A checkpoint as it lies on disk: what it holds, what it was taken of, and whether it is still whole.
+
+::
+
+    STATE/checkpoints/NAME/checkpoint.json   the entry, written last: a folder without it is a checkpoint cut short
+    STATE/checkpoints/NAME/state             the state of all devices, as QEMU wrote it (portable: of the memory as well)
+    STATE/checkpoints/NAME/disk0.qcow2 …     the disks as they were, hard links that nobody writes to any more
+    STATE/checkpoints/NAME/vars.fd           UEFI variables
+    STATE/checkpoints/NAME/lock              held while the checkpoint is being taken
+    /dev/shm/tinamou-UID-…/NAME.ram          the memory of an instant checkpoint, mapped privately by every fork
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tinamou.blueprint import Plan
+from tinamou.blueprint.stored import plan_from
+from tinamou.errors import Problem, StateError
+from tinamou.system.paths import ram_dir, state_dir
+
+__all__ = [
+    "Checkpoint",
+    "File",
+    "Kind",
+    "check",
+    "checkpoints_dir",
+    "discard",
+    "drop_ram_dir",
+    "identity_of",
+    "make_ram_dir",
+    "ram_file",
+    "read",
+    "write",
+]
+
+FORMAT = 1
+Kind = Literal["instant", "portable"]
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file and how it looked when it was whole: size, time of the last change in ns, inode."""
+
+    path: str
+    size: int
+    changed: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> File:
+        """The file as it is now. Raises OSError."""
+        stat = os.stat(path)  # noqa: PTH116 (the path is kept as it was given)
+        return cls(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def identity_of(binary: str) -> File:
+    """The program a checkpoint can be loaded by, links followed."""
+    return File.of(os.path.realpath(binary))
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint. ``pause`` is how long the machine stood still, ``took`` how long it took in all, in seconds.
+
+    ``plan`` and ``record`` are those of the machine it was taken of, as plain data; ``digest`` is of all arguments that
+    shape the guest's hardware. ``read_only`` tells whether forks map its memory without being able to write to it,
+    ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is the
+    checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
+    stays.
+    """
+
+    name: str
+    directory: str
+    kind: Kind
+    machine: str
+    created: float
+    plan: dict[str, Any]
+    record: dict[str, Any]
+    digest: str
+    binary: File
+    version: str
+    state: File
+    state_sha256: str
+    ram: File | None = None
+    disks: dict[str, str] = dataclasses.field(default_factory=dict)
+    parent: str = ""
+    owner: tuple[int, int] | None = None
+    resident: bool = False
+    read_only: bool = True
+    guest: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pause: float = 0.0
+    took: float = 0.0
+    format: int = FORMAT
+
+    def file(self, name: str) -> Path:
+        """One of its files."""
+        return Path(self.directory) / name
+
+    def loaded_plan(self) -> Plan:
+        """The plan of the machine it was taken of. Raises StateError when the entry is damaged."""
+        try:
+            return plan_from(self.plan)
+        except (KeyError, TypeError) as error:
+            raise StateError(
+                f"the entry of checkpoint {self.name} is damaged", why=repr(error), fix=_remove(self)
+            ) from error
+
+
+def _remove(checkpoint: Checkpoint) -> str:
+    return f"tinamou checkpoints rm {checkpoint.name}, and take it again"
+
+
+def checkpoints_dir() -> Path:
+    """Where the checkpoints' folders are."""
+    path = state_dir() / "checkpoints"
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    return path
+
+
+def write(checkpoint: Checkpoint) -> None:
+    """Write the entry as a whole; from then on there is such a checkpoint."""
+    part = checkpoint.file("checkpoint.part")
+    part.write_text(json.dumps(dataclasses.asdict(checkpoint)))
+    part.replace(checkpoint.file("checkpoint.json"))
+
+
+def read(directory: Path) -> Checkpoint | None:
+    """The checkpoint in that folder, None where there is none (any more). Raises StateError for a damaged entry."""
+    try:
+        data: dict[str, Any] = json.loads((directory / "checkpoint.json").read_text())
+        files = {name: File(**data[name]) for name in ("binary", "state", "ram") if data[name] is not None}
+        owner = tuple(data["owner"]) if data["owner"] else None
+        return Checkpoint(**{**data, **files, "owner": owner})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        fix = f"tinamou checkpoints rm {directory.name}"
+        raise StateError(f"the entry of checkpoint {directory.name} is damaged", why=repr(error), fix=fix) from error
+
+
+def discard(directory: Path) -> None:
+    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none."""
+    (directory / "checkpoint.json").unlink(missing_ok=True)
+    ram_file(directory.name).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    drop_ram_dir()
+
+
+def ram_file(name: str) -> Path:
+    """Where an instant checkpoint's memory lies."""
+    return ram_dir() / f"{name}.ram"
+
+
+def make_ram_dir() -> Path:
+    """The folder of memory files; ``state`` in it names the state directory it belongs to."""
+    folder = ram_dir()
+    folder.mkdir(mode=0o711, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise StateError(f"{folder} belongs to somebody else", why="it would hold the memory of machines", fix="remove it")
+    (folder / "state").write_text(str(state_dir()))
+    return folder
+
+
+def drop_ram_dir() -> None:
+    """Remove the folder of memory files when it holds none."""
+    folder = ram_dir()
+    if folder.is_dir() and not any(folder.glob("*.ram")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(checkpoint: Checkpoint, environment: Mapping[str, str] = os.environ) -> None:
+    """Whether it can be loaded here and now. Raises StateError with everything that differs."""
+    problems = [*_binary_problems(checkpoint, environment), *_file_problems(checkpoint)]
+    if problems:
+        raise StateError(f"checkpoint {checkpoint.name} cannot be loaded", problems=problems)
+
+
+def _binary_problems(checkpoint: Checkpoint, environment: Mapping[str, str]) -> list[Problem]:
+    saved = checkpoint.binary
+    wish = environment.get("TINAMOU_QEMU", "").replace("{arch}", str(checkpoint.plan.get("arch", "")))
+    wish = wish if "/" in wish else ""
+    try:
+        now = identity_of(wish or saved.path)
+    except OSError as error:
+        return [Problem("QEMU", saved.path, f"is gone: {error.strerror}", "install that version again")]
+    if dataclasses.astuple(now) == dataclasses.astuple(saved):
+        return []
+    fix = f"use {saved.path}, or take the checkpoint again with {now.path}"
+    reason = f"saved by {checkpoint.version} in {saved.path}, which is another binary: a state is only safe in its own"
+    return [Problem("QEMU", now.path, reason, fix)]
+
+
+def _file_problems(checkpoint: Checkpoint) -> list[Problem]:
+    problems = []
+    wholes = {"memory": checkpoint.ram, "device state": checkpoint.state}
+    for what, whole in wholes.items():
+        if whole is None:
+            continue
+        try:
+            now = File.of(whole.path)
+        except OSError as error:
+            reason = f"is gone ({error.strerror}): shared memory does not outlive a restart of the host"
+            problems.append(Problem(what, whole.path, reason, _remove(checkpoint)))
+            continue
+        if now != whole:
+            changed = f"{whole.size} bytes then, {now.size} now" if now.size != whole.size else "its content was written to"
+            problems.append(Problem(what, whole.path, f"is not what was saved: {changed}", _remove(checkpoint)))
+    for name, path in checkpoint.disks.items():
+        if not checkpoint.file(path).exists():
+            problems.append(Problem(name, path, "is gone", _remove(checkpoint)))
+    return problems

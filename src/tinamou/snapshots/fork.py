@@ -1,0 +1,175 @@
+"""Starting a machine from a checkpoint: the same hardware, its own files, sockets, user and identity."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinamou.blueprint import Element, Flag, HandOver, Plan, Value, Why
+from tinamou.blueprint.plan import Confinement
+from tinamou.control.pipelined import Monitor
+from tinamou.control.session import DisconnectedError, RefusedError
+from tinamou.errors import GuestError, StateError
+from tinamou.guest.resident import Identity, Line
+from tinamou.launch.process import died, start
+from tinamou.parts.net import NetSpec, mac_of
+from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.hardware import digest
+from tinamou.state.record import Record, write
+from tinamou.tuning.memory import RAM
+
+__all__ = ["Woken", "fork_plan", "identity_for", "wake"]
+
+WAKE_SECONDS = 60.0
+_WHY = Why("fork", "the memory of the checkpoint, shared with all its forks until one of them writes to a page")
+
+
+def fork_plan(checkpoint: Checkpoint, name: str, directory: str, uid: int | None, ssh_port: int | None) -> Plan:
+    """The plan of a fork: that of the checkpoint's machine with everything replaced that is a machine's own.
+
+    Raises StateError when the checkpoint's hardware is not what its digest says.
+    """
+    saved = checkpoint.loaded_plan()
+    if digest(saved) != checkpoint.digest:
+        why = "the device arguments in its entry are not those it was saved with"
+        fix = f"tinamou checkpoints rm {checkpoint.name}, and take it again"
+        raise StateError(f"checkpoint {checkpoint.name} cannot be loaded", why=why, fix=fix)
+    own = _Own(checkpoint, name, directory, ssh_port)
+    elements = tuple(own.element(element) for element in saved.elements)
+    flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
+    steps = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver) and step.access != "memory")
+    if checkpoint.ram is not None:
+        steps = (*steps, HandOver(checkpoint.ram.path, "read", _WHY))
+    confinement = Confinement(uid, uid, saved.confinement.groups)
+    return dataclasses.replace(
+        saved, name=name, elements=elements, flags=flags, steps=steps, confinement=confinement, ssh_port=ssh_port
+    )
+
+
+class _Own:
+    """What is replaced: paths in the machine's folder, its name, its addresses, its memory."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, directory: str, ssh_port: int | None) -> None:
+        self._checkpoint = checkpoint
+        self._name, self._old_name = name, checkpoint.machine
+        self._directory, self._old_directory = f"{directory}/", f"{checkpoint.record['directory']}/"
+        self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{ssh_port}-:")
+        self._card = 0
+
+    def value(self, value: Value) -> Value:
+        if isinstance(value, str) and value.startswith(self._old_directory):
+            return self._directory + value.removeprefix(self._old_directory)
+        if isinstance(value, dict):
+            return {key: self.value(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.value(inner) for inner in value]
+        return value.replace(*self._ports) if isinstance(value, str) else value
+
+    def step(self, step: HandOver) -> HandOver:
+        return dataclasses.replace(step, path=str(self.value(step.path)))
+
+    def flag(self, flag: Flag) -> Flag:
+        value = flag.value
+        if flag.name == "name":
+            value = f"guest={self._name}"
+        if value and flag.name == "append":
+            value = value.replace(f"tinamou.hostname={self._old_name}", f"tinamou.hostname={self._name}")
+        return dataclasses.replace(flag, value=value)
+
+    def element(self, element: Element) -> Element:
+        props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
+        if element.id == RAM and self._checkpoint.ram is not None:
+            props |= {"share": False, "mem-path": self._checkpoint.ram.path}
+            props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
+        if "mac" in props:
+            props["mac"] = mac_of(NetSpec(), self._name, self._card)
+            self._card += 1
+        return dataclasses.replace(element, props=props)
+
+
+def identity_for(checkpoint: Checkpoint, plan: Plan, files: tuple[tuple[str, int, bytes], ...] = ()) -> Identity:
+    """Who the fork of this plan is: hostname, machine id, network addresses, and ``files`` beside."""
+    before, now = _macs(checkpoint.loaded_plan()), _macs(plan)
+    machine_id = os.urandom(16).hex()
+    written = [("/etc/machine-id", 0o444, f"{machine_id}\n".encode()), ("/etc/hostname", 0o644, f"{plan.name}\n".encode())]
+    return Identity(
+        hostname=plan.name,
+        macs=dict(zip(before, now, strict=True)),
+        files=(*written, *files),
+        signals=(("/run/sshd.pid", 1),) if files else (),
+    )
+
+
+def _macs(plan: Plan) -> list[bytes]:
+    return [bytes.fromhex(str(e.props["mac"]).replace(":", "")) for e in plan.elements if "mac" in e.props]
+
+
+@dataclasses.dataclass(frozen=True)
+class Woken:
+    """A fork that runs: its entry, and the line to its resident (None where the guest has none)."""
+
+    record: Record
+    plan: Plan
+    line: Line | None
+
+
+async def wake(
+    checkpoint: Checkpoint, record: Record, plan: Plan, who: Identity, *, dies_with_parent: bool, stopped: bool = False
+) -> Woken:
+    """Start QEMU for ``plan``, load the state and give the guest its identity. Raises LaunchError, GuestError.
+
+    Everything is asked for at once, before QEMU has even started; it answers when it is there. ``stopped`` leaves the
+    fork waiting after that, warm and with an identity of its own.
+    """
+    directory = Path(record.directory)
+    state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,))
+    finally:
+        os.close(state)
+    record = dataclasses.replace(record, pid=process.pid, started=process.started)
+    write(record)
+    line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
+    try:
+        async with asyncio.timeout(WAKE_SECONDS), Monitor(str(record.file("qmp.sock"))) as monitor:
+            loading = asyncio.create_task(monitor.execute(_load(checkpoint, state), until="RESUME"))
+            try:
+                await _become(line, who, loading)
+                await loading
+            finally:
+                loading.cancel()
+            if stopped and line is not None:
+                await line.run(["true"])
+                await monitor.execute([("stop", {})])
+    except BaseException as error:
+        if line is not None:
+            line.close()
+        if isinstance(error, DisconnectedError | RefusedError):
+            raise died(plan, directory, process.pid) from error
+        if isinstance(error, TimeoutError):
+            raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s") from error
+        raise
+    return Woken(record, plan, line)
+
+
+async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None]) -> None:
+    """Give the identity, unless loading fails first."""
+    if line is None:
+        return
+    becoming = asyncio.create_task(line.become(who))
+    try:
+        await asyncio.wait([becoming, loading], return_when=asyncio.FIRST_EXCEPTION)
+        if loading.done():
+            loading.result()
+        await becoming
+    finally:
+        becoming.cancel()
+
+
+def _load(checkpoint: Checkpoint, state: int) -> list[tuple[str, Mapping[str, object]]]:
+    capabilities = [{"capability": "x-ignore-shared", "state": True}] if checkpoint.ram is not None else []
+    commands: list[tuple[str, Mapping[str, object]]] = [("migrate-set-capabilities", {"capabilities": capabilities})]
+    return [*commands, ("migrate-incoming", {"uri": f"fd:{state}"})]

@@ -1,0 +1,52 @@
+"""What of a plan shapes the guest's hardware: that, and nothing else, must be the same where a saved state is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from tinamou.blueprint import Element, Flag, Plan
+
+__all__ = ["differences", "digest", "hardware"]
+
+_FLAGS = frozenset({"machine", "smp", "cpu", "m", "accel", "numa", "global", "device", ""})
+_OURS = frozenset({"mac", "guid"})
+"""Device properties that are a machine's own and no hardware."""
+
+
+def hardware(plan: Plan) -> tuple[str, ...]:
+    """One line for everything the guest can see, in an order of its own."""
+    lines = [f"machine type {plan.machine_type}", f"accelerator {plan.accel}"]
+    return (*lines, *_flags(plan.flags), *_devices(plan.elements))
+
+
+def digest(plan: Plan) -> str:
+    """SHA-256 over the hardware."""
+    return hashlib.sha256("\n".join(hardware(plan)).encode()).hexdigest()
+
+
+def differences(saved: Plan, now: Plan) -> list[str]:
+    """What one has and the other has not, one sentence each."""
+    before, after = hardware(saved), hardware(now)
+    gone = [f"was saved with {line}" for line in before if line not in after]
+    return [*gone, *(f"has now {line}" for line in after if line not in before)]
+
+
+def _flags(flags: Iterable[Flag]) -> list[str]:
+    return [
+        f"-{flag.name} {flag.value or ''} {json.dumps(dict(flag.options), sort_keys=True)}"
+        for flag in flags
+        if flag.name in _FLAGS
+    ]
+
+
+def _devices(elements: Iterable[Element]) -> list[str]:
+    lines = []
+    for element in elements:
+        if element.kind == "device":
+            props = {key: value for key, value in element.props.items() if key not in _OURS}
+            lines.append(f"device {json.dumps(props, sort_keys=True)}")
+        elif "size" in element.props and str(element.props.get("qom-type", "")).startswith("memory-backend-"):
+            lines.append(f"memory {element.id} of {element.props['size']} bytes")
+    return lines

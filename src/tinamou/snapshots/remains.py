@@ -1,0 +1,101 @@
+"""What crashes leave of checkpoints: halves, those whose owner is gone, memory nobody can find, machines standing still."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+
+from tinamou.errors import TinamouError
+from tinamou.snapshots.checkpoint import discard, drop_ram_dir, read
+from tinamou.state.record import Record
+from tinamou.system.paths import ram_dir, state_dir
+from tinamou.system.spawn import Process, alive
+
+__all__ = ["clear", "let_run_on_if_left"]
+
+UNFINISHED_SECONDS = 60.0
+
+
+def clear() -> list[str]:
+    """Remove what is left; returns one sentence for each thing."""
+    folder = state_dir() / "checkpoints"
+    done = []
+    for directory in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if _over(directory):
+            discard(directory)
+            done.append(f"removed the remains of checkpoint {directory.name}")
+    for file in ram_dir().glob("*.ram"):
+        if not (folder / file.stem).exists():
+            file.unlink(missing_ok=True)
+            done.append(f"removed memory that no checkpoint needs: {file.name}")
+    drop_ram_dir()
+    return done + _strangers()
+
+
+def _over(directory: Path) -> bool:
+    """Whether a checkpoint was cut short, or belonged to a process that is gone."""
+    try:
+        found = read(directory)
+    except TinamouError:
+        return False
+    if found is not None:
+        return found.owner is not None and not alive(Process(*found.owner))
+    return _unlocked(directory)
+
+
+def _unlocked(directory: Path) -> bool:
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return directory.is_dir() and time.time() - directory.stat().st_mtime > UNFINISHED_SECONDS
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _strangers() -> list[str]:
+    """Folders of memory whose state directory does not exist any more."""
+    done = []
+    for folder in ram_dir().parent.glob(f"tinamou-{os.geteuid()}-*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.geteuid() and not Path((folder / "state").read_text()).exists():
+                shutil.rmtree(folder)
+                done.append(f"removed memory of checkpoints whose state directory is gone: {folder}")
+    return done
+
+
+def let_run_on_if_left(record: Record) -> str:
+    """Let a machine run on that a dead process left standing still while saving it; says so, else is empty."""
+    mark = record.file("checkpointing")
+    try:
+        pid, started = map(int, mark.read_text().split())
+    except (FileNotFoundError, ValueError):
+        return ""
+    if alive(Process(pid, started)):
+        return ""
+    with contextlib.suppress(TinamouError, RuntimeError):
+        _let_run_on(record)
+        mark.unlink(missing_ok=True)
+        return f"machine {record.name} was left standing still by a checkpoint that was cut short; it runs on"
+    return ""
+
+
+def _let_run_on(record: Record) -> None:
+    import asyncio
+
+    from tinamou.control import connect_qmp
+    from tinamou.snapshots.save import let_run_on
+
+    async def ask() -> None:
+        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+            await let_run_on(session)
+
+    asyncio.run(ask())

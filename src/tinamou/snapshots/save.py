@@ -1,0 +1,218 @@
+"""Taking a checkpoint of a running machine: its devices in milliseconds, its memory before and after, its disks too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tinamou.blueprint import Plan
+from tinamou.blueprint.stored import plain
+from tinamou.control import Session
+from tinamou.control.commands import cont, getfd, migrate, migration, set_migration, wait_migrated
+from tinamou.errors import ControlError, StateError
+from tinamou.snapshots.checkpoint import (
+    Checkpoint,
+    File,
+    checkpoints_dir,
+    discard,
+    drop_ram_dir,
+    identity_of,
+    make_ram_dir,
+    ram_file,
+    write,
+)
+from tinamou.snapshots.hardware import digest
+from tinamou.state.record import Record
+from tinamou.system import ram
+from tinamou.system.spawn import process_of
+from tinamou.tuning.memory import RAM
+
+__all__ = ["Moment", "forkable", "let_run_on", "reserve", "save_instant"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
+
+    ``fleeting`` is a checkpoint that is gone with this process.
+    """
+
+    record: Record
+    plan: Plan
+    session: Session
+    resident: bool
+    guest: dict[str, Any]
+    read_only: bool
+    fleeting: bool = False
+
+
+def forkable(plan: Plan) -> bool:
+    """Whether the machine's memory can be copied from outside."""
+    return any(
+        element.id == RAM and element.props.get("share") is True and "mem-path" in element.props for element in plan.elements
+    )
+
+
+@contextlib.contextmanager
+def reserve(name: str) -> Iterator[Path]:
+    """The folder of a checkpoint being taken; gone again when the block raises. Raises StateError for a name in use."""
+    directory = checkpoints_dir() / name
+    try:
+        directory.mkdir(mode=0o711)
+    except FileExistsError:
+        raise StateError(
+            f"there is a checkpoint {name} already", fix=f"choose another name, or: tinamou checkpoints rm {name}"
+        ) from None
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield directory
+    except BaseException:
+        discard(directory)
+        raise
+    finally:
+        os.close(lock)
+
+
+async def save_instant(moment: Moment, name: str) -> Checkpoint:
+    """Checkpoint a forkable machine that goes on. Raises ControlError, StateError; nothing is left then, and it runs on.
+
+    Its memory is copied while it runs, the state of its devices saved in a moment's stop, and before it runs on the copy is
+    compared with the memory and brought up to date: the stop grows with the memory in use, but copies only what changed.
+    """
+    began = time.perf_counter()
+    with reserve(name) as directory:
+        make_ram_dir()
+        try:
+            target, source = _open_copy(name), ram.memory_of(moment.record.pid, "ram")
+        except OSError as error:
+            raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error)) from error
+        try:
+            pause = await _save(moment, directory, source, target)
+        finally:
+            os.close(source)
+            os.close(target)
+            drop_ram_dir()
+        ram_file(name).chmod(0o444 if moment.read_only else 0o666)
+        checkpoint = _entry(moment, directory, pause, time.perf_counter() - began)
+        write(checkpoint)
+        return checkpoint
+
+
+def _open_copy(name: str) -> int:
+    return os.open(ram_file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _entry(moment: Moment, directory: Path, pause: float, took: float) -> Checkpoint:
+    state = directory / "state"
+    machine = moment.record
+    copy = ram_file(directory.name)
+    return Checkpoint(
+        name=directory.name,
+        directory=str(directory),
+        kind="instant",
+        machine=machine.name,
+        created=time.time(),
+        plan=plain(moment.plan),
+        record=dataclasses.asdict(machine),
+        digest=digest(moment.plan),
+        binary=identity_of(moment.plan.binary),
+        version=".".join(str(part) for part in moment.session.version),
+        state=File.of(state),
+        state_sha256=hashlib.sha256(state.read_bytes()).hexdigest(),
+        ram=File.of(copy) if copy.exists() else None,
+        parent=machine.parent,
+        resident=moment.resident,
+        guest=moment.guest,
+        read_only=moment.read_only,
+        owner=dataclasses.astuple(process_of(os.getpid())) if moment.fleeting else None,
+        pause=pause,
+        took=took,
+    )
+
+
+async def _save(moment: Moment, directory: Path, source: int, target: int) -> float:
+    """Copy, stop, save, copy again, run on; returns how long the machine stood still, by QEMU's own clock."""
+    session = moment.session
+    await asyncio.to_thread(_copied, ram.copy_all, source, target)
+    with _marked(moment.record), session.listen("STOP", "RESUME") as events:
+        async with _running_on(session):
+            await _save_state(session, directory / "state")
+            await asyncio.to_thread(_copied, ram.copy_changed, source, target)
+            await cont(session)
+        stopped = await events.next(10.0)
+        while (resumed := await events.next(10.0)).name != "RESUME":
+            pass
+    return resumed.at - stopped.at
+
+
+def _copied(copy: Callable[[int, int], int], source: int, target: int) -> int:
+    try:
+        return copy(source, target)
+    except OSError as error:
+        space = os.fstatvfs(target)
+        fix = f"{space.f_bavail * space.f_frsize >> 20} MiB are free there: remove checkpoints, or enlarge it"
+        raise StateError("the machine's memory cannot be copied to /dev/shm", why=str(error), fix=fix) from error
+
+
+@contextlib.contextmanager
+def _marked(record: Record) -> Iterator[None]:
+    """Write down that the machine may stand still because of this process: whoever finds it dead lets the machine run on."""
+    mark = record.file("checkpointing")
+    me = process_of(os.getpid())
+    mark.write_text(f"{me.pid} {me.started}")
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+_CAPABILITIES = ("x-ignore-shared", "pause-before-switchover")
+
+
+@contextlib.asynccontextmanager
+async def _running_on(session: Session) -> AsyncIterator[None]:
+    """Whatever happens in the block, the machine runs on after it and can be saved again."""
+    try:
+        await set_migration(session, capabilities=dict.fromkeys(_CAPABILITIES, True), parameters={"max-bandwidth": 1 << 40})
+        yield
+    except BaseException:
+        await asyncio.shield(let_run_on(session))
+        raise
+    finally:
+        with contextlib.suppress(ControlError):
+            await set_migration(session, capabilities=dict.fromkeys(_CAPABILITIES, False))
+
+
+async def let_run_on(session: Session) -> None:
+    """Give up a save that is under way, if one is, and let the machine run."""
+    with contextlib.suppress(ControlError):
+        if (await migration(session)).status not in ("none", "completed", "failed", "cancelled"):
+            await session.execute("migrate_cancel")
+            with contextlib.suppress(ControlError):
+                await wait_migrated(session, 10.0)
+        await cont(session)
+
+
+async def _save_state(session: Session, path: Path) -> None:
+    """Stop the machine and write the state of its devices, all but its memory."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        await getfd(session, descriptor, "checkpoint")
+    finally:
+        os.close(descriptor)
+    await migrate(session, "fd:checkpoint")
+    while (now := await migration(session)).status != "pre-switchover":
+        if now.status in ("completed", "failed", "cancelled"):
+            raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
+        await asyncio.sleep(0.0005)
+    await session.execute("migrate-continue", state="pre-switchover")
+    await wait_migrated(session, 60.0)

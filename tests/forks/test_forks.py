@@ -1,0 +1,237 @@
+"""Checkpoints and forks of real guests: distinct, whole, refused when something differs, and gone without trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tinamou import Machine
+from tinamou.errors import StateError, TinamouError
+from tinamou.machine.blocking import wait_for
+from tinamou.machine.forking import fork_many
+from tinamou.machine.reconcile import reconcile
+from tinamou.snapshots.checkpoint import Checkpoint, discard, read, write
+from tinamou.snapshots.hardware import differences
+from tinamou.system.paths import ram_dir
+
+pytestmark = pytest.mark.vm
+
+WHO = "hostname; cat /etc/machine-id; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
+
+
+@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
+def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the QEMU that is installed, once with QEMU 10."""
+    if request.param == "10":
+        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
+
+
+@pytest.fixture
+def source() -> Iterator[Machine]:
+    """A forkable machine that runs."""
+    with Machine(forkable=True) as machine:
+        yield machine
+
+
+@pytest.fixture
+def checkpoint(source: Machine) -> Iterator[Checkpoint]:
+    """A checkpoint of it."""
+    taken = source.checkpoint("moment")
+    yield taken
+    discard(Path(taken.directory))
+
+
+def woken(checkpoint: Checkpoint, count: int = 1) -> None:
+    """Start forks and end them again: for what must be refused."""
+    for one in wait_for(fork_many(checkpoint, count)):
+        Machine._around(Machine()._machine.woken(one)).kill()
+
+
+@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_forks_are_themselves(cpus: int) -> None:
+    with Machine(forkable=True, cpus=cpus) as source:
+        source.run("echo kept > /tmp/before")
+        with source.fork(3) as forks:
+            said = [one.run(WHO).text.split("\n") for one in [source, *forks]]
+            for one in (*map(set, zip(*said[1:], strict=True)),):
+                assert len(one) == 3
+            assert [lines[0] for lines in said] == [source.name, *(one.name for one in forks)]
+            assert not set(said[0]) & {word for lines in said[1:] for word in lines}
+            assert [one.run("cat /tmp/before; nproc").text for one in forks] == [f"kept\n{cpus}"] * 3
+            forks[0].run("echo changed > /tmp/before")
+            assert [one.run("cat /tmp/before").text for one in (forks[1], source)] == ["kept", "kept"]
+            assert forks[1].run("ping -c 1 -W 5 10.0.2.2 >/dev/null; echo $?").text == "0"
+            forks[2].reset()
+            assert forks[2].run("hostname; cat /sys/class/net/*/address").text.split()[0] == forks[2].name
+        with source.fork() as another:
+            assert another.run("cat /tmp/before").text == "kept"
+    assert not ram_dir().exists()
+
+
+def test_the_clock_is_right_and_moves_on(source: Machine) -> None:
+    with source.fork() as fork:
+        here, there = source.run("date +%s").text, fork.run("date +%s").text
+        assert abs(int(there) - int(here)) <= 2
+
+
+def test_commands_in_a_fork_are_those_of_any_machine(source: Machine) -> None:
+    with source.fork() as fork:
+        done = fork.run(["sh", "-c", "cat; echo no >&2; exit 7"], input=b"x" * 300_000, check=False)
+        assert (done.status, len(done.stdout), done.stderr) == (7, 300_000, b"no\n")
+        assert fork.run("kill -9 $$", check=False).status == -9
+        assert fork.run(["env"], environment={"A": "b"}).text == "A=b"
+        with pytest.raises(TinamouError, match="could not start"):
+            fork.run(["no-such-program"])
+        with pytest.raises(TinamouError, match="did not end within"):
+            fork.run("sleep 60", timeout=0.3)
+        assert fork.run("head -c 3000000 /dev/zero | wc -c").text == "3000000"
+        assert len(fork.run("head -c 3000000 /dev/zero").stdout) == 3_000_000
+        assert fork.run("sleep 100 & echo left").text == "left"
+
+
+def test_a_checkpoint_outlives_its_machine(source: Machine, checkpoint: Checkpoint) -> None:
+    source.kill()
+    woken(checkpoint, 2)
+
+
+def test_a_machine_that_is_not_forkable_says_how_to_make_it_so() -> None:
+    with Machine() as machine:
+        with pytest.raises(StateError, match="cannot be checkpointed") as refused:
+            machine.checkpoint()
+        assert "forkable" in refused.value.fix
+        assert machine.run("echo on").text == "on"
+
+
+def test_what_differs_is_refused_and_named(source: Machine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StateError, match="there is a checkpoint moment already"):
+        source.checkpoint("moment")
+    plan = checkpoint.loaded_plan()
+    fewer = dataclasses.replace(plan, elements=tuple(e for e in plan.elements if e.id != "rng0-dev"))
+    assert [line for line in differences(plan, fewer) if "virtio-rng-pci" in line]
+    changed = {**checkpoint.plan, "elements": [e for e in checkpoint.plan["elements"] if e["props"].get("id") != "rng0-dev"]}
+    with pytest.raises(StateError, match="device arguments"):
+        woken(dataclasses.replace(checkpoint, plan=changed))
+    monkeypatch.setenv("TINAMOU_QEMU", "/bin/true")
+    with pytest.raises(StateError, match="another binary"):
+        woken(checkpoint)
+    monkeypatch.delenv("TINAMOU_QEMU")
+    woken(checkpoint)
+
+
+def test_damaged_memory_is_refused(checkpoint: Checkpoint) -> None:
+    assert checkpoint.ram
+    memory = Path(checkpoint.ram.path)
+    memory.chmod(0o600)
+    with memory.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"damage")
+    with pytest.raises(StateError, match="was written to"):
+        woken(checkpoint)
+    memory.unlink()
+    with pytest.raises(StateError, match="does not outlive a restart"):
+        woken(checkpoint)
+
+
+def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Checkpoint) -> None:
+    state = Path(checkpoint.state.path)
+    state.write_bytes(state.read_bytes()[:4000])
+    from tinamou.snapshots.checkpoint import File
+
+    with pytest.raises(TinamouError, match="ended before the machine ran"):
+        woken(dataclasses.replace(checkpoint, state=File.of(state)), 2)
+
+
+def test_no_space_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Path("/dev/shm/tm-small")
+    small.mkdir()
+    assert os.system(f"mount -t tmpfs -o size=8M tm-small {small}") == 0
+    monkeypatch.setattr("tinamou.snapshots.checkpoint.ram_dir", lambda: small / "ram")
+    try:
+        with pytest.raises(StateError, match="cannot be copied to /dev/shm"):
+            source.checkpoint("big")
+        assert source.run("echo on").text == "on"
+        assert not list(small.glob("*/*.ram"))
+    finally:
+        os.system(f"umount {small}")
+        small.rmdir()
+
+
+def test_forks_run_on_when_their_checkpoint_is_removed(checkpoint: Checkpoint) -> None:
+    forks = [Machine._around(Machine()._machine.woken(one)) for one in wait_for(fork_many(checkpoint, 2))]
+    discard(Path(checkpoint.directory))
+    try:
+        assert [one.run("dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; echo on").text for one in forks] == ["on"] * 2
+    finally:
+        for one in forks:
+            one.kill()
+
+
+def test_a_save_cut_short_is_put_right(source: Machine) -> None:
+    record = source.record
+    gone = os.fork()
+    if not gone:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    record.file("checkpointing").write_text(f"{gone} 1")
+    write_half = Path(os.environ["TINAMOU_STATE"]) / "checkpoints" / "half"
+    write_half.mkdir(parents=True)
+    (write_half / "lock").touch()
+    ram_dir().mkdir()
+    (ram_dir() / "half.ram").write_bytes(b"x")
+    source.pause()
+    said = reconcile()
+    assert [line for line in said if "it runs on" in line]
+    assert [line for line in said if "remains of checkpoint half" in line]
+    assert source.run("echo on").text == "on"
+    assert not ram_dir().exists()
+
+
+def test_fleeting_checkpoints_go_with_their_process(checkpoint: Checkpoint) -> None:
+    assert checkpoint.ram
+    write(dataclasses.replace(checkpoint, owner=(os.getpid(), 1)))
+    reconcile()
+    assert read(Path(checkpoint.directory)) is None
+    assert not Path(checkpoint.ram.path).exists()
+
+
+def test_a_killed_owner_leaves_nothing(state: Path) -> None:
+    """Forks die with the process that made them; the next command removes what is left of their files."""
+    program = """
+import time
+from tinamou import Machine
+with Machine(forkable=True) as vm:
+    forks = vm.fork(2)
+    print("up", flush=True)
+    time.sleep(60)
+"""
+    import subprocess
+    import sys
+
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGKILL)
+    import time
+
+    time.sleep(0.5)
+    reconcile()
+    assert not list((state / "machines").iterdir())
+    assert not ram_dir().exists()
+
+
+def test_strange_memory_folders_of_removed_state_directories_go(tmp_path: Path) -> None:
+    folder = ram_dir().with_name(f"tinamou-{os.geteuid()}-00000000")
+    folder.mkdir()
+    (folder / "state").write_text(str(tmp_path / "gone"))
+    try:
+        reconcile()
+        assert not folder.exists()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
