@@ -42,10 +42,11 @@ def cache() -> Path:
 
 @pytest.fixture(autouse=True)
 def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state directory of the test's own, its path short: the path of a unix socket has room for 107 bytes."""
+    """A state directory and ledger of the test's own, its path short: the path of a unix socket has room for 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="tm-", dir="/tmp"))
     path.chmod(0o755)
     monkeypatch.setenv("TINAMOU_STATE", str(path))
+    monkeypatch.setenv("TINAMOU_RUN", str(path))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
