@@ -87,7 +87,7 @@ async def _in_guest(machine: AsyncMachine, words: list[str] | None) -> int:
     if words is None:
         from tinamou.guest.console import attach
 
-        return await attach(machine.record.directory)
+        return await attach(machine.record.directory, stays=not machine.record.ephemeral)
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     return print_output(await machine.run(words or ["true"], input=data, check=False))
 

@@ -27,15 +27,16 @@ DETACH = b"\x1d"
 _PIECE = 1 << 16
 _REPLAYED_LINES, _REPLAYED_BYTES = 20, 16 << 10
 _SOCKET_WAIT = 5.0
+_DETACHED, _AFTERWARDS = "detached", {True: "; the machine runs on", False: "; the machine ends"}
 
 
-async def attach(directory: str, *, input: int = 0, output: int = 1, linger: float = 1.0) -> int:
+async def attach(directory: str, *, input: int = 0, output: int = 1, linger: float = 1.0, stays: bool = True) -> int:
     """Attach to the console of the machine in ``directory`` until the user detaches or the machine ends; returns 0.
 
     ``input`` and ``output`` are descriptors. A terminal becomes raw, sees the last lines of ``serial.log`` first, and is
     restored on every way out. When ``input`` is not a terminal, all of it goes to the guest as it is (Ctrl-] too), and the
     end of it detaches once the guest has printed nothing for ``linger`` seconds. Raises GuestError when there is no
-    console, or somebody else is attached.
+    console, or somebody else is attached. ``stays`` only words what is said: whether the machine outlives the console.
     """
     turn = Turn(f"{directory}/console.sock.lock")
     if not turn.take():
@@ -47,7 +48,7 @@ async def attach(directory: str, *, input: int = 0, output: int = 1, linger: flo
     try:
         sock = await _reach(directory)
         with contextlib.closing(sock):
-            return await _attached(directory, sock, input, output, linger)
+            return await _attached(directory, sock, input, output, linger, stays)
     finally:
         turn.give()
 
@@ -68,16 +69,16 @@ async def _reach(directory: str) -> socket.socket:
     )
 
 
-async def _attached(directory: str, sock: socket.socket, input: int, output: int, linger: float) -> int:
+async def _attached(directory: str, sock: socket.socket, input: int, output: int, linger: float, stays: bool) -> int:
     interactive = terminal.is_terminal(input)
     if interactive:
-        _say(f"attached to the console of {Path(directory).name}; Ctrl-] detaches\n")
+        _say(f"attached to the console of {Path(directory).name}; Ctrl-] {'detaches' if stays else 'ends it'}\n")
         terminal.write_all(output, _replay(f"{directory}/serial.log"))
     window = _Window(directory, input) if interactive else None
     with terminal.raw(input):
         ended = await _pump(sock, input, output, linger, interactive, window)
     if interactive:
-        _say(f"\n{ended}\n")
+        _say(f"\n{ended}{_AFTERWARDS[stays] if ended == _DETACHED else ''}\n")
     return 0
 
 
@@ -158,7 +159,7 @@ async def _to_guest(sock: socket.socket, input: int, interactive: bool, heard: a
             typed, key, _ = data.partition(DETACH) if interactive else (data, b"", b"")
             await loop.sock_sendall(sock, typed)
             if key:
-                return "detached; the machine runs on"
+                return _DETACHED
     if interactive:
         return "the terminal is gone"
     with contextlib.suppress(TimeoutError):
