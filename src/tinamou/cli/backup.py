@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from tinamou.cli import output
 from tinamou.state import machines
 
-app = App(
+app: App = App(
     name="backup", help="Copy machines to a folder, and prove the copies by starting them.", result_action="return_value"
 )
 Switch = Annotated[bool, Parameter(negative="")]
