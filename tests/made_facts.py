@@ -85,6 +85,8 @@ def host() -> HostFacts:
         page_size=Size.parse("4K"),
         is_root=True,
         groups={"kvm": 104},
+        devices=frozenset({"/dev/net/tun"}),
+        tools={"passt": "/usr/bin/passt", "dnsmasq": "/usr/sbin/dnsmasq", "nft": "/usr/sbin/nft"},
     )
 
 

@@ -42,7 +42,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             monitor.contribute(settled),
             disk.contribute(spec.disk, every, settled),
             seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled),
-            net.contribute(spec.net, settled),
+            net.contribute(spec.net, spec.cpu.count, settled),
             display.contribute(spec.display, settled),
             standard.contribute(spec.devices, settled, forkable=spec.memory.forkable),
             Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
@@ -59,7 +59,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         steps=whole.steps,
         notes=whole.notes,
         confinement=_confinement(facts, trial.accel),
-        ssh_port=facts.place.ssh_port if facts.image.ssh and net.interfaces(spec.net) else None,
+        ssh_port=facts.place.ssh_port if facts.image.ssh and net.leads_to_ssh(spec.net) else None,
         pinning=got.pinning,
     )
 
@@ -105,6 +105,7 @@ def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], ma
         *boot.check_order(spec.boot, [one.node for one in every]),
         *display.check(spec.display, settled),
         *seed_disk.check(spec.seed, settled.facts.image),
+        *net.check(spec.net, spec.cpu.count, settled.facts),
     ]
     if spec.cpu.count > machine.max_cpus:
         reason = f"{machine.name} has at most {machine.max_cpus} CPUs"

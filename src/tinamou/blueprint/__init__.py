@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from tinamou.blueprint.element import JSON_KINDS, Element, Flag, Note, Value, Why
+from tinamou.blueprint.net_steps import (
+    JoinBridge,
+    JoinNetwork,
+    JoinOvs,
+    MakeMacvtap,
+    MakeTap,
+    OpenTap,
+    ReservePort,
+    SetRules,
+)
 from tinamou.blueprint.plan import Contribution, Pinning, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
@@ -33,15 +43,23 @@ __all__ = [
     "Flag",
     "HandOver",
     "HostStep",
+    "JoinBridge",
+    "JoinNetwork",
+    "JoinOvs",
     "LendCpus",
     "MakeCgroup",
     "MakeDir",
+    "MakeMacvtap",
     "MakeSshKey",
+    "MakeTap",
     "Note",
+    "OpenTap",
     "Pinning",
     "Plan",
     "ReserveHugepages",
+    "ReservePort",
     "SetKernelValue",
+    "SetRules",
     "StartHelper",
     "Step",
     "Value",

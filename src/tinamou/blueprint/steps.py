@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tinamou.blueprint.element import Why
+from tinamou.blueprint.net_steps import NetStep
 from tinamou.units import CpuSet, Size
 
 
@@ -95,7 +96,7 @@ class MakeSshKey:
     why: Why
 
 
-Access = Literal["read", "write", "append", "listen", "secret", "memory"]
+Access = Literal["read", "write", "append", "listen", "connect", "secret", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,9 @@ class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
     ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
-    socket, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory that has no name in any file
-    system and is gone with the last process that uses it. The plan names the path; launch/ puts the descriptor in its place.
+    socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory that
+    has no name in any file system and is gone with the last process that uses it. The plan names the path; launch/ puts
+    the descriptor in its place.
     """
 
     path: str
@@ -174,5 +176,15 @@ HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (
-    MakeDir | WriteFile | CopyFile | CreateImage | CreateOverlay | BuildIso | MakeSshKey | HandOver | StartHelper | HostStep
+    MakeDir
+    | WriteFile
+    | CopyFile
+    | CreateImage
+    | CreateOverlay
+    | BuildIso
+    | MakeSshKey
+    | HandOver
+    | StartHelper
+    | HostStep
+    | NetStep
 )

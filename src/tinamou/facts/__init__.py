@@ -8,6 +8,7 @@ from tinamou.facts.facts import Facts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
 from tinamou.facts.image import ImageFacts
+from tinamou.facts.net import Link, NetFacts
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import MachineType, QemuFacts
 
@@ -20,7 +21,9 @@ __all__ = [
     "Firmware",
     "HostFacts",
     "ImageFacts",
+    "Link",
     "MachineType",
+    "NetFacts",
     "NumaNode",
     "Place",
     "QemuFacts",

@@ -10,6 +10,7 @@ from tinamou.facts.chain import ChainFile
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
+from tinamou.facts.net import NetFacts
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
 
@@ -28,3 +29,4 @@ class Facts:
     image: ImageFacts
     place: Place
     chains: Mapping[str, tuple[ChainFile, ...]] = field(default_factory=dict)
+    net: NetFacts = field(default_factory=NetFacts)

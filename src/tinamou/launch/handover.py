@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from tinamou.blueprint import Element, Flag, HandOver, Plan, Value, Why
+from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Value, Why
 from tinamou.errors import LaunchError, Problem
 
-__all__ = ["Handed", "open_all", "with_descriptors"]
+__all__ = ["Handed", "netdev", "open_all", "with_descriptors"]
 
 _MEMORY = "mem-path"
 _MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+
+
+TAP, VHOST = "tap:", "vhost:"
+"""In front of an interface's name in `Handed`: its queues and their vhost channels, ``tap:NAME#0``."""
 
 
 class Handed:
@@ -42,6 +46,11 @@ def open_all(plan: Plan) -> Handed:
                 descriptors[step.path] = _take(step)
             except OSError as error:
                 problems.append(Problem(step.path, None, f"cannot be opened ({step.access}): {error.strerror or error}"))
+        elif isinstance(step, OpenTap):
+            try:
+                descriptors |= _tap(step)
+            except OSError as error:
+                problems.append(Problem(step.name, None, f"cannot be opened: {error.strerror or error}"))
     handed = Handed(descriptors)
     if problems:
         handed.__exit__()
@@ -60,6 +69,8 @@ def _take(step: HandOver) -> int:
 def _open(step: HandOver) -> int:
     if step.access == "secret":
         return _secret(step.path)
+    if step.access == "connect":
+        return _connect(step.path)
     return os.open(step.path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
 
 
@@ -68,6 +79,28 @@ def _secret(path: str) -> int:
     descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
     os.write(descriptor, Path(path).read_bytes())
     return descriptor
+
+
+def _tap(step: OpenTap) -> dict[str, int]:
+    """Every queue of the interface, and a vhost channel for each where it is wished."""
+    from tinamou.system import tap
+
+    queues = tap.open_queues(step.name, step.queues, offload=step.offload)
+    if step.ours:
+        tap.short_lived(queues[0])
+    found = {f"{TAP}{step.name}#{number}": fd for number, fd in enumerate(queues)}
+    if step.vhost:
+        found |= {f"{VHOST}{step.name}#{n}": os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC) for n in range(step.queues)}
+    return found
+
+
+def _connect(path: str) -> int:
+    """A connected Unix socket: blocking, as QEMU wants to set that itself."""
+    from tinamou.system.sockets import connect_unix
+
+    connected = connect_unix(path)
+    connected.setblocking(True)
+    return connected.detach()
 
 
 def _listen(path: str) -> int:
@@ -96,10 +129,12 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     Files opened by QEMU's own I/O layer become ``/dev/fdset/N``, kernels, secrets and memory (opened as plain files)
     ``/dev/fd/N``, sockets ``fd=N``.
     """
-    listening = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"}
+    sockets = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access in ("listen", "connect")}
+    queues = {path for path in handed if path.startswith((TAP, VHOST))}
     plain = {flag.value for flag in plan.flags} | {element.props.get(_MEMORY) for element in plan.elements}
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
-    sets = {path: number for number, path in enumerate((p for p in handed if p not in {*listening, *plain, *secrets}), 1)}
+    others = [path for path in handed if path not in {*sockets, *queues, *plain, *secrets}]
+    sets = {path: number for number, path in enumerate(others, 1)}
     names = {path: f"/dev/fdset/{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
     elements = tuple(dataclasses.replace(e, props=_element(e, handed, names)) for e in plan.elements)
@@ -116,6 +151,8 @@ def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
 
 
 def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:
+    if element.kind == "netdev":
+        return netdev(element.props, handed)
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
     memory = element.props.get(_MEMORY)
     if isinstance(memory, str) and memory in handed:
@@ -132,3 +169,22 @@ def _value(value: Value, names: Mapping[str, str]) -> Value:
     if isinstance(value, str) and value in names:
         return names[value]
     return value
+
+
+def netdev(props: Mapping[str, Value], handed: Mapping[str, int | str]) -> dict[str, Value]:
+    """A network backend on handed-over queues or sockets; over QMP ``handed`` holds names of descriptors instead."""
+    address = props.get("addr")
+    if isinstance(address, dict) and address.get("path") in handed:
+        return {**props, "addr": {"type": "fd", "str": str(handed[str(address["path"])])}}
+    name = f"{props.get('ifname')}#"
+    queues = [str(fd) for key, fd in handed.items() if key.startswith(TAP + name)]
+    if not queues:
+        return dict(props)
+    channels = [str(fd) for key, fd in handed.items() if key.startswith(VHOST + name)]
+    found = {key: value for key, value in props.items() if key not in ("ifname", "script", "downscript", "queues")}
+    found |= _joined("fd", queues)
+    return found | (_joined("vhostfd", channels) if channels else {})
+
+
+def _joined(key: str, values: list[str]) -> dict[str, Value]:
+    return {key: values[0]} if len(values) == 1 else {f"{key}s": ":".join(values)}

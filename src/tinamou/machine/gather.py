@@ -34,6 +34,7 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
 
 def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     """Facts about host and binary come from caches where they can. Raises ProbeError."""
+    from tinamou.machine.lending import net_facts
     from tinamou.probe.accel import probe_accel
     from tinamou.probe.firmware import probe_firmware
     from tinamou.probe.host import probe_host
@@ -50,4 +51,5 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         firmware=probe_firmware(data_dirs=qemu.data_dirs).firmware,
         image=image,
         place=place,
+        net=net_facts(spec.net, place),
     )

@@ -14,7 +14,7 @@ from tinamou.prepare import borrow
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
-from tinamou.state import ledger, machines
+from tinamou.state import ledger, machines, networks
 from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import Process, end, process_of
 
@@ -29,7 +29,15 @@ def reconcile() -> list[str]:
     for directory in machines.machines_dir().iterdir():
         if directory.is_dir():
             done += _reconcile_one(directory)
+    _tidy_networks()
     return done + _reconcile_ledger() + remains.clear()
+
+
+def _tidy_networks() -> None:
+    if networks.names():
+        from tinamou.prepare.networks import tidy
+
+        tidy()
 
 
 def _reconcile_ledger() -> list[str]:

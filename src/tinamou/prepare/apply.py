@@ -17,13 +17,21 @@ from tinamou.blueprint import (
     CreateImage,
     CreateOverlay,
     HandOver,
+    JoinBridge,
+    JoinNetwork,
+    JoinOvs,
     LendCpus,
     MakeCgroup,
     MakeDir,
+    MakeMacvtap,
     MakeSshKey,
+    MakeTap,
+    OpenTap,
     Plan,
     ReserveHugepages,
+    ReservePort,
     SetKernelValue,
+    SetRules,
     StartHelper,
     Step,
     WriteFile,
@@ -130,6 +138,17 @@ def _hand_over(step: HandOver, _: Journal) -> None:
     """Opened by launch/ when QEMU starts."""
 
 
+def lazily(module: str, name: str) -> Callable[..., None]:
+    """An executor that is imported when it is first needed: most machines need none of the network's."""
+
+    def do(*arguments: object) -> None:
+        import importlib
+
+        getattr(importlib.import_module(f"tinamou.prepare.{module}"), name)(*arguments)
+
+    return do
+
+
 _EXECUTORS: dict[type, Callable[..., None]] = {
     MakeDir: _make_dir,
     WriteFile: _write_file,
@@ -146,10 +165,25 @@ _EXECUTORS: dict[type, Callable[..., None]] = {
     MakeCgroup: borrow.make_group,
 }
 
+_EXECUTORS |= {
+    ReservePort: lazily("wires", "reserve_port"),
+    MakeTap: lazily("wires", "make_tap"),
+    MakeMacvtap: lazily("wires", "make_macvtap"),
+    OpenTap: lazily("wires", "opened_later"),
+    JoinBridge: lazily("wires", "join_bridge"),
+    JoinOvs: lazily("wires", "join_ovs"),
+    SetRules: lazily("wires", "set_rules"),
+    JoinNetwork: lazily("networks", "join"),
+}
+
 _UNDOERS: dict[str, Callable[[Entry], None]] = {
     "helper": companions.stop,
     "cpus": borrow.give_cpus,
     "hugepages": borrow.give_pages,
     "value": borrow.give_value,
     "cgroup": borrow.remove_group,
+    "link": lazily("wires", "remove_link"),
+    "rules": lazily("wires", "remove_rules"),
+    "ovs-port": lazily("wires", "leave_ovs"),
+    "network": lazily("networks", "leave"),
 }

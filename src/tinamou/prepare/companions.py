@@ -11,7 +11,7 @@ from tinamou.blueprint import StartHelper
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system import confine
-from tinamou.system.spawn import Process, end, process_of, spawn
+from tinamou.system.spawn import Process, alive, end, process_of, spawn
 
 __all__ = ["find", "start", "stop"]
 
@@ -23,10 +23,12 @@ def start(step: StartHelper, journal: Journal) -> None:
     number = journal.take("helper", name=step.name, argv=list(step.argv))
     log = Path(step.socket).with_suffix(".log")
     words = [*confine.prefix(step.owner), *step.argv]
-    spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
+    Path(step.socket).unlink(missing_ok=True)
+    process = spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
-        if find(step.argv) is None or time.monotonic() > deadline:
+        gone = not alive(process) and find(step.argv) is None
+        if gone or time.monotonic() > deadline:
             stop({"argv": list(step.argv)})
             journal.give(number)
             said = log.read_text(errors="replace")[-800:]

@@ -28,7 +28,7 @@ def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environ
     ``inherit`` are descriptors the process keeps under their numbers. Raises OSError when the program cannot be started.
     """
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]

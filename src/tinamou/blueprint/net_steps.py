@@ -1,0 +1,128 @@
+"""Steps that concern the host's network; each is undone when the machine ends, and nothing made by others is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinamou.blueprint.element import Why
+
+
+@dataclass(frozen=True, slots=True)
+class ReservePort:
+    """Find out before anything else is done that a port of the host is free; takes nothing."""
+
+    protocol: str
+    address: str
+    port: int
+    why: Why
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"{self.protocol} {self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTap:
+    """Make a tap interface; it vanishes with the last process that holds it open, undone by removing it."""
+
+    name: str
+    queues: int
+    why: Why
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMacvtap:
+    """Make a macvtap interface on ``parent``; undone by removing it."""
+
+    name: str
+    parent: str
+    mac: str
+    why: Why
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTap:
+    """Open every queue of a tap or macvtap interface before QEMU starts, with vhost where wished; QEMU gets descriptors.
+
+    A tap that is ``ours`` ends with the last process that holds it open from then on.
+    """
+
+    name: str
+    queues: int
+    why: Why
+    vhost: bool = False
+    offload: bool = True
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinBridge:
+    """Make ``link`` a port of a bridge that exists; undone with the link. ``alone``: not together with other such ports."""
+
+    name: str
+    bridge: str
+    mac: str
+    why: Why
+    alone: bool = False
+    quiet: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JoinOvs:
+    """Make ``name`` a port of an Open vSwitch bridge; undone by deleting the port. Rates are bytes a second, 0: none."""
+
+    name: str
+    bridge: str
+    machine: str
+    why: Why
+    vlan: int = 0
+    trunk: tuple[int, ...] = ()
+    rate_out: int = 0
+    rate_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JoinNetwork:
+    """Be a member of a network that tinamou makes: bridge, addresses, DHCP and names come with the first member and go
+    with the last; undone by leaving.
+
+    ``member`` is MACHINE.NUMBER; ``forwards`` are (protocol, address, host port, guest port).
+    """
+
+    network: str
+    bridge: str
+    subnet: str
+    prefix6: str
+    isolated: bool
+    host: bool
+    member: str
+    machine: str
+    mac: str
+    address: str
+    address6: str
+    why: Why
+    forwards: tuple[tuple[str, str, int, int], ...] = ()
+    mtu: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"{self.network} as {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetRules:
+    """Filter what passes an interface by rules in tinamou's own table; undone by removing exactly these.
+
+    ``rules`` are the statements of nft(8) that fill the chains ``in-NAME`` (sent by the guest) and ``out-NAME``.
+    """
+
+    name: str
+    rules: str
+    why: Why
+
+
+NetStep = ReservePort | MakeTap | MakeMacvtap | OpenTap | JoinBridge | JoinOvs | JoinNetwork | SetRules

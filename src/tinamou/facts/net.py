@@ -1,0 +1,32 @@
+"""What the host's network offers to one machine, and what was lent to it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface of the host: its kind as the kernel calls it (``bridge``, ``tun``; empty for hardware) and MTU."""
+
+    name: str
+    kind: str
+    mtu: int = 1500
+    queues: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NetFacts:
+    """``lent`` are the addresses reserved for this machine on networks tinamou makes, by interface number.
+
+    ``subnets`` are those networks' addresses by name. ``ovs`` maps Open vSwitch bridges to their datapath type (``system``,
+    ``netdev``); ``ovs_problem`` says why they could not be read. ``default_route`` tells whether there is a way out.
+    """
+
+    default_route: bool = True
+    links: Mapping[str, Link] = field(default_factory=dict)
+    ovs: Mapping[str, str] = field(default_factory=dict)
+    ovs_problem: str = ""
+    lent: Mapping[int, str] = field(default_factory=dict)
+    subnets: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,46 @@
+"""What a machine's interfaces need to know about the host's network, and the addresses they are lent there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinamou.facts import NetFacts, Place
+from tinamou.parts.net import NetSpec, interfaces
+from tinamou.parts.net.network import name_of, subnet_for
+from tinamou.probe import net as probe
+from tinamou.state import networks
+
+__all__ = ["net_facts"]
+
+
+def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
+    """Only what these interfaces need is asked; a machine that is only planned is lent nothing."""
+    there = interfaces(specs)
+    types = {spec.type for spec in there}
+    named = any(spec.bridge or spec.interface for spec in there)
+    bridges, problem = probe.ovs_bridges() if "ovs" in types else ({}, "")
+    lent, subnets = _lent(there, place)
+    return NetFacts(
+        default_route=probe.has_default_route() if types & {"auto", "passt"} else True,
+        links=probe.probe_links() if named else {},
+        ovs=bridges,
+        ovs_problem=problem,
+        lent=lent,
+        subnets=subnets,
+    )
+
+
+def _lent(specs: Sequence[NetSpec], place: Place) -> tuple[dict[int, str], dict[str, str]]:
+    addresses: dict[int, str] = {}
+    subnets: dict[str, str] = {}
+    for number, spec in enumerate(specs):
+        if spec.type != "bridge" or spec.bridge:
+            continue
+        name = name_of(spec)
+        if Path(place.directory).is_dir():
+            wish = spec.address.partition("/")[0]
+            subnets[name], addresses[number] = networks.lend(name, subnet_for(spec), f"{place.name}.{number}", wish)
+        elif (network := networks.read(name)) is not None:
+            subnets[name] = network.subnet
+    return addresses, subnets

@@ -1,0 +1,120 @@
+"""Network interfaces: one file for each backend on the host's side, and the card on the guest's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from tinamou.blueprint import Contribution, Note, Why
+from tinamou.errors import Problem
+from tinamou.facts import Facts
+from tinamou.parts.net import bridge, macvtap, ovs, passt, stream, tap, user, vhost_user
+from tinamou.parts.net.card import card, notes
+from tinamou.parts.net.spec import Forward, NetSpec, interfaces, mac_of, parse_forward
+from tinamou.parts.net.wiring import Nic, Wired
+from tinamou.parts.settled import Need, PciSlot, Settled, SharedMemory
+
+__all__ = ["NetSpec", "check", "contribute", "interfaces", "leads_to_ssh", "mac_of", "needs", "nics", "parse_forward"]
+
+BACKENDS: Mapping[str, Callable[[Nic], Wired]] = {
+    "user": user.contribute,
+    "passt": passt.contribute,
+    "tap": tap.contribute,
+    "bridge": bridge.contribute,
+    "macvtap": macvtap.contribute,
+    "ovs": ovs.contribute,
+    "vhost-user": vhost_user.contribute,
+    "stream": stream.contribute,
+}
+CHECKS: Mapping[str, Callable[[Nic], list[Problem]]] = {
+    "bridge": bridge.check,
+    "macvtap": macvtap.check,
+    "ovs": ovs.check,
+}
+
+
+def needs(specs: Sequence[NetSpec]) -> tuple[Need, ...]:
+    """A PCI slot for each card; memory another program can see where it takes packets out of it."""
+    there = interfaces(specs)
+    shared = Why("spec net", "the program behind the vhost-user socket reads packets in the guest's memory")
+    memory = [SharedMemory(shared) for spec in there if spec.type == "vhost-user"]
+    return (*(PciSlot(f"net{number}-dev") for number, _ in enumerate(there)), *memory)
+
+
+def leads_to_ssh(specs: Sequence[NetSpec]) -> bool:
+    """Whether a port of the host leads to the guest's ssh server: over the first interface, where its backend can."""
+    there = interfaces(specs)
+    return bool(there) and _forwards(there[0])
+
+
+def _forwards(spec: NetSpec) -> bool:
+    return spec.type in ("auto", "user", "passt") or (spec.type == "bridge" and not spec.bridge)
+
+
+def nics(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Nic]:
+    """The interfaces with what is settled about each."""
+    found = []
+    for number, spec in enumerate(interfaces(specs)):
+        forwards = [parse_forward(text) for text in spec.forward]
+        if number == 0 and facts.image.ssh and facts.place.ssh_port and _forwards(spec):
+            forwards.append(_ssh(facts))
+        queues = (spec.queues or min(cpus, 16)) if spec.model == "virtio" else 1
+        nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
+        found.append(replace(nic, spec=replace(spec, type=_chosen(nic))) if spec.type == "auto" else nic)
+    return found
+
+
+def _ssh(facts: Facts) -> Forward:
+    return "tcp", "127.0.0.1", facts.place.ssh_port, 22
+
+
+def _chosen(nic: Nic) -> Literal["user", "passt"]:
+    return "user" if nic.spec.isolated or passt.missing(nic) else "passt"
+
+
+def check(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Problem]:
+    """What the wish needs and this host lacks."""
+    return [problem for nic in nics(specs, cpus, facts) for problem in (*_general(nic), *_specific(nic))]
+
+
+def _specific(nic: Nic) -> list[Problem]:
+    look = CHECKS.get(nic.spec.type)
+    return look(nic) if look else []
+
+
+def _general(nic: Nic) -> list[Problem]:
+    path, spec, host = f"net[{nic.number}]", nic.spec, nic.facts.host
+    found = []
+    if spec.type == "passt" and (reason := passt.missing(nic)):
+        found.append(Problem(f"{path}.type", "passt", reason, "install passt, or use type user"))
+    makes = spec.type in ("bridge", "macvtap", "ovs") or (spec.type == "tap" and not spec.interface)
+    if makes and not host.is_root:
+        why = "only root may make interfaces on this host"
+        fix = "run as root; or use type passt, or a tap made for you: ip tuntap add tap0 mode tap user $USER"
+        found.append(Problem(f"{path}.type", spec.type, why, fix))
+    if makes and spec.type != "macvtap" and "/dev/net/tun" not in host.devices:
+        found.append(Problem(f"{path}.type", spec.type, "there is no /dev/net/tun", "modprobe tun"))
+    if spec.vhost == "on" and (reason := tap.no_vhost(nic)):
+        found.append(Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto"))
+    return found
+
+
+def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled) -> Contribution:
+    """A netdev and a card for each interface, with what the host must do before."""
+    wished = interfaces(specs)
+    parts = []
+    for nic in nics(specs, cpus, settled.facts):
+        wired = BACKENDS[nic.spec.type](nic)
+        parts.append(wired.contribution)
+        said = (*notes(nic), *_fallen_back(wished[nic.number], nic))
+        parts.append(Contribution(elements=(card(nic, wired, settled),), notes=said))
+    return Contribution.merge(parts)
+
+
+def _fallen_back(wish: NetSpec, nic: Nic) -> tuple[Note, ...]:
+    if wish.type != "auto" or nic.spec.type != "user" or wish.isolated or nic.facts.host.system != "Linux":
+        return ()
+    reason = passt.missing(nic)
+    text = f"network interface {nic.number} uses QEMU's own TCP/IP, the slowest backend: {reason}"
+    return (Note("info", text, Why("default", reason)),)

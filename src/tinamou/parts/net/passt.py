@@ -1,0 +1,66 @@
+"""Backend ``passt``: a process beside QEMU that turns the guest's packets into the host's own sockets; needs no right.
+
+Source: passt(1). Inside the guest it looks like ``user``: the same addresses, gateway and name server.
+"""
+
+from __future__ import annotations
+
+from tinamou.blueprint import Contribution, Element, HandOver, MakeDir, StartHelper, Why
+from tinamou.parts.net.spec import Forward
+from tinamou.parts.net.user import reserved
+from tinamou.parts.net.wiring import Nic, Wired
+
+__all__ = ["contribute", "missing"]
+
+COMPANION_UIDS = 65536
+"""How far a companion process's user id lies from its machine's: neither can signal or trace the other."""
+
+
+def missing(nic: Nic) -> str:
+    """Why passt cannot be used on this host, empty when it can."""
+    facts = nic.facts
+    if not facts.host.has_tool("passt"):
+        return "passt is not installed"
+    if not facts.qemu.has("netdev:stream"):
+        return f"{facts.qemu.binary} has no stream network backend (QEMU 7.2 has)"
+    if not facts.net.default_route:
+        return "the host has no default route, from which passt takes its addresses"
+    return ""
+
+
+def contribute(nic: Nic) -> Wired:
+    """The process, its socket, and a netdev that is handed the connected socket."""
+    place = nic.facts.place
+    folder = place.file(nic.id)
+    socket = f"{folder}/passt.sock"
+    owner = None if place.uid is None else place.uid + COMPANION_UIDS
+    why = Why("spec net", "the host's own sockets carry the guest's traffic: no right needed, faster than QEMU's own TCP/IP")
+    element = Element(
+        "netdev",
+        {"type": "stream", "id": nic.id, "server": False, "addr": {"type": "unix", "path": socket}},
+        why,
+    )
+    room = MakeDir(folder, Why("backend passt", "its socket and log; it has a user id of its own"), owner=owner)
+    process = StartHelper("passt", argv(nic, socket), socket, why, owner)
+    hand = HandOver(socket, "connect", Why("confinement", "QEMU is handed the connected socket"))
+    return Wired(Contribution((element,), steps=(*reserved(nic), room, process, hand)), offload=False)
+
+
+def argv(nic: Nic, socket: str) -> tuple[str, ...]:
+    """passt's command line. ``--one-off``: it ends with its QEMU, however that ends."""
+    spec = nic.spec
+    words = ["passt", "--foreground", "--one-off", "--quiet", "--socket", socket]
+    words += ["--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2"]
+    words += ["--dns", "10.0.2.3", "--dns-forward", "10.0.2.3"]
+    words += [] if spec.host else ["--no-map-gw"]
+    words += [] if spec.ipv6 else ["--ipv4-only"]
+    words += ["--mtu", str(spec.mtu)] if spec.mtu else []
+    for forward in nic.forwards:
+        words += _forward(forward)
+    return tuple(words)
+
+
+def _forward(forward: Forward) -> list[str]:
+    protocol, address, host, guest = forward
+    bind = "" if address == "0.0.0.0" else f"{address}/"  # noqa: S104
+    return ["--tcp-ports" if protocol == "tcp" else "--udp-ports", f"{bind}{host}:{guest}"]

@@ -1,0 +1,196 @@
+"""What a user writes about one network interface, and the notations inside: port forwards, rates, filters."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tinamou.errors import Problem
+from tinamou.fields import option
+from tinamou.units import Mac
+
+__all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
+
+Forward = tuple[str, str, int, int]
+"""Protocol, address on the host, port of the host, port of the guest."""
+
+Type = Literal["auto", "user", "passt", "tap", "bridge", "macvtap", "ovs", "vhost-user", "stream", "none"]
+
+LONGEST_LINK = 15
+"""Bytes in the name of a network interface (source: linux/if.h, ``IFNAMSIZ`` of 16 with its closing zero)."""
+
+FILTERED = ("tap", "bridge")
+"""Backends whose traffic passes through the host's packet filter on an interface of the machine's own."""
+
+TAPS = ("tap", "bridge", "ovs", "macvtap")
+"""Backends with an interface on the host."""
+
+MADE = ("auto", "user", "passt", "bridge")
+"""Backends that can lead ports of the host into the guest."""
+
+_RATE = re.compile(r"(\d+)\s*([kmg]?)bit", re.IGNORECASE)
+_FILTER = re.compile(
+    r"(?:(?P<protocol>tcp|udp|icmp|any)(?::(?P<ports>\d+(?:-\d+)?))?)(?:@(?P<peer>[0-9a-fA-F:.]+(?:/\d+)?))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NetSpec:
+    """One network interface."""
+
+    shorthand = "type"
+
+    type: Type = option(
+        "auto",
+        "auto: passt where it is installed, else user; user: QEMU's own TCP/IP; passt: the host's sockets, no right needed; "
+        "tap: an interface of the host; bridge: a network with other machines; macvtap: on a host interface; ovs: a port of "
+        "an Open vSwitch bridge; vhost-user: another program's socket; stream: a cable to another machine; none",
+    )
+    model: Literal["virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option("virtio", "the card the guest sees")
+    mac: Mac | None = option(None, "hardware address; derived from the machine's name when left out")
+    forward: tuple[str, ...] = option((), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80")
+    network: str = option(
+        "",
+        "bridge: the network to be on; tinamou makes it with its first machine and removes it with its last",
+        pattern=r"[a-z0-9][a-z0-9-]{0,30}",
+        hint="lower-case letters, digits and dashes, at most 31",
+    )
+    bridge: str = option("", "bridge, ovs: a bridge of the host to join; it is never changed")
+    interface: str = option("", "tap: an interface made by others; macvtap: the interface it sits on")
+    subnet: str = option("", "bridge: IPv4 addresses of a network tinamou makes; chosen by its name when left out")
+    address: str = option("", "a fixed address inside the guest, 10.0.0.5/24; by DHCP when left out")
+    gateway: str = option("", "the gateway that goes with a fixed address")
+    dns: tuple[str, ...] = option((), "name servers that go with a fixed address")
+    ipv6: bool = option(True, "IPv6 beside IPv4")
+    isolated: bool = option(False, "reach neither the host nor anything outside; on a network, only its other machines")
+    peers: bool = option(True, "bridge: reach the other machines of the network")
+    host: bool = option(False, "passt, bridge: reach services of the host itself")
+    anti_spoof: bool = option(True, "bridge: drop packets with a MAC, IP or ARP address that is not this machine's")
+    allow_out: tuple[str, ...] | None = option(
+        None, "all the guest may send: tcp:443, udp:53@10.0.0.1, icmp, any@10.0.0.0/8"
+    )
+    allow_in: tuple[str, ...] | None = option(None, "all that may open connections to the guest, in the same notation")
+    rate_out: str = option("", "what the guest may send, 100Mbit a second")
+    rate_in: str = option("", "what the guest may receive, 100Mbit a second")
+    queues: int = option(0, "pairs of queues; 0: one for each virtual CPU where the backend can", minimum=0, maximum=64)
+    queue_size: int = option(0, "entries of the receive ring: 256, 512 or 1024; 0: 1024 with vhost, else 256", minimum=0)
+    mtu: int = option(0, "largest packet in bytes, told to the guest; 0: the backend's", minimum=0, maximum=65520)
+    offload: bool = option(True, "let large packets and checksums pass through unfinished, where the backend can")
+    packed: Literal["auto", "on", "off"] = option("auto", "packed rings, one cache line less for each packet")
+    rss: bool = option(False, "spread received flows over the queues by hash in QEMU")
+    vhost: Literal["auto", "on", "off"] = option("auto", "tap: move packets in the host's kernel (/dev/vhost-net)")
+    vlan: int = option(0, "ovs: the port's VLAN", minimum=0, maximum=4094)
+    trunk: tuple[int, ...] = option((), "ovs: VLANs the port carries tagged")
+    socket: str = option("", "vhost-user, stream: path of the socket")
+    listen: bool = option(False, "stream: this machine's end makes the socket, the other connects to it")
+
+    def problems(self) -> list[Problem]:
+        """All that cannot be, whatever the host."""
+        return [*self._bad_notations(), *self._bad_names(), *self._misplaced(), *self._bad_addresses()]
+
+    def _bad_notations(self) -> Iterator[Problem]:
+        for index, text in enumerate(self.forward):
+            try:
+                parse_forward(text)
+            except ValueError as error:
+                fix = "write for example tcp:127.0.0.1:8080:80, or 8080:80"
+                yield Problem(f"forward[{index}]", text, str(error), fix)
+        for field, rules in (("allow_out", self.allow_out), ("allow_in", self.allow_in)):
+            for index, text in enumerate(rules or ()):
+                try:
+                    parse_filter(text)
+                except ValueError as error:
+                    yield Problem(f"{field}[{index}]", text, str(error), "write for example tcp:443, or any@10.0.0.0/8")
+        for field, text in (("rate_out", self.rate_out), ("rate_in", self.rate_in)):
+            if text and not _RATE.fullmatch(text):
+                yield Problem(field, text, "not a rate", "write for example 100Mbit")
+        if self.queue_size & (self.queue_size - 1) or 0 < self.queue_size < 64 or self.queue_size > 1024:
+            yield Problem("queue_size", self.queue_size, "not a power of two from 64 to 1024", "write 256, 512 or 1024")
+
+    def _bad_names(self) -> Iterator[Problem]:
+        for field in ("bridge", "interface"):
+            name = getattr(self, field)
+            if len(name.encode()) > LONGEST_LINK or re.search(r"[/\s]", name) or name in (".", ".."):
+                why = f"the name of an interface has at most {LONGEST_LINK} bytes, no slash and no blank"
+                yield Problem(field, name, why, "see ip -br link")
+        needed = {"macvtap": "interface", "ovs": "bridge", "vhost-user": "socket", "stream": "socket"}.get(self.type)
+        if needed and not getattr(self, needed):
+            yield Problem(needed, None, f"{self.type} needs it", f"add {needed} = …")
+        if self.bridge and self.network:
+            yield Problem("network", self.network, "given beside bridge, which is a network of the host's", "keep one")
+
+    def _misplaced(self) -> Iterator[Problem]:
+        """Settings the backend would have to ignore."""
+        made = self.type in MADE and not self.bridge
+        joined = "the guest's address is not known to tinamou there: reach the guest by its own"
+        if self.forward and not made:
+            yield Problem("forward", list(self.forward), f"type {self.type} cannot forward ports; {joined}", "leave it out")
+        for field in ("allow_out", "allow_in", "rate_out", "rate_in"):
+            if getattr(self, field) and self.type not in FILTERED and not (self.type == "ovs" and field.startswith("rate")):
+                why = f"type {self.type} has no interface of its own on the host that could be filtered"
+                yield Problem(field, getattr(self, field), why, "use type bridge or tap")
+        if (self.vlan or self.trunk) and self.type != "ovs":
+            yield Problem("vlan", self.vlan or list(self.trunk), "only Open vSwitch ports have one", "use type ovs")
+        if self.isolated and self.type not in ("auto", "user", "bridge"):
+            yield Problem(
+                "isolated", True, f"type {self.type} leads wherever its other end leads", "use type bridge or user"
+            )
+        if self.isolated and self.bridge:
+            yield Problem("isolated", True, f"{self.bridge} leads wherever the host's bridge leads", "use network = …")
+
+    def _bad_addresses(self) -> Iterator[Problem]:
+        for field, parse in (("subnet", ipaddress.IPv4Network), ("address", ipaddress.ip_interface)):
+            text = getattr(self, field)
+            try:
+                if text:
+                    parse(text)
+            except ValueError as error:
+                yield Problem(field, text, str(error), "write for example 10.77.0.0/24, or 10.77.0.5/24")
+        if self.subnet and not (self.type == "bridge" and not self.bridge):
+            yield Problem(
+                "subnet", self.subnet, "only a network that tinamou makes takes one", "use type bridge, network = …"
+            )
+
+
+def parse_forward(text: str) -> Forward:
+    """``"tcp:127.0.0.1:8080:80"`` or ``"8080:80"`` → (protocol, address, host port, guest port). Raises ValueError."""
+    parts = text.split(":")
+    protocol = parts.pop(0) if parts[0] in ("tcp", "udp") else "tcp"
+    address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) < 65536 for part in parts):
+        raise ValueError("not a port forward of the form [tcp:|udp:][address:]hostport:guestport")
+    ipaddress.IPv4Address(address)
+    return protocol, address, int(parts[0]), int(parts[1])
+
+
+def parse_rate(text: str) -> int:
+    """``"100Mbit"`` → 12500000 bytes a second; 0 for the empty string."""
+    match = _RATE.fullmatch(text)
+    return int(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ") // 8 if match else 0
+
+
+def parse_filter(text: str) -> tuple[str, str, str]:
+    """``"tcp:443@10.0.0.0/8"`` → (protocol, ports, peer), empty where left out. Raises ValueError."""
+    match = _FILTER.fullmatch(text)
+    if not match or (match["ports"] and match["protocol"] in ("icmp", "any")):
+        raise ValueError("not of the form tcp|udp|icmp|any[:port[-port]][@network]")
+    if match["peer"]:
+        ipaddress.ip_network(match["peer"])
+    return match["protocol"], match["ports"] or "", match["peer"] or ""
+
+
+def mac_of(spec: NetSpec, machine: str, number: int) -> str:
+    """The interface's address: as given, or derived from machine name and number (52:54:00 is QEMU's own prefix)."""
+    if spec.mac:
+        return str(spec.mac)
+    digest = hashlib.sha256(f"{machine}/{number}".encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def interfaces(specs: Sequence[NetSpec]) -> list[NetSpec]:
+    """Those that are there at all."""
+    return [spec for spec in specs if spec.type != "none"]

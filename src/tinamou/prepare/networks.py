@@ -1,0 +1,233 @@
+"""Networks for machines: bridge, address translation, DHCP and names appear with the first member, go with the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tinamou.blueprint import JoinNetwork
+from tinamou.errors import PrepareError
+from tinamou.prepare import companions
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.state import networks
+from tinamou.state.networks import Member, Network
+from tinamou.system import iproute, nft, tap
+from tinamou.system.exec import find_tool
+from tinamou.system.spawn import end, spawn
+
+__all__ = ["dnsmasq_words", "join", "leave", "tidy"]
+
+
+def join(step: JoinNetwork, journal: Journal) -> None:
+    """Make the network if need be, and be known on it. Raises PrepareError; what was done is undone by `leave`."""
+    journal.take("network", network=step.network, member=step.member)
+    with networks.locked():
+        network = Network(step.network, step.bridge, step.subnet, step.prefix6, step.isolated, step.host)
+        there = networks.read(step.network)
+        if there and any(one.up for one in networks.members(step.network)):
+            _same(network, there)
+            network = there
+        if not tap.exists(network.bridge):
+            _build(network, step.mtu)
+        member = Member(
+            step.member, step.address, step.machine, step.mac, step.address6 if network.prefix6 else "", True, step.forwards
+        )
+        networks.put(step.network, member)
+        _serve(network)
+        _forward(network, member)
+
+
+def _same(wish: Network, there: Network) -> None:
+    for field in ("isolated", "host", "prefix6"):
+        if getattr(wish, field) != getattr(there, field):
+            name = "ipv6" if field == "prefix6" else field
+            was = bool(getattr(there, field))
+            raise PrepareError(
+                f"network {wish.name} exists with {name} = {str(was).lower()}",
+                why="its machines share one network, which cannot be both",
+                fix=f"set net.{name} = {str(was).lower()}, or name another network",
+            )
+
+
+def _gateway(network: Network) -> str:
+    return str(next(ipaddress.IPv4Network(network.subnet).hosts()))
+
+
+def _build(network: Network, mtu: int) -> None:
+    """Bridge, the host's addresses on it, filter and translation."""
+    _refuse_taken(network)
+    networks.folder(network.name).mkdir(parents=True, exist_ok=True)
+    networks.write(network)
+    bridge, length = network.bridge, ipaddress.IPv4Network(network.subnet).prefixlen
+    lines = [f"link add name {bridge} type bridge stp_state 0 mcast_snooping 0 forward_delay 0"]
+    lines.append(f"link set dev {bridge} alias tinamou:{network.name}" + (f" mtu {mtu}" if mtu else ""))
+    lines.append(f"address add {_gateway(network)}/{length} dev {bridge}")
+    if network.prefix6:
+        lines.append(f"address add {ipaddress.IPv6Network(network.prefix6)[1]}/64 dev {bridge} nodad")
+    else:
+        lines.append(f"link set dev {bridge} addrgenmode none")
+    iproute.batch(lines)
+    _quiet(bridge)
+    iproute.batch([f"link set dev {bridge} up"])
+    nft.remove("inet", bridge)
+    nft.add("inet", "\n".join(rules(network)) + "\n")
+
+
+def _quiet(bridge: str) -> None:
+    """The host takes no address from announcements there; its own 127.0.0.1 may be translated towards the guests."""
+    Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").write_text("1")
+    announcements = Path(f"/proc/sys/net/ipv6/conf/{bridge}/accept_ra")
+    if announcements.exists():
+        announcements.write_text("0")
+
+
+def _refuse_taken(network: Network) -> None:
+    wanted = ipaddress.IPv4Network(network.subnet)
+    for route in iproute.routes():
+        where = str(route.get("dst", "default"))
+        if where != "default" and wanted.overlaps(ipaddress.IPv4Network(where, strict=False)):
+            raise PrepareError(
+                f"network {network.name} would take {network.subnet}",
+                why=f"{where} is reached over {route.get('dev')} already",
+                fix="set net.subnet to addresses that are free, for example 10.201.7.0/24",
+            )
+
+
+def rules(network: Network) -> list[str]:
+    """The chains of one network in table ``inet tinamou``: pure."""
+    bridge, lines = network.bridge, []
+
+    def chain(name: str, kind: str, body: Iterable[str]) -> None:
+        lines.append(f"add chain inet tinamou {name}-{bridge} {{ type {kind}; policy accept; }}")
+        lines.extend(f"add rule inet tinamou {name}-{bridge} {rule}" for rule in body)
+
+    within, back = f"iifname {bridge} oifname {bridge} accept", f"oifname {bridge} ct state established,related accept"
+    led = f"oifname {bridge} ct status dnat accept"
+    if network.isolated:
+        forward = [within, f"iifname {bridge} drop", f"oifname {bridge} drop"]
+    else:
+        forward = [within, f"iifname {bridge} accept", back, led, f"oifname {bridge} drop"]
+    chain("fwd", "filter hook forward priority filter", forward)
+    local = [
+        f"iifname {bridge} ct state established,related accept",
+        f"iifname {bridge} udp dport {{ 53, 67, 547 }} accept",
+        f"iifname {bridge} tcp dport 53 accept",
+        f"iifname {bridge} icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept",
+    ]
+    if not network.isolated:
+        local.append(f"iifname {bridge} meta l4proto {{ icmp, ipv6-icmp }} accept")
+    chain("local", "filter hook input priority filter", [*local, *([] if network.host else [f"iifname {bridge} drop"])])
+    nat = [f"oifname {bridge} ip saddr 127.0.0.0/8 masquerade"]
+    if not network.isolated:
+        nat.append(f"ip saddr {network.subnet} oifname != {bridge} masquerade")
+    chain("nat", "nat hook postrouting priority srcnat", nat)
+    return lines
+
+
+def dnsmasq_words(network: Network) -> list[str]:
+    """DHCP, router announcements and names of one network."""
+    place, gateway = networks.folder(network.name), _gateway(network)
+    words = [find_tool("dnsmasq") or "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]
+    words += ["--log-facility=-", "--user=nobody", f"--interface={network.bridge}", "--except-interface=lo"]
+    words += ["--bind-interfaces", "--no-hosts", "--dhcp-authoritative", "--no-ping", "--domain-needed", "--bogus-priv"]
+    words += [f"--addn-hosts={place}/hosts", f"--dhcp-hostsfile={place}/dhcp", f"--dhcp-leasefile={place}/leases"]
+    words += [f"--dhcp-range={ipaddress.IPv4Network(network.subnet)[0]},static,infinite"]
+    words += [f"--dhcp-option=option:dns-server,{gateway}"]
+    if network.isolated:
+        words += ["--no-resolv", "--dhcp-option=3"]
+    if network.prefix6:
+        words += ["--enable-ra", f"--dhcp-range={ipaddress.IPv6Network(network.prefix6)[0]},ra-only,infinite"]
+        words += [f"--ra-param={network.bridge},0,0"] if network.isolated else []
+    return words
+
+
+def _serve(network: Network) -> None:
+    """Tell dnsmasq who is there; start it when it does not run. Raises PrepareError with its last words."""
+    place = networks.folder(network.name)
+    there = [one for one in networks.members(network.name) if one.up]
+    gateway = f"{_gateway(network)} {network.name}-gateway"
+    names = [gateway, *(f"{address} {one.machine}" for one in there for address in (one.address, one.address6) if address)]
+    place.chmod(0o711)
+    place.parent.chmod(0o711)
+    (place / "hosts").write_text("\n".join(names) + "\n")
+    (place / "dhcp").write_text("".join(f"{one.mac},{one.address},{one.machine},infinite\n" for one in there))
+    words = dnsmasq_words(network)
+    process = companions.find(words)
+    if process:
+        os.kill(process.pid, signal.SIGHUP)
+        return
+    log = place / "dnsmasq.log"
+    log.unlink(missing_ok=True)
+    spawn(words, log=str(log), environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+    _wait_served(words, log)
+
+
+def _wait_served(words: list[str], log: Path) -> None:
+    deadline = time.monotonic() + 5.0
+    while "started" not in (said := log.read_text(errors="replace")) or companions.find(words) is None:
+        if (companions.find(words) is None and said) or time.monotonic() > deadline:
+            fix = "see whether another DHCP server is bound to all interfaces (ss -lunp), or set net.subnet"
+            raise PrepareError("the network's dnsmasq did not start", why=said.strip()[-500:], fix=fix)
+        time.sleep(0.005)
+
+
+def _forward(network: Network, member: Member) -> None:
+    """Ports of the host lead to the member: for connections from outside, and from the host itself."""
+    if not member.forwards:
+        return
+    owner = f"{network.bridge}-{member.name}"
+    nft.remove("inet", owner)
+    lines = []
+    for name, hook in (("dnat", "prerouting"), ("dnatout", "output")):
+        chain = f"{name}-{owner}"
+        lines.append(f"add chain inet tinamou {chain} {{ type nat hook {hook} priority dstnat; policy accept; }}")
+        for protocol, address, host, guest in member.forwards:
+            target = "fib daddr type local" if address == "0.0.0.0" else f"ip daddr {address}"  # noqa: S104
+            lines.append(
+                f"add rule inet tinamou {chain} {target} {protocol} dport {host} dnat ip to {member.address}:{guest}"
+            )
+    nft.add("inet", "\n".join(lines) + "\n")
+
+
+def leave(entry: Entry) -> None:
+    """Unplug one member; the network goes with the last one. Repeating it does no harm."""
+    name, member = str(entry["network"]), str(entry["member"])
+    with networks.locked():
+        for one in networks.members(name):
+            if one.name == member and one.up:
+                networks.put(name, dataclasses.replace(one, up=False))
+        network = networks.read(name)
+        if network is not None:
+            nft.remove("inet", f"{network.bridge}-{member}")
+            _settle(network)
+
+
+def _settle(network: Network) -> None:
+    """Take the network down when nobody is on it, else tell dnsmasq who is left."""
+    if any(one.up for one in networks.members(network.name)):
+        if tap.exists(network.bridge):
+            _serve(network)
+        return
+    process = companions.find(dnsmasq_words(network))
+    if process:
+        end(process, grace=1.0)
+    nft.remove("inet", network.bridge)
+    iproute.remove(network.bridge)
+    networks.forget(network.name)
+
+
+def tidy() -> None:
+    """Take down networks whose last machine is gone without having left (its folder was removed by hand)."""
+    for name in networks.names():
+        with networks.locked():
+            network = networks.read(name)
+            if network is not None:
+                if not any(one.up for one in networks.members(name)):
+                    _settle(network)
+            elif not networks.members(name):
+                networks.forget(name)

@@ -1,0 +1,171 @@
+"""Interfaces of a machine on the host: taps, ports of bridges and switches, their packet filter; made and removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from tinamou.blueprint import JoinBridge, JoinOvs, MakeMacvtap, MakeTap, OpenTap, ReservePort, SetRules
+from tinamou.errors import PrepareError
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.state import networks
+from tinamou.system import iproute, nft, tap
+from tinamou.system.exec import CommandError, TimeoutExpired
+
+__all__ = [
+    "join_bridge",
+    "join_ovs",
+    "leave_ovs",
+    "make_macvtap",
+    "make_tap",
+    "opened_later",
+    "remove_link",
+    "remove_rules",
+    "reserve_port",
+    "set_rules",
+]
+
+
+def reserve_port(step: ReservePort, _: Journal) -> None:
+    """Bind the port for a moment. Raises PrepareError naming who has it."""
+    kind = socket.SOCK_STREAM if step.protocol == "tcp" else socket.SOCK_DGRAM
+    lowest = int(_read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or "1024")
+    if step.port < lowest:
+        why = f"QEMU and passt run without rights, and ports below {lowest} are for root"
+        fix = f"forward a port from {lowest} on, or: sysctl net.ipv4.ip_unprivileged_port_start={step.port}"
+        raise PrepareError(f"port {step.port} cannot be forwarded", why=why, fix=fix)
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if step.protocol == "tcp":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((step.address, step.port))
+        except OSError as error:
+            raise _not_free(step, error) from error
+
+
+def _not_free(step: ReservePort, error: OSError) -> PrepareError:
+    if error.errno == errno.EADDRINUSE:
+        who = _holder(step.protocol, step.port)
+        why = f"it is in use by {who}" if who else "it is in use by another program"
+        return PrepareError(f"port {step.name} is not free", why=why, fix="forward another port, or end that program")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return PrepareError(f"{step.address} is no address of this host", fix="use one that ip address shows, or 127.0.0.1")
+    return PrepareError(f"port {step.name} cannot be used", why=error.strerror or str(error), fix="forward another port")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _holder(protocol: str, port: int) -> str:
+    """The process that listens on a port, ``nginx (process 812)``; empty when it cannot be seen."""
+    rows = [line.split() for name in (protocol, f"{protocol}6") for line in _read(f"/proc/net/{name}").splitlines()[1:]]
+    wanted = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] in ("0A", "07")}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            found = wanted & {os.readlink(entry) for entry in folder.iterdir()}  # noqa: PTH115
+        except OSError:
+            continue
+        if found:
+            return f"{_read(f'{folder.parent}/comm')} (process {folder.parent.name})"
+    return ""
+
+
+def make_tap(step: MakeTap, journal: Journal) -> None:
+    """A tap that lasts until its queues are opened, and is up."""
+    journal.take("link", name=step.name)
+    iproute.remove(step.name)
+    try:
+        tap.make(step.name, step.queues)
+    except PermissionError as error:
+        fix = "run as root, or use type passt or user"
+        raise PrepareError("no permission to make a tap interface", why="it takes CAP_NET_ADMIN", fix=fix) from error
+    mtu = f" mtu {step.mtu}" if step.mtu else ""
+    iproute.batch([f"link set dev {step.name} addrgenmode none{mtu}", f"link set dev {step.name} up"])
+
+
+def make_macvtap(step: MakeMacvtap, journal: Journal) -> None:
+    """A macvtap that is up."""
+    journal.take("link", name=step.name)
+    iproute.remove(step.name)
+    mtu = f" mtu {step.mtu}" if step.mtu else ""
+    make = f"link add link {step.parent} name {step.name} address {step.mac}{mtu} type macvtap mode bridge"
+    iproute.batch([make, f"link set dev {step.name} up"])
+
+
+def remove_link(entry: Entry) -> None:
+    """Remove an interface made by us; often it went with QEMU already."""
+    iproute.remove(str(entry["name"]))
+
+
+def opened_later(step: OpenTap, _: Journal) -> None:
+    """Opened by launch/ when QEMU starts."""
+
+
+def join_bridge(step: JoinBridge, _: Journal) -> None:
+    """A port that ends with its interface. Frames of others are not shown to it, and it cannot pose as them.
+
+    Its own address on the host's side begins with fe, so that the bridge never takes it for its own.
+    """
+    lines = [f"link set dev {step.name} address fe{step.mac[2:]}", f"link set dev {step.name} master {step.bridge}"]
+    try:
+        iproute.batch(lines)
+        settings = f"link set dev {step.name} isolated {'on' if step.alone else 'off'}"
+        settings += " learning off flood off" if step.quiet else ""
+        iproute.bridge_batch([settings, *([f"fdb replace {step.mac} dev {step.name} master static"] if step.quiet else [])])
+    except CommandError as error:
+        why = error.stderr.strip().splitlines()[0] if error.stderr.strip() else str(error)
+        fix = f"see ip -details link show {step.bridge}"
+        raise PrepareError(f"{step.name} cannot become a port of {step.bridge}", why=why, fix=fix) from error
+
+
+def join_ovs(step: JoinOvs, journal: Journal) -> None:
+    """A port of an Open vSwitch bridge. Raises PrepareError when the switch does not take it."""
+    from tinamou.system import ovs
+
+    journal.take("ovs-port", name=step.name, bridge=step.bridge)
+    try:
+        ovs.add_port(
+            step.bridge,
+            step.name,
+            owner=step.machine,
+            vlan=step.vlan,
+            trunk=step.trunk,
+            rate_out=step.rate_out,
+            rate_in=step.rate_in,
+        )
+    except (CommandError, TimeoutExpired) as error:
+        why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
+        fix = "see whether ovsdb-server and ovs-vswitchd run: ovs-vsctl show"
+        raise PrepareError(f"Open vSwitch did not make {step.name} a port of {step.bridge}", why=why, fix=fix) from error
+
+
+def leave_ovs(entry: Entry) -> None:
+    """Delete the port. Raises CommandError while the switch's database does not answer."""
+    from tinamou.system import ovs
+
+    ovs.delete_port(str(entry["bridge"]), str(entry["name"]))
+
+
+def set_rules(step: SetRules, journal: Journal) -> None:
+    """The interface's own chains, in place of any of the same name. Raises PrepareError with nft's words."""
+    journal.take("rules", name=step.name)
+    with networks.locked():
+        nft.remove("netdev", step.name)
+        try:
+            nft.add("netdev", step.rules)
+        except CommandError as error:
+            why = error.stderr.strip().splitlines()[0] if error.stderr.strip() else str(error)
+            fix = "the kernel needs nf_tables with netdev ingress and egress (Linux 5.16 and later)"
+            raise PrepareError(f"the packet filter of {step.name} cannot be set", why=why, fix=fix) from error
+
+
+def remove_rules(entry: Entry) -> None:
+    """Remove the interface's chains."""
+    with networks.locked():
+        nft.remove("netdev", str(entry["name"]))

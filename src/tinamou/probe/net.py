@@ -1,0 +1,53 @@
+"""What the host's network offers to a machine; each question is asked only for interfaces that need the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinamou.facts.net import Link
+
+__all__ = ["has_default_route", "ovs_bridges", "probe_links"]
+
+
+def has_default_route() -> bool:
+    """Whether IPv4 or IPv6 packets have a way out of this network namespace (source: proc_net(5), ``/proc/net/route``)."""
+    return _default4() or _default6()
+
+
+def _default4() -> bool:
+    rows = [line.split() for line in _text("/proc/net/route").splitlines()[1:]]
+    return any(row[1] == "00000000" and int(row[3], 16) & 1 and row[0] != "lo" for row in rows if len(row) > 7)
+
+
+def _default6() -> bool:
+    rows = [line.split() for line in _text("/proc/net/ipv6_route").splitlines()]
+    return any(row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo" for row in rows if len(row) > 9)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def probe_links() -> dict[str, Link]:
+    """Every interface of this network namespace but the loopback. Raises CommandError, FileNotFoundError."""
+    from tinamou.system import iproute
+
+    found = {}
+    for entry in iproute.links():
+        info = entry.get("linkinfo", {})
+        many = bool(info.get("info_data", {}).get("multi_queue"))
+        if entry["ifname"] != "lo":
+            name = entry["ifname"]
+            found[name] = Link(name, str(info.get("info_kind", "")), int(entry["mtu"]), 256 if many else 1)
+    return found
+
+
+def ovs_bridges() -> tuple[dict[str, str], str]:
+    """Open vSwitch bridges with their datapath type, and why they could not be read."""
+    from tinamou.system import ovs
+
+    reason = ovs.problem()
+    return ({}, reason) if reason else (ovs.bridges(), "")

@@ -1,0 +1,151 @@
+"""Networks tinamou makes for its machines: who is a member, with which address; ``networks/NAME`` in the state directory.
+
+``network.json`` is there while the network exists on the host. ``members/MACHINE.NUMBER.json`` holds an interface's address
+as long as its machine exists, so that it keeps the address over restarts; ``up`` says that it is plugged in now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import ipaddress
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.errors import StateError
+from tinamou.state.machines import machines_dir
+from tinamou.system.paths import state_dir
+
+__all__ = ["Member", "Network", "folder", "forget", "lend", "locked", "members", "names", "put", "read", "write"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network while it exists on the host; ``prefix6`` is empty where it has no IPv6."""
+
+    name: str
+    bridge: str
+    subnet: str
+    prefix6: str = ""
+    isolated: bool = False
+    host: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One interface of one machine: its addresses, and the ports of the host that lead to it."""
+
+    name: str
+    address: str
+    machine: str = ""
+    mac: str = ""
+    address6: str = ""
+    up: bool = False
+    forwards: tuple[tuple[str, str, int, int], ...] = ()
+
+
+def folder(name: str) -> Path:
+    """The network's folder."""
+    return state_dir() / "networks" / name
+
+
+def names() -> list[str]:
+    """Every network anybody is or was on."""
+    parent = state_dir() / "networks"
+    return sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """One change of networks and packet filter at a time."""
+    path = state_dir()
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path / "networks.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read(name: str) -> Network | None:
+    """The network as it is on the host, None when it is not."""
+    try:
+        return Network(**json.loads((folder(name) / "network.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(network: Network) -> None:
+    """Write down that the network is (about to be) on the host."""
+    _replace(folder(network.name) / "network.json", dataclasses.asdict(network))
+
+
+def _replace(path: Path, data: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data))
+    part.replace(path)
+
+
+def members(network: str) -> list[Member]:
+    """Those whose machine exists; the others are forgotten on the way."""
+    found = []
+    for path in sorted((folder(network) / "members").glob("*.json")):
+        if not (machines_dir() / path.stem.rpartition(".")[0]).is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            data = json.loads(path.read_text())
+            found.append(Member(**{**data, "forwards": tuple(tuple(one) for one in data.get("forwards", ()))}))
+    return found
+
+
+def put(network: str, member: Member) -> None:
+    """Write one member."""
+    _replace(folder(network) / "members" / f"{member.name}.json", dataclasses.asdict(member))
+
+
+def forget(network: str) -> None:
+    """Remove what is only there while the network exists on the host."""
+    for name in ("network.json", "dnsmasq.log", "leases", "hosts", "dhcp"):
+        (folder(network) / name).unlink(missing_ok=True)
+    if not members(network):
+        import shutil
+
+        shutil.rmtree(folder(network), ignore_errors=True)
+
+
+def lend(network: str, subnet: str, member: str, wish: str = "") -> tuple[str, str]:
+    """An address for a member, the same at every start; returns (subnet, address). Raises StateError when there is none.
+
+    The member must be new or lent before; ``wish`` is an address somebody insists on.
+    """
+    with locked():
+        there = read(network)
+        subnet = there.subnet if there else subnet
+        known = {one.name: one for one in members(network)}
+        addresses = ipaddress.IPv4Network(subnet)
+        mine = known.get(member)
+        if mine and ipaddress.IPv4Address(mine.address) in addresses and wish in ("", mine.address):
+            return subnet, mine.address
+        taken = {one.address for name, one in known.items() if name != member}
+        address = wish or _free(addresses, taken, member)
+        if address in taken:
+            raise StateError(f"{address} on network {network} belongs to another machine", fix="choose another net.address")
+        put(network, Member(member, address))
+        return subnet, address
+
+
+def _free(addresses: ipaddress.IPv4Network, taken: set[str], member: str) -> str:
+    room = addresses.num_addresses - 3
+    start = int.from_bytes(hashlib.sha256(member.encode()).digest()[:4], "big")
+    for step in range(max(room, 0)):
+        address = str(addresses[2 + (start + step) % room])
+        if address not in taken:
+            return address
+    raise StateError(f"network {addresses} is full", why=f"it has {max(room, 0)} addresses", fix="set a larger net.subnet")

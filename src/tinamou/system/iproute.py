@@ -1,0 +1,66 @@
+"""Interfaces, bridges and addresses of the host, through iproute2's ip(8) and bridge(8).
+
+Why commands and not netlink sockets: docs/decisions/0006-iproute2.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tinamou.system.exec import CommandError, find_tool, run
+
+__all__ = ["addresses", "batch", "bridge_batch", "kind", "links", "remove", "routes"]
+
+
+def batch(lines: Iterable[str]) -> None:
+    """Lines of ip(8) without the leading ``ip``, in one process; stops at the first that fails. Raises CommandError."""
+    run([find_tool("ip") or "ip", "-batch", "-"], input="\n".join(lines) + "\n", timeout=20)
+
+
+def bridge_batch(lines: Iterable[str]) -> None:
+    """Lines of bridge(8), likewise."""
+    run([find_tool("bridge") or "bridge", "-batch", "-"], input="\n".join(lines) + "\n", timeout=20)
+
+
+def _json(*words: str) -> list[dict[str, Any]]:
+    answer = json.loads(run([find_tool("ip") or "ip", "-json", *words], timeout=20) or "[]")
+    return [entry for entry in answer if entry]
+
+
+def links(*filters: str) -> list[dict[str, Any]]:
+    """``ip -json -details -stats link show`` with filters such as ``master br0``, ``dev tap0``."""
+    return _json("-details", "-stats", "link", "show", *filters)
+
+
+def kind(name: str) -> str:
+    """An interface's kind (``bridge``, ``tun``, ``macvtap``), empty for hardware and for none."""
+    try:
+        found = links("dev", name)
+    except CommandError:
+        return ""
+    return str(found[0].get("linkinfo", {}).get("info_kind", "")) if found else ""
+
+
+def addresses(name: str) -> list[str]:
+    """The addresses of an interface, ``10.0.0.1/24``."""
+    found = [entry for link in _json("address", "show", "dev", name) for entry in link.get("addr_info", [])]
+    return [f"{entry['local']}/{entry['prefixlen']}" for entry in found]
+
+
+def routes() -> list[Mapping[str, Any]]:
+    """The IPv4 routes of the main table."""
+    return list(_json("-4", "route", "show"))
+
+
+def remove(name: str) -> None:
+    """Remove an interface, if it is there. Raises CommandError."""
+    from tinamou.system.tap import exists
+
+    if exists(name):
+        try:
+            batch([f"link delete dev {name}"])
+        except CommandError:
+            if exists(name):
+                raise

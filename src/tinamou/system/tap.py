@@ -1,0 +1,86 @@
+"""Tap and macvtap interfaces: make one that lasts, open its queues (source: Documentation/networking/tuntap.rst)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+__all__ = ["exists", "make", "open_queues", "short_lived"]
+
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
+
+
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name in this network namespace."""
+    import socket
+
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def make(name: str, queues: int) -> None:
+    """A tap interface that stays when nobody holds it open. Raises OSError."""
+    descriptor = _attach(name, many=queues > 1, offload=True)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
+
+
+def short_lived(descriptor: int) -> None:
+    """From now on the interface ends with the last process that holds it open."""
+    fcntl.ioctl(descriptor, _TUNSETPERSIST, 0)
+
+
+def open_queues(name: str, count: int, *, offload: bool = True) -> list[int]:
+    """Descriptors of ``count`` queues; ``offload`` puts a header before each packet that says what is unfinished in it."""
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened.append(_macvtap(name) if _is_macvtap(name) else _attach(name, many=count > 1, offload=offload))
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    return opened
+
+
+def _attach(name: str, *, many: bool, offload: bool) -> int:
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    flags = _TAP | _NO_PI | (_VNET_HDR if offload else 0)
+    try:
+        try:
+            _set(descriptor, name, flags | (_MULTI_QUEUE if many else 0))
+        except OSError as error:
+            if error.errno != 22:
+                raise
+            _set(descriptor, name, flags | (0 if many else _MULTI_QUEUE))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _set(descriptor: int, name: str, flags: int) -> None:
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+
+
+def _is_macvtap(name: str) -> bool:
+    from tinamou.system import iproute
+
+    return iproute.kind(name) == "macvtap"
+
+
+def _macvtap(name: str) -> int:
+    """The character device of a macvtap interface, numbered like the interface."""
+    import socket
+
+    number = socket.if_nametoindex(name)
+    descriptor = os.open(f"/dev/tap{number}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    _set(descriptor, name, _TAP | _NO_PI | _VNET_HDR | _MULTI_QUEUE)
+    return descriptor
