@@ -1,0 +1,29 @@
+"""Fixture of the tests that need a network namespace of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labs import Lab
+
+
+@pytest.fixture
+def lab(state: Path) -> Iterator[Lab]:
+    if not shutil.which("ip"):
+        pytest.skip("no ip(8) on this host (script/setup installs iproute2)")
+    name = f"tmlab-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    made = Lab(name, state)
+    made.ip("link set lo up")
+    try:
+        yield made
+        for machine in [path.name for path in (state / "machines").iterdir()] if (state / "machines").is_dir() else []:
+            made.tinamou("rm", "-f", machine, check=False)
+    finally:
+        made.close()

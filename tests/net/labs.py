@@ -1,0 +1,97 @@
+"""A network namespace of the test's own, in which the command starts machines, and what is done in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+OUTSIDE = "192.0.2.1"
+
+
+class Lab:
+    """The namespace; ``tinamou`` runs the command in it, ``guest`` a script in a machine."""
+
+    def __init__(self, name: str, state: Path) -> None:
+        self.name = name
+        self.state = state
+        self._far: list[str] = []
+
+    def run(
+        self, *argv: str, check: bool = True, input: str | None = None, seconds: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        words = ["ip", "netns", "exec", self.name, *argv]
+        done = subprocess.run(words, capture_output=True, text=True, input=input, timeout=seconds, check=False)
+        assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def ip(self, line: str) -> str:
+        return self.run("ip", *line.split()).stdout
+
+    def tinamou(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "tinamou", *argv, check=check)
+
+    def start(self, name: str, net: str, *more: str) -> None:
+        self.tinamou("run", "tiny", "-d", "--name", name, "--net", net, *more)
+
+    def guest(self, name: str, script: str, check: bool = True) -> str:
+        return self.tinamou("exec", name, "--", "sh", "-c", script, check=check).stdout
+
+    def wait(self, name: str, script: str, seconds: float = 60) -> str:
+        """Until the script succeeds in the guest."""
+        end = time.monotonic() + seconds
+        while True:
+            done = self.tinamou("exec", name, "--", "sh", "-c", script, check=False)
+            if done.returncode == 0:
+                return done.stdout
+            assert time.monotonic() < end, f"{name} never came to: {script}\n{done.stdout}{done.stderr}"
+            time.sleep(0.3)
+
+    def address(self, name: str, device: str = "eth0") -> str:
+        return self.wait(name, f"ip -4 -o addr show {device} | grep -o 'inet [0-9.]*' | cut -c6- | grep .").strip()
+
+    def address6(self, name: str, prefix: str, device: str = "eth0") -> str:
+        return self.wait(
+            name, f"ip -6 -o addr show {device} | grep -v tentative | grep -o '{prefix}[0-9a-f:]*' | grep ."
+        ).split()[0]
+
+    def outside(self) -> None:
+        """A way out of the namespace, to an address that answers: another namespace on a cable."""
+        far = f"{self.name}-far"
+        subprocess.run(["ip", "netns", "add", far], check=True)
+        self._far.append(far)
+        self.ip(f"link add out0 type veth peer name far netns {far}")
+        self.ip("address add 192.0.2.2/24 dev out0")
+        self.ip("address add 2001:db8:1::2/64 dev out0 nodad")
+        self.ip("link set out0 up")
+        for line in ("address add 192.0.2.1/24 dev far", "address add 2001:db8:1::1/64 dev far nodad", "link set far up"):
+            subprocess.run(["ip", "-n", far, *line.split()], check=True)
+        self.ip(f"route add default via {OUTSIDE}")
+        self.ip("-6 route add default via 2001:db8:1::1")
+
+    def far(self, *argv: str, check: bool = True) -> str:
+        words = ["ip", "netns", "exec", f"{self.name}-far", *argv]
+        return subprocess.run(words, capture_output=True, text=True, check=check, timeout=60).stdout
+
+    def traces(self) -> dict[str, str]:
+        """Everything a machine may leave in the namespace."""
+        links = sorted(line.split()[0] for line in self.ip("-br link").splitlines())
+        return {"links": " ".join(links), "nft": self.run("nft", "list", "ruleset").stdout}
+
+    def close(self) -> None:
+        for one in (self.name, *self._far):
+            pids = subprocess.run(["ip", "netns", "pids", one], capture_output=True, text=True, check=False).stdout.split()
+            for pid in pids:
+                subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
+            subprocess.run(["ip", "netns", "delete", one], check=False, capture_output=True)
+
+
+def sends(lab: Lab, sender: str, receiver: str, host: str, port: int = 5001, kib: int = 2048) -> None:
+    """Random bytes sent over TCP arrive as they were."""
+    keep = f'setsid nc -l -p {port} -e sh -c "cat >/tmp/got.part; mv /tmp/got.part /tmp/got"'
+    lab.guest(receiver, f"rm -f /tmp/got; ({keep}) >/dev/null 2>&1 </dev/null &")
+    lab.guest(sender, f"dd if=/dev/urandom of=/tmp/data bs=1k count={kib} 2>/dev/null")
+    lab.wait(sender, f"nc -w 30 {host} {port} -e cat /tmp/data </dev/null")
+    wanted = lab.guest(sender, "md5sum </tmp/data")
+    assert lab.wait(receiver, "test -e /tmp/got && md5sum </tmp/got") == wanted

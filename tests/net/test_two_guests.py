@@ -1,0 +1,168 @@
+"""Two real guests on every backend: they reach each other by address and by name, over IPv4 and IPv6, in both directions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+import pytest
+from labs import OUTSIDE, Lab, sends
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+
+def pings(lab: Lab, name: str, host: str) -> bool:
+    return lab.tinamou("exec", name, "--", "ping", "-c", "2", "-W", "3", host, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_network_made_for_the_machines(lab: Lab):
+    lab.outside()
+    lab.start("one", "type=bridge,network=lab", "--cpus", "2")
+    lab.start("two", "type=bridge,network=lab")
+    assert lab.address("one") != lab.address("two")
+    assert pings(lab, "one", "two")
+    assert pings(lab, "two", lab.address6("one", "fd"))
+    assert lab.address("two") in lab.guest("one", "nslookup two")
+    assert pings(lab, "one", OUTSIDE)
+    assert lab.guest("one", "ls -d /sys/class/net/eth0/queues/rx-* | wc -l").strip() == "2"
+    sends(lab, "one", "two", "two")
+    sends(lab, "two", "one", "one")
+    lab.tinamou("rm", "-f", "one")
+    assert "tm-br" in lab.traces()["links"]
+    lab.tinamou("rm", "-f", "two")
+    assert lab.traces() == {"links": "lo out0@if2", "nft": ""}
+
+
+@pytest.mark.slow
+def test_a_bridge_of_the_host(lab: Lab):
+    lab.ip("link add br0 type bridge")
+    lab.ip("link add host type veth peer name port")
+    for line in ("set port master br0", "set port up", "set host up", "set br0 up"):
+        lab.ip(f"link {line}")
+    lab.run("nft", "-f", "-", input="table ip mine { chain c { type filter hook forward priority 0; } }")
+    lab.run("nft", "-f", "-", input="table netdev tinamou_of_others { chain c { } }")
+    before = lab.traces(), lab.ip("-details link show br0"), lab.run("bridge", "fdb", "show", "br", "br0").stdout
+    lab.start("one", "type=bridge,bridge=br0,address=10.9.0.1/24")
+    lab.start("two", "type=bridge,bridge=br0,address=10.9.0.2/24")
+    assert lab.address("one") == "10.9.0.1"
+    assert pings(lab, "one", "10.9.0.2")
+    sends(lab, "one", "two", "10.9.0.2")
+    sends(lab, "two", "one", "10.9.0.1")
+    lab.tinamou("rm", "-f", "one", "two")
+    after = lab.traces(), lab.ip("-details link show br0"), lab.run("bridge", "fdb", "show", "br", "br0").stdout
+    assert _steady(after) == _steady(before)
+
+
+def _steady(seen: tuple[dict[str, str], str, str]) -> tuple[dict[str, str], str, str]:
+    """Without the bridge's running timers."""
+    lines = [" ".join(word for word in line.split() if not word.replace(".", "").isdigit()) for line in seen[1].splitlines()]
+    return seen[0], "\n".join(lines), seen[2]
+
+
+@pytest.mark.slow
+def test_macvtap(lab: Lab):
+    lab.ip("link add base type veth peer name far0")
+    lab.ip("link set base up")
+    lab.ip("link set far0 up")
+    lab.start("one", "type=macvtap,interface=base,address=10.9.0.1/24")
+    lab.start("two", "type=macvtap,interface=base,address=10.9.0.2/24", "--cpus", "2")
+    assert pings(lab, "one", "10.9.0.2")
+    sends(lab, "one", "two", "10.9.0.2")
+    sends(lab, "two", "one", "10.9.0.1")
+    lab.tinamou("rm", "-f", "one", "two")
+    assert lab.traces() == {"links": "base@far0 far0@base lo", "nft": ""}
+
+
+@pytest.mark.slow
+def test_a_cable_between_two_machines(lab: Lab):
+    cable = lab.state / "cable"
+    lab.start("one", f"type=stream,socket={cable},listen=true,address=10.9.0.1/24")
+    lab.start("two", f"type=stream,socket={cable},address=10.9.0.2/24")
+    assert pings(lab, "one", "10.9.0.2")
+    sends(lab, "one", "two", "10.9.0.2", kib=512)
+    sends(lab, "two", "one", "10.9.0.1", kib=512)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["passt", "user"])
+def test_without_rights(lab: Lab, backend: str):
+    if backend == "passt" and not shutil.which("passt"):
+        pytest.skip("passt is not installed (script/setup installs it)")
+    lab.outside()
+    lab.start("one", f"type={backend},forward=tcp:192.0.2.2:7001:5001")
+    lab.start("two", f"type={backend},forward=tcp:192.0.2.2:7002:5001")
+    assert lab.address("one") == lab.address("two") == "10.0.2.15"
+    _sends_over(lab, "one", "two", 7002)
+    _sends_over(lab, "two", "one", 7001)
+    lab.tinamou("rm", "-f", "one", "two")
+    assert lab.traces() == {"links": "lo out0@if2", "nft": ""}
+
+
+def _sends_over(lab: Lab, sender: str, receiver: str, port: int) -> None:
+    lab.guest(
+        receiver,
+        '(setsid nc -l -p 5001 -e sh -c "cat >/tmp/got.part; mv /tmp/got.part /tmp/got") >/dev/null 2>&1 </dev/null &',
+    )
+    lab.guest(sender, "dd if=/dev/urandom of=/tmp/data bs=1k count=512 2>/dev/null")
+    lab.guest(sender, f"nc -w 30 192.0.2.2 {port} -e cat /tmp/data </dev/null")
+    assert lab.wait(receiver, "test -e /tmp/got && md5sum </tmp/got") == lab.guest(sender, "md5sum </tmp/data")
+
+
+@pytest.mark.slow
+def test_a_tap_handed_in(lab: Lab):
+    lab.ip("tuntap add mine mode tap")
+    lab.ip("address add 10.9.0.254/24 dev mine")
+    lab.ip("link set mine up")
+    lab.start("one", "type=tap,interface=mine,address=10.9.0.1/24")
+    lab.address("one")
+    assert lab.run("ping", "-c", "2", "-W", "3", "10.9.0.1", check=False).returncode == 0
+    lab.tinamou("rm", "-f", "one")
+    assert "mine" in lab.traces()["links"]
+    assert "10.9.0.254/24" in lab.ip("-br address")
+
+
+@pytest.fixture
+def switch(lab: Lab):
+    """Open vSwitch in the namespace, as programs without the kernel's module."""
+    if not shutil.which("ovs-vsctl") or not shutil.which("ovsdb-server", path="/usr/sbin:/usr/bin"):
+        pytest.skip("Open vSwitch is not installed (script/setup --dev test)")
+    place = lab.state / "ovs"
+    place.mkdir()
+    environment = {"OVS_RUNDIR": str(place), "OVS_DBDIR": str(place), "OVS_LOGDIR": str(place)}
+    database = place / "conf.db"
+    lab.run("ovsdb-tool", "create", str(database), "/usr/share/openvswitch/vswitch.ovsschema")
+    words = ["env", *(f"{key}={value}" for key, value in environment.items())]
+    processes = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", lab.name, *words, "ovsdb-server", str(database), f"--remote=punix:{place}/db.sock"]
+        ),
+    ]
+    while not (place / "db.sock").exists():
+        time.sleep(0.02)
+    lab.run(*words, "ovs-vsctl", "--no-wait", "init")
+    processes.append(subprocess.Popen(["ip", "netns", "exec", lab.name, *words, "ovs-vswitchd", f"unix:{place}/db.sock"]))
+    lab.run(*words, "ovs-vsctl", "--timeout=10", "add-br", "sw0", "--", "set", "bridge", "sw0", "datapath_type=netdev")
+    yield environment, processes
+    for process in reversed(processes):
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.slow
+def test_open_vswitch_separates_by_vlan(lab: Lab, switch, monkeypatch: pytest.MonkeyPatch):
+    environment, _ = switch
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    lab.start("one", "type=ovs,bridge=sw0,vlan=5,address=10.9.0.1/24")
+    lab.start("two", "type=ovs,bridge=sw0,vlan=5,address=10.9.0.2/24")
+    lab.start("three", "type=ovs,bridge=sw0,vlan=6,address=10.9.0.3/24")
+    assert pings(lab, "one", "10.9.0.2")
+    assert pings(lab, "two", "10.9.0.1")
+    assert not pings(lab, "one", "10.9.0.3")
+    assert not pings(lab, "three", "10.9.0.1")
+    sends(lab, "one", "two", "10.9.0.2", kib=512)
+    sends(lab, "two", "one", "10.9.0.1", kib=512)
+    lab.tinamou("rm", "-f", "one", "two", "three")
+    assert lab.run("ovs-vsctl", "list-ports", "sw0").stdout == ""
