@@ -1,6 +1,6 @@
 """What each choice of the fast direct boot gains, from the start of QEMU to the agent's answer.
 
-``python -m bench.boot_choices [--runs 5] [--qemu qemu-system-x86_64] [--only WORD] [--json FILE]``. Everything is compared
+``python -m bench.boot_choices [--runs 5] [--seconds S] [--qemu BINARY] [--only WORD] [--json FILE]``. Everything is compared
 with one choice taken back, or one added. The variants take turns, so that a busy host disturbs all of them alike;
 milliseconds, medians; ``cpu`` is the time QEMU computed.
 """
@@ -60,6 +60,8 @@ def variants(image: ImageFacts) -> list[Variant]:
     found.append(replace(fast, name="with i8042, sata, smbus off", machine=lean))
     found.append(replace(fast, name="with 8250.nr_uarts=1", cmdline=(*words, "8250.nr_uarts=1")))
     found.append(replace(fast, name="with noreplace-smp", cmdline=(*words, "noreplace-smp")))
+    tracing = "initcall_blacklist=tracer_init_tracefs,init_kprobe_trace"
+    found.append(replace(fast, name="with tracing left out", cmdline=(*words, tracing)))
     qboot = Path("/usr/share/qemu/qboot.rom")
     if qboot.exists():
         found.append(replace(fast, name="with qboot instead of SeaBIOS", rest=(*fast.rest, "-bios", str(qboot))))
@@ -100,10 +102,15 @@ def _computed(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(chosen: list[Variant], qemu: str, initrd: str, runs: int) -> dict[str, list[tuple[float, float]]]:
-    """``runs`` rounds of all variants, each in turn."""
+def measure(
+    chosen: list[Variant], qemu: str, initrd: str, *, runs: int, seconds: float
+) -> dict[str, list[tuple[float, float]]]:
+    """``runs`` rounds of all variants, each in turn; no round begins after so many seconds."""
+    end = time.monotonic() + seconds
     found: dict[str, list[tuple[float, float]]] = {variant.name: [] for variant in chosen}
     for _ in range(runs):
+        if time.monotonic() > end:
+            break
         for variant in chosen:
             try:
                 found[variant.name].append(boot(variant.argv(qemu, initrd)))
@@ -114,14 +121,14 @@ def measure(chosen: list[Variant], qemu: str, initrd: str, runs: int) -> dict[st
 
 def table(found: dict[str, list[tuple[float, float]]]) -> str:
     """A Markdown table: wall and CPU milliseconds (median, least), and the ratio of CPU to the whole fast path."""
-    lines = ["| variant | wall | least | cpu | least | cpu ÷ all |", "|---|---|---|---|---|---|"]
+    lines = ["| variant | wall | least | cpu | least | cpu ÷ all | runs |", "|---|---|---|---|---|---|---|"]
     base = statistics.median(cpu for _, cpu in found["all"]) if found.get("all") else 0.0
     for name, values in found.items():
         if values:
             wall, cpu = [w for w, _ in values], [c for _, c in values]
             ratio = f"{statistics.median(cpu) / base:.2f}" if base else ""
             figures = (statistics.median(wall), min(wall), statistics.median(cpu), min(cpu))
-            lines.append(f"| {name} | {' | '.join(f'{1000 * f:.0f}' for f in figures)} | {ratio} |")
+            lines.append(f"| {name} | {' | '.join(f'{1000 * f:.0f}' for f in figures)} | {ratio} | {len(values)} |")
     return "\n".join(lines)
 
 
@@ -129,13 +136,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--qemu", default="qemu-system-x86_64")
     parser.add_argument("--only", default="")
     parser.add_argument("--json", default="")
     given = parser.parse_args()
     image = resolve("tiny", "x86_64")
     chosen = [v for v in variants(image) if given.only in v.name or v.name in ("plain QEMU", "all")]
-    found = measure(chosen, given.qemu, image.initrd, given.runs)
+    found = measure(chosen, given.qemu, image.initrd, runs=given.runs, seconds=given.seconds)
     print(table(found))
     if given.json:
         Path(given.json).write_text(json.dumps(found, indent=1))
