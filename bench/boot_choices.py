@@ -20,6 +20,7 @@ from pathlib import Path
 from tinamou.facts.image import ImageFacts
 from tinamou.images.resolve import resolve
 
+BLACKLIST = "initcall_blacklist="
 SYNC = b'\xff{"execute":"guest-sync-delimited","arguments":{"id":77}}\n'
 
 
@@ -49,7 +50,12 @@ def variants(image: ImageFacts) -> list[Variant]:
     fast = Variant("all", image.fast_kernel, words)
     plain = Variant("plain QEMU", image.kernel, ("console=ttyS0",), machine="", rest=("-display", "none"))
     found = [plain, fast, replace(fast, name="without PVH (bzImage)", kernel=image.kernel)]
-    found += [_without(fast, word) for word in image.cmdline.split()]
+    found += [_without(fast, word) for word in image.cmdline.split() if not word.startswith(BLACKLIST)]
+    idle = next(word for word in image.cmdline.split() if word.startswith(BLACKLIST)).removeprefix(BLACKLIST).split(",")
+    for name in idle:
+        rest = BLACKLIST + ",".join(other for other in idle if other != name)
+        changed = tuple(rest if word.startswith(BLACKLIST) else word for word in words)
+        found.append(replace(fast, name=f"with {name}", cmdline=changed))
     found.append(replace(fast, name="without hpet=off", machine="q35,vmport=off,smm=off"))
     found.append(replace(fast, name="without smm=off", machine="q35,hpet=off,vmport=off"))
     found.append(replace(fast, name="without -nodefaults", rest=("-display", "none")))
@@ -60,8 +66,6 @@ def variants(image: ImageFacts) -> list[Variant]:
     found.append(replace(fast, name="with i8042, sata, smbus off", machine=lean))
     found.append(replace(fast, name="with 8250.nr_uarts=1", cmdline=(*words, "8250.nr_uarts=1")))
     found.append(replace(fast, name="with noreplace-smp", cmdline=(*words, "noreplace-smp")))
-    tracing = "initcall_blacklist=tracer_init_tracefs,init_kprobe_trace"
-    found.append(replace(fast, name="with tracing left out", cmdline=(*words, tracing)))
     qboot = Path("/usr/share/qemu/qboot.rom")
     if qboot.exists():
         found.append(replace(fast, name="with qboot instead of SeaBIOS", rest=(*fast.rest, "-bios", str(qboot))))
