@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tinamou.errors import TinamouError
     from tinamou.machine.blocking import Machine
+    from tinamou.machine.pool import Pool
     from tinamou.spec import MachineSpec
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
 __version__ = "0.1.0"
-__all__ = ["CpuSet", "Mac", "Machine", "MachineSpec", "PciAddress", "Size", "TinamouError", "__version__"]
+__all__ = ["CpuSet", "Mac", "Machine", "MachineSpec", "PciAddress", "Pool", "Size", "TinamouError", "__version__"]
 
 _HOMES = {
     "Machine": "tinamou.machine.blocking",
+    "Pool": "tinamou.machine.pool",
     "MachineSpec": "tinamou.spec",
     "TinamouError": "tinamou.errors",
     "CpuSet": "tinamou.units",

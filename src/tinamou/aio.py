@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tinamou.machine.attended import AsyncMachine as Machine
+from tinamou.machine.pool import AsyncPool as Pool
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "Pool"]

@@ -13,6 +13,7 @@ import pytest
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
+from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.blocking import wait_for
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import reconcile
@@ -50,7 +51,7 @@ def checkpoint(source: Machine) -> Iterator[Checkpoint]:
 def woken(checkpoint: Checkpoint, count: int = 1) -> None:
     """Start forks and end them again: for what must be refused."""
     for one in wait_for(fork_many(checkpoint, count)):
-        Machine._around(Machine()._machine.woken(one)).kill()
+        Machine.around(AsyncMachine.woken(one)).kill()
 
 
 @pytest.mark.usefixtures("either_qemu")
@@ -164,7 +165,7 @@ def test_no_space_for_memory_leaves_the_machine_running(source: Machine, monkeyp
 
 
 def test_forks_run_on_when_their_checkpoint_is_removed(checkpoint: Checkpoint) -> None:
-    forks = [Machine._around(Machine()._machine.woken(one)) for one in wait_for(fork_many(checkpoint, 2))]
+    forks = [Machine.around(AsyncMachine.woken(one)) for one in wait_for(fork_many(checkpoint, 2))]
     discard(Path(checkpoint.directory))
     try:
         assert [one.run("dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; echo on").text for one in forks] == ["on"] * 2

@@ -30,6 +30,9 @@ VERBS = {
     "pause": "Freeze a machine.",
     "resume": "Let a frozen machine run on.",
     "rm": "Remove machines and their disks.",
+    "checkpoint": "Save the whole state of a running machine, which goes on.",
+    "checkpoints": "List, show, restore and remove checkpoints.",
+    "fork": "Start running copies of a running machine, or of a checkpoint.",
     "plan": "Show what would be done, and why.",
     "accel": "Try every accelerator and report.",
     "image": "Build, download, examine and remove images.",
@@ -42,7 +45,7 @@ VERBS = {
 }
 """Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
-GROUPS = frozenset({"host", "image", "snapshot", "backup"})
+GROUPS = frozenset({"checkpoints", "host", "image", "snapshot", "backup"})
 
 app: App = App(
     name="tinamou",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tinamou.blueprint import Note
 
-__all__ = ["notes", "print_json", "progress", "table", "warn"]
+__all__ = ["notes", "print_json", "progress", "say", "table", "warn"]
 
 
 def print_json(data: object) -> None:
@@ -30,6 +30,11 @@ def warn(text: str) -> None:
     """A loud line on stderr."""
     marked = f"\x1b[33m{text}\x1b[0m" if sys.stderr.isatty() else text
     print(f"tinamou: {marked}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr)
 
 
 def notes(every: Iterable[Note]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.attended import AsyncMachine
+    from tinamou.spec import MachineSpec
 
 
 def command(
@@ -25,6 +26,7 @@ def command(
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = 300.0,
     timings: Annotated[bool, Parameter(negative="")] = False,
+    warm: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Start a machine: with its console here, in the background, or for one command.
@@ -43,11 +45,15 @@ def command(
         Seconds the guest may take to answer.
     timings
         Print on stderr how long each stage took.
+    warm
+        Start a copy of a machine that was booted once for the same wish: milliseconds from the second time on.
     json
         Print the machine as JSON (with --detach).
     """
     spec = spec_from(image, options)
     words = after_dashes.words
+    if warm:
+        return _warm(spec, words, timeout, detach=detach, timings=timings, json=json)
     started = begin(spec, ephemeral=not detach, dies_with_parent=not detach, progress=output.progress)
     since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
     output.end_progress()
@@ -68,6 +74,33 @@ def _attend(
             report = await machine.ready() if words is not None or detach or started.record.agent else None
             if timings and report:
                 _print_timings(started, report)
+            if detach and words is None:
+                await machine.release()
+                _announce(machine, json)
+                return 0
+            return await _in_guest(machine, words)
+        except BaseException:
+            await machine.kill()
+            raise
+        finally:
+            if not detach:
+                await machine.kill()
+
+    return asyncio.run(attend())
+
+
+def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:
+    import asyncio
+
+    from tinamou.machine.attended import AsyncMachine
+
+    async def attend() -> int:
+        machine = AsyncMachine.of(spec, timeout=timeout, progress=output.progress, keep=detach, warm=True)
+        report = await machine.start()
+        output.end_progress()
+        try:
+            if timings:
+                print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
             if detach and words is None:
                 await machine.release()
                 _announce(machine, json)

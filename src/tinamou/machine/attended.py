@@ -45,6 +45,7 @@ class AsyncMachine:
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
     ``AsyncMachine("debian", cpus=2, memory="1G")``. With ``keep`` the machine stays, stopped, when the block ends.
+    With ``warm`` it is a fork of a machine that was booted once for the same wish: milliseconds from the second time on.
     ``timeout`` is how long the guest may take to answer, in seconds. Raises SpecError at once for a bad description.
     """
 
@@ -53,10 +54,12 @@ class AsyncMachine:
         image: str = "tiny",
         *,
         keep: bool = False,
+        warm: bool = False,
         timeout: float = READY_SECONDS,
         progress: Progress = silent,
         **settings: Any,
     ) -> None:
+        self._warm = warm
         self.spec: MachineSpec = load_spec({"image": image, **settings})
         self.timeout = timeout
         self._keep = keep
@@ -76,6 +79,14 @@ class AsyncMachine:
         machine.__init__(started.record.spec.get("image", "tiny"), timeout=timeout)  # type: ignore[misc]
         machine._adopt(started)
         machine._since = machine._since if since is None else since
+        return machine
+
+    @classmethod
+    def of(cls, spec: MachineSpec, **how: Any) -> Self:
+        """A machine that will be what the spec describes; ``how`` are the other arguments of the class."""
+        machine = cls.__new__(cls)
+        machine.__init__(**how)  # type: ignore[misc]
+        machine.spec = spec
         return machine
 
     @classmethod
@@ -121,6 +132,8 @@ class AsyncMachine:
         import asyncio
 
         self._since = time.monotonic()
+        if self._warm:
+            return await self._start_warm()
         started = await asyncio.to_thread(
             begin, self.spec, ephemeral=not self._keep, dies_with_parent=True, progress=self._progress
         )
@@ -130,6 +143,20 @@ class AsyncMachine:
         except BaseException:
             await self.kill()
             raise
+
+    async def _start_warm(self) -> ReadyReport:
+        """Fork a machine that was booted once for this wish."""
+        from tinamou.guest.diagnose import Stage
+        from tinamou.guest.ready import Milestone, ReadyReport
+        from tinamou.machine.forking import fork_many
+        from tinamou.machine.warm import warm
+
+        checkpoint = await warm(self.spec, timeout=self.timeout, progress=self._progress)
+        names = [self.spec.name] if self.spec.name else []
+        [woken] = await fork_many(checkpoint, 1, ephemeral=not self._keep, dies_with_parent=not self._keep, names=names)
+        self._adopt(Started(woken.record, woken.plan))
+        self._line = woken.line
+        return ReadyReport((Milestone(Stage.READY, time.monotonic() - self._since),), "run")
 
     async def ready(self, *, answer: bool = True) -> ReadyReport:
         """Wait until the guest answers. Raises GuestError saying how far it got and what it said last.

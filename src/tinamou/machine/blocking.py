@@ -61,11 +61,12 @@ class Machine:
         image: str = "tiny",
         *,
         keep: bool = False,
+        warm: bool = False,
         timeout: float = READY_SECONDS,
         progress: Progress = silent,
         **settings: Any,
     ) -> None:
-        self._machine = AsyncMachine(image, keep=keep, timeout=timeout, progress=progress, **settings)
+        self._machine = AsyncMachine(image, keep=keep, warm=warm, timeout=timeout, progress=progress, **settings)
 
     @property
     def spec(self) -> MachineSpec:
@@ -115,11 +116,12 @@ class Machine:
         ``with vm.fork() as one: …``, ``with vm.fork(100) as hundred: …``. See `AsyncMachine.fork`.
         """
         if count is None:
-            return self._around(wait_for(self._machine.fork()))
-        return Forks(self._around(one) for one in wait_for(self._machine.fork(count)))
+            return self.around(wait_for(self._machine.fork()))
+        return Forks(self.around(one) for one in wait_for(self._machine.fork(count)))
 
     @classmethod
-    def _around(cls, machine: AsyncMachine) -> Self:
+    def around(cls, machine: AsyncMachine) -> Self:
+        """The same machine, for programs without asyncio."""
         blocking = cls.__new__(cls)
         blocking._machine = machine
         return blocking

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import StateError, TinamouError
+from tinamou.guest.resident import Identity
 from tinamou.machine import host_keys
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.snapshots import fork, save
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 Attended = TypeVar("Attended", bound="AsyncMachine")
 
-__all__ = ["fork_many", "fork_running", "take_checkpoint"]
+__all__ = ["checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
 
 AT_ONCE = 2
 """Forks that start at the same time, for each CPU of the host."""
@@ -104,8 +105,12 @@ async def fork_many(
     dies_with_parent: bool = True,
     names: Sequence[str] = (),
     stopped: bool = False,
+    same: bool = False,
 ) -> list[Woken]:
-    """So many machines from one checkpoint, each with its own identity; all of them or none. Raises the first error."""
+    """So many machines from one checkpoint, each with its own identity; all of them or none. Raises the first error.
+
+    ``stopped`` leaves them waiting, see `fork.hand_out`; ``same`` keeps the identity of the machine that was saved.
+    """
     check(checkpoint)
     await asyncio.to_thread(reconcile)
     records = _entries(checkpoint, count, ephemeral, names)
@@ -113,7 +118,7 @@ async def fork_many(
 
     async def one(record: Record) -> Woken:
         async with room:
-            return await _one(checkpoint, record, dies_with_parent=dies_with_parent, stopped=stopped)
+            return await _one(checkpoint, record, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
 
     tasks = [asyncio.ensure_future(one(record)) for record in records]
     try:
@@ -123,8 +128,8 @@ async def fork_many(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in tasks:
-            if not task.cancelled() and task.exception() is None and (line := task.result().line):
-                line.close()
+            if not task.cancelled() and task.exception() is None:
+                task.result().close()
         for record in records:
             with contextlib.suppress(TinamouError):
                 end_machine(dataclasses.replace(record, pid=0, ephemeral=True))
@@ -149,16 +154,16 @@ async def fork_running(kind: type[Attended], record: Record, session: Session, a
     return [kind.woken(one, ended) for one in woken]
 
 
-async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool) -> Woken:
+async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Woken:
     began = time.perf_counter()
-    plan = fork.fork_plan(checkpoint, record.name, record.directory, record.uid, record.ssh_port)
+    plan = fork.fork_plan(checkpoint, record, same=same)
     record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **_plain(plan)}))
-    files = await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
-    who = fork.identity_for(checkpoint, plan, files)
+    files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
+    who = Identity() if same else fork.identity_for(checkpoint, plan, files)
     woken = await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
     record = dataclasses.replace(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
     write(record)
-    return Woken(record, plan, woken.line)
+    return dataclasses.replace(woken, record=record)
 
 
 def _plain(plan: Plan) -> dict[str, object]:
@@ -198,3 +203,22 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
 def _copy(checkpoint: Checkpoint, directory: Path, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         (directory / name).write_bytes(checkpoint.file(name).read_bytes())
+
+
+async def checkpoint_by_name(record: Record, name: str = "") -> Checkpoint:
+    """Checkpoint a machine this process does not attend."""
+    from tinamou.control import connect_qmp
+    from tinamou.guest.agent import Agent
+
+    connecting = connect_qmp(record.directory, alive=lambda: record.running)
+    async with await connecting as session, Agent(str(record.file("agent.sock"))) as agent:
+        return await take_checkpoint(record, session, agent, name)
+
+
+async def leave_running(checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False) -> list[str]:
+    """Forks that stay when this process ends; returns their names. ``same`` keeps the identity of the saved machine."""
+    woken = await fork_many(checkpoint, count, ephemeral=False, dies_with_parent=False, names=names, same=same)
+    for one in woken:
+        one.close()
+        write(dataclasses.replace(one.record, owner_pid=0, owner_started=0))
+    return [one.record.name for one in woken]

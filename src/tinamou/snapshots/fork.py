@@ -21,15 +21,16 @@ from tinamou.snapshots.hardware import digest
 from tinamou.state.record import Record, write
 from tinamou.tuning.memory import RAM
 
-__all__ = ["Woken", "fork_plan", "identity_for", "wake"]
+__all__ = ["Woken", "fork_plan", "hand_out", "identity_for", "wake"]
 
 WAKE_SECONDS = 60.0
 _WHY = Why("fork", "the memory of the checkpoint, shared with all its forks until one of them writes to a page")
 
 
-def fork_plan(checkpoint: Checkpoint, name: str, directory: str, uid: int | None, ssh_port: int | None) -> Plan:
+def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> Plan:
     """The plan of a fork: that of the checkpoint's machine with everything replaced that is a machine's own.
 
+    ``same`` keeps the addresses of its network interfaces.
     Raises StateError when the checkpoint's hardware is not what its digest says.
     """
     saved = checkpoint.loaded_plan()
@@ -37,26 +38,25 @@ def fork_plan(checkpoint: Checkpoint, name: str, directory: str, uid: int | None
         why = "the device arguments in its entry are not those it was saved with"
         fix = f"tinamou checkpoints rm {checkpoint.name}, and take it again"
         raise StateError(f"checkpoint {checkpoint.name} cannot be loaded", why=why, fix=fix)
-    own = _Own(checkpoint, name, directory, ssh_port)
+    own = _Own(checkpoint, record, same)
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     steps = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver) and step.access != "memory")
     if checkpoint.ram is not None:
         steps = (*steps, HandOver(checkpoint.ram.path, "read", _WHY))
-    confinement = Confinement(uid, uid, saved.confinement.groups)
-    return dataclasses.replace(
-        saved, name=name, elements=elements, flags=flags, steps=steps, confinement=confinement, ssh_port=ssh_port
-    )
+    confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
+    renamed = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
+    return dataclasses.replace(renamed, elements=elements, flags=flags, steps=steps)
 
 
 class _Own:
     """What is replaced: paths in the machine's folder, its name, its addresses, its memory."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, directory: str, ssh_port: int | None) -> None:
-        self._checkpoint = checkpoint
-        self._name, self._old_name = name, checkpoint.machine
-        self._directory, self._old_directory = f"{directory}/", f"{checkpoint.record['directory']}/"
-        self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{ssh_port}-:")
+    def __init__(self, checkpoint: Checkpoint, record: Record, same: bool) -> None:
+        self._checkpoint, self._same = checkpoint, same
+        self._name, self._old_name = record.name, checkpoint.machine
+        self._directory, self._old_directory = f"{record.directory}/", f"{checkpoint.record['directory']}/"
+        self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
         self._card = 0
 
     def value(self, value: Value) -> Value:
@@ -84,7 +84,7 @@ class _Own:
         if element.id == RAM and self._checkpoint.ram is not None:
             props |= {"share": False, "mem-path": self._checkpoint.ram.path}
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
-        if "mac" in props:
+        if "mac" in props and not self._same:
             props["mac"] = mac_of(NetSpec(), self._name, self._card)
             self._card += 1
         return dataclasses.replace(element, props=props)
@@ -114,6 +114,28 @@ class Woken:
     record: Record
     plan: Plan
     line: Line | None
+    monitor: Monitor | None = None
+    """Open while the fork waits to be handed out."""
+
+    def close(self) -> None:
+        """Hang up."""
+        if self.line is not None:
+            self.line.close()
+        if self.monitor is not None:
+            self.monitor.close()
+
+
+async def hand_out(woken: Woken) -> None:
+    """Let a waiting fork run on, with the time of now and random numbers that were nowhere before."""
+    if woken.monitor is not None:
+        running = asyncio.ensure_future(woken.monitor.execute([("cont", {})]))
+        try:
+            if woken.line is not None:
+                await woken.line.become(Identity())
+            await running
+        finally:
+            running.cancel()
+            woken.monitor.close()
 
 
 async def wake(
@@ -133,8 +155,9 @@ async def wake(
     record = dataclasses.replace(record, pid=process.pid, started=process.started)
     write(record)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
+    monitor = Monitor(str(record.file("qmp.sock")))
     try:
-        async with asyncio.timeout(WAKE_SECONDS), Monitor(str(record.file("qmp.sock"))) as monitor:
+        async with asyncio.timeout(WAKE_SECONDS):
             loading = asyncio.create_task(monitor.execute(_load(checkpoint, state), until="RESUME"))
             try:
                 await _become(line, who, loading)
@@ -143,15 +166,18 @@ async def wake(
                 loading.cancel()
             if stopped and line is not None:
                 await line.run(["true"])
+                await line.become(Identity())
                 await monitor.execute([("stop", {})])
     except BaseException as error:
-        if line is not None:
-            line.close()
+        Woken(record, plan, line, monitor).close()
         if isinstance(error, DisconnectedError | RefusedError):
             raise died(plan, directory, process.pid) from error
         if isinstance(error, TimeoutError):
             raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s") from error
         raise
+    if stopped:
+        return Woken(record, plan, line, monitor)
+    monitor.close()
     return Woken(record, plan, line)
 
 

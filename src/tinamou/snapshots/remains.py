@@ -25,7 +25,7 @@ def clear() -> list[str]:
     folder = state_dir() / "checkpoints"
     done = []
     for directory in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if _over(directory):
+        if directory.is_dir() and _over(directory):
             discard(directory)
             done.append(f"removed the remains of checkpoint {directory.name}")
     for file in ram_dir().glob("*.ram"):

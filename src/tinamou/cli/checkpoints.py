@@ -1,0 +1,117 @@
+"""The verbs below ``checkpoints``: ls, show, tree, rm, restore."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+
+app: App = App(name="checkpoints", help="List, show, restore and remove checkpoints.", result_action="return_value")
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command(name="ls")
+def list_(*, json: Switch = False) -> None:
+    """List all checkpoints, oldest first."""
+    from tinamou.machine.checkpoints import children, every
+    from tinamou.machine.reconcile import reconcile
+
+    for line in reconcile():
+        output.warn(line)
+    rows = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "machine": one.machine,
+            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "memory": f"{(one.ram.size if one.ram else one.state.size) >> 20}M",
+            "forks": len(children(one)),
+            "qemu": one.version,
+        }
+        for one in every()
+    ]
+    if json:
+        output.print_json(rows)
+    else:
+        output.table(rows, ("name", "kind", "machine", "created", "memory", "forks", "qemu"))
+
+
+@app.command
+def show(name: str, *, json: Switch = False) -> None:
+    """Show one checkpoint, and whether it can be loaded here.
+
+    Parameters
+    ----------
+    name
+        The checkpoint.
+    """
+    from tinamou.errors import StateError
+    from tinamou.machine.checkpoints import children, find
+    from tinamou.snapshots.checkpoint import check
+
+    found = find(name)
+    try:
+        check(found)
+        usable = "yes"
+    except StateError as error:
+        usable = "; ".join(map(str, error.problems))
+    shown = {
+        **{key: value for key, value in dataclasses.asdict(found).items() if key not in ("plan", "record")},
+        "machine_type": found.plan["machine_type"],
+        "forks": [record.name for record in children(found)],
+        "usable": usable,
+    }
+    if json:
+        output.print_json(shown)
+    else:
+        for key, value in shown.items():
+            print(f"{key:>14}  {value}")
+
+
+@app.command
+def tree() -> None:
+    """Show machines, their checkpoints and the forks of those as a tree."""
+    from tinamou.machine import checkpoints
+
+    print("\n".join(checkpoints.tree()))
+
+
+@app.command(name="rm")
+def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+    """Remove checkpoints.
+
+    Parameters
+    ----------
+    names
+        The checkpoints.
+    force
+        Remove the forks that still exist with them.
+    """
+    from tinamou.machine import checkpoints
+
+    for name in names:
+        for fork in checkpoints.remove(name, force=force):
+            output.warn(f"removed {fork} with it")
+
+
+@app.command
+def restore(checkpoint: str, *, name: str = "") -> None:
+    """Start the machine of a checkpoint again, as the same machine, from the moment it was saved.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint.
+    name
+        Another name than the machine had then.
+    """
+    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.checkpoints import find
+    from tinamou.machine.forking import leave_running
+
+    found = find(checkpoint)
+    print(*wait_for(leave_running(found, 1, names=[name or found.machine], same=True)))

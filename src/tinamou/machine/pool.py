@@ -1,0 +1,170 @@
+"""Forks that wait: restored, given their identity, run warm and stopped; handed out in milliseconds, replaced meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tinamou.errors import StateError
+from tinamou.images.progress import Progress, silent
+from tinamou.machine.attended import READY_SECONDS, AsyncMachine
+from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.forking import fork_many
+from tinamou.machine.reconcile import end_machine
+from tinamou.snapshots.fork import Woken, hand_out
+from tinamou.spec import load_spec
+from tinamou.units import Size
+
+if TYPE_CHECKING:
+    from tinamou.snapshots.checkpoint import Checkpoint
+
+__all__ = ["AsyncPool", "Pool"]
+
+
+class AsyncPool:
+    """``size`` machines waiting to be taken. All of them are gone when the block, or the process, ends.
+
+    ``of`` is a checkpoint, or an image, which is booted once and kept as a warm checkpoint; ``settings`` are the fields of
+    a machine file. ``memory`` bounds what the waiting machines may occupy together: above it none is added.
+    """
+
+    def __init__(
+        self,
+        of: Checkpoint | str = "tiny",
+        size: int = 4,
+        *,
+        bound: str = "",
+        timeout: float = READY_SECONDS,
+        progress: Progress = silent,
+        **settings: Any,
+    ) -> None:
+        self._of = of
+        self._spec = load_spec({"image": of, **settings}) if isinstance(of, str) else None
+        self.size = size
+        self._bound = Size(bound) if bound else None
+        self._timeout, self._progress = timeout, progress
+        self._waiting: asyncio.Queue[Woken] = asyncio.Queue()
+        self._filling: set[asyncio.Task[None]] = set()
+        self._failed: BaseException | None = None
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many machines wait now."""
+        return self._waiting.qsize()
+
+    async def start(self) -> None:
+        """Fill the pool. Raises what booting, saving and forking raise."""
+        from tinamou.machine.warm import warm
+
+        if self._spec is not None:
+            self._of = await warm(self._spec, timeout=self._timeout, progress=self._progress)
+        await self._fill(self.size)
+
+    async def take(self) -> AsyncMachine:
+        """A running machine nobody else has, which the taker ends; another takes its place in the background.
+
+        Raises StateError when the pool is closed, and the error of the last attempt when none could be started.
+        """
+        if self._closed or isinstance(self._of, str):
+            raise StateError("the pool is not open", fix="use it in a with-block")
+        while True:
+            if not self._waiting.qsize() and not self._filling:
+                self._refill()
+            woken = await self._next()
+            self._refill()
+            if not woken.record.running:
+                await asyncio.to_thread(_end, woken)
+                continue
+            await hand_out(woken)
+            return AsyncMachine.woken(woken)
+
+    async def close(self) -> None:
+        """End the machines that wait."""
+        self._closed = True
+        for task in self._filling:
+            task.cancel()
+        await asyncio.gather(*self._filling, return_exceptions=True)
+        while self._waiting.qsize():
+            await asyncio.to_thread(_end, self._waiting.get_nowait())
+
+    async def _next(self) -> Woken:
+        while not self._waiting.qsize():
+            if self._failed is not None:
+                error, self._failed = self._failed, None
+                raise error
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._waiting.get(), 0.1)
+        return self._waiting.get_nowait()
+
+    def _refill(self) -> None:
+        if self._closed or self._waiting.qsize() + len(self._filling) >= self.size:
+            return
+        task = asyncio.ensure_future(self._fill(1))
+        self._filling.add(task)
+        task.add_done_callback(self._filled)
+
+    def _filled(self, task: asyncio.Task[None]) -> None:
+        self._filling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed = error
+
+    async def _fill(self, count: int) -> None:
+        if self._bound is not None and self._waiting.qsize() and await asyncio.to_thread(self._occupied) > self._bound:
+            return
+        assert not isinstance(self._of, str)
+        for woken in await fork_many(self._of, count, stopped=True):
+            self._waiting.put_nowait(woken)
+
+    def _occupied(self) -> int:
+        """Bytes the waiting machines occupy: their shares of the pages they use (PSS)."""
+        waiting = list(getattr(self._waiting, "_queue", ()))
+        return sum(_share(woken.record.pid) for woken in waiting)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
+def _end(woken: Woken) -> None:
+    woken.close()
+    end_machine(woken.record)
+
+
+class Pool:
+    """The pool for programs without asyncio: ``with Pool("tiny", 8) as pool: vm = pool.take()``; see `AsyncPool`."""
+
+    def __init__(self, of: Checkpoint | str = "tiny", size: int = 4, **settings: Any) -> None:
+        async def make() -> AsyncPool:
+            return AsyncPool(of, size, **settings)
+
+        self._pool = wait_for(make())
+
+    @property
+    def waiting(self) -> int:
+        """How many machines wait now."""
+        return self._pool.waiting
+
+    def take(self) -> Machine:
+        """A running machine nobody else has; leave it with ``with``, or ``kill`` it."""
+        return Machine.around(wait_for(self._pool.take()))
+
+    def __enter__(self) -> Self:
+        wait_for(self._pool.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wait_for(self._pool.close())

@@ -1,0 +1,78 @@
+"""Booted once, forked ever after: checkpoints kept for a wish, made on first use and again when it no longer fits."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from tinamou.errors import StateError
+from tinamou.images.progress import Progress, silent
+from tinamou.machine.gather import resolve_image
+from tinamou.probe.qemu import find_binary
+from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, discard, identity_of, read
+from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.system.lock import exclusive
+
+__all__ = ["warm"]
+
+KEPT = 8
+"""Warm checkpoints kept at most; the oldest go first."""
+
+
+async def warm(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> Checkpoint:
+    """A checkpoint of a freshly booted machine as the spec describes it. Raises what starting and saving it raise."""
+    name = await asyncio.to_thread(_name, spec, progress)
+    found = _usable(name)
+    return found or await _made(spec, name, timeout, progress)
+
+
+def _name(spec: MachineSpec, progress: Progress) -> str:
+    """The same for the same wish, image and QEMU."""
+    image = resolve_image(spec, build=True, progress=progress)
+    wish = {key: value for key, value in dump_spec(spec).items() if key != "name"}
+    binary = identity_of(find_binary(image.arch))
+    what = json.dumps([wish, dataclasses.asdict(image), dataclasses.astuple(binary)], default=str, sort_keys=True)
+    return f"warm-{image.name.replace(':', '-').replace('/', '-')[:20]}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def _usable(name: str) -> Checkpoint | None:
+    """The checkpoint if it is there and whole; what is not whole is removed."""
+    directory = checkpoints_dir() / name
+    try:
+        found = read(directory)
+        if found is not None:
+            check(found)
+    except StateError:
+        discard(directory)
+        return None
+    return found
+
+
+async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress) -> Checkpoint:
+    from tinamou.machine.attended import AsyncMachine
+
+    turn = exclusive(checkpoints_dir() / f".{name}.lock")
+    await asyncio.to_thread(turn.__enter__)
+    try:
+        if found := _usable(name):
+            return found
+        progress("booting a machine to fork from, once", None)
+        data = dump_spec(spec)
+        memory = {**data.get("memory", {}), "forkable": True}
+        wish = load_spec({**{key: value for key, value in data.items() if key != "name"}, "memory": memory})
+        _make_room()
+        async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
+            return await machine.checkpoint(name)
+    finally:
+        turn.__exit__(None, None, None)
+
+
+def _make_room() -> None:
+    from tinamou.machine.checkpoints import children, every
+
+    old = [one for one in every() if one.name.startswith("warm-") and not children(one)]
+    for one in old[: max(0, len(old) - KEPT + 1)]:
+        discard(Path(one.directory))
