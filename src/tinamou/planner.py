@@ -20,6 +20,7 @@ __all__ = ["plan"]
 
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
+    spec = _kept_inside(spec)
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
@@ -66,6 +67,14 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
 
 def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:
     return dataclasses.asdict(topology) if topology else None
+
+
+def _kept_inside(spec: MachineSpec) -> MachineSpec:
+    """A forkable machine's network of no particular type is QEMU's own: its state is saved and forked with the machine."""
+    if not spec.memory.forkable:
+        return spec
+    nets = tuple(dataclasses.replace(one, type="user") if one.type == "auto" else one for one in spec.net)
+    return dataclasses.replace(spec, net=nets)
 
 
 def _way(spec: MachineSpec, facts: Facts) -> str:

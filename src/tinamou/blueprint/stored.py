@@ -7,20 +7,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinamou.blueprint.element import Element, Flag, Why
+from tinamou.blueprint.net_steps import ReservePort
 from tinamou.blueprint.plan import Confinement, Plan
-from tinamou.blueprint.steps import HandOver, StartHelper
+from tinamou.blueprint.steps import (
+    BuildIso,
+    CopyFile,
+    CreateImage,
+    CreateOverlay,
+    HandOver,
+    MakeDir,
+    MakeSshKey,
+    StartHelper,
+    Step,
+    WriteFile,
+)
+
+_INSIDE = (BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeDir, MakeSshKey, ReservePort, WriteFile)
+"""Steps that leave nothing outside the machine's folder and QEMU."""
 
 __all__ = ["plain", "plan_from"]
 
 
 def plain(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON can say it, but for notes and pinning; of the steps only those a running machine depends on."""
+    """The plan as JSON can say it, but for notes and pinning; of the steps only open files.
+
+    ``outside`` says what the machine has beside its folder and its QEMU.
+    """
     steps = [dataclasses.asdict(step) for step in plan.steps if isinstance(step, HandOver)]
-    helpers = [step.name for step in plan.steps if isinstance(step, StartHelper)]
+    outside = [_described(step) for step in plan.steps if not isinstance(step, _INSIDE)]
     whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     lists = {name: [dataclasses.asdict(one) for one in whole[name]] for name in ("elements", "flags")}
     confinement = dataclasses.asdict(plan.confinement)
-    return {**whole, **lists, "steps": steps, "helpers": helpers, "notes": [], "pinning": None, "confinement": confinement}
+    return {**whole, **lists, "steps": steps, "outside": outside, "notes": [], "pinning": None, "confinement": confinement}
+
+
+def _described(step: Step) -> str:
+    return step.name if isinstance(step, StartHelper) else f"{type(step).__name__} ({step.why.reason})"
 
 
 def plan_from(data: Mapping[str, Any]) -> Plan:

@@ -54,8 +54,8 @@ async def take_checkpoint(
             why="its memory was not made for it when it was started",
             fix="start it with --set memory.forkable=true (in Python: Machine(forkable=True))",
         )
-    _refuse_helpers(record)
-    line, found = await _prepare_guest(record, agent)
+    _refuse_outside(record)
+    line, found = await _prepare_guest(record, plan, agent)
     try:
         moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting)
         return await save.save_instant(moment, name or f"{record.name}-{secrets.token_hex(3)}")
@@ -79,22 +79,37 @@ def _maps_read_only(plan: Plan) -> bool:
     return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
 
 
-def _refuse_helpers(record: Record) -> None:
-    helpers = json.loads(record.file("plan.json").read_text()).get("helpers", [])
-    if helpers:
-        why = f"the state of {', '.join(helpers)} is kept outside QEMU"
-        raise StateError(f"{record.name} cannot be checkpointed yet", why=why, fix="leave those devices out")
+def _refuse_outside(record: Record) -> None:
+    outside = json.loads(record.file("plan.json").read_text()).get("outside", [])
+    if outside:
+        why = f"its forks would lack what it has beside QEMU: {'; '.join(outside)}"
+        raise StateError(f"{record.name} cannot be checkpointed", why=why, fix="leave those settings out")
 
 
-async def _prepare_guest(record: Record, agent: Agent) -> tuple[Line | None, dict[str, object]]:
+_FIND = """
+for mac; do
+    tries=0
+    until grep -q "^$mac" /sys/class/net/*/address 2>/dev/null || [ $tries -gt 100 ]; do
+        tries=$((tries + 1)); sleep 0.1
+    done
+done
+ls /etc/ssh/ssh_host_*_key 2>/dev/null
+cat /sys/class/net/*/address 2>/dev/null
+:
+"""
+"""Prints the ssh host keys and the addresses of network interfaces, with those of the words, or 10 s late without."""
+
+
+async def _prepare_guest(record: Record, plan: Plan, agent: Agent) -> tuple[Line | None, dict[str, object]]:
     """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent."""
     from tinamou.guest.resident import install
 
     if not record.agent:
         return None, {}
     line = await install(agent, str(record.file("resident.sock")), record.arch)
-    keys = await line.run(["sh", "-c", "ls /etc/ssh/ssh_host_*_key 2>/dev/null; :"])
-    return line, {"host_keys": keys.text.split()}
+    cards = [str(element.props["mac"]).lower() for element in plan.elements if "mac" in element.props]
+    found = (await line.run(["sh", "-c", _FIND, "sh", *cards])).text.split()
+    return line, {"host_keys": [one for one in found if "/" in one], "macs": [one for one in found if one in cards]}
 
 
 async def fork_many(

@@ -43,7 +43,7 @@ class AsyncPool:
         self._of = of
         self._spec = load_spec({"image": of, **settings}) if isinstance(of, str) else None
         self.size = size
-        self._bound = Size(bound) if bound else None
+        self._bound = Size.parse(bound) if bound else None
         self._timeout, self._progress = timeout, progress
         self._waiting: asyncio.Queue[Woken] = asyncio.Queue()
         self._filling: set[asyncio.Task[None]] = set()

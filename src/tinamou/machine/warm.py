@@ -18,6 +18,13 @@ from tinamou.system.lock import exclusive
 
 __all__ = ["warm"]
 
+_SETTLED = """
+command -v systemctl >/dev/null && timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
+tries=0
+until ip -4 addr show scope global 2>/dev/null | grep -q inet || [ $tries -gt 50 ]; do tries=$((tries + 1)); sleep 0.1; done
+"""
+"""Waits until a guest has finished booting and has an address on its network, for at most 5 s where it has none."""
+
 KEPT = 8
 """Warm checkpoints kept at most; the oldest go first."""
 
@@ -65,6 +72,7 @@ async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress
         wish = load_spec({**{key: value for key, value in data.items() if key != "name"}, "memory": memory})
         _make_room()
         async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
+            await machine.run(_SETTLED, check=False, timeout=timeout)
             return await machine.checkpoint(name)
     finally:
         turn.__exit__(None, None, None)

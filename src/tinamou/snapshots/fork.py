@@ -93,11 +93,12 @@ class _Own:
 def identity_for(checkpoint: Checkpoint, plan: Plan, files: tuple[tuple[str, int, bytes], ...] = ()) -> Identity:
     """Who the fork of this plan is: hostname, machine id, network addresses, and ``files`` beside."""
     before, now = _macs(checkpoint.loaded_plan()), _macs(plan)
+    there = {bytes.fromhex(mac.replace(":", "")) for mac in checkpoint.guest.get("macs", ())}
     machine_id = os.urandom(16).hex()
     written = [("/etc/machine-id", 0o444, f"{machine_id}\n".encode()), ("/etc/hostname", 0o644, f"{plan.name}\n".encode())]
     return Identity(
         hostname=plan.name,
-        macs=dict(zip(before, now, strict=True)),
+        macs={old: new for old, new in zip(before, now, strict=True) if old in there},
         files=(*written, *files),
         signals=(("/run/sshd.pid", 1),) if files else (),
     )

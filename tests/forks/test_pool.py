@@ -1,0 +1,97 @@
+"""Pools, warm starts and the verbs around checkpoints, with real guests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tinamou import Machine, Pool
+from tinamou.errors import StateError
+from tinamou.machine.checkpoints import every
+from tinamou.snapshots.checkpoint import discard, ram_file
+from tinamou.system.paths import ram_dir
+
+pytestmark = pytest.mark.vm
+
+
+def tinamou(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """The finished command, which ended with ``status``."""
+    argv = [sys.executable, "-m", "tinamou", *words]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
+
+
+def test_a_pool_hands_out_machines_nobody_else_has() -> None:
+    with Pool(size=2) as pool:
+        assert pool.waiting == 2
+        taken = [pool.take() for _ in range(4)]
+        names = [one.run("hostname").text for one in taken]
+        assert names == [one.name for one in taken]
+        assert len({one.run("cat /etc/machine-id; head -c 32 /dev/urandom | base64").text for one in taken}) == 4
+        taken[0].kill()
+        with taken[1] as one:
+            assert one.run("echo on").text == "on"
+    with pytest.raises(StateError, match="not open"):
+        pool.take()
+    assert [one.run("echo on").text for one in taken[2:]] == ["on", "on"]
+    for one in taken[2:]:
+        one.kill()
+
+
+def test_a_bounded_pool_stays_below_its_bound() -> None:
+    with Pool(size=3, bound="1M") as pool:
+        pool.take().kill()
+        assert pool.waiting <= 3
+
+
+def test_warm_machines_are_forks_of_one_that_is_made_again_when_damaged() -> None:
+    with Machine(warm=True) as first:
+        assert first.run("hostname").text == first.name
+    [made] = every()
+    with Machine(warm=True, name="second") as second:
+        assert (second.name, second.record.parent) == ("second", made.name)
+    ram_file(made.name).unlink()
+    with Machine(warm=True) as third:
+        assert third.run("echo on").text == "on"
+    [again] = every()
+    assert (again.name, again.created > made.created) == (made.name, True)
+
+
+def test_the_verbs() -> None:
+    tinamou("run", "-d", "--name", "src", "--set", "memory.forkable=true")
+    assert tinamou("checkpoint", "src", "one").stdout == "one\n"
+    forks = tinamou("fork", "one", "-n", "2").stdout.split()
+    assert [tinamou("exec", name, "--", "hostname").stdout.strip() for name in forks] == forks
+    [row] = json.loads(tinamou("checkpoints", "ls", "--json").stdout)
+    assert (row["name"], row["kind"], row["forks"]) == ("one", "instant", 2)
+    lines = tinamou("checkpoints", "tree").stdout.splitlines()
+    assert lines[:2] == ["src running", "  @one instant"]
+    assert sorted(lines[2:]) == [f"    {name} running" for name in sorted(forks)]
+    refused = tinamou("checkpoints", "rm", "one", status=118)
+    assert forks[0] in refused.stderr
+    tinamou("rm", "-f", "src")
+    tinamou("checkpoints", "restore", "one")
+    assert tinamou("exec", "src", "--", "hostname").stdout == "src\n"
+    assert tinamou("checkpoints", "restore", "one", status=118).stderr
+    tinamou("checkpoints", "rm", "-f", "one")
+    assert json.loads(tinamou("ls", "--json").stdout) == []
+    assert not ram_dir().exists()
+
+
+def test_run_warm() -> None:
+    assert tinamou("run", "--warm", "--", "uname", "-m").stdout == "x86_64\n"
+    assert tinamou("run", "--warm", "--", "sh", "-c", "exit 7", status=7).stdout == ""
