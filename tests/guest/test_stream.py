@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
-from running import local_agent, run, tiny
+from running import local_agent, run, scripted, tiny
 
 from tinamou.errors import GuestError
+from tinamou.guest.agent import Agent
+from tinamou.guest.stream import NoShellError
 
 
 def ours():
@@ -80,6 +85,42 @@ def test_ends_of_all_kinds(state):
 
     with local_agent(state) as agent:
         run(talk(agent))
+
+
+def test_a_large_input(state):
+    data = os.urandom(3 << 20)
+
+    async def talk(agent):
+        async with agent:
+            before = ours()
+            got = []
+            assert (await agent.stream(["sha256sum"], got.append, print, input=data)).status == 0
+            assert b"".join(got).split()[0].decode() == hashlib.sha256(data).hexdigest()
+            assert ours() == before
+            with pytest.raises(GuestError, match="takes 33554432 at once"):
+                await agent.run(["cat"], input=bytes(33 << 20))
+
+    with local_agent(state) as agent:
+        run(talk(agent))
+
+
+def test_a_guest_without_a_shell(state):
+    async def serve(reader, writer):
+        while line := await reader.readline():
+            request = json.loads(line.lstrip(b"\xff"))
+            if request["execute"] == "guest-sync-delimited":
+                answer = {"return": request["arguments"]["id"]}
+            else:
+                answer = {"error": {"class": "GenericError", "desc": "No such file or directory"}}
+            writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+
+    async def talk():
+        async with scripted(state / "a", serve), Agent(f"{state}/a") as agent:
+            with pytest.raises(NoShellError):
+                await agent.stream(["cmd.exe"], print, print)
+
+    run(talk())
 
 
 @pytest.mark.vm

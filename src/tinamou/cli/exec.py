@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import BinaryIO
 
 from tinamou.cli import after_dashes
 from tinamou.machine import life
@@ -20,14 +22,31 @@ def command(name: str, *, timeout: float | None = None) -> int:
     """
     import asyncio
 
-    from tinamou.cli.run import print_output
-    from tinamou.guest.agent import Agent
-
     record = life.running(name)
     words = after_dashes.words
     if not words:
         print("tinamou: what shall run? write tinamou exec NAME -- COMMAND", file=sys.stderr)
         return 2
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    agent = Agent(str(record.file("agent.sock")))
-    return print_output(asyncio.run(agent.run(words, input=data, timeout=timeout)))
+    return asyncio.run(_run(str(record.file("agent.sock")), words, data, timeout))
+
+
+async def _run(socket: str, words: list[str], data: bytes | None, timeout: float | None) -> int:
+    """Print what the command prints while it runs, or at its end where the guest has no shell; its exit status."""
+    from tinamou.cli.run import print_output
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.stream import NoShellError
+
+    def to(stream: BinaryIO) -> Callable[[bytes], None]:
+        def hear(piece: bytes) -> None:
+            stream.write(piece)
+            stream.flush()
+
+        return hear
+
+    async with Agent(socket) as agent:
+        try:
+            done = await agent.stream(words, to(sys.stdout.buffer), to(sys.stderr.buffer), input=data, timeout=timeout)
+        except NoShellError:
+            done = await agent.run(words, input=data, timeout=timeout)
+    return print_output(done)

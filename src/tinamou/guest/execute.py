@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["poll", "run"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.001, 0.2, 0.1
+_LARGEST_INPUT = 32 << 20
+"""As base64 it must stay below the 64 MiB one JSON token may have (source: QEMU, qobject/json-streamer.c)."""
 
 
 async def run(
@@ -34,6 +36,11 @@ async def run(
 
     if not argv:
         raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
+    if input is not None and len(input) > _LARGEST_INPUT:
+        raise GuestError(
+            f"The command's input has {len(input)} bytes, and the agent takes {_LARGEST_INPUT} at once",
+            fix="use stream, or copy it into the guest first",
+        )
     try:
         pid = await agent.start(argv, input=input, environment=environment)
     except AgentRefusedError as refusal:

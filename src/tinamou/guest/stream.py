@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 
 from tinamou.control.answers import number, record, text
 from tinamou.errors import GuestError
-from tinamou.guest import execute
+from tinamou.guest import execute, files
 from tinamou.guest.channel import AgentRefusedError
-from tinamou.guest.files import PIECE
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent, Completed
 
-__all__ = ["Hear", "run"]
+__all__ = ["Hear", "NoShellError", "run"]
 
 Hear = Callable[[bytes], None]
 
 _WRAPPED = 'umask 077; mkdir "$0" && exec >"$0/out" 2>"$0/err" && exec "$@"'
+_WRAPPED_WITH_INPUT = 'umask 077; exec <"$0/in" >"$0/out" 2>"$0/err" && exec "$@"'
+_LARGE_INPUT = 1 << 20
+
+
+class NoShellError(GuestError):
+    """The guest has no /bin/sh, which is needed to hear a command's output while it runs."""
 
 
 async def run(
@@ -36,8 +41,8 @@ async def run(
 ) -> Completed:
     """Run a command and hand its output to ``out`` and ``err`` as it comes; returns its status, with empty output.
 
-    The guest needs a shell, and room in /tmp for all the output. Otherwise as `Agent.run`; a command that does not exist
-    ends with status 127, as in a shell.
+    The guest needs a shell (else NoShellError), and room in /tmp for all the output and a large input. Otherwise as
+    `Agent.run`; a command that does not exist ends with status 127, as in a shell.
     """
     if not argv:
         raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
@@ -47,14 +52,32 @@ async def run(
     async def each() -> bool:
         return any([await one.read() for one in followed])
 
-    wrapped = ["/bin/sh", "-c", _WRAPPED, folder, *argv]
     try:
-        done = await execute.run(agent, wrapped, input=input, environment=environment, timeout=timeout, each=each)
+        wrapped, input = await _prepared(agent, folder, input)
+        done = await execute.run(
+            agent, [*wrapped, folder, *argv], input=input, environment=environment, timeout=timeout, each=each
+        )
         if done.stderr and not any(one.opened for one in followed):
             raise GuestError("The guest has no room for the command's output", why=done.stderr.decode(errors="replace"))
         return done
+    except GuestError as error:
+        if isinstance(error.__cause__, AgentRefusedError) and error.what.endswith("start /bin/sh"):
+            raise NoShellError(error.what, why=error.why, fix="let the agent keep the output instead") from error
+        raise
     finally:
         await _clean(agent, folder, followed)
+
+
+async def _prepared(agent: Agent, folder: str, input: bytes | None) -> tuple[list[str], bytes | None]:
+    """How to run the command, and the input to send along: a large one goes ahead, in pieces, into a file."""
+    if input is None or len(input) < _LARGE_INPUT:
+        return ["/bin/sh", "-c", _WRAPPED], input
+    made = await execute.run(agent, ["/bin/sh", "-c", 'umask 077; mkdir "$0"', folder])
+    if made.status:
+        raise GuestError("The guest has no room for the command's input", why=made.stderr.decode(errors="replace"))
+    pieces = (input[start : start + files.PIECE] for start in range(0, len(input), files.PIECE))
+    await files.write(agent, f"{folder}/in", pieces)
+    return ["/bin/sh", "-c", _WRAPPED_WITH_INPUT], None
 
 
 async def _clean(agent: Agent, folder: str, followed: list[_Followed]) -> None:
@@ -83,7 +106,7 @@ class _Followed:
             return False
         moved = False
         while True:
-            answer = record(await self._agent.command("guest-file-read", {"handle": self._handle, "count": PIECE}))
+            answer = record(await self._agent.command("guest-file-read", {"handle": self._handle, "count": files.PIECE}))
             if not number(answer, "count"):
                 return moved
             self._hear(base64.b64decode(text(answer, "buf-b64")))
