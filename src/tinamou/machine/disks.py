@@ -122,7 +122,12 @@ async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[
         if record.running:
             connecting = connect_qmp(record.directory, alive=lambda: record.running)
             session = await stack.enter_async_context(await connecting)
-        yield Disks(directory, record.uid, session, progress=progress)
+        try:
+            yield Disks(directory, record.uid, session, progress=progress)
+        except OSError as error:
+            why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+            fix = "free some space, then do it again; what was begun is put right first"
+            raise StateError(f"the disks of {record.name} cannot be worked on", why=why, fix=fix) from error
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinamou.errors import StateError
+from tinamou.errors import StateError, TinamouError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.disks import held, known_disks, opened
 from tinamou.snapshots.check import Finding, check
@@ -70,7 +70,13 @@ async def remove(record: Record, names: list[str], *, progress: Progress = silen
             history.snapshot(name)
         for name in names:
             history = forget(disks, history, name)
-        return await tidy(disks, history)
+        try:
+            return await tidy(disks, history)
+        except TinamouError as error:
+            fix = f"free some space, then: tinamou snapshot flatten {record.name}"
+            raise StateError(
+                "the snapshots are gone, but their files are not merged yet", why=str(error), fix=fix
+            ) from error
 
 
 async def go_back(record: Record, name: str, *, progress: Progress = silent) -> History:
