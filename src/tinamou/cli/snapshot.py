@@ -1,9 +1,10 @@
-"""The verbs below ``snapshot``: create, ls, tree, show, revert, rm, flatten, rename, note."""
+"""The verbs below ``snapshot``: create, ls, tree, show, revert, rm, flatten, rename, note, schedule, unschedule."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -234,6 +235,66 @@ def note(name: str, snapshot: str, text: str) -> None:
     from tinamou.machine.blocking import wait_for
 
     wait_for(snapshots.describe(machines.find(name), snapshot, text))
+
+
+@app.command
+def schedule(name: str, *, every: str, keep: int = 8, quiesce: Switch = False, check: Switch = False) -> None:
+    """Take snapshots at set times, by a systemd timer, and keep the newest ones.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    every
+        15min, hourly, 6h, daily, weekly, …
+    keep
+        How many of this schedule's snapshots stay.
+    quiesce
+        Have the guest hold its file systems still each time.
+    check
+        Check the disks at these times instead.
+    """
+    from tinamou.machine.snapshots import systemd_runs, write_schedule
+    from tinamou.snapshots.schedule import Schedule
+
+    plan = Schedule(machines.find(name).name, every, 0 if check else max(1, keep), quiesce)
+    for path in write_schedule(plan, _units()):
+        print(path)
+    if not systemd_runs():
+        output.warn(f"systemd does not run here: nothing starts {plan.unit}.timer until it does")
+
+
+@app.command
+def unschedule(name: str) -> None:
+    """End all schedules of a machine; its snapshots stay.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.machine.snapshots import remove_schedules
+
+    for path in remove_schedules(name, _units()):
+        print(f"removed {path}")
+
+
+@app.command(show=False)
+def scheduled(name: str, *, label: str, keep: int, quiesce: Switch = False) -> None:
+    """What a schedule's timer runs."""
+    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.snapshots import take_scheduled
+
+    print(wait_for(take_scheduled(machines.find(name), label, keep, quiesce=10.0 if quiesce else 0.0)).snapshot.name)
+
+
+def _units() -> Path:
+    import os
+
+    from tinamou.snapshots.schedule import unit_folder
+
+    override = os.environ.get("TINAMOU_UNITS")
+    return Path(override) if override else unit_folder(os.geteuid() == 0, Path.home())
 
 
 def _plain(shot: Snapshot) -> dict[str, object]:

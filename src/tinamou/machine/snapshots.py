@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +20,25 @@ from tinamou.snapshots.machine_disks import Disks
 from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, tidy
 from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
+from tinamou.snapshots.schedule import Schedule, scheduled_units, surplus, units
 from tinamou.state.record import Record
+from tinamou.system.exec import run
 
-__all__ = ["Report", "describe", "examine", "flatten_all", "go_back", "history_of", "remove", "rename", "take"]
+__all__ = [
+    "Report",
+    "describe",
+    "examine",
+    "flatten_all",
+    "go_back",
+    "history_of",
+    "remove",
+    "remove_schedules",
+    "rename",
+    "systemd_runs",
+    "take",
+    "take_scheduled",
+    "write_schedule",
+]
 
 
 async def take(
@@ -131,3 +149,47 @@ async def examine(record: Record, *, deep: bool = True, repair: bool = False) ->
 def history_of(record: Record) -> History:
     """What is known without asking anyone."""
     return load(Path(record.directory))
+
+
+async def take_scheduled(record: Record, label: str, keep: int, *, quiesce: float = 0.0) -> Taken:
+    """Take a schedule's snapshot and remove those beyond the newest ``keep``."""
+    taken = await take(record, schedule=label, quiesce=quiesce)
+    if old := surplus(taken.history, label, keep):
+        await remove(record, [str(one.number) for one in old])
+    return taken
+
+
+def write_schedule(schedule: Schedule, folder: Path) -> list[Path]:
+    """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
+    names = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_QEMU")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    command = [sys.executable, "-m", "tinamou"]
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in units(schedule, command, environment).items():
+        (folder / name).write_text(text)
+        written.append(folder / name)
+    _systemctl("daemon-reload")
+    _systemctl("enable", "--now", f"{schedule.unit}.timer")
+    return written
+
+
+def remove_schedules(machine: str, folder: Path) -> list[Path]:
+    """Stop and remove every schedule of a machine; the paths removed."""
+    gone = scheduled_units(folder, machine)
+    for path in gone:
+        if path.suffix == ".timer":
+            _systemctl("disable", "--now", path.name)
+        path.unlink()
+    _systemctl("daemon-reload")
+    return gone
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is the init of this host (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def _systemctl(*words: str) -> None:
+    if systemd_runs():
+        run(["systemctl", *([] if os.geteuid() == 0 else ["--user"]), *words], timeout=30)
