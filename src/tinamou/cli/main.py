@@ -37,6 +37,7 @@ VERBS = {
     "accel": "Try every accelerator and report.",
     "image": "Build, download, examine and remove images.",
     "snapshot": "Take snapshots of a machine's disks and go back to them.",
+    "disk": "Change a machine's disks, while it runs where that can be.",
     "check": "Check a machine's disks.",
     "backup": "Copy machines to a folder, and prove the copies.",
     "doctor": "Examine this host, or a machine on it.",
@@ -45,7 +46,7 @@ VERBS = {
 }
 """Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
-GROUPS = frozenset({"checkpoints", "host", "image", "snapshot", "backup"})
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot"})
 
 app: App = App(
     name="tinamou",

@@ -111,7 +111,8 @@ def _create_overlay(step: CreateOverlay, _: Journal) -> None:
 def _create_image(step: CreateImage, _: Journal) -> None:
     path = Path(step.path)
     if not path.exists():
-        locked = ["--object", f"secret,id=key,file={step.key}", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
+        luks = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=500"
+        locked = ["--object", f"secret,id=key,file={step.key}", "-o", luks]
         run(["qemu-img", "create", "-q", "-f", step.format, *(locked if step.key else []), str(path), str(int(step.size))])
         path.chmod(0o600)
         _hand_to(path, step.owner)

@@ -72,8 +72,14 @@ def chain_of(disks: Disks, file: str, floor: str = "") -> tuple[Layer, ...]:
 
 
 def make_overlay(disks: Disks, file: str, below: str, format: str) -> None:
-    """Create a file of a disk over another one, of the same size: complete and on stable storage, or not there at all."""
+    """Create a file of a disk over another one, of the same size: complete and on stable storage, or not there at all.
+
+    Raises StateError over an encrypted one.
+    """
     layer = read_layer(disks.path(below), format)
+    if layer.header and layer.header.encryption:
+        why = "what is written after the snapshot would go to an overlay that is not encrypted"
+        raise StateError(f"{below} is encrypted and cannot be put under a snapshot", why=why)
     size = int(layer.header.size) if layer.header else layer.length
     part = disks.path(file + PART)
     part.unlink(missing_ok=True)

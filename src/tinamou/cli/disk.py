@@ -1,0 +1,98 @@
+"""The verbs below ``disk``: ls, resize, limit, insert, eject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+from tinamou.machine import disk_changes
+from tinamou.machine.blocking import wait_for
+from tinamou.state import machines
+from tinamou.units import Size
+
+app: App = App(name="disk", help="Change a machine's disks, while it runs where that can be.", result_action="return_value")
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def ls(name: str, *, json: Switch = False) -> None:
+    """List a machine's disks.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    rows = wait_for(disk_changes.listed(machines.find(name)))
+    if json:
+        output.print_json(rows)
+        return
+    shown = [{**row, "size": Size(int(str(row["size"]))), "used": f"{int(str(row['used'])) >> 10} KiB"} for row in rows]
+    output.table(shown, ("name", "size", "used", "files", "file"))
+
+
+@app.command
+def resize(name: str, disk: str, size: str) -> None:
+    """Make a disk larger; a running guest sees it at once.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        The disk, as tinamou disk ls names it.
+    size
+        Its new size, for example 40G.
+    """
+    wait_for(disk_changes.resize(machines.find(name), disk, Size.parse(size)))
+
+
+@app.command
+def limit(name: str, disk: str, *, iops: int = 0, bandwidth: str = "0") -> None:
+    """Limit a running machine's disk; without numbers, lift the limit.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        The disk.
+    iops
+        Most requests a second, read and write together.
+    bandwidth
+        Most bytes a second, for example 50M.
+    """
+    wait_for(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=Size.parse(bandwidth)))
+
+
+@app.command
+def insert(name: str, disk: str, image: Path) -> None:
+    """Put another disc into a running machine's drive.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        The drive.
+    image
+        The disc.
+    """
+    wait_for(disk_changes.change_disc(machines.find(name), disk, image))
+
+
+@app.command
+def eject(name: str, disk: str) -> None:
+    """Take the disc out of a running machine's drive.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        The drive.
+    """
+    wait_for(disk_changes.change_disc(machines.find(name), disk, None))

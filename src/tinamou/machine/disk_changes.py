@@ -1,0 +1,121 @@
+"""Changing a machine's disks while its guest uses them: size, limits, the disc in a drive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinamou.control import RefusedError, Session
+from tinamou.control.answers import record as as_record
+from tinamou.control.answers import records
+from tinamou.errors import StateError
+from tinamou.images.inspect import inspect_image
+from tinamou.machine.disks import opened
+from tinamou.snapshots.graph import attached, nodes
+from tinamou.snapshots.history import History
+from tinamou.snapshots.machine_disks import Disks
+from tinamou.state.record import Record
+from tinamou.system.exec import run
+from tinamou.units import Size
+
+__all__ = ["change_disc", "limit", "listed", "resize"]
+
+
+async def listed(record: Record) -> list[dict[str, object]]:
+    """Every disk with the file it is written to, the depth of its chain and its virtual size in bytes."""
+    from tinamou.snapshots.layers import read_forest
+
+    async with opened(record) as (disks, history):
+        rows: list[dict[str, object]] = []
+        for name, disk in history.disks.items():
+            forest = read_forest(disks, history, name)
+            top = forest.layers[disk.top]
+            size = int(top.header.size) if top.header else top.length
+            used = sum(disks.path(file).stat().st_blocks * 512 for file in forest.chain(disk.top) if file in forest.below)
+            rows.append({"name": name, "file": disk.top, "files": len(forest.chain(disk.top)), "size": size, "used": used})
+        return rows
+
+
+async def resize(record: Record, name: str, size: Size) -> None:
+    """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+    async with opened(record) as (disks, history):
+        _known(history, name)
+        top = history.disks[name]
+        from tinamou.images.chain import read_layer
+
+        layer = read_layer(disks.path(top.top), top.format)
+        now = int(layer.header.size) if layer.header else layer.length
+        if size < now:
+            raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
+        if disks.session is None:
+            run([disks.qemu_img, "resize", "-q", "-f", top.format, str(disks.path(top.top)), str(int(size))])
+            return
+        node = (await nodes(disks.session, name))[str(disks.path(top.top))]
+        await disks.session.execute("block_resize", {"node-name": node, "size": int(size)})
+
+
+async def limit(record: Record, name: str, *, iops: int = 0, bandwidth: int = 0) -> None:
+    """Limit a running machine's disk to requests and bytes a second, 0 for no limit. Raises StateError, ControlError."""
+    async with opened(record) as (disks, history):
+        _known(history, name)
+        session = _running(disks)
+        limits = {"iops-total": iops, "bps-total": bandwidth}
+        try:
+            await session.execute("qom-set", path=f"/objects/{name}-limits", property="limits", value=limits)
+        except RefusedError:
+            zero = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+            request = {"id": await _qdev(session, history.disks[name].device), "bps": bandwidth, "iops": iops, **zero}
+            await session.execute("block_set_io_throttle", request)
+
+
+async def change_disc(record: Record, name: str, path: Path | None) -> None:
+    """Put another disc into a running machine's drive, or take it out. Raises StateError, ImageError, ControlError."""
+    async with opened(record) as (disks, _):
+        session = _running(disks)
+        device = f"{name}-dev"
+        if device not in await _drives(session):
+            raise StateError(f"{name} is not an optical drive", fix="start the machine with a disk of interface cdrom")
+        facts = inspect_image(path) if path else None
+        await session.execute("blockdev-open-tray", id=device, force=True)
+        if device in await attached(session):
+            await session.execute("blockdev-remove-medium", id=device)
+        if facts:
+            await _insert(session, device, name, facts.disk)
+        await session.execute("blockdev-close-tray", id=device)
+
+
+async def _insert(session: Session, device: str, name: str, path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        answer = as_record(await session.execute_with_fd(descriptor, "add-fd", opaque=path))
+    finally:
+        os.close(descriptor)
+    fdset = answer["fdset-id"]
+    node = f"{name}-disc{fdset}"
+    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "read-only": True}
+    await session.execute("blockdev-add", {"driver": "raw", "node-name": node, "read-only": True, "file": file})
+    await session.execute("blockdev-insert-medium", {"id": device, "node-name": node})
+
+
+async def _qdev(session: Session, device: str) -> str:
+    """The name of the object that holds a device's back end, which for virtio is a child of the device."""
+    blocks = records(await session.execute("query-block"))
+    return next((str(one["qdev"]) for one in blocks if device in str(one.get("qdev", "")).split("/")), device)
+
+
+async def _drives(session: Session) -> Sequence[str]:
+    """The ids of devices whose medium can be changed."""
+    blocks = records(await session.execute("query-block"))
+    return [str(one.get("qdev", "")).removeprefix("/machine/peripheral/") for one in blocks if one.get("removable")]
+
+
+def _known(history: History, name: str) -> None:
+    if name not in history.disks:
+        raise StateError(f"the machine has no disk {name} that could be changed", fix=f"it has: {', '.join(history.disks)}")
+
+
+def _running(disks: Disks) -> Session:
+    if disks.session is None:
+        raise StateError("the machine is off", fix="start it first; what it starts with is in its description")
+    return disks.session

@@ -1,0 +1,112 @@
+"""Disks under a real guest: snapshots while it writes, back in time, every kind of device, backups that start."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tinamou.errors import ImageError, StateError
+from tinamou.machine import disk_changes
+from tinamou.machine.backups import back_up, drill
+from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
+from tinamou.state import machines
+from tinamou.units import Size
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86_64 is not installed")
+    monkeypatch.setenv("TINAMOU_STATE", str(tmp_path / "s"))
+    tmp_path.chmod(0o711)
+
+
+def write(vm: Machine, text: str) -> None:
+    waited = "while [ ! -b /dev/vda ]; do sleep 0.1; done"
+    vm.run(f"{waited}; printf '%-4096s' {text} | dd of=/dev/vda bs=4096 conv=fsync,notrunc 2>/dev/null")
+
+
+def reads(vm: Machine) -> str:
+    return vm.run("while [ ! -b /dev/vda ]; do sleep 0.1; done; dd if=/dev/vda bs=4096 count=1 2>/dev/null").text.split()[0]
+
+
+def test_snapshots_of_a_guest_and_back(tmp_path: Path) -> None:
+    with Machine("tiny", keep=True, name="m", disk=[{"size": "16M"}], net=[]) as vm:
+        for text in ("one", "two", "three"):
+            write(vm, text)
+            taken = wait_for(take(vm.record, text, quiesce=10.0 if text == "two" else 0.0))
+            assert taken.snapshot.quiesced == (text == "two")
+        write(vm, "four")
+        wait_for(remove(vm.record, ["two"]))
+        assert reads(vm) == "four"
+        assert wait_for(examine(vm.record)).findings[0].severity == "note"
+        with pytest.raises(StateError, match="running machine"):
+            wait_for(go_back(vm.record, "one"))
+    record = machines.find("m")
+    wait_for(go_back(record, "one"))
+    wait_for(flatten_all(record))
+    assert [one.name for one in history_of(record).snapshots] == ["one", "three"]
+    assert [one for one in wait_for(examine(record)).findings if one.severity != "note"] == []
+    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.starting import begin_again
+
+    async def again() -> str:
+        machine = AsyncMachine.attend(begin_again(record, dies_with_parent=True))
+        await machine.ready(answer=False)
+        text = await machine.run("while [ ! -b /dev/vda ]; do sleep 0.1; done; head -c 3 /dev/vda")
+        await machine.kill()
+        return text.text
+
+    assert wait_for(again()) == "one"
+
+
+def test_every_kind_of_disk(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("passphrase")
+    (tmp_path / "shared.raw").write_bytes(bytes(8 << 20))
+    kinds: list[dict[str, object]] = [
+        {"size": "16M", "iops": 500, "detect_zeroes": "unmap"},
+        {"size": "16M", "interface": "nvme"},
+        {"size": "16M", "interface": "scsi", "iothread": True, "queues": 2},
+        {"size": "16M", "cache": "none", "aio": "native", "bandwidth": "50M"},
+        {"size": "16M", "aio": "io_uring", "cache": "writethrough"},
+        {"path": str(tmp_path / "shared.raw"), "readonly": True},
+    ]
+    with Machine("tiny", disk=kinds, net=[]) as vm:
+        vm.run("while [ ! -b /dev/vdd ] || [ ! -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        wait_for(disk_changes.resize(vm.record, "disk0", Size(32 << 20)))
+        vm.run("while [ $(cat /sys/block/vda/size) != 65536 ]; do sleep 0.1; done")
+        wait_for(disk_changes.limit(vm.record, "disk0", iops=100))
+        wait_for(disk_changes.limit(vm.record, "disk1", iops=100))
+        wait_for(take(vm.record, "all"))
+        write(vm, "after")
+        assert reads(vm) == "after"
+        with pytest.raises(StateError, match="cut off"):
+            wait_for(disk_changes.resize(vm.record, "disk0", Size(16 << 20)))
+    with Machine("tiny", disk=[{"size": "16M", "key": str(tmp_path / "key")}], net=[]) as vm:
+        write(vm, "secret")
+        with pytest.raises(StateError, match="encrypted"):
+            wait_for(take(vm.record, "never"))
+        write(vm, "still")
+        assert b"still" not in (Path(vm.record.directory) / "disk0.qcow2").read_bytes()
+
+
+def test_a_drill_starts_the_backup_and_fails_for_a_damaged_one(tmp_path: Path) -> None:
+    with Machine("tiny", disk=[{"size": "16M"}], net=[]) as vm:
+        for text in ("one", "two"):
+            write(vm, text)
+            wait_for(back_up(vm.record, tmp_path / "shelf"))
+    drilled = wait_for(drill(tmp_path / "shelf"))
+    assert "Linux" in drilled.said
+    assert machines.machines() == []
+    file = next((tmp_path / "shelf" / "0001").glob("disk0*.qcow2"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ImageError, match=str(file)):
+        wait_for(drill(tmp_path / "shelf"))
+    assert machines.machines() == []
