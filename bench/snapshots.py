@@ -51,7 +51,8 @@ class TinamouGuest:
 
     tool = "tinamou"
 
-    def __init__(self, disks: int) -> None:
+    def __init__(self, disks: int, depth: int) -> None:
+        self.depth = depth
         self.machine = AsyncMachine("tiny", keep=True, disk=[{"size": "64M"} for _ in range(disks)], net=[])
         self.tops: list[dict[str, str]] = []
         self.counts: list[tuple[int, int]] = []
@@ -67,7 +68,7 @@ class TinamouGuest:
     async def snapshot(self, name: str) -> tuple[float, float]:
         """Seconds of the QMP transaction, and of all of it."""
         began = time.perf_counter()
-        taken = await take(self.machine.record, name)
+        taken = await take(self.machine.record, name, depth=self.depth)
         return taken.transaction, time.perf_counter() - began
 
     async def finish(self) -> list[list[Path]]:
@@ -130,6 +131,7 @@ async def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=100)
     options.add_argument("--disks", default="1,2,4")
+    options.add_argument("--depth", type=int, default=16, help="flatten chains deeper than this")
     options.add_argument("--without-virsh", action="store_true")
     options.add_argument("--json", type=Path)
     given = options.parse_args()
@@ -140,7 +142,7 @@ async def main() -> None:
         os.environ["TINAMOU_STATE"] = f"{folder}/state"
         writer = build_writer(Path(folder))
         for disks in map(int, given.disks.split(",")):
-            guests: list[TinamouGuest | LibvirtGuest] = [TinamouGuest(disks)]
+            guests: list[TinamouGuest | LibvirtGuest] = [TinamouGuest(disks, given.depth)]
             if not given.without_virsh:
                 guests.append(LibvirtGuest(disks, Path(folder)))
             for guest in guests:

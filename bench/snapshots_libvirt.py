@@ -40,7 +40,7 @@ class LibvirtGuest:
             write_overlay(self.folder / f"d{number}.qcow2", 64 << 20)
         (self.folder / "domain.xml").write_text(self._xml())
         virsh("create", str(self.folder / "domain.xml"))
-        for _ in range(600):
+        for _ in range(2400):
             try:
                 self._agent("guest-ping")
                 return

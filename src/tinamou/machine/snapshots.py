@@ -161,7 +161,7 @@ async def take_scheduled(record: Record, label: str, keep: int, *, quiesce: floa
 
 def write_schedule(schedule: Schedule, folder: Path) -> list[Path]:
     """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
-    names = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_QEMU")
+    names = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_RUN", "TINAMOU_QEMU")
     environment = {name: os.environ[name] for name in names if name in os.environ}
     command = [sys.executable, "-m", "tinamou"]
     folder.mkdir(parents=True, exist_ok=True)
