@@ -120,3 +120,21 @@ def test_interrupting_the_command_ends_its_machine(state, leftovers):
 def _guest_runs(state, name):
     log = state / "machines" / name / "serial.log"
     return log.exists() and tinamou("exec", name, "--", "pidof", "sleep").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ending_the_command_ends_its_machine(number, state, leftovers):
+    running = begin("run", "--name", "ended", "--", "sleep", "1000")
+    try:
+        eventually(lambda: _guest_runs(state, "ended"), "the guest's command")
+        os.kill(running.pid, number)
+        assert running.wait(timeout=30) == 128 + number
+        assert leftovers.found() == []
+    finally:
+        running.kill()
+
+
+def test_a_throw_away_machine_ends_with_the_shell_on_its_console(leftovers):
+    done = tinamou("run", input="hostname\nexit\n")
+    assert done.returncode == 0, done.stderr
+    assert leftovers.found() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
 
 
@@ -13,8 +14,7 @@ def command(name: str) -> int:
     name
         The machine.
     """
-    import asyncio
 
     from tinamou.guest.console import attach
 
-    return asyncio.run(attach(life.running(name).directory))
+    return run_until_done(attach(life.running(name).directory))

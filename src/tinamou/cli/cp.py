@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import GuestError, Problem, SpecError
 from tinamou.machine import life
 
@@ -26,7 +27,6 @@ def command(*paths: str) -> int:
     paths
         What to copy, and last where to: a new name, or a folder it goes into.
     """
-    import asyncio
 
     from tinamou.guest.copy import parse_end
 
@@ -35,7 +35,7 @@ def command(*paths: str) -> int:
         return 2
     *sources, target = (parse_end(path) for path in paths)
     name = _machine(sources, target)
-    asyncio.run(_copy(life.running(name), sources, target))
+    run_until_done(_copy(life.running(name), sources, target))
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from tinamou.cli import after_dashes
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
 
 
@@ -20,15 +21,13 @@ def command(name: str, *, timeout: float | None = None) -> int:
     timeout
         Seconds the command may take; it is killed then.
     """
-    import asyncio
-
     record = life.running(name)
     words = after_dashes.words
     if not words:
         print("tinamou: what shall run? write tinamou exec NAME -- COMMAND", file=sys.stderr)
         return 2
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    return asyncio.run(_run(str(record.file("agent.sock")), words, data, timeout))
+    return run_until_done(_run(str(record.file("agent.sock")), words, data, timeout))
 
 
 async def _run(socket: str, words: list[str], data: bytes | None, timeout: float | None) -> int:

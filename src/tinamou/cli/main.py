@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from cyclopts import App
@@ -61,6 +62,8 @@ for _verb, _help in VERBS.items():
 def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         status = app(words, exit_on_error=False, print_error=True)
     except CycloptsError:
@@ -74,6 +77,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(number: int, _: object) -> None:
+    """A request to end is heeded like Ctrl-C: what was begun is given back."""
+    sys.exit(128 + number)
 
 
 def _report(error: TinamouError) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tinamou.cli import after_dashes, output
+from tinamou.cli.loop import run_until_done
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.machine.starting import Started, begin
 
@@ -64,7 +65,6 @@ def command(
 def _attend(
     started: Started, words: list[str] | None, since: float, timeout: float, *, detach: bool, timings: bool, json: bool
 ) -> int:
-    import asyncio
 
     from tinamou.machine.attended import AsyncMachine
 
@@ -86,7 +86,7 @@ def _attend(
             if not detach:
                 await machine.kill()
 
-    return asyncio.run(attend())
+    return run_until_done(attend())
 
 
 def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:

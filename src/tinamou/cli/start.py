@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.starting import begin_again
 from tinamou.state import machines
@@ -18,7 +19,6 @@ def command(name: str, *, timeout: float = 300.0) -> None:
     timeout
         Seconds the guest may take to answer.
     """
-    import asyncio
 
     started = begin_again(machines.find(name))
     output.notes(started.plan.notes)
@@ -32,5 +32,5 @@ def command(name: str, *, timeout: float = 300.0) -> None:
             raise
         await machine.release()
 
-    asyncio.run(attend())
+    run_until_done(attend())
     print(name)

@@ -91,7 +91,7 @@ def _held(directory: Path) -> Iterator[bool]:
 
 def _end_left_behind(record: Record) -> list[str]:
     failed = _end(record)
-    what = "removed" if record.ephemeral and not failed else "is stopped"
+    what = "is removed" if record.ephemeral and not failed else "is stopped"
     kept = f", but could not give back: {'; '.join(failed)}" if failed else ""
     return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now{kept}"]
 

@@ -97,6 +97,8 @@ def _append(spec: BootSpec, settled: Settled, hostname: str) -> Flag:
     if not spec.kernel:
         words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
         words[f"tinamou.hostname={hostname}"] = "the guest is named like its machine"
+        if settled.facts.place.throwaway:
+            words["tinamou.exit=poweroff"] = "a throw-away machine ends with the shell on its console"
     words |= dict.fromkeys(spec.cmdline.split(), "asked for in boot.cmdline")
     reason = "; ".join(f"{word}: {why}" for word, why in words.items())
     return Flag("append", Why("kernel arguments", reason), " ".join(words))
