@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "slow": None if slow else "slow: run with --slow or TINAMOU_SLOW=1 (script/test --all)",
         "root": None if os.geteuid() == 0 else "root: run the tests as root",
         "vm": None if shutil.which("qemu-system-x86_64") else "vm: no qemu-system-x86_64 in PATH (script/setup installs it)",
+        "lab": None if os.environ.get("TINAMOU_LAB") or (slow and os.geteuid() == 0) else "lab: run with --slow, as root",
         "qemu10": None if os.environ.get("TINAMOU_QEMU10") else "qemu10: TINAMOU_QEMU10 names no binary (script/qemu10)",
     }
     for item in items:

@@ -22,6 +22,9 @@ class CpuSpec:
     sockets: int = option(0, "CPU packages; 0 leaves it to tinamou", minimum=0)
     cores: int = option(0, "cores per socket; 0 leaves it to tinamou", minimum=0)
     threads: int = option(0, "threads per core; 0 leaves it to tinamou", minimum=0)
+    nodes: int = option(
+        0, "memory nodes the guest is shown, CPUs and memory in equal parts; 0: as it lies on the host", minimum=0
+    )
     model: str = option(
         "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
     )
@@ -34,7 +37,13 @@ class CpuSpec:
 
     def problems(self) -> list[Problem]:
         """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
-        return [*self._topology_problems(), *self._pin_problems()]
+        return [*self._topology_problems(), *self._pin_problems(), *self._node_problems()]
+
+    def _node_problems(self) -> list[Problem]:
+        if self.nodes > 1 and self.count % self.nodes:
+            fix = f"a number that divides {self.count}"
+            return [Problem("nodes", self.nodes, f"{self.count} virtual CPUs do not make {self.nodes} equal parts", fix)]
+        return []
 
     def _pin_problems(self) -> list[Problem]:
         if self.pin in ("off", "auto"):

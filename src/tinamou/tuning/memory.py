@@ -86,7 +86,8 @@ def _backend(
 
 def _numa(resources: Resources) -> tuple[Flag, ...]:
     """``-numa`` options: the guest's nodes, their vCPUs and memory, and the host's distances between them."""
-    why = Why("host", "the guest lies on several memory nodes of the host and must know which memory is near which CPU")
+    lies = Why("host", "the guest lies on several memory nodes of the host and must know which memory is near which CPU")
+    why = next((w for w in resources.numa.whys if w.asked_by.startswith("spec")), lies)
     flags = []
     for index, node in enumerate(resources.numa.nodes):
         cpus = "".join(f",cpus={run}" for run in _runs(node.vcpus))

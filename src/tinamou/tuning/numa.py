@@ -10,7 +10,7 @@ from tinamou.facts.host import HostFacts
 from tinamou.tuning.placement import Placement
 from tinamou.units import Size
 
-__all__ = ["GuestNode", "NumaPlan", "memory_nodes"]
+__all__ = ["GuestNode", "NumaPlan", "equal_nodes", "memory_nodes"]
 
 _GRANULE = Size(8 << 20)
 
@@ -67,6 +67,15 @@ def memory_nodes(
         GuestNode(vcpus, share, number, "preferred" if number in missing else "bind") for (number, vcpus), share in pairs
     )
     return NumaPlan(nodes, _distances(host, nodes), _whys(nodes), tuple(_note(host, n, share, page) for n, share in short))
+
+
+def equal_nodes(count: int, memory: Size, nodes: int, page: Size | None, host_node: int | None) -> NumaPlan:
+    """Nodes the user asked for: CPUs and memory in equal parts, all on ``host_node`` (None: anywhere)."""
+    each = count // nodes
+    shares = _split(memory, [1] * nodes, max(page or _GRANULE, _GRANULE))
+    parts = (tuple(range(number * each, (number + 1) * each)) for number in range(nodes))
+    why = Why("spec cpu.nodes", f"{nodes} memory nodes were asked for")
+    return NumaPlan(tuple(GuestNode(cpus, share, host_node) for cpus, share in zip(parts, shares, strict=True)), whys=(why,))
 
 
 def _room(host: HostFacts, number: int, page: Size | None) -> Size:

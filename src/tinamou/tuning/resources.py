@@ -13,7 +13,7 @@ from tinamou.parts.memory import MemorySpec
 from tinamou.tuning.admission import MemoryBill, admit
 from tinamou.tuning.cpu_pinning import pin
 from tinamou.tuning.hugepages import HugepagePlan, huge_pages
-from tinamou.tuning.numa import NumaPlan, memory_nodes
+from tinamou.tuning.numa import NumaPlan, equal_nodes, memory_nodes
 from tinamou.tuning.placement import GuestTopology, PinWish, Placement
 from tinamou.units import CpuSet, Size
 
@@ -33,8 +33,11 @@ class Resources:
 
     @property
     def topology(self) -> GuestTopology | None:
-        """The topology the guest is shown because of where it runs, None where that does not matter."""
-        return self.placement.topology
+        """The topology the guest is shown because of its memory nodes or of where it runs; None where neither matters."""
+        nodes = self.numa.nodes
+        if self.placement.topology or len(nodes) < 2:
+            return self.placement.topology
+        return GuestTopology(len(nodes), 1, len(nodes[0].vcpus), 1)
 
     @property
     def pinning(self) -> Pinning | None:
@@ -55,6 +58,8 @@ def settle(
     host, place = facts.host, facts.place
     placement = _placement(cpu, memory, facts, len(iothreads))
     numa = memory_nodes(host, placement, cpu.count, memory.size, _page(memory), strict=cpu.strict)
+    if cpu.nodes > 1:
+        numa = equal_nodes(cpu.count, memory.size, cpu.nodes, _page(memory), _single_node(numa))
     pages = huge_pages(host, memory.hugepages, numa.nodes)
     overhead = MemoryBill.qemu_overhead(cpu.count, translation)
     ram = Size(0) if pages.page else memory.size
@@ -62,6 +67,17 @@ def settle(
     said = admit(host, MemoryBill(ram, pages.to_reserve, overhead, place.claims), overcommit=memory.overcommit)
     steps: tuple[Step, ...] = (*_lend(placement, cpu), *_reserve(pages))
     return Resources(placement, numa, pages, steps, (*placement.notes, *numa.notes, *pages.notes, *said), iothreads)
+
+
+def _single_node(numa: NumaPlan) -> int | None:
+    """The host node everything lies on. Raises PlanError when the machine spans several, which it mirrors already."""
+    if len(numa.nodes) > 1:
+        nodes = ", ".join(str(node.host_node) for node in numa.nodes)
+        problem = Problem(
+            "cpu.nodes", None, f"it is pinned to the host's memory nodes {nodes}, which it is shown", "leave it out"
+        )
+        raise PlanError("the memory nodes are settled twice", problems=[problem])
+    return numa.nodes[0].host_node
 
 
 def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -> Placement:
