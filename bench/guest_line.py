@@ -1,0 +1,82 @@
+"""The shortest way to a guest's answer: one command through the agent's socket, with nothing between."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["SilentError", "answered_by", "bare_run"]
+
+PAUSE = 0.001
+_numbers = itertools.count(1)
+
+
+class SilentError(Exception):
+    """The guest did not answer in time."""
+
+
+def answered_by(path: Path, seconds: float, alive: Callable[[], bool]) -> None:
+    """Run ``true`` in the guest; returns when its end has been heard of. Raises SilentError."""
+    deadline = time.monotonic() + seconds
+    with _connected(path, deadline, alive) as line:
+        line.settimeout(seconds)
+        try:
+            _talk(line, deadline)
+        except (TimeoutError, ConnectionError) as error:
+            raise SilentError(f"no answer within {seconds:g} s") from error
+
+
+def _talk(line: socket.socket, deadline: float) -> None:
+    number = next(_numbers)
+    answers = line.makefile("rb")
+    _send(line, "guest-sync-delimited", {"id": number}, b"\xff")
+    while json.loads(answers.readline().lstrip(b"\xff") or b"null") != {"return": number}:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    _send(line, "guest-exec", {"path": "true", "capture-output": True})
+    pid = json.loads(answers.readline())["return"]["pid"]
+    while True:
+        _send(line, "guest-exec-status", {"pid": pid})
+        state = json.loads(answers.readline())["return"]
+        if state["exited"]:
+            assert state["exitcode"] == 0
+            return
+        time.sleep(PAUSE)
+
+
+def _connected(path: Path, deadline: float, alive: Callable[[], bool]) -> socket.socket:
+    while time.monotonic() < deadline and alive():
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.connect(str(path))
+            return line
+        except OSError:
+            line.close()
+            time.sleep(PAUSE)
+    raise SilentError(f"nobody listens on {path}")
+
+
+def _send(line: socket.socket, command: str, arguments: dict[str, object], prefix: bytes = b"") -> None:
+    line.sendall(prefix + json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+
+
+def bare_run(argv: list[str], agent: Path, log: Path, seconds: float = 120.0) -> float:
+    """Start a command line by hand and return the seconds until its guest has answered; it is killed then."""
+    agent.unlink(missing_ok=True)
+    with log.open("ab") as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    try:
+        answered_by(agent, seconds, lambda: process.poll() is None)
+        return time.perf_counter() - began
+    except SilentError as error:
+        tail = log.read_text(errors="replace")[-300:]
+        raise SilentError(f"{error}: {tail}") from error
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,106 @@
+"""The guest under libvirt: a daemon of the bench's own in the foreground, with its own settings and folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Libvirt"]
+
+_DOMAIN = """<domain type='qemu'><name>bench</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
+<cmdline>console=ttyS0</cmdline></os><features><acpi/></features><cpu mode='maximum'/>
+<devices><emulator>{binary}</emulator><interface type='user'><model type='virtio'/></interface>
+<serial type='file'><source path='{scratch}/serial.log'/></serial>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+_OWN_FOLDERS = """
+mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt
+mount --bind "$1/etc" /etc/libvirt && mount --bind "$1/run" /run/libvirt || exit
+mount --bind "$1/lib" /var/lib/libvirt && mount --bind "$1/cache" /var/cache/libvirt || exit
+exec libvirtd --config "$1/etc/libvirtd.conf" --pid-file "$1/libvirtd.pid"
+"""
+_PAUSE = 0.1
+
+
+@dataclass(frozen=True)
+class Libvirt:
+    """A running libvirtd with the guest defined in it."""
+
+    uri: str
+    differs: str = "machine q35, virtio network; virsh qemu-agent-command every 100 ms until guest-exec is answered"
+
+    @classmethod
+    def prepare(cls, stack: ExitStack, scratch: Path, binary: str, kernel: Path, initrd: Path) -> Libvirt | str:
+        """Start libvirtd and define the guest; a reason where that cannot be."""
+        if os.geteuid() != 0:
+            return "the system's libvirtd is started as root"
+        if not (shutil.which("libvirtd") and shutil.which("virsh")):
+            return "libvirt is not installed (script/packages bench)"
+        folder = scratch / "libvirt"
+        for name in ("etc", "run", "lib", "cache"):
+            (folder / name).mkdir(parents=True)
+        (folder / "etc/libvirtd.conf").write_text(f'unix_sock_dir = "{folder}"\nauth_unix_rw = "none"\n')
+        (folder / "etc/qemu.conf").write_text('stdio_handler = "file"\n')
+        log = (folder / "libvirtd.log").open("wb")
+        daemon = subprocess.Popen(["unshare", "--mount", "sh", "-c", _OWN_FOLDERS, "sh", folder], stdout=log, stderr=log)
+        stack.callback(_stop, daemon)
+        libvirt = cls(f"qemu:///system?socket={folder}/libvirt-sock")
+        if libvirt._define(stack, folder, daemon, binary, kernel, initrd):
+            return libvirt
+        return f"libvirtd did not come up: {(folder / 'libvirtd.log').read_text()[-300:]}"
+
+    def _define(
+        self, stack: ExitStack, folder: Path, daemon: subprocess.Popen[bytes], binary: str, kernel: Path, initrd: Path
+    ) -> bool:
+        for _ in range(200):
+            if daemon.poll() is None and self._virsh("version").returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            return False
+        self._virsh("undefine", "bench")
+        domain = folder / "bench.xml"
+        domain.write_text(_DOMAIN.format(kernel=kernel, initrd=initrd, binary=binary, scratch=folder))
+        self._virsh("define", str(domain)).check_returncode()
+        stack.callback(self._virsh, "undefine", "bench")
+        return True
+
+    def _virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=False, capture_output=True, text=True)
+
+    def _agent(self, command: str, **arguments: object) -> dict[str, object] | None:
+        request = json.dumps({"execute": command, "arguments": arguments})
+        done = self._virsh("qemu-agent-command", "bench", request)
+        return dict(json.loads(done.stdout)["return"]) if done.returncode == 0 else None
+
+    def answered(self) -> float:
+        """Seconds from ``virsh start`` to the end of a guest command; the domain is destroyed then."""
+        began = time.perf_counter()
+        started = self._virsh("start", "bench")
+        try:
+            if started.returncode:
+                raise RuntimeError(started.stderr)
+            while (answer := self._agent("guest-exec", path="true")) is None:
+                if time.perf_counter() - began > 120:
+                    raise TimeoutError("the guest under libvirt did not answer")
+                time.sleep(_PAUSE)
+            while not (self._agent("guest-exec-status", pid=answer["pid"]) or {}).get("exited"):
+                time.sleep(_PAUSE)
+            return time.perf_counter() - began
+        finally:
+            self._virsh("destroy", "bench")
+
+
+def _stop(daemon: subprocess.Popen[bytes]) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(10)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()

@@ -1,0 +1,79 @@
+#!/usr/bin/python3 -IS
+"""A stand-in for QEMU with a guest that always takes the same time: what is left of a run is tinamou's own.
+
+Started for a machine with an agent, it greets on the monitors at once and answers the agent's questions SECONDS after
+its start, on the sockets it was handed or on the paths it is given; anything else is left to the real binary.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+
+SECONDS = 1.0
+REAL = "@REAL@"
+GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}
+
+
+def words(kind: str) -> list[dict[str, str]]:
+    """The key=value options of every ``-kind``."""
+    given = [sys.argv[at + 1] for at, word in enumerate(sys.argv) if word == f"-{kind}"]
+    return [dict(pair.partition("=")[::2] for pair in text.split(",")) for text in given]
+
+
+def listener(options: dict[str, str]) -> socket.socket:
+    """The listening socket of a chardev."""
+    if "fd" in options:
+        return socket.socket(fileno=int(options["fd"]))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(options["path"])
+    sock.listen()
+    return sock
+
+
+def answer(name: str, request: dict[str, object]) -> dict[str, object]:
+    """What QEMU or the agent would say; every command prints ``answered``."""
+    command, arguments = request.get("execute"), request.get("arguments", {})
+    assert isinstance(arguments, dict)
+    if name != "agent":
+        result: object = {"status": "running"} if command == "query-status" else {}
+        return {"return": result, **({"id": request["id"]} if "id" in request else {})}
+    if command == "guest-sync-delimited":
+        return {"return": arguments["id"]}
+    if command == "guest-exec":
+        return {"return": {"pid": 1}}
+    return {"return": {"exited": True, "exitcode": 0, "out-data": "YW5zd2VyZWQK"}}
+
+
+def serve(begin: float) -> None:
+    """Answer until killed."""
+    wanted = {"qmp", "qmp2", "agent"}
+    listening = {listener(one): one["id"] for one in words("chardev") if one.get("id") in wanted}
+    names: dict[socket.socket, str] = {}
+    while True:
+        now = time.monotonic()
+        quiet = now < begin + SECONDS
+        heard = [one for one, name in names.items() if not (quiet and name == "agent")]
+        ready, _, _ = select.select([*listening, *heard], [], [], begin + SECONDS - now if quiet else None)
+        for one in ready:
+            if one in listening:
+                line, _ = one.accept()
+                names[line] = listening[one]
+                if names[line] != "agent":
+                    line.sendall(json.dumps(GREETING).encode() + b"\r\n")
+                continue
+            data = one.recv(1 << 16)
+            if not data:
+                del names[one]
+                one.close()
+            for text in data.replace(b"\xff", b"").splitlines():
+                if text:
+                    delimiter = b"\xff" if b"guest-sync-delimited" in text else b""
+                    one.sendall(delimiter + json.dumps(answer(names[one], json.loads(text))).encode() + b"\n")
+
+
+if any("org.qemu.guest_agent.0" in word for word in sys.argv):
+    serve(time.monotonic())
+os.execv(REAL, [REAL, *sys.argv[1:]])
