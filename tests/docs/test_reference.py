@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinamou import errors
-from tinamou.cli.main import VERBS
+from tinamou.cli.app import VERBS
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs/reference"

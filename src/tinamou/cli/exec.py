@@ -32,7 +32,7 @@ def command(name: str, *, timeout: float | None = None) -> int:
 
 async def _run(socket: str, words: list[str], data: bytes | None, timeout: float | None) -> int:
     """Print what the command prints while it runs, or at its end where the guest has no shell; its exit status."""
-    from tinamou.cli.run import print_output
+    from tinamou.cli.running import print_output
     from tinamou.guest.agent import Agent
     from tinamou.guest.stream import NoShellError
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from tinamou.errors import Problem, SpecError
-from tinamou.spec import MachineSpec, load_spec
+from tinamou.cli.described import described
+from tinamou.spec import MachineSpec
 
 __all__ = ["MachineOptions", "spec_from"]
 
@@ -53,94 +52,6 @@ class MachineOptions:
     "Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not."
 
 
-_FIELDS = (
-    "name",
-    "arch",
-    "cpus",
-    "memory",
-    "pin",
-    "hugepages",
-    "accel",
-    "firmware",
-    "kernel",
-    "initrd",
-    "cmdline",
-    "display",
-)
-
-
 def spec_from(image: str, options: MachineOptions | None) -> MachineSpec:
     """A spec from an image's name, or from a TOML file, with the options laid over it. Raises SpecError."""
-    options = options or MachineOptions()
-    data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
-    data |= {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
-    if options.disk:
-        data["disk"] = [*_listed(data.get("disk", [])), *(_table(text) for text in options.disk)]
-    if options.net:
-        data["net"] = [] if options.net == ("none",) else [_table(text) for text in options.net]
-    if options.user_data:
-        data.setdefault("seed", {})["user_data"] = _text(options.user_data)
-    problems = [problem for assignment in options.set if (problem := _assign(data, assignment))]
-    if problems:
-        raise SpecError("--set is not understood", problems=problems)
-    return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
-
-
-def _listed(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _read(path: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return tomllib.load(file)
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/reference/spec.md") from error
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path) as file:  # noqa: PTH123
-            return file.read()
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-
-
-def _table(text: str) -> object:
-    """``"type=user,model=e1000"`` as a table, a bare word as it is; a repeated key becomes a list."""
-    if "=" not in text or os.path.exists(text):  # noqa: PTH110
-        return text
-    table: dict[str, Any] = {}
-    for pair in text.split(","):
-        key, _, value = pair.partition("=")
-        parsed = _value(value)
-        table[key] = [*_listed(table[key]), parsed] if key in table else parsed
-    return table
-
-
-def _value(text: str) -> object:
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _assign(data: dict[str, Any], assignment: str) -> Problem | None:
-    path, equals, text = assignment.partition("=")
-    if not equals or not path:
-        return Problem("--set", assignment, "not of the form field=value", "write for example --set cpu.model=host")
-    *tables, last = path.split(".")
-    node = data
-    for name in tables:
-        inner = node.setdefault(name, {})
-        if not isinstance(inner, dict):
-            return Problem(path, text, f"{name} is already given as {inner!r}", "give it as a table in the file")
-        node = inner
-    node[last] = _value(text)
-    return None
+    return described(image, vars(options) if options else {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import re
@@ -73,6 +72,8 @@ def _reconciled(directory: Path) -> History:
     from tinamou.snapshots.reconcile import reconcile
 
     with locked(directory):
+        import asyncio
+
         return asyncio.run(reconcile(Disks(directory, owner=_owner(directory))))
 
 

@@ -7,7 +7,6 @@ import difflib
 import fcntl
 import itertools
 import os
-import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -48,7 +47,7 @@ def create(name: str) -> Path:
 def throwaway_name(image: str) -> str:
     """A name nobody has yet: the image's, and four random hexadecimal digits."""
     stem = "".join(c if c.isalnum() else "-" for c in Path(image).stem.lower()).strip("-")[:30] or "machine"
-    return f"{stem}-{secrets.token_hex(2)}"
+    return f"{stem}-{os.urandom(2).hex()}"
 
 
 def find(name: str) -> Record:

@@ -1,0 +1,52 @@
+"""The command line's verbs and options, as the library that parses it sees them."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from tinamou import __version__
+
+__all__ = ["VERBS", "app"]
+
+VERBS = {
+    "run": "Start a machine: with its console here, in the background, or for one command.",
+    "ls": "List machines.",
+    "show": "Show one machine.",
+    "logs": "Print what a guest said on its console, or QEMU.",
+    "console": "Attach to a machine's console; Ctrl-] detaches.",
+    "ssh": "Open a shell in a machine, or run a command, by ssh.",
+    "exec": "Run a command in a machine.",
+    "cp": "Copy files and folders into and out of a machine.",
+    "start": "Start a stopped machine again.",
+    "stop": "Shut a machine down.",
+    "kill": "Cut a machine's power.",
+    "reset": "Press a machine's reset button.",
+    "pause": "Freeze a machine.",
+    "resume": "Let a frozen machine run on.",
+    "rm": "Remove machines and their disks.",
+    "checkpoint": "Save the whole state of a running machine, which goes on.",
+    "checkpoints": "List, show, restore and remove checkpoints.",
+    "fork": "Start running copies of a running machine, or of a checkpoint.",
+    "plan": "Show what would be done, and why.",
+    "accel": "Try every accelerator and report.",
+    "image": "Build, download, examine and remove images.",
+    "snapshot": "Take snapshots of a machine's disks and go back to them.",
+    "disk": "Change a machine's disks, while it runs where that can be.",
+    "check": "Check a machine's disks.",
+    "backup": "Copy machines to a folder, and prove the copies.",
+    "doctor": "Examine this host, or a machine on it.",
+    "host": "Show what machines took from the host, and give it back.",
+    "schema": "Print the JSON Schema of machine files.",
+}
+"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
+
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot"})
+
+app: App = App(
+    name="tinamou",
+    version=__version__,
+    help="Starts QEMU virtual machines the right way and keeps them right.",
+    result_action="return_value",
+)
+for _verb, _help in VERBS.items():
+    app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help)

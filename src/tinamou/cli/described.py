@@ -1,0 +1,92 @@
+"""From an image's name, or a machine file, and what was said about it on the command line, to a spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tinamou.cli.quick import FIELDS
+from tinamou.errors import Problem, SpecError
+from tinamou.spec import MachineSpec, load_spec
+
+__all__ = ["described"]
+
+
+def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
+    """A spec from an image's name, or from a TOML file, with the options given laid over it. Raises SpecError.
+
+    Besides those of `FIELDS`, an option may be ``disk``, ``net`` or ``set`` (as written, many) or ``user_data`` (a path).
+    """
+    data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
+    data |= {name: given[name] for name in FIELDS if given.get(name) is not None}
+    if disks := given.get("disk"):
+        data["disk"] = [*_listed(data.get("disk", [])), *(_table(text) for text in disks)]
+    if nets := given.get("net"):
+        data["net"] = [] if tuple(nets) == ("none",) else [_table(text) for text in nets]
+    if path := given.get("user_data"):
+        data.setdefault("seed", {})["user_data"] = _text(path)
+    problems = [problem for assignment in given.get("set", ()) if (problem := _assign(data, assignment))]
+    if problems:
+        raise SpecError("--set is not understood", problems=problems)
+    return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
+
+
+def _listed(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _read(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return tomllib.load(file)
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/reference/spec.md") from error
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:  # noqa: PTH123
+            return file.read()
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+
+
+def _table(text: str) -> object:
+    """``"type=user,model=e1000"`` as a table, a bare word as it is; a repeated key becomes a list."""
+    if "=" not in text or os.path.exists(text):  # noqa: PTH110
+        return text
+    table: dict[str, Any] = {}
+    for pair in text.split(","):
+        key, _, value = pair.partition("=")
+        parsed = _value(value)
+        table[key] = [*_listed(table[key]), parsed] if key in table else parsed
+    return table
+
+
+def _value(text: str) -> object:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(data: dict[str, Any], assignment: str) -> Problem | None:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        return Problem("--set", assignment, "not of the form field=value", "write for example --set cpu.model=host")
+    *tables, last = path.split(".")
+    node = data
+    for name in tables:
+        inner = node.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return Problem(path, text, f"{name} is already given as {inner!r}", "give it as a table in the file")
+        node = inner
+    node[last] = _value(text)
+    return None

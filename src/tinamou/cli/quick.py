@@ -1,0 +1,90 @@
+"""Reads the plain forms of ``tinamou run`` without the parser's library, whose import takes longer than starting QEMU.
+
+What is not perfectly plain is left to the parser: it alone decides what is wrong, and prints help. A test holds that both
+read the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FIELDS", "Asked", "read", "run"]
+
+FIELDS = (
+    "name",
+    "arch",
+    "cpus",
+    "memory",
+    "pin",
+    "hugepages",
+    "accel",
+    "firmware",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "display",
+)
+"""Options that are fields of a machine file under the same name."""
+
+_SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
+_REPEATED = {"--disk": "disk", "--net": "net", "--set": "set"}
+_FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
+_PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A ``tinamou run``: the image, the options that describe the machine, and those about the run itself."""
+
+    image: str
+    options: dict[str, Any]
+    about: dict[str, Any]
+
+
+def read(words: Sequence[str]) -> Asked | None:
+    """The run that ``words`` (what stands before ``--``) ask for; None where the parser has to look at it."""
+    if not words or words[0] != "run":
+        return None
+    image = ""
+    options: dict[str, Any] = {}
+    about: dict[str, Any] = {}
+    rest = iter(words[1:])
+    for word in rest:
+        if word in _FLAGS and _FLAGS[word] not in about:
+            about[_FLAGS[word]] = True
+        elif word in _SINGLE or word in _REPEATED or word == "--timeout":
+            value = _value(word, next(rest, ""))
+            if value is None or _SINGLE.get(word, word) in options or word.strip("-") in about:
+                return None
+            if word == "--timeout":
+                about["timeout"] = value
+            elif word in _REPEATED:
+                options[_REPEATED[word]] = (*options.get(_REPEATED[word], ()), value)
+            else:
+                options[_SINGLE[word]] = value
+        elif image or not _PLAIN.fullmatch(word):
+            return None
+        else:
+            image = word
+    return Asked(image, options, about)
+
+
+def _value(option: str, text: str) -> object | None:
+    if not _PLAIN.fullmatch(text):
+        return None
+    if option == "--cpus":
+        return int(text) if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
+    if option == "--timeout":
+        return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) else None
+    return text
+
+
+def run(asked: Asked, words: list[str] | None) -> int:
+    """Do it; ``words`` are the guest's command. Returns the exit status."""
+    from tinamou.cli import running
+    from tinamou.cli.described import described
+
+    return running.run(described(asked.image, asked.options), words, **asked.about)

@@ -1,0 +1,129 @@
+"""What ``tinamou run`` does: start, attend, run the command or hold the console, and leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
+from tinamou.machine.starting import Started, begin
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Completed
+    from tinamou.guest.ready import ReadyReport
+    from tinamou.machine.attended import AsyncMachine
+    from tinamou.spec import MachineSpec
+
+__all__ = ["print_output", "run"]
+
+
+def run(
+    spec: MachineSpec,
+    words: list[str] | None,
+    *,
+    detach: bool = False,
+    timeout: float = 300.0,
+    timings: bool = False,
+    warm: bool = False,
+    json: bool = False,
+) -> int:
+    """Start the machine and see it through; returns the exit status. The options are those of ``tinamou run``."""
+    if warm:
+        return _warm(spec, words, timeout, detach=detach, timings=timings, json=json)
+    started = begin(spec, ephemeral=not detach, dies_with_parent=not detach, progress=output.progress)
+    since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
+    output.end_progress()
+    output.notes(started.plan.notes)
+    return _attend(started, words, since, timeout, detach=detach, timings=timings, json=json)
+
+
+def _attend(
+    started: Started, words: list[str] | None, since: float, timeout: float, *, detach: bool, timings: bool, json: bool
+) -> int:
+
+    from tinamou.machine.attended import AsyncMachine
+
+    async def attend() -> int:
+        machine = AsyncMachine.attend(started, timeout=timeout, since=since)
+        try:
+            report = await machine.ready() if words is not None or detach or started.record.agent else None
+            if timings and report:
+                _print_timings(started, report)
+            if detach and words is None:
+                await machine.release()
+                _announce(machine, json)
+                return 0
+            return await _in_guest(machine, words)
+        except BaseException:
+            await machine.kill()
+            raise
+        finally:
+            if not detach:
+                await machine.kill()
+
+    return run_until_done(attend())
+
+
+def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:
+    import asyncio
+
+    from tinamou.machine.attended import AsyncMachine
+
+    async def attend() -> int:
+        machine = AsyncMachine.of(spec, timeout=timeout, progress=output.progress, keep=detach, warm=True)
+        report = await machine.start()
+        output.end_progress()
+        try:
+            if timings:
+                print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
+            if detach and words is None:
+                await machine.release()
+                _announce(machine, json)
+                return 0
+            return await _in_guest(machine, words)
+        except BaseException:
+            await machine.kill()
+            raise
+        finally:
+            if not detach:
+                await machine.kill()
+
+    return asyncio.run(attend())
+
+
+async def _in_guest(machine: AsyncMachine, words: list[str] | None) -> int:
+    if words is None:
+        from tinamou.guest.console import attach
+
+        return await attach(machine.record.directory, stays=not machine.record.ephemeral)
+    data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    return print_output(await machine.run(words or ["true"], input=data, check=False))
+
+
+def print_output(done: Completed) -> int:
+    """What a command in the guest printed, on the same streams here; returns its exit status."""
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(done.stderr)
+    sys.stderr.buffer.flush()
+    if done.truncated:
+        output.warn("the command printed more than 16 MiB; the rest was dropped by the guest's agent")
+    return done.exit_status
+
+
+def _announce(machine: AsyncMachine, json: bool) -> None:
+    from tinamou.cli.show import described
+
+    if json:
+        output.print_json(described(machine.record))
+    else:
+        print(machine.name)
+
+
+def _print_timings(started: Started, report: ReadyReport) -> None:
+    for stage, seconds in started.record.timings.items():
+        print(f"{stage:>10} {seconds * 1000:8.1f} ms", file=sys.stderr)
+    for milestone in report.milestones:
+        print(f"{milestone.stage.name.lower():>10} {milestone.at * 1000:8.1f} ms after QEMU's start", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""The quick reader of ``tinamou run`` reads what the parser reads, and leaves it all else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinamou.cli import options, quick, running
+from tinamou.cli.app import app
+from tinamou.errors import SpecError
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "debian",
+            "tiny",
+            "./a.qcow2",
+            "web",
+            "2",
+            "-d",
+            "--detach",
+            "--timings",
+            "--warm",
+            "--json",
+            "--no-detach",
+            "--help",
+        ),
+        *(
+            "--name",
+            "--name=a",
+            "--cpus",
+            "--cpus=2",
+            "--memory",
+            "2G",
+            "--disk",
+            "--set",
+            "cpu.model=host",
+            "--net",
+            "none",
+        ),
+        *(
+            "--timeout",
+            "3.5",
+            "1e3",
+            "-1",
+            "--",
+            "",
+            "--user-data",
+            "--pin",
+            "0-3",
+            "--what",
+            "size=1G,format=raw",
+            "é",
+            "a b",
+        ),
+    ]
+)
+
+
+def _by_parser(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> object:
+    """What the parser makes of it: image, options, and the run's own options; or that it refuses."""
+    heard: list[object] = []
+    monkeypatch.setattr(options, "described", lambda image, given: (image, {k: v for k, v in given.items() if v}))
+    monkeypatch.setattr(running, "run", lambda spec, words, **about: heard.append((*spec, about)) or 0)
+    app(words, exit_on_error=False, print_error=False)
+    return heard[0]
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_same_as_parser(words):
+    asked = quick.read(["run", *words])
+    if asked is None:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        image, given_options, about = _by_parser(patch, ["run", *words])
+    assert (asked.image, asked.options) == (image, given_options)
+    assert about == {"detach": False, "timeout": 300.0, "timings": False, "warm": False, "json": False} | asked.about
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--help"],
+        ["run", "debian", "tiny"],
+        ["run", "--cpus", "x"],
+        ["run", "--name"],
+        ["run", "--name", "-d"],
+        ["run", "--name", "a", "--name", "b"],
+        ["run", "--timeout", "1", "--timeout", "2"],
+        ["run", "--detach=yes"],
+        ["run", "--unknown", "x"],
+        ["ls"],
+        [],
+    ],
+)
+def test_left_to_parser(words):
+    assert quick.read(words) is None
+
+
+def test_plain_runs_are_read():
+    asked = quick.read(["run", "debian", "--cpus", "2", "--disk", "a.raw", "--disk", "b.raw", "-d", "--timeout", "2.5"])
+    assert asked == quick.Asked("debian", {"cpus": 2, "disk": ("a.raw", "b.raw")}, {"detach": True, "timeout": 2.5})
+
+
+def test_wrong_descriptions_are_refused_as_by_the_parser():
+    with pytest.raises(SpecError):
+        quick.run(quick.Asked("tiny", {"set": ("nothing",)}, {}), None)
