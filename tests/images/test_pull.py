@@ -379,12 +379,13 @@ def test_the_disk_fills_up_and_the_download_goes_on(bench, tmp_path, monkeypatch
 
 
 def test_a_folder_that_cannot_be_written(bench, monkeypatch, tmp_path):
+    catalogue = bench.catalogue()
     if os.geteuid() == 0:
         monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
     else:
         tmp_path.chmod(0o555)
     with pytest.raises(ImageError, match="cannot be written"):
-        pulling.pull_entry(pulling.catalog.find("guest", ARCH, files=[bench.catalogue()]))
+        pulling.pull_entry(pulling.catalog.find("guest", ARCH, files=[catalogue]))
 
 
 def test_the_bar(bench, capsys):

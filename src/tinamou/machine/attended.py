@@ -185,7 +185,7 @@ class AsyncMachine:
             try:
                 self._session = await connect_qmp(self.record.directory, owner=True, alive=lambda: self.record.running)
             except ControlError as error:
-                if self._plan is None or self.record.running:
+                if self._plan is None or not await _ended(self.record):
                     raise
                 raise died(self._plan, self.record.file("."), self.record.pid) from error
         return self._session
@@ -320,6 +320,17 @@ class AsyncMachine:
             await self.stop()
         else:
             await self.kill()
+
+
+async def _ended(record: Record) -> bool:
+    """Whether its QEMU has ended; one on its way out has closed its sockets already and gets half a second to go."""
+    import asyncio
+
+    for _ in range(50):
+        if not record.running:
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 def _exit_status(pid: int) -> int | None:
