@@ -30,7 +30,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     settled = dataclasses.replace(settled, pci=pci.assign(needs))
     _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
-    got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation)
+    iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
+    got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation, iothreads)
     whole = Contribution.merge(
         [
             _frame(facts.place.name),

@@ -183,7 +183,10 @@ class AsyncMachine:
 
         if self._session is None or self._session.closed:
             try:
-                self._session = await connect_qmp(self.record.directory, owner=True, alive=lambda: self.record.running)
+                connecting = connect_qmp(
+                    self.record.directory, owner=True, alive=lambda: self.record.running, timeout=self.timeout
+                )
+                self._session = await connecting
             except ControlError as error:
                 if self._plan is None or not await _ended(self.record):
                     raise

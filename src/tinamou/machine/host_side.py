@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from tinamou.blueprint import Note, Plan, Why
+from tinamou.errors import ControlError
+from tinamou.launch.process import died
 from tinamou.prepare.borrow import PagesShortError
 from tinamou.prepare.journal import Journal
 from tinamou.spec import MachineSpec
@@ -19,6 +21,8 @@ from tinamou.units import CpuSet, Size
 __all__ = ["claims", "lent", "settle_in", "without_huge_pages"]
 
 _DEFAULT_MEMORY = "512M"
+START_SECONDS = 300.0
+"""How long QEMU may take until it answers: guest memory on huge pages is filled first, a terabyte takes minutes."""
 
 
 def lent(directory: str) -> dict[str, CpuSet]:
@@ -65,4 +69,9 @@ def settle_in(record: Record, plan: Plan) -> None:
         from tinamou.machine.blocking import wait_for
         from tinamou.machine.pinning import pin_threads
 
-        wait_for(pin_threads(record, plan.pinning))
+        try:
+            wait_for(pin_threads(record, plan.pinning, patience=START_SECONDS))
+        except ControlError as error:
+            if record.running:
+                raise
+            raise died(plan, Path(record.directory), record.pid) from error

@@ -12,9 +12,12 @@ from tinamou.units import CpuSet
 __all__ = ["assign", "pin_threads"]
 
 
-async def pin_threads(record: Record, pinning: Pinning) -> dict[int, CpuSet]:
-    """Pins vCPU threads, I/O threads and all others; returns thread → CPUs. Raises LaunchError when the kernel refuses."""
-    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+async def pin_threads(record: Record, pinning: Pinning, *, patience: float) -> dict[int, CpuSet]:
+    """Pins vCPU threads, I/O threads and all others; returns thread → CPUs. Raises LaunchError when the kernel refuses.
+
+    ``patience`` is how many seconds QEMU may take to answer: it fills huge pages before.
+    """
+    async with await connect_qmp(record.directory, alive=lambda: record.running, timeout=patience) as session:
         vcpus = [vcpu.thread for vcpu in await commands.vcpus(session)]
         iothreads = {one.id: one.thread for one in await commands.iothreads(session)} if pinning.iothreads else {}
     wanted = assign(pinning, vcpus, iothreads, set(threads.names(record.pid)))
