@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinamou.snapshots.history import Disk, History
     from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["existing_chains", "held", "known_disks", "opened", "refuse_shared"]
+__all__ = ["existing_chains", "held", "image_of", "known_disks", "opened", "refuse_shared"]
 
 _FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
 
@@ -191,7 +191,7 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     """The same from spec and files, for a machine that is off."""
     from tinamou.snapshots.history import Disk
 
-    image = _image(record)
+    image = image_of(record)
     spec = load_spec(record.spec)
     chains = existing_chains(spec, image, disks.directory)
     readonly = {f"disk{n}" for n, disk in enumerate(spec.disk, 1 if image.disk else 0) if disk.readonly}
@@ -202,7 +202,8 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     }
 
 
-def _image(record: Record) -> ImageFacts:
+def image_of(record: Record) -> ImageFacts:
+    """The image a machine was made from. Raises StateError for a machine that was never started."""
     import json
 
     from tinamou.units import Size
