@@ -57,8 +57,8 @@ class BareMachine:
                 return paths
             paths.append(self.directory / below)
 
-    def start(self) -> None:
-        """What core does: every file as a descriptor, the chain as explicit nodes."""
+    def start(self, *, limited: bool = False) -> None:
+        """Every file as a descriptor, the chain as explicit nodes, a limiter on top when asked."""
         argv, descriptors = [], []
         for disk, entry in load(self.directory).disks.items():
             below = None
@@ -73,6 +73,13 @@ class BareMachine:
                 rest = f'"read-only":{"false" if write else "true"},"file":{file}{backing}'
                 argv += ["-blockdev", f'{{"driver":"{"qcow2" if write else "raw"}","node-name":"{node}",{rest}}}']
                 below = node
+            if limited:
+                group = f'{{"qom-type":"throttle-group","id":"{disk}-limits","limits":{{"iops-total":1000}}}}'
+                node = (
+                    f'{{"driver":"throttle","node-name":"{disk}-limit","throttle-group":"{disk}-limits","file":"{below}"}}'
+                )
+                argv += ["-object", group, "-blockdev", node]
+                below = f"{disk}-limit"
             argv += ["-device", f"virtio-blk-pci,drive={below},id={entry.device}"]
         sock = str(self.directory / "qmp.sock")
         head = [QEMU, "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64"]

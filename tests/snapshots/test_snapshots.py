@@ -219,3 +219,26 @@ def test_branches_are_merged_while_the_machine_runs(machine: Build) -> None:
     assert m.reads(history.snapshot("other").files["disk0"], 0xBA, "128k")
     assert m.reads(history.disks["disk0"].top, 8, "1M")
     m.check()
+
+
+def test_a_limited_disk_keeps_limit_size_and_format(machine: Build) -> None:
+    m = machine()
+    m.start(limited=True)
+
+    async def work() -> None:
+        async with m.session() as (session, disks):
+            await create(disks, load(m.directory), "one")
+            await live_write(session, "disk0", 1)
+            await create(disks, load(m.directory), "two")
+            await live_write(session, "disk0", 2)
+            await tidy(disks, forget(disks, load(m.directory), "one"))
+            found = (await attached(session))["disk0-dev"]
+            assert (found.node, found.format) == ("disk0-limit", "qcow2")
+            assert len(found.files) == 3
+
+    run(work())
+    m.kill()
+    history = load(m.directory)
+    assert m.reads(history.snapshot("two").files["disk0"], 1)
+    assert m.reads(history.disks["disk0"].top, 2)
+    m.check()

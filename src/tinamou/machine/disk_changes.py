@@ -12,7 +12,7 @@ from tinamou.control.answers import records
 from tinamou.errors import StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.machine.disks import opened
-from tinamou.snapshots.graph import attached, nodes
+from tinamou.snapshots.graph import attached
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.state.record import Record
@@ -51,7 +51,7 @@ async def resize(record: Record, name: str, size: Size) -> None:
         if disks.session is None:
             run([disks.qemu_img, "resize", "-q", "-f", top.format, str(disks.path(top.top)), str(int(size))])
             return
-        node = (await nodes(disks.session, name))[str(disks.path(top.top))]
+        node = (await attached(disks.session))[top.device].node
         await disks.session.execute("block_resize", {"node-name": node, "size": int(size)})
 
 

@@ -14,7 +14,7 @@ from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
 from tinamou.images.chain import read_layer
 from tinamou.snapshots import extras
-from tinamou.snapshots.graph import attached, close_unused, node_of, open_overlay
+from tinamou.snapshots.graph import attached, close_unused, node_of, nodes, open_overlay
 from tinamou.snapshots.history import History, Intent, Snapshot, save
 from tinamou.snapshots.machine_disks import Disks, fresh_name, make_overlay, sync_folder
 
@@ -139,7 +139,8 @@ async def _switch(
             raise StateError(f"QEMU writes {name} to {has}, not to {disk.top}", fix="tinamou check")
         node = node_of(file)
         await open_overlay(session, disks.path(file), node, (disks.options or {}).get(name, {}))
-        actions.append({"type": "blockdev-snapshot", "data": {"node": found.node, "overlay": node}})
+        below = (await nodes(session, name))[found.files[0]]
+        actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": node}})
     running = (await status(session)).state
     async with quiesce() as quiesced:
         began = time.perf_counter()

@@ -32,7 +32,10 @@ _NOT_FORMATS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """One device's chain: ``node`` is the top node, ``files`` the paths top first, ``format`` the top's format."""
+    """One device's chain: ``node`` is what the device reads (a limiter where there is one), ``files`` the paths top first.
+
+    ``format`` is that of the first file.
+    """
 
     device: str
     node: str
@@ -50,9 +53,18 @@ async def attached(session: Session) -> dict[str, Attached]:
         device = _device_id(text(block, "qdev", ""))
         if inserted is not None and device:
             top = record(inserted)
-            files = tuple(_path(name, paths) for name in _filenames(record(top["image"])))
-            found[device] = Attached(device, text(top, "node-name", ""), files, text(top, "drv"), bool(top["ro"]))
+            files = tuple(dict.fromkeys(_path(name, paths) for name in _filenames(record(top["image"]))))
+            kind = text(top, "drv")
+            if kind in _NOT_FORMATS:
+                kind = (await _drivers(session, paths)).get(files[0], "raw")
+            found[device] = Attached(device, text(top, "node-name", ""), files, kind, bool(top["ro"]))
     return found
+
+
+async def _drivers(session: Session, paths: Mapping[int, str]) -> dict[str, str]:
+    """The format driver of each open file."""
+    every = records(await session.execute("query-named-block-nodes", flat=True))
+    return {_path(text(one, "file", ""), paths): text(one, "drv") for one in every if text(one, "drv") not in _NOT_FORMATS}
 
 
 async def open_paths(session: Session) -> dict[int, str]:

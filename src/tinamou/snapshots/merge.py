@@ -221,7 +221,7 @@ async def _commit_live(disks: Disks, live: Attached, upper: str, lower: str) -> 
     assert session is not None
     by_path = await nodes(session, live.device.removesuffix("-dev"))
     base = by_path[str(disks.path(lower))]
-    graph = {"device": by_path[live.files[0]], "top-node": by_path[str(disks.path(upper))], "base-node": base}
+    graph = {"device": live.node, "top-node": by_path[str(disks.path(upper))], "base-node": base}
     name = f"commit-{live.device}"
     await run_job(session, "block-commit", name, {**graph, "backing-file": lower}, target=base, progress=disks.progress)
     await close_unused(session, disks.directory)
