@@ -101,6 +101,29 @@ def test_a_port_that_is_open_but_silent_is_no_server(state):
     run(talk())
 
 
+def test_a_guest_that_is_slow_to_greet(state, monkeypatch):
+    """Its first connection hangs for good, the greeting of the next takes longer than the first patience."""
+    monkeypatch.setattr(ssh, "_FIRST_PATIENCE", 0.2)
+    count = 0
+
+    async def serve(reader, writer):
+        nonlocal count
+        count += 1
+        await asyncio.sleep(60 if count == 1 else 0.6)
+        writer.write(b"SSH-2.0-Slow\r\n")
+        writer.close()
+
+    async def talk():
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        greeting = await ssh.wait_ssh(ssh.target(str(state), "root", port), timeout=30)
+        listening.close()
+        return greeting
+
+    assert run(talk()) == "SSH-2.0-Slow"
+    assert count > 2
+
+
 def test_a_machine_that_ended(state):
     with pytest.raises(GuestError, match="machine ended"):
         run(ssh.wait_ssh(ssh.target(str(state), "root", free_port()), alive=lambda: False, timeout=200))

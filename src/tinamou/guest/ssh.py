@@ -15,7 +15,7 @@ from tinamou.system.exec import find_tool
 
 __all__ = ["SshTarget", "run", "scp_argv", "ssh_argv", "target", "wait_ssh"]
 
-_BANNER_TIMEOUT = 5.0
+_FIRST_PATIENCE, _LONGEST_PATIENCE = 3.0, 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -87,17 +87,21 @@ def _tool(name: str) -> str:
 async def wait_ssh(target: SshTarget, *, alive: Callable[[], bool] = lambda: True, timeout: float = 120.0) -> str:
     """Wait until an ssh server greets, and return its greeting (``SSH-2.0-OpenSSH_9.2p1 …``).
 
-    A forwarded port accepts connections before the guest listens, so only the greeting counts (source: RFC 4253, 4.2).
+    A forwarded port accepts connections before the guest listens, so only the greeting counts (source: RFC 4253, 4.2). A
+    connection made too early may never get one, and a slow guest takes long for the first: the patience doubles each time.
     Raises GuestError after ``timeout`` seconds, and at once when ``alive()`` says that the machine has ended.
     """
     import asyncio
 
-    pause = _FIRST_PAUSE
+    pause, patience = _FIRST_PAUSE, _FIRST_PATIENCE
     try:
         async with asyncio.timeout(timeout):
             while True:
-                if greeting := await _greeting(target):
-                    return greeting
+                try:
+                    if greeting := await _greeting(target, patience):
+                        return greeting
+                except TimeoutError:
+                    patience = min(patience * 2, _LONGEST_PATIENCE)
                 if not alive():
                     raise GuestError("The machine ended before its ssh server answered")
                 await asyncio.sleep(pause)
@@ -110,17 +114,18 @@ async def wait_ssh(target: SshTarget, *, alive: Callable[[], bool] = lambda: Tru
         ) from None
 
 
-async def _greeting(target: SshTarget) -> str:
+async def _greeting(target: SshTarget, patience: float) -> str:
+    """The greeting, empty where there is none. Raises TimeoutError after ``patience`` seconds without a word."""
     import asyncio
     import contextlib
 
-    try:
-        async with asyncio.timeout(_BANNER_TIMEOUT):
+    async with asyncio.timeout(patience):
+        try:
             reader, writer = await asyncio.open_connection(target.host, target.port)
             with contextlib.closing(writer):
                 line = await reader.readline()
-    except (OSError, ValueError, TimeoutError):
-        return ""
+        except (OSError, ValueError):
+            return ""
     return line.decode(errors="replace").strip() if line.startswith(b"SSH-") else ""
 
 
