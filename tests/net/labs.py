@@ -48,6 +48,16 @@ class Lab:
             assert time.monotonic() < end, f"{name} never came to: {script}\n{done.stdout}{done.stderr}"
             time.sleep(0.3)
 
+    def pings(self, name: str, host: str) -> bool:
+        return self.tinamou("exec", name, "--", "ping", "-c", "2", "-W", "2", host, check=False).returncode == 0
+
+    def reaches(self, name: str, host: str, seconds: float = 30) -> bool:
+        """A guest's addresses take a few seconds after its boot."""
+        end = time.monotonic() + seconds
+        while not (there := self.pings(name, host)) and time.monotonic() < end:
+            time.sleep(0.3)
+        return there
+
     def address(self, name: str, device: str = "eth0") -> str:
         return self.wait(name, f"ip -4 -o addr show {device} | grep -o 'inet [0-9.]*' | cut -c6- | grep .").strip()
 

@@ -35,12 +35,13 @@ VERBS = {
     "check": "Check a machine's disks.",
     "backup": "Copy machines to a folder, and prove the copies.",
     "doctor": "Examine this host, or a machine on it.",
+    "net": "Look at machines' networks, find what slows them down, capture.",
     "host": "Show what machines took from the host, and give it back.",
     "schema": "Print the JSON Schema of machine files.",
 }
 """Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot"})
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net"})
 
 app: App = App(
     name="tinamou",

@@ -20,7 +20,7 @@ from tinamou.system import iproute, nft, tap
 from tinamou.system.exec import find_tool
 from tinamou.system.spawn import end, spawn
 
-__all__ = ["dnsmasq_words", "join", "leave", "tidy"]
+__all__ = ["dnsmasq_words", "join", "leave", "serve_again", "tidy"]
 
 
 def join(step: JoinNetwork, journal: Journal) -> None:
@@ -165,6 +165,14 @@ def _serve(network: Network) -> None:
     log.unlink(missing_ok=True)
     spawn(words, log=str(log), environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
     _wait_served(words, log)
+
+
+def serve_again(name: str) -> None:
+    """Start the network's dnsmasq if it died. Raises PrepareError."""
+    with networks.locked():
+        network = networks.read(name)
+        if network is not None:
+            _serve(network)
 
 
 def _wait_served(words: list[str], log: Path) -> None:

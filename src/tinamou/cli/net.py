@@ -1,0 +1,261 @@
+"""The verbs below ``net``: ls, diagnose, compare, capture, link."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+from tinamou.machine import life
+from tinamou.machine.blocking import wait_for
+from tinamou.state import machines, networks
+
+if TYPE_CHECKING:
+    from tinamou.network.attend import Report
+    from tinamou.network.speed import Speed
+    from tinamou.state.record import Record
+
+app: App = App(
+    name="net", help="Look at machines' networks, find what slows them down, capture.", result_action="return_value"
+)
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def ls(*, json: Switch = False) -> None:
+    """List the interfaces of all machines, and the networks they are on."""
+    rows = [row for record in machines.machines() for row in _rows(record)]
+    if json:
+        nets = [dataclasses.asdict(found) for name in networks.names() if (found := networks.read(name))]
+        output.print_json({"interfaces": rows, "networks": nets})
+        return
+    output.table(rows, ("machine", "nic", "type", "network", "model", "mac", "address", "link", "state"))
+
+
+def _rows(record: Record) -> list[dict[str, object]]:
+    from tinamou.network.attend import specs_of
+    from tinamou.parts.net import mac_of
+    from tinamou.parts.net.network import name_of
+    from tinamou.parts.net.spec import TAPS
+    from tinamou.parts.net.wiring import link_name
+
+    rows: list[dict[str, object]] = []
+    for number, spec in enumerate(specs_of(record)):
+        made = spec.type == "bridge" and not spec.bridge
+        known = networks.members(name_of(spec)) if made else []
+        member = next((one for one in known if one.name == f"{record.name}.{number}"), None)
+        rows.append(
+            {
+                "machine": record.name,
+                "nic": number,
+                "type": spec.type,
+                "network": name_of(spec) if made else spec.bridge or spec.interface or spec.socket,
+                "model": spec.model,
+                "mac": mac_of(spec, record.name, number),
+                "address": member.address if member else spec.address,
+                "address6": member.address6 if member else "",
+                "link": (spec.interface or link_name(record.directory, number)) if spec.type in TAPS else "",
+                "state": "up" if record.running else "stopped",
+            }
+        )
+    return rows
+
+
+@app.command
+def diagnose(
+    name: str,
+    *,
+    fix: Switch = False,
+    measure: bool = True,
+    json: Switch = False,
+) -> int:
+    """Find out what slows a machine's network down or stops it; ends with 1 when something does.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    fix
+        Do what can be done without risk: plug in, bring up, set MTU and MAC back, start the network's server again.
+    measure
+        Measure latency and throughput between this host and the guest (some seconds).
+    """
+    record = life.running(name)
+    report, speeds, done = wait_for(_diagnosed(record, fix=fix, measuring=measure))
+    if json:
+        data: dict[str, Any] = dataclasses.asdict(report)
+        output.print_json({**data, "speed": speeds, "fixed": done})
+    else:
+        _show(report, speeds, done)
+    return 1 if any(finding.weight >= 30 for finding in report.findings) else 0
+
+
+async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Report, list[dict[str, Any]], list[str]]:
+    from tinamou.control import connect_qmp
+    from tinamou.errors import TinamouError
+    from tinamou.guest.agent import Agent
+    from tinamou.network import attend
+    from tinamou.system.exec import CommandError
+
+    agent = Agent(str(record.file("agent.sock")))
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        report = await attend.examine(record, session, agent)
+        speeds = await _speeds(report, agent, "before" if fix else "now") if measuring else []
+        done: list[str] = []
+        for finding in report.findings if fix else ():
+            try:
+                if await attend.put_right(record, session, agent, finding):
+                    done.append(finding.cause)
+            except (TinamouError, CommandError, OSError) as error:
+                output.warn(f"not put right: {finding.cause}: {error}")
+        if done:
+            report = await attend.examine(record, session, agent)
+            speeds += await _speeds(report, agent, "after") if measuring else []
+    return report, speeds, done
+
+
+async def _speeds(report: Report, agent: Any, when: str) -> list[dict[str, Any]]:
+    from tinamou.errors import TinamouError
+    from tinamou.network.attend import speed_of
+
+    rows = []
+    for wire in report.wires:
+        try:
+            speed = await speed_of(wire, agent)
+        except (TinamouError, OSError, TimeoutError) as error:
+            output.warn(f"{wire.id} was not measured: {str(error) or type(error).__name__}")
+            continue
+        if speed:
+            rows.append({"nic": wire.id, "when": when, **speed_row(speed)})
+    return rows
+
+
+def speed_row(speed: Speed) -> dict[str, str]:
+    """A measurement as texts for a table."""
+    return {
+        "median ms": f"{speed.median:.2f}",
+        "p99 ms": f"{speed.p99:.2f}",
+        "into Mbit/s": f"{speed.into:.0f}",
+        "out Mbit/s": f"{speed.out_of:.0f}",
+    }
+
+
+def _show(report: Report, speeds: list[dict[str, Any]], done: list[str]) -> None:
+    for wire in report.wires:
+        side = f", {wire.guest.driver} {wire.guest.name} in the guest" if wire.guest else ""
+        link = f" {wire.link}" if wire.link else ""
+        vhost = ", vhost" if wire.vhost else ""
+        print(f"{wire.id}: {wire.model} on {wire.backend}{link}, {wire.queues} queue pairs{vhost}{side}")
+    output.table(speeds, ("nic", "when", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s"))
+    for cause in done:
+        print(f"put right: {cause}")
+    for number, finding in enumerate(report.findings, 1):
+        print(f"\n{number}. {finding.wire}: {finding.cause}")
+        for word, text in (("seen", finding.evidence), ("cost", finding.cost), ("fix", finding.fix)):
+            print(f"   {word}: {text}")
+    if not report.findings:
+        print("nothing slows it down")
+
+
+@app.command
+def compare(
+    *,
+    net: Annotated[tuple[str, ...], Parameter(negative="")] = ("user", "auto"),
+    cpus: int = 1,
+    json: Switch = False,
+) -> None:
+    """Measure networks side by side in throw-away guests; the first is what the others are compared with.
+
+    Parameters
+    ----------
+    net
+        A network as for run; may be repeated. Without: QEMU's own TCP/IP, and tinamou's default.
+    cpus
+        Virtual CPUs of each guest.
+    """
+    from tinamou.cli.options import _table
+    from tinamou.machine.net_trial import trial
+
+    rows: list[dict[str, Any]] = []
+    first: Speed | None = None
+    for text in net:
+        speed = wait_for(trial(_table(text), cpus=cpus))
+        first = first or speed
+        gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
+        rows.append({"net": text, **speed_row(speed), "gain": gain})
+    if json:
+        output.print_json(rows)
+    else:
+        output.table(rows, ("net", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s", "gain"))
+
+
+@app.command
+def capture(
+    name: str,
+    *,
+    nic: int = 0,
+    seconds: float = 10.0,
+    out: Annotated[str, Parameter(name=["--out", "-o"])] = "",
+) -> None:
+    """Write a machine's packets to a file that tcpdump and Wireshark read; Ctrl-C ends it early.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    nic
+        Number of its interface.
+    seconds
+        How long.
+    out
+        The file; NAME-netN.pcap when left out.
+    """
+    import asyncio
+
+    from tinamou.control import connect_qmp
+    from tinamou.network import attend
+
+    record = life.running(name)
+    target = Path(out or f"{name}-net{nic}.pcap")
+
+    async def work() -> int:
+        import signal
+
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+            return await attend.capture(record, session, nic, target, stopped, seconds)
+
+    print(f"{target}: {asyncio.run(work())} bytes")
+
+
+@app.command
+def link(name: str, state: str, *, nic: int = 0) -> int:
+    """Plug an interface's virtual cable in or out: tinamou net link NAME up|down.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    state
+        up or down.
+    nic
+        Number of its interface.
+    """
+    from tinamou.control import connect_qmp
+    from tinamou.network.attend import plug
+
+    if state not in ("up", "down"):
+        output.warn(f"{state} is neither up nor down")
+        return 2
+    record = life.running(name)
+
+    async def work() -> None:
+        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+            await plug(session, f"net{nic}-dev", up=state == "up")
+
+    wait_for(work())
+    return 0

@@ -1,0 +1,33 @@
+"""One network measured in a throw-away tiny guest: what `tinamou net compare` and bench/net.py are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from tinamou.errors import GuestError
+from tinamou.machine.attended import AsyncMachine
+
+if TYPE_CHECKING:
+    from tinamou.network.speed import Speed
+
+__all__ = ["trial"]
+
+
+async def trial(net: object, *, cpus: int = 1, trips: int = 200, seconds: float = 2.0) -> Speed:
+    """Start a guest with the network, measure, end it. Raises GuestError when nothing leads from this host to it."""
+    from tinamou.network.attend import examine, speed_of
+
+    async with AsyncMachine("tiny", cpus=cpus, memory="256M", net=[net]) as machine:
+        session = await machine.session()
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            report = await examine(machine.record, session, machine.agent)
+            wire = report.wires[0]
+            if wire.guest and any("." in address for address in wire.guest.addresses):
+                speed = await speed_of(wire, machine.agent, trips=trips, seconds=seconds)
+                if speed:
+                    return speed
+            await asyncio.sleep(0.3)
+    raise GuestError("the network could not be measured", why="the guest got no address, or this host has no way to it")

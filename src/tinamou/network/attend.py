@@ -1,0 +1,193 @@
+"""A running machine's network attended to: examined, measured, put right, captured, plugged and unplugged."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.errors import ControlError, StateError
+from tinamou.network import diagnose as judge
+from tinamou.network.diagnose import Finding, Surroundings
+from tinamou.network.speed import Speed, measure
+from tinamou.network.wires import Wire, look
+from tinamou.parts.net import NetSpec, interfaces, mac_of
+from tinamou.parts.net.network import name_of
+from tinamou.parts.net.wiring import link_name
+from tinamou.prepare import companions
+from tinamou.prepare.networks import dnsmasq_words, serve_again
+from tinamou.spec import load_spec
+from tinamou.state import networks
+from tinamou.state.record import Record
+from tinamou.system.exec import CommandError, find_tool, run
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent
+
+__all__ = ["Report", "capture", "examine", "plug", "put_right", "specs_of", "speed_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was seen of every interface, and what is wrong, worst first."""
+
+    wires: tuple[Wire, ...]
+    findings: tuple[Finding, ...]
+
+
+def specs_of(record: Record) -> list[NetSpec]:
+    """The interfaces a machine was asked to have."""
+    return interfaces(load_spec(record.spec).net)
+
+
+async def examine(record: Record, session: Session, agent: Agent) -> Report:
+    """Look at every interface from all sides and judge. Raises ControlError."""
+    specs = specs_of(record)
+    expected = {f"net{n}-dev": spec.interface or link_name(record.directory, n) for n, spec in enumerate(specs)}
+    seen = await look(session, agent, expected)
+    pairs = [(wire, _surroundings(record, specs, wire)) for wire in seen]
+    return Report(tuple(seen), tuple(judge.diagnose(pairs)))
+
+
+def _surroundings(record: Record, specs: list[NetSpec], wire: Wire) -> Surroundings:
+    import os
+
+    around = Surroundings(
+        passt=find_tool("passt") is not None, root=os.geteuid() == 0, vhost=Path("/dev/vhost-net").exists()
+    )
+    number = int(wire.id[3:-4]) if wire.id.startswith("net") and wire.id[3:-4].isdecimal() else -1
+    if not 0 <= number < len(specs):
+        return around
+    spec = specs[number]
+    around = dataclasses.replace(around, rate_in=spec.rate_in, rate_out=spec.rate_out)
+    if spec.type != "bridge":
+        return around
+    mac = mac_of(spec, record.name, number) if spec.anti_spoof else ""
+    if spec.bridge:
+        return dataclasses.replace(around, mac=mac)
+    network = networks.read(name_of(spec))
+    member = next((one for one in networks.members(name_of(spec)) if one.name == f"{record.name}.{number}"), None)
+    server = network is not None and companions.find(dnsmasq_words(network)) is not None
+    address = member.address if member and spec.anti_spoof else ""
+    return dataclasses.replace(around, mac=mac, server=server, address=address)
+
+
+async def speed_of(wire: Wire, agent: Agent, *, trips: int = 200, seconds: float = 2.0) -> Speed | None:
+    """Latency and throughput between this host and the guest; None where nothing leads from one to the other."""
+
+    async def start(line: str) -> object:
+        return await agent.run(["sh", "-c", line], timeout=20)
+
+    if wire.backend == "user":
+        return await measure(start, "10.0.2.2", listen="127.0.0.1", trips=trips, seconds=seconds)
+    if wire.backend == "stream" and "passt" in _peers(wire):
+        here = _own_address()
+        return await measure(start, here, listen=here, trips=trips, seconds=seconds) if here else None
+    if wire.guest and wire.backend == "tap":
+        for address in wire.guest.addresses:
+            plain = address.partition("/")[0]
+            if "." in plain and _routed(plain):
+                return await measure(start, plain, trips=trips, seconds=seconds)
+    return None
+
+
+def _peers(wire: Wire) -> str:
+    """What is at the other end of a stream: tinamou's cables between machines have addresses other than passt's."""
+    addresses = wire.guest.addresses if wire.guest else ()
+    return "passt" if any(one.startswith("10.0.2.15/") for one in addresses) else ""
+
+
+def _own_address() -> str:
+    """The address from which this host reaches others, empty without a default route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.254", 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _routed(address: str) -> bool:
+    """Whether this host has an interface on the address's network."""
+    try:
+        return "via" not in run([find_tool("ip") or "ip", "route", "get", address], timeout=10)
+    except (CommandError, OSError):
+        return False
+
+
+async def put_right(record: Record, session: Session, agent: Agent, finding: Finding) -> bool:
+    """Do what a finding's remedy says, where it has one; whether something was done. Raises what that raises."""
+    if not finding.remedy:
+        return False
+    what, *words = finding.remedy
+    if what in _IN_GUEST:
+        await agent.run(["sh", "-c", _IN_GUEST[what](words)], timeout=20)
+    elif what == "plug":
+        await plug(session, words[0], up=True)
+    elif what == "host-up":
+        run([find_tool("ip") or "ip", "link", "set", words[0], "up"], timeout=10)
+    elif what == "unshape":
+        run([find_tool("tc") or "tc", "qdisc", "delete", "dev", words[0], "root"], timeout=10)
+    elif what == "serve":
+        for spec in specs_of(record):
+            if spec.type == "bridge" and not spec.bridge:
+                serve_again(name_of(spec))
+    return True
+
+
+_IN_GUEST: dict[str, Callable[[list[str]], str]] = {
+    "guest-up": lambda words: f"ip link set {words[0]} up",
+    "guest-mtu": lambda words: f"ip link set {words[0]} mtu {words[1]}",
+    "guest-mac": lambda words: (
+        f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up"
+    ),
+    "guest-offload": lambda words: f"ethtool -K {words[0]} tx on tso on gro on",
+}
+
+
+async def plug(session: Session, card: str, *, up: bool) -> None:
+    """Plug a card's virtual cable in or out. Raises ControlError."""
+    await session.execute("set_link", name=card, up=up)
+
+
+async def capture(
+    record: Record, session: Session, number: int, target: Path, stopped: asyncio.Event, seconds: float
+) -> int:
+    """Write an interface's packets to ``target`` as pcap for some seconds or until ``stopped``; returns the bytes written.
+
+    QEMU writes them itself, so what vhost moves past it is not seen. Raises ControlError, StateError.
+    """
+    import asyncio
+    import os
+
+    specs = specs_of(record)
+    if not 0 <= number < len(specs):
+        raise StateError(f"{record.name} has no interface {number}", why=f"it has {len(specs)}", fix="tinamou net ls")
+    part = record.file(f"net{number}.pcap")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    if record.uid is not None:
+        os.chown(part, record.uid, record.uid)
+    name = f"capture{number}"
+    try:
+        await session.execute(
+            "object-add", {"qom-type": "filter-dump", "id": name, "netdev": f"net{number}", "file": str(part)}
+        )
+    except ControlError as error:
+        fix = f"capture on the host: tcpdump -i {link_name(record.directory, number)}"
+        raise ControlError("QEMU cannot capture on this interface", why=str(error), fix=fix) from error
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), seconds)
+    finally:
+        await session.execute("object-del", id=name)
+    data = await asyncio.to_thread(part.read_bytes)
+    await asyncio.to_thread(target.write_bytes, data)
+    part.unlink()
+    return len(data)

@@ -1,0 +1,138 @@
+"""The built-in probe: round trips and throughput between this host and a guest, through one TCP connection each.
+
+The guest's end is a shell line with nothing but busybox's or netcat's ``nc``, or bash: it connects to the host where the
+network leads out (user, passt), or waits for the host where it is on an interface of the host's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tinamou.errors import GuestError
+
+__all__ = ["Speed", "measure"]
+
+Run = Callable[[str], Awaitable[object]]
+_PORT = 5907
+_PIECE = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Milliseconds of a one-byte TCP round trip (median, 99th percentile), megabits a second into and out of the guest."""
+
+    median: float
+    p99: float
+    into: float
+    out_of: float
+    trips: int = 0
+
+
+async def measure(run: Run, address: str, *, listen: str = "", trips: int = 200, seconds: float = 2.0) -> Speed:
+    """Measure; ``run`` starts a shell line in the guest and does not wait for it.
+
+    With ``listen`` (an address of this host) the guest connects to ``address``, which leads there; without, this host
+    connects to the guest at ``address``. Raises GuestError when no connection comes about.
+    """
+    import asyncio
+
+    async with _Meeting(run, address, listen) as meet:
+        echo = await meet("cat")
+        times = await asyncio.to_thread(_round_trips, echo, trips)
+        sink = await meet("cat >/dev/null")
+        into = await asyncio.to_thread(_pour, sink, seconds)
+        source = await meet("cat /dev/zero")
+        out_of = await asyncio.to_thread(_drain, source, seconds)
+    ordered = sorted(times)
+    return Speed(statistics.median(ordered), ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], into, out_of, trips)
+
+
+class _Meeting:
+    """Connections to programs in the guest, one after another, each on a port of its own."""
+
+    def __init__(self, run: Run, address: str, listen: str) -> None:
+        self._run, self._address, self._listen = run, address, listen
+        self._port = _PORT
+        self._open: list[socket.socket] = []
+
+    async def __aenter__(self) -> Callable[[str], Awaitable[socket.socket]]:
+        return self._meet
+
+    async def __aexit__(self, *_: object) -> None:
+        for one in self._open:
+            one.close()
+
+    async def _meet(self, program: str) -> socket.socket:
+        import asyncio
+
+        if self._listen:
+            return await asyncio.wait_for(self._called(program), 30)
+        self._port += 1
+        quiet = ">/dev/null 2>&1 </dev/null"
+        await self._run(f"(setsid nc -l -p {self._port} -e sh -c '{program}') {quiet} &")
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                return self._kept(await asyncio.to_thread(socket.create_connection, (self._address, self._port), 5))
+            await asyncio.sleep(0.1)
+        raise GuestError(f"{self._address} does not answer", why="the guest's interface may be down or without its address")
+
+    async def _called(self, program: str) -> socket.socket:
+        import asyncio
+
+        with socket.create_server((self._listen, 0)) as server:
+            server.settimeout(25)
+            port = server.getsockname()[1]
+            await self._run(f"(setsid nc {self._address} {port} -e sh -c '{program}') >/dev/null 2>&1 </dev/null &")
+            try:
+                connection, _ = await asyncio.to_thread(server.accept)
+            except TimeoutError:
+                why = f"it was told to connect to {self._address}, port {port}"
+                raise GuestError("the guest does not reach this host", why=why) from None
+        return self._kept(connection)
+
+    def _kept(self, connection: socket.socket) -> socket.socket:
+        connection.settimeout(20)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.append(connection)
+        return connection
+
+
+def _round_trips(connection: socket.socket, count: int) -> list[float]:
+    times = []
+    for number in range(count + 10):
+        start = time.perf_counter()
+        connection.sendall(b".")
+        connection.recv(1)
+        if number >= 10:
+            times.append((time.perf_counter() - start) * 1000)
+    connection.close()
+    return times
+
+
+def _pour(connection: socket.socket, seconds: float) -> float:
+    """Megabits a second that the guest took; what still lies in this host's buffer when time is up is not counted."""
+    import fcntl
+    import struct
+
+    data, sent, start = bytes(_PIECE), 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        sent += connection.send(data)
+    (waiting,) = struct.unpack("i", fcntl.ioctl(connection, 0x5411, struct.pack("i", 0)))
+    connection.close()
+    return float(sent - waiting) * 8 / elapsed / 1e6
+
+
+def _drain(connection: socket.socket, seconds: float) -> float:
+    got, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        piece = connection.recv(_PIECE)
+        if not piece:
+            break
+        got += len(piece)
+    connection.close()
+    return got * 8 / max(elapsed, 1e-6) / 1e6

@@ -1,0 +1,198 @@
+"""What is seen of a machine's interfaces: in QEMU, in the guest, on the host; only looking, nothing is judged here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tinamou.errors import TinamouError
+from tinamou.system.exec import CommandError, find_tool
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent
+
+__all__ = ["GuestSide", "HostSide", "Wire", "look", "wires"]
+
+_LINE = re.compile(r"(?P<name>[\w.#-]+): index=(?P<index>\d+),type=(?P<type>[\w-]+),?(?P<rest>.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSide:
+    """An interface as the guest has it; ``features`` are offloads by name, empty where the guest cannot tell."""
+
+    name: str
+    driver: str
+    mac: str
+    mtu: int
+    up: bool
+    queues: int
+    addresses: tuple[str, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    features: Mapping[str, bool] = field(default_factory=dict)
+    cpus: int = 1
+    carrier: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostSide:
+    """The interface on the host: what it is a port of, whether it is up, what it dropped, what shapes its traffic."""
+
+    name: str
+    up: bool
+    mtu: int
+    master: str = ""
+    master_mtu: int = 0
+    shaping: str = ""
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One interface of a machine: the card's model, the backend's type, and both sides where they can be seen.
+
+    ``unseen``: the guest answers, and has no interface for the card.
+    """
+
+    id: str
+    model: str
+    mac: str
+    backend: str
+    detail: str = ""
+    link: str = ""
+    queues: int = 1
+    vhost: bool = False
+    guest: GuestSide | None = None
+    host: HostSide | None = None
+    unseen: bool = False
+
+
+def wires(text: str) -> list[Wire]:
+    """The cards with their backends out of QEMU's ``info network``: pure."""
+    found: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        match = _LINE.search(line)
+        if not match:
+            continue
+        rest = match["rest"]
+        if match["type"] == "nic":
+            values = dict(pair.partition("=")[::2] for pair in rest.split(","))
+            if match["index"] == "0" or not found or found[-1]["id"] != match["name"]:
+                entry = {"id": match["name"], "model": values.get("model", ""), "mac": values.get("macaddr", "")}
+                found.append({**entry, "backend": "none", "detail": "", "queues": 0})
+        elif line.startswith((" ", "\\")) and found:
+            entry = found[-1]
+            entry["queues"] += 1
+            if entry["queues"] == 1:
+                entry |= {"backend": match["type"], "detail": rest, "link": _named(rest)}
+                entry["vhost"] = "vhost" in rest and "vhost=off" not in rest
+    return [Wire(**{**entry, "queues": max(entry["queues"], 1)}) for entry in found]
+
+
+def _named(detail: str) -> str:
+    match = re.search(r"ifname=([^,]+)", detail)
+    return match[1] if match else ""
+
+
+async def look(session: Session, agent: Agent, expected: Mapping[str, str]) -> list[Wire]:
+    """Every interface of a machine; ``expected`` are the names of its interfaces on the host by card."""
+    from dataclasses import replace
+
+    from tinamou.control.commands import monitor
+
+    guests = await _guest_sides(agent)
+    found: list[Wire] = []
+    for wire in wires(await monitor(session, "info network")):
+        name = wire.link or (expected.get(wire.id, "") if wire.backend == "tap" else "")
+        side = next((one for one in guests or () if one.mac == wire.mac), None) or _by_place(guests or [], len(found))
+        found.append(
+            replace(
+                wire,
+                guest=side,
+                host=host_side(name) if name else None,
+                link=name,
+                unseen=guests is not None and side is None,
+            )
+        )
+    return found
+
+
+def _by_place(guests: list[GuestSide], number: int) -> GuestSide | None:
+    return guests[number] if number < len(guests) else None
+
+
+def host_side(name: str) -> HostSide | None:
+    """The interface of that name in this network namespace."""
+    from tinamou.system import iproute
+
+    try:
+        entry = iproute.links("dev", name)[0]
+    except (CommandError, IndexError):
+        return None
+    master = str(entry.get("master", ""))
+    above = iproute.links("dev", master)[0] if master else {}
+    stats = entry.get("stats64", {})
+    counters = {f"{way}_{key}": int(stats.get(way, {}).get(key, 0)) for way in ("rx", "tx") for key in ("dropped", "errors")}
+    return HostSide(
+        name, "UP" in entry["flags"], int(entry["mtu"]), master, int(above.get("mtu", 0)), shaping(name), counters
+    )
+
+
+def shaping(name: str) -> str:
+    """A queueing discipline that slows the interface down, as tc(8) shows it; empty for the kernel's plain ones."""
+    from tinamou.system.exec import run
+
+    try:
+        lines = run([find_tool("tc") or "tc", "qdisc", "show", "dev", name, "root"], timeout=10).splitlines()
+    except (CommandError, OSError):
+        return ""
+    slow = [line.strip() for line in lines if line.split()[1] in ("tbf", "netem", "htb", "hfsc", "cake")]
+    return slow[0] if slow else ""
+
+
+_LOOK = r"""
+cpus=$(nproc 2>/dev/null || echo 1)
+for p in /sys/class/net/*; do
+  n=${p##*/}; [ -e "$p/device" ] || continue
+  d=$(readlink -f "$p/device/driver"); echo "= $n ${d##*/} $(cat $p/address) $(cat $p/mtu) $(cat $p/flags) $cpus \
+$(ls -d $p/queues/rx-* | wc -l) $(cat $p/carrier 2>/dev/null || echo 1)"
+  ip -o addr show "$n" | sed -n 's/.*inet6\{0,1\} \([^ ]*\) .*/a \1/p'
+  for c in rx_dropped tx_dropped rx_errors tx_errors rx_packets tx_packets; do echo "c $c $(cat $p/statistics/$c)"; done
+  ethtool -k "$n" 2>/dev/null | sed -n 's/^\([a-z-]*\): \(o[nf]*\).*/f \1 \2/p'
+done
+"""
+
+
+async def _guest_sides(agent: Agent) -> list[GuestSide] | None:
+    try:
+        done = await agent.run(["sh", "-c", _LOOK], timeout=20)
+    except (TinamouError, TimeoutError):
+        return None
+    return guest_sides(done.stdout.decode(errors="replace"))
+
+
+def _empty() -> dict[str, Any]:
+    return {"addresses": (), "counters": {}, "features": {}}
+
+
+def guest_sides(text: str) -> list[GuestSide]:
+    """What the guest's own script printed: pure."""
+    found: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        kind, *words = line.split()
+        if kind == "=":
+            name, driver, mac, mtu, flags, cpus, queues, carrier = words
+            entry = {"name": name, "driver": driver, "mac": mac, "mtu": int(mtu), "up": bool(int(flags, 16) & 1)}
+            entry["carrier"] = carrier == "1"
+            found.append(
+                {**entry, "cpus": int(cpus), "queues": int(queues), "addresses": (), "counters": {}, "features": {}}
+            )
+        elif kind == "a" and found:
+            found[-1]["addresses"] += (words[0],)
+        elif kind == "c" and found:
+            found[-1]["counters"][words[0]] = int(words[1])
+        elif kind == "f" and found:
+            found[-1]["features"][words[0]] = words[1] == "on"
+    return [GuestSide(**entry) for entry in found]

@@ -1,0 +1,209 @@
+"""What a guest may not do: pose as another, reach what it is kept from; and what is left when machines die: nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from labs import OUTSIDE, Lab
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+COUNT = int(os.environ.get("TINAMOU_NET_KILLS", "6"))
+"""Machines of the test that kills at random; 50 for a thorough run."""
+
+
+def poses_as(lab: Lab, name: str, what: str) -> None:
+    lab.guest(name, f"ip link set eth0 down; {what}; ip link set eth0 up")
+
+
+@pytest.mark.slow
+def test_forged_addresses_do_not_pass(lab: Lab):
+    for name in ("one", "two"):
+        lab.start(name, "type=bridge,network=lab,subnet=10.9.0.0/24")
+    one, two = lab.address("one"), lab.address("two")
+    gateway = "10.9.0.1"
+    assert lab.reaches("one", two)
+    lab.guest("one", f"ip addr add 10.9.0.77/24 dev eth0; ip addr del {one}/24 dev eth0")
+    assert not lab.pings("one", two)
+    lab.guest("one", f"ip addr add {gateway}/24 dev eth0; arping -U -c 3 -I eth0 {gateway}", check=False)
+    assert lab.reaches("two", gateway)
+    own = lab.guest("one", "cat /sys/class/net/eth0/address").strip()
+    assert own not in lab.guest("two", "cat /proc/net/arp")
+    lab.guest("one", f"ip addr flush dev eth0; ip addr add {one}/24 dev eth0")
+    assert lab.reaches("one", two)
+    poses_as(lab, "one", "ip link set eth0 address 52:54:00:aa:bb:cc")
+    lab.guest("one", f"ip addr add {one}/24 dev eth0", check=False)
+    assert not lab.pings("one", two)
+
+
+@pytest.mark.slow
+def test_without_the_filter_forging_works(lab: Lab):
+    """The negative of the test above: it is the filter that stops them."""
+    for name in ("one", "two"):
+        lab.start(name, "type=bridge,network=lab,subnet=10.9.0.0/24,anti_spoof=false")
+    one, two = lab.address("one"), lab.address("two")
+    lab.guest("one", f"ip addr add 10.9.0.77/24 dev eth0; ip addr del {one}/24 dev eth0")
+    assert lab.reaches("one", two)
+    poses_as(lab, "one", "ip link set eth0 address 52:54:00:aa:bb:cc")
+    assert lab.reaches("one", two)
+
+
+@pytest.mark.slow
+def test_an_isolated_network_reaches_nothing(lab: Lab):
+    lab.outside()
+    lab.far("sh", "-c", "ip route add 10.9.0.0/24 via 192.0.2.2")
+    lab.start("one", "type=bridge,network=lab,subnet=10.9.0.0/24,isolated=true")
+    lab.start("two", "type=bridge,network=lab,isolated=true,peers=false")
+    lab.start("three", "type=bridge,network=lab,isolated=true,peers=false")
+    lab.start("alone", "type=user,isolated=true")
+    one, two, three = (lab.address(name) for name in ("one", "two", "three"))
+    assert lab.reaches("one", two)
+    assert not lab.pings("two", three)
+    assert lab.guest("one", "ip route | grep -c default", check=False).strip() == "0"
+    lab.guest("one", "ip route add default via 10.9.0.1")
+    for host in (OUTSIDE, "192.0.2.2", "10.9.0.1"):
+        assert not lab.pings("one", host), host
+    assert lab.run("ip", "netns", "exec", f"{lab.name}-far", "ping", "-c", "1", "-W", "2", one, check=False).returncode != 0
+    assert lab.address("alone") == "10.0.2.15"
+    assert not lab.pings("alone", OUTSIDE)
+
+
+@pytest.mark.slow
+def test_allow_lists_and_rates(lab: Lab):
+    lab.start("one", "type=bridge,network=lab,allow_out=icmp,allow_out=tcp:5001,allow_in=tcp:5002")
+    lab.start("two", "type=bridge,network=lab,rate_in=8Mbit")
+    one, two = lab.address("one"), lab.address("two")
+
+    def heard(sender: str, receiver: str, host: str, port: int) -> bool:
+        lab.guest(receiver, f"rm -f /tmp/p; (setsid nc -l -p {port} -e touch /tmp/p) >/dev/null 2>&1 </dev/null &")
+        lab.guest(sender, f"nc -w 2 {host} {port} </dev/null", check=False)
+        return lab.guest(receiver, "test -e /tmp/p && echo yes", check=False).strip() == "yes"
+
+    assert lab.reaches("one", two)
+    assert not lab.pings("two", one)
+    assert heard("one", "two", two, 5001)
+    assert not heard("one", "two", two, 5003)
+    assert heard("two", "one", one, 5002)
+    assert not heard("two", "one", one, 5001)
+
+
+@pytest.mark.slow
+def test_killed_at_random_nothing_is_left(lab: Lab):
+    lab.ip("link add mine type bridge")
+    lab.run("nft", "-f", "-", input="table inet mine {\nchain c {\ntype filter hook forward priority 0;\n}\n}\n")
+    before = lab.traces()
+    seed = random.randrange(1 << 30)
+    print(f"random seed {seed}")
+    dice = random.Random(seed)
+    kinds = (
+        "type=bridge,network=lab",
+        "type=bridge,network=other,isolated=true",
+        "passt",
+        "type=bridge,bridge=mine",
+        "user",
+    )
+    if "passt" in kinds:
+        lab.outside()
+        before = lab.traces()
+    running: list[subprocess.Popen[bytes]] = []
+    for number in range(COUNT):
+        words = ["run", "tiny", "--name", f"m{number}", "--net", dice.choice(kinds), "--memory", "128M", "--", "sleep", "60"]
+        argv = ["ip", "netns", "exec", lab.name, sys.executable, "-m", "tinamou", *words]
+        running.append(
+            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+        time.sleep(dice.random() * 1.5)
+        if len(running) >= 3 or dice.random() < 0.4:
+            _kill_one(lab, running, dice)
+    while running:
+        _kill_one(lab, running, dice)
+    lab.tinamou("ls")
+    lab.tinamou("ls")
+    assert lab.traces() == before
+    assert [path.name for path in (lab.state / "machines").iterdir()] == []
+    pids = lab.run("ip", "netns", "pids", lab.name).stdout.split()
+    living = [pid for pid in pids if "dnsmasq" in _comm(pid) or "passt" in _comm(pid) or "qemu" in _comm(pid)]
+    assert living == []
+
+
+def _comm(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _kill_one(lab: Lab, running: list[subprocess.Popen[bytes]], dice: random.Random) -> None:
+    """Kill tinamou, or its QEMU, or both, without mercy."""
+    victim = running.pop(dice.randrange(len(running)))
+    how = dice.choice(("tinamou", "qemu", "term"))
+    if how == "qemu":
+        children = subprocess.run(
+            ["pgrep", "-P", str(victim.pid), "-f", "qemu"], capture_output=True, text=True, check=False
+        )
+        for pid in children.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.2)
+    victim.send_signal(signal.SIGTERM if how == "term" else signal.SIGKILL)
+    victim.wait(30)
+
+
+def fails(lab: Lab, *argv: str) -> str:
+    done = lab.tinamou("run", "tiny", *argv, "--", "true", check=False)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_errors_say_what_is_wrong_and_undo_it(lab: Lab):
+    before = lab.traces()
+    listener = subprocess.Popen(["ip", "netns", "exec", lab.name, "nc", "-l", "-s", "127.0.0.1", "-p", "18080"])
+    try:
+        time.sleep(0.5)
+        said = fails(lab, "--net", "type=user,forward=18080:80")
+        assert "18080 is not free" in said
+        assert f"process {listener.pid}" in said
+    finally:
+        listener.kill()
+        listener.wait()
+    assert "no such interface" in fails(lab, "--net", "type=bridge,bridge=br7")
+    assert "at most 15 bytes" in fails(lab, "--net", "type=bridge,bridge=a-name-too-long-for-linux")
+    assert "ports below 1024 are for root" in fails(lab, "--net", "type=user,forward=80:80")
+    lab.ip("link add plain type veth peer name other")
+    assert "it is no bridge but veth" in fails(lab, "--net", "type=bridge,bridge=plain")
+    lab.ip("link delete plain")
+    lab.ip("link add used type bridge")
+    lab.ip("address add 10.9.0.1/24 dev used")
+    lab.ip("link set used up")
+    said = fails(lab, "--net", "type=bridge,network=lab,subnet=10.9.0.0/25")
+    assert "10.9.0.0/24 is reached over used already" in said
+    lab.ip("link delete used")
+    assert lab.traces() == before
+    assert not (lab.state / "networks" / "lab" / "network.json").exists()
+
+
+def test_open_vswitch_down(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OVS_RUNDIR", str(lab.state))
+    before = lab.traces()
+    said = fails(lab, "--net", "type=ovs,bridge=sw0")
+    assert "Open vSwitch" in said
+    assert "fix" in said or "install openvswitch" in said
+    assert lab.traces() == before
+
+
+def test_dnsmasq_that_dies_at_once(lab: Lab, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    broken = tmp_path / "dnsmasq"
+    broken.write_text("#!/bin/sh\necho 'failed to create listening socket' >&2\nexit 2\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    before = lab.traces()
+    said = fails(lab, "--net", "type=bridge,network=lab")
+    assert "dnsmasq did not start" in said
+    assert "failed to create listening socket" in said
+    assert lab.traces() == before
