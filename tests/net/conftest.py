@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from labs import Lab
 
+from tinamou.images.resolve import resolve
+
 
 @pytest.fixture
 def lab(state: Path) -> Iterator[Lab]:
     if not shutil.which("ip"):
         pytest.skip("no ip(8) on this host (script/setup installs iproute2)")
+    resolve("tiny", os.uname().machine)
     name = f"tmlab-{os.getpid()}-{uuid.uuid4().hex[:4]}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     made = Lab(name, state)
