@@ -176,7 +176,7 @@ def compare(
     cpus
         Virtual CPUs of each guest.
     """
-    from tinamou.cli.options import _table
+    from tinamou.cli.described import _table
     from tinamou.machine.net_trial import trial
 
     rows: list[dict[str, Any]] = []
