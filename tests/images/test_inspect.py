@@ -243,3 +243,10 @@ def test_a_table_with_a_wrong_checksum_is_not_believed(tmp_path: Path) -> None:
     data[512 + 40] ^= 1
     (tmp_path / "d.raw").write_bytes(data)
     assert inspect_image(tmp_path / "d.raw").boots == ()
+
+
+def test_a_raw_disk_into_which_the_guest_wrote_a_header_is_refused(tmp_path: Path) -> None:
+    write_overlay(tmp_path / "disk.raw", 1 << 20, "secret.raw", "raw")
+    (tmp_path / "secret.raw").write_bytes(bytes(1 << 20))
+    with pytest.raises(ImageError, match="called raw and begins like qcow2"):
+        inspect_image(tmp_path / "disk.raw")

@@ -69,6 +69,11 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
             if length == 0:
                 raise ImageError(f"{named} is empty", why="it has 0 bytes", fix="fetch or make the image again")
             found = declared or detect_format(str(path), head, tail)
+            if not declared and path.suffix == ".raw" and found not in ("raw", "iso"):
+                why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
+                raise ImageError(
+                    f"{named} is called raw and begins like {found}", why=why, fix="say format = raw, or rename it"
+                )
             header = _header(named, file.fileno(), head, length) if found == "qcow2" else None
     except FileNotFoundError as error:
         raise ImageError(f"{named} does not exist", fix="put the file back, or name another image") from error
