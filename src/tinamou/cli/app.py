@@ -36,6 +36,7 @@ VERBS = {
     "backup": "Copy machines to a folder, and prove the copies.",
     "doctor": "Examine this host, or a machine on it.",
     "net": "Look at machines' networks, find what slows them down, capture.",
+    "tune": "Measure which choices make a machine faster here.",
     "host": "Show what machines took from the host, and give it back.",
     "schema": "Print the JSON Schema of machine files.",
 }

@@ -1,0 +1,142 @@
+"""Measures choices instead of believing in them: the same work in throw-away twins of a machine, with and without each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from tinamou.errors import GuestError, PlanError, TinamouError
+
+__all__ = ["CHOICES", "Choice", "Measured", "Verdict", "judge", "measure", "merged", "named", "twin"]
+
+_COMPUTE = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"
+_MEMORY = "dd if=/dev/zero of=/tmp/x bs=1M count=32 2>/dev/null; md5sum /tmp/x >/dev/null; rm /tmp/x"
+_DISK = (
+    "dd if=/dev/zero of=$disk bs=16k count=6000 oflag=direct conv=notrunc 2>/dev/null; "
+    "dd if=$disk of=/dev/null bs=16k count=6000 iflag=direct 2>/dev/null"
+)
+_FIND_DISK = "for d in /sys/block/*; do [ -r $d/serial ] && disk=/dev/${d##*/}; done"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One thing to try: the ways it can be, as changes to a spec, and the work that shows the difference."""
+
+    name: str
+    ways: Mapping[str, Mapping[str, Any]]
+    work: str
+    disk: bool = False
+
+
+_ROUNDS = 3
+"""Fewer rounds than these show no spread to judge by."""
+
+CHOICES = (
+    Choice("pinning", {"off": {"cpu": {"pin": "off"}}, "auto": {"cpu": {"pin": "auto"}}}, _COMPUTE),
+    Choice("hugepages", {"off": {"memory": {"hugepages": "off"}}, "2M": {"memory": {"hugepages": "2M"}}}, _MEMORY),
+    Choice("aio", {way: {"disk": {"aio": way}} for way in ("threads", "io_uring")}, _DISK, disk=True),
+    Choice("cache", {way: {"disk": {"cache": way}} for way in ("writeback", "none")}, _DISK, disk=True),
+    Choice("iothread", {"off": {"disk": {"iothread": False}}, "on": {"disk": {"iothread": True}}}, _DISK, disk=True),
+    Choice("queues", {"1": {"disk": {"queues": 1}}, "per CPU": {"disk": {}}}, _DISK, disk=True),
+)
+"""What is tried when nothing is named."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One way of one choice: seconds of each round, or why it could not be measured."""
+
+    choice: str
+    way: str
+    seconds: tuple[float, ...] = ()
+    failed: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Which way won, by how much (``gain`` 0.2: a fifth less time), and whether that is more than the spread."""
+
+    choice: str
+    winner: str
+    gain: float
+    clear: bool
+
+
+def merged(spec: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's plain data with a change laid over it, table by table; a change of ``disk`` is for every disk."""
+    found: dict[str, Any] = dict(spec)
+    for key, value in change.items():
+        if key == "disk":
+            found["disk"] = [_table(one) | dict(value) for one in spec.get("disk", [])]
+        else:
+            table: dict[str, Any] = dict(spec.get(key) or {})
+            found[key] = table | dict(value)
+    return found
+
+
+def _table(value: object) -> dict[str, Any]:
+    """A table of a spec as it is; a bare value of a disk is its path."""
+    return dict(value) if isinstance(value, Mapping) else {"path": value}
+
+
+def twin(spec: Mapping[str, Any], choice: Choice, change: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a throw-away machine like this one: no name, no network, its disks replaced by an empty one to work on."""
+    plain = {key: value for key, value in spec.items() if key not in ("name", "disk", "net")}
+    own = spec.get("disk", [])
+    model: dict[str, Any] = _table(own[0]) if own else {}
+    kept: dict[str, Any] = {key: model[key] for key in ("cache", "aio", "iothread", "queues", "interface") if key in model}
+    disks: list[dict[str, Any]] = [{**kept, "size": "64M", "format": "raw"}] if choice.disk else []
+    return merged({**plain, "net": [], "disk": disks}, change)
+
+
+def measure(spec: Mapping[str, Any], choices: Sequence[Choice], rounds: int, say: Callable[[str], None]) -> list[Measured]:
+    """Works through the choices, the ways of each in turn, ``rounds`` times, so that a busy moment hits all ways alike."""
+    found = []
+    for choice in choices:
+        seconds: dict[str, list[float]] = {way: [] for way in choice.ways}
+        failed: dict[str, str] = {}
+        for number in range(rounds):
+            for way in (way for way in choice.ways if way not in failed):
+                say(f"{choice.name} {way}, round {number + 1} of {rounds}")
+                try:
+                    seconds[way].append(_once(twin(spec, choice, choice.ways[way]), choice))
+                except TinamouError as error:
+                    failed[way] = error.what
+        found += [Measured(choice.name, way, tuple(seconds[way]), failed.get(way, "")) for way in choice.ways]
+    return found
+
+
+def _once(settings: Mapping[str, Any], choice: Choice) -> float:
+    """Seconds the work took by the guest's own clock (/proc/uptime, in hundredths)."""
+    from tinamou.machine.blocking import Machine
+
+    script = (
+        f"{_FIND_DISK if choice.disk else ':'}; read a _ </proc/uptime; {choice.work}; read b _ </proc/uptime; echo $a $b"
+    )
+    with Machine(**settings) as vm:
+        words = vm.run(script).stdout.split()
+    if len(words) != 2:
+        raise GuestError(f"the work for {choice.name} printed {words!r}", fix="try another image")
+    return float(words[1]) - float(words[0])
+
+
+def judge(measured: Sequence[Measured]) -> Iterator[Verdict]:
+    """One verdict per choice of which at least two ways were measured: clear when three rounds or more do not overlap."""
+    for name in dict.fromkeys(one.choice for one in measured):
+        ways = sorted((one for one in measured if one.choice == name and one.seconds), key=lambda one: median(one.seconds))
+        if len(ways) > 1:
+            best, rest = ways[0], ways[1:]
+            gain = 1 - median(best.seconds) / max(median(rest[0].seconds), 1e-9)
+            clear = all(max(best.seconds) < min(other.seconds) for other in rest) and len(best.seconds) >= _ROUNDS
+            yield Verdict(name, best.way, gain, clear)
+
+
+def named(names: Sequence[str]) -> tuple[Choice, ...]:
+    """The choices of these names, all when there are none. Raises PlanError for a name nobody knows."""
+    unknown = [name for name in names if name not in {choice.name for choice in CHOICES}]
+    if unknown:
+        known = ", ".join(choice.name for choice in CHOICES)
+        raise PlanError(f"there is no choice named {unknown[0]}", fix=f"choose among {known}")
+    return tuple(choice for choice in CHOICES if not names or choice.name in names)
