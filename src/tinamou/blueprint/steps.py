@@ -105,13 +105,14 @@ class HandOver:
 
     ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
     socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory that
-    has no name in any file system and is gone with the last process that uses it. The plan names the path; launch/ puts
-    the descriptor in its place.
+    has no name in any file system and is gone with the last process that uses it, filled from ``source`` where there is
+    one. The plan names the path; launch/ puts the descriptor in its place.
     """
 
     path: str
     access: Access
     why: Why
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,23 @@ def open_all(plan: Plan) -> Handed:
 def _take(step: HandOver) -> int:
     if step.access == "listen":
         return _listen(step.path)
-    return os.memfd_create(Path(step.path).name, os.MFD_CLOEXEC) if step.access == "memory" else _open(step)
+    return _memory(step) if step.access == "memory" else _open(step)
+
+
+def _memory(step: HandOver) -> int:
+    from tinamou.system.ram import copy_all
+
+    descriptor = os.memfd_create(Path(step.path).name, os.MFD_CLOEXEC)
+    if step.source:
+        source = os.open(step.source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            copy_all(source, descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        finally:
+            os.close(source)
+    return descriptor
 
 
 def _open(step: HandOver) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from tinamou.blueprint.stored import plan_from
 from tinamou.errors import StateError, TinamouError
 from tinamou.guest.resident import Identity
 from tinamou.machine import host_keys
+from tinamou.machine.disks import opened
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, check, discard
+from tinamou.snapshots.disks_of_forks import give_disks
 from tinamou.snapshots.fork import Woken
 from tinamou.state import machines
 from tinamou.state.record import Record, write
@@ -58,7 +61,11 @@ async def take_checkpoint(
     line, found = await _prepare_guest(record, plan, agent)
     try:
         moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting)
-        return await save.save_instant(moment, name or f"{record.name}-{secrets.token_hex(3)}")
+        wanted = name or f"{record.name}-{secrets.token_hex(3)}"
+        if not any(element.kind == "blockdev" for element in plan.elements):
+            return await save.save_instant(moment, wanted)
+        async with opened(record) as (disks, history):
+            return await save.save_instant(dataclasses.replace(moment, disks=(disks, history)), wanted)
     finally:
         if line is not None:
             line.close()
@@ -173,6 +180,8 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     began = time.perf_counter()
     plan = fork.fork_plan(checkpoint, record, same=same)
     record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **_plain(plan)}))
+    source, folder = Path(checkpoint.directory), Path(record.directory)
+    await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
     files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
     who = Identity() if same else fork.identity_for(checkpoint, plan, files)
     woken = await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
@@ -206,7 +215,7 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
             write(record)
-            _copy(checkpoint, directory, "image.json")
+            _copy_files(checkpoint, directory, uid)
             records.append(record)
     except BaseException:
         for directory in made:
@@ -215,9 +224,11 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
     return records
 
 
-def _copy(checkpoint: Checkpoint, directory: Path, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        (directory / name).write_bytes(checkpoint.file(name).read_bytes())
+def _copy_files(checkpoint: Checkpoint, directory: Path, uid: int | None) -> None:
+    for name in checkpoint.files:
+        shutil.copy(checkpoint.file(name), directory / name)
+        if uid is not None and not name.startswith("id_"):
+            os.chown(directory / name, uid, uid)
 
 
 async def checkpoint_by_name(record: Record, name: str = "") -> Checkpoint:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import Problem, StateError
+from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.system.paths import ram_dir, state_dir
 
 __all__ = [
@@ -73,7 +74,7 @@ class Checkpoint:
     shape the guest's hardware. ``read_only`` tells whether forks map its memory without being able to write to it,
     ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is the
     checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
-    stays.
+    stays. ``disks`` are the frozen disks, ``files`` the names of the machine's other files kept with it.
     """
 
     name: str
@@ -89,7 +90,8 @@ class Checkpoint:
     state: File
     state_sha256: str
     ram: File | None = None
-    disks: dict[str, str] = dataclasses.field(default_factory=dict)
+    disks: dict[str, Frozen] = dataclasses.field(default_factory=dict)
+    files: list[str] = dataclasses.field(default_factory=list)
     parent: str = ""
     owner: tuple[int, int] | None = None
     resident: bool = False
@@ -139,7 +141,8 @@ def read(directory: Path) -> Checkpoint | None:
         data: dict[str, Any] = json.loads((directory / "checkpoint.json").read_text())
         files = {name: File(**data[name]) for name in ("binary", "state", "ram") if data[name] is not None}
         owner = tuple(data["owner"]) if data["owner"] else None
-        return Checkpoint(**{**data, **files, "owner": owner})
+        disks = {name: Frozen(**disk) for name, disk in data["disks"].items()}
+        return Checkpoint(**{**data, **files, "owner": owner, "disks": disks})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
@@ -214,7 +217,7 @@ def _file_problems(checkpoint: Checkpoint) -> list[Problem]:
         if now != whole:
             changed = f"{whole.size} bytes then, {now.size} now" if now.size != whole.size else "its content was written to"
             problems.append(Problem(what, whole.path, f"is not what was saved: {changed}", _remove(checkpoint)))
-    for name, path in checkpoint.disks.items():
-        if not checkpoint.file(path).exists():
-            problems.append(Problem(name, path, "is gone", _remove(checkpoint)))
+    for name, frozen in checkpoint.disks.items():
+        if not checkpoint.file(frozen.file).exists():
+            problems.append(Problem(name, frozen.file, "is gone", _remove(checkpoint)))
     return problems

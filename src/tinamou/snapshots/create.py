@@ -84,17 +84,18 @@ async def create(
     return Taken(shot, after, spent, time.perf_counter() - began)
 
 
-async def grow(disks: Disks, history: History, disk: str) -> History:
-    """Give the running guest a fresh file to write to on one disk, without a snapshot that could be named."""
+async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _as_it_is) -> History:
+    """Give the running guest fresh files to write to on these disks, without a snapshot that could be named."""
     assert disks.session is not None
     number = history.counter + 1
-    files = {disk: fresh_name(disk, number)}
+    files = {disk: fresh_name(disk, number) for disk in names}
     intent = Intent("grow", {"number": number, "files": files})
     written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
     try:
-        make_overlay(disks, files[disk], written.disks[disk].top, written.disks[disk].format)
+        for disk, file in files.items():
+            make_overlay(disks, file, written.disks[disk].top, written.disks[disk].format)
         sync_folder(disks.directory)
-        await _switch(disks, disks.session, written, files, _as_it_is)
+        await _switch(disks, disks.session, written, files, quiesce)
     except BaseException:
         await _undo(disks, history, number, files)
         raise

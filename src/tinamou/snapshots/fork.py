@@ -14,9 +14,10 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
 from tinamou.guest.resident import Identity, Line
-from tinamou.launch.process import died, start
+from tinamou.launch.process import died, start, tail
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
 from tinamou.state.record import Record, write
 from tinamou.tuning.memory import RAM
@@ -30,7 +31,7 @@ _WHY = Why("fork", "the memory of the checkpoint, shared with all its forks unti
 def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> Plan:
     """The plan of a fork: that of the checkpoint's machine with everything replaced that is a machine's own.
 
-    ``same`` keeps the addresses of its network interfaces.
+    ``same`` keeps the addresses of its network interfaces, and gives it memory of its own, so that it can be checkpointed.
     Raises StateError when the checkpoint's hardware is not what its digest says.
     """
     saved = checkpoint.loaded_plan()
@@ -41,12 +42,11 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     own = _Own(checkpoint, record, same)
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
-    steps = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver) and step.access != "memory")
-    if checkpoint.ram is not None:
-        steps = (*steps, HandOver(checkpoint.ram.path, "read", _WHY))
+    steps = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
-    renamed = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
-    return dataclasses.replace(renamed, elements=elements, flags=flags, steps=steps)
+    saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
+    saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
+    return dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
 
 
 class _Own:
@@ -69,6 +69,10 @@ class _Own:
         return value.replace(*self._ports) if isinstance(value, str) else value
 
     def step(self, step: HandOver) -> HandOver:
+        ram = self._checkpoint.ram
+        if step.access == "memory" and ram is not None:
+            mine = HandOver(str(self.value(step.path)), "memory", step.why, ram.path)
+            return mine if self._same else HandOver(ram.path, "read", _WHY)
         return dataclasses.replace(step, path=str(self.value(step.path)))
 
     def flag(self, flag: Flag) -> Flag:
@@ -81,7 +85,7 @@ class _Own:
 
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
-        if element.id == RAM and self._checkpoint.ram is not None:
+        if element.id == RAM and self._checkpoint.ram is not None and not self._same:
             props |= {"share": False, "mem-path": self._checkpoint.ram.path}
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
@@ -174,7 +178,8 @@ async def wake(
         if isinstance(error, DisconnectedError | RefusedError):
             raise died(plan, directory, process.pid) from error
         if isinstance(error, TimeoutError):
-            raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s") from error
+            said = {"qemu said": tail(directory / "qemu.log")}
+            raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s", evidence=said) from error
         raise
     if stopped:
         return Woken(record, plan, line, monitor)

@@ -11,8 +11,8 @@ from tinamou.blueprint import Element, Flag, Plan
 __all__ = ["differences", "digest", "hardware"]
 
 _FLAGS = frozenset({"machine", "smp", "cpu", "m", "accel", "numa", "global", "device", ""})
-_OURS = frozenset({"mac", "guid"})
-"""Device properties that are a machine's own and no hardware."""
+_OURS = frozenset({"mac", "guid", "drive"})
+"""Device properties that are a machine's own, or names inside QEMU, and no hardware."""
 
 
 def hardware(plan: Plan) -> tuple[str, ...]:

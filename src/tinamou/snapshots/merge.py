@@ -96,7 +96,7 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
     """
     forest = read_forest(disks, history, disk)
     chain = forest.chain(history.disks[disk].top)
-    if len(chain) <= 3:
+    if len(chain) <= 3 or disks.path(chain[1]).stat().st_nlink > 1:
         return history
     history = save(disks.directory, dataclasses.replace(history, flattened=(*history.flattened, chain[1])))
     await _stream(disks, history, forest, chain[1], chain[-1])
@@ -104,12 +104,13 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
 
 
 def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:
-    """An unnamed file with exactly one file above it, as (forest, lower, upper)."""
+    """An unnamed file and the only file above it, as (forest, lower, upper); what checkpoints share stays as it is."""
     forest = read_forest(disks, history, disk)
     named, entry = forest.named(history), history.disks[disk]
     for lower in forest.layers:
         above = forest.above(lower)
         shared = lower == entry.floor and disks.path(lower).parent != disks.directory
+        shared = shared or any(disks.path(file).stat().st_nlink > 1 for file in (lower, *above))
         if lower not in named and len(above) == 1 and not shared and not _left_alone(disks, history, lower, above[0]):
             return forest, lower, above[0]
     return None

@@ -29,7 +29,11 @@ from tinamou.snapshots.checkpoint import (
     ram_file,
     write,
 )
+from tinamou.snapshots.create import grow
+from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
 from tinamou.snapshots.hardware import digest
+from tinamou.snapshots.history import History
+from tinamou.snapshots.machine_disks import Disks
 from tinamou.state.record import Record
 from tinamou.system import ram
 from tinamou.system.spawn import process_of
@@ -42,7 +46,7 @@ __all__ = ["Moment", "forkable", "let_run_on", "reserve", "save_instant"]
 class Moment:
     """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
 
-    ``fleeting`` is a checkpoint that is gone with this process.
+    ``fleeting`` is a checkpoint that is gone with this process; ``disks`` is how to change the machine's disks.
     """
 
     record: Record
@@ -52,6 +56,7 @@ class Moment:
     guest: dict[str, Any]
     read_only: bool
     fleeting: bool = False
+    disks: tuple[Disks, History] | None = None
 
 
 def forkable(plan: Plan) -> bool:
@@ -102,7 +107,7 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
             os.close(target)
             drop_ram_dir()
         ram_file(name).chmod(0o444 if moment.read_only else 0o666)
-        checkpoint = _entry(moment, directory, pause, time.perf_counter() - began)
+        checkpoint = await asyncio.to_thread(_entry, moment, directory, pause, began)
         write(checkpoint)
         return checkpoint
 
@@ -111,8 +116,11 @@ def _open_copy(name: str) -> int:
     return os.open(ram_file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
-def _entry(moment: Moment, directory: Path, pause: float, took: float) -> Checkpoint:
+def _entry(moment: Moment, directory: Path, pause: float, began: float) -> Checkpoint:
     state = directory / "state"
+    folder = Path(moment.record.directory)
+    disks = keep_frozen(*moment.disks, directory) if moment.disks else {}
+    files = keep_files(moment.plan, folder, directory, disks)
     machine = moment.record
     copy = ram_file(directory.name)
     return Checkpoint(
@@ -134,18 +142,75 @@ def _entry(moment: Moment, directory: Path, pause: float, took: float) -> Checkp
         guest=moment.guest,
         read_only=moment.read_only,
         owner=dataclasses.astuple(process_of(os.getpid())) if moment.fleeting else None,
+        disks=disks,
+        files=files,
         pause=pause,
-        took=took,
+        took=time.perf_counter() - began,
     )
+
+
+class _Switch:
+    """Fresh files for the guest to write to, made ready beforehand and put in front while the machine stands still."""
+
+    def __init__(self, disks: Disks, history: History) -> None:
+        self._stands, self._ready, self._done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(grow(disks, history, *history.disks, quiesce=self._at_rest))
+
+    @contextlib.asynccontextmanager
+    async def _at_rest(self) -> AsyncIterator[bool]:
+        self._ready.set()
+        await self._stands.wait()
+        yield False
+        self._done.set()
+
+    async def ready(self) -> None:
+        """Return when only the switch itself is left. Raises what making ready raised."""
+        await self._until(self._ready)
+
+    async def switch(self) -> None:
+        """The machine stands still: switch now."""
+        self._stands.set()
+        await self._until(self._done)
+
+    async def finish(self) -> None:
+        """Return when it is written down."""
+        await self._task
+
+    async def give_up(self) -> None:
+        """Take back what was made ready."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _until(self, event: asyncio.Event) -> None:
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not event.is_set():
+            self._task.result()
 
 
 async def _save(moment: Moment, directory: Path, source: int, target: int) -> float:
     """Copy, stop, save, copy again, run on; returns how long the machine stood still, by QEMU's own clock."""
+    switch = _Switch(*moment.disks) if moment.disks else None
+    try:
+        if switch is not None:
+            await switch.ready()
+        pause = await _stand_still(moment, switch, directory, source, target)
+        if switch is not None:
+            await switch.finish()
+    except BaseException:
+        if switch is not None:
+            await switch.give_up()
+        raise
+    return pause
+
+
+async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, source: int, target: int) -> float:
     session = moment.session
     await asyncio.to_thread(_copied, ram.copy_all, source, target)
     with _marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with _running_on(session):
-            await _save_state(session, directory / "state")
+            await _save_state(session, directory / "state", switch)
             await asyncio.to_thread(_copied, ram.copy_changed, source, target)
             await cont(session)
         stopped = await events.next(10.0)
@@ -202,7 +267,7 @@ async def let_run_on(session: Session) -> None:
         await cont(session)
 
 
-async def _save_state(session: Session, path: Path) -> None:
+async def _save_state(session: Session, path: Path, switch: _Switch | None) -> None:
     """Stop the machine and write the state of its devices, all but its memory."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -214,5 +279,7 @@ async def _save_state(session: Session, path: Path) -> None:
         if now.status in ("completed", "failed", "cancelled"):
             raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
         await asyncio.sleep(0.0005)
+    if switch is not None:
+        await switch.switch()
     await session.execute("migrate-continue", state="pre-switchover")
     await wait_migrated(session, 60.0)
