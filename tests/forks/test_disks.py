@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vm
 ROUNDS = int(os.environ.get("TINAMOU_ROUNDS", "3"))
 """Rounds of checkpoint, restore and write; 50 in a thorough run."""
 
-DISK = "tries=0; until [ -b /dev/vda ] || [ $tries -gt 100 ]; do tries=$((tries + 1)); sleep 0.1; done; "
+DISK = "tries=0; until [ -b /dev/vda ] || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.1; done; "
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def read(machine: Machine, places: int) -> str:
 
 
 def restored(checkpoint: Checkpoint) -> Machine:
-    [woken] = wait_for(fork_many(checkpoint, 1, same=True))
+    [woken] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
     return Machine.around(AsyncMachine.woken(woken))
 
 

@@ -231,6 +231,11 @@ class AsyncMachine:
             return self.agent
         return line
 
+    async def _held_line(self) -> Line | None:
+        """The line to the resident, where there is one that answers."""
+        await self._quickest(0)
+        return self._line
+
     def _drop_line(self) -> None:
         if self._line is not None:
             self._line.close()
@@ -243,7 +248,7 @@ class AsyncMachine:
         """
         from tinamou.machine.forking import take_checkpoint
 
-        return await take_checkpoint(self.record, await self.session(), self.agent, name)
+        return await take_checkpoint(self.record, await self.session(), self.agent, name, line=await self._held_line())
 
     @overload
     async def fork(self) -> Self: ...
@@ -256,7 +261,9 @@ class AsyncMachine:
         """
         from tinamou.machine.forking import fork_running
 
-        forks = await fork_running(type(self), self.record, await self.session(), self.agent, 1 if count is None else count)
+        wanted = 1 if count is None else count
+        held = await self._held_line()
+        forks = await fork_running(type(self), self.record, await self.session(), self.agent, held, wanted)
         return forks[0] if count is None else forks
 
     async def pause(self) -> None:

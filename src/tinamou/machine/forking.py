@@ -44,10 +44,11 @@ AT_ONCE = 2
 
 
 async def take_checkpoint(
-    record: Record, session: Session, agent: Agent, name: str = "", *, fleeting: bool = False
+    record: Record, session: Session, agent: Agent, name: str = "", *, line: Line | None = None, fleeting: bool = False
 ) -> Checkpoint:
     """Checkpoint a running machine, which goes on; a ``fleeting`` one is gone with this process.
 
+    ``line`` is the one to its resident where it is held already: a machine has only one.
     Raises StateError, ControlError, GuestError.
     """
     plan = plan_of(record)
@@ -58,7 +59,8 @@ async def take_checkpoint(
             fix="start it with --set memory.forkable=true (in Python: Machine(forkable=True))",
         )
     _refuse_outside(record)
-    line, found = await _prepare_guest(record, plan, agent)
+    held = line
+    line, found = await _prepare_guest(record, plan, agent, held)
     try:
         moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting)
         wanted = name or f"{record.name}-{secrets.token_hex(3)}"
@@ -67,7 +69,7 @@ async def take_checkpoint(
         async with opened(record) as (disks, history):
             return await save.save_instant(dataclasses.replace(moment, disks=(disks, history)), wanted)
     finally:
-        if line is not None:
+        if line is not None and line is not held:
             line.close()
 
 
@@ -107,13 +109,15 @@ cat /sys/class/net/*/address 2>/dev/null
 """Prints the ssh host keys and the addresses of network interfaces, with those of the words, or 10 s late without."""
 
 
-async def _prepare_guest(record: Record, plan: Plan, agent: Agent) -> tuple[Line | None, dict[str, object]]:
+async def _prepare_guest(
+    record: Record, plan: Plan, agent: Agent, held: Line | None
+) -> tuple[Line | None, dict[str, object]]:
     """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent."""
     from tinamou.guest.resident import install
 
     if not record.agent:
         return None, {}
-    line = await install(agent, str(record.file("resident.sock")), record.arch)
+    line = held or await install(agent, str(record.file("resident.sock")), record.arch)
     cards = [str(element.props["mac"]).lower() for element in plan.elements if "mac" in element.props]
     found = (await line.run(["sh", "-c", _FIND, "sh", *cards])).text.split()
     return line, {"host_keys": [one for one in found if "/" in one], "macs": [one for one in found if one in cards]}
@@ -158,9 +162,11 @@ async def fork_many(
         raise
 
 
-async def fork_running(kind: type[Attended], record: Record, session: Session, agent: Agent, count: int) -> list[Attended]:
+async def fork_running(
+    kind: type[Attended], record: Record, session: Session, agent: Agent, line: Line | None, count: int
+) -> list[Attended]:
     """Fork a running machine: a checkpoint of the moment, which is gone with the last fork."""
-    checkpoint = await take_checkpoint(record, session, agent, fleeting=True)
+    checkpoint = await take_checkpoint(record, session, agent, line=line, fleeting=True)
     try:
         woken = await fork_many(checkpoint, count)
     except BaseException:
