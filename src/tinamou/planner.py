@@ -8,7 +8,8 @@ from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import Facts, MachineType
+from tinamou.facts import Facts, HostFacts, MachineType
+from tinamou.facts.host import EVERYBODY
 from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
@@ -172,5 +173,17 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
 def _confinement(facts: Facts, accelerator: str) -> Confinement:
     if facts.place.uid is None:
         return Confinement(None, None)
-    groups = (facts.host.groups["kvm"],) if accelerator == "kvm" and "kvm" in facts.host.groups else ()
-    return Confinement(facts.place.uid, facts.place.uid, groups)
+    groups = (_kvm_group(facts.host),) if accelerator == "kvm" else ()
+    return Confinement(facts.place.uid, facts.place.uid, tuple(group for group in groups if group != EVERYBODY))
+
+
+def _kvm_group(host: HostFacts) -> int:
+    """The group through which a QEMU that is not root may use /dev/kvm. Raises PlanError where only root may."""
+    group = host.device_groups.get("/dev/kvm", host.groups.get("kvm", EVERYBODY))
+    if group is not None:
+        return group
+    raise PlanError(
+        "QEMU may not use /dev/kvm",
+        why="only its owner may open the device, and QEMU never runs as root",
+        fix="chmod 666 /dev/kvm, or give it to a group with chmod 660, as the rules of udev do; or use --accel tcg",
+    )

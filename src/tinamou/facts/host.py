@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from tinamou.units import CpuSet, Size
 
+EVERYBODY = -1
+"""In ``HostFacts.device_groups``: no group is needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -62,7 +65,8 @@ class HostFacts:
     are kept from the scheduler by ``isolcpus`` (allowed too, when the cpuset has them), ``nohz_full_cpus`` from its tick.
     ``memory_available`` is already bounded by ``memory_limit``, the smallest limit of the memory cgroups above this process
     (None without one). ``thp`` is the transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown).
-    ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``.
+    ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``. ``device_groups`` maps a device to the
+    group whose members may read and write it: `EVERYBODY` when all may, None when only its owner may.
     """
 
     system: str
@@ -84,6 +88,7 @@ class HostFacts:
     allowed_nodes: CpuSet = field(default_factory=CpuSet)
     memory_limit: Size | None = None
     thp: str = ""
+    device_groups: Mapping[str, int | None] = field(default_factory=dict)
     cgroups: Mapping[str, str] = field(default_factory=dict)
 
     def has_tool(self, name: str) -> bool:

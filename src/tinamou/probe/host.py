@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tinamou.facts.host import HostFacts, NumaNode
+from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, topology
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
@@ -51,6 +51,7 @@ def probe_host(root: str = "/") -> HostFacts:
         groups=_groups(host),
         tools=_tools(host),
         devices=frozenset(path for path in _DEVICES if host.exists(path)),
+        device_groups=_device_groups(host),
         nohz_full_cpus=host.cpu_list("/sys/devices/system/cpu/nohz_full") or CpuSet(),
         allowed_nodes=_allowed(host, "Mems_allowed_list", CpuSet(node.number for node in nodes), limits.nodes),
         memory_limit=limits.memory,
@@ -106,6 +107,19 @@ def _page_size(host: Rooted) -> Size:
 def _groups(host: Rooted) -> dict[str, int]:
     rows = (line.split(":") for line in (host.read("/etc/group") or "").splitlines())
     return {row[0]: int(row[2]) for row in rows if len(row) > 2 and row[2].isdecimal()}
+
+
+def _device_groups(host: Rooted) -> dict[str, int | None]:
+    """Who may use each device: its group, everybody, or only its owner."""
+    found: dict[str, int | None] = {}
+    for path in _DEVICES:
+        try:
+            stat = os.stat(host.path(path))  # noqa: PTH116
+        except OSError:
+            continue
+        everybody, group = stat.st_mode & 0o006 == 0o006, stat.st_mode & 0o060 == 0o060
+        found[path] = EVERYBODY if everybody else stat.st_gid if group else None
+    return found
 
 
 def _tools(host: Rooted) -> dict[str, str]:
