@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,8 @@ from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Value, Why
 from tinamou.errors import LaunchError, Problem
 
 __all__ = ["Handed", "netdev", "open_all", "with_descriptors"]
+
+_LISTEN_SECONDS = 5.0
 
 _MEMORY = "mem-path"
 _MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
@@ -111,10 +114,22 @@ def _tap(step: OpenTap) -> dict[str, int]:
 
 
 def _connect(path: str) -> int:
-    """A connected Unix socket: blocking, as QEMU wants to set that itself."""
-    from tinamou.system.sockets import connect_unix
+    """A connected Unix socket: blocking, as QEMU wants to set that itself.
 
-    connected = connect_unix(path)
+    A helper's socket has its name a moment before it listens: until then the connection is refused.
+    """
+    from tinamou.system.sockets import NotListeningError, connect_unix
+
+    deadline = time.monotonic() + _LISTEN_SECONDS
+    while True:
+        try:
+            connected = connect_unix(path)
+        except NotListeningError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            break
     connected.setblocking(True)
     return connected.detach()
 
