@@ -61,7 +61,7 @@ Bar = AtMost | AtLeast
 
 @dataclass(frozen=True)
 class Table:
-    """What is compared. ``baseline`` is the row every ratio is taken to."""
+    """What is compared. ``baseline`` is the way every ratio is taken to, measure by measure."""
 
     title: str
     ways: Sequence[Way]
@@ -155,9 +155,9 @@ def summary(result: Result) -> list[Row]:
 
 
 def _row(result: Result, name: str) -> Row:
-    values, reference = result.of(name), result.of(result.table.baseline)
-    part_of_a_way = name not in {way.name for way in result.table.ways}
-    comparable = bool(reference) and not part_of_a_way
+    values = result.of(name)
+    reference = result.of(row_name(result.table.baseline, _measured(result.table, name)))
+    comparable = bool(reference) and name not in {one.name for one in result.table.differences}
     median, best = statistics.median(values), min(values)
     return Row(
         name,
@@ -169,6 +169,11 @@ def _row(result: Result, name: str) -> Row:
         _times(min(reference), best) if comparable else None,
         tuple(said for bar in result.table.bars if (said := _judge(result, bar, name)) is not None),
     )
+
+
+def _measured(table: Table, row: str) -> str:
+    """The measure a row shows of its way."""
+    return next((row[len(way.name) + 2 :] for way in table.ways if row.startswith(f"{way.name}: ")), "")
 
 
 def _times(reference: float, value: float) -> float | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SilentError", "answered_by", "bare_run"]
+__all__ = ["PROCESSOR", "SilentError", "answered_by", "bare_run", "ended"]
 
 PAUSE = 0.001
+PROCESSOR = "processor time"
 _numbers = itertools.count(1)
 
 
@@ -65,18 +68,26 @@ def _send(line: socket.socket, command: str, arguments: dict[str, object], prefi
     line.sendall(prefix + json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
 
 
-def bare_run(argv: list[str], agent: Path, log: Path, seconds: float = 120.0) -> float:
-    """Start a command line by hand and return the seconds until its guest has answered; it is killed then."""
+def bare_run(argv: list[str], agent: Path, log: Path, seconds: float = 120.0) -> Mapping[str, float]:
+    """Start a command line by hand; the seconds until its guest has answered, and the processor's. It is killed then."""
     agent.unlink(missing_ok=True)
     with log.open("ab") as said:
         began = time.perf_counter()
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     try:
         answered_by(agent, seconds, lambda: process.poll() is None)
-        return time.perf_counter() - began
+        answered = time.perf_counter() - began
     except SilentError as error:
         tail = log.read_text(errors="replace")[-300:]
         raise SilentError(f"{error}: {tail}") from error
     finally:
         process.kill()
-        process.wait()
+        computed = ended(process)
+    return {"": answered, PROCESSOR: computed}
+
+
+def ended(process: subprocess.Popen[Any]) -> float:
+    """Wait for a process; the processor seconds it and its descendants took."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime

@@ -34,6 +34,12 @@ def test_medians_and_ratios():
     assert rows["fast"].p99 is None
 
 
+def test_measures_are_compared_with_the_same_measure_of_the_baseline():
+    ways = [_way("slow", [{"": 4.0, "part": 3.0}]), _way("fast", [{"": 2.0, "part": 1.0, "own": 1.0}])]
+    rows = _rows(measure(Table("t", ways, "slow"), rounds=1))
+    assert (rows["fast"].ratio, rows["fast: part"].ratio, rows["fast: own"].ratio) == (2.0, 3.0, None)
+
+
 def test_ways_take_turns():
     heard = []
     ways = [Way(name, lambda name=name: heard.append(name) or {"": 1.0}) for name in "ABC"]
