@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images import debian, store, tiny
+from tinamou.images import store, tiny
 from tinamou.images.progress import Progress, silent
 
 __all__ = ["names", "resolve"]
@@ -35,6 +35,8 @@ def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = 
 
 def names() -> list[str]:
     """The guests built here; the catalogue has more."""
+    from tinamou.images import debian
+
     return ["tiny", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
 
 
@@ -76,8 +78,11 @@ def _recipe(name: str, arch: str) -> store.Recipe | None:
     kind, _, suite = name.partition(":")
     if name == "tiny":
         return tiny.Tiny(_supported(name, arch, tiny.ARCHES))
-    if kind == "debian" and (suite or debian.SUITES[0]) in debian.SUITES:
-        return debian.Debian(suite or debian.SUITES[0], _supported(name, arch, debian.ARCHES))
+    if kind == "debian":
+        from tinamou.images import debian
+
+        if (suite or debian.SUITES[0]) in debian.SUITES:
+            return debian.Debian(suite or debian.SUITES[0], _supported(name, arch, debian.ARCHES))
     return None
 
 

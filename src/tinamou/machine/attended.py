@@ -166,6 +166,7 @@ class AsyncMachine:
         from tinamou.guest.ready import wait_ready
 
         session = await self.session()
+        _load_while_waiting()
         return await wait_ready(
             self.record.directory,
             self.agent,
@@ -341,6 +342,12 @@ async def _ended(record: Record) -> bool:
             return True
         await asyncio.sleep(0.01)
     return False
+
+
+def _load_while_waiting() -> None:
+    """Load what the first command needs before the guest answers, not after."""
+    import tinamou.guest.execute
+    import tinamou.guest.resident  # noqa: F401
 
 
 def _exit_status(pid: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -10,7 +11,6 @@ from tinamou.images.progress import Progress, silent
 from tinamou.machine.attended import READY_SECONDS, AsyncMachine
 
 if TYPE_CHECKING:
-    import asyncio
     from types import TracebackType
 
     from tinamou.guest.agent import Completed
@@ -28,8 +28,6 @@ _loops: list[asyncio.AbstractEventLoop] = []
 
 def _loop() -> asyncio.AbstractEventLoop:
     """The one event loop behind all machines of this process, in a thread that lives as long as the process."""
-    import asyncio
-
     with _lock:
         if not _loops:
             loop = asyncio.new_event_loop()
@@ -40,8 +38,6 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and return its result; interrupting the wait cancels it."""
-    import asyncio
-
     future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
         return future.result()
@@ -165,7 +161,6 @@ class Forks(list[Machine]):
 
     def kill(self) -> None:
         """End every one of them, at the same time."""
-        import asyncio
 
         async def end() -> None:
             await asyncio.gather(*(one._machine.kill() for one in self))

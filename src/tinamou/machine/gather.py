@@ -8,7 +8,13 @@ from pathlib import Path
 
 from tinamou.facts import Facts, ImageFacts, Place
 from tinamou.images.progress import Progress, silent
+from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
+from tinamou.machine.lending import net_facts
+from tinamou.probe.accel import probe_accel
+from tinamou.probe.firmware import probe_firmware
+from tinamou.probe.host import probe_host
+from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.spec import MachineSpec
 
 __all__ = ["gather", "native_arch", "resolve_image"]
@@ -27,19 +33,11 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
     arch = spec.arch or native_arch()
     if spec.boot.kernel and spec.image == "none":
         return ImageFacts(name="none", arch=arch, boots=("direct",))
-    from tinamou.images.resolve import resolve
-
     return resolve(spec.image, arch, progress=progress, build=build)
 
 
 def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     """Facts about host and binary come from caches where they can. Raises ProbeError."""
-    from tinamou.machine.lending import net_facts
-    from tinamou.probe.accel import probe_accel
-    from tinamou.probe.firmware import probe_firmware
-    from tinamou.probe.host import probe_host
-    from tinamou.probe.qemu import find_binary, probe_qemu
-
     qemu = probe_qemu(find_binary(image.arch), image.arch)
     if spec.net == ():
         place = dataclasses.replace(place, ssh_port=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -75,7 +74,11 @@ def path() -> Path:
     if os.geteuid() == 0:
         return Path("/run/tinamou.json")
     own = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(own) / "tinamou.json" if own else Path(tempfile.gettempdir()) / f"tinamou-{os.getuid()}.json"
+    if own:
+        return Path(own) / "tinamou.json"
+    import tempfile
+
+    return Path(tempfile.gettempdir()) / f"tinamou-{os.getuid()}.json"
 
 
 def look() -> Ledger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import itertools
 import os
@@ -55,6 +54,8 @@ def find(name: str) -> Record:
     record = read(machines_dir() / name) if name and "/" not in name else None
     if record is None:
         names = [entry.name for entry in machines_dir().iterdir()]
+        import difflib
+
         near = difflib.get_close_matches(name, names, 1)
         raise StateError(
             f"there is no machine named {name}", fix=f"did you mean {near[0]}?" if near else "tinamou ls shows all machines"
