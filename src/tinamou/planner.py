@@ -41,10 +41,10 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
             memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
             Contribution(steps=(*got.steps, *limits.step(spec.limits, settled)), notes=got.notes),
-            boot.contribute(spec.boot, settled, facts.place.name),
+            boot.contribute(spec.boot, settled, facts.place.name, _addresses(spec, facts)),
             monitor.contribute(settled),
             disk.contribute(spec.disk, every, settled),
-            seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled),
+            seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled, net.fixed(spec.net)),
             net.contribute(spec.net, spec.cpu.count, settled),
             display.contribute(spec.display, settled),
             standard.contribute(spec.devices, settled, forkable=spec.memory.forkable),
@@ -142,6 +142,11 @@ def _frame(name: str) -> Contribution:
             Flag("sandbox", sandbox, "on", dict(denied)),
         )
     )
+
+
+def _addresses(spec: MachineSpec, facts: Facts) -> dict[str, str]:
+    """Kernel arguments for the tiny guest, which has no seed to read fixed addresses from."""
+    return {} if facts.image.seed else net.kernel_words(spec.net)
 
 
 def _macs(spec: MachineSpec, name: str) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 4
+    builder: int = 5
     space: int = 1 << 30
 
     @property

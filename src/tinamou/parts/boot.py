@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,10 +55,10 @@ def check_order(spec: BootSpec, disks: Sequence[str]) -> list[Problem]:
     return [Problem("boot.order", name, "the machine has no disk of that name", fix) for name in unknown]
 
 
-def contribute(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
+def contribute(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
     """Kernel flags, or firmware and its variable store."""
     if settled.boot == "direct":
-        return _direct(spec, settled, hostname)
+        return _direct(spec, settled, hostname, more)
     if settled.boot == "uefi":
         return _uefi(settled)
     return Contribution(flags=_menu(spec))
@@ -68,7 +68,7 @@ def _menu(spec: BootSpec) -> tuple[Flag, ...]:
     return (Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"}),) if spec.menu else ()
 
 
-def _direct(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
+def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
     image = settled.facts.image
     fast = bool(image.fast_kernel) and not spec.kernel
     kernel = spec.kernel or image.fast_kernel or image.kernel
@@ -84,11 +84,11 @@ def _direct(spec: BootSpec, settled: Settled, hostname: str) -> Contribution:
     if initrd:
         flags.append(Flag("initrd", Why(asked, "the initial RAM disk that belongs to the kernel"), initrd))
         steps.append(HandOver(initrd, "read", Why("confinement", "QEMU is handed the open initial RAM disk")))
-    flags.append(_append(spec, settled, hostname))
+    flags.append(_append(spec, settled, hostname, more))
     return Contribution(flags=tuple(flags), steps=tuple(steps))
 
 
-def _append(spec: BootSpec, settled: Settled, hostname: str) -> Flag:
+def _append(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Flag:
     arch, image = settled.arch, settled.facts.image
     words = {f"console={arch.console}": "the serial port is the console"}
     words |= arch.cmdline
@@ -97,6 +97,7 @@ def _append(spec: BootSpec, settled: Settled, hostname: str) -> Flag:
     if not spec.kernel:
         words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
         words[f"tinamou.hostname={hostname}"] = "the guest is named like its machine"
+        words |= more
         if settled.facts.place.throwaway:
             words["tinamou.exit=poweroff"] = "a throw-away machine ends with the shell on its console"
     words |= dict.fromkeys(spec.cmdline.split(), "asked for in boot.cmdline")

@@ -17,7 +17,7 @@ from typing import Literal
 from tinamou.errors import Problem
 from tinamou.fields import option
 
-__all__ = ["MACHINE_KEY", "Agent", "SeedSpec", "documents"]
+__all__ = ["MACHINE_KEY", "Agent", "FixedAddress", "SeedSpec", "documents"]
 
 Agent = Literal["install", "start", "leave"]
 
@@ -98,15 +98,26 @@ def _bad_key(path: str, key: str) -> Problem:
     return Problem(path, key[:40], "not a public ssh key", "one line as in ~/.ssh/id_ed25519.pub")
 
 
-def documents(seed: SeedSpec, name: str, macs: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class FixedAddress:
+    """An interface's address with its prefix length, ``10.0.0.5/24``, the gateway and the name servers that go with it."""
+
+    address: str
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
+
+
+def documents(
+    seed: SeedSpec, name: str, macs: Sequence[str], fixed: Mapping[int, FixedAddress] | None = None
+) -> dict[str, str]:
     """The files of a NoCloud seed, by name: ``meta-data``, ``user-data``, ``network-config``.
 
-    ``name`` is the machine's; ``macs`` are the addresses of its interfaces, in order: each gets DHCP and the name net0,
-    net1, … The same arguments give the same documents; the instance id changes with the contents, so that cloud-init
-    acts on a changed seed.
+    ``name`` is the machine's; ``macs`` are the addresses of its interfaces, in order: each gets the name net0, net1, … and
+    DHCP, or what ``fixed`` has under its number. The same arguments give the same documents; the instance id changes with
+    the contents, so that cloud-init acts on a changed seed.
     """
     user_data = _user_data(seed)
-    network = _document(_network(macs))
+    network = _document(_network(macs, fixed or {}))
     host = seed.hostname or _host_name(name)
     digest = hashlib.sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
     meta = {"instance-id": f"iid-{digest[:16]}", "local-hostname": host}
@@ -121,13 +132,25 @@ def _host_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63].rstrip("-") or "guest"
 
 
-def _network(macs: Sequence[str]) -> Mapping[str, object]:
+def _network(macs: Sequence[str], fixed: Mapping[int, FixedAddress]) -> Mapping[str, object]:
     # Matching by name pattern breaks cloud-init 22.4; by address, with a name to set, it works everywhere.
     ethernets = {
-        f"net{number}": {"match": {"macaddress": mac.lower()}, "set-name": f"net{number}", "dhcp4": True}
+        f"net{number}": {"match": {"macaddress": mac.lower()}, "set-name": f"net{number}", **_way(fixed.get(number))}
         for number, mac in enumerate(macs)
     }
     return {"version": 2, "ethernets": ethernets}
+
+
+def _way(fixed: FixedAddress | None) -> dict[str, object]:
+    """How one interface comes to its address."""
+    if fixed is None:
+        return {"dhcp4": True}
+    found: dict[str, object] = {"dhcp4": False, "addresses": [fixed.address]}
+    if fixed.gateway:
+        found["gateway6" if ":" in fixed.gateway else "gateway4"] = fixed.gateway
+    if fixed.dns:
+        found["nameservers"] = {"addresses": list(fixed.dns)}
+    return found
 
 
 def _config(seed: SeedSpec) -> dict[str, object]:

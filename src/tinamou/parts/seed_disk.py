@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import ImageFacts
-from tinamou.parts.seed import SeedSpec, documents
+from tinamou.parts.seed import FixedAddress, SeedSpec, documents
 from tinamou.parts.settled import Need, PciSlot, Settled
 
 
@@ -30,7 +32,7 @@ def check(spec: SeedSpec, image: ImageFacts) -> list[Problem]:
     ]
 
 
-def contribute(spec: SeedSpec, macs: tuple[str, ...], settled: Settled) -> Contribution:
+def contribute(spec: SeedSpec, macs: tuple[str, ...], settled: Settled, fixed: Mapping[int, FixedAddress]) -> Contribution:
     """An ssh key of the machine's own, and the disc that tells the guest about it."""
     if not wanted(spec, settled.facts.image):
         return Contribution()
@@ -47,6 +49,6 @@ def contribute(spec: SeedSpec, macs: tuple[str, ...], settled: Settled) -> Contr
     key = MakeSshKey(
         settled.file("id_ed25519"), Why("part seed", "ssh into the guest works with a key of its own and no password")
     )
-    disc = BuildIso(path, "CIDATA", documents(spec, settled.facts.place.name, macs), why, settled.owner)
+    disc = BuildIso(path, "CIDATA", documents(spec, settled.facts.place.name, macs, fixed), why, settled.owner)
     hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open disc"))
     return Contribution((Element("blockdev", node, why), Element("device", device, why)), (), (key, disc, hand))

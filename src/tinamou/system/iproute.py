@@ -1,6 +1,6 @@
 """Interfaces, bridges and addresses of the host, through iproute2's ip(8) and bridge(8).
 
-Why commands and not netlink sockets: docs/decisions/0006-iproute2.md.
+Why commands and not netlink sockets: docs/decisions/0060-host-interfaces.md.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 
 __all__ = ["add_port", "bridges", "delete_port", "problem"]
 
 
 def _vsctl(*words: str, seconds: int = 5) -> str:
-    return run([find_tool("ovs-vsctl") or "ovs-vsctl", f"--timeout={seconds}", *words], timeout=seconds + 5)
+    elsewhere = {name: os.environ[name] for name in ("OVS_RUNDIR",) if name in os.environ}
+    argv = [find_tool("ovs-vsctl") or "ovs-vsctl", f"--timeout={seconds}", *words]
+    return run(argv, timeout=seconds + 5, environment=elsewhere)
 
 
 def problem() -> str:

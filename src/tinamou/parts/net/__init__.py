@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -13,9 +14,22 @@ from tinamou.parts.net import bridge, macvtap, ovs, passt, stream, tap, user, vh
 from tinamou.parts.net.card import card, notes
 from tinamou.parts.net.spec import Forward, NetSpec, interfaces, mac_of, parse_forward
 from tinamou.parts.net.wiring import Nic, Wired
+from tinamou.parts.seed import FixedAddress
 from tinamou.parts.settled import Need, PciSlot, Settled, SharedMemory
 
-__all__ = ["NetSpec", "check", "contribute", "interfaces", "leads_to_ssh", "mac_of", "needs", "nics", "parse_forward"]
+__all__ = [
+    "NetSpec",
+    "check",
+    "contribute",
+    "fixed",
+    "interfaces",
+    "kernel_words",
+    "leads_to_ssh",
+    "mac_of",
+    "needs",
+    "nics",
+    "parse_forward",
+]
 
 BACKENDS: Mapping[str, Callable[[Nic], Wired]] = {
     "user": user.contribute,
@@ -50,6 +64,24 @@ def leads_to_ssh(specs: Sequence[NetSpec]) -> bool:
 
 def _forwards(spec: NetSpec) -> bool:
     return spec.type in ("auto", "user", "passt") or (spec.type == "bridge" and not spec.bridge)
+
+
+def kernel_words(specs: Sequence[NetSpec]) -> dict[str, str]:
+    """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``)."""
+    words = {}
+    for number, spec in enumerate(interfaces(specs)):
+        if spec.address:
+            own = ip_interface(spec.address)
+            server = next(iter(spec.dns), "")
+            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::eth{number}:off:{server}"
+            words[word] = f"interface {number} has a fixed address"
+    return words
+
+
+def fixed(specs: Sequence[NetSpec]) -> dict[int, FixedAddress]:
+    """Fixed addresses by interface number, as the seed tells them."""
+    there = enumerate(interfaces(specs))
+    return {number: FixedAddress(spec.address, spec.gateway, spec.dns) for number, spec in there if spec.address}
 
 
 def nics(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Nic]:
