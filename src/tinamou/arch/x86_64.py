@@ -15,7 +15,13 @@ ARCH = Arch(
     },
     console="ttyS0",
     boots=("bios", "uefi", "direct"),
-    tcg=(CpuModel("max", "TCG emulates every feature it has at no extra cost"),),
+    tcg=(
+        CpuModel(
+            "max",
+            "every feature TCG has, but for the short string moves, which it does byte by byte: guests then move words",
+            {"erms": "off", "fsrm": "off"},
+        ),
+    ),
     native=CpuModel("host", "the guest sees the real CPU: nothing is emulated"),
     tcg_cmdline={"no_timer_check": "under emulation the timer check can fail on a busy host and panic the guest"},
     cmdline={},
