@@ -60,6 +60,7 @@ def variants(image: ImageFacts) -> list[Variant]:
     found.append(replace(fast, name="without smm=off", machine="q35,hpet=off,vmport=off"))
     found.append(replace(fast, name="without -nodefaults", rest=("-display", "none")))
     found.append(replace(fast, name="with -cpu max", cpu="max"))
+    found.append(replace(fast, name="with -cpu max,erms=off,fsrm=off", cpu="max,erms=off,fsrm=off"))
     found.append(replace(fast, name="with -cpu Nehalem", cpu="Nehalem"))
     found.append(replace(fast, name="with -smp 2", smp=2))
     lean = f"{fast.machine},i8042=off,sata=off,smbus=off"
