@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -58,6 +57,8 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _digest(path: str, length: int) -> str:
+    import hashlib
+
     digest = hashlib.blake2b(str(length).encode(), digest_size=16)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
