@@ -54,6 +54,10 @@ def test_passt_where_it_can_be_and_a_reason_where_it_cannot():
     assert any("passt is not installed" in note.text for note in without.notes)
     no_way_out = dataclasses.replace(facts(), net=NetFacts(default_route=False))
     assert any("no default route" in note.text for note in made("auto", some=no_way_out).notes)
+    caged = dataclasses.replace(facts(), net=NetFacts(user_namespaces=False))
+    assert netdevs(made("auto", some=caged))[0]["type"] == "user"
+    assert any("no user namespace" in note.text for note in made("auto", some=caged).notes)
+    assert "no user namespace" in refused("passt", some=caged)
     assert "passt is not installed" in refused("passt", some=on_host(tools={}))
 
 

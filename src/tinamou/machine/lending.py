@@ -21,8 +21,10 @@ def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
     named = any(spec.bridge or spec.interface for spec in there)
     bridges, problem = probe.ovs_bridges() if "ovs" in types else ({}, "")
     lent, subnets = _lent(there, place)
+    passt = bool(types & {"auto", "passt"})
     return NetFacts(
-        default_route=probe.has_default_route() if types & {"auto", "passt"} else True,
+        default_route=probe.has_default_route() if passt else True,
+        user_namespaces=probe.may_make_user_namespace() if passt else True,
         links=probe.probe_links() if named else {},
         ovs=bridges,
         ovs_problem=problem,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinamou.facts.net import Link
+from tinamou.system.namespaces import may_make_user_namespace
 
-__all__ = ["has_default_route", "ovs_bridges", "probe_links"]
+__all__ = ["has_default_route", "may_make_user_namespace", "ovs_bridges", "probe_links"]
 
 
 def has_default_route() -> bool:

@@ -25,6 +25,8 @@ def missing(nic: Nic) -> str:
         return f"{facts.qemu.binary} has no stream network backend (QEMU 7.2 has)"
     if not facts.net.default_route:
         return "the host has no default route, from which passt takes its addresses"
+    if not facts.net.user_namespaces:
+        return "no user namespace can be made here (a chroot or a container), and passt confines itself in one"
     return ""
 
 
