@@ -33,12 +33,18 @@ def plain(plan: Plan) -> dict[str, Any]:
 
     ``outside`` says what the machine has beside its folder and its QEMU.
     """
-    steps = [dataclasses.asdict(step) for step in plan.steps if isinstance(step, HandOver)]
+    steps = [_flat(step) for step in plan.steps if isinstance(step, HandOver)]
     outside = [_described(step) for step in plan.steps if not isinstance(step, _INSIDE)]
     whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
-    lists = {name: [dataclasses.asdict(one) for one in whole[name]] for name in ("elements", "flags")}
+    lists = {name: [_flat(one) for one in whole[name]] for name in ("elements", "flags")}
     confinement = dataclasses.asdict(plan.confinement)
     return {**whole, **lists, "steps": steps, "outside": outside, "notes": [], "pinning": None, "confinement": confinement}
+
+
+def _flat(one: Any) -> dict[str, Any]:
+    """The fields of a dataclass, not copied: `dataclasses.asdict` would take longer than everything else here together."""
+    values = ((field.name, getattr(one, field.name)) for field in dataclasses.fields(one))
+    return {name: _flat(value) if isinstance(value, Why) else value for name, value in values}
 
 
 def _described(step: Step) -> str:
