@@ -162,3 +162,16 @@ def test_open_vswitch_separates_by_vlan(lab: Lab, switch, monkeypatch: pytest.Mo
     sends(lab, "two", "one", "10.9.0.1", kib=512)
     lab.tinamou("rm", "-f", "one", "two", "three")
     assert lab.run("ovs-vsctl", "list-ports", "sw0").stdout == ""
+
+
+@pytest.mark.slow
+def test_ports_of_the_host_lead_into_a_made_network(lab: Lab):
+    lab.outside()
+    lab.start("one", "type=bridge,network=lab,forward=tcp:127.0.0.1:7001:5001,forward=tcp:192.0.2.2:7002:5001")
+    lab.address("one")
+    keep = "while :; do nc -l -p 5001 -e echo from-the-guest; done"
+    lab.guest("one", f"(setsid sh -c '{keep}') >/dev/null 2>&1 </dev/null &")
+    assert "from-the-guest" in lab.run("nc", "-w", "5", "127.0.0.1", "7001", input="", check=False).stdout
+    assert "from-the-guest" in lab.far("nc", "-w", "5", "192.0.2.2", "7002", check=False)
+    lab.tinamou("rm", "-f", "one")
+    assert lab.traces() == {"links": "lo out0@if2", "nft": ""}

@@ -193,7 +193,7 @@ def _forward(network: Network, member: Member) -> None:
     lines = []
     for name, hook in (("dnat", "prerouting"), ("dnatout", "output")):
         chain = f"{name}-{owner}"
-        lines.append(f"add chain inet tinamou {chain} {{ type nat hook {hook} priority dstnat; policy accept; }}")
+        lines.append(f"add chain inet tinamou {chain} {{ type nat hook {hook} priority -100; policy accept; }}")
         for protocol, address, host, guest in member.forwards:
             target = "fib daddr type local" if address == "0.0.0.0" else f"ip daddr {address}"  # noqa: S104
             lines.append(
