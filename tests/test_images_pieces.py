@@ -142,7 +142,9 @@ def test_the_host_distribution_is_read() -> None:
 def test_the_configured_mirror_is_used_for_another_release_too() -> None:
     host = sources.Distribution("debian", "bookworm")
     configured = [("http://mirror/debian/", "bookworm"), ("http://sec/debian-security", "bookworm-security")]
-    release = sources.for_architecture(host, "riscv64")
+    release, later = sources.for_architecture(host, "riscv64")
+    assert later.suite == "forky"
+    assert sources.for_architecture(host, "amd64") == [host]
     found = sources.repositories(release, "riscv64", configured)
     assert [(r.uri, r.suite) for r in found] == [
         ("http://mirror/debian", "trixie"),
@@ -185,12 +187,16 @@ class Fake:
     key: str = "k1"
     fails: bool = False
     builds: int = 0
+    offline: bool = False
 
     @property
     def facts(self) -> ImageFacts:
         return ImageFacts(name="fake", arch="x86_64", kernel="vmlinuz", initrd="initrd")
 
     def prepare(self, work: Path, progress: object) -> store.Prepared:
+        if self.offline:
+            raise ImageError("the package lists cannot be fetched", why="no network")
+
         def build(out: Path) -> ImageFacts:
             (out / "vmlinuz").write_bytes(b"k")
             if self.fails:
@@ -235,6 +241,18 @@ def test_a_failed_or_crashed_build_leaves_nothing(tmp_path: Path) -> None:
     (folder / ".building-crashed").mkdir()
     store.make(Fake(), silent)
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "1-k1", "current"]
+
+
+def test_without_network_the_guest_of_an_earlier_version_is_taken_with_a_warning() -> None:
+    old = store.make(Fake(), silent)
+    told: list[str] = []
+    assert store.make(Fake(builder=2, offline=True), lambda text, _: told.append(text)) == old
+    assert "warning" in told[0]
+    with pytest.raises(ImageError, match="package lists"):
+        store.make(Fake(builder=2, offline=True), silent, refresh=True)
+    with pytest.raises(ImageError, match="no network"):
+        store.remove(store.kept()[0])
+        store.make(Fake(offline=True), silent)
 
 
 def test_removing_forgets_the_guest() -> None:

@@ -62,7 +62,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         steps=whole.steps,
         notes=whole.notes,
         confinement=_confinement(facts, trial.accel),
-        ssh_port=facts.place.ssh_port if facts.image.ssh and net.leads_to_ssh(spec.net) else None,
+        ssh_port=facts.place.ssh_port if facts.image.may_have_sshd and net.leads_to_ssh(spec.net) else None,
         pinning=got.pinning,
     )
 

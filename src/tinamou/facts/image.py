@@ -34,3 +34,8 @@ class ImageFacts:
     ssh: bool = False
     user: str = ""
     built: bool = True
+
+    @property
+    def may_have_sshd(self) -> bool:
+        """Whether a way to port 22 is worth having: an ssh server is known, or it is a disk nobody has described."""
+        return self.ssh or bool(self.disk and self.format != "iso")

@@ -109,18 +109,15 @@ class Debian:
         port = ARCHES[self.arch]
         debian_tools.require(port.debian)
         wanted = sources.Distribution("debian", self.suite)
-        origins = sources.repositories(wanted, port.debian, packages.configured_mirrors())
-        apt = packages.Apt.prepare(work / "apt", port.debian, origins)
-        progress(f"reading the package lists of debian {self.suite} ({port.debian})", None)
-        left_out = apt.update()
-        for source in left_out:
-            progress(f"warning: left out, its mirror is not consistent now: {source.line()}", None)
+        _, apt, left_out = packages.first_usable([wanted], port.debian, work, progress)
         offered = apt.closure([*_PACKAGES, *port.packages])
         versions = {package.name: package.version for package in offered}
         key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
         manifest: dict[str, object] = {"guest": f"debian:{self.suite}", "arch": self.arch, "builder": self.builder}
-        manifest.update(packages=versions, left_out=[source.line() for source in left_out])
-        build = _Build(self, [source.line() for source in origins if source not in left_out], manifest, work, progress)
+        manifest.update(packages=versions, left_out=left_out)
+        build = _Build(
+            self, [line for source in apt.sources if (line := source.line()) not in left_out], manifest, work, progress
+        )
         return Prepared(key, build.run)
 
 

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 from tinamou.errors import ImageError
 from tinamou.images.progress import Progress
-from tinamou.images.sources import Repository
+from tinamou.images.sources import Distribution, Repository, repositories
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["Apt", "Package", "archives", "configured_mirrors", "host_acquire", "require_tools", "unpack"]
+__all__ = ["Apt", "Package", "archives", "configured_mirrors", "first_usable", "host_acquire", "require_tools", "unpack"]
 
 _APT_LINE = {
     "apt-get": "apt",
@@ -116,8 +116,8 @@ class Apt:
             self._update(self.sources)
         except ImageError as error:
             failed = error.evidence["apt"]
-            broken = [source for source in self.sources[1:] if f"Failed to fetch {source.index}" in failed]
-            if not broken or f"Failed to fetch {self.sources[0].index}" in failed:
+            broken = [source for source in self.sources if _failed(source, failed)]
+            if not broken or self.sources[0] in broken:
                 raise
             self._update([source for source in self.sources if source not in broken])
             return broken
@@ -162,6 +162,30 @@ class Apt:
             ) from error
 
 
+def first_usable(
+    releases: Sequence[Distribution], architecture: str, work: Path, progress: Progress
+) -> tuple[Distribution, Apt, list[str]]:
+    """The first release whose package lists can be fetched and verified, an apt for it, and the sources left out of it.
+
+    Whatever had to be left out or passed over is told as a warning. Raises the first release's ImageError
+    when there is none.
+    """
+    mirrors, first = configured_mirrors(), None
+    for release in releases:
+        apt = Apt.prepare(work / f"apt-{release.suite}", architecture, repositories(release, architecture, mirrors))
+        progress(f"reading the package lists of {release.name} {release.suite} ({architecture})", None)
+        try:
+            left_out = [source.line() for source in apt.update()]
+        except ImageError as error:
+            first = first or error
+            progress(f"warning: {release.suite} cannot be used: {error.what}: {error.why}", None)
+            continue
+        for line in left_out:
+            progress(f"warning: left out, its mirror is not consistent now: {line}", None)
+        return release, apt, left_out
+    raise first or ImageError("no release to take packages from")
+
+
 def unpack(deb: Path, target: Path) -> None:
     """Unpack the files of a package below a folder, as the current user. Raises ImageError."""
     target.mkdir(parents=True, exist_ok=True)
@@ -169,6 +193,10 @@ def unpack(deb: Path, target: Path) -> None:
         run(["dpkg-deb", "-x", str(deb), str(target)])
     except CommandError as error:
         raise ImageError(f"the package {deb.name} cannot be unpacked", why=error.stderr.strip()) from error
+
+
+def _failed(source: Repository, stderr: str) -> bool:
+    return f"Failed to fetch {source.index}" in stderr or f"'{source.uri} {source.suite} Release'" in stderr
 
 
 def _configuration(folder: Path, architecture: str) -> str:

@@ -32,6 +32,9 @@ _UBUNTU_ARCHIVES = {"amd64": "ubuntu", "i386": "ubuntu"}
 _FIRST_RELEASES = {("debian", "riscv64"): ("trixie", frozenset({"buster", "bullseye", "bookworm"}))}
 """Architectures a distribution took up late: the first release that has them, and releases before it."""
 
+_NEXT_RELEASES = {("debian", "riscv64"): ("forky",)}
+"""Where mirrors do not always carry an architecture whole: releases to take when the wanted one is not consistent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -82,10 +85,11 @@ def host_distribution(os_release: str | None = None) -> Distribution:
     )
 
 
-def for_architecture(host: Distribution, architecture: str) -> Distribution:
-    """The release to take packages of a Debian architecture from: riscv64 is part of Debian from trixie on."""
+def for_architecture(host: Distribution, architecture: str) -> list[Distribution]:
+    """The releases to take packages of a Debian architecture from, best first: riscv64 is part of Debian from trixie on."""
     first, before = _FIRST_RELEASES.get((host.name, architecture), ("", frozenset()))
-    return Distribution(host.name, first) if host.suite in before else host
+    suites = [first if host.suite in before else host.suite, *_NEXT_RELEASES.get((host.name, architecture), ())]
+    return [Distribution(host.name, suite) for suite in dict.fromkeys(suites)]
 
 
 def repositories(wanted: Distribution, architecture: str, configured: Iterable[tuple[str, str]]) -> list[Repository]:

@@ -74,12 +74,17 @@ def _folder(name: str, arch: str) -> Path:
 
 def cached(recipe: Recipe) -> ImageFacts | None:
     """The guest as it was built before by this version of its builder, None when it was not."""
+    return _current(recipe, f"{recipe.builder}-")
+
+
+def _current(recipe: Recipe, start: str = "") -> ImageFacts | None:
+    """What the link points at, when its name begins so."""
     current = _folder(recipe.facts.name, recipe.facts.arch) / "current"
     try:
         target = os.readlink(current)  # noqa: PTH115 (this path is measured)
         folder = current.parent / target
         with open(folder / "facts.json", encoding="utf-8") as file:  # noqa: PTH123 (pathlib costs more than the read)
-            return _absolute(_from_json(json.load(file)), folder) if target.startswith(f"{recipe.builder}-") else None
+            return _absolute(_from_json(json.load(file)), folder) if target.startswith(start) else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -103,14 +108,14 @@ def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageF
         wait = f"another process builds {recipe.facts.name}: waiting for it"
         with exclusive(folder / ".lock", lambda: progress(wait, None)):
             found = None if refresh else cached(recipe)
-            return found or _build(recipe, folder, progress)
+            return found or _build(recipe, folder, progress, refresh=refresh)
     except PermissionError as error:
         raise ImageError(
             f"{folder} cannot be written", why=str(error), fix="set TINAMOU_CACHE to a folder you own"
         ) from error
 
 
-def _build(recipe: Recipe, folder: Path, progress: Progress) -> ImageFacts:
+def _build(recipe: Recipe, folder: Path, progress: Progress, *, refresh: bool) -> ImageFacts:
     import shutil
     import tempfile
 
@@ -120,7 +125,14 @@ def _build(recipe: Recipe, folder: Path, progress: Progress) -> ImageFacts:
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     work.chmod(0o755)
     try:
-        prepared = recipe.prepare(work, progress)
+        try:
+            prepared = recipe.prepare(work, progress)
+        except ImageError as error:
+            older = None if refresh else _current(recipe)
+            if older is None:
+                raise
+            progress(f"warning: {error.what}: {error.why}; taking {recipe.facts.name} as an earlier version built it", None)
+            return older
         name = f"{recipe.builder}-{prepared.key}"
         if not (folder / name / "facts.json").exists():
             out = work / "out"

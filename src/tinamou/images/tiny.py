@@ -25,6 +25,7 @@ _KERNELS = {
     ("ubuntu", "arm64"): "linux-image-virtual",
     ("ubuntu", "riscv64"): "linux-image-generic",
 }
+_KERNEL_PARTS = ("linux-image-", "linux-modules-", "linux-binary-")
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 """Architectures the guest is built for, with Debian's name of each."""
 
@@ -102,13 +103,8 @@ class Tiny:
 
         packages.require_tools(["apt-get", "apt-cache", "apt-config", "dpkg-deb"], "building the tiny guest")
         host, architecture = sources.host_distribution(), ARCHES[self.arch]
-        release = sources.for_architecture(host, architecture)
-        origins = sources.repositories(release, architecture, packages.configured_mirrors())
-        apt = packages.Apt.prepare(work / "apt", architecture, origins)
-        progress(f"reading the package lists of {release.name} {release.suite} ({architecture})", None)
-        left_out = [source.line() for source in apt.update()]
-        for line in left_out:
-            progress(f"warning: left out, its mirror is not consistent now: {line}", None)
+        releases = sources.for_architecture(host, architecture)
+        release, apt, left_out = packages.first_usable(releases, architecture, work, progress)
         wanted = _select(apt, _KERNELS[release.name, architecture])
         versions = {package.name: package.version for package in wanted}
         manifest: dict[str, object] = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "release": release.suite}
@@ -131,9 +127,11 @@ class Tiny:
 
 def _select(apt: Apt, kernel: str) -> list[Package]:
     """The kernel with its modules, busybox, and the agent with libraries; nothing of the system around."""
-    images = [name for name in apt.depends(kernel) if name.startswith(("linux-image-", "linux-modules-"))] or [kernel]
-    images += [name for image in images for name in apt.depends(image) if name.startswith("linux-modules-")]
-    offered = apt.closure(["qemu-guest-agent", "busybox-static", *images])
+    images, todo = set[str](), [kernel]
+    while todo:
+        images.add(name := todo.pop())
+        todo += [n for n in apt.depends(name) if n.startswith(_KERNEL_PARTS) and n not in images]
+    offered = apt.closure(["qemu-guest-agent", "busybox-static", *sorted(images)])
     named = {"qemu-guest-agent", "busybox-static", *images}
     return sorted((p for p in offered if p.name in named or _is_library(p.name)), key=lambda p: p.name)
 

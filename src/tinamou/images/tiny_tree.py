@@ -36,7 +36,7 @@ _PROGRAMS = {
 
 def write_kernel(root: Path, out: Path) -> bool:
     """Write ``vmlinuz``, and ``vmlinux`` where the kernel has a PVH entry point; tell whether it has."""
-    found = sorted((root / "boot").glob("vmlinu[xz]-*"))
+    found = [*sorted(root.glob("boot/vmlinu[xz]-*")), *sorted(root.glob("usr/lib/modules/*/vmlinu[xz]"))]
     if not found:
         raise ImageError("the kernel package holds no kernel")
     data = found[0].read_bytes()

@@ -15,8 +15,7 @@ from tinamou.snapshots.check import Finding, check
 from tinamou.snapshots.check import repair as mend
 from tinamou.snapshots.create import Taken, create
 from tinamou.snapshots.history import History, Snapshot, load, save
-from tinamou.snapshots.layers import read_forest
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.machine_disks import Disks, chain_of
 from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, tidy
 from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
@@ -66,7 +65,7 @@ async def take(
 
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
     for disk, entry in history.disks.items():
-        if depth and len(read_forest(disks, history, disk).chain(entry.top)) > depth:
+        if depth and len(chain_of(disks, entry.top, entry.floor)) > depth:
             history = await flatten(disks, history, disk)
 
 

@@ -121,7 +121,7 @@ def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: boo
         created=time.time(),
         arch=image.arch,
         image=spec.image,
-        ssh_port=machines.free_port() if image.ssh else None,
+        ssh_port=machines.free_port() if image.may_have_sshd else None,
         ssh_user=spec.seed.user or image.user,
         agent=image.agent,
         owner_pid=me.pid,

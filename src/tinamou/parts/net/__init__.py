@@ -89,7 +89,7 @@ def nics(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Nic]:
     found = []
     for number, spec in enumerate(interfaces(specs)):
         forwards = [parse_forward(text) for text in spec.forward]
-        if number == 0 and facts.image.ssh and facts.place.ssh_port and _forwards(spec):
+        if number == 0 and facts.image.may_have_sshd and facts.place.ssh_port and _forwards(spec):
             forwards.append(_ssh(facts))
         queues = (spec.queues or min(cpus, 16)) if spec.model == "virtio" else 1
         nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
