@@ -59,7 +59,7 @@ async def install(agent: Agent, path: str, arch: str) -> Line:
             if done.status:
                 why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"
                 raise GuestError("The guest cannot be given the program that forks need", why=why) from None
-            await line.hello()
+            await line.hello(timeout=60.0)
         await line.run(["true"])
     except BaseException:
         line.close()
