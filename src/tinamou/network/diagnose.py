@@ -112,10 +112,11 @@ def _no_address(wire: Wire, around: Surroundings) -> Iterator[Finding]:
 
 
 def _foreign_mac(wire: Wire, around: Surroundings) -> Iterator[Finding]:
-    if around.mac and wire.guest and wire.guest.mac != wire.mac:
-        seen = f"the guest's {wire.guest.name} has {wire.guest.mac}, its card {wire.mac}"
-        fix = f"in the guest: ip link set {wire.guest.name} address {wire.mac}; or set net.anti_spoof = false"
-        remedy = ("guest-mac", wire.guest.name, wire.mac)
+    guest = wire.guest
+    if around.mac and guest and guest.mac != around.mac:
+        seen = f"the guest's {guest.name} has {guest.mac}, the machine was given {around.mac}"
+        fix = f"in the guest: ip link set {guest.name} address {around.mac}; or set net.anti_spoof = false"
+        remedy = ("guest-mac", guest.name, around.mac)
         yield Finding(wire.id, "the guest changed its MAC address", seen, "its packets are dropped", fix, DEAD - 3, remedy)
 
 
