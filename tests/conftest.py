@@ -66,6 +66,7 @@ def clean_host(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     left: Leftovers = request.getfixturevalue("leftovers")
     yield
+    left.remove_checkpoints()
     found = left.settle()
     left.clear()
     if found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -64,6 +66,12 @@ class Leftovers:
         """Bound unix sockets below the state directory."""
         paths = (line.split()[-1] for line in _read(Path("/proc/net/unix")).splitlines())
         return {path for path in paths if path.startswith(str(self.state))}
+
+    def remove_checkpoints(self) -> None:
+        """Remove kept checkpoints as a user does: they are no leftovers, but their memory is outside the state directory."""
+        names = sorted(path.name for path in self.state.glob("checkpoints/[!.]*"))
+        if names:
+            subprocess.run([sys.executable, "-m", "tinamou", "checkpoints", "rm", *names], check=False, capture_output=True)
 
     def found(self) -> list[str]:
         """One sentence for each thing left."""
