@@ -170,6 +170,14 @@ def forbidden_libraries(modules: Sequence[Module]) -> Iterator[str]:
                 yield f"{module.path}:{node.lineno}: qemu.qmp.legacy is under another licence (GPL-2.0)"
 
 
+def shared_names(modules: Sequence[Module]) -> Iterator[str]:
+    """For tests: pytest imports every file by its bare name, so that two of one name stop the whole run."""
+    seen: dict[str, str] = {}
+    for path in (module.path for module in modules if not module.path.endswith(("conftest.py", "__init__.py"))):
+        if (other := seen.setdefault(path.rsplit("/", 1)[-1], path)) != path:
+            yield f"{path}: {other} has the same file name"
+
+
 def asserted_durations(modules: Sequence[Module]) -> Iterator[str]:
     """For tests: asserting that something was fast enough fails on a slower machine; waiting until a deadline does not."""
     for module in modules:

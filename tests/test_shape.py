@@ -33,7 +33,9 @@ def test_source(check):
     assert list(check(shape.read_package(PACKAGE))) == []
 
 
-@pytest.mark.parametrize("check", [shape.long_files, shape.asserted_durations], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [shape.long_files, shape.shared_names, shape.asserted_durations], ids=lambda check: check.__name__
+)
 def test_tests(check):
     assert list(check(shape.read_package(ROOT / "tests"))) == []
 
@@ -68,6 +70,11 @@ REFUSED = [
 @pytest.mark.parametrize(("check", "path", "text"), REFUSED)
 def test_refused(check, path, text):
     assert len(list(check([Module(path, text)]))) == 1
+
+
+def test_refused_names():
+    assert len(list(shape.shared_names([Module("a/test_x.py", ""), Module("b/test_x.py", "")]))) == 1
+    assert list(shape.shared_names([Module("a/conftest.py", ""), Module("b/conftest.py", ""), Module("a/x.py", "")])) == []
 
 
 ALLOWED = [
