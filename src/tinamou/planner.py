@@ -25,7 +25,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled = Settled(facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), pci={})
+    settled = Settled(facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _once(spec, facts), pci={})
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
     settled = dataclasses.replace(settled, pci=pci.assign(needs))
@@ -97,6 +97,11 @@ def _way(spec: MachineSpec, facts: Facts) -> str:
     reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(possible) or 'no way tinamou knows'}"
     problem = Problem("boot.firmware", wish, reason, "choose one of these, or another image")
     raise PlanError("the machine cannot start this way", problems=[problem])
+
+
+def _once(spec: MachineSpec, facts: Facts) -> bool:
+    """Whether the guest starts one single time: a kernel entered through PVH does not always survive a reset."""
+    return facts.place.throwaway and not spec.memory.forkable
 
 
 def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) -> tuple[Need, ...]:

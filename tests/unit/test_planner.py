@@ -35,9 +35,15 @@ def test_no_argument_without_a_reason(arch, accel, image):
     assert plan(load_spec({"disk": [{"size": "1G"}], "display": "vnc"}), known) == made
 
 
+def thrown_away(known):
+    return dataclasses.replace(known, place=dataclasses.replace(known.place, throwaway=True))
+
+
 def test_fast_direct_boot():
-    line = words()
+    line = words({}, thrown_away(facts()))
     assert after("-kernel", line) == ["/images/vmlinux"]
+    assert after("-kernel", words({"forkable": True}, thrown_away(facts()))) == ["/images/vmlinuz"]
+    assert after("-kernel", words()) == ["/images/vmlinuz"]
     assert "hpet=off" in after("-machine", line)[0]
     assert "no_timer_check" in after("-append", line)[0].split()
 

@@ -70,8 +70,8 @@ def _menu(spec: BootSpec) -> tuple[Flag, ...]:
 
 def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
     image = settled.facts.image
-    fast = bool(image.fast_kernel) and not spec.kernel
-    kernel = spec.kernel or image.fast_kernel or image.kernel
+    fast = bool(image.fast_kernel) and not spec.kernel and settled.once
+    kernel = spec.kernel or (image.fast_kernel if fast else "") or image.kernel
     reason = (
         "the same kernel uncompressed, entered through PVH: no boot loader and no decompressor runs in the guest"
         if fast

@@ -32,13 +32,17 @@ Need = PciSlot | SharedMemory
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id."""
+    """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id.
+
+    ``once`` says that the guest starts one single time: it is neither kept nor copied nor reset.
+    """
 
     facts: Facts
     arch: Arch
     accel: Trial
     boot: str
     order: tuple[str, ...]
+    once: bool
     pci: Mapping[str, str]
 
     def file(self, name: str) -> str:
