@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 import pytest
-from running import run
+from running import local_agent, run
 
 from tinamou.errors import GuestError
 from tinamou.guest import copy, ssh
@@ -122,6 +122,39 @@ def test_a_guest_that_is_slow_to_greet(state, monkeypatch):
 
     assert run(talk()) == "SSH-2.0-Slow"
     assert count > 2
+
+
+def test_with_an_agent_nothing_connects_before_the_guest_listens(state, monkeypatch):
+    """The guest is this host, its agent real; the port is one of our own in place of 22."""
+    port = free_port()
+    monkeypatch.setattr(ssh, "_SSH_PORT", f":{port:04X}")
+    tried = []
+    greeting = ssh._greeting
+
+    async def noted(target, patience):
+        tried.append(patience)
+        return await greeting(target, patience)
+
+    monkeypatch.setattr(ssh, "_greeting", noted)
+
+    async def serve(reader, writer):
+        writer.write(b"SSH-2.0-Here\r\n")
+        writer.close()
+
+    async def talk(agent):
+        async with agent:
+            waiting = asyncio.create_task(ssh.wait_ssh(ssh.target(str(state), "root", port), agent=agent, timeout=30))
+            await asyncio.sleep(1)
+            assert tried == []
+            listening = await asyncio.start_server(serve, "127.0.0.1", port)
+            assert await waiting == "SSH-2.0-Here"
+            listening.close()
+            with pytest.raises(GuestError, match="No ssh server answered"):
+                await ssh.wait_ssh(ssh.target(str(state), "root", port), agent=agent, timeout=0.5)
+
+    with local_agent(state) as agent:
+        run(talk(agent))
+    assert len(tried) == 1
 
 
 def test_a_machine_that_ended(state):
