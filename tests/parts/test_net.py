@@ -194,3 +194,8 @@ def test_reading_the_guests_side():
     assert (side.cpus, side.queues, side.up, side.carrier) == (2, 1, True, False)
     assert side.counters == {"rx_dropped": 3}
     assert side.features == {"tcp-segmentation-offload": False}
+
+
+def test_ports_that_lead_in_go_through_qemu_itself():
+    assert netdevs(made({"type": "auto", "forward": ["8080:80"]}))[0]["type"] == "user"
+    assert netdevs(made({"type": "passt", "forward": ["8080:80"]}))[0]["type"] == "stream"

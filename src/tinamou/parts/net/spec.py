@@ -46,7 +46,8 @@ class NetSpec:
 
     type: Type = option(
         "auto",
-        "auto: passt where it is installed, else user; user: QEMU's own TCP/IP; passt: the host's sockets, no right needed; "
+        "auto: passt where it is installed and no port leads in, else user; user: QEMU's own TCP/IP; "
+        "passt: the host's sockets, no right needed; "
         "tap: an interface of the host; bridge: a network with other machines; macvtap: on a host interface; ovs: a port of "
         "an Open vSwitch bridge; vhost-user: another program's socket; stream: a cable to another machine; none",
     )
