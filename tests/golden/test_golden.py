@@ -18,6 +18,8 @@ from cases import CASES, Case, facts, image_of, spec_of, text_of
 from tinamou.facts import Place
 from tinamou.launch.argv import argv
 from tinamou.planner import plan
+from tinamou.prepare.apply import apply, undo
+from tinamou.prepare.journal import Journal
 
 ACCEPTED = [
     case
@@ -68,17 +70,20 @@ def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
     binary = _binary(case, qemu10)
     folder = state / "m"
     folder.mkdir()
-    known = facts(case, _real_image(case, state), Place("web", str(folder), None, 0))
+    folder.chmod(0o711)
+    owner = 1_900_000_000 if os.geteuid() == 0 else None
+    known = facts(case, _real_image(case, state), Place("web", str(folder), owner, 0))
     firmware = tuple(one for one in known.firmware if Path(one.executable).exists())
     if case.spec == "debian-uefi" and not firmware:
         pytest.skip("no UEFI firmware is installed")
     made = plan(spec_of(case), dataclasses.replace(known, firmware=firmware))
-    from tinamou.prepare.apply import apply
-
-    apply(made, folder)
     words = [binary, *argv(made)[1:], "-S", "-qmp", "stdio"]
     asked = '{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n{"execute":"quit"}\n'
-    done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=60, check=False)
+    apply(made, folder)
+    try:
+        done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        Journal(folder).give_back(undo)
     assert done.returncode == 0, done.stderr
     greeting, *answers = [json.loads(line) for line in done.stdout.splitlines()]
     major, minor = case.version.split(".")
