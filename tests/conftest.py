@@ -13,7 +13,6 @@ import pytest
 from host_trees import recorded_folder, unpack
 from leftovers import Leftovers
 
-
 # A runner may have been started with hang-ups ignored (nohup); what the tests start must hear them all the same.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
