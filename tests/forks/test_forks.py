@@ -149,7 +149,7 @@ def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Ch
     state.write_bytes(state.read_bytes()[:4000])
     from tinamou.snapshots.checkpoint import File
 
-    with pytest.raises(TinamouError, match="ended before the machine ran|QEMU exited, or was killed"):
+    with pytest.raises(TinamouError, match=r"ended before the machine ran|QEMU exited, or was killed"):
         woken(dataclasses.replace(checkpoint, state=File.of(state)), 2)
 
 
