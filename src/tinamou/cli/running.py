@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
@@ -42,55 +43,50 @@ def run(
 def _attend(
     started: Started, words: list[str] | None, since: float, timeout: float, *, detach: bool, timings: bool, json: bool
 ) -> int:
-
     from tinamou.machine.attended import AsyncMachine
 
-    async def attend() -> int:
-        machine = AsyncMachine.attend(started, timeout=timeout, since=since)
-        try:
-            report = await machine.ready() if words is not None or detach or started.record.agent else None
-            if timings and report:
-                _print_timings(started, report)
-            if detach and words is None:
-                await machine.release()
-                _announce(machine, json)
-                return 0
-            return await _in_guest(machine, words)
-        except BaseException:
-            await machine.kill()
-            raise
-        finally:
-            if not detach:
-                await machine.kill()
+    machine = AsyncMachine.attend(started, timeout=timeout, since=since)
 
-    return run_until_done(attend())
+    async def answered() -> None:
+        if words is not None or detach or started.record.agent:
+            report = await machine.ready()
+            if timings:
+                _print_timings(started, report)
+
+    return run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
 
 
 def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:
-    import asyncio
-
     from tinamou.machine.attended import AsyncMachine
 
-    async def attend() -> int:
-        machine = AsyncMachine.of(spec, timeout=timeout, progress=output.progress, keep=detach, warm=True)
+    machine = AsyncMachine.of(spec, timeout=timeout, progress=output.progress, keep=detach, warm=True)
+
+    async def answered() -> None:
         report = await machine.start()
         output.end_progress()
-        try:
-            if timings:
-                print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
-            if detach and words is None:
-                await machine.release()
-                _announce(machine, json)
-                return 0
-            return await _in_guest(machine, words)
-        except BaseException:
-            await machine.kill()
-            raise
-        finally:
-            if not detach:
-                await machine.kill()
+        if timings:
+            print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
 
-    return asyncio.run(attend())
+    return run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
+
+
+async def _see_through(
+    machine: AsyncMachine, answered: Coroutine[Any, Any, None], words: list[str] | None, *, detach: bool, json: bool
+) -> int:
+    """Wait for the guest, do in it what was asked, and end the machine unless it is to stay and all went well."""
+    try:
+        await answered
+        if detach and words is None:
+            await machine.release()
+            _announce(machine, json)
+            return 0
+        return await _in_guest(machine, words)
+    except BaseException:
+        await machine.kill()
+        raise
+    finally:
+        if not detach:
+            await machine.kill()
 
 
 async def _in_guest(machine: AsyncMachine, words: list[str] | None) -> int:
