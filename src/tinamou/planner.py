@@ -28,7 +28,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     settled = Settled(facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _once(spec, facts), pci={})
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
-    settled = dataclasses.replace(settled, pci=pci.assign(needs))
+    ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
+    settled = dataclasses.replace(settled, pci=pci.assign(needs, ports), ports=pci.taken(needs))
     _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
     iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
@@ -43,6 +44,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             Contribution(steps=(*got.steps, *limits.step(spec.limits, settled)), notes=got.notes),
             boot.contribute(spec.boot, settled, facts.place.name, _addresses(spec, facts)),
             monitor.contribute(settled),
+            pci.contribute(ports, facts.qemu),
             disk.contribute(spec.disk, every, settled),
             seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled, net.fixed(spec.net)),
             net.contribute(spec.net, spec.cpu.count, settled),
@@ -104,6 +106,11 @@ def _once(spec: MachineSpec, facts: Facts) -> bool:
     return facts.place.throwaway and not spec.memory.forkable
 
 
+def _plugs(spec: MachineSpec, facts: Facts) -> bool:
+    """Whether anything may be plugged in: not where the guest is soon gone, nor where forks must have the same hardware."""
+    return not facts.place.throwaway and not spec.memory.forkable
+
+
 def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) -> tuple[Need, ...]:
     return (
         *monitor.needs(),
@@ -118,6 +125,7 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
 def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], machine: MachineType) -> None:
     problems = [
         *boot.check(settled, machine.name),
+        *disk.check(spec.disk, 1 if settled.facts.image.disk else 0),
         *boot.check_order(spec.boot, [one.node for one in every]),
         *display.check(spec.display, settled),
         *seed_disk.check(spec.seed, settled.facts.image),

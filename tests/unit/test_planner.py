@@ -145,3 +145,51 @@ def test_a_seed_where_it_is_known_to_be_read_or_asked_for():
     with pytest.raises(PlanError) as error:
         plan(load_spec({"seed": {"user": "ada"}}), facts(TINY))
     assert error.value.problems[0].path == "seed"
+
+
+def devices(spec, some=None):
+    return {e.id: e.props for e in plan(load_spec(spec), some or facts()).elements if e.kind == "device"}
+
+
+def test_slots_for_hot_plugging_stay_where_they_are_and_move_nobody():
+    stays, more = devices({}), devices({"devices": {"hotplug": 9}, "disk": [{"size": "1G"}]})
+    ports = {name: props["addr"] for name, props in stays.items() if name.startswith("plug")}
+    assert ports == {"plug1": "0x1d.0x0", "plug2": "0x1d.0x1", "plug3": "0x1d.0x2", "plug4": "0x1d.0x3"}
+    assert {name: more[name]["addr"] for name in ports} == ports
+    assert more["plug9"]["addr"] == "0x1c.0x0"
+    assert len({props["chassis"] for name, props in more.items() if name.startswith("plug")}) == 9
+
+
+@pytest.mark.parametrize(
+    ("spec", "some"),
+    [({}, thrown_away(facts())), ({"forkable": True}, facts()), ({"devices": {"hotplug": 0}}, facts())],
+)
+def test_no_slots_where_nothing_is_ever_plugged_in(spec, some):
+    assert not [name for name in devices(spec, some) if name.startswith("plug")]
+
+
+def test_a_disk_in_a_hot_plug_slot_leaves_the_others_addresses_alone():
+    alone, joined = (
+        devices({}),
+        devices({"disk": [{"size": "1G", "port": 2}, {"size": "1G", "port": 6, "interface": "scsi"}]}),
+    )
+    assert joined["disk0-dev"]["bus"] == "plug2"
+    assert joined["disk1-bus"]["bus"] == "plug6"
+    assert "plug6" in joined
+    assert {name: props.get("addr") for name, props in alone.items()}.items() <= {
+        name: props.get("addr") for name, props in joined.items()
+    }.items()
+
+
+def test_two_disks_in_one_hot_plug_slot_are_refused():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"disk": [{"size": "1G", "port": 1}, {"size": "1G", "port": 1}]}), facts())
+    assert "another device" in error.value.problems[0].reason
+
+
+def test_disks_keep_their_numbers_when_one_before_them_is_gone():
+    there = devices({"disk": [{"size": "1G", "number": 2}, {"size": "1G"}]})
+    assert [name for name in there if name.startswith("disk")] == ["disk2-dev", "disk3-dev"]
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"disk": [{"size": "1G"}, {"size": "1G", "number": 0}]}), facts())
+    assert error.value.problems[0].path == "disk[1].number"

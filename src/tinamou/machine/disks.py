@@ -14,7 +14,7 @@ from tinamou.facts import ChainFile, ImageFacts
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.progress import Progress, silent
 from tinamou.images.seal import check_seals
-from tinamou.parts.disk import DiskSpec
+from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.parts.disk.nodes import file_options
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.record import Record
@@ -39,7 +39,7 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     chains = _own_chains(directory, image)
     if image.disk and image.built and image.format != "iso" and "disk0" not in chains:
         chains["image"] = _files(read_chain(image.disk, format=_declared(image.format)), directory)
-    for number, disk in enumerate(spec.disk, 1 if image.disk else 0):
+    for number, disk in numbered(spec.disk, 1 if image.disk else 0):
         if disk.path and disk.interface != "cdrom" and f"disk{number}" not in chains:
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
     if directory.is_dir():
@@ -194,7 +194,7 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     image = image_of(record)
     spec = load_spec(record.spec)
     chains = existing_chains(spec, image, disks.directory)
-    readonly = {f"disk{n}" for n, disk in enumerate(spec.disk, 1 if image.disk else 0) if disk.readonly}
+    readonly = {f"disk{n}" for n, disk in numbered(spec.disk, 1 if image.disk else 0) if disk.readonly}
     return {
         name: Disk(f"{name}-dev", disks.name(c[0].path), c[0].format, disks.name(c[-1].path), c[-1].format)
         for name, c in chains.items()
@@ -215,11 +215,14 @@ def image_of(record: Record) -> ImageFacts:
     return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
 
 
+def _first(record: Record) -> int:
+    """The number of the first disk that is not the image's."""
+    return 1 if image_of(record).disk else 0
+
+
 def _options(record: Record, history: History) -> dict[str, Mapping[str, object]]:
     """How the overlays of each disk read and write: like the disk's first file."""
-    specs = list(load_spec(record.spec).disk)
-    first = len(history.disks) - len(specs)
-    by_name = {f"disk{first + index}": spec for index, spec in enumerate(specs)}
+    by_name = {f"disk{number}": spec for number, spec in numbered(load_spec(record.spec).disk, _first(record))}
     return {
         name: cast("Mapping[str, object]", file_options(by_name.get(name, DiskSpec(path="image")))) for name in history.disks
     }

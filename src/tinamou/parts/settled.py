@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinamou.arch import Arch
-from tinamou.blueprint import Why
+from tinamou.blueprint import Value, Why
 from tinamou.facts import Facts
 from tinamou.facts.accel import Trial
 
@@ -15,9 +15,10 @@ __all__ = ["Need", "PciSlot", "Settled", "SharedMemory"]
 
 @dataclass(frozen=True, slots=True)
 class PciSlot:
-    """The device with this id wants a slot on the PCI root bus."""
+    """The device with this id wants a slot on the PCI root bus, or one of the slots for hot plugging, numbered from 1."""
 
     device: str
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ Need = PciSlot | SharedMemory
 class Settled:
     """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id.
 
-    ``once`` says that the guest starts one single time: it is neither kept nor copied nor reset.
+    ``once`` says that the guest starts one single time: it is neither kept nor copied nor reset. ``ports`` names the
+    hot-plug slots of the devices that sit in one.
     """
 
     facts: Facts
@@ -44,6 +46,11 @@ class Settled:
     order: tuple[str, ...]
     once: bool
     pci: Mapping[str, str]
+    ports: Mapping[str, str] = field(default_factory=dict)
+
+    def seat(self, device: str) -> dict[str, Value]:
+        """Where a device sits, as properties: an address on the root bus, or the bus that is its hot-plug slot."""
+        return {"bus": self.ports[device]} if device in self.ports else {"addr": self.pci[device]}
 
     def file(self, name: str) -> str:
         """The path of one of the machine's own files."""

@@ -18,6 +18,12 @@ class DeviceSpec:
     )
     balloon: bool = option(True, "memory the guest does not use can be seen and taken back")
     panic: bool = option(True, "the guest tells the host that its kernel panicked")
+    hotplug: int | None = option(
+        None,
+        "slots for what is plugged in while it runs; 4 when left out, none if it is thrown away or forkable",
+        minimum=0,
+        maximum=32,
+    )
 
 
 _READ_ONLY_TEMPLATE = "property:memory-backend-file.rom"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.parts.disk.contribute import contribute, needs
-from tinamou.parts.disk.resolved import Disk, disks
+from tinamou.parts.disk.resolved import Disk, check, disks, numbered
 from tinamou.parts.disk.spec import DiskSpec
 
-__all__ = ["Disk", "DiskSpec", "contribute", "disks", "needs"]
+__all__ = ["Disk", "DiskSpec", "check", "contribute", "disks", "needs", "numbered"]

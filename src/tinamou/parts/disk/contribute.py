@@ -15,7 +15,7 @@ _HAND = Why("confinement", "QEMU is handed the open file and needs no right to i
 
 def needs(every: Sequence[Disk]) -> tuple[Need, ...]:
     """A PCI slot for each disk that is a PCI device of its own."""
-    return tuple(PciSlot(disk.device) for disk in every)
+    return tuple(PciSlot(disk.device, disk.options.port) for disk in every)
 
 
 def contribute(specs: Sequence[DiskSpec], every: Sequence[Disk], settled: Settled) -> Contribution:
@@ -71,7 +71,7 @@ def _write_cache(disk: Disk) -> Value:
 
 def _virtio(disk: Disk, settled: Settled) -> Iterator[Element]:
     why = Why("part disk", "virtio-blk: the shortest path from guest to file, without emulated hardware")
-    props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, settled), "addr": settled.pci[disk.device]}
+    props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, settled), **settled.seat(disk.device)}
     yield Element("device", {**props, "serial": disk.node, "write-cache": _write_cache(disk), **_queues(disk)}, why)
 
 
@@ -81,13 +81,13 @@ def _nvme(disk: Disk, settled: Settled) -> Iterator[Element]:
         "driver": "nvme",
         "serial": disk.node,
         **_common(disk, settled),
-        "addr": settled.pci[disk.device],
+        **settled.seat(disk.device),
     }
     yield Element("device", props, why)
 
 
 def _controller(disk: Disk, settled: Settled, why: Why) -> Element:
-    props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", "addr": settled.pci[disk.device]}
+    props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", **settled.seat(disk.device)}
     return Element("device", {**props, **_queues(disk)}, why)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tinamou.blueprint import Why
+from tinamou.errors import Problem
 from tinamou.facts import ChainFile
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.settled import Settled
 from tinamou.units import Size
+
+__all__ = ["Disk", "check", "disks", "numbered"]
 
 _ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
 
@@ -52,7 +55,16 @@ class Disk:
 def disks(specs: Sequence[DiskSpec], settled: Settled) -> tuple[Disk, ...]:
     """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
     own = _image_disk(settled)
-    return (*own, *(_user_disk(spec, len(own) + index, settled) for index, spec in enumerate(specs)))
+    return (*own, *(_user_disk(spec, number, settled) for number, spec in numbered(specs, len(own))))
+
+
+def numbered(specs: Sequence[DiskSpec], first: int) -> Iterator[tuple[int, DiskSpec]]:
+    """The user's disks with their numbers; ``first`` is how many the image has."""
+    number = first
+    for spec in specs:
+        number = max(number, spec.number or 0)
+        yield number, spec
+        number += 1
 
 
 def _image_disk(settled: Settled) -> tuple[Disk, ...]:
@@ -82,3 +94,16 @@ def _user_disk(spec: DiskSpec, number: int, settled: Settled) -> Disk:
         return Disk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
     kind = str(spec.format) if spec.format != "auto" else _ENDINGS.get(spec.path.rsplit(".", 1)[-1].lower(), "raw")
     return Disk(number, (ChainFile(spec.path, kind),), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
+
+
+def check(specs: Sequence[DiskSpec], first: int) -> list[Problem]:
+    """Numbers that a disk before has already."""
+    free, found = first, []
+    for index, spec in enumerate(specs):
+        if spec.number is not None and spec.number < free:
+            fix = f"leave it out, or choose {free} or more"
+            found.append(
+                Problem(f"disk[{index}].number", spec.number, "a disk before it has this number or a later one", fix)
+            )
+        free = max(free, spec.number or 0) + 1
+    return found

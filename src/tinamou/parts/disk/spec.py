@@ -42,6 +42,12 @@ class DiskSpec:
     key: str = option(
         "", "a file holding the passphrase of an encrypted disk (LUKS in qcow2); a new disk is encrypted with it"
     )
+    port: int | None = option(
+        None, "the hot-plug slot it sits in, from 1; it can be unplugged while the machine runs", minimum=1, maximum=32
+    )
+    number: int | None = option(
+        None, "its number, where disks were removed before it; one more than the disk before when left out", minimum=0
+    )
 
     def problems(self) -> list[Problem]:
         """Everything that does not fit together."""

@@ -24,7 +24,7 @@ def card(nic: Nic, wired: Wired, settled: Settled) -> Element:
     """The device on its netdev."""
     driver, reason = MODELS[nic.spec.model]
     name = f"{nic.id}-dev"
-    props: dict[str, Value] = {"driver": driver, "id": name, "netdev": nic.id, "addr": settled.pci[name]}
+    props: dict[str, Value] = {"driver": driver, "id": name, "netdev": nic.id, **settled.seat(name)}
     props["mac"] = nic.mac
     props["romfile"] = ""
     reasons = [reason, "no boot ROM, which would only cost start-up time"]
