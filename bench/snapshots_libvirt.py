@@ -112,7 +112,7 @@ class LibvirtGuest:
             f"<domain type='qemu'><name>{NAME}</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>"
             f"<os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os><features><acpi/></features><cpu mode='maximum'/>"
             f"<clock><timer name='hpet' present='no'/></clock><devices>{disks}{agent}"
-            "<serial type='file'><source path='/var/tmp/tinamou-bench.log'/></serial></devices></domain>"
+            f"<serial type='file'><source path='{self.folder}/serial.log'/></serial></devices></domain>"
         )
 
 

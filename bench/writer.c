@@ -1,7 +1,8 @@
 /* Writes numbered blocks to disks for ever, each flushed before the next; the guest's side of bench/snapshots.py.
  *
  * writer STATE DEVICE...   Number N goes to block N modulo 1024 of every device in turn, then fdatasync. STATE always holds
- * one line: the last number flushed on all devices, the longest write and flush since SIGUSR1 in microseconds, their sum, their count.
+ * one line: the last number flushed on all devices; of the writes and flushes since SIGUSR1, in microseconds, the longest, the
+ * 99th percentile (to 250), their sum; and their count.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 4096, BLOCKS = 1024, DEVICES = 8 };
+enum { BLOCK = 4096, BLOCKS = 1024, DEVICES = 8, STEP = 250, STEPS = 4000 };
 
 static volatile sig_atomic_t forget;
 
@@ -29,8 +30,17 @@ static long microseconds(void)
     return now.tv_sec * 1000000L + now.tv_nsec / 1000;
 }
 
+static long percentile(const long *by_step, long writes)
+{
+    long above = writes / 100, step = STEPS - 1;
+    while (step > 0 && (above -= by_step[step]) >= 0)
+        step--;
+    return (step + 1) * STEP;
+}
+
 int main(int count, char **words)
 {
+    static long by_step[STEPS];
     int devices[DEVICES], used = 0;
     unsigned long long *block = aligned_alloc(BLOCK, BLOCK);
     int state = open(words[1], O_RDWR | O_CREAT | O_TRUNC, 0644);
@@ -50,12 +60,12 @@ int main(int count, char **words)
                 return perror("write"), 1;
             spent = microseconds() - began;
             if (forget)
-                forget = 0, longest = sum = writes = 0;
+                forget = 0, longest = sum = writes = 0, memset(by_step, 0, sizeof by_step);
             longest = spent > longest ? spent : longest;
-            sum += spent, writes++;
+            sum += spent, writes++, by_step[spent / STEP < STEPS ? spent / STEP : STEPS - 1]++;
         }
         memset(line, ' ', sizeof line);
-        line[snprintf(line, sizeof line, "%llu %ld %ld %ld", number, longest, sum, writes)] = ' ';
+        line[snprintf(line, sizeof line, "%llu %ld %ld %ld %ld", number, longest, percentile(by_step, writes), sum, writes)] = ' ';
         line[sizeof line - 1] = '\n';
         if (pwrite(state, line, sizeof line, 0) != sizeof line)
             return 1;

@@ -69,7 +69,8 @@ class BareMachine:
                 argv += ["-add-fd", f"fd={descriptor},set={len(descriptors)},opaque={path}"]
                 node = path.stem if write else f"{disk}-base"
                 backing = f',"backing":"{below}"' if below else (',"backing":null' if write else "")
-                file = f'{{"driver":"file","filename":"/dev/fdset/{len(descriptors)}"}}'
+                leaf = f"fd{len(descriptors)}-{node}"
+                file = f'{{"driver":"file","node-name":"{leaf}","filename":"/dev/fdset/{len(descriptors)}"}}'
                 rest = f'"read-only":{"false" if write else "true"},"file":{file}{backing}'
                 argv += ["-blockdev", f'{{"driver":"{"qcow2" if write else "raw"}","node-name":"{node}",{rest}}}']
                 below = node

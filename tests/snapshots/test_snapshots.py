@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from bare_machine import BareMachine, live_reads, live_write, run
 
 from tinamou.errors import StateError
 from tinamou.snapshots.create import create
-from tinamou.snapshots.graph import attached, nodes, open_paths
+from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import load
 from tinamou.snapshots.merge import flatten, forget, tidy
 from tinamou.snapshots.reconcile import reconcile
@@ -129,10 +130,10 @@ def test_removing_keeps_what_everything_else_reads_as(machine: Build, live: bool
             files = [disks.name(file) for file in (await attached(session))["disk0-dev"].files]
             assert files[0] == history.disks["disk0"].top
             assert len(files) == 4
-            assert {name for name in await nodes(session) if name.startswith(str(m.directory))} == {
+            assert {name for name in (await block_graph(session)).nodes() if name.startswith(str(m.directory))} == {
                 str(m.directory / name) for name in files[:-1]
             }
-            assert len(await open_paths(session)) == 4
+            assert len((await block_graph(session)).descriptors) == 4
             assert await live_reads(session, "disk0", 4, "256k")
 
     if live:
@@ -233,7 +234,7 @@ def test_a_limited_disk_keeps_limit_size_and_format(machine: Build) -> None:
             await live_write(session, "disk0", 2)
             await tidy(disks, forget(disks, load(m.directory), "one"))
             found = (await attached(session))["disk0-dev"]
-            assert (found.node, found.format) == ("disk0-limit", "qcow2")
+            assert (found.node, found.top) == ("disk0-limit", Path(found.files[0]).stem)
             assert len(found.files) == 3
 
     run(work())
@@ -242,3 +243,23 @@ def test_a_limited_disk_keeps_limit_size_and_format(machine: Build) -> None:
     assert m.reads(history.snapshot("two").files["disk0"], 1)
     assert m.reads(history.disks["disk0"].top, 2)
     m.check()
+
+
+def test_a_chain_longer_than_names_qemu_can_say(machine: Build) -> None:
+    """QEMU describes a node together with all below it, in at most 4,096 letters."""
+    m = machine(count=2)
+    m.start()
+
+    async def work() -> None:
+        async with m.session() as (session, disks):
+            for number in range(60):
+                await create(disks, load(m.directory), f"n{number}")
+            found = (await attached(session))["disk1-dev"]
+            assert [disks.name(file) for file in found.files[:2]] == ["disk1-60.qcow2", "disk1-59.qcow2"]
+            assert len(found.files) == 62
+            await live_write(session, "disk1", 7)
+            await flatten(disks, load(m.directory), "disk1")
+            assert len((await attached(session))["disk1-dev"].files) == 3
+            assert await live_reads(session, "disk1", 7)
+
+    run(work())

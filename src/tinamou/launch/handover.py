@@ -18,6 +18,9 @@ __all__ = ["Handed", "netdev", "open_all", "with_descriptors"]
 _LISTEN_SECONDS = 5.0
 
 _MEMORY = "mem-path"
+FDSET = "/dev/fdset/"
+"""What QEMU opens in place of a file it was handed, followed by the number of its set."""
+
 _MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
 
 
@@ -166,7 +169,7 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
     others = [path for path in handed if path not in {*sockets, *queues, *plain, *secrets}]
     sets = {path: number for number, path in enumerate(others, 1)}
-    names = {path: f"/dev/fdset/{number}" for path, number in sets.items()}
+    names = {path: f"{FDSET}{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
     elements = tuple(dataclasses.replace(e, props=_element(e, handed, names)) for e in plan.elements)
     flags = tuple(_flag(flag, handed) for flag in plan.flags)
@@ -185,6 +188,8 @@ def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, st
     if element.kind == "netdev":
         return netdev(element.props, handed)
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
+    if element.kind == "blockdev":
+        props = _named(props)
     memory = element.props.get(_MEMORY)
     if isinstance(memory, str) and memory in handed:
         props[_MEMORY] = f"/dev/fd/{handed[memory]}"
@@ -192,6 +197,14 @@ def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, st
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]
     return props
+
+
+def _named(node: dict[str, Value]) -> dict[str, Value]:
+    """The node of a handed-over file named after its set, so that QEMU's block graph tells which file it reads."""
+    file = node.get("file")
+    if not isinstance(file, dict) or not (number := str(file.get("filename")).removeprefix(FDSET)).isdecimal():
+        return node
+    return {**node, "file": {**file, "node-name": f"fd{number}-{node['node-name']}"}}
 
 
 def _value(value: Value, names: Mapping[str, str]) -> Value:

@@ -152,7 +152,7 @@ async def known_disks(record: Record, disks: Disks) -> History:
 
     history = load(disks.directory)
     if disks.session is not None:
-        return record_disks(history, await _running_disks(disks, disks.session))
+        return record_disks(history, await _running_disks(disks, disks.session, history.disks))
     try:
         return record_disks(history, _resting_disks(record, disks))
     except ImageError:
@@ -161,24 +161,26 @@ async def known_disks(record: Record, disks: Disks) -> History:
         raise
 
 
-async def _running_disks(disks: Disks, session: Session) -> dict[str, Disk]:
+async def _running_disks(disks: Disks, session: Session, known: Mapping[str, Disk]) -> dict[str, Disk]:
     """Every disk the guest can write to, as QEMU has it open."""
     from tinamou.snapshots.graph import attached
 
     found = {}
     for device, one in (await attached(session)).items():
-        if not one.readonly and one.files and device.endswith("-dev"):
-            found[device.removesuffix("-dev")] = _disk_of(disks, one)
+        name = device.removesuffix("-dev")
+        if not one.readonly and one.files and device != name:
+            found[name] = known.get(name) or await _disk_of(disks, session, one)
     return found
 
 
-def _disk_of(disks: Disks, one: Attached) -> Disk:
+async def _disk_of(disks: Disks, session: Session, one: Attached) -> Disk:
     from tinamou.images.chain import read_layer
+    from tinamou.snapshots.graph import driver_of
     from tinamou.snapshots.history import Disk
 
-    floor = Path(one.files[-1])
-    kind = one.format if len(one.files) == 1 else _floor_format(Path(one.files[-2]))
-    return Disk(one.device, disks.name(one.files[0]), one.format, disks.name(str(floor)), read_layer(floor, kind).format)
+    floor, driver = Path(one.files[-1]), await driver_of(session, one.top)
+    kind = driver if len(one.files) == 1 else _floor_format(Path(one.files[-2]))
+    return Disk(one.device, disks.name(one.files[0]), driver, disks.name(str(floor)), read_layer(floor, kind).format)
 
 
 def _floor_format(above: Path) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,9 +17,11 @@ from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
 from tinamou.images.chain import read_layer
 from tinamou.snapshots import extras
-from tinamou.snapshots.graph import attached, close_unused, node_of, nodes, open_overlay
-from tinamou.snapshots.history import History, Intent, Snapshot, save
-from tinamou.snapshots.machine_disks import Disks, fresh_name, make_overlay, sync_folder
+from tinamou.snapshots.graph import Opening, attached, close_unused, node_of, open_overlays
+from tinamou.snapshots.history import FILE as HISTORY
+from tinamou.snapshots.history import History, Intent, Snapshot, save, write_part
+from tinamou.snapshots.machine_disks import Disks, fresh_name, write_overlay_part
+from tinamou.system.durable import PART, put_in_place
 
 __all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
 
@@ -67,21 +72,16 @@ async def create(
         schedule=schedule,
     )
     intent = Intent("create", {"snapshot": dataclasses.asdict(shot), "files": files})
-    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
-    spent = 0.0
+    written = dataclasses.replace(history, counter=number, intent=intent)
     try:
         extras.keep(disks, number)
-        for disk, file in files.items():
-            make_overlay(disks, file, written.disks[disk].top, written.disks[disk].format)
-        sync_folder(disks.directory)
-        if disks.session is not None:
-            state, quiesced, spent = await _switch(disks, disks.session, written, files, quiesce)
-            shot = dataclasses.replace(shot, state=state, quiesced=quiesced)
+        done = await _begin(disks, written, files, quiesce)
     except BaseException:
         await _undo(disks, history, number, files)
         raise
-    after = save(disks.directory, taken(history, shot, files))
-    return Taken(shot, after, spent, time.perf_counter() - began)
+    shot = dataclasses.replace(shot, state=done.state, quiesced=done.quiesced)
+    after = await asyncio.to_thread(save, disks.directory, taken(history, shot, files))
+    return Taken(shot, after, done.seconds, time.perf_counter() - began)
 
 
 async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _as_it_is) -> History:
@@ -89,17 +89,13 @@ async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _
     assert disks.session is not None
     number = history.counter + 1
     files = {disk: fresh_name(disk, number) for disk in names}
-    intent = Intent("grow", {"number": number, "files": files})
-    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
+    written = dataclasses.replace(history, counter=number, intent=Intent("grow", {"number": number, "files": files}))
     try:
-        for disk, file in files.items():
-            make_overlay(disks, file, written.disks[disk].top, written.disks[disk].format)
-        sync_folder(disks.directory)
-        await _switch(disks, disks.session, written, files, quiesce)
+        await _begin(disks, written, files, quiesce)
     except BaseException:
         await _undo(disks, history, number, files)
         raise
-    return save(disks.directory, grown(written, files))
+    return await asyncio.to_thread(save, disks.directory, grown(written, files))
 
 
 def grown(history: History, files: Mapping[str, str]) -> History:
@@ -126,28 +122,65 @@ def _check_name(history: History, name: str) -> None:
         )
 
 
-async def _switch(
-    disks: Disks, session: Session, history: History, files: dict[str, str], quiesce: Quiesce
-) -> tuple[str, bool, float]:
-    """Put the overlays in front, all at one moment; says the machine's state, whether it was quiesced, and seconds spent."""
+@dataclass(frozen=True, slots=True)
+class _Switched:
+    """What the switch was like: the machine's state, whether its guest held still, seconds of the transaction."""
+
+    state: str = "off"
+    quiesced: bool = False
+    seconds: float = 0.0
+
+
+async def _begin(disks: Disks, written: History, files: dict[str, str], quiesce: Quiesce) -> _Switched:
+    """Write down what is begun, make the overlays, and put them in front.
+
+    QEMU opens them while they are on their way to stable storage.
+    """
+    write_part(disks.directory, written)
+    with contextlib.ExitStack() as stack:
+        parts = {}
+        for name, file in files.items():
+            entry = written.disks[name]
+            part = write_overlay_part(disks, file, entry.top, entry.format)
+            parts[file] = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+            stack.callback(os.close, parts[file])
+        placing = asyncio.ensure_future(asyncio.to_thread(put_in_place, disks.directory, [HISTORY, *parts]))
+        try:
+            actions = await _open(disks, disks.session, written, files, parts) if disks.session else []
+        finally:
+            await asyncio.wait([placing])
+        placing.result()
+    return await _switch(disks.session, actions, quiesce) if disks.session else _Switched()
+
+
+async def _open(
+    disks: Disks, session: Session, history: History, files: dict[str, str], parts: Mapping[str, int]
+) -> list[dict[str, object]]:
+    """Have QEMU open the overlays; the actions that put them in front. Raises StateError when it writes elsewhere."""
     devices = await attached(session)
-    actions = []
+    actions: list[dict[str, object]] = []
+    openings = []
     for name, file in files.items():
         disk = history.disks[name]
         found = devices.get(disk.device)
         if found is None or not found.files or disks.name(found.files[0]) != disk.top:
             has = found.files[0] if found and found.files else "nothing"
             raise StateError(f"QEMU writes {name} to {has}, not to {disk.top}", fix="tinamou check")
-        node = node_of(file)
-        await open_overlay(session, disks.path(file), node, (disks.options or {}).get(name, {}))
-        below = (await nodes(session, name))[found.files[0]]
-        actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": node}})
-    running = (await status(session)).state
+        options = (disks.options or {}).get(name, {})
+        openings.append(Opening(disks.path(file), node_of(file), options, descriptor=parts[file]))
+        actions.append({"type": "blockdev-snapshot", "data": {"node": found.top, "overlay": node_of(file)}})
+    await open_overlays(session, openings)
+    return actions
+
+
+async def _switch(session: Session, actions: list[dict[str, object]], quiesce: Quiesce) -> _Switched:
+    """Put the overlays in front, all at one moment."""
+    state = (await status(session)).state
     async with quiesce() as quiesced:
         began = time.perf_counter()
         await session.execute("transaction", actions=actions)
         spent = time.perf_counter() - began
-    return "running" if running == "running" else "paused", quiesced, spent
+    return _Switched("running" if state == "running" else "paused", quiesced, spent)
 
 
 async def _undo(disks: Disks, history: History, number: int, files: dict[str, str]) -> None:
@@ -163,6 +196,7 @@ async def _undo(disks: Disks, history: History, number: int, files: dict[str, st
             return
     for file in files.values():
         disks.path(file).unlink(missing_ok=True)
+        disks.path(file + PART).unlink(missing_ok=True)
     extras.drop(disks, number)
     save(disks.directory, dataclasses.replace(history, counter=number, intent=None))
 

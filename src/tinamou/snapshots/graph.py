@@ -1,105 +1,217 @@
-"""What QEMU itself says of a running machine's disks: which files each device reads through; opening and closing them."""
+"""What QEMU itself says of a running machine's disks: which files each device reads through; opening and closing them.
+
+QEMU's list of nodes and edges is asked for, not its description of devices: that spells out the whole chain for every node,
+holds the guest up while it does, and cuts names off after 4,096 letters.
+"""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinamou.control import RefusedError, Session
 from tinamou.control.answers import number, record, records, text
 from tinamou.errors import ControlError
 
-__all__ = ["Attached", "attached", "close_unused", "node_of", "nodes", "open_overlay", "open_paths"]
+__all__ = [
+    "Attached",
+    "BlockGraph",
+    "Opening",
+    "attached",
+    "block_graph",
+    "close_unused",
+    "driver_of",
+    "node_of",
+    "open_overlays",
+]
 
 _FDSET = "/dev/fdset/"
-_NOT_FORMATS = frozenset(
-    {
-        "file",
-        "host_device",
-        "throttle",
-        "copy-before-write",
-        "commit_top",
-        "mirror_top",
-        "copy-on-read",
-        "nbd",
-        "preallocate",
-    }
-)
+_LEAF = re.compile(r"fd(\d+)-")
+"""How the nodes of files are named that QEMU was handed (launch/handover.py): the number of their set comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
     """One device's chain: ``node`` is what the device reads (a limiter where there is one), ``files`` the paths top first.
 
-    ``format`` is that of the first file.
+    ``top`` is the node of the first file.
     """
 
     device: str
     node: str
+    top: str
     files: tuple[str, ...]
-    format: str
     readonly: bool
 
 
-async def attached(session: Session) -> dict[str, Attached]:
+@dataclass(frozen=True, slots=True)
+class BlockGraph:
+    """Everything at one moment: ``devices`` that have a medium by id, ``files`` the path each format node reads.
+
+    ``descriptors`` are the resolved paths behind what QEMU was handed, by number of their set.
+    """
+
+    devices: Mapping[str, Attached]
+    files: Mapping[str, str]
+    descriptors: Mapping[int, str]
+
+    def nodes(self, disk: str = "") -> dict[str, str]:
+        """The format node that reads each open file, by path; where several disks share a file, the node of ``disk``."""
+        found: dict[str, str] = {}
+        for node, path in self.files.items():
+            mine = disk and (node == disk or node.startswith(f"{disk}-"))
+            if mine or path not in found:
+                found[path] = node
+        return found
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """The paths some device reads through."""
+        return frozenset(file for one in self.devices.values() for file in one.files)
+
+
+@dataclass(slots=True)
+class _Edges:
+    """The nodes and edges as QEMU lists them, by number."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    below: dict[int, dict[str, int]] = field(default_factory=dict)
+    roots: list[tuple[str, int, bool]] = field(default_factory=list)
+
+    def leaf(self, node: int) -> int | None:
+        """The file a format node reads; None for a node that only passes requests on."""
+        child = self.below.get(node, {}).get("file")
+        return child if child is not None and not self.below.get(child) else None
+
+    def formats(self, node: int) -> Iterator[tuple[int, int]]:
+        """The format nodes of a chain with the files they read, top first."""
+        at: int | None = node
+        while at is not None:
+            child, below = self.leaf(at), self.below.get(at, {})
+            if child is not None:
+                yield at, child
+                at = below.get("backing")
+            else:
+                at = below.get("file", below.get("backing"))
+
+
+async def block_graph(session: Session) -> BlockGraph:
+    """Ask QEMU for its nodes, edges and descriptors."""
+    graph, sets = await asyncio.gather(session.execute("x-debug-query-block-graph"), session.execute("query-fdsets"))
+    edges, descriptors = _edges(record(graph)), _descriptors(sets)
+    leaves = {leaf for node in edges.names if (leaf := edges.leaf(node)) is not None}
+    paths = await _paths(session, {leaf: edges.names[leaf] for leaf in leaves}, descriptors)
+    devices = {}
+    for device, root, writes in edges.roots:
+        chain = list(edges.formats(root))
+        files = tuple(dict.fromkeys(paths[leaf] for _, leaf in chain))
+        top = edges.names[chain[0][0]] if chain else ""
+        devices[device] = Attached(device, edges.names[root], top, files, not writes)
+    read = {edges.names[node]: paths[leaf] for node in edges.names if (leaf := edges.leaf(node)) is not None}
+    return BlockGraph(devices, read, descriptors)
+
+
+async def attached(session: Session) -> Mapping[str, Attached]:
     """Every block device that has a medium, by device id."""
-    paths = await open_paths(session)
-    found = {}
-    for block in records(await session.execute("query-block")):
-        inserted = block.get("inserted")
-        device = _device_id(text(block, "qdev", ""))
-        if inserted is not None and device:
-            top = record(inserted)
-            files = tuple(dict.fromkeys(_path(name, paths) for name in _filenames(record(top["image"]))))
-            kind = text(top, "drv")
-            if kind in _NOT_FORMATS:
-                kind = (await _drivers(session, paths)).get(files[0], "raw")
-            found[device] = Attached(device, text(top, "node-name", ""), files, kind, bool(top["ro"]))
+    return (await block_graph(session)).devices
+
+
+def _edges(graph: Mapping[str, object]) -> _Edges:
+    found, devices = _Edges(), {}
+    for node in records(graph["nodes"]):
+        found.names[number(node, "id")] = text(node, "name")
+        if text(node, "type") == "block-backend":
+            devices[number(node, "id")] = _device_id(text(node, "name"))
+    for edge in records(graph["edges"]):
+        parent, child = number(edge, "parent"), number(edge, "child")
+        perm = edge["perm"]
+        if parent not in devices:
+            found.below.setdefault(parent, {})[text(edge, "name")] = child
+        elif devices[parent] and isinstance(perm, list):
+            found.roots.append((devices[parent], child, "write" in perm))
     return found
 
 
-async def _drivers(session: Session, paths: Mapping[int, str]) -> dict[str, str]:
-    """The format driver of each open file."""
-    every = records(await session.execute("query-named-block-nodes", flat=True))
-    return {_path(text(one, "file", ""), paths): text(one, "drv") for one in every if text(one, "drv") not in _NOT_FORMATS}
-
-
-async def open_paths(session: Session) -> dict[int, str]:
-    """The resolved paths behind the descriptors QEMU was handed, by number of their set."""
+def _descriptors(answer: object) -> dict[int, str]:
     sets = {}
-    for fdset in records(await session.execute("query-fdsets")):
+    for fdset in records(answer):
         names = [text(fd, "opaque", "") for fd in records(fdset["fds"])]
-        path = next(filter(None, names), "")
-        sets[number(fdset, "fdset-id")] = _resolved(path)
+        sets[number(fdset, "fdset-id")] = _resolved(next(filter(None, names), ""))
     return sets
 
 
-async def open_overlay(
-    session: Session, path: Path, node: str, options: Mapping[str, object], backing: str | None = None
-) -> int:
-    """Hand QEMU an overlay and open it as ``node``, over the node ``backing`` or with nothing behind it yet.
+async def _paths(session: Session, leaves: Mapping[int, str], descriptors: Mapping[int, str]) -> dict[int, str]:
+    """The path each file node reads: told by its name, else QEMU is asked (a node of the user's own)."""
+    paths, strange = {}, {}
+    for leaf, name in leaves.items():
+        if match := _LEAF.match(name):
+            paths[leaf] = descriptors.get(int(match[1]), "")
+        else:
+            strange[leaf] = name
+    if strange:
+        every = records(await session.execute("query-named-block-nodes", flat=True))
+        by_name = {text(one, "node-name", ""): text(one, "file", "") for one in every}
+        paths |= {leaf: _path(by_name.get(name, ""), descriptors) for leaf, name in strange.items()}
+    return paths
 
-    ``options`` are the file node's: cache, aio, discard. Returns the number of the set its descriptor is in.
+
+async def driver_of(session: Session, node: str) -> str:
+    """The format driver of a node. Raises ControlError when there is no such node."""
+    for one in records(await session.execute("query-named-block-nodes", flat=True)):
+        if one.get("node-name") == node:
+            return text(one, "drv")
+    raise ControlError(f"QEMU has no node {node}")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A file to be opened as ``node``, over the node ``backing`` or with nothing behind it yet.
+
+    ``options`` are the file node's: cache, aio, discard; ``more`` the format node's own. ``descriptor`` is that of a
+    file that is open already, and yet to get its name; it stays open.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    path: Path
+    node: str
+    options: Mapping[str, object]
+    backing: str | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
+    descriptor: int | None = None
+
+
+async def open_overlays(session: Session, openings: Iterable[Opening]) -> None:
+    """Hand QEMU qcow2 files and open them. Raises ControlError, OSError; a file that could not be opened is given up."""
+    sets = [(await _hand(session, opening), opening) for opening in openings]
+    requests = (session.execute("blockdev-add", _node(opening, fdset)) for fdset, opening in sets)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    for (fdset, _), answer in zip(sets, answers, strict=True):
+        if isinstance(answer, ControlError):
+            await session.execute("remove-fd", fdset_id=fdset)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+
+
+async def _hand(session: Session, opening: Opening) -> int:
+    ours = os.open(opening.path, os.O_RDWR | os.O_CLOEXEC) if opening.descriptor is None else opening.descriptor
     try:
-        answer = record(await session.execute_with_fd(descriptor, "add-fd", opaque=str(path)))
+        answer = record(await session.execute_with_fd(ours, "add-fd", opaque=str(opening.path)))
     finally:
-        os.close(descriptor)
-    fdset = number(answer, "fdset-id")
-    file = {"driver": "file", "filename": f"{_FDSET}{fdset}", **options}
-    shared = {key: value for key, value in options.items() if key != "aio"}
-    try:
-        await session.execute(
-            "blockdev-add", {"driver": "qcow2", "node-name": node, "backing": backing, "file": file, **shared}
-        )
-    except ControlError:
-        await session.execute("remove-fd", fdset_id=fdset)
-        raise
-    return fdset
+        if opening.descriptor is None:
+            os.close(ours)
+    return number(answer, "fdset-id")
+
+
+def _node(opening: Opening, fdset: int) -> dict[str, object]:
+    name = f"fd{fdset}-{opening.node}"
+    file = {"driver": "file", "node-name": name, "filename": f"{_FDSET}{fdset}", **opening.options}
+    shared = {key: value for key, value in opening.options.items() if key != "aio"}
+    node = {"driver": "qcow2", "node-name": opening.node, "backing": opening.backing, "file": file}
+    return {**node, **shared, **opening.more}
 
 
 async def close_unused(session: Session, directory: Path, keep: frozenset[str] = frozenset()) -> list[str]:
@@ -107,35 +219,20 @@ async def close_unused(session: Session, directory: Path, keep: frozenset[str] =
 
     A node that is still in use (a job, a backup) stays. Returns the names of what was closed.
     """
-    in_use = {file for one in (await attached(session)).values() for file in one.files}
+    graph = await block_graph(session)
+    stay = graph.in_use | keep
     closed = []
-    for path, node in (await nodes(session)).items():
-        if Path(path).parent == directory and path not in in_use and path not in keep:
+    for path, node in graph.nodes().items():
+        if Path(path).parent == directory and path not in stay:
             try:
                 await session.execute("blockdev-del", node_name=node)
                 closed.append(node)
             except RefusedError:
                 continue
-    await _drop_descriptors(session, directory, in_use | keep)
-    return closed
-
-
-async def _drop_descriptors(session: Session, directory: Path, keep: frozenset[str] | set[str]) -> None:
-    for fdset, path in (await open_paths(session)).items():
-        if path.endswith(".qcow2") and Path(path).parent == directory and path not in keep:
+    for fdset, path in graph.descriptors.items():
+        if path.endswith(".qcow2") and Path(path).parent == directory and path not in stay:
             await session.execute("remove-fd", fdset_id=fdset)
-
-
-async def nodes(session: Session, disk: str = "") -> dict[str, str]:
-    """The format node that reads each open file, by path; where several disks share a file, the node of ``disk``."""
-    paths = await open_paths(session)
-    found: dict[str, str] = {}
-    for info in records(await session.execute("query-named-block-nodes", flat=True)):
-        path, node = _path(text(info, "file", ""), paths), text(info, "node-name", "")
-        mine = disk and (node == disk or node.startswith(f"{disk}-"))
-        if text(info, "drv") not in _NOT_FORMATS and (mine or path not in found):
-            found[path] = node
-    return found
+    return closed
 
 
 def node_of(path: str) -> str:
@@ -147,24 +244,11 @@ def _resolved(path: str) -> str:
     return os.path.realpath(path) if path.startswith("/") else path
 
 
-def _filenames(image: Mapping[str, object]) -> list[str]:
-    names = [text(image, "filename")]
-    while "backing-image" in image:
-        image = record(image["backing-image"])
-        names.append(text(image, "filename"))
-    return names
-
-
-def _path(name: str, paths: Mapping[int, str]) -> str:
-    """The path behind a file name as QEMU prints it: plain, a set of descriptors, or a JSON description of a node."""
-    if name.startswith("json:"):
-        described = record(json.loads(name.removeprefix("json:")))
-        while "filename" not in described and "file" in described:
-            described = record(described["file"])
-        name = text(described, "filename", "")
+def _path(name: str, descriptors: Mapping[int, str]) -> str:
+    """The path behind a file name as QEMU prints it: plain, or a set of descriptors."""
     if not name.startswith(_FDSET):
         return name
-    return paths.get(int(name.removeprefix(_FDSET)), "")
+    return descriptors.get(int(name.removeprefix(_FDSET)), "")
 
 
 def _device_id(qdev: str) -> str:

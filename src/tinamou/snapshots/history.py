@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.system.durable import PART, put_in_place
 
-__all__ = ["Disk", "History", "Intent", "Snapshot", "load", "save"]
+__all__ = ["Disk", "History", "Intent", "Snapshot", "load", "save", "write_part"]
 
 FILE = "snapshots.json"
 FORMAT = 1
@@ -126,19 +126,20 @@ def load(directory: Path) -> History:
 
 def save(directory: Path, history: History) -> History:
     """Replace the history as a whole, on stable storage before this returns; gives back what it wrote."""
-    path = directory / FILE
-    part = path.with_name(FILE + ".part")
-    data = json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1).encode()
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(path)
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    put_in_place(directory, [write_part(directory, history)])
     return history
+
+
+def write_part(directory: Path, history: History) -> str:
+    """Write the history beside its place, for `put_in_place`; gives back the name it belongs under."""
+    intent = _flat(history.intent) if history.intent else None
+    disks = {name: _flat(disk) for name, disk in history.disks.items()}
+    lists = {"disks": disks, "snapshots": [_flat(one) for one in history.snapshots], "intent": intent}
+    numbers = {"current": history.current, "counter": history.counter, "flattened": history.flattened}
+    (directory / (FILE + PART)).write_text(json.dumps({"format": FORMAT, **lists, **numbers}, separators=(",", ":")))
+    return FILE
+
+
+def _flat(one: Disk | Snapshot | Intent) -> dict[str, object]:
+    """The fields, not copied: `dataclasses.asdict` takes ten times as long, and there may be a thousand snapshots."""
+    return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}

@@ -5,29 +5,55 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
 from tinamou.errors import ControlError
 from tinamou.images.progress import Progress, silent
+from tinamou.system.durable import sync_file
 
-__all__ = ["cancel", "drop_orphans", "flush", "run_job"]
+__all__ = ["Target", "cancel", "drop_orphans", "flush", "run_job"]
 
 OURS = ("stream-disk", "commit-disk")
 """How the names of our jobs begin; the machine's lock says that none of them has an owner while we hold it."""
 
+SPEED = 64 << 20
+"""Bytes a second that a job copies, so that the guest gets its turn."""
+
+PATIENCE = 60.0
+"""Seconds after which a job should be done, however large."""
+
 _POLL = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a job writes to: a node, and the file it writes."""
+
+    node: str
+    file: Path
+
+
 async def run_job(
-    session: Session, command: str, name: str, arguments: Mapping[str, object], *, target: str, progress: Progress = silent
+    session: Session,
+    command: str,
+    name: str,
+    arguments: Mapping[str, object],
+    *,
+    target: Target,
+    progress: Progress = silent,
 ) -> None:
-    """Run a block job that writes to the node ``target`` to its end; cancelled with the calling task, and then harmless.
+    """Run a block job that writes to ``target`` to its end; cancelled with the calling task, and then harmless.
 
     QEMU changes headers and graph when it finalizes a job, while tables of ``target`` may still be in its memory alone: a
-    killed QEMU would lose them. So ``target`` is flushed first. Raises ControlError when QEMU refuses or the job fails.
+    killed QEMU would lose them. So ``target`` is flushed first. The guest stands still for that flush, so the file is
+    synchronised by us on the way, piece by piece, and the job does not copy faster than `SPEED`, or what a large one needs
+    to be done in `PATIENCE`. Raises ControlError when QEMU refuses or the job fails.
     """
-    await session.execute(command, {"job-id": name, "auto-finalize": False, "auto-dismiss": False, **arguments})
+    patient = {"job-id": name, "auto-finalize": False, "auto-dismiss": False, "speed": SPEED}
+    await session.execute(command, {**patient, **arguments})
     try:
         job = await _until_over(session, name, target, progress)
     except BaseException:
@@ -40,15 +66,20 @@ async def run_job(
         )
 
 
-async def _until_over(session: Session, name: str, target: str, progress: Progress) -> Job:
+async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:
+    speed = SPEED
     with session.listen("JOB_STATUS_CHANGE") as changes:
         while True:
             job = next((one for one in await jobs(session) if one.id == name), None)
             if job is None or job.status == "concluded":
                 return job or Job(name, "", "null", 0, 0, "")
             progress(job.kind, job.progress / job.total if job.total else None)
+            if job.status == "running" and job.total / PATIENCE > speed:
+                speed = int(job.total / PATIENCE)
+                await session.execute("block-job-set-speed", device=name, speed=speed)
+            await asyncio.to_thread(sync_file, target.file)
             if job.status == "pending":
-                await flush(session, target)
+                await flush(session, target.node)
                 await session.execute("job-finalize", id=name)
             with contextlib.suppress(TimeoutError):
                 await changes.next(_POLL)

@@ -14,12 +14,10 @@ from tinamou.errors import StateError
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
 from tinamou.snapshots.history import Disk, History
+from tinamou.system.durable import PART
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["PART", "Disks", "chain_of", "fresh_name", "locked", "make_overlay", "record_disks", "sync_folder"]
-
-PART = ".part"
-"""Ending of a file that is being made; what a crash left under such a name is nothing yet."""
+__all__ = ["Disks", "chain_of", "fresh_name", "locked", "record_disks", "write_overlay_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,8 @@ def chain_of(disks: Disks, file: str, floor: str = "") -> tuple[Layer, ...]:
     return read_chain(disks.path(file), trusted=[Path(floor)] if floor else [])
 
 
-def make_overlay(disks: Disks, file: str, below: str, format: str) -> None:
-    """Create a file of a disk over another one, of the same size: complete and on stable storage, or not there at all.
+def write_overlay_part(disks: Disks, file: str, below: str, format: str) -> Path:
+    """Write a file of a disk over another one, of the same size, beside its place, for `put_in_place`; where it is now.
 
     Raises StateError over an encrypted one.
     """
@@ -83,18 +81,9 @@ def make_overlay(disks: Disks, file: str, below: str, format: str) -> None:
     size = int(layer.header.size) if layer.header else layer.length
     part = disks.path(file + PART)
     part.unlink(missing_ok=True)
-    write_overlay(part, size, below, layer.format, sync=True)
+    write_overlay(part, size, below, layer.format)
     disks.hand_over(part)
-    part.replace(disks.path(file))
-
-
-def sync_folder(directory: Path) -> None:
-    """Have the names in a folder on stable storage."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return part
 
 
 def fresh_name(disk: str, number: int) -> str:

@@ -14,9 +14,9 @@ from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.images.offline import offline
 from tinamou.snapshots.create import grow
-from tinamou.snapshots.graph import Attached, attached, close_unused, node_of, nodes, open_overlay
+from tinamou.snapshots.graph import Attached, Opening, attached, block_graph, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import History, Intent, save
-from tinamou.snapshots.jobs import run_job
+from tinamou.snapshots.jobs import Target, run_job
 from tinamou.snapshots.layers import Forest, read_forest
 from tinamou.snapshots.machine_disks import Disks
 
@@ -174,7 +174,9 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
         if base:
             arguments |= {"base-node": by_path[str(disks.path(base))], "backing-file": base}
         name = f"stream-{forest.disk}"
-        await run_job(disks.session, "block-stream", name, arguments, target=node, progress=disks.progress)
+        await run_job(
+            disks.session, "block-stream", name, arguments, target=Target(node, disks.path(into)), progress=disks.progress
+        )
         await close_unused(disks.session, disks.directory)
         return
     named = ["-b", base, "-F", forest.layers[base].format] if base else ["-b", ""]
@@ -184,12 +186,12 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
 
 async def _open_chain(disks: Disks, session: Session, forest: Forest, file: str) -> dict[str, str]:
     """Have QEMU open a file and all below it, as far as it has not; its own locks keep every other program out of them."""
-    by_path = await nodes(session, forest.disk)
+    by_path = (await block_graph(session)).nodes(forest.disk)
     below: str | None = None
     for name in reversed(forest.chain(file)):
         path = str(disks.path(name))
         if path not in by_path:
-            await open_overlay(session, disks.path(name), node_of(name), {}, below)
+            await open_overlays(session, [Opening(disks.path(name), node_of(name), {}, below)])
             by_path[path] = node_of(name)
         below = by_path[path]
     return by_path
@@ -220,11 +222,12 @@ async def finish_commit(disks: Disks, history: History, arguments: Mapping[str, 
 async def _commit_live(disks: Disks, live: Attached, upper: str, lower: str) -> None:
     session = disks.session
     assert session is not None
-    by_path = await nodes(session, live.device.removesuffix("-dev"))
+    by_path = (await block_graph(session)).nodes(live.device.removesuffix("-dev"))
     base = by_path[str(disks.path(lower))]
     graph = {"device": live.node, "top-node": by_path[str(disks.path(upper))], "base-node": base}
     name = f"commit-{live.device}"
-    await run_job(session, "block-commit", name, {**graph, "backing-file": lower}, target=base, progress=disks.progress)
+    target = Target(base, disks.path(lower))
+    await run_job(session, "block-commit", name, {**graph, "backing-file": lower}, target=target, progress=disks.progress)
     await close_unused(session, disks.directory)
 
 

@@ -12,7 +12,8 @@ from tinamou.snapshots.create import grown, overlay_written, taken
 from tinamou.snapshots.graph import attached, close_unused
 from tinamou.snapshots.history import History, Snapshot, load, save
 from tinamou.snapshots.jobs import drop_orphans
-from tinamou.snapshots.machine_disks import PART, Disks
+from tinamou.snapshots.machine_disks import Disks
+from tinamou.system.durable import PART
 
 __all__ = ["reconcile"]
 

@@ -9,7 +9,8 @@ from typing import cast
 from tinamou.errors import StateError
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Intent, save
-from tinamou.snapshots.machine_disks import Disks, fresh_name, make_overlay, sync_folder
+from tinamou.snapshots.machine_disks import Disks, fresh_name, write_overlay_part
+from tinamou.system.durable import put_in_place
 
 __all__ = ["finish", "revert"]
 
@@ -38,8 +39,8 @@ def finish(disks: Disks, history: History, arguments: Mapping[str, object]) -> H
     tops = dict(history.disks)
     for disk, file in files.items():
         below = target.files[disk]
-        make_overlay(disks, file, below, "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
+        write_overlay_part(disks, file, below, "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
         tops[disk] = dataclasses.replace(history.disks[disk], top=file, format="qcow2")
-    sync_folder(disks.directory)
+    put_in_place(disks.directory, list(files.values()))
     extras.put_back(disks, target.number)
     return save(disks.directory, dataclasses.replace(history, disks=tops, current=target.number, intent=None))

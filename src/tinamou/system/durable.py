@@ -1,0 +1,47 @@
+"""Putting files in place so that a power cut leaves the old ones or the new ones, whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+__all__ = ["PART", "put_in_place", "sync_file", "sync_folder"]
+
+PART = ".part"
+"""Ending of a file that is being made; what a crash left under such a name is nothing yet."""
+
+
+def put_in_place(directory: Path, names: Sequence[str]) -> None:
+    """Give files written as ``NAME.part`` their names, in this order; on stable storage, names too, before this returns.
+
+    They are synchronised at the same time: a journalling file system takes hardly longer than for one. Raises OSError.
+    """
+    parts = [directory / (name + PART) for name in names]
+    if len(parts) == 1:
+        sync_file(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(sync_file, parts))
+    for part, name in zip(parts, names, strict=True):
+        part.replace(directory / name)
+    sync_folder(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Have a file's data on stable storage. Raises OSError."""
+    _sync(path, os.O_RDONLY, os.fdatasync)
+
+
+def sync_folder(directory: Path) -> None:
+    """Have the names in a folder on stable storage. Raises OSError."""
+    _sync(directory, os.O_RDONLY | os.O_DIRECTORY, os.fsync)
+
+
+def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
