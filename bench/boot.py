@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.framework import AtLeast, Bar, Difference, Missing, Table, Way
-from bench.guest_line import PROCESSOR, bare_run, ended
+from bench.guest_line import PROCESSOR, RESIDENT, bare_run, ended
 from bench.libvirt import Libvirt
 from bench.virtme import Virtme
 from tinamou.blueprint import Plan
@@ -184,7 +184,7 @@ def by_hand(guest: Guest) -> Mapping[str, float]:
     folder = machines.machines_dir() / guest.plan.name
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return bare_run(argv(guest.plan), folder / "agent.sock", guest.scratch / "by-hand.log")
+        return bare_run(argv(guest.plan), folder / RESIDENT, guest.scratch / "by-hand.log")
     finally:
         shutil.rmtree(folder)
 

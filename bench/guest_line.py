@@ -1,4 +1,4 @@
-"""The shortest way to a guest's answer: one command through the agent's socket, with nothing between."""
+"""The shortest way to a guest's answer: one command through the agent's or the resident's socket, with nothing between."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROCESSOR", "SilentError", "answered_by", "bare_run", "ended"]
+from tinamou.guest.resident.frames import HEADER, command, frame
+
+__all__ = ["PROCESSOR", "RESIDENT", "SilentError", "answered_by", "bare_run", "ended"]
 
 PAUSE = 0.001
+RESIDENT = "resident.sock"
 PROCESSOR = "processor time"
 _numbers = itertools.count(1)
 
@@ -29,7 +32,7 @@ def answered_by(path: Path, seconds: float, alive: Callable[[], bool]) -> None:
     with _connected(path, deadline, alive) as line:
         line.settimeout(seconds)
         try:
-            _talk(line, deadline)
+            (_talk_to_resident if path.name == RESIDENT else _talk)(line, deadline)
         except (TimeoutError, ConnectionError) as error:
             raise SilentError(f"no answer within {seconds:g} s") from error
 
@@ -50,6 +53,18 @@ def _talk(line: socket.socket, deadline: float) -> None:
             assert state["exitcode"] == 0
             return
         time.sleep(PAUSE)
+
+
+def _talk_to_resident(line: socket.socket, deadline: float) -> None:
+    line.sendall(frame("X", command(["true"], None, b"")))
+    answers = line.makefile("rb")
+    while time.monotonic() < deadline:
+        kind, length = HEADER.unpack(answers.read(HEADER.size))
+        body = answers.read(length)
+        if chr(kind) == "D":
+            assert body == bytes(4), body
+            return
+    raise TimeoutError
 
 
 def _connected(path: Path, deadline: float, alive: Callable[[], bool]) -> socket.socket:

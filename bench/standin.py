@@ -1,19 +1,21 @@
 #!/usr/bin/python3 -IS
 """A stand-in for QEMU with a guest that always takes the same time: what is left of a run is tinamou's own.
 
-Started for a machine with an agent, it greets on the monitors at once and answers the agent's questions SECONDS after
-its start, on the sockets it was handed or on the paths it is given; anything else is left to the real binary.
+Started for a machine with an agent, it greets on the monitors at once and answers the agent's and the resident's questions
+SECONDS after its start, on the sockets it was handed or on the paths it is given; anything else is left to the real binary.
 """
 
 import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
 
 SECONDS = 1.0
 REAL = "@REAL@"
+SLOW = ("agent", "resident")
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}
 
 
@@ -47,27 +49,44 @@ def answer(name: str, request: dict[str, object]) -> dict[str, object]:
     return {"return": {"exited": True, "exitcode": 0, "out-data": "YW5zd2VyZWQK"}}
 
 
+def resident(data: bytes) -> bytes:
+    """What the resident would say to these frames (resident.c describes them); every command prints ``answered``."""
+    said = b""
+    while len(data) >= 8:
+        kind, length = struct.unpack("<B3xI", data[:8])
+        body, data = data[8 : 8 + length], data[8 + length :]
+        if chr(kind) == "H":
+            said += struct.pack("<B3xI", kind, length) + body
+        if chr(kind) == "X":
+            said += struct.pack("<B3xI", ord("O"), 9) + b"answered\n" + struct.pack("<B3xIi", ord("D"), 4, 0)
+    return said
+
+
 def serve(begin: float) -> None:
     """Answer until killed."""
-    wanted = {"qmp", "qmp2", "agent"}
+    wanted = {"qmp", "qmp2", "agent", "resident"}
     listening = {listener(one): one["id"] for one in words("chardev") if one.get("id") in wanted}
     names: dict[socket.socket, str] = {}
     while True:
         now = time.monotonic()
         quiet = now < begin + SECONDS
-        heard = [one for one, name in names.items() if not (quiet and name == "agent")]
+        heard = [one for one, name in names.items() if not (quiet and name in SLOW)]
         ready, _, _ = select.select([*listening, *heard], [], [], begin + SECONDS - now if quiet else None)
         for one in ready:
             if one in listening:
                 line, _ = one.accept()
                 names[line] = listening[one]
-                if names[line] != "agent":
+                if names[line] not in SLOW:
                     line.sendall(json.dumps(GREETING).encode() + b"\r\n")
                 continue
             data = one.recv(1 << 16)
             if not data:
                 del names[one]
                 one.close()
+                continue
+            if names[one] == "resident":
+                one.sendall(resident(data))
+                continue
             for text in data.replace(b"\xff", b"").splitlines():
                 if text:
                     delimiter = b"\xff" if b"guest-sync-delimited" in text else b""

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tinamou.system.paths import ram_dir
+
 OURS = ("tinamou", "tm-")
 
 
@@ -30,7 +32,7 @@ class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 
     Processes and sockets are known by that path (in their arguments, environment or working directory), so that tests
-    beside this one do not count; interfaces, shared memory and control groups by their name.
+    beside this one do not count, and so is the memory of checkpoints; interfaces and control groups are known by their name.
     """
 
     def __init__(self, state: Path) -> None:
@@ -38,8 +40,13 @@ class Leftovers:
         self._named = self._by_name()
 
     def _by_name(self) -> set[str]:
-        folders = ("/sys/class/net", "/dev/shm", "/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-        return set().union(*(_names(folder, OURS) for folder in folders))
+        folders = ("/sys/class/net", "/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+        return set().union(*(_names(folder, OURS) for folder in folders), self._memory())
+
+    def _memory(self) -> set[str]:
+        """The folder for the memory of checkpoints, whose name follows from the state directory."""
+        folder = ram_dir()
+        return {str(folder)} if folder.exists() else set()
 
     def claims(self) -> bool:
         """Whether the ledger of the host still names one of these machines."""

@@ -41,12 +41,16 @@ def test_socket(leftovers, state):
 
 
 def test_shared_memory(leftovers):
-    path = Path(f"/dev/shm/tinamou-left-{os.getpid()}")
-    path.touch()
+    from tinamou.system.paths import ram_dir
+
+    others = Path(f"/dev/shm/tinamou-left-{os.getpid()}")
+    for folder in (others, ram_dir()):
+        folder.mkdir()
     try:
-        assert leftovers.found() == [f"new: {path}"]
+        assert leftovers.found() == [f"new: {ram_dir()}"]
     finally:
-        path.unlink()
+        for folder in (others, ram_dir()):
+            folder.rmdir()
 
 
 def test_claim(leftovers, state, monkeypatch):

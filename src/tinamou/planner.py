@@ -37,7 +37,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     whole = Contribution.merge(
         [
             _frame(facts.place.name),
-            Contribution(flags=(board.flag(arch, machine, facts.qemu),)),
+            Contribution(flags=(board.flag(arch, machine, facts.qemu, bare=_bare(spec, settled)),)),
             Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
             cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
             memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
@@ -104,6 +104,11 @@ def _way(spec: MachineSpec, facts: Facts) -> str:
 def _once(spec: MachineSpec, facts: Facts) -> bool:
     """Whether the guest starts one single time: a kernel entered through PVH does not always survive a reset."""
     return facts.place.throwaway and not spec.memory.forkable
+
+
+def _bare(spec: MachineSpec, settled: Settled) -> bool:
+    """Whether nothing can use what the board brings along."""
+    return settled.boot == "direct" and spec.display.type == "none" and not spec.qemu_args
 
 
 def _plugs(spec: MachineSpec, facts: Facts) -> bool:

@@ -20,7 +20,8 @@ class Arch:
     """One guest architecture.
 
     ``machine`` is the machine type's alias, pinned to the versioned type behind it while planning; ``board`` is the QOM
-    type that has its options. ``machine_options`` and ``cmdline`` map a setting to its reason. ``console`` is the first
+    type that has its options. ``machine_options`` and ``cmdline`` map a setting to its reason; ``unused`` are options beside
+    ``machine_options`` for a guest without a screen whose kernel QEMU loads. ``console`` is the first
     serial port's name in Linux, ``boots`` the ways a machine can start here. ``tcg`` are CPU models for emulation: the
     first the binary has is taken. ``strong_memory_order`` tells that guests rely on it, so that TCG must not run vCPUs in
     parallel on a weakly ordered host. ``dies`` tells that its boards can be given several dies a socket.
@@ -45,3 +46,4 @@ class Arch:
     panic_device: str = "pvpanic-pci"
     dies: bool = False
     uefi_reason: str = ""
+    unused: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -13,6 +13,11 @@ ARCH = Arch(
         "vmport": ("off", "the VMware back door is of no use here and one door less"),
         "smm": ("off", "system management mode is only needed for Secure Boot, and costs time at every firmware start"),
     },
+    unused={
+        "sata": ("off", "no disk is on the board's own ports, and a kernel waits for each of them"),
+        "smbus": ("off", "nothing is on the board's management bus"),
+        "i8042": ("off", "without a screen there is no keyboard and no mouse"),
+    },
     console="ttyS0",
     boots=("bios", "uefi", "direct"),
     tcg=(

@@ -14,7 +14,8 @@ class ImageFacts:
     ``disk`` is empty for a guest that lives in its initrd; ``format`` is QEMU's name (``qcow2``, ``raw``, ``vmdk``, …,
     ``iso`` for an optical disc). ``boots`` says how it can start: any of ``bios``, ``uefi``, ``direct``. ``kernel`` is
     what a boot loader would load (bzImage, Image); ``fast_kernel`` the same kernel uncompressed with a PVH entry point,
-    empty where there is none. ``agent`` tells whether qemu-guest-agent starts by itself, ``seed`` which kind of first-boot
+    empty where there is none. ``agent`` tells whether qemu-guest-agent starts by itself, ``resident`` whether tinamou's own
+    program answers before that (`tinamou.images.programs`), ``seed`` which kind of first-boot
     configuration it reads (``nocloud`` or empty), ``ssh`` whether sshd runs. ``built`` is False while the files do not exist
     yet.
     """
@@ -30,6 +31,7 @@ class ImageFacts:
     initrd: str = ""
     cmdline: str = ""
     agent: bool = False
+    resident: bool = False
     seed: str = ""
     ssh: bool = False
     user: str = ""

@@ -13,17 +13,20 @@ from tinamou.control.session import DisconnectedError, Session
 from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.diagnose import Stage, clean, diagnose, reached
 from tinamou.guest.failure import NotReadyError, not_ready
+from tinamou.guest.resident.line import LineError
 
 if TYPE_CHECKING:
     import asyncio
 
     from tinamou.guest.agent import Agent
+    from tinamou.guest.resident import Line
 
 __all__ = ["Milestone", "NotReadyError", "ReadyReport", "wait_ready"]
 
 _WINDOW = 16 << 10
 _LOOK_OFTEN, _LOOK_SELDOM, _OFTEN_FOR = 0.02, 0.1, 5.0
 _TOO_MANY_RESETS = 4
+_SILENT = (AgentSilentError, LineError)
 
 Proof = Literal["run", "answer"]
 
@@ -95,6 +98,7 @@ async def wait_ready(
     directory: str,
     agent: Agent,
     *,
+    line: Line | None = None,
     qmp: Session | None = None,
     alive: Callable[[], bool] = lambda: True,
     exit_status: Callable[[], int | None] = lambda: None,
@@ -107,13 +111,14 @@ async def wait_ready(
     ``directory`` holds ``serial.log`` and ``qemu.log``; ``started`` is the ``time.monotonic()`` of QEMU's start. Call it
     before the guest boots: a question is put on the agent's line at once, and waits there for the agent. With ``proof``
     ``answer`` that question is all; with ``run`` a command must have run too, unless the guest's agent may not run any
-    (the report then says ``answer``).
+    (the report then says ``answer``). ``line`` leads to the resident of a guest that brings one: it answers in the agent's
+    place.
     """
     import asyncio
 
     boot = _Boot(directory, time.monotonic() if started is None else started, qmp, alive)
     boot.reach(Stage.QEMU)
-    answering = asyncio.create_task(_answer(boot, agent, timeout, proof))
+    answering = asyncio.create_task(_answer(boot, agent, line, timeout, proof))
     watching = [asyncio.create_task(_watch_log(boot))]
     if qmp is not None:
         watching.append(asyncio.create_task(_watch_events(boot, qmp)))
@@ -121,7 +126,7 @@ async def wait_ready(
     try:
         async with asyncio.timeout(timeout):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if answering.done() and isinstance(answering.exception(), AgentSilentError):
+            if answering.done() and isinstance(answering.exception(), _SILENT):
                 await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
     except TimeoutError:
         pass
@@ -144,7 +149,7 @@ def _conclude(
         boot.reach(Stage.READY)
         return ReadyReport(tuple(boot.milestones), answering.result())
     reasons = [task.result() for task in watching if not task.cancelled()]
-    if not answering.cancelled() and not reasons and not isinstance(error := answering.exception(), AgentSilentError):
+    if not answering.cancelled() and not reasons and not isinstance(error := answering.exception(), _SILENT):
         assert error is not None
         raise error
     boot.read()
@@ -159,7 +164,13 @@ def _conclude(
     )
 
 
-async def _answer(boot: _Boot, agent: Agent, timeout: float, proof: Proof) -> Proof:
+async def _answer(boot: _Boot, agent: Agent, line: Line | None, timeout: float, proof: Proof) -> Proof:
+    if line is not None:
+        await line.hello(timeout)
+        boot.reach(Stage.AGENT)
+        if proof == "run":
+            await line.run(["true"])
+        return proof
     await agent.wait(timeout)
     boot.reach(Stage.AGENT)
     if proof == "run":

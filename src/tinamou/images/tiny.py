@@ -79,7 +79,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 5
+    builder: int = 6
     space: int = 1 << 30
 
     @property
@@ -94,6 +94,7 @@ class Tiny:
             initrd="initrd",
             cmdline=_CMDLINE,
             agent=True,
+            resident=True,
             user="root",
         )
 
@@ -120,7 +121,7 @@ class Tiny:
             packages.unpack(deb, root)
         progress("writing kernel and initrd", None)
         fast = tiny_tree.write_kernel(root, out)
-        (out / "initrd").write_bytes(tiny_tree.initrd(root, _MODULES, _FIRST))
+        (out / "initrd").write_bytes(tiny_tree.initrd(root, self.arch, _MODULES, _FIRST))
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         return self.facts if fast else replace(self.facts, fast_kernel="")
 

@@ -9,11 +9,12 @@ from tinamou.errors import ImageError
 from tinamou.images import cpio, modules
 from tinamou.images.elf import Elf
 from tinamou.images.kernel import plain_image, pvh_kernel
+from tinamou.images.programs import program
 
 __all__ = ["initrd", "write_kernel"]
 
 _SCRIPTS = {
-    "init": "init",
+    "lib/tinamou/init": "init",
     "lib/tinamou/agent": "agent",
     "lib/tinamou/ports": "ports",
     "lib/tinamou/later": "later",
@@ -47,13 +48,15 @@ def write_kernel(root: Path, out: Path) -> bool:
     return fast is not None
 
 
-def initrd(root: Path, wanted: Iterable[str], first: Iterable[str]) -> bytes:
-    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` those the agent waits for."""
+def initrd(root: Path, arch: str, wanted: Iterable[str], first: Iterable[str]) -> bytes:
+    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` those the first answer waits for."""
     entries = {name: cpio.link(target) for name, target in _MERGED.items()}
     entries |= {f"usr/{name.rpartition('/')[2]}": cpio.directory() for name in _MERGED.values()}
     entries |= {name: cpio.directory() for name in ("proc", "sys", "dev", "run", "root", "mnt", "var", "etc/modprobe.d")}
     entries |= {"tmp": cpio.directory(0o1777), "var/run": cpio.link("../run"), "dev/console": cpio.node(5, 1)}
     entries |= _accounts() | _programs(root) | _modules(root, wanted, first)
+    entries["init"] = cpio.file(program("first", arch), 0o755)
+    entries[_merged("lib/tinamou/resident")] = cpio.file(program("resident", arch), 0o755)
     scripts = Path(__file__).parent / "rootfs"
     for target, name in _SCRIPTS.items():
         entries[_merged(target)] = cpio.file((scripts / name).read_bytes(), 0o755)
@@ -124,7 +127,7 @@ def _applets(busybox: bytes) -> list[str]:
 
 
 def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[str, cpio.Entry]:
-    """The modules, the index modprobe reads, and the names of those to load first."""
+    """The modules, the index modprobe reads, and the paths of those to load first, in order."""
     folders = [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]
     if not folders:
         raise ImageError("the kernel package holds no modules")
@@ -132,4 +135,5 @@ def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[st
     base = f"usr/lib/modules/{folders[0].name}"
     entries = {f"{base}/{module.path}": cpio.file(module.content) for module in found.values()}
     entries |= {f"{base}/{name}": cpio.file(data) for name, data in modules.index(found).items()}
-    return entries | {"usr/lib/tinamou/first": cpio.file(f"{' '.join(n for n in first if n in found)}\n".encode())}
+    paths = [f"/{base}/{found[name].path}\n" for name in modules.load_order(first, found)]
+    return entries | {"usr/lib/tinamou/first": cpio.file("".join(paths).encode())}

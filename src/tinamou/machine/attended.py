@@ -161,15 +161,20 @@ class AsyncMachine:
     async def ready(self, *, answer: bool = True) -> ReadyReport:
         """Wait until the guest answers. Raises GuestError saying how far it got and what it said last.
 
-        With ``answer`` the first answer of its agent is enough; without, a command must have run.
+        With ``answer`` the first answer is enough; without, a command must have run.
         """
         from tinamou.guest.ready import wait_ready
 
         session = await self.session()
         _load_while_waiting()
+        if self.record.resident and self._line is None:
+            from tinamou.guest.resident import Line
+
+            self._line = Line(str(self.record.file("resident.sock")))
         return await wait_ready(
             self.record.directory,
             self.agent,
+            line=self._line if self.record.resident else None,
             qmp=session,
             alive=lambda: self.record.running,
             exit_status=lambda: _exit_status(self.record.pid),

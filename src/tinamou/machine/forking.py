@@ -96,6 +96,10 @@ def _refuse_outside(record: Record) -> None:
 
 
 _FIND = """
+tries=0
+while [ -e /lib/tinamou/later ] && [ ! -e /run/settled ] && [ $tries -lt 100 ]; do
+    tries=$((tries + 1)); sleep 0.1
+done
 for mac; do
     tries=0
     until grep -q "^$mac" /sys/class/net/*/address 2>/dev/null || [ $tries -gt 100 ]; do
@@ -106,7 +110,8 @@ ls /etc/ssh/ssh_host_*_key 2>/dev/null
 cat /sys/class/net/*/address 2>/dev/null
 :
 """
-"""Prints the ssh host keys and the addresses of network interfaces, with those of the words, or 10 s late without."""
+"""Waits until the tiny guest has finished booting and the network interfaces with the addresses in its words are there, 10 s
+at most for each; prints the ssh host keys and the addresses."""
 
 
 async def _prepare_guest(

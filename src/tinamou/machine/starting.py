@@ -124,6 +124,7 @@ def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: boo
         ssh_port=machines.free_port() if image.may_have_sshd else None,
         ssh_user=spec.seed.user or image.user,
         agent=image.agent,
+        resident=image.resident and not spec.boot.kernel,
         owner_pid=me.pid,
         owner_started=me.started,
     )

@@ -21,7 +21,7 @@ class Record:
     """A machine's entry. ``pid`` is 0 while it does not run.
 
     ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage; both are of the last start. ``parent`` is the
-    checkpoint it was forked from.
+    checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Record:
     ssh_port: int | None = None
     ssh_user: str = ""
     agent: bool = True
+    resident: bool = False
     pid: int = 0
     started: int = 0
     owner_pid: int = 0

@@ -16,9 +16,13 @@ def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
     return machine
 
 
-def flag(arch: Arch, machine: MachineType, qemu: QemuFacts) -> Flag:
-    """``-machine`` with the options the architecture asks for, as far as this binary knows them."""
-    options = {name: value for name, (value, _) in arch.machine_options.items() if qemu.has(f"property:{arch.board}.{name}")}
+def flag(arch: Arch, machine: MachineType, qemu: QemuFacts, *, bare: bool) -> Flag:
+    """``-machine`` with the options the architecture asks for, as far as this binary knows them.
+
+    ``bare`` leaves out the board's own devices that only firmware, a screen or hand-written arguments could use.
+    """
+    wanted = {**arch.machine_options, **(arch.unused if bare else {})}
+    known = {name: pair for name, pair in wanted.items() if qemu.has(f"property:{arch.board}.{name}")}
     reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]
-    reasons += [f"{name}={value}: {arch.machine_options[name][1]}" for name, value in options.items()]
-    return Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, dict(options))
+    reasons += [f"{name}={value}: {reason}" for name, (value, reason) in known.items()]
+    return Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, {n: v for n, (v, _) in known.items()})

@@ -1,6 +1,6 @@
 """The resident: a small program in the guest that gives a fork its identity and runs commands within milliseconds.
 
-``resident.c`` is its source, ``resident.ARCH`` the program, pushed into the guest before its first checkpoint.
+The program itself is in `tinamou.images.programs`; a guest that does not bring it is given it before its first checkpoint.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.guest.resident.line import PORT, Line, LineError
+from tinamou.images.programs import program
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
 
-__all__ = ["install", "program"]
+__all__ = ["install"]
 
 _SCRIPT = f"""
 for port in /sys/class/virtio-ports/*; do
@@ -34,10 +34,9 @@ echo "no port {PORT}" >&2; exit 2
 """
 
 
-def program(arch: str) -> bytes:
-    """The resident for a guest architecture (QEMU's name of it). Raises GuestError."""
+def _program(arch: str) -> bytes:
     try:
-        return (Path(__file__).parent / f"resident.{arch}").read_bytes()
+        return program("resident", arch)
     except FileNotFoundError:
         raise GuestError(f"there is no resident for {arch} guests", fix="fork x86_64, aarch64 or riscv64 guests") from None
 
@@ -54,7 +53,7 @@ async def install(agent: Agent, path: str, arch: str) -> Line:
         try:
             await line.hello(timeout=0.3)
         except LineError:
-            script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(program(arch)).decode())
+            script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
             done = await agent.run(["/bin/sh"], input=script.encode())
             if done.status:
                 why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"

@@ -1,0 +1,16 @@
+"""The programs tinamou brings into guests: small, static, without a libc, compiled for each architecture.
+
+``resident.c`` gives a fork its identity and runs commands within milliseconds; it is part of the tiny guest, and pushed into
+others before their first checkpoint. ``first.c`` is the first process of the tiny guest. ``build`` compiles them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["program"]
+
+
+def program(name: str, arch: str) -> bytes:
+    """The program for a guest architecture (QEMU's name of it). Raises FileNotFoundError where there is none."""
+    return (Path(__file__).parent / f"{name}.{arch}").read_bytes()
