@@ -3,6 +3,10 @@
 ``journal.jsonl`` in the machine's directory holds one JSON object a line: ``{"took": N, "kind": …, …}`` before a step is
 done and ``{"gave": N}`` after it has been undone. A torn line is what a crash leaves: it is ignored, its step had not
 begun, and the next entry starts on a line of its own.
+
+What is taken is nearly always gone with the host's own restart (processes, interfaces, huge pages, control groups), and an
+entry in the page cache outlives any process. Only what outlives a restart too is written through to the disk, which takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -34,10 +38,13 @@ class Journal:
                 taken.pop(int(str(record.get("gave", -1))), None)
         return taken
 
-    def take(self, kind: str, **what: object) -> int:
-        """Write down that something is about to be taken; the returned number closes the entry with `give`."""
+    def take(self, kind: str, *, lasting: bool = False, **what: object) -> int:
+        """Write down that something is about to be taken; the returned number closes the entry with `give`.
+
+        ``lasting``: it outlives a restart of the host.
+        """
         number = 1 + max((int(str(r["took"])) for r in self._records() if "took" in r), default=0)
-        self._append({"took": number, "kind": kind, **what})
+        self._append({"took": number, "kind": kind, **what}, through=lasting)
         return number
 
     def give(self, number: int) -> None:
@@ -56,11 +63,12 @@ class Journal:
                 self.give(number)
         return failed
 
-    def _append(self, record: Mapping[str, object]) -> None:
+    def _append(self, record: Mapping[str, object], *, through: bool = False) -> None:
         with self.path.open("a") as file:
             file.write(f"\n{json.dumps(record)}\n")
             file.flush()
-            os.fdatasync(file.fileno())
+            if through:
+                os.fdatasync(file.fileno())
 
     def _records(self) -> list[dict[str, object]]:
         try:

@@ -128,7 +128,7 @@ def join_ovs(step: JoinOvs, journal: Journal) -> None:
     """A port of an Open vSwitch bridge. Raises PrepareError when the switch does not take it."""
     from tinamou.system import ovs
 
-    journal.take("ovs-port", name=step.name, bridge=step.bridge)
+    journal.take("ovs-port", lasting=True, name=step.name, bridge=step.bridge)
     try:
         ovs.add_port(
             step.bridge,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 __all__ = ["may_make_user_namespace"]
 
 
+@functools.cache
 def may_make_user_namespace() -> bool:
-    """Whether a child of this process may make a user namespace; takes about 3 ms.
+    """Whether a child of this process may make a user namespace; asked once in a process, which takes about 3 ms.
 
     Refused in a chroot, by the system-call filters of most container engines, and by several sysctl settings: no file tells
     them all (source: user_namespaces(7), unshare(2)).
