@@ -39,7 +39,7 @@ def unpack(name: str) -> Path:
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept) as fresh:
             with tarfile.open(folder / f"{name}.tar.bz2") as archive:
-                archive.extractall(fresh, filter="tar")
+                archive.extractall(fresh, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
             with contextlib.suppress(OSError):  # another run was first
                 next(Path(fresh).iterdir()).rename(tree)
     return tree

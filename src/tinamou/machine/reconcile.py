@@ -16,7 +16,7 @@ from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
 from tinamou.state import ledger, machines, networks
 from tinamou.state.record import Record, read, write
-from tinamou.system.spawn import Process, end, process_of
+from tinamou.system.spawn import Process, end, found_started, process_of
 
 __all__ = ["end_machine", "give_back", "reconcile"]
 
@@ -111,8 +111,11 @@ def _clear_unfinished(directory: Path) -> list[str]:
 
 
 def strays(directory: Path) -> list[Process]:
-    """QEMU processes that were handed files of this machine, found by their command lines."""
-    token = f"opaque={directory}/".encode()
+    """QEMU processes that were handed files of this machine, found by their command lines; one just born is waited for."""
+    return found_started(lambda: _strays(f"opaque={directory}/".encode()), directory / "qemu.log")
+
+
+def _strays(token: bytes) -> list[Process]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -11,7 +11,7 @@ from tinamou.blueprint import StartHelper
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system import confine
-from tinamou.system.spawn import Process, alive, end, process_of, spawn
+from tinamou.system.spawn import Process, alive, end, found_started, process_of, spawn
 
 __all__ = ["find", "start", "stop"]
 
@@ -20,8 +20,8 @@ READY_SECONDS = 10.0
 
 def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
-    number = journal.take("helper", name=step.name, argv=list(step.argv))
     log = Path(step.socket).with_suffix(".log")
+    number = journal.take("helper", name=step.name, argv=list(step.argv), log=str(log))
     words = [*confine.prefix(step.owner), *step.argv]
     Path(step.socket).unlink(missing_ok=True)
     process = spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
@@ -29,7 +29,7 @@ def start(step: StartHelper, journal: Journal) -> None:
     while not Path(step.socket).exists():
         gone = not alive(process) and find(step.argv) is None
         if gone or time.monotonic() > deadline:
-            stop({"argv": list(step.argv)})
+            stop({"argv": list(step.argv), "log": str(log)})
             journal.give(number)
             said = log.read_text(errors="replace")[-800:]
             raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
@@ -56,9 +56,9 @@ def _command_line(entry: Path) -> bytes:
 
 
 def stop(entry: Entry) -> None:
-    """End the helper if it still runs."""
+    """End the helper if it still runs, or is just about to."""
     argv = entry["argv"]
     assert isinstance(argv, list)
-    process = find(argv)
+    process = found_started(lambda: find(argv), str(entry.get("log", "")))
     if process is not None and process.pid != os.getpid():
         end(process, grace=1.0)

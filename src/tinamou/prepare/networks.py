@@ -18,7 +18,7 @@ from tinamou.state import networks
 from tinamou.state.networks import Member, Network
 from tinamou.system import iproute, nft, tap
 from tinamou.system.exec import find_tool
-from tinamou.system.spawn import end, spawn
+from tinamou.system.spawn import end, found_started, spawn
 
 __all__ = ["dnsmasq_words", "join", "leave", "serve_again", "tidy"]
 
@@ -157,11 +157,11 @@ def _serve(network: Network) -> None:
     (place / "hosts").write_text("\n".join(names) + "\n")
     (place / "dhcp").write_text("".join(f"{one.mac},{one.address},{one.machine},infinite\n" for one in there))
     words = dnsmasq_words(network)
-    process = companions.find(words)
+    log = place / "dnsmasq.log"
+    process = found_started(lambda: companions.find(words), log)
     if process:
         os.kill(process.pid, signal.SIGHUP)
         return
-    log = place / "dnsmasq.log"
     log.unlink(missing_ok=True)
     spawn(words, log=str(log), environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
     _wait_served(words, log)
@@ -221,7 +221,8 @@ def _settle(network: Network) -> None:
         if tap.exists(network.bridge):
             _serve(network)
         return
-    process = companions.find(dnsmasq_words(network))
+    log = networks.folder(network.name) / "dnsmasq.log"
+    process = found_started(lambda: companions.find(dnsmasq_words(network)), log)
     if process:
         end(process, grace=1.0)
     nft.remove("inet", network.bridge)

@@ -70,9 +70,13 @@ def machines() -> list[Record]:
 
 
 def remove(directory: Path) -> None:
-    """Remove a machine's folder; the entry goes first, so that a half-removed machine is none."""
+    """Remove a machine's folder; the entry goes first, so that a half-removed machine is none. Its addresses are free."""
     (directory / "machine.json").unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
+    if (state_dir() / "networks").is_dir():
+        from tinamou.state import networks
+
+        networks.forget_machine(directory.name)
 
 
 def lend_uid(directory: Path) -> int | None:

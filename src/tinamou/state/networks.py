@@ -20,7 +20,20 @@ from tinamou.errors import StateError
 from tinamou.state.machines import machines_dir
 from tinamou.system.paths import state_dir
 
-__all__ = ["Member", "Network", "folder", "forget", "lend", "locked", "members", "names", "put", "read", "write"]
+__all__ = [
+    "Member",
+    "Network",
+    "folder",
+    "forget",
+    "forget_machine",
+    "lend",
+    "locked",
+    "members",
+    "names",
+    "put",
+    "read",
+    "write",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +131,16 @@ def forget(network: str) -> None:
         import shutil
 
         shutil.rmtree(folder(network), ignore_errors=True)
+
+
+def forget_machine(machine: str) -> None:
+    """Nobody keeps the addresses of a machine that is gone; a network nobody was on but it is forgotten."""
+    with locked():
+        for name in names():
+            for path in (folder(name) / "members").glob(f"{machine}.*.json"):
+                path.unlink(missing_ok=True)
+            if read(name) is None and not members(name):
+                forget(name)
 
 
 def lend(network: str, subnet: str, member: str, wish: str = "") -> tuple[str, str]:

@@ -50,15 +50,15 @@ class Limits:
 
 
 def mounts() -> dict[str, tuple[str, Path]]:
-    """Controller → (version, where its hierarchy is mounted); blkio counts as io."""
+    """Controller → (version, where its hierarchy is mounted); blkio counts as io. Mounts that others hide do not count."""
     found: dict[str, tuple[str, Path]] = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, options, *_ = line.split(" ")
         root = Path(place)
-        if kind == "cgroup2":
+        if kind == "cgroup2" and (root / "cgroup.controllers").exists():
             names = (root / "cgroup.controllers").read_text().split()
             found = {**dict.fromkeys(names, ("v2", root)), **found}
-        elif kind == "cgroup":
+        elif kind == "cgroup" and (root / "cgroup.procs").exists():
             found.update(dict.fromkeys(options.split(","), ("v1", root)))
     if "blkio" in found:
         found.setdefault("io", found["blkio"])

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tinamou.system.exec import find_tool
 
-__all__ = ["Process", "alive", "end", "process_of", "spawn", "wait_gone"]
+__all__ = ["Process", "alive", "end", "found_started", "process_of", "spawn", "wait_gone"]
+
+_BORN_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,13 @@ class Process:
 def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environment: Mapping[str, str]) -> Process:
     """Start ``argv`` in a session of its own; stdin is empty, stdout and stderr are appended to ``log``.
 
-    ``inherit`` are descriptors the process keeps under their numbers. Raises OSError when the program cannot be started.
+    ``inherit`` are descriptors the process keeps under their numbers. The log is locked from before the process exists until
+    it ends, which `found_started` relies on. Raises OSError when the program cannot be started.
     """
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        fcntl.flock(output, fcntl.LOCK_SH)
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]
         pid = os.posix_spawn(find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True)
@@ -37,6 +46,31 @@ def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environ
         os.close(null)
         os.close(output)
     return process_of(pid)
+
+
+def found_started(find: Callable[[], T], log: str | Path) -> T:
+    """What ``find`` finds by command lines, asked again while a process of this log is still on its way.
+
+    Whoever started it may have been killed a moment ago: until the last exec the process has another command line.
+    """
+    deadline = time.monotonic() + _BORN_SECONDS
+    while not (found := find()) and _locked(log) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return found or find()
+
+
+def _locked(path: str | Path) -> bool:
+    try:
+        log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(log)
+    return False
 
 
 def process_of(pid: int) -> Process:
