@@ -135,6 +135,7 @@ def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], ma
         *display.check(spec.display, settled),
         *seed_disk.check(spec.seed, settled.facts.image),
         *net.check(spec.net, spec.cpu.count, settled.facts),
+        *disk.check_aio(spec.disk, settled.facts),
     ]
     if spec.cpu.count > machine.max_cpus:
         reason = f"{machine.name} has at most {machine.max_cpus} CPUs"

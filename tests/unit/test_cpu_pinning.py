@@ -1,18 +1,23 @@
 """Pinning plans hold their promises on recorded and on odd hosts, and refuse with the arithmetic."""
 
 import functools
+import re
+from dataclasses import replace
 
 import pytest
 from host_trees import RECORDED, make_host, recorded_folder, unpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tinamou.blueprint import Pinning
+from tinamou.cli.host_picture import picture
 from tinamou.errors import PlanError
+from tinamou.facts import NumaNode
 from tinamou.probe.host import probe_host
 from tinamou.tuning.cpu_pinning import pin
 from tinamou.tuning.host_tree import last_level_caches, performance_cpus
 from tinamou.tuning.numa import memory_nodes
-from tinamou.tuning.placement import PinWish
+from tinamou.tuning.placement import GuestTopology, PinWish
 from tinamou.units import CpuSet, Size
 
 recorded = pytest.mark.skipif(
@@ -34,7 +39,7 @@ def odd_hosts(draw):
     offline = draw(subset)
     allowed = set(everything) - draw(subset)
     slow = draw(st.integers(0, caches * cores // 2))
-    return make_host(
+    host = make_host(
         nodes=nodes,
         caches=caches,
         cores=cores,
@@ -44,6 +49,32 @@ def odd_hosts(draw):
         isolated=draw(subset),
         allowed=allowed,
     )
+    return odd_memory(host, draw(st.sets(st.integers(0, nodes - 1), max_size=nodes - 1)), draw(st.integers(0, 2)))
+
+
+def odd_memory(host, without, beyond):
+    """The same host with nodes that have CPUs and no memory, and ``beyond`` nodes of memory without CPUs (CXL, GPUs)."""
+    far = range(len(host.nodes), len(host.nodes) + beyond)
+    grown = [
+        replace(
+            node,
+            memory=Size(0) if node.number in without else node.memory,
+            free=Size(0) if node.number in without else node.free,
+            distances=(*node.distances, *(60 + n for n in far)),
+        )
+        for node in host.nodes
+    ]
+    cxl = [
+        NumaNode(
+            n,
+            CpuSet(),
+            Size.parse("64G"),
+            Size.parse("64G"),
+            tuple(10 if n == m else 60 + max(n, m) for m in range(far.stop)),
+        )
+        for n in far
+    ]
+    return replace(host, nodes=(*grown, *cxl))
 
 
 def check(host, wish):
@@ -110,9 +141,12 @@ def check_nearness(host, wish, placement, seats, free):
     plan = memory_nodes(host, placement, wish.count, Size.parse("1G"))
     assert sum(node.memory for node in plan.nodes) == Size.parse("1G")
     if plan.bound:
-        assert {node.host_node for node in plan.nodes} == used_nodes, "memory on the nodes of the vCPUs"
+        with_memory = {node.number for node in host.nodes if node.memory}
         for node in plan.nodes:
-            assert {node_of[seats[vcpu]] for vcpu in node.vcpus} == {node.host_node}
+            (home,) = {node_of[seats[vcpu]] for vcpu in node.vcpus}
+            assert node.host_node in with_memory
+            nearest = min(host.distance(home, other) for other in with_memory)
+            assert node.host_node == home or (home not in with_memory and host.distance(home, node.host_node) == nearest)
 
 
 @recorded
@@ -122,7 +156,21 @@ def test_recorded_hosts(name, latency):
     host = recorded_host(name)
     most = len(host.usable_cpus)
     for count in (1, 2, 3, 4, 6, 8, 12, 16, most // 2, most - 1, most, most + 1):
-        check(host, PinWish(max(count, 1), latency=latency, iothreads=1))
+        placement = check(host, PinWish(max(count, 1), latency=latency, iothreads=1))
+        check_picture(host, placement)
+
+
+def check_picture(host, placement):
+    """Every CPU stands in the picture once, every virtual CPU beside its own, and no line is longer than asked for."""
+    pinning = Pinning(placement.vcpus, placement.emulator, {"io": placement.iothreads[0]}) if placement.vcpus else None
+    for width in (80, 200):
+        drawn = picture(host, pinning, width=width)
+        boxes = re.findall(r"[(\[](\d[^)\]]*)[)\]]", "\n".join(line for line in drawn.splitlines() if line[:1] == " "))
+        shown = [word.split(":") for box in boxes for word in box.split()]
+        assert sorted(int(words[0]) for words in shown) == sorted(host.online_cpus)
+        marked = {words[1]: int(words[0]) for words in shown if words[1:] and words[1][0] == "v"}
+        assert marked == {f"v{n}": cpu for n, cpus in enumerate(placement.vcpus) for cpu in cpus}
+        assert all(len(line) <= width for line in drawn.splitlines() if line[:1] == " ")
 
 
 @recorded
@@ -156,6 +204,27 @@ def test_named_cpus(host, data):
     assert all(len(cpus) == 1 for cpus in placement.vcpus) == (len(named) >= count or len(named) == 1)
 
 
+def test_memory_of_cpus_without_any():
+    host = odd_memory(make_host(nodes=2, cores=4), {1}, 1)
+    first = pin(host, PinWish(4)).lent
+    assert first == {4, 5, 6, 7} or first == {0, 1, 2, 3}
+    placement = pin(host, PinWish(4, cpus=CpuSet({4, 5, 6, 7})))
+    plan = memory_nodes(host, placement, 4, Size.parse("1G"))
+    assert [node.host_node for node in plan.nodes] == [0]
+    assert "node 1 has CPUs, but no memory" in plan.notes[0].why.reason
+    closed = replace(host, allowed_nodes=CpuSet({2}))
+    assert [node.host_node for node in memory_nodes(closed, placement, 4, Size.parse("1G")).nodes] == [2]
+
+
+@pytest.mark.parametrize(("sizes", "count", "node"), [((2, 6), 2, 0), ((2, 6), 4, 1), ((6, 2), 2, 1)])
+def test_nodes_of_different_size(sizes, count, node):
+    """The tightest node that fits, so that big ones stay whole."""
+    host = make_host(nodes=2, cores=6)
+    gone = {n * 6 + core for n, size in enumerate(sizes) for core in range(size, 6)}
+    smaller = replace(host, allowed_cpus=CpuSet(host.allowed_cpus - gone))
+    assert pin(smaller, PinWish(count)).nodes[0][0] == node
+
+
 @recorded
 def test_exact_plans():
     """What a person who knows these machines would choose."""
@@ -178,7 +247,10 @@ def test_exact_plans():
     assert placement.topology.sockets == 8
     dunnington = "96em64t-4no4pa3ca2co"
     assert cpus(dunnington, 12)[1].topology.dies == 2
-    assert cpus("128arm-2pa2n8cluster4co", 4)[0] == [32, 33, 34, 35]
+    chosen, placement = cpus("128arm-2pa2n8cluster4co", 8)
+    assert chosen == list(range(32, 40))
+    assert (placement.topology.clusters, placement.topology.cores, placement.topology.shared_l2) == (2, 4, False)
+    assert cpus(dunnington, 6)[1].topology == GuestTopology(clusters=3, cores=2, shared_l2=True)
 
 
 def test_memory_decides_the_node():
@@ -206,17 +278,17 @@ def test_memory_decides_the_node():
             ["8 CPUs − 1 offline (7) − 1 isolated (6) − 2 lent to build (0-1) = 4 free"],
         ),
         ({"cores": 4, "threads": 2}, {"count": 5, "strict": True, "latency": True}, ["4 cores"]),
-        ({"cores": 4}, {"count": 1, "cpus": CpuSet({9})}, ["9 do not exist", "0-3"]),
-        ({"cores": 4, "offline": {3}}, {"count": 1, "cpus": CpuSet({3})}, ["3 are offline"]),
+        ({"cores": 4}, {"count": 1, "cpus": CpuSet({9})}, ["not on this host: 9", "0-3"]),
+        ({"cores": 4, "offline": {3}}, {"count": 1, "cpus": CpuSet({3})}, ["offline: 3"]),
         (
             {"cores": 4, "allowed": {0, 1}},
             {"count": 1, "cpus": CpuSet({1, 2})},
-            ["2 lie outside the cpuset", "allowed are 0-1"],
+            ["outside the cpuset or affinity of this process: 2", "allowed are 0-1"],
         ),
         (
             {"cores": 4},
             {"count": 1, "cpus": CpuSet({2}), "lent": {"db": CpuSet({2, 3})}},
-            ["2 are lent to db", "db holds 2-3"],
+            ["lent to db: 2", "db holds 2-3"],
         ),
         ({"cores": 4}, {"count": 1, "cpus": CpuSet()}, ["no CPU is named"]),
         ({"cores": 4}, {"count": 3, "cpus": CpuSet({0, 1}), "strict": True}, ["2 CPUs named, 3 vCPUs wanted"]),

@@ -25,5 +25,6 @@ ARCH = Arch(
     firmware_interface="uefi",
     bios_reason="",
     elf_machine=183,
+    levels={"clusters": "clusters"},
     uefi_reason="AAVMF, with a variable store of the machine's own",
 )

@@ -24,7 +24,8 @@ class Arch:
     ``machine_options`` for a guest without a screen whose kernel QEMU loads. ``console`` is the first
     serial port's name in Linux, ``boots`` the ways a machine can start here. ``tcg`` are CPU models for emulation: the
     first the binary has is taken. ``strong_memory_order`` tells that guests rely on it, so that TCG must not run vCPUs in
-    parallel on a weakly ordered host. ``dies`` tells that its boards can be given several dies a socket.
+    parallel on a weakly ordered host. ``levels`` are the options of ``-smp`` for what its boards can show between socket and
+    core, ``caches`` tells that they can show which of these share a cache.
     ``devices`` are present in every machine: (device type, reason).
     """
 
@@ -44,6 +45,7 @@ class Arch:
     elf_machine: int
     strong_memory_order: bool = False
     panic_device: str = "pvpanic-pci"
-    dies: bool = False
+    levels: Mapping[str, str] = field(default_factory=dict)
+    caches: bool = False
     uefi_reason: str = ""
     unused: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -36,6 +36,7 @@ ARCH = Arch(
     elf_machine=62,
     strong_memory_order=True,
     panic_device="pvpanic",
-    dies=True,
+    levels={"dies": "dies", "clusters": "modules"},
+    caches=True,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -41,11 +41,15 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True)
 class Pinning:
-    """Which host CPUs each thread of QEMU runs on: one entry per vCPU, the emulator, the I/O threads by object id."""
+    """Which host CPUs each thread of QEMU runs on: one entry per vCPU, the emulator, the I/O threads by object id.
+
+    ``priority`` is the vCPUs' real-time priority (SCHED_FIFO), 0 for none.
+    """
 
     vcpus: tuple[CpuSet, ...]
     emulator: CpuSet
     iothreads: Mapping[str, CpuSet] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

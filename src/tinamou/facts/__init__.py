@@ -9,6 +9,7 @@ from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.net import Link, NetFacts
+from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import MachineType, QemuFacts
 
@@ -25,6 +26,7 @@ __all__ = [
     "MachineType",
     "NetFacts",
     "NumaNode",
+    "Permits",
     "Place",
     "QemuFacts",
     "Trial",

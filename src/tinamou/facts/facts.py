@@ -11,6 +11,7 @@ from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.net import NetFacts
+from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
 
@@ -30,3 +31,4 @@ class Facts:
     place: Place
     chains: Mapping[str, tuple[ChainFile, ...]] = field(default_factory=dict)
     net: NetFacts = field(default_factory=NetFacts)
+    permits: Permits = field(default_factory=Permits)

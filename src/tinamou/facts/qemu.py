@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-BACKEND_KINDS = ("blockdev", "chardev", "display", "migration")
+BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration")
 """What ``QemuFacts.backends`` is keyed by."""
 
 
@@ -30,8 +30,8 @@ class QemuFacts:
 
     ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
     types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
-    of ``machine`` are the union over all machine types). ``backends`` maps ``blockdev``, ``chardev``, ``display`` and
-    ``migration`` (its capabilities) to what is built in. ``notes`` say what could not be learned, and why.
+    of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
+    ``display`` and ``migration`` (its capabilities) to what is built in. ``notes`` say what could not be learned, and why.
     """
 
     binary: str
@@ -55,7 +55,7 @@ class QemuFacts:
 
         ``type:virtio-net-pci``, ``property:memory-backend-file.rom``, ``command:snapshot-save``, ``netdev:stream``,
         ``option:run-with``, ``option:machine.hpet``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``,
-        ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``.
+        ``aio:io_uring``, ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``.
         Raises ValueError for an unknown kind.
         """
         kind, _, name = feature.partition(":")

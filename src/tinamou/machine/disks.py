@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -206,8 +207,6 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
 
 def image_of(record: Record) -> ImageFacts:
     """The image a machine was made from. Raises StateError for a machine that was never started."""
-    import json
-
     from tinamou.units import Size
 
     try:
@@ -225,6 +224,16 @@ def _first(record: Record) -> int:
 def _options(record: Record, history: History) -> dict[str, Mapping[str, object]]:
     """How the overlays of each disk read and write: like the disk's first file."""
     by_name = {f"disk{number}": spec for number, spec in numbered(load_spec(record.spec).disk, _first(record))}
-    return {
-        name: cast("Mapping[str, object]", file_options(by_name.get(name, DiskSpec(path="image")))) for name in history.disks
-    }
+    settled = {name: _with_aio(by_name.get(name, DiskSpec(path="image")), record, name) for name in history.disks}
+    return {name: cast("Mapping[str, object]", file_options(options)) for name, options in settled.items()}
+
+
+def _with_aio(options: DiskSpec, record: Record, disk: str) -> DiskSpec:
+    """The disk's options with ``aio`` as the plan of its last start settled it."""
+    if options.aio != "auto":
+        return options
+    path = record.file("plan.json")
+    elements = json.loads(path.read_text())["elements"] if path.exists() else []
+    files = (one["props"]["file"] for one in elements if re.fullmatch(rf"{disk}(\D.*)?", str(one["props"].get("node-name"))))
+    ways = [file["aio"] for file in files if isinstance(file, dict) and "aio" in file]
+    return dataclasses.replace(options, aio=ways[-1] if ways else "threads")

@@ -6,14 +6,16 @@ import dataclasses
 import platform
 from pathlib import Path
 
-from tinamou.facts import Facts, ImageFacts, Place
+from tinamou.facts import Facts, ImageFacts, Permits, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
 from tinamou.machine.lending import net_facts
+from tinamou.parts.disk.spec import DIRECT
 from tinamou.probe.accel import probe_accel
 from tinamou.probe.firmware import probe_firmware
 from tinamou.probe.host import probe_host
+from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.spec import MachineSpec
 
@@ -50,4 +52,12 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         image=image,
         place=place,
         net=net_facts(spec.net, place),
+        permits=_permits(spec, image, place),
+    )
+
+
+def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:
+    direct = [disk.path or place.directory for disk in spec.disk if disk.cache in DIRECT]
+    return probe_permits(
+        real_time=bool(spec.cpu.realtime), queued=bool(spec.disk or image.disk), direct=direct, near=spec.cpu.near
     )

@@ -22,11 +22,15 @@ async def pin_threads(record: Record, pinning: Pinning, *, patience: float) -> d
         iothreads = {one.id: one.thread for one in await commands.iothreads(session)} if pinning.iothreads else {}
     wanted = assign(pinning, vcpus, iothreads, set(threads.names(record.pid)))
     try:
-        return {thread: cpus for thread, cpus in wanted.items() if threads.pin(thread, cpus)}
+        pinned = {thread: cpus for thread, cpus in wanted.items() if threads.pin(thread, cpus)}
+        for thread in set(vcpus) - {0} if pinning.priority else ():
+            threads.make_real_time(thread, pinning.priority)
+        return pinned
     except OSError as error:
         raise LaunchError(
             f"the threads of {record.name} could not be pinned",
-            why=f"{error}; wanted {', '.join(str(cpus) for cpus in pinning.vcpus)}",
+            why=f"{error}; wanted {', '.join(str(cpus) for cpus in pinning.vcpus)}"
+            + (f" with real-time priority {pinning.priority}" if pinning.priority else ""),
             fix='the cpuset of this process may have changed; see tinamou host, or set pin = "off"',
         ) from error
 

@@ -34,6 +34,17 @@ class CpuSpec:
     )
     strict: bool = option(False, "refuse to start rather than run unpinned, or with memory away from the CPUs")
     latency: bool = option(False, "pin one virtual CPU per core and leave its sibling threads idle")
+    near: str = option(
+        "",
+        "a device of the host to sit beside, by PCI address (0000:65:00.0), interface (eth0) or disk (nvme0n1): "
+        "CPUs and memory of its memory node",
+    )
+    realtime: int = option(
+        0,
+        "real-time priority (SCHED_FIFO) of the virtual CPUs, each pinned to a CPU of its own; 0: none",
+        minimum=0,
+        maximum=98,
+    )
 
     def problems(self) -> list[Problem]:
         """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
@@ -47,8 +58,9 @@ class CpuSpec:
 
     def _pin_problems(self) -> list[Problem]:
         if self.pin in ("off", "auto"):
-            asked = [name for name in ("strict", "latency") if getattr(self, name) and self.pin == "off"]
-            return [Problem(name, True, "says how to pin, but nothing is pinned", 'add pin = "auto"') for name in asked]
+            asked = [name for name in ("strict", "latency", "near", "realtime") if getattr(self, name) and self.pin == "off"]
+            reason = "says how to pin, but nothing is pinned"
+            return [Problem(name, getattr(self, name), reason, 'add pin = "auto"') for name in asked]
         try:
             CpuSet.parse(self.pin)
         except ValueError as error:
@@ -86,16 +98,35 @@ def contribute(spec: CpuSpec, settled: Settled, mirrored: Mapping[str, int] | No
     options: dict[str, Value] = {"sockets": sockets, "cores": cores, "threads": threads}
     plural = "s" if spec.count > 1 else ""
     why = Why("spec cpu.count", f"{spec.count} virtual CPU{plural} as they would sit in a real machine")
+    caches: tuple[Flag, ...] = ()
     if mirrored and not spec.arranged:
-        options = dict(_without_dies(mirrored) if not settled.arch.dies else mirrored)
+        options = _arranged(mirrored, settled)
         why = Why("spec cpu.pin", f"{spec.count} virtual CPU{plural} arranged as the host CPUs they are pinned to")
-    return Contribution(flags=(Flag("smp", why, str(spec.count), options), _model(spec, settled)))
+        caches = _caches(mirrored, options, settled)
+    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, _model(spec, settled)))
 
 
-def _without_dies(topology: Mapping[str, int]) -> dict[str, int]:
-    """The same on a board that knows no dies: their cores count to the socket."""
-    rest = {name: value for name, value in topology.items() if name != "dies"}
-    return {**rest, "cores": topology["cores"] * topology["dies"]}
+def _arranged(topology: Mapping[str, int], settled: Settled) -> dict[str, Value]:
+    """``-smp`` options as this board and binary can say them; what they cannot say counts to the next level below."""
+    options: dict[str, Value] = {"sockets": topology["sockets"]}
+    beyond = 1
+    for name in ("dies", "clusters"):
+        option, count = settled.arch.levels.get(name), topology[name]
+        if option and settled.facts.qemu.has(f"option:smp-opts.{option}") and (count > 1 or name == "dies"):
+            options[option], beyond = count * beyond, 1
+        else:
+            beyond *= count
+    return {**options, "cores": topology["cores"] * beyond, "threads": topology["threads"]}
+
+
+def _caches(topology: Mapping[str, int], options: Mapping[str, Value], settled: Settled) -> tuple[Flag, ...]:
+    """Cores that share a level 2 cache on the host do so in the guest, where QEMU can show it (10.0 on x86)."""
+    level = settled.arch.levels.get("clusters", "")
+    known = settled.arch.caches and settled.facts.qemu.has(f"property:{settled.arch.board}.smp-cache")
+    if not (topology["shared_l2"] and level in options and known):
+        return ()
+    why = Why("spec cpu.pin", "the cores of a module share their level 2 cache, as on the host")
+    return (Flag("machine", why, options={"smp-cache.0.cache": "l2", "smp-cache.0.topology": level.removesuffix("s")}),)
 
 
 def _model(spec: CpuSpec, settled: Settled) -> Flag:

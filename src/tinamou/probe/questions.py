@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tinamou.facts.qemu import BACKEND_KINDS
+
 __all__ = ["ACCELS", "FINGERPRINT", "TYPES", "Question", "questions"]
 
 ACCELS = ("kvm", "mshv", "hvf", "whpx", "nvmm", "tcg")
@@ -39,8 +41,8 @@ TYPES: tuple[str, ...] = (
 )
 """Device, object, CPU and accelerator types whose property names are read."""
 
-FINGERPRINT = zlib.crc32(" ".join(TYPES).encode())
-"""Changes with ``TYPES``: facts that were asked for fewer types are asked for anew."""
+FINGERPRINT = zlib.crc32(" ".join((*TYPES, *BACKEND_KINDS)).encode())
+"""Changes with what is asked: facts that were asked for less are asked for anew."""
 
 
 @dataclass(frozen=True, slots=True)

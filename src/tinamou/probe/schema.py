@@ -36,6 +36,7 @@ def qemu_facts(binary: str, told: Interview, help_text: str, data_dirs: tuple[st
         netdevs=schema.enum("netdev_add", "type"),
         data_dirs=data_dirs,
         backends={
+            "aio": schema.enum_with("threads", "native"),
             "blockdev": schema.enum("blockdev-add", "driver"),
             "chardev": schema.enum("chardev-add", "backend", "type"),
             "display": schema.enum("query-display-options", "type"),
@@ -51,6 +52,13 @@ class _Schema:
 
     def __init__(self, entries: Iterable[_Entry]) -> None:
         self._by_name = {str(entry["name"]): entry for entry in entries}
+
+    def enum_with(self, *values: str) -> frozenset[str]:
+        """All values of the one enum that has these, where the way to it leads through variants."""
+        every = (entry.get("values", []) for entry in self._by_name.values() if entry.get("meta-type") == "enum")
+        return next(
+            (_names(cast("list[str]", found)) for found in every if set(values) <= set(cast("list[str]", found))), _names([])
+        )
 
     def enum(self, command: str, *path: str) -> frozenset[str]:
         """The values of the enum found by following members from a command's argument (a query's result)."""

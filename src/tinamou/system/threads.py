@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinamou.units import CpuSet
 
-__all__ = ["affinity", "make_real_time", "names", "pin"]
+__all__ = ["affinity", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
 
 
 def names(pid: int) -> dict[int, str]:
@@ -46,3 +46,21 @@ def make_real_time(thread: int, priority: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def priority(thread: int) -> int:
+    """The FIFO priority of a thread, 0 for one that is scheduled like any other. Raises ProcessLookupError."""
+    fifo = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+    return os.sched_getparam(thread).sched_priority if fifo else 0
+
+
+def real_time_refusal() -> str:
+    """Why this process may not give threads real-time priority; empty when it could take the lowest one for a moment."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return (
+            "the kernel refuses SCHED_FIFO to this process: RLIMIT_RTPRIO is 0, or its control group has no real-time share"
+        )
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return ""

@@ -36,8 +36,8 @@ def pin(host: HostFacts, wish: PinWish) -> Placement:
             why=_arithmetic(host, wish, free),
             fix=f"ask for at most {len(free)} vCPUs, stop a machine that holds CPUs, or drop strict pinning",
         )
-    why = Why("host", _arithmetic(host, wish, free))
-    return Placement(notes=(Note("warning", f"not pinned: {wish.count} vCPUs for {len(free)} free CPUs", why),))
+    arithmetic = _arithmetic(host, wish, free)
+    return Placement(notes=(Note("warning", f"not pinned: {arithmetic}", Why("host", arithmetic)),))
 
 
 def _free(host: HostFacts, wish: PinWish) -> CpuSet:
@@ -272,7 +272,7 @@ def _explicit(host: HostFacts, wish: PinWish, cpus: CpuSet) -> Placement:
         if wish.strict:
             raise PlanError(
                 f"{wish.count} vCPUs cannot each have a CPU of their own in pin = {str(cpus)!r}",
-                why=f"{len(cpus)} CPUs named, {wish.count} vCPUs wanted: {wish.count - len(cpus)} CPUs are missing",
+                why=f"{len(cpus)} CPUs named, {wish.count} vCPUs wanted: {wish.count - len(cpus)} more needed",
                 fix="name more CPUs, ask for fewer vCPUs, or drop strict pinning",
             )
         why = Why("spec cpu.pin", f"{wish.count} vCPUs share the {len(cpus)} CPUs {cpus}")
@@ -293,16 +293,16 @@ def _explicit(host: HostFacts, wish: PinWish, cpus: CpuSet) -> Placement:
 def _check_explicit(host: HostFacts, wish: PinWish, cpus: CpuSet) -> None:
     present = CpuSet(cpu.number for cpu in host.cpus)
     reasons = [
-        ("do not exist on this host", CpuSet(cpus - present), f"this host has CPUs {present}"),
-        ("are offline", CpuSet((cpus & present) - host.online_cpus), f"online are {host.online_cpus}"),
+        ("not on this host", CpuSet(cpus - present), f"this host has CPUs {present}"),
+        ("offline", CpuSet((cpus & present) - host.online_cpus), f"online are {host.online_cpus}"),
         (
-            "lie outside the cpuset or affinity of this process",
+            "outside the cpuset or affinity of this process",
             CpuSet((cpus & host.online_cpus) - host.allowed_cpus),
             f"allowed are {host.allowed_cpus}",
         ),
-        *((f"are lent to {name}", CpuSet(cpus & held), f"{name} holds {held}") for name, held in sorted(wish.lent.items())),
+        *((f"lent to {name}", CpuSet(cpus & held), f"{name} holds {held}") for name, held in sorted(wish.lent.items())),
     ]
-    bad = [(f"CPUs {gone} {what}", known) for what, gone, known in reasons if gone]
+    bad = [(f"{what}: {gone}", known) for what, gone, known in reasons if gone]
     if not cpus:
         bad = [("no CPU is named", f"usable are {host.usable_cpus}")]
     if bad:

@@ -7,7 +7,7 @@ from math import gcd
 
 from tinamou.blueprint import Why
 from tinamou.facts.host import HostFacts
-from tinamou.tuning.host_tree import last_level_caches
+from tinamou.tuning.host_tree import clusters_of, last_level_caches
 from tinamou.tuning.placement import GuestTopology
 
 __all__ = ["mirror"]
@@ -32,8 +32,23 @@ def mirror(
     die = sizes.pop() if len(sizes) == 1 else socket
     if die > socket or socket % die or die % threads:
         die = socket
-    topology = GuestTopology(len(cpus) // socket, socket // die, die // threads, threads)
+    cluster, shared_l2 = _cluster(host, cpus, die, threads)
+    topology = GuestTopology(
+        len(cpus) // socket, socket // die, die // cluster, cluster // threads, threads, shared_l2 and cluster < die
+    )
     return topology, tuple((number, members) for number, members in runs), _said(topology, len(runs), len(parts))
+
+
+def _cluster(host: HostFacts, cpus: Sequence[int], die: int, threads: int) -> tuple[int, bool]:
+    """How many vCPUs share a cluster of the host (a die where it tells nothing), and whether by a level 2 cache."""
+    groups = clusters_of(host)
+    parts = _runs([min(groups.get(cpu, {cpu})) for cpu in cpus])
+    sizes = {len(members) for _, members in parts}
+    size = sizes.pop() if len(sizes) == 1 else die
+    if size <= threads or die % size or size % threads:
+        return die, False
+    caches = [cache.cpus for cache in host.caches if cache.level == 2 and cache.type != "Instruction"]
+    return size, all(any({cpus[member] for member in members} <= cache for cache in caches) for _, members in parts)
 
 
 def _runs(labels: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
@@ -44,7 +59,9 @@ def _runs(labels: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def _said(topology: GuestTopology, nodes: int, caches: int) -> tuple[Why, ...]:
-    shape = f"{topology.sockets} sockets × {topology.dies} dies × {topology.cores} cores × {topology.threads} threads"
+    names = {"socket": topology.sockets, "die": topology.dies, "cluster": topology.clusters}
+    counts = {**names, "core": topology.cores, "thread": topology.threads}
+    shape = " × ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items() if name != "cluster" or n > 1)
     where = f"{nodes} memory node{'s' if nodes > 1 else ''} and {caches} last-level cache{'s' if caches > 1 else ''}"
     reasons = [f"the guest is shown {shape}, as it lies on {where} of the host"]
     shown = topology.sockets * topology.dies

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinamou.facts.host import Cpu, HostFacts
 from tinamou.units import CpuSet
 
-__all__ = ["Branch", "Core", "last_level_caches", "performance_cpus", "tree"]
+__all__ = ["Branch", "Core", "clusters_of", "last_level_caches", "performance_cpus", "tree"]
 
 _SLOWER = 0.75
 
@@ -66,7 +66,7 @@ def last_level_caches(host: HostFacts) -> dict[int, CpuSet]:
     return {number: shared.get(number, whole)[1] for number, whole in alone.items()}
 
 
-def _clusters(host: HostFacts) -> dict[int, CpuSet]:
+def clusters_of(host: HostFacts) -> dict[int, CpuSet]:
     """CPU → the CPUs of its level 2 cache, or of its cluster where that is wider and the kernel knows it."""
     groups = {
         cpu: cache.cpus for cache in host.caches if cache.level == 2 and cache.type != "Instruction" for cpu in cache.cpus
@@ -98,7 +98,7 @@ def _cores(cpus: list[Cpu], free: CpuSet) -> tuple[Core, ...]:
 
 def tree(host: HostFacts, free: CpuSet) -> tuple[Branch, ...]:
     """One branch per memory node that has a free CPU, ordered by number."""
-    caches, clusters = last_level_caches(host), _clusters(host)
+    caches, clusters = last_level_caches(host), clusters_of(host)
     usable = [cpu for cpu in host.cpus if cpu.number in free]
     branches = []
     for number in sorted({cpu.node for cpu in usable}):

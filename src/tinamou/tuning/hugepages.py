@@ -63,12 +63,14 @@ def huge_pages(host: HostFacts, wish: str, shares: Sequence[GuestNode]) -> Hugep
 
 
 def _fix(host: HostFacts, page: Size, reason: str) -> str:
+    sizes = sorted({size for node in host.nodes for size in node.hugepages})
+    have = ", ".join(str(Size(size)) for size in sizes) or "none"
+    if page not in sizes:
+        return f'choose another, or set hugepages = "off" (page sizes of this host: {have})'
     if "do not divide" in reason:
         return f"make the memory a multiple of {page}, or use smaller pages"
     if "not reserve" in reason:
         return "run as root, or reserve the pages before (write to nr_hugepages)"
-    sizes = sorted({size for node in host.nodes for size in node.hugepages})
-    have = ", ".join(str(Size(size)) for size in sizes) or "none"
     return f'free memory, ask for less, or set hugepages = "auto" (page sizes of this host: {have})'
 
 
@@ -128,4 +130,6 @@ def _pool(nodes: list[NumaNode], page: Size, share: GuestNode) -> tuple[PagePool
         f"{count} pages of {page} wanted on {_where(share.host_node)}, {ready} free in the pool, room for {room} more in "
         f"{Size(sum(node.free for node in nodes)).mib} MiB of free memory less a sixteenth kept for the host"
     )
+    if missing > room:
+        text += f": {missing - room} pages are missing"
     return PagePool(share.host_node, count, missing), room, text

@@ -46,13 +46,17 @@ def memory_nodes(
     """Splits ``memory`` over the nodes the vCPUs were placed on, in whole pages of ``page`` bytes.
 
     Raises PlanError under ``strict`` when a node has less free memory than its share; else such a share only prefers its
-    node. Without a placement, or on a host with one node, nothing is bound.
+    node. Without a placement, or on a host with one node, nothing is bound. CPUs of a node without memory, or without
+    memory this process may use, get that of the nearest node.
     """
     everyone = tuple(range(count))
-    if not placement.nodes or len([node for node in host.nodes if node.memory]) < 2:
+    homes = _homes(host)
+    if not placement.nodes or len([node for node in host.nodes if node.memory]) < 2 or not homes:
         return NumaPlan((GuestNode(everyone, memory),))
     shares = _split(memory, [len(vcpus) for _, vcpus in placement.nodes], max(page or _GRANULE, _GRANULE))
-    pairs = list(zip(placement.nodes, shares, strict=True))
+    nearest = [(min(homes, key=lambda home: (host.distance(n, home), home)), vcpus) for n, vcpus in placement.nodes]
+    away = [n for (n, _), (home, _) in zip(placement.nodes, nearest, strict=True) if n != home]
+    pairs = list(zip(nearest, shares, strict=True))
     short = [(number, share) for (number, _), share in pairs if share > _room(host, number, page)]
     if short and strict:
         raise PlanError(
@@ -66,7 +70,20 @@ def memory_nodes(
     nodes = tuple(
         GuestNode(vcpus, share, number, "preferred" if number in missing else "bind") for (number, vcpus), share in pairs
     )
-    return NumaPlan(nodes, _distances(host, nodes), _whys(nodes), tuple(_note(host, n, share, page) for n, share in short))
+    notes = (*map(_note_away, away), *(_note(host, n, share, page) for n, share in short))
+    return NumaPlan(nodes, _distances(host, nodes), _whys(nodes), notes)
+
+
+def _homes(host: HostFacts) -> list[int]:
+    """The nodes that have memory this process may use (cpuset.mems)."""
+    return [
+        node.number for node in host.nodes if node.memory and (not host.allowed_nodes or node.number in host.allowed_nodes)
+    ]
+
+
+def _note_away(number: int) -> Note:
+    why = Why("host", f"memory node {number} has CPUs, but no memory this process may use")
+    return Note("warning", f"the memory of virtual CPUs on node {number} lies on the nearest node that has some", why)
 
 
 def equal_nodes(count: int, memory: Size, nodes: int, page: Size | None, host_node: int | None) -> NumaPlan:

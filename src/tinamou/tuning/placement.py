@@ -37,17 +37,22 @@ class PinWish:
 
 @dataclass(frozen=True, slots=True)
 class GuestTopology:
-    """What the guest is shown: ``sockets * dies * cores * threads`` vCPUs (source: QEMU docs, ``-smp``)."""
+    """What the guest is shown: ``sockets * dies * clusters * cores * threads`` vCPUs (source: QEMU docs, ``-smp``).
+
+    ``shared_l2`` says that each cluster shares a level 2 cache, which else each core has to itself.
+    """
 
     sockets: int = 1
     dies: int = 1
+    clusters: int = 1
     cores: int = 1
     threads: int = 1
+    shared_l2: bool = False
 
     @property
     def count(self) -> int:
         """How many vCPUs that is."""
-        return self.sockets * self.dies * self.cores * self.threads
+        return self.sockets * self.dies * self.clusters * self.cores * self.threads
 
 
 @dataclass(frozen=True, slots=True)

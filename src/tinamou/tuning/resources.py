@@ -15,6 +15,7 @@ from tinamou.tuning.cpu_pinning import pin
 from tinamou.tuning.hugepages import HugepagePlan, huge_pages
 from tinamou.tuning.numa import NumaPlan, equal_nodes, memory_nodes
 from tinamou.tuning.placement import GuestTopology, PinWish, Placement
+from tinamou.tuning.realtime import real_time
 from tinamou.units import CpuSet, Size
 
 __all__ = ["Resources", "settle"]
@@ -30,6 +31,7 @@ class Resources:
     steps: tuple[Step, ...] = ()
     notes: tuple[Note, ...] = ()
     iothreads: tuple[str, ...] = ()
+    priority: int = 0
 
     @property
     def topology(self) -> GuestTopology | None:
@@ -37,7 +39,7 @@ class Resources:
         nodes = self.numa.nodes
         if self.placement.topology or len(nodes) < 2:
             return self.placement.topology
-        return GuestTopology(len(nodes), 1, len(nodes[0].vcpus), 1)
+        return GuestTopology(sockets=len(nodes), cores=len(nodes[0].vcpus))
 
     @property
     def pinning(self) -> Pinning | None:
@@ -45,7 +47,7 @@ class Resources:
         if not self.placement.vcpus:
             return None
         threads = dict(zip(self.iothreads, self.placement.iothreads, strict=True))
-        return Pinning(self.placement.vcpus, self.placement.emulator, threads)
+        return Pinning(self.placement.vcpus, self.placement.emulator, threads, self.priority)
 
 
 def settle(
@@ -65,8 +67,9 @@ def settle(
     ram = Size(0) if pages.page else memory.size
     _check_limit(limits, ram, overhead)
     said = admit(host, MemoryBill(ram, pages.to_reserve, overhead, place.claims), overcommit=memory.overcommit)
+    notes = (*placement.notes, *numa.notes, *pages.notes, *said, *real_time(cpu, limits, facts, placement))
     steps: tuple[Step, ...] = (*_lend(placement, cpu), *_reserve(pages))
-    return Resources(placement, numa, pages, steps, (*placement.notes, *numa.notes, *pages.notes, *said), iothreads)
+    return Resources(placement, numa, pages, steps, notes, iothreads, cpu.realtime)
 
 
 def _single_node(numa: NumaPlan) -> int | None:
@@ -91,8 +94,21 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -
         iothreads=iothreads,
         memory=memory.size,
         lent=facts.place.lent,
+        near=_near(cpu, facts),
     )
     return pin(facts.host, wish)
+
+
+def _near(cpu: CpuSpec, facts: Facts) -> int | None:
+    """The memory node of the device to sit beside; None where the host has just one. Raises PlanError for no device."""
+    if not cpu.near:
+        return None
+    node = facts.permits.device_nodes.get(cpu.near)
+    if node is None:
+        fix = "a PCI address as lspci -D shows it, an interface, or a disk: tinamou host topology lists those with a node"
+        problem = Problem("cpu.near", cpu.near, "this host has no such device", fix)
+        raise PlanError("there is no device to sit beside", problems=[problem])
+    return node if node >= 0 else None
 
 
 def _page(memory: MemorySpec) -> Size | None:
@@ -115,6 +131,7 @@ def _lend(placement: Placement, cpu: CpuSpec) -> tuple[LendCpus, ...]:
     asked_by = "spec cpu.pin"
     idle = f", and {placement.idle} idle beside them" if placement.idle else ""
     reason = f"CPUs {CpuSet(placement.lent - placement.idle)} carry its vCPUs{idle}: no other machine is pinned to them"
+    reason = "; ".join([reason, *(why.reason for why in placement.whys)])
     return (LendCpus(placement.lent, Why(asked_by, reason)),)
 
 

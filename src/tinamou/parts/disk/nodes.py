@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tinamou.blueprint import Element, Value, Why
 from tinamou.facts import ChainFile
 from tinamou.parts.disk.resolved import Disk
-from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.disk.spec import DIRECT, DiskSpec
 
 __all__ = ["file_options", "guest_node", "nodes", "writes"]
 
@@ -34,7 +34,10 @@ def nodes(disk: Disk) -> Iterator[Element]:
 
 
 def file_options(options: DiskSpec, *, write: bool = True) -> dict[str, Value]:
-    """How a file node reads and writes; the same for the disk's first file and every overlay that comes later."""
+    """How a file node reads and writes; the same for the disk's first file and every overlay that comes later.
+
+    ``options.aio`` is settled by now: no longer ``auto``.
+    """
     props: dict[str, Value] = {"aio": options.aio, **_cache(options)}
     return {**props, "discard": "unmap"} if options.discard and write else props
 
@@ -73,14 +76,14 @@ def _name(disk: Disk, index: int) -> str:
 
 def _why(disk: Disk, index: int) -> Why:
     if index == 0:
-        return disk.why
+        return Why(disk.why.asked_by, f"{disk.why.reason}; {disk.aio_why}") if disk.aio_why else disk.why
     if disk.files[index].own:
         return Why("state", "an older file of this machine's disk, frozen by a snapshot")
     return Why("image", "the image all its machines share, never written")
 
 
 def _cache(options: DiskSpec) -> dict[str, Value]:
-    direct = options.cache in ("none", "directsync")
+    direct = options.cache in DIRECT
     unsafe = options.cache == "unsafe"
     return {"cache": {"direct": direct, "no-flush": unsafe}} if direct or unsafe else {}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from tinamou.blueprint import Why
 from tinamou.errors import Problem
-from tinamou.facts import ChainFile
+from tinamou.facts import ChainFile, Facts
+from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.settled import Settled
 from tinamou.units import Size
@@ -30,6 +31,7 @@ class Disk:
     options: DiskSpec
     fresh: bool = False
     size: Size = Size(0)
+    aio_why: str = ""
 
     @property
     def node(self) -> str:
@@ -55,7 +57,13 @@ class Disk:
 def disks(specs: Sequence[DiskSpec], settled: Settled) -> tuple[Disk, ...]:
     """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
     own = _image_disk(settled)
-    return (*own, *(_user_disk(spec, number, settled) for number, spec in numbered(specs, len(own))))
+    every = (*own, *(_user_disk(spec, number, settled) for number, spec in numbered(specs, len(own))))
+    return tuple(_with_aio(disk, settled.facts) for disk in every)
+
+
+def _with_aio(disk: Disk, facts: Facts) -> Disk:
+    aio, why = choose(disk.options, facts)
+    return replace(disk, options=replace(disk.options, aio=aio), aio_why=why)
 
 
 def numbered(specs: Sequence[DiskSpec], first: int) -> Iterator[tuple[int, DiskSpec]]:

@@ -11,6 +11,9 @@ from tinamou.units import Size
 
 MAX_QUEUES = 256
 
+DIRECT = ("none", "directsync")
+"""Cache modes that read and write around the host's page cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
@@ -28,8 +31,10 @@ class DiskSpec:
     cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = option(
         "writeback", "who may hold data back: writeback uses the host's page cache and honours the guest's flushes"
     )
-    aio: Literal["threads", "native", "io_uring"] = option(
-        "threads", "how QEMU reads and writes: native needs cache none or directsync"
+    aio: Literal["auto", "threads", "native", "io_uring"] = option(
+        "auto",
+        "how QEMU reads and writes; auto: native where the cache mode allows it, else io_uring, else threads, "
+        "whichever this host permits",
     )
     discard: bool = option(True, "space the guest frees is given back to the host")
     detect_zeroes: Literal["off", "on", "unmap"] = option(
@@ -67,7 +72,7 @@ class DiskSpec:
 
     def _option_problems(self) -> list[Problem]:
         found = []
-        if self.aio == "native" and self.cache not in ("none", "directsync"):
+        if self.aio == "native" and self.cache not in DIRECT:
             reason = f"native needs O_DIRECT, which this cache mode does not use (cache = {self.cache})"
             found.append(Problem("aio", self.aio, reason, "set cache = none, or aio = io_uring"))
         if self.detect_zeroes == "unmap" and not self.discard:
