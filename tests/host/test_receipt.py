@@ -56,6 +56,10 @@ def tinamou(*words):
     return done.stdout
 
 
+def held():
+    return [row for row in json.loads(tinamou("host", "--json"))["holdings"] if row["machine"] == "held"]
+
+
 def start(*more):
     tinamou("run", "--name", "held", "-d", *WISH, *more)
     return json.loads(tinamou("show", "held", "--json"))
@@ -78,8 +82,11 @@ def test_runs_as_planned_and_gives_back(pages):
     assert len(set(planned)) == 2
     assert huge_kib(shown["pid"]) == 128 << 10
     assert Pool(PAGE).total >= 64
-    kinds = {row["kind"] for row in json.loads(tinamou("host", "--json"))["holdings"] if row["machine"] == "held"}
-    assert {"cpus", "hugepages", "cgroup"} <= kinds
+    rows = {row["kind"]: row["what"] for row in held()}
+    assert rows.keys() >= {"process", "cpus", "hugepages", "cgroup", "helper", "files"}
+    assert rows["process"].startswith(f"QEMU, process {shown['pid']}")
+    assert rows["hugepages"] == "64 pages of 2M on any node"
+    assert re.fullmatch(r"passt, process \d+", rows["helper"])
     assert "tinamou/held-" in Path(f"/proc/{shown['pid']}/cgroup").read_text()
     doctor = call("doctor", "held", "--json")
     found = {one["check"]: one["severity"] for one in json.loads(doctor.stdout)["findings"]}
@@ -89,6 +96,24 @@ def test_runs_as_planned_and_gives_back(pages):
     assert doctor.returncode == 1
     tinamou("stop", "held")
     assert Pool(PAGE).total == pages
+
+
+def test_real_time_and_io_threads():
+    """The virtual CPU alone has real-time priority; a disk's thread runs beside it, and reads and writes as planned."""
+    tinamou("run", "--name", "held", "-d", "--pin", "1", "--set", "cpu.realtime=7", "--disk", "size=16M,iothread=true")
+    shown = json.loads(tinamou("show", "held", "--json"))
+    names = threads.names(shown["pid"])
+    (vcpu,) = [number for number, name in names.items() if "CPU" in name]
+    (iothread,) = [number for number, name in names.items() if name.startswith("IO disk0-io")]
+    assert {threads.priority(number) for number in names if number != vcpu} == {0}
+    assert threads.priority(vcpu) == 7
+    assert threads.affinity(vcpu) == {1}
+    assert threads.affinity(iothread) == {0}
+    doctor = json.loads(call("doctor", "held", "--json").stdout)["findings"]
+    assert {one["check"]: one["severity"] for one in doctor}["machine_pinning"] == "good"
+    wait = "until [ -b /dev/vda ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct"
+    tinamou("exec", "held", "--", "sh", "-c", wait)
+    tinamou("rm", "-f", "held")
 
 
 def test_guest_powers_off(pages):
@@ -104,7 +129,7 @@ def test_qemu_is_killed(pages):
     os.kill(start()["pid"], signal.SIGKILL)
     tinamou("ls")
     assert Pool(PAGE).total == pages
-    assert json.loads(tinamou("host", "--json"))["holdings"] == []
+    assert {row["kind"] for row in held()} == {"files"}
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -142,7 +167,7 @@ def test_second_machine_finds_no_cpu(pages):
     start()
     done = call("run", "--pin", "0", "--", "true")
     assert done.returncode == 112
-    assert "lent to held" in done.stderr
+    assert "lent to held: 0" in done.stderr
     tinamou("rm", "-f", "held")
 
 
@@ -152,7 +177,9 @@ def test_second_machine_finds_no_cpu(pages):
         (("--cpus", "99", "--pin", "auto", "--set", "cpu.strict=true"), "99 wanted"),
         (("--memory", "900G"), "MiB are missing"),
         (("--memory", "900G", "--hugepages", "2M"), "room for"),
-        (("--pin", "4000"), "do not exist"),
+        (("--pin", "4000"), "not on this host: 4000"),
+        (("--cpus", "2", "--pin", "0-1", "--set", "cpu.realtime=1"), "the host"),
+        (("--pin", "auto", "--set", "cpu.near=nothing"), "no such device"),
         (("--memory", "256M", "--set", "limits.memory=128M"), "the kernel would end the machine"),
     ],
 )

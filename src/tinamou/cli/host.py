@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.errors import ProbeError, Problem, SpecError
+
+if TYPE_CHECKING:
+    from tinamou.facts import HostFacts
+    from tinamou.tuning.placement import Placement
+    from tinamou.units import CpuSet
 
 app: App = App(name="host", help="What machines hold of this host, and repairing it.", result_action="return_value")
 
@@ -16,7 +24,7 @@ Json = Annotated[bool, Parameter(negative="")]
 
 @app.default
 def show(*, json: Json = False) -> None:
-    """Show who holds what: CPUs, huge pages, control groups, helper processes, changed kernel values."""
+    """Show who holds what: processes, CPUs, huge pages, control groups, interfaces, changed kernel values, files."""
     from tinamou.machine.receipts import holdings, reports
 
     rows = [dataclasses.asdict(one) for one in holdings()]
@@ -55,14 +63,77 @@ def repair(*, json: Json = False) -> None:
 
 
 @app.command
-def topology(*, json: Json = False) -> None:
-    """Draw the CPUs, caches and memory nodes, and which machines hold which."""
-    from tinamou.cli.host_picture import picture
+def topology(
+    *,
+    cpus: int = 0,
+    iothreads: int = 0,
+    memory: str = "0",
+    latency: Annotated[bool, Parameter(negative="")] = False,
+    tree: str = "/",
+    json: Json = False,
+) -> None:
+    """Draw the CPUs, caches and memory nodes, and which machines hold which.
+
+    Parameters
+    ----------
+    cpus
+        Show as well where a machine with so many virtual CPUs would be pinned, and why.
+    iothreads
+        The I/O threads of that machine.
+    memory
+        Its memory, for example 8G.
+    latency
+        One virtual CPU per core.
+    tree
+        A recorded /proc and /sys of another host, below this folder.
+    json
+        Everything known about the host as JSON.
+    """
     from tinamou.machine.host_side import lent
     from tinamou.probe.host import probe_host
+    from tinamou.tuning.cpu_pinning import pin
+    from tinamou.tuning.placement import PinWish
+    from tinamou.units import Size
 
-    facts = probe_host()
+    wanted = {"--cpus": cpus, "--iothreads": iothreads}
+    problems = [Problem(name, count, "fewer than none", "0 or more") for name, count in wanted.items() if count < 0]
+    size = Size(0)
+    try:
+        size = Size.parse(memory)
+    except ValueError:
+        problems.append(Problem("--memory", memory, "not a size", "write for example 512M or 2G"))
+    if problems:
+        raise SpecError("there is no such machine", problems=problems)
+    if not Path(tree, "sys/devices/system/cpu").is_dir():
+        raise ProbeError(
+            f"{tree} holds no /sys/devices/system/cpu", fix="name the folder that holds the recorded sys and proc"
+        )
+    facts = probe_host(tree)
+    held = lent("") if tree == "/" else {}
+    wish = PinWish(cpus, latency=latency, iothreads=iothreads, memory=size, lent=held)
+    placement = pin(facts, wish) if cpus else None
     if json:
-        output.print_json(dataclasses.asdict(facts))
+        shown = dataclasses.asdict(facts)
+        output.print_json(shown if placement is None else {**shown, "placement": dataclasses.asdict(placement)})
     else:
-        print(picture(facts, lent=lent("")))
+        _draw(facts, held, placement, tree)
+
+
+def _draw(facts: HostFacts, held: Mapping[str, CpuSet], placement: Placement | None, tree: str) -> None:
+    import shutil
+
+    from tinamou.blueprint import Pinning
+    from tinamou.cli.host_picture import picture
+    from tinamou.probe.devices import devices_by_node
+    from tinamou.system.rooted import Rooted
+
+    pinning = None
+    if placement is not None and placement.vcpus:
+        threads = {f"io{number}": cpus for number, cpus in enumerate(placement.iothreads)}
+        pinning = Pinning(placement.vcpus, placement.emulator, threads)
+    width = shutil.get_terminal_size((100, 24)).columns
+    devices = devices_by_node(Rooted(tree)) if len(facts.nodes) > 1 else {}
+    print(picture(facts, pinning, held, devices=devices, width=width))
+    for why in placement.whys if placement is not None else ():
+        print(f"- {why.reason}")
+    output.notes(placement.notes if placement is not None else ())

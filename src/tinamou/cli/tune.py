@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from tinamou.cli import output
 
 if TYPE_CHECKING:
-    from tinamou.machine.trials import Measured, Verdict
+    from tinamou.machine.trials import Choice, Measured, Verdict
 
 
 def command(
@@ -53,11 +54,20 @@ def command(
     else:
         _print(measured, verdicts)
     if keep:
-        spec = record.spec
-        for verdict in (one for one in verdicts if one.clear):
-            choice = next(choice for choice in choices if choice.name == verdict.choice)
-            spec = trials.merged(spec, choice.ways[verdict.winner])
+        spec, kept = _kept(record.spec, choices, verdicts)
         write(dataclasses.replace(record, spec=spec))
+        said = f"kept for the next start of {machine}: {', '.join(kept)}" if kept else "nothing won clearly: nothing is kept"
+        print(said, file=sys.stderr)
+
+
+def _kept(spec: dict[str, Any], choices: Sequence[Choice], verdicts: Sequence[Verdict]) -> tuple[dict[str, Any], list[str]]:
+    from tinamou.machine.trials import merged
+
+    ways = {choice.name: choice.ways for choice in choices}
+    clear = [verdict for verdict in verdicts if verdict.clear]
+    for verdict in clear:
+        spec = merged(spec, ways[verdict.choice][verdict.winner])
+    return spec, [f"{verdict.choice} {verdict.winner}" for verdict in clear]
 
 
 def _print(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
@@ -65,15 +75,26 @@ def _print(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
         {
             "choice": one.choice,
             "way": one.way,
+            "rounds": len(one.seconds),
             "median": f"{median(one.seconds):.2f} s" if one.seconds else "-",
-            "spread": f"{min(one.seconds):.2f}–{max(one.seconds):.2f}" if one.seconds else one.failed,
+            "fastest–slowest": f"{min(one.seconds):.2f}–{max(one.seconds):.2f} s"
+            if one.seconds
+            else f"not measured: {one.failed}",
         }
         for one in measured
     ]
-    output.table(rows, ("choice", "way", "median", "spread"))
+    output.table(rows, ("choice", "way", "rounds", "median", "fastest–slowest"))
+    print()
     for verdict in verdicts:
-        share = f"{verdict.gain:.0%} less time"
-        if verdict.clear:
-            print(f"{verdict.choice}: {verdict.winner} won, {share}")
-        else:
-            print(f"{verdict.choice}: no difference beyond the spread (median: {verdict.winner}, {share})")
+        print(f"{verdict.choice}: {_judged(verdict)}")
+    for name in dict.fromkeys(one.choice for one in measured):
+        if name not in {verdict.choice for verdict in verdicts}:
+            print(f"{name}: nothing to compare, fewer than two ways could be measured")
+
+
+def _judged(verdict: Verdict) -> str:
+    """``auto won: 23% less time than off`` when the rounds do not overlap."""
+    share = f"{verdict.gain:.0%} less time than {verdict.second}"
+    if verdict.clear:
+        return f"{verdict.winner} won: {share}, beyond the spread"
+    return f"no winner: the rounds overlap ({verdict.winner} has the best median, {share})"

@@ -41,6 +41,8 @@ CHECKS = (
     "filesystem",
     "locked_memory",
     "open_files",
+    "queued_requests",
+    "real_time",
     "control_groups",
 )
 """The names of the checks; each is a module of ``doctor.checks``."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import cast
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
+from tinamou.prepare import companions
+from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import threads
 from tinamou.units import CpuSet
@@ -13,6 +17,8 @@ from tinamou.units import CpuSet
 __all__ = ["examine_machine"]
 
 _VCPU = re.compile(r"CPU (\d+)/")
+_TOGETHER = "all vCPUs"
+_PAGES = ("Rss", "AnonHugePages", "Private_Hugetlb", "Shared_Hugetlb")
 
 
 def examine_machine(record: Record, seen: Inspection) -> list[Finding]:
@@ -35,17 +41,87 @@ def _accelerator(record: Record, seen: Inspection) -> Finding:
 def _pinning(record: Record, seen: Inspection) -> Finding:
     if not record.running:
         return unknown("it is not running")
-    wanted = [CpuSet.parse(text) for text in record.pinning]
+    wanted = {f"vCPU {index}": CpuSet.parse(text) for index, text in enumerate(record.pinning)}
     if not wanted:
         return info("its virtual CPUs run where the kernel puts them", 'pin = "auto" gives each a CPU of its own')
-    found = {int(m[1]): number for number, name in threads.names(record.pid).items() if (m := _VCPU.match(name))}
-    if len(found) != len(wanted):
-        return info(f"{len(found)} threads carry {len(wanted)} virtual CPUs", "emulation here uses one thread for all")
-    now = {index: threads.affinity(number) for index, number in found.items()}
-    wrong = [f"vCPU {i} runs on {now[i]}, planned {wanted[i]}" for i in sorted(now) if now[i] != wanted[i]]
+    found = _vcpu_threads(record.pid)
+    if found.keys() == {_TOGETHER}:
+        wanted = {_TOGETHER: CpuSet(frozenset().union(*wanted.values()))}
+    if found.keys() != wanted.keys():
+        return unknown(f"{len(found)} threads carry {len(wanted)} virtual CPUs")
+    now = {name: threads.affinity(thread) for name, thread in found.items()}
+    wrong = [f"{name} runs on {now[name]}, planned {wanted[name]}" for name in now if now[name] != wanted[name]]
+    priority = record.spec.get("cpu", {}).get("realtime", 0)
+    ranks = {name: threads.priority(thread) for name, thread in found.items()}
+    wrong += [
+        f"{name} has real-time priority {rank}, planned {priority}" for name, rank in ranks.items() if rank != priority
+    ]
     if wrong:
         return bad("; ".join(wrong), "someone else moved them: stop the machine and start it again")
-    return good(", ".join(f"vCPU {index} on {cpus}" for index, cpus in sorted(now.items())))
+    return good(
+        ", ".join(f"{name} on {cpus}" for name, cpus in now.items()) + (f", priority {priority}" if priority else "")
+    )
+
+
+def _vcpu_threads(pid: int) -> dict[str, int]:
+    """``vCPU 0`` → thread; emulation with one thread for all of them calls it ``ALL CPUs``."""
+    found = {}
+    for thread, name in sorted(threads.names(pid).items()):
+        if match := _VCPU.match(name):
+            found[f"vCPU {match[1]}"] = thread
+        elif name.startswith("ALL CPUs"):
+            found[_TOGETHER] = thread
+    return found
+
+
+def _memory(record: Record, seen: Inspection) -> Finding:
+    """Where the guest's memory really lies, from smaps (source: proc_pid_smaps(5))."""
+    if not record.running:
+        return unknown("it is not running")
+    wish = record.spec.get("memory", {}).get("hugepages", "off")
+    text = seen.files.read(f"/proc/{record.pid}/smaps_rollup") or ""
+    sizes = {name: sum(int(n) for n in re.findall(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)) >> 10 for name in _PAGES}
+    if not text:
+        return unknown(f"/proc/{record.pid}/smaps_rollup cannot be read")
+    huge = sizes["Private_Hugetlb"] + sizes["Shared_Hugetlb"]
+    shown = (
+        f"{sizes['Rss']} MiB on ordinary pages, {huge} MiB on huge pages, {sizes['AnonHugePages']} MiB on transparent ones"
+    )
+    if wish not in ("off", "auto") and not huge:
+        return bad(f"{shown}; {wish} pages were asked for", "stop the machine and start it again")
+    return good(shown)
+
+
+def _limits(record: Record, seen: Inspection) -> Finding:
+    """Whether the machine's control groups hold it back, and how often (source: cgroup-v2.rst, cpu.stat)."""
+    if not record.spec.get("limits"):
+        return good("it has no limits")
+    if not record.running:
+        return unknown("it is not running")
+    entries = Journal(Path(record.directory)).open_entries().values()
+    places = [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
+    missing = [place for place in places if str(record.pid) not in (seen.files.read(f"{place}/cgroup.procs") or "").split()]
+    if missing or not places:
+        return bad(f"QEMU is not in {', '.join(missing) or 'any control group'}", "stop the machine and start it again")
+    stats = " ".join(seen.files.read(f"{place}/cpu.stat") or "" for place in places)
+    throttled = re.search(r"nr_throttled (\d+)", stats)
+    ends = re.search(r"oom_kill (\d+)", " ".join(seen.files.read(f"{place}/memory.events") or "" for place in places))
+    held = f"held back {throttled[1]} times by its CPU limit" if throttled else "not limited in CPU time"
+    return good(held + (f", {ends[1]} processes ended for lack of memory" if ends and ends[1] != "0" else ""))
+
+
+def _receipt(record: Record, seen: Inspection) -> Finding:
+    """Whether the helper processes in its receipt live, and nothing is held while it is stopped."""
+    entries = list(Journal(Path(record.directory)).open_entries().values())
+    if not record.running:
+        kinds = ", ".join(sorted({str(entry["kind"]) for entry in entries}))
+        return bad(f"it is stopped and holds {kinds}", "tinamou host repair") if entries else good("it holds nothing")
+    gone = [
+        str(e["name"]) for e in entries if e["kind"] == "helper" and companions.find(cast("list[str]", e["argv"])) is None
+    ]
+    if gone:
+        return bad(f"{', '.join(gone)} ended while the machine runs", "stop the machine and start it again")
+    return good(f"{len(entries)} things, see tinamou host")
 
 
 def _disk_cache(record: Record, seen: Inspection) -> Finding:
@@ -62,4 +138,12 @@ def _merging(record: Record, seen: Inspection) -> Finding:
     return good("its memory is merged with no other machine's")
 
 
-_CHECKS = (("accelerator", _accelerator), ("pinning", _pinning), ("disk_cache", _disk_cache), ("memory_merging", _merging))
+_CHECKS = (
+    ("accelerator", _accelerator),
+    ("pinning", _pinning),
+    ("memory", _memory),
+    ("limits", _limits),
+    ("receipt", _receipt),
+    ("disk_cache", _disk_cache),
+    ("memory_merging", _merging),
+)

@@ -11,6 +11,7 @@ from tinamou.facts import AccelFacts, QemuFacts
 from tinamou.probe.accel import probe_accel
 from tinamou.probe.firmware import FirmwareScan, probe_firmware
 from tinamou.probe.host import probe_host
+from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.system.disk import examine as examine_folder
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
@@ -32,6 +33,7 @@ def this_host() -> Inspection:
         qemu=_qemu,
         firmware=_firmware,
         folder=lambda: examine_folder(str(state_dir())),
+        permits=lambda: probe_permits(queued=True, real_time=True),
         openable=_openable,
     )
 

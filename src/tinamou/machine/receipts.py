@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.machine.reconcile import reconcile
+from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import ledger, machines
 from tinamou.state.record import read
+from tinamou.units import Size
 
 __all__ = ["Holding", "holdings", "repair", "reports"]
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One thing a machine has of the host: ``kind`` as in its journal, ``what`` in words, and whether it still runs."""
+    """One thing a machine has of the host: ``kind`` as in its journal (or ``process``, ``files``), ``what`` in words, and
+    whether the machine still runs."""
 
     machine: str
     kind: str
@@ -24,28 +29,67 @@ class Holding:
 
 
 def holdings() -> list[Holding]:
-    """Everything that was taken and not given back, machine by machine; those of other state directories as well."""
+    """Everything that was taken and not given back, machine by machine; those of other state directories as well.
+
+    Beside the receipt: the machine's own process, and the files it keeps.
+    """
     folders = [path for path in sorted(machines.machines_dir().iterdir()) if path.is_dir()]
     others = sorted(Path(place) for place in ledger.look().holders())
-    found = []
-    for folder in dict.fromkeys([*folders, *others]):
-        record = read(folder) if folder.is_dir() else None
-        alive = record is not None and (record.running or record.owned)
-        entries = Journal(folder).open_entries().values()
-        found += [Holding(folder.name, str(entry["kind"]), _described(entry), alive) for entry in entries]
-        if not folder.is_dir():
-            gone = "its folder is gone; tinamou host repair gives back what it held"
-            found.append(Holding(str(folder), "ledger", gone, running=False))
-    return found
+    return [holding for folder in dict.fromkeys([*folders, *others]) for holding in _of(folder)]
+
+
+def _of(folder: Path) -> Iterator[Holding]:
+    if not folder.is_dir():
+        gone = "its folder is gone; tinamou host repair gives back what it held"
+        yield Holding(str(folder), "ledger", gone, running=False)
+        return
+    record = read(folder)
+    alive = record is not None and (record.running or record.owned)
+    if record is not None and record.running:
+        user = f", user {record.uid}" if record.uid is not None else ""
+        yield Holding(folder.name, "process", f"QEMU, process {record.pid}{user}", alive)
+    for entry in Journal(folder).open_entries().values():
+        yield Holding(folder.name, str(entry["kind"]), _described(entry), alive)
+    if record is not None:
+        yield Holding(folder.name, "files", f"{_on_disk(folder).mib} MiB in {folder}", alive)
+
+
+def _on_disk(folder: Path) -> Size:
+    """What the files below a folder take on disk, holes left out."""
+    taken = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            taken += path.lstat().st_blocks * 512
+    return Size(taken)
 
 
 def _described(entry: Entry) -> str:
-    kind = entry["kind"]
+    """One thing in words; of a kind nobody describes, what the journal says."""
+    kind = str(entry["kind"])
     if kind == "hugepages":
         where = "any node" if entry["node"] is None else f"node {entry['node']}"
-        return f"{entry['count']} pages of {int(str(entry['page'])) >> 20}M on {where}"
+        return f"{entry['count']} pages of {Size(int(str(entry['page'])))} on {where}"
+    if kind == "helper":
+        return _helper(entry)
+    if kind == "cgroup":
+        places = entry["places"]
+        return ", ".join(dict.fromkeys(map(str, places))) if isinstance(places, list) else str(places)
+    words = {
+        "cpus": "{cpus}",
+        "value": "{path}",
+        "link": "interface {name}",
+        "rules": "packet filter of {name}",
+        "ovs-port": "port {name} of Open vSwitch bridge {bridge}",
+        "network": "network {network}, as {member}",
+    }
     rest = {key: value for key, value in entry.items() if key not in ("took", "kind", "machine")}
-    return ", ".join(str(value) if len(rest) == 1 else f"{key} {value}" for key, value in rest.items())
+    return words[kind].format(**entry) if kind in words else ", ".join(f"{key} {value}" for key, value in rest.items())
+
+
+def _helper(entry: Entry) -> str:
+    argv = entry["argv"]
+    process = companions.find(argv) if isinstance(argv, list) else None
+    return f"{entry['name']}, " + (f"process {process.pid}" if process else "which has ended")
 
 
 def reports() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tinamou.doctor.finding import Finding, Remedy, bad, good, unknown
+from tinamou.doctor.finding import Finding, Remedy, bad, good, unknown, warning
 from tinamou.doctor.inspection import Inspection
+from tinamou.facts.host import EVERYBODY
 
 TITLE = "/dev/kvm"
 
@@ -17,6 +18,11 @@ def check(seen: Inspection) -> Finding:
     may = seen.openable("/dev/kvm")
     if may is None:
         return unknown("/dev/kvm is there, but opening it was not tried")
+    if may and seen.facts.is_root and seen.facts.device_groups.get("/dev/kvm", EVERYBODY) is None:
+        return warning(
+            "/dev/kvm opens, but only root may open it, and QEMU never runs as root",
+            "give it to a group, as the rules of udev do: chgrp kvm /dev/kvm; chmod 660 /dev/kvm",
+        )
     if may:
         return good("/dev/kvm opens for reading and writing")
     group = "kvm" if "kvm" in seen.facts.groups else "its group"

@@ -18,7 +18,7 @@ def check(seen: Inspection) -> Finding:
     for card in cards:
         text = seen.command(["ethtool", "-k", card])
         if text is None:
-            return unknown(f"ethtool is not installed, or may not ask {card}")
+            return unknown(f"ethtool is not installed (apt install ethtool), or may not ask {card}")
         rows = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
         off[card] = [name for name in _WANTED if rows.get(name, "").startswith("off")]
     slow = [f"{card}: {', '.join(names)} off" for card, names in off.items() if names]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinamou.doctor.finding import Finding, bad, good, unknown, warning
 from tinamou.doctor.inspection import Inspection
 
@@ -21,7 +23,8 @@ def check(seen: Inspection) -> Finding:
         return warning(
             f"{shown}: built without {', '.join(name.partition(':')[2] for name in missing)}", "install a full build"
         )
-    traps = [text for feature, absent, text in _TRAPS if facts.has(feature) is not absent]
+    traps = [text for feature, text in _TRAPS if not facts.has(feature)]
+    traps += [text for here, feature, text in _COMBINATIONS if here(seen) and not facts.has(feature)]
     return (
         warning(f"{shown}: {'; '.join(traps)}", "use a newer QEMU where this matters")
         if traps and facts.types
@@ -29,8 +32,32 @@ def check(seen: Inspection) -> Finding:
     )
 
 
-_TRAPS: tuple[tuple[str, bool, str], ...] = (
-    ("netdev:stream", True, "older than 7.2: no stream network backend, so no passt"),
-    ("property:memory-backend-file.share", True, "memory backends cannot be shared: no instant fork"),
+def _active(module: str, parameter: str) -> Callable[[Inspection], bool]:
+    return lambda seen: seen.files.read(f"/sys/module/{module}/parameters/{parameter}") in ("Y", "1")
+
+
+def _without_vhost(seen: Inspection) -> bool:
+    return "/dev/vhost-net" not in seen.facts.devices
+
+
+_TRAPS = (
+    ("netdev:stream", "older than 7.2: no stream network backend, so no passt"),
+    ("property:memory-backend-file.share", "memory backends cannot be shared: no instant fork"),
+    ("option:sandbox", "built without seccomp: QEMU runs without the filter of system calls"),
 )
-"""(feature, trap when absent, what it means)."""
+"""(feature, what it means that it is missing)."""
+
+_COMBINATIONS = (
+    (
+        _active("kvm_amd", "sev_snp"),
+        "type:sev-snp-guest",
+        "this host can run SEV-SNP guests, this QEMU cannot (9.1 and later)",
+    ),
+    (_active("kvm_intel", "tdx"), "type:tdx-guest", "this host can run TDX guests, this QEMU cannot (10.1 and later)"),
+    (
+        _without_vhost,
+        "property:memory-backend-file.rom",
+        "QEMU before 8.2 on a host without /dev/vhost-net dies of an assertion when told vhost=on by qemu_args",
+    ),
+)
+"""(what this host has, feature, what it means that this QEMU lacks it)."""

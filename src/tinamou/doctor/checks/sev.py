@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from tinamou.doctor.finding import Finding, good, info, unknown
+import re
+
+from tinamou.doctor.finding import Finding, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
 
 TITLE = "AMD SEV, SEV-ES, SEV-SNP"
 _LEVELS = ("sev", "sev_es", "sev_snp")
+_FAILED = re.compile(r"sev.*(fail|not supported|unsupported|disabled|error)", re.IGNORECASE)
 
 
 def check(seen: Inspection) -> Finding:
-    """Three layers must agree: the processor's flags, the kvm_amd module's parameters, and /dev/sev."""
+    """Four layers must agree: the processor's flags (CPUID), kvm_amd's parameters, /dev/sev, and the kernel's log."""
     flags = seen.cpu_flags()
     if flags is None:
         return unknown("/proc/cpuinfo names no flags")
@@ -18,9 +21,14 @@ def check(seen: Inspection) -> Finding:
     kernel = {name: seen.files.read(f"/sys/module/kvm_amd/parameters/{name}") for name in _LEVELS}
     active = [name for name, value in kernel.items() if value in ("Y", "1")]
     device = "/dev/sev" in seen.facts.devices
-    log = seen.kernel_log("sev-snp", "sev:", "sev supported", "ccp")
-    said = f"; kernel log: {log[-1].strip()}" if log else ""
+    log = [line.strip() for line in seen.kernel_log("sev-snp", "sev:", "sev supported", "sev enabled", "ccp ") or []]
+    said = f"; kernel log: {' | '.join(log[-3:])}" if log else ""
     shown = f"processor: {_list(able)}; kvm_amd: {_list(active)}; /dev/sev {'present' if device else 'missing'}{said}"
+    failed = [line for line in log if _FAILED.search(line)]
+    if active and failed:
+        return warning(
+            f"switched on, but the kernel log speaks of a failure: {failed[-1]} ({shown})", "see dmesg; update the firmware"
+        )
     if active and device:
         return good(shown)
     if not able:

@@ -16,4 +16,4 @@ def check(seen: Inspection) -> Finding:
     version = seen.command([path, "--version"])
     if version is None:
         return unknown(f"{path} does not say its version")
-    return good(f"{path}: {version.strip().splitlines()[0] if version.strip() else 'no version'}")
+    return good(f"{path}: {version.strip().splitlines()[0].partition(',')[0] if version.strip() else 'no version'}")
