@@ -236,6 +236,14 @@ def test_real_pool(machine, monkeypatch, tmp_path):
 
 
 @pytest.mark.root
+def test_no_rate_without_a_disk(machine):
+    journal = machine("one")
+    with pytest.raises(PrepareError, match="lies on no single disk"):
+        borrow.make_group(MakeCgroup("one", WHY, write=Size.parse("10M"), beside="/dev/shm"), journal)
+    assert journal.open_entries() == {}
+
+
+@pytest.mark.root
 def test_real_control_group(machine, tmp_path):
     journal = machine("one")
     step = MakeCgroup("one", WHY, cpu=150, memory=Size.parse("64M"), write=Size.parse("10M"), beside=str(tmp_path))

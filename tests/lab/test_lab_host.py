@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,33 @@ def test_control_group_version_2(machine):
     assert not group.exists()
 
 
-@pytest.mark.parametrize("check", ["virtualization", "kvm_device", "accelerator", "iommu", "vhost_net", "control_groups"])
+def test_real_time_and_io_limits(machine, monkeypatch):
+    """On a disk of the lab: its temporary folders are in memory, where no rate can be held."""
+    place = Path("/var/tmp/tm-lab")
+    place.mkdir(mode=0o755)
+    monkeypatch.setenv("TINAMOU_STATE", str(place))
+    limits = ("--set", "limits.write=1M", "--disk", "size=16M,iothread=true,cache=none")
+    shown = machine("--memory", "128M", "--pin", "1", "--set", "cpu.realtime=5", *limits)
+    names = threads.names(shown["pid"])
+    (vcpu,) = [number for number, name in names.items() if name.startswith("CPU 0/KVM")]
+    (iothread,) = [number for number, name in names.items() if name.startswith("IO disk0-io")]
+    assert (threads.priority(vcpu), threads.affinity(vcpu)) == (5, {1})
+    assert threads.priority(iothread) == 0
+    assert 1 not in threads.affinity(iothread)
+    path = Path(f"/proc/{shown['pid']}/cgroup").read_text().strip().removeprefix("0::")
+    assert "wbps=1048576" in Path(f"/sys/fs/cgroup{path}/io.max").read_text()
+    wait = "until [ -b /dev/vda ]; do sleep 0.1; done; read a b </proc/uptime; "
+    work = "dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct 2>/dev/null; read c d </proc/uptime; echo $a $c"
+    before, after = tinamou("exec", "inner", "--", "sh", "-c", wait + work).split()
+    assert float(after) - float(before) > 2, "4 MiB at 1 MiB a second"
+    tinamou("rm", "-f", "inner")
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    "check",
+    ["virtualization", "kvm_device", "accelerator", "iommu", "vhost_net", "queued_requests", "real_time", "control_groups"],
+)
 def test_doctor_finds_the_hardware(check):
     finding = examine_one(check, this_host())
     assert finding.severity == "good", finding

@@ -220,8 +220,14 @@ def make_group(step: MakeCgroup, journal: Journal) -> None:
 
 
 def _device(path: str) -> str:
-    """``MAJOR:MINOR`` of the whole disk a file lies on (limits hold for disks, not for partitions)."""
+    """``MAJOR:MINOR`` of the whole disk a file lies on (limits hold for disks, not for partitions). Raises PrepareError."""
     number = Path(path).stat().st_dev
+    if not os.major(number):
+        raise PrepareError(
+            "limits.read and limits.write cannot be held",
+            why=f"{path} lies on no single disk: its filesystem is in memory, on the network, or spreads over disks (btrfs)",
+            fix="leave them out, or put TINAMOU_STATE on a filesystem of one disk",
+        )
     spelled = f"{os.major(number)}:{os.minor(number)}"
     disk = Path(f"/sys/dev/block/{spelled}/../dev")
     return disk.read_text().strip() if Path(f"/sys/dev/block/{spelled}/partition").exists() else spelled
