@@ -6,8 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 __all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "limited", "run"]
 
@@ -61,19 +64,35 @@ def run(
     timeout: float | None = None,
     pass_fds: Sequence[int] = (),
 ) -> str:
-    """Run to the end, return stdout. Raises CommandError, FileNotFoundError, subprocess.TimeoutExpired (seconds)."""
-    done = subprocess.run(
-        list(argv),
-        input=input.encode() if isinstance(input, str) else input,
-        stdin=subprocess.DEVNULL if input is None else None,
-        capture_output=True,
-        env=clean_environment(environment),
-        cwd=cwd,
-        timeout=timeout,
-        pass_fds=tuple(pass_fds),
-        check=False,
-    )
+    """Run to the end, return stdout. Raises CommandError, FileNotFoundError, subprocess.TimeoutExpired (seconds).
+
+    What the command is to read is all there before it starts: it reads to the end even when this process is killed, where
+    from a pipe it might wait for ever.
+    """
+    with _readable(input) as stdin:
+        done = subprocess.run(
+            list(argv),
+            stdin=stdin,
+            capture_output=True,
+            env=clean_environment(environment),
+            cwd=cwd,
+            timeout=timeout,
+            pass_fds=tuple(pass_fds),
+            check=False,
+        )
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.returncode != 0:
         raise CommandError(tuple(argv), done.returncode, out, err)
     return out
+
+
+@contextmanager
+def _readable(data: str | bytes | None) -> Iterator[IO[bytes] | int]:
+    """A file without a name that holds the data, at its beginning."""
+    if data is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.seek(0)
+        yield file
