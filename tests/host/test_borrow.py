@@ -260,5 +260,8 @@ def test_real_control_group(machine, tmp_path):
     )
     assert "150000" in text
     assert str(64 << 20) in text
+    rates = [file.read_text() for place in places for file in place.glob("*write_bps_device")]
+    rates += [file.read_text() for place in places for file in place.glob("io.max")]
+    assert any(str(10 << 20) in rate for rate in rates), rates
     journal.give_back(undo)
     assert not any(place.exists() for place in places)

@@ -40,12 +40,12 @@ class Limits:
             quota = int((self.cpu or 0) * _PERIOD)
             return {"cpu.max": f"{quota} {_PERIOD}"} if version == "v2" else {"cpu.cfs_quota_us": str(quota)}
         if controller == "memory":
-            return {"memory.max" if version == "v2" else "memory.limit_in_bytes": str(self.memory)}
-        rates = {"read": self.read, "write": self.write}
+            return {"memory.max" if version == "v2" else "memory.limit_in_bytes": str(int(self.memory or 0))}
+        rates = {way: int(rate) for way, rate in (("read", self.read), ("write", self.write)) if rate}
         if version == "v1":
             names = {"read": "blkio.throttle.read_bps_device", "write": "blkio.throttle.write_bps_device"}
-            return {names[way]: f"{self.device} {rate}" for way, rate in rates.items() if rate}
-        shown = " ".join(f"{way[0]}bps={rate}" for way, rate in rates.items() if rate)
+            return {names[way]: f"{self.device} {rate}" for way, rate in rates.items()}
+        shown = " ".join(f"{way[0]}bps={rate}" for way, rate in rates.items())
         return {"io.max": f"{self.device} {shown}"}
 
 
