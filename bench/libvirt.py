@@ -82,19 +82,38 @@ class Libvirt:
     def answered(self) -> float:
         """Seconds from ``virsh start`` to the end of a guest command; the domain is destroyed then."""
         began = time.perf_counter()
-        started = self._virsh("start", "bench")
         try:
-            if started.returncode:
-                raise RuntimeError(started.stderr)
-            while (answer := self._agent("guest-exec", path="true")) is None:
-                if time.perf_counter() - began > 120:
-                    raise TimeoutError("the guest under libvirt did not answer")
-                time.sleep(_PAUSE)
-            while not (self._agent("guest-exec-status", pid=answer["pid"]) or {}).get("exited"):
-                time.sleep(_PAUSE)
+            self._virsh("start", "bench").check_returncode()
+            self._run()
             return time.perf_counter() - began
         finally:
             self._virsh("destroy", "bench")
+
+    def restored(self, file: Path) -> float:
+        """Seconds from ``virsh restore`` to the end of a guest command; the guest is saved to ``file`` before."""
+        try:
+            if not file.exists():
+                self._virsh("start", "bench").check_returncode()
+                self._run()
+            else:
+                self._virsh("restore", str(file)).check_returncode()
+            self._virsh("save", "bench", str(file)).check_returncode()
+            began = time.perf_counter()
+            self._virsh("restore", str(file)).check_returncode()
+            self._run()
+            return time.perf_counter() - began
+        finally:
+            self._virsh("destroy", "bench")
+
+    def _run(self) -> None:
+        """Run ``true`` in the guest."""
+        deadline = time.monotonic() + 120
+        while (answer := self._agent("guest-exec", path="true")) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the guest under libvirt did not answer")
+            time.sleep(_PAUSE)
+        while not (self._agent("guest-exec-status", pid=answer["pid"]) or {}).get("exited"):
+            time.sleep(_PAUSE)
 
 
 def _stop(daemon: subprocess.Popen[bytes]) -> None:
