@@ -48,6 +48,9 @@ OVMF = Firmware(
 )
 
 
+SWTPM = {"swtpm": "/usr/bin/swtpm", "swtpm_setup": "/usr/bin/swtpm_setup"}
+
+
 class EveryFeature(QemuFacts):
     """A binary that offers whatever it is asked for."""
 
@@ -86,7 +89,7 @@ def host() -> HostFacts:
         is_root=True,
         groups={"kvm": 104},
         devices=frozenset({"/dev/net/tun"}),
-        tools={"passt": "/usr/bin/passt", "dnsmasq": "/usr/sbin/dnsmasq", "nft": "/usr/sbin/nft"},
+        tools={"passt": "/usr/bin/passt", "dnsmasq": "/usr/sbin/dnsmasq", "nft": "/usr/sbin/nft", **SWTPM},
     )
 
 

@@ -10,7 +10,7 @@ from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, HostFacts, MachineType
 from tinamou.facts.host import EVERYBODY
-from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard
+from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard, tpm
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
@@ -25,7 +25,9 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled = Settled(facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _once(spec, facts), pci={})
+    settled = Settled(
+        facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _may_use_pvh(spec, facts), pci={}
+    )
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
     ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
@@ -37,7 +39,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     whole = Contribution.merge(
         [
             _frame(facts.place.name),
-            Contribution(flags=(board.flag(arch, machine, facts.qemu, bare=_bare(spec, settled)),)),
+            Contribution(flags=(_board(spec, settled, machine),)),
             Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
             cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
             memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
@@ -49,6 +51,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled, net.fixed(spec.net)),
             net.contribute(spec.net, spec.cpu.count, settled),
             display.contribute(spec.display, settled),
+            tpm.contribute(spec.tpm, settled),
             standard.contribute(spec.devices, settled, forkable=spec.memory.forkable),
             Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
         ]
@@ -89,21 +92,33 @@ def _way(spec: MachineSpec, facts: Facts) -> str:
     """
     offered = boot.ways(spec.boot, facts.image.boots)
     possible = [way for way in offered if way in ARCHES[facts.image.arch].boots]
-    wish = spec.boot.firmware
+    wish = boot.wish(spec.boot)
     if wish == "auto" and facts.place.throwaway and "direct" in possible:
         return "direct"
     if wish == "auto" and possible:
         return possible[0]
     if wish in possible:
         return wish
-    reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(possible) or 'no way tinamou knows'}"
-    problem = Problem("boot.firmware", wish, reason, "choose one of these, or another image")
+    path, value = ("boot.secure", "true") if spec.boot.secure else ("boot.firmware", wish)
+    reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(possible)}"
+    problem = Problem(path, value, reason, "choose one of these, or another image")
+    if not possible:
+        reason = f"nothing that {facts.image.arch} boots was found in {facts.image.name}: no boot loader of any firmware"
+        problem = Problem("image", spec.image, reason, "use another image or --arch, or boot with --kernel")
     raise PlanError("the machine cannot start this way", problems=[problem])
 
 
-def _once(spec: MachineSpec, facts: Facts) -> bool:
-    """Whether the guest starts one single time: a kernel entered through PVH does not always survive a reset."""
-    return facts.place.throwaway and not spec.memory.forkable
+def _may_use_pvh(spec: MachineSpec, facts: Facts) -> bool:
+    """Whether a kernel may be entered through PVH: not where it is reset often, nor where its initrd would hit ACPI tables.
+
+    docs/reference/boot-speed.md has both stories.
+    """
+    return facts.place.throwaway and not spec.memory.forkable and not spec.tpm.enabled
+
+
+def _board(spec: MachineSpec, settled: Settled, machine: MachineType) -> Flag:
+    left_out = ("smm",) if spec.boot.secure else ()
+    return board.flag(settled.arch, machine, settled.facts.qemu, bare=_bare(spec, settled), left_out=left_out)
 
 
 def _bare(spec: MachineSpec, settled: Settled) -> bool:
@@ -129,10 +144,11 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
 
 def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], machine: MachineType) -> None:
     problems = [
-        *boot.check(settled, machine.name),
+        *boot.check(spec.boot, settled, machine.name),
         *disk.check(spec.disk, 1 if settled.facts.image.disk else 0),
         *boot.check_order(spec.boot, [one.node for one in every]),
         *display.check(spec.display, settled),
+        *tpm.check(spec.tpm, settled),
         *seed_disk.check(spec.seed, settled.facts.image),
         *net.check(spec.net, spec.cpu.count, settled.facts),
         *disk.check_aio(spec.disk, settled.facts),

@@ -18,6 +18,7 @@ from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.standard import DeviceSpec
+from tinamou.parts.tpm import TpmSpec
 
 __all__ = ["MachineSpec", "dump_spec", "load_spec", "spec_schema"]
 
@@ -60,6 +61,7 @@ class MachineSpec:
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
     display: DisplaySpec = option(DisplaySpec, "the guest's screen")
+    tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")

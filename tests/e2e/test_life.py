@@ -82,6 +82,42 @@ def test_logs_and_unknown_names(web):
     assert "did you mean web?" in done.stderr
 
 
+def test_a_command_has_the_environment_it_is_given(web):
+    done = tinamou("exec", web, "--env", "ONE=1 = one", "--env", "TWO=", "--", "sh", "-c", 'echo "$ONE-$TWO-"')
+    assert (done.returncode, done.stdout) == (0, "1 = one--\n"), done.stderr
+    refused = tinamou("exec", web, "--env", "ONE", "--", "true")
+    assert refused.returncode == 110
+    assert "NAME=VALUE" in refused.stderr
+
+
+def test_the_end_of_a_log_and_a_readable_entry(web):
+    whole = tinamou("logs", web).stdout
+    assert tinamou("logs", web, "--tail", "2").stdout.splitlines() == whole.splitlines()[-2:]
+    assert tinamou("logs", web, "--tail", "-1").returncode == 2
+    told = tinamou("show", web).stdout
+    assert "spec.disk" in told and "{'" not in told.partition("spec.disk")[0]
+
+
+def test_removing_needs_names_and_knows_them_all(web):
+    assert tinamou("rm").returncode == 2
+    assert tinamou("rm", "-f", web, "nobody").returncode == 118
+    assert shown(web)["state"] == "running"
+
+
+def test_a_screen_can_be_reached(leftovers):
+    import socket
+
+    assert tinamou("run", "-d", "--name", "screen", "--display", "vnc").returncode == 0
+    try:
+        kind, _, path = shown("screen")["display"].partition("+unix://")
+        with socket.socket(socket.AF_UNIX) as viewer:
+            viewer.connect(path)
+            assert (kind, viewer.recv(4)) == ("vnc", b"RFB ")
+    finally:
+        tinamou("rm", "-f", "screen")
+    assert leftovers.found() == []
+
+
 def test_the_process_is_confined(web):
     lines = Path(f"/proc/{shown(web)['pid']}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)

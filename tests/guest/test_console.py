@@ -123,6 +123,17 @@ def test_the_terminal_is_restored_after_an_error(state):
     assert run(in_pty(state, drive)) == 1
 
 
+def test_what_the_boot_raises_ends_it(state):
+    async def boot():
+        await asyncio.sleep(0.2)
+        raise GuestError("it panicked")
+
+    ours, theirs = os.pipe()
+    with pytest.raises(GuestError, match="it panicked"):
+        run(served(state, attach(str(state), input=ours, output=os.open(os.devnull, os.O_WRONLY), boot=boot())))
+    os.close(theirs)
+
+
 def piped(directory, input):
     process = subprocess.run(
         [sys.executable, "-c", ATTACH, str(directory)], stdin=input, capture_output=True, timeout=30, check=True

@@ -125,6 +125,16 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, message: st
     assert str(tmp_path / "image") in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["qcow2", "vhdx", "vdi", "iso"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"disk.{suffix}"
+    path.write_bytes(bytes(range(256)) * 400)
+    with pytest.raises(ImageError, match="not what its name says"):
+        inspect_image(path)
+    path.rename(tmp_path / "disk.img")
+    assert inspect_image(tmp_path / "disk.img", arch="x86_64").format == "raw"
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     import os
 

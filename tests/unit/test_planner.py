@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
-from made_facts import DEBIAN, KVM_FAILS, KVM_WORKS, TCG, TINY, facts, of_arch
+from made_facts import DEBIAN, KVM_FAILS, KVM_WORKS, OVMF, TCG, TINY, facts, of_arch
 
-from tinamou.errors import PlanError
+from tinamou.blueprint import StartHelper
+from tinamou.blueprint.stored import plain, plan_from
+from tinamou.errors import PlanError, SpecError
 from tinamou.launch.argv import argv, keyval, shell_line, spelled
 from tinamou.launch.handover import with_descriptors
 from tinamou.planner import plan
@@ -68,10 +70,87 @@ def test_uefi_without_firmware_is_refused():
     assert error.value.problems[0].path == "boot.firmware"
 
 
+SECURE = dataclasses.replace(
+    OVMF,
+    executable="/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+    template="/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    features=frozenset({"enrolled-keys", "requires-smm", "secure-boot"}),
+)
+
+
+def test_secure_boot_takes_enrolled_keys_and_guards_them():
+    known = dataclasses.replace(facts(DEBIAN), firmware=(OVMF, SECURE))
+    line = words({"boot": {"secure": True}}, known)
+    assert any("OVMF_CODE_4M.ms.fd" in word for word in after("-blockdev", line))
+    assert "smm=on" in after("-machine", line)[0].split(",") and "smm=off" not in after("-machine", line)[0]
+    assert after("-global", line) == [
+        "driver=cfi.pflash01,property=secure,value=on",
+        "driver=ICH9-LPC,property=disable_s3,value=1",
+    ]
+    plain = words({"firmware": "uefi"}, dataclasses.replace(known, firmware=(SECURE, OVMF)))
+    assert any("OVMF_CODE_4M.fd" in word for word in after("-blockdev", plain)) and "-global" not in plain
+
+
+def test_secure_boot_without_firmware_for_it_is_refused():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"boot": {"secure": True}}), facts(DEBIAN))
+    assert error.value.problems[0].path == "boot.secure" and "ovmf" in error.value.problems[0].fix
+
+
+@pytest.mark.parametrize("beside", [{"firmware": "bios"}, {"firmware": "direct"}, {"kernel": "/boot/vmlinuz"}])
+def test_secure_boot_beside_what_checks_nothing_is_refused(beside):
+    with pytest.raises(SpecError) as error:
+        load_spec({"boot": {"secure": True, **beside}})
+    assert error.value.problems[0].path == "boot.secure"
+
+
+def test_secure_boot_of_a_guest_without_boot_loader_is_refused():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"boot": {"secure": True}}), dataclasses.replace(facts(TINY), firmware=(SECURE,)))
+    assert "tiny" in error.value.problems[0].reason
+
+
+@pytest.mark.parametrize(("arch", "device"), [("x86_64", "tpm-crb"), ("aarch64", "tpm-tis-device")])
+def test_a_tpm_has_an_emulator_under_a_user_of_its_own(arch, device):
+    made = plan(load_spec({"tpm": True}), facts(of_arch(TINY, arch)))
+    assert [e.props["driver"] for e in made.elements if e.props.get("tpmdev") == "tpm0"] == [device]
+    helper = next(step for step in made.steps if isinstance(step, StartHelper) and step.name == "swtpm")
+    assert helper.owner not in (None, made.confinement.uid)
+    assert not any("tpm" in word for word in words({"tpm": False}))
+
+
+def test_a_tpm_is_no_hindrance_to_a_copy_but_another_helper_is():
+    saved = plain(plan(load_spec({"tpm": True, "net": []}), facts()))
+    assert saved["outside"] == []
+    assert [step.name for step in plan_from(saved).steps if isinstance(step, StartHelper)] == ["swtpm"]
+    assert plain(plan(load_spec({"tpm": True, "net": [{"type": "passt"}]}), facts()))["outside"] == ["passt"]
+
+
+def test_a_tpm_keeps_the_initrd_away_from_its_tables():
+    """Entered through PVH, QEMU would put the initrd over the ACPI tables, which a TPM's log moves down."""
+    assert after("-kernel", words({"tpm": True}, thrown_away(facts()))) == ["/images/vmlinuz"]
+
+
+def test_a_tpm_without_its_emulator_is_refused():
+    bare = facts()
+    bare = dataclasses.replace(bare, host=dataclasses.replace(bare.host, tools={}))
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"tpm": True, "net": []}), bare)
+    assert "swtpm and swtpm_setup" in error.value.problems[0].reason
+    assert "install swtpm" in error.value.problems[0].fix
+
+
 def test_an_image_that_cannot_start_this_way_is_refused():
     with pytest.raises(PlanError) as error:
         plan(load_spec({"firmware": "bios"}), facts(TINY))
     assert "direct" in error.value.problems[0].reason
+
+
+def test_an_image_on_which_nothing_boots_is_refused_as_such():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"image": "data.img"}), facts(dataclasses.replace(DEBIAN, name="data.img", boots=())))
+    assert error.value.problems[0].path == "image"
+    assert "no boot loader" in error.value.problems[0].reason
 
 
 def test_an_accelerator_that_failed_is_refused_when_named():

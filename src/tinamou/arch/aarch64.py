@@ -26,5 +26,6 @@ ARCH = Arch(
     bios_reason="",
     elf_machine=183,
     levels={"clusters": "clusters"},
+    tpm_device="tpm-tis-device",
     uefi_reason="AAVMF, with a variable store of the machine's own",
 )

@@ -26,7 +26,8 @@ class Arch:
     first the binary has is taken. ``strong_memory_order`` tells that guests rely on it, so that TCG must not run vCPUs in
     parallel on a weakly ordered host. ``levels`` are the options of ``-smp`` for what its boards can show between socket and
     core, ``caches`` tells that they can show which of these share a cache.
-    ``devices`` are present in every machine: (device type, reason).
+    ``devices`` are present in every machine: (device type, reason); ``tpm_device`` is the one that makes a TPM, empty where
+    guests would not find it.
     """
 
     name: str
@@ -49,3 +50,4 @@ class Arch:
     caches: bool = False
     uefi_reason: str = ""
     unused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    tpm_device: str = ""

@@ -38,5 +38,6 @@ ARCH = Arch(
     panic_device="pvpanic",
     levels={"dies": "dies", "clusters": "modules"},
     caches=True,
+    tpm_device="tpm-crb",
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -116,8 +116,21 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class SetUpTpm:
+    """Give a TPM its keys and certificates, in a new folder ``path``; undone by removing the folder."""
+
+    path: str
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StartHelper:
-    """Start a helper process that lives as long as the machine; ready when ``socket`` exists; undone by ending it."""
+    """Start a helper process that lives as long as the machine; ready when ``socket`` exists; undone by ending it.
+
+    One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
+    starts one of its own, whose folder, that of the socket, is empty at first.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -125,6 +138,7 @@ class StartHelper:
     why: Why
     owner: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    travels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +199,7 @@ Step = (
     | BuildIso
     | MakeSshKey
     | HandOver
+    | SetUpTpm
     | StartHelper
     | HostStep
     | NetStep

@@ -17,34 +17,49 @@ from tinamou.blueprint.steps import (
     HandOver,
     MakeDir,
     MakeSshKey,
+    SetUpTpm,
     StartHelper,
     Step,
     WriteFile,
 )
 
-_INSIDE = (BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeDir, MakeSshKey, ReservePort, WriteFile)
+_INSIDE = (BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteFile)
 """Steps that leave nothing outside the machine's folder and QEMU."""
 
 __all__ = ["plain", "plan_from"]
 
 
 def plain(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON can say it, but for notes and pinning; of the steps only open files.
+    """The plan as JSON can say it, but for notes and pinning; of the steps only open files, and helpers a copy has too.
 
-    ``outside`` says what the machine has beside its folder and its QEMU.
+    ``outside`` says what the machine has beside its folder, its QEMU and these helpers.
     """
     steps = [_flat(step) for step in plan.steps if isinstance(step, HandOver)]
-    outside = [_described(step) for step in plan.steps if not isinstance(step, _INSIDE)]
+    helpers = [_flat(step) for step in plan.steps if isinstance(step, StartHelper) and step.travels]
+    outside = [_described(step) for step in plan.steps if _is_outside(step)]
     whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     lists = {name: [_flat(one) for one in whole[name]] for name in ("elements", "flags")}
     confinement = dataclasses.asdict(plan.confinement)
-    return {**whole, **lists, "steps": steps, "outside": outside, "notes": [], "pinning": None, "confinement": confinement}
+    return {
+        **whole,
+        **lists,
+        "steps": steps,
+        "helpers": helpers,
+        "outside": outside,
+        "notes": [],
+        "pinning": None,
+        "confinement": confinement,
+    }
 
 
 def _flat(one: Any) -> dict[str, Any]:
     """The fields of a dataclass, not copied: `dataclasses.asdict` would take longer than everything else here together."""
     values = ((field.name, getattr(one, field.name)) for field in dataclasses.fields(one))
     return {name: _flat(value) if isinstance(value, Why) else value for name, value in values}
+
+
+def _is_outside(step: Step) -> bool:
+    return not isinstance(step, _INSIDE) and not (isinstance(step, StartHelper) and step.travels)
 
 
 def _described(step: Step) -> str:
@@ -59,8 +74,15 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
             **{name: value for name, value in data.items() if name in known},
             "elements": tuple(Element(**{**one, "why": Why(**one["why"])}) for one in data["elements"]),
             "flags": tuple(Flag(**{**one, "why": Why(**one["why"])}) for one in data["flags"]),
-            "steps": tuple(HandOver(**{**one, "why": Why(**one["why"])}) for one in data["steps"]),
+            "steps": (
+                *(_helper(one) for one in data.get("helpers", ())),
+                *(HandOver(**{**one, "why": Why(**one["why"])}) for one in data["steps"]),
+            ),
             "notes": (),
             "confinement": Confinement(**{**data["confinement"], "groups": tuple(data["confinement"]["groups"])}),
         }
     )
+
+
+def _helper(data: Mapping[str, Any]) -> StartHelper:
+    return StartHelper(**{**data, "why": Why(**data["why"]), "argv": tuple(data["argv"])})

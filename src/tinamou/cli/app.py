@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from tinamou import __version__
 
@@ -38,17 +38,35 @@ VERBS = {
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
     "host": "Show what machines took from the host, and give it back.",
+    "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of machine files.",
 }
 """Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
 
+USAGE = {
+    "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
+    "exec": "[OPTIONS] NAME -- COMMAND…",
+    "ssh": "[OPTIONS] NAME [-- COMMAND…]",
+}
+"""Where the parser does not know all: it never sees what stands behind ``--``."""
+
 GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net"})
+
+
+def _default(value: object) -> str | None:
+    """A default as help shows it; nothing for one that only says that nothing was given."""
+    if value in (None, False, "", ()):
+        return None
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 app: App = App(
     name="tinamou",
     version=__version__,
     help="Starts QEMU virtual machines the right way and keeps them right.",
     result_action="return_value",
+    default_parameter=Parameter(show_default=_default),
 )
 for _verb, _help in VERBS.items():
-    app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help)
+    _usage = {"usage": f"Usage: tinamou {_verb} {USAGE[_verb]}"} if _verb in USAGE else {}
+    app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help, **_usage)

@@ -101,7 +101,7 @@ def verify(folder: Path, number: int = 0) -> None:
 
 
 @app.command
-def restore(folder: Path, name: str, *, number: int = 0) -> None:
+def restore(folder: Path, name: str, /, *, number: int = 0) -> None:
     """Make a new machine from a backup; start it with tinamou start.
 
     Parameters

@@ -14,6 +14,7 @@ from tinamou.state import machines
 
 def command(
     name: str,
+    /,
     *,
     quick: Annotated[bool, Parameter(negative="")] = False,
     repair: Annotated[bool, Parameter(negative="")] = False,

@@ -11,7 +11,7 @@ from tinamou.cli import output
 from tinamou.machine import life
 
 
-def command(name: str, checkpoint: str = "", *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(name: str, checkpoint: str = "", /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """Save the whole state of a running machine, which goes on: memory, devices, disks.
 
     Parameters

@@ -41,7 +41,7 @@ def list_(*, json: Switch = False) -> None:
 
 
 @app.command
-def show(name: str, *, json: Switch = False) -> None:
+def show(name: str, /, *, json: Switch = False) -> None:
     """Show one checkpoint, and whether it can be loaded here.
 
     Parameters

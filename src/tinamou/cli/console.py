@@ -6,7 +6,7 @@ from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
 
 
-def command(name: str) -> int:
+def command(name: str, /) -> int:
     """Attach to a machine's console; Ctrl-] detaches.
 
     Parameters

@@ -13,6 +13,10 @@ from tinamou.spec import MachineSpec, load_spec
 __all__ = ["described"]
 
 
+_SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
+"""Options without a value, and the fields they make true."""
+
+
 def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
     """A spec from an image's name, or from a TOML file, with the options given laid over it. Raises SpecError.
 
@@ -24,9 +28,10 @@ def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
         data["disk"] = [*_listed(data.get("disk", [])), *(_table(text) for text in disks)]
     if nets := given.get("net"):
         data["net"] = [] if tuple(nets) == ("none",) else [_table(text) for text in nets]
+    assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
     if path := given.get("user_data"):
         data.setdefault("seed", {})["user_data"] = _text(path)
-    problems = [problem for assignment in given.get("set", ()) if (problem := _assign(data, assignment))]
+    problems = [problem for assignment in (*assigned, *given.get("set", ())) if (problem := _assign(data, assignment))]
     if problems:
         raise SpecError("--set is not understood", problems=problems)
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")

@@ -18,7 +18,7 @@ Switch = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
-def ls(name: str, *, json: Switch = False) -> None:
+def ls(name: str, /, *, json: Switch = False) -> None:
     """List a machine's disks.
 
     Parameters
@@ -35,7 +35,7 @@ def ls(name: str, *, json: Switch = False) -> None:
 
 
 @app.command
-def resize(name: str, disk: str, size: str) -> None:
+def resize(name: str, disk: str, size: str, /) -> None:
     """Make a disk larger; a running guest sees it at once.
 
     Parameters
@@ -51,7 +51,7 @@ def resize(name: str, disk: str, size: str) -> None:
 
 
 @app.command
-def limit(name: str, disk: str, *, iops: int = 0, bandwidth: str = "0") -> None:
+def limit(name: str, disk: str, /, *, iops: int = 0, bandwidth: str = "0") -> None:
     """Limit a running machine's disk; without numbers, lift the limit.
 
     Parameters
@@ -69,7 +69,7 @@ def limit(name: str, disk: str, *, iops: int = 0, bandwidth: str = "0") -> None:
 
 
 @app.command
-def insert(name: str, disk: str, image: Path) -> None:
+def insert(name: str, disk: str, image: Path, /) -> None:
     """Put another disc into a running machine's drive.
 
     Parameters
@@ -85,7 +85,7 @@ def insert(name: str, disk: str, image: Path) -> None:
 
 
 @app.command
-def eject(name: str, disk: str) -> None:
+def eject(name: str, disk: str, /) -> None:
     """Take the disc out of a running machine's drive.
 
     Parameters

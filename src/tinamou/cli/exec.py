@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+from cyclopts import Parameter
 
 from tinamou.cli import after_dashes
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
 from tinamou.machine import life
 
 
-def command(name: str, *, timeout: float | None = None) -> int:
+def command(
+    name: str, /, *, env: Annotated[tuple[str, ...], Parameter(negative="")] = (), timeout: float | None = None
+) -> int:
     """Run a command in a machine: tinamou exec NAME -- COMMAND; ends with its exit status.
 
     Parameters
     ----------
     name
         The machine.
+    env
+        A variable of the command's environment, NAME=VALUE; may be repeated.
     timeout
         Seconds the command may take; it is killed then.
     """
@@ -26,11 +33,17 @@ def command(name: str, *, timeout: float | None = None) -> int:
     if not words:
         print("tinamou: what shall run? write tinamou exec NAME -- COMMAND", file=sys.stderr)
         return 2
+    problems = [
+        Problem("--env", one, "not of the form NAME=VALUE") for one in env if not one.partition("=")[0] or "=" not in one
+    ]
+    if problems:
+        raise SpecError("--env is not understood", problems=problems)
+    environment = dict(one.split("=", 1) for one in env)
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    return run_until_done(_run(str(record.file("agent.sock")), words, data, timeout))
+    return run_until_done(_run(str(record.file("agent.sock")), words, data, environment, timeout))
 
 
-async def _run(socket: str, words: list[str], data: bytes | None, timeout: float | None) -> int:
+async def _run(socket: str, words: list[str], data: bytes | None, environment: dict[str, str], timeout: float | None) -> int:
     """Print what the command prints while it runs, or at its end where the guest has no shell; its exit status."""
     from tinamou.cli.running import print_output
     from tinamou.guest.agent import Agent
@@ -45,7 +58,8 @@ async def _run(socket: str, words: list[str], data: bytes | None, timeout: float
 
     async with Agent(socket) as agent:
         try:
-            done = await agent.stream(words, to(sys.stdout.buffer), to(sys.stderr.buffer), input=data, timeout=timeout)
+            out, err = to(sys.stdout.buffer), to(sys.stderr.buffer)
+            done = await agent.stream(words, out, err, input=data, environment=environment, timeout=timeout)
         except NoShellError:
-            done = await agent.run(words, input=data, timeout=timeout)
+            done = await agent.run(words, input=data, environment=environment, timeout=timeout)
     return print_output(done)

@@ -12,6 +12,7 @@ from tinamou.state import machines
 
 def command(
     name: str,
+    /,
     *,
     count: Annotated[int, Parameter(name=["--count", "-n"])] = 1,
     json: Annotated[bool, Parameter(negative="")] = False,

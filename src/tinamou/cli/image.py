@@ -66,7 +66,7 @@ def _missing(here: set[tuple[object, object]]) -> list[dict[str, object]]:
 
 
 @app.command
-def build(name: str = "tiny", *, arch: str = "", refresh: Switch = False, json: Switch = False) -> None:
+def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, json: Switch = False) -> None:
     """Build a guest, or find that it is here already.
 
     Parameters
@@ -88,6 +88,7 @@ def build(name: str = "tiny", *, arch: str = "", refresh: Switch = False, json: 
 @app.command
 def pull(
     name: str,
+    /,
     *,
     arch: str = "",
     refresh: Switch = False,
@@ -127,7 +128,7 @@ def pull(
 
 
 @app.command
-def show(name: str, *, arch: str = "", json: Switch = False) -> None:
+def show(name: str, /, *, arch: str = "", json: Switch = False) -> None:
     """Show what is known about an image, without building or downloading it.
 
     Parameters
@@ -143,7 +144,7 @@ def show(name: str, *, arch: str = "", json: Switch = False) -> None:
 
 
 @app.command
-def check(name: str, *, arch: str = "") -> None:
+def check(name: str, /, *, arch: str = "") -> None:
     """Examine an image; a downloaded one is also compared with the checksum it came with.
 
     Parameters
@@ -168,7 +169,9 @@ def check(name: str, *, arch: str = "") -> None:
 
 
 @app.command
-def rm(name: str, *, arch: str = "", force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+def rm(
+    name: str, /, *, arch: str = "", force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
+) -> None:
     """Remove an image that was built or downloaded, every build of it.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinamou.machine import life
 
 
-def command(name: str) -> None:
+def command(name: str, /) -> None:
     """Cut the power of a machine.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -29,9 +30,18 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except OSError as error:
+        status = _report(_of_the_system(error))
     if asked is not None:
         _leave(status)
     sys.exit(status)
+
+
+def _of_the_system(error: OSError) -> TinamouError:
+    """What the system refused, and at what."""
+    at = f": {error.filename}" if error.filename else ""
+    fix = "free some space" if error.errno == errno.ENOSPC else ""
+    return TinamouError(f"{error.strerror or error}{at}", fix=fix)
 
 
 def _parsed(words: Sequence[str]) -> int:

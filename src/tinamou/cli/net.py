@@ -67,6 +67,7 @@ def _rows(record: Record) -> list[dict[str, object]]:
 @app.command
 def diagnose(
     name: str,
+    /,
     *,
     fix: Switch = False,
     measure: bool = True,
@@ -195,6 +196,7 @@ def compare(
 @app.command
 def capture(
     name: str,
+    /,
     *,
     nic: int = 0,
     seconds: float = 10.0,
@@ -233,7 +235,7 @@ def capture(
 
 
 @app.command
-def link(name: str, state: str, *, nic: int = 0) -> int:
+def link(name: str, state: str, /, *, nic: int = 0) -> int:
     """Plug an interface's virtual cable in or out: tinamou net link NAME up|down.
 
     Parameters

@@ -46,6 +46,10 @@ class MachineOptions:
     "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
     display: str | None = None
     "none, vnc, spice."
+    secure_boot: Annotated[bool, Parameter(negative="")] = False
+    "Start only what is signed (Secure Boot, by UEFI)."
+    tpm: Annotated[bool, Parameter(negative="")] = False
+    "Give it a TPM 2.0 of its own."
     user_data: str | None = None
     "File with cloud-init user-data, merged with tinamou's own."
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = ()

@@ -6,7 +6,7 @@ from tinamou.machine import life
 from tinamou.machine.blocking import wait_for
 
 
-def command(name: str) -> None:
+def command(name: str, /) -> None:
     """Freeze a machine.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,7 +11,7 @@ from tinamou.machine import life
 from tinamou.state import machines
 
 
-def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> int:
     """Remove machines and their disks.
 
     Parameters
@@ -20,5 +21,9 @@ def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"]
     force
         Cut the power of those that still run.
     """
-    for name in names:
-        life.remove(machines.find(name), force=force)
+    if not names:
+        print("tinamou: remove which machines? tinamou ls shows them", file=sys.stderr)
+        return 2
+    for record in [machines.find(name) for name in names]:
+        life.remove(record, force=force)
+    return 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tinamou.machine.attended import AsyncMachine
     from tinamou.spec import MachineSpec
 
-__all__ = ["print_output", "run"]
+__all__ = ["print_output", "run", "started_only"]
 
 
 def run(
@@ -47,13 +47,18 @@ def _attend(
 
     machine = AsyncMachine.attend(started, timeout=timeout, since=since)
 
-    async def answered() -> None:
-        if words is not None or detach or started.record.agent:
-            report = await machine.ready()
-            if timings:
-                _print_timings(started, report)
+    reports: list[ReadyReport] = []
 
-    return run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
+    async def answered() -> None:
+        if words is not None or started.record.agent:
+            reports.append(await machine.ready())
+        elif detach:
+            await started_only(machine)
+
+    status = run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
+    if timings:
+        _print_timings(started, reports)
+    return status
 
 
 def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:
@@ -75,6 +80,8 @@ async def _see_through(
 ) -> int:
     """Wait for the guest, do in it what was asked, and end the machine unless it is to stay and all went well."""
     try:
+        if words is None and not detach and sys.stdin is not None and sys.stdin.isatty() and machine.running:
+            return await _console(machine, answered)
         await answered
         if detach and words is None:
             await machine.release()
@@ -91,11 +98,16 @@ async def _see_through(
 
 async def _in_guest(machine: AsyncMachine, words: list[str] | None) -> int:
     if words is None:
-        from tinamou.guest.console import attach
-
-        return await attach(machine.record.directory, stays=not machine.record.ephemeral)
+        return await _console(machine)
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     return print_output(await machine.run(words or ["true"], input=data, check=False))
+
+
+async def _console(machine: AsyncMachine, boot: Coroutine[Any, Any, None] | None = None) -> int:
+    """The console, at a terminal from the first message of the boot on."""
+    from tinamou.guest.console import attach
+
+    return await attach(machine.record.directory, stays=not machine.record.ephemeral, boot=boot)
 
 
 def print_output(done: Completed) -> int:
@@ -118,8 +130,18 @@ def _announce(machine: AsyncMachine, json: bool) -> None:
         print(machine.name)
 
 
-def _print_timings(started: Started, report: ReadyReport) -> None:
+async def started_only(machine: AsyncMachine) -> None:
+    """All that can be waited for where nobody knows whether the guest has an agent: that QEMU runs. Raises LaunchError."""
+    await machine.session()
+    image, name = machine.record.image, machine.name
+    output.warn(
+        f"{name} runs; whether its guest will answer is not known, as nothing is known of a guest agent in {image}: "
+        f"tinamou console {name} shows how it gets on"
+    )
+
+
+def _print_timings(started: Started, reports: list[ReadyReport]) -> None:
     for stage, seconds in started.record.timings.items():
         print(f"{stage:>10} {seconds * 1000:8.1f} ms", file=sys.stderr)
-    for milestone in report.milestones:
+    for milestone in (milestone for report in reports for milestone in report.milestones):
         print(f"{milestone.stage.name.lower():>10} {milestone.at * 1000:8.1f} ms after QEMU's start", file=sys.stderr)

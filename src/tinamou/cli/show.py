@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -13,7 +15,7 @@ from tinamou.state import machines
 from tinamou.state.record import Record
 
 
-def command(name: str, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """Show one machine.
 
     Parameters
@@ -26,8 +28,26 @@ def command(name: str, *, json: Annotated[bool, Parameter(negative="")] = False)
     if json:
         output.print_json(data)
         return
+    data["created"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["created"]))
+    rows = list(_flat(data))
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        print(f"{key:>{width}}  {value}")
+
+
+def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The rows of a nested table, ``spec.cpu.count``; what is empty is left out."""
     for key, value in data.items():
-        print(f"{key:>14}  {value}")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value not in (None, "", []):
+            yield f"{above}{key}", value
+
+
+def _display(record: Record) -> str | None:
+    """Where the guest's screen is, as viewers name it."""
+    kind = record.spec.get("display", {}).get("type", "none")
+    return None if kind == "none" else f"{kind}+unix://{record.file(f'run/{kind}.sock')}"
 
 
 def described(record: Record) -> dict[str, Any]:
@@ -44,6 +64,7 @@ def described(record: Record) -> dict[str, Any]:
         "pinning": record.pinning or None,
         "qmp": str(record.file("qmp2.sock")),
         "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
+        "display": _display(record),
         "directory": record.directory,
         "uid": record.uid,
         "ephemeral": record.ephemeral,

@@ -25,6 +25,7 @@ MAX_DEPTH = 16
 @app.command
 def create(
     name: str,
+    /,
     snapshot: str = "",
     *,
     note: str = "",
@@ -73,7 +74,7 @@ def create(
 
 
 @app.command(name="ls")
-def list_(name: str, *, json: Switch = False) -> None:
+def list_(name: str, /, *, json: Switch = False) -> None:
     """List the snapshots of a machine, oldest first.
 
     Parameters
@@ -101,7 +102,7 @@ def list_(name: str, *, json: Switch = False) -> None:
 
 
 @app.command
-def tree(name: str) -> None:
+def tree(name: str, /) -> None:
     """Draw how the snapshots of a machine grew out of each other.
 
     Parameters
@@ -116,7 +117,7 @@ def tree(name: str) -> None:
 
 
 @app.command
-def show(name: str, snapshot: str, *, json: Switch = False) -> None:
+def show(name: str, snapshot: str, /, *, json: Switch = False) -> None:
     """Everything about one snapshot.
 
     Parameters
@@ -138,7 +139,7 @@ def show(name: str, snapshot: str, *, json: Switch = False) -> None:
 
 
 @app.command
-def revert(name: str, snapshot: str, *, restart: Switch = False) -> None:
+def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
     """Make the state of a snapshot the machine's present one; what was written after its last snapshot is gone.
 
     Parameters
@@ -184,7 +185,7 @@ def rm(name: str, *snapshots: str) -> None:
 
 
 @app.command
-def flatten(name: str) -> None:
+def flatten(name: str, /) -> None:
     """Shorten the chains of files a machine reads through; snapshots stay.
 
     Parameters
@@ -200,7 +201,7 @@ def flatten(name: str) -> None:
 
 
 @app.command
-def rename(name: str, snapshot: str, new: str) -> None:
+def rename(name: str, snapshot: str, new: str, /) -> None:
     """Give a snapshot another name.
 
     Parameters
@@ -219,7 +220,7 @@ def rename(name: str, snapshot: str, new: str) -> None:
 
 
 @app.command
-def note(name: str, snapshot: str, text: str) -> None:
+def note(name: str, snapshot: str, text: str, /) -> None:
     """Write a note on a snapshot.
 
     Parameters
@@ -238,7 +239,7 @@ def note(name: str, snapshot: str, text: str) -> None:
 
 
 @app.command
-def schedule(name: str, *, every: str, keep: int = 8, quiesce: Switch = False, check: Switch = False) -> None:
+def schedule(name: str, /, *, every: str, keep: int = 8, quiesce: Switch = False, check: Switch = False) -> None:
     """Take snapshots at set times, by a systemd timer, and keep the newest ones.
 
     Parameters
@@ -265,7 +266,7 @@ def schedule(name: str, *, every: str, keep: int = 8, quiesce: Switch = False, c
 
 
 @app.command
-def unschedule(name: str) -> None:
+def unschedule(name: str, /) -> None:
     """End all schedules of a machine; its snapshots stay.
 
     Parameters
@@ -280,7 +281,7 @@ def unschedule(name: str) -> None:
 
 
 @app.command(show=False)
-def scheduled(name: str, *, label: str, keep: int, quiesce: Switch = False) -> None:
+def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -> None:
     """What a schedule's timer runs."""
     from tinamou.machine.blocking import wait_for
     from tinamou.machine.snapshots import take_scheduled

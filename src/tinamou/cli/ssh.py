@@ -9,7 +9,7 @@ from tinamou.errors import GuestError
 from tinamou.machine import life
 
 
-def command(name: str, *, user: str = "") -> None:
+def command(name: str, /, *, user: str = "") -> None:
     """Open a shell in a machine by ssh, or run a command: tinamou ssh NAME -- COMMAND.
 
     Parameters

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
+from tinamou.cli.running import started_only
 from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.starting import begin_again
 from tinamou.state import machines
 
 
-def command(name: str, *, timeout: float = 300.0) -> None:
+def command(name: str, /, *, timeout: float = 300.0) -> None:
     """Start a stopped machine in the background.
 
     Parameters
@@ -26,7 +27,7 @@ def command(name: str, *, timeout: float = 300.0) -> None:
     async def attend() -> None:
         machine = AsyncMachine.attend(started, timeout=timeout)
         try:
-            await machine.ready()
+            await (machine.ready() if started.record.agent else started_only(machine))
         except BaseException:
             await machine.kill()
             raise

@@ -7,7 +7,7 @@ from tinamou.machine import life
 from tinamou.machine.blocking import wait_for
 
 
-def command(name: str, *, grace: float = life.GRACE_SECONDS) -> None:
+def command(name: str, /, *, grace: float = life.GRACE_SECONDS) -> None:
     """Shut a machine down.
 
     Parameters

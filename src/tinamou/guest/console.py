@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError
 from tinamou.system import terminal
@@ -30,16 +30,27 @@ _SOCKET_WAIT = 5.0
 _DETACHED, _AFTERWARDS = "detached", {True: "; the machine runs on", False: "; the machine ends"}
 
 
-async def attach(directory: str, *, input: int = 0, output: int = 1, linger: float = 1.0, stays: bool = True) -> int:
+async def attach(
+    directory: str,
+    *,
+    input: int = 0,
+    output: int = 1,
+    linger: float = 1.0,
+    stays: bool = True,
+    boot: Coroutine[Any, Any, None] | None = None,
+) -> int:
     """Attach to the console of the machine in ``directory`` until the user detaches or the machine ends; returns 0.
 
     ``input`` and ``output`` are descriptors. A terminal becomes raw, sees the last lines of ``serial.log`` first, and is
     restored on every way out. When ``input`` is not a terminal, all of it goes to the guest as it is (Ctrl-] too), and the
     end of it detaches once the guest has printed nothing for ``linger`` seconds. Raises GuestError when there is no
     console, or somebody else is attached. ``stays`` only words what is said: whether the machine outlives the console.
+    ``boot`` is a wait for the guest to answer that goes on meanwhile: what it raises ends the console, and is raised.
     """
+    booting = _begun(boot)
     turn = Turn(f"{directory}/console.sock.lock")
     if not turn.take():
+        booting.cancel()
         raise GuestError(
             "The console is attached elsewhere",
             why=f"process {turn.holder() or 'unknown'} holds it",
@@ -48,9 +59,20 @@ async def attach(directory: str, *, input: int = 0, output: int = 1, linger: flo
     try:
         sock = await _reach(directory)
         with contextlib.closing(sock):
-            return await _attached(directory, sock, input, output, linger, stays)
+            return await _attached(directory, sock, input, output, linger, stays, booting)
     finally:
+        booting.cancel()
         turn.give()
+
+
+def _begun(boot: Coroutine[Any, Any, None] | None) -> asyncio.Future[None]:
+    import asyncio
+
+    if boot is not None:
+        return asyncio.ensure_future(boot)
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 async def _reach(directory: str) -> socket.socket:
@@ -69,14 +91,16 @@ async def _reach(directory: str) -> socket.socket:
     )
 
 
-async def _attached(directory: str, sock: socket.socket, input: int, output: int, linger: float, stays: bool) -> int:
+async def _attached(
+    directory: str, sock: socket.socket, input: int, output: int, linger: float, stays: bool, booting: asyncio.Future[None]
+) -> int:
     interactive = terminal.is_terminal(input)
     if interactive:
         _say(f"attached to the console of {Path(directory).name}; Ctrl-] {'detaches' if stays else 'ends it'}\n")
         terminal.write_all(output, _replay(f"{directory}/serial.log"))
     window = _Window(directory, input) if interactive else None
     with terminal.raw(input):
-        ended = await _pump(sock, input, output, linger, interactive, window)
+        ended = await _pump(sock, input, output, linger, interactive, window, booting)
     if interactive:
         _say(f"\n{ended}{_AFTERWARDS[stays] if ended == _DETACHED else ''}\n")
     return 0
@@ -97,9 +121,15 @@ def _replay(path: str) -> bytes:
 
 
 async def _pump(
-    sock: socket.socket, input: int, output: int, linger: float, interactive: bool, fitting: _Window | None
+    sock: socket.socket,
+    input: int,
+    output: int,
+    linger: float,
+    interactive: bool,
+    fitting: _Window | None,
+    booting: asyncio.Future[None],
 ) -> str:
-    """Carry bytes both ways until one side ends; says how it ended."""
+    """Carry bytes both ways until one side ends; says how it ended. Raises what ``booting`` raises."""
     import asyncio
 
     heard, stopped = asyncio.Event(), asyncio.Event()
@@ -114,10 +144,14 @@ async def _pump(
         asyncio.ensure_future(_to_guest(sock, input, interactive, heard, linger)),
         asyncio.ensure_future(_stop(stopped)),
     ]
-    tasks = [*ends, *([asyncio.ensure_future(fitting.follow())] if fitting else [])]
+    tasks = [*ends, *([asyncio.ensure_future(fitting.follow(booting))] if fitting else [])]
     try:
         with terminal.on_end_signal(note):
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            awaited: list[asyncio.Future[Any]] = [*ends, booting]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if booting.done():
+                booting.result()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if signals:
             raise SystemExit(128 + signals[0])
         return next(task.result() for task in ends if task.done())
@@ -200,9 +234,10 @@ class _Window:
         self._directory = directory
         self._descriptor = descriptor
 
-    async def follow(self) -> str:
+    async def follow(self, booting: asyncio.Future[None]) -> str:
         import asyncio
 
+        await asyncio.wait([booting])
         changed = asyncio.Event()
         changed.set()
         with _on_resize(changed.set):

@@ -89,7 +89,7 @@ def not_ready(
         exit_status=exit_status,
         why=f"it got as far as: {_NAMES[stage]} ({seen})" + (f"; {cause.meaning}" if cause and not ended else ""),
         fix=(cause.fix if cause else "")
-        or "look at the whole log, or at the guest itself: tinamou logs NAME, tinamou console NAME",
+        or "start it with -d, so that it stays, and look at it: tinamou logs NAME, tinamou console NAME",
         evidence={name: text for name, text in evidence.items() if text},
     )
 

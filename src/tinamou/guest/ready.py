@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident import Line
 
-__all__ = ["Milestone", "NotReadyError", "ReadyReport", "wait_ready"]
+__all__ = ["Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready"]
 
 _WINDOW = 16 << 10
 _LOOK_OFTEN, _LOOK_SELDOM, _OFTEN_FOR = 0.02, 0.1, 5.0
 _TOO_MANY_RESETS = 4
 _SILENT = (AgentSilentError, LineError)
+_FIRMWARE_SECONDS, _TOO_MANY_ATTEMPTS = 0.4, 500
+"""Resets that follow each other faster than this are SeaBIOS restarting the machine until it gets hold of it, which it may
+do dozens of times where a reset takes QEMU long because it restores a large kernel (docs/reference/boot-speed.md)."""
 
-Proof = Literal["run", "answer"]
+Proof = Literal["run", "answer", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,10 @@ class Milestone:
 
 @dataclass(frozen=True, slots=True)
 class ReadyReport:
-    """The stages in order; ``proof`` is ``run`` when a command ran in the guest, ``answer`` when its agent answered."""
+    """The stages in order, and the ``proof``.
+
+    ``run``: a command ran in the guest; ``answer``: its agent answered; ``none``: nobody asked.
+    """
 
     milestones: tuple[Milestone, ...]
     proof: Proof
@@ -50,6 +56,11 @@ class ReadyReport:
     def seconds(self) -> float:
         """From the start of the machine to the guest's first answer."""
         return self.milestones[-1].at
+
+
+def launched(since: float) -> ReadyReport:
+    """The report of a machine whose guest nobody waits for; ``since`` is the ``time.monotonic()`` of its start."""
+    return ReadyReport((Milestone(Stage.QEMU, time.monotonic() - since),), "none")
 
 
 @dataclass
@@ -64,6 +75,8 @@ class _Boot:
     offset: int = 0
     window: bytes = b""
     resets: int = 0
+    attempts: int = 0
+    reset_at: float = 0.0
     seen: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -85,6 +98,13 @@ class _Boot:
                 self.reach(reached(clean(self.window)))
             return bool(fresh)
         return False
+
+    def restarts(self, at: float) -> bool:
+        """Take note of a reset at a time in seconds; whether there have been too many."""
+        self.attempts += 1
+        self.resets += at - self.reset_at > _FIRMWARE_SECONDS
+        self.reset_at = at
+        return self.resets >= _TOO_MANY_RESETS or self.attempts >= _TOO_MANY_ATTEMPTS
 
     def hopeless(self) -> bool:
         """Whether a fatal finding has outlived its grace."""
@@ -216,9 +236,8 @@ async def _watch_events(boot: _Boot, qmp: Session) -> str:
                 case "VSERPORT_CHANGE" if event.data.get("open"):
                     boot.reach(Stage.AGENT)
                 case "RESET" if event.data.get("guest"):
-                    boot.resets += 1
-                    if boot.resets >= _TOO_MANY_RESETS:
-                        return f"it restarted {boot.resets} times without ever answering"
+                    if boot.restarts(event.at):
+                        return f"it restarted {boot.attempts} times without ever answering"
                 case "SHUTDOWN":
                     await _until(lambda: not boot.alive(), 1.0)
                     return f"the machine was shut down ({event.data.get('reason', 'for an unknown reason')})"

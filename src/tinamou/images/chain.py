@@ -56,6 +56,9 @@ def read_chain(path: str | Path, *, trusted: Sequence[Path] = (), format: str = 
         current, declared, named_by = _backing_of(layer, trusted), layer.header.backing_format, layer.path
 
 
+_TELLING = (".qcow2", ".vhdx", ".vdi", ".iso")
+
+
 def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
     """One file on its own: exists, is a file or block device, not empty, and its header holds. Raises ImageError."""
     named = f"the backing file of {named_by}, {path}," if named_by else f"{path}"
@@ -74,6 +77,9 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
                 raise ImageError(
                     f"{named} is called raw and begins like {found}", why=why, fix="say format = raw, or rename it"
                 )
+            if not declared and found == "raw" and path.suffix in _TELLING:
+                why = f"nothing in it is of the format {path.suffix} stands for: it is damaged, or another file"
+                raise ImageError(f"{named} is not what its name says", why=why, fix="fetch or make the image again")
             header = _header(named, file.fileno(), head, length) if found == "qcow2" else None
     except FileNotFoundError as error:
         raise ImageError(f"{named} does not exist", fix="put the file back, or name another image") from error

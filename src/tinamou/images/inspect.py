@@ -20,7 +20,7 @@ from tinamou.units import Size
 
 __all__ = ["inspect_image"]
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,22 @@ from tinamou.images.progress import Progress, silent
 __all__ = ["names", "resolve"]
 
 
+_FILES = (".qcow2", ".img", ".raw", ".vmdk", ".vhdx", ".vdi", ".iso")
+"""How names of files end: no image of another kind is called like that."""
+
+
 def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = True, refresh: bool = False) -> ImageFacts:
     """The image of that name or path for an architecture (QEMU's name of it).
 
     A name is a built guest (``tiny``, ``debian``, ``debian:trixie``), an imported image, or an entry of the catalogue;
-    whatever has a slash in it, or is a file here, is a path. With ``build`` false nothing is built or downloaded: what is
-    not there yet comes back with ``built=False`` and the paths it will have. ``refresh`` looks for something newer. Raises
-    ImageError.
+    whatever has a slash in it, ends like a file, or is one here, is a path. With ``build`` false nothing is built or
+    downloaded: what is not there yet comes back with ``built=False`` and the paths it will have. ``refresh`` looks for
+    something newer. Raises ImageError.
     """
     recipe = _recipe(name, arch)
     if recipe is not None:
         return _built(recipe, progress, build=build, refresh=refresh)
-    if os.sep in name or name.startswith("~") or os.path.isfile(name):  # noqa: PTH113 (this path is measured)
+    if os.sep in name or name.startswith("~") or name.endswith(_FILES) or os.path.isfile(name):  # noqa: PTH113 (measured)
         from tinamou.images.inspect import inspect_image
 
         return inspect_image(os.path.expanduser(name), arch=arch)  # noqa: PTH111

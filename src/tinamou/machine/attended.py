@@ -12,6 +12,7 @@ from tinamou.errors import ControlError, GuestError, StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
 from tinamou.machine import life
+from tinamou.machine.reach import Reach, words_of
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
 from tinamou.spec import MachineSpec, load_spec
@@ -35,17 +36,13 @@ INPUT_BYTES = 512 << 10
 """Longer input for a command goes through the guest's agent, which is slower but takes more at once."""
 
 
-def words_of(command: str | Sequence[str]) -> list[str]:
-    """A command as argument words; a string is given to the guest's shell."""
-    return ["sh", "-c", command] if isinstance(command, str) else list(command)
-
-
-class AsyncMachine:
+class AsyncMachine(Reach):
     """One virtual machine, started on entering ``async with`` and gone without trace on leaving it.
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
     ``AsyncMachine("debian", cpus=2, memory="1G")``. With ``keep`` the machine stays, stopped, when the block ends.
     With ``warm`` it is a fork of a machine that was booted once for the same wish: milliseconds from the second time on.
+    Without ``wait`` it is started as soon as QEMU runs, whether the guest has an agent that will ever answer or not.
     ``timeout`` is how long the guest may take to answer, in seconds. Raises SpecError at once for a bad description.
     """
 
@@ -55,11 +52,12 @@ class AsyncMachine:
         *,
         keep: bool = False,
         warm: bool = False,
+        wait: bool = True,
         timeout: float = READY_SECONDS,
         progress: Progress = silent,
         **settings: Any,
     ) -> None:
-        self._warm = warm
+        self._warm, self._wait = warm, wait
         self.spec: MachineSpec = load_spec({"image": image, **settings})
         self.timeout = timeout
         self._keep = keep
@@ -123,6 +121,11 @@ class AsyncMachine:
         return self._agent
 
     @property
+    def running(self) -> bool:
+        """Whether it has been started, and its QEMU lives."""
+        return self._record is not None and self._record.running
+
+    @property
     def name(self) -> str:
         """The machine's name, which is its guest's hostname."""
         return self.record.name
@@ -130,6 +133,8 @@ class AsyncMachine:
     async def start(self) -> ReadyReport:
         """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
         import asyncio
+
+        from tinamou.guest.ready import launched
 
         self._since = time.monotonic()
         if self._warm:
@@ -139,7 +144,10 @@ class AsyncMachine:
         )
         self._adopt(started)
         try:
-            return await self.ready()
+            if self._wait:
+                return await self.ready()
+            await self.session()
+            return launched(self._since)
         except BaseException:
             await self.kill()
             raise

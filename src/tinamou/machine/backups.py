@@ -118,7 +118,7 @@ def _hand_over(directory: Path, uid: int | None) -> None:
     import os
 
     for path in directory.rglob("*"):
-        if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == "vars.fd" or "tpm" in path.parts):
+        if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == "vars.fd"):
             os.chown(path, uid, uid)
 
 

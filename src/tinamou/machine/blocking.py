@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from tinamou.images.progress import Progress, silent
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.guest.agent import Completed
+    from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.spec import MachineSpec
@@ -58,11 +60,12 @@ class Machine:
         *,
         keep: bool = False,
         warm: bool = False,
+        wait: bool = True,
         timeout: float = READY_SECONDS,
         progress: Progress = silent,
         **settings: Any,
     ) -> None:
-        self._machine = AsyncMachine(image, keep=keep, warm=warm, timeout=timeout, progress=progress, **settings)
+        self._machine = AsyncMachine(image, keep=keep, warm=warm, wait=wait, timeout=timeout, progress=progress, **settings)
 
     @property
     def spec(self) -> MachineSpec:
@@ -97,6 +100,50 @@ class Machine:
         Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
         return wait_for(self._machine.run(command, input=input, environment=environment, timeout=timeout, check=check))
+
+    def stream(
+        self,
+        command: str | Sequence[str],
+        hear: Callable[[bytes], None],
+        *,
+        complaints: Callable[[bytes], None] | None = None,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Run a command and hand over what it prints while it runs, without limit; returns its exit status.
+
+        ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out), both in another
+        thread.
+        """
+        streaming = self._machine.stream(
+            command, hear, complaints=complaints, input=input, environment=environment, timeout=timeout
+        )
+        return wait_for(streaming)
+
+    def put(self, source: str | Path, target: str) -> Copied:
+        """Copy a file or folder of this host into the guest; see `Reach.put`."""
+        return wait_for(self._machine.put(source, target))
+
+    def get(self, source: str, target: str | Path) -> Copied:
+        """Copy a file or folder of the guest to this host; see `Reach.get`."""
+        return wait_for(self._machine.get(source, target))
+
+    def read(self, path: str) -> bytes:
+        """What is in a file of the guest, up to 64 MiB. Raises GuestError."""
+        return wait_for(self._machine.read(path))
+
+    def write(self, path: str, data: bytes | str) -> None:
+        """Make a file in the guest, or replace what is in it. Raises GuestError."""
+        wait_for(self._machine.write(path, data))
+
+    def log(self) -> str:
+        """Everything the guest has printed on its console so far."""
+        return self._machine.log()
+
+    def ssh_command(self, *words: str) -> list[str]:
+        """The ``ssh`` command line to a shell in the guest, or to the command of ``words``; see `Reach.ssh_command`."""
+        return self._machine.ssh_command(*words)
 
     def checkpoint(self, name: str = "") -> Checkpoint:
         """Save the whole state of the machine, which goes on; see `AsyncMachine.checkpoint`."""

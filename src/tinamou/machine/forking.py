@@ -21,6 +21,7 @@ from tinamou.guest.resident import Identity
 from tinamou.machine import host_keys
 from tinamou.machine.disks import opened
 from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.prepare import companions
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, check, discard
 from tinamou.snapshots.disks_of_forks import give_disks
@@ -193,6 +194,7 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **_plain(plan)}))
     source, folder = Path(checkpoint.directory), Path(record.directory)
     await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
+    await asyncio.to_thread(companions.start_all, plan, folder)
     files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
     who = Identity() if same else fork.identity_for(checkpoint, plan, files)
     woken = await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)

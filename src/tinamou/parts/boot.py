@@ -23,6 +23,10 @@ class BootSpec:
         "auto",
         "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto: direct where thrown away",
     )
+    secure: bool = option(
+        False,
+        "Secure Boot with Microsoft's keys enrolled: only signed boot loaders and kernels start; firmware is uefi then",
+    )
     kernel: str = option("", "kernel file for direct boot")
     initrd: str = option("", "initial RAM disk for direct boot")
     cmdline: str = option("", "kernel arguments, added to those the image and the architecture need")
@@ -31,11 +35,21 @@ class BootSpec:
 
     def problems(self) -> list[Problem]:
         """Kernel settings beside a firmware that ignores them."""
+        if self.secure and (self.kernel or self.firmware not in ("auto", "uefi")):
+            how = "a kernel given directly" if self.kernel else f"firmware {self.firmware}"
+            return [
+                Problem("secure", True, f"{how} checks no signatures", "leave it out: Secure Boot is for firmware = uefi")
+            ]
         if self.kernel and self.firmware not in ("auto", "direct"):
             return [Problem("kernel", self.kernel, f"firmware {self.firmware} boots from the disk", "set firmware = direct")]
         if self.initrd and not self.kernel:
             return [Problem("initrd", self.initrd, "an initrd needs its kernel", "give boot.kernel too")]
         return []
+
+
+def wish(spec: BootSpec) -> str:
+    """The way of booting that was asked for; Secure Boot means UEFI."""
+    return "uefi" if spec.secure else spec.firmware
 
 
 def ways(spec: BootSpec, image_boots: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,7 +74,7 @@ def contribute(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[st
     if settled.boot == "direct":
         return _direct(spec, settled, hostname, more)
     if settled.boot == "uefi":
-        return _uefi(settled)
+        return _uefi(spec, settled)
     return Contribution(flags=_menu(spec))
 
 
@@ -70,7 +84,7 @@ def _menu(spec: BootSpec) -> tuple[Flag, ...]:
 
 def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
     image = settled.facts.image
-    fast = bool(image.fast_kernel) and not spec.kernel and settled.once
+    fast = bool(image.fast_kernel) and not spec.kernel and settled.pvh
     kernel = spec.kernel or (image.fast_kernel if fast else "") or image.kernel
     reason = (
         "the same kernel uncompressed, entered through PVH: no boot loader and no decompressor runs in the guest"
@@ -105,24 +119,38 @@ def _append(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, 
     return Flag("append", Why("kernel arguments", reason), " ".join(words))
 
 
-def find_firmware(settled: Settled, machine_type: str) -> Firmware | None:
-    """The first UEFI firmware that serves this machine, without Secure Boot."""
-    unwanted = {"secure-boot", "enrolled-keys", "requires-smm"}
+def find_firmware(settled: Settled, machine_type: str, *, secure: bool = False) -> Firmware | None:
+    """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled."""
+    special = {"secure-boot", "enrolled-keys", "requires-smm"}
     for firmware in settled.facts.firmware:
-        if (
-            "uefi" in firmware.interfaces
-            and firmware.serves(settled.arch.name, machine_type)
-            and not (firmware.features & unwanted)
-        ):
+        fits = {"secure-boot", "enrolled-keys"} <= firmware.features if secure else not firmware.features & special
+        if fits and "uefi" in firmware.interfaces and firmware.serves(settled.arch.name, machine_type):
             return firmware
     return None
 
 
-def _uefi(settled: Settled) -> Contribution:
+def _uefi(spec: BootSpec, settled: Settled) -> Contribution:
     machine = settled.facts.qemu.machine(settled.arch.machine)
-    firmware = find_firmware(settled, machine.name if machine else settled.arch.machine)
+    firmware = find_firmware(settled, machine.name if machine else settled.arch.machine, secure=spec.secure)
     assert firmware is not None, "check() comes before contribute()"
-    return _pflash(firmware, settled) if firmware.device == "flash" else _memory_firmware(firmware)
+    parts = [_pflash(firmware, settled) if firmware.device == "flash" else _memory_firmware(firmware)]
+    if "requires-smm" in firmware.features:
+        parts.append(_guarded())
+    return Contribution.merge(parts)
+
+
+def _guarded() -> Contribution:
+    """Keys only the firmware itself can change (source: edk2 OvmfPkg/README, QEMU docs/system/i386/pc)."""
+    mode = Why("spec boot.secure", "the firmware guards its keys from system management mode, where the guest cannot look")
+    flash = Why("spec boot.secure", "only code in system management mode may write to the variable store")
+    sleep = Why("spec boot.secure", "waking from S3 would be a way around the guard: the machine cannot suspend to RAM")
+    return Contribution(
+        flags=(
+            Flag("machine", mode, options={"smm": "on"}),
+            Flag("global", flash, options={"driver": "cfi.pflash01", "property": "secure", "value": "on"}),
+            Flag("global", sleep, options={"driver": "ICH9-LPC", "property": "disable_s3", "value": 1}),
+        )
+    )
 
 
 def _memory_firmware(firmware: Firmware) -> Contribution:
@@ -151,10 +179,13 @@ def _flash(name: str, path: str, driver: str, why: Why, *, read_only: bool) -> E
     return Element("blockdev", {"node-name": name, "driver": driver, "read-only": read_only, "file": dict(file)}, why)
 
 
-def check(settled: Settled, machine_type: str) -> list[Problem]:
-    """UEFI asked for where no firmware serves this machine."""
-    if settled.boot != "uefi" or find_firmware(settled, machine_type):
+def check(spec: BootSpec, settled: Settled, machine_type: str) -> list[Problem]:
+    """UEFI, or Secure Boot, asked for where no firmware serves this machine."""
+    if settled.boot != "uefi" or find_firmware(settled, machine_type, secure=spec.secure):
         return []
+    if spec.secure:
+        reason = f"no installed firmware with Secure Boot and enrolled keys serves {settled.arch.name} {machine_type}"
+        return [Problem("boot.secure", True, reason, "install ovmf or qemu-efi-aarch64, or boot without it")]
     reason = f"no installed firmware serves {settled.arch.name} {machine_type}"
     return [
         Problem("boot.firmware", "uefi", reason, "install ovmf, qemu-efi-aarch64 or qemu-efi-riscv64, or boot another way")

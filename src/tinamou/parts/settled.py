@@ -35,8 +35,8 @@ Need = PciSlot | SharedMemory
 class Settled:
     """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id.
 
-    ``once`` says that the guest starts one single time: it is neither kept nor copied nor reset. ``ports`` names the
-    hot-plug slots of the devices that sit in one.
+    ``pvh`` says that a kernel may be entered through PVH. ``ports`` names the hot-plug slots of the devices that sit in
+    one.
     """
 
     facts: Facts
@@ -44,7 +44,7 @@ class Settled:
     accel: Trial
     boot: str
     order: tuple[str, ...]
-    once: bool
+    pvh: bool
     pci: Mapping[str, str]
     ports: Mapping[str, str] = field(default_factory=dict)
 

@@ -32,6 +32,7 @@ from tinamou.blueprint import (
     ReservePort,
     SetKernelValue,
     SetRules,
+    SetUpTpm,
     StartHelper,
     Step,
     WriteFile,
@@ -175,6 +176,7 @@ _EXECUTORS |= {
     JoinOvs: lazily("wires", "join_ovs"),
     SetRules: lazily("wires", "set_rules"),
     JoinNetwork: lazily("networks", "join"),
+    SetUpTpm: lazily("tpm", "set_up"),
 }
 
 _UNDOERS: dict[str, Callable[[Entry], None]] = {

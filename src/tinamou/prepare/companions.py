@@ -7,15 +7,28 @@ import shlex
 import time
 from pathlib import Path
 
-from tinamou.blueprint import StartHelper
+from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system import confine
 from tinamou.system.spawn import Process, alive, end, found_started, process_of, spawn
 
-__all__ = ["find", "start", "stop"]
+__all__ = ["find", "start", "start_all", "stop"]
 
 READY_SECONDS = 10.0
+_children: dict[tuple[str, ...], Process] = {}
+"""Those this process started: when one is over, its entry in the process table is ours to remove."""
+
+
+def start_all(plan: Plan, directory: Path) -> None:
+    """Start every helper of a copied machine, each in a folder of its own. Raises PrepareError."""
+    for step in plan.steps:
+        if isinstance(step, StartHelper):
+            folder = Path(step.socket).parent
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if step.owner is not None:
+                os.chown(folder, step.owner, step.owner)
+            start(step, Journal(directory))
 
 
 def start(step: StartHelper, journal: Journal) -> None:
@@ -25,6 +38,7 @@ def start(step: StartHelper, journal: Journal) -> None:
     words = [*confine.prefix(step.owner), *step.argv]
     Path(step.socket).unlink(missing_ok=True)
     process = spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
+    _children[step.argv] = process
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
         gone = not alive(process) and find(step.argv) is None
@@ -62,3 +76,6 @@ def stop(entry: Entry) -> None:
     process = found_started(lambda: find(argv), str(entry.get("log", "")))
     if process is not None and process.pid != os.getpid():
         end(process, grace=1.0)
+    ours = _children.pop(tuple(argv), None)
+    if ours is not None and (process is None or ours.pid != process.pid):
+        end(ours)

@@ -13,6 +13,8 @@ __all__ = ["drop", "folder", "keep", "put_back"]
 
 _FILES = ("vars.fd",)
 _FOLDERS = ("tpm",)
+_FLEETING = shutil.ignore_patterns(".lock", "*.sock", "*.log", "TMP*")
+"""What of a TPM's folder is no state; swtpm writes its state to a TMP file and renames it, so that each copy is whole."""
 _TRIES = 20
 
 
@@ -31,7 +33,7 @@ def keep(disks: Disks, number: int) -> None:
     for name in _FOLDERS:
         if (disks.directory / name).is_dir():
             target.mkdir(parents=True, exist_ok=True, mode=0o700)
-            shutil.copytree(disks.directory / name, target / name, ignore=shutil.ignore_patterns(".lock", "*.sock"))
+            shutil.copytree(disks.directory / name, target / name, ignore=_FLEETING)
 
 
 def drop(disks: Disks, number: int) -> None:
@@ -50,8 +52,6 @@ def put_back(disks: Disks, number: int) -> None:
             fresh = disks.directory / f"{name}.part"
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(source / name, fresh)
-            for path in (fresh, *fresh.rglob("*")):
-                disks.hand_over(path)
             shutil.rmtree(disks.directory / name, ignore_errors=True)
             fresh.rename(disks.directory / name)
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tinamou.blueprint import Element, Flag, HandOver, Plan, Value, Why
+from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
@@ -42,7 +42,8 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     own = _Own(checkpoint, record, same)
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
-    steps = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
+    helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
+    steps: tuple[Step, ...] = (*helpers, *(own.step(step) for step in saved.steps if isinstance(step, HandOver)))
     confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
@@ -57,6 +58,7 @@ class _Own:
         self._name, self._old_name = record.name, checkpoint.machine
         self._directory, self._old_directory = f"{record.directory}/", f"{checkpoint.record['directory']}/"
         self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
+        self._uid, self._old_uid = record.uid, checkpoint.record.get("uid") or 0
         self._card = 0
 
     def value(self, value: Value) -> Value:
@@ -74,6 +76,13 @@ class _Own:
             mine = HandOver(str(self.value(step.path)), "memory", step.why, ram.path)
             return mine if self._same else HandOver(ram.path, "read", _WHY)
         return dataclasses.replace(step, path=str(self.value(step.path)))
+
+    def helper(self, helper: StartHelper) -> StartHelper:
+        words = tuple(word.replace(self._old_directory, self._directory) for word in helper.argv)
+        owner = helper.owner
+        if owner is not None and self._uid is not None:
+            owner += self._uid - self._old_uid
+        return dataclasses.replace(helper, argv=words, socket=str(self.value(helper.socket)), owner=owner)
 
     def flag(self, flag: Flag) -> Flag:
         value = flag.value

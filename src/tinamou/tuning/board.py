@@ -16,13 +16,15 @@ def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
     return machine
 
 
-def flag(arch: Arch, machine: MachineType, qemu: QemuFacts, *, bare: bool) -> Flag:
+def flag(arch: Arch, machine: MachineType, qemu: QemuFacts, *, bare: bool, left_out: tuple[str, ...] = ()) -> Flag:
     """``-machine`` with the options the architecture asks for, as far as this binary knows them.
 
-    ``bare`` leaves out the board's own devices that only firmware, a screen or hand-written arguments could use.
+    ``bare`` leaves out the board's own devices that only firmware, a screen or hand-written arguments could use. What is
+    ``left_out`` is another part's to decide for this machine.
     """
     wanted = {**arch.machine_options, **(arch.unused if bare else {})}
-    known = {name: pair for name, pair in wanted.items() if qemu.has(f"property:{arch.board}.{name}")}
+    offered = {name: pair for name, pair in wanted.items() if qemu.has(f"property:{arch.board}.{name}")}
+    known = {name: pair for name, pair in offered.items() if name not in left_out}
     reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]
     reasons += [f"{name}={value}: {reason}" for name, (value, reason) in known.items()]
     return Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, {n: v for n, (v, _) in known.items()})

@@ -1,0 +1,102 @@
+"""What a program does with a running guest beside short commands: output as it comes, files, the console's log, ssh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.errors import GuestError
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.copy import Copied
+    from tinamou.state.record import Record
+
+__all__ = ["Reach", "words_of"]
+
+
+def words_of(command: str | Sequence[str]) -> list[str]:
+    """A command as argument words; a string is given to the guest's shell."""
+    return ["sh", "-c", command] if isinstance(command, str) else list(command)
+
+
+class Reach:
+    """The part of `AsyncMachine` that carries things into the guest and out of it."""
+
+    @property
+    def record(self) -> Record:
+        """Its entry in the state directory."""
+        raise NotImplementedError
+
+    @property
+    def agent(self) -> Agent:
+        """The guest's agent."""
+        raise NotImplementedError
+
+    async def stream(
+        self,
+        command: str | Sequence[str],
+        hear: Callable[[bytes], None],
+        *,
+        complaints: Callable[[bytes], None] | None = None,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Run a command and hand over what it prints while it runs, without limit; returns its exit status.
+
+        ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out).
+        """
+        words = words_of(command)
+        done = await self.agent.stream(
+            words, hear, complaints or hear, input=input, environment=environment, timeout=timeout
+        )
+        return done.exit_status
+
+    async def put(self, source: str | Path, target: str) -> Copied:
+        """Copy a file or folder of this host into the guest, where ``target`` is its new name or a folder it goes into.
+
+        Modes are kept, and both ends compare the sha256. Raises GuestError; OSError when the source cannot be read.
+        """
+        from tinamou.guest.copy import into_guest
+
+        return await into_guest(self.agent, Path(source), target)
+
+    async def get(self, source: str, target: str | Path) -> Copied:
+        """Copy a file or folder of the guest to this host, where ``target`` is its new name or a folder it goes into.
+
+        Raises GuestError, OSError.
+        """
+        from tinamou.guest.copy import out_of_guest
+
+        return await out_of_guest(self.agent, source, Path(target))
+
+    async def read(self, path: str) -> bytes:
+        """What is in a file of the guest, up to 64 MiB. Raises GuestError."""
+        from tinamou.guest.files import read
+
+        return await read(self.agent, path)
+
+    async def write(self, path: str, data: bytes | str) -> None:
+        """Make a file in the guest, or replace what is in it. Raises GuestError."""
+        from tinamou.guest.files import write
+
+        await write(self.agent, path, [data.encode() if isinstance(data, str) else data])
+
+    def log(self) -> str:
+        """Everything the guest has printed on its console so far."""
+        return self.record.file("serial.log").read_text(errors="replace")
+
+    def ssh_command(self, *words: str) -> list[str]:
+        """The ``ssh`` command line to a shell in the guest, or to the command of ``words``, with the machine's own key.
+
+        Raises GuestError where the image has no ssh server, or no way leads to it.
+        """
+        from tinamou.guest.ssh import ssh_argv, target
+
+        record = self.record
+        if record.ssh_port is None:
+            why = f"the image {record.image} runs no ssh server, as far as is known"
+            raise GuestError(f"{record.name} cannot be reached by ssh", why=why, fix="run commands with run()")
+        return ssh_argv(target(record.directory, record.ssh_user or "root", record.ssh_port), words)

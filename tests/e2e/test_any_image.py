@@ -1,0 +1,70 @@
+"""Images nobody has described: a disc, and disks of every format, boot, and are waited for only as far as can be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import eventually, tinamou
+
+pytestmark = pytest.mark.vm
+
+SAYS = b"\r\nhello from the disk\r\n\0"
+SECTOR = bytes.fromhex("fa31c08ed8fcbe237cac84c0741288c3bafd03eca82074fbbaf80388d8eeebe9f4ebfd") + SAYS
+"""Prints it on the first serial port, and halts."""
+ACTIVE = bytes.fromhex("80000200833f20000100000000180000")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk with that boot sector and one active partition."""
+    path = tmp_path_factory.mktemp("image") / "disk.img"
+    table = ACTIVE + bytes(48) + b"\x55\xaa"
+    path.write_bytes(SECTOR.ljust(446, b"\0") + table + bytes((4 << 20) - 512))
+    return path
+
+
+def boots(path: Path, *options: str) -> None:
+    """It starts, says so at once, and says on its console what its boot sector says."""
+    done = tinamou("run", str(path), "-d", "--name", "some", *options)
+    try:
+        assert (done.returncode, done.stdout) == (0, "some\n"), done.stderr
+        assert "not known" in done.stderr and "tinamou console some" in done.stderr
+        eventually(lambda: "hello from the disk" in tinamou("logs", "some").stdout, "the boot sector's greeting")
+        assert json.loads(tinamou("show", "some", "--json").stdout)["state"] == "running"
+    finally:
+        tinamou("rm", "-f", "some")
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vhdx", "vdi"])
+def test_a_disk(form: str, raw: Path, tmp_path: Path, leftovers) -> None:
+    path = tmp_path / f"disk.{form}"
+    subprocess.run(["qemu-img", "convert", "-O", form, str(raw), str(path)], check=True)
+    boots(path)
+    assert leftovers.found() == []
+
+
+@pytest.mark.skipif(not shutil.which("genisoimage"), reason="genisoimage is not installed (script/setup test)")
+def test_a_disc(tmp_path: Path, leftovers) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "boot.bin").write_bytes(SECTOR.ljust(2048, b"\0"))
+    disc = tmp_path / "disc.iso"
+    words = ["genisoimage", "-quiet", "-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "4", "-o", str(disc), str(tree)]
+    subprocess.run(words, check=True)
+    boots(disc)
+    boots(disc, "--disk", "size=64M")
+    assert leftovers.found() == []
+
+
+def test_it_starts_again(raw: Path, leftovers) -> None:
+    assert tinamou("run", str(raw), "-d", "--name", "some").returncode == 0
+    try:
+        assert tinamou("kill", "some").returncode == 0
+        assert tinamou("start", "some").returncode == 0
+    finally:
+        tinamou("rm", "-f", "some")
+    assert leftovers.found() == []
