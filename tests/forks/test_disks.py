@@ -12,7 +12,7 @@ from tinamou import Machine
 from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.blocking import wait_for
 from tinamou.machine.checkpoints import every
-from tinamou.machine.forking import fork_many
+from tinamou.machine.forking import Wish, fork_many
 from tinamou.snapshots.checkpoint import Checkpoint, discard
 
 pytestmark = pytest.mark.vm
@@ -62,10 +62,20 @@ def test_every_machine_has_its_own_disk() -> None:
         assert read(source, 3) == "onesrc..."
 
 
-def test_rounds_of_checkpoint_restore_and_write_keep_every_write() -> None:
+@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
+def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the QEMU that is installed, once with QEMU 10."""
+    if request.param == "10":
+        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
+
+
+@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.parametrize("kind", ["instant", "portable"])
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_rounds_of_checkpoint_restore_and_write_keep_every_write(kind: Wish) -> None:
     with Machine(forkable=True, disks=[{"size": "64M"}]) as source:
         put(source, 0, "w00")
-        checkpoint = source.checkpoint("round-0")
+        checkpoint = source.checkpoint("round-0", kind=kind)
         name = source.name
     for number in range(1, ROUNDS + 1):
         with restored(checkpoint) as machine:
@@ -74,4 +84,5 @@ def test_rounds_of_checkpoint_restore_and_write_keep_every_write() -> None:
             assert read(machine, number) == "".join(words)
             assert machine.run("cat /tmp/words").text.split() == words
             put(machine, number, f"w{number:02}")
-            checkpoint = machine.checkpoint(f"round-{number}")
+            checkpoint = machine.checkpoint(f"round-{number}", kind=kind)
+            assert checkpoint.kind == kind

@@ -108,8 +108,8 @@ def test_a_checkpoint_outlives_its_machine(source: Machine, checkpoint: Checkpoi
 
 def test_a_machine_that_is_not_forkable_says_how_to_make_it_so() -> None:
     with Machine() as machine:
-        with pytest.raises(StateError, match="cannot be checkpointed") as refused:
-            machine.checkpoint()
+        with pytest.raises(StateError, match="cannot be checkpointed in an instant") as refused:
+            machine.checkpoint(kind="instant")
         assert "forkable" in refused.value.fix
         assert machine.run("echo on").text == "on"
 

@@ -32,6 +32,23 @@ def test_a_network_made_for_the_machines(lab: Lab):
 
 
 @pytest.mark.slow
+def test_a_suspended_machine_leaves_its_network_and_comes_back_as_who_it_was(lab: Lab):
+    lab.start("one", "type=bridge,network=lab")
+    lab.start("two", "type=bridge,network=lab")
+    address, links = lab.address("one"), lab.traces()["links"]
+    lab.tinamou("suspend", "one")
+    assert lab.traces()["links"] != links
+    lab.tinamou("suspend", "two")
+    assert "tm-br" not in lab.traces()["links"]
+    lab.tinamou("resume", "two")
+    lab.tinamou("resume", "one")
+    assert lab.address("one") == address
+    assert lab.reaches("one", "two")
+    sends(lab, "two", "one", "one")
+    lab.tinamou("rm", "-f", "one", "two")
+
+
+@pytest.mark.slow
 def test_a_bridge_of_the_host(lab: Lab):
     lab.ip("link add br0 type bridge")
     lab.ip("link add host type veth peer name port")

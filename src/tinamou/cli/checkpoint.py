@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,7 +11,14 @@ from tinamou.cli import output
 from tinamou.machine import life
 
 
-def command(name: str, checkpoint: str = "", /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(
+    name: str,
+    checkpoint: str = "",
+    /,
+    *,
+    kind: Literal["auto", "instant", "portable"] = "auto",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Save the whole state of a running machine, which goes on: memory, devices, disks.
 
     Parameters
@@ -20,14 +27,18 @@ def command(name: str, checkpoint: str = "", /, *, json: Annotated[bool, Paramet
         The machine.
     checkpoint
         The checkpoint's name; one of its own when left out.
+    kind
+        instant: in milliseconds, of forkable machines, gone when the host restarts; portable: of any machine, compressed,
+        for another host; auto: instant where the machine allows it.
     """
     from tinamou.machine.blocking import wait_for
     from tinamou.machine.forking import checkpoint_by_name
 
-    taken = wait_for(checkpoint_by_name(life.running(name), checkpoint))
+    taken = wait_for(checkpoint_by_name(life.running(name), checkpoint, kind=kind))
     if json:
         output.print_json({**dataclasses.asdict(taken), "plan": None, "record": None})
         return
-    memory = f", {taken.ram.size >> 20} MiB of memory" if taken.ram else ""
-    output.say(f"{taken.kind} checkpoint{memory}; {name} stood still for {taken.pause * 1000:.0f} ms")
+    output.say(f"{taken.kind} checkpoint, as {taken.why}")
+    stored = "" if taken.ram else f" in {taken.state.size >> 20} MiB"
+    output.say(f"{taken.memory >> 20} MiB of memory{stored}; {name} stood still for {taken.pause * 1000:.0f} ms")
     print(taken.name)

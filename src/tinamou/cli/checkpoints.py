@@ -1,16 +1,17 @@
-"""The verbs below ``checkpoints``: ls, show, tree, rm, restore."""
+"""The verbs below ``checkpoints``: ls, show, tree, rm, export, import, restore."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
 
-app: App = App(name="checkpoints", help="List, show, restore and remove checkpoints.", result_action="return_value")
+app: App = App(name="checkpoints", help="List, show, restore, remove and move checkpoints.", result_action="return_value")
 Switch = Annotated[bool, Parameter(negative="")]
 
 
@@ -28,7 +29,7 @@ def list_(*, json: Switch = False) -> None:
             "kind": one.kind,
             "machine": one.machine,
             "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
-            "memory": f"{(one.ram.size if one.ram else one.state.size) >> 20}M",
+            "memory": f"{one.memory >> 20}M",
             "forks": len(children(one)),
             "qemu": one.version,
         }
@@ -96,6 +97,60 @@ def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"],
     for name in names:
         for fork in checkpoints.remove(name, force=force):
             output.warn(f"removed {fork} with it")
+
+
+@app.command
+def export(name: str, file: Path, *, json: Switch = False) -> None:
+    """Write a portable checkpoint into one file, which stands alone: for another host.
+
+    Parameters
+    ----------
+    name
+        The checkpoint.
+    file
+        The file to write; one that is there is replaced.
+    """
+    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.checkpoints import find
+    from tinamou.snapshots import travel
+
+    wait_for(travel.export(find(name), file.absolute(), progress=output.progress))
+    output.end_progress()
+    size = file.stat().st_size
+    if json:
+        output.print_json({"checkpoint": name, "file": str(file.absolute()), "size": size})
+    else:
+        output.say(f"{size >> 20} MiB")
+
+
+@app.command(name="import")
+def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
+    """Make a checkpoint from an exported file, and say whether it can be loaded here.
+
+    Parameters
+    ----------
+    file
+        The file that was exported.
+    name
+        Another name than the checkpoint had.
+    """
+    from tinamou.errors import StateError
+    from tinamou.machine.blocking import wait_for
+    from tinamou.snapshots import travel
+    from tinamou.snapshots.checkpoint import check
+
+    taken = wait_for(travel.take_in(file.absolute(), name))
+    problems: tuple[str, ...] = ()
+    try:
+        check(taken)
+    except StateError as error:
+        problems = tuple(map(str, error.problems))
+    for one in problems:
+        output.warn(f"it cannot be loaded here: {one}")
+    if json:
+        output.print_json({"checkpoint": taken.name, "machine": taken.machine, "problems": list(problems)})
+    else:
+        print(taken.name)
 
 
 @app.command

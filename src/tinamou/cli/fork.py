@@ -33,6 +33,10 @@ def command(
     known = {record.name: record for record in machines.machines()}
     record = known.get(name)
     checkpoint = wait_for(checkpoint_by_name(record)) if record is not None and record.running else find(name)
+    if checkpoint.kind == "portable":
+        output.say(
+            f"{checkpoint.name} is portable, as {checkpoint.why}: each fork loads a memory of its own, which is slower"
+        )
     names = wait_for(leave_running(checkpoint, count))
     if json:
         output.print_json({"checkpoint": checkpoint.name, "forks": names})

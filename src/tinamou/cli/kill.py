@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from tinamou.machine import life
+from tinamou.state import machines
 
 
 def command(name: str, /) -> None:
-    """Cut the power of a machine.
+    """Cut the power of a machine; of a suspended one, give up the saved state.
 
     Parameters
     ----------
     name
         The machine.
     """
-    life.kill(life.running(name))
+    record = machines.find(name)
+    life.kill(record if life.at_rest(record) == "suspended" else life.running(name))

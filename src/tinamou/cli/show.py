@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.machine.blocking import wait_for
-from tinamou.machine.life import state_of
+from tinamou.machine.life import at_rest, state_of
 from tinamou.state import machines
 from tinamou.state.record import Record
 
@@ -51,10 +51,10 @@ def _display(record: Record) -> str | None:
 
 
 def described(record: Record) -> dict[str, Any]:
-    """The machine as plain data; ``state`` is only running or stopped here."""
+    """The machine as plain data; ``state`` is only running, suspended or stopped here."""
     return {
         "name": record.name,
-        "state": "running" if record.running else "stopped",
+        "state": "running" if record.running else at_rest(record),
         "pid": record.pid or None,
         "arch": record.arch,
         "accel": record.accel,

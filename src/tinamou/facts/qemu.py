@@ -77,6 +77,14 @@ class QemuFacts:
             raise ValueError(f"unknown kind of feature: {feature!r}")
         return name in offered[kind]
 
+    def loads_states_of(self, version: str) -> bool:
+        """Whether it loads the whole state of a machine that ``version`` (``7.2.22``) saved.
+
+        Within a series (7.2) a versioned machine type stays the same: a host is updated and its machines go on (source:
+        docs/devel/migration/compatibility.rst of QEMU). Across series that is promised too, but not trusted here.
+        """
+        return version.split(".")[:2] == [str(part) for part in self.version[:2]]
+
     def machine(self, name: str) -> MachineType | None:
         """The machine type of that name or alias."""
         return next((m for m in self.machines if name in (m.name, m.alias)), None)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.ready import ReadyReport
     from tinamou.guest.resident import Line
+    from tinamou.machine.forking import Wish
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.snapshots.fork import Woken
 
@@ -255,14 +256,16 @@ class AsyncMachine(Reach):
             self._line.close()
             self._line = None
 
-    async def checkpoint(self, name: str = "") -> Checkpoint:
+    async def checkpoint(self, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
         """Save the whole state of the machine, which goes on; the checkpoint stays until it is removed.
 
-        Raises StateError when the machine is not forkable, ControlError and GuestError; the machine then runs on.
+        ``auto`` takes an instant one of a forkable machine, else a portable one; its ``why`` says the reason. Raises
+        StateError for a state that cannot be saved so, ControlError and GuestError; the machine then runs on.
         """
         from tinamou.machine.forking import take_checkpoint
 
-        return await take_checkpoint(self.record, await self.session(), self.agent, name, line=await self._held_line())
+        held = await self._held_line()
+        return await take_checkpoint(self.record, await self.session(), self.agent, name, line=held, kind=kind)
 
     @overload
     async def fork(self) -> Self: ...
@@ -271,13 +274,15 @@ class AsyncMachine(Reach):
     async def fork(self, count: int | None = None) -> Self | list[Self]:
         """A running copy of this running machine with an identity of its own, or ``count`` of them.
 
-        The memory is saved once, shared by all of them, and gone with the last one. Raises as `checkpoint` does.
+        The memory of a forkable machine is saved once, shared by all of them, and gone with the last one; of any other
+        machine each loads it anew, which is slower and said by ``progress``. Raises as `checkpoint` does.
         """
         from tinamou.machine.forking import fork_running
 
         wanted = 1 if count is None else count
         held = await self._held_line()
-        forks = await fork_running(type(self), self.record, await self.session(), self.agent, held, wanted)
+        session = await self.session()
+        forks = await fork_running(type(self), self.record, session, self.agent, held, wanted, self._progress)
         return forks[0] if count is None else forks
 
     async def pause(self) -> None:
@@ -285,8 +290,25 @@ class AsyncMachine(Reach):
         await (await self.session()).execute("stop")
 
     async def resume(self) -> None:
-        """Let its virtual CPUs run on."""
-        await (await self.session()).execute("cont")
+        """Let its virtual CPUs run on; a suspended machine is taken up where it was. Raises as `suspending.wake_up`."""
+        from tinamou.machine.suspending import wake_up
+        from tinamou.snapshots.remains import is_suspended
+
+        if is_suspended(self.record):
+            self._record = await wake_up(self.record, dies_with_parent=True)
+        else:
+            await (await self.session()).execute("cont")
+
+    async def suspend(self) -> None:
+        """Save a kept machine to disk and end its QEMU: `resume` takes it up, also after a restart of the host.
+
+        Raises StateError for a throw-away machine and for one whose state cannot be saved, ControlError; it runs on then.
+        """
+        from tinamou.machine.suspending import suspend
+
+        await suspend(self.record, await self.session())
+        await self._hang_up()
+        self._record = dataclasses.replace(self.record, pid=0, started=0, owner_pid=0, owner_started=0)
 
     async def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again."""

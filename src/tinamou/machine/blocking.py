@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
+    from tinamou.machine.forking import Wish
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.spec import MachineSpec
     from tinamou.state.record import Record
@@ -145,9 +146,9 @@ class Machine:
         """The ``ssh`` command line to a shell in the guest, or to the command of ``words``; see `Reach.ssh_command`."""
         return self._machine.ssh_command(*words)
 
-    def checkpoint(self, name: str = "") -> Checkpoint:
+    def checkpoint(self, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
         """Save the whole state of the machine, which goes on; see `AsyncMachine.checkpoint`."""
-        return wait_for(self._machine.checkpoint(name))
+        return wait_for(self._machine.checkpoint(name, kind=kind))
 
     @overload
     def fork(self) -> Self: ...
@@ -174,8 +175,12 @@ class Machine:
         wait_for(self._machine.pause())
 
     def resume(self) -> None:
-        """Let its virtual CPUs run on."""
+        """Let its virtual CPUs run on; a suspended machine is taken up where it was."""
         wait_for(self._machine.resume())
+
+    def suspend(self) -> None:
+        """Save a kept machine to disk and end its QEMU; see `AsyncMachine.suspend`."""
+        wait_for(self._machine.suspend())
 
     def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.machine.life import at_rest
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir, discard, read
+from tinamou.snapshots.resting import resting_on
 from tinamou.state import machines
 from tinamou.state.record import Record
 
@@ -36,48 +39,72 @@ def children(checkpoint: Checkpoint) -> list[Record]:
 
 
 def remove(name: str, *, force: bool = False) -> list[str]:
-    """Remove a checkpoint, with ``force`` its forks too; returns the names of those.
+    """Remove a checkpoint, with ``force`` also what came from it: its forks, and checkpoints whose disks rest on its disks.
 
-    Raises StateError while it has forks, unless ``force``. A damaged one is removed whatever its entry says.
+    Returns what went with it. Raises StateError while there is such, unless ``force``. A damaged one is removed whatever its
+    entry says.
     """
+    directory = checkpoints_dir() / name
     try:
         checkpoint: Checkpoint | None = find(name)
     except StateError:
-        if "/" in name or not (checkpoints_dir() / name / "checkpoint.json").exists():
+        if "/" in name or not (directory / "checkpoint.json").exists():
             raise
         checkpoint = None
-    forks = children(checkpoint) if checkpoint else []
-    if forks and not force:
-        names = ", ".join(record.name for record in forks)
-        raise StateError(
-            f"checkpoint {name} has forks: {names}", fix=f"tinamou rm -f {names}, or tinamou checkpoints rm -f {name}"
-        )
-    for record in forks:
-        end_machine(record)
-        machines.remove(Path(record.directory))
-    discard(checkpoints_dir() / name)
-    return [record.name for record in forks]
+    forks = {record.name for record in children(checkpoint)} if checkpoint else set()
+    resting = resting_on(directory)
+    forks |= {one for kind, one in resting if kind == "machine"}
+    later = [one for kind, one in resting if kind == "checkpoint"]
+    if (forks or later) and not force:
+        names = ", ".join([*sorted(forks), *(f"@{one}" for one in later)])
+        fix = f"remove them first, or with it: tinamou checkpoints rm -f {name}"
+        raise StateError(f"checkpoint {name} is what others rest on: {names}", fix=fix)
+    gone = []
+    for one in later:
+        if (checkpoints_dir() / one).exists():
+            gone += [*remove(one, force=True), f"@{one}"]
+    for record in machines.machines():
+        if record.name in forks:
+            end_machine(record)
+            machines.remove(Path(record.directory))
+            gone.append(record.name)
+    discard(directory)
+    return gone
 
 
 def tree() -> list[str]:
     """Machines, the checkpoints taken of them, the machines forked from those, and so on, one line each."""
-    taken = every()
-    records = {record.name: record for record in machines.machines()}
-    lines: list[str] = []
+    return _Tree().lines()
 
-    def machine(name: str, depth: int) -> None:
-        state = "" if name not in records else " running" if records[name].running else " stopped"
-        lines.append(f"{'  ' * depth}{name}{state or ' (gone)'}")
-        for one in taken:
+
+class _Tree:
+    """Everything there is; each machine is shown once, also where one was restored from a checkpoint of its descendant."""
+
+    def __init__(self) -> None:
+        self._taken = every()
+        self._records = {record.name: record for record in machines.machines()}
+        self._shown: set[str] = set()
+
+    def lines(self) -> list[str]:
+        known = {one.name for one in self._taken}
+        forked = {name for name, record in self._records.items() if record.parent in known}
+        names = dict.fromkeys([*(one.machine for one in self._taken), *self._records])
+        roots = sorted(names, key=lambda name: name in forked)
+        return [line for root in roots for line in self._machine(root, 0)]
+
+    def _machine(self, name: str, depth: int) -> Iterator[str]:
+        if name in self._shown:
+            return
+        self._shown.add(name)
+        record = self._records.get(name)
+        yield f"{'  ' * depth}{name} {_state(record) if record else '(gone)'}"
+        for one in self._taken:
             if one.machine == name:
-                lines.append(f"{'  ' * (depth + 1)}@{one.name} {one.kind}")
-                for record in records.values():
-                    if record.parent == one.name and record.name != name:
-                        machine(record.name, depth + 2)
+                yield f"{'  ' * (depth + 1)}@{one.name} {one.kind}"
+                for fork in self._records.values():
+                    if fork.parent == one.name:
+                        yield from self._machine(fork.name, depth + 2)
 
-    known = {one.name for one in taken}
-    forked = {record.name for record in records.values() if record.parent in known}
-    for root in dict.fromkeys([*(one.machine for one in taken), *records]):
-        if root not in forked:
-            machine(root, 0)
-    return lines
+
+def _state(record: Record) -> str:
+    return "running" if record.running else at_rest(record)

@@ -116,7 +116,11 @@ async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[
     """A machine's disks locked against other commands, with its QEMU's monitor while it runs; nothing is put right."""
     from tinamou.control import connect_qmp
     from tinamou.snapshots.machine_disks import Disks, locked
+    from tinamou.snapshots.remains import is_suspended
 
+    if is_suspended(record):
+        why = "the memory it was saved with belongs to its disks as they are"
+        raise StateError(f"machine {record.name} is suspended", why=why, fix=f"tinamou resume {record.name}")
     directory = Path(record.directory).resolve()  # noqa: ASYNC240
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(locked(directory))

@@ -12,18 +12,20 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tinamou.blueprint import Plan
-from tinamou.blueprint.stored import plan_from
+from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
 from tinamou.guest.resident import Identity
-from tinamou.machine import host_keys
+from tinamou.images.progress import Progress, silent
+from tinamou.machine import host_keys, portable
 from tinamou.machine.disks import opened
+from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.prepare import companions
 from tinamou.snapshots import fork, save
-from tinamou.snapshots.checkpoint import Checkpoint, check, discard
+from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, discard, verify
 from tinamou.snapshots.disks_of_forks import give_disks
 from tinamou.snapshots.fork import Woken
 from tinamou.state import machines
@@ -38,62 +40,70 @@ if TYPE_CHECKING:
 
 Attended = TypeVar("Attended", bound="AsyncMachine")
 
-__all__ = ["checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
+__all__ = ["Wish", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
+
+Wish = Literal["auto", "instant", "portable"]
+"""The kind of checkpoint that is asked for."""
 
 AT_ONCE = 2
 """Forks that start at the same time, for each CPU of the host."""
 
 
 async def take_checkpoint(
-    record: Record, session: Session, agent: Agent, name: str = "", *, line: Line | None = None, fleeting: bool = False
+    record: Record,
+    session: Session,
+    agent: Agent,
+    name: str = "",
+    *,
+    line: Line | None = None,
+    fleeting: bool = False,
+    kind: Wish = "auto",
 ) -> Checkpoint:
     """Checkpoint a running machine, which goes on; a ``fleeting`` one is gone with this process.
 
-    ``line`` is the one to its resident where it is held already: a machine has only one.
-    Raises StateError, ControlError, GuestError.
+    ``line`` is the one to its resident where it is held already: a machine has only one. With ``auto`` the checkpoint is
+    instant where the machine allows it, else portable, and says why. Raises StateError, ControlError, GuestError.
     """
-    plan = plan_of(record)
-    if not save.forkable(plan):
-        raise StateError(
-            f"{record.name} cannot be checkpointed while it goes on",
-            why="its memory was not made for it when it was started",
-            fix="start it with --set memory.forkable=true (in Python: Machine(forkable=True))",
-        )
-    _refuse_outside(record)
+    plan = await saved_plan(record, session)
+    chosen, why = _kind(record, plan, kind)
     held = line
     line, found = await _prepare_guest(record, plan, agent, held)
     try:
-        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting)
+        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting, why=why)
+        take = save.save_instant if chosen == "instant" else save.save_portable
         wanted = name or f"{record.name}-{secrets.token_hex(3)}"
         if not any(element.kind == "blockdev" for element in plan.elements):
-            return await save.save_instant(moment, wanted)
+            return await take(moment, wanted)
         async with opened(record) as (disks, history):
-            return await save.save_instant(dataclasses.replace(moment, disks=(disks, history)), wanted)
+            return await take(dataclasses.replace(moment, disks=(disks, history)), wanted)
     finally:
         if line is not None and line is not held:
             line.close()
 
 
-def plan_of(record: Record) -> Plan:
-    """The plan a machine was started from. Raises StateError."""
-    try:
-        return plan_from(json.loads(record.file("plan.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = f"tinamou stop {record.name}, tinamou start {record.name}"
-        raise StateError(f"it is not written down how {record.name} was started", why=repr(error), fix=fix) from error
+def _kind(record: Record, plan: Plan, wish: Wish) -> tuple[Kind, str]:
+    """Which kind of checkpoint, and why. Raises StateError when an instant one is wished and cannot be."""
+    if wish == "portable":
+        return "portable", "it was asked for"
+    outside = json.loads(record.file("plan.json").read_text()).get("outside", [])
+    if not save.forkable(plan):
+        reason = "it shares its memory with other forks" if record.parent else "it was not started forkable"
+        fix = "start it with --set memory.forkable=true (in Python: Machine(forkable=True))"
+    elif outside:
+        reason, fix = f"its forks would lack what it has beside QEMU: {'; '.join(outside)}", "leave those settings out"
+    else:
+        return "instant", "its memory can be copied while it runs"
+    if wish == "instant":
+        raise StateError(
+            f"{record.name} cannot be checkpointed in an instant", why=reason, fix=f"{fix}, or take a portable one"
+        )
+    return "portable", reason
 
 
 def _maps_read_only(plan: Plan) -> bool:
     from tinamou.probe.qemu import probe_qemu
 
     return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
-
-
-def _refuse_outside(record: Record) -> None:
-    outside = json.loads(record.file("plan.json").read_text()).get("outside", [])
-    if outside:
-        why = f"its forks would lack what it has beside QEMU: {'; '.join(outside)}"
-        raise StateError(f"{record.name} cannot be checkpointed", why=why, fix="leave those settings out")
 
 
 _FIND = """
@@ -143,9 +153,12 @@ async def fork_many(
 
     ``stopped`` leaves them waiting, see `fork.hand_out`; ``same`` keeps the identity of the machine that was saved.
     """
-    check(checkpoint)
+    if checkpoint.kind == "portable":
+        await asyncio.to_thread(verify, checkpoint)
+    else:
+        check(checkpoint)
     await asyncio.to_thread(reconcile)
-    records = _entries(checkpoint, count, ephemeral, names)
+    records = _entries(checkpoint, count, ephemeral, names, same)
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
 
     async def one(record: Record) -> Woken:
@@ -169,10 +182,18 @@ async def fork_many(
 
 
 async def fork_running(
-    kind: type[Attended], record: Record, session: Session, agent: Agent, line: Line | None, count: int
+    kind: type[Attended],
+    record: Record,
+    session: Session,
+    agent: Agent,
+    line: Line | None,
+    count: int,
+    progress: Progress = silent,
 ) -> list[Attended]:
     """Fork a running machine: a checkpoint of the moment, which is gone with the last fork."""
     checkpoint = await take_checkpoint(record, session, agent, line=line, fleeting=True)
+    if checkpoint.kind == "portable":
+        progress(f"{record.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
     try:
         woken = await fork_many(checkpoint, count)
     except BaseException:
@@ -190,26 +211,27 @@ async def fork_running(
 
 async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Woken:
     began = time.perf_counter()
-    plan = fork.fork_plan(checkpoint, record, same=same)
-    record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **_plain(plan)}))
     source, folder = Path(checkpoint.directory), Path(record.directory)
     await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
-    await asyncio.to_thread(companions.start_all, plan, folder)
-    files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), Path(record.directory))
-    who = Identity() if same else fork.identity_for(checkpoint, plan, files)
-    woken = await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
+    files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), folder)
+    load = portable.wake if checkpoint.kind == "portable" else _wake_instant
+    woken = await load(checkpoint, record, files, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
     record = dataclasses.replace(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
     write(record)
     return dataclasses.replace(woken, record=record)
 
 
-def _plain(plan: Plan) -> dict[str, object]:
-    from tinamou.blueprint.stored import plain
+async def _wake_instant(
+    checkpoint: Checkpoint, record: Record, files: host_keys.Files, *, dies_with_parent: bool, stopped: bool, same: bool
+) -> Woken:
+    plan = fork.fork_plan(checkpoint, record, same=same)
+    record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **plain(plan)}))
+    await asyncio.to_thread(companions.start_all, plan, Path(record.directory))
+    who = Identity() if same else fork.identity_for(checkpoint, plan, files)
+    return await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
 
-    return plain(plan)
 
-
-def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str]) -> list[Record]:
+def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:
     """Folders and entries for so many forks; none when one name is taken. Raises StateError."""
     stem = checkpoint.machine[:36].rstrip("-")
     wanted = [*names, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(count - len(names)))]
@@ -223,7 +245,7 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
         fresh = {"ephemeral": ephemeral, "owner_pid": me.pid, "owner_started": me.started, "pid": 0, "started": 0}
         records = []
         for directory, uid in zip(made, uids, strict=True):
-            spec = {**saved["spec"], "name": directory.name}
+            spec = portable.spec_for(checkpoint, directory.name, same=same)
             port = machines.free_port() if saved.get("ssh_port") else None
             own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
@@ -244,14 +266,14 @@ def _copy_files(checkpoint: Checkpoint, directory: Path, uid: int | None) -> Non
             os.chown(directory / name, uid, uid)
 
 
-async def checkpoint_by_name(record: Record, name: str = "") -> Checkpoint:
+async def checkpoint_by_name(record: Record, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
     """Checkpoint a machine this process does not attend."""
     from tinamou.control import connect_qmp
     from tinamou.guest.agent import Agent
 
-    connecting = connect_qmp(record.directory, alive=lambda: record.running)
+    connecting = connect_qmp(record.directory, owner=not record.owned, alive=lambda: record.running)
     async with await connecting as session, Agent(str(record.file("agent.sock"))) as agent:
-        return await take_checkpoint(record, session, agent, name)
+        return await take_checkpoint(record, session, agent, name, kind=kind)
 
 
 async def leave_running(checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False) -> list[str]:

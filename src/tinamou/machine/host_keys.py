@@ -8,12 +8,15 @@ from pathlib import Path
 
 from tinamou.system.exec import run
 
-__all__ = ["make"]
+__all__ = ["Files", "make"]
+
+Files = tuple[tuple[str, int, bytes], ...]
+"""Files for the guest: path, mode, content."""
 
 _QUICK = {"ed25519": "ed25519", "ecdsa": "ecdsa"}
 
 
-async def make(paths: Iterable[str], directory: Path) -> tuple[tuple[str, int, bytes], ...]:
+async def make(paths: Iterable[str], directory: Path) -> Files:
     """Files for the guest in place of the host keys at ``paths``: path, mode, content.
 
     Ed25519 and ECDSA keys are made anew; a key of another kind (RSA takes seconds) is emptied, so that no two forks have

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
 from tinamou.machine.reconcile import end_machine
+from tinamou.snapshots.remains import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
 from tinamou.system.spawn import wait_gone
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
 
-__all__ = ["GRACE_SECONDS", "command", "kill", "remove", "running", "shut_down", "state_of", "stop"]
+__all__ = ["GRACE_SECONDS", "at_rest", "command", "kill", "remove", "running", "shut_down", "state_of", "stop"]
 
 GRACE_SECONDS = 30.0
 
@@ -22,6 +23,8 @@ GRACE_SECONDS = 30.0
 def running(name: str) -> Record:
     """The machine of that name, which must run. Raises StateError."""
     record = machines.find(name)
+    if is_suspended(record) and not record.owned:
+        raise StateError(f"machine {name} is suspended", fix=f"tinamou resume {name}")
     if not record.running:
         raise StateError(f"machine {name} is not running", fix=f"tinamou start {name}")
     return record
@@ -36,14 +39,19 @@ async def command(record: Record, name: str) -> object:
 
 
 async def state_of(record: Record) -> str:
-    """``running``, ``paused``, … as QEMU says; ``stopped`` without QEMU, ``unknown`` when it does not answer."""
+    """``running``, ``paused``, … as QEMU says; without QEMU ``suspended`` or ``stopped``; ``unknown`` without answer."""
     if not record.running:
-        return "stopped"
+        return at_rest(record)
     try:
         answer = await command(record, "query-status")
     except TinamouError:
-        return "unknown" if record.running else "stopped"
+        return "unknown" if record.running else at_rest(record)
     return str(answer["status"]) if isinstance(answer, dict) else "unknown"
+
+
+def at_rest(record: Record) -> str:
+    """``suspended`` or ``stopped``: what a machine is that does not run."""
+    return "suspended" if is_suspended(record) else "stopped"
 
 
 async def stop(record: Record, *, grace: float = GRACE_SECONDS) -> bool:
@@ -72,8 +80,9 @@ async def shut_down(record: Record, session: Session, agent: Agent, *, grace: fl
 
 
 def kill(record: Record) -> None:
-    """Cut the power."""
+    """Cut the power; the state of a suspended machine is given up, as if its power had been cut then."""
     end_machine(record)
+    forget_suspended(record)
 
 
 def remove(record: Record, *, force: bool = False) -> None:

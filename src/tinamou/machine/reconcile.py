@@ -58,7 +58,7 @@ def _reconcile_ledger() -> list[str]:
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
     if record is not None and not _left_behind(record):
-        said = remains.let_run_on_if_left(record) if record.running else ""
+        said = remains.let_run_on_if_left(record) if record.running else remains.clear_half_suspended(record)
         return [said] if said else []
     with _held(directory) as there:
         record = read(directory)
@@ -69,9 +69,14 @@ def _reconcile_one(directory: Path) -> list[str]:
 
 def _left_behind(record: Record) -> bool:
     """Whether nobody attends it, though it was started: by a crash, or because it ended by itself."""
-    if record.owned or (record.running and not record.ephemeral):
+    if record.owned or (record.running and not record.ephemeral and not _must_not_run_on(record)):
         return False
     return bool(record.pid or record.ephemeral or record.owner_pid)
+
+
+def _must_not_run_on(record: Record) -> bool:
+    """Whether its state is saved already: what its guest did from now on would not fit that state."""
+    return remains.is_suspended(record)
 
 
 @contextlib.contextmanager

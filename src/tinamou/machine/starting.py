@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.borrow import CpusTakenError, PagesShortError
+from tinamou.snapshots.remains import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import process_of
 from tinamou.units import Size
 
-__all__ = ["Started", "begin", "begin_again", "plan_again", "plan_only"]
+__all__ = ["Started", "begin", "begin_again", "kept_image", "plan_again", "plan_only", "prepared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ def plan_again(name: str) -> Plan | None:
     if record is None:
         return None
     spec = load_spec(record.spec)
-    return make_plan(spec, gather(spec, _kept_image(record), _place(record)))
+    return make_plan(spec, gather(spec, kept_image(record), _place(record)))
 
 
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
@@ -93,18 +95,23 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
     """Start a machine that is stopped, from its own entry and disks. Raises the stage's error; it is stopped again then."""
     if record.running:
         raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
+    if is_suspended(record):
+        fix = f"tinamou resume {record.name} goes on where it was; tinamou kill {record.name} gives the saved state up"
+        raise StateError(
+            f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
+        )
     end_machine(record)
     me = process_of(os.getpid())
     record = dataclasses.replace(record, owner_pid=me.pid, owner_started=me.started)
     write(record)
     try:
-        return _start(load_spec(record.spec), record, _kept_image(record), _Clock(), dies_with_parent)
+        return _start(load_spec(record.spec), record, kept_image(record), _Clock(), dies_with_parent)
     except BaseException:
         end_machine(record)
         raise
 
 
-def _kept_image(record: Record) -> ImageFacts:
+def kept_image(record: Record) -> ImageFacts:
     """The image the machine was made from: its disk is an overlay of exactly that one."""
     data: dict[str, Any] = json.loads(record.file("image.json").read_text())
     return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
@@ -152,7 +159,14 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     return Started(record, plan)
 
 
-def _prepared(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock) -> Plan:
+def prepared(spec: MachineSpec, record: Record, image: ImageFacts, fits: Callable[[Plan], None]) -> Plan:
+    """Plan and prepare a machine whose folder is there; ``fits`` raises for a plan that must not be followed."""
+    return _prepared(spec, record, image, _Clock(), fits)
+
+
+def _prepared(
+    spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, fits: Callable[[Plan], None] = lambda _: None
+) -> Plan:
     """Plan and prepare; plans anew when another machine took the same CPUs meanwhile, or huge pages ran short."""
     said: tuple[Note, ...] = ()
     while True:
@@ -160,6 +174,7 @@ def _prepared(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Cloc
         refuse_shared(facts.chains)
         clock.lap("probe")
         plan = make_plan(spec, facts)
+        fits(plan)
         clock.lap("plan")
         try:
             apply(plan, Path(record.directory))

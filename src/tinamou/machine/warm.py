@@ -73,7 +73,7 @@ async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress
         _make_room()
         async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
             await machine.run(_SETTLED, check=False, timeout=timeout)
-            return await machine.checkpoint(name)
+            return await machine.checkpoint(name, kind="instant")
     finally:
         turn.__exit__(None, None, None)
 

@@ -3,7 +3,8 @@
 ::
 
     STATE/checkpoints/NAME/checkpoint.json   the entry, written last: a folder without it is a checkpoint cut short
-    STATE/checkpoints/NAME/state             the state of all devices, as QEMU wrote it (portable: of the memory as well)
+    STATE/checkpoints/NAME/state             the state of all devices, as QEMU wrote it
+    STATE/checkpoints/NAME/state.zst         portable: the same with the memory, compressed
     STATE/checkpoints/NAME/disk0.qcow2 …     the disks as they were, hard links that nobody writes to any more
     STATE/checkpoints/NAME/vars.fd           UEFI variables
     STATE/checkpoints/NAME/lock              held while the checkpoint is being taken
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +24,7 @@ from typing import Any, Literal
 
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
-from tinamou.errors import Problem, StateError
+from tinamou.errors import ProbeError, Problem, StateError
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.system.paths import ram_dir, state_dir
 
@@ -32,12 +34,16 @@ __all__ = [
     "Kind",
     "check",
     "checkpoints_dir",
+    "digest_of",
     "discard",
     "drop_ram_dir",
+    "host_cpu",
     "identity_of",
+    "intact",
     "make_ram_dir",
     "ram_file",
     "read",
+    "verify",
     "write",
 ]
 
@@ -74,7 +80,8 @@ class Checkpoint:
     shape the guest's hardware. ``read_only`` tells whether forks map its memory without being able to write to it,
     ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is the
     checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
-    stays. ``disks`` are the frozen disks, ``files`` the names of the machine's other files kept with it.
+    stays. ``disks`` are the frozen disks, ``files`` the names of the machine's other files kept with it. ``memory`` is the
+    guest's, in bytes; ``why`` says why it is of this kind; ``cpu`` is the host's where the guest sees it (not under TCG).
     """
 
     name: str
@@ -99,6 +106,9 @@ class Checkpoint:
     guest: dict[str, Any] = dataclasses.field(default_factory=dict)
     pause: float = 0.0
     took: float = 0.0
+    memory: int = 0
+    why: str = ""
+    cpu: str = ""
     format: int = FORMAT
 
     def file(self, name: str) -> Path:
@@ -116,6 +126,8 @@ class Checkpoint:
 
 
 def _remove(checkpoint: Checkpoint) -> str:
+    if Path(checkpoint.directory).parent != checkpoints_dir():
+        return f"put a copy back, or give the saved state up: tinamou kill {checkpoint.machine}"
     return f"tinamou checkpoints rm {checkpoint.name}, and take it again"
 
 
@@ -151,10 +163,20 @@ def read(directory: Path) -> Checkpoint | None:
 
 
 def discard(directory: Path) -> None:
-    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none."""
+    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none.
+
+    Frozen disks that others rest on stay; `remains.clear` removes them when nobody does any more.
+    """
+    from tinamou.snapshots.resting import resting_on
+
     (directory / "checkpoint.json").unlink(missing_ok=True)
     ram_file(directory.name).unlink(missing_ok=True)
-    shutil.rmtree(directory, ignore_errors=True)
+    if resting_on(directory):
+        for path in directory.iterdir():
+            if not path.name.startswith("disk"):
+                path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
     drop_ram_dir()
 
 
@@ -182,9 +204,71 @@ def drop_ram_dir() -> None:
 
 def check(checkpoint: Checkpoint, environment: Mapping[str, str] = os.environ) -> None:
     """Whether it can be loaded here and now. Raises StateError with everything that differs."""
-    problems = [*_binary_problems(checkpoint, environment), *_file_problems(checkpoint)]
+    portable = checkpoint.kind == "portable"
+    other = _version_problems(checkpoint) if portable else _binary_problems(checkpoint, environment)
+    problems = [*other, *_file_problems(checkpoint)]
     if problems:
-        raise StateError(f"checkpoint {checkpoint.name} cannot be loaded", problems=problems)
+        raise StateError(f"{_called(checkpoint)} cannot be loaded", problems=problems)
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Whether a portable one can be loaded here, its state examined byte by byte. Raises StateError."""
+    check(checkpoint)
+    intact(checkpoint)
+
+
+def intact(checkpoint: Checkpoint) -> None:
+    """Whether all of a portable one is there, and its state what was saved, byte by byte. Raises StateError."""
+    if problems := _file_problems(checkpoint):
+        raise StateError(f"{_called(checkpoint)} is not whole", problems=problems)
+    found = digest_of(Path(checkpoint.state.path))
+    if found != checkpoint.state_sha256:
+        reason = f"is damaged: its SHA-256 is {found}, and was {checkpoint.state_sha256}"
+        problem = Problem("state", checkpoint.state.path, reason, _remove(checkpoint))
+        raise StateError(f"{_called(checkpoint)} cannot be loaded", problems=[problem])
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def host_cpu() -> str:
+    """The model and features of this host's CPU, in few words."""
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    features = told.get("flags", told.get("Features", told.get("isa", "")))
+    model = told.get("model name", told.get("CPU part", told.get("uarch", "CPU")))
+    return f"{model}, features {hashlib.sha256(' '.join(sorted(features.split())).encode()).hexdigest()[:12]}"
+
+
+def _called(checkpoint: Checkpoint) -> str:
+    suspended = Path(checkpoint.directory).parent != checkpoints_dir()
+    return f"the suspended state of {checkpoint.machine}" if suspended else f"checkpoint {checkpoint.name}"
+
+
+def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
+    """A whole state is loaded by any QEMU of the same series: its versioned machine types promise that."""
+    from tinamou.probe.qemu import find_binary, probe_qemu
+
+    arch = str(checkpoint.plan["arch"])
+    try:
+        now = probe_qemu(find_binary(arch), arch)
+    except ProbeError as error:
+        return [Problem("QEMU", None, f"cannot be asked: {error.what}", error.fix)]
+    problems = []
+    if not now.loads_states_of(checkpoint.version):
+        here = ".".join(map(str, now.version))
+        fix = f"point TINAMOU_QEMU at a QEMU {checkpoint.version}"
+        problems.append(Problem("QEMU", now.binary, f"is version {here}; the state was saved by {checkpoint.version}", fix))
+    kind = str(checkpoint.plan["machine_type"])
+    if now.machine(kind) is None:
+        problems.append(Problem("machine type", kind, f"is not known to {now.binary}", "use the QEMU that saved it"))
+    if checkpoint.cpu and checkpoint.cpu != host_cpu():
+        reason = f"is not this host's ({host_cpu()}), and its guest uses what that CPU could do"
+        problems.append(Problem("CPU", checkpoint.cpu, reason, "load it on such a host"))
+    return problems
 
 
 def _binary_problems(checkpoint: Checkpoint, environment: Mapping[str, str]) -> list[Problem]:
@@ -211,7 +295,8 @@ def _file_problems(checkpoint: Checkpoint) -> list[Problem]:
         try:
             now = File.of(whole.path)
         except OSError as error:
-            reason = f"is gone ({error.strerror}): shared memory does not outlive a restart of the host"
+            lost = ": shared memory does not outlive a restart of the host" if what == "memory" else ""
+            reason = f"is gone ({error.strerror}){lost}"
             problems.append(Problem(what, whole.path, reason, _remove(checkpoint)))
             continue
         if now != whole:

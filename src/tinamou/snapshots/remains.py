@@ -9,13 +9,14 @@ import shutil
 import time
 from pathlib import Path
 
-from tinamou.errors import TinamouError
-from tinamou.snapshots.checkpoint import discard, drop_ram_dir, read
+from tinamou.errors import StateError, TinamouError
+from tinamou.snapshots.checkpoint import Checkpoint, discard, drop_ram_dir, read
 from tinamou.state.record import Record
+from tinamou.system.durable import sync_folder
 from tinamou.system.paths import ram_dir, state_dir
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["clear", "let_run_on_if_left"]
+__all__ = ["clear", "clear_half_suspended", "forget_suspended", "is_suspended", "let_run_on_if_left", "suspended"]
 
 UNFINISHED_SECONDS = 60.0
 
@@ -27,7 +28,8 @@ def clear() -> list[str]:
     for directory in sorted(folder.iterdir()) if folder.is_dir() else []:
         if directory.is_dir() and _over(directory):
             discard(directory)
-            done.append(f"removed the remains of checkpoint {directory.name}")
+            if not directory.exists():
+                done.append(f"removed the remains of checkpoint {directory.name}")
     for file in ram_dir().glob("*.ram"):
         if not (folder / file.stem).exists():
             file.unlink(missing_ok=True)
@@ -72,6 +74,37 @@ def _strangers() -> list[str]:
     return done
 
 
+def is_suspended(record: Record) -> bool:
+    """Whether the machine's folder holds the state it was suspended with."""
+    return record.file("suspended/checkpoint.json").exists()
+
+
+def suspended(record: Record) -> Checkpoint | None:
+    """The state a machine was suspended with, None where it is not. Raises StateError for a damaged entry."""
+    try:
+        return read(record.file("suspended"))
+    except StateError as error:
+        fix = f"put a copy back, or give the saved state up: tinamou kill {record.name}"
+        raise StateError(f"the suspended state of {record.name} is damaged", why=error.why, fix=fix) from error
+
+
+def clear_half_suspended(record: Record) -> str:
+    """Remove what a suspension left that was cut short; says so, else is empty. The machine does not run."""
+    if is_suspended(record) or not record.file("suspended").is_dir():
+        return ""
+    shutil.rmtree(record.file("suspended"), ignore_errors=True)
+    return f"machine {record.name} ended while it was being suspended; its state could not be kept"
+
+
+def forget_suspended(record: Record) -> None:
+    """Give up the state a machine was suspended with: on stable storage, the entry first."""
+    folder = record.file("suspended")
+    if folder.is_dir():
+        (folder / "checkpoint.json").unlink(missing_ok=True)
+        sync_folder(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def let_run_on_if_left(record: Record) -> str:
     """Let a machine run on that a dead process left standing still while saving it; says so, else is empty."""
     mark = record.file("checkpointing")
@@ -84,7 +117,8 @@ def let_run_on_if_left(record: Record) -> str:
     with contextlib.suppress(TinamouError, RuntimeError):
         _let_run_on(record)
         mark.unlink(missing_ok=True)
-        return f"machine {record.name} was left standing still by a checkpoint that was cut short; it runs on"
+        shutil.rmtree(record.file("suspended"), ignore_errors=True)
+        return f"machine {record.name} was left standing still by a save that was cut short; it runs on"
     return ""
 
 

@@ -6,24 +6,28 @@ import asyncio
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import os
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
-from tinamou.control import Session
+from tinamou.control import Listener, Session
 from tinamou.control.commands import cont, getfd, migrate, migration, set_migration, wait_migrated
 from tinamou.errors import ControlError, StateError
+from tinamou.snapshots import stream
 from tinamou.snapshots.checkpoint import (
     Checkpoint,
     File,
+    Kind,
     checkpoints_dir,
+    digest_of,
     discard,
     drop_ram_dir,
+    host_cpu,
     identity_of,
     make_ram_dir,
     ram_file,
@@ -39,14 +43,27 @@ from tinamou.system import ram
 from tinamou.system.spawn import process_of
 from tinamou.tuning.memory import RAM
 
-__all__ = ["Moment", "forkable", "let_run_on", "reserve", "save_instant"]
+__all__ = [
+    "STREAM",
+    "WHOLE",
+    "Moment",
+    "entry",
+    "forkable",
+    "let_run_on",
+    "marked",
+    "reserve",
+    "running_on",
+    "save_instant",
+    "save_portable",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
     """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
 
-    ``fleeting`` is a checkpoint that is gone with this process; ``disks`` is how to change the machine's disks.
+    ``fleeting`` is a checkpoint that is gone with this process; ``disks`` is how to change the machine's disks; ``why``
+    says why the checkpoint is of its kind.
     """
 
     record: Record
@@ -57,6 +74,7 @@ class Moment:
     read_only: bool
     fleeting: bool = False
     disks: tuple[Disks, History] | None = None
+    why: str = ""
 
 
 def forkable(plan: Plan) -> bool:
@@ -66,16 +84,24 @@ def forkable(plan: Plan) -> bool:
     )
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+
+
 @contextlib.contextmanager
 def reserve(name: str) -> Iterator[Path]:
-    """The folder of a checkpoint being taken; gone again when the block raises. Raises StateError for a name in use."""
+    """The folder of a checkpoint being taken; gone again when the block raises. Raises StateError for its name."""
+    if not _NAME.fullmatch(name):
+        why = "it becomes the name of a folder and a file"
+        fix = "letters, digits, dot, dash and underscore, 120 at most, a letter or digit first"
+        raise StateError(f"a checkpoint cannot be named {name!r}", why=why, fix=fix)
     directory = checkpoints_dir() / name
     try:
         directory.mkdir(mode=0o711)
     except FileExistsError:
-        raise StateError(
-            f"there is a checkpoint {name} already", fix=f"choose another name, or: tinamou checkpoints rm {name}"
-        ) from None
+        what, fix = f"there is a checkpoint {name} already", f"choose another name, or: tinamou checkpoints rm {name}"
+        if not (directory / "checkpoint.json").exists():
+            what, fix = f"the name {name} is still in use by disks that rest on a removed checkpoint", "choose another name"
+        raise StateError(what, fix=fix) from None
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -101,23 +127,52 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
         except OSError as error:
             raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error)) from error
         try:
-            pause = await _save(moment, directory, source, target)
+            pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, source, target))
         finally:
             os.close(source)
             os.close(target)
             drop_ram_dir()
         ram_file(name).chmod(0o444 if moment.read_only else 0o666)
-        checkpoint = await asyncio.to_thread(_entry, moment, directory, pause, began)
+        checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began)
         write(checkpoint)
         return checkpoint
+
+
+async def save_portable(moment: Moment, name: str) -> Checkpoint:
+    """Checkpoint any machine that goes on, its memory in a compressed stream beside its disks.
+
+    The memory is sent while the machine runs; it stands still for the last of it. Raises ControlError, StateError; nothing
+    is left then, and it runs on.
+    """
+    began = time.perf_counter()
+    with reserve(name) as directory:
+        pause = await _save(moment, lambda switch: _poured(moment, switch, directory))
+        checkpoint = await asyncio.to_thread(entry, moment, directory, "portable", pause, began)
+        write(checkpoint)
+        return checkpoint
+
+
+async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> float:
+    session = moment.session
+    at_rest = {} if switch is None else {"at_rest": switch.switch}
+    with marked(moment.record), session.listen("STOP", "RESUME") as events:
+        async with running_on(session, WHOLE):
+            await stream.pour(session, directory / STREAM, moment.record.uid, **at_rest)
+            await cont(session)
+        return await _stood_still(events)
 
 
 def _open_copy(name: str) -> int:
     return os.open(ram_file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
-def _entry(moment: Moment, directory: Path, pause: float, began: float) -> Checkpoint:
-    state = directory / "state"
+STREAM = "state.zst"
+"""The file of a whole state, memory included."""
+
+
+def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: float) -> Checkpoint:
+    """The entry of what was saved in ``directory``, with everything else that belongs to it copied there. Raises OSError."""
+    state = directory / (STREAM if kind == "portable" else "state")
     folder = Path(moment.record.directory)
     disks = keep_frozen(*moment.disks, directory) if moment.disks else {}
     files = keep_files(moment.plan, folder, directory, disks)
@@ -126,7 +181,7 @@ def _entry(moment: Moment, directory: Path, pause: float, began: float) -> Check
     return Checkpoint(
         name=directory.name,
         directory=str(directory),
-        kind="instant",
+        kind=kind,
         machine=machine.name,
         created=time.time(),
         plan=plain(moment.plan),
@@ -135,7 +190,7 @@ def _entry(moment: Moment, directory: Path, pause: float, began: float) -> Check
         binary=identity_of(moment.plan.binary),
         version=".".join(str(part) for part in moment.session.version),
         state=File.of(state),
-        state_sha256=hashlib.sha256(state.read_bytes()).hexdigest(),
+        state_sha256=digest_of(state),
         ram=File.of(copy) if copy.exists() else None,
         parent=machine.parent,
         resident=moment.resident,
@@ -145,6 +200,9 @@ def _entry(moment: Moment, directory: Path, pause: float, began: float) -> Check
         disks=disks,
         files=files,
         pause=pause,
+        memory=sum(int(str(e.props["size"])) for e in moment.plan.elements if e.id.startswith("ram")),
+        why=moment.why,
+        cpu="" if moment.plan.accel == "tcg" else host_cpu(),
         took=time.perf_counter() - began,
     )
 
@@ -189,13 +247,13 @@ class _Switch:
             self._task.result()
 
 
-async def _save(moment: Moment, directory: Path, source: int, target: int) -> float:
-    """Copy, stop, save, copy again, run on; returns how long the machine stood still, by QEMU's own clock."""
+async def _save(moment: Moment, work: Callable[[_Switch | None], Awaitable[float]]) -> float:
+    """Save by ``work``, with the machine's disks frozen while it stands still; returns how long that was."""
     switch = _Switch(*moment.disks) if moment.disks else None
     try:
         if switch is not None:
             await switch.ready()
-        pause = await _stand_still(moment, switch, directory, source, target)
+        pause = await work(switch)
         if switch is not None:
             await switch.finish()
     except BaseException:
@@ -206,16 +264,22 @@ async def _save(moment: Moment, directory: Path, source: int, target: int) -> fl
 
 
 async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, source: int, target: int) -> float:
+    """Copy, stop, save, copy again, run on."""
     session = moment.session
     await asyncio.to_thread(_copied, ram.copy_all, source, target)
-    with _marked(moment.record), session.listen("STOP", "RESUME") as events:
-        async with _running_on(session):
+    with marked(moment.record), session.listen("STOP", "RESUME") as events:
+        async with running_on(session, _DEVICES):
             await _save_state(session, directory / "state", switch)
             await asyncio.to_thread(_copied, ram.copy_changed, source, target)
             await cont(session)
-        stopped = await events.next(10.0)
-        while (resumed := await events.next(10.0)).name != "RESUME":
-            pass
+        return await _stood_still(events)
+
+
+async def _stood_still(events: Listener) -> float:
+    """Seconds from the first stop to the machine's running on, by QEMU's own clock."""
+    stopped = await events.next(10.0)
+    while (resumed := await events.next(10.0)).name != "RESUME":
+        pass
     return resumed.at - stopped.at
 
 
@@ -229,7 +293,7 @@ def _copied(copy: Callable[[int, int], int], source: int, target: int) -> int:
 
 
 @contextlib.contextmanager
-def _marked(record: Record) -> Iterator[None]:
+def marked(record: Record) -> Iterator[None]:
     """Write down that the machine may stand still because of this process: whoever finds it dead lets the machine run on."""
     mark = record.file("checkpointing")
     me = process_of(os.getpid())
@@ -240,21 +304,23 @@ def _marked(record: Record) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-_CAPABILITIES = ("x-ignore-shared", "pause-before-switchover")
+_DEVICES = {"x-ignore-shared": True, "pause-before-switchover": True}
+WHOLE: Mapping[str, bool] = {"x-ignore-shared": False, "pause-before-switchover": True}
+"""Capabilities for saving the memory with the devices; a fork was loaded without, and has the first one set."""
 
 
 @contextlib.asynccontextmanager
-async def _running_on(session: Session) -> AsyncIterator[None]:
-    """Whatever happens in the block, the machine runs on after it and can be saved again."""
+async def running_on(session: Session, capabilities: Mapping[str, bool]) -> AsyncIterator[None]:
+    """Whatever happens in the block, the machine runs on after it and can be saved again; so set up, it can be saved."""
     try:
-        await set_migration(session, capabilities=dict.fromkeys(_CAPABILITIES, True), parameters={"max-bandwidth": 1 << 40})
+        await set_migration(session, capabilities=capabilities, parameters={"max-bandwidth": 1 << 40})
         yield
     except BaseException:
         await asyncio.shield(let_run_on(session))
         raise
     finally:
         with contextlib.suppress(ControlError):
-            await set_migration(session, capabilities=dict.fromkeys(_CAPABILITIES, False))
+            await set_migration(session, capabilities=dict.fromkeys(capabilities, False))
 
 
 async def let_run_on(session: Session) -> None:

@@ -1,0 +1,21 @@
+"""The verb ``suspend``: save a machine to disk and end it, to be resumed later."""
+
+from __future__ import annotations
+
+from tinamou.cli import output
+from tinamou.machine import life
+from tinamou.machine.blocking import wait_for
+
+
+def command(name: str) -> None:
+    """Save a machine to disk and end it; resume takes it up where it was, also after a restart of the host.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.machine.suspending import suspend
+
+    saved = wait_for(suspend(life.running(name)))
+    output.say(f"{saved.memory >> 20} MiB of memory in {saved.state.size >> 20} MiB, in {saved.took:.1f} s")

@@ -1,0 +1,178 @@
+"""Loading whole states: planned anew for this host, refused when the hardware would differ, loaded into a fresh QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.blueprint import Flag, Plan, Why
+from tinamou.blueprint.stored import plain, plan_from
+from tinamou.control import connect_qmp
+from tinamou.control.commands import cont, stop
+from tinamou.control.pipelined import Monitor
+from tinamou.control.session import DisconnectedError
+from tinamou.errors import ControlError, Problem, StateError
+from tinamou.guest.resident import Identity, Line
+from tinamou.launch.process import died
+from tinamou.launch.process import start as launch
+from tinamou.machine.host_keys import Files
+from tinamou.machine.host_side import settle_in
+from tinamou.machine.starting import kept_image, plan_again, prepared
+from tinamou.snapshots import fork, stream
+from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.hardware import differences
+from tinamou.spec import dump_spec, load_spec
+from tinamou.state.record import Record, write
+from tinamou.units import Mac
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinamou.control import Session
+
+__all__ = ["Loaded", "loaded", "saved_plan", "spec_for", "wake"]
+
+_PLUGS = "plug"
+
+
+def spec_for(checkpoint: Checkpoint, name: str, *, same: bool) -> dict[str, Any]:
+    """The description of a machine made from a checkpoint: what tinamou chose for the saved one is now said outright.
+
+    Addresses of network interfaces stay where it is to be the ``same`` machine, and are its own where it is a fork.
+    """
+    spec = load_spec(checkpoint.record["spec"])
+    saved = checkpoint.loaded_plan()
+    macs = iter(str(element.props["mac"]) for element in saved.elements if "mac" in element.props)
+    nets = []
+    for one in spec.net:
+        mac = next(macs, None) if one.type != "none" else None
+        nets.append(dataclasses.replace(one, mac=Mac.parse(mac) if same and mac else None))
+    spec = dataclasses.replace(spec, name=name, net=tuple(nets))
+    if checkpoint.record.get("ephemeral") and any(flag.name == "kernel" for flag in saved.flags):
+        spec = dataclasses.replace(spec, boot=dataclasses.replace(spec.boot, firmware="direct"))
+    ports = sum(element.id.startswith(_PLUGS) for element in saved.elements)
+    return dump_spec(dataclasses.replace(spec, devices=dataclasses.replace(spec.devices, hotplug=ports)))
+
+
+async def saved_plan(record: Record, session: Session) -> Plan:
+    """The plan of a running machine as it is now, with what was plugged in since it was started.
+
+    Raises StateError, with every reason, for one whose state cannot be saved, or could not be loaded.
+    """
+    reasons = await stream.blockers(session)
+    plan = _plan_of(record)
+    there = await stream.plugged(session) - _by_hand(plan)
+    if there != _devices(plan) and (again := await asyncio.to_thread(plan_again, record.name)) and there == _devices(again):
+        plan = again
+    reasons += [f"{one} was plugged in while it ran and is not described" for one in sorted(there - _devices(plan))]
+    reasons += [f"{one} was unplugged while it ran and is still described" for one in sorted(_devices(plan) - there)]
+    if reasons:
+        problems = [Problem("state", None, reason) for reason in reasons]
+        raise StateError(f"the state of {record.name} cannot be saved", problems=problems)
+    return plan
+
+
+def _devices(plan: Plan) -> set[str]:
+    return {element.id for element in plan.elements if element.kind == "device"}
+
+
+def _by_hand(plan: Plan) -> set[str]:
+    """Ids in arguments that were passed on as they are."""
+    return set(re.findall(r"\bid\"?[=:]\"?([\w.-]+)", " ".join(flag.value or "" for flag in plan.flags if not flag.name)))
+
+
+def _plan_of(record: Record) -> Plan:
+    """The plan a machine was started from. Raises StateError."""
+    try:
+        return plan_from(json.loads(record.file("plan.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = f"tinamou stop {record.name}, tinamou start {record.name}"
+        raise StateError(f"it is not written down how {record.name} was started", why=repr(error), fix=fix) from error
+
+
+async def wake(
+    checkpoint: Checkpoint,
+    record: Record,
+    files: Files,
+    *,
+    dies_with_parent: bool,
+    stopped: bool,
+    same: bool,
+) -> Woken:
+    """A machine from a portable checkpoint, with an identity of its own unless it is the ``same``. Raises as `loaded`."""
+    async with loaded(checkpoint, record, dies_with_parent=dies_with_parent) as up:
+        await cont(up.session)
+        line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
+        try:
+            if line is not None:
+                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, files))
+            if stopped:
+                await stop(up.session)
+        except BaseException:
+            if line is not None:
+                line.close()
+            raise
+    return Woken(up.record, up.plan, line, Monitor(str(record.file("qmp.sock"))) if stopped else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A machine that holds a saved state and stands still: its entry, plan and monitor."""
+
+    record: Record
+    plan: Plan
+    session: Session
+
+
+@contextlib.asynccontextmanager
+async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -> AsyncIterator[Loaded]:
+    """A QEMU into which the saved state was loaded; ``record`` is of a machine whose folder holds its disks.
+
+    Raises StateError naming what differs from the hardware that was saved, LaunchError, ControlError; the caller ends the
+    machine then.
+    """
+    plan = await asyncio.to_thread(_planned, saved, record)
+    folder = Path(record.directory)
+    await asyncio.to_thread(record.file("plan.json").write_text, json.dumps(plain(plan)))
+    waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
+    waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
+    process = launch(waiting, folder, dies_with_parent=dies_with_parent)
+    record = dataclasses.replace(
+        record,
+        pid=process.pid,
+        started=process.started,
+        accel=plan.accel,
+        machine_type=plan.machine_type,
+        binary=plan.binary,
+        pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
+    )
+    write(record)
+    await asyncio.to_thread(settle_in, record, plan)
+    try:
+        async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:
+            await stream.load(session, Path(saved.state.path), record.uid)
+            yield Loaded(record, plan, session)
+    except (DisconnectedError, ControlError) as error:
+        if record.running:
+            raise
+        raise died(waiting, folder, process.pid) from error
+
+
+def _planned(saved: Checkpoint, record: Record) -> Plan:
+    """The plan of the machine as it would be started here, everything done that it needs of the host."""
+
+    def fits(plan: Plan) -> None:
+        found = differences(saved.loaded_plan(), plan)
+        if found:
+            problems = [Problem("hardware", None, one) for one in found]
+            raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)
+
+    stays = dataclasses.replace(record, ephemeral=False)
+    return prepared(load_spec(record.spec), stays, kept_image(record), fits)

@@ -1,0 +1,149 @@
+"""Suspending a machine to disk and waking it again, across a restart of the host: its folder holds the state meanwhile.
+
+::
+
+    MACHINE/suspended/checkpoint.json   the entry, written when the state is whole; removed before the machine runs on
+    MACHINE/suspended/state.zst         memory and devices; the disks stay where they are
+
+While there is an entry the machine's QEMU, if one lives, must not run on: its disks would no longer fit the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.control import connect_qmp
+from tinamou.control.commands import cont, quit
+from tinamou.errors import GuestError, StateError, TinamouError
+from tinamou.guest.agent import Agent
+from tinamou.machine.portable import loaded, saved_plan
+from tinamou.machine.reconcile import end_machine
+from tinamou.snapshots import save, stream
+from tinamou.snapshots.checkpoint import Checkpoint, verify
+from tinamou.snapshots.checkpoint import write as write_entry
+from tinamou.snapshots.remains import forget_suspended, is_suspended, suspended
+from tinamou.state.record import Record, write
+from tinamou.system.durable import sync_file, sync_folder
+from tinamou.system.spawn import process_of, wait_gone
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+
+__all__ = ["suspend", "wake_up"]
+
+CLOCK_SECONDS = 10.0
+"""How long a guest that has just woken may take to set its clock."""
+
+
+async def suspend(record: Record, session: Session | None = None) -> Checkpoint:
+    """Save a running machine to its folder and end its QEMU; what it had of the host is given back.
+
+    Raises StateError for a throw-away machine, and for one whose state cannot be saved; ControlError. It runs on then.
+    """
+    if record.ephemeral:
+        fix = "start it with keep=True, or in the background: tinamou run -d"
+        raise StateError(f"{record.name} is thrown away when it ends, and cannot be suspended", fix=fix)
+    if session is None:
+        connecting = connect_qmp(record.directory, owner=not record.owned, alive=lambda: record.running)
+        async with await connecting as own:
+            saved = await _saved(record, own)
+    else:
+        saved = await _saved(record, session)
+    await asyncio.to_thread(end_machine, record)
+    return saved
+
+
+async def _saved(record: Record, session: Session) -> Checkpoint:
+    plan = await saved_plan(record, session)
+    began = time.perf_counter()
+    folder = record.file("suspended")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    moment = save.Moment(record, plan, session, resident=False, guest={}, read_only=False, why="it was suspended")
+    try:
+        with save.marked(record):
+            async with save.running_on(session, save.WHOLE):
+                await session.execute("stop")
+                await stream.pour(session, folder / save.STREAM, record.uid)
+                saved = await asyncio.to_thread(save.entry, moment, folder, "portable", 0.0, began)
+                _write_surely(saved, folder)
+            with contextlib.suppress(TinamouError, TimeoutError):
+                await quit(session)
+            await asyncio.to_thread(wait_gone, record.process, 10.0)
+    except BaseException:
+        if not is_suspended(record):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return saved
+
+
+def _write_surely(saved: Checkpoint, folder: Path) -> None:
+    """From here on the machine is suspended, or an error is raised and it is not."""
+    try:
+        write_entry(saved)
+        sync_file(folder / "checkpoint.json")
+        sync_folder(folder)
+    except BaseException:
+        (folder / "checkpoint.json").unlink(missing_ok=True)
+        raise
+
+
+async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
+    """Take a suspended machine up where it was: the same machine, its clock set right; its entry, owned by this process.
+
+    Raises StateError for a damaged state, another QEMU or other hardware, LaunchError, ControlError; it is still suspended
+    then.
+    """
+    saved = suspended(record)
+    if saved is None:
+        raise StateError(f"machine {record.name} is not suspended", fix=f"tinamou start {record.name}")
+    if record.owned:
+        raise StateError(f"machine {record.name} is being taken up already", fix="wait for the other command to end")
+    await asyncio.to_thread(verify, saved)
+    await asyncio.to_thread(end_machine, record)
+    me = process_of(os.getpid())
+    record = dataclasses.replace(record, owner_pid=me.pid, owner_started=me.started)
+    write(record)
+    began = time.perf_counter()
+    try:
+        async with loaded(saved, record, dies_with_parent=dies_with_parent) as up:
+            record = dataclasses.replace(up.record, timings={"resume": round(time.perf_counter() - began, 4)})
+            write(record)
+            with save.marked(record):
+                forget_suspended(record)
+                await cont(up.session)
+    except BaseException:
+        if is_suspended(record):
+            await asyncio.to_thread(end_machine, record)
+        raise
+    await _set_clock(record)
+    return record
+
+
+async def _set_clock(record: Record) -> None:
+    """Raises GuestError when a guest that has an agent does not set its clock; the machine runs all the same."""
+    if not record.agent:
+        return
+    try:
+        async with asyncio.timeout(CLOCK_SECONDS), Agent(str(record.file("agent.sock"))) as agent:
+            try:
+                await agent.set_time(time.time())
+            except GuestError:
+                await _set_clock_by_command(agent)
+    except (TinamouError, TimeoutError) as error:
+        why = f"its agent did not do so within {CLOCK_SECONDS:g} s: {error}"
+        raise GuestError(f"{record.name} runs, but its clock is behind", why=why, fix="set it in the guest") from error
+
+
+async def _set_clock_by_command(agent: Agent) -> None:
+    """For a guest whose agent cannot do it: without a hardware clock, for example."""
+    done = await agent.run(["date", "-u", "-s", f"@{time.time():.0f}"])
+    if done.status:
+        raise GuestError("date(1) in the guest did not set the clock", why=done.stderr.decode(errors="replace").strip())

@@ -1,0 +1,52 @@
+"""Whose disks rest on the frozen files of a checkpoint: those files must stay as long as anybody reads through them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.errors import TinamouError
+from tinamou.images.chain import read_chain
+from tinamou.snapshots import history
+from tinamou.snapshots.checkpoint import checkpoints_dir, read
+from tinamou.state.machines import machines_dir
+
+__all__ = ["resting_on"]
+
+
+def resting_on(directory: Path) -> list[tuple[str, str]]:
+    """The others whose disks read through files of this checkpoint's folder: ``checkpoint`` or ``machine``, and its name."""
+    if not directory.is_dir() or not any(directory.glob("disk*")):
+        return []
+    place = directory.resolve()
+    return [who for who, chains in _everybody(directory) if any(path.parent == place for path in chains)]
+
+
+def _everybody(besides: Path) -> Iterator[tuple[tuple[str, str], set[Path]]]:
+    for folder in sorted(checkpoints_dir().iterdir()):
+        if folder != besides and folder.is_dir():
+            yield ("checkpoint", folder.name), _of_checkpoint(folder)
+    for folder in sorted(machines_dir().iterdir()):
+        yield ("machine", folder.name), _of_machine(folder)
+
+
+def _of_checkpoint(folder: Path) -> set[Path]:
+    found: set[Path] = set()
+    with contextlib.suppress(TinamouError):
+        one = read(folder)
+        for disk in one.disks.values() if one else ():
+            found |= _files(folder / disk.file, disk.format)
+    return found
+
+
+def _of_machine(folder: Path) -> set[Path]:
+    found: set[Path] = set()
+    with contextlib.suppress(TinamouError, NotADirectoryError):
+        for disk in history.load(folder).disks.values():
+            found |= _files(folder / disk.top, disk.format, disk.floor)
+    return found
+
+
+def _files(top: Path, format: str, floor: str = "") -> set[Path]:
+    return {Path(layer.path) for layer in read_chain(top, format=format, trusted=[Path(floor)] if floor else [])}
