@@ -63,7 +63,7 @@ def _one_by_one(stack: ExitStack, scratch: Path, saved: Mapping[str, Checkpoint]
     if isinstance(peer, str):
         missing.append(Missing(RESTORE, peer))
     else:
-        ways.append(Way(RESTORE, lambda: {"": peer.restored(scratch / "saved")}))  # type: ignore[union-attr]
+        ways.append(Way(RESTORE, lambda: {"": peer.restored(scratch / "saved")}))
     notes = [
         "Every fork has a disk, a network card and an identity of its own; the clock stops when a command has run in it."
     ]
