@@ -113,7 +113,7 @@ def _may_use_pvh(spec: MachineSpec, facts: Facts) -> bool:
 
     docs/reference/boot-speed.md has both stories.
     """
-    return facts.place.throwaway and not spec.memory.forkable and not spec.tpm.enabled
+    return facts.place.throwaway and not spec.tpm.enabled
 
 
 def _board(spec: MachineSpec, settled: Settled, machine: MachineType) -> Flag:

@@ -10,11 +10,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import Plan, StartHelper
 from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
 from tinamou.guest.resident import Identity
@@ -157,7 +157,7 @@ async def fork_many(
         await asyncio.to_thread(verify, checkpoint)
     else:
         check(checkpoint)
-    await asyncio.to_thread(reconcile)
+    reconciling = asyncio.ensure_future(asyncio.to_thread(reconcile))
     records = _entries(checkpoint, count, ephemeral, names, same)
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
 
@@ -167,6 +167,7 @@ async def fork_many(
 
     tasks = [asyncio.ensure_future(one(record)) for record in records]
     try:
+        await reconciling
         return list(await asyncio.gather(*tasks))
     except BaseException:
         for task in tasks:
@@ -213,22 +214,37 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     began = time.perf_counter()
     source, folder = Path(checkpoint.directory), Path(record.directory)
     await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
-    files = () if same else await host_keys.make(checkpoint.guest.get("host_keys", ()), folder)
     load = portable.wake if checkpoint.kind == "portable" else _wake_instant
-    woken = await load(checkpoint, record, files, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
+    keys = () if same else checkpoint.guest.get("host_keys", ())
+    files = asyncio.ensure_future(host_keys.make(keys, folder))
+    try:
+        woken = await load(checkpoint, record, files, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
+    finally:
+        files.cancel()
     record = dataclasses.replace(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
     write(record)
     return dataclasses.replace(woken, record=record)
 
 
 async def _wake_instant(
-    checkpoint: Checkpoint, record: Record, files: host_keys.Files, *, dies_with_parent: bool, stopped: bool, same: bool
+    checkpoint: Checkpoint,
+    record: Record,
+    files: Awaitable[host_keys.Files],
+    *,
+    dies_with_parent: bool,
+    stopped: bool,
+    same: bool,
 ) -> Woken:
     plan = fork.fork_plan(checkpoint, record, same=same)
     record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **plain(plan)}))
-    await asyncio.to_thread(companions.start_all, plan, Path(record.directory))
-    who = Identity() if same else fork.identity_for(checkpoint, plan, files)
-    return await fork.wake(checkpoint, record, plan, who, dies_with_parent=dies_with_parent, stopped=stopped)
+    if any(isinstance(step, StartHelper) for step in plan.steps):
+        await asyncio.to_thread(companions.start_all, plan, Path(record.directory))
+
+    async def who() -> Identity:
+        return Identity() if same else fork.identity_for(checkpoint, plan, await files)
+
+    identity = asyncio.ensure_future(who())
+    return await fork.wake(checkpoint, record, plan, identity, dies_with_parent=dies_with_parent, stopped=stopped)
 
 
 def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:

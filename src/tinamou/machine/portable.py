@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +100,7 @@ def _plan_of(record: Record) -> Plan:
 async def wake(
     checkpoint: Checkpoint,
     record: Record,
-    files: Files,
+    files: Awaitable[Files],
     *,
     dies_with_parent: bool,
     stopped: bool,
@@ -112,7 +112,7 @@ async def wake(
         line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
         try:
             if line is not None:
-                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, files))
+                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, await files))
             if stopped:
                 await stop(up.session)
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
 from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
@@ -153,12 +153,18 @@ async def hand_out(woken: Woken) -> None:
 
 
 async def wake(
-    checkpoint: Checkpoint, record: Record, plan: Plan, who: Identity, *, dies_with_parent: bool, stopped: bool = False
+    checkpoint: Checkpoint,
+    record: Record,
+    plan: Plan,
+    who: Awaitable[Identity],
+    *,
+    dies_with_parent: bool,
+    stopped: bool = False,
 ) -> Woken:
     """Start QEMU for ``plan``, load the state and give the guest its identity. Raises LaunchError, GuestError.
 
-    Everything is asked for at once, before QEMU has even started; it answers when it is there. ``stopped`` leaves the
-    fork waiting after that, warm and with an identity of its own.
+    Everything is asked for at once, before QEMU has even started; it answers when it is there. ``who`` is awaited while QEMU
+    starts. ``stopped`` leaves the fork waiting after that, warm and with an identity of its own.
     """
     directory = Path(record.directory)
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -174,7 +180,7 @@ async def wake(
         async with asyncio.timeout(WAKE_SECONDS):
             loading = asyncio.create_task(monitor.execute(_load(checkpoint, state), until="RESUME"))
             try:
-                await _become(line, who, loading)
+                await _become(line, await who, loading)
                 await loading
             finally:
                 loading.cancel()
