@@ -1,110 +1,133 @@
-"""Networks side by side in one run: round trips and throughput between this host and a tiny guest, per card and backend.
+"""Networks side by side: round trips and bytes between this host and a tiny guest, for each card and backend.
 
-``python -m bench.net [--seconds 2] [--rounds 3] [--only NAME,…] [--json FILE]``; best as root in a network namespace of its
-own (``unshare --net --mount``). The first row is the classic ``-net nic,model=e1000 -net user``; it needs a guest kernel
-with the e1000 driver (Debian's cloud kernel has none: name another with ``--kernel PACKAGE``, for example linux-image-amd64,
-which builds the guest anew in a cache of its own). Each figure is the median of the rounds; ratios are to the first row.
+The classic is ``-net nic,model=e1000 -net user``. Debian's cloud kernel has no driver for that card, so all guests run the
+full kernel. As root everything happens in a network namespace of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import dataclasses
-import json
+import ctypes
 import os
-import statistics
+import re
 import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from tinamou.errors import TinamouError
+from bench.framework import AtLeast, Missing, Table, Way
+from tinamou.guest.agent import Agent
+from tinamou.machine.net_trial import trial
 from tinamou.network.speed import Speed
 
+__all__ = ["apart", "tables", "use_kernel"]
+
+KERNEL = "linux-image-amd64"
+CLASSIC, DEFAULT = "e1000, user (the classic line)", "virtio, passt (the default)"
+BRIDGED: dict[str, object] = {"type": "bridge", "network": "bench"}
 CASES: dict[str, tuple[dict[str, object], int]] = {
-    "e1000 + user (classic)": ({"type": "user", "model": "e1000"}, 1),
-    "e1000e + user": ({"type": "user", "model": "e1000e"}, 1),
-    "virtio + user": ({"type": "user"}, 1),
-    "virtio + passt (default)": ({"type": "passt"}, 1),
-    "e1000 + bridge": ({"type": "bridge", "network": "bench", "model": "e1000"}, 1),
-    "virtio + bridge": ({"type": "bridge", "network": "bench"}, 1),
-    "virtio + bridge, packed": ({"type": "bridge", "network": "bench", "packed": "on"}, 1),
-    "virtio + bridge, no filter": ({"type": "bridge", "network": "bench", "anti_spoof": False}, 1),
-    "virtio + bridge, 2 CPUs 1 queue": ({"type": "bridge", "network": "bench", "queues": 1}, 2),
-    "virtio + bridge, 2 CPUs 2 queues": ({"type": "bridge", "network": "bench"}, 2),
+    CLASSIC: ({"type": "user", "model": "e1000"}, 1),
+    "virtio, user": ({"type": "user"}, 1),
+    DEFAULT: ({"type": "auto"}, 1),
+    "virtio, passt, MTU 1500": ({"type": "passt", "mtu": 1500}, 1),
+    "e1000, bridge": ({**BRIDGED, "model": "e1000"}, 1),
+    "virtio, bridge": (BRIDGED, 1),
+    "virtio, bridge, packed": ({**BRIDGED, "packed": "on"}, 1),
+    "virtio, bridge, 2 CPUs, 1 queue": ({**BRIDGED, "queues": 1}, 2),
+    "virtio, bridge, 2 CPUs, 2 queues": (BRIDGED, 2),
 }
+PIECE = 800.0
+"""Megabits in the hundred megabytes whose time is shown."""
+
+PARTS = {"the guest's own loopback": "127.0.0.1", "to the backend and back": "GATEWAY"}
+"""Pings inside the guest, without any process that has to wake up: what of a round trip is the guest, what the path."""
 
 
-def use_kernel(package: str) -> None:
+def tables(stack: ExitStack, scratch: Path) -> list[Table]:
+    """One table: a way for each card and backend."""
+    use_kernel(stack)
+    missing = []
+    if os.geteuid() == 0:
+        apart(stack)
+    else:
+        missing = [
+            Missing(name, "only root makes interfaces") for name, (net, _) in CASES.items() if net["type"] == "bridge"
+        ]
+    unable = {one.name for one in missing}
+    bars = [AtLeast(f"{DEFAULT}: {what}", 3.0, f"{CLASSIC}: {what}") for what in ("round trip", "100 MB in", "100 MB out")]
+    return [
+        Table(
+            "networks: round trips of one byte over TCP, and 100 MB into and out of the guest",
+            [Way(name, _measured(net, cpus)) for name, (net, cpus) in CASES.items() if name not in unable],
+            CLASSIC,
+            notes=(
+                f"guest kernel {KERNEL}; 'slowest 1 %' is the 99th percentile of 200 round trips",
+                "a round trip wakes a process in the guest and one on the host; the pings wake none, and are means of 100",
+            ),
+            missing=missing,
+            bars=bars,
+        )
+    ]
+
+
+def _measured(net: dict[str, object], cpus: int) -> Callable[[], Mapping[str, float]]:
+    def run() -> Mapping[str, float]:
+        parts: dict[str, float] = {}
+
+        async def ping(agent: Agent) -> None:
+            routes = (await agent.run(["ip", "route"])).stdout.decode().split()
+            gateway = routes[routes.index("via") + 1]
+            for name, target in PARTS.items():
+                argv = ["ping", "-q", "-c", "100", "-i", "0.01", target.replace("GATEWAY", gateway)]
+                said = (await agent.run(argv, timeout=60)).stdout.decode()
+                if found := re.search(r"= [\d.]+/([\d.]+)/", said):
+                    parts[name] = float(found[1]) / 1000
+
+        speed = asyncio.run(trial(net, cpus=cpus, also=ping))
+        return {**_times(speed), **parts}
+
+    return run
+
+
+def _times(speed: Speed) -> dict[str, float]:
+    return {
+        "round trip": speed.median / 1000,
+        "slowest 1 %": speed.p99 / 1000,
+        "100 MB in": PIECE / speed.into,
+        "100 MB out": PIECE / speed.out_of,
+    }
+
+
+def use_kernel(stack: ExitStack) -> None:
     """Build the guest with another kernel, apart from everybody's guests."""
     from tinamou.images import tiny
+    from tinamou.images.resolve import resolve
+    from tinamou.system.paths import cache_dir
 
-    os.environ["TINAMOU_CACHE"] = str(Path(os.environ.get("TINAMOU_CACHE", "/var/tmp")) / f"bench-{package}")
-    kernels: dict[Any, str] = tiny._KERNELS
-    for key in kernels:
-        kernels[key] = package if key[1] == "amd64" else kernels[key]
+    before = dict(os.environ)
+    os.environ["TINAMOU_CACHE"] = str(cache_dir() / f"bench-{KERNEL}")
+    kernels: dict[tuple[str, str], str] = tiny._KERNELS
+    original = kernels["debian", "amd64"]
+    kernels["debian", "amd64"] = KERNEL
+
+    def back() -> None:
+        kernels["debian", "amd64"] = original
+        os.environ.clear()
+        os.environ.update(before)
+
+    stack.callback(back)
+    resolve("tiny", os.uname().machine)
 
 
-def a_way_out() -> None:
-    """passt takes its addresses from the default route: in an empty namespace, one that leads nowhere."""
-    if Path("/proc/net/route").read_text().count("\n") > 1 or os.geteuid():
-        return
+def apart(stack: ExitStack) -> None:
+    """A network namespace for this thread and all it starts, with a default route: passt takes its addresses from one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if libc.unshare(0x40000000):
+        raise OSError(ctypes.get_errno(), "no network namespace")
+    stack.callback(os.close, home)
+    stack.callback(libc.setns, home, 0x40000000)
     for line in ("link set lo up", "link add out type veth peer name far", "link set out up", "link set far up"):
         subprocess.run(["ip", *line.split()], check=True)
     subprocess.run(["ip", "address", "add", "192.0.2.2/24", "dev", "out"], check=True)
     subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.1"], check=True)
-
-
-def middle(rounds: list[Speed]) -> Speed:
-    median, p99, into, out_of = (
-        statistics.median(getattr(one, name) for one in rounds) for name in ("median", "p99", "into", "out_of")
-    )
-    return Speed(median, p99, into, out_of, rounds[0].trips)
-
-
-async def measure(names: list[str], rounds: int, seconds: float) -> dict[str, Speed]:
-    from tinamou.machine.net_trial import trial
-
-    found: dict[str, list[Speed]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names:
-            net, cpus = CASES[name]
-            try:
-                found[name].append(await trial(net, cpus=cpus, seconds=seconds))
-            except TinamouError as error:
-                print(f"round {number + 1}, {name}: {error.what}: {error.why}", flush=True)
-            else:
-                print(f"round {number + 1}, {name}: {found[name][-1]}", flush=True)
-    return {name: middle(speeds) for name, speeds in found.items() if speeds}
-
-
-def show(results: dict[str, Speed]) -> None:
-    first = next(iter(results.values()))
-    print(f"\n{'':34} {'median ms':>10} {'p99 ms':>8} {'into Mbit/s':>12} {'out Mbit/s':>11}   ratios to the first")
-    for name, one in results.items():
-        ratios = (
-            f"{first.median / one.median:.1f} {first.into and one.into / first.into:.1f} {one.out_of / first.out_of:.1f}"
-        )
-        print(f"{name:34} {one.median:10.2f} {one.p99:8.2f} {one.into:12.0f} {one.out_of:11.0f}   {ratios}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--kernel", default="")
-    parser.add_argument("--json", type=Path)
-    wish = parser.parse_args()
-    if wish.kernel:
-        use_kernel(wish.kernel)
-    a_way_out()
-    names = [name for name in CASES if not wish.only or any(word in name for word in wish.only.split(","))]
-    results = asyncio.run(measure(names, wish.rounds, wish.seconds))
-    show(results)
-    if wish.json:
-        wish.json.write_text(json.dumps({name: dataclasses.asdict(one) for name, one in results.items()}))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, HostFacts, MachineType
+from tinamou.facts.accel import Trial
 from tinamou.facts.host import EVERYBODY
 from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard, tpm
 from tinamou.parts.settled import Need, Settled
@@ -16,7 +17,7 @@ from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
 from tinamou.tuning.placement import GuestTopology
 
-__all__ = ["plan"]
+__all__ = ["plan", "plan_card"]
 
 
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
@@ -25,13 +26,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled = Settled(
-        facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _may_use_pvh(spec, facts), pci={}
-    )
-    every = disk.disks(spec.disk, settled)
-    needs = _needs(spec, every, settled)
-    ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
-    settled = dataclasses.replace(settled, pci=pci.assign(needs, ports), ports=pci.taken(needs))
+    settled, every, needs = _settled(spec, facts, trial)
+    ports = _ports(spec, facts, needs)
     _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
     iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
@@ -48,7 +44,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             monitor.contribute(settled),
             pci.contribute(ports, facts.qemu),
             disk.contribute(spec.disk, every, settled),
-            seed_disk.contribute(spec.seed, _macs(spec, facts.place.name), settled, net.fixed(spec.net)),
+            seed_disk.contribute(spec.seed, net.macs(spec.net, facts), settled, net.fixed(spec.net)),
             net.contribute(spec.net, spec.cpu.count, settled),
             display.contribute(spec.display, settled),
             tpm.contribute(spec.tpm, settled),
@@ -67,9 +63,33 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         steps=whole.steps,
         notes=whole.notes,
         confinement=_confinement(facts, trial.accel),
-        ssh_port=facts.place.ssh_port if facts.image.may_have_sshd and net.leads_to_ssh(spec.net) else None,
+        ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=got.pinning,
     )
+
+
+def plan_card(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
+    """The part of the machine's plan that is one of its network interfaces. Raises PlanError as `plan` does."""
+    plan(spec, facts)
+    trial, _, _ = accel.choose(spec.accel, facts.accel)
+    settled, _, _ = _settled(_kept_inside(spec), facts, trial)
+    return net.contribute(spec.net, spec.cpu.count, settled, only=number)
+
+
+def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tuple[disk.Disk, ...], tuple[Need, ...]]:
+    """What all parts share, the machine's disks, and what every part needs."""
+    arch = ARCHES[facts.image.arch]
+    settled = Settled(
+        facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _may_use_pvh(spec, facts), pci={}
+    )
+    every = disk.disks(spec.disk, settled)
+    needs = _needs(spec, every, settled)
+    places = pci.assign(needs, _ports(spec, facts, needs))
+    return dataclasses.replace(settled, pci=places, ports=pci.taken(needs)), every, needs
+
+
+def _ports(spec: MachineSpec, facts: Facts, needs: tuple[Need, ...]) -> int:
+    return pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
 
 
 def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:
@@ -136,7 +156,7 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
         *monitor.needs(),
         *disk.needs(every),
         *seed_disk.needs(spec.seed, settled.facts.image),
-        *net.needs(spec.net),
+        *net.needs(spec.net, settled.facts),
         *display.needs(spec.display),
         *standard.needs(spec.devices, settled.arch.panic_device),
     )
@@ -182,10 +202,6 @@ def _frame(name: str) -> Contribution:
 def _addresses(spec: MachineSpec, facts: Facts) -> dict[str, str]:
     """Kernel arguments for the tiny guest, which has no seed to read fixed addresses from."""
     return {} if facts.image.seed else net.kernel_words(spec.net)
-
-
-def _macs(spec: MachineSpec, name: str) -> tuple[str, ...]:
-    return tuple(net.mac_of(one, name, number) for number, one in enumerate(net.interfaces(spec.net)))
 
 
 def _escape_hatch(spec: MachineSpec) -> tuple[Flag, ...]:

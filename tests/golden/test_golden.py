@@ -79,7 +79,7 @@ def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
     made = plan(spec_of(case), dataclasses.replace(known, firmware=firmware))
     words = [binary, *argv(made)[1:], "-S", "-qmp", "stdio"]
     asked = '{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n{"execute":"quit"}\n'
-    apply(made, folder)
+    apply(made.steps, folder)
     try:
         done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=60, check=False)
     finally:

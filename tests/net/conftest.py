@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from labs import Lab
+from switches import DPDK, PROGRAMS, Switch
 
 from tinamou.images.resolve import resolve
 
@@ -30,3 +31,22 @@ def lab(state: Path) -> Iterator[Lab]:
             made.tinamou("rm", "-f", machine, check=False)
     finally:
         made.close()
+
+
+@pytest.fixture
+def switch(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
+    """Open vSwitch in the namespace, as programs without the kernel's module."""
+    if not shutil.which("ovs-vsctl") or not shutil.which("ovsdb-server", path=PROGRAMS):
+        pytest.skip("Open vSwitch is not installed (script/setup --dev test)")
+    with Switch(lab, monkeypatch, "/usr/lib/openvswitch-switch/ovs-vswitchd") as made:
+        yield made
+
+
+@pytest.fixture
+def dpdk_switch(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
+    """The same with DPDK: it reads the guests' memory."""
+    program = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+    if not Path(program).exists() or not shutil.which("ovsdb-server", path=PROGRAMS):
+        pytest.skip("Open vSwitch with DPDK is not installed (script/setup --dev test)")
+    with Switch(lab, monkeypatch, program, DPDK) as made:
+        yield made

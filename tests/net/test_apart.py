@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from labs import OUTSIDE, Lab
+from switches import Switch
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+WATCHED = ("dnsmasq", "passt", "passt.avx2", "qemu-system-x86")
+"""Processes a machine may leave behind, as the kernel names them."""
 
 COUNT = int(os.environ.get("TINAMOU_NET_KILLS", "6"))
 """Machines of the test that kills at random; 50 for a thorough run."""
@@ -94,11 +98,39 @@ def test_allow_lists_and_rates(lab: Lab):
     assert not heard("two", "one", one, 5001)
 
 
+def of_others(lab: Lab, switch: Switch) -> dict[str, str]:
+    """What a machine may leave, or change, in the namespace and in the switch."""
+    rows = lab.run("ovs-vsctl", "--columns=name,type,external_ids", "list", "interface").stdout
+    names = [comm for pid in lab.run("ip", "netns", "pids", lab.name).stdout.split() if (comm := _comm(pid)) in WATCHED]
+    rules = lab.run("bridge", "-details", "link", "show").stdout
+    switched = {"ports": " ".join(switch.ports()), "interfaces": rows, "qos": switch.ctl("list", "qos")}
+    return {**lab.traces(), **switched, "processes": " ".join(sorted(names)), "bridge ports": rules}
+
+
 @pytest.mark.slow
-def test_killed_at_random_nothing_is_left(lab: Lab):
+def test_killed_at_random_nothing_is_left(lab: Lab, switch: Switch):
+    lab.outside()
     lab.ip("link add mine type bridge")
+    lab.ip("link add port type veth peer name base")
+    for line in ("port master mine", "port up", "base up", "mine up"):
+        lab.ip(f"link set {line}")
     lab.run("nft", "-f", "-", input="table inet mine {\nchain c {\ntype filter hook forward priority 0;\n}\n}\n")
-    before = lab.traces()
+    switch.ctl("add-port", "sw0", "theirs", "--", "set", "interface", "theirs", "type=internal", "external_ids:x=y")
+    words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--port=5399", "--interface=lo"]
+    foreign = subprocess.Popen(["ip", "netns", "exec", lab.name, *words, "--bind-interfaces"])
+    time.sleep(0.5)
+    before = of_others(lab, switch)
+    assert "dnsmasq" in before["processes"]
+    try:
+        _killed(lab)
+        assert of_others(lab, switch) == before
+    finally:
+        foreign.kill()
+        foreign.wait()
+    assert [path.name for path in (lab.state / "machines").iterdir()] == []
+
+
+def _killed(lab: Lab) -> None:
     seed = random.randrange(1 << 30)
     print(f"random seed {seed}")
     dice = random.Random(seed)
@@ -107,11 +139,11 @@ def test_killed_at_random_nothing_is_left(lab: Lab):
         "type=bridge,network=other,isolated=true",
         "passt",
         "type=bridge,bridge=mine",
+        "type=macvtap,interface=base",
+        "type=ovs,bridge=sw0,vlan=5,rate_in=8Mbit",
+        "tap",
         "user",
     )
-    if "passt" in kinds:
-        lab.outside()
-        before = lab.traces()
     running: list[subprocess.Popen[bytes]] = []
     for number in range(COUNT):
         words = ["run", "tiny", "--name", f"m{number}", "--net", dice.choice(kinds), "--memory", "128M", "--", "sleep", "60"]
@@ -126,11 +158,6 @@ def test_killed_at_random_nothing_is_left(lab: Lab):
         _kill_one(lab, running, dice)
     lab.tinamou("ls")
     lab.tinamou("ls")
-    assert lab.traces() == before
-    assert [path.name for path in (lab.state / "machines").iterdir()] == []
-    pids = lab.run("ip", "netns", "pids", lab.name).stdout.split()
-    living = [pid for pid in pids if "dnsmasq" in _comm(pid) or "passt" in _comm(pid) or "qemu" in _comm(pid)]
-    assert living == []
 
 
 def _comm(pid: str) -> str:
@@ -155,9 +182,11 @@ def _kill_one(lab: Lab, running: list[subprocess.Popen[bytes]], dice: random.Ran
     victim.wait(30)
 
 
-def fails(lab: Lab, *argv: str) -> str:
+def fails(lab: Lab, *argv: str, code: int) -> str:
     done = lab.tinamou("run", "tiny", *argv, "--", "true", check=False)
-    assert done.returncode != 0
+    assert done.returncode == code, done.stderr
+    assert "fix: " in done.stderr or " — " in done.stderr
+    assert [path.name for path in (lab.state / "machines").glob("*")] == []
     return done.stderr
 
 
@@ -166,34 +195,49 @@ def test_errors_say_what_is_wrong_and_undo_it(lab: Lab):
     listener = subprocess.Popen(["ip", "netns", "exec", lab.name, "nc", "-l", "-s", "127.0.0.1", "-p", "18080"])
     try:
         time.sleep(0.5)
-        said = fails(lab, "--net", "type=user,forward=18080:80")
+        said = fails(lab, "--net", "type=user,forward=18080:80", code=113)
         assert "18080 is not free" in said
         assert f"process {listener.pid}" in said
     finally:
         listener.kill()
         listener.wait()
-    assert "no such interface" in fails(lab, "--net", "type=bridge,bridge=br7")
-    assert "at most 15 bytes" in fails(lab, "--net", "type=bridge,bridge=a-name-too-long-for-linux")
-    assert "ports below 1024 are for root" in fails(lab, "--net", "type=user,forward=80:80")
+    assert "no such interface" in fails(lab, "--net", "type=bridge,bridge=br7", code=112)
+    assert "at most 15 bytes" in fails(lab, "--net", "type=bridge,bridge=a-name-too-long-for-linux", code=110)
+    assert "ports below 1024 are for root" in fails(lab, "--net", "type=user,forward=80:80", code=113)
     lab.ip("link add plain type veth peer name other")
-    assert "it is no bridge but veth" in fails(lab, "--net", "type=bridge,bridge=plain")
+    assert "it is no bridge but veth" in fails(lab, "--net", "type=bridge,bridge=plain", code=112)
     lab.ip("link delete plain")
     lab.ip("link add used type bridge")
     lab.ip("address add 10.9.0.1/24 dev used")
     lab.ip("link set used up")
-    said = fails(lab, "--net", "type=bridge,network=lab,subnet=10.9.0.0/25")
+    said = fails(lab, "--net", "type=bridge,network=lab,subnet=10.9.0.0/25", code=113)
     assert "10.9.0.0/24 is reached over used already" in said
     lab.ip("link delete used")
     assert lab.traces() == before
     assert not (lab.state / "networks" / "lab" / "network.json").exists()
 
 
+def test_without_permission(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = lab.traces()
+    tmp_path.chmod(0o777)
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        path.chmod(path.stat().st_mode | 0o011)
+    monkeypatch.setenv("TINAMOU_STATE", str(tmp_path / "state"))
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "tinamou"]
+    for wish in ("type=bridge,network=lab", "tap", "type=macvtap,interface=lo"):
+        done = lab.run(*nobody, "run", "tiny", "--net", wish, "--", "true", check=False)
+        assert done.returncode == 112, done.stderr
+        assert "only root may make interfaces on this host" in done.stderr
+        assert "use type passt" in done.stderr
+    assert lab.traces() == before
+
+
 def test_open_vswitch_down(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OVS_RUNDIR", str(lab.state))
     before = lab.traces()
-    said = fails(lab, "--net", "type=ovs,bridge=sw0")
-    assert "Open vSwitch" in said
-    assert "fix" in said or "install openvswitch" in said
+    said = fails(lab, "--net", "type=ovs,bridge=sw0", code=112)
+    assert "Open vSwitch does not answer" in said
+    assert "systemctl start openvswitch-switch" in said
     assert lab.traces() == before
 
 
@@ -203,7 +247,7 @@ def test_dnsmasq_that_dies_at_once(lab: Lab, tmp_path, monkeypatch: pytest.Monke
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     before = lab.traces()
-    said = fails(lab, "--net", "type=bridge,network=lab")
+    said = fails(lab, "--net", "type=bridge,network=lab", code=113)
     assert "dnsmasq did not start" in said
     assert "failed to create listening socket" in said
     assert lab.traces() == before

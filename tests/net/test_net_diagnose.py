@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 
 import pytest
@@ -64,6 +65,7 @@ def test_a_dead_server_a_rate_and_a_missing_driver():
     from dataclasses import replace
 
     assert "name server is dead" in first(GOOD, replace(AROUND, server=False))
+    assert "not its own" in first(GOOD, replace(AROUND, forged=5000))
     assert "rate limit" in first(GOOD, replace(AROUND, rate_in="1Mbit"))
     assert "no driver" in first(replace(GOOD, guest=None, unseen=True))
     assert "is gone" in first(replace(GOOD, host=None))
@@ -95,12 +97,54 @@ def test_a_real_machine_put_wrong_and_right_again(lab: Lab):
         assert _first(lab) == cause
         lab.tinamou("net", "diagnose", "one", "--fix", "--no-measure", check=False)
         assert cause not in _causes(lab)
-    lab.guest("one", f"ip addr flush dev eth0; ip addr add 10.66.0.1/24 dev eth0; echo {own}")
+    lab.guest("one", "ip addr flush dev eth0; ip addr add 10.66.0.1/24 dev eth0")
     assert _first(lab) == "the guest uses an address that is not its own"
+    lab.tinamou("net", "diagnose", "one", "--fix", "--no-measure", check=False)
+    assert lab.address("one") == own
     lab.guest("one", "ip link set eth0 down; ip link set eth0 address 52:54:00:aa:bb:cc; ip link set eth0 up")
     assert _first(lab) == "the guest changed its MAC address"
+    lab.tinamou("net", "diagnose", "one", "--fix", "--no-measure", check=False)
+    assert lab.pings("one", lab.guest("one", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'").strip())
+    lab.tinamou("net", "rate", "one", "--in", "1Mbit")
+    assert _first(lab) == "a rate limit is set (rate_in)"
+    lab.run("sh", "-c", _fix(lab))
+    assert _causes(lab) <= {"packets pass through QEMU, not through the kernel"}
     lab.tinamou("net", "capture", "one", "--seconds", "1", "-o", str(lab.state / "one.pcap"))
     assert (lab.state / "one.pcap").read_bytes()[:4] in (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4")
+
+
+@pytest.mark.vm
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "cause"),
+    [
+        ("type=user,model=e1000", "the guest has no driver for the card"),
+        ("user", "QEMU's own TCP/IP (slirp) carries the traffic"),
+        ("type=bridge,network=lab,queues=1", "fewer queues than virtual CPUs"),
+    ],
+)
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_takes_a_new_start_is_one_command(lab: Lab, net: str, cause: str, by_hand: bool):
+    lab.outside()
+    lab.start("one", net, "--cpus", "2")
+    lab.address("one") if "e1000" not in net else time.sleep(5)
+    assert _first(lab) == cause
+    if by_hand:
+        lab.run("sh", "-c", _fix(lab).partition(", or ")[2] or _fix(lab))
+    else:
+        lab.tinamou("net", "diagnose", "one", "--fix", "--restart", check=False)
+    lab.address("one")
+    assert cause not in _causes(lab)
+    if by_hand or "e1000" not in net:
+        return
+    lab.tinamou("net", "diagnose", "one", "--fix", "--restart", "--no-measure", check=False)
+    assert _causes(lab) == set()
+
+
+def _fix(lab: Lab) -> str:
+    """The first finding's fix, as a line for a shell."""
+    return str(_report(lab)[0]["fix"]).replace("tinamou ", f"{sys.executable} -m tinamou ", 1)
 
 
 def _report(lab: Lab) -> list[dict[str, object]]:

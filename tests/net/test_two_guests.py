@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import time
 
 import pytest
 from labs import OUTSIDE, Lab, sends
@@ -97,6 +95,11 @@ def test_a_cable_between_two_machines(lab: Lab):
     assert lab.reaches("one", "10.9.0.2")
     sends(lab, "one", "two", "10.9.0.2", kib=512)
     sends(lab, "two", "one", "10.9.0.1", kib=512)
+    said = lab.tinamou("run", "tiny", "--net", f"type=stream,socket={cable},listen=true", "--", "true", check=False)
+    assert said.returncode == 113
+    assert "another program listens on it" in said.stderr
+    lab.tinamou("rm", "-f", "one", "two")
+    assert not cable.is_symlink()
 
 
 @pytest.mark.slow
@@ -135,51 +138,6 @@ def test_a_tap_handed_in(lab: Lab):
     lab.tinamou("rm", "-f", "one")
     assert "mine" in lab.traces()["links"]
     assert "10.9.0.254/24" in lab.ip("-br address")
-
-
-@pytest.fixture
-def switch(lab: Lab):
-    """Open vSwitch in the namespace, as programs without the kernel's module."""
-    if not shutil.which("ovs-vsctl") or not shutil.which("ovsdb-server", path="/usr/sbin:/usr/bin"):
-        pytest.skip("Open vSwitch is not installed (script/setup --dev test)")
-    place = lab.state / "ovs"
-    place.mkdir()
-    environment = {"OVS_RUNDIR": str(place), "OVS_DBDIR": str(place), "OVS_LOGDIR": str(place)}
-    database = place / "conf.db"
-    lab.run("ovsdb-tool", "create", str(database), "/usr/share/openvswitch/vswitch.ovsschema")
-    words = ["env", *(f"{key}={value}" for key, value in environment.items())]
-    processes = [
-        subprocess.Popen(
-            ["ip", "netns", "exec", lab.name, *words, "ovsdb-server", str(database), f"--remote=punix:{place}/db.sock"]
-        ),
-    ]
-    while not (place / "db.sock").exists():
-        time.sleep(0.02)
-    lab.run(*words, "ovs-vsctl", "--no-wait", "init")
-    processes.append(subprocess.Popen(["ip", "netns", "exec", lab.name, *words, "ovs-vswitchd", f"unix:{place}/db.sock"]))
-    lab.run(*words, "ovs-vsctl", "--timeout=10", "add-br", "sw0", "--", "set", "bridge", "sw0", "datapath_type=netdev")
-    yield environment, processes
-    for process in reversed(processes):
-        process.terminate()
-        process.wait(10)
-
-
-@pytest.mark.slow
-def test_open_vswitch_separates_by_vlan(lab: Lab, switch, monkeypatch: pytest.MonkeyPatch):
-    environment, _ = switch
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    lab.start("one", "type=ovs,bridge=sw0,vlan=5,address=10.9.0.1/24")
-    lab.start("two", "type=ovs,bridge=sw0,vlan=5,address=10.9.0.2/24")
-    lab.start("three", "type=ovs,bridge=sw0,vlan=6,address=10.9.0.3/24")
-    assert lab.reaches("one", "10.9.0.2")
-    assert lab.reaches("two", "10.9.0.1")
-    assert not lab.pings("one", "10.9.0.3")
-    assert not lab.pings("three", "10.9.0.1")
-    sends(lab, "one", "two", "10.9.0.2", kib=512)
-    sends(lab, "two", "one", "10.9.0.1", kib=512)
-    lab.tinamou("rm", "-f", "one", "two", "three")
-    assert lab.run("ovs-vsctl", "list-ports", "sw0").stdout == ""
 
 
 @pytest.mark.slow

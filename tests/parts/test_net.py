@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from made_facts import DEBIAN, TINY, facts
 
-from tinamou.blueprint import JoinNetwork, MakeTap, OpenTap, ReservePort, SetRules
+from tinamou.blueprint import JoinNetwork, JoinOvs, MakeTap, OpenTap, ReservePort, SetRules
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Link, NetFacts
 from tinamou.launch.argv import argv
@@ -99,7 +99,12 @@ def test_settings_a_backend_cannot_keep_are_refused():
     assert "cannot forward ports" in wrong(type="macvtap", interface="eth0", forward=["8080:80"])
     assert "at most 15 bytes" in wrong(type="bridge", bridge="a-name-too-long-for-linux")
     assert "only Open vSwitch ports" in wrong(type="bridge", vlan=5)
-    assert "needs it" in wrong(type="vhost-user")
+    assert "needs it" in wrong(type="stream")
+    assert "needs the socket of a program" in wrong(type="vhost-user")
+    assert "and not both" in wrong(type="vhost-user", socket="/run/a", bridge="br0")
+    assert "only Open vSwitch ports can be bonded" in wrong(type="bridge", bond="up")
+    assert "with lacp only" in wrong(type="ovs", bridge="br0", bond="up", bond_mode="balance-tcp")
+    assert "not a VLAN" in wrong(type="ovs", bridge="br0", trunk=[4095])
     assert "leads wherever" in wrong(type="bridge", bridge="br0", isolated=True)
     assert "not a rate" in wrong(type="bridge", rate_in="fast")
     assert "power of two" in wrong(queue_size=300)
@@ -121,7 +126,48 @@ def test_a_made_network_leads_ssh_to_the_guest():
     assert steps(web, ReservePort)[0].port == 2222
     assert web.ssh_port == 2222
     some = dataclasses.replace(facts(DEBIAN), net=NetFacts(links={"br0": Link("br0", "bridge")}))
-    assert made({"type": "bridge", "bridge": "br0"}, some=some).ssh_port is None
+    assert [one["id"] for one in netdevs(web)] == ["net0"]
+    joined = made({"type": "bridge", "bridge": "br0"}, some=some)
+    assert joined.ssh_port == 2222
+    assert netdevs(joined)[-1] == {
+        "type": "user",
+        "id": "ssh",
+        "net": "10.0.255.0/24",
+        "restrict": True,
+        "hostfwd": [{"str": "tcp:127.0.0.1:2222-:22"}],
+    }
+    assert [one["id"] for one in netdevs(made(some=facts(DEBIAN)))] == ["ssh"]
+    assert netdevs(made()) == []
+
+
+def test_vhost_user_needs_a_switch_that_reads_memory():
+    port = {"type": "vhost-user", "bridge": "sw0", "vlan": 5}
+    plain = dataclasses.replace(facts(), net=NetFacts(ovs={"sw0": "netdev"}))
+    assert "runs without DPDK" in refused(port, some=plain)
+    kernel = dataclasses.replace(facts(), net=NetFacts(ovs={"sw0": "system"}, ovs_dpdk=True))
+    assert "the kernel switches it" in refused(port, some=kernel)
+    assert "does not answer" in refused(port, some=dataclasses.replace(facts(), net=NetFacts(ovs_problem="does not answer")))
+    able = made(port, some=dataclasses.replace(facts(), net=NetFacts(ovs={"sw0": "netdev"}, ovs_dpdk=True)))
+    [join] = steps(able, JoinOvs)
+    assert (join.vlan, join.socket.rpartition("/")[2]) == (5, "vhost.sock")
+    memory = next(one.props for one in able.elements if one.id == "ram0")
+    assert memory["share"] is True
+
+
+def test_a_card_that_was_taken_away_leaves_its_number():
+    some = made({"type": "none"}, "user", {"type": "user", "port": 2}, "none")
+    assert [one["id"] for one in netdevs(some)] == ["net1", "net2"]
+    cards = {one.id: one.props for one in some.elements if one.kind == "device" and one.id.startswith("net")}
+    assert cards["net2-dev"]["bus"] == "plug2"
+    assert "bus" not in cards["net1-dev"]
+
+
+def test_members_of_a_bond_are_one_port():
+    there = dataclasses.replace(facts(), net=NetFacts(ovs={"sw0": "netdev"}))
+    bonded = {"type": "ovs", "bridge": "sw0", "bond": "up", "lacp": "active"}
+    joins = steps(made(bonded, bonded, some=there), JoinOvs)
+    assert len({join.name for join in joins}) == 2
+    assert {join.bond for join in joins} == {joins[0].name.rpartition("-")[0] + "-up"}
 
 
 def test_the_filter_names_only_this_machine():
@@ -133,7 +179,7 @@ def test_the_filter_names_only_this_machine():
     assert "arp saddr ip !=" in rules
     assert not steps(made({"type": "bridge", "network": "lab", "anti_spoof": False}), SetRules)
     nothing = steps(made({"type": "bridge", "network": "lab", "allow_out": []}), SetRules)[0].rules
-    assert nothing.splitlines()[-1].endswith(" drop")
+    assert nothing.splitlines()[-1].endswith('counter drop comment "refused"')
 
 
 def test_queues_follow_the_virtual_cpus_where_the_backend_can():

@@ -28,7 +28,7 @@ write_files:
 
 
 def config(seed, name="vm"):
-    head, _, body = documents(seed, name, ())["user-data"].partition("\n")
+    head, _, body = documents(seed, name, {})["user-data"].partition("\n")
     assert head == "#cloud-config"
     return json.loads(body)
 
@@ -63,7 +63,7 @@ def test_the_agent(agent, packages, started):
 
 
 def test_interfaces_are_matched_by_address():
-    network = json.loads(documents(SeedSpec(), "vm", (MAC, "52:54:00:ab:00:02"))["network-config"])
+    network = json.loads(documents(SeedSpec(), "vm", {"net0": MAC, "net1": "52:54:00:ab:00:02"})["network-config"])
     assert network["version"] == 2
     assert network["ethernets"]["net0"] == {
         "match": {"macaddress": MAC.lower()},
@@ -71,7 +71,7 @@ def test_interfaces_are_matched_by_address():
         "dhcp4": True,
     }
     assert list(network["ethernets"]) == ["net0", "net1"]
-    assert json.loads(documents(SeedSpec(), "vm", ())["network-config"])["ethernets"] == {}
+    assert json.loads(documents(SeedSpec(), "vm", {})["network-config"])["ethernets"] == {}
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,13 @@ def test_interfaces_are_matched_by_address():
     [("my_vm", "", "my-vm"), ("vm", "db.example.org", "db.example.org"), ("___", "", "guest"), ("a" * 70, "", "a" * 63)],
 )
 def test_host_name(name, hostname, found):
-    assert json.loads(documents(SeedSpec(hostname=hostname), name, ())["meta-data"])["local-hostname"] == found
+    assert json.loads(documents(SeedSpec(hostname=hostname), name, {})["meta-data"])["local-hostname"] == found
 
 
 def test_the_instance_changes_with_the_contents_only():
     def instance(seed, name="vm", macs=(MAC,)):
-        return json.loads(documents(seed, name, macs)["meta-data"])["instance-id"]
+        named = {f"net{number}": mac for number, mac in enumerate(macs)}
+        return json.loads(documents(seed, name, named)["meta-data"])["instance-id"]
 
     assert instance(SeedSpec()) == instance(SeedSpec())
     others = {
@@ -137,7 +138,7 @@ def test_problems_carry_their_path_in_the_spec():
 def test_the_place_of_the_machines_key_is_readable_text():
     """It is filled in when the seed is written, so no encoding may hide it."""
     for theirs in ("", THEIRS, "#!/bin/sh\necho €\n"):
-        assert documents(SeedSpec(user_data=theirs), "vm", ())["user-data"].count(MACHINE_KEY) == 1
+        assert documents(SeedSpec(user_data=theirs), "vm", {})["user-data"].count(MACHINE_KEY) == 1
 
 
 def merged(user_data):
@@ -154,7 +155,7 @@ SEED = SeedSpec(user="anna", ssh_keys=(KEY,), packages=("htop",), agent="install
 
 
 def test_the_users_document_is_joined_not_lost():
-    found = merged(documents(SEED, "vm", ())["user-data"])
+    found = merged(documents(SEED, "vm", {})["user-data"])
     config = found["config"]
     assert config["locale"] == "de_DE.UTF-8"
     assert config["packages"] == ["vim", "htop", "qemu-guest-agent"]
@@ -167,11 +168,11 @@ def test_the_users_document_is_joined_not_lost():
 
 def test_a_script_and_a_mime_document_are_kept():
     script = "#!/bin/sh\necho €\n"
-    found = merged(documents(SeedSpec(user="anna", user_data=script), "vm", ())["user-data"])
+    found = merged(documents(SeedSpec(user="anna", user_data=script), "vm", {})["user-data"])
     assert found["others"] == [["text/x-shellscript", script]]
     assert found["config"]["users"][0]["name"] == "anna"
-    mime = documents(SeedSpec(user="bert", user_data=script), "vm", ())["user-data"]
-    nested = merged(documents(SeedSpec(user="anna", user_data=mime), "vm", ())["user-data"])
+    mime = documents(SeedSpec(user="bert", user_data=script), "vm", {})["user-data"]
+    nested = merged(documents(SeedSpec(user="anna", user_data=mime), "vm", {})["user-data"])
     assert nested["others"] == [["text/x-shellscript", script]]
     assert [user["name"] for user in nested["config"]["users"]] == ["bert", "anna"]
 
@@ -180,7 +181,7 @@ def test_cloud_init_finds_nothing_wrong(tmp_path):
     if not shutil.which("cloud-init"):
         pytest.skip("no cloud-init on this host (it is not installed by script/setup: it would act on the host)")
     (tmp_path / "user-data").write_text(
-        documents(SeedSpec(user="anna", ssh_keys=(KEY,), packages=("vim",)), "v", ())["user-data"]
+        documents(SeedSpec(user="anna", ssh_keys=(KEY,), packages=("vim",)), "v", {})["user-data"]
     )
     subprocess.run(["cloud-init", "schema", "-c", str(tmp_path / "user-data")], check=True, capture_output=True)
     (tmp_path / "user-data").write_text('#cloud-config\n{"users": 5}\n')

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from tinamou.blueprint.element import JSON_KINDS, Element, Flag, Note, Value, Why
 from tinamou.blueprint.net_steps import (
+    ClaimSocket,
     JoinBridge,
     JoinNetwork,
     JoinOvs,
     MakeMacvtap,
     MakeTap,
     OpenTap,
+    ReachSocket,
     ReservePort,
     SetRules,
 )
@@ -36,6 +38,7 @@ from tinamou.blueprint.steps import (
 __all__ = [
     "JSON_KINDS",
     "BuildIso",
+    "ClaimSocket",
     "Contribution",
     "CopyFile",
     "CreateImage",
@@ -57,6 +60,7 @@ __all__ = [
     "OpenTap",
     "Pinning",
     "Plan",
+    "ReachSocket",
     "ReserveHugepages",
     "ReservePort",
     "SetKernelValue",

@@ -72,7 +72,11 @@ class JoinBridge:
 
 @dataclass(frozen=True, slots=True)
 class JoinOvs:
-    """Make ``name`` a port of an Open vSwitch bridge; undone by deleting the port. Rates are bytes a second, 0: none."""
+    """Make ``name`` a port of an Open vSwitch bridge; undone by deleting the port. Rates are bytes a second, 0: none.
+
+    With ``socket`` the switch itself reads the guest's memory, over the vhost-user socket QEMU listens on there. With
+    ``bond`` the interface becomes one member of the port of that name; ``bond_mode`` and ``lacp`` are the port's.
+    """
 
     name: str
     bridge: str
@@ -82,6 +86,31 @@ class JoinOvs:
     trunk: tuple[int, ...] = ()
     rate_out: int = 0
     rate_in: int = 0
+    socket: str = ""
+    bond: str = ""
+    bond_mode: str = ""
+    lacp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSocket:
+    """Write down a socket outside the machine's folder that QEMU will listen on; undone by removing it.
+
+    With ``target`` it is a link to the socket there, which QEMU makes itself.
+    """
+
+    path: str
+    why: Why
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachSocket:
+    """Find out that another program's socket is there, and open to ``owner``, as whom QEMU runs; takes nothing."""
+
+    path: str
+    why: Why
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +154,6 @@ class SetRules:
     why: Why
 
 
-NetStep = ReservePort | MakeTap | MakeMacvtap | OpenTap | JoinBridge | JoinOvs | JoinNetwork | SetRules
+NetStep = (
+    ReservePort | ReachSocket | ClaimSocket | MakeTap | MakeMacvtap | OpenTap | JoinBridge | JoinOvs | JoinNetwork | SetRules
+)

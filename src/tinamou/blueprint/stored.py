@@ -8,7 +8,7 @@ from typing import Any
 
 from tinamou.blueprint.element import Element, Flag, Why
 from tinamou.blueprint.net_steps import ReservePort
-from tinamou.blueprint.plan import Confinement, Plan
+from tinamou.blueprint.plan import Confinement, Contribution, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -26,7 +26,7 @@ from tinamou.blueprint.steps import (
 _INSIDE = (BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteFile)
 """Steps that leave nothing outside the machine's folder and QEMU."""
 
-__all__ = ["plain", "plan_from"]
+__all__ = ["plain", "plan_from", "plugged", "unplugged"]
 
 
 def plain(plan: Plan) -> dict[str, Any]:
@@ -50,6 +50,26 @@ def plain(plan: Plan) -> dict[str, Any]:
         "pinning": None,
         "confinement": confinement,
     }
+
+
+def plugged(data: Mapping[str, Any], part: Contribution) -> dict[str, Any]:
+    """What `plain` wrote, with a part that was plugged in since."""
+    elements = [*data["elements"], *(_flat(one) for one in part.elements)]
+    steps = [*data["steps"], *(_flat(step) for step in part.steps if isinstance(step, HandOver))]
+    outside = [*data["outside"], *(_described(step) for step in part.steps if not isinstance(step, _INSIDE))]
+    return {**data, "elements": elements, "steps": steps, "outside": outside}
+
+
+def unplugged(data: Mapping[str, Any], part: Contribution) -> dict[str, Any]:
+    """What `plain` wrote, without a part that was unplugged since."""
+    gone = {one.id for one in part.elements}
+    paths = {step.path for step in part.steps if isinstance(step, HandOver)}
+    outside = list(data["outside"])
+    for step in part.steps:
+        if not isinstance(step, _INSIDE) and _described(step) in outside:
+            outside.remove(_described(step))
+    elements = [one for one in data["elements"] if one["props"].get("id") not in gone]
+    return {**data, "elements": elements, "steps": [s for s in data["steps"] if s["path"] not in paths], "outside": outside}
 
 
 def _flat(one: Any) -> dict[str, Any]:

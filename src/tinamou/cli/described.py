@@ -10,7 +10,7 @@ from tinamou.cli.quick import FIELDS
 from tinamou.errors import Problem, SpecError
 from tinamou.spec import MachineSpec, load_spec
 
-__all__ = ["described"]
+__all__ = ["described", "table_of"]
 
 
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
@@ -25,9 +25,9 @@ def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
     data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
     data |= {name: given[name] for name in FIELDS if given.get(name) is not None}
     if disks := given.get("disk"):
-        data["disk"] = [*_listed(data.get("disk", [])), *(_table(text) for text in disks)]
+        data["disk"] = [*_listed(data.get("disk", [])), *(table_of(text) for text in disks)]
     if nets := given.get("net"):
-        data["net"] = [] if tuple(nets) == ("none",) else [_table(text) for text in nets]
+        data["net"] = [] if tuple(nets) == ("none",) else [table_of(text) for text in nets]
     assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
     if path := given.get("user_data"):
         data.setdefault("seed", {})["user_data"] = _text(path)
@@ -61,7 +61,7 @@ def _text(path: str) -> str:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
 
 
-def _table(text: str) -> object:
+def table_of(text: str) -> object:
     """``"type=user,model=e1000"`` as a table, a bare word as it is; a repeated key becomes a list."""
     if "=" not in text or os.path.exists(text):  # noqa: PTH110
         return text

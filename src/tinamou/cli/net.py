@@ -1,4 +1,4 @@
-"""The verbs below ``net``: ls, diagnose, compare, capture, link."""
+"""The verbs below ``net`` that look: ls, diagnose, compare, capture, stats; those that change are in net_changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
-from tinamou.machine import life
+from tinamou.machine import cards, life
 from tinamou.machine.blocking import wait_for
 from tinamou.state import machines, networks
 
@@ -22,6 +22,16 @@ app: App = App(
     name="net", help="Look at machines' networks, find what slows them down, capture.", result_action="return_value"
 )
 Switch = Annotated[bool, Parameter(negative="")]
+SETTLE_SECONDS = 5.0
+CHANGES = {
+    "add": "Give a machine one more network card, while it runs as well.",
+    "set": "Describe a network card anew, from the next start on, or starting at once.",
+    "rm": "Take a network card away from a machine.",
+    "link": "Plug a card's virtual cable in or out.",
+    "rate": "Limit what a card may receive and send, at once.",
+}
+for _verb, _help in CHANGES.items():
+    app.command(f"tinamou.cli.net_changes:{_verb if _verb != 'set' else 'change'}", name=_verb, help=_help)
 
 
 @app.command
@@ -39,11 +49,10 @@ def _rows(record: Record) -> list[dict[str, object]]:
     from tinamou.network.attend import specs_of
     from tinamou.parts.net import mac_of
     from tinamou.parts.net.network import name_of
-    from tinamou.parts.net.spec import TAPS
-    from tinamou.parts.net.wiring import link_name
+    from tinamou.parts.net.wiring import host_link
 
     rows: list[dict[str, object]] = []
-    for number, spec in enumerate(specs_of(record)):
+    for number, spec in specs_of(record).items():
         made = spec.type == "bridge" and not spec.bridge
         known = networks.members(name_of(spec)) if made else []
         member = next((one for one in known if one.name == f"{record.name}.{number}"), None)
@@ -57,7 +66,7 @@ def _rows(record: Record) -> list[dict[str, object]]:
                 "mac": mac_of(spec, record.name, number),
                 "address": member.address if member else spec.address,
                 "address6": member.address6 if member else "",
-                "link": (spec.interface or link_name(record.directory, number)) if spec.type in TAPS else "",
+                "link": host_link(spec, record.directory, number),
                 "state": "up" if record.running else "stopped",
             }
         )
@@ -70,6 +79,7 @@ def diagnose(
     /,
     *,
     fix: Switch = False,
+    restart: Switch = False,
     measure: bool = True,
     json: Switch = False,
 ) -> int:
@@ -81,17 +91,52 @@ def diagnose(
         The machine.
     fix
         Do what can be done without risk: plug in, bring up, set MTU and MAC back, start the network's server again.
+    restart
+        With --fix: also change what takes a new start, and start the machine again.
     measure
         Measure latency and throughput between this host and the guest (some seconds).
     """
     record = life.running(name)
     report, speeds, done = wait_for(_diagnosed(record, fix=fix, measuring=measure))
+    if fix and restart and (changes := _changes(report)):
+        for nic, fields in changes:
+            cards.change(name, nic, fields)
+            done.append(f"{nic}: {', '.join(f'{key} = {value}' for key, value in fields.items())}")
+        wait_for(restarted(record))
+        report, again, _ = wait_for(_diagnosed(life.running(name), fix=False, measuring=measure))
+        speeds = [*speeds, *({**row, "when": "after"} for row in again)]
     if json:
         data: dict[str, Any] = dataclasses.asdict(report)
         output.print_json({**data, "speed": speeds, "fixed": done})
     else:
         _show(report, speeds, done)
     return 1 if any(finding.weight >= 30 for finding in report.findings) else 0
+
+
+def _changes(report: Report) -> list[tuple[str, dict[str, object]]]:
+    """What the findings would have changed in the machine's description, by card."""
+    wanted = [finding for finding in report.findings if finding.remedy[:1] == ("spec",)]
+    return [(one.wire.removesuffix("-dev"), dict(_field(word) for word in one.remedy[1:])) for one in wanted]
+
+
+def _field(word: str) -> tuple[str, object]:
+    key, _, value = word.partition("=")
+    return key, int(value) if value.isdecimal() else value
+
+
+async def restarted(record: Record) -> None:
+    """Stop a machine and start it again; returns when its guest answers, and its network had a moment to come up."""
+    import asyncio
+
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.ready import wait_ready
+    from tinamou.machine.starting import begin_again
+
+    await life.stop(record)
+    started = (await asyncio.to_thread(begin_again, machines.find(record.name))).record
+    agent = Agent(str(started.file("agent.sock")))
+    await wait_ready(started.directory, agent, alive=lambda: started.running, timeout=300)
+    await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Report, list[dict[str, Any]], list[str]]:
@@ -177,13 +222,13 @@ def compare(
     cpus
         Virtual CPUs of each guest.
     """
-    from tinamou.cli.described import _table
+    from tinamou.cli.described import table_of
     from tinamou.machine.net_trial import trial
 
     rows: list[dict[str, Any]] = []
     first: Speed | None = None
     for text in net:
-        speed = wait_for(trial(_table(text), cpus=cpus))
+        speed = wait_for(trial(table_of(text), cpus=cpus))
         first = first or speed
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
         rows.append({"net": text, **speed_row(speed), "gain": gain})
@@ -194,11 +239,34 @@ def compare(
 
 
 @app.command
+def stats(name: str, /, *, json: Switch = False) -> None:
+    """Show what a machine's cards have carried and lost, as the guest, the host and the packet filter counted it.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.network.counters import counted
+
+    rows = wait_for(counted(life.running(name)))
+    if json:
+        output.print_json(rows)
+        return
+    columns = ("nic", "seen", "received", "sent", "packets in", "packets out", "dropped in", "dropped out", "errors")
+    output.table([row for row in rows if row["seen"] != "filter"], columns)
+    for row in rows:
+        if row["seen"] == "filter":
+            reasons = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items())
+            print(f"{row['nic']}: the packet filter dropped {reasons or 'nothing'}")
+
+
+@app.command
 def capture(
     name: str,
     /,
     *,
-    nic: int = 0,
+    nic: str = "net0",
     seconds: float = 10.0,
     out: Annotated[str, Parameter(name=["--out", "-o"])] = "",
 ) -> None:
@@ -209,7 +277,7 @@ def capture(
     name
         The machine.
     nic
-        Number of its interface.
+        The card: net1.
     seconds
         How long.
     out
@@ -221,7 +289,8 @@ def capture(
     from tinamou.network import attend
 
     record = life.running(name)
-    target = Path(out or f"{name}-net{nic}.pcap")
+    number = cards.number_of(record, nic)
+    target = Path(out or f"{name}-net{number}.pcap")
 
     async def work() -> int:
         import signal
@@ -229,35 +298,6 @@ def capture(
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
         async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-            return await attend.capture(record, session, nic, target, stopped, seconds)
+            return await attend.capture(record, session, number, target, stopped, seconds)
 
     print(f"{target}: {asyncio.run(work())} bytes")
-
-
-@app.command
-def link(name: str, state: str, /, *, nic: int = 0) -> int:
-    """Plug an interface's virtual cable in or out: tinamou net link NAME up|down.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    state
-        up or down.
-    nic
-        Number of its interface.
-    """
-    from tinamou.control import connect_qmp
-    from tinamou.network.attend import plug
-
-    if state not in ("up", "down"):
-        output.warn(f"{state} is neither up nor down")
-        return 2
-    record = life.running(name)
-
-    async def work() -> None:
-        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-            await plug(session, f"net{nic}-dev", up=state == "up")
-
-    wait_for(work())
-    return 0

@@ -21,8 +21,9 @@ class NetFacts:
     """``lent`` are the addresses reserved for this machine on networks tinamou makes, by interface number.
 
     ``subnets`` are those networks' addresses by name. ``ovs`` maps Open vSwitch bridges to their datapath type (``system``,
-    ``netdev``); ``ovs_problem`` says why they could not be read. ``default_route`` tells whether there is a way out,
-    ``user_namespaces`` whether a process may make one (in a chroot and in most containers it may not).
+    ``netdev``); ``ovs_problem`` says why they could not be read, ``ovs_dpdk`` whether the switch runs with DPDK.
+    ``default_route`` tells whether there is a way out, ``user_namespaces`` whether a process may make one (in a chroot and
+    in most containers it may not).
     """
 
     default_route: bool = True
@@ -30,5 +31,6 @@ class NetFacts:
     links: Mapping[str, Link] = field(default_factory=dict)
     ovs: Mapping[str, str] = field(default_factory=dict)
     ovs_problem: str = ""
+    ovs_dpdk: bool = False
     lent: Mapping[int, str] = field(default_factory=dict)
     subnets: Mapping[str, str] = field(default_factory=dict)

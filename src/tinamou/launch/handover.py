@@ -6,11 +6,11 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Value, Why
+from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
 __all__ = ["Handed", "netdev", "open_all", "with_descriptors"]
@@ -42,11 +42,11 @@ class Handed:
             os.close(descriptor)
 
 
-def open_all(plan: Plan) -> Handed:
-    """Open every `HandOver` of the plan. Raises LaunchError naming every path that cannot be opened."""
+def open_all(steps: Iterable[Step]) -> Handed:
+    """Open every `HandOver` of a plan. Raises LaunchError naming every path that cannot be opened."""
     descriptors: dict[str, int] = {}
     problems = []
-    for step in plan.steps:
+    for step in steps:
         if isinstance(step, HandOver) and step.path not in descriptors:
             try:
                 descriptors[step.path] = _take(step)

@@ -23,7 +23,7 @@ def start(plan: Plan, directory: Path, *, dies_with_parent: bool, inherit: Seque
 
     ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over.
     """
-    with open_all(plan) as handed:
+    with open_all(plan.steps) as handed:
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent)
         words += argv(with_descriptors(plan, handed.descriptors))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from pathlib import Path
 
@@ -41,8 +40,6 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
 def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     """Facts about host and binary come from caches where they can. Raises ProbeError."""
     qemu = probe_qemu(find_binary(image.arch), image.arch)
-    if spec.net == ():
-        place = dataclasses.replace(place, ssh_port=0)
     return Facts(
         chains=existing_chains(spec, image, Path(place.directory)),
         host=probe_host(),

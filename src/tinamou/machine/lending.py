@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinamou.facts import NetFacts, Place
@@ -17,9 +17,10 @@ __all__ = ["net_facts"]
 def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
     """Only what these interfaces need is asked; a machine that is only planned is lent nothing."""
     there = interfaces(specs)
-    types = {spec.type for spec in there}
-    named = any(spec.bridge or spec.interface for spec in there)
-    bridges, problem = probe.ovs_bridges() if "ovs" in types else ({}, "")
+    types = {spec.type for spec in there.values()}
+    named = any(spec.bridge or spec.interface for spec in there.values())
+    dpdk = any(spec.type == "vhost-user" and spec.bridge for spec in there.values())
+    bridges, problem = probe.ovs_bridges() if "ovs" in types or dpdk else ({}, "")
     lent, subnets = _lent(there, place)
     passt = bool(types & {"auto", "passt"})
     return NetFacts(
@@ -28,15 +29,16 @@ def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
         links=probe.probe_links() if named else {},
         ovs=bridges,
         ovs_problem=problem,
+        ovs_dpdk=dpdk and not problem and probe.ovs_has_dpdk(),
         lent=lent,
         subnets=subnets,
     )
 
 
-def _lent(specs: Sequence[NetSpec], place: Place) -> tuple[dict[int, str], dict[str, str]]:
+def _lent(specs: Mapping[int, NetSpec], place: Place) -> tuple[dict[int, str], dict[str, str]]:
     addresses: dict[int, str] = {}
     subnets: dict[str, str] = {}
-    for number, spec in enumerate(specs):
+    for number, spec in specs.items():
         if spec.type != "bridge" or spec.bridge:
             continue
         name = name_of(spec)

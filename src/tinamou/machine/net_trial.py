@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.machine.attended import AsyncMachine
 
 if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent
     from tinamou.network.speed import Speed
 
 __all__ = ["trial"]
 
 
-async def trial(net: object, *, cpus: int = 1, trips: int = 200, seconds: float = 2.0) -> Speed:
-    """Start a guest with the network, measure, end it. Raises GuestError when nothing leads from this host to it."""
+async def trial(
+    net: object,
+    *,
+    cpus: int = 1,
+    trips: int = 200,
+    seconds: float = 2.0,
+    also: Callable[[Agent], Awaitable[None]] | None = None,
+) -> Speed:
+    """Start a guest with the network, measure, end it. Raises GuestError when nothing leads from this host to it.
+
+    ``also`` is called with the guest's agent once the measuring is done.
+    """
     from tinamou.network.attend import examine, speed_of
 
     async with AsyncMachine("tiny", cpus=cpus, memory="256M", net=[net]) as machine:
@@ -28,6 +40,8 @@ async def trial(net: object, *, cpus: int = 1, trips: int = 200, seconds: float 
             if wire.guest and any("." in address for address in wire.guest.addresses):
                 speed = await speed_of(wire, machine.agent, trips=trips, seconds=seconds)
                 if speed:
+                    if also:
+                        await also(machine.agent)
                     return speed
             await asyncio.sleep(0.3)
     raise GuestError("the network could not be measured", why="the guest got no address, or this host has no way to it")

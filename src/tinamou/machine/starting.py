@@ -13,7 +13,7 @@ from typing import Any
 from tinamou.blueprint import Note, Plan
 from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError
-from tinamou.facts import ImageFacts, Place
+from tinamou.facts import Facts, ImageFacts, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import start as launch
 from tinamou.machine.disks import refuse_shared
@@ -30,7 +30,7 @@ from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import process_of
 from tinamou.units import Size
 
-__all__ = ["Started", "begin", "begin_again", "kept_image", "plan_again", "plan_only", "prepared"]
+__all__ = ["Started", "begin", "begin_again", "facts_again", "kept_image", "plan_again", "plan_only", "prepared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,12 @@ def plan_again(name: str) -> Plan | None:
     if record is None:
         return None
     spec = load_spec(record.spec)
-    return make_plan(spec, gather(spec, kept_image(record), _place(record)))
+    return make_plan(spec, facts_again(record, spec))
+
+
+def facts_again(record: Record, spec: MachineSpec) -> Facts:
+    """Everything known about a machine that exists, for planning it as ``spec``."""
+    return gather(spec, kept_image(record), _place(record))
 
 
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
@@ -177,7 +182,7 @@ def _prepared(
         fits(plan)
         clock.lap("plan")
         try:
-            apply(plan, Path(record.directory))
+            apply(plan.steps, Path(record.directory))
         except CpusTakenError:
             continue
         except PagesShortError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,16 @@ from tinamou.network import diagnose as judge
 from tinamou.network.diagnose import Finding, Surroundings
 from tinamou.network.speed import Speed, measure
 from tinamou.network.wires import Wire, look
-from tinamou.parts.net import NetSpec, interfaces, mac_of
+from tinamou.parts.net import NetSpec, interfaces, mac_of, ssh_card
 from tinamou.parts.net.network import name_of
-from tinamou.parts.net.wiring import link_name
+from tinamou.parts.net.spec import FILTERED
+from tinamou.parts.net.wiring import host_link
 from tinamou.prepare import companions
 from tinamou.prepare.networks import dnsmasq_words, serve_again
 from tinamou.spec import load_spec
 from tinamou.state import networks
 from tinamou.state.record import Record
+from tinamou.system import nft
 from tinamou.system.exec import CommandError, find_tool, run
 
 if TYPE_CHECKING:
@@ -41,31 +43,41 @@ class Report:
     findings: tuple[Finding, ...]
 
 
-def specs_of(record: Record) -> list[NetSpec]:
-    """The interfaces a machine was asked to have."""
+def specs_of(record: Record) -> dict[int, NetSpec]:
+    """The interfaces a machine was asked to have, by number."""
     return interfaces(load_spec(record.spec).net)
 
 
 async def examine(record: Record, session: Session, agent: Agent) -> Report:
     """Look at every interface from all sides and judge. Raises ControlError."""
     specs = specs_of(record)
-    expected = {f"net{n}-dev": spec.interface or link_name(record.directory, n) for n, spec in enumerate(specs)}
-    seen = await look(session, agent, expected)
+    expected = {f"net{n}-dev": host_link(spec, record.directory, n) for n, spec in specs.items()}
+    seen = [wire for wire in await look(session, agent, expected) if wire.id != ssh_card.DEVICE]
     pairs = [(wire, _surroundings(record, specs, wire)) for wire in seen]
     return Report(tuple(seen), tuple(judge.diagnose(pairs)))
 
 
-def _surroundings(record: Record, specs: list[NetSpec], wire: Wire) -> Surroundings:
+def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> Surroundings:
     import os
 
     around = Surroundings(
-        passt=find_tool("passt") is not None, root=os.geteuid() == 0, vhost=Path("/dev/vhost-net").exists()
+        passt=find_tool("passt") is not None,
+        root=os.geteuid() == 0,
+        vhost=Path("/dev/vhost-net").exists(),
+        machine=record.name,
+        forwards=bool(record.ssh_port),
     )
-    number = int(wire.id[3:-4]) if wire.id.startswith("net") and wire.id[3:-4].isdecimal() else -1
-    if not 0 <= number < len(specs):
+    number = _number(wire)
+    if number not in specs:
         return around
     spec = specs[number]
-    around = dataclasses.replace(around, rate_in=spec.rate_in, rate_out=spec.rate_out)
+    around = dataclasses.replace(
+        around, rate_in=spec.rate_in, rate_out=spec.rate_out, forwards=around.forwards or bool(spec.forward)
+    )
+    if spec.type in FILTERED:
+        around = dataclasses.replace(
+            around, forged=nft.dropped(host_link(spec, record.directory, number)).get("forged", 0) if around.root else 0
+        )
     if spec.type != "bridge":
         return around
     mac = mac_of(spec, record.name, number) if spec.anti_spoof else ""
@@ -78,6 +90,12 @@ def _surroundings(record: Record, specs: list[NetSpec], wire: Wire) -> Surroundi
     return dataclasses.replace(around, mac=mac, server=server, address=address)
 
 
+def _number(wire: Wire) -> int:
+    """The card's number, -1 for one that is not tinamou's."""
+    digits = wire.id.removeprefix("net").removesuffix("-dev")
+    return int(digits) if digits.isdecimal() else -1
+
+
 async def speed_of(wire: Wire, agent: Agent, *, trips: int = 200, seconds: float = 2.0) -> Speed | None:
     """Latency and throughput between this host and the guest; None where nothing leads from one to the other."""
 
@@ -85,8 +103,8 @@ async def speed_of(wire: Wire, agent: Agent, *, trips: int = 200, seconds: float
         return await agent.run(["sh", "-c", line], timeout=20)
 
     if wire.backend == "user":
-        return await measure(start, "10.0.2.2", listen="127.0.0.1", trips=trips, seconds=seconds)
-    if wire.backend == "stream" and "passt" in _peers(wire):
+        return await measure(start, f"10.0.{2 + _number(wire) % 250}.2", listen="127.0.0.1", trips=trips, seconds=seconds)
+    if wire.backend in ("stream", "socket") and "passt" in _peers(wire):
         here = _own_address()
         return await measure(start, here, listen=here, trips=trips, seconds=seconds) if here else None
     if wire.guest and wire.backend == "tap":
@@ -100,7 +118,7 @@ async def speed_of(wire: Wire, agent: Agent, *, trips: int = 200, seconds: float
 def _peers(wire: Wire) -> str:
     """What is at the other end of a stream: tinamou's cables between machines have addresses other than passt's."""
     addresses = wire.guest.addresses if wire.guest else ()
-    return "passt" if any(one.startswith("10.0.2.15/") for one in addresses) else ""
+    return "passt" if any(one.startswith("10.0.") and one.endswith(".15/24") for one in addresses) else ""
 
 
 def _own_address() -> str:
@@ -123,7 +141,7 @@ def _routed(address: str) -> bool:
 
 async def put_right(record: Record, session: Session, agent: Agent, finding: Finding) -> bool:
     """Do what a finding's remedy says, where it has one; whether something was done. Raises what that raises."""
-    if not finding.remedy:
+    if not finding.remedy or finding.remedy[0] == "spec":
         return False
     what, *words = finding.remedy
     if what in _IN_GUEST:
@@ -135,7 +153,7 @@ async def put_right(record: Record, session: Session, agent: Agent, finding: Fin
     elif what == "unshape":
         run([find_tool("tc") or "tc", "qdisc", "delete", "dev", words[0], "root"], timeout=10)
     elif what == "serve":
-        for spec in specs_of(record):
+        for spec in specs_of(record).values():
             if spec.type == "bridge" and not spec.bridge:
                 serve_again(name_of(spec))
     return True
@@ -146,6 +164,10 @@ _IN_GUEST: dict[str, Callable[[list[str]], str]] = {
     "guest-mtu": lambda words: f"ip link set {words[0]} mtu {words[1]}",
     "guest-mac": lambda words: (
         f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up"
+    ),
+    "guest-dhcp": lambda words: (
+        f"ip -4 addr flush dev {words[0]}; if [ -x /lib/tinamou/network ]; then pkill -f 'udhcpc .*-i {words[0]} ';"
+        f" /lib/tinamou/network {words[0]}; else dhclient -1 {words[0]} || networkctl reconfigure {words[0]}; fi"
     ),
     "guest-offload": lambda words: f"ethtool -K {words[0]} tx on tso on gro on",
 }
@@ -168,8 +190,9 @@ async def capture(
     import os
 
     specs = specs_of(record)
-    if not 0 <= number < len(specs):
-        raise StateError(f"{record.name} has no interface {number}", why=f"it has {len(specs)}", fix="tinamou net ls")
+    if number not in specs:
+        known = ", ".join(str(one) for one in specs) or "none"
+        raise StateError(f"{record.name} has no interface {number}", why=f"it has {known}", fix="tinamou net ls")
     part = record.file(f"net{number}.pcap")
     part.unlink(missing_ok=True)
     part.touch(mode=0o600)
@@ -182,7 +205,7 @@ async def capture(
         )
     except ControlError as error:
         part.unlink()
-        return await _from_link(link_name(record.directory, number), target, stopped, seconds, error)
+        return await _from_link(host_link(specs[number], record.directory, number), target, stopped, seconds, error)
     try:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinamou.network.wires import GuestSide, HostSide, Wire
 
@@ -28,7 +28,9 @@ class Surroundings:
     mac: str = ""
     rate_in: str = ""
     rate_out: str = ""
-    dropped: int = 0
+    machine: str = "NAME"
+    forwards: bool = False
+    forged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +46,39 @@ class Finding:
     remedy: tuple[str, ...] = ()
 
 
+FORGED = 100
+"""Dropped packets that are no accident any more."""
+
+_SET = "tinamou net set NAME NIC"
+
 Check = Callable[[Wire, Surroundings], Iterator[Finding]]
 
 
 def diagnose(every: Sequence[tuple[Wire, Surroundings]]) -> list[Finding]:
     """All findings, the most expensive first."""
-    found = [finding for wire, around in every for check in CHECKS for finding in check(wire, around)]
+    found = [
+        replace(finding, fix=finding.fix.replace("NAME", around.machine).replace("NIC", wire.id.removesuffix("-dev")))
+        for wire, around in every
+        for check in CHECKS
+        for finding in check(wire, around)
+    ]
     return sorted(found, key=lambda finding: -finding.weight)
 
 
 def _unplugged(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if wire.guest and wire.guest.up and not wire.guest.carrier:
         seen = f"the guest's {wire.guest.name} sees no cable"
-        fix = "plug it in: tinamou net link NAME up"
+        fix = "plug it in: tinamou net link NAME up --nic NIC"
         yield Finding(wire.id, "the virtual cable is unplugged", seen, "nothing passes", fix, DEAD + 3, ("plug", wire.id))
 
 
 def _no_driver(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if wire.unseen:
         seen = f"the guest has no interface for {wire.id} ({wire.model})"
-        fix = "install the driver in the guest (many cloud kernels have none for emulated cards), or set net.model = virtio"
-        yield Finding(wire.id, "the guest has no driver for the card", seen, "nothing passes", fix, DEAD + 4)
+        virtio = wire.model.startswith("virtio")
+        fix = "install the driver in the guest" + ("" if virtio else f", or {_SET} model=virtio --restart")
+        remedy = () if virtio else ("spec", "model=virtio")
+        yield Finding(wire.id, "the guest has no driver for the card", seen, "nothing passes", fix, DEAD + 4, remedy)
 
 
 def _guest_down(wire: Wire, _: Surroundings) -> Iterator[Finding]:
@@ -85,8 +99,8 @@ def _host_down(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         yield Finding(wire.id, "the host's interface is down", seen, "nothing passes", fix, DEAD + 1, ("host-up", host.name))
     if wire.link and host is None:
         seen = f"there is no {wire.link} in this network namespace"
-        fix = f"tinamou stop and start the machine: QEMU makes {wire.link} anew"
-        yield Finding(wire.id, "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1)
+        fix = "start the machine anew: tinamou net diagnose NAME --fix --restart"
+        yield Finding(wire.id, "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1, ("spec",))
 
 
 def _server_dead(wire: Wire, around: Surroundings) -> Iterator[Finding]:
@@ -101,13 +115,20 @@ def _no_address(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     guest = wire.guest
     if guest and guest.up and not any("." in one for one in guest.addresses):
         fix = "start DHCP in the guest, or give it net.address"
-        yield Finding(wire.id, "the guest has no IPv4 address", f"{guest.name} has none", "no IPv4", fix, DEAD - 10)
+        asks = ("guest-dhcp", guest.name) if around.address or wire.backend == "user" else ()
+        yield Finding(wire.id, "the guest has no IPv4 address", f"{guest.name} has none", "no IPv4", fix, DEAD - 10, asks)
     own = [one.partition("/")[0] for one in guest.addresses] if guest else []
     if around.address and own and around.address not in own:
         seen = f"the guest has {', '.join(own)}, the network lent it {around.address}"
         fix = "let the guest use DHCP, or set net.anti_spoof = false"
         yield Finding(
-            wire.id, "the guest uses an address that is not its own", seen, "its packets are dropped", fix, DEAD - 4
+            wire.id,
+            "the guest uses an address that is not its own",
+            seen,
+            "its packets are dropped",
+            fix,
+            DEAD - 4,
+            ("guest-dhcp", guest.name) if guest else (),
         )
 
 
@@ -123,30 +144,43 @@ def _foreign_mac(wire: Wire, around: Surroundings) -> Iterator[Finding]:
 def _emulated(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if not wire.model.startswith("virtio"):
         cost = "several times the latency, a fraction of the throughput: every packet costs emulated register accesses"
-        fix = "set net.model = virtio, and start the machine again"
-        yield Finding(
-            wire.id, f"{wire.model} is emulated hardware", f"QEMU's card {wire.id} is {wire.model}", cost, fix, SLOW + 5
-        )
+        fix = f"{_SET} model=virtio --restart"
+        seen, remedy = f"QEMU's card {wire.id} is {wire.model}", ("spec", "model=virtio")
+        yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, remedy)
 
 
 def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "user":
-        better = "type = bridge" if around.root else "type = passt"
+        better = "type=bridge" if around.root and (around.forwards or not around.passt) else "type=passt"
         install = "" if around.passt or around.root else ", after installing passt"
+        remedy = () if install or (around.forwards and not around.root) else ("spec", better)
         cost = "all traffic passes through a TCP/IP stack inside QEMU, one packet at a time and without offloads"
         seen = f"{wire.id} is on {wire.backend}"
         yield Finding(
-            wire.id, "QEMU's own TCP/IP (slirp) carries the traffic", seen, cost, f"set net.{better}{install}", SLOW
+            wire.id,
+            "QEMU's own TCP/IP (slirp) carries the traffic",
+            seen,
+            cost,
+            f"{_SET} {better} --restart{install}",
+            SLOW,
+            remedy,
         )
 
 
 def _vhost(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "tap" and not wire.vhost and wire.model.startswith("virtio"):
-        fix = "set net.vhost = auto and start again" if around.vhost else "modprobe vhost_net, where the kernel has it"
+        fix = f"{_SET} vhost=auto --restart" if around.vhost else "modprobe vhost_net, where the kernel has it"
+        remedy = ("spec", "vhost=auto") if around.vhost else ()
         seen = "vhost is off" if around.vhost else "the host has no /dev/vhost-net"
         weight = SLOWER if around.vhost else WORTH - 5
         yield Finding(
-            wire.id, "packets pass through QEMU, not through the kernel", seen, "a copy and a wake-up each", fix, weight
+            wire.id,
+            "packets pass through QEMU, not through the kernel",
+            seen,
+            "a copy and a wake-up each",
+            fix,
+            weight,
+            remedy,
         )
 
 
@@ -156,7 +190,13 @@ def _queues(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         seen = f"{wire.queues} queue pairs for {guest.cpus} virtual CPUs"
         cost = "virtual CPUs wait for one another to send and receive"
         yield Finding(
-            wire.id, "fewer queues than virtual CPUs", seen, cost, "leave net.queues out, and start again", SLOWER - 5
+            wire.id,
+            "fewer queues than virtual CPUs",
+            seen,
+            cost,
+            f"{_SET} queues=0 --restart",
+            SLOWER - 5,
+            ("spec", "queues=0"),
         )
 
 
@@ -196,6 +236,14 @@ def _offloads(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         yield Finding(wire.id, "offloads are off", seen, cost, fix, SLOWER, ("guest-offload", guest.name))
 
 
+def _forges(wire: Wire, around: Surroundings) -> Iterator[Finding]:
+    if around.forged > FORGED:
+        seen = f"{around.forged} packets with another's MAC, IP or ARP address were dropped"
+        fix = "find out which program sends them; for a router or containers on the wire: {} anti_spoof=false --restart"
+        cost = "they do not pass, and neither does what answers them"
+        yield Finding(wire.id, "the guest sends packets that are not its own", seen, cost, fix.format(_SET), SLOWER - 2)
+
+
 def _shaped(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.host and wire.host.shaping:
         fix = f"tc qdisc delete dev {wire.host.name} root"
@@ -205,7 +253,7 @@ def _shaped(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     for way, rate in (("in", around.rate_in), ("out", around.rate_out)):
         if rate:
             cost = f"at most {rate} a second"
-            fix = f"set net.rate_{way} higher, or leave it out"
+            fix = f"tinamou net rate NAME --nic NIC --{way} off"
             yield Finding(wire.id, f"a rate limit is set (rate_{way})", f"net.rate_{way} = {rate}", cost, fix, SLOW - 10)
 
 
@@ -214,7 +262,7 @@ def _dropped(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         lost = _lost(side)
         if lost > 100:
             cost = "what is dropped is sent again, later"
-            fix = "set net.queue_size = 1024 and more queues; look at the CPU load of the host"
+            fix = f"{_SET} queue_size=1024 --restart; look at the CPU load of the host"
             yield Finding(wire.id, f"{name} drops packets", f"{lost} dropped or in error", cost, fix, SLOWER + 5)
 
 
@@ -238,6 +286,7 @@ CHECKS: tuple[Check, ...] = (
     _queues,
     _mtu,
     _offloads,
+    _forges,
     _shaped,
     _dropped,
 )

@@ -159,7 +159,9 @@ for p in /sys/class/net/*; do
   d=$(readlink -f "$p/device/driver"); echo "= $n ${d##*/} $(cat $p/address) $(cat $p/mtu) $(cat $p/flags) $cpus \
 $(ls -d $p/queues/rx-* | wc -l) $(cat $p/carrier 2>/dev/null || echo 1)"
   ip -o addr show "$n" | sed -n 's/.*inet6\{0,1\} \([^ ]*\) .*/a \1/p'
-  for c in rx_dropped tx_dropped rx_errors tx_errors rx_packets tx_packets; do echo "c $c $(cat $p/statistics/$c)"; done
+  for c in dropped errors packets bytes; do
+    echo "c rx_$c $(cat $p/statistics/rx_$c)"; echo "c tx_$c $(cat $p/statistics/tx_$c)"
+  done
   ethtool -k "$n" 2>/dev/null | sed -n 's/^\([a-z-]*\): \(o[nf]*\).*/f \1 \2/p'
 done
 """

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,12 +108,12 @@ class FixedAddress:
 
 
 def documents(
-    seed: SeedSpec, name: str, macs: Sequence[str], fixed: Mapping[int, FixedAddress] | None = None
+    seed: SeedSpec, name: str, macs: Mapping[str, str], fixed: Mapping[str, FixedAddress] | None = None
 ) -> dict[str, str]:
     """The files of a NoCloud seed, by name: ``meta-data``, ``user-data``, ``network-config``.
 
-    ``name`` is the machine's; ``macs`` are the addresses of its interfaces, in order: each gets the name net0, net1, … and
-    DHCP, or what ``fixed`` has under its number. The same arguments give the same documents; the instance id changes with
+    ``name`` is the machine's; ``macs`` are the addresses of its interfaces by the names they get in the guest; each has
+    DHCP, or what ``fixed`` has under its name. The same arguments give the same documents; the instance id changes with
     the contents, so that cloud-init acts on a changed seed.
     """
     user_data = _user_data(seed)
@@ -132,11 +132,10 @@ def _host_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63].rstrip("-") or "guest"
 
 
-def _network(macs: Sequence[str], fixed: Mapping[int, FixedAddress]) -> Mapping[str, object]:
+def _network(macs: Mapping[str, str], fixed: Mapping[str, FixedAddress]) -> Mapping[str, object]:
     # Matching by name pattern breaks cloud-init 22.4; by address, with a name to set, it works everywhere.
     ethernets = {
-        f"net{number}": {"match": {"macaddress": mac.lower()}, "set-name": f"net{number}", **_way(fixed.get(number))}
-        for number, mac in enumerate(macs)
+        name: {"match": {"macaddress": mac.lower()}, "set-name": name, **_way(fixed.get(name))} for name, mac in macs.items()
     }
     return {"version": 2, "ethernets": ethernets}
 

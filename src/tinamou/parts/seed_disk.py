@@ -32,7 +32,7 @@ def check(spec: SeedSpec, image: ImageFacts) -> list[Problem]:
     ]
 
 
-def contribute(spec: SeedSpec, macs: tuple[str, ...], settled: Settled, fixed: Mapping[int, FixedAddress]) -> Contribution:
+def contribute(spec: SeedSpec, macs: Mapping[str, str], settled: Settled, fixed: Mapping[str, FixedAddress]) -> Contribution:
     """An ssh key of the machine's own, and the disc that tells the guest about it."""
     if not wanted(spec, settled.facts.image):
         return Contribution()

@@ -1,4 +1,4 @@
-"""Do a plan's steps in order, and undo what was taken outside the machine's directory when one fails.
+"""Do steps in order, and undo what was taken outside the machine's directory when one fails.
 
 Files in the machine's directory need no journal: they go with the directory. A file that is there already is kept, so that
 a machine that starts again finds its disks.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tinamou.blueprint import (
     BuildIso,
+    ClaimSocket,
     CopyFile,
     CreateImage,
     CreateOverlay,
@@ -27,7 +28,7 @@ from tinamou.blueprint import (
     MakeSshKey,
     MakeTap,
     OpenTap,
-    Plan,
+    ReachSocket,
     ReserveHugepages,
     ReservePort,
     SetKernelValue,
@@ -45,17 +46,22 @@ from tinamou.system.exec import CommandError, run
 __all__ = ["apply", "undo"]
 
 
-def apply(plan: Plan, directory: Path) -> None:
-    """Do every step. Raises PrepareError after undoing what was done outside ``directory``."""
+def apply(steps: Iterable[Step], directory: Path) -> None:
+    """Do every step. Raises PrepareError after undoing what these steps did outside ``directory``."""
     journal = Journal(directory)
-    for step in plan.steps:
+    before = set(journal.open_entries())
+
+    def ours(entry: Entry) -> bool:
+        return entry["took"] not in before
+
+    for step in steps:
         try:
             _EXECUTORS[type(step)](step, journal)
         except PrepareError:
-            journal.give_back(undo)
+            journal.give_back(undo, ours)
             raise
         except (OSError, CommandError) as error:
-            journal.give_back(undo)
+            journal.give_back(undo, ours)
             fix = "free some space, or put TINAMOU_STATE on a larger file system" if getattr(error, "errno", 0) == 28 else ""
             raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix or "see the reason above") from error
 
@@ -168,6 +174,8 @@ _EXECUTORS: dict[type, Callable[..., None]] = {
 }
 
 _EXECUTORS |= {
+    ReachSocket: lazily("wires", "reach_socket"),
+    ClaimSocket: lazily("wires", "claim_socket"),
     ReservePort: lazily("wires", "reserve_port"),
     MakeTap: lazily("wires", "make_tap"),
     MakeMacvtap: lazily("wires", "make_macvtap"),
@@ -187,6 +195,7 @@ _UNDOERS: dict[str, Callable[[Entry], None]] = {
     "cgroup": borrow.remove_group,
     "link": lazily("wires", "remove_link"),
     "rules": lazily("wires", "remove_rules"),
+    "socket": lazily("wires", "remove_socket"),
     "ovs-port": lazily("wires", "leave_ovs"),
     "network": lazily("networks", "leave"),
 }

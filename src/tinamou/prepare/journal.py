@@ -51,10 +51,17 @@ class Journal:
         """Write down that it has been given back."""
         self._append({"gave": number})
 
-    def give_back(self, undo: Callable[[Entry], None]) -> list[tuple[Entry, Exception]]:
-        """Undo everything open, newest first; what could not be undone stays open and is returned with the reason."""
+    def give_back(
+        self, undo: Callable[[Entry], None], which: Callable[[Entry], bool] = lambda _: True
+    ) -> list[tuple[Entry, Exception]]:
+        """Undo everything open, newest first; what could not be undone stays open and is returned with the reason.
+
+        With ``which`` only the entries it says yes to.
+        """
         failed: list[tuple[Entry, Exception]] = []
         for number, entry in reversed(self.open_entries().items()):
+            if not which(entry):
+                continue
             try:
                 undo(entry)
             except Exception as error:

@@ -6,23 +6,42 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tinamou.blueprint import JoinBridge, JoinOvs, MakeMacvtap, MakeTap, OpenTap, ReservePort, SetRules
+from tinamou.blueprint import (
+    ClaimSocket,
+    JoinBridge,
+    JoinOvs,
+    MakeMacvtap,
+    MakeTap,
+    OpenTap,
+    ReachSocket,
+    ReservePort,
+    SetRules,
+)
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import networks
 from tinamou.system import iproute, nft, tap
 from tinamou.system.exec import CommandError, TimeoutExpired
 
+if TYPE_CHECKING:
+    from tinamou.system.ovs import Port
+
 __all__ = [
+    "claim_socket",
     "join_bridge",
     "join_ovs",
     "leave_ovs",
+    "limit_ovs",
     "make_macvtap",
     "make_tap",
     "opened_later",
+    "ovs_port",
+    "reach_socket",
     "remove_link",
     "remove_rules",
+    "remove_socket",
     "reserve_port",
     "set_rules",
 ]
@@ -128,37 +147,102 @@ def join_ovs(step: JoinOvs, journal: Journal) -> None:
     """A port of an Open vSwitch bridge. Raises PrepareError when the switch does not take it."""
     from tinamou.system import ovs
 
-    journal.take("ovs-port", lasting=True, name=step.name, bridge=step.bridge)
+    journal.take("ovs-port", lasting=True, name=step.name, bridge=step.bridge, bond=step.bond)
     try:
-        ovs.add_port(
-            step.bridge,
-            step.name,
-            owner=step.machine,
-            vlan=step.vlan,
-            trunk=step.trunk,
-            rate_out=step.rate_out,
-            rate_in=step.rate_in,
-        )
+        ovs.delete_port(step.bridge, step.name, step.bond)
+        ovs.add_port(ovs_port(step))
     except (CommandError, TimeoutExpired) as error:
         why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
         fix = "see whether ovsdb-server and ovs-vswitchd run: ovs-vsctl show"
         raise PrepareError(f"Open vSwitch did not make {step.name} a port of {step.bridge}", why=why, fix=fix) from error
 
 
+def ovs_port(step: JoinOvs) -> Port:
+    """The step's port as the switch is told of it."""
+    from tinamou.system.ovs import Port
+
+    return Port(
+        step.name,
+        step.bridge,
+        step.machine,
+        step.vlan,
+        step.trunk,
+        step.rate_out,
+        step.rate_in,
+        step.socket,
+        step.bond,
+        step.bond_mode,
+        step.lacp,
+    )
+
+
+def limit_ovs(step: JoinOvs) -> None:
+    """Set the port's rates anew. Raises PrepareError."""
+    from tinamou.system import ovs
+
+    try:
+        ovs.set_rates(ovs_port(step))
+    except (CommandError, TimeoutExpired) as error:
+        why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
+        raise PrepareError(f"Open vSwitch did not limit {step.name}", why=why, fix="see ovs-vsctl show") from error
+
+
 def leave_ovs(entry: Entry) -> None:
     """Delete the port. Raises CommandError while the switch's database does not answer."""
     from tinamou.system import ovs
 
-    ovs.delete_port(str(entry["bridge"]), str(entry["name"]))
+    ovs.delete_port(str(entry["bridge"]), str(entry["name"]), str(entry.get("bond", "")))
+
+
+def claim_socket(step: ClaimSocket, journal: Journal) -> None:
+    """Write the socket down. Raises PrepareError where someone listens there already, or no socket can be."""
+    path = Path(step.path)
+    if not path.parent.is_dir():
+        raise PrepareError(f"{path} cannot be made", why=f"there is no folder {path.parent}", fix="make it, or use another")
+    if os.path.lexists(path) and (not path.is_socket() or _answers(step.path)):
+        why = "another program listens on it" if path.is_socket() else "it exists, and is no socket"
+        raise PrepareError(f"{path} is taken", why=why, fix="use another path; see ss -xlp")
+    journal.take("socket", lasting=True, path=step.path)
+    if step.target:
+        path.unlink(missing_ok=True)
+        path.symlink_to(step.target)
+
+
+def reach_socket(step: ReachSocket, _: Journal) -> None:
+    """Look, without connecting. Raises PrepareError where nothing is, or QEMU may not open it."""
+    path = Path(step.path)
+    if not path.is_socket():
+        why = "it is no socket" if path.exists() else "there is nothing of that name"
+        raise PrepareError(f"{path} cannot be connected to", why=why, fix="start the program that listens there first")
+    closed = step.owner is not None and not path.stat().st_mode & 0o002 and path.stat().st_uid != step.owner
+    if closed:
+        why = f"QEMU runs as user {step.owner}, and others may not write to it"
+        raise PrepareError(f"{path} cannot be connected to", why=why, fix=f"chmod o+w {path}, or use listen = true")
+
+
+def _answers(path: str) -> bool:
+    from tinamou.system.sockets import NotListeningError, connect_unix
+
+    try:
+        connect_unix(path).close()
+    except NotListeningError:
+        return False
+    return True
+
+
+def remove_socket(entry: Entry) -> None:
+    """Remove the socket, if it is there."""
+    Path(str(entry["path"])).unlink(missing_ok=True)
 
 
 def set_rules(step: SetRules, journal: Journal) -> None:
     """The interface's own chains, in place of any of the same name. Raises PrepareError with nft's words."""
-    journal.take("rules", name=step.name)
+    known = [entry for entry in journal.open_entries().values() if entry["kind"] == "rules" and entry["name"] == step.name]
+    if not known:
+        journal.take("rules", name=step.name)
     with networks.locked():
-        nft.remove("netdev", step.name)
         try:
-            nft.add("netdev", step.rules)
+            nft.replace("netdev", step.name, step.rules)
         except CommandError as error:
             why = error.stderr.strip().splitlines()[0] if error.stderr.strip() else str(error)
             fix = "the kernel needs nf_tables with netdev ingress and egress (Linux 5.16 and later)"

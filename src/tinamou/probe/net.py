@@ -7,7 +7,7 @@ from pathlib import Path
 from tinamou.facts.net import Link
 from tinamou.system.namespaces import may_make_user_namespace
 
-__all__ = ["has_default_route", "may_make_user_namespace", "ovs_bridges", "probe_links"]
+__all__ = ["has_default_route", "may_make_user_namespace", "ovs_bridges", "ovs_has_dpdk", "probe_links"]
 
 
 def has_default_route() -> bool:
@@ -52,3 +52,10 @@ def ovs_bridges() -> tuple[dict[str, str], str]:
 
     reason = ovs.problem()
     return ({}, reason) if reason else (ovs.bridges(), "")
+
+
+def ovs_has_dpdk() -> bool:
+    """Whether Open vSwitch runs with DPDK. Raises CommandError."""
+    from tinamou.system import ovs
+
+    return ovs.has_dpdk()

@@ -107,6 +107,7 @@ def _value(data: dict[str, object]) -> Value:
 @contextmanager
 def edit() -> Iterator[Ledger]:
     """The ledger, nobody else's until the block ends; call `save` inside it before touching what was written down."""
+    path().parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(path().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -23,6 +23,7 @@ from tinamou.system.paths import state_dir
 __all__ = [
     "Member",
     "Network",
+    "drop",
     "folder",
     "forget",
     "forget_machine",
@@ -123,6 +124,11 @@ def put(network: str, member: Member) -> None:
     _replace(folder(network) / "members" / f"{member.name}.json", dataclasses.asdict(member))
 
 
+def drop(network: str, member: str) -> None:
+    """Forget a member whose machine stays: its address is anyone's again."""
+    (folder(network) / "members" / f"{member}.json").unlink(missing_ok=True)
+
+
 def forget(network: str) -> None:
     """Remove what is only there while the network exists on the host."""
     for name in ("network.json", "dnsmasq.log", "leases", "hosts", "dhcp"):
@@ -156,6 +162,9 @@ def lend(network: str, subnet: str, member: str, wish: str = "") -> tuple[str, s
         mine = known.get(member)
         if mine and ipaddress.IPv4Address(mine.address) in addresses and wish in ("", mine.address):
             return subnet, mine.address
+        if wish and ipaddress.ip_address(wish) not in addresses:
+            fix = "choose an address of the network, or set net.subnet for a network that does not exist yet"
+            raise StateError(f"{wish} is no address of network {network}, which has {addresses}", fix=fix)
         taken = {one.address for name, one in known.items() if name != member}
         address = wish or _free(addresses, taken, member)
         if address in taken:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["FAMILIES", "TABLE", "add", "contents", "remove"]
+__all__ = ["FAMILIES", "TABLE", "add", "contents", "dropped", "remove", "replace"]
 
 TABLE = "tinamou"
 FAMILIES = ("netdev", "inet")
@@ -32,6 +32,32 @@ def contents(family: str) -> list[dict[str, Any]]:
     except CommandError:
         return []
     return [entry for entry in found if "metainfo" not in entry and "table" not in entry]
+
+
+def replace(family: str, owner: str, script: str) -> None:
+    """Put lines in place of all of one interface's chains, in one step: nothing passes between; sets named again stay.
+
+    Raises CommandError; everything is then as it was.
+    """
+    there = contents(family)
+    chains = [entry["chain"]["name"] for entry in there if "chain" in entry]
+    mine = [name for name in chains if name.endswith(f"-{owner}")]
+    sets = [entry["set"]["name"] for entry in there if "set" in entry and entry["set"]["name"].endswith(f"-{owner}")]
+    lines = [f"flush chain {family} {TABLE} {name}" for name in mine]
+    lines += [f"delete chain {family} {TABLE} {name}" for name in mine if f" {name} " not in script]
+    lines += [f"delete set {family} {TABLE} {name}" for name in sets if f" {name} " not in script]
+    _nft("-f", "-", script="\n".join([f"add table {family} {TABLE}", *lines, script]) + "\n")
+
+
+def dropped(owner: str) -> dict[str, int]:
+    """Packets one interface's rules dropped, by the rules' comments."""
+    found: dict[str, int] = {}
+    for entry in contents("netdev"):
+        rule = entry.get("rule", {})
+        if str(rule.get("chain", "")).endswith(f"-{owner}") and "comment" in rule:
+            counted = next((part["counter"]["packets"] for part in rule["expr"] if "counter" in part), 0)
+            found[rule["comment"]] = found.get(rule["comment"], 0) + int(counted)
+    return found
 
 
 def remove(family: str, owner: str) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 
-__all__ = ["add_port", "bridges", "delete_port", "problem"]
+__all__ = ["Port", "add_port", "bridges", "counters", "delete_port", "has_dpdk", "problem", "set_rates"]
+
+
+_BURST = 262144
+"""Bytes that may pass at once under a rate."""
 
 
 def _vsctl(*words: str, seconds: int = 5) -> str:
@@ -36,24 +41,111 @@ def bridges() -> dict[str, str]:
     return found
 
 
-def add_port(bridge: str, name: str, *, owner: str, vlan: int, trunk: tuple[int, ...], rate_out: int, rate_in: int) -> None:
-    """Add an interface as a port; rates in bytes a second, 0 for none. Raises CommandError, TimeoutExpired."""
-    words = ["--may-exist", "add-port", bridge, name]
-    words += [f"tag={vlan}"] if vlan else []
-    words += [f"trunks={','.join(str(one) for one in trunk)}"] if trunk else []
-    words += ["--", "set", "interface", name, f"external_ids:tinamou={owner}"]
-    if rate_out:
-        kbit = rate_out * 8 // 1000
-        words += [f"ingress_policing_rate={kbit}", f"ingress_policing_burst={max(kbit // 10, 1000)}"]
-    if rate_in:
-        words += ["--", "set", "port", name, "qos=@qos", f"external_ids:tinamou={owner}"]
-        words += ["--", "--id=@qos", "create", "qos", "type=linux-htb", f"other_config:max-rate={rate_in * 8}"]
-        words += [f"external_ids:tinamou={name}"]
+def has_dpdk() -> bool:
+    """Whether the switch runs with DPDK, and can read guests' memory. Raises CommandError."""
+    return _vsctl("--no-wait", "--if-exists", "get", "Open_vSwitch", ".", "dpdk_initialized").strip() == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface as a port of a bridge, or as a member of the port ``bond``; rates in bytes a second, 0 for none.
+
+    ``socket``: the switch connects to the vhost-user socket there instead of opening an interface of the host.
+    """
+
+    name: str
+    bridge: str
+    owner: str
+    vlan: int = 0
+    trunk: tuple[int, ...] = ()
+    rate_out: int = 0
+    rate_in: int = 0
+    socket: str = ""
+    bond: str = ""
+    bond_mode: str = ""
+    lacp: str = ""
+
+
+def add_port(port: Port) -> None:
+    """Make the interface a port, or a member of its bond's port. Raises CommandError, TimeoutExpired."""
+    name = port.name
+    kind = ["type=dpdkvhostuserclient", f"options:vhost-server-path={port.socket}"] if port.socket else []
+    words = [*_joined(port), "--", "set", "interface", name, f"external_ids:tinamou={port.owner}", *kind]
+    _vsctl(*words, *_policed(port))
+    if port.rate_in:
+        set_rates(port)
+
+
+def _joined(port: Port) -> list[str]:
+    """Commands for ovs-vsctl that bring the port, with its VLANs, into being."""
+    name, target = port.name, port.bond or port.name
+    new = ["--", "--id=@new", "create", "interface", f"name={name}", "--"]
+    if not port.bond:
+        words = ["--may-exist", "add-port", port.bridge, name]
+    elif _members(port.bond):
+        words = [*new, "add", "port", target, "interfaces", "@new"]
+    else:
+        words = [*new, "--id=@bond", "create", "port", f"name={target}", "interfaces=@new"]
+        words += ["--", "add", "bridge", port.bridge, "ports", "@bond"]
+    settings = [f"tag={port.vlan}"] if port.vlan else []
+    settings += [f"trunks={','.join(str(one) for one in port.trunk)}"] if port.trunk else []
+    if port.bond:
+        settings += [f"bond_mode={port.bond_mode}", f"lacp={port.lacp}"]
+    return [*words, *(["--", "set", "port", target, *settings] if settings else [])]
+
+
+def _policed(port: Port) -> list[str]:
+    """What the guest may send, as the end of a ``set interface``."""
+    kbit = port.rate_out * 8 // 1000
+    return [f"ingress_policing_rate={kbit}", f"ingress_policing_burst={max(kbit // 10, 1000) if kbit else 0}"]
+
+
+def set_rates(port: Port) -> None:
+    """Set what the guest may send and receive from now on. Raises CommandError, TimeoutExpired."""
+    name, target = port.name, port.bond or port.name
+    old = _qos(name)
+    words = ["--", "set", "interface", name, *_policed(port), "--"]
+    if port.rate_in:
+        limits = ["type=linux-htb", f"other_config:max-rate={port.rate_in * 8}"]
+        if port.socket:
+            limits = ["type=egress-policer", f"other_config:cir={port.rate_in}", f"other_config:cbs={_BURST}"]
+        words += ["set", "port", target, "qos=@qos", "--"]
+        words += ["--id=@qos", "create", "qos", *limits, f"external_ids:tinamou={name}"]
+    else:
+        words += ["clear", "port", target, "qos"]
     _vsctl(*words)
+    _destroy(old)
 
 
-def delete_port(bridge: str, name: str) -> None:
-    """Delete a port and its QoS record, if they are there. Raises CommandError, TimeoutExpired."""
-    _vsctl("--no-wait", "--if-exists", "del-port", bridge, name)
-    for record in _vsctl("--no-wait", "--columns=_uuid", "--bare", "find", "qos", f"external_ids:tinamou={name}").split():
+def delete_port(bridge: str, name: str, bond: str = "") -> None:
+    """Delete a port and its QoS record, if they are there; a bond's goes with its last member.
+
+    Raises CommandError, TimeoutExpired.
+    """
+    if bond and len(_members(bond)) > 1:
+        found = _vsctl("--no-wait", "--bare", "--columns=_uuid", "find", "interface", f"name={name}").split()
+        for one in found:
+            _vsctl("--no-wait", "remove", "port", bond, "interfaces", one)
+    else:
+        _vsctl("--no-wait", "--if-exists", "del-port", bridge, bond or name)
+    _destroy(_qos(name))
+
+
+def _members(bond: str) -> list[str]:
+    return _vsctl("--no-wait", "--bare", "--columns=interfaces", "find", "port", f"name={bond}").split()
+
+
+def _qos(name: str) -> list[str]:
+    return _vsctl("--no-wait", "--columns=_uuid", "--bare", "find", "qos", f"external_ids:tinamou={name}").split()
+
+
+def _destroy(records: list[str]) -> None:
+    for record in records:
         _vsctl("--no-wait", "destroy", "qos", record)
+
+
+def counters(name: str) -> dict[str, int]:
+    """What an interface has counted, by the switch's names. Raises CommandError, TimeoutExpired."""
+    text = _vsctl("--no-wait", "--if-exists", "get", "interface", name, "statistics").strip().strip("{}")
+    pairs = (pair.partition("=") for pair in text.split(", ") if pair)
+    return {key: int(value) for key, _, value in pairs}

@@ -10,7 +10,7 @@ from typing import Literal
 from tinamou.blueprint import Contribution, Note, Why
 from tinamou.errors import Problem
 from tinamou.facts import Facts
-from tinamou.parts.net import bridge, macvtap, ovs, passt, stream, tap, user, vhost_user
+from tinamou.parts.net import bridge, macvtap, ovs, passt, ssh_card, stream, tap, user, vhost_user
 from tinamou.parts.net.card import card, notes
 from tinamou.parts.net.spec import Forward, NetSpec, interfaces, mac_of, parse_forward
 from tinamou.parts.net.wiring import Nic, Wired
@@ -24,8 +24,8 @@ __all__ = [
     "fixed",
     "interfaces",
     "kernel_words",
-    "leads_to_ssh",
     "mac_of",
+    "macs",
     "needs",
     "nics",
     "parse_forward",
@@ -45,51 +45,49 @@ CHECKS: Mapping[str, Callable[[Nic], list[Problem]]] = {
     "bridge": bridge.check,
     "macvtap": macvtap.check,
     "ovs": ovs.check,
+    "vhost-user": vhost_user.check,
 }
 
 
-def needs(specs: Sequence[NetSpec]) -> tuple[Need, ...]:
+def needs(specs: Sequence[NetSpec], facts: Facts) -> tuple[Need, ...]:
     """A PCI slot for each card; memory another program can see where it takes packets out of it."""
     there = interfaces(specs)
     shared = Why("spec net", "the program behind the vhost-user socket reads packets in the guest's memory")
-    memory = [SharedMemory(shared) for spec in there if spec.type == "vhost-user"]
-    return (*(PciSlot(f"net{number}-dev") for number, _ in enumerate(there)), *memory)
-
-
-def leads_to_ssh(specs: Sequence[NetSpec]) -> bool:
-    """Whether a port of the host leads to the guest's ssh server: over the first interface, where its backend can."""
-    there = interfaces(specs)
-    return bool(there) and _forwards(there[0])
-
-
-def _forwards(spec: NetSpec) -> bool:
-    return spec.type in ("auto", "user", "passt") or (spec.type == "bridge" and not spec.bridge)
+    memory = [SharedMemory(shared) for spec in there.values() if spec.type == "vhost-user"]
+    own = [PciSlot(ssh_card.DEVICE)] if ssh_card.wanted(specs, facts) else []
+    return (*(PciSlot(f"net{number}-dev", spec.port) for number, spec in there.items()), *own, *memory)
 
 
 def kernel_words(specs: Sequence[NetSpec]) -> dict[str, str]:
     """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``)."""
     words = {}
-    for number, spec in enumerate(interfaces(specs)):
+    for place, (number, spec) in enumerate(interfaces(specs).items()):
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
-            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::eth{number}:off:{server}"
+            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::eth{place}:off:{server}"
             words[word] = f"interface {number} has a fixed address"
     return words
 
 
-def fixed(specs: Sequence[NetSpec]) -> dict[int, FixedAddress]:
-    """Fixed addresses by interface number, as the seed tells them."""
-    there = enumerate(interfaces(specs))
-    return {number: FixedAddress(spec.address, spec.gateway, spec.dns) for number, spec in there if spec.address}
+def fixed(specs: Sequence[NetSpec]) -> dict[str, FixedAddress]:
+    """Fixed addresses by the interface's name in the guest, as the seed tells them."""
+    there = interfaces(specs).items()
+    return {f"net{number}": FixedAddress(spec.address, spec.gateway, spec.dns) for number, spec in there if spec.address}
+
+
+def macs(specs: Sequence[NetSpec], facts: Facts) -> dict[str, str]:
+    """Hardware addresses by the interface's name in the guest."""
+    found = {f"net{number}": mac_of(one, facts.place.name, number) for number, one in interfaces(specs).items()}
+    return {**found, **({"ssh0": ssh_card.mac(facts)} if ssh_card.wanted(specs, facts) else {})}
 
 
 def nics(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Nic]:
     """The interfaces with what is settled about each."""
-    found = []
-    for number, spec in enumerate(interfaces(specs)):
+    found, leads = [], ssh_card.leading(specs)
+    for number, spec in interfaces(specs).items():
         forwards = [parse_forward(text) for text in spec.forward]
-        if number == 0 and facts.image.may_have_sshd and facts.place.ssh_port and _forwards(spec):
+        if number == leads and facts.image.may_have_sshd and facts.place.ssh_port:
             forwards.append(_ssh(facts))
         queues = (spec.queues or min(cpus, 16)) if spec.model == "virtio" else 1
         nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
@@ -133,15 +131,19 @@ def _general(nic: Nic) -> list[Problem]:
     return found
 
 
-def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled) -> Contribution:
-    """A netdev and a card for each interface, with what the host must do before."""
+def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled, *, only: int | None = None) -> Contribution:
+    """A netdev and a card for each interface, or for one of them, with what the host must do before."""
     wished = interfaces(specs)
     parts = []
     for nic in nics(specs, cpus, settled.facts):
+        if only not in (None, nic.number):
+            continue
         wired = BACKENDS[nic.spec.type](nic)
         parts.append(wired.contribution)
         said = (*notes(nic), *_fallen_back(wished[nic.number], nic))
         parts.append(Contribution(elements=(card(nic, wired, settled),), notes=said))
+    if only is None:
+        parts.append(ssh_card.contribute(specs, settled))
     return Contribution.merge(parts)
 
 

@@ -20,6 +20,10 @@ MODELS = {
 }
 
 
+_MENDED = "property:virtio-net-pci.guest_uso4"
+"""What a QEMU has that does not die of vhost-user without KVM: 7.2 does, 10.0 does not."""
+
+
 def card(nic: Nic, wired: Wired, settled: Settled) -> Element:
     """The device on its netdev."""
     driver, reason = MODELS[nic.spec.model]
@@ -29,14 +33,14 @@ def card(nic: Nic, wired: Wired, settled: Settled) -> Element:
     props["romfile"] = ""
     reasons = [reason, "no boot ROM, which would only cost start-up time"]
     if nic.spec.model == "virtio":
-        for key, (value, why) in _virtio(nic, wired).items():
+        for key, (value, why) in _virtio(nic, wired, settled).items():
             if settled.facts.qemu.has(f"property:virtio-net-pci.{key}"):
                 props[key] = value
                 reasons.append(f"{key}: {why}")
     return Element("device", props, Why("spec net.model", "; ".join(reasons)))
 
 
-def _virtio(nic: Nic, wired: Wired) -> dict[str, tuple[Value, str]]:
+def _virtio(nic: Nic, wired: Wired, settled: Settled) -> dict[str, tuple[Value, str]]:
     spec = nic.spec
     found: dict[str, tuple[Value, str]] = {}
     if wired.queues > 1:
@@ -47,6 +51,13 @@ def _virtio(nic: Nic, wired: Wired) -> dict[str, tuple[Value, str]]:
     size = spec.queue_size or (1024 if wired.vhost else 0)
     if size:
         found["rx_queue_size"] = (size, "room for bursts of packets while the guest is busy")
+    if size and wired.outside:
+        found["tx_queue_size"] = (size, "likewise for what the guest sends")
+    if wired.outside and settled.accel.accel != "kvm" and not settled.facts.qemu.has(_MENDED):
+        found["vectors"] = (0, "one plain interrupt: without KVM this QEMU dies of vhost-user with message interrupts")
+    if spec.lacp != "off":
+        found["speed"] = (10000, "a guest agrees on a bond (802.3ad) only over cards of a known speed")
+        found["duplex"] = ("full", "likewise")
     if spec.mtu or wired.mtu:
         found["host_mtu"] = (spec.mtu or wired.mtu, "the guest takes over the path's largest packet size")
     if spec.packed == "on" or (spec.packed == "auto" and wired.packed and wired.vhost):

@@ -27,7 +27,7 @@ def rules(nic: Nic, link: str, *, known: bool) -> str:
     spec = nic.spec
     sent, got = [], []
     if spec.anti_spoof and (known or spec.bridge):
-        sent += _itself(nic, known=known)
+        sent += [_counted(rule, "forged") for rule in _itself(nic, known=known)]
     sent += _rate(spec.rate_out)
     got += _rate(spec.rate_in)
     flows = f"flows-{link}"
@@ -54,6 +54,11 @@ def script(link: str, sent: list[str], got: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counted(rule: str, reason: str) -> str:
+    """A rule that drops, with a count of what it dropped under a word for the reason."""
+    return f'{rule.removesuffix("drop")}counter drop comment "{reason}"'
+
+
 def _itself(nic: Nic, *, known: bool) -> list[str]:
     """Frames, ARP, IP and IPv6 only from the machine's own addresses; no answers of a DHCP server or router."""
     lines = [f"ether saddr != {nic.mac} drop", f"arp saddr ether != {nic.mac} drop"]
@@ -73,7 +78,7 @@ def _itself(nic: Nic, *, known: bool) -> list[str]:
 
 
 def _rate(text: str) -> list[str]:
-    return [f"limit rate over {parse_rate(text)} bytes/second burst {BURST} bytes drop"] if text else []
+    return [_counted(f"limit rate over {parse_rate(text)} bytes/second burst {BURST} bytes drop", "rate")] if text else []
 
 
 _PLUMBING = [
@@ -95,7 +100,7 @@ def _out(spec: NetSpec, flows: str) -> list[str]:
             lines.append("tcp flags & (syn | ack) != syn accept")
             lines += _answers(spec)
         lines += [line for rule in spec.allow_out for line in _rule(rule, "daddr")]
-        lines.append("drop")
+        lines.append(_counted("drop", "refused"))
     return lines
 
 
@@ -115,7 +120,7 @@ def _in(spec: NetSpec, flows: str) -> list[str]:
     lines += ["icmp type { echo-reply, destination-unreachable, time-exceeded } accept"]
     lines += ["icmpv6 type { echo-reply, destination-unreachable, time-exceeded, packet-too-big } accept"]
     lines += [line for rule in spec.allow_in for line in _rule(rule, "saddr")]
-    return [*lines, "drop"]
+    return [*lines, _counted("drop", "refused")]
 
 
 def _rule(text: str, side: str) -> list[str]:

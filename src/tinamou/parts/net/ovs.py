@@ -11,7 +11,7 @@ from tinamou.parts.net import tap
 from tinamou.parts.net.spec import parse_rate
 from tinamou.parts.net.wiring import Nic, Wired
 
-__all__ = ["check", "contribute"]
+__all__ = ["check", "contribute", "port"]
 
 
 def contribute(nic: Nic) -> Wired:
@@ -20,17 +20,7 @@ def contribute(nic: Nic) -> Wired:
     userspace = nic.facts.net.ovs.get(spec.bridge) == "netdev"
     queues = 1 if userspace else nic.queues
     why = Why("spec net.bridge", f"the guest is a port of Open vSwitch bridge {spec.bridge}")
-    port = JoinOvs(
-        nic.link,
-        spec.bridge,
-        nic.facts.place.name,
-        why,
-        spec.vlan,
-        spec.trunk,
-        parse_rate(spec.rate_out),
-        parse_rate(spec.rate_in),
-    )
-    steps: list[Step] = [MakeTap(nic.link, queues, why, spec.mtu), port]
+    steps: list[Step] = [MakeTap(nic.link, queues, why, spec.mtu), port(nic, why)]
     wired = tap.wire(nic, nic.link, queues, why, steps, offload=not userspace)
     if userspace:
         text = (
@@ -40,6 +30,25 @@ def contribute(nic: Nic) -> Wired:
         part = wired.contribution
         return Wired(type(part)(part.elements, part.flags, part.steps, (*part.notes, note)), queues, offload=False)
     return wired
+
+
+def port(nic: Nic, why: Why, *, socket: str = "") -> JoinOvs:
+    """The machine's port of the switch; with ``socket`` one that reads the guest's memory over vhost-user."""
+    spec, machine = nic.spec, nic.facts.place.name
+    return JoinOvs(
+        nic.link,
+        spec.bridge,
+        machine,
+        why,
+        spec.vlan,
+        spec.trunk,
+        parse_rate(spec.rate_out),
+        parse_rate(spec.rate_in),
+        socket,
+        f"{nic.link.rpartition('-')[0]}-{spec.bond}" if spec.bond else "",
+        spec.bond_mode,
+        spec.lacp,
+    )
 
 
 def check(nic: Nic) -> list[Problem]:

@@ -52,8 +52,8 @@ def argv(nic: Nic, socket: str) -> tuple[str, ...]:
     """passt's command line. ``--one-off``: it ends with its QEMU, however that ends."""
     spec = nic.spec
     words = ["passt", "--foreground", "--one-off", "--quiet", "--socket", socket]
-    words += ["--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2"]
-    words += ["--dns", "10.0.2.3", "--dns-forward", "10.0.2.3"]
+    words += ["--address", f"{nic.inside}.15", "--netmask", "24", "--gateway", f"{nic.inside}.2"]
+    words += ["--dns", f"{nic.inside}.3", "--dns-forward", f"{nic.inside}.3"]
     words += [] if spec.host else ["--no-map-gw"]
     words += [] if spec.ipv6 else ["--ipv4-only"]
     words += ["--mtu", str(spec.mtu)] if spec.mtu else []

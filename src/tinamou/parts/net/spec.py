@@ -60,7 +60,7 @@ class NetSpec:
         pattern=r"[a-z0-9][a-z0-9-]{0,30}",
         hint="lower-case letters, digits and dashes, at most 31",
     )
-    bridge: str = option("", "bridge, ovs: a bridge of the host to join; it is never changed")
+    bridge: str = option("", "bridge, ovs, vhost-user: a bridge of the host to join; it is never changed")
     interface: str = option("", "tap: an interface made by others; macvtap: the interface it sits on")
     subnet: str = option("", "bridge: IPv4 addresses of a network tinamou makes; chosen by its name when left out")
     address: str = option("", "a fixed address inside the guest, 10.0.0.5/24; by DHCP when left out")
@@ -84,10 +84,28 @@ class NetSpec:
     packed: Literal["auto", "on", "off"] = option("auto", "packed rings, one cache line less for each packet")
     rss: bool = option(False, "spread received flows over the queues by hash in QEMU")
     vhost: Literal["auto", "on", "off"] = option("auto", "tap: move packets in the host's kernel (/dev/vhost-net)")
-    vlan: int = option(0, "ovs: the port's VLAN", minimum=0, maximum=4094)
-    trunk: tuple[int, ...] = option((), "ovs: VLANs the port carries tagged")
+    vlan: int = option(0, "ovs, vhost-user on a bridge: the port's VLAN", minimum=0, maximum=4094)
+    trunk: tuple[int, ...] = option((), "ovs, vhost-user on a bridge: VLANs the port carries tagged")
+    bond: str = option(
+        "",
+        "ovs: interfaces of one machine with the same word here are one bonded port",
+        pattern=r"[a-z0-9][a-z0-9-]{0,14}",
+        hint="lower-case letters, digits and dashes, at most 15",
+    )
+    bond_mode: Literal["active-backup", "balance-slb", "balance-tcp"] = option(
+        "active-backup", "which member of a bond carries a packet; balance-tcp needs lacp"
+    )
+    lacp: Literal["off", "active", "passive"] = option("off", "a bond agrees with the guest's own (802.3ad)")
+    port: int | None = option(
+        None, "the hot-plug slot it sits in, from 1; it can be unplugged while the machine runs", minimum=1, maximum=32
+    )
     socket: str = option("", "vhost-user, stream: path of the socket")
-    listen: bool = option(False, "stream: this machine's end makes the socket, the other connects to it")
+    listen: bool = option(False, "stream, vhost-user: this machine's end makes the socket, the other connects to it")
+
+    @property
+    def switched(self) -> bool:
+        """Whether it is a port of Open vSwitch."""
+        return self.type == "ovs" or (self.type == "vhost-user" and bool(self.bridge))
 
     def problems(self) -> list[Problem]:
         """All that cannot be, whatever the host."""
@@ -109,6 +127,9 @@ class NetSpec:
         for field, text in (("rate_out", self.rate_out), ("rate_in", self.rate_in)):
             if text and not _RATE.fullmatch(text):
                 yield Problem(field, text, "not a rate", "write for example 100Mbit")
+        for index, tag in enumerate(self.trunk):
+            if not 0 < tag < 4095:
+                yield Problem(f"trunk[{index}]", tag, "not a VLAN", "write 1 to 4094")
         if self.queue_size & (self.queue_size - 1) or 0 < self.queue_size < 64 or self.queue_size > 1024:
             yield Problem("queue_size", self.queue_size, "not a power of two from 64 to 1024", "write 256, 512 or 1024")
 
@@ -118,9 +139,12 @@ class NetSpec:
             if len(name.encode()) > LONGEST_LINK or re.search(r"[/\s]", name) or name in (".", ".."):
                 why = f"the name of an interface has at most {LONGEST_LINK} bytes, no slash and no blank"
                 yield Problem(field, name, why, "see ip -br link")
-        needed = {"macvtap": "interface", "ovs": "bridge", "vhost-user": "socket", "stream": "socket"}.get(self.type)
+        needed = {"macvtap": "interface", "ovs": "bridge", "stream": "socket"}.get(self.type)
         if needed and not getattr(self, needed):
             yield Problem(needed, None, f"{self.type} needs it", f"add {needed} = …")
+        if self.type == "vhost-user" and bool(self.socket) == bool(self.bridge):
+            why = "vhost-user needs the socket of a program, or a bridge of Open vSwitch, and not both"
+            yield Problem("socket", self.socket or None, why, "add socket = … or bridge = …")
         if self.bridge and self.network:
             yield Problem("network", self.network, "given beside bridge, which is a network of the host's", "keep one")
 
@@ -131,11 +155,17 @@ class NetSpec:
         if self.forward and not made:
             yield Problem("forward", list(self.forward), f"type {self.type} cannot forward ports; {joined}", "leave it out")
         for field in ("allow_out", "allow_in", "rate_out", "rate_in"):
-            if getattr(self, field) and self.type not in FILTERED and not (self.type == "ovs" and field.startswith("rate")):
+            if getattr(self, field) and self.type not in FILTERED and not (self.switched and field.startswith("rate")):
                 why = f"type {self.type} has no interface of its own on the host that could be filtered"
                 yield Problem(field, getattr(self, field), why, "use type bridge or tap")
-        if (self.vlan or self.trunk) and self.type != "ovs":
+        if (self.vlan or self.trunk) and not self.switched:
             yield Problem("vlan", self.vlan or list(self.trunk), "only Open vSwitch ports have one", "use type ovs")
+        if self.bond and self.type != "ovs":
+            yield Problem("bond", self.bond, "only Open vSwitch ports can be bonded", "use type ovs")
+        if self.bond_mode == "balance-tcp" and self.lacp == "off":
+            yield Problem("bond_mode", self.bond_mode, "it works with lacp only", "set lacp = active, in the guest as well")
+        if self.listen and self.type not in ("stream", "vhost-user"):
+            yield Problem("listen", True, f"type {self.type} has no socket", "leave it out")
         if self.isolated and self.type not in ("auto", "user", "bridge"):
             yield Problem(
                 "isolated", True, f"type {self.type} leads wherever its other end leads", "use type bridge or user"
@@ -192,6 +222,6 @@ def mac_of(spec: NetSpec, machine: str, number: int) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
-def interfaces(specs: Sequence[NetSpec]) -> list[NetSpec]:
-    """Those that are there at all."""
-    return [spec for spec in specs if spec.type != "none"]
+def interfaces(specs: Sequence[NetSpec]) -> dict[int, NetSpec]:
+    """Those that are there at all, by number: one that was taken away leaves its number empty (``none``)."""
+    return {number: spec for number, spec in enumerate(specs) if spec.type != "none"}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import Contribution, Element, HandOver, Why
+from tinamou.blueprint import ClaimSocket, Contribution, Element, HandOver, MakeDir, Step, Value, Why
 from tinamou.parts.net.wiring import Nic, Wired
 
 __all__ = ["contribute"]
 
 
 def contribute(nic: Nic) -> Wired:
-    """One end of the cable; the end with ``listen`` must be there first."""
-    spec = nic.spec
+    """One end of the cable; the end with ``listen`` must be there first.
+
+    It makes its socket in the machine's folder, and the path that was asked for leads there.
+    """
+    spec, place = nic.spec, nic.facts.place
     end = "waits for the other machine" if spec.listen else "connects to the machine that waits"
     why = Why("spec net.socket", f"a cable to another machine: this end {end} at {spec.socket}")
-    address = {"type": "unix", "path": spec.socket}
-    element = Element("netdev", {"type": "stream", "id": nic.id, "server": spec.listen, "addr": dict(address)}, why)
-    hand = HandOver(
-        spec.socket, "listen" if spec.listen else "connect", Why("confinement", "QEMU is handed the open socket")
-    )
-    return Wired(Contribution((element,), steps=(hand,)), offload=False)
+    folder = place.file(nic.id)
+    path = f"{folder}/cable.sock" if spec.listen else spec.socket
+    address: dict[str, Value] = {"type": "unix", "path": path}
+    element = Element("netdev", {"type": "stream", "id": nic.id, "server": spec.listen, "addr": address}, why)
+    room = MakeDir(folder, Why("backend stream", "QEMU makes its end's socket there"), owner=place.uid)
+    hand = HandOver(path, "connect", Why("confinement", "QEMU is handed the open socket"))
+    steps: tuple[Step, ...] = (room, ClaimSocket(spec.socket, why, path)) if spec.listen else (hand,)
+    return Wired(Contribution((element,), steps=steps), offload=False)

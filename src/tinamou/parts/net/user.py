@@ -12,6 +12,8 @@ def contribute(nic: Nic) -> Wired:
     """One netdev; with ``isolated`` it answers DHCP and nothing else."""
     why = Why("spec net", "outgoing traffic without any right on the host; reached from outside only by the forwards")
     props: dict[str, Value] = {"type": "user", "id": nic.id}
+    if nic.number:
+        props["net"] = f"{nic.inside}.0/24"
     if not nic.spec.ipv6:
         props["ipv6"] = False
     if nic.spec.isolated:

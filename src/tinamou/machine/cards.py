@@ -1,0 +1,318 @@
+"""A machine's network cards changed by name: added, taken away, slowed down; in its description, and in it while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinamou.blueprint import Contribution, Element, SetRules
+from tinamou.blueprint.stored import plugged, unplugged
+from tinamou.control import RefusedError
+from tinamou.control.slots import free_slot
+from tinamou.errors import ControlError, StateError
+from tinamou.launch.handover import TAP, VHOST, netdev, open_all
+from tinamou.machine.starting import facts_again
+from tinamou.parts.net import NetSpec, interfaces, mac_of
+from tinamou.parts.net.network import name_of
+from tinamou.parts.net.spec import FILTERED
+from tinamou.parts.net.wiring import host_link, link_name
+from tinamou.planner import plan_card
+from tinamou.prepare.apply import apply, undo
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.state import machines, networks
+from tinamou.state.record import Record, write
+from tinamou.system.lock import exclusive
+
+if TYPE_CHECKING:
+    from tinamou.control import Session
+
+__all__ = ["add", "card_of", "change", "number_of", "remove", "set_rates"]
+
+
+def number_of(record: Record, text: str) -> int:
+    """``net1``, ``net1-dev`` or ``1`` → 1. Raises StateError where the machine has no such card."""
+    known = interfaces(load_spec(record.spec).net)
+    digits = text.removeprefix("net").removesuffix("-dev")
+    if digits.isdecimal() and int(digits) in known:
+        return int(digits)
+    shown = ", ".join(f"net{number}" for number in known) or "none"
+    raise StateError(f"{record.name} has no card {text}", why=f"it has {shown}", fix=f"tinamou net ls {record.name}")
+
+
+def card_of(record: Record, text: str) -> NetSpec:
+    """The card as the machine's description has it. Raises StateError."""
+    return load_spec(record.spec).net[number_of(record, text)]
+
+
+@contextlib.contextmanager
+def _changing(name: str) -> Iterator[Record]:
+    """One change of a machine's cards at a time, on its newest entry."""
+    record = machines.find(name)
+    with exclusive(record.file("net.lock")):
+        yield machines.find(name)
+
+
+@contextlib.asynccontextmanager
+async def _monitor(record: Record) -> AsyncIterator[Session]:
+    from tinamou.control import connect_qmp
+
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        yield session
+
+
+async def add(name: str, wish: object) -> tuple[int, list[str]]:
+    """Give the machine one more card, now where it runs, and at every start from then on.
+
+    Returns its number, and what must be said about it. ``wish`` is a network as in a machine file. Raises SpecError,
+    PlanError, PrepareError, ControlError; nothing has changed then.
+    """
+    with _changing(name) as record:
+        spec = load_spec(record.spec)
+        number = len(spec.net)
+        new = load_spec({"net": [wish]}).net[0]
+        try:
+            wanted, said = await _added(record, spec, new, number)
+        except BaseException:
+            _forget_address(record, new, number)
+            raise
+        _write(record, wanted)
+        if new.address and record.running and (why := await _told(record, new, number)):
+            said.append(f"the guest was not told its address {new.address}: {why}")
+        return number, said
+
+
+async def _told(record: Record, card: NetSpec, number: int) -> str:
+    from tinamou.guest.agent import Agent
+    from tinamou.network.addresses import tell_address
+
+    if not record.agent:
+        return "it has no agent"
+    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.name, number))
+
+
+async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -> tuple[MachineSpec, list[str]]:
+    """The machine with the new card, which is plugged in where it runs."""
+    if not record.running:
+        wanted = _with(spec, number, new)
+        return wanted, [note.text for note in _check(record, wanted, number).notes]
+    async with _monitor(record) as session:
+        slot = new.port or await free_slot(session, _slots(spec))
+        wanted = _with(spec, number, dataclasses.replace(new, port=slot))
+        part = _check(record, wanted, number)
+        await _plug(record, session, part, number)
+    _remember(record, lambda data: plugged(data, part))
+    return wanted, [note.text for note in part.notes]
+
+
+def _forget_address(record: Record, card: NetSpec, number: int) -> None:
+    if card.type == "bridge" and not card.bridge:
+        networks.drop(name_of(card), f"{record.name}.{number}")
+
+
+def _slots(spec: MachineSpec) -> set[int]:
+    ports = [*(disk.port for disk in spec.disk), *(card.port for card in spec.net)]
+    return {port for port in ports if port}
+
+
+def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
+    """The machine with this card in place of the one of that number; what is empty at the end is left out."""
+    cards = [*spec.net[:number], card, *spec.net[number + 1 :]]
+    while cards and cards[-1].type == "none":
+        cards.pop()
+    return dataclasses.replace(spec, net=tuple(cards))
+
+
+def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
+    """The card's part of the machine's plan. Raises PlanError where it cannot be."""
+    return plan_card(spec, facts_again(record, spec), number)
+
+
+def _write(record: Record, spec: MachineSpec) -> None:
+    write(dataclasses.replace(machines.find(record.name), spec=dump_spec(spec)))
+
+
+def _remember(record: Record, change: Any) -> None:
+    """Keep what is written of the running machine's plan true: checkpoints are made from it."""
+    path = record.file("plan.json")
+    if path.exists():
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(change(json.loads(path.read_text()))))
+        part.replace(path)
+
+
+async def _plug(record: Record, session: Session, part: Contribution, number: int) -> None:
+    """Make the host ready, open what QEMU is to be handed, and plug in; all undone when one of it fails."""
+    _refuse_private(record, part)
+    directory = Path(record.directory)
+    apply(part.steps, directory)
+    made: list[Element] = []
+    try:
+        with open_all(part.steps) as handed:
+            names = await _hand_over(session, handed.descriptors, number)
+        for kind in ("chardev", "netdev", "device"):
+            for element in (one for one in part.elements if one.kind == kind):
+                await _create(session, element, names)
+                made.append(element)
+    except BaseException:
+        for element in reversed(made):
+            with contextlib.suppress(ControlError):
+                await _destroy(session, element)
+        _give_back(record, number)
+        raise
+
+
+def _refuse_private(record: Record, part: Contribution) -> None:
+    if not any(element.kind == "chardev" for element in part.elements):
+        return
+    data = json.loads(record.file("plan.json").read_text())
+    backends = [one["props"] for one in data["elements"] if str(one["props"].get("qom-type", "")).startswith("memory-")]
+    if not all(props.get("share") for props in backends):
+        why = "the memory of a machine that was started without vhost-user is private to its QEMU"
+        fix = f"tinamou stop {record.name}, add it, and start again"
+        raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
+
+
+async def _hand_over(session: Session, descriptors: Mapping[str, int], number: int) -> dict[str, str]:
+    """Give QEMU copies of open descriptors; returns the names it knows them by, under what they stand for."""
+    from tinamou.control.commands import getfd
+
+    names = {}
+    for index, (what, descriptor) in enumerate(descriptors.items()):
+        if what.startswith((TAP, VHOST)) or "/" in what:
+            names[what] = f"net{number}-fd{index}"
+            await getfd(session, descriptor, names[what])
+    return names
+
+
+async def _create(session: Session, element: Element, names: Mapping[str, str]) -> None:
+    if element.kind == "netdev":
+        await session.execute("netdev_add", _pluggable(netdev(element.props, names)))
+    elif element.kind == "device":
+        await session.execute("device_add", dict(element.props))
+    else:
+        props = element.props
+        data: dict[str, Any] = {"addr": {"type": "unix", "data": {"path": props["path"]}}, "server": "server" in props}
+        data |= {"wait": False} if "server" in props else {}
+        await session.execute("chardev-add", {"id": element.id, "backend": {"type": "socket", "data": data}})
+
+
+def _pluggable(props: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A connected ``stream`` as the ``socket`` that speaks the same.
+
+    The one looks its descriptor up in a thread that has no monitor, and does not find it by name.
+    """
+    address = props.get("addr", {})
+    if props["type"] == "stream" and address.get("type") == "fd":
+        return {"type": "socket", "id": props["id"], "fd": address["str"]}
+    return props
+
+
+async def _destroy(session: Session, element: Element) -> None:
+    from tinamou.control.commands import device_del
+
+    if element.kind == "device":
+        await device_del(session, element.id)
+    elif element.kind == "netdev":
+        await session.execute("netdev_del", id=element.id)
+    else:
+        with contextlib.suppress(RefusedError):  # it goes with a vhost-user backend that was on it
+            await session.execute("chardev-remove", id=element.id)
+
+
+def _give_back(record: Record, number: int) -> None:
+    """Undo what the host was made ready with for one card. Raises StateError for what could not be undone."""
+    link, member, folder = link_name(record.directory, number), f"{record.name}.{number}", str(record.file(f"net{number}"))
+
+    def its(entry: Entry) -> bool:
+        words = entry.get("argv")
+        named = isinstance(words, list) and any(str(word).startswith(f"{folder}/") for word in words)
+        return named or link in (entry.get("name"),) or member == entry.get("member") or _is_socket(entry)
+
+    def _is_socket(entry: Entry) -> bool:
+        spec = interfaces(load_spec(record.spec).net).get(number)
+        return entry["kind"] == "socket" and spec is not None and entry["path"] == spec.socket
+
+    failed = Journal(Path(record.directory)).give_back(undo, its)
+    if failed:
+        raise StateError("not everything could be given back", why="; ".join(f"{e['kind']}: {error}" for e, error in failed))
+
+
+async def remove(name: str, text: str) -> None:
+    """Take a card away, out of a running machine as well where it sits in a hot-plug slot; others keep their numbers.
+
+    Raises StateError, ControlError; ControlError as well when the guest does not let go of it.
+    """
+    with _changing(name) as record:
+        number = number_of(record, text)
+        spec = load_spec(record.spec)
+        card = spec.net[number]
+        if record.running:
+            if not card.port:
+                why = "it sits on the root bus, which lets nothing go while the machine runs"
+                fix = f"tinamou stop {name} first; or only pull its cable: tinamou net link {name} down --nic net{number}"
+                raise StateError(f"net{number} cannot be taken out of {name} now", why=why, fix=fix)
+            part = _check(record, spec, number)
+            async with _monitor(record) as session:
+                for kind in ("device", "netdev", "chardev"):
+                    for element in (one for one in part.elements if one.kind == kind):
+                        await _destroy(session, element)
+            _give_back(record, number)
+            _remember(record, lambda data: unplugged(data, part))
+        _forget_address(record, card, number)
+        _write(record, _with(spec, number, NetSpec(type="none")))
+
+
+def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
+    """Change what a card may receive (``rate_in``) and send (``rate_out``), at once where the machine runs.
+
+    Returns the card as it is now. Raises SpecError, StateError, PrepareError.
+    """
+    with _changing(name) as record:
+        number = number_of(record, text)
+        spec = load_spec(record.spec)
+        card = _changed(spec.net[number], rates)
+        wanted = _with(spec, number, card)
+        part = _check(record, wanted, number)
+        if record.running:
+            _limit(record, part, card, number)
+        _write(record, wanted)
+        return card
+
+
+def change(name: str, text: str, fields: Mapping[str, object]) -> None:
+    """Describe a card anew, from the next start on: ``{"model": "virtio"}``. Raises SpecError, PlanError, StateError."""
+    with _changing(name) as record:
+        number = number_of(record, text)
+        spec = load_spec(record.spec)
+        wanted = _with(spec, number, _changed(spec.net[number], fields))
+        _check(record, wanted, number)
+        _write(record, wanted)
+
+
+def _changed(card: NetSpec, fields: Mapping[str, object]) -> NetSpec:
+    """The card with other fields; checked as if it had been written so. Raises SpecError."""
+    data = dump_spec(MachineSpec(net=(card,)))["net"][0] if card != NetSpec() else {}
+    table = data if isinstance(data, dict) else {"type": data}
+    return load_spec({"net": [{**table, **fields}]}).net[0]
+
+
+def _limit(record: Record, part: Contribution, card: NetSpec, number: int) -> None:
+    from tinamou.blueprint import JoinOvs
+    from tinamou.prepare import wires
+
+    journal = Journal(Path(record.directory))
+    if card.type in FILTERED:
+        link = host_link(card, record.directory, number)
+        rules = [step for step in part.steps if isinstance(step, SetRules)]
+        for rule in rules:
+            wires.set_rules(rule, journal)
+        if not rules:
+            journal.give_back(undo, lambda entry: entry["kind"] == "rules" and entry["name"] == link)
+    for step in part.steps:
+        if isinstance(step, JoinOvs):
+            wires.limit_ovs(step)

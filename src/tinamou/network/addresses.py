@@ -1,0 +1,40 @@
+"""Telling a running guest the fixed address of a card that was plugged in after its boot."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from tinamou.errors import TinamouError
+from tinamou.parts.net import NetSpec
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent
+
+__all__ = ["tell_address"]
+
+_SCRIPT = r"""
+n=
+for i in $(seq 50); do
+  for p in /sys/class/net/*; do [ "$(cat $p/address)" = "$mac" ] && n=${p##*/}; done
+  [ -n "$n" ] && break; sleep 0.1
+done
+[ -n "$n" ] || { echo "no interface has the address $mac" >&2; exit 1; }
+if [ -x /lib/tinamou/network ]; then # the tiny guest asks for an address by DHCP, and would take the fixed one away
+  for i in $(seq 50); do pkill -f "^udhcpc .*-i $n " && break; sleep 0.1; done
+fi
+ip link set "$n" up && { ip addr replace "$address" dev "$n" 2>/dev/null || ip addr add "$address" dev "$n"; } || exit
+[ -z "$gateway" ] || ip route replace default via "$gateway" dev "$n" || exit
+for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+"""
+
+
+async def tell_address(agent: Agent, card: NetSpec, mac: str) -> str:
+    """Set address, gateway and name servers of the card by the guest's agent; returns why that was not possible."""
+    words = {"mac": mac, "address": card.address, "gateway": card.gateway, "dns": " ".join(card.dns)}
+    script = "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + _SCRIPT
+    try:
+        done = await agent.run(["sh", "-c", script], timeout=20)
+    except (TinamouError, TimeoutError) as error:
+        return str(error) or "the guest's agent does not answer"
+    return done.stderr.decode(errors="replace").strip() if done.status else ""

@@ -1,0 +1,89 @@
+"""What a machine's cards have carried and lost: as the guest counts, as its interface on the host does, and the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinamou.errors import TinamouError
+from tinamou.network.attend import specs_of
+from tinamou.parts.net import NetSpec
+from tinamou.parts.net.spec import FILTERED
+from tinamou.parts.net.wiring import host_link, link_name
+from tinamou.state.record import Record
+from tinamou.system.exec import CommandError, TimeoutExpired
+
+__all__ = ["counted"]
+
+_FIELDS = {
+    "received": "rx_bytes",
+    "sent": "tx_bytes",
+    "packets in": "rx_packets",
+    "packets out": "tx_packets",
+    "dropped in": "rx_dropped",
+    "dropped out": "tx_dropped",
+}
+
+
+async def counted(record: Record) -> list[dict[str, Any]]:
+    """Rows for each card, ``seen`` from ``guest``, ``host``, ``switch`` or ``filter``.
+
+    In and out are the guest's: what the host's interface sends, the guest receives. Raises ControlError.
+    """
+    from tinamou.control import connect_qmp
+    from tinamou.guest.agent import Agent
+    from tinamou.network.wires import look
+
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        wires = {wire.id: wire for wire in await look(session, Agent(str(record.file("agent.sock"))), {})}
+    rows = []
+    for number, spec in specs_of(record).items():
+        wire = wires.get(f"net{number}-dev")
+        if wire is not None and wire.guest is not None:
+            rows.append(_row(f"net{number}", "guest", wire.guest.counters))
+        rows += _outside(record, spec, number)
+    return rows
+
+
+def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:
+    nic, link = f"net{number}", host_link(spec, record.directory, number)
+    rows = []
+    if link:
+        rows.append(_row(nic, "host", _turned(_of_link(link))))
+    if spec.switched:
+        name = link or link_name(record.directory, number)
+        rows.append(_row(nic, "switch", _turned(_of_switch(name))))
+    if spec.type in FILTERED:
+        from tinamou.system import nft
+
+        rows.append({"nic": nic, "seen": "filter", "dropped": nft.dropped(link)})
+    return rows
+
+
+def _row(nic: str, seen: str, counters: Mapping[str, int]) -> dict[str, Any]:
+    errors = counters.get("rx_errors", 0) + counters.get("tx_errors", 0)
+    return {"nic": nic, "seen": seen, **{word: counters.get(key, 0) for word, key in _FIELDS.items()}, "errors": errors}
+
+
+def _turned(counters: Mapping[str, int]) -> dict[str, int]:
+    """The same from the other end of the cable."""
+    other = {"rx": "tx", "tx": "rx"}
+    return {
+        other[way] + rest: value for key, value in counters.items() for way, rest in [(key[:2], key[2:])] if way in other
+    }
+
+
+def _of_link(name: str) -> dict[str, int]:
+    """Source: Documentation/ABI/testing/sysfs-class-net-statistics."""
+    folder = Path("/sys/class/net") / name / "statistics"
+    return {path.name: int(path.read_text()) for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def _of_switch(name: str) -> dict[str, int]:
+    from tinamou.system import ovs
+
+    try:
+        return ovs.counters(name)
+    except (TinamouError, CommandError, TimeoutExpired):
+        return {}

@@ -1,0 +1,42 @@
+"""Inside the lab: packets that the kernel moves itself (vhost-net), which the host of the tests may not have."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+
+def tinamou(*words, check=True):
+    argv = [sys.executable, "-m", "tinamou", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def test_packets_go_through_the_kernel():
+    subprocess.run(["modprobe", "vhost_net"], check=False)
+    started = tinamou(
+        *("run", "--name", "inner", "-d", "--accel", "kvm", "--timeout", "500", "--cpus", "2"),
+        *("--net", "type=tap,address=10.9.0.2/24,vhost=on"),
+    )
+    try:
+        assert "not vhost" not in started.stderr
+        entry = json.loads(tinamou("net", "ls", "--json").stdout)["interfaces"][0]
+        subprocess.run(["ip", "address", "add", "10.9.0.1/24", "dev", entry["link"]], check=True)
+        pid = json.loads(tinamou("show", "inner", "--json").stdout)["pid"]
+        opened = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        assert opened.count("/dev/vhost-net") == 2
+        pinged = tinamou("exec", "inner", "--", "ping", "-c", "3", "-W", "20", "10.9.0.1", check=False)
+        assert pinged.returncode == 0, pinged.stdout
+        causes = json.loads(tinamou("net", "diagnose", "inner", "--no-measure", "--json", check=False).stdout)["findings"]
+        assert not any("not through the kernel" in finding["cause"] for finding in causes)
+        plugged = tinamou("net", "add", "inner", "type=tap,address=10.9.1.2/24,vhost=on")
+        assert plugged.stdout.strip() == "net1"
+        opened = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        assert opened.count("/dev/vhost-net") == 4
+    finally:
+        tinamou("rm", "-f", "inner", check=False)
