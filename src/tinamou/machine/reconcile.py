@@ -152,7 +152,8 @@ def _end(record: Record) -> list[str]:
     else:
         for path in directory.glob("*.sock"):
             path.unlink(missing_ok=True)
-        write(dataclasses.replace(record, pid=0, started=0, owner_pid=0, owner_started=0))
+        newest = read(directory) or record  # another command may have changed its description meanwhile
+        write(dataclasses.replace(newest, pid=0, started=0, owner_pid=0, owner_started=0))
     return failed
 
 
