@@ -54,7 +54,7 @@ def _version() -> str:
     return said.stdout.strip() or sysconfig.get_python_version()
 
 
-_PYTHON = "env -i LD_LIBRARY_PATH=/tmp/py/lib PYTHONHOME=/tmp/py /tmp/py/python -S -E"
+_PYTHON = "env -i LD_LIBRARY_PATH=/tmp/py/lib PYTHONHOME=/tmp/py /tmp/py/python -S"
 
 
 def listen(lab: Lab, name: str, seconds: float) -> None:

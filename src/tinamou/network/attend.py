@@ -166,7 +166,7 @@ _IN_GUEST: dict[str, Callable[[list[str]], str]] = {
         f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up"
     ),
     "guest-dhcp": lambda words: (
-        f"ip -4 addr flush dev {words[0]}; if [ -x /lib/tinamou/network ]; then pkill -f 'udhcpc .*-i {words[0]} ';"
+        f"ip -4 addr flush dev {words[0]}; if [ -x /lib/tinamou/network ]; then pkill -f '^udhcpc .*-i {words[0]} ';"
         f" /lib/tinamou/network {words[0]}; else dhclient -1 {words[0]} || networkctl reconfigure {words[0]}; fi"
     ),
     "guest-offload": lambda words: f"ethtool -K {words[0]} tx on tso on gro on",
