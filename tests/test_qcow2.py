@@ -145,3 +145,40 @@ def test_damaged_headers_never_end_in_another_error(changes: list[tuple[int, int
         parse_header(bytes(data[:length] if length < 250 else data))
     except Qcow2Error:
         pass
+
+
+@needs_qemu_img
+def test_an_overlay_of_an_encrypted_file_is_encrypted_with_the_same_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("passphrase")
+    secret = ["--object", f"secret,id=key,file={tmp_path}/key"]
+    luks = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
+    subprocess.run(["qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", luks, tmp_path / "base", "4M"], check=True)
+    base = read_header(tmp_path / "base")
+    offset, length = base.crypto
+    assert base.encryption == "luks"
+    assert length
+    crypto = (tmp_path / "base").read_bytes()[offset : offset + length]
+    write_overlay(tmp_path / "over", int(base.size), str(tmp_path / "base"), "qcow2", crypto=crypto)
+    over = read_header(tmp_path / "over")
+    assert (over.encryption, over.crypto[1], over.backing_format) == ("luks", length, "qcow2")
+    opened = "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.driver=file,file.filename={path}"
+    below = "backing.driver=qcow2,backing.encrypt.format=luks,backing.encrypt.key-secret=key,backing.file.driver=file"
+    whole = f"{opened.format(path=tmp_path / 'over')},{below},backing.file.filename={tmp_path}/base"
+    written = [
+        "qemu-io",
+        *secret,
+        "--image-opts",
+        whole,
+        "-c",
+        "write -P 0x61 0 64k",
+        "-c",
+        "flush",
+        "-c",
+        "read -P 0x61 0 64k",
+    ]
+    done = subprocess.run(written, check=True, capture_output=True, text=True)
+    assert "failed" not in done.stdout
+    assert b"a" * 512 not in (tmp_path / "over").read_bytes()
+    subprocess.run(["qemu-img", "check", "-q", *secret, "--image-opts", whole], check=True)
+    wrong = ["qemu-img", "check", "-q", "--object", "secret,id=key,data=wrong", "--image-opts", whole]
+    assert subprocess.run(wrong, check=False, capture_output=True).returncode != 0

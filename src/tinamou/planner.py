@@ -8,8 +8,7 @@ from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import Facts, HostFacts, MachineType
-from tinamou.facts.accel import Trial
+from tinamou.facts import Facts, HostFacts, MachineType, Trial
 from tinamou.facts.host import EVERYBODY
 from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard, tpm
 from tinamou.parts.settled import Need, Settled
@@ -17,7 +16,7 @@ from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
 from tinamou.tuning.placement import GuestTopology
 
-__all__ = ["plan", "plan_card"]
+__all__ = ["disk_alone", "plan", "plan_card"]
 
 
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
@@ -26,8 +25,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     arch = ARCHES[facts.image.arch]
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled, every, needs = _settled(spec, facts, trial)
-    ports = _ports(spec, facts, needs)
+    settled, every, needs, ports = _settled(spec, facts, trial)
     _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
     iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
@@ -72,24 +70,27 @@ def plan_card(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """The part of the machine's plan that is one of its network interfaces. Raises PlanError as `plan` does."""
     plan(spec, facts)
     trial, _, _ = accel.choose(spec.accel, facts.accel)
-    settled, _, _ = _settled(_kept_inside(spec), facts, trial)
+    settled, _, _, _ = _settled(_kept_inside(spec), facts, trial)
     return net.contribute(spec.net, spec.cpu.count, settled, only=number)
 
 
-def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tuple[disk.Disk, ...], tuple[Need, ...]]:
-    """What all parts share, the machine's disks, and what every part needs."""
-    arch = ARCHES[facts.image.arch]
-    settled = Settled(
-        facts, arch, trial, _way(spec, facts), boot.disks_in_order(spec.boot), _may_use_pvh(spec, facts), pci={}
-    )
+def disk_alone(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
+    """What the disk of that number adds to the machine, for plugging it in while the machine runs. Raises PlanError."""
+    spec = _kept_inside(spec)
+    settled, every, _, _ = _settled(spec, facts, accel.choose(spec.accel, facts.accel)[0])
+    if problems := disk.check(spec.disk, 1 if facts.image.disk else 0):
+        raise PlanError("the disk cannot be added", problems=problems)
+    return disk.contribute(spec.disk, [one for one in every if one.number == number], settled)
+
+
+def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tuple[disk.Disk, ...], tuple[Need, ...], int]:
+    """The shared decisions, every disk, every need, and how many hot-plug slots there are."""
+    order, arch = boot.disks_in_order(spec.boot), ARCHES[facts.image.arch]
+    settled = Settled(facts, arch, trial, _way(spec, facts), order, _may_use_pvh(spec, facts), pci={})
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
-    places = pci.assign(needs, _ports(spec, facts, needs))
-    return dataclasses.replace(settled, pci=places, ports=pci.taken(needs)), every, needs
-
-
-def _ports(spec: MachineSpec, facts: Facts, needs: tuple[Need, ...]) -> int:
-    return pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
+    ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
+    return dataclasses.replace(settled, pci=pci.assign(needs, ports), ports=pci.taken(needs)), every, needs, ports
 
 
 def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:

@@ -9,7 +9,8 @@ import pytest
 from bare_machine import BareMachine, live_write, run
 
 from tinamou.errors import ImageError, StateError
-from tinamou.snapshots.backup import Shelf, copy_out, read_shelf, standalone, verify
+from tinamou.snapshots.backup import copy_out, standalone, verify
+from tinamou.snapshots.backup_shelf import Shelf, read_shelf
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import load
 from tinamou.snapshots.merge import flatten, forget, tidy
@@ -42,7 +43,7 @@ def test_full_then_incremental_restored_alone(machine: Build, shelf: Shelf, tmp_
     for backup in shelf.backups:
         run(verify(shelf, backup))
         target = tmp_path / f"restored-{backup.number}.qcow2"
-        run(standalone(shelf, "disk0", backup.tops["disk0"], target))
+        run(standalone(shelf, backup, "disk0", target))
         for value in (1, 2, 3):
             assert reader.reads(target, value if value <= backup.number else 0xBA, f"{value * 64}k")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from tinamou.errors import ImageError, StateError
 from tinamou.machine import disk_changes
 from tinamou.machine.backups import back_up, drill
 from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.disks import existing_chains, image_of
 from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
+from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.units import Size
 
@@ -87,12 +91,69 @@ def test_every_kind_of_disk(tmp_path: Path) -> None:
         assert reads(vm) == "after"
         with pytest.raises(StateError, match="cut off"):
             wait_for(disk_changes.resize(vm.record, "disk0", Size(16 << 20)))
-    with Machine("tiny", disk=[{"size": "16M", "key": str(tmp_path / "key")}], net=[]) as vm:
-        write(vm, "secret")
-        with pytest.raises(StateError, match="encrypted"):
-            wait_for(take(vm.record, "never"))
-        write(vm, "still")
-        assert b"still" not in (Path(vm.record.directory) / "disk0.qcow2").read_bytes()
+
+
+def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> None:
+    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.starting import begin_again
+
+    (tmp_path / "key").write_text("passphrase")
+    words = ("plain-first", "plain-second", "plain-third", "plain-fourth")
+    with Machine("tiny", keep=True, name="m", disk=[{"size": "16M", "key": str(tmp_path / "key")}], net=[]) as vm:
+        for word in words[:3]:
+            write(vm, word)
+            wait_for(take(vm.record, word))
+        assert reads(vm) == "plain-third"
+        wait_for(remove(vm.record, ["plain-second"]))
+        wait_for(flatten_all(vm.record))
+        write(vm, "plain-fourth")
+        assert [one for one in wait_for(examine(vm.record)).findings if one.severity != "note"] == []
+        with pytest.raises(StateError, match="encrypted and cannot be backed up"):
+            wait_for(back_up(vm.record, tmp_path / "shelf"))
+    record = machines.find("m")
+    with pytest.raises(StateError, match="encrypted"):
+        wait_for(flatten_all(record))
+    assert [one for one in wait_for(examine(record)).findings if one.severity != "note"] == []
+    wait_for(go_back(record, "plain-first"))
+    files = sorted(Path(record.directory).glob("disk0*.qcow2"))
+    assert len(files) > 2
+    for file in files:
+        assert not [word for word in words if word.encode() in file.read_bytes()]
+        command = ["qemu-img", "info", "--output=json", str(file)]
+        assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["encrypted"]
+
+    async def again() -> str:
+        machine = AsyncMachine.attend(begin_again(record, dies_with_parent=True))
+        await machine.ready(answer=False)
+        text = await machine.run("while [ ! -b /dev/vda ]; do sleep 0.1; done; head -c 11 /dev/vda")
+        await machine.kill()
+        return text.text
+
+    assert wait_for(again()) == "plain-first"
+    with pytest.raises(ImageError, match="is encrypted"):
+        existing_chains(load_spec({"disk": [{"size": "16M"}]}), image_of(record), Path(record.directory))
+
+
+def test_a_drill_starts_a_backup_from_an_nbd_server(tmp_path: Path) -> None:
+    socket, file = tmp_path / "nbd.sock", tmp_path / "export.raw"
+    file.write_bytes(bytes(16 << 20))
+    server = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-x", "disk0", "-k", str(socket), str(file)])
+    url = f"nbd+unix:///{{disk}}?socket={socket}"
+    try:
+        with Machine("tiny", disk=[{"size": "16M"}], net=[]) as vm:
+            for text, kind in (("one", "full"), ("two", "incremental")):
+                write(vm, text)
+                assert wait_for(back_up(vm.record, tmp_path / "shelf", nbd=url)).kind == kind
+        assert file.read_bytes()[:3] == b"two"
+        assert "Linux" in wait_for(drill(tmp_path / "shelf")).said
+        with file.open("r+b") as export:
+            export.write(b"X")
+        with pytest.raises(ImageError, match="damaged"):
+            wait_for(drill(tmp_path / "shelf"))
+        assert machines.machines() == []
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_a_drill_starts_the_backup_and_fails_for_a_damaged_one(tmp_path: Path) -> None:

@@ -20,7 +20,14 @@ Switch = Annotated[bool, Parameter(negative="")]
 
 @app.command
 def create(
-    name: str, folder: Path, *, full: Switch = False, quiesce: Switch = False, deadline: float = 10.0, json: Switch = False
+    name: str,
+    folder: Path,
+    *,
+    nbd: str = "",
+    full: Switch = False,
+    quiesce: Switch = False,
+    deadline: float = 10.0,
+    json: Switch = False,
 ) -> None:
     """Back up a machine, running or not: the first time everything, then what was written since.
 
@@ -30,6 +37,8 @@ def create(
         The machine.
     folder
         Where its backups are kept; one folder for each machine.
+    nbd
+        Send the data to NBD exports instead, of which the folder keeps the list: nbd://HOST/{disk}
     full
         Copy everything again.
     quiesce
@@ -41,7 +50,8 @@ def create(
     from tinamou.machine.blocking import wait_for
 
     seconds = deadline if quiesce else 0.0
-    backup = wait_for(back_up(machines.find(name), folder, full=full, quiesce=seconds, progress=output.progress))
+    backing_up = back_up(machines.find(name), folder, nbd=nbd, full=full, quiesce=seconds, progress=output.progress)
+    backup = wait_for(backing_up)
     output.end_progress()
     if json:
         output.print_json(dataclasses.asdict(backup))
@@ -58,7 +68,7 @@ def list_(folder: Path, *, json: Switch = False) -> None:
     folder
         Where they are kept.
     """
-    from tinamou.snapshots.backup import read_shelf
+    from tinamou.snapshots.backup_shelf import read_shelf
 
     shelf = read_shelf(folder)
     if json:
@@ -91,8 +101,8 @@ def verify(folder: Path, number: int = 0) -> None:
     """
     import asyncio
 
-    from tinamou.snapshots.backup import read_shelf
     from tinamou.snapshots.backup import verify as verify_backup
+    from tinamou.snapshots.backup_shelf import read_shelf
 
     shelf = read_shelf(folder.absolute())
     backup = shelf.find(number)

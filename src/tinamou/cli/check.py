@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.errors import ImageError
+from tinamou.errors import ImageError, StateError
 from tinamou.state import machines
+
+if TYPE_CHECKING:
+    from tinamou.snapshots.check import Finding
 
 
 def command(
@@ -18,6 +23,7 @@ def command(
     *,
     quick: Annotated[bool, Parameter(negative="")] = False,
     repair: Annotated[bool, Parameter(negative="")] = False,
+    last: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Look at every file of every disk and snapshot of a machine.
@@ -30,20 +36,46 @@ def command(
         Headers, tables and links only; without, qemu-img walks every file.
     repair
         Have damaged files repaired; a copy of each is kept first. The machine must be off.
+    last
+        Only show what the last check found, a scheduled one too; nothing is looked at.
     """
     from tinamou.machine.blocking import wait_for
     from tinamou.machine.snapshots import examine
 
+    if last:
+        return _last(name, json)
     report = wait_for(examine(machines.find(name), deep=not quick, repair=repair))
     errors = sum(one.severity == "error" for one in report.findings)
     if json:
         plain = {"findings": [dataclasses.asdict(one) for one in report.findings]}
         output.print_json({**plain, "repaired": {file: str(copy) for file, copy in report.repaired.items()}})
     else:
-        for one in report.findings:
-            fix = f"\n    fix: {one.fix}" if one.fix else ""
-            print(f"{one.severity:<8} {one.file}: {one.what}{fix}")
+        _print(report.findings)
         for file, copy in report.repaired.items():
             print(f"repaired {file}; what it was before is {copy}")
         print(f"{name}: {errors} errors" if errors else f"{name}: the disks are whole")
+    return ImageError.code if errors else 0
+
+
+def _print(findings: list[Finding]) -> None:
+    for one in findings:
+        fix = f"\n    fix: {one.fix}" if one.fix else ""
+        print(f"{one.severity:<8} {one.file}: {one.what}{fix}")
+
+
+def _last(name: str, json: bool) -> int:
+    from tinamou.snapshots.check import Finding, last_results
+
+    kept = last_results(Path(machines.find(name).directory))
+    if kept is None:
+        raise StateError(f"the disks of {name} were never checked", fix=f"tinamou check {name}")
+    findings = [Finding(**one) for one in kept["findings"]]
+    errors = sum(one.severity == "error" for one in findings)
+    if json:
+        output.print_json(kept)
+    else:
+        _print(findings)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(kept["at"]))
+        found = f"{errors} errors" if errors else "the disks were whole"
+        print(f"{name}: {found} on {when}{'' if kept['deep'] else ' (a quick check)'}")
     return ImageError.code if errors else 0

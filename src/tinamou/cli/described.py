@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinamou.cli.quick import FIELDS
 from tinamou.errors import Problem, SpecError
 from tinamou.spec import MachineSpec, load_spec
 
-__all__ = ["described", "table_of"]
+if TYPE_CHECKING:
+    from tinamou.parts.disk import DiskSpec
+
+__all__ = ["described", "disk_of", "table_of"]
 
 
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
@@ -35,6 +38,17 @@ def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
     if problems:
         raise SpecError("--set is not understood", problems=problems)
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
+
+
+def disk_of(text: str) -> DiskSpec:
+    """One disk as ``--disk`` has it: a path, or settings. Raises SpecError with every problem."""
+    from tinamou import fields
+    from tinamou.parts.disk import DiskSpec
+
+    found, problems = fields.load(DiskSpec, table_of(text), "disk")
+    if found is None:
+        raise SpecError("the disk is not understood", problems=problems)
+    return found
 
 
 def _listed(value: object) -> list[Any]:

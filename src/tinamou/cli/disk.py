@@ -1,4 +1,4 @@
-"""The verbs below ``disk``: ls, resize, limit, insert, eject."""
+"""The verbs below ``disk``: ls, add, rm, resize, limit, insert, eject."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
-from tinamou.machine import disk_changes
+from tinamou.machine import disk_changes, disk_plugging
 from tinamou.machine.blocking import wait_for
 from tinamou.state import machines
 from tinamou.units import Size
@@ -32,6 +32,44 @@ def ls(name: str, /, *, json: Switch = False) -> None:
         return
     shown = [{**row, "size": Size(int(str(row["size"]))), "used": f"{int(str(row['used'])) >> 10} KiB"} for row in rows]
     output.table(shown, ("name", "size", "used", "files", "file"))
+
+
+@app.command
+def add(name: str, disk: str, /, *, json: Switch = False) -> None:
+    """Give a machine another disk, while it runs where it has a free hot-plug slot.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        A file, or settings as --disk takes them: size=10G,interface=scsi
+    """
+    from tinamou.cli.described import disk_of
+
+    added = wait_for(disk_plugging.plug(machines.find(name), disk_of(disk)))
+    if json:
+        output.print_json({"name": added})
+    else:
+        print(added)
+
+
+@app.command
+def rm(name: str, disk: str, /, *, timeout: float = disk_plugging.UNPLUG_SECONDS, force: Switch = False) -> None:
+    """Take a disk away from a machine; its data go with it, but for what snapshots hold and files of your own.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    disk
+        The disk, as tinamou disk ls names it.
+    timeout
+        Seconds a running guest may take to give it back.
+    force
+        Also where what was written to a file of your own since its first snapshot would be lost.
+    """
+    wait_for(disk_plugging.unplug(machines.find(name), disk, seconds=timeout, force=force))
 
 
 @app.command

@@ -12,3 +12,4 @@ class ChainFile:
     path: str
     format: str
     own: bool = False
+    encrypted: bool = False

@@ -13,7 +13,7 @@ from typing import Self
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
-__all__ = ["Handed", "netdev", "open_all", "with_descriptors"]
+__all__ = ["FDSET", "Handed", "netdev", "open_all", "properties", "with_descriptors"]
 
 _LISTEN_SECONDS = 5.0
 
@@ -171,7 +171,7 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     sets = {path: number for number, path in enumerate(others, 1)}
     names = {path: f"{FDSET}{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
-    elements = tuple(dataclasses.replace(e, props=_element(e, handed, names)) for e in plan.elements)
+    elements = tuple(dataclasses.replace(e, props=properties(e, handed, names)) for e in plan.elements)
     flags = tuple(_flag(flag, handed) for flag in plan.flags)
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
@@ -184,7 +184,8 @@ def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
     return dataclasses.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
 
 
-def _element(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:
+def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:
+    """An element's properties with descriptors (``handed``, by path) and other names in place of handed-over paths."""
     if element.kind == "netdev":
         return netdev(element.props, handed)
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}

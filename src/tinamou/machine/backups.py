@@ -16,7 +16,9 @@ from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
 from tinamou.machine.disks import opened
 from tinamou.machine.snapshots import take
-from tinamou.snapshots.backup import Backup, Shelf, copy_out, read_shelf, standalone, verify
+from tinamou.snapshots.backup import copy_out, standalone, verify
+from tinamou.snapshots.backup_nbd import check_target, copy_to_nbd
+from tinamou.snapshots.backup_shelf import Backup, Shelf, read_shelf
 from tinamou.snapshots.merge import forget, tidy
 from tinamou.state import machines
 from tinamou.state.record import Record, write
@@ -37,19 +39,26 @@ class Drilled:
 
 
 async def back_up(
-    record: Record, folder: Path, *, full: bool = False, quiesce: float = 0.0, progress: Progress = silent
+    record: Record, folder: Path, *, nbd: str = "", full: bool = False, quiesce: float = 0.0, progress: Progress = silent
 ) -> Backup:
     """Add a backup of a machine, running or off, to the shelf in ``folder``; ``quiesce`` as for `take`.
 
+    With ``nbd``, a URL in which ``{disk}`` stands for a disk's name, the data go to NBD exports, and the shelf lists them.
     The machine keeps one snapshot for each shelf, so that the next backup copies only what was written since. Raises
     StateError when the shelf is another machine's.
     """
     shelf = _shelf_of(record, folder)
+    _refuse_mixed(shelf, nbd)
+    if nbd:
+        check_target(nbd, 1)
     tag = f"{SCHEDULE}:{shelf.folder}"
     taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
     async with opened(record, progress=progress) as (disks, history):
         try:
-            after = await copy_out(disks, history, taken.snapshot, shelf, full=full, progress=progress)
+            if nbd:
+                after = await copy_to_nbd(disks, history, taken.snapshot, shelf, nbd, full=full, progress=progress)
+            else:
+                after = await copy_out(disks, history, taken.snapshot, shelf, full=full, progress=progress)
         except BaseException:
             await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
             raise
@@ -57,6 +66,13 @@ async def back_up(
             history = forget(disks, history, str(old.number))
         await tidy(disks, history)
         return after.backups[-1]
+
+
+def _refuse_mixed(shelf: Shelf, nbd: str) -> None:
+    """An NBD export holds one state, a folder many: one shelf lists either."""
+    if shelf.backups and bool(shelf.backups[-1].remote) != bool(nbd):
+        has = "in NBD exports" if shelf.backups[-1].remote else "in the folder itself"
+        raise StateError(f"the backups {shelf.folder} lists are {has}", fix="choose another folder for these")
 
 
 def _shelf_of(record: Record, folder: Path) -> Shelf:
@@ -79,8 +95,8 @@ async def restore(
     directory = machines.create(name)
     try:
         record = _entry(shelf, directory, isolated)
-        for disk, file in backup.tops.items():
-            await standalone(shelf, disk, file, directory / f"{disk}.qcow2", progress=progress)
+        for disk in backup.tops:
+            await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
         for path in (shelf.folder / f"{backup.number:04}").iterdir():
             if path.name in ("image.json", "vars.fd", "id_ed25519", "id_ed25519.pub", "seed.iso"):
                 shutil.copy2(path, directory / path.name)

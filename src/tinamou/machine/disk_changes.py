@@ -28,7 +28,7 @@ async def listed(record: Record) -> list[dict[str, object]]:
 
     async with opened(record) as (disks, history):
         rows: list[dict[str, object]] = []
-        for name, disk in history.disks.items():
+        for name, disk in history.present.items():
             forest = read_forest(disks, history, name)
             top = forest.layers[disk.top]
             size = int(top.header.size) if top.header else top.length
@@ -111,8 +111,9 @@ async def _drives(session: Session) -> Sequence[str]:
 
 
 def _known(history: History, name: str) -> None:
-    if name not in history.disks:
-        raise StateError(f"the machine has no disk {name} that could be changed", fix=f"it has: {', '.join(history.disks)}")
+    if name not in history.present:
+        fix = f"it has: {', '.join(history.present)}"
+        raise StateError(f"the machine has no disk {name} that could be changed", fix=fix)
 
 
 def _running(disks: Disks) -> Session:

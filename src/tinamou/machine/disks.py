@@ -22,7 +22,7 @@ from tinamou.state.record import Record
 
 if TYPE_CHECKING:
     from tinamou.control import Session
-    from tinamou.snapshots.graph import Attached
+    from tinamou.snapshots.graph import Attached, BlockGraph
     from tinamou.snapshots.history import Disk, History
     from tinamou.snapshots.machine_disks import Disks
 
@@ -41,8 +41,10 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     if image.disk and image.built and image.format != "iso" and "disk0" not in chains:
         chains["image"] = _files(read_chain(image.disk, format=_declared(image.format)), directory)
     for number, disk in numbered(spec.disk, 1 if image.disk else 0):
+        _check_key(disk, chains.get(f"disk{number}", ()))
         if disk.path and disk.interface != "cdrom" and f"disk{number}" not in chains:
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
+            _check_key(disk, chains[f"disk{number}"])
     if directory.is_dir():
         check_seals(
             directory / "seals.json", {f.path for files in chains.values() for f in files if not f.own and f != files[0]}
@@ -50,10 +52,19 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     return chains
 
 
+def _check_key(disk: DiskSpec, files: tuple[ChainFile, ...]) -> None:
+    """A disk of that key exists already: is it encrypted, and only then? Raises ImageError."""
+    for file in files:
+        if file.encrypted and not disk.key:
+            raise ImageError(f"{file.path} is encrypted", fix="name the file that holds its passphrase: key = PATH")
+        if disk.key and not file.encrypted:
+            raise ImageError(f"{file.path} is not encrypted", why=f"a key is given for it: {disk.key}", fix="leave it out")
+
+
 def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile, ...]]:
     tops = {m[1]: (Path(m[0]), m[2], image.disk) for p in _listed(directory) if (m := _FIRST.fullmatch(p))}
     if (directory / "snapshots.json").exists():
-        for name, disk in _reconciled(directory).disks.items():
+        for name, disk in _reconciled(directory).present.items():
             tops[name] = (Path(disk.top), disk.format, disk.floor)
     return {name: _checked(directory / top, directory, kind, floor) for name, (top, kind, floor) in tops.items()}
 
@@ -97,7 +108,12 @@ def _checked(path: Path, directory: Path, kind: str = "", floor: str = "") -> tu
 
 def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
     own = str(directory.resolve())
-    return tuple(ChainFile(layer.path, layer.format, str(Path(layer.path).parent) == own) for layer in layers)
+    return tuple(
+        ChainFile(
+            layer.path, layer.format, str(Path(layer.path).parent) == own, bool(layer.header and layer.header.encryption)
+        )
+        for layer in layers
+    )
 
 
 def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:
@@ -129,7 +145,7 @@ async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[
             connecting = connect_qmp(record.directory, alive=lambda: record.running)
             session = await stack.enter_async_context(await connecting)
         try:
-            yield Disks(directory, record.uid, session, progress=progress)
+            yield Disks(directory, record.uid, session, keys=_keys(record), progress=progress)
         except OSError as error:
             why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
             fix = "free some space, then do it again; what was begun is put right first"
@@ -139,39 +155,58 @@ async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[
 @contextlib.asynccontextmanager
 async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
     """The same, with the history made true and complete; the way in for everything that changes disks."""
-    from tinamou.snapshots.history import save
-    from tinamou.snapshots.reconcile import reconcile
+    from tinamou.snapshots.history import load, save
+    from tinamou.snapshots.reconcile import put_right
 
     async with held(record, progress=progress) as disks:
-        before = await reconcile(disks)
-        history = await known_disks(record, disks)
+        graph = await _graph(disks)
+        found = load(disks.directory)
+        before = await put_right(disks, found)
+        graph = graph if found.intent is None else None
+        history = await known_disks(record, disks, graph)
         if history != before:
             save(disks.directory, history)
-        yield dataclasses.replace(disks, options=_options(record, history)), history
+        yield dataclasses.replace(disks, options=_options(record, history), graph=graph), history
 
 
-async def known_disks(record: Record, disks: Disks) -> History:
-    """The history with every disk the machine has now."""
+async def _graph(disks: Disks) -> BlockGraph | None:
+    """QEMU's block graph; None while the machine is off, or where a job that was left over changes it."""
+    import asyncio
+
+    from tinamou.snapshots.graph import block_graph
+    from tinamou.snapshots.jobs import drop_orphans
+
+    if disks.session is None:
+        return None
+    graph, ended = await asyncio.gather(block_graph(disks.session), drop_orphans(disks.session))
+    return None if ended else graph
+
+
+async def known_disks(record: Record, disks: Disks, graph: BlockGraph | None = None) -> History:
+    """The history with every disk the machine has now; ``graph`` is QEMU's where it has just been asked for."""
     from tinamou.snapshots.history import load
-    from tinamou.snapshots.machine_disks import record_disks
+    from tinamou.snapshots.machine_disks import listed_disks, record_disks
 
     history = load(disks.directory)
+    listed = listed_disks(record)
     if disks.session is not None:
-        return record_disks(history, await _running_disks(disks, disks.session, history.disks))
+        return record_disks(history, await _running_disks(disks, disks.session, history.present, graph), listed)
     try:
-        return record_disks(history, _resting_disks(record, disks))
+        return record_disks(history, _resting_disks(record, disks), listed)
     except ImageError:
         if history.disks:
             return history
         raise
 
 
-async def _running_disks(disks: Disks, session: Session, known: Mapping[str, Disk]) -> dict[str, Disk]:
+async def _running_disks(
+    disks: Disks, session: Session, known: Mapping[str, Disk], graph: BlockGraph | None
+) -> dict[str, Disk]:
     """Every disk the guest can write to, as QEMU has it open."""
     from tinamou.snapshots.graph import attached
 
     found = {}
-    for device, one in (await attached(session)).items():
+    for device, one in (graph.devices if graph else await attached(session)).items():
         name = device.removesuffix("-dev")
         if not one.readonly and one.files and device != name:
             found[name] = known.get(name) or await _disk_of(disks, session, one)
@@ -218,6 +253,12 @@ def image_of(record: Record) -> ImageFacts:
     except FileNotFoundError:
         raise StateError(f"machine {record.name} was never started", fix=f"tinamou start {record.name}") from None
     return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
+
+
+def _keys(record: Record) -> dict[str, str]:
+    """The files with the passphrases of encrypted disks, by disk."""
+    specs = numbered(load_spec(record.spec).disk, _first(record))
+    return {f"disk{number}": spec.key for number, spec in specs if spec.key}
 
 
 def _first(record: Record) -> int:

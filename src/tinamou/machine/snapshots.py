@@ -15,8 +15,9 @@ from tinamou.snapshots.check import Finding, check
 from tinamou.snapshots.check import repair as mend
 from tinamou.snapshots.create import Taken, create
 from tinamou.snapshots.history import History, Snapshot, load, save
+from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, chain_of
-from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, tidy
+from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, mergeable, tidy
 from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
 from tinamou.snapshots.schedule import Schedule, scheduled_units, surplus, units
@@ -64,8 +65,12 @@ async def take(
 
 
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
-    for disk, entry in history.disks.items():
-        if depth and len(chain_of(disks, entry.top, entry.floor)) > depth:
+    for disk, entry in history.present.items():
+        if (
+            depth
+            and mergeable(disks, read_forest(disks, history, disk))
+            and len(chain_of(disks, entry.top, entry.floor)) > depth
+        ):
             history = await flatten(disks, history, disk)
 
 
@@ -74,7 +79,7 @@ async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
     async with opened(record, progress=progress) as (disks, history):
         history = await tidy(disks, history)
         before = history.flattened
-        for disk in history.disks:
+        for disk in history.present:
             history = await flatten(disks, history, disk)
         await tidy(disks, history)
         return len(history.flattened) - len(before)

@@ -194,6 +194,7 @@ def _prepared(
 
 
 def _place(record: Record) -> Place:
+    """Where a machine's files are, and what was lent to it."""
     return Place(
         record.name,
         record.directory,

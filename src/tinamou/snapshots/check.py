@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinamou.errors import ImageError, TinamouError
 from tinamou.images.chain import verify_tables
@@ -16,7 +17,7 @@ from tinamou.images.seal import check_seals
 from tinamou.snapshots.graph import attached
 from tinamou.snapshots.history import History
 from tinamou.snapshots.layers import Forest, read_forest
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.machine_disks import Disks, encrypted
 from tinamou.system.exec import CommandError
 from tinamou.system.exec_async import run_async
 from tinamou.system.image_locks import processes_with_open, written_by_others
@@ -75,7 +76,7 @@ async def repair(disks: Disks, file: str) -> Path:
     return copy
 
 
-def last_results(directory: Path) -> dict[str, object] | None:
+def last_results(directory: Path) -> dict[str, Any] | None:
     """What the last check found and when, None where there was none."""
     try:
         return dict(json.loads((directory / RESULTS).read_text()))
@@ -88,7 +89,7 @@ def _named(error: TinamouError, disk: str) -> str:
 
 
 def _tops(history: History) -> frozenset[str]:
-    return frozenset(disk.top for disk in history.disks.values())
+    return frozenset(disk.top for disk in history.present.values())
 
 
 def _links(disks: Disks, history: History, forest: Forest) -> Iterator[Finding]:
@@ -165,7 +166,7 @@ async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> li
         return [Finding("note", name, "the guest is writing to it; stop the machine to have it walked")]
     try:
         shared = ["-U"] if disks.session is not None else []
-        await run_async([disks.qemu_img, "check", "-q", *shared, "-f", "qcow2", str(disks.path(name))])
+        await run_async([disks.qemu_img, "check", "-q", *shared, *_opened(disks, forest, name)])
     except CommandError as error:
         text = (error.stderr or error.stdout).strip().splitlines()
         leaks = error.status == 3
@@ -175,11 +176,21 @@ async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> li
     return []
 
 
+def _opened(disks: Disks, forest: Forest, name: str) -> list[str]:
+    """A file for qemu-img, with its key where it is encrypted."""
+    path, key = str(disks.path(name)), disks.keys.get(forest.disk, "")
+    if not key or not encrypted(forest.layers[name]):
+        return ["-f", "qcow2", path]
+    file = {"driver": "file", "filename": path}
+    node = {"driver": "qcow2", "backing": None, "encrypt": {"format": "luks", "key-secret": "key"}, "file": file}
+    return ["--object", f"secret,id=key,file={key}", f"json:{json.dumps(node)}"]
+
+
 async def _graph(disks: Disks, history: History) -> list[Finding]:
     assert disks.session is not None
     found = []
     devices = await attached(disks.session)
-    for name, disk in history.disks.items():
+    for name, disk in history.present.items():
         one = devices.get(disk.device)
         if one is None or not one.files:
             found.append(Finding("warning", name, f"QEMU has no device {disk.device}"))

@@ -17,10 +17,10 @@ from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
 from tinamou.images.chain import read_layer
 from tinamou.snapshots import extras
-from tinamou.snapshots.graph import Opening, attached, close_unused, node_of, open_overlays
+from tinamou.snapshots.graph import BlockGraph, Opening, attached, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import FILE as HISTORY
 from tinamou.snapshots.history import History, Intent, Snapshot, save, write_part
-from tinamou.snapshots.machine_disks import Disks, fresh_name, write_overlay_part
+from tinamou.snapshots.machine_disks import Disks, encryption, fresh_name, write_overlay_part
 from tinamou.system.durable import PART, put_in_place
 
 __all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
@@ -61,11 +61,11 @@ async def create(
     began = time.perf_counter()
     _check_name(history, name)
     number = history.counter + 1
-    files = {disk: fresh_name(disk, number) for disk in history.disks}
+    files = {disk: fresh_name(disk, number) for disk in history.present}
     shot = Snapshot(
         number=number,
         name=name or f"s{number}",
-        files={disk: entry.top for disk, entry in history.disks.items()},
+        files={disk: entry.top for disk, entry in history.present.items()},
         parent=history.current,
         created=time.time(),
         note=note,
@@ -75,7 +75,7 @@ async def create(
     written = dataclasses.replace(history, counter=number, intent=intent)
     try:
         extras.keep(disks, number)
-        done = await _begin(disks, written, files, quiesce)
+        done = await _begin(disks, written, files, quiesce, disks.graph)
     except BaseException:
         await _undo(disks, history, number, files)
         raise
@@ -112,7 +112,7 @@ def taken(history: History, shot: Snapshot, files: Mapping[str, str]) -> History
 
 
 def _check_name(history: History, name: str) -> None:
-    if not history.disks:
+    if not history.present:
         raise StateError("the machine has no disk that could be kept", why="its guest lives in memory, or only reads")
     if name and any(name in (one.name, str(one.number)) for one in history.snapshots):
         raise StateError(f"there is a snapshot {name} already", fix="choose another name, or remove that one")
@@ -131,10 +131,13 @@ class _Switched:
     seconds: float = 0.0
 
 
-async def _begin(disks: Disks, written: History, files: dict[str, str], quiesce: Quiesce) -> _Switched:
-    """Write down what is begun, make the overlays, and put them in front.
+async def _begin(
+    disks: Disks, written: History, files: dict[str, str], quiesce: Quiesce, graph: BlockGraph | None = None
+) -> _Switched:
+    """Write down what is begun, make the overlays, and put them in front; ``graph`` is QEMU's where it is known.
 
-    QEMU opens them while they are on their way to stable storage.
+    QEMU opens them while they are on their way to stable storage. Each answer of a busy QEMU takes its time, so what can be
+    asked together is.
     """
     write_part(disks.directory, written)
     with contextlib.ExitStack() as stack:
@@ -146,18 +149,26 @@ async def _begin(disks: Disks, written: History, files: dict[str, str], quiesce:
             stack.callback(os.close, parts[file])
         placing = asyncio.ensure_future(asyncio.to_thread(put_in_place, disks.directory, [HISTORY, *parts]))
         try:
-            actions = await _open(disks, disks.session, written, files, parts) if disks.session else []
+            opened = await _open(disks, disks.session, written, files, parts, graph) if disks.session else None
         finally:
             await asyncio.wait([placing])
         placing.result()
-    return await _switch(disks.session, actions, quiesce) if disks.session else _Switched()
+    return await _switch(disks.session, *opened, quiesce) if disks.session and opened else _Switched()
 
 
 async def _open(
-    disks: Disks, session: Session, history: History, files: dict[str, str], parts: Mapping[str, int]
-) -> list[dict[str, object]]:
-    """Have QEMU open the overlays; the actions that put them in front. Raises StateError when it writes elsewhere."""
-    devices = await attached(session)
+    disks: Disks,
+    session: Session,
+    history: History,
+    files: dict[str, str],
+    parts: Mapping[str, int],
+    graph: BlockGraph | None,
+) -> tuple[str, list[dict[str, object]]]:
+    """Have QEMU open the overlays; the machine's state, and the actions that put them in front.
+
+    Raises StateError when QEMU writes to other files than the history says.
+    """
+    devices = graph.devices if graph else await attached(session)
     actions: list[dict[str, object]] = []
     openings = []
     for name, file in files.items():
@@ -167,20 +178,20 @@ async def _open(
             has = found.files[0] if found and found.files else "nothing"
             raise StateError(f"QEMU writes {name} to {has}, not to {disk.top}", fix="tinamou check")
         options = (disks.options or {}).get(name, {})
-        openings.append(Opening(disks.path(file), node_of(file), options, descriptor=parts[file]))
+        more = encryption(name, read_layer(disks.path(disk.top), disk.format))
+        openings.append(Opening(disks.path(file), node_of(file), options, more=more, descriptor=parts[file]))
         actions.append({"type": "blockdev-snapshot", "data": {"node": found.top, "overlay": node_of(file)}})
-    await open_overlays(session, openings)
-    return actions
+    _, now = await asyncio.gather(open_overlays(session, openings), status(session))
+    return "running" if now.state == "running" else "paused", actions
 
 
-async def _switch(session: Session, actions: list[dict[str, object]], quiesce: Quiesce) -> _Switched:
+async def _switch(session: Session, state: str, actions: list[dict[str, object]], quiesce: Quiesce) -> _Switched:
     """Put the overlays in front, all at one moment."""
-    state = (await status(session)).state
     async with quiesce() as quiesced:
         began = time.perf_counter()
         await session.execute("transaction", actions=actions)
         spent = time.perf_counter() - began
-    return _Switched("running" if state == "running" else "paused", quiesced, spent)
+    return _Switched(state, quiesced, spent)
 
 
 async def _undo(disks: Disks, history: History, number: int, files: dict[str, str]) -> None:
@@ -208,7 +219,7 @@ def overlay_written(path: Path) -> bool:
     layer = read_layer(path, "qcow2")
     header = layer.header
     assert header is not None
-    fresh = encode_overlay(int(header.size), header.backing_file, header.backing_format)[-1][0]
+    fresh = encode_overlay(int(header.size), header.backing_file, header.backing_format, bytes(header.crypto[1]))[-1][0]
     if layer.length != fresh:
         return True
     with path.open("rb") as file:

@@ -33,7 +33,7 @@ class Frozen:
 def keep_frozen(disks: Disks, before: History, directory: Path) -> dict[str, Frozen]:
     """Link the frozen files of every disk into the checkpoint's folder, under their names. Raises OSError, ImageError."""
     kept = {}
-    for name, disk in before.disks.items():
+    for name, disk in before.present.items():
         for layer in read_chain(disks.path(disk.top), format=disk.format, trusted=[Path(disk.floor)]):
             path = Path(layer.path)
             if path.parent == disks.directory and not (directory / path.name).exists():

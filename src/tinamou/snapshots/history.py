@@ -29,7 +29,8 @@ FORMAT = 1
 class Disk:
     """One writable disk: ``device`` is its id in QEMU, ``top`` the file the guest writes to, ``floor`` the lowest file.
 
-    Paths are absolute, or names in the machine's folder.
+    Paths are absolute, or names in the machine's folder. ``gone`` says that the machine has it no more, only snapshots do;
+    ``top`` is the newest one's file then.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Disk:
     format: str
     floor: str
     floor_format: str
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class History:
     counter: int = 0
     intent: Intent | None = None
     flattened: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> dict[str, Disk]:
+        """The disks the machine has, by name."""
+        return {name: disk for name, disk in self.disks.items() if not disk.gone}
 
     def snapshot(self, name: str) -> Snapshot:
         """By name or number. Raises StateError naming the nearest one."""

@@ -85,11 +85,15 @@ async def _until_over(session: Session, name: str, target: Target, progress: Pro
                 await changes.next(_POLL)
 
 
-async def drop_orphans(session: Session) -> None:
-    """End jobs whose tinamou was killed: they would wait for it for ever, and keep their files from everybody else."""
-    for job in await jobs(session):
-        if job.id.startswith(OURS):
-            await cancel(session, job.id)
+async def drop_orphans(session: Session) -> bool:
+    """End jobs whose tinamou was killed: they would wait for it for ever, and keep their files from everybody else.
+
+    Tells whether there were any.
+    """
+    orphans = [job.id for job in await jobs(session) if job.id.startswith(OURS)]
+    for orphan in orphans:
+        await cancel(session, orphan)
+    return bool(orphans)
 
 
 async def flush(session: Session, node: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from tinamou.images.chain import Layer, read_layer
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["Forest", "read_forest"]
+__all__ = ["Forest", "own_files", "read_forest"]
 
 _OWN = re.compile(r"(disk\d+)(?:-\d+)?\.(?:qcow2|raw)")
 
@@ -42,19 +43,24 @@ class Forest:
 
     def needed(self, history: History) -> frozenset[str]:
         """The files the present state or a snapshot reads through."""
-        roots = {history.disks[self.disk].top, *history.frozen(self.disk)}
-        return frozenset(name for root in roots for name in self.chain(root))
+        return frozenset(name for root in self.named(history) for name in self.chain(root))
 
     def named(self, history: History) -> frozenset[str]:
         """The files that are the present state or a snapshot themselves."""
-        return history.frozen(self.disk) | {history.disks[self.disk].top}
+        entry = history.disks[self.disk]
+        return history.frozen(self.disk) | (frozenset() if entry.gone else {entry.top})
+
+
+def own_files(disks: Disks, disk: str) -> list[str]:
+    """The names of a disk's files in the machine's folder."""
+    names = os.listdir(disks.directory)  # noqa: PTH208
+    return [name for name in names if (match := _OWN.fullmatch(name)) and match[1] == disk]
 
 
 def read_forest(disks: Disks, history: History, disk: str) -> Forest:
     """Read the headers of every file of one disk: those in the machine's folder, and its floor. Raises ImageError."""
     entry = history.disks[disk]
-    own = [path.name for path in disks.directory.iterdir() if (m := _OWN.fullmatch(path.name)) and m[1] == disk]
-    known = {*own, entry.top, *history.frozen(disk)}
+    known = {*own_files(disks, disk), entry.top, *history.frozen(disk)}
     formats = {entry.top: entry.format, entry.floor: entry.floor_format}
     layers = {name: read_layer(disks.path(name), formats.get(name, "qcow2")) for name in sorted(known)}
     if entry.floor not in layers:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
+from tinamou.parts.disk import numbered
+from tinamou.snapshots.graph import BlockGraph
 from tinamou.snapshots.history import Disk, History
+from tinamou.spec import load_spec
+from tinamou.state.record import Record
 from tinamou.system.durable import PART
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["Disks", "chain_of", "fresh_name", "locked", "record_disks", "write_overlay_part"]
+__all__ = [
+    "Disks",
+    "chain_of",
+    "encrypted",
+    "encryption",
+    "fresh_name",
+    "listed_disks",
+    "locked",
+    "record_disks",
+    "write_overlay_part",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +40,8 @@ class Disks:
     """``directory`` is the machine's folder, ``owner`` the uid its files belong to (None: the caller's).
 
     ``session`` is its QEMU's monitor, None while the machine is off; ``options`` are those of every overlay's file node, by
-    disk; ``progress`` hears how far long operations are.
+    disk; ``keys`` are the files with the passphrases of encrypted ones. ``graph`` is QEMU's
+    as it was when the disks were locked, for what is done first. ``progress`` hears how far long operations are.
     """
 
     directory: Path
@@ -33,6 +49,8 @@ class Disks:
     session: Session | None = None
     options: Mapping[str, Mapping[str, object]] | None = None
     qemu_img: str = "qemu-img"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    graph: BlockGraph | None = None
     progress: Progress = silent
 
     def path(self, name: str) -> Path:
@@ -72,18 +90,45 @@ def chain_of(disks: Disks, file: str, floor: str = "") -> tuple[Layer, ...]:
 def write_overlay_part(disks: Disks, file: str, below: str, format: str) -> Path:
     """Write a file of a disk over another one, of the same size, beside its place, for `put_in_place`; where it is now.
 
-    Raises StateError over an encrypted one.
+    Over an encrypted one it is encrypted with the same key. Raises StateError over one of qcow's old encryption.
     """
     layer = read_layer(disks.path(below), format)
-    if layer.header and layer.header.encryption:
+    if layer.header and layer.header.encryption not in ("", "luks"):
         why = "what is written after the snapshot would go to an overlay that is not encrypted"
-        raise StateError(f"{below} is encrypted and cannot be put under a snapshot", why=why)
+        raise StateError(f"{below} is encrypted in an old way and cannot be put under a snapshot", why=why)
     size = int(layer.header.size) if layer.header else layer.length
     part = disks.path(file + PART)
     part.unlink(missing_ok=True)
-    write_overlay(part, size, below, layer.format)
+    write_overlay(part, size, below, layer.format, crypto=_crypto_header(layer))
     disks.hand_over(part)
     return part
+
+
+def _crypto_header(layer: Layer) -> bytes:
+    """The LUKS header of a file, empty for one that is not encrypted. Raises StateError for one that is cut off."""
+    offset, length = layer.header.crypto if layer.header else (0, 0)
+    with Path(layer.path).open("rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    if len(data) != length:
+        raise StateError(f"{layer.path} is truncated", why=f"its encryption header should have {length} bytes")
+    return data
+
+
+def encrypted(layer: Layer) -> bool:
+    """Whether a file is encrypted."""
+    return bool(layer.header and layer.header.encryption)
+
+
+def encryption(disk: str, layer: Layer) -> dict[str, object]:
+    """What QEMU has to be told to open an encrypted file of a disk; nothing for another."""
+    return {"encrypt": {"format": "luks", "key-secret": f"{disk}-key"}} if encrypted(layer) else {}
+
+
+def listed_disks(record: Record) -> frozenset[str]:
+    """The disks of a machine's description beside its image's, by name."""
+    has_image = json.loads(record.file("image.json").read_text()).get("disk")
+    return frozenset(f"disk{number}" for number, _ in numbered(load_spec(record.spec).disk, 1 if has_image else 0))
 
 
 def fresh_name(disk: str, number: int) -> str:
@@ -91,8 +136,11 @@ def fresh_name(disk: str, number: int) -> str:
     return f"{disk}-{number}.qcow2"
 
 
-def record_disks(history: History, found: Mapping[str, Disk]) -> History:
-    """The history with disks added or removed since it was written; the tops it knows stay what they are."""
-    kept = {name: history.disks.get(name, disk) for name, disk in found.items()}
-    frozen = {name: disk for name, disk in history.disks.items() if history.frozen(name)}
-    return replace(history, disks={**frozen, **kept})
+def record_disks(history: History, found: Mapping[str, Disk], listed: Collection[str]) -> History:
+    """The history with disks added or removed since it was written; the tops it knows stay what they are.
+
+    ``listed`` are the disks of the machine's description: one that its guest pushed out is not gone for that.
+    """
+    kept = {name: history.present.get(name, disk) for name, disk in found.items()}
+    others = {name: disk for name, disk in history.disks.items() if name in listed or history.frozen(name)}
+    return replace(history, disks={**others, **kept})

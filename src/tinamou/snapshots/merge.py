@@ -17,10 +17,10 @@ from tinamou.snapshots.create import grow
 from tinamou.snapshots.graph import Attached, Opening, attached, block_graph, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import History, Intent, save
 from tinamou.snapshots.jobs import Target, run_job
-from tinamou.snapshots.layers import Forest, read_forest
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.layers import Forest, own_files, read_forest
+from tinamou.snapshots.machine_disks import Disks, encrypted, encryption
 
-__all__ = ["MAX_DEPTH", "finish_commit", "flatten", "forget", "remove_unreachable", "tidy"]
+__all__ = ["MAX_DEPTH", "drop_disk", "finish_commit", "flatten", "forget", "mergeable", "remove_unreachable", "tidy"]
 
 MAX_DEPTH = 16
 """Files a machine reads through before the older ones are copied together (measured: docs/guides/snapshots.md)."""
@@ -50,6 +50,8 @@ def forget(disks: Disks, history: History, name: str) -> History:
 
 async def tidy(disks: Disks, history: History) -> History:
     """Remove what nobody reads through, and merge every unnamed file with the only one above it."""
+    for disk in [name for name, entry in history.disks.items() if entry.gone and not history.frozen(name)]:
+        history = drop_disk(disks, history, disk)
     await remove_unreachable(disks, history)
     for disk in history.disks:
         while (pair := _mergeable(disks, history, disk)) is not None:
@@ -78,6 +80,22 @@ async def remove_unreachable(disks: Disks, history: History) -> list[str]:
     return gone
 
 
+def drop_disk(disks: Disks, history: History, name: str) -> History:
+    """Let a disk go that the machine has no more: its files are removed, all but those that snapshots read through."""
+    entry, frozen = history.disks.get(name), history.frozen(name)
+    kept = {disk: one for disk, one in history.disks.items() if disk != name}
+    if entry is not None and frozen:
+        newest = max((one for one in history.snapshots if name in one.files), key=lambda one: one.number).files[name]
+        kind = entry.floor_format if newest == entry.floor else "qcow2"
+        kept[name] = dataclasses.replace(entry, top=newest, format=kind, gone=True)
+    history = save(disks.directory, dataclasses.replace(history, disks=kept, intent=None))
+    needed = read_forest(disks, history, name).needed(history) if frozen else frozenset()
+    for file in own_files(disks, name):
+        if file not in needed:
+            disks.path(file).unlink()
+    return history
+
+
 def _settle(disks: Disks, forest: Forest, names: frozenset[str]) -> None:
     """Headers may have just stopped naming a file that is about to go: have them on stable storage first."""
     for name in names & forest.below.keys():
@@ -96,6 +114,9 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
     """
     forest = read_forest(disks, history, disk)
     chain = forest.chain(history.disks[disk].top)
+    if not mergeable(disks, forest):
+        why = "its files are merged by QEMU alone, which has the key"
+        raise StateError(f"{disk} is encrypted", why=why, fix=f"tinamou start {disks.directory.name} first")
     if len(chain) <= 3 or disks.path(chain[1]).stat().st_nlink > 1:
         return history
     history = save(disks.directory, dataclasses.replace(history, flattened=(*history.flattened, chain[1])))
@@ -103,11 +124,16 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
     return history
 
 
+def mergeable(disks: Disks, forest: Forest) -> bool:
+    """Whether files of a disk can be merged now: encrypted ones are only while the machine runs."""
+    return disks.session is not None or not any(encrypted(layer) for layer in forest.layers.values())
+
+
 def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:
     """An unnamed file and the only file above it, as (forest, lower, upper); what checkpoints share stays as it is."""
     forest = read_forest(disks, history, disk)
     named, entry = forest.named(history), history.disks[disk]
-    for lower in forest.layers:
+    for lower in forest.layers if mergeable(disks, forest) else ():
         above = forest.above(lower)
         shared = lower == entry.floor and disks.path(lower).parent != disks.directory
         shared = shared or any(disks.path(file).stat().st_nlink > 1 for file in (lower, *above))
@@ -191,7 +217,9 @@ async def _open_chain(disks: Disks, session: Session, forest: Forest, file: str)
     for name in reversed(forest.chain(file)):
         path = str(disks.path(name))
         if path not in by_path:
-            await open_overlays(session, [Opening(disks.path(name), node_of(name), {}, below)])
+            await open_overlays(
+                session, [Opening(disks.path(name), node_of(name), {}, below, encryption(forest.disk, forest.layers[name]))]
+            )
             by_path[path] = node_of(name)
         below = by_path[path]
     return by_path
@@ -242,7 +270,7 @@ async def _commit_offline(disks: Disks, history: History, disk: str, upper: str,
 
 
 async def _live_chain(disks: Disks, history: History, disk: str) -> Attached | None:
-    if disks.session is None:
+    if disks.session is None or history.disks[disk].gone:
         return None
     found = (await attached(disks.session)).get(history.disks[disk].device)
     if found is None:

@@ -12,10 +12,11 @@ from tinamou.snapshots.create import grown, overlay_written, taken
 from tinamou.snapshots.graph import attached, close_unused
 from tinamou.snapshots.history import History, Snapshot, load, save
 from tinamou.snapshots.jobs import drop_orphans
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.machine_disks import Disks, listed_disks
+from tinamou.state.record import read as read_record
 from tinamou.system.durable import PART
 
-__all__ = ["reconcile"]
+__all__ = ["put_right", "reconcile"]
 
 
 async def reconcile(disks: Disks) -> History:
@@ -23,9 +24,13 @@ async def reconcile(disks: Disks) -> History:
 
     The machine's disks must be locked. Raises StateError, ImageError, ControlError.
     """
-    history = load(disks.directory)
     if disks.session is not None:
         await drop_orphans(disks.session)
+    return await put_right(disks, load(disks.directory))
+
+
+async def put_right(disks: Disks, history: History) -> History:
+    """The same where no job is left over."""
     for part in disks.directory.glob(f"*.qcow2{PART}"):
         part.unlink()
     if history.intent is None:
@@ -37,10 +42,20 @@ async def reconcile(disks: Disks) -> History:
         history = revert.finish(disks, history, arguments)
     elif kind == "commit":
         history = await merge.finish_commit(disks, history, arguments)
+    elif kind == "disk":
+        history = _finish_listing(disks, history, str(arguments["disk"]))
     else:
         raise StateError(f"{disks.directory.name}: an unknown operation was cut short: {kind}")
     await merge.remove_unreachable(disks, history)
     return history
+
+
+def _finish_listing(disks: Disks, history: History, name: str) -> History:
+    """A disk was being added or removed: it is the machine's if its description says so, else its files go."""
+    record = read_record(disks.directory)
+    if record is not None and name in listed_disks(record):
+        return save(disks.directory, dataclasses.replace(history, intent=None))
+    return merge.drop_disk(disks, history, name)
 
 
 async def _finish_switch(disks: Disks, history: History, arguments: Mapping[str, object]) -> History:

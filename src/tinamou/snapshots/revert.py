@@ -26,7 +26,7 @@ def revert(disks: Disks, history: History, name: str) -> History:
         raise StateError("a running machine cannot go back in time under its guest", fix=fix)
     target = history.snapshot(name)
     number = history.counter + 1
-    files = {disk: fresh_name(disk, number) for disk in target.files if disk in history.disks}
+    files = {disk: fresh_name(disk, number) for disk in target.files if disk in history.present}
     intent = Intent("revert", {"snapshot": target.number, "files": files})
     written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
     return finish(disks, written, intent.arguments)

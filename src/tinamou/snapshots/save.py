@@ -212,7 +212,7 @@ class _Switch:
 
     def __init__(self, disks: Disks, history: History) -> None:
         self._stands, self._ready, self._done = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._task = asyncio.create_task(grow(disks, history, *history.disks, quiesce=self._at_rest))
+        self._task = asyncio.create_task(grow(disks, history, *history.present, quiesce=self._at_rest))
 
     @contextlib.asynccontextmanager
     async def _at_rest(self) -> AsyncIterator[bool]:

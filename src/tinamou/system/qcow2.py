@@ -23,7 +23,7 @@ MAX_NAME = 1023
 _FIXED = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
 _V3_END = 104
-_END, _BACKING_FORMAT, _DATA_FILE = 0, 0xE2792ACA, 0x44415441
+_END, _BACKING_FORMAT, _DATA_FILE, _CRYPTO = 0, 0xE2792ACA, 0x44415441, 0x0537BE77
 _INCOMPATIBLE = {0: "dirty", 1: "corrupt", 2: "external data file", 3: "compression type", 4: "extended L2"}
 
 
@@ -36,7 +36,8 @@ class Header:
     """What a qcow2 header says. ``size`` is the virtual size; ``l1_size`` counts entries, offsets are bytes in the file.
 
     ``encryption`` is empty, ``aes`` or ``luks``; ``data_file`` is None without an external data file, and may be empty when
-    there is one whose name is not recorded; ``compression`` is ``zlib`` or ``zstd``.
+    there is one whose name is not recorded; ``compression`` is ``zlib`` or ``zstd``. ``crypto`` is where the LUKS header of
+    an encrypted file lies and how long it is, both 0 without one.
     """
 
     version: int
@@ -57,6 +58,7 @@ class Header:
     autoclear: int = 0
     refcount_bits: int = 16
     compression: str = "zlib"
+    crypto: tuple[int, int] = (0, 0)
 
     @property
     def dirty(self) -> bool:
@@ -128,6 +130,7 @@ def parse_header(data: bytes) -> Header:
         autoclear=autoclear,
         refcount_bits=refcount_bits,
         compression=compression,
+        crypto=_crypto(extensions.get(_CRYPTO, b"")),
     )
     return _check_tables(header)
 
@@ -142,11 +145,13 @@ def read_header(path: str | Path) -> Header:
     return parse_header(data)
 
 
-def encode_overlay(size: int, backing: str = "", backing_format: str = "") -> list[tuple[int, bytes]]:
+def encode_overlay(size: int, backing: str = "", backing_format: str = "", crypto: bytes = b"") -> list[tuple[int, bytes]]:
     """The non-zero pieces of an empty version 3 image as ``(offset, bytes)``; the last one ends the file.
 
     Layout: header, refcount table, one refcount block, L1 table, each on its own 64 KiB cluster. One refcount block covers
-    2 GiB of file, so it always covers the metadata. Raises ValueError for a size above 2 PiB or a name above 1023 bytes.
+    2 GiB of file, so it always covers the metadata. ``crypto`` is the LUKS header of the file below, byte for byte: the same
+    passphrase opens both, and what is written is encrypted with the same key; it comes last. Raises ValueError for a size
+    above 2 PiB or a name above 1023 bytes.
     """
     l1_size = max(1, -(-size // (CLUSTER * CLUSTER // 8)))
     l1_clusters = -(-l1_size * 8 // CLUSTER)
@@ -159,19 +164,25 @@ def encode_overlay(size: int, backing: str = "", backing_format: str = "") -> li
     if name and backing_format:
         kind = backing_format.encode()
         extensions += struct.pack(">II", _BACKING_FORMAT, len(kind)) + kind.ljust(-(-len(kind) // 8) * 8, b"\0")
+    used = 3 + l1_clusters
+    if crypto:
+        extensions += struct.pack(">IIQQ", _CRYPTO, 16, used * CLUSTER, len(crypto))
     extensions += struct.pack(">II", _END, 0)
     header_length = _V3_END + 8
     name_at = header_length + len(extensions) if name else 0
-    header = _FIXED.pack(MAGIC, 3, name_at, len(name), 16, size, 0, l1_size, 3 * CLUSTER, CLUSTER, 1, 0, 0)
+    header = _FIXED.pack(MAGIC, 3, name_at, len(name), 16, size, 2 * bool(crypto), l1_size, 3 * CLUSTER, CLUSTER, 1, 0, 0)
     header += _V3.pack(0, 0, 0, 4, header_length) + bytes(8) + extensions + name
-    used = 3 + l1_clusters
-    end = used * CLUSTER
-    return [
-        (0, header),
-        (CLUSTER, struct.pack(">Q", 2 * CLUSTER)),
-        (2 * CLUSTER, struct.pack(">H", 1) * used),
-        (end, b""),
-    ]
+    end = used + -(-len(crypto) // CLUSTER)
+    keys = [(used * CLUSTER + at, piece) for at, piece in _pieces(crypto)]
+    tables = [(CLUSTER, struct.pack(">Q", 2 * CLUSTER)), (2 * CLUSTER, struct.pack(">H", 1) * end)]
+    return [(0, header), *tables, *keys, (end * CLUSTER, b"")]
+
+
+def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The pages of ``data`` that are not all zero, with their places."""
+    for at in range(0, len(data), 4096):
+        if any(piece := data[at : at + 4096]):
+            yield at, piece
 
 
 def write_overlay(
@@ -182,15 +193,16 @@ def write_overlay(
     *,
     mode: int = 0o600,
     sync: bool = False,
+    crypto: bytes = b"",
 ) -> None:
     """Create an empty qcow2 file of ``size`` virtual bytes over ``backing`` (recorded in the header, not opened).
 
-    ``sync`` makes it survive a power cut before returning. Raises FileExistsError when ``path`` exists, ValueError when the
-    size or the name does not fit, OSError; after an error no file is left.
+    ``sync`` makes it survive a power cut before returning; ``crypto`` as for `encode_overlay`. Raises FileExistsError when
+    ``path`` exists, ValueError when the size or the name does not fit, OSError; after an error no file is left.
     """
     if backing and not backing_format:
         raise ValueError("a backing file needs its format: guessing it lets the guest choose what is opened")
-    pieces = encode_overlay(size, backing or "", backing_format or "")
+    pieces = encode_overlay(size, backing or "", backing_format or "", crypto)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         os.ftruncate(descriptor, pieces[-1][0])
@@ -236,6 +248,16 @@ def _extensions(data: bytes, start: int, end: int, limit: int) -> Iterator[tuple
         _need(at + 8 + length <= stop, f"header extension {kind:#x} runs out of the header")
         yield kind, data[at + 8 : at + 8 + length]
         at += 8 + -(-length // 8) * 8
+
+
+def _crypto(data: bytes) -> tuple[int, int]:
+    """Where the LUKS header is: one of any reasonable length, on a cluster."""
+    if not data:
+        return 0, 0
+    _need(len(data) == 16, "the pointer to the encryption header has the wrong length")
+    offset, length = struct.unpack(">QQ", data)
+    _need(offset % 512 == 0 and offset < 1 << 56 and 0 < length <= 64 << 20, "the encryption header lies nowhere")
+    return offset, length
 
 
 def _check_tables(header: Header) -> Header:

@@ -58,7 +58,7 @@ def _node(disk: Disk, index: int) -> dict[str, Value]:
         props["detect-zeroes"] = disk.options.detect_zeroes
     if index + 1 < len(disk.files):
         props["backing"] = _name(disk, index + 1)
-    if disk.options.key and file.format == "qcow2" and (file == disk.top or file.own):
+    if disk.options.key and file.encrypted:
         props["encrypt"] = {"format": "luks", "key-secret": f"{disk.node}-key"}
     return {**props, "file": {**access, **file_options(disk.options, write=write)}}
 

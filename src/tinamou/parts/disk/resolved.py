@@ -98,10 +98,11 @@ def _user_disk(spec: DiskSpec, number: int, settled: Settled) -> Disk:
         return Disk(number, known, Why(f"spec disk[{number}]", "the disk that was asked for"), spec)
     if spec.size:
         new = spec.format if spec.format != "auto" else "qcow2"
-        file = ChainFile(settled.file(f"disk{number}.{new}"), new, own=True)
+        file = ChainFile(settled.file(f"disk{number}.{new}"), new, own=True, encrypted=bool(spec.key))
         return Disk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
     kind = str(spec.format) if spec.format != "auto" else _ENDINGS.get(spec.path.rsplit(".", 1)[-1].lower(), "raw")
-    return Disk(number, (ChainFile(spec.path, kind),), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
+    file = ChainFile(spec.path, kind, encrypted=bool(spec.key))
+    return Disk(number, (file,), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
 
 
 def check(specs: Sequence[DiskSpec], first: int) -> list[Problem]:

@@ -1,0 +1,170 @@
+"""The list of a machine's backups in a folder, what each consists of, and what else is kept with it.
+
+::
+
+    FOLDER/backup.json              what there is; replaced whole
+    FOLDER/0001/disk0.qcow2         a full backup: everything the disk reads as, on its own
+    FOLDER/0002/disk0-7.qcow2       an incremental one: the files written since, each over the one before
+    FOLDER/0001/image.json, vars.fd what else the machine needs to start
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinamou.errors import StateError
+from tinamou.snapshots.history import History, Snapshot
+from tinamou.snapshots.layers import read_forest
+from tinamou.snapshots.machine_disks import Disks, encrypted
+from tinamou.system.durable import put_in_place, sync_file
+
+__all__ = [
+    "Backup",
+    "Shelf",
+    "files_in",
+    "keep_extras",
+    "old_base",
+    "old_snapshot",
+    "read_shelf",
+    "refuse_encrypted",
+    "save_shelf",
+    "sum_of",
+    "sums_of",
+]
+
+FILE = "backup.json"
+_READ = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup. ``tops`` says which file each disk is read through, ``sums`` the SHA-256 of every file it added.
+
+    ``snapshot`` is the number of the machine's snapshot it was copied from; ``parent`` the backup it builds on, 0 for a full
+    one. File names are relative to the shelf. Where the data went to NBD exports, ``tops`` are their URLs, and ``remote``
+    says for each how many bytes it holds and their SHA-256.
+    """
+
+    number: int
+    kind: str
+    created: float
+    snapshot: int
+    parent: int
+    tops: Mapping[str, str]
+    sums: Mapping[str, str]
+    size: int = 0
+    quiesced: bool = False
+    remote: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A folder of backups of one machine; ``record`` and ``image`` are the machine's entry and image, as plain data."""
+
+    folder: Path
+    machine: str = ""
+    record: Mapping[str, object] = field(default_factory=dict)
+    backups: tuple[Backup, ...] = ()
+
+    def find(self, number: int = 0) -> Backup:
+        """The backup of that number, the newest for 0. Raises StateError."""
+        for one in reversed(self.backups):
+            if number in (0, one.number):
+                return one
+        have = ", ".join(str(one.number) for one in self.backups) or "none"
+        raise StateError(f"{self.folder} has no backup {number or ''}".rstrip(), fix=f"it has: {have}")
+
+    def line(self, backup: Backup) -> tuple[Backup, ...]:
+        """A backup and all it builds on, newest first."""
+        line = [backup]
+        while line[-1].parent:
+            line.append(self.find(line[-1].parent))
+        return tuple(line)
+
+
+def read_shelf(folder: Path) -> Shelf:
+    """The backups in a folder; an empty shelf where there is none. Raises StateError for one that is damaged."""
+    try:
+        data = json.loads((folder / FILE).read_text())
+        return Shelf(folder, data["machine"], data["record"], tuple(Backup(**one) for one in data["backups"]))
+    except FileNotFoundError:
+        return Shelf(folder)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(f"the list of backups in {folder} is damaged", why=str(error)) from error
+
+
+def old_base(disks: Disks, history: History, shot: Snapshot, shelf: Shelf) -> Backup | None:
+    """The newest backup whose snapshot every disk of the new one still rests on, None where a full one is needed."""
+    for backup in reversed(shelf.backups):
+        old = next((one for one in history.snapshots if one.number == backup.snapshot), None)
+        if old and all(_rests(disks, history, disk, shot.files[disk], old.files.get(disk, "")) for disk in shot.files):
+            return backup
+    return None
+
+
+def _rests(disks: Disks, history: History, disk: str, file: str, old: str) -> bool:
+    return bool(old) and old in read_forest(disks, history, disk).chain(file)
+
+
+def old_snapshot(history: History, backup: Backup) -> Snapshot:
+    """The machine's snapshot a backup was copied from."""
+    return history.snapshot(str(backup.snapshot))
+
+
+def refuse_encrypted(disks: Disks, history: History, shot: Snapshot) -> None:
+    """Raise StateError for an encrypted disk: a backup is read by qemu-img without its key, it would be plain text."""
+    for disk in shot.files:
+        if any(encrypted(layer) for layer in read_forest(disks, history, disk).layers.values()):
+            why = "a backup would hold what it reads as, not encrypted"
+            raise StateError(f"{disk} is encrypted and cannot be backed up", why=why, fix="back up from inside the guest")
+
+
+def keep_extras(disks: Disks, shot: Snapshot, folder: Path) -> None:
+    """Copy what the machine needs beside its disks: image, keys, seed, UEFI variables."""
+    from tinamou.snapshots import extras
+
+    kept = extras.folder(disks, shot.number)
+    for name in ("image.json", "id_ed25519", "id_ed25519.pub", "seed.iso"):
+        if (disks.directory / name).exists():
+            shutil.copy2(disks.directory / name, folder / name)
+    if kept.is_dir():
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file below a folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def sums_of(shelf: Path, folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, by name below the shelf."""
+    return {str(path.relative_to(shelf)): sum_of(path) for path in files_in(folder)}
+
+
+def sum_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def save_shelf(shelf: Shelf) -> Shelf:
+    """Replace the list, once what the newest backup added is on stable storage. Raises OSError."""
+    if shelf.backups:
+        for path in files_in(shelf.folder / f"{shelf.backups[-1].number:04}"):
+            sync_file(path)
+    backups = [dataclasses.asdict(one) for one in shelf.backups]
+    data = {"machine": shelf.machine, "saved": time.time(), "record": dict(shelf.record), "backups": backups}
+    (shelf.folder / (FILE + ".part")).write_text(json.dumps(data, indent=1))
+    put_in_place(shelf.folder, [FILE])
+    return shelf
