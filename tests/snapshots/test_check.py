@@ -12,10 +12,13 @@ import pytest
 from bare_machine import SIZE, BareMachine, run
 
 from tinamou.errors import ImageError
+from tinamou.facts import ImageFacts
 from tinamou.images.seal import check_seals
+from tinamou.machine.disks import existing_chains, refuse_shared
 from tinamou.snapshots.check import Finding, check, last_results, repair
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import load, save
+from tinamou.spec import load_spec
 from tinamou.system.qcow2 import write_overlay
 
 Build = Callable[..., BareMachine]
@@ -173,3 +176,69 @@ def test_an_unknown_history_is_told(m: BareMachine) -> None:
     save(m.directory, replace(history, disks={"disk0": replace(disk, floor=str(m.directory.parent / "other.raw"))}))
     (m.directory.parent / "other.raw").write_bytes(bytes(SIZE))
     assert findings(m)
+
+
+def _truncate(m: BareMachine) -> str:
+    with (m.directory / "disk0-2.qcow2").open("r+b") as file:
+        file.truncate(5 * 65536)
+    return "disk0-2.qcow2"
+
+
+def _flip(m: BareMachine) -> str:
+    with (m.directory / "disk0-1.qcow2").open("r+b") as file:
+        file.seek(4)
+        file.write(b"\x09")
+    return "disk0-1.qcow2"
+
+
+def _lose(m: BareMachine) -> str:
+    (m.directory / "disk0-1.qcow2").unlink()
+    return "disk0-1.qcow2"
+
+
+def _loop(m: BareMachine) -> str:
+    command = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "disk0-2.qcow2", "-F", "qcow2", "disk0.qcow2"]
+    subprocess.run(command, check=True, cwd=m.directory)
+    return "loop"
+
+
+def _plant_backing(m: BareMachine) -> str:
+    (m.directory / "disk0-1.qcow2").unlink()
+    write_overlay(m.directory / "disk0-1.qcow2", SIZE, "/etc/shadow", "raw")
+    return "/etc/shadow"
+
+
+def _plant_data(m: BareMachine) -> str:
+    (m.directory / "disk0-1.qcow2").unlink()
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=secret.raw", "disk0-1.qcow2", str(SIZE)]
+    subprocess.run(command, check=True, cwd=m.directory)
+    return "another file"
+
+
+def _swap(m: BareMachine) -> str:
+    (m.directory.parent / "base.raw").write_bytes(b"\x77" * SIZE)
+    return "base.raw"
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _lose, _loop, _plant_backing, _plant_data, _swap])
+def test_damage_and_attacks_are_refused_before_a_start(m: BareMachine, damage: Callable[[BareMachine], str]) -> None:
+    spec, image = load_spec({"disk": [{"size": "4M"}]}), ImageFacts(name="none", arch="x86_64", boots=("direct",))
+    assert Path(existing_chains(spec, image, m.directory)["disk0"][0].path).name == "disk0-2.qcow2"
+    named = damage(m)
+    with pytest.raises(ImageError) as error:
+        existing_chains(spec, image, m.directory)
+    assert named in str(error.value)
+
+
+def test_a_disk_open_elsewhere_is_refused_before_a_start(m: BareMachine) -> None:
+    spec, image = load_spec({"disk": [{"size": "4M"}]}), ImageFacts(name="none", arch="x86_64", boots=("direct",))
+    chains = existing_chains(spec, image, m.directory)
+    refuse_shared(chains)
+    m.start()
+    import time
+
+    while not (m.directory / "qmp.sock").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    with pytest.raises(ImageError, match=r"disk0-2\.qcow2 is open for writing"):
+        refuse_shared(chains)

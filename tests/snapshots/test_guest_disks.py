@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tinamou.machine import disk_changes
 from tinamou.machine.backups import back_up, drill
 from tinamou.machine.blocking import Machine, wait_for
 from tinamou.machine.disks import existing_chains, image_of
+from tinamou.machine.life import command, state_of
 from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
 from tinamou.spec import load_spec
 from tinamou.state import machines
@@ -132,6 +134,36 @@ def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> No
     assert wait_for(again()) == "plain-first"
     with pytest.raises(ImageError, match="is encrypted"):
         existing_chains(load_spec({"disk": [{"size": "16M"}]}), image_of(record), Path(record.directory))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("on_full", ["pause", "error"])
+def test_a_full_host_pauses_the_guest_or_fails_its_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_full: str
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", small], check=True)
+    monkeypatch.setenv("TINAMOU_STATE", str(small / "s"))
+    try:
+        with Machine("tiny", disk=[{"size": "64M", "on_full": on_full}], net=[]) as vm:
+            write(vm, "before")
+            wait_for(take(vm.record, "one"))
+            fill = "dd if=/dev/urandom of=/dev/vda bs=1M seek=1 count=40 conv=fsync,notrunc 2>/tmp/said; echo $? >/tmp/over"
+            vm.run(f"rm -f /tmp/over; ({fill}) >/dev/null 2>&1 &")
+            if on_full == "error":
+                assert vm.run("while [ ! -s /tmp/over ]; do sleep 0.1; done; cat /tmp/over").text.strip() == "1"
+                assert wait_for(state_of(vm.record)) == "running"
+            else:
+                while wait_for(state_of(vm.record)) != "io-error":
+                    time.sleep(0.1)
+                subprocess.run(["mount", "-o", "remount,size=96m", small], check=True)
+                wait_for(command(vm.record, "cont"))
+                assert vm.run("while [ ! -s /tmp/over ]; do sleep 0.1; done; cat /tmp/over").text.strip() == "0"
+            assert reads(vm) == "before"
+            assert [one for one in wait_for(examine(vm.record)).findings if one.severity == "error"] == []
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
 
 
 def test_a_drill_starts_a_backup_from_an_nbd_server(tmp_path: Path) -> None:

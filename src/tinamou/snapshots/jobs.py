@@ -30,10 +30,11 @@ _POLL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a job writes to: a node, and the file it writes."""
+    """What a job writes to: a node, the file it writes, and how many bytes come at most."""
 
     node: str
     file: Path
+    amount: int
 
 
 async def run_job(
@@ -52,7 +53,8 @@ async def run_job(
     synchronised by us on the way, piece by piece, and the job does not copy faster than `SPEED`, or what a large one needs
     to be done in `PATIENCE`. Raises ControlError when QEMU refuses or the job fails.
     """
-    patient = {"job-id": name, "auto-finalize": False, "auto-dismiss": False, "speed": SPEED}
+    speed = max(SPEED, int(target.amount / PATIENCE))
+    patient = {"job-id": name, "auto-finalize": False, "auto-dismiss": False, "speed": speed}
     await session.execute(command, {**patient, **arguments})
     try:
         job = await _until_over(session, name, target, progress)
@@ -67,16 +69,12 @@ async def run_job(
 
 
 async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:
-    speed = SPEED
     with session.listen("JOB_STATUS_CHANGE") as changes:
         while True:
             job = next((one for one in await jobs(session) if one.id == name), None)
             if job is None or job.status == "concluded":
                 return job or Job(name, "", "null", 0, 0, "")
             progress(job.kind, job.progress / job.total if job.total else None)
-            if job.status == "running" and job.total / PATIENCE > speed:
-                speed = int(job.total / PATIENCE)
-                await session.execute("block-job-set-speed", device=name, speed=speed)
             await asyncio.to_thread(sync_file, target.file)
             if job.status == "pending":
                 await flush(session, target.node)

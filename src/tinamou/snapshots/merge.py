@@ -199,10 +199,11 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
         arguments: dict[str, object] = {"device": node}
         if base:
             arguments |= {"base-node": by_path[str(disks.path(base))], "backing-file": base}
+        chain = forest.chain(into)
+        amount = sum(_data(disks, one) for one in chain[1 : chain.index(base) if base else None])
+        target = Target(node, disks.path(into), amount)
         name = f"stream-{forest.disk}"
-        await run_job(
-            disks.session, "block-stream", name, arguments, target=Target(node, disks.path(into)), progress=disks.progress
-        )
+        await run_job(disks.session, "block-stream", name, arguments, target=target, progress=disks.progress)
         await close_unused(disks.session, disks.directory)
         return
     named = ["-b", base, "-F", forest.layers[base].format] if base else ["-b", ""]
@@ -254,7 +255,7 @@ async def _commit_live(disks: Disks, live: Attached, upper: str, lower: str) -> 
     base = by_path[str(disks.path(lower))]
     graph = {"device": live.node, "top-node": by_path[str(disks.path(upper))], "base-node": base}
     name = f"commit-{live.device}"
-    target = Target(base, disks.path(lower))
+    target = Target(base, disks.path(lower), _data(disks, upper))
     await run_job(session, "block-commit", name, {**graph, "backing-file": lower}, target=target, progress=disks.progress)
     await close_unused(session, disks.directory)
 

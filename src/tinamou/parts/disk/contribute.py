@@ -65,14 +65,16 @@ def _queues(disk: Disk) -> dict[str, Value]:
     return props
 
 
-def _write_cache(disk: Disk) -> Value:
-    return "off" if disk.options.cache in ("writethrough", "directsync") else "on"
+def _writing(disk: Disk) -> dict[str, Value]:
+    """Whether the guest has to flush, and whether a write that finds no space fails; QEMU pauses the guest by itself."""
+    cached = "off" if disk.options.cache in ("writethrough", "directsync") else "on"
+    return {"write-cache": cached, **({"werror": "report"} if disk.options.on_full == "error" else {})}
 
 
 def _virtio(disk: Disk, settled: Settled) -> Iterator[Element]:
     why = Why("part disk", "virtio-blk: the shortest path from guest to file, without emulated hardware")
     props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, settled), **settled.seat(disk.device)}
-    yield Element("device", {**props, "serial": disk.node, "write-cache": _write_cache(disk), **_queues(disk)}, why)
+    yield Element("device", {**props, "serial": disk.node, **_writing(disk), **_queues(disk)}, why)
 
 
 def _nvme(disk: Disk, settled: Settled) -> Iterator[Element]:
@@ -100,7 +102,7 @@ def _scsi(disk: Disk, settled: Settled) -> Iterator[Element]:
         "bus": f"{disk.node}-bus.0",
         "serial": disk.node,
     }
-    yield Element("device", {**props, "write-cache": _write_cache(disk)}, why)
+    yield Element("device", {**props, **_writing(disk)}, why)
 
 
 def _cdrom(disk: Disk, settled: Settled) -> Iterator[Element]:

@@ -44,6 +44,9 @@ class DiskSpec:
     queues: int | None = option(None, "request queues; one for each CPU when left out", minimum=1, maximum=MAX_QUEUES)
     iops: int | None = option(None, "most requests a second, read and write together", minimum=1)
     bandwidth: Size | None = option(None, "most bytes a second, read and write together", minimum=1)
+    on_full: Literal["pause", "error"] = option(
+        "pause", "no space left on the host: the guest stands still until it is resumed, or its write fails"
+    )
     key: str = option(
         "", "a file holding the passphrase of an encrypted disk (LUKS in qcow2); a new disk is encrypted with it"
     )
@@ -79,6 +82,9 @@ class DiskSpec:
             found.append(
                 Problem("detect_zeroes", "unmap", "unmap frees space, discard forbids it", "set discard = true, or on")
             )
+        if self.on_full == "error" and self.interface in ("nvme", "cdrom"):
+            reason = f"the {self.interface} device always does the same"
+            found.append(Problem("on_full", "error", reason, "use interface virtio or scsi"))
         for name in ("iothread", "queues"):
             if getattr(self, name) and self.interface in ("nvme", "cdrom"):
                 reason = f"the {self.interface} device has none to choose"
