@@ -152,7 +152,7 @@ async def _plug_in(record: Record, session: Session, alone: Contribution) -> Non
         for element in alone.elements:
             await _add(session, element, names, undo)
         undo.pop_all()
-    kept, fresh = _kept_plan(record), plain(plan)
+    kept, fresh = _kept_plan(record), plain(Plan("", "", "", "", "", alone.elements, (), alone.steps))
     merged = {key: [*kept[key], *fresh[key]] for key in ("elements", "steps")}
     record.file("plan.json").write_text(json.dumps({**kept, **merged}))
 
