@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinamou.blueprint import Contribution, Element, HandOver
+from tinamou.blueprint import Contribution, Element, HandOver, Plan
 from tinamou.blueprint.stored import plain
 from tinamou.control import Session
 from tinamou.control.answers import record as as_record
