@@ -128,7 +128,7 @@ def test_a_tpm_is_no_hindrance_to_a_copy_but_another_helper_is():
 
 def test_a_tpm_keeps_the_initrd_away_from_its_tables():
     """Entered through PVH, QEMU would put the initrd over the ACPI tables, which a TPM's log moves down."""
-    assert after("-kernel", words({"tpm": True}, thrown_away(facts()))) == ["/images/vmlinux"]
+    assert after("-kernel", words({"tpm": True}, thrown_away(facts()))) == ["/images/vmlinuz"]
 
 
 def test_a_tpm_without_its_emulator_is_refused():
