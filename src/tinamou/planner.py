@@ -78,7 +78,7 @@ def disk_alone(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """What the disk of that number adds to the machine, for plugging it in while the machine runs. Raises PlanError."""
     spec = _kept_inside(spec)
     settled, every, _, _ = _settled(spec, facts, accel.choose(spec.accel, facts.accel)[0])
-    if problems := disk.check(spec.disk, 1 if facts.image.disk else 0):
+    if problems := [*disk.check(spec.disk, 1 if facts.image.disk else 0), *disk.check_aio(spec.disk, facts)]:
         raise PlanError("the disk cannot be added", problems=problems)
     return disk.contribute(spec.disk, [one for one in every if one.number == number], settled)
 

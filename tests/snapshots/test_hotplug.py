@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.errors import ControlError, ImageError, StateError
+from tinamou.errors import ImageError, StateError, TinamouError
 from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.blocking import Machine, wait_for
 from tinamou.machine.disk_changes import listed
@@ -140,7 +140,7 @@ def test_what_cannot_be_plugged_in_leaves_nothing(tmp_path: Path) -> None:
         before = machines.find("m").spec
         with pytest.raises(ImageError, match="does not exist"):
             wait_for(plug(machines.find("m"), DiskSpec(path=str(tmp_path / "none.qcow2"))))
-        with pytest.raises(ControlError):
+        with pytest.raises(TinamouError):
             wait_for(plug(machines.find("m"), DiskSpec(size=SIZE, aio="native", cache="writeback")))
         assert machines.find("m").spec == before
         assert names(machines.find("m")) == ["disk0"]
