@@ -25,6 +25,12 @@ from pathlib import Path
 
 STATE = Path("/tmp/s")
 PAGES = [*Path("/sys/devices/system/node").glob("node*/hugepages/*/nr_hugepages")]
+VALUES = (
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/ksm/run",
+)
 SHELL = """
 set -e
 mkdir -p /tmp/groups && mount --rbind /sys/fs/cgroup /tmp/groups
@@ -75,6 +81,7 @@ def host_now() -> dict[str, list[str]]:
     files = [path for root in ("/tmp", "/run", "/dev/shm", "/dev/hugepages") for path in Path(root).rglob("*")]
     return {
         "huge pages": [f"{path} {path.read_text().strip()}" for path in PAGES],
+        "kernel values": [f"{path} {Path(path).read_text().strip()}" for path in VALUES],
         "control groups": sorted(group for group in groups if group[-8:] in mine),
         "mounts": sorted(line.split(" ", 1)[1] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         "interfaces": [line.split(":", 1)[-1] for line in said("ip", "-o", "link")],
@@ -218,6 +225,7 @@ def settled(before: dict[str, list[str]]) -> dict[str, object]:
 def spoil() -> Path:
     """Leaves one of each thing, to show that it is found; the control group, which outlives the namespaces, is returned."""
     Path("/tmp/left").touch()
+    Path(VALUES[0]).write_text("1")
     subprocess.run(["ip", "link", "add", "left0", "type", "bridge"], check=True)
     subprocess.run(["nft", "add", "table", "inet", "left"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)

@@ -46,4 +46,4 @@ def test_what_is_left_is_found():
     status, (row,), _ = play("--machines", "2", "--spoil")
     assert status == 1
     found = {kind: difference["new"] for kind, difference in row["left"].items()}
-    assert found.keys() >= {"files", "interfaces", "packet filter", "mounts", "processes", "control groups"}
+    assert found.keys() >= {"files", "interfaces", "packet filter", "mounts", "processes", "control groups", "kernel values"}
