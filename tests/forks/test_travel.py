@@ -40,9 +40,10 @@ def exported(state: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(exported: Path) -> Iterator[Path]:
     """Another host, as far as tinamou's folders go: no images, no machines, no checkpoints."""
-    with tempfile.TemporaryDirectory(prefix="tm-", dir="/tmp") as name:
+    assert exported.exists()
+    with tempfile.TemporaryDirectory(prefix="tm-", dir="/tmp") as name, pytest.MonkeyPatch.context() as monkeypatch:
         place = Path(name)
         place.chmod(0o755)
         for variable in ("TINAMOU_STATE", "TINAMOU_RUN", "TINAMOU_CACHE"):

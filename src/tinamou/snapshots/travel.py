@@ -142,11 +142,17 @@ def _settled(source: Path, entry: Mapping[str, Any], directory: Path) -> Checkpo
 
 
 def _put_boot_files(checkpoint: Checkpoint) -> None:
-    """Have the image, or the description where that names a kernel, point at the files that came along."""
+    """Have the image, or the description where that names a kernel, point at the files that came along.
+
+    QEMU opens these anew through the descriptors it is handed: its own user must be allowed to.
+    """
     image_file = checkpoint.file("image.json")
     image = json.loads(image_file.read_text())
     boot = checkpoint.record["spec"].get("boot", {})
     chosen = boot if boot.get("kernel") else image
     for name in (_KERNEL, _INITRD):
-        chosen[name] = str(checkpoint.file(name)) if checkpoint.file(name).exists() else ""
+        file = checkpoint.file(name)
+        chosen[name] = str(file) if file.exists() else ""
+        if file.exists():
+            file.chmod(0o644)
     image_file.write_text(json.dumps({**image, "fast_kernel": ""}))
