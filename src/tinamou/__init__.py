@@ -11,15 +11,28 @@ if TYPE_CHECKING:
     from tinamou.errors import TinamouError
     from tinamou.machine.blocking import Machine
     from tinamou.machine.pool import Pool
+    from tinamou.machine.pooled import SharedPool
     from tinamou.spec import MachineSpec
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
 __version__ = "0.1.0"
-__all__ = ["CpuSet", "Mac", "Machine", "MachineSpec", "PciAddress", "Pool", "Size", "TinamouError", "__version__"]
+__all__ = [
+    "CpuSet",
+    "Mac",
+    "Machine",
+    "MachineSpec",
+    "PciAddress",
+    "Pool",
+    "SharedPool",
+    "Size",
+    "TinamouError",
+    "__version__",
+]
 
 _HOMES = {
     "Machine": "tinamou.machine.blocking",
     "Pool": "tinamou.machine.pool",
+    "SharedPool": "tinamou.machine.pooled",
     "MachineSpec": "tinamou.spec",
     "TinamouError": "tinamou.errors",
     "CpuSet": "tinamou.units",

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tinamou.machine.attended import AsyncMachine as Machine
 from tinamou.machine.pool import AsyncPool as Pool
+from tinamou.machine.pooled import AsyncSharedPool as SharedPool
 
-__all__ = ["Machine", "Pool"]
+__all__ = ["Machine", "Pool", "SharedPool"]

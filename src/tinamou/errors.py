@@ -10,6 +10,7 @@
      ├── LaunchError    114   QEMU did not start, or died at once
      ├── ControlError   115   QEMU does not answer, or refused a command
      ├── GuestError     116   the guest did not get to the point where it answers
+     │    └── TimeLimitError 124   a command in the guest took longer than it was given
      ├── ImageError     117   an image is missing, damaged or not what it claims
      └── StateError     118   the state directory and the wish do not fit together
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "ControlError",
@@ -31,7 +32,9 @@ __all__ = [
     "Problem",
     "SpecError",
     "StateError",
+    "TimeLimitError",
     "TinamouError",
+    "error_from",
 ]
 
 
@@ -103,6 +106,14 @@ class TinamouError(Exception):
         }
 
 
+def error_from(data: dict[str, Any]) -> TinamouError:
+    """The error that `TinamouError.to_json` described, of the same family."""
+    families: list[type[TinamouError]] = [TinamouError, *TinamouError.__subclasses__(), *GuestError.__subclasses__()]
+    kind = next((one for one in families if one.code == data["code"]), TinamouError)
+    problems = [Problem(p["path"], p["value"], p["reason"], p["fix"]) for p in data["problems"]]
+    return kind(data["error"], why=data["why"], fix=data["fix"], problems=problems, evidence=data["evidence"])
+
+
 def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
@@ -154,6 +165,12 @@ class GuestError(TinamouError):
 
     stage = "guest"
     code = 116
+
+
+class TimeLimitError(GuestError):
+    """A command in the guest took longer than it was given; the number is that of timeout(1)."""
+
+    code = 124
 
 
 class ImageError(TinamouError):

@@ -10,7 +10,7 @@ from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, HostFacts, MachineType, Trial
 from tinamou.facts.host import EVERYBODY
-from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, standard, tpm
+from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, share, standard, tpm
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
@@ -37,7 +37,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             Contribution(flags=(accel.flag(trial, accel_why, arch, spec.cpu.count, spec.memory.size, facts.host),)),
             cpu.contribute(spec.cpu, settled, _mirrored(got.topology)),
             memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
-            Contribution(steps=(*got.steps, *limits.step(spec.limits, settled)), notes=got.notes),
+            Contribution(steps=got.steps, notes=got.notes),
+            Contribution(steps=limits.step(spec.limits, facts.place.name, facts.place.directory)),
             boot.contribute(spec.boot, settled, facts.place.name, _addresses(spec, facts)),
             monitor.contribute(settled),
             pci.contribute(ports, facts.qemu),
@@ -89,7 +90,7 @@ def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tu
     settled = Settled(facts, arch, trial, _way(spec, facts), order, _may_use_pvh(spec, facts), pci={})
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
-    ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)))
+    ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)) + len(spec.share))
     return dataclasses.replace(settled, pci=pci.assign(needs, ports), ports=pci.taken(needs)), every, needs, ports
 
 
@@ -159,6 +160,7 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
         *seed_disk.needs(spec.seed, settled.facts.image),
         *net.needs(spec.net, settled.facts),
         *display.needs(spec.display),
+        *share.needs(spec.share),
         *standard.needs(spec.devices, settled.arch.panic_device),
     )
 

@@ -17,6 +17,7 @@ from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
 from tinamou.parts.seed import SeedSpec
+from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
 
@@ -50,7 +51,8 @@ class MachineSpec:
         hint="lower-case letters, digits and dashes, at most 48",
     )
     image: str = option(
-        "tiny", "a guest tinamou builds (tiny, debian), one of the catalogue (ubuntu:24.04), or an image file"
+        "tiny",
+        "one built here (tiny, debian, debian+nginx with packages), one of the catalogue (ubuntu:24.04), or an image file",
     )
     arch: Literal["", "x86_64", "aarch64", "riscv64"] = option("", "the guest's architecture; the host's when left out")
     accel: Literal["auto", "kvm", "hvf", "whpx", "nvmm", "tcg"] = option("auto", "auto takes the best that runs code here")
@@ -60,6 +62,7 @@ class MachineSpec:
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
+    share: tuple[ShareSpec, ...] = option((), "folders of the host the guest sees")
     display: DisplaySpec = option(DisplaySpec, "the guest's screen")
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")

@@ -41,6 +41,7 @@ WORDS = st.sampled_from(
         ),
         *(
             "--timeout",
+            "--time-limit",
             "3.5",
             "1e3",
             "-1",
@@ -61,8 +62,10 @@ WORDS = st.sampled_from(
 def _by_parser(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> object:
     """What the parser makes of it: image, options, and the run's own options; or that it refuses."""
     heard: list[object] = []
-    monkeypatch.setattr(options, "described", lambda image, given: (image, {k: v for k, v in given.items() if v}))
-    monkeypatch.setattr(running, "run", lambda spec, words, **about: heard.append((*spec, about)) or 0)
+    monkeypatch.setattr(
+        options, "described", lambda image, given, apart: (image, {k: v for k, v in given.items() if v}, apart)
+    )
+    monkeypatch.setattr(running, "run", lambda spec, words, how, warm: heard.append((*spec, how, warm)) or 0)
     app(words, exit_on_error=False, print_error=False)
     return heard[0]
 
@@ -73,9 +76,11 @@ def test_same_as_parser(words):
     if asked is None:
         return
     with pytest.MonkeyPatch.context() as patch:
-        image, given_options, about = _by_parser(patch, ["run", *words])
+        image, given_options, apart, how, warm = _by_parser(patch, ["run", *words])
     assert (asked.image, asked.options) == (image, given_options)
-    assert about == {"detach": False, "timeout": 300.0, "timings": False, "warm": False, "json": False} | asked.about
+    about = dict(asked.about)
+    assert (about.pop("warm", False), running.How(**about)) == (warm, how)
+    assert apart == warm
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ class StartHelper:
 
     One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
     starts one of its own, whose folder, that of the socket, is empty at first.
+    ``prefix`` are words in front of its command line that have given way to it when it is ready.
     """
 
     name: str
@@ -139,6 +140,7 @@ class StartHelper:
     owner: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     travels: bool = False
+    prefix: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

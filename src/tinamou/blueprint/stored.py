@@ -15,6 +15,7 @@ from tinamou.blueprint.steps import (
     CreateImage,
     CreateOverlay,
     HandOver,
+    MakeCgroup,
     MakeDir,
     MakeSshKey,
     SetUpTpm,
@@ -23,8 +24,11 @@ from tinamou.blueprint.steps import (
     WriteFile,
 )
 
-_INSIDE = (BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteFile)
-"""Steps that leave nothing outside the machine's folder and QEMU."""
+_INSIDE = (
+    *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeCgroup),
+    *(MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteFile),
+)
+"""Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""
 
 __all__ = ["plain", "plan_from", "plugged", "unplugged"]
 

@@ -27,6 +27,7 @@ VERBS = {
     "rm": "Remove machines and their disks.",
     "checkpoint": "Save the whole state of a running machine, which goes on.",
     "checkpoints": "List, show, restore, remove and move checkpoints.",
+    "pool": "Keep machines waiting that any command can take.",
     "fork": "Start running copies of a running machine, or of a checkpoint.",
     "plan": "Show what would be done, and why.",
     "accel": "Try every accelerator and report.",
@@ -51,7 +52,7 @@ USAGE = {
 }
 """Where the parser does not know all: it never sees what stands behind ``--``."""
 
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net"})
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pool"})
 
 
 def _default(value: object) -> str | None:

@@ -20,10 +20,11 @@ _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
 """Options without a value, and the fields they make true."""
 
 
-def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
+def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> MachineSpec:
     """A spec from an image's name, or from a TOML file, with the options given laid over it. Raises SpecError.
 
-    Besides those of `FIELDS`, an option may be ``disk``, ``net`` or ``set`` (as written, many) or ``user_data`` (a path).
+    ``apart`` leaves it without a network where none is asked for. Besides those of `FIELDS`, an option may be ``disk``,
+    ``net``, ``share`` or ``set`` (as written, many) or ``user_data`` (a path).
     """
     data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
     data |= {name: given[name] for name in FIELDS if given.get(name) is not None}
@@ -31,6 +32,10 @@ def described(image: str, given: Mapping[str, Any]) -> MachineSpec:
         data["disk"] = [*_listed(data.get("disk", [])), *(table_of(text) for text in disks)]
     if nets := given.get("net"):
         data["net"] = [] if tuple(nets) == ("none",) else [table_of(text) for text in nets]
+    if shares := given.get("share"):
+        data["share"] = [*_listed(data.get("share", [])), *(_absolute(text) for text in shares)]
+    if apart and not {"net", "nics"} & data.keys():
+        data["net"] = []
     assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
     if path := given.get("user_data"):
         data.setdefault("seed", {})["user_data"] = _text(path)
@@ -49,6 +54,12 @@ def disk_of(text: str) -> DiskSpec:
     if found is None:
         raise SpecError("the disk is not understood", problems=problems)
     return found
+
+
+def _absolute(share: str) -> str:
+    """The same with the folder of the host as an absolute path."""
+    folder, colon, rest = share.partition(":")
+    return f"{os.path.abspath(folder)}{colon}{rest}"  # noqa: PTH100
 
 
 def _listed(value: object) -> list[Any]:

@@ -72,7 +72,7 @@ def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, jso
     Parameters
     ----------
     name
-        tiny, debian, debian:trixie.
+        tiny, debian, debian:trixie; debian+nginx+jq with packages of its archive beside.
     arch
         The guest's architecture; the host's when left out.
     refresh

@@ -44,6 +44,8 @@ class MachineOptions:
     "A disk: a file, or size=10G,format=qcow2,…; may be repeated."
     net: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
+    share: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated."
     display: str | None = None
     "none, vnc, spice."
     secure_boot: Annotated[bool, Parameter(negative="")] = False
@@ -56,6 +58,9 @@ class MachineOptions:
     "Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not."
 
 
-def spec_from(image: str, options: MachineOptions | None) -> MachineSpec:
-    """A spec from an image's name, or from a TOML file, with the options laid over it. Raises SpecError."""
-    return described(image, vars(options) if options else {})
+def spec_from(image: str, options: MachineOptions | None, *, apart: bool = False) -> MachineSpec:
+    """A spec from an image's name, or from a TOML file, with the options laid over it. Raises SpecError.
+
+    ``apart`` leaves it without a network where none is asked for.
+    """
+    return described(image, vars(options) if options else {}, apart=apart)

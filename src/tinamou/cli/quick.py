@@ -30,8 +30,9 @@ FIELDS = (
 """Options that are fields of a machine file under the same name."""
 
 _SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
-_REPEATED = {"--disk": "disk", "--net": "net", "--set": "set"}
+_REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--set": "set"}
 _FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
+_SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
 
 
@@ -55,12 +56,12 @@ def read(words: Sequence[str]) -> Asked | None:
     for word in rest:
         if word in _FLAGS and _FLAGS[word] not in about:
             about[_FLAGS[word]] = True
-        elif word in _SINGLE or word in _REPEATED or word == "--timeout":
+        elif word in _SINGLE or word in _REPEATED or word in _SECONDS:
             value = _value(word, next(rest, ""))
-            if value is None or _SINGLE.get(word, word) in options or word.strip("-") in about:
+            if value is None or _SINGLE.get(word, word) in options or _SECONDS.get(word) in about:
                 return None
-            if word == "--timeout":
-                about["timeout"] = value
+            if word in _SECONDS:
+                about[_SECONDS[word]] = value
             elif word in _REPEATED:
                 options[_REPEATED[word]] = (*options.get(_REPEATED[word], ()), value)
             else:
@@ -77,7 +78,7 @@ def _value(option: str, text: str) -> object | None:
         return None
     if option == "--cpus":
         return int(text) if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
-    if option == "--timeout":
+    if option in _SECONDS:
         return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) else None
     return text
 
@@ -87,4 +88,6 @@ def run(asked: Asked, words: list[str] | None) -> int:
     from tinamou.cli import running
     from tinamou.cli.described import described
 
-    return running.run(described(asked.image, asked.options), words, **asked.about)
+    warm = asked.about.pop("warm", False)
+    spec = described(asked.image, asked.options, apart=warm)
+    return running.run(spec, words, running.How(**asked.about), warm=warm)

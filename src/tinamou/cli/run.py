@@ -16,6 +16,7 @@ def command(
     options: MachineOptions | None = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = 300.0,
+    time_limit: float | None = None,
     timings: Annotated[bool, Parameter(negative="")] = False,
     warm: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -34,13 +35,16 @@ def command(
         Leave the machine running in the background.
     timeout
         Seconds the guest may take to answer.
+    time_limit
+        Seconds the command may take; the machine is ended then, and the exit status is 124.
     timings
         Print on stderr how long each stage took.
     warm
-        Start a copy of a machine that was booted once for the same wish: milliseconds from the second time on.
+        Start a copy of a machine that was booted once for the same wish: milliseconds from the second time on. It has
+        a network only when --net or a file asks for one.
     json
         Print the machine as JSON (with --detach).
     """
-    spec = spec_from(image, options)
-    words = after_dashes.words
-    return running.run(spec, words, detach=detach, timeout=timeout, timings=timings, warm=warm, json=json)
+    spec = spec_from(image, options, apart=warm)
+    how = running.How(timeout=timeout, time_limit=time_limit, detach=detach, timings=timings, json=json)
+    return running.run(spec, after_dashes.words, how, warm=warm)

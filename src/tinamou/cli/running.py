@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
@@ -17,90 +18,110 @@ if TYPE_CHECKING:
     from tinamou.machine.attended import AsyncMachine
     from tinamou.spec import MachineSpec
 
-__all__ = ["print_output", "run", "started_only"]
+__all__ = ["How", "print_output", "run", "see_through", "started_only"]
 
 
-def run(
-    spec: MachineSpec,
-    words: list[str] | None,
-    *,
-    detach: bool = False,
-    timeout: float = 300.0,
-    timings: bool = False,
-    warm: bool = False,
-    json: bool = False,
-) -> int:
-    """Start the machine and see it through; returns the exit status. The options are those of ``tinamou run``."""
+@dataclass(frozen=True)
+class How:
+    """The options of a run: seconds the guest may take to answer and its command to end, and what is printed."""
+
+    timeout: float = 300.0
+    time_limit: float | None = None
+    detach: bool = False
+    timings: bool = False
+    json: bool = False
+
+
+def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
+    """Start the machine and see it through; returns the exit status."""
     if warm:
-        return _warm(spec, words, timeout, detach=detach, timings=timings, json=json)
-    started = begin(spec, ephemeral=not detach, dies_with_parent=not detach, progress=output.progress)
+        return _warm(spec, words, how)
+    started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
     since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
     output.end_progress()
     output.notes(started.plan.notes)
-    return _attend(started, words, since, timeout, detach=detach, timings=timings, json=json)
+    return _attend(started, words, since, how)
 
 
-def _attend(
-    started: Started, words: list[str] | None, since: float, timeout: float, *, detach: bool, timings: bool, json: bool
-) -> int:
+def _attend(started: Started, words: list[str] | None, since: float, how: How) -> int:
     from tinamou.machine.attended import AsyncMachine
 
-    machine = AsyncMachine.attend(started, timeout=timeout, since=since)
+    machine = AsyncMachine.attend(started, timeout=how.timeout, since=since)
 
     reports: list[ReadyReport] = []
 
     async def answered() -> None:
         if words is not None or started.record.agent:
             reports.append(await machine.ready())
-        elif detach:
+        elif how.detach:
             await started_only(machine)
 
-    status = run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
-    if timings:
+    status = run_until_done(see_through(machine, answered(), words, how))
+    if how.timings:
         _print_timings(started, reports)
     return status
 
 
-def _warm(spec: MachineSpec, words: list[str] | None, timeout: float, *, detach: bool, timings: bool, json: bool) -> int:
+def _warm(spec: MachineSpec, words: list[str] | None, how: How) -> int:
     from tinamou.machine.attended import AsyncMachine
 
-    machine = AsyncMachine.of(spec, timeout=timeout, progress=output.progress, keep=detach, warm=True)
+    machine = AsyncMachine.of(spec, timeout=how.timeout, progress=output.progress, keep=how.detach, warm=True)
 
     async def answered() -> None:
         report = await machine.start()
         output.end_progress()
-        if timings:
+        if how.timings:
             print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
 
-    return run_until_done(_see_through(machine, answered(), words, detach=detach, json=json))
+    return run_until_done(see_through(machine, answered(), words, how))
 
 
-async def _see_through(
-    machine: AsyncMachine, answered: Coroutine[Any, Any, None], words: list[str] | None, *, detach: bool, json: bool
+async def see_through(
+    machine: AsyncMachine, answered: Coroutine[Any, Any, None] | None, words: list[str] | None, how: How
 ) -> int:
     """Wait for the guest, do in it what was asked, and end the machine unless it is to stay and all went well."""
     try:
-        if words is None and not detach and sys.stdin is not None and sys.stdin.isatty() and machine.running:
+        if words is None and not how.detach and sys.stdin is not None and sys.stdin.isatty() and machine.running:
             return await _console(machine, answered)
-        await answered
-        if detach and words is None:
+        if answered is not None:
+            await answered
+        if how.detach and words is None:
             await machine.release()
-            _announce(machine, json)
+            _announce(machine, how.json)
             return 0
-        return await _in_guest(machine, words)
+        return await _in_guest(machine, words, how.time_limit)
     except BaseException:
         await machine.kill()
         raise
     finally:
-        if not detach:
+        if not how.detach:
             await machine.kill()
 
 
-async def _in_guest(machine: AsyncMachine, words: list[str] | None) -> int:
+async def _in_guest(machine: AsyncMachine, words: list[str] | None, time_limit: float | None) -> int:
     if words is None:
         return await _console(machine)
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    return print_output(await machine.run(words or ["true"], input=data, check=False))
+    return print_output(await _within(time_limit, machine, machine.run(words or ["true"], input=data, check=False)))
+
+
+async def _within(seconds: float | None, machine: AsyncMachine, command: Coroutine[Any, Any, Completed]) -> Completed:
+    """The finished command. When its time is up the machine's power is cut: a guest is not asked to kill its command.
+
+    Raises TimeLimitError.
+    """
+    import asyncio
+
+    from tinamou.errors import TimeLimitError
+
+    running = asyncio.ensure_future(command)
+    done, _ = await asyncio.wait([running], timeout=seconds)
+    if done:
+        return running.result()
+    await machine.kill()
+    running.cancel()
+    await asyncio.wait([running], timeout=1.0)
+    raise TimeLimitError(f"the command did not end within {seconds:g} s", why="its machine was ended")
 
 
 async def _console(machine: AsyncMachine, boot: Coroutine[Any, Any, None] | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,10 +23,26 @@ class Monitor:
     """A connected monitor socket; ``async with`` closes it. QEMU may not have started yet: the socket must only exist."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._socket = connect_unix(path)
+        self._begin(connect_unix(path), path, [("qmp_capabilities", {})])
+
+    def _begin(self, connection: socket.socket, path: str, unsent: list[Command]) -> None:
+        connection.setblocking(False)
+        self._path, self._socket, self._unsent = path, connection, unsent
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._unsent: list[Command] = [("qmp_capabilities", {})]
+
+    @classmethod
+    def adopted(cls, descriptor: int, path: str) -> Self:
+        """A monitor of the socket ``path`` that another process opened and gave away with `hand_over`."""
+        monitor = cls.__new__(cls)
+        monitor._begin(socket.socket(fileno=descriptor), path, [])
+        return monitor
+
+    def hand_over(self) -> int:
+        """A descriptor to give to another process, while nothing is under way; this end is closed."""
+        connection = self._streams[1].get_extra_info("socket") if self._streams is not None else self._socket
+        descriptor = os.dup(connection.fileno())
+        self.close()
+        return descriptor
 
     async def execute(self, commands: Sequence[Command], *, until: str = "") -> None:
         """Run commands in order, and wait for the event ``until``. Raises RefusedError, DisconnectedError."""

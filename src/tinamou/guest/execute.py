@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tinamou.errors import GuestError
+from tinamou.errors import GuestError, TimeLimitError
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def run(
             return await poll(agent, pid, each)
     except TimeoutError:
         killed = await kill(agent, pid)
-        raise GuestError(
+        raise TimeLimitError(
             f"The command {' '.join(argv)} did not end within {timeout:g} s",
             why="it was killed in the guest" if killed else f"it still runs in the guest as process {pid}",
         ) from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident import Line
 
-__all__ = ["Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready"]
+__all__ = ["Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready", "woken"]
 
 _WINDOW = 16 << 10
 _LOOK_OFTEN, _LOOK_SELDOM, _OFTEN_FOR = 0.02, 0.1, 5.0
@@ -61,6 +61,11 @@ class ReadyReport:
 def launched(since: float) -> ReadyReport:
     """The report of a machine whose guest nobody waits for; ``since`` is the ``time.monotonic()`` of its start."""
     return ReadyReport((Milestone(Stage.QEMU, time.monotonic() - since),), "none")
+
+
+def woken(since: float) -> ReadyReport:
+    """The report of a machine that answered a command when it was woken; ``since`` as for `launched`."""
+    return ReadyReport((Milestone(Stage.READY, time.monotonic() - since),), "run")
 
 
 @dataclass

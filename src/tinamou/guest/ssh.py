@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinamou.errors import GuestError
+from tinamou.errors import GuestError, TimeLimitError
 from tinamou.system.exec import find_tool
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ async def run(
     try:
         status, out, err = await communicate(argv, input=input, timeout=timeout)
     except TimeoutError:
-        raise GuestError(f"The command {shlex.join(command)} did not end within {timeout:g} s", why="over ssh") from None
+        raise TimeLimitError(f"The command {shlex.join(command)} did not end within {timeout:g} s", why="over ssh") from None
     if status == 255:
         raise GuestError("ssh could not run the command", why=err.decode(errors="replace").strip(), fix=shlex.join(argv))
     return status, out, err

@@ -69,12 +69,18 @@ ARCHES = {
 
 @dataclass(frozen=True, slots=True)
 class Debian:
-    """The recipe for one release and architecture (see ``images.store.Recipe``)."""
+    """The recipe for one release and architecture (see ``images.store.Recipe``), with ``packages`` beside its own."""
 
     suite: str
     arch: str
+    packages: tuple[str, ...] = ()
     builder: int = 3
     space: int = 4 << 30
+
+    @property
+    def name(self) -> str:
+        """``debian:bookworm``, or ``debian:bookworm+nginx`` with packages."""
+        return "+".join([f"debian:{self.suite}", *self.packages])
 
     @property
     def identities(self) -> Identities:
@@ -86,7 +92,7 @@ class Debian:
         """What the guest is, with file names relative to its folder."""
         port = ARCHES[self.arch]
         return ImageFacts(
-            name=f"debian:{self.suite}",
+            name=self.name,
             arch=self.arch,
             disk="disk.qcow2",
             format="qcow2",
@@ -110,10 +116,10 @@ class Debian:
         debian_tools.require(port.debian)
         wanted = sources.Distribution("debian", self.suite)
         _, apt, left_out = packages.first_usable([wanted], port.debian, work, progress)
-        offered = apt.closure([*_PACKAGES, *port.packages])
+        offered = apt.closure([*_PACKAGES, *port.packages, *self.packages])
         versions = {package.name: package.version for package in offered}
         key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
-        manifest: dict[str, object] = {"guest": f"debian:{self.suite}", "arch": self.arch, "builder": self.builder}
+        manifest: dict[str, object] = {"guest": self.name, "arch": self.arch, "builder": self.builder}
         manifest.update(packages=versions, left_out=left_out)
         build = _Build(
             self, [line for source in apt.sources if (line := source.line()) not in left_out], manifest, work, progress
@@ -136,7 +142,7 @@ class _Build:
 
         recipe, port = self.recipe, ARCHES[self.recipe.arch]
         ids = recipe.identities
-        include = [*_PACKAGES, *port.packages]
+        include = [*_PACKAGES, *port.packages, *recipe.packages]
         self.progress("installing packages with mmdebstrap", None)
         root = debian_tools.bootstrap(recipe.suite, port, ids, include=include, sources=self.sources, work=self.work)
         fast = debian_disk.extract_kernel(root, out)

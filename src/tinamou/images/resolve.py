@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 
 from tinamou.errors import ImageError
@@ -12,6 +13,8 @@ from tinamou.images.progress import Progress, silent
 
 __all__ = ["names", "resolve"]
 
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.-]+")
+
 
 _FILES = (".qcow2", ".img", ".raw", ".vmdk", ".vhdx", ".vdi", ".iso")
 """How names of files end: no image of another kind is called like that."""
@@ -20,10 +23,10 @@ _FILES = (".qcow2", ".img", ".raw", ".vmdk", ".vhdx", ".vdi", ".iso")
 def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = True, refresh: bool = False) -> ImageFacts:
     """The image of that name or path for an architecture (QEMU's name of it).
 
-    A name is a built guest (``tiny``, ``debian``, ``debian:trixie``), an imported image, or an entry of the catalogue;
-    whatever has a slash in it, ends like a file, or is one here, is a path. With ``build`` false nothing is built or
-    downloaded: what is not there yet comes back with ``built=False`` and the paths it will have. ``refresh`` looks for
-    something newer. Raises ImageError.
+    A name is a built guest (``tiny``, ``debian``, ``debian:trixie``, ``debian+nginx+jq`` with packages), an imported image,
+    or an entry of the catalogue; whatever has a slash in it, ends like a file, or is one here, is a path. With ``build``
+    false nothing is built or downloaded: what is not there yet comes back with ``built=False`` and the paths it will have.
+    ``refresh`` looks for something newer. Raises ImageError.
     """
     recipe = _recipe(name, arch)
     if recipe is not None:
@@ -79,14 +82,18 @@ def _near(name: str) -> str:
 
 
 def _recipe(name: str, arch: str) -> store.Recipe | None:
-    kind, _, suite = name.partition(":")
+    release, *packages = name.split("+")
+    kind, _, suite = release.partition(":")
     if name == "tiny":
         return tiny.Tiny(_supported(name, arch, tiny.ARCHES))
     if kind == "debian":
         from tinamou.images import debian
 
         if (suite or debian.SUITES[0]) in debian.SUITES:
-            return debian.Debian(suite or debian.SUITES[0], _supported(name, arch, debian.ARCHES))
+            wrong = [package for package in packages if not _PACKAGE.fullmatch(package)]
+            if wrong:
+                raise ImageError(f"{wrong[0]!r} is not a package's name", fix="write debian+nginx, debian:trixie+nginx+jq")
+            return debian.Debian(suite or debian.SUITES[0], _supported(name, arch, debian.ARCHES), tuple(packages))
     return None
 
 

@@ -42,9 +42,10 @@ class AsyncMachine(Reach):
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
     ``AsyncMachine("debian", cpus=2, memory="1G")``. With ``keep`` the machine stays, stopped, when the block ends.
-    With ``warm`` it is a fork of a machine that was booted once for the same wish: milliseconds from the second time on.
-    Without ``wait`` it is started as soon as QEMU runs, whether the guest has an agent that will ever answer or not.
-    ``timeout`` is how long the guest may take to answer, in seconds. Raises SpecError at once for a bad description.
+    With ``warm`` it is a fork of a machine that was booted once for the same wish: milliseconds from the second time on,
+    and without a network unless ``net`` asks for one. Without ``wait`` it is started as soon as QEMU runs, whether the
+    guest has an agent that will ever answer or not. ``timeout`` is how long the guest may take to answer, in seconds.
+    Raises SpecError at once for a bad description.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class AsyncMachine(Reach):
         **settings: Any,
     ) -> None:
         self._warm, self._wait = warm, wait
+        if warm and not {"net", "nics"} & settings.keys():
+            settings["net"] = []
         self.spec: MachineSpec = load_spec({"image": image, **settings})
         self.timeout = timeout
         self._keep = keep
@@ -154,18 +157,15 @@ class AsyncMachine(Reach):
             raise
 
     async def _start_warm(self) -> ReadyReport:
-        """Fork a machine that was booted once for this wish."""
-        from tinamou.guest.diagnose import Stage
-        from tinamou.guest.ready import Milestone, ReadyReport
-        from tinamou.machine.forking import fork_many
-        from tinamou.machine.warm import warm
+        """Fork a machine that was booted once for this wish, or take one from a pool for the same wish."""
+        from tinamou.guest.ready import woken as report
+        from tinamou.machine.pooled import pooled_or_forked
 
-        checkpoint = await warm(self.spec, timeout=self.timeout, progress=self._progress)
-        names = [self.spec.name] if self.spec.name else []
-        [woken] = await fork_many(checkpoint, 1, ephemeral=not self._keep, dies_with_parent=not self._keep, names=names)
+        waking = pooled_or_forked(self.spec, keep=self._keep, timeout=self.timeout, progress=self._progress)
+        woken, self._ended = await waking
         self._adopt(Started(woken.record, woken.plan))
         self._line = woken.line
-        return ReadyReport((Milestone(Stage.READY, time.monotonic() - self._since),), "run")
+        return report(self._since)
 
     async def ready(self, *, answer: bool = True) -> ReadyReport:
         """Wait until the guest answers. Raises GuestError saying how far it got and what it said last.
@@ -180,7 +180,7 @@ class AsyncMachine(Reach):
             from tinamou.guest.resident import Line
 
             self._line = Line(str(self.record.file("resident.sock")))
-        return await wait_ready(
+        report = await wait_ready(
             self.record.directory,
             self.agent,
             line=self._line if self.record.resident else None,
@@ -191,6 +191,11 @@ class AsyncMachine(Reach):
             timeout=self.timeout,
             proof="answer" if answer else "run",
         )
+        if self.spec.share and self._plan is not None:
+            from tinamou.machine import shares
+
+            await shares.attach(self.record, self._plan, session, lambda words: self.run(words, check=False))
+        return report
 
     async def session(self) -> Session:
         """The QMP session of the process that attends the machine."""
@@ -256,16 +261,16 @@ class AsyncMachine(Reach):
             self._line.close()
             self._line = None
 
-    async def checkpoint(self, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
-        """Save the whole state of the machine, which goes on; the checkpoint stays until it is removed.
+    async def checkpoint(self, name: str = "", *, kind: Wish = "auto", fleeting: bool = False) -> Checkpoint:
+        """Save the whole state of the machine, which goes on; a ``fleeting`` one is gone with this process.
 
         ``auto`` takes an instant one of a forkable machine, else a portable one; its ``why`` says the reason. Raises
         StateError for a state that cannot be saved so, ControlError and GuestError; the machine then runs on.
         """
         from tinamou.machine.forking import take_checkpoint
 
-        held = await self._held_line()
-        return await take_checkpoint(self.record, await self.session(), self.agent, name, line=held, kind=kind)
+        held, session = await self._held_line(), await self.session()
+        return await take_checkpoint(self.record, session, self.agent, name, line=held, kind=kind, fleeting=fleeting)
 
     @overload
     async def fork(self) -> Self: ...
@@ -332,10 +337,11 @@ class AsyncMachine(Reach):
         await self._hang_up()
         await asyncio.to_thread(self._end)
 
-    async def release(self) -> None:
-        """Leave the machine to itself: it runs on when this process ends."""
+    async def release(self, *, stays: bool = False) -> None:
+        """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
         await self._hang_up()
-        self._record = dataclasses.replace(self.record, owner_pid=0, owner_started=0)
+        ephemeral = self.record.ephemeral and not stays
+        self._record = dataclasses.replace(self.record, owner_pid=0, owner_started=0, ephemeral=ephemeral)
         write(self._record)
 
     async def _hang_up(self) -> None:

@@ -14,16 +14,17 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tinamou.blueprint import Plan, StartHelper
+from tinamou.blueprint import HandOver, MakeCgroup, Plan
 from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
 from tinamou.guest.resident import Identity
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import host_keys, portable
+from tinamou.machine import host_keys, portable, shares
 from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
-from tinamou.prepare import companions
+from tinamou.prepare import borrow, companions
+from tinamou.prepare.journal import Journal
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, discard, verify
 from tinamou.snapshots.disks_of_forks import give_disks
@@ -64,9 +65,15 @@ async def take_checkpoint(
     ``line`` is the one to its resident where it is held already: a machine has only one. With ``auto`` the checkpoint is
     instant where the machine allows it, else portable, and says why. Raises StateError, ControlError, GuestError.
     """
+    async with shares.taken_out(record, session, (line or agent).run):
+        return await _taken(record, session, agent, name, line, fleeting=fleeting, wish=kind)
+
+
+async def _taken(
+    record: Record, session: Session, agent: Agent, name: str, held: Line | None, *, fleeting: bool, wish: Wish
+) -> Checkpoint:
     plan = await saved_plan(record, session)
-    chosen, why = _kind(record, plan, kind)
-    held = line
+    chosen, why = _kind(record, plan, wish)
     line, found = await _prepare_guest(record, plan, agent, held)
     try:
         moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting, why=why)
@@ -237,14 +244,27 @@ async def _wake_instant(
 ) -> Woken:
     plan = fork.fork_plan(checkpoint, record, same=same)
     record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **plain(plan)}))
-    if any(isinstance(step, StartHelper) for step in plan.steps):
-        await asyncio.to_thread(companions.start_all, plan, Path(record.directory))
+    if not all(isinstance(step, HandOver) for step in plan.steps):
+        await asyncio.to_thread(_prepare, plan, Path(record.directory))
 
     async def who() -> Identity:
         return Identity() if same else fork.identity_for(checkpoint, plan, await files)
 
+    async def settle(record: Record, line: Line | None) -> None:
+        if "share" in record.spec:
+            await shares.attach_to_fork(record, plan, line)
+
     identity = asyncio.ensure_future(who())
-    return await fork.wake(checkpoint, record, plan, identity, dies_with_parent=dies_with_parent, stopped=stopped)
+    how = {"dies_with_parent": dies_with_parent, "stopped": stopped}
+    return await fork.wake(checkpoint, record, plan, identity, **how, settle=settle)
+
+
+def _prepare(plan: Plan, directory: Path) -> None:
+    """What a fork has beside its folder and its QEMU: helpers, and a control group."""
+    companions.start_all(plan, directory)
+    for step in plan.steps:
+        if isinstance(step, MakeCgroup):
+            borrow.make_group(step, Journal(directory))
 
 
 def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from tinamou.blueprint import Note, Plan, Why
 from tinamou.errors import ControlError
 from tinamou.launch.process import died
-from tinamou.prepare.borrow import PagesShortError
+from tinamou.prepare.borrow import PagesShortError, enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.spec import MachineSpec
 from tinamou.state import ledger, machines
 from tinamou.state.record import Record
-from tinamou.system import cgroups
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import CpuSet, Size
 
@@ -60,11 +59,7 @@ def without_huge_pages(spec: MachineSpec, error: PagesShortError) -> tuple[Machi
 
 def settle_in(record: Record, plan: Plan) -> None:
     """Moves a QEMU that has just been started into its control groups and onto its CPUs."""
-    for entry in Journal(Path(record.directory)).open_entries().values():
-        if entry["kind"] == "cgroup":
-            places = entry["places"]
-            assert isinstance(places, list)
-            cgroups.enter([Path(place) for place in places], record.pid)
+    enter_groups(Journal(Path(record.directory)), record.pid)
     if plan.pinning is not None:
         from tinamou.machine.blocking import wait_for
         from tinamou.machine.pinning import pin_threads

@@ -27,7 +27,9 @@ class AsyncPool:
     """``size`` machines waiting to be taken. All of them are gone when the block, or the process, ends.
 
     ``of`` is a checkpoint, or an image, which is booted once and kept as a warm checkpoint; ``settings`` are the fields of
-    a machine file. ``memory`` bounds what the waiting machines may occupy together: above it none is added.
+    a machine file; without ``net`` they have no network. ``bound`` limits what the waiting machines
+    may occupy together: above it none is added. With ``lives_on`` machines do not die with this process: who is killed
+    leaves them to the next command's `reconcile`.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class AsyncPool:
         bound: str = "",
         timeout: float = READY_SECONDS,
         progress: Progress = silent,
+        lives_on: bool = False,
         **settings: Any,
     ) -> None:
+        self._lives_on = lives_on
         self._of = of
-        self._spec = load_spec({"image": of, **settings}) if isinstance(of, str) else None
+        self._spec = load_spec({"image": of, "net": [], **settings}) if isinstance(of, str) else None
         self.size = size
         self._bound = Size.parse(bound) if bound else None
         self._timeout, self._progress = timeout, progress
@@ -66,6 +70,15 @@ class AsyncPool:
     async def take(self) -> AsyncMachine:
         """A running machine nobody else has, which the taker ends; another takes its place in the background.
 
+        Raises as `claim` does.
+        """
+        woken = await self.claim()
+        await hand_out(woken)
+        return AsyncMachine.woken(woken)
+
+    async def claim(self) -> Woken:
+        """A machine that was waiting, still stopped; another takes its place in the background.
+
         Raises StateError when the pool is closed, and the error of the last attempt when none could be started.
         """
         if self._closed or isinstance(self._of, str):
@@ -78,8 +91,7 @@ class AsyncPool:
             if not woken.record.running:
                 await asyncio.to_thread(_end, woken)
                 continue
-            await hand_out(woken)
-            return AsyncMachine.woken(woken)
+            return woken
 
     async def close(self) -> None:
         """End the machines that wait."""
@@ -112,13 +124,13 @@ class AsyncPool:
             self._failed = error
 
     async def _fill(self, count: int) -> None:
-        if self._bound is not None and self._waiting.qsize() and await asyncio.to_thread(self._occupied) > self._bound:
+        if self._bound is not None and self._waiting.qsize() and await asyncio.to_thread(self.occupied) > self._bound:
             return
         assert not isinstance(self._of, str)
-        for woken in await fork_many(self._of, count, stopped=True):
+        for woken in await fork_many(self._of, count, stopped=True, dies_with_parent=not self._lives_on):
             self._waiting.put_nowait(woken)
 
-    def _occupied(self) -> int:
+    def occupied(self) -> int:
         """Bytes the waiting machines occupy: their shares of the pages they use (PSS)."""
         waiting = list(getattr(self._waiting, "_queue", ()))
         return sum(_share(woken.record.pid) for woken in waiting)

@@ -21,6 +21,7 @@ from tinamou.errors import ControlError, Problem, StateError
 from tinamou.guest.resident import Identity, Line
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
+from tinamou.machine import shares
 from tinamou.machine.host_keys import Files
 from tinamou.machine.host_side import settle_in
 from tinamou.machine.starting import kept_image, plan_again, prepared
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from tinamou.control import Session
 
-__all__ = ["Loaded", "loaded", "saved_plan", "spec_for", "wake"]
+__all__ = ["Loaded", "loaded", "plan_of", "saved_plan", "spec_for", "wake"]
 
 _PLUGS = "plug"
 
@@ -57,7 +58,7 @@ def spec_for(checkpoint: Checkpoint, name: str, *, same: bool) -> dict[str, Any]
     spec = dataclasses.replace(spec, name=name, net=tuple(nets))
     if checkpoint.record.get("ephemeral") and any(flag.name == "kernel" for flag in saved.flags):
         spec = dataclasses.replace(spec, boot=dataclasses.replace(spec.boot, firmware="direct"))
-    ports = sum(element.id.startswith(_PLUGS) for element in saved.elements)
+    ports = sum(element.id.startswith(_PLUGS) for element in saved.elements) - len(spec.share)
     return dump_spec(dataclasses.replace(spec, devices=dataclasses.replace(spec.devices, hotplug=ports)))
 
 
@@ -67,7 +68,7 @@ async def saved_plan(record: Record, session: Session) -> Plan:
     Raises StateError, with every reason, for one whose state cannot be saved, or could not be loaded.
     """
     reasons = await stream.blockers(session)
-    plan = _plan_of(record)
+    plan = plan_of(record)
     there = await stream.plugged(session) - _by_hand(plan)
     if there != _devices(plan) and (again := await asyncio.to_thread(plan_again, record.name)) and there == _devices(again):
         plan = again
@@ -88,7 +89,7 @@ def _by_hand(plan: Plan) -> set[str]:
     return set(re.findall(r"\bid\"?[=:]\"?([\w.-]+)", " ".join(flag.value or "" for flag in plan.flags if not flag.name)))
 
 
-def _plan_of(record: Record) -> Plan:
+def plan_of(record: Record) -> Plan:
     """The plan a machine was started from. Raises StateError."""
     try:
         return plan_from(json.loads(record.file("plan.json").read_text()))
@@ -113,6 +114,8 @@ async def wake(
         try:
             if line is not None:
                 await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, await files))
+            if "share" in up.record.spec and line is not None:
+                await shares.attach(up.record, up.plan, up.session, line.run)
             if stopped:
                 await stop(up.session)
         except BaseException:

@@ -14,7 +14,7 @@ from tinamou.prepare import borrow
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
-from tinamou.state import ledger, machines, networks
+from tinamou.state import ledger, machines, networks, pools
 from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import Process, end, found_started, process_of
 
@@ -30,7 +30,7 @@ def reconcile() -> list[str]:
         if directory.is_dir():
             done += _reconcile_one(directory)
     _tidy_networks()
-    return done + _reconcile_ledger() + remains.clear()
+    return done + _reconcile_ledger() + remains.clear() + pools.clear()
 
 
 def _tidy_networks() -> None:

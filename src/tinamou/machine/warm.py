@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
@@ -16,14 +19,18 @@ from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, dis
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.system.lock import exclusive
 
-__all__ = ["warm"]
+if TYPE_CHECKING:
+    from tinamou.machine.attended import AsyncMachine
+
+__all__ = ["booted", "key_of", "warm"]
 
 _SETTLED = """
 command -v systemctl >/dev/null && timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
+ls /sys/class/net | grep -qv "^lo$" || exit 0
 tries=0
 until ip -4 addr show scope global 2>/dev/null | grep -q inet || [ $tries -gt 50 ]; do tries=$((tries + 1)); sleep 0.1; done
 """
-"""Waits until a guest has finished booting and has an address on its network, for at most 5 s where it has none."""
+"""Waits until a guest has finished booting and has an address on its network, for at most 5 s; not without a card."""
 
 KEPT = 8
 """Warm checkpoints kept at most; the oldest go first."""
@@ -31,13 +38,13 @@ KEPT = 8
 
 async def warm(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> Checkpoint:
     """A checkpoint of a freshly booted machine as the spec describes it. Raises what starting and saving it raise."""
-    name = await asyncio.to_thread(_name, spec, progress)
+    name = await asyncio.to_thread(key_of, spec, progress)
     found = _usable(name)
     return found or await _made(spec, name, timeout, progress)
 
 
-def _name(spec: MachineSpec, progress: Progress) -> str:
-    """The same for the same wish, image and QEMU."""
+def key_of(spec: MachineSpec, progress: Progress = silent) -> str:
+    """The name of its warm checkpoint: the same for the same wish, image and QEMU."""
     image = resolve_image(spec, build=True, progress=progress)
     wish = {key: value for key, value in dump_spec(spec).items() if key != "name"}
     binary = identity_of(find_binary(image.arch))
@@ -59,23 +66,30 @@ def _usable(name: str) -> Checkpoint | None:
 
 
 async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress) -> Checkpoint:
-    from tinamou.machine.attended import AsyncMachine
-
     turn = exclusive(checkpoints_dir() / f".{name}.lock")
     await asyncio.to_thread(turn.__enter__)
     try:
         if found := _usable(name):
             return found
         progress("booting a machine to fork from, once", None)
-        data = dump_spec(spec)
-        memory = {**data.get("memory", {}), "forkable": True}
-        wish = load_spec({**{key: value for key, value in data.items() if key != "name"}, "memory": memory})
         _make_room()
-        async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
-            await machine.run(_SETTLED, check=False, timeout=timeout)
+        async with booted(spec, timeout=timeout, progress=progress) as machine:
             return await machine.checkpoint(name, kind="instant")
     finally:
         turn.__exit__(None, None, None)
+
+
+@contextlib.asynccontextmanager
+async def booted(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> AsyncIterator[AsyncMachine]:
+    """A forkable machine of that description that has finished booting; gone when the block ends."""
+    from tinamou.machine.attended import AsyncMachine
+
+    data = dump_spec(spec)
+    memory = {**data.get("memory", {}), "forkable": True}
+    wish = load_spec({**{key: value for key, value in data.items() if key != "name"}, "memory": memory})
+    async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
+        await machine.run(_SETTLED, check=False, timeout=timeout)
+        yield machine
 
 
 def _make_room() -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from tinamou.blueprint import MakeCgroup, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.parts.settled import Settled
 from tinamou.units import Size
 
 __all__ = ["LimitsSpec", "step"]
@@ -39,13 +38,12 @@ class LimitsSpec:
         return []
 
 
-def step(spec: LimitsSpec, settled: Settled) -> tuple[MakeCgroup, ...]:
-    """The control group, where anything is limited."""
+def step(spec: LimitsSpec, name: str, directory: str) -> tuple[MakeCgroup, ...]:
+    """The control group of the machine of that name and folder, where anything is limited."""
     if not spec.any:
         return ()
     asked = {"cpu": spec.cpu, "memory": spec.memory, "read": spec.read, "write": spec.write}
     shown = ", ".join(f"{name} {value}" for name, value in asked.items() if value)
     why = Why("spec limits", f"the machine may use no more of the host than {shown}")
-    place = settled.facts.place
-    group = MakeCgroup(place.name, why, spec.hundredths, spec.memory, spec.read, spec.write, place.directory)
+    group = MakeCgroup(name, why, spec.hundredths, spec.memory, spec.read, spec.write, directory)
     return (group,)

@@ -23,6 +23,7 @@ from tinamou.units import CpuSet, Size
 __all__ = [
     "CpusTakenError",
     "PagesShortError",
+    "enter_groups",
     "give_all",
     "give_cpus",
     "give_pages",
@@ -217,6 +218,15 @@ def make_group(step: MakeCgroup, journal: Journal) -> None:
     places = [str(folder) for _, folder in cgroups.folders(name, limits.controllers()).values()]
     journal.take("cgroup", places=places)
     cgroups.make(name, limits)
+
+
+def enter_groups(journal: Journal, pid: int) -> None:
+    """Moves a QEMU that has just been started into the groups its machine has."""
+    for entry in journal.open_entries().values():
+        if entry["kind"] == "cgroup":
+            places = entry["places"]
+            assert isinstance(places, list)
+            cgroups.enter([Path(place) for place in places], pid)
 
 
 def _device(path: str) -> str:

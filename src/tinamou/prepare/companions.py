@@ -35,7 +35,7 @@ def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
     log = Path(step.socket).with_suffix(".log")
     number = journal.take("helper", name=step.name, argv=list(step.argv), log=str(log))
-    words = [*confine.prefix(step.owner), *step.argv]
+    words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
     Path(step.socket).unlink(missing_ok=True)
     process = spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
     _children[step.argv] = process

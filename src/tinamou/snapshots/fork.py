@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
@@ -15,14 +15,18 @@ from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
 from tinamou.guest.resident import Identity, Line
 from tinamou.launch.process import died, start, tail
+from tinamou.parts import limits
 from tinamou.parts.net import NetSpec, mac_of
+from tinamou.prepare.borrow import enter_groups
+from tinamou.prepare.journal import Journal
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
+from tinamou.spec import load_spec
 from tinamou.state.record import Record, write
 from tinamou.tuning.memory import RAM
 
-__all__ = ["Woken", "fork_plan", "hand_out", "identity_for", "wake"]
+__all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
 
 WAKE_SECONDS = 60.0
 _WHY = Why("fork", "the memory of the checkpoint, shared with all its forks until one of them writes to a page")
@@ -32,6 +36,7 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     """The plan of a fork: that of the checkpoint's machine with everything replaced that is a machine's own.
 
     ``same`` keeps the addresses of its network interfaces, and gives it memory of its own, so that it can be checkpointed.
+    A fork with shared folders has memory of its own too: another process works in it.
     Raises StateError when the checkpoint's hardware is not what its digest says.
     """
     saved = checkpoint.loaded_plan()
@@ -43,7 +48,9 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
-    steps: tuple[Step, ...] = (*helpers, *(own.step(step) for step in saved.steps if isinstance(step, HandOver)))
+    bounds = limits.step(load_spec(record.spec).limits, record.name, record.directory) if "limits" in record.spec else ()
+    handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
+    steps: tuple[Step, ...] = (*helpers, *handed, *bounds)
     confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
@@ -55,6 +62,7 @@ class _Own:
 
     def __init__(self, checkpoint: Checkpoint, record: Record, same: bool) -> None:
         self._checkpoint, self._same = checkpoint, same
+        self._memory = same or bool(record.spec.get("share"))
         self._name, self._old_name = record.name, checkpoint.machine
         self._directory, self._old_directory = f"{record.directory}/", f"{checkpoint.record['directory']}/"
         self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
@@ -74,7 +82,7 @@ class _Own:
         ram = self._checkpoint.ram
         if step.access == "memory" and ram is not None:
             mine = HandOver(str(self.value(step.path)), "memory", step.why, ram.path)
-            return mine if self._same else HandOver(ram.path, "read", _WHY)
+            return mine if self._memory else HandOver(ram.path, "read", _WHY)
         return dataclasses.replace(step, path=str(self.value(step.path)))
 
     def helper(self, helper: StartHelper) -> StartHelper:
@@ -94,7 +102,7 @@ class _Own:
 
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
-        if element.id == RAM and self._checkpoint.ram is not None and not self._same:
+        if element.id == RAM and self._checkpoint.ram is not None and not self._memory:
             props |= {"share": False, "mem-path": self._checkpoint.ram.path}
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
@@ -131,12 +139,23 @@ class Woken:
     monitor: Monitor | None = None
     """Open while the fork waits to be handed out."""
 
+    def hand_over(self) -> list[int]:
+        """Descriptors of its open lines, for another process to make `given` of; here they are closed."""
+        assert self.monitor is not None
+        return [self.monitor.hand_over(), *([self.line.hand_over()] if self.line is not None else [])]
+
     def close(self) -> None:
         """Hang up."""
         if self.line is not None:
             self.line.close()
         if self.monitor is not None:
             self.monitor.close()
+
+
+def given(record: Record, plan: Plan, lines: Sequence[int]) -> Woken:
+    """A waiting fork another process gave away with `Woken.hand_over`."""
+    monitor = Monitor.adopted(lines[0], str(record.file("qmp.sock")))
+    return Woken(record, plan, Line.adopted(lines[1]) if len(lines) > 1 else None, monitor)
 
 
 async def hand_out(woken: Woken) -> None:
@@ -152,6 +171,9 @@ async def hand_out(woken: Woken) -> None:
             woken.monitor.close()
 
 
+Settle = Callable[[Record, Line | None], Awaitable[None]]
+
+
 async def wake(
     checkpoint: Checkpoint,
     record: Record,
@@ -160,11 +182,13 @@ async def wake(
     *,
     dies_with_parent: bool,
     stopped: bool = False,
+    settle: Settle | None = None,
 ) -> Woken:
     """Start QEMU for ``plan``, load the state and give the guest its identity. Raises LaunchError, GuestError.
 
     Everything is asked for at once, before QEMU has even started; it answers when it is there. ``who`` is awaited while QEMU
-    starts. ``stopped`` leaves the fork waiting after that, warm and with an identity of its own.
+    starts, ``settle`` done when the guest is that. ``stopped`` leaves the fork waiting after that, warm and with an identity
+    of its own.
     """
     directory = Path(record.directory)
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -172,6 +196,7 @@ async def wake(
         process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,))
     finally:
         os.close(state)
+    enter_groups(Journal(directory), process.pid)
     record = dataclasses.replace(record, pid=process.pid, started=process.started)
     write(record)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
@@ -184,6 +209,8 @@ async def wake(
                 await loading
             finally:
                 loading.cancel()
+            if settle is not None:
+                await settle(record, line)
             if stopped and line is not None:
                 await line.run(["true"])
                 await line.become(Identity())

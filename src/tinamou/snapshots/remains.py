@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -10,13 +11,22 @@ import time
 from pathlib import Path
 
 from tinamou.errors import StateError, TinamouError
-from tinamou.snapshots.checkpoint import Checkpoint, discard, drop_ram_dir, read
+from tinamou.snapshots.checkpoint import Checkpoint, discard, drop_ram_dir, read, write
+from tinamou.state.machines import machines
 from tinamou.state.record import Record
 from tinamou.system.durable import sync_folder
 from tinamou.system.paths import ram_dir, state_dir
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["clear", "clear_half_suspended", "forget_suspended", "is_suspended", "let_run_on_if_left", "suspended"]
+__all__ = [
+    "clear",
+    "clear_half_suspended",
+    "forget_suspended",
+    "give_up",
+    "is_suspended",
+    "let_run_on_if_left",
+    "suspended",
+]
 
 UNFINISHED_SECONDS = 60.0
 
@@ -24,18 +34,36 @@ UNFINISHED_SECONDS = 60.0
 def clear() -> list[str]:
     """Remove what is left; returns one sentence for each thing."""
     folder = state_dir() / "checkpoints"
-    done = []
-    for directory in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if directory.is_dir() and _over(directory):
-            discard(directory)
-            if not directory.exists():
-                done.append(f"removed the remains of checkpoint {directory.name}")
+    there = [path for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    gone = [path.name for path in there if _over(path) and _removed(path)]
+    done = [f"removed the remains of checkpoint {name}" for name in gone]
     for file in ram_dir().glob("*.ram"):
         if not (folder / file.stem).exists():
             file.unlink(missing_ok=True)
             done.append(f"removed memory that no checkpoint needs: {file.name}")
     drop_ram_dir()
     return done + _strangers()
+
+
+def _removed(directory: Path) -> bool:
+    found = read(directory)
+    if found is not None:
+        return give_up(found)
+    discard(directory)
+    return not directory.exists()
+
+
+def give_up(checkpoint: Checkpoint) -> bool:
+    """Remove a checkpoint whose owner is done with it; tells whether it is gone.
+
+    It stays, a checkpoint like any other, while machines that stay themselves rest on its disks.
+    """
+    resting = any(one.parent == checkpoint.name and not one.ephemeral for one in machines())
+    if resting and checkpoint.disks:
+        write(dataclasses.replace(checkpoint, owner=None))
+        return False
+    discard(Path(checkpoint.directory))
+    return True
 
 
 def _over(directory: Path) -> bool:

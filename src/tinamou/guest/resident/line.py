@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from tinamou.errors import GuestError
+from tinamou.errors import GuestError, TimeLimitError
 from tinamou.guest.resident.frames import HEADER, LARGEST, command, frame, identity
 from tinamou.system.sockets import connect_unix
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from tinamou.guest.agent import Completed
 
@@ -24,6 +24,9 @@ __all__ = ["PORT", "Identity", "Line", "LineError"]
 
 PORT = "org.tinamou.resident.0"
 """The name of the virtio-serial port the resident listens on."""
+
+LARGEST_OUTPUT = 16 << 20
+"""Bytes kept of each stream of a command; what a guest sends beyond is read and dropped, as its agent does."""
 
 FRESH_SECONDS = 0.5
 """No guest restarts within this time."""
@@ -48,11 +51,31 @@ class Line:
 
     def __init__(self, path: str) -> None:
         """Connect now, without waiting; QEMU may not have started yet. Raises NotListeningError, OSError."""
-        self._socket: socket.socket | None = connect_unix(path)
+        self._begin(connect_unix(path))
+
+    def _begin(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket: socket.socket | None = connection
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._lock: asyncio.Lock | None = None
         self._heard = time.monotonic()
+
+    @classmethod
+    def adopted(cls, descriptor: int) -> Self:
+        """A line another process opened and gave away with `hand_over`."""
+        line = cls.__new__(cls)
+        line._begin(socket.socket(fileno=descriptor))
+        return line
+
+    def hand_over(self) -> int:
+        """A descriptor to give to another process, while nothing is under way; the line ends here."""
+        connection = self._writer.get_extra_info("socket") if self._writer is not None else self._socket
+        if connection is None:
+            raise LineError("The line to the guest's resident was closed")
+        descriptor = os.dup(connection.fileno())
+        self.close()
+        return descriptor
 
     @property
     def fresh(self) -> bool:
@@ -130,7 +153,7 @@ class Line:
                     return await self._finish(argv)
             except TimeoutError:
                 await self._kill(argv)
-                raise GuestError(
+                raise TimeLimitError(
                     f"The command {' '.join(argv)} did not end within {timeout:g} s", why="it was killed in the guest"
                 ) from None
             except asyncio.CancelledError:
@@ -151,13 +174,15 @@ class Line:
         from tinamou.guest.agent import Completed
 
         streams = {"O": bytearray(), "E": bytearray()}
+        truncated = False
         while True:
             kind, payload = await self._receive()
             if kind in streams:
-                streams[kind] += payload
+                streams[kind] += payload[: max(LARGEST_OUTPUT - len(streams[kind]), 0)]
+                truncated = truncated or len(streams[kind]) == LARGEST_OUTPUT
             elif kind == "D":
                 status = os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0])
-                return Completed(status, bytes(streams["O"]), bytes(streams["E"]))
+                return Completed(status, bytes(streams["O"]), bytes(streams["E"]), truncated)
             elif kind == "F":
                 reason = os.strerror(payload[0] if payload else errno.EIO)
                 raise GuestError(f"The guest could not start {argv[0]}", why=reason)

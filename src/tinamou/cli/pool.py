@@ -1,0 +1,224 @@
+"""The verbs below ``pool``: create, ls, show, take, run, rm."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import after_dashes, output
+from tinamou.cli.options import MachineOptions, spec_from
+
+app: App = App(name="pool", help="Keep machines waiting that any command can take.", result_action="return_value")
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def create(
+    name: str,
+    source: str = "",
+    *,
+    size: int = 4,
+    bound: str = "",
+    timeout: float = 300.0,
+    options: MachineOptions | None = None,
+    json: Switch = False,
+) -> None:
+    """Boot a machine once and keep copies of it waiting, until the pool is removed.
+
+    Parameters
+    ----------
+    name
+        The pool's name.
+    source
+        An image, a machine file, or a checkpoint; the tiny guest when left out. Machines of an image have a network only
+        when --net or the file asks for one.
+    size
+        How many machines wait.
+    bound
+        What the waiting machines may occupy together, for example 500M: above it none is added.
+    timeout
+        Seconds the guest may take to boot.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.machine import pooled
+
+    wish = _checked(name, size, bound, source, options)
+    entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **wish))
+    output.end_progress()
+    if json:
+        output.print_json(_row(entry.name))
+    else:
+        print(entry.name)
+
+
+def _checked(name: str, size: int, bound: str, source: str, options: MachineOptions | None) -> dict[str, Any]:
+    """The checkpoint or the spec a pool is made of; every problem of its options at once. Raises SpecError."""
+    import re
+
+    from tinamou.errors import Problem, SpecError
+    from tinamou.snapshots.checkpoint import checkpoints_dir
+    from tinamou.spec import NAME
+    from tinamou.units import Size
+
+    problems = []
+    if not re.fullmatch(NAME, name):
+        problems.append(Problem("name", name, "not a name", "lower-case letters, digits and dashes, at most 48"))
+    if not 1 <= size <= 1000:
+        problems.append(Problem("--size", size, "out of range", "from 1 to 1000"))
+    if options is not None and options.name:
+        problems.append(Problem("--name", options.name, "each machine of a pool has a name of its own", "leave it out"))
+    try:
+        Size.parse(bound or "1M")
+    except ValueError as error:
+        problems.append(Problem("--bound", bound, str(error), "write for example 500M"))
+    kept = source and "/" not in source and (checkpoints_dir() / source / "checkpoint.json").exists()
+    if kept and options is not None and options != MachineOptions():
+        problems.append(Problem("source", source, "a checkpoint's machine is what it is", "leave the machine's options out"))
+    if problems:
+        raise SpecError("the pool cannot be made", problems=problems)
+    return {"checkpoint": source} if kept else {"spec": spec_from(source, options, apart=True)}
+
+
+def _row(name: str) -> dict[str, object]:
+    from tinamou.errors import TinamouError
+    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.pooled import AsyncSharedPool
+    from tinamou.state import pools
+
+    entry = pools.find(name)
+    try:
+        held = wait_for(AsyncSharedPool(name).ask("look"))
+    except (TinamouError, TimeoutError):
+        held = {}
+    return {
+        "name": name,
+        "state": "up" if held.get("up") else "starting" if held else "unknown",
+        "waiting": held.get("waiting"),
+        "size": entry.size,
+        "occupied": held.get("occupied"),
+        "bound": entry.bound,
+        "source": entry.checkpoint or str(entry.spec.get("image", "tiny")),
+        "keeper": entry.keeper[0],
+        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)),
+    }
+
+
+def _cleared() -> None:
+    from tinamou.machine.reconcile import reconcile
+
+    for line in reconcile():
+        output.warn(line)
+
+
+@app.command(name="ls")
+def list_(*, json: Switch = False) -> None:
+    """List pools."""
+    from tinamou.state import pools
+
+    _cleared()
+    rows = [_row(entry.name) for entry in pools.every()]
+    if json:
+        output.print_json(rows)
+    else:
+        shown = [{**row, "occupied": f"{int(str(row['occupied'] or 0)) >> 20}M"} for row in rows]
+        output.table(shown, ("name", "state", "waiting", "size", "occupied", "source", "keeper", "created"))
+
+
+@app.command
+def show(name: str, *, json: Switch = False) -> None:
+    """Show one pool and what its machines are.
+
+    Parameters
+    ----------
+    name
+        The pool.
+    """
+    from tinamou.state import pools
+
+    _cleared()
+    entry = pools.find(name)
+    shown = {**_row(name), "spec": entry.spec, "log": str(entry.directory / "keeper.log")}
+    if json:
+        output.print_json(shown)
+    else:
+        for key, value in shown.items():
+            print(f"{key:>10}  {'' if value is None else value}")
+
+
+@app.command
+def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
+    """Take a machine that stays, and print its name; see exec, stop, rm.
+
+    Parameters
+    ----------
+    name
+        The pool.
+    timeout
+        Seconds to wait where none is waiting.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.cli.show import described
+    from tinamou.machine.pooled import AsyncSharedPool
+
+    async def taken() -> object:
+        machine = await AsyncSharedPool(name).take(timeout)
+        await machine.release(stays=True)
+        return described(machine.record)
+
+    shown: Any = run_until_done(taken())
+    if json:
+        output.print_json(shown)
+    else:
+        print(shown["name"])
+
+
+@app.command
+def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, timings: Switch = False) -> int:
+    """Run one command in a machine of the pool, which is gone afterwards: tinamou pool run NAME -- COMMAND.
+
+    Parameters
+    ----------
+    name
+        The pool.
+    timeout
+        Seconds to wait where no machine is waiting.
+    time_limit
+        Seconds the command may take; the machine is ended then, and the exit status is 124.
+    timings
+        Print on stderr how long taking the machine took.
+    """
+    from tinamou.cli import running
+    from tinamou.cli.loop import run_until_done
+    from tinamou.machine.pooled import AsyncSharedPool
+
+    words = after_dashes.words
+    if not words:
+        print("tinamou: what shall run? write tinamou pool run NAME -- COMMAND", file=sys.stderr)
+        return 2
+
+    async def whole() -> int:
+        began = time.monotonic()
+        machine = await AsyncSharedPool(name).take(timeout)
+        if timings:
+            print(f"{'taken':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
+        return await running.see_through(machine, None, words, running.How(time_limit=time_limit))
+
+    return run_until_done(whole())
+
+
+@app.command(name="rm")
+def remove(*names: str) -> None:
+    """Remove pools and the machines that wait in them; machines that were taken go on.
+
+    Parameters
+    ----------
+    names
+        The pools.
+    """
+    from tinamou.machine import pooled
+
+    for name in names:
+        pooled.remove(name)
