@@ -65,7 +65,7 @@ def test_it_stands_alone_elsewhere(exported: Path, elsewhere: Path) -> None:
             assert said.text.split("\n") == ["kept", "first", "other", "traveller" if same else machine.name]
             assert str(elsewhere) in " ".join(str(flag.value) for flag in woken.plan.flags if flag.name == "kernel")
             machine.reset()
-            assert machine.run("head -n 1 /dev/vda").text == "first"
+            assert machine.run("until [ -b /dev/vda ]; do sleep 0.1; done; head -n 1 /dev/vda").text == "first"
     assert wait_for(travel.take_in(exported, "twin")).name == "twin"
     with pytest.raises(StateError, match="there is a checkpoint twin already"):
         wait_for(travel.take_in(exported, "twin"))
