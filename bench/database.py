@@ -45,7 +45,7 @@ bench="pgbench -n -c {clients} -j 1 -R {rate} -T 86400 -l --log-prefix=log bench
 setsid runuser -u postgres -- sh -c "$bench & exec sh count.sh" >load.out 2>&1 </dev/null &
 """
 _STOP = """
-touch stop; pkill -INT -x pgbench
+touch stop; pkill -TERM -x pgbench
 for _ in $(seq 300); do pgrep -x pgbench >/dev/null || pgrep -f 'count[.]sh' >/dev/null || break; sleep 0.2; done
 """
 _ASK = """
@@ -60,7 +60,10 @@ slowest=$(awk '$3 > m {{ m = $3 }} END {{ print m + 0 }}' log.*)
      (select count(*) from known where n not in (select n from counted)), $damaged, $slowest;"
 ) | runuser -u postgres -- psql -qAt bench
 """
-_AMCHECK = "runuser -u postgres -- pg_amcheck --heapallindexed -t 'pgbench_*' -t counted bench >amcheck.out 2>&1; damaged=$?"
+_AMCHECK = """
+check="/usr/lib/postgresql/15/bin/pg_amcheck --heapallindexed -t pgbench_* -t counted bench"
+runuser -u postgres -- $check >amcheck.out 2>&1; damaged=$?; [ $damaged = 0 ] || cat amcheck.out >&2
+"""
 _CRASH = """
 pkill -KILL -x postgres; sleep 1; systemctl reset-failed; systemctl restart postgresql@15-main
 for _ in $(seq 300); do runuser -u postgres -- psql -qtc 'select 1' >/dev/null 2>&1 && break; sleep 0.2; done
@@ -158,6 +161,7 @@ async def checked(checkpoint: object) -> tuple[Books, Books]:
 
 async def ask(machine: Machine, before: str, amcheck: str = "damaged=0") -> Books:
     done = await machine.run(_ASK.format(before=before, amcheck=amcheck), timeout=600)
+    print(done.stderr.decode(errors="replace"), end="", flush=True)
     return Books(*(int(word) for word in done.text.splitlines()[-1].split("|")))
 
 
