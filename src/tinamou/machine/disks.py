@@ -236,11 +236,12 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     image = image_of(record)
     spec = load_spec(record.spec)
     chains = existing_chains(spec, image, disks.directory)
-    readonly = {f"disk{n}" for n, disk in numbered(spec.disk, 1 if image.disk else 0) if disk.readonly}
+    writable = {f"disk{n}" for n, disk in numbered(spec.disk, 1 if image.disk else 0) if not disk.readonly}
+    writable |= {"disk0"} if image.disk else set()
     return {
         name: Disk(f"{name}-dev", disks.name(c[0].path), c[0].format, disks.name(c[-1].path), c[-1].format)
         for name, c in chains.items()
-        if name != "image" and name not in readonly
+        if name in writable
     }
 
 

@@ -32,7 +32,7 @@ def find_binary(arch: str) -> str:
     for name in names:
         for folder in filter(None, folders):
             candidate = Path(folder) / name
-            if candidate.is_file() and os.access(candidate, os.X_OK):
+            if os.access(candidate, os.X_OK) and candidate.is_file():
                 return str(candidate)
     raise ProbeError(
         f"qemu-system-{arch} was not found",
