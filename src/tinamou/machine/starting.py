@@ -16,7 +16,6 @@ from tinamou.errors import StateError
 from tinamou.facts import Facts, ImageFacts, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import start as launch
-from tinamou.machine import shares
 from tinamou.machine.disks import refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, lent, settle_in, without_huge_pages
@@ -82,7 +81,10 @@ def facts_again(record: Record, spec: MachineSpec) -> Facts:
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
     """Create a machine and start its QEMU. Raises the stage's error; the machine is gone again then."""
     clock = _Clock()
-    shares.check(spec)
+    if spec.share:
+        from tinamou.machine import shares
+
+        shares.check(spec)
     reconcile()
     image = resolve_image(spec, build=True, progress=progress)
     clock.lap("image")

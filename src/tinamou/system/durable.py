@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 __all__ = ["PART", "put_in_place", "sync_file", "sync_folder"]
@@ -22,6 +21,8 @@ def put_in_place(directory: Path, names: Sequence[str]) -> None:
     if len(parts) == 1:
         sync_file(parts[0])
     else:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(sync_file, parts))
     for part, name in zip(parts, names, strict=True):

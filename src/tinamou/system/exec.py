@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +91,8 @@ def _readable(data: str | bytes | None) -> Iterator[IO[bytes] | int]:
     if data is None:
         yield subprocess.DEVNULL
         return
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         file.write(data.encode() if isinstance(data, str) else data)
         file.seek(0)
