@@ -18,7 +18,7 @@ from tinamou.machine.forking import fork_many
 from tinamou.snapshots.checkpoint import Checkpoint, File, check, discard, write
 from tinamou.state import machines
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 READY = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; "
 WHO = READY + "hostname; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"

@@ -21,7 +21,7 @@ from tinamou.machine.starting import begin_again
 from tinamou.state import machines
 from tinamou.state.record import Record
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 
 @pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])

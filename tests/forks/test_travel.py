@@ -21,7 +21,7 @@ from tinamou.machine.forking import fork_many
 from tinamou.snapshots import archive, travel
 from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 
 @pytest.fixture
