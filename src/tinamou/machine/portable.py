@@ -24,7 +24,7 @@ from tinamou.launch.process import start as launch
 from tinamou.machine import shares
 from tinamou.machine.host_keys import Files
 from tinamou.machine.host_side import settle_in
-from tinamou.machine.starting import kept_image, plan_again, prepared
+from tinamou.machine.starting import as_running, kept_image, plan_again, prepared
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Woken
@@ -147,15 +147,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
     waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = launch(waiting, folder, dies_with_parent=dies_with_parent)
-    record = dataclasses.replace(
-        record,
-        pid=process.pid,
-        started=process.started,
-        accel=plan.accel,
-        machine_type=plan.machine_type,
-        binary=plan.binary,
-        pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
-    )
+    record = as_running(record, plan, process)
     write(record)
     await asyncio.to_thread(settle_in, record, plan)
     try:

@@ -27,10 +27,20 @@ from tinamou.snapshots.remains import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, read, write
-from tinamou.system.spawn import process_of
+from tinamou.system.spawn import Process, process_of
 from tinamou.units import Size
 
-__all__ = ["Started", "begin", "begin_again", "facts_again", "kept_image", "plan_again", "plan_only", "prepared"]
+__all__ = [
+    "Started",
+    "as_running",
+    "begin",
+    "begin_again",
+    "facts_again",
+    "kept_image",
+    "plan_again",
+    "plan_only",
+    "prepared",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +162,16 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     (directory / "plan.json").write_text(json.dumps(plain(plan)))
     process = launch(plan, directory, dies_with_parent=dies_with_parent)
     clock.lap("launch")
-    record = dataclasses.replace(
+    record = dataclasses.replace(as_running(record, plan, process), timings=clock.stages)
+    write(record)
+    settle_in(record, plan)
+    clock.lap("settle")
+    return Started(record, plan)
+
+
+def as_running(record: Record, plan: Plan, process: Process) -> Record:
+    """The machine's entry once its QEMU has been started from the plan."""
+    return dataclasses.replace(
         record,
         pid=process.pid,
         started=process.started,
@@ -160,12 +179,7 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
         machine_type=plan.machine_type,
         binary=plan.binary,
         pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
-        timings=clock.stages,
     )
-    write(record)
-    settle_in(record, plan)
-    clock.lap("settle")
-    return Started(record, plan)
 
 
 def prepared(spec: MachineSpec, record: Record, image: ImageFacts, fits: Callable[[Plan], None]) -> Plan:
