@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -15,7 +16,7 @@ import pytest
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images import cpio, gpt, kernel, modules, sources, store
+from tinamou.images import cpio, gpt, kernel, modules, sources, store, tiny
 from tinamou.images.elf import Elf, ElfError
 from tinamou.images.progress import silent
 from tinamou.system.codecs import CodecError, decompress
@@ -233,6 +234,24 @@ def test_new_packages_or_a_new_builder_build_anew_and_keep_the_old() -> None:
     assert [k.current for k in store.kept()] == [False, True]
 
 
+def test_versions_with_other_builders_do_not_take_the_guest_from_each_other() -> None:
+    recipes = Fake(), Fake(builder=2)
+    made = [store.make(recipe, silent) for recipe in recipes]
+    assert [store.cached(recipe) for recipe in recipes] == made
+    assert made[0].kernel != made[1].kernel
+    assert [k.current for k in store.kept()] == [True, True]
+
+
+def test_what_goes_into_the_tiny_guest_has_a_builder_number_of_its_own() -> None:
+    """Raise ``Tiny.builder`` with every change of the guest: a guest that is cached under the number is not built again."""
+    folder = Path(tiny.__file__).parent
+    files = [*(folder / "rootfs").iterdir(), *(f for f in (folder / "programs").iterdir() if f.suffix[1:] in tiny.ARCHES)]
+    digest = hashlib.sha256(repr([tiny._MODULES, tiny._FIRST, tiny._CMDLINE]).encode())
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    assert (tiny.Tiny("x86_64").builder, digest.hexdigest()[:16]) == (8, "5798746b7f78dba3")
+
+
 def test_a_failed_or_crashed_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="on purpose"):
         store.make(Fake(fails=True), silent)
@@ -240,7 +259,7 @@ def test_a_failed_or_crashed_build_leaves_nothing(tmp_path: Path) -> None:
     assert [p.name for p in folder.iterdir()] == [".lock"]
     (folder / ".building-crashed").mkdir()
     store.make(Fake(), silent)
-    assert sorted(p.name for p in folder.iterdir()) == [".lock", "1-k1", "current"]
+    assert sorted(p.name for p in folder.iterdir()) == [".lock", "1-k1", "current-1"]
 
 
 def test_without_network_the_guest_of_an_earlier_version_is_taken_with_a_warning() -> None:

@@ -1,11 +1,11 @@
-"""Built guests on disk: one folder per build that never changes, a link to the current one, builds that are whole or absent.
+"""Built guests on disk: one folder per build that never changes, a link to the one in use, builds that are whole or absent.
 
 ::
 
     images/tiny/x86_64/.lock                held while building
     images/tiny/x86_64/.building-XXXX/      a build under way; what a crash left is removed by the next build
     images/tiny/x86_64/3-6f1c…/             builder 3, digest of the packages: kernel, initrd, manifest.json, facts.json
-    images/tiny/x86_64/current              link to the folder in use
+    images/tiny/x86_64/current-3            link to the folder builder 3 uses: other versions of tinamou have other builders
 """
 
 from __future__ import annotations
@@ -74,25 +74,32 @@ def _folder(name: str, arch: str) -> Path:
 
 def cached(recipe: Recipe) -> ImageFacts | None:
     """The guest as it was built before by this version of its builder, None when it was not."""
-    return _current(recipe, f"{recipe.builder}-")
+    return _pointed_at(_link(recipe))
 
 
-def _current(recipe: Recipe, start: str = "") -> ImageFacts | None:
-    """What the link points at, when its name begins so."""
-    current = _folder(recipe.facts.name, recipe.facts.arch) / "current"
+def _link(recipe: Recipe) -> Path:
+    return _folder(recipe.facts.name, recipe.facts.arch) / f"current-{recipe.builder}"
+
+
+def _pointed_at(link: Path) -> ImageFacts | None:
     try:
-        target = os.readlink(current)  # noqa: PTH115 (this path is measured)
-        folder = current.parent / target
+        folder = link.parent / os.readlink(link)  # noqa: PTH115 (this path is measured)
         with open(folder / "facts.json", encoding="utf-8") as file:  # noqa: PTH123 (pathlib costs more than the read)
-            return _absolute(_from_json(json.load(file)), folder) if target.startswith(start) else None
+            return _absolute(_from_json(json.load(file)), folder)
     except (OSError, ValueError, TypeError):
         return None
 
 
+def _by_another(recipe: Recipe) -> ImageFacts | None:
+    """The guest as another version of its builder built it last."""
+    links = _folder(recipe.facts.name, recipe.facts.arch).glob("current*")
+    newest = sorted(links, key=lambda link: link.lstat().st_mtime, reverse=True)
+    return next((facts for link in newest if (facts := _pointed_at(link))), None)
+
+
 def predicted(recipe: Recipe) -> ImageFacts:
     """The facts and paths the guest will have once it is built."""
-    folder = _folder(recipe.facts.name, recipe.facts.arch) / "current"
-    return replace(_absolute(recipe.facts, folder), built=False)
+    return replace(_absolute(recipe.facts, _link(recipe)), built=False)
 
 
 def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageFacts:
@@ -128,7 +135,7 @@ def _build(recipe: Recipe, folder: Path, progress: Progress, *, refresh: bool) -
         try:
             prepared = recipe.prepare(work, progress)
         except ImageError as error:
-            older = None if refresh else _current(recipe)
+            older = None if refresh else _by_another(recipe)
             if older is None:
                 raise
             progress(f"warning: {error.what}: {error.why}; taking {recipe.facts.name} as an earlier version built it", None)
@@ -143,7 +150,7 @@ def _build(recipe: Recipe, folder: Path, progress: Progress, *, refresh: bool) -
                 file.chmod(0o444)
             out.chmod(0o755)
             out.rename(folder / name)
-        _point(folder / "current", name)
+        _point(_link(recipe), name)
     except OSError as error:
         raise ImageError(f"{recipe.facts.name} cannot be built in {folder}", why=str(error)) from error
     finally:
@@ -180,10 +187,14 @@ def kept() -> list[Kept]:
         if folder.is_symlink():
             continue
         described = _from_json(json.loads(facts.read_text()))
-        current = (folder.parent / "current").resolve() == folder.resolve()
+        current = bool(_links(folder))
         size = Size(sum(f.stat().st_blocks * 512 for f in folder.iterdir()))
         found.append(Kept(described.name, described.arch, folder, size, facts.stat().st_mtime, current))
     return sorted(found, key=lambda k: (k.name, k.arch, k.built))
+
+
+def _links(folder: Path) -> list[Path]:
+    return [link for link in folder.parent.glob("current*") if link.resolve() == folder.resolve()]
 
 
 def remove(item: Kept) -> None:
@@ -193,8 +204,8 @@ def remove(item: Kept) -> None:
     from tinamou.system.lock import exclusive
 
     with exclusive(item.path.parent / ".lock"):
-        if item.current:
-            (item.path.parent / "current").unlink(missing_ok=True)
+        for link in _links(item.path):
+            link.unlink(missing_ok=True)
         shutil.rmtree(item.path)
 
 

@@ -79,7 +79,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 6
+    builder: int = 8
     space: int = 1 << 30
 
     @property

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncPool", "Pool"]
 
+REFILL_AFTER = 0.05
+"""Seconds a machine that was handed out has the host to itself before its successor starts."""
+
 
 class AsyncPool:
     """``size`` machines waiting to be taken. All of them are gone when the block, or the process, ends.
@@ -87,7 +90,7 @@ class AsyncPool:
             if not self._waiting.qsize() and not self._filling:
                 self._refill()
             woken = await self._next()
-            self._refill()
+            asyncio.get_running_loop().call_later(REFILL_AFTER, self._refill)
             if not woken.record.running:
                 await asyncio.to_thread(_end, woken)
                 continue
