@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-OUTSIDE = "192.0.2.1"
+OUTSIDE, OUTSIDE6 = "192.0.2.1", "2001:db8:1::1"
 
 
 class Lab:
@@ -17,6 +18,7 @@ class Lab:
         self.name = name
         self.state = state
         self._far: list[str] = []
+        self._settings = Path("/etc/netns") / name
 
     def run(
         self, *argv: str, check: bool = True, input: str | None = None, seconds: float = 240
@@ -78,11 +80,19 @@ class Lab:
         for line in ("address add 192.0.2.1/24 dev far", "address add 2001:db8:1::1/64 dev far nodad", "link set far up"):
             subprocess.run(["ip", "-n", far, *line.split()], check=True)
         self.ip(f"route add default via {OUTSIDE}")
-        self.ip("-6 route add default via 2001:db8:1::1")
+        self.ip(f"-6 route add default via {OUTSIDE6}")
 
     def far(self, *argv: str, check: bool = True) -> str:
         words = ["ip", "netns", "exec", f"{self.name}-far", *argv]
         return subprocess.run(words, capture_output=True, text=True, check=check, timeout=60).stdout
+
+    def resolver(self, name: str, address: str) -> None:
+        """A name server outside that knows one name, as the one this host asks."""
+        self._settings.mkdir(parents=True, exist_ok=True)
+        (self._settings / "resolv.conf").write_text(f"nameserver {OUTSIDE}\n")
+        words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts"]
+        words += [f"--address=/{name}/{address}", f"--listen-address={OUTSIDE}", "--bind-interfaces"]
+        subprocess.Popen(["ip", "netns", "exec", f"{self.name}-far", *words], stdin=subprocess.DEVNULL)
 
     def traces(self) -> dict[str, str]:
         """Everything a machine may leave in the namespace."""
@@ -90,6 +100,7 @@ class Lab:
         return {"links": " ".join(links), "nft": self.run("nft", "list", "ruleset").stdout}
 
     def close(self) -> None:
+        shutil.rmtree(self._settings, ignore_errors=True)
         for one in (self.name, *self._far):
             pids = subprocess.run(["ip", "netns", "pids", one], capture_output=True, text=True, check=False).stdout.split()
             for pid in pids:
@@ -105,3 +116,11 @@ def sends(lab: Lab, sender: str, receiver: str, host: str, port: int = 5001, kib
     lab.wait(sender, f"nc -w 30 {host} {port} -e cat /tmp/data </dev/null")
     wanted = lab.guest(sender, "md5sum </tmp/data")
     assert lab.wait(receiver, "test -e /tmp/got && md5sum </tmp/got") == wanted
+
+
+def speak6(lab: Lab, one: str, two: str) -> None:
+    """Two guests on one wire reach each other by the IPv6 addresses every interface has, and send bytes both ways."""
+    for sender, receiver in ((one, two), (two, one)):
+        address = f"{lab.address6(receiver, 'fe80')}%eth0"
+        assert lab.reaches(sender, address)
+        sends(lab, sender, receiver, address, kib=256)

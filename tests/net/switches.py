@@ -77,7 +77,8 @@ class Switch:
         return self.lab.run("ovs-vsctl", "--timeout=20", *words).stdout.strip()
 
     def app(self, *words: str) -> str:
-        return self.lab.run("ovs-appctl", "-t", "ovs-vswitchd", *words).stdout
+        [control] = self.place.glob("ovs-vswitchd*.ctl")
+        return self.lab.run("ovs-appctl", "-t", str(control), *words).stdout
 
     def ports(self) -> list[str]:
         return self.ctl("list-ports", "sw0").split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from labs import Lab, sends
+from labs import Lab, sends, speak6
 from switches import Switch, load_module
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
@@ -22,9 +22,11 @@ def test_vlans_separate_join_and_are_carried_in_a_trunk(lab: Lab, switch: Switch
     assert not lab.pings("three", "10.9.0.1")
     sends(lab, "one", "two", "10.9.0.2", kib=512)
     sends(lab, "two", "one", "10.9.0.1", kib=512)
+    speak6(lab, "one", "two")
     load_module(lab, "router", "8021q")
     for vlan, address in ((5, "10.9.0.4"), (6, "10.9.0.5"), (7, "10.9.0.6")):
         lab.guest("router", f"vconfig add eth0 {vlan}; ip link set eth0.{vlan} up; ip addr add {address}/32 dev eth0.{vlan}")
+    lab.guest("router", "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")  # each address on its own VLAN alone
     lab.guest("router", "ip route add 10.9.0.1 dev eth0.5; ip route add 10.9.0.3 dev eth0.6")
     assert lab.reaches("one", "10.9.0.4")
     assert lab.reaches("router", "10.9.0.1")
@@ -99,8 +101,7 @@ def test_a_switch_that_reads_the_guests_memory(lab: Lab, dpdk_switch: Switch):
     assert not lab.pings("one", "10.9.0.3")
     sends(lab, "one", "two", "10.9.0.2", kib=512)
     sends(lab, "two", "one", "10.9.0.1", kib=512)
-    link_local = lab.address6("one", "fe80")
-    assert lab.reaches("two", f"{link_local}%eth0")
+    speak6(lab, "one", "two")
     for number, name in enumerate(("one", "three"), 1):
         lab.tinamou("net", "add", name, f"type=vhost-user,bridge=sw0,address=10.9.1.{number}/24,vlan=7")
     assert lab.reaches("one", "10.9.1.2")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
-from labs import OUTSIDE, Lab, sends
+from labs import OUTSIDE, OUTSIDE6, Lab, sends, speak6
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
@@ -20,9 +21,14 @@ def test_a_network_made_for_the_machines(lab: Lab):
     assert lab.reaches("two", lab.address6("one", "fd"))
     assert lab.address("two") in lab.guest("one", "nslookup two")
     assert lab.reaches("one", OUTSIDE)
+    assert lab.reaches("one", OUTSIDE6)
+    lab.far("ip", "route", "add", lab.address6("one", "fd"), "via", "2001:db8:1::2")
+    assert lab.far("ping", "-c", "1", "-W", "2", lab.address6("one", "fd"), check=False).count(" 0 received")
     assert lab.guest("one", "ls -d /sys/class/net/eth0/queues/rx-* | wc -l").strip() == "2"
     sends(lab, "one", "two", "two")
     sends(lab, "two", "one", "one")
+    sends(lab, "one", "two", lab.address6("two", "fd"), kib=256)
+    sends(lab, "two", "one", lab.address6("one", "fd"), kib=256)
     lab.tinamou("rm", "-f", "one")
     assert "tm-br" in lab.traces()["links"]
     lab.tinamou("rm", "-f", "two")
@@ -61,6 +67,7 @@ def test_a_bridge_of_the_host(lab: Lab):
     assert lab.reaches("one", "10.9.0.2")
     sends(lab, "one", "two", "10.9.0.2")
     sends(lab, "two", "one", "10.9.0.1")
+    speak6(lab, "one", "two")
     lab.tinamou("rm", "-f", "one", "two")
     after = lab.traces(), lab.ip("-details link show br0"), lab.run("bridge", "fdb", "show", "br", "br0").stdout
     assert _steady(after) == _steady(before)
@@ -83,6 +90,7 @@ def test_macvtap(lab: Lab):
     assert lab.reaches("one", "10.9.0.2")
     sends(lab, "one", "two", "10.9.0.2")
     sends(lab, "two", "one", "10.9.0.1")
+    speak6(lab, "one", "two")
     lab.tinamou("rm", "-f", "one", "two")
     assert lab.traces() == {"links": "base@far0 far0@base lo", "nft": ""}
 
@@ -95,6 +103,7 @@ def test_a_cable_between_two_machines(lab: Lab):
     assert lab.reaches("one", "10.9.0.2")
     sends(lab, "one", "two", "10.9.0.2", kib=512)
     sends(lab, "two", "one", "10.9.0.1", kib=512)
+    speak6(lab, "one", "two")
     said = lab.tinamou("run", "tiny", "--net", f"type=stream,socket={cable},listen=true", "--", "true", check=False)
     assert said.returncode == 113
     assert "another program listens on it" in said.stderr
@@ -108,13 +117,28 @@ def test_without_rights(lab: Lab, backend: str):
     if backend == "passt" and not shutil.which("passt"):
         pytest.skip("passt is not installed (script/setup installs it)")
     lab.outside()
+    lab.resolver("web.test", "192.0.2.7")
+    lab.run("sh", "-c", "echo 0 4294967294 >/proc/sys/net/ipv4/ping_group_range")
     lab.start("one", f"type={backend},forward=tcp:192.0.2.2:7001:5001")
     lab.start("two", f"type={backend},forward=tcp:192.0.2.2:7002:5001")
     assert lab.address("one") == lab.address("two") == "10.0.2.15"
     _sends_over(lab, "one", "two", 7002)
     _sends_over(lab, "two", "one", 7001)
+    assert lab.reaches("one", OUTSIDE)
+    assert "192.0.2.7" in lab.guest("one", "ping -c 1 -W 1 web.test", check=False)
+    _speaks_outside6(lab, "one")
     lab.tinamou("rm", "-f", "one", "two")
     assert lab.traces() == {"links": "lo out0@if2", "nft": ""}
+
+
+def _speaks_outside6(lab: Lab, name: str) -> None:
+    words = ["ip", "netns", "exec", f"{lab.name}-far", "nc", "-l", "-N", OUTSIDE6, "7003"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as far:
+        line = f"(echo from-the-guest; sleep 1) | nc -w 10 {OUTSIDE6} 7003"
+        far.stdin.write("from-outside\n")
+        far.stdin.close()
+        assert lab.wait(name, line) == "from-outside\n"
+        assert far.stdout.read() == "from-the-guest\n"
 
 
 def _sends_over(lab: Lab, sender: str, receiver: str, port: int) -> None:
@@ -143,10 +167,11 @@ def test_a_tap_handed_in(lab: Lab):
 @pytest.mark.slow
 def test_ports_of_the_host_lead_into_a_made_network(lab: Lab):
     lab.outside()
-    lab.start("one", "type=bridge,network=lab,forward=tcp:127.0.0.1:7001:5001,forward=tcp:192.0.2.2:7002:5001")
+    lab.start("one", "type=bridge,network=lab,forward=tcp:127.0.0.1:7001:5001,forward=tcp:192.0.2.2:7002:5002")
     lab.address("one")
-    keep = "while :; do nc -l -p 5001 -e echo from-the-guest; done"
-    lab.guest("one", f"(setsid sh -c '{keep}') >/dev/null 2>&1 </dev/null &")
+    for port in (5001, 5002):
+        lab.guest("one", f"(setsid nc -l -p {port} -e echo from-the-guest) >/dev/null 2>&1 </dev/null &")
+        lab.wait("one", f"netstat -tln | grep -q :{port}")
     assert "from-the-guest" in lab.run("nc", "-w", "5", "127.0.0.1", "7001", input="", check=False).stdout
     assert "from-the-guest" in lab.far("nc", "-w", "5", "192.0.2.2", "7002", check=False)
     lab.tinamou("rm", "-f", "one")

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from made_facts import DEBIAN, TINY, facts
 
-from tinamou.blueprint import JoinNetwork, JoinOvs, MakeTap, OpenTap, ReservePort, SetRules
+from tinamou.blueprint import JoinNetwork, JoinOvs, MakeTap, OpenTap, ReservePort, SetKernelValue, SetRules
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Link, NetFacts
 from tinamou.launch.argv import argv
@@ -58,6 +58,10 @@ def test_passt_where_it_can_be_and_a_reason_where_it_cannot():
     assert netdevs(made("auto", some=caged))[0]["type"] == "user"
     assert any("no user namespace" in note.text for note in made("auto", some=caged).notes)
     assert "no user namespace" in refused("passt", some=caged)
+    for resolver, backend in (("192.0.2.1", "stream"), ("127.0.0.53", "user"), ("", "stream")):
+        asks = dataclasses.replace(facts(), net=NetFacts(resolver=resolver))
+        assert netdevs(made("auto", some=asks))[0]["type"] == backend
+        assert any("only name server" in note.text for note in made("passt", some=asks).notes) is (backend == "user")
     assert "passt is not installed" in refused("passt", some=on_host(tools={}))
 
 
@@ -245,3 +249,18 @@ def test_reading_the_guests_side():
 def test_ports_that_lead_in_go_through_qemu_itself():
     assert netdevs(made({"type": "auto", "forward": ["8080:80"]}))[0]["type"] == "user"
     assert netdevs(made({"type": "passt", "forward": ["8080:80"]}))[0]["type"] == "stream"
+
+
+def test_ipv6_leads_beyond_the_host_unless_that_costs_the_host_its_own():
+    led = made({"type": "bridge", "network": "lab"})
+    assert steps(led, JoinNetwork)[0].onward6
+    assert "/proc/sys/net/ipv6/conf/all/forwarding" in [one.path for one in steps(led, SetKernelValue)]
+    hearing = dataclasses.replace(facts(), net=NetFacts(hears_routers=("eth0",)))
+    ends = made({"type": "bridge", "network": "lab"}, some=hearing)
+    assert not steps(ends, JoinNetwork)[0].onward6
+    assert [one.path for one in steps(ends, SetKernelValue)] == ["/proc/sys/net/ipv4/ip_forward"]
+    assert any("ends at this host: eth0" in note.text and "accept_ra=2" in note.text for note in ends.notes)
+    for wish in ({"isolated": True}, {"ipv6": False}):
+        kept = made({"type": "bridge", "network": "lab", **wish}, some=hearing)
+        assert not steps(kept, JoinNetwork)[0].onward6
+        assert not any("IPv6" in note.text for note in kept.notes)

@@ -118,7 +118,8 @@ class JoinNetwork:
     """Be a member of a network that tinamou makes: bridge, addresses, DHCP and names come with the first member and go
     with the last; undone by leaving.
 
-    ``member`` is MACHINE.NUMBER; ``forwards`` are (protocol, address, host port, guest port).
+    ``member`` is MACHINE.NUMBER; ``forwards`` are (protocol, address, host port, guest port); with ``onward6`` IPv6 leads
+    beyond the host.
     """
 
     network: str
@@ -135,6 +136,7 @@ class JoinNetwork:
     why: Why
     forwards: tuple[tuple[str, str, int, int], ...] = ()
     mtu: int = 0
+    onward6: bool = False
 
     @property
     def name(self) -> str:

@@ -23,7 +23,9 @@ class NetFacts:
     ``subnets`` are those networks' addresses by name. ``ovs`` maps Open vSwitch bridges to their datapath type (``system``,
     ``netdev``); ``ovs_problem`` says why they could not be read, ``ovs_dpdk`` whether the switch runs with DPDK.
     ``default_route`` tells whether there is a way out, ``user_namespaces`` whether a process may make one (in a chroot and
-    in most containers it may not).
+    in most containers it may not). ``hears_routers`` are interfaces whose IPv6 comes from router announcements, which the
+    kernel stops listening to once this host forwards IPv6. ``resolver`` is an IPv4 name server of this host's, if it can be
+    one that others reach too.
     """
 
     default_route: bool = True
@@ -32,5 +34,7 @@ class NetFacts:
     ovs: Mapping[str, str] = field(default_factory=dict)
     ovs_problem: str = ""
     ovs_dpdk: bool = False
+    resolver: str = ""
+    hears_routers: tuple[str, ...] = ()
     lent: Mapping[int, str] = field(default_factory=dict)
     subnets: Mapping[str, str] = field(default_factory=dict)

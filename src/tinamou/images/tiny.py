@@ -79,7 +79,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 8
+    builder: int = 9
     space: int = 1 << 30
 
     @property

@@ -22,14 +22,17 @@ def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
     dpdk = any(spec.type == "vhost-user" and spec.bridge for spec in there.values())
     bridges, problem = probe.ovs_bridges() if "ovs" in types or dpdk else ({}, "")
     lent, subnets = _lent(there, place)
+    made = any(spec.type == "bridge" and not spec.bridge for spec in there.values())
     passt = bool(types & {"auto", "passt"})
     return NetFacts(
         default_route=probe.has_default_route() if passt else True,
         user_namespaces=probe.may_make_user_namespace() if passt else True,
+        resolver=probe.resolver() if passt else "",
         links=probe.probe_links() if named else {},
         ovs=bridges,
         ovs_problem=problem,
         ovs_dpdk=dpdk and not problem and probe.ovs_has_dpdk(),
+        hears_routers=probe.hears_routers() if made else (),
         lent=lent,
         subnets=subnets,
     )

@@ -159,16 +159,22 @@ async def put_right(record: Record, session: Session, agent: Agent, finding: Fin
     return True
 
 
+def _renewed(device: str) -> str:
+    """Shell that configures an interface as the guest does at its start: routes are gone once it was down."""
+    return (
+        f"if [ -x /lib/tinamou/network ]; then pkill -f '^udhcpc .*-i {device} '; /lib/tinamou/network {device};"
+        f" else networkctl reconfigure {device} || ifup --force {device} || dhclient -1 {device}; fi"
+    )
+
+
 _IN_GUEST: dict[str, Callable[[list[str]], str]] = {
-    "guest-up": lambda words: f"ip link set {words[0]} up",
+    "guest-up": lambda words: f"ip link set {words[0]} up; {_renewed(words[0])}",
     "guest-mtu": lambda words: f"ip link set {words[0]} mtu {words[1]}",
     "guest-mac": lambda words: (
-        f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up"
+        f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up;"
+        f" {_renewed(words[0])}"
     ),
-    "guest-dhcp": lambda words: (
-        f"ip -4 addr flush dev {words[0]}; if [ -x /lib/tinamou/network ]; then pkill -f '^udhcpc .*-i {words[0]} ';"
-        f" /lib/tinamou/network {words[0]}; else dhclient -1 {words[0]} || networkctl reconfigure {words[0]}; fi"
-    ),
+    "guest-dhcp": lambda words: f"ip -4 addr flush dev {words[0]}; {_renewed(words[0])}",
     "guest-offload": lambda words: f"ethtool -K {words[0]} tx on tso on gro on",
 }
 

@@ -27,7 +27,9 @@ def join(step: JoinNetwork, journal: Journal) -> None:
     """Make the network if need be, and be known on it. Raises PrepareError; what was done is undone by `leave`."""
     journal.take("network", network=step.network, member=step.member)
     with networks.locked():
-        network = Network(step.network, step.bridge, step.subnet, step.prefix6, step.isolated, step.host)
+        network = Network(
+            step.network, step.bridge, step.subnet, step.prefix6, step.isolated, step.host, onward6=step.onward6
+        )
         there = networks.read(step.network)
         if there and any(one.up for one in networks.members(step.network)):
             _same(network, there)
@@ -125,6 +127,8 @@ def rules(network: Network) -> list[str]:
     nat = [f"oifname {bridge} ip saddr 127.0.0.0/8 masquerade"]
     if not network.isolated:
         nat.append(f"ip saddr {network.subnet} oifname != {bridge} masquerade")
+    if network.onward6:
+        nat.append(f"ip6 saddr {network.prefix6} oifname != {bridge} masquerade")
     chain("nat", "nat hook postrouting priority srcnat", nat)
     return lines
 
@@ -142,7 +146,7 @@ def dnsmasq_words(network: Network) -> list[str]:
         words += ["--no-resolv", "--dhcp-option=3"]
     if network.prefix6:
         words += ["--enable-ra", f"--dhcp-range={ipaddress.IPv6Network(network.prefix6)[0]},ra-only,infinite"]
-        words += [f"--ra-param={network.bridge},0,0"] if network.isolated else []
+        words += [] if network.onward6 else [f"--ra-param={network.bridge},0,0"]
     return words
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 from tinamou.facts.net import Link
 from tinamou.system.namespaces import may_make_user_namespace
 
-__all__ = ["has_default_route", "may_make_user_namespace", "ovs_bridges", "ovs_has_dpdk", "probe_links"]
+__all__ = [
+    "has_default_route",
+    "hears_routers",
+    "may_make_user_namespace",
+    "ovs_bridges",
+    "ovs_has_dpdk",
+    "probe_links",
+    "resolver",
+]
 
 
 def has_default_route() -> bool:
@@ -23,6 +31,30 @@ def _default4() -> bool:
 def _default6() -> bool:
     rows = [line.split() for line in _text("/proc/net/ipv6_route").splitlines()]
     return any(row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo" for row in rows if len(row) > 9)
+
+
+def hears_routers() -> tuple[str, ...]:
+    """Interfaces that would lose what router announcements told the kernel once this host forwards IPv6.
+
+    Source: Documentation/networking/ip-sysctl.rst, ``accept_ra``; include/uapi/linux/ipv6_route.h, ``RTF_ADDRCONF``.
+    """
+    conf = "/proc/sys/net/ipv6/conf"
+    if _text(f"{conf}/all/forwarding").strip() == "1":
+        return ()
+    rows = [line.split() for line in _text("/proc/net/ipv6_route").splitlines()]
+    learned = {row[9] for row in rows if len(row) > 9 and int(row[8], 16) & 0x00040000}
+    return tuple(sorted(name for name in learned if _text(f"{conf}/{name}/accept_ra").strip() == "1"))
+
+
+def resolver() -> str:
+    """An IPv4 name server of this host, if it can be one that others reach too; empty when there is none.
+
+    Source: resolv.conf(5); systemd-resolved(8) keeps those it asks itself in a file of its own.
+    """
+    text = _text("/etc/resolv.conf") + _text("/run/systemd/resolve/resolv.conf")
+    rows = [line.split() for line in text.splitlines()]
+    found = [row[1] for row in rows if row[:1] == ["nameserver"] and len(row) > 1 and ":" not in row[1]]
+    return next((one for one in found if not one.startswith("127.")), next(iter(found), ""))
 
 
 def _text(path: str) -> str:

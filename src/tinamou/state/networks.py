@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network while it exists on the host; ``prefix6`` is empty where it has no IPv6."""
+    """One network while it exists on the host; ``prefix6`` is empty where it has no IPv6, which may lead beyond the host."""
 
     name: str
     bridge: str
@@ -47,6 +47,7 @@ class Network:
     prefix6: str = ""
     isolated: bool = False
     host: bool = False
+    onward6: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

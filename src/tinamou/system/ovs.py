@@ -77,7 +77,10 @@ def add_port(port: Port) -> None:
 
 
 def _joined(port: Port) -> list[str]:
-    """Commands for ovs-vsctl that bring the port, with its VLANs, into being."""
+    """Commands for ovs-vsctl that bring the port, with its VLANs, into being.
+
+    ``lacp-time=fast``: a cable pulled inside the guest leaves the tap up, and is noticed in 3 seconds instead of 90.
+    """
     name, target = port.name, port.bond or port.name
     new = ["--", "--id=@new", "create", "interface", f"name={name}", "--"]
     if not port.bond:
@@ -90,7 +93,7 @@ def _joined(port: Port) -> list[str]:
     settings = [f"tag={port.vlan}"] if port.vlan else []
     settings += [f"trunks={','.join(str(one) for one in port.trunk)}"] if port.trunk else []
     if port.bond:
-        settings += [f"bond_mode={port.bond_mode}", f"lacp={port.lacp}"]
+        settings += [f"bond_mode={port.bond_mode}", f"lacp={port.lacp}", "other_config:lacp-time=fast"]
     return [*words, *(["--", "set", "port", target, *settings] if settings else [])]
 
 
@@ -122,13 +125,22 @@ def delete_port(bridge: str, name: str, bond: str = "") -> None:
 
     Raises CommandError, TimeoutExpired.
     """
-    if bond and len(_members(bond)) > 1:
-        found = _vsctl("--no-wait", "--bare", "--columns=_uuid", "find", "interface", f"name={name}").split()
-        for one in found:
-            _vsctl("--no-wait", "remove", "port", bond, "interfaces", one)
+    if bond:
+        _leave(bridge, name, bond)
     else:
-        _vsctl("--no-wait", "--if-exists", "del-port", bridge, bond or name)
+        _vsctl("--no-wait", "--if-exists", "del-port", bridge, name)
     _destroy(_qos(name))
+
+
+def _leave(bridge: str, name: str, bond: str) -> None:
+    """Take an interface out of a bond, if it is in it."""
+    members = set(_members(bond))
+    mine = members & set(_vsctl("--no-wait", "--bare", "--columns=_uuid", "find", "interface", f"name={name}").split())
+    if mine and mine == members:
+        _vsctl("--no-wait", "--if-exists", "del-port", bridge, bond)
+    else:
+        for one in mine:
+            _vsctl("--no-wait", "remove", "port", bond, "interfaces", one)
 
 
 def _members(bond: str) -> list[str]:

@@ -101,7 +101,7 @@ def _ssh(facts: Facts) -> Forward:
 
 def _chosen(nic: Nic) -> Literal["user", "passt"]:
     """QEMU's own stack where ports lead in: passt of Debian 12 hangs on what arrives before the guest's network is up."""
-    return "user" if nic.spec.isolated or nic.forwards or passt.missing(nic) else "passt"
+    return "user" if nic.spec.isolated or nic.forwards or passt.missing(nic) or passt.nameless(nic) else "passt"
 
 
 def check(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Problem]:
@@ -150,7 +150,7 @@ def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled, *, only: i
 def _fallen_back(wish: NetSpec, nic: Nic) -> tuple[Note, ...]:
     if wish.type != "auto" or nic.spec.type != "user" or wish.isolated or nic.facts.host.system != "Linux":
         return ()
-    reason = passt.missing(nic)
+    reason = passt.missing(nic) or passt.nameless(nic)
     if not reason:
         return ()
     text = f"network interface {nic.number} uses QEMU's own TCP/IP, the slowest backend: {reason}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tinamou.blueprint import JoinBridge, JoinNetwork, MakeTap, SetKernelValue, SetRules, Step, Why
+from tinamou.blueprint import JoinBridge, JoinNetwork, MakeTap, Note, SetKernelValue, SetRules, Step, Why
 from tinamou.errors import Problem
 from tinamou.parts.net import firewall, network, tap
 from tinamou.parts.net.user import reserved
@@ -32,7 +32,25 @@ def contribute(nic: Nic) -> Wired:
     if rules:
         steps.append(SetRules(nic.link, rules, Why("spec net.anti_spoof", "the machine can send as itself only")))
     wired = tap.wire(nic, nic.link, nic.queues, why, steps)
-    return replace(wired, mtu=mtu if mtu != ETHERNET else 0)
+    said = replace(wired.contribution, notes=(*wired.contribution.notes, *_ends(nic)))
+    return replace(wired, contribution=said, mtu=mtu if mtu != ETHERNET else 0)
+
+
+def _onward6(nic: Nic) -> bool:
+    """Whether the network's IPv6 leads beyond the host."""
+    return nic.spec.ipv6 and not nic.spec.isolated and not nic.facts.net.hears_routers
+
+
+def _ends(nic: Nic) -> tuple[Note, ...]:
+    spec = nic.spec
+    if spec.bridge or not spec.ipv6 or spec.isolated or _onward6(nic):
+        return ()
+    names = nic.facts.net.hears_routers
+    why = f"{', '.join(names)} would not hear its router's announcements any more if this host forwarded IPv6"
+    fix = " ".join(f"net.ipv6.conf.{name}.accept_ra=2" for name in names)
+    return (
+        Note("info", f"IPv6 of network {network.name_of(spec)} ends at this host: {why}; sysctl {fix}", Why("host", why)),
+    )
 
 
 def _port(nic: Nic, bridge: str, why: Why) -> JoinBridge:
@@ -57,9 +75,11 @@ def _made(nic: Nic, why: Why) -> list[Step]:
         why=Why("spec net.network", f"bridge, addresses, DHCP and names of {name} come with its first machine"),
         forwards=nic.forwards,
         mtu=spec.mtu,
+        onward6=_onward6(nic),
     )
     routed = Why("spec net.network", "packets of the network find their way beyond the host")
     forwarding = [] if spec.isolated else [SetKernelValue("/proc/sys/net/ipv4/ip_forward", "1", routed)]
+    forwarding += [SetKernelValue("/proc/sys/net/ipv6/conf/all/forwarding", "1", routed)] if _onward6(nic) else []
     return [*reserved(nic), *forwarding, join, _port(nic, bridge, why)]
 
 

@@ -1,16 +1,17 @@
 """Backend ``passt``: a process beside QEMU that turns the guest's packets into the host's own sockets; needs no right.
 
-Source: passt(1). Inside the guest it looks like ``user``: the same addresses, gateway and name server.
+Source: passt(1). Inside the guest it looks like ``user``: the same addresses and gateway; names are asked of this host's
+name server.
 """
 
 from __future__ import annotations
 
-from tinamou.blueprint import Contribution, Element, HandOver, MakeDir, StartHelper, Why
+from tinamou.blueprint import Contribution, Element, HandOver, MakeDir, Note, StartHelper, Why
 from tinamou.parts.net.spec import Forward
 from tinamou.parts.net.user import reserved
 from tinamou.parts.net.wiring import Nic, Wired
 
-__all__ = ["contribute", "missing"]
+__all__ = ["contribute", "missing", "nameless"]
 
 COMPANION_UIDS = 65536
 """How far a companion process's user id lies from its machine's: neither can signal or trace the other."""
@@ -30,6 +31,14 @@ def missing(nic: Nic) -> str:
     return ""
 
 
+def nameless(nic: Nic) -> str:
+    """Why a guest behind passt could not look up names, empty when it can."""
+    only = nic.facts.net.resolver
+    return (
+        f"this host's only name server is {only}, which a guest does not reach through passt" if only[:4] == "127." else ""
+    )
+
+
 def contribute(nic: Nic) -> Wired:
     """The process, its socket, and a netdev that is handed the connected socket."""
     place = nic.facts.place
@@ -45,15 +54,22 @@ def contribute(nic: Nic) -> Wired:
     room = MakeDir(folder, Why("backend passt", "its socket and log; it has a user id of its own"), owner=owner)
     process = StartHelper("passt", argv(nic, socket), socket, why, owner)
     hand = HandOver(socket, "connect", Why("confinement", "QEMU is handed the connected socket"))
-    return Wired(Contribution((element,), steps=(*reserved(nic), room, process, hand)), offload=False)
+    unnamed = nameless(nic)
+    said = (
+        (Note("info", f"no names for network interface {nic.number}: {unnamed}", Why("host", unnamed)),) if unnamed else ()
+    )
+    return Wired(Contribution((element,), steps=(*reserved(nic), room, process, hand), notes=said), offload=False)
 
 
 def argv(nic: Nic, socket: str) -> tuple[str, ...]:
-    """passt's command line. ``--one-off``: it ends with its QEMU, however that ends."""
+    """passt's command line. ``--one-off``: it ends with its QEMU, however that ends.
+
+    Guests are told of the host's own name server: ``--dns-forward`` beside ``--dns`` sends to 0.0.0.0 in passt of Debian 12.
+    """
     spec = nic.spec
     words = ["passt", "--foreground", "--one-off", "--quiet", "--socket", socket]
     words += ["--address", f"{nic.inside}.15", "--netmask", "24", "--gateway", f"{nic.inside}.2"]
-    words += ["--dns", f"{nic.inside}.3", "--dns-forward", f"{nic.inside}.3"]
+    words += ["--dns", nic.facts.net.resolver] if nic.facts.net.resolver and not nameless(nic) else []
     words += [] if spec.host else ["--no-map-gw"]
     words += [] if spec.ipv6 else ["--ipv4-only"]
     words += ["--mtu", str(spec.mtu)] if spec.mtu else []
