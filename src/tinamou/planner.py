@@ -39,7 +39,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             memory.contribute(spec.memory, needs, got, facts.qemu, facts.place.file("ram")),
             Contribution(steps=got.steps, notes=got.notes),
             Contribution(steps=limits.step(spec.limits, facts.place.name, facts.place.directory)),
-            boot.contribute(spec.boot, settled, facts.place.name, _addresses(spec, facts)),
+            boot.contribute(spec.boot, settled, facts.place.name, _words(spec, every, facts)),
             monitor.contribute(settled),
             pci.contribute(ports, facts.qemu),
             disk.contribute(spec.disk, every, settled),
@@ -202,9 +202,12 @@ def _frame(name: str) -> Contribution:
     )
 
 
-def _addresses(spec: MachineSpec, facts: Facts) -> dict[str, str]:
-    """Kernel arguments for the tiny guest, which has no seed to read fixed addresses from."""
-    return {} if facts.image.seed else net.kernel_words(spec.net)
+def _words(spec: MachineSpec, every: tuple[disk.Disk, ...], facts: Facts) -> dict[str, str]:
+    """Kernel arguments for the tiny guest, which has no seed to read fixed addresses from, and answers early."""
+    words = {} if facts.image.seed else net.kernel_words(spec.net)
+    if every and facts.image.resident:
+        words[f"tinamou.disks={len(every)}"] = "the guest answers when it has its disks"
+    return words
 
 
 def _escape_hatch(spec: MachineSpec) -> tuple[Flag, ...]:

@@ -20,8 +20,6 @@ pytestmark = pytest.mark.vm
 ROUNDS = int(os.environ.get("TINAMOU_ROUNDS", "3"))
 """Rounds of checkpoint, restore and write; 50 in a thorough run."""
 
-DISK = "tries=0; until [ -b /dev/vda ] || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.1; done; "
-
 
 @pytest.fixture(autouse=True)
 def no_checkpoints_left() -> Iterator[None]:
@@ -33,15 +31,13 @@ def no_checkpoints_left() -> Iterator[None]:
 
 def put(machine: Machine, place: int, word: str) -> None:
     """Write a word of three letters to the disk, and keep one in memory."""
-    write = f"printf {word} | dd of=/dev/vda bs=3 seek={place} conv=notrunc 2>/dev/null; sync; echo {word} >>/tmp/words"
-    machine.run(DISK + write)
+    write = f"printf {word} | dd of=/dev/vda bs=3 seek={place} conv=notrunc && sync && echo {word} >>/tmp/words"
+    machine.run(write)
 
 
 def read(machine: Machine, places: int) -> str:
     """The words on the disk, read past the guest's cache."""
-    return machine.run(
-        f"{DISK} echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=3 count={places} 2>/dev/null | tr '\\0' ."
-    ).text
+    return machine.run(f"echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=3 count={places} 2>/dev/null | tr '\\0' .").text
 
 
 def restored(checkpoint: Checkpoint) -> Machine:

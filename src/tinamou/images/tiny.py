@@ -34,7 +34,11 @@ _CMDLINE = f"quiet cryptomgr.notests initcall_blacklist={','.join(_IDLE)} rcupda
 """Fewer messages, no self-tests of the crypto library, no tracing, short waits for RCU; docs/reference/boot-speed.md."""
 
 _FAST_KERNELS = {"x86_64": "vmlinux"}
-_FIRST = ("virtio_pci", "virtio_console")
+_FIRST = {
+    "first": ("virtio_pci", "virtio_console"),
+    "disks": ("virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "nvme", "ahci"),
+}
+"""What its first process loads before the guest answers, ``disks`` where there are any."""
 _MODULES = (
     *(
         "virtio_pci",
@@ -79,7 +83,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 9
+    builder: int = 10
     space: int = 1 << 30
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
@@ -48,8 +48,8 @@ def write_kernel(root: Path, out: Path) -> bool:
     return fast is not None
 
 
-def initrd(root: Path, arch: str, wanted: Iterable[str], first: Iterable[str]) -> bytes:
-    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` those the first answer waits for."""
+def initrd(root: Path, arch: str, wanted: Iterable[str], first: Mapping[str, Iterable[str]]) -> bytes:
+    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` lists of those loaded before it answers."""
     entries = {name: cpio.link(target) for name, target in _MERGED.items()}
     entries |= {f"usr/{name.rpartition('/')[2]}": cpio.directory() for name in _MERGED.values()}
     entries |= {name: cpio.directory() for name in ("proc", "sys", "dev", "run", "root", "mnt", "var", "etc/modprobe.d")}
@@ -126,8 +126,8 @@ def _applets(busybox: bytes) -> list[str]:
     return busybox[start:end].decode().split("\0")
 
 
-def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[str, cpio.Entry]:
-    """The modules, the index modprobe reads, and the paths of those to load first, in order."""
+def _modules(root: Path, wanted: Iterable[str], first: Mapping[str, Iterable[str]]) -> dict[str, cpio.Entry]:
+    """The modules, the index modprobe reads, and lists of the paths of those to load first, in order."""
     folders = [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]
     if not folders:
         raise ImageError("the kernel package holds no modules")
@@ -135,5 +135,7 @@ def _modules(root: Path, wanted: Iterable[str], first: Iterable[str]) -> dict[st
     base = f"usr/lib/modules/{folders[0].name}"
     entries = {f"{base}/{module.path}": cpio.file(module.content) for module in found.values()}
     entries |= {f"{base}/{name}": cpio.file(data) for name, data in modules.index(found).items()}
-    paths = [f"/{base}/{found[name].path}\n" for name in modules.load_order(first, found)]
-    return entries | {"usr/lib/tinamou/first": cpio.file("".join(paths).encode())}
+    for name, those in first.items():
+        paths = [f"/{base}/{found[module].path}\n" for module in modules.load_order(those, found)]
+        entries[f"usr/lib/tinamou/{name}"] = cpio.file("".join(paths).encode())
+    return entries

@@ -49,7 +49,7 @@ __asm__(".globl _start\n_start: mv a0,sp\n andi sp,sp,-16\n call begin\n");
 #endif
 
 enum { AT_FDCWD = -100, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_TRUNC = 01000, O_NONBLOCK = 04000, O_ASYNC = 020000,
-       O_CLOEXEC = 02000000, F_SETFL = 4, F_SETOWN = 8, EINTR = 4, EAGAIN = 11, EINVAL = 22, ENODEV = 19, SIGIO = 29,
+       O_CLOEXEC = 02000000, F_SETFL = 4, F_SETOWN = 8, EINTR = 4, EAGAIN = 11, EINVAL = 22, ENODEV = 19, ENOMEDIUM = 123, SIGIO = 29,
        SIGCHLD = 17, SIGKILL = 9, POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, CLONE_VM = 0x100, CLONE_VFORK = 0x4000 };
 #define BIT(s) (1ul << ((s) - 1))
 
