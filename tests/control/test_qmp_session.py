@@ -200,6 +200,32 @@ def test_a_path_longer_than_the_kernel_allows(state):
     assert run(talk()) == (9, 1, 2)
 
 
+@pytest.mark.parametrize("surprises", [2, 99])
+def test_an_event_before_the_first_answer(state, surprises):
+    met = []
+
+    async def serve(reader, writer):
+        met.append(len(met))
+        writer.write(b'{"QMP": {"version": {"qemu": {"major": 9, "minor": 1, "micro": 2}}, "capabilities": []}}\n')
+        await reader.read(1000)
+        if len(met) <= surprises:
+            writer.write(b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\n')
+        writer.write(b'{"return": {}}\n')
+        await reader.read()
+        writer.close()
+
+    async def talk():
+        async with scripted(state / "s", serve), await connect(f"{state}/s") as qmp:
+            return qmp.version
+
+    if surprises == 2:
+        assert run(talk()) == (9, 1, 2)
+        assert len(met) == 3
+    else:
+        with pytest.raises(ControlError, match="No QMP session"):
+            run(talk())
+
+
 def test_a_server_that_is_not_qemu(state):
     async def serve(reader, writer):
         writer.write(b'{"hello": "world"}\n')

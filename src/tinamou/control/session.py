@@ -231,13 +231,12 @@ async def connect(
 
     deadline = asyncio.get_running_loop().time() + timeout
     path = address if isinstance(address, str) else "an inherited socket"
-    sock = await _reach(address, alive, deadline) if isinstance(address, str) else address
-    client = _new_client()
     heard: list[Event] = []
-    receiver = _receive(client, heard.append)
     try:
         async with asyncio.timeout_at(deadline):
-            await client.connect(sock)
+            client, receiver = await _greeted(address, alive, deadline, heard.append)
+    except ControlError:
+        raise
     except TimeoutError:
         raise ControlError(
             f"QEMU did not greet on {path} within {timeout:g} s",
@@ -251,6 +250,29 @@ async def connect(
         session.dispatch(event)
     receiver.deliver = session.dispatch
     return session
+
+
+async def _greeted(
+    address: str | socket.socket, alive: Callable[[], bool] | None, deadline: float, deliver: Callable[[Event], None]
+) -> tuple[QMPClient, _Receiver]:
+    """A client that has negotiated, and who receives its events.
+
+    QEMU may send an event before it answers ``qmp_capabilities``, on which qemu.qmp gives up: it is tried again.
+    """
+    attempts = 5 if isinstance(address, str) else 1
+    while True:
+        sock = await _reach(address, alive, deadline) if isinstance(address, str) else address
+        client = _new_client()
+        receiver = _receive(client, deliver)
+        try:
+            await client.connect(sock)
+        except Exception as reason:
+            attempts -= 1
+            negotiation = getattr(reason, "exc", reason)
+            if not (attempts and isinstance(getattr(negotiation, "exc", None), AssertionError)):
+                raise
+        else:
+            return client, receiver
 
 
 async def _reach(path: str, alive: Callable[[], bool] | None, deadline: float) -> socket.socket:
