@@ -66,11 +66,8 @@ async def take(
 
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
     for disk, entry in history.present.items():
-        if (
-            depth
-            and mergeable(disks, read_forest(disks, history, disk))
-            and len(chain_of(disks, entry.top, entry.floor)) > depth
-        ):
+        deep = depth and len(chain_of(disks, entry.top, entry.floor)) > depth
+        if deep and mergeable(disks, read_forest(disks, history, disk)):
             history = await flatten(disks, history, disk)
 
 

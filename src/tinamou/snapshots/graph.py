@@ -138,10 +138,10 @@ def _edges(graph: Mapping[str, object]) -> _Edges:
 
 
 def _descriptors(answer: object) -> dict[int, str]:
-    sets = {}
+    sets, folders = {}, dict[str, str]()
     for fdset in records(answer):
         names = [text(fd, "opaque", "") for fd in records(fdset["fds"])]
-        sets[number(fdset, "fdset-id")] = _resolved(next(filter(None, names), ""))
+        sets[number(fdset, "fdset-id")] = _resolved(next(filter(None, names), ""), folders)
     return sets
 
 
@@ -243,8 +243,15 @@ def node_of(path: str) -> str:
     return Path(path).stem
 
 
-def _resolved(path: str) -> str:
-    return os.path.realpath(path) if path.startswith("/") else path
+def _resolved(path: str, folders: dict[str, str]) -> str:
+    """The path without links; ``folders`` remembers those of folders, which many files share."""
+    if not path.startswith("/"):
+        return path
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    found = os.path.join(folders[folder], name)  # noqa: PTH118
+    return os.path.realpath(found) if os.path.islink(found) else found  # noqa: PTH114
 
 
 def _path(name: str, descriptors: Mapping[int, str]) -> str:
