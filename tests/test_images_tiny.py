@@ -49,6 +49,7 @@ def test_an_unknown_image_names_what_there_is() -> None:
         resolve("tinny", "x86_64")
     assert "did you mean tiny" in caught.value.fix
     assert "debian:trixie" in caught.value.fix
+    assert caught.value.fix.count("did you mean") == 1
 
 
 def test_a_catalogue_image_is_planned_before_it_is_pulled() -> None:

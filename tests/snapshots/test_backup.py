@@ -23,7 +23,7 @@ def back_up(m: BareMachine, folder: Path, value: int, *, full: bool = False) -> 
         async with m.session() as (session, disks):
             await live_write(session, "disk0", value, f"{value * 64}k")
             taken = await create(disks, load(m.directory))
-            return await copy_out(disks, taken.history, taken.snapshot, read_shelf(folder), full=full)
+            return await copy_out(disks, taken.history, taken.snapshot, read_shelf(folder), {}, full=full)
 
     return run(work())
 

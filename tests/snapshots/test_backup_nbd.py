@@ -62,7 +62,7 @@ def back_up(m: BareMachine, folder: Path, url: str, value: int, *, full: bool = 
             await create(disks, load(m.directory))
             await live_write(session, "disk0", value + 100, f"{value * 64 + 32}k", "4k")
             taken = await create(disks, load(m.directory))
-            return await copy_to_nbd(disks, taken.history, taken.snapshot, read_shelf(folder), url, full=full)
+            return await copy_to_nbd(disks, taken.history, taken.snapshot, read_shelf(folder), {}, url, full=full)
 
     return run(work())
 

@@ -81,6 +81,22 @@ def test_a_loop(m: BareMachine) -> None:
     assert "loop" in the_one(m).what
 
 
+@pytest.mark.parametrize("behind", ["disk0-1.qcow2", "/etc/shadow"])
+def test_a_file_behind_the_lowest_one(machine: Build, behind: str) -> None:
+    m = machine()
+    (m.directory / "disk0.qcow2").unlink()
+    write_overlay(m.directory / "disk0.qcow2", SIZE)
+    lowest = replace(load(m.directory).disks["disk0"], floor="disk0.qcow2", floor_format="qcow2")
+    save(m.directory, replace(load(m.directory), disks={"disk0": lowest}))
+    run(create(m.disks, load(m.directory), "v1"))
+    assert findings(m) == []
+    kind = "raw" if behind.startswith("/") else "qcow2"
+    command = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", behind, "-F", kind, "disk0.qcow2"]
+    subprocess.run(command, check=True, cwd=m.directory)
+    assert the_one(m).file.endswith("disk0.qcow2")
+    assert behind in the_one(m).what
+
+
 def test_a_backing_file_swapped_for_another(m: BareMachine) -> None:
     assert findings(m) == []
     (m.directory.parent / "base.raw").write_bytes(b"\x77" * SIZE)

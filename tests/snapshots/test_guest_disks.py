@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from tinamou.control import connect_qmp
+from tinamou.control.answers import records
 from tinamou.errors import ImageError, StateError
 from tinamou.machine import disk_changes
-from tinamou.machine.backups import back_up, drill
+from tinamou.machine.backups import back_up, drill, restore
 from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.disk_plugging import plug
 from tinamou.machine.disks import existing_chains, image_of
 from tinamou.machine.life import command, state_of
 from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
+from tinamou.parts.disk import DiskSpec
 from tinamou.spec import load_spec
 from tinamou.state import machines
+from tinamou.system.iso import build_iso
 from tinamou.units import Size
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -93,6 +98,26 @@ def test_every_kind_of_disk(tmp_path: Path) -> None:
         assert reads(vm) == "after"
         with pytest.raises(StateError, match="cut off"):
             wait_for(disk_changes.resize(vm.record, "disk0", Size(16 << 20)))
+
+
+def test_a_disc_is_changed_while_the_guest_runs(tmp_path: Path) -> None:
+    async def open_files(directory: str) -> int:
+        async with await connect_qmp(directory) as session:
+            return len(records(await session.execute("query-fdsets")))
+
+    for name in ("FIRST_", "SECOND"):
+        build_iso(tmp_path / f"{name}.iso", name, {"word": name})
+    read = "sleep 0.5; dd if=/dev/sr0 bs=2048 skip=16 count=1 2>/dev/null | tail -c +41 | head -c 6"
+    with Machine("tiny", disk=[{"path": str(tmp_path / "FIRST_.iso"), "interface": "cdrom"}], net=[]) as vm:
+        vm.run("modprobe sr_mod; while [ ! -b /dev/sr0 ]; do sleep 0.1; done")
+        assert vm.run(read).text == "FIRST_"
+        before = wait_for(open_files(vm.record.directory))
+        for name in ("SECOND", "", "FIRST_"):
+            wait_for(disk_changes.change_disc(vm.record, "disk0", tmp_path / f"{name}.iso" if name else None))
+            assert vm.run(read).text == name
+        assert wait_for(open_files(vm.record.directory)) == before
+        with pytest.raises(StateError, match="not an optical drive"):
+            wait_for(disk_changes.change_disc(vm.record, "disk7", None))
 
 
 def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> None:
@@ -186,6 +211,19 @@ def test_a_drill_starts_a_backup_from_an_nbd_server(tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def test_an_older_backup_is_restored_as_the_machine_was_then(tmp_path: Path) -> None:
+    with Machine("tiny", keep=True, name="m", disk=[{"size": "16M"}], net=[]) as vm:
+        wait_for(back_up(vm.record, tmp_path / "shelf"))
+        wait_for(plug(vm.record, DiskSpec(size=Size(8 << 20))))
+        wait_for(back_up(machines.find("m"), tmp_path / "shelf"))
+    for number, name in ((1, "older"), (2, "newer")):
+        restored = wait_for(restore(tmp_path / "shelf", name, number=number))
+        assert len(load_spec(restored.spec).disk) == number
+        assert sorted(history_of(restored).disks) == []
+        assert len(list(Path(restored.directory).glob("disk*.qcow2"))) == number
+        assert [one for one in wait_for(examine(restored)).findings if one.severity != "note"] == []
 
 
 def test_a_drill_starts_the_backup_and_fails_for_a_damaged_one(tmp_path: Path) -> None:

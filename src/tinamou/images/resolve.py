@@ -60,9 +60,9 @@ def _from_catalogue(name: str, arch: str, progress: Progress, *, build: bool, re
     try:
         entry = catalog.find(name, arch)
     except ImageError as error:
-        built = f"built here: {', '.join(names())}; {error.fix}"
         near = _near(name)
-        raise ImageError(error.what, why=error.why, fix=f"did you mean {near}? {built}" if near else built) from error
+        fix = f"did you mean {near}? `tinamou image ls --all` shows every name" if near else error.fix
+        raise ImageError(error.what, why=error.why, fix=f"{fix}; built here: {', '.join(names())}") from error
     found = pull.cached(entry)
     if found and not (refresh and build):
         return found

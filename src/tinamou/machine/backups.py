@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -53,12 +52,13 @@ async def back_up(
         check_target(nbd, 1)
     tag = f"{SCHEDULE}:{shelf.folder}"
     taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
+    entry = dataclasses.asdict(record)
     async with opened(record, progress=progress) as (disks, history):
         try:
             if nbd:
-                after = await copy_to_nbd(disks, history, taken.snapshot, shelf, nbd, full=full, progress=progress)
+                after = await copy_to_nbd(disks, history, taken.snapshot, shelf, entry, nbd, full=full, progress=progress)
             else:
-                after = await copy_out(disks, history, taken.snapshot, shelf, full=full, progress=progress)
+                after = await copy_out(disks, history, taken.snapshot, shelf, entry, full=full, progress=progress)
         except BaseException:
             await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
             raise
@@ -79,13 +79,15 @@ def _shelf_of(record: Record, folder: Path) -> Shelf:
     shelf = read_shelf(folder.absolute())
     if shelf.machine and shelf.machine != record.name:
         raise StateError(f"{folder} holds backups of {shelf.machine}, not of {record.name}", fix="choose another folder")
-    return dataclasses.replace(shelf, machine=record.name, record=dataclasses.asdict(record))
+    return dataclasses.replace(shelf, machine=record.name)
 
 
 async def restore(
     folder: Path, name: str, *, number: int = 0, progress: Progress = silent, isolated: bool = False
 ) -> Record:
-    """A new machine, off, with the disks of a backup, which is verified first; without network when ``isolated``.
+    """A new machine, off, with the disks and the description of a backup, which is verified first.
+
+    Without network when ``isolated``.
 
     Raises ImageError, StateError.
     """
@@ -94,7 +96,7 @@ async def restore(
     await verify(shelf, backup)
     directory = machines.create(name)
     try:
-        record = _entry(shelf, directory, isolated)
+        record = _entry(backup, directory, isolated)
         for disk in backup.tops:
             await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
         for path in (shelf.folder / f"{backup.number:04}").iterdir():
@@ -110,9 +112,9 @@ async def restore(
     return record
 
 
-def _entry(shelf: Shelf, directory: Path, isolated: bool) -> Record:
+def _entry(backup: Backup, directory: Path, isolated: bool) -> Record:
     known = {field.name for field in dataclasses.fields(Record)}
-    data = cast("dict[str, Any]", {key: value for key, value in shelf.record.items() if key in known})
+    data = cast("dict[str, Any]", {key: value for key, value in backup.record.items() if key in known})
     spec = {**data["spec"], "name": directory.name}
     return dataclasses.replace(
         Record(**data),
@@ -161,8 +163,3 @@ async def drill(folder: Path, *, number: int = 0, seconds: float = 300.0, progre
         if record.file("machine.json").exists():
             life.remove(record, force=True)
     return Drilled(read_shelf(folder).find(number).number, time.monotonic() - began, said)
-
-
-def image_of(folder: Path, backup: Backup) -> dict[str, Any]:
-    """What the backup says of the image the machine was made from."""
-    return dict(json.loads((folder / f"{backup.number:04}" / "image.json").read_text()))

@@ -12,7 +12,7 @@ from tinamou.control.answers import records
 from tinamou.errors import StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.machine.disks import opened
-from tinamou.snapshots.graph import attached
+from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.state.record import Record
@@ -78,11 +78,24 @@ async def change_disc(record: Record, name: str, path: Path | None) -> None:
             raise StateError(f"{name} is not an optical drive", fix="start the machine with a disk of interface cdrom")
         facts = inspect_image(path) if path else None
         await session.execute("blockdev-open-tray", id=device, force=True)
-        if device in await attached(session):
-            await session.execute("blockdev-remove-medium", id=device)
+        await _take_disc_out(session, device)
         if facts:
             await _insert(session, device, name, facts.disk)
         await session.execute("blockdev-close-tray", id=device)
+
+
+async def _take_disc_out(session: Session, device: str) -> None:
+    """Leave the drive empty, and nothing of the disc in QEMU."""
+    graph = await block_graph(session)
+    if device not in graph.devices:
+        return
+    disc = graph.devices[device]
+    await session.execute("blockdev-remove-medium", id=device)
+    await session.execute("blockdev-del", node_name=disc.top)
+    others = {file for name, one in graph.devices.items() if name != device for file in one.files}
+    for fdset, path in graph.descriptors.items():
+        if path in disc.files and path not in others:
+            await session.execute("remove-fd", fdset_id=fdset)
 
 
 async def _insert(session: Session, device: str, name: str, path: str) -> None:
@@ -93,7 +106,8 @@ async def _insert(session: Session, device: str, name: str, path: str) -> None:
         os.close(descriptor)
     fdset = answer["fdset-id"]
     node = f"{name}-disc{fdset}"
-    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "read-only": True}
+    leaf = {"node-name": f"fd{fdset}-{name}", "filename": f"/dev/fdset/{fdset}"}
+    file = {"driver": "file", **leaf, "read-only": True}
     await session.execute("blockdev-add", {"driver": "raw", "node-name": node, "read-only": True, "file": file})
     await session.execute("blockdev-insert-medium", {"id": device, "node-name": node})
 

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
@@ -38,9 +39,18 @@ __all__ = ["copy_out", "standalone", "verify"]
 
 
 async def copy_out(
-    disks: Disks, history: History, shot: Snapshot, shelf: Shelf, *, full: bool = False, progress: Progress = silent
+    disks: Disks,
+    history: History,
+    shot: Snapshot,
+    shelf: Shelf,
+    record: Mapping[str, object],
+    *,
+    full: bool = False,
+    progress: Progress = silent,
 ) -> Shelf:
     """Add a backup of a snapshot to the shelf; incremental when the last one's snapshot is still below it.
+
+    ``record`` is the machine's entry, which a restored one starts from.
 
     Written beside the shelf's list first, which names it only when it is complete. Raises ImageError, StateError, OSError.
     """
@@ -75,6 +85,7 @@ async def copy_out(
         parent=last.number if last else 0,
         tops={disk: str(path.relative_to(shelf.folder)) for disk, path in tops.items()},
         sums=sums,
+        record=record,
         size=sum(path.stat().st_blocks * 512 for path in files_in(folder)),
         quiesced=shot.quiesced,
     )

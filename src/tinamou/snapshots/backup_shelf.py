@@ -49,8 +49,8 @@ class Backup:
     """One backup. ``tops`` says which file each disk is read through, ``sums`` the SHA-256 of every file it added.
 
     ``snapshot`` is the number of the machine's snapshot it was copied from; ``parent`` the backup it builds on, 0 for a full
-    one. File names are relative to the shelf. Where the data went to NBD exports, ``tops`` are their URLs, and ``remote``
-    says for each how many bytes it holds and their SHA-256.
+    one; ``record`` the machine's entry as it was then, plain data. File names are relative to the shelf. Where the data went
+    to NBD exports, ``tops`` are their URLs, and ``remote`` says for each how many bytes it holds and their SHA-256.
     """
 
     number: int
@@ -60,6 +60,7 @@ class Backup:
     parent: int
     tops: Mapping[str, str]
     sums: Mapping[str, str]
+    record: Mapping[str, object]
     size: int = 0
     quiesced: bool = False
     remote: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -67,11 +68,10 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """A folder of backups of one machine; ``record`` and ``image`` are the machine's entry and image, as plain data."""
+    """A folder of backups of one machine."""
 
     folder: Path
     machine: str = ""
-    record: Mapping[str, object] = field(default_factory=dict)
     backups: tuple[Backup, ...] = ()
 
     def find(self, number: int = 0) -> Backup:
@@ -94,7 +94,7 @@ def read_shelf(folder: Path) -> Shelf:
     """The backups in a folder; an empty shelf where there is none. Raises StateError for one that is damaged."""
     try:
         data = json.loads((folder / FILE).read_text())
-        return Shelf(folder, data["machine"], data["record"], tuple(Backup(**one) for one in data["backups"]))
+        return Shelf(folder, data["machine"], tuple(Backup(**one) for one in data["backups"]))
     except FileNotFoundError:
         return Shelf(folder)
     except (ValueError, TypeError, KeyError) as error:
@@ -164,7 +164,7 @@ def save_shelf(shelf: Shelf) -> Shelf:
         for path in files_in(shelf.folder / f"{shelf.backups[-1].number:04}"):
             sync_file(path)
     backups = [dataclasses.asdict(one) for one in shelf.backups]
-    data = {"machine": shelf.machine, "saved": time.time(), "record": dict(shelf.record), "backups": backups}
+    data = {"machine": shelf.machine, "saved": time.time(), "backups": backups}
     (shelf.folder / (FILE + ".part")).write_text(json.dumps(data, indent=1))
     put_in_place(shelf.folder, [FILE])
     return shelf

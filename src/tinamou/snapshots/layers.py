@@ -65,6 +65,12 @@ def read_forest(disks: Disks, history: History, disk: str) -> Forest:
     layers = {name: read_layer(disks.path(name), formats.get(name, "qcow2")) for name in sorted(known)}
     if entry.floor not in layers:
         layers[entry.floor] = read_layer(disks.path(entry.floor), entry.floor_format)
+    floor = layers[entry.floor]
+    if floor.header and floor.header.backing_file:
+        why = f"it is the lowest file of {disk}: another program changed its header"
+        raise ImageError(
+            f"{floor.path} names a file behind it, {floor.header.backing_file}", why=why, fix="restore a backup"
+        )
     below = {name: _below(disks, layer) for name, layer in layers.items() if name != entry.floor}
     return Forest(disk, layers, {name: lower for name, lower in below.items() if lower})
 
