@@ -29,6 +29,8 @@ from tinamou.tuning.memory import RAM
 __all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
 
 WAKE_SECONDS = 60.0
+_WARM_ROUNDS = 3
+"""How often a fork that will wait does what is asked of it later: after that hardly any code is left to translate."""
 _WHY = Why("fork", "the memory of the checkpoint, shared with all its forks until one of them writes to a page")
 
 
@@ -212,8 +214,9 @@ async def wake(
             if settle is not None:
                 await settle(record, line)
             if stopped and line is not None:
-                await line.run(["true"])
-                await line.become(Identity())
+                for _ in range(_WARM_ROUNDS):
+                    await line.run(["true"])
+                    await line.become(Identity())
                 await monitor.execute([("stop", {})])
     except BaseException as error:
         Woken(record, plan, line, monitor).close()
