@@ -141,7 +141,7 @@ def test_what_takes_a_new_start_is_one_command(lab: Lab, net: str, cause: str, b
     if by_hand or "e1000" not in net:
         return
     lab.tinamou("net", "diagnose", "one", "--fix", "--restart", "--no-measure", check=False)
-    assert _causes(lab) == set()
+    assert _causes(lab) <= {"packets pass through QEMU, not through the kernel"}
 
 
 def _fix(lab: Lab) -> str:

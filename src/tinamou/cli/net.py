@@ -166,9 +166,11 @@ async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Rep
 async def _speeds(report: Report, agent: Any, when: str) -> list[dict[str, Any]]:
     from tinamou.errors import TinamouError
     from tinamou.network.attend import speed_of
+    from tinamou.network.diagnose import DEAD
 
     rows = []
-    for wire in report.wires:
+    dead = {finding.wire for finding in report.findings if finding.weight > DEAD}
+    for wire in (one for one in report.wires if one.id not in dead):
         try:
             speed = await speed_of(wire, agent)
         except (TinamouError, OSError, TimeoutError) as error:
@@ -215,6 +217,8 @@ def compare(
 ) -> None:
     """Measure networks side by side in throw-away guests; the first is what the others are compared with.
 
+    Where the guest's CPUs are busy nearly all the while, they are the limit and not the network.
+
     Parameters
     ----------
     net
@@ -231,11 +235,12 @@ def compare(
         speed = wait_for(trial(table_of(text), cpus=cpus))
         first = first or speed
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
-        rows.append({"net": text, **speed_row(speed), "gain": gain})
+        busy = f"{max(speed.busy_into, speed.busy_out) / cpus:.0%}"
+        rows.append({"net": text, **speed_row(speed), "gain": gain, "guest busy": busy})
     if json:
         output.print_json(rows)
     else:
-        output.table(rows, ("net", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s", "gain"))
+        output.table(rows, ("net", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s", "gain", "guest busy"))
 
 
 @app.command

@@ -38,7 +38,7 @@ async def trial(
             report = await examine(machine.record, session, machine.agent)
             wire = report.wires[0]
             if wire.guest and any("." in address for address in wire.guest.addresses):
-                speed = await speed_of(wire, machine.agent, trips=trips, seconds=seconds)
+                speed = await speed_of(wire, machine.agent, trips=trips, seconds=seconds, pid=machine.record.pid)
                 if speed:
                     if also:
                         await also(machine.agent)

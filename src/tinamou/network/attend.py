@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from tinamou.prepare.networks import dnsmasq_words, serve_again
 from tinamou.spec import load_spec
 from tinamou.state import networks
 from tinamou.state.record import Record
-from tinamou.system import nft
+from tinamou.system import nft, threads
 from tinamou.system.exec import CommandError, find_tool, run
 
 if TYPE_CHECKING:
@@ -96,22 +97,28 @@ def _number(wire: Wire) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-async def speed_of(wire: Wire, agent: Agent, *, trips: int = 200, seconds: float = 2.0) -> Speed | None:
-    """Latency and throughput between this host and the guest; None where nothing leads from one to the other."""
+async def speed_of(
+    wire: Wire, agent: Agent, *, trips: int = 200, seconds: float = 2.0, pid: int | None = None
+) -> Speed | None:
+    """Latency and throughput between this host and the guest of process ``pid``; None where nothing leads to it."""
 
     async def start(line: str) -> object:
         return await agent.run(["sh", "-c", line], timeout=20)
 
+    def computed() -> float:
+        return threads.computed(pid, "CPU ", "ALL CPUs") if pid else 0.0
+
+    probe = functools.partial(measure, start, trips=trips, seconds=seconds, computed=computed)
     if wire.backend == "user":
-        return await measure(start, f"10.0.{2 + _number(wire) % 250}.2", listen="127.0.0.1", trips=trips, seconds=seconds)
+        return await probe(f"10.0.{2 + _number(wire) % 250}.2", listen="127.0.0.1")
     if wire.backend in ("stream", "socket") and "passt" in _peers(wire):
         here = _own_address()
-        return await measure(start, here, listen=here, trips=trips, seconds=seconds) if here else None
+        return await probe(here, listen=here) if here else None
     if wire.guest and wire.backend == "tap":
         for address in wire.guest.addresses:
             plain = address.partition("/")[0]
             if "." in plain and _routed(plain):
-                return await measure(start, plain, trips=trips, seconds=seconds)
+                return await probe(plain)
     return None
 
 

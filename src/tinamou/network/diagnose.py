@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from tinamou.network.wires import GuestSide, HostSide, Wire
 
-__all__ = ["CHECKS", "Finding", "Surroundings", "diagnose"]
+__all__ = ["CHECKS", "DEAD", "Finding", "Surroundings", "diagnose"]
 
 DEAD, SLOW, SLOWER, WORTH = 100, 60, 40, 20
-"""Weights: nothing passes; several times slower; noticeably slower; worth knowing."""
+"""Weights: nothing passes (above it: nothing at all, so nothing is measured); several times slower; noticeably slower; worth
+knowing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +142,28 @@ def _foreign_mac(wire: Wire, around: Surroundings) -> Iterator[Finding]:
         yield Finding(wire.id, "the guest changed its MAC address", seen, "its packets are dropped", fix, DEAD - 3, remedy)
 
 
-def _emulated(wire: Wire, _: Surroundings) -> Iterator[Finding]:
+def _emulated(wire: Wire, around: Surroundings) -> Iterator[Finding]:
+    """On QEMU's own TCP/IP the card alone does not help: without offloads the guest cuts and sums what e1000 did for it."""
     if not wire.model.startswith("virtio"):
         cost = "several times the latency, a fraction of the throughput: every packet costs emulated register accesses"
-        fix = f"{_SET} model=virtio --restart"
-        seen, remedy = f"QEMU's card {wire.id} is {wire.model}", ("spec", "model=virtio")
-        yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, remedy)
+        words = ["model=virtio", *([better] if wire.backend == "user" and (better := _better(around)) else [])]
+        fix = f"{_SET} {' '.join(words)} --restart"
+        seen = f"QEMU's card {wire.id} is {wire.model}"
+        yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, ("spec", *words))
+
+
+def _better(around: Surroundings) -> str:
+    """What carries more than QEMU's own TCP/IP here, empty where nothing does that leads the same ports in."""
+    if around.root:
+        return "type=bridge"
+    return "type=passt" if around.passt and not around.forwards else ""
 
 
 def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "user":
-        better = "type=bridge" if around.root and (around.forwards or not around.passt) else "type=passt"
+        better = _better(around)
         install = "" if around.passt or around.root else ", after installing passt"
-        remedy = () if install or (around.forwards and not around.root) else ("spec", better)
+        remedy = ("spec", better) if better else ()
         cost = "all traffic passes through a TCP/IP stack inside QEMU, one packet at a time and without offloads"
         seen = f"{wire.id} is on {wire.backend}"
         yield Finding(
@@ -161,7 +171,7 @@ def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
             "QEMU's own TCP/IP (slirp) carries the traffic",
             seen,
             cost,
-            f"{_SET} {better} --restart{install}",
+            f"{_SET} {better or 'type=passt'} --restart{install}",
             SLOW,
             remedy,
         )

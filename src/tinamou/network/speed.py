@@ -20,21 +20,37 @@ __all__ = ["Speed", "measure"]
 Run = Callable[[str], Awaitable[object]]
 _PORT = 5907
 _PIECE = 256 << 10
+_PATIENCE = 10.0
+"""Seconds until a guest that does not connect counts as one that nothing leads to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds of a one-byte TCP round trip (median, 99th percentile), megabits a second into and out of the guest."""
+    """Milliseconds of a one-byte TCP round trip (median, 99th percentile), megabits a second into and out of the guest.
+
+    ``busy_into`` and ``busy_out`` are virtual CPUs of the guest's that computed all the while: near their number, they are
+    the limit.
+    """
 
     median: float
     p99: float
     into: float
     out_of: float
     trips: int = 0
+    busy_into: float = 0.0
+    busy_out: float = 0.0
 
 
-async def measure(run: Run, address: str, *, listen: str = "", trips: int = 200, seconds: float = 2.0) -> Speed:
-    """Measure; ``run`` starts a shell line in the guest and does not wait for it.
+async def measure(
+    run: Run,
+    address: str,
+    *,
+    listen: str = "",
+    trips: int = 200,
+    seconds: float = 2.0,
+    computed: Callable[[], float] = lambda: 0.0,
+) -> Speed:
+    """Measure; ``run`` starts a shell line in the guest and does not wait for it, ``computed`` is its CPUs' seconds so far.
 
     With ``listen`` (an address of this host) the guest connects to ``address``, which leads there; without, this host
     connects to the guest at ``address``. Raises GuestError when no connection comes about.
@@ -45,11 +61,12 @@ async def measure(run: Run, address: str, *, listen: str = "", trips: int = 200,
         echo = await meet("cat")
         times = await asyncio.to_thread(_round_trips, echo, trips)
         sink = await meet("cat >/dev/null")
-        into = await asyncio.to_thread(_pour, sink, seconds)
+        into, busy_into = await asyncio.to_thread(_watched, _pour, sink, seconds, computed)
         source = await meet("cat /dev/zero")
-        out_of = await asyncio.to_thread(_drain, source, seconds)
+        out_of, busy_out = await asyncio.to_thread(_watched, _drain, source, seconds, computed)
     ordered = sorted(times)
-    return Speed(statistics.median(ordered), ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], into, out_of, trips)
+    slowest = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return Speed(statistics.median(ordered), slowest, into, out_of, trips, busy_into, busy_out)
 
 
 class _Meeting:
@@ -75,9 +92,10 @@ class _Meeting:
         self._port += 1
         quiet = ">/dev/null 2>&1 </dev/null"
         await self._run(f"(setsid nc -l -p {self._port} -e sh -c '{program}') {quiet} &")
-        for _ in range(100):
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
             with contextlib.suppress(OSError):
-                return self._kept(await asyncio.to_thread(socket.create_connection, (self._address, self._port), 5))
+                return self._kept(await asyncio.to_thread(socket.create_connection, (self._address, self._port), 2))
             await asyncio.sleep(0.1)
         raise GuestError(f"{self._address} does not answer", why="the guest's interface may be down or without its address")
 
@@ -85,7 +103,7 @@ class _Meeting:
         import asyncio
 
         with socket.create_server((self._listen, 0)) as server:
-            server.settimeout(25)
+            server.settimeout(_PATIENCE)
             port = server.getsockname()[1]
             await self._run(f"(setsid nc {self._address} {port} -e sh -c '{program}') >/dev/null 2>&1 </dev/null &")
             try:
@@ -112,6 +130,14 @@ def _round_trips(connection: socket.socket, count: int) -> list[float]:
             times.append((time.perf_counter() - start) * 1000)
     connection.close()
     return times
+
+
+def _watched(
+    work: Callable[[socket.socket, float], float], connection: socket.socket, seconds: float, computed: Callable[[], float]
+) -> tuple[float, float]:
+    before, start = computed(), time.perf_counter()
+    rate = work(connection, seconds)
+    return rate, (computed() - before) / (time.perf_counter() - start)
 
 
 def _pour(connection: socket.socket, seconds: float) -> float:

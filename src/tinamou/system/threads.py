@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinamou.units import CpuSet
 
-__all__ = ["affinity", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
+__all__ = ["affinity", "computed", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
 
 
 def names(pid: int) -> dict[int, str]:
@@ -23,6 +23,18 @@ def names(pid: int) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def computed(pid: int, *beginnings: str) -> float:
+    """Seconds that the threads of a process whose names begin so have computed (source: proc_pid_stat(5))."""
+    ticks = 0
+    for thread in (number for number, known in names(pid).items() if known.startswith(beginnings)):
+        try:
+            fields = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def affinity(thread: int) -> CpuSet:
