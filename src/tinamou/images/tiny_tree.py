@@ -56,7 +56,8 @@ def initrd(root: Path, arch: str, wanted: Iterable[str], first: Mapping[str, Ite
     entries |= {"tmp": cpio.directory(0o1777), "var/run": cpio.link("../run"), "dev/console": cpio.node(5, 1)}
     entries |= _accounts() | _programs(root) | _modules(root, wanted, first)
     entries["init"] = cpio.file(program("first", arch), 0o755)
-    entries[_merged("lib/tinamou/resident")] = cpio.file(program("resident", arch), 0o755)
+    for name in ("resident", "attended"):
+        entries[_merged(f"lib/tinamou/{name}")] = cpio.file(program(name, arch), 0o755)
     scripts = Path(__file__).parent / "rootfs"
     for target, name in _SCRIPTS.items():
         entries[_merged(target)] = cpio.file((scripts / name).read_bytes(), 0o755)

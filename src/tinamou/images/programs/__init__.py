@@ -1,7 +1,8 @@
 """The programs tinamou brings into guests: small, static, without a libc, compiled for each architecture.
 
 ``resident.c`` gives a fork its identity and runs commands within milliseconds; it is part of the tiny guest, and pushed into
-others before their first checkpoint. ``first.c`` is the first process of the tiny guest. ``build`` compiles them.
+others before their first checkpoint. ``first.c`` is the first process of the tiny guest, ``attended.c`` starts its
+guest agent when somebody asks for it. ``build`` compiles them.
 """
 
 from __future__ import annotations

@@ -67,12 +67,12 @@ void *memset(void *to, int value, size_t n) {
     while (n--) *t++ = (uint8_t)value;
     return to;
 }
-static size_t length_of(const char *s) {
+static __attribute__((unused)) size_t length_of(const char *s) {
     size_t n = 0;
     while (s[n]) n++;
     return n;
 }
-static int same(const uint8_t *a, const uint8_t *b, size_t n) {
+static __attribute__((unused)) int same(const uint8_t *a, const uint8_t *b, size_t n) {
     while (n--) if (*a++ != *b++) return 0;
     return 1;
 }
