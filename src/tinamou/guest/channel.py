@@ -66,6 +66,7 @@ class Channel:
         self._writer: asyncio.StreamWriter | None = None
         self._socket: socket.socket | None = None
         self._in_step = False
+        self._met = False
         self._gave_way = False
         self._since = 0.0
         self._numbers = itertools.count(int.from_bytes(os.urandom(4), "big") >> 1)
@@ -181,12 +182,15 @@ class Channel:
                 sock = connect_unix(self._path)
                 break
             except NotListeningError:
+                if self._met:
+                    self._let_go()
+                    raise self._ended() from None
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
             except OSError as reason:
                 self._let_go()
                 raise GuestError(f"The guest agent's socket {self._path} cannot be opened", why=str(reason)) from reason
-        self._socket = sock
+        self._socket, self._met = sock, True
         self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_LONGEST_ANSWER)
         self._in_step = False
 
