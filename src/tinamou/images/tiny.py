@@ -83,7 +83,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 13
+    builder: int = 14
     space: int = 1 << 30
 
     @property

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, CLOSE = 3, IOCTL = 16, SIGACTION = 13, SIGPROCMASK = 14, SOCKET = 41, CLONE = 56, EXECVE = 59,
+enum { READ = 0, WRITE = 1, CLOSE = 3, IOCTL = 16, SIGACTION = 13, SIGPROCMASK = 14, SOCKET = 41, CONNECT = 42, CLONE = 56, EXECVE = 59,
        EXIT = 231, WAIT4 = 61, KILL = 62, FCNTL = 72, CHDIR = 80, SETSID = 112, SIGTIMEDWAIT = 128, SETHOSTNAME = 170,
        NANOSLEEP = 35, MOUNT = 165, GETDENTS64 = 217, CLOCK_SETTIME = 227, OPENAT = 257, PPOLL = 271, SIGNALFD4 = 289, DUP3 = 292, PIPE2 = 293, FCHMOD = 91, GETPID = 39,
        FINIT_MODULE = 313 };
@@ -17,7 +17,7 @@ static long call(long n, long a, long b, long c, long d, long e) {
 }
 __asm__(".globl _start\n_start: xor %ebp,%ebp\n mov %rsp,%rdi\n and $-16,%rsp\n call begin\n");
 #else
-enum { READ = 63, WRITE = 64, CLOSE = 57, IOCTL = 29, SIGACTION = 134, SIGPROCMASK = 135, SOCKET = 198, CLONE = 220,
+enum { READ = 63, WRITE = 64, CLOSE = 57, IOCTL = 29, SIGACTION = 134, SIGPROCMASK = 135, SOCKET = 198, CONNECT = 203, CLONE = 220,
        EXECVE = 221, EXIT = 94, WAIT4 = 260, KILL = 129, FCNTL = 25, CHDIR = 49, SETSID = 157, SIGTIMEDWAIT = 137,
        SETHOSTNAME = 161, CLOCK_SETTIME = 112, OPENAT = 56, PPOLL = 73, SIGNALFD4 = 74, DUP3 = 24, PIPE2 = 59, FCHMOD = 52,
        GETPID = 172, NANOSLEEP = 101, MOUNT = 40, GETDENTS64 = 61, FINIT_MODULE = 273 };
@@ -50,7 +50,7 @@ __asm__(".globl _start\n_start: mv a0,sp\n andi sp,sp,-16\n call begin\n");
 
 enum { AT_FDCWD = -100, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_TRUNC = 01000, O_NONBLOCK = 04000, O_ASYNC = 020000,
        O_CLOEXEC = 02000000, F_SETFL = 4, F_SETOWN = 8, EINTR = 4, EAGAIN = 11, EINVAL = 22, ENODEV = 19, ENOMEDIUM = 123, SIGIO = 29,
-       SIGCHLD = 17, SIGKILL = 9, POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, CLONE_VM = 0x100, CLONE_VFORK = 0x4000 };
+       SIGCHLD = 17, SIGKILL = 9, SIGPIPE = 13, POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, CLONE_VM = 0x100, CLONE_VFORK = 0x4000 };
 #define BIT(s) (1ul << ((s) - 1))
 
 struct pollfd { int fd; short events, revents; };
