@@ -251,7 +251,10 @@ def open_folder() -> Iterator[Path]:
 def test_without_permission(lab: Lab, open_folder: Path, monkeypatch: pytest.MonkeyPatch):
     before = lab.traces()
     monkeypatch.setenv("TINAMOU_STATE", str(open_folder / "state"))
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "tinamou"]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    if lab.run(*nobody, "-c", "import tinamou", check=False).returncode:
+        pytest.skip("the user nobody may not read this checkout")
+    nobody += ["-m", "tinamou"]
     for wish in ("type=bridge,network=lab", "tap", "type=macvtap,interface=lo"):
         done = lab.run(*nobody, "run", "tiny", "--net", wish, "--", "true", check=False)
         assert done.returncode == 112, done.stderr
