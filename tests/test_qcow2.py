@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinamou.prepare.apply import run_timed_hash
 from tinamou.system.qcow2 import Qcow2Error, encode_overlay, parse_header, read_header, write_overlay
 
 needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -22,14 +23,7 @@ def qemu_img(*argv: str | Path) -> str:
 
 
 def qemu_img_of_a_key(*argv: str | Path) -> None:
-    """Again while it says "Unable to get accurate CPU usage": a coarse clock gives its first trial 0 s."""
-    for attempt in range(20):
-        try:
-            qemu_img(*argv)
-            return
-        except subprocess.CalledProcessError as error:
-            if attempt == 19 or "accurate CPU usage" not in error.stderr:
-                raise
+    run_timed_hash(["qemu-img", *map(str, argv)])
 
 
 @needs_qemu_img

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.prepare.apply import _run_timed_hash
+from tinamou.prepare.apply import run_timed_hash
 from tinamou.system.exec import CommandError
 
 
@@ -18,12 +18,12 @@ def failing(folder: Path, message: str, times: int) -> list[str]:
 
 
 def test_a_trial_without_a_measurable_time_is_repeated(tmp_path: Path) -> None:
-    _run_timed_hash(failing(tmp_path, "x: Unable to get accurate CPU usage", 3))
+    run_timed_hash(failing(tmp_path, "x: Unable to get accurate CPU usage", 3))
     assert len((tmp_path / "runs").read_text().split()) == 4
 
 
 @pytest.mark.parametrize(("message", "runs"), [("No space left on device", 1), ("Unable to get accurate CPU usage", 5)])
 def test_any_other_failure_and_one_that_stays_are_raised(tmp_path: Path, message: str, runs: int) -> None:
     with pytest.raises(CommandError, match=message):
-        _run_timed_hash(failing(tmp_path, message, 99), attempts=5)
+        run_timed_hash(failing(tmp_path, message, 99), attempts=5)
     assert len((tmp_path / "runs").read_text().split()) == runs

@@ -43,7 +43,7 @@ from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
 
-__all__ = ["apply", "undo"]
+__all__ = ["apply", "run_timed_hash", "undo"]
 
 
 def apply(steps: Iterable[Step], directory: Path) -> None:
@@ -121,12 +121,12 @@ def _create_image(step: CreateImage, _: Journal) -> None:
         luks = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=500"
         locked = ["--object", f"secret,id=key,file={step.key}", "-o", luks]
         argv = ["qemu-img", "create", "-q", "-f", step.format, *(locked if step.key else []), str(path), str(int(step.size))]
-        _run_timed_hash(argv) if step.key else run(argv)
+        run_timed_hash(argv) if step.key else run(argv)
         path.chmod(0o600)
         _hand_to(path, step.owner)
 
 
-def _run_timed_hash(argv: list[str], attempts: int = 20) -> None:
+def run_timed_hash(argv: list[str], attempts: int = 20) -> None:
     """Run a qemu-img that times how fast this host derives a key: where the kernel counts processor time in ticks, the
     first trial can take none of it, and qemu-img gives up."""
     for left in reversed(range(attempts)):
