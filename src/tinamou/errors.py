@@ -18,8 +18,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from tinamou.late import dataclass
 
 __all__ = [
     "ControlError",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong: where (``cpu.count``), the value found, the reason, the fix."""
 

@@ -7,11 +7,10 @@ description yields the JSON Schema. Why this is not pydantic: docs/decisions/000
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tinamou.errors import Problem
@@ -74,12 +73,19 @@ def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Pro
     return (None, found) if found else (built, [])
 
 
+def _near(word: str, words: Iterable[str]) -> list[str]:
+    """The word that was probably meant, if any."""
+    import difflib
+
+    return difflib.get_close_matches(word, list(words), 1)
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
 def _unknown(key: str, path: str, known: Mapping[str, object]) -> Problem:
-    near = difflib.get_close_matches(key, known, 1)
+    near = _near(key, known)
     fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
     return Problem(path, None, "unknown field", fix)
 
@@ -154,7 +160,7 @@ def _convert_choice(choices: Sequence[Any], value: object, path: str) -> tuple[A
         value = "on" if value else "off"
     if value in choices:
         return value, []
-    near = difflib.get_close_matches(str(value), [str(c) for c in choices], 1)
+    near = _near(str(value), [str(c) for c in choices])
     known = ", ".join(str(c) for c in choices if c != "")
     return None, [Problem(path, value, f"not one of {known}", f"did you mean {near[0]}?" if near else "")]
 

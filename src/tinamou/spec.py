@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from tinamou import fields
 from tinamou.errors import Problem, SpecError
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.boot import BootSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
@@ -40,7 +40,7 @@ SHORT = {
 """Short names accepted at the top of a spec, and the fields they stand for."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MachineSpec:
     """One machine."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from tinamou.late import dataclass
 
 __all__ = ["CpuSet", "Mac", "PciAddress", "Size"]
 
@@ -87,7 +88,7 @@ class CpuSet(frozenset[int]):
         return f"CpuSet('{self}')"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class Mac:
     """A 48-bit Ethernet address, ``"52:54:00:12:34:56"``."""
 
@@ -107,7 +108,7 @@ class Mac:
         return self.text
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class PciAddress:
     """A PCI function's address, ``"0000:0b:00.0"`` (domain may be left out)."""
 

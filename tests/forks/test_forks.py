@@ -156,9 +156,9 @@ def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Ch
 def test_no_space_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Path("/dev/shm/tm-small")
     small.mkdir()
-    assert os.system(f"mount -t tmpfs -o size=8M tm-small {small}") == 0
-    monkeypatch.setattr("tinamou.snapshots.checkpoint.ram_dir", lambda: small / "ram")
     try:
+        assert os.system(f"mount -t tmpfs -o size=8M tm-small {small}") == 0
+        monkeypatch.setattr("tinamou.snapshots.ram.ram_dir", lambda: small / "ram")
         with pytest.raises(StateError, match="cannot be copied to /dev/shm"):
             source.checkpoint("big")
         assert source.run("echo on").text == "on"

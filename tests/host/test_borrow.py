@@ -7,7 +7,7 @@ import pytest
 
 from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue, Why
 from tinamou.errors import PrepareError
-from tinamou.prepare import borrow
+from tinamou.prepare import borrow, shortage
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.state import ledger
@@ -106,7 +106,7 @@ def test_kernel_gives_too_few(host, machine):
     host.set(5, used=5)
     host.most = 30
     journal = machine("one")
-    with pytest.raises(borrow.PagesShortError) as caught:
+    with pytest.raises(shortage.PagesShortError) as caught:
         borrow.reserve_pages(pages(100), journal)
     for words in ("100 huge pages of 2M", "5 in the pool − 5 used or promised = 0; 100 more were asked", "for 25"):
         assert words in str(caught.value)
@@ -184,7 +184,7 @@ def test_killed_while_the_pool_shrank(host, machine, reached, monkeypatch):
 def test_cpus_are_lent_once(host, machine):
     one, two = machine("one"), machine("two")
     borrow.lend_cpus(LendCpus(CpuSet({0, 1}), WHY), one)
-    with pytest.raises(borrow.CpusTakenError, match="CPUs 1 were lent to one"):
+    with pytest.raises(shortage.CpusTakenError, match="CPUs 1 were lent to one"):
         borrow.lend_cpus(LendCpus(CpuSet({1, 2}), WHY), two)
     assert ledger.look().lent() == {str(one.path.parent): {0, 1}}
     assert ledger.look().lent(besides=str(one.path.parent)) == {}

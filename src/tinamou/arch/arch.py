@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tinamou.late import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CpuModel:
     """A CPU model, what it costs or gains, and the properties it is given where the binary knows them."""
 
@@ -15,7 +17,7 @@ class CpuModel:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arch:
     """One guest architecture.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tinamou.late import dataclass
 
 Value = str | int | bool | list["Value"] | dict[str, "Value"]
 """What a property of an element can be: what JSON can say, without null and floats."""
@@ -12,7 +14,7 @@ JSON_KINDS = frozenset({"object", "device", "netdev", "blockdev", "audiodev", "d
 """Options that take JSON on QEMU 7.2 and later; the others take ``key=value`` lists."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Why:
     """The reason for one decision: who asked (``spec cpu.count``, ``default``, ``host``) and one sentence."""
 
@@ -24,7 +26,7 @@ class Why:
             raise ValueError("a Why needs both who asked and the reason")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Element:
     """One QEMU object: ``-KIND {props}`` on the command line, the same props over QMP when hot-plugged.
 
@@ -43,7 +45,7 @@ class Element:
         return str(self.props.get("id", self.props.get("node-name", "")))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flag:
     """A command-line option that is not an object: ``-name value,option=…``; ``value`` None for a bare switch."""
 
@@ -53,7 +55,7 @@ class Flag:
     options: Mapping[str, Value] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Note:
     """Something the user must hear about the plan: ``level`` is ``info`` or ``warning``."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.blueprint.element import Why
+from tinamou.late import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReservePort:
     """Find out before anything else is done that a port of the host is free; takes nothing."""
 
@@ -22,7 +21,7 @@ class ReservePort:
         return f"{self.protocol} {self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeTap:
     """Make a tap interface; it vanishes with the last process that holds it open, undone by removing it."""
 
@@ -32,7 +31,7 @@ class MakeTap:
     mtu: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeMacvtap:
     """Make a macvtap interface on ``parent``; undone by removing it."""
 
@@ -43,7 +42,7 @@ class MakeMacvtap:
     mtu: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenTap:
     """Open every queue of a tap or macvtap interface before QEMU starts, with vhost where wished; QEMU gets descriptors.
 
@@ -58,7 +57,7 @@ class OpenTap:
     ours: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JoinBridge:
     """Make ``link`` a port of a bridge that exists; undone with the link. ``alone``: not together with other such ports."""
 
@@ -70,7 +69,7 @@ class JoinBridge:
     quiet: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JoinOvs:
     """Make ``name`` a port of an Open vSwitch bridge; undone by deleting the port. Rates are bytes a second, 0: none.
 
@@ -92,7 +91,7 @@ class JoinOvs:
     lacp: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClaimSocket:
     """Write down a socket outside the machine's folder that QEMU will listen on; undone by removing it.
 
@@ -104,7 +103,7 @@ class ClaimSocket:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReachSocket:
     """Find out that another program's socket is there, and open to ``owner``, as whom QEMU runs; takes nothing."""
 
@@ -113,7 +112,7 @@ class ReachSocket:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JoinNetwork:
     """Be a member of a network that tinamou makes: bridge, addresses, DHCP and names come with the first member and go
     with the last; undone by leaving.
@@ -144,7 +143,7 @@ class JoinNetwork:
         return f"{self.network} as {self.address}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetRules:
     """Filter what passes an interface by rules in tinamou's own table; undone by removing exactly these.
 

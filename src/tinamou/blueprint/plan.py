@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.blueprint.element import Element, Flag, Note
 from tinamou.blueprint.steps import Step
+from tinamou.late import dataclass
 from tinamou.units import CpuSet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contribution:
     """What one part adds to the plan."""
 
@@ -30,7 +31,7 @@ class Contribution:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Confinement:
     """How little the QEMU process may do: the identity it runs under and the extra groups it needs."""
 
@@ -39,7 +40,7 @@ class Confinement:
     groups: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pinning:
     """Which host CPUs each thread of QEMU runs on: one entry per vCPU, the emulator, the I/O threads by object id.
 
@@ -52,7 +53,7 @@ class Pinning:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Everything needed to start one machine, decided: nothing after this decides, it only spells and does."""
 

@@ -7,15 +7,16 @@ file must belong to it, else None.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from tinamou.blueprint.element import Why
 from tinamou.blueprint.net_steps import NetStep
+from tinamou.late import dataclass
 from tinamou.units import CpuSet, Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeDir:
     """Create one directory; undone by removing it with everything in it."""
 
@@ -25,7 +26,7 @@ class MakeDir:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WriteFile:
     """Create one file with the given text; undone by removing it."""
 
@@ -36,7 +37,7 @@ class WriteFile:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CopyFile:
     """Copy ``source`` to ``path`` (a reflink where the filesystem can); undone by removing the copy."""
 
@@ -47,7 +48,7 @@ class CopyFile:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateImage:
     """Create an empty disk image of ``size``; undone by removing it.
 
@@ -62,7 +63,7 @@ class CreateImage:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateOverlay:
     """Create a qcow2 overlay over ``backing``; its header names no backing file QEMU would have to open by path.
 
@@ -77,7 +78,7 @@ class CreateOverlay:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BuildIso:
     """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it."""
 
@@ -88,7 +89,7 @@ class BuildIso:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeSshKey:
     """Create an ed25519 key pair at ``path`` and ``path.pub``; undone by removing both."""
 
@@ -99,7 +100,7 @@ class MakeSshKey:
 Access = Literal["read", "write", "append", "listen", "connect", "secret", "memory"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
@@ -115,7 +116,7 @@ class HandOver:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetUpTpm:
     """Give a TPM its keys and certificates, in a new folder ``path``; undone by removing the folder."""
 
@@ -124,7 +125,7 @@ class SetUpTpm:
     owner: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StartHelper:
     """Start a helper process that lives as long as the machine; ready when ``socket`` exists; undone by ending it.
 
@@ -143,7 +144,7 @@ class StartHelper:
     prefix: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LendCpus:
     """Hold host CPUs for this machine alone, so that no other machine is pinned to them; undone by giving them back."""
 
@@ -151,7 +152,7 @@ class LendCpus:
     why: Why
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReserveHugepages:
     """Hold ``count`` huge pages of ``page`` bytes ready on a memory node (None: anywhere); the pool grows by what it lacks.
 
@@ -164,7 +165,7 @@ class ReserveHugepages:
     why: Why
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetKernelValue:
     """Write a value below /sys or /proc while this machine runs; undone by the former value, unless it was changed since."""
 
@@ -173,7 +174,7 @@ class SetKernelValue:
     why: Why
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeCgroup:
     """A control group for this machine's QEMU: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in bytes a second.
 

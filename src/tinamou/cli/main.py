@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
+    gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
@@ -49,6 +51,7 @@ def _parsed(words: Sequence[str]) -> int:
 
     from tinamou.cli.app import app
 
+    gc.enable()
     try:
         status = app(words, exit_on_error=False, print_error=True)
     except CycloptsError:

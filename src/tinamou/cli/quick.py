@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from tinamou.late import dataclass
 
 __all__ = ["FIELDS", "Asked", "read", "run"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Coroutine
@@ -35,9 +36,11 @@ class How:
 def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
     """Start the machine and see it through; returns the exit status."""
     if warm:
+        gc.enable()
         return _warm(spec, words, how)
     started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
     since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
+    gc.enable()
     output.end_progress()
     output.notes(started.plan.notes)
     return _attend(started, words, since, how)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tinamou.control.answers import flag, number, record, records, text
 from tinamou.control.session import DisconnectedError, Session
 from tinamou.errors import ControlError
+from tinamou.late import dataclass
 
 Json = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Status:
     """``state`` is a RunState: running, paused, prelaunch, shutdown, guest-panicked, inmigrate, suspended, …"""
 
@@ -21,7 +21,7 @@ class Status:
     running: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vcpu:
     """A virtual CPU: ``thread`` is the host thread that runs it (0 where there is none), ``place`` its topology."""
 
@@ -31,7 +31,7 @@ class Vcpu:
     place: Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IoThread:
     """An I/O thread object and the host thread that runs it."""
 
@@ -39,7 +39,7 @@ class IoThread:
     thread: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """A background job; ``progress`` of ``total`` in units only the job knows; ``error`` is empty unless it failed."""
 
@@ -51,7 +51,7 @@ class Job:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Migration:
     """``status``: none, setup, active, completed, failed, cancelled, …; ``ram`` in bytes, ``downtime`` in seconds."""
 

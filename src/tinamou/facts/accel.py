@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tinamou.late import dataclass
 
 HEADINGS = ("accelerator", "works", "ms", "what happened", "why", "fix")
 """The columns of ``AccelFacts.rows``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial:
     """One accelerator tried: it ran a micro guest (``works``) or not, in ``milliseconds``, and the evidence.
 
@@ -25,7 +25,7 @@ class Trial:
     needs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AccelFacts:
     """The trials for one guest architecture, best accelerator first."""
 

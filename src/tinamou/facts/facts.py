@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.facts.accel import AccelFacts
 from tinamou.facts.chain import ChainFile
@@ -14,9 +14,10 @@ from tinamou.facts.net import NetFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
+from tinamou.late import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """Host, binary, accelerators, firmware, image and place: with the same facts the same spec gives the same plan.
 

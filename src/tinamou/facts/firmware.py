@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tinamou.late import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Firmware:
     """One firmware a QEMU package installed; ``template`` is the pristine variable store, empty where it has none.
 

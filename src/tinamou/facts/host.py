@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tinamou.late import dataclass
 from tinamou.units import CpuSet, Size
 
 EVERYBODY = -1
 """In ``HostFacts.device_groups``: no group is needed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cache:
     """One cache: its level (1 to 4), type (``Data``, ``Instruction``, ``Unified``), size, and the CPUs sharing it."""
 
@@ -21,7 +22,7 @@ class Cache:
     cpus: CpuSet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cpu:
     """One logical CPU as the kernel numbers it (source: Documentation/admin-guide/cputopology.rst).
 
@@ -41,7 +42,7 @@ class Cpu:
     capacity: int = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NumaNode:
     """One memory node: its CPUs, memory, distances, and huge pages as ``{page bytes: (total, free)}``.
 
@@ -57,7 +58,7 @@ class NumaNode:
     hugepages: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostFacts:
     """One host, as far as planning a machine needs to know it.
 

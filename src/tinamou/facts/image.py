@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageFacts:
     """One image, resolved to files on this host.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tinamou.late import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Link:
     """A network interface of the host: its kind as the kernel calls it (``bridge``, ``tun``; empty for hardware) and MTU."""
 
@@ -16,7 +18,7 @@ class Link:
     queues: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NetFacts:
     """``lent`` are the addresses reserved for this machine on networks tinamou makes, by interface number.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tinamou.late import dataclass
 
 __all__ = ["Permits"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Permits:
     """Each is the reason why not, empty where a trial went well, None where nothing was tried.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tinamou.late import dataclass
 from tinamou.units import CpuSet, Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """``directory`` holds the machine's files and sockets; ``uid`` is lent to its QEMU, None when tinamou is not root.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tinamou.late import dataclass
 
 BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration")
 """What ``QemuFacts.backends`` is keyed by."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MachineType:
     """One machine type: versioned name, alias (``q35``), its limits, and the QOM type of its default CPU."""
 
@@ -24,7 +26,7 @@ class MachineType:
     numa_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QemuFacts:
     """One binary, as it describes itself over QMP and in its help.
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
 from tinamou.control.answers import flag, number, record, records, text
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
+from tinamou.late import dataclass
 
 __all__ = ["Agent", "Completed", "Interface", "OsInfo", "Progress"]
 
@@ -21,7 +21,7 @@ LARGEST_CAPTURE = 16 << 20
 """Bytes of each stream the agent keeps of a command's output; the rest is lost (source: qga, GUEST_EXEC_MAX_OUTPUT)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Completed:
     """How a command in the guest ended: ``status`` is its exit status, or -N when signal N ended it.
 
@@ -44,14 +44,14 @@ class Completed:
         return self.stdout.decode(errors="replace").rstrip("\n")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Progress:
     """A command started by ``start``: None in ``completed`` while it runs."""
 
     completed: Completed | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Interface:
     """A network interface of the guest; ``addresses`` with prefix length, ``10.0.2.15/24``."""
 
@@ -60,7 +60,7 @@ class Interface:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OsInfo:
     """What the guest says it is: ``id`` as in os-release, ``machine`` as ``uname -m``."""
 

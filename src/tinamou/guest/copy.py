@@ -10,12 +10,12 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tinamou.errors import GuestError, Problem, SpecError
 from tinamou.guest import archive, files
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent, Completed
@@ -26,7 +26,7 @@ __all__ = ["Copied", "End", "by_scp", "into_guest", "out_of_guest", "parse_end"]
 _DAMAGED = 71
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class End:
     """One end of a copy: a path on this host (``machine`` empty), or in a machine's guest."""
 
@@ -34,7 +34,7 @@ class End:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Copied:
     """What a copy did: ``bytes`` carried, ``verified`` when both ends computed the same sha256."""
 

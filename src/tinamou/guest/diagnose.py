@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
+
+from tinamou.late import dataclass
 
 __all__ = ["Finding", "Stage", "cause_of", "clean", "diagnose", "reached"]
 
@@ -21,7 +23,7 @@ class Stage(IntEnum):
     READY = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """Something recognised in the log.
 

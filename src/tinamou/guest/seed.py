@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["SeedResult", "seed_result"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SeedResult:
     """How cloud-init ended: ``status`` is done, error, disabled, not run or absent; ``errors`` are its own words."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError, TimeLimitError
+from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _FIRST_PATIENCE, _LONGEST_PATIENCE = 3.0, 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SshTarget:
     """Where a guest's ssh server is, and with which key and known-hosts file to go there."""
 

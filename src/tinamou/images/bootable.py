@@ -10,10 +10,10 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tinamou.images.blocks import Blocks
 from tinamou.images.fat import list_folder
+from tinamou.late import dataclass
 
 __all__ = ["Boot", "Partition", "examine_disc", "examine_disk"]
 
@@ -36,7 +36,7 @@ _LOADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Boot:
     """``ways`` holds ``bios`` and ``uefi`` where found, ``arches`` what it can run on (empty: unknown).
 
@@ -48,7 +48,7 @@ class Boot:
     missing: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Partition:
     """``start`` and ``end`` in bytes; ``kind`` is a GPT type, or the MBR's type byte."""
 

@@ -6,10 +6,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tinamou.errors import ImageError, Problem
+from tinamou.late import dataclass
 
 __all__ = ["FORMATS", "CatalogEntry", "SigningKey", "catalog_entries", "catalog_files", "find", "read_catalog"]
 
@@ -23,7 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(:[a-z0-9][a-z0-9._-]*)?")
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SigningKey:
     """A vendor's OpenPGP key: full fingerprints of its primary keys, files it is found in, the package that brings them."""
 
@@ -34,7 +35,7 @@ class SigningKey:
     package: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CatalogEntry:
     """One image of a vendor for one architecture.
 

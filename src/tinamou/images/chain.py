@@ -6,11 +6,11 @@ import os
 import stat
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.formats import HEAD, TAIL, detect_format
+from tinamou.late import dataclass
 from tinamou.system.paths import image_dir, state_dir
 from tinamou.system.qcow2 import Header, Qcow2Error, parse_header
 
@@ -21,7 +21,7 @@ _OFFSET = 0x00FFFFFFFFFFFE00
 _PROTOCOLS = ("nbd", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd", "gluster", "nfs", "fat", "blkdebug", "null-co")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layer:
     """One file of a chain: its resolved path, format, length in bytes, and for qcow2 its header."""
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from tinamou.late import dataclass
 
 __all__ = ["Entry", "archive", "directory", "file", "link", "node"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One file of the archive: its mode with the type bits, its content (a link's target), a device's number."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tinamou.facts.image import ImageFacts
 from tinamou.images.gpt import Identities
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 __all__ = ["ARCHES", "SUITES", "Debian"]
@@ -35,7 +36,7 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Port:
     """What one architecture's system is made of: Debian's name of it, boot packages, EFI suffix, serial console."""
 
@@ -67,7 +68,7 @@ ARCHES = {
 """Architectures the guest is built for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Debian:
     """The recipe for one release and architecture (see ``images.store.Recipe``), with ``packages`` beside its own."""
 
@@ -127,7 +128,7 @@ class Debian:
         return Prepared(key, build.run)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Build:
     """One build under way."""
 

@@ -9,13 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tinamou.errors import ImageError
 from tinamou.images import http as web
 from tinamou.images.verify import refuse_page, refuse_wrong_magic
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     import httpx2
@@ -30,7 +31,7 @@ RESERVE = 64 << 20
 CHECK_EVERY = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Downloaded:
     """A file that arrived whole: ``resumed`` when part of it came from an earlier run."""
 
@@ -39,7 +40,7 @@ class Downloaded:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Origin:
     """What the bytes of a partial file are part of; ``total`` is 0 when the server did not say."""
 

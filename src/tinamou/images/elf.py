@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from tinamou.late import dataclass
 
 __all__ = ["Elf", "ElfError"]
 
@@ -14,7 +15,7 @@ class ElfError(ValueError):
     """Not a 64-bit little-endian ELF file, or a damaged one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Elf:
     """One 64-bit little-endian ELF file held in memory."""
 

@@ -6,8 +6,9 @@ import struct
 import uuid
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from tinamou.late import dataclass
 
 __all__ = ["BIOS_BOOT", "EFI_SYSTEM", "ROOTS", "SECTOR", "Identities", "Partition", "write_bios_boot", "write_table"]
 
@@ -26,7 +27,7 @@ _ENTRIES, _ENTRY_SIZE = 128, 128
 _TABLE_SECTORS = _ENTRIES * _ENTRY_SIZE // SECTOR
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Partition:
     """One partition: its type, first sector, number of sectors, name, identity."""
 
@@ -43,7 +44,7 @@ class Partition:
         return ids + struct.pack("<QQQ", self.first, last, 0) + self.name.encode("utf-16-le").ljust(72, b"\0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identities:
     """The identities of a disk, its partitions and file systems; the same words give the same."""
 

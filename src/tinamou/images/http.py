@@ -6,12 +6,12 @@ import email.utils
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from tinamou import __version__
 from tinamou.errors import ImageError
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     import httpx2
@@ -32,7 +32,7 @@ class TransientError(Exception):
         self.after = after
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """How patient to be: ``attempts`` in a row without a new byte, ``timeout`` seconds of silence; ``pause`` sleeps."""
 

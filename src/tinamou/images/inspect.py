@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from tinamou.errors import ImageError
@@ -15,6 +15,7 @@ from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks,
 from tinamou.images.bootable import Boot, examine_disc, examine_disk
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
+from tinamou.late import dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 
@@ -23,7 +24,7 @@ __all__ = ["inspect_image"]
 _CACHE_VERSION = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Finding:
     """What is remembered of an image between two starts."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.elf import Elf
+from tinamou.late import dataclass
 from tinamou.system.codecs import compression_of, decompress
 
 __all__ = ["Module", "chosen", "index", "load", "load_order"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Module:
     """One module: its name with underscores, path below /lib/modules/RELEASE, content, dependencies, aliases.
 

@@ -8,13 +8,13 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from tinamou.errors import ImageError
 from tinamou.images.progress import Progress
 from tinamou.images.sources import Distribution, Repository, repositories
+from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, find_tool, run
 
 __all__ = ["Apt", "Package", "archives", "configured_mirrors", "first_usable", "host_acquire", "require_tools", "unpack"]
@@ -35,7 +35,7 @@ _OWN_ARCHIVE = re.compile(r"/(debian|debian-security|ubuntu|ubuntu-ports)(/\d{8}
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Package:
     """One package as apt would download it: name, version, file name, size in bytes."""
 
@@ -81,7 +81,7 @@ def archives(indextargets: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Apt:
     """An apt with folders of its own; it knows the host's proxies and certificates, and nothing else of the host."""
 

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images import catalog
 from tinamou.images.catalog import CatalogEntry
+from tinamou.late import dataclass
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
@@ -37,7 +38,7 @@ __all__ = ["Origin", "cached", "check", "origin", "predicted", "pull", "pull_ent
 Notice = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """Where an image came from and how it was checked.
 
@@ -162,7 +163,7 @@ def _folder(entry: CatalogEntry) -> Path:
     return image_dir() / entry.name.replace(":", "-") / entry.arch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Expected:
     """What the vendor says the file's digest is, and how far that word is backed."""
 
@@ -170,7 +171,7 @@ class _Expected:
     signature: Signature | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Pull:
     """One pull, under the lock of its folder."""
 

@@ -8,11 +8,11 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.catalog import SigningKey
+from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, find_tool, run
 
 __all__ = ["Signature", "checkable", "keyrings", "signed_text", "verify_detached", "verify_inline"]
@@ -32,7 +32,7 @@ _REFUSED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signature:
     """A good signature: full fingerprint of the primary key, the name on the key as gpgv shows it."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import ImageError
+from tinamou.late import dataclass
 
 __all__ = ["Distribution", "Repository", "for_architecture", "host_distribution", "repositories"]
 
@@ -36,7 +36,7 @@ _NEXT_RELEASES = {("debian", "riscv64"): ("forky",)}
 """Where mirrors do not always carry an architecture whole: releases to take when the wanted one is not consistent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Distribution:
     """A distribution and its release: ``debian`` or ``ubuntu``, codename."""
 
@@ -49,7 +49,7 @@ class Distribution:
         return f"/usr/share/keyrings/{self.name}-archive-keyring.gpg"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Repository:
     """One line of a package source, signed by one keyring."""
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Protocol
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
+from tinamou.late import dataclass
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
@@ -45,7 +46,7 @@ class Recipe(Protocol):
         """Find out what would be built now, without the expensive part; ``work`` is an empty folder for it to use."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """A build ready to go: a digest of what goes in, and the function that puts all files into a folder.
 
@@ -56,7 +57,7 @@ class Prepared:
     build: Callable[[Path], ImageFacts]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kept:
     """One built guest on disk; ``built`` in seconds since 1970."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     from tinamou.images.packages import Apt, Package
@@ -78,7 +79,7 @@ _MODULES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 

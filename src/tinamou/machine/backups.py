@@ -6,12 +6,12 @@ import asyncio
 import dataclasses
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.machine import life
 from tinamou.machine.disks import opened
 from tinamou.machine.snapshots import take
@@ -28,7 +28,7 @@ SCHEDULE = "backup"
 """Schedule name of the snapshot that the next incremental backup starts from; one for each shelf is kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Drilled:
     """A backup that was started: seconds until its guest answered, and what it said it is."""
 

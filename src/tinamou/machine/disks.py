@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, cast
 
 from tinamou.errors import ImageError, StateError
 from tinamou.facts import ChainFile, ImageFacts
-from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.progress import Progress, silent
-from tinamou.images.seal import check_seals
 from tinamou.parts.disk import DiskSpec, numbered
-from tinamou.parts.disk.nodes import file_options
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.record import Record
 
 if TYPE_CHECKING:
     from tinamou.control import Session
+    from tinamou.images.chain import Layer
     from tinamou.snapshots.graph import Attached, BlockGraph
     from tinamou.snapshots.history import Disk, History
     from tinamou.snapshots.machine_disks import Disks
@@ -39,13 +37,17 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
     """
     chains = _own_chains(directory, image)
     if image.disk and image.built and image.format != "iso" and "disk0" not in chains:
+        from tinamou.images.chain import read_chain
+
         chains["image"] = _files(read_chain(image.disk, format=_declared(image.format)), directory)
     for number, disk in numbered(spec.disk, 1 if image.disk else 0):
         _check_key(disk, chains.get(f"disk{number}", ()))
         if disk.path and disk.interface != "cdrom" and f"disk{number}" not in chains:
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
             _check_key(disk, chains[f"disk{number}"])
-    if directory.is_dir():
+    if chains and directory.is_dir():
+        from tinamou.images.seal import check_seals
+
         check_seals(
             directory / "seals.json", {f.path for files in chains.values() for f in files if not f.own and f != files[0]}
         )
@@ -101,6 +103,8 @@ def _declared(kind: str) -> str:
 
 
 def _checked(path: Path, directory: Path, kind: str = "", floor: str = "") -> tuple[ChainFile, ...]:
+    from tinamou.images.chain import read_chain, verify_tables
+
     layers = read_chain(path, format=kind, trusted=[Path(floor)] if floor else [])
     verify_tables(layers[0], tables=64)
     return _files(layers, directory)
@@ -118,9 +122,9 @@ def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
 
 def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:
     """Two writers would destroy a disk: what QEMU's own locks would refuse is told by name. Raises ImageError."""
-    from tinamou.system.image_locks import processes_with_open, written_by_others
-
     for files in chains.values():
+        from tinamou.system.image_locks import processes_with_open, written_by_others
+
         path = files[0].path
         if written_by_others(path):
             who = ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(path)) or "a process of another user"
@@ -269,6 +273,8 @@ def _first(record: Record) -> int:
 
 def _options(record: Record, history: History) -> dict[str, Mapping[str, object]]:
     """How the overlays of each disk read and write: like the disk's first file."""
+    from tinamou.parts.disk.nodes import file_options
+
     by_name = {f"disk{number}": spec for number, spec in numbered(load_spec(record.spec).disk, _first(record))}
     settled = {name: _with_aio(by_name.get(name, DiskSpec(path="image")), record, name) for name in history.disks}
     return {name: cast("Mapping[str, object]", file_options(options)) for name, options in settled.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from pathlib import Path
 
 from tinamou.facts import Facts, ImageFacts, Permits, Place
@@ -25,7 +25,7 @@ _ARCH_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 def native_arch() -> str:
     """The host's architecture under QEMU's name."""
-    machine = platform.machine().lower()
+    machine = os.uname().machine.lower()
     return _ARCH_NAMES.get(machine, machine)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tinamou.blueprint import Note, Plan, Why
 from tinamou.errors import ControlError
 from tinamou.launch.process import died
-from tinamou.prepare.borrow import PagesShortError, enter_groups
 from tinamou.prepare.journal import Journal
+from tinamou.prepare.shortage import PagesShortError
 from tinamou.spec import MachineSpec
 from tinamou.state import ledger, machines
 from tinamou.state.record import Record
@@ -59,6 +59,8 @@ def without_huge_pages(spec: MachineSpec, error: PagesShortError) -> tuple[Machi
 
 def settle_in(record: Record, plan: Plan) -> None:
     """Moves a QEMU that has just been started into its control groups and onto its CPUs."""
+    from tinamou.prepare.borrow import enter_groups
+
     enter_groups(Journal(Path(record.directory)), record.pid)
     if plan.pinning is not None:
         from tinamou.machine.blocking import wait_for

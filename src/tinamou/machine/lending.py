@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tinamou.facts import NetFacts, Place
 from tinamou.parts.net import NetSpec, interfaces
-from tinamou.parts.net.network import name_of, subnet_for
 from tinamou.probe import net as probe
 from tinamou.state import networks
 
@@ -44,6 +43,8 @@ def _lent(specs: Mapping[int, NetSpec], place: Place) -> tuple[dict[int, str], d
     for number, spec in specs.items():
         if spec.type != "bridge" or spec.bridge:
             continue
+        from tinamou.parts.net.network import name_of, subnet_for
+
         name = name_of(spec)
         if Path(place.directory).is_dir():
             wish = spec.address.partition("/")[0]

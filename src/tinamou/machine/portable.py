@@ -19,6 +19,7 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import ControlError, Problem, StateError
 from tinamou.guest.resident import Identity, Line
+from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine import shares
@@ -125,7 +126,7 @@ async def wake(
     return Woken(up.record, up.plan, line, Monitor(str(record.file("qmp.sock"))) if stopped else None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Loaded:
     """A machine that holds a saved state and stands still: its entry, plan and monitor."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from tinamou.late import dataclass
 from tinamou.machine.reconcile import reconcile
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
@@ -17,7 +17,7 @@ from tinamou.units import Size
 __all__ = ["Holding", "holdings", "repair", "reports"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Holding:
     """One thing a machine has of the host: ``kind`` as in its journal (or ``process``, ``files``), ``what`` in words, and
     whether the machine still runs."""

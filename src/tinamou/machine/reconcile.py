@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.prepare import borrow
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
@@ -50,7 +49,9 @@ def _reconcile_ledger() -> list[str]:
         if directory.is_dir():
             done += _reconcile_one(directory)
         else:
-            borrow.give_all(place)
+            from tinamou.prepare.borrow import give_all
+
+            give_all(place)
             done.append(f"machine {directory.name} is gone with its folder {directory}; what it held was given back")
     return done
 

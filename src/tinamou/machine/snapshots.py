@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tinamou.errors import StateError, TinamouError
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.machine.disks import held, known_disks, opened
 from tinamou.snapshots.check import Finding, check
 from tinamou.snapshots.check import repair as mend

@@ -15,6 +15,7 @@ from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError
 from tinamou.facts import Facts, ImageFacts, Place
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
 from tinamou.machine.disks import refuse_shared
 from tinamou.machine.gather import gather, resolve_image
@@ -22,7 +23,7 @@ from tinamou.machine.host_side import claims, lent, settle_in, without_huge_page
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
-from tinamou.prepare.borrow import CpusTakenError, PagesShortError
+from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.snapshots.remains import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Started:
     """A machine whose QEMU has been started: its entry, and the plan it was started from."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from tinamou.errors import GuestError, PlanError, TinamouError
+from tinamou.late import dataclass
 
 __all__ = ["CHOICES", "Choice", "Measured", "Verdict", "judge", "measure", "merged", "named", "twin"]
 
@@ -39,7 +39,7 @@ echo $a $b
 """The same work on every virtual CPU at once, timed by the guest's own clock (hundredths of a second)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Choice:
     """One thing to try: the ways it can be, as changes to a spec, and the work that shows the difference."""
 
@@ -75,7 +75,7 @@ CHOICES = (
 """What is tried when nothing is named."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Measured:
     """One way of one choice: seconds of each round, or why it could not be measured."""
 
@@ -85,7 +85,7 @@ class Measured:
     failed: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Verdict:
     """Which way won, by how much (``gain`` 0.2: a fifth less time than ``second``), and whether beyond the spread."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.errors import ControlError, StateError
+from tinamou.late import dataclass
 from tinamou.network import diagnose as judge
 from tinamou.network.diagnose import Finding, Surroundings
 from tinamou.network.speed import Speed, measure
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "capture", "examine", "plug", "put_right", "specs_of", "speed_of"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Report:
     """What was seen of every interface, and what is wrong, worst first."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from tinamou.late import dataclass
 from tinamou.network.wires import GuestSide, HostSide, Wire
 
 __all__ = ["CHECKS", "DEAD", "Finding", "Surroundings", "diagnose"]
@@ -14,7 +15,7 @@ DEAD, SLOW, SLOWER, WORTH = 100, 60, 40, 20
 knowing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Surroundings:
     """What else matters for one interface: which backends this host offers, what the machine's entry asked for.
 
@@ -34,7 +35,7 @@ class Surroundings:
     forged: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """One cause: ``cost`` says what it takes away, ``fix`` what to do, ``remedy`` what ``--fix`` can do without risk."""
 
@@ -146,24 +147,27 @@ def _emulated(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     """On QEMU's own TCP/IP the card alone does not help: without offloads the guest cuts and sums what e1000 did for it."""
     if not wire.model.startswith("virtio"):
         cost = "several times the latency, a fraction of the throughput: every packet costs emulated register accesses"
-        words = ["model=virtio", *([better] if wire.backend == "user" and (better := _better(around)) else [])]
+        words = ["model=virtio", *(_better(around) if wire.backend == "user" else ())]
         fix = f"{_SET} {' '.join(words)} --restart"
         seen = f"QEMU's card {wire.id} is {wire.model}"
         yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, ("spec", *words))
 
 
-def _better(around: Surroundings) -> str:
-    """What carries more than QEMU's own TCP/IP here, empty where nothing does that leads the same ports in."""
+def _better(around: Surroundings) -> tuple[str, ...]:
+    """What carries more than QEMU's own TCP/IP here, empty where nothing does that leads the same ports in.
+
+    The machine was alone on its wire, and stays so: a bridge is one of its own.
+    """
     if around.root:
-        return "type=bridge"
-    return "type=passt" if around.passt and not around.forwards else ""
+        return "type=bridge", f"network={around.machine}"
+    return ("type=passt",) if around.passt and not around.forwards else ()
 
 
 def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "user":
         better = _better(around)
         install = "" if around.passt or around.root else ", after installing passt"
-        remedy = ("spec", better) if better else ()
+        remedy = ("spec", *better) if better else ()
         cost = "all traffic passes through a TCP/IP stack inside QEMU, one packet at a time and without offloads"
         seen = f"{wire.id} is on {wire.backend}"
         yield Finding(
@@ -171,7 +175,7 @@ def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
             "QEMU's own TCP/IP (slirp) carries the traffic",
             seen,
             cost,
-            f"{_SET} {better or 'type=passt'} --restart{install}",
+            f"{_SET} {' '.join(better) or 'type=passt'} --restart{install}",
             SLOW,
             remedy,
         )

@@ -11,9 +11,9 @@ import socket
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from tinamou.errors import GuestError
+from tinamou.late import dataclass
 
 __all__ = ["Speed", "measure"]
 
@@ -24,7 +24,7 @@ _PATIENCE = 10.0
 """Seconds until a guest that does not connect counts as one that nothing leads to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Speed:
     """Milliseconds of a one-byte TCP round trip (median, 99th percentile), megabits a second into and out of the guest.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import TinamouError
+from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, find_tool
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["GuestSide", "HostSide", "Wire", "look", "wires"]
 _LINE = re.compile(r"(?P<name>[\w.#-]+): index=(?P<index>\d+),type=(?P<type>[\w-]+),?(?P<rest>.*)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestSide:
     """An interface as the guest has it; ``features`` are offloads by name, empty where the guest cannot tell."""
 
@@ -36,7 +37,7 @@ class GuestSide:
     carrier: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostSide:
     """The interface on the host: what it is a port of, whether it is up, what it dropped, what shapes its traffic."""
 
@@ -49,7 +50,7 @@ class HostSide:
     counters: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wire:
     """One interface of a machine: the card's model, the backend's type, and both sides where they can be seen.
 

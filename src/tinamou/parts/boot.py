@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Why
 from tinamou.errors import Problem
 from tinamou.facts import Firmware
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Settled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BootSpec:
     """Firmware, or a kernel of the user's own."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tinamou.blueprint import Contribution, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Settled
 from tinamou.units import CpuSet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CpuSpec:
     """How many virtual CPUs, how they are arranged, which model they are."""
 

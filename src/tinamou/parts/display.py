@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Element, Flag, MakeDir, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Need, PciSlot, Settled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DisplaySpec:
     """A screen, and how it is reached."""
 

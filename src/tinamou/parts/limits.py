@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.blueprint import MakeCgroup, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 __all__ = ["LimitsSpec", "step"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LimitsSpec:
     """Limits on QEMU as a whole: virtual CPUs, emulation and I/O together."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemorySpec:
     """How much memory the guest has and what it rests on."""
 

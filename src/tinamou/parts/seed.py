@@ -11,11 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 
 __all__ = ["MACHINE_KEY", "Agent", "FixedAddress", "SeedSpec", "documents"]
 
@@ -52,7 +52,7 @@ _START_AGENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SeedSpec:
     """What a guest should find at its first boot."""
 
@@ -98,7 +98,7 @@ def _bad_key(path: str, key: str) -> Problem:
     return Problem(path, key[:40], "not a public ssh key", "one line as in ~/.ssh/id_ed25519.pub")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FixedAddress:
     """An interface's address with its prefix length, ``10.0.0.5/24``, the gateway and the name servers that go with it."""
 

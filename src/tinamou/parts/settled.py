@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.arch import Arch
 from tinamou.blueprint import Value, Why
 from tinamou.facts import Facts
 from tinamou.facts.accel import Trial
+from tinamou.late import dataclass
 
 __all__ = ["Need", "PciSlot", "Settled", "SharedMemory"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PciSlot:
     """The device with this id wants a slot on the PCI root bus, or one of the slots for hot plugging, numbered from 1."""
 
@@ -21,7 +22,7 @@ class PciSlot:
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SharedMemory:
     """Another process must see the guest's memory (virtiofsd, vhost-user)."""
 
@@ -31,7 +32,7 @@ class SharedMemory:
 Need = PciSlot | SharedMemory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settled:
     """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id.
 

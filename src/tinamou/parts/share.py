@@ -6,12 +6,12 @@ machine that has one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from tinamou.blueprint import Why
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Need, SharedMemory
 
 __all__ = ["ShareSpec", "needs"]
@@ -19,7 +19,7 @@ __all__ = ["ShareSpec", "needs"]
 MOST = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ShareSpec:
     """One shared folder. As a bare value ``/host/folder``, ``/host/folder:/in/the/guest`` or ``…:ro``."""
 

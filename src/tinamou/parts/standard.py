@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Need, PciSlot, Settled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceSpec:
     """The small devices."""
 

@@ -5,11 +5,10 @@ Source: QEMU docs/specs/tpm.rst, swtpm(8), swtpm_setup(8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.blueprint import Contribution, Element, HandOver, SetUpTpm, StartHelper, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.parts.settled import Settled
 
 __all__ = ["TpmSpec", "check", "contribute"]
@@ -18,7 +17,7 @@ UIDS = 2 * 65536
 """How far the emulator's user id lies from its machine's: QEMU can neither signal it nor read the TPM's secrets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TpmSpec:
     """A trusted platform module: measured boot, sealed keys, an identity that can be attested."""
 

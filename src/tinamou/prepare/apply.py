@@ -7,7 +7,6 @@ a machine that starts again finds its disks.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -39,7 +38,6 @@ from tinamou.blueprint import (
     WriteFile,
 )
 from tinamou.errors import PrepareError
-from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
 
@@ -98,6 +96,8 @@ def _write_file(step: WriteFile, _: Journal) -> None:
 def _copy_file(step: CopyFile, _: Journal) -> None:
     path = Path(step.path)
     if not path.exists():
+        import shutil
+
         part = path.with_name(path.name + ".part")
         shutil.copyfile(step.source, part)
         part.chmod(step.mode)
@@ -160,7 +160,7 @@ def _hand_over(step: HandOver, _: Journal) -> None:
 
 
 def lazily(module: str, name: str) -> Callable[..., None]:
-    """An executor that is imported when it is first needed: most machines need none of the network's."""
+    """An executor that is imported when it is first needed: most machines need few of them."""
 
     def do(*arguments: object) -> None:
         import importlib
@@ -179,14 +179,11 @@ _EXECUTORS: dict[type, Callable[..., None]] = {
     BuildIso: _build_iso,
     MakeSshKey: _make_ssh_key,
     HandOver: _hand_over,
-    StartHelper: companions.start,
-    LendCpus: borrow.lend_cpus,
-    ReserveHugepages: borrow.reserve_pages,
-    SetKernelValue: borrow.set_value,
-    MakeCgroup: borrow.make_group,
-}
-
-_EXECUTORS |= {
+    StartHelper: lazily("companions", "start"),
+    LendCpus: lazily("borrow", "lend_cpus"),
+    ReserveHugepages: lazily("borrow", "reserve_pages"),
+    SetKernelValue: lazily("borrow", "set_value"),
+    MakeCgroup: lazily("borrow", "make_group"),
     ReachSocket: lazily("wires", "reach_socket"),
     ClaimSocket: lazily("wires", "claim_socket"),
     ReservePort: lazily("wires", "reserve_port"),
@@ -201,11 +198,11 @@ _EXECUTORS |= {
 }
 
 _UNDOERS: dict[str, Callable[[Entry], None]] = {
-    "helper": companions.stop,
-    "cpus": borrow.give_cpus,
-    "hugepages": borrow.give_pages,
-    "value": borrow.give_value,
-    "cgroup": borrow.remove_group,
+    "helper": lazily("companions", "stop"),
+    "cpus": lazily("borrow", "give_cpus"),
+    "hugepages": lazily("borrow", "give_pages"),
+    "value": lazily("borrow", "give_value"),
+    "cgroup": lazily("borrow", "remove_group"),
     "link": lazily("wires", "remove_link"),
     "rules": lazily("wires", "remove_rules"),
     "socket": lazily("wires", "remove_socket"),

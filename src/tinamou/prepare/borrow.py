@@ -13,6 +13,7 @@ from pathlib import Path
 from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
+from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.state import ledger
 from tinamou.state.ledger import Claim, Ledger, Value
 from tinamou.system import cgroups
@@ -21,8 +22,6 @@ from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
 __all__ = [
-    "CpusTakenError",
-    "PagesShortError",
     "enter_groups",
     "give_all",
     "give_cpus",
@@ -34,14 +33,6 @@ __all__ = [
     "reserve_pages",
     "set_value",
 ]
-
-
-class CpusTakenError(PrepareError):
-    """Another machine was faster; a new plan finds other CPUs."""
-
-
-class PagesShortError(PrepareError):
-    """The kernel could not find enough memory in one piece."""
 
 
 def _machine(journal: Journal) -> str:

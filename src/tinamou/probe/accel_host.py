@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
 
 from tinamou.facts.stored import Plain
+from tinamou.late import dataclass
 from tinamou.system.rooted import Rooted
 
 __all__ = ["AccelHost", "look"]
@@ -14,7 +14,7 @@ __all__ = ["AccelHost", "look"]
 _MODULES = ("kvm", "kvm_intel", "kvm_amd", "kvm_pvm")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AccelHost:
     """``flags`` are those of the first processor that matter here (``vmx``, ``svm``, ``hypervisor``).
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tinamou.late import dataclass
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
@@ -12,7 +13,7 @@ __all__ = ["CgroupLimits", "Hierarchy", "hierarchies", "limits"]
 _UNLIMITED = 1 << 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hierarchy:
     """One mounted cgroup tree: version, mount point, its controllers, and the path of this process in it."""
 
@@ -27,7 +28,7 @@ class Hierarchy:
         return (self.mount + self.path).rstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CgroupLimits:
     """``cpus`` and ``nodes`` None: no cpuset; ``memory`` None: no limit; ``memory_left`` below the tightest limit."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from tinamou.facts.firmware import Firmware
+from tinamou.late import dataclass
 
 __all__ = ["FirmwareScan", "probe_firmware"]
 
@@ -34,7 +34,7 @@ OpenSBI and SeaBIOS need no entry: QEMU loads them by itself.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FirmwareScan:
     """The installed firmware, first choice first, and a note for each descriptor that had to be left out."""
 

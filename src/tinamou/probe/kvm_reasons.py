@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 
+from tinamou.late import dataclass
 from tinamou.probe.accel_host import AccelHost
 from tinamou.system.kvm import DEVICE, KvmOutcome
 
@@ -25,7 +25,7 @@ _SUBERRORS = {1: "emulation failure", 2: "simultaneous exceptions", 3: "delivery
 _ELSEWHERE = "use tcg here, or a host whose processor virtualizes (in a virtual machine: nested virtualization turned on)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failure:
     """What happened, why, what to do; ``settled`` when trying again on the same host will end the same way."""
 

@@ -7,16 +7,16 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from tinamou.facts.qemu import QemuFacts
+from tinamou.late import dataclass
 
 __all__ = ["ANSWER", "GuestRun", "known", "run_guest"]
 
 ANSWER = "tinamou"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Guest:
     code: bytes
     machines: tuple[str, ...]
@@ -71,7 +71,7 @@ _GUESTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestRun:
     """One run of a micro guest: whether it answered and switched off, the time, QEMU's end and its last words."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tinamou.facts.qemu import BACKEND_KINDS
+from tinamou.late import dataclass
 
 __all__ = ["ACCELS", "FINGERPRINT", "TYPES", "Question", "questions"]
 
@@ -45,7 +45,7 @@ FINGERPRINT = zlib.crc32(" ".join((*TYPES, *BACKEND_KINDS)).encode())
 """Changes with what is asked: facts that were asked for less are asked for anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """One QMP command, its arguments, and the name its answer is filed under."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tinamou.facts.host import Cache, Cpu, NumaNode
+from tinamou.late import dataclass
 from tinamou.system.rooted import Rooted, mask
 from tinamou.units import CpuSet, Size
 
@@ -47,7 +48,7 @@ class _Spread:
         return self.known[cpu]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Shared:
     package: _Spread
     die: _Spread

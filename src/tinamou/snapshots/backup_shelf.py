@@ -16,11 +16,12 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, encrypted
@@ -44,7 +45,7 @@ FILE = "backup.json"
 _READ = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backup:
     """One backup. ``tops`` says which file each disk is read through, ``sums`` the SHA-256 of every file it added.
 
@@ -66,7 +67,7 @@ class Backup:
     remote: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shelf:
     """A folder of backups of one machine."""
 

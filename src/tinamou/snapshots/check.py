@@ -7,13 +7,13 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinamou.errors import ImageError, TinamouError
 from tinamou.images.chain import verify_tables
 from tinamou.images.seal import check_seals
+from tinamou.late import dataclass
 from tinamou.snapshots.graph import attached
 from tinamou.snapshots.history import History
 from tinamou.snapshots.layers import Forest, read_forest
@@ -29,7 +29,7 @@ SEALS = "seals.json"
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """Something wrong with one file: ``severity`` is ``error`` (it must not be booted), ``warning`` or ``note``."""
 

@@ -25,8 +25,10 @@ from typing import Any, Literal
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import ProbeError, Problem, StateError
+from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
-from tinamou.system.paths import ram_dir, state_dir
+from tinamou.snapshots.ram import drop_ram_dir, ram_file
+from tinamou.system.paths import state_dir
 
 __all__ = [
     "Checkpoint",
@@ -36,12 +38,9 @@ __all__ = [
     "checkpoints_dir",
     "digest_of",
     "discard",
-    "drop_ram_dir",
     "host_cpu",
     "identity_of",
     "intact",
-    "make_ram_dir",
-    "ram_file",
     "read",
     "verify",
     "write",
@@ -51,7 +50,7 @@ FORMAT = 1
 Kind = Literal["instant", "portable"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class File:
     """A file and how it looked when it was whole: size, time of the last change in ns, inode."""
 
@@ -72,7 +71,7 @@ def identity_of(binary: str) -> File:
     return File.of(os.path.realpath(binary))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint. ``pause`` is how long the machine stood still, ``took`` how long it took in all, in seconds.
 
@@ -178,28 +177,6 @@ def discard(directory: Path) -> None:
     else:
         shutil.rmtree(directory, ignore_errors=True)
     drop_ram_dir()
-
-
-def ram_file(name: str) -> Path:
-    """Where an instant checkpoint's memory lies."""
-    return ram_dir() / f"{name}.ram"
-
-
-def make_ram_dir() -> Path:
-    """The folder of memory files; ``state`` in it names the state directory it belongs to."""
-    folder = ram_dir()
-    folder.mkdir(mode=0o711, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
-        raise StateError(f"{folder} belongs to somebody else", why="it would hold the memory of machines", fix="remove it")
-    (folder / "state").write_text(str(state_dir()))
-    return folder
-
-
-def drop_ram_dir() -> None:
-    """Remove the folder of memory files when it holds none."""
-    folder = ram_dir()
-    if folder.is_dir() and not any(folder.glob("*.ram")):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check(checkpoint: Checkpoint, environment: Mapping[str, str] = os.environ) -> None:

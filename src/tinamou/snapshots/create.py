@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
 from tinamou.images.chain import read_layer
+from tinamou.late import dataclass
 from tinamou.snapshots import extras
 from tinamou.snapshots.graph import BlockGraph, Opening, attached, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import FILE as HISTORY
@@ -29,7 +29,7 @@ Quiesce = Callable[[], AbstractAsyncContextManager[bool]]
 """Enters with the guest's file systems frozen (True) or not (False), leaves with them thawed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Taken:
     """A snapshot and what it cost: ``transaction`` and ``whole`` in seconds."""
 
@@ -122,7 +122,7 @@ def _check_name(history: History, name: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Switched:
     """What the switch was like: the machine's state, whether its guest held still, seconds of the transaction."""
 

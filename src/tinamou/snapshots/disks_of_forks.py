@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.images.chain import Layer, read_chain
+from tinamou.late import dataclass
 from tinamou.snapshots.history import Disk, History, save
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.qcow2 import write_overlay
@@ -21,7 +22,7 @@ _WHY = Why("fork", "what the guest writes goes to a file of its own; what was sa
 _SHARED = Why("fork", "the disk as it was saved, never written")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frozen:
     """One disk as it was: its device in QEMU, the frozen file on top (a name in the checkpoint's folder, or a path)."""
 

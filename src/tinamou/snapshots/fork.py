@@ -14,6 +14,7 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
 from tinamou.guest.resident import Identity, Line
+from tinamou.late import dataclass
 from tinamou.launch.process import died, start, tail
 from tinamou.parts import limits
 from tinamou.parts.net import NetSpec, mac_of
@@ -131,7 +132,7 @@ def _macs(plan: Plan) -> list[bytes]:
     return [bytes.fromhex(str(e.props["mac"]).replace(":", "")) for e in plan.elements if "mac" in e.props]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Woken:
     """A fork that runs: its entry, and the line to its resident (None where the guest has none)."""
 

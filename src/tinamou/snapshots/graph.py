@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from tinamou.control import RefusedError, Session
 from tinamou.control.answers import number, record, records, text
 from tinamou.errors import ControlError
+from tinamou.late import dataclass
 
 __all__ = [
     "Attached",
@@ -33,7 +34,7 @@ _LEAF = re.compile(r"fd(\d+)-")
 """How the nodes of files are named that QEMU was handed (launch/handover.py): the number of their set comes first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attached:
     """One device's chain: ``node`` is what the device reads (a limiter where there is one), ``files`` the paths top first.
 
@@ -47,7 +48,7 @@ class Attached:
     readonly: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BlockGraph:
     """Everything at one moment: ``devices`` that have a medium by id, ``files`` the path each format node reads.
 
@@ -73,7 +74,7 @@ class BlockGraph:
         return frozenset(file for one in self.devices.values() for file in one.files)
 
 
-@dataclass(slots=True)
+@dataclass()
 class _Edges:
     """The nodes and edges as QEMU lists them, by number."""
 
@@ -168,7 +169,7 @@ async def driver_of(session: Session, node: str) -> str:
     raise ControlError(f"QEMU has no node {node}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opening:
     """A file to be opened as ``node``, over the node ``backing`` or with nothing behind it yet.
 

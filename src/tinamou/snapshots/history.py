@@ -13,10 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.system.durable import PART, put_in_place
 
 __all__ = ["Disk", "History", "Intent", "Snapshot", "load", "save", "write_part"]
@@ -25,7 +26,7 @@ FILE = "snapshots.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Disk:
     """One writable disk: ``device`` is its id in QEMU, ``top`` the file the guest writes to, ``floor`` the lowest file.
 
@@ -41,7 +42,7 @@ class Disk:
     gone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """One moment of all disks: ``files`` says for each disk which frozen file, with everything below it, holds it.
 
@@ -60,7 +61,7 @@ class Snapshot:
     schedule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Intent:
     """What is being changed: ``kind`` and its arguments, plain data."""
 
@@ -68,7 +69,7 @@ class Intent:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class History:
     """Everything known about a machine's disks. ``current`` is the snapshot the running state is based on, 0 for none.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
 from tinamou.errors import ControlError
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.system.durable import sync_file
 
 __all__ = ["Target", "cancel", "drop_orphans", "flush", "run_job"]
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 _POLL = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """What a job writes to: a node, the file it writes, and how many bytes come at most."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.chain import Layer, read_layer
+from tinamou.late import dataclass
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 
@@ -18,7 +18,7 @@ __all__ = ["Forest", "own_files", "read_forest"]
 _OWN = re.compile(r"(disk\d+)(?:-\d+)?\.(?:qcow2|raw)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forest:
     """All files of one disk: ``layers`` by name, ``below`` what each rests on (empty: nothing)."""
 

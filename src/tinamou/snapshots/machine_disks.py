@@ -7,13 +7,14 @@ import fcntl
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import BlockGraph
 from tinamou.snapshots.history import Disk, History
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Disks:
     """``directory`` is the machine's folder, ``owner`` the uid its files belong to (None: the caller's).
 

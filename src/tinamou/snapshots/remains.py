@@ -6,17 +6,19 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
-from tinamou.snapshots.checkpoint import Checkpoint, discard, drop_ram_dir, read, write
+from tinamou.snapshots.ram import drop_ram_dir
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
-from tinamou.system.durable import sync_folder
 from tinamou.system.paths import ram_dir, state_dir
 from tinamou.system.spawn import Process, alive
+
+if TYPE_CHECKING:
+    from tinamou.snapshots.checkpoint import Checkpoint
 
 __all__ = [
     "clear",
@@ -46,6 +48,8 @@ def clear() -> list[str]:
 
 
 def _removed(directory: Path) -> bool:
+    from tinamou.snapshots.checkpoint import discard, read
+
     found = read(directory)
     if found is not None:
         return give_up(found)
@@ -58,6 +62,8 @@ def give_up(checkpoint: Checkpoint) -> bool:
 
     It stays, a checkpoint like any other, while machines that stay themselves rest on its disks.
     """
+    from tinamou.snapshots.checkpoint import discard, write
+
     resting = any(one.parent == checkpoint.name and not one.ephemeral for one in machines())
     if resting and checkpoint.disks:
         write(dataclasses.replace(checkpoint, owner=None))
@@ -68,6 +74,8 @@ def give_up(checkpoint: Checkpoint) -> bool:
 
 def _over(directory: Path) -> bool:
     """Whether a checkpoint was cut short, or belonged to a process that is gone."""
+    from tinamou.snapshots.checkpoint import read
+
     try:
         found = read(directory)
     except TinamouError:
@@ -97,7 +105,7 @@ def _strangers() -> list[str]:
     for folder in ram_dir().parent.glob(f"tinamou-{os.geteuid()}-*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and not Path((folder / "state").read_text()).exists():
-                shutil.rmtree(folder)
+                _remove(folder)
                 done.append(f"removed memory of checkpoints whose state directory is gone: {folder}")
     return done
 
@@ -109,6 +117,8 @@ def is_suspended(record: Record) -> bool:
 
 def suspended(record: Record) -> Checkpoint | None:
     """The state a machine was suspended with, None where it is not. Raises StateError for a damaged entry."""
+    from tinamou.snapshots.checkpoint import read
+
     try:
         return read(record.file("suspended"))
     except StateError as error:
@@ -120,7 +130,7 @@ def clear_half_suspended(record: Record) -> str:
     """Remove what a suspension left that was cut short; says so, else is empty. The machine does not run."""
     if is_suspended(record) or not record.file("suspended").is_dir():
         return ""
-    shutil.rmtree(record.file("suspended"), ignore_errors=True)
+    _remove(record.file("suspended"))
     return f"machine {record.name} ended while it was being suspended; its state could not be kept"
 
 
@@ -128,9 +138,17 @@ def forget_suspended(record: Record) -> None:
     """Give up the state a machine was suspended with: on stable storage, the entry first."""
     folder = record.file("suspended")
     if folder.is_dir():
+        from tinamou.system.durable import sync_folder
+
         (folder / "checkpoint.json").unlink(missing_ok=True)
         sync_folder(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def let_run_on_if_left(record: Record) -> str:
@@ -145,7 +163,7 @@ def let_run_on_if_left(record: Record) -> str:
     with contextlib.suppress(TinamouError, RuntimeError):
         _let_run_on(record)
         mark.unlink(missing_ok=True)
-        shutil.rmtree(record.file("suspended"), ignore_errors=True)
+        _remove(record.file("suspended"))
         return f"machine {record.name} was left standing still by a save that was cut short; it runs on"
     return ""
 

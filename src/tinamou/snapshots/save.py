@@ -18,6 +18,7 @@ from tinamou.blueprint.stored import plain
 from tinamou.control import Listener, Session
 from tinamou.control.commands import cont, getfd, migrate, migration, set_migration, wait_migrated
 from tinamou.errors import ControlError, StateError
+from tinamou.late import dataclass
 from tinamou.snapshots import stream
 from tinamou.snapshots.checkpoint import (
     Checkpoint,
@@ -26,11 +27,8 @@ from tinamou.snapshots.checkpoint import (
     checkpoints_dir,
     digest_of,
     discard,
-    drop_ram_dir,
     host_cpu,
     identity_of,
-    make_ram_dir,
-    ram_file,
     write,
 )
 from tinamou.snapshots.create import grow
@@ -38,6 +36,7 @@ from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
 from tinamou.snapshots.hardware import digest
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.ram import drop_ram_dir, make_ram_dir, ram_file
 from tinamou.state.record import Record
 from tinamou.system import ram
 from tinamou.system.spawn import process_of
@@ -58,7 +57,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Moment:
     """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
 

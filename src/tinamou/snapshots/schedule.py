@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.snapshots.history import History, Snapshot
 
 __all__ = ["Schedule", "parse_every", "scheduled_units", "surplus", "unit_folder", "units"]
@@ -17,7 +17,7 @@ _WORDS = {"hourly": "hourly", "daily": "daily", "weekly": "weekly", "monthly": "
 _EVERY = re.compile(r"(\d+)\s*(m|min|h|hours?)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule:
     """``every`` as the user wrote it (``15min``, ``hourly``); ``keep`` snapshots stay, 0 for a schedule of checks."""
 

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,6 +71,8 @@ def machines() -> list[Record]:
 def remove(directory: Path) -> None:
     """Remove a machine's folder; the entry goes first, so that a half-removed machine is none. Its addresses are free."""
     (directory / "machine.json").unlink(missing_ok=True)
+    import shutil
+
     shutil.rmtree(directory, ignore_errors=True)
     if (state_dir() / "networks").is_dir():
         from tinamou.state import networks

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.state.machines import machines_dir
 from tinamou.system.paths import state_dir
 
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Network:
     """One network while it exists on the host; ``prefix6`` is empty where it has no IPv6, which may lead beyond the host."""
 
@@ -50,7 +51,7 @@ class Network:
     onward6: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Member:
     """One interface of one machine: its addresses, and the ports of the host that lead to it."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
 from tinamou.system.spawn import Process, alive
 
@@ -19,7 +19,7 @@ __all__ = ["PoolEntry", "clear", "create", "every", "find", "folder", "pools_dir
 UNFINISHED_SECONDS = 60.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PoolEntry:
     """A pool's entry. ``size`` machines wait, ``bound`` is what they may occupy together, as written ("500M").
 
@@ -72,7 +72,7 @@ def create(entry: PoolEntry) -> None:
     try:
         part.rename(entry.directory)
     except OSError:
-        shutil.rmtree(part, ignore_errors=True)
+        _clear_away(part)
         fix = f"choose another name, or: tinamou pool rm {entry.name}"
         raise StateError(f"there is a pool {entry.name} already", fix=fix) from None
 
@@ -117,7 +117,7 @@ def every() -> list[PoolEntry]:
 def remove(name: str) -> None:
     """Remove a pool's folder; the entry goes first."""
     (folder(name) / "pool.json").unlink(missing_ok=True)
-    shutil.rmtree(folder(name), ignore_errors=True)
+    _clear_away(folder(name))
 
 
 def clear() -> list[str]:
@@ -127,10 +127,16 @@ def clear() -> list[str]:
         try:
             entry = None if path.name.startswith(".") else read(path.name)
             if entry is None and time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+                _clear_away(path)
             elif entry is not None and not entry.kept:
                 remove(entry.name)
                 done.append(f"the keeper of pool {entry.name} was killed; the pool and what waited in it are gone")
         except (StateError, FileNotFoundError):
             continue
     return done
+
+
+def _clear_away(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)

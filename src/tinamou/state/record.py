@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.late import dataclass
 from tinamou.system.spawn import Process, alive
 
 __all__ = ["Record", "read", "write"]
@@ -16,7 +17,7 @@ __all__ = ["Record", "read", "write"]
 FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Record:
     """A machine's entry. ``pid`` is 0 while it does not run.
 

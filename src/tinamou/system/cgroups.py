@@ -9,8 +9,9 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from tinamou.late import dataclass
 
 __all__ = ["PARENT", "Limits", "enter", "folders", "make", "remove"]
 
@@ -19,7 +20,7 @@ _PERIOD = 100_000
 _SETTLE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What a group may use: ``cpu`` in CPUs, ``memory`` in bytes, ``read`` and ``write`` in bytes a second on ``device``."""
 

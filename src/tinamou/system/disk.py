@@ -6,8 +6,8 @@ import errno
 import fcntl
 import os
 import tempfile
-from dataclasses import dataclass
 
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 __all__ = ["Folder", "examine"]
@@ -17,7 +17,7 @@ _FS_IOC_GETFLAGS = 0x80086601
 _FS_NOCOW_FL = 0x00800000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Folder:
     """``reflink`` and ``copy_on_write`` are None where it could not be tried (no write permission)."""
 

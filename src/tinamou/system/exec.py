@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subprocess import TimeoutExpired
 
 __all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "limited", "run"]
 
-TimeoutExpired = subprocess.TimeoutExpired
-
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
+_BEYOND_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
+
+
+def __getattr__(name: str) -> object:
+    """``TimeoutExpired``; starting a machine needs nothing of the library it comes from."""
+    if name != "TimeoutExpired":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import subprocess
+
+    return subprocess.TimeoutExpired
 
 
 @dataclass
@@ -46,7 +56,8 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def find_tool(name: str) -> str | None:
     """The path of a command, looked up in PATH and the sbin folders an ordinary user's PATH lacks."""
-    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec:/usr/lib/qemu")
+    places = [name] if "/" in name else [f"{folder}/{name}" for folder in (*os.get_exec_path(), *_BEYOND_PATH)]
+    return next((place for place in places if os.access(place, os.X_OK) and Path(place).is_file()), None)
 
 
 def limited(argv: Sequence[str], *, cpu_seconds: int, memory_bytes: int) -> list[str]:
@@ -68,6 +79,8 @@ def run(
     What the command is to read is all there before it starts: it reads to the end even when this process is killed, where
     from a pipe it might wait for ever.
     """
+    import subprocess
+
     with _readable(input) as stdin:
         done = subprocess.run(
             list(argv),
@@ -89,6 +102,8 @@ def run(
 def _readable(data: str | bytes | None) -> Iterator[IO[bytes] | int]:
     """A file without a name that holds the data, at its beginning."""
     if data is None:
+        import subprocess
+
         yield subprocess.DEVNULL
         return
     import tempfile

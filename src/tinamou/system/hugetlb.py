@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tinamou.late import dataclass
 from tinamou.system.rooted import Rooted
 from tinamou.units import Size
 
@@ -12,7 +11,7 @@ __all__ = ["Pool"]
 _COMPACT = "/proc/sys/vm/compact_memory"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pool:
     """The pool of one page size on one memory node, or on all of them when ``node`` is None."""
 

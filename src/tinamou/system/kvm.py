@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
+
+from tinamou.late import dataclass
 
 __all__ = ["DEVICE", "KvmOutcome", "try_kvm"]
 
 DEVICE = "/dev/kvm"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KvmOutcome:
     """How far the trial got.
 

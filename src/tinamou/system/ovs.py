@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 
 __all__ = ["Port", "add_port", "bridges", "counters", "delete_port", "has_dpdk", "problem", "set_rates"]
@@ -46,7 +46,7 @@ def has_dpdk() -> bool:
     return _vsctl("--no-wait", "--if-exists", "get", "Open_vSwitch", ".", "dpdk_initialized").strip() == "true"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Port:
     """An interface as a port of a bridge, or as a member of the port ``bond``; rates in bytes a second, 0 for none.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 __all__ = ["MAGIC", "Header", "Qcow2Error", "encode_overlay", "parse_header", "read_header", "write_overlay"]
@@ -31,7 +31,7 @@ class Qcow2Error(ValueError):
     """The bytes are not a qcow2 header that QEMU would accept; the message says which field and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
     """What a qcow2 header says. ``size`` is the virtual size; ``l1_size`` counts entries, offsets are bytes in the file.
 

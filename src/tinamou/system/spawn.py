@@ -8,10 +8,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
 
 __all__ = ["Process", "alive", "end", "found_started", "process_of", "spawn", "wait_gone"]
@@ -21,7 +21,7 @@ _BORN_SECONDS = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Process:
     """A process for good: its number and its start time in clock ticks since boot, so that a reused number is noticed."""
 

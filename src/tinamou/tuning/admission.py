@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.blueprint import Note, Why
 from tinamou.errors import PlanError
 from tinamou.facts.host import HostFacts
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 __all__ = ["MemoryBill", "admit"]
@@ -17,7 +18,7 @@ _PER_VCPU = Size(4 << 20)
 _KEPT_FREE = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemoryBill:
     """What one machine will need at most: guest RAM on ordinary pages, RAM on huge pages still to be reserved, QEMU itself.
 

@@ -8,12 +8,12 @@ or left idle when latency matters; the tightest place that fits, so that big one
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from tinamou.blueprint import Note, Why
 from tinamou.errors import PlanError
 from tinamou.facts.host import HostFacts
+from tinamou.late import dataclass
 from tinamou.tuning.guest_topology import mirror
 from tinamou.tuning.host_tree import Branch, Core, last_level_caches, performance_cpus, tree
 from tinamou.tuning.placement import PinWish, Placement
@@ -66,7 +66,7 @@ def _arithmetic(host: HostFacts, wish: PinWish, free: CpuSet) -> str:
     return f"{' − '.join(terms)} = {len(free)} free, {wanted}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Seats:
     """CPUs in vCPU order, ``threads`` of them per core (1 when cores are mixed), and what must be said about them."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from tinamou.facts.host import Cpu, HostFacts
+from tinamou.late import dataclass
 from tinamou.units import CpuSet
 
 __all__ = ["Branch", "Core", "clusters_of", "last_level_caches", "performance_cpus", "tree"]
@@ -13,7 +13,7 @@ __all__ = ["Branch", "Core", "clusters_of", "last_level_caches", "performance_cp
 _SLOWER = 0.75
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Core:
     """The free hardware threads of one core; ``whole`` when none of its threads is lent, offline or forbidden."""
 
@@ -25,7 +25,7 @@ class Core:
         return threads if len(self.threads) >= threads else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Branch:
     """One level: ``number`` is the node's number or the lowest CPU below; either branches or cores hang on it."""
 

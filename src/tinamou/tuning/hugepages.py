@@ -6,11 +6,11 @@ Source: the kernel's Documentation/admin-guide/mm/hugetlbpage.rst and transhuge.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tinamou.blueprint import Note, Why
 from tinamou.errors import PlanError
 from tinamou.facts.host import HostFacts, NumaNode
+from tinamou.late import dataclass
 from tinamou.tuning.numa import GuestNode
 from tinamou.units import Size
 
@@ -21,7 +21,7 @@ _KEPT_FREE = 16
 """One part in sixteen of a node is left to the host when pages are reserved on demand."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PagePool:
     """``count`` pages wanted on one host node (None: anywhere); ``missing`` of them the pool does not hold yet."""
 
@@ -30,7 +30,7 @@ class PagePool:
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HugepagePlan:
     """``page`` is the page size in bytes, None for ordinary memory (transparent huge pages where the host allows them)."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinamou.blueprint import Note, Why
 from tinamou.errors import PlanError
 from tinamou.facts.host import HostFacts
+from tinamou.late import dataclass
 from tinamou.tuning.placement import Placement
 from tinamou.units import Size
 
@@ -15,7 +14,7 @@ __all__ = ["GuestNode", "NumaPlan", "equal_nodes", "memory_nodes"]
 _GRANULE = Size(8 << 20)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestNode:
     """One memory node of the guest: its vCPUs, its memory, and the host node it is bound to (None: not bound)."""
 
@@ -25,7 +24,7 @@ class GuestNode:
     policy: str = "bind"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NumaPlan:
     """The guest's memory, node by node; ``distances[i][j]`` mirrors the host (empty with one node)."""
 

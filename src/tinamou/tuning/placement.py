@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.blueprint import Note, Why
+from tinamou.late import dataclass
 from tinamou.units import CpuSet, Size
 
 __all__ = ["GuestTopology", "PinWish", "Placement"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PinWish:
     """What is asked of the pinning planner.
 
@@ -35,7 +36,7 @@ class PinWish:
         return CpuSet(cpu for cpus in self.lent.values() for cpu in cpus)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestTopology:
     """What the guest is shown: ``sockets * dies * clusters * cores * threads`` vCPUs (source: QEMU docs, ``-smp``).
 
@@ -55,7 +56,7 @@ class GuestTopology:
         return self.sockets * self.dies * self.clusters * self.cores * self.threads
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
     """Where each thread of the machine runs. ``vcpus[i]`` are the CPUs of vCPU i: one, unless a named set is too small.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tinamou.blueprint import LendCpus, Note, Pinning, ReserveHugepages, Step, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts
+from tinamou.late import dataclass
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.tuning.admission import MemoryBill, admit
-from tinamou.tuning.cpu_pinning import pin
 from tinamou.tuning.hugepages import HugepagePlan, huge_pages
 from tinamou.tuning.numa import NumaPlan, equal_nodes, memory_nodes
 from tinamou.tuning.placement import GuestTopology, PinWish, Placement
@@ -21,7 +21,7 @@ from tinamou.units import CpuSet, Size
 __all__ = ["Resources", "settle"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """The decisions, their host steps, and what the user must hear about them."""
 
@@ -86,6 +86,8 @@ def _single_node(numa: NumaPlan) -> int | None:
 def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -> Placement:
     if cpu.pin == "off":
         return Placement()
+    from tinamou.tuning.cpu_pinning import pin
+
     wish = PinWish(
         cpu.count,
         cpus=None if cpu.pin == "auto" else CpuSet.parse(cpu.pin),

@@ -8,11 +8,12 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Self
 
 from tinamou.errors import GuestError, TimeLimitError
 from tinamou.guest.resident.frames import HEADER, LARGEST, command, frame, identity
+from tinamou.late import dataclass
 from tinamou.system.sockets import connect_unix
 
 if TYPE_CHECKING:

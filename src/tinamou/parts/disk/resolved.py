@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tinamou.blueprint import Why
 from tinamou.errors import Problem
 from tinamou.facts import ChainFile, Facts
+from tinamou.late import dataclass
 from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.settled import Settled
@@ -18,7 +19,7 @@ __all__ = ["Disk", "check", "disks", "numbered"]
 _ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Disk:
     """One disk; its number gives node names (``disk0``) and device id (``disk0-dev``).
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.units import Size
 
 MAX_QUEUES = 256
@@ -15,7 +15,7 @@ DIRECT = ("none", "directsync")
 """Cache modes that read and write around the host's page cache."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DiskSpec:
     """One more disk: an existing file, or a new empty one of the given size."""
 

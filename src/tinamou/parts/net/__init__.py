@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
+from types import ModuleType
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
 from tinamou.errors import Problem
 from tinamou.facts import Facts
-from tinamou.parts.net import bridge, macvtap, ovs, passt, ssh_card, stream, tap, user, vhost_user
+from tinamou.parts.net import passt, ssh_card
 from tinamou.parts.net.card import card, notes
 from tinamou.parts.net.spec import Forward, NetSpec, interfaces, mac_of, parse_forward
 from tinamou.parts.net.wiring import Nic, Wired
@@ -31,22 +33,13 @@ __all__ = [
     "parse_forward",
 ]
 
-BACKENDS: Mapping[str, Callable[[Nic], Wired]] = {
-    "user": user.contribute,
-    "passt": passt.contribute,
-    "tap": tap.contribute,
-    "bridge": bridge.contribute,
-    "macvtap": macvtap.contribute,
-    "ovs": ovs.contribute,
-    "vhost-user": vhost_user.contribute,
-    "stream": stream.contribute,
-}
-CHECKS: Mapping[str, Callable[[Nic], list[Problem]]] = {
-    "bridge": bridge.check,
-    "macvtap": macvtap.check,
-    "ovs": ovs.check,
-    "vhost-user": vhost_user.check,
-}
+
+def _backend(nic: Nic) -> ModuleType:
+    """The module of an interface's backend, with its ``contribute``, and ``check`` where it may lack something here.
+
+    Most machines need one of them.
+    """
+    return importlib.import_module(f"tinamou.parts.net.{nic.spec.type.replace('-', '_')}")
 
 
 def needs(specs: Sequence[NetSpec], facts: Facts) -> tuple[Need, ...]:
@@ -110,7 +103,7 @@ def check(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Problem]:
 
 
 def _specific(nic: Nic) -> list[Problem]:
-    look = CHECKS.get(nic.spec.type)
+    look: Callable[[Nic], list[Problem]] | None = getattr(_backend(nic), "check", None)
     return look(nic) if look else []
 
 
@@ -126,8 +119,11 @@ def _general(nic: Nic) -> list[Problem]:
         found.append(Problem(f"{path}.type", spec.type, why, fix))
     if makes and spec.type != "macvtap" and "/dev/net/tun" not in host.devices:
         found.append(Problem(f"{path}.type", spec.type, "there is no /dev/net/tun", "modprobe tun"))
-    if spec.vhost == "on" and (reason := tap.no_vhost(nic)):
-        found.append(Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto"))
+    if spec.vhost == "on":
+        from tinamou.parts.net.tap import no_vhost
+
+        if reason := no_vhost(nic):
+            found.append(Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto"))
     return found
 
 
@@ -138,7 +134,7 @@ def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled, *, only: i
     for nic in nics(specs, cpus, settled.facts):
         if only not in (None, nic.number):
             continue
-        wired = BACKENDS[nic.spec.type](nic)
+        wired: Wired = _backend(nic).contribute(nic)
         parts.append(wired.contribution)
         said = (*notes(nic), *_fallen_back(wished[nic.number], nic))
         parts.append(Contribution(elements=(card(nic, wired, settled),), notes=said))

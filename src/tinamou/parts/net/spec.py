@@ -6,11 +6,11 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from tinamou.errors import Problem
 from tinamou.fields import option
+from tinamou.late import dataclass
 from tinamou.units import Mac
 
 __all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
@@ -38,7 +38,7 @@ _FILTER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NetSpec:
     """One network interface."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from tinamou.blueprint import Contribution
 from tinamou.facts import Facts
+from tinamou.late import dataclass
 from tinamou.parts.net.spec import TAPS, Forward, NetSpec
 
 __all__ = ["Nic", "Wired", "host_link", "link_name"]
@@ -24,7 +24,7 @@ def host_link(spec: NetSpec, directory: str, number: int) -> str:
     return spec.interface if spec.type == "tap" and spec.interface else link_name(directory, number)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Nic:
     """One interface: its number among the machine's, its MAC address, the ports that lead to it, the queues wished."""
 
@@ -51,7 +51,7 @@ class Nic:
         return link_name(self.facts.place.directory, self.number)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wired:
     """A backend's part of the plan, and what its other end lets the card do.
 

@@ -1,0 +1,15 @@
+"""What ran short while the host was made ready: the errors after which another plan may do."""
+
+from __future__ import annotations
+
+from tinamou.errors import PrepareError
+
+__all__ = ["CpusTakenError", "PagesShortError"]
+
+
+class CpusTakenError(PrepareError):
+    """Another machine was faster; a new plan finds other CPUs."""
+
+
+class PagesShortError(PrepareError):
+    """The kernel could not find enough memory in one piece."""
