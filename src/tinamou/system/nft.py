@@ -50,8 +50,10 @@ def replace(family: str, owner: str, script: str) -> None:
 
 
 def dropped(owner: str) -> dict[str, int]:
-    """Packets one interface's rules dropped, by the rules' comments."""
+    """Packets one interface's rules dropped, by the rules' comments; none where there is no nft to make rules with."""
     found: dict[str, int] = {}
+    if find_tool("nft") is None:
+        return found
     for entry in contents("netdev"):
         rule = entry.get("rule", {})
         if str(rule.get("chain", "")).endswith(f"-{owner}") and "comment" in rule:
