@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,9 +55,15 @@ async def examine(record: Record, session: Session, agent: Agent) -> Report:
     """Look at every interface from all sides and judge. Raises ControlError."""
     specs = specs_of(record)
     expected = {f"net{n}-dev": host_link(spec, record.directory, n) for n, spec in specs.items()}
-    seen = [wire for wire in await look(session, agent, expected) if wire.id != ssh_card.DEVICE]
+    seen = [wire for wire in await look(session, agent, expected, _on_vhost(record)) if wire.id != ssh_card.DEVICE]
     pairs = [(wire, _surroundings(record, specs, wire)) for wire in seen]
     return Report(tuple(seen), tuple(judge.diagnose(pairs)))
+
+
+def _on_vhost(record: Record) -> set[str]:
+    """The cards that were started, or plugged in, with vhost: QEMU ends, or refuses the card, where that cannot be."""
+    elements = json.loads(record.file("plan.json").read_text())["elements"]
+    return {f"{one['props']['id']}-dev" for one in elements if one["kind"] == "netdev" and one["props"].get("vhost")}
 
 
 def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> Surroundings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,8 @@ class HostSide:
 class Wire:
     """One interface of a machine: the card's model, the backend's type, and both sides where they can be seen.
 
-    ``unseen``: the guest answers, and has no interface for the card.
+    ``vhost``: the host's kernel moves its packets, which QEMU does not tell. ``unseen``: the guest answers, and has no
+    interface for the card.
     """
 
     id: str
@@ -88,7 +89,6 @@ def wires(text: str) -> list[Wire]:
             entry["queues"] += 1
             if entry["queues"] == 1:
                 entry |= {"backend": match["type"], "detail": rest, "link": _named(rest)}
-                entry["vhost"] = "vhost" in rest and "vhost=off" not in rest
     return [Wire(**{**entry, "queues": max(entry["queues"], 1)}) for entry in found]
 
 
@@ -97,8 +97,9 @@ def _named(detail: str) -> str:
     return match[1] if match else ""
 
 
-async def look(session: Session, agent: Agent, expected: Mapping[str, str]) -> list[Wire]:
-    """Every interface of a machine; ``expected`` are the names of its interfaces on the host by card."""
+async def look(session: Session, agent: Agent, expected: Mapping[str, str], vhost: Collection[str] = ()) -> list[Wire]:
+    """Every interface of a machine; ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards
+    whose packets the host's kernel moves."""
     from dataclasses import replace
 
     from tinamou.control.commands import monitor
@@ -114,6 +115,7 @@ async def look(session: Session, agent: Agent, expected: Mapping[str, str]) -> l
                 guest=side,
                 host=host_side(name) if name else None,
                 link=name,
+                vhost=wire.id in vhost,
                 unseen=guests is not None and side is None,
             )
         )
