@@ -77,9 +77,9 @@ def test_what_was_plugged_in_is_there_after_the_next_start(lab: Lab):
     lab.tinamou("start", "one")
     now = cards(lab, "one")
     assert now[2]["mac"] == own
-    assert lab.address("one", lab.guest("one", name).strip()) == known[2]["address"]
+    assert lab.address("one", lab.wait("one", f"{name} | grep .").strip()) == known[2]["address"]
     assert lab.guest("one", f"readlink -f /sys/class/net/$({name})/device").split("/")[4] == before.split("/")[4]
-    assert lab.address("one", lab.guest("one", DEVICE % now[3]["mac"]).strip()) == now[3]["address"]
+    assert lab.address("one", lab.wait("one", f"{DEVICE % now[3]['mac']} | grep .").strip()) == now[3]["address"]
 
 
 def test_a_card_that_cannot_be_leaves_nothing(lab: Lab):
