@@ -21,6 +21,7 @@ def main() -> None:
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    sys.unraisablehook = _end_after_all
     asked = quick.read(words)
     try:
         status = _parsed(words) if asked is None else quick.run(asked, after_dashes.words)
@@ -72,6 +73,21 @@ def _leave(status: int) -> None:
 def _end(number: int, _: object) -> None:
     """A request to end is heeded like Ctrl-C: what was begun is given back."""
     sys.exit(128 + number)
+
+
+def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it tidies up after an object, which it does at every import: a request to end that
+    came just then is heeded a moment later."""
+    if not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    request = lost.exc_value
+
+    def heed(_: int, __: object) -> None:
+        raise request
+
+    signal.signal(signal.SIGALRM, heed)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _report(error: TinamouError) -> int:
