@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,11 +144,14 @@ async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Rep
     from tinamou.control import connect_qmp
     from tinamou.errors import TinamouError
     from tinamou.guest.agent import Agent
+    from tinamou.guest.ready import SETTLED
     from tinamou.network import attend
     from tinamou.system.exec import CommandError
 
     agent = Agent(str(record.file("agent.sock")))
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        with contextlib.suppress(TinamouError):
+            await agent.run(["sh", "-c", SETTLED], timeout=15)
         report = await attend.examine(record, session, agent)
         speeds = await _speeds(report, agent, "before" if fix else "now") if measuring else []
         done: list[str] = []

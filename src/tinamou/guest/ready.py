@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident import Line
 
-__all__ = ["Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready", "woken"]
+__all__ = ["SETTLED", "Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready", "woken"]
+
+SETTLED = """
+tries=0
+while [ -e /lib/tinamou/later ] && [ ! -e /run/settled ] && [ $tries -lt 100 ]; do
+    tries=$((tries + 1)); sleep 0.1
+done"""
+"""Lines for a guest's shell: return when the tiny guest, which answers before its network is up, has done all of its boot;
+after 10 s in any case, at once in other guests."""
 
 _WINDOW = 16 << 10
 _LOOK_OFTEN, _LOOK_SELDOM, _OFTEN_FOR = 0.02, 0.1, 5.0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from tinamou.blueprint import HandOver, MakeCgroup, Plan
 from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
+from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import host_keys, portable, shares
@@ -113,11 +114,8 @@ def _maps_read_only(plan: Plan) -> bool:
     return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
 
 
-_FIND = """
-tries=0
-while [ -e /lib/tinamou/later ] && [ ! -e /run/settled ] && [ $tries -lt 100 ]; do
-    tries=$((tries + 1)); sleep 0.1
-done
+_FIND = f"""
+{SETTLED}
 for mac; do
     tries=0
     until grep -q "^$mac" /sys/class/net/*/address 2>/dev/null || [ $tries -gt 100 ]; do
@@ -128,7 +126,7 @@ ls /etc/ssh/ssh_host_*_key 2>/dev/null
 cat /sys/class/net/*/address 2>/dev/null
 :
 """
-"""Waits until the tiny guest has finished booting and the network interfaces with the addresses in its words are there, 10 s
+"""Waits until the tiny guest has settled and the network interfaces with the addresses in its words are there, 10 s
 at most for each; prints the ssh host keys and the addresses."""
 
 
