@@ -122,9 +122,11 @@ def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
 
 def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:
     """Two writers would destroy a disk: what QEMU's own locks would refuse is told by name. Raises ImageError."""
-    for files in chains.values():
-        from tinamou.system.image_locks import processes_with_open, written_by_others
+    if not chains:
+        return
+    from tinamou.system.image_locks import processes_with_open, written_by_others
 
+    for files in chains.values():
         path = files[0].path
         if written_by_others(path):
             who = ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(path)) or "a process of another user"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.system.paths import ram_dir, state_dir
+from tinamou.system.remove import remove_tree
 
 __all__ = ["drop_ram_dir", "make_ram_dir", "ram_file"]
 
@@ -30,6 +31,4 @@ def drop_ram_dir() -> None:
     """Remove the folder of memory files when it holds none."""
     folder = ram_dir()
     if folder.is_dir() and not any(folder.glob("*.ram")):
-        import shutil
-
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)

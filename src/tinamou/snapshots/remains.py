@@ -15,6 +15,7 @@ from tinamou.snapshots.ram import drop_ram_dir
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
 from tinamou.system.paths import ram_dir, state_dir
+from tinamou.system.remove import remove_tree
 from tinamou.system.spawn import Process, alive
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _strangers() -> list[str]:
     for folder in ram_dir().parent.glob(f"tinamou-{os.geteuid()}-*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and not Path((folder / "state").read_text()).exists():
-                _remove(folder)
+                remove_tree(folder, ignore_errors=False)
                 done.append(f"removed memory of checkpoints whose state directory is gone: {folder}")
     return done
 
@@ -130,7 +131,7 @@ def clear_half_suspended(record: Record) -> str:
     """Remove what a suspension left that was cut short; says so, else is empty. The machine does not run."""
     if is_suspended(record) or not record.file("suspended").is_dir():
         return ""
-    _remove(record.file("suspended"))
+    remove_tree(record.file("suspended"))
     return f"machine {record.name} ended while it was being suspended; its state could not be kept"
 
 
@@ -142,13 +143,7 @@ def forget_suspended(record: Record) -> None:
 
         (folder / "checkpoint.json").unlink(missing_ok=True)
         sync_folder(folder)
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def let_run_on_if_left(record: Record) -> str:
@@ -163,7 +158,7 @@ def let_run_on_if_left(record: Record) -> str:
     with contextlib.suppress(TinamouError, RuntimeError):
         _let_run_on(record)
         mark.unlink(missing_ok=True)
-        _remove(record.file("suspended"))
+        remove_tree(record.file("suspended"))
         return f"machine {record.name} was left standing still by a save that was cut short; it runs on"
     return ""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.state.record import Record, read
 from tinamou.system.paths import state_dir
+from tinamou.system.remove import remove_tree
 
 __all__ = ["create", "find", "free_port", "lend_uid", "lend_uids", "machines", "machines_dir", "remove", "throwaway_name"]
 
@@ -71,9 +72,7 @@ def machines() -> list[Record]:
 def remove(directory: Path) -> None:
     """Remove a machine's folder; the entry goes first, so that a half-removed machine is none. Its addresses are free."""
     (directory / "machine.json").unlink(missing_ok=True)
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory)
     if (state_dir() / "networks").is_dir():
         from tinamou.state import networks
 

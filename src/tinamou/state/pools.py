@@ -12,6 +12,7 @@ from typing import Any
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
+from tinamou.system.remove import remove_tree
 from tinamou.system.spawn import Process, alive
 
 __all__ = ["PoolEntry", "clear", "create", "every", "find", "folder", "pools_dir", "read", "remove", "write"]
@@ -72,7 +73,7 @@ def create(entry: PoolEntry) -> None:
     try:
         part.rename(entry.directory)
     except OSError:
-        _clear_away(part)
+        remove_tree(part)
         fix = f"choose another name, or: tinamou pool rm {entry.name}"
         raise StateError(f"there is a pool {entry.name} already", fix=fix) from None
 
@@ -117,7 +118,7 @@ def every() -> list[PoolEntry]:
 def remove(name: str) -> None:
     """Remove a pool's folder; the entry goes first."""
     (folder(name) / "pool.json").unlink(missing_ok=True)
-    _clear_away(folder(name))
+    remove_tree(folder(name))
 
 
 def clear() -> list[str]:
@@ -127,16 +128,10 @@ def clear() -> list[str]:
         try:
             entry = None if path.name.startswith(".") else read(path.name)
             if entry is None and time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
-                _clear_away(path)
+                remove_tree(path)
             elif entry is not None and not entry.kept:
                 remove(entry.name)
                 done.append(f"the keeper of pool {entry.name} was killed; the pool and what waited in it are gone")
         except (StateError, FileNotFoundError):
             continue
     return done
-
-
-def _clear_away(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
