@@ -29,6 +29,9 @@ from tinamou.machine.attended import AsyncMachine
 from tinamou.machine.snapshots import history_of, take
 
 GAP = 0.05
+"""Seconds between two snapshots."""
+ASKED = 10
+"""The guest is asked what it has flushed before every so many snapshots."""
 
 
 @dataclass
@@ -102,11 +105,11 @@ async def measure(guest: Guest, disks: int, count: int, writer: bytes) -> Result
         last = devices.split()[-1]
         await guest.run(f"while [ ! -b {last} ]; do sleep 0.1; done")
         await guest.run(f"/writer /state {devices} >/errors 2>&1 & sleep 3; echo $! >/pid")
-        before = await undisturbed(guest, count * GAP)
+        before = await undisturbed(guest, count * GAP, -(-count // ASKED))
         began = time.perf_counter()
         spent, bounds = await disturbed(guest, count)
         busy = await timed(guest)
-        after = await undisturbed(guest, time.perf_counter() - began - count * GAP)
+        after = await undisturbed(guest, time.perf_counter() - began - count * GAP, -(-count // ASKED))
         quiet = (max(before[0], after[0]), max(before[1], after[1]))
         files = await guest.finish()
         states = check_states(files, bounds)
@@ -123,19 +126,21 @@ async def timed(guest: Guest) -> tuple[float, float]:
     return int(words[1]) / 1000, int(words[2]) / 1000
 
 
-async def undisturbed(guest: Guest, seconds: float) -> tuple[float, float]:
-    """The same of so many seconds without snapshots."""
+async def undisturbed(guest: Guest, seconds: float, questions: int) -> tuple[float, float]:
+    """The same of so many seconds without snapshots, in which the guest is asked as often as it is with them."""
     await timed(guest)
-    await asyncio.sleep(max(1.0, seconds))
+    for _ in range(questions):
+        await guest.run("cat /state")
+        await asyncio.sleep(max(1.0, seconds) / questions)
     return await timed(guest)
 
 
 async def disturbed(guest: Guest, count: int) -> tuple[list[tuple[float, float]], list[int | None]]:
-    """Take snapshots; what each took, and for each tenth what the guest had said before was flushed."""
+    """Take snapshots; what each took, and now and then what the guest had said before was flushed."""
     spent: list[tuple[float, float]] = []
     bounds: list[int | None] = []
     for number in range(count):
-        bounds.append(int((await guest.run("cat /state")).split()[0]) if number % 10 == 0 else None)
+        bounds.append(int((await guest.run("cat /state")).split()[0]) if number % ASKED == 0 else None)
         spent.append(await guest.snapshot(f"n{number}"))
         await asyncio.sleep(GAP)
     return spent, bounds

@@ -19,7 +19,7 @@ from tinamou.state import machines
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-VARIABLE = "/sys/firmware/efi/efivars/TinamouTest-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+VARIABLE = "/sys/firmware/efi/efivars/TinamouTest-6f1c4a52-9d3b-4c1e-8a77-2b5d90e3c614"
 MOUNTED = "mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs efivarfs /sys/firmware/efi/efivars; "
 KEY = "cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
 WHO = f"cat /etc/machine-id; cat /etc/hostname; {KEY}; head -c 32 /dev/urandom | base64"

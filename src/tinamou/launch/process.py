@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tinamou.errors import LaunchError
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.system import confine
-from tinamou.system.spawn import Process, spawn
+from tinamou.system.spawn import Process, exit_code, spawn
 
 __all__ = ["died", "start", "tail"]
 
@@ -62,13 +61,9 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def _status(pid: int) -> str:
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
+    code = exit_code(pid)
+    if code is None:
         return ""
-    if not done:
-        return ""
-    code = os.waitstatus_to_exitcode(status)
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
     return f"exit status {code}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -17,6 +16,7 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.record import Record, write
+from tinamou.system.spawn import exit_code
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -186,7 +186,7 @@ class AsyncMachine(Reach):
             line=self._line if self.record.resident else None,
             qmp=session,
             alive=lambda: self.record.running,
-            exit_status=lambda: _exit_status(self.record.pid),
+            exit_status=lambda: exit_code(self.record.pid),
             started=self._since,
             timeout=self.timeout,
             proof="answer" if answer else "run",
@@ -242,7 +242,7 @@ class AsyncMachine(Reach):
 
         line = self._line
         if line is None or not line.free or input_bytes > INPUT_BYTES:
-            return self.agent
+            return await self._settled_agent()
         try:
             if not line.fresh:
                 await line.hello(timeout=5.0)
@@ -251,9 +251,16 @@ class AsyncMachine(Reach):
             return self.agent
         return line
 
+    async def _settled_agent(self) -> Agent:
+        """The guest's agent, once the guest is who it was told to be."""
+        if self._line is not None and self._line.owes:
+            await self._line.settle()
+        return self.agent
+
     async def _held_line(self) -> Line | None:
         """The line to the resident, where there is one that answers."""
         await self._quickest(0)
+        await self._settled_agent()
         return self._line
 
     def _drop_line(self) -> None:
@@ -389,12 +396,3 @@ def _load_while_waiting() -> None:
     """Load what the first command needs before the guest answers, not after."""
     import tinamou.guest.execute
     import tinamou.guest.resident  # noqa: F401
-
-
-def _exit_status(pid: int) -> int | None:
-    """The status of a QEMU that was this process's child, None where it was not or has been asked before."""
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return os.waitstatus_to_exitcode(status) if done else None

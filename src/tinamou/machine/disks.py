@@ -169,7 +169,7 @@ async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterato
         found = load(disks.directory)
         before = await put_right(disks, found)
         graph = graph if found.intent is None else None
-        history = await known_disks(record, disks, graph)
+        history = await known_disks(record, disks, before, graph)
         if history != before:
             save(disks.directory, history)
         yield dataclasses.replace(disks, options=_options(record, history), graph=graph), history
@@ -188,12 +188,10 @@ async def _graph(disks: Disks) -> BlockGraph | None:
     return None if ended else graph
 
 
-async def known_disks(record: Record, disks: Disks, graph: BlockGraph | None = None) -> History:
+async def known_disks(record: Record, disks: Disks, history: History, graph: BlockGraph | None = None) -> History:
     """The history with every disk the machine has now; ``graph`` is QEMU's where it has just been asked for."""
-    from tinamou.snapshots.history import load
     from tinamou.snapshots.machine_disks import listed_disks, record_disks
 
-    history = load(disks.directory)
     listed = listed_disks(record)
     if disks.session is not None:
         return record_disks(history, await _running_disks(disks, disks.session, history.present, graph), listed)

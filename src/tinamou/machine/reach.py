@@ -29,9 +29,8 @@ class Reach:
         """Its entry in the state directory."""
         raise NotImplementedError
 
-    @property
-    def agent(self) -> Agent:
-        """The guest's agent."""
+    async def _settled_agent(self) -> Agent:
+        """The guest's agent, once the guest is who it was told to be."""
         raise NotImplementedError
 
     async def stream(
@@ -49,7 +48,7 @@ class Reach:
         ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out).
         """
         words = words_of(command)
-        done = await self.agent.stream(
+        done = await (await self._settled_agent()).stream(
             words, hear, complaints or hear, input=input, environment=environment, timeout=timeout
         )
         return done.exit_status
@@ -61,7 +60,7 @@ class Reach:
         """
         from tinamou.guest.copy import into_guest
 
-        return await into_guest(self.agent, Path(source), target)
+        return await into_guest(await self._settled_agent(), Path(source), target)
 
     async def get(self, source: str, target: str | Path) -> Copied:
         """Copy a file or folder of the guest to this host, where ``target`` is its new name or a folder it goes into.
@@ -70,19 +69,19 @@ class Reach:
         """
         from tinamou.guest.copy import out_of_guest
 
-        return await out_of_guest(self.agent, source, Path(target))
+        return await out_of_guest(await self._settled_agent(), source, Path(target))
 
     async def read(self, path: str) -> bytes:
         """What is in a file of the guest, up to 64 MiB. Raises GuestError."""
         from tinamou.guest.files import read
 
-        return await read(self.agent, path)
+        return await read(await self._settled_agent(), path)
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Make a file in the guest, or replace what is in it. Raises GuestError."""
         from tinamou.guest.files import write
 
-        await write(self.agent, path, [data.encode() if isinstance(data, str) else data])
+        await write(await self._settled_agent(), path, [data.encode() if isinstance(data, str) else data])
 
     def log(self) -> str:
         """Everything the guest has printed on its console so far."""

@@ -15,7 +15,7 @@ from tinamou.machine.disks import held, known_disks, opened
 from tinamou.snapshots.check import Finding, check
 from tinamou.snapshots.check import repair as mend
 from tinamou.snapshots.create import Taken, create
-from tinamou.snapshots.history import History, Snapshot, load, save
+from tinamou.snapshots.history import Disk, History, Snapshot, load, save
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, chain_of
 from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, mergeable, tidy
@@ -67,9 +67,15 @@ async def take(
 
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
     for disk, entry in history.present.items():
-        deep = depth and len(chain_of(disks, entry.top, entry.floor)) > depth
+        deep = depth and _files_before(disks, entry) + 1 > depth
         if deep and mergeable(disks, read_forest(disks, history, disk)):
             history = await flatten(disks, history, disk)
+
+
+def _files_before(disks: Disks, entry: Disk) -> int:
+    """How many files a disk was read through when the disks were locked, one snapshot ago; ``entry`` is it now."""
+    seen = disks.graph.devices.get(entry.device) if disks.graph else None
+    return len(seen.files) if seen else len(chain_of(disks, entry.top, entry.floor)) - 1
 
 
 async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
@@ -141,7 +147,7 @@ async def examine(record: Record, *, deep: bool = True, repair: bool = False) ->
         raise StateError("files that are in use cannot be repaired", fix=f"tinamou stop {record.name}")
     directory = Path(record.directory)
     async with held(record) as disks:
-        history = await known_disks(record, disks)
+        history = await known_disks(record, disks, load(disks.directory))
         findings = await check(disks, history, deep=deep)
         damaged = {one.file for one in findings if repair and one.severity != "note" and (directory / one.file).is_file()}
         repaired = {file: await mend(disks, file) for file in sorted(damaged)}

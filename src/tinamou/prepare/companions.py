@@ -33,6 +33,7 @@ def start_all(plan: Plan, directory: Path) -> None:
 
 def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
+    _let_through(step)
     log = Path(step.socket).with_suffix(".log")
     number = journal.take("helper", name=step.name, argv=list(step.argv), log=str(log))
     words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
@@ -48,6 +49,16 @@ def start(step: StartHelper, journal: Journal) -> None:
             said = log.read_text(errors="replace")[-800:]
             raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
         time.sleep(0.002)
+
+
+def _let_through(step: StartHelper) -> None:
+    """Whoever the helper runs as can reach its socket. Raises PrepareError naming the folder that keeps it out."""
+    for folder in reversed(Path(step.socket).parent.parents) if step.owner is not None else ():
+        status = folder.stat()
+        if status.st_uid != step.owner and not status.st_mode & 0o001:
+            why = f"it runs as user {step.owner}, and {folder} lets no other user through"
+            fix = f"chmod o+x {folder}, or have the machines elsewhere: TINAMOU_STATE=FOLDER"
+            raise PrepareError(f"{step.name} cannot reach {step.socket}", why=why, fix=fix)
 
 
 def find(argv: tuple[str, ...] | list[str]) -> Process | None:

@@ -162,16 +162,25 @@ def given(record: Record, plan: Plan, lines: Sequence[int]) -> Woken:
 
 
 async def hand_out(woken: Woken) -> None:
-    """Let a waiting fork run on, with the time of now and random numbers that were nowhere before."""
-    if woken.monitor is not None:
-        running = asyncio.ensure_future(woken.monitor.execute([("cont", {})]))
-        try:
-            if woken.line is not None:
-                await woken.line.become(Identity())
-            await running
-        finally:
-            running.cancel()
-            woken.monitor.close()
+    """Let a waiting fork run on, with the time of now and random numbers that were nowhere before.
+
+    Where there is a line to its guest, nothing is waited for here: what the guest is asked next comes after that.
+    """
+    if woken.monitor is None:
+        return
+    running = asyncio.create_task(_run_on(woken.monitor))
+    await asyncio.sleep(0)
+    if woken.line is None:
+        await running
+        return
+    await woken.line.begin_to_become(Identity(), after=running)
+
+
+async def _run_on(monitor: Monitor) -> None:
+    try:
+        await monitor.execute([("cont", {})])
+    finally:
+        monitor.close()
 
 
 Settle = Callable[[Record, Line | None], Awaitable[None]]

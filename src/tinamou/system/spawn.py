@@ -14,7 +14,7 @@ from typing import TypeVar
 from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
 
-__all__ = ["Process", "alive", "end", "found_started", "process_of", "spawn", "wait_gone"]
+__all__ = ["Process", "alive", "end", "exit_code", "found_started", "process_of", "spawn", "wait_gone"]
 
 _BORN_SECONDS = 5.0
 
@@ -106,7 +106,7 @@ def end(process: Process, *, grace: float = 0.0) -> None:
     except ProcessLookupError:
         pass
     wait_gone(process, 5.0)
-    _reap(process.pid)
+    exit_code(process.pid)
 
 
 def wait_gone(process: Process | None, seconds: float) -> bool:
@@ -127,8 +127,10 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
         os.close(handle)
 
 
-def _reap(pid: int) -> None:
+def exit_code(pid: int) -> int | None:
+    """How a child of this process ended, -N for signal N; None while it runs, for no child, and when asked again."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        pass
+        return None
+    return os.waitstatus_to_exitcode(status) if done else None

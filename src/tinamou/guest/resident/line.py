@@ -29,6 +29,9 @@ PORT = "org.tinamou.resident.0"
 LARGEST_OUTPUT = 16 << 20
 """Bytes kept of each stream of a command; what a guest sends beyond is read and dropped, as its agent does."""
 
+BECOME_SECONDS = 60.0
+"""How long a guest may take to become another."""
+
 FRESH_SECONDS = 0.5
 """No guest restarts within this time."""
 
@@ -60,6 +63,8 @@ class Line:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._lock: asyncio.Lock | None = None
+        self._owed: list[bytes] = []
+        self._after: asyncio.Task[None] | None = None
         self._heard = time.monotonic()
 
     @classmethod
@@ -72,16 +77,16 @@ class Line:
     def hand_over(self) -> int:
         """A descriptor to give to another process, while nothing is under way; the line ends here."""
         connection = self._writer.get_extra_info("socket") if self._writer is not None else self._socket
-        if connection is None:
-            raise LineError("The line to the guest's resident was closed")
+        if connection is None or self.owes:
+            raise LineError("The line to the guest's resident was closed, or is in use")
         descriptor = os.dup(connection.fileno())
         self.close()
         return descriptor
 
     @property
     def fresh(self) -> bool:
-        """Whether the resident was heard so lately that the guest cannot have restarted since."""
-        return time.monotonic() - self._heard < FRESH_SECONDS
+        """Whether the resident was heard so lately that the guest cannot have restarted since, or is to answer now."""
+        return self.owes or time.monotonic() - self._heard < FRESH_SECONDS
 
     @property
     def free(self) -> bool:
@@ -104,16 +109,24 @@ class Line:
         async with self._locked():
             try:
                 async with asyncio.timeout(timeout):
+                    await self._settled(timeout)
                     await self._send("H", nonce)
                     while await self._receive() != ("H", nonce):
                         pass
             except TimeoutError:
                 raise LineError("The guest's resident does not answer", why=f"nothing was heard for {timeout:g} s") from None
 
-    async def become(self, who: Identity, timeout: float = 60.0) -> None:
+    async def become(self, who: Identity, timeout: float = BECOME_SECONDS) -> None:
         """Reseed the guest's random numbers, set its clock, and make it ``who``. Raises LineError, GuestError."""
-        import asyncio
+        await self.begin_to_become(who)
+        await self.settle(timeout)
 
+    async def begin_to_become(self, who: Identity, *, after: asyncio.Task[None] | None = None) -> None:
+        """The same without waiting until it is so: what the resident is asked next comes after it. Raises LineError.
+
+        Whether it worked is told by what is asked next, or by `settle`; both raise what ``after`` raises, which lets the
+        guest run.
+        """
         records = identity(
             entropy=os.urandom(64),
             time_ns=time.time_ns(),
@@ -123,13 +136,37 @@ class Line:
             signals=who.signals,
         )
         async with self._locked():
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._send("I", b"".join(records))
-                    kind, results = await self._receive()
-            except TimeoutError:
-                why = f"its resident said nothing for {timeout:g} s"
-                raise LineError("The guest did not take its new identity", why=why) from None
+            await self._settled(BECOME_SECONDS)
+            await self._send("I", b"".join(records))
+            self._owed, self._after = records, after
+
+    @property
+    def owes(self) -> bool:
+        """Whether the guest was told who to be, and has not answered yet."""
+        return bool(self._owed)
+
+    async def settle(self, timeout: float = BECOME_SECONDS) -> None:
+        """Return when the guest is who it was last told to be. Raises LineError, GuestError when it is not."""
+        async with self._locked():
+            await self._settled(timeout)
+
+    async def _settled(self, timeout: float) -> None:
+        import asyncio
+
+        if not self._owed:
+            return
+        records, self._owed = self._owed, []
+        try:
+            async with asyncio.timeout(timeout):
+                if self._after is not None:
+                    await asyncio.shield(self._after)
+                kind, results = await self._receive()
+        except TimeoutError:
+            why = f"its resident said nothing for {timeout:g} s"
+            raise LineError("The guest did not take its new identity", why=why) from None
+        except asyncio.CancelledError:
+            self._owed = records
+            raise
         failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(records, results, strict=False) if code]
         failed = [one for one in failed if not one.startswith("s")]
         if kind != "I" or len(results) != len(records) or failed:
@@ -151,6 +188,7 @@ class Line:
             await self._send("X", payload)
             try:
                 async with asyncio.timeout(timeout):
+                    await self._settled(BECOME_SECONDS)
                     return await self._finish(argv)
             except TimeoutError:
                 await self._kill(argv)
@@ -167,6 +205,7 @@ class Line:
         await self._send("K", b"")
         try:
             async with asyncio.timeout(5.0):
+                await self._settled(5.0)
                 await self._finish(argv)
         except (TimeoutError, GuestError):
             self.close()

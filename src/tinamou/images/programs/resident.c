@@ -51,12 +51,6 @@ static int get(uint8_t *to, size_t n) {
     }
     return 1;
 }
-static void wait_for_host(void) {
-    uint64_t set = BIT(SIGIO);
-    struct timespec second = { 1, 0 };
-    call(SIGTIMEDWAIT, (long)&set, 0, (long)&second, 8, 0);
-}
-
 static long reseed(const uint8_t *data, size_t n) {
     struct { int bits, size; uint8_t bytes[512]; } pool;
     if (n > sizeof pool.bytes) return -EINVAL;
@@ -151,28 +145,65 @@ static void execute(char **argv, char **env) {
         search += n + (search[n] == ':');
     }
 }
-static __attribute__((noreturn)) void child(char **argv, char **env, const int *in, const int *out, const int *err, const int *report) {
+/* The next command's process is made before its command is known: that takes as long as becoming the command. It shares this
+ * process's memory, has a stack of its own, and waits for a byte on `go`. */
+static struct { long pid; int in, out, err, report, go; } next;
+static struct { int in[2], out[2], err[2], report[2], go[2]; } pipes;
+static char **next_argv, **next_environment;
+static uint8_t stack[16384] __attribute__((aligned(16)));
+static int signals;
+
+static __attribute__((noreturn)) void child(void) {
     uint64_t none = 0;
+    uint8_t failed = 2, go;
+    int report = pipes.report[1];
     call(SIGPROCMASK, 2, (long)&none, 0, 8, 0);
     call(SETSID, 0, 0, 0, 0, 0);
-    call(DUP3, in[0], 0, 0, 0, 0);
-    call(DUP3, out[1], 1, 0, 0, 0);
-    call(DUP3, err[1], 2, 0, 0, 0);
-    execute(argv, env);
-    uint8_t failed = 2;
-    call(WRITE, report[1], (long)&failed, 1, 0, 0);
+    call(DUP3, pipes.in[0], 0, 0, 0, 0);
+    call(DUP3, pipes.out[1], 1, 0, 0, 0);
+    call(DUP3, pipes.err[1], 2, 0, 0, 0);
+    call(CLOSE, pipes.go[1], 0, 0, 0, 0);
+    if (call(READ, pipes.go[0], (long)&go, 1, 0, 0) == 1) {
+        execute(next_argv, next_environment);
+        call(WRITE, report, (long)&failed, 1, 0, 0);
+    }
     for (;;) call(EXIT, 127, 0, 0, 0, 0);
-}
-/* The child borrows this process's memory until it has become the command: nothing is copied. It never returns from here. */
-static __attribute__((noinline)) long start(char **argv, char **env, const int *in, const int *out, const int *err,
-                                            const int *report) {
-    long pid = call(CLONE, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0);
-    if (pid == 0) child(argv, env, in, out, err, report);
-    return pid;
 }
 static void drop(int *fd) {
     if (*fd >= 0) call(CLOSE, *fd, 0, 0, 0, 0);
     *fd = -1;
+}
+static void forget(void) {
+    drop(&next.in); drop(&next.out); drop(&next.err); drop(&next.report); drop(&next.go);
+    next.pid = 0;
+}
+/* The process of the next command, or an error. */
+static long prepare(void) {
+    if (next.pid) return next.pid;
+    memset(&pipes, 0xff, sizeof pipes);
+    long failed = call(PIPE2, (long)pipes.in, O_CLOEXEC, 0, 0, 0) | call(PIPE2, (long)pipes.out, O_CLOEXEC, 0, 0, 0)
+                | call(PIPE2, (long)pipes.err, O_CLOEXEC, 0, 0, 0) | call(PIPE2, (long)pipes.report, O_CLOEXEC, 0, 0, 0)
+                | call(PIPE2, (long)pipes.go, O_CLOEXEC, 0, 0, 0);
+    long pid = failed ? failed : spawn(stack + sizeof stack, child);
+    next.in = pipes.in[1]; next.out = pipes.out[0]; next.err = pipes.err[0]; next.report = pipes.report[0]; next.go = pipes.go[1];
+    call(FCNTL, next.in, F_SETFL, O_NONBLOCK, 0, 0);
+    call(FCNTL, next.out, F_SETFL, O_NONBLOCK, 0, 0);
+    call(FCNTL, next.err, F_SETFL, O_NONBLOCK, 0, 0);
+    int theirs[] = { pipes.in[0], pipes.out[1], pipes.err[1], pipes.report[1], pipes.go[0] };
+    for (int i = 0; i < 5; i++) drop(&theirs[i]);
+    if (pid < 0) forget(); else next.pid = pid;
+    return pid;
+}
+static void wait_for_host(void) {
+    uint64_t set = BIT(SIGIO);
+    struct timespec second = { 1, 0 };
+    if (call(SIGTIMEDWAIT, (long)&set, 0, (long)&second, 8, 0) == -EAGAIN) prepare();
+}
+/* Nothing to do for a moment: make ready for the next command. */
+static void use_the_pause(void) {
+    struct pollfd p = { port, POLLIN, 0 };
+    struct timespec moment = { 0, 20000000 };
+    if (!next.pid && call(PPOLL, (long)&p, 1, (long)&moment, 0, 8) == 0) prepare();
 }
 /* One read of the command's output; 0 when there is nothing (now, or any more). */
 static int forward(int *fd, uint8_t type) {
@@ -181,7 +212,7 @@ static int forward(int *fd, uint8_t type) {
     if (n != -EAGAIN) drop(fd);
     return 0;
 }
-static void attend(long pid, int signals, int *in, int *out, int *err, uint8_t *data, size_t n) {
+static void attend(long pid, int *in, int *out, int *err, uint8_t *data, size_t n) {
     int status = 0, listening = 1;
     for (;;) {
         if (!n) drop(in);
@@ -211,7 +242,7 @@ static void attend(long pid, int signals, int *in, int *out, int *err, uint8_t *
 }
 /* data: number of words and of environment entries (16 bits each), the strings with their NULs, then standard input. */
 static void command(uint8_t *data, size_t n) {
-    int in[2], out[2], err[2], report[2], argc = data[0] | data[1] << 8, envc = data[2] | data[3] << 8, count = 0;
+    int argc = data[0] | data[1] << 8, envc = data[2] | data[3] << 8, count = 0;
     uint8_t *at = data + 4, *end = data + n, code = EINVAL;
     if (n < 4 || argc < 1 || argc + envc + 2 > WORDS) { frame('F', &code, 1); return; }
     for (int i = 0; i < argc + envc; i++) {
@@ -222,23 +253,20 @@ static void command(uint8_t *data, size_t n) {
     }
     words[count] = 0;
     if (!envc) words[argc] = 0;
-    uint64_t set = BIT(SIGCHLD);
-    int signals = (int)call(SIGNALFD4, -1, (long)&set, 8, O_NONBLOCK | O_CLOEXEC, 0);
-    call(PIPE2, (long)in, O_CLOEXEC, 0, 0, 0);
-    call(PIPE2, (long)out, O_CLOEXEC, 0, 0, 0);
-    call(PIPE2, (long)err, O_CLOEXEC, 0, 0, 0);
-    call(PIPE2, (long)report, O_CLOEXEC, 0, 0, 0);
-    long pid = start(words, envc ? words + argc + 1 : environment, in, out, err, report);
-    drop(&in[0]); drop(&out[1]); drop(&err[1]); drop(&report[1]);
-    if (pid < 0) { code = (uint8_t)-pid; frame('F', &code, 1); }
-    else if (call(READ, report[0], (long)&code, 1, 0, 0) == 1) { call(WAIT4, pid, 0, 0, 0, 0); frame('F', &code, 1); }
-    else {
-        call(FCNTL, in[1], F_SETFL, O_NONBLOCK, 0, 0);
-        call(FCNTL, out[0], F_SETFL, O_NONBLOCK, 0, 0);
-        call(FCNTL, err[0], F_SETFL, O_NONBLOCK, 0, 0);
-        attend(pid, signals, &in[1], &out[0], &err[0], at, (size_t)(end - at));
+    next_argv = words;
+    next_environment = envc ? words + argc + 1 : environment;
+    long pid = prepare();
+    if (pid > 0 && call(WRITE, next.go, (long)"", 1, 0, 0) != 1) {
+        call(WAIT4, pid, 0, 0, 0, 0);
+        forget();
+        pid = prepare();
+        if (pid > 0) call(WRITE, next.go, (long)"", 1, 0, 0);
     }
-    drop(&in[1]); drop(&out[0]); drop(&err[0]); drop(&report[0]); drop(&signals);
+    if (pid < 0) { code = (uint8_t)-pid; frame('F', &code, 1); return; }
+    if (call(READ, next.report, (long)&code, 1, 0, 0) == 1) { call(WAIT4, pid, 0, 0, 0, 0); frame('F', &code, 1); }
+    else attend(pid, &next.in, &next.out, &next.err, at, (size_t)(end - at));
+    forget();
+    prepare();
 }
 
 __attribute__((used)) void begin(long *stack) {
@@ -251,8 +279,11 @@ __attribute__((used)) void begin(long *stack) {
     if (port < 0) call(EXIT, 1, 0, 0, 0, 0);
     call(FCNTL, port, F_SETOWN, call(GETPID, 0, 0, 0, 0, 0), 0, 0);
     call(FCNTL, port, F_SETFL, O_NONBLOCK | O_ASYNC, 0, 0);
+    set = BIT(SIGCHLD);
+    signals = (int)call(SIGNALFD4, -1, (long)&set, 8, O_NONBLOCK | O_CLOEXEC, 0);
     for (;;) {
         struct header h;
+        use_the_pause();
         if (!get((uint8_t *)&h, sizeof h)) { wait_for_host(); continue; }
         if (h.length > MAX || !get(input, h.length)) continue;
         if (h.type == 'H') frame('H', input, h.length > sizeof chunk ? sizeof chunk : h.length);
