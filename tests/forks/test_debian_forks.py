@@ -41,7 +41,7 @@ def put(machine: Machine, word: str) -> None:
 
 def read(machine: Machine) -> str:
     """What the variable and the file say."""
-    return machine.run(f"{MOUNTED} tail -c +5 {VARIABLE}; echo; cat /root/word; nproc").text
+    return machine.run(f"{MOUNTED} cat {VARIABLE} | tail -c +5; echo; cat /root/word; nproc").text
 
 
 @pytest.mark.parametrize("kind", ["instant", "portable"])

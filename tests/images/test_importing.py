@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,44 @@ def test_an_imported_image_is_found_by_name(efi_disk: EfiDisk, tmp_path: Path, f
     assert (facts.format, facts.boots, facts.size) == ("qcow2", ("uefi",), 8 << 20)
     qemu_img("compare", "-f", format, "-F", "qcow2", source, facts.disk)
     assert Path(facts.disk).stat().st_mode & 0o222 == 0
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def sharing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system whose files can share blocks."""
+    make = shutil.which(f"mkfs.{request.param}", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if make is None:
+        pytest.skip(f"mkfs.{request.param} is not installed (script/packages test)")
+    disk, folder = tmp_path / "disk", tmp_path / "sharing"
+    folder.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([make, "-q", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def shares_blocks(path: str | Path) -> bool:
+    """Whether the file system says so of any of a file's extents."""
+    said = subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True)
+    return "shared" in said.stdout
+
+
+@pytest.mark.root
+def test_an_import_shares_its_blocks_where_it_can(efi_disk: EfiDisk, sharing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINAMOU_CACHE", str(sharing / "cache"))
+    source = sharing / "x.qcow2"
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", efi_disk(), source)
+    facts = asyncio.run(import_image(source, "mine"))
+    assert shares_blocks(facts.disk) and shares_blocks(source)
+    qemu_img("compare", source, facts.disk)
+    qemu_img("snapshot", "-c", "inner", source)
+    other = asyncio.run(import_image(source, "other"))
+    assert not shares_blocks(other.disk) and read_header(other.disk).snapshots == 0
+    qemu_img("compare", source, other.disk)
 
 
 def test_the_same_content_is_kept_once(efi_disk: EfiDisk, tmp_path: Path) -> None:

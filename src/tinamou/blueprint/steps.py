@@ -39,7 +39,7 @@ class WriteFile:
 
 @dataclass(frozen=True)
 class CopyFile:
-    """Copy ``source`` to ``path`` (a reflink where the filesystem can); undone by removing the copy."""
+    """Copy a small file ``source`` to ``path``; undone by removing the copy."""
 
     path: str
     source: str

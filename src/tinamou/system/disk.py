@@ -10,7 +10,7 @@ import tempfile
 from tinamou.late import dataclass
 from tinamou.units import Size
 
-__all__ = ["Folder", "examine"]
+__all__ = ["Folder", "clone", "examine"]
 
 _FICLONE = 0x40049409
 _FS_IOC_GETFLAGS = 0x80086601
@@ -52,6 +52,17 @@ def examine(path: str) -> Folder | None:
     )
 
 
+def clone(source: int, target: int) -> bool:
+    """Make an open file share all blocks of another one (a reflink); False where that cannot be. Raises OSError."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EXDEV):
+            return False
+        raise
+    return True
+
+
 def _kind(path: str) -> str:
     best, kind = "", ""
     with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:  # noqa: PTH123
@@ -69,19 +80,9 @@ def _try(path: str) -> tuple[bool | None, bool]:
         with tempfile.TemporaryFile(dir=path) as one, tempfile.TemporaryFile(dir=path) as two:
             one.write(b"\0" * 4096)
             one.flush()
-            return _cloned(one.fileno(), two.fileno()), bool(_flags(one.fileno()) & _FS_NOCOW_FL)
+            return clone(one.fileno(), two.fileno()), bool(_flags(one.fileno()) & _FS_NOCOW_FL)
     except OSError:
         return None, False
-
-
-def _cloned(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EXDEV):
-            return False
-        raise
-    return True
 
 
 def _flags(descriptor: int) -> int:
