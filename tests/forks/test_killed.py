@@ -133,6 +133,12 @@ def strike(victim: str, process: subprocess.Popen[bytes], log: Path, chance: ran
     process.wait()
 
 
+def remains(state: Path) -> str:
+    """What is left of machines, and what is said of it when it is looked at again."""
+    listing = subprocess.run(["ls", "-lAR", "--full-time", state / "machines"], capture_output=True, text=True, check=True)
+    return f"{listing.stdout}\n{reconcile()}"
+
+
 def test_kills_at_random_moments_leave_everything_whole(state: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     chance = random.Random(int(os.environ.get("TINAMOU_SEED", "1")))
@@ -154,7 +160,7 @@ def test_kills_at_random_moments_leave_everything_whole(state: Path, tmp_path: P
             time.sleep(0.3)
             seen.append((victim, said.strip().rpartition("\n")[2], put_right()))
             answers()
-            assert {path.name for path in (state / "machines").iterdir()} == {"source"}, seen
+            assert {path.name for path in (state / "machines").iterdir()} == {"source"}, remains(state)
             for one in every():
                 verify(one) if one.kind == "portable" else check(one)
                 if one.name not in ("instant", "portable"):
