@@ -172,8 +172,6 @@ def _killed(lab: Lab) -> Counter[str]:
     while running:
         taken.update(_kill_one(lab, running, dice))
     print(f"machines killed while they had: {dict(taken)}")
-    for folder in (lab.state / "machines").iterdir():
-        os.utime(folder, (0, 0))  # a start that was cut short before its entry was written is cleared after a minute
     lab.tinamou("ls")
     lab.tinamou("ls")
     return taken

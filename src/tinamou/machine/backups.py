@@ -94,8 +94,7 @@ async def restore(
     shelf = read_shelf(folder.absolute())  # noqa: ASYNC240
     backup = shelf.find(number)
     await verify(shelf, backup)
-    directory = machines.create(name)
-    try:
+    with machines.making(name) as directory:
         record = _entry(backup, directory, isolated)
         for disk in backup.tops:
             await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
@@ -106,9 +105,6 @@ async def restore(
                 shutil.copytree(path, directory / path.name)
         _hand_over(directory, record.uid)
         write(record)
-    except BaseException:
-        machines.remove(directory)
-        raise
     return record
 
 

@@ -269,9 +269,8 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
     """Folders and entries for so many forks; none when one name is taken. Raises StateError."""
     stem = checkpoint.machine[:36].rstrip("-")
     wanted = [*names, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(count - len(names)))]
-    made: list[Path] = []
-    try:
-        made.extend(machines.create(name) for name in wanted)
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(machines.making(name)) for name in wanted]
         uids = machines.lend_uids(made)
         me = process_of(os.getpid())
         fields = {field.name for field in dataclasses.fields(Record)}
@@ -286,10 +285,6 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             write(record)
             _copy_files(checkpoint, directory, uid)
             records.append(record)
-    except BaseException:
-        for directory in made:
-            machines.remove(directory)
-        raise
     return records
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from tinamou.state.record import Record, read, write
 from tinamou.system.spawn import Process, end, found_started, process_of
 
 __all__ = ["end_machine", "give_back", "reconcile"]
-
-UNFINISHED_SECONDS = 60.0
 
 
 def reconcile() -> list[str]:
@@ -61,7 +58,7 @@ def _reconcile_one(directory: Path) -> list[str]:
     if record is not None and not _left_behind(record):
         said = remains.let_run_on_if_left(record) if record.running else remains.clear_half_suspended(record)
         return [said] if said else []
-    with _held(directory) as there:
+    with _held(directory, wait=record is not None) as there:
         record = read(directory)
         if not there or (record is not None and not _left_behind(record)):
             return []
@@ -81,16 +78,23 @@ def _must_not_run_on(record: Record) -> bool:
 
 
 @contextlib.contextmanager
-def _held(directory: Path) -> Iterator[bool]:
-    """One process at a time ends a machine; whether its folder is still there once it is our turn."""
+def _held(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One process at a time makes or ends a machine; whether its folder is still there once it is our turn.
+
+    Without ``wait``, False where it is another's turn.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         yield False
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield os.fstat(descriptor).st_nlink > 0
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.fstat(descriptor).st_nlink > 0
+        except BlockingIOError:
+            there = False
+        yield there
     finally:
         os.close(descriptor)
 
@@ -103,12 +107,7 @@ def _end_left_behind(record: Record) -> list[str]:
 
 
 def _clear_unfinished(directory: Path) -> list[str]:
-    """A folder without an entry: a start that was cut short, unless it is only a moment old."""
-    try:
-        if time.time() - directory.stat().st_mtime < UNFINISHED_SECONDS:
-            return []
-    except FileNotFoundError:
-        return []
+    """A folder without an entry, and nobody making it: a start that was cut short."""
     for process in strays(directory):
         end(process)
     Journal(directory).give_back(undo)

@@ -100,10 +100,10 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     image = resolve_image(spec, build=True, progress=progress)
     clock.lap("image")
     name = spec.name or machines.throwaway_name(spec.image)
-    directory = machines.create(name)
-    record = _entry(spec, directory, image, ephemeral)
-    try:
+    with machines.making(name) as directory:
+        record = _entry(spec, directory, image, ephemeral)
         write(record)
+    try:
         (directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException:
