@@ -57,25 +57,26 @@ class Libvirt:
         daemon = subprocess.Popen(["unshare", "--mount", "sh", "-c", _OWN_FOLDERS, "sh", folder], stdout=log, stderr=log)
         stack.callback(_stop, daemon)
         libvirt = cls(f"qemu:///system?socket={folder}/libvirt-sock")
-        if libvirt._define(stack, folder, daemon, binary, kernel, initrd):
-            return libvirt
-        return f"libvirtd did not come up: {(folder / 'libvirtd.log').read_text()[-300:]}"
+        return libvirt._define(stack, folder, daemon, binary, kernel, initrd) or libvirt
 
     def _define(
         self, stack: ExitStack, folder: Path, daemon: subprocess.Popen[bytes], binary: str, kernel: Path, initrd: Path
-    ) -> bool:
+    ) -> str:
+        """Define the guest; why that cannot be, empty when it is."""
         for _ in range(200):
             if daemon.poll() is None and self._virsh("version").returncode == 0:
                 break
             time.sleep(0.1)
         else:
-            return False
+            return f"libvirtd did not come up: {(folder / 'libvirtd.log').read_text()[-300:]}"
         self._virsh("undefine", "bench")
         domain = folder / "bench.xml"
         domain.write_text(_DOMAIN.format(kernel=kernel, initrd=initrd, binary=binary, scratch=folder))
-        self._virsh("define", str(domain)).check_returncode()
+        defined = self._virsh("define", str(domain))
+        if defined.returncode:
+            return f"libvirt does not take {binary}: {defined.stderr.strip()[-300:]}"
         stack.callback(self._virsh, "undefine", "bench")
-        return True
+        return ""
 
     def _virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=False, capture_output=True, text=True)
