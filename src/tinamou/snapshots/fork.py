@@ -169,11 +169,16 @@ async def hand_out(woken: Woken) -> None:
     if woken.monitor is None:
         return
     running = asyncio.create_task(_run_on(woken.monitor))
-    await asyncio.sleep(0)
     if woken.line is None:
         await running
         return
-    await woken.line.begin_to_become(Identity(), after=running)
+    running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
+    await asyncio.sleep(0)
+    try:
+        await woken.line.begin_to_become(Identity(), after=running)
+    except BaseException:
+        running.cancel()
+        raise
 
 
 async def _run_on(monitor: Monitor) -> None:
