@@ -254,4 +254,7 @@ def test_the_real_binary_says_what_was_recorded(version, arch, request):
     if real.notes:
         told -= {"types"}
         assert real.types < known.types
+    kinds = real.properties.keys() | known.properties.keys()
+    here, recording = ({kind: facts.properties.get(kind) for kind in kinds} for facts in (real, known))
+    assert {kind: (here[kind], recording[kind]) for kind in kinds if here[kind] != recording[kind]} == {}
     assert {name for name in told if getattr(real, name) != getattr(known, name)} == set()
