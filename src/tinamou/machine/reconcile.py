@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.prepare.apply import undo
@@ -58,7 +54,7 @@ def _reconcile_one(directory: Path) -> list[str]:
     if record is not None and not _left_behind(record):
         said = remains.let_run_on_if_left(record) if record.running else remains.clear_half_suspended(record)
         return [said] if said else []
-    with _held(directory, wait=record is not None) as there:
+    with machines.held(directory, wait=record is not None) as there:
         record = read(directory)
         if not there or (record is not None and not _left_behind(record)):
             return []
@@ -75,28 +71,6 @@ def _left_behind(record: Record) -> bool:
 def _must_not_run_on(record: Record) -> bool:
     """Whether its state is saved already: what its guest did from now on would not fit that state."""
     return remains.is_suspended(record)
-
-
-@contextlib.contextmanager
-def _held(directory: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One process at a time makes or ends a machine; whether its folder is still there once it is our turn.
-
-    Without ``wait``, False where it is another's turn.
-    """
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.fstat(descriptor).st_nlink > 0
-        except BlockingIOError:
-            there = False
-        yield there
-    finally:
-        os.close(descriptor)
 
 
 def _end_left_behind(record: Record) -> list[str]:
@@ -137,7 +111,7 @@ def end_machine(record: Record) -> list[str]:
 
     Returns what could not be given back; the machine's folder is kept then, and the next command tries again.
     """
-    with _held(Path(record.directory)) as there:
+    with machines.held(Path(record.directory)) as there:
         return _end(record) if there else []
 
 

@@ -15,7 +15,18 @@ from tinamou.state.record import Record, read
 from tinamou.system.paths import state_dir
 from tinamou.system.remove import remove_tree
 
-__all__ = ["find", "free_port", "lend_uid", "lend_uids", "machines", "machines_dir", "making", "remove", "throwaway_name"]
+__all__ = [
+    "find",
+    "free_port",
+    "held",
+    "lend_uid",
+    "lend_uids",
+    "machines",
+    "machines_dir",
+    "making",
+    "remove",
+    "throwaway_name",
+]
 
 FIRST_UID = 1_900_000_000
 """User ids lent to QEMU processes start here: beyond every range distributions and systemd use (docs/decisions)."""
@@ -34,37 +45,53 @@ def machines_dir() -> Path:
 def making(name: str) -> Iterator[Path]:
     """A fresh folder for a machine, whose entry is written in the block; gone again when the block raises.
 
-    It is locked meanwhile: a folder without an entry that nobody has locked was left by a crash. Raises StateError for a
-    name that is taken already.
+    It is held meanwhile: a folder without an entry that nobody holds was left by a crash. Raises StateError for a name that
+    is taken already.
     """
-    path, descriptor = _made(name)
-    try:
-        yield path
-    except BaseException:
-        remove(path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _made(name: str) -> tuple[Path, int]:
-    """The folder, and the descriptor that locks it; made again when it was taken for a leftover before it was locked."""
-    path = machines_dir() / name
     while True:
+        path = _made(name)
+        with held(path) as there:
+            if not there:  # it was taken for a leftover before it was held
+                continue
+            try:
+                yield path
+            except BaseException:
+                remove(path)
+                raise
+            return
+
+
+def _made(name: str) -> Path:
+    path = machines_dir() / name
+    try:
+        path.mkdir(mode=0o711)
+    except FileExistsError:
+        record = read(path)
+        state = "runs" if record and record.running else "exists"
+        verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
+        raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
+    return path
+
+
+@contextlib.contextmanager
+def held(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One process at a time makes or ends a machine; whether its folder is still there once it is our turn.
+
+    Without ``wait``, False where it is another's turn.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
         try:
-            path.mkdir(mode=0o711)
-        except FileExistsError:
-            record = read(path)
-            state = "runs" if record and record.running else "exists"
-            verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
-            raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return path, descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.fstat(descriptor).st_nlink > 0
+        except BlockingIOError:
+            there = False
+        yield there
+    finally:
         os.close(descriptor)
 
 
