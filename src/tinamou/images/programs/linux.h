@@ -32,52 +32,39 @@ enum { READ = 63, WRITE = 64, CLOSE = 57, IOCTL = 29, SIGACTION = 134, SIGPROCMA
        SETHOSTNAME = 161, CLOCK_SETTIME = 112, OPENAT = 56, PPOLL = 73, SIGNALFD4 = 74, DUP3 = 24, PIPE2 = 59, FCHMOD = 52,
        GETPID = 172, NANOSLEEP = 101, MOUNT = 40, GETDENTS64 = 61, FINIT_MODULE = 273 };
 #if defined(__aarch64__)
-static long call(long n, long a, long b, long c, long d, long e) {
-    register long x8 __asm__("x8") = n;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
-    return x0;
-}
-static __attribute__((unused)) long spawn(void *top, void (*run)(void)) {
-    register long x8 __asm__("x8") = CLONE;
-    register long x0 __asm__("x0") = SHARING;
-    register long x1 __asm__("x1") = (long)top;
-    register long x2 __asm__("x2") = 0;
-    register long x3 __asm__("x3") = 0;
-    register long x4 __asm__("x4") = 0;
-    __asm__ volatile("svc 0\n cbnz x0, 1f\n mov x29, #0\n blr %6\n1:"
-                     : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(run) : "memory");
-    return x0;
-}
+#define NUMBER "x8"
+#define ARGUMENT(n) "x" #n
+#define TRAP "svc 0"
+#define RUN_IN_CHILD "cbnz x0, 1f\n mov x29, #0\n blr %6\n1:"
 __asm__(".globl _start\n_start: mov x29,#0\n mov x30,#0\n mov x0,sp\n and sp,x0,#-16\n bl begin\n");
 #elif defined(__riscv)
+#define NUMBER "a7"
+#define ARGUMENT(n) "a" #n
+#define TRAP "ecall"
+#define RUN_IN_CHILD "bnez a0, 1f\n jalr %6\n1:"
+__asm__(".globl _start\n_start: mv a0,sp\n andi sp,sp,-16\n call begin\n");
+#endif
 static long call(long n, long a, long b, long c, long d, long e) {
-    register long a7 __asm__("a7") = n;
-    register long a0 __asm__("a0") = a;
-    register long a1 __asm__("a1") = b;
-    register long a2 __asm__("a2") = c;
-    register long a3 __asm__("a3") = d;
-    register long a4 __asm__("a4") = e;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4) : "memory");
+    register long number __asm__(NUMBER) = n;
+    register long a0 __asm__(ARGUMENT(0)) = a;
+    register long a1 __asm__(ARGUMENT(1)) = b;
+    register long a2 __asm__(ARGUMENT(2)) = c;
+    register long a3 __asm__(ARGUMENT(3)) = d;
+    register long a4 __asm__(ARGUMENT(4)) = e;
+    __asm__ volatile(TRAP : "+r"(a0) : "r"(number), "r"(a1), "r"(a2), "r"(a3), "r"(a4) : "memory");
     return a0;
 }
 static __attribute__((unused)) long spawn(void *top, void (*run)(void)) {
-    register long a7 __asm__("a7") = CLONE;
-    register long a0 __asm__("a0") = SHARING;
-    register long a1 __asm__("a1") = (long)top;
-    register long a2 __asm__("a2") = 0;
-    register long a3 __asm__("a3") = 0;
-    register long a4 __asm__("a4") = 0;
-    __asm__ volatile("ecall\n bnez a0, 1f\n jalr %6\n1:"
-                     : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(run) : "memory");
+    register long number __asm__(NUMBER) = CLONE;
+    register long a0 __asm__(ARGUMENT(0)) = SHARING;
+    register long a1 __asm__(ARGUMENT(1)) = (long)top;
+    register long a2 __asm__(ARGUMENT(2)) = 0;
+    register long a3 __asm__(ARGUMENT(3)) = 0;
+    register long a4 __asm__(ARGUMENT(4)) = 0;
+    __asm__ volatile(TRAP "\n " RUN_IN_CHILD
+                     : "+r"(a0) : "r"(number), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(run) : "memory");
     return a0;
 }
-__asm__(".globl _start\n_start: mv a0,sp\n andi sp,sp,-16\n call begin\n");
-#endif
 #endif
 
 enum { AT_FDCWD = -100, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_TRUNC = 01000, O_NONBLOCK = 04000, O_ASYNC = 020000,
