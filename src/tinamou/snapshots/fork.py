@@ -173,7 +173,7 @@ async def hand_out(woken: Woken) -> None:
         await running
         return
     running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it is sent before anything else is done here
     try:
         await woken.line.begin_to_become(Identity(), after=running)
     except BaseException:

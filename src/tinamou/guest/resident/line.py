@@ -151,6 +151,7 @@ class Line:
             await self._settled(timeout)
 
     async def _settled(self, timeout: float) -> None:
+        """Read the answer that is owed. If it is not what it must be, the line ends: what was sent since is answered too."""
         import asyncio
 
         if not self._owed:
@@ -162,6 +163,7 @@ class Line:
                     await asyncio.shield(self._after)
                 kind, results = await self._receive()
         except TimeoutError:
+            self.close()
             why = f"its resident said nothing for {timeout:g} s"
             raise LineError("The guest did not take its new identity", why=why) from None
         except asyncio.CancelledError:
@@ -170,6 +172,7 @@ class Line:
         failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(records, results, strict=False) if code]
         failed = [one for one in failed if not one.startswith("s")]
         if kind != "I" or len(results) != len(records) or failed:
+            self.close()
             raise GuestError("The guest did not take its new identity", why="; ".join(failed) or f"it answered {kind!r}")
 
     async def run(
