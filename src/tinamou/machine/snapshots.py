@@ -67,15 +67,15 @@ async def take(
 
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
     for disk, entry in history.present.items():
-        deep = depth and _files_before(disks, entry) + 1 > depth
+        deep = depth and _depth(disks, entry) > depth
         if deep and mergeable(disks, read_forest(disks, history, disk)):
             history = await flatten(disks, history, disk)
 
 
-def _files_before(disks: Disks, entry: Disk) -> int:
-    """How many files a disk was read through when the disks were locked, one snapshot ago; ``entry`` is it now."""
-    seen = disks.graph.devices.get(entry.device) if disks.graph else None
-    return len(seen.files) if seen else len(chain_of(disks, entry.top, entry.floor)) - 1
+def _depth(disks: Disks, entry: Disk) -> int:
+    """How many files a disk is read through: one more than when the disks were locked, one snapshot ago."""
+    before = disks.graph.devices.get(entry.device) if disks.graph else None
+    return len(before.files) + 1 if before else len(chain_of(disks, entry.top, entry.floor))
 
 
 async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
