@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 
 import pytest
 from running import bare, qemu, run, scripted
@@ -169,6 +170,15 @@ def test_nobody_there(state):
         run(connect(f"{state}/qmp.sock", timeout=0.1))
     with pytest.raises(ControlError, match="ended before"):
         run(connect(f"{state}/qmp.sock", alive=lambda: False, timeout=30))
+
+
+def test_nobody_there_on_a_host_that_stalls(state):
+    async def reach():
+        asyncio.get_running_loop().call_later(0.08, time.sleep, 0.06)
+        await connect(f"{state}/qmp.sock", timeout=0.1)
+
+    with pytest.raises(ControlError, match="cannot be reached"):
+        run(reach())
 
 
 def test_a_qemu_that_dies_at_once(state):

@@ -233,8 +233,7 @@ async def connect(
     path = address if isinstance(address, str) else "an inherited socket"
     heard: list[Event] = []
     try:
-        async with asyncio.timeout_at(deadline):
-            client, receiver = await _greeted(address, alive, deadline, heard.append)
+        client, receiver = await _greeted(address, alive, deadline, heard.append)
     except ControlError:
         raise
     except TimeoutError:
@@ -258,14 +257,18 @@ async def _greeted(
     """A client that has negotiated, and who receives its events.
 
     QEMU may send an event before it answers ``qmp_capabilities``, on which qemu.qmp gives up: it is tried again.
+    Raises TimeoutError when QEMU is there and does not greet; ControlError when it cannot be reached.
     """
+    import asyncio
+
     attempts = 5 if isinstance(address, str) else 1
     while True:
         sock = await _reach(address, alive, deadline) if isinstance(address, str) else address
         client = _new_client()
         receiver = _receive(client, deliver)
         try:
-            await client.connect(sock)
+            async with asyncio.timeout_at(deadline):
+                await client.connect(sock)
         except Exception as reason:
             attempts -= 1
             negotiation = getattr(reason, "exc", reason)
