@@ -11,6 +11,12 @@ import tinamou.cli.main as cli
 
 class Thing: pass
 
+class Slow:
+    def __init__(self): self.sleep = time.sleep
+    def __del__(self): self.sleep(0.1)
+
+slow = Slow()  # the interpreter takes its time to end, as it does on a busy host
+
 def work(words):
     thing = Thing()
     def tidy_up(_):

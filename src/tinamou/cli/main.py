@@ -35,9 +35,17 @@ def main() -> None:
         status = 141
     except OSError as error:
         status = _report(_of_the_system(error))
+    finally:
+        _ending()
     if asked is not None:
         _leave(status)
     sys.exit(status)
+
+
+def _ending() -> None:
+    """Requests to end are heeded already, those that `_end_after_all` has put off too."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _of_the_system(error: OSError) -> TinamouError:
