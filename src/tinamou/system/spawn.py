@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -32,20 +33,33 @@ class Process:
 def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environment: Mapping[str, str]) -> Process:
     """Start ``argv`` in a session of its own; stdin is empty, stdout and stderr are appended to ``log``.
 
-    ``inherit`` are descriptors the process keeps under their numbers. The log is locked from before the process exists until
-    it ends, which `found_started` relies on. Raises OSError when the program cannot be started.
+    ``inherit`` are descriptors the process keeps under their numbers. It gets none of those this process was started with:
+    they would be rights it was not given, and would keep whoever waits for the end of a pipe waiting. The log is locked
+    from before the process exists until it ends, which `found_started` relies on. Raises OSError when the program cannot
+    be started.
     """
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(output, fcntl.LOCK_SH)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
-        actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]
+        kept = ((null, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
+        actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
+        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
         pid = os.posix_spawn(find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True)
     finally:
         os.close(null)
         os.close(output)
     return process_of(pid)
+
+
+def _open_to_children() -> list[int]:
+    """Descriptors beyond stderr that every child of this process would get: whoever started it left them open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):  # the folder's own, closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def found_started(find: Callable[[], T], log: str | Path) -> T:
