@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from tinamou.facts import AccelFacts, Facts, Firmware, HostFacts, ImageFacts, MachineType, Place, QemuFacts, Trial
-from tinamou.units import CpuSet, Size
+from tinamou.facts.pci import PciDevice, PciFacts
+from tinamou.units import CpuSet, PciAddress, Size
 
 BOARDS = {"x86_64": ("pc-q35-7.2", "q35"), "aarch64": ("virt-7.2", "virt"), "riscv64": ("virt", "")}
 
@@ -35,6 +36,14 @@ DEBIAN = ImageFacts(
     ssh=True,
     user="debian",
 )
+PCI = PciFacts(
+    (
+        PciDevice(PciAddress.parse("65:00.0"), "10de", "1db4", "0302", "nvidia", 20, 0, Size.parse("32G"), kind="graphics"),
+        PciDevice(PciAddress.parse("65:00.1"), "10de", "10ef", "0403", "snd_hda_intel", 20, 0, kind="audio"),
+    )
+)
+"""A graphics card and its sound, made up of what the kernel shows for such."""
+
 OVMF = Firmware(
     descriptor="/usr/share/qemu/firmware/60-edk2-x86_64.json",
     description="UEFI firmware for x86_64",

@@ -10,7 +10,7 @@ from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, HostFacts, MachineType, Trial
 from tinamou.facts.host import EVERYBODY
-from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, seed_disk, share, standard, tpm
+from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, passthrough, seed_disk, share, standard, tpm
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
@@ -23,13 +23,14 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
     spec = _kept_inside(spec)
     arch = ARCHES[facts.image.arch]
+    given = _given(spec, facts)
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
     settled, every, needs, ports = _settled(spec, facts, trial)
     _check(spec, settled, every, machine)
     translation = accel.translation_cache(trial, spec.memory.size)
     iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
-    got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation, iothreads)
+    got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation, iothreads, passthrough.node(given))
     whole = Contribution.merge(
         [
             _frame(facts.place.name),
@@ -47,7 +48,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             net.contribute(spec.net, spec.cpu.count, settled),
             display.contribute(spec.display, settled),
             tpm.contribute(spec.tpm, settled),
-            standard.contribute(spec.devices, settled, forkable=spec.memory.forkable),
+            passthrough.contribute(given, settled),
+            standard.contribute(spec.devices, settled, forkable=spec.memory.forkable, locked=bool(given)),
             Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
         ]
     )
@@ -61,7 +63,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         flags=_merged(whole.flags),
         steps=whole.steps,
         notes=whole.notes,
-        confinement=_confinement(facts, trial.accel),
+        confinement=_confinement(facts, trial.accel, passthrough.locked(given, spec.memory.size)),
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=got.pinning,
     )
@@ -92,6 +94,15 @@ def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tu
     needs = _needs(spec, every, settled)
     ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)) + len(spec.share))
     return dataclasses.replace(settled, pci=pci.assign(needs, ports), ports=pci.taken(needs)), every, needs, ports
+
+
+def _given(spec: MachineSpec, facts: Facts) -> tuple[passthrough.Given, ...]:
+    """The devices of the host that the machine gets. Raises PlanError with everything that keeps them from it."""
+    given, problems = passthrough.choose(spec.pci, facts.pci, facts.host)
+    problems += passthrough.check(given, spec.memory, facts)
+    if problems:
+        raise PlanError("devices of the host cannot be given to the machine", problems=problems)
+    return given
 
 
 def _mirrored(topology: GuestTopology | None) -> dict[str, int] | None:
@@ -161,6 +172,7 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
         *net.needs(spec.net, settled.facts),
         *display.needs(spec.display),
         *share.needs(spec.share),
+        *passthrough.needs(spec.pci),
         *standard.needs(spec.devices, settled.arch.panic_device),
     )
 
@@ -232,20 +244,22 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
     return tuple(joined if flag is head else flag for flag in flags if flag is head or flag.name != "machine")
 
 
-def _confinement(facts: Facts, accelerator: str) -> Confinement:
+def _confinement(facts: Facts, accelerator: str, locked: int | None) -> Confinement:
     if facts.place.uid is None:
-        return Confinement(None, None)
-    groups = (_kvm_group(facts.host),) if accelerator == "kvm" else ()
-    return Confinement(facts.place.uid, facts.place.uid, tuple(group for group in groups if group != EVERYBODY))
+        return Confinement(None, None, locked=locked)
+    devices = ("/dev/kvm",) * (accelerator == "kvm") + ("/dev/vfio/vfio",) * (locked is not None)
+    groups = dict.fromkeys(_group_of(device, facts.host) for device in devices)
+    return Confinement(facts.place.uid, facts.place.uid, tuple(group for group in groups if group != EVERYBODY), locked)
 
 
-def _kvm_group(host: HostFacts) -> int:
-    """The group through which a QEMU that is not root may use /dev/kvm. Raises PlanError where only root may."""
-    group = host.device_groups.get("/dev/kvm", host.groups.get("kvm", EVERYBODY))
+def _group_of(device: str, host: HostFacts) -> int:
+    """The group through which a QEMU that is not root may use the device. Raises PlanError where only root may."""
+    group = host.device_groups.get(device, host.groups.get(device.rpartition("/")[2], EVERYBODY))
     if group is not None:
         return group
+    other = "; or use --accel tcg" if device == "/dev/kvm" else ""
     raise PlanError(
-        "QEMU may not use /dev/kvm",
+        f"QEMU may not use {device}",
         why="only its owner may open the device, and QEMU never runs as root",
-        fix="chmod 666 /dev/kvm, or give it to a group with chmod 660, as the rules of udev do; or use --accel tcg",
+        fix=f"chmod 666 {device}, or give it to a group with chmod 660, as the rules of udev do{other}",
     )

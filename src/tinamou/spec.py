@@ -16,6 +16,7 @@ from tinamou.parts.display import DisplaySpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
+from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
@@ -63,6 +64,7 @@ class MachineSpec:
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
     share: tuple[ShareSpec, ...] = option((), "folders of the host the guest sees")
+    pci: tuple[PassthroughSpec, ...] = option((), "devices of the host that the guest has for itself (VFIO)")
     display: DisplaySpec = option(DisplaySpec, "the guest's screen")
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")

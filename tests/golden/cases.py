@@ -7,11 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+import made_facts
 import recorded
 from made_facts import DEBIAN, TINY, host
 
 from tinamou.errors import PlanError
-from tinamou.facts import Facts, ImageFacts, Place
+from tinamou.facts import Facts, ImageFacts, PciFacts, Place
 from tinamou.launch.argv import argv, shell_line
 from tinamou.planner import plan
 from tinamou.spec import load_spec
@@ -57,6 +58,7 @@ def facts(case: Case, image: ImageFacts, place: Place) -> Facts:
         firmware=recorded.firmware(),
         image=image,
         place=place,
+        pci=made_facts.PCI if case.spec == "passthrough" else PciFacts(),
     )
 
 

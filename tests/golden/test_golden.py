@@ -24,9 +24,11 @@ from tinamou.prepare.journal import Journal
 ACCEPTED = [
     case
     for case in CASES
-    if case.accel in ("tcg", "kvm-needs") and case.spec != "networks" and not text_of(case).startswith("refused")
+    if case.accel in ("tcg", "kvm-needs")
+    and case.spec not in ("networks", "passthrough")
+    and not text_of(case).startswith("refused")
 ]
-"""``networks`` needs interfaces and sockets of the host: tests/net starts those."""
+"""``networks`` needs interfaces and sockets of the host, ``passthrough`` a device: tests/net and tests/lab start those."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -90,6 +92,20 @@ def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
     assert greeting["QMP"]["version"]["qemu"]["major"] == int(major)
     assert greeting["QMP"]["version"]["qemu"]["minor"] == int(minor)
     assert any(a.get("return", {}).get("status") == "prelaunch" for a in answers if isinstance(a.get("return"), dict))
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("version", ["7.2", "10.0"])
+def test_only_the_device_is_missing(version: str, qemu10):
+    """What is said of a device of the host is understood by the real binary, which then does not find it."""
+    case = Case("passthrough", version, "x86_64", "tcg")
+    made = plan(spec_of(case), facts(case, image_of(case), Place("web", "/nowhere", None, 0)))
+    ours = [e for e in made.elements if e.props.get("driver") == "vfio-pci" or e.id == "pci0-port"]
+    words = [_binary(case, qemu10), "-machine", "q35", "-nodefaults", "-display", "none", "-S"]
+    words += [word for element in ours for word in ("-device", json.dumps(element.props))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode != 0
+    assert "0000:65:00.0: no such host device" in done.stderr, done.stderr
 
 
 @pytest.mark.vm

@@ -13,7 +13,7 @@ from tinamou.launch.argv import argv
 from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.planner import plan
-from tinamou.probe.devices import devices_by_node
+from tinamou.probe.pci import devices_by_node
 from tinamou.probe.permits import device_nodes, probe_permits
 from tinamou.spec import load_spec
 from tinamou.system import aio, threads

@@ -29,7 +29,8 @@ class Arch:
     parallel on a weakly ordered host. ``levels`` are the options of ``-smp`` for what its boards can show between socket and
     core, ``caches`` tells that they can show which of these share a cache.
     ``devices`` are present in every machine: (device type, reason); ``tpm_device`` is the one that makes a TPM, empty where
-    guests would not find it.
+    guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
+    4 GiB.
     """
 
     name: str
@@ -53,3 +54,4 @@ class Arch:
     uefi_reason: str = ""
     unused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tpm_device: str = ""
+    window_file: str = ""

@@ -39,5 +39,6 @@ ARCH = Arch(
     levels={"dies": "dies", "clusters": "modules"},
     caches=True,
     tpm_device="tpm-crb",
+    window_file="opt/ovmf/X-PciMmio64Mb",
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

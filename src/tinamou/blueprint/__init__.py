@@ -32,6 +32,7 @@ from tinamou.blueprint.steps import (
     SetUpTpm,
     StartHelper,
     Step,
+    TakePciGroup,
     WriteFile,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "SetUpTpm",
     "StartHelper",
     "Step",
+    "TakePciGroup",
     "Value",
     "Why",
     "WriteFile",

@@ -33,11 +33,12 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How little the QEMU process may do: the identity it runs under and the extra groups it needs."""
+    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock."""
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...] = ()
+    locked: int | None = None
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,25 @@ class MakeCgroup:
     beside: str = ""
 
 
-HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup
+@dataclass(frozen=True)
+class TakePciGroup:
+    """Take functions of one IOMMU group from their drivers for vfio-pci, and let ``owner`` open the group.
+
+    Undone by giving them back to the drivers they had, unless someone else took them meanwhile.
+    """
+
+    group: int
+    devices: tuple[str, ...]
+    why: Why
+    owner: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"of IOMMU group {self.group}: {', '.join(self.devices)}"
+
+
+HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (

@@ -36,6 +36,7 @@ VERBS = {
     "disk": "Change a machine's disks, while it runs where that can be.",
     "check": "Check a machine's disks.",
     "backup": "Copy machines to a folder, and prove the copies.",
+    "pci": "Show the host's devices, and take them from it for guests.",
     "doctor": "Examine this host, or a machine on it.",
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
@@ -52,7 +53,7 @@ USAGE = {
 }
 """Where the parser does not know all: it never sees what stands behind ``--``."""
 
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pool"})
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
 
 
 def _default(value: object) -> str | None:

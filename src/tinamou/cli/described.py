@@ -24,7 +24,7 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
     """A spec from an image's name, or from a TOML file, with the options given laid over it. Raises SpecError.
 
     ``apart`` leaves it without a network where none is asked for. Besides those of `FIELDS`, an option may be ``disk``,
-    ``net``, ``share`` or ``set`` (as written, many) or ``user_data`` (a path).
+    ``net``, ``share``, ``pci`` or ``set`` (as written, many) or ``user_data`` (a path).
     """
     data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
     data |= {name: given[name] for name in FIELDS if given.get(name) is not None}
@@ -34,6 +34,8 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["net"] = [] if tuple(nets) == ("none",) else [table_of(text) for text in nets]
     if shares := given.get("share"):
         data["share"] = [*_listed(data.get("share", [])), *(_absolute(text) for text in shares)]
+    if devices := given.get("pci"):
+        data["pci"] = [*_listed(data.get("pci", [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
         data["net"] = []
     assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]

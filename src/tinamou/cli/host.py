@@ -124,7 +124,7 @@ def _draw(facts: HostFacts, held: Mapping[str, CpuSet], placement: Placement | N
 
     from tinamou.blueprint import Pinning
     from tinamou.cli.host_picture import picture
-    from tinamou.probe.devices import devices_by_node
+    from tinamou.probe.pci import devices_by_node
     from tinamou.system.rooted import Rooted
 
     pinning = None

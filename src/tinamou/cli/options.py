@@ -46,6 +46,8 @@ class MachineOptions:
     "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
     share: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     "A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated."
+    pci: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated."
     display: str | None = None
     "none, vnc, spice."
     secure_boot: Annotated[bool, Parameter(negative="")] = False

@@ -31,7 +31,7 @@ FIELDS = (
 """Options that are fields of a machine file under the same name."""
 
 _SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
-_REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--set": "set"}
+_REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--pci": "pci", "--set": "set"}
 _FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
 _SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")

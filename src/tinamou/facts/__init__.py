@@ -9,6 +9,7 @@ from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.net import Link, NetFacts
+from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import MachineType, QemuFacts
@@ -26,6 +27,8 @@ __all__ = [
     "MachineType",
     "NetFacts",
     "NumaNode",
+    "PciDevice",
+    "PciFacts",
     "Permits",
     "Place",
     "QemuFacts",

@@ -11,6 +11,7 @@ from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.net import NetFacts
+from tinamou.facts.pci import PciFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
@@ -22,6 +23,7 @@ class Facts:
     """Host, binary, accelerators, firmware, image and place: with the same facts the same spec gives the same plan.
 
     ``chains`` holds, top first, the files of every disk that exists already (``disk0``), and of the image (``image``).
+    ``pci`` is looked at only for machines that want devices of the host.
     """
 
     host: HostFacts
@@ -33,3 +35,4 @@ class Facts:
     chains: Mapping[str, tuple[ChainFile, ...]] = field(default_factory=dict)
     net: NetFacts = field(default_factory=NetFacts)
     permits: Permits = field(default_factory=Permits)
+    pci: PciFacts = field(default_factory=PciFacts)

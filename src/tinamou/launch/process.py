@@ -24,7 +24,7 @@ def start(plan: Plan, directory: Path, *, dies_with_parent: bool, inherit: Seque
     """
     with open_all(plan.steps) as handed:
         identity = plan.confinement
-        words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent)
+        words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
         words += argv(with_descriptors(plan, handed.descriptors))
         try:
             return spawn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tinamou.facts import Facts, ImageFacts, Permits, Place
+from tinamou.facts import Facts, ImageFacts, PciFacts, Permits, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
@@ -50,7 +50,14 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         place=place,
         net=net_facts(spec.net, place),
         permits=_permits(spec, image, place),
+        pci=_pci(place) if spec.pci else PciFacts(),
     )
+
+
+def _pci(place: Place) -> PciFacts:
+    from tinamou.machine.passthrough import pci_facts
+
+    return pci_facts(besides=place.directory)
 
 
 def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:

@@ -71,6 +71,9 @@ def _described(entry: Entry) -> str:
         return f"{entry['count']} pages of {Size(int(str(entry['page'])))} on {where}"
     if kind == "helper":
         return _helper(entry)
+    if kind == "pci":
+        devices = entry["devices"]
+        return ", ".join(map(str, devices)) if isinstance(devices, list) else str(devices)
     if kind == "cgroup":
         places = entry["places"]
         return ", ".join(dict.fromkeys(map(str, places))) if isinstance(places, list) else str(places)

@@ -35,18 +35,22 @@ def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
     return tuple(PciSlot(name) for name, there in wanted if there)
 
 
-def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False) -> Contribution:
-    """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template."""
+def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False, locked: bool = False) -> Contribution:
+    """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template.
+
+    No page of memory that is ``locked`` for a device can be given back.
+    """
     elements: list[Element] = []
     if spec.rng:
         why = Why("spec devices.rng", "random numbers from the host's kernel")
         elements.append(Element("object", {"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}, why))
         elements.append(_pci("virtio-rng-pci", "rng0-dev", settled, why, rng="rng0"))
     if spec.balloon and (not forkable or settled.facts.qemu.has(_READ_ONLY_TEMPLATE)):
+        returns = not (forkable or locked)
         why = Why(
-            "spec devices.balloon", "the guest reports its memory" + ("" if forkable else " and gives back freed pages")
+            "spec devices.balloon", "the guest reports its memory" + (" and gives back freed pages" if returns else "")
         )
-        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": not forkable}))
+        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": returns}))
     if spec.panic:
         elements += _panic(settled)
     fixed = [

@@ -35,6 +35,7 @@ from tinamou.blueprint import (
     SetUpTpm,
     StartHelper,
     Step,
+    TakePciGroup,
     WriteFile,
 )
 from tinamou.errors import PrepareError
@@ -184,6 +185,7 @@ _EXECUTORS: dict[type, Callable[..., None]] = {
     ReserveHugepages: lazily("borrow", "reserve_pages"),
     SetKernelValue: lazily("borrow", "set_value"),
     MakeCgroup: lazily("borrow", "make_group"),
+    TakePciGroup: lazily("passthrough", "take_group"),
     ReachSocket: lazily("wires", "reach_socket"),
     ClaimSocket: lazily("wires", "claim_socket"),
     ReservePort: lazily("wires", "reserve_port"),
@@ -203,6 +205,7 @@ _UNDOERS: dict[str, Callable[[Entry], None]] = {
     "hugepages": lazily("borrow", "give_pages"),
     "value": lazily("borrow", "give_value"),
     "cgroup": lazily("borrow", "remove_group"),
+    "pci": lazily("passthrough", "give_group"),
     "link": lazily("wires", "remove_link"),
     "rules": lazily("wires", "remove_rules"),
     "socket": lazily("wires", "remove_socket"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
+from tinamou.prepare.passthrough import give_devices
 from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.state import ledger
 from tinamou.state.ledger import Claim, Ledger, Value
@@ -138,6 +139,7 @@ def give_all(machine: str) -> None:
     for path, value in held.values.items():
         if machine in value.claims:
             give_value({"path": path, "machine": machine})
+    give_devices(machine)
     give_cpus({"machine": machine})
 
 

@@ -1,4 +1,4 @@
-"""What all machines of this host hold together: CPUs, huge pages, changed kernel values; one file, gone after a reboot.
+"""What all machines of this host hold together: CPUs, huge pages, kernel values, PCI devices; one file, gone after a reboot.
 
 ``tinamou.json`` in /run (of the user: $XDG_RUNTIME_DIR) is read and replaced under a lock. A machine is named by its
 directory, so that state directories beside each other share one host. The file does not exist while nothing is held.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tinamou.units import CpuSet
 
-__all__ = ["Claim", "Ledger", "Value", "edit", "look", "path"]
+__all__ = ["Claim", "Device", "Ledger", "Value", "edit", "look", "path"]
 
 
 @dataclass
@@ -43,13 +43,26 @@ class Value:
 
 
 @dataclass
+class Device:
+    """A PCI function that is on vfio-pci: the driver it had before, who may open its group besides root before and by
+    hand, the machine that has it (empty for none), and whether a user took it by hand, to be kept until given back."""
+
+    driver: str
+    owner: int = 0
+    machine: str = ""
+    by_hand: bool = False
+
+
+@dataclass
 class Ledger:
-    """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``reports``: what could not be given back."""
+    """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``devices``: PCI address → `Device`.
+    ``reports``: what could not be given back."""
 
     cpus: dict[str, str] = field(default_factory=dict)
     pools: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     reports: list[str] = field(default_factory=list)
+    devices: dict[str, Device] = field(default_factory=dict)
 
     def lent(self, besides: str = "") -> dict[str, CpuSet]:
         """Machine directory → CPUs it holds, without the one at ``besides``."""
@@ -58,12 +71,13 @@ class Ledger:
     def holders(self) -> set[str]:
         """The directories of all machines that hold anything."""
         every = [*self.pools.values(), *self.values.values()]
-        return {*self.cpus, *(machine for value in every for machine in value.claims)}
+        passed = {device.machine for device in self.devices.values() if device.machine}
+        return {*self.cpus, *passed, *(machine for value in every for machine in value.claims)}
 
     @property
     def empty(self) -> bool:
         """Whether nobody holds anything and nothing is to be reported."""
-        return not (self.cpus or self.pools or self.values or self.reports)
+        return not (self.cpus or self.pools or self.values or self.devices or self.reports)
 
 
 def path() -> Path:
@@ -92,6 +106,7 @@ def look() -> Ledger:
         pools={name: _value(value) for name, value in data["pools"].items()},
         values={name: _value(value) for name, value in data["values"].items()},
         reports=data["reports"],
+        devices={address: Device(**device) for address, device in data.get("devices", {}).items()},
     )
 
 

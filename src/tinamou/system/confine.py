@@ -10,12 +10,16 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexiste
 """All a confined process sees of tinamou's own environment."""
 
 
-def prefix(uid: int | None, groups: Sequence[int] = (), *, dies_with_parent: bool = False) -> list[str]:
+def prefix(
+    uid: int | None, groups: Sequence[int] = (), *, dies_with_parent: bool = False, locked: int | None = None
+) -> list[str]:
     """The words in front of a command: no core dumps, no new privileges; with ``uid`` that identity and no capabilities.
+
+    ``locked`` is how many bytes it may lock in memory, where it needs any.
 
     ``setpriv`` and not QEMU's ``-run-with user=``, which dies of SIGSYS under ``-sandbox elevateprivileges=deny``.
     """
-    words = ["prlimit", "--core=0", "--", "setpriv", "--no-new-privs"]
+    words = ["prlimit", "--core=0", *([f"--memlock={locked}"] if locked else []), "--", "setpriv", "--no-new-privs"]
     if dies_with_parent:
         words += ["--pdeathsig", "KILL"]
     if uid is not None:

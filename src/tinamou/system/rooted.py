@@ -87,6 +87,13 @@ class Rooted:
         except OSError:
             return []
 
+    def target(self, path: str) -> str:
+        """The last part of what a symbolic link points to, empty where there is none: a device's driver, or its group."""
+        try:
+            return os.readlink(self.root + path).rpartition("/")[2]  # noqa: PTH115
+        except OSError:
+            return ""
+
     def exists(self, path: str) -> bool:
         """Whether there is something at that path."""
         return os.path.exists(self.root + path)  # noqa: PTH110

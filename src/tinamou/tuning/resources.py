@@ -51,14 +51,22 @@ class Resources:
 
 
 def settle(
-    cpu: CpuSpec, memory: MemorySpec, limits: LimitsSpec, facts: Facts, translation: Size, iothreads: tuple[str, ...] = ()
+    cpu: CpuSpec,
+    memory: MemorySpec,
+    limits: LimitsSpec,
+    facts: Facts,
+    translation: Size,
+    iothreads: tuple[str, ...] = (),
+    beside: int | None = None,
 ) -> Resources:
     """Decides, in this order: where the vCPUs run, where the memory lies, on which pages, and whether it fits.
 
-    ``translation`` is the size of TCG's buffer. Raises PlanError with the arithmetic when the wish cannot be met.
+    ``translation`` is the size of TCG's buffer, ``beside`` the memory node of the device the guest is given, to which
+    ``cpu.near`` is preferred. Raises PlanError with the arithmetic when the wish cannot be met.
     """
     host, place = facts.host, facts.place
-    placement = _placement(cpu, memory, facts, len(iothreads))
+    near = _near(cpu, facts) if cpu.near else beside
+    placement = _placement(cpu, memory, facts, len(iothreads), near)
     numa = memory_nodes(host, placement, cpu.count, memory.size, _page(memory), strict=cpu.strict)
     if cpu.nodes > 1:
         numa = equal_nodes(cpu.count, memory.size, cpu.nodes, _page(memory), _single_node(numa))
@@ -83,7 +91,7 @@ def _single_node(numa: NumaPlan) -> int | None:
     return numa.nodes[0].host_node
 
 
-def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -> Placement:
+def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, near: int | None) -> Placement:
     if cpu.pin == "off":
         return Placement()
     from tinamou.tuning.cpu_pinning import pin
@@ -96,15 +104,13 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int) -
         iothreads=iothreads,
         memory=memory.size,
         lent=facts.place.lent,
-        near=_near(cpu, facts),
+        near=near,
     )
     return pin(facts.host, wish)
 
 
 def _near(cpu: CpuSpec, facts: Facts) -> int | None:
     """The memory node of the device to sit beside; None where the host has just one. Raises PlanError for no device."""
-    if not cpu.near:
-        return None
     node = facts.permits.device_nodes.get(cpu.near)
     if node is None:
         fix = "a PCI address as lspci -D shows it, an interface, or a disk: tinamou host topology lists those with a node"

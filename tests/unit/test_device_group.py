@@ -7,7 +7,7 @@ from host_trees import make_host
 
 from tinamou.errors import PlanError
 from tinamou.facts.host import EVERYBODY
-from tinamou.planner import _kvm_group
+from tinamou.planner import _group_of
 from tinamou.probe.host import probe_host
 
 
@@ -21,12 +21,12 @@ from tinamou.probe.host import probe_host
     ],
 )
 def test_group(facts, group):
-    assert _kvm_group(make_host(**facts)) == group
+    assert _group_of("/dev/kvm", make_host(**facts)) == group
 
 
 def test_only_the_owner_may():
     with pytest.raises(PlanError, match="only its owner"):
-        _kvm_group(make_host(device_groups={"/dev/kvm": None}))
+        _group_of("/dev/kvm", make_host(device_groups={"/dev/kvm": None}))
 
 
 @pytest.mark.parametrize(("mode", "group"), [(0o666, EVERYBODY), (0o660, os.getgid()), (0o600, None)])

@@ -1,0 +1,87 @@
+"""The verbs below ``pci``: which devices of the host can be given to guests, and taking them from it by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from tinamou.cli import output
+
+if TYPE_CHECKING:
+    from tinamou.facts.pci import PciDevice
+    from tinamou.machine.passthrough import Row
+
+app: App = App(name="pci", help="Devices of the host for guests.", result_action="return_value")
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def ls(*, json: Switch = False) -> None:
+    """List the devices of this host, their drivers and IOMMU groups, and whether a guest can have them."""
+    from tinamou.machine.passthrough import rows
+
+    found = rows()
+    if json:
+        output.print_json([_plain(one) for one in found])
+        return
+    shown = [{**_plain(one), "name": one.name or one.device.kind} for one in found]
+    output.table(shown, ("address", "ids", "name", "driver", "group", "node", "state"))
+    if not found:
+        print("this host has no PCI devices")
+
+
+@app.command
+def take(address: str, /, *more: str, user: str = "", json: Switch = False) -> None:
+    """Take devices from their drivers, as root, so that machines can be given them; until pci give, or a restart.
+
+    Machines that root starts do this by themselves, and give the devices back when they end.
+
+    Parameters
+    ----------
+    address
+        As lspci shows it: 65:00.0. All functions of the card are taken.
+    user
+        Who may start machines with them, beside root.
+    """
+    from tinamou.machine import passthrough
+
+    _print(passthrough.take([address, *more], user), json)
+
+
+@app.command
+def give(address: str, /, *more: str, json: Switch = False) -> None:
+    """Give devices that were taken by hand back to the drivers they had.
+
+    Parameters
+    ----------
+    address
+        As lspci shows it: 65:00.0. All functions of the card are given back.
+    """
+    from tinamou.machine import passthrough
+
+    _print(passthrough.give([address, *more]), json)
+
+
+def _print(devices: list[PciDevice], json: bool) -> None:
+    if json:
+        output.print_json([str(one.address) for one in devices])
+        return
+    for one in devices:
+        print(one)
+
+
+def _plain(row: Row) -> dict[str, object]:
+    one = row.device
+    return {
+        "address": str(one.address),
+        "ids": one.ids,
+        "kind": one.kind,
+        "name": row.name,
+        "driver": one.driver,
+        "group": "" if one.group is None else one.group,
+        "node": "" if one.node < 0 else one.node,
+        "state": row.state,
+        "free": row.free,
+    }

@@ -1,0 +1,133 @@
+"""Devices of the host that machines can have: which there are, who has them, and taking them from the host by hand."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from tinamou.errors import PrepareError, Problem
+from tinamou.facts.pci import PciDevice, PciFacts
+from tinamou.late import dataclass
+from tinamou.prepare import passthrough
+from tinamou.probe.pci import probe_pci
+from tinamou.state import ledger
+from tinamou.system.rooted import Rooted
+from tinamou.units import PciAddress
+
+__all__ = ["Row", "give", "pci_facts", "rows", "take"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A function of the host and what can be said of giving it to a guest: ``state`` in words, ``free`` as a fact."""
+
+    device: PciDevice
+    name: str
+    state: str
+    free: bool
+
+
+def pci_facts(besides: str = "") -> PciFacts:
+    """The host's devices, and to which machines they were lent, without the one at ``besides``."""
+    held = ledger.look().devices
+    lent = {address: Path(one.machine).name for address, one in held.items() if one.machine not in ("", besides)}
+    return probe_pci(Rooted(), lent)
+
+
+def rows() -> list[Row]:
+    """Every function but bridges."""
+    facts, held = pci_facts(), ledger.look().devices
+    names = _names()
+    shown = [one for one in facts.devices if not one.is_bridge]
+    by_hand = {address for address, one in held.items() if one.by_hand}
+    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in shown]
+
+
+def _state(device: PciDevice, facts: PciFacts, by_hand: set[str]) -> tuple[str, bool]:
+    holder = facts.holder(device)
+    if holder:
+        return f"lent to {holder}", False
+    if device.group is None:
+        return "no IOMMU", False
+    if device.uses:
+        return "; ".join(device.uses), False
+    if str(device.address) in by_hand:
+        return "taken, waits for a machine", True
+    with_ = [one for one in facts.group_of(device) if one not in facts.card_of(device) and not one.at_rest]
+    if with_:
+        return f"only together with {', '.join(str(one.address) for one in with_)}", False
+    return "free", True
+
+
+def _names() -> dict[str, str]:
+    """``VENDOR:DEVICE`` → the name pci.ids has for it, where that file is installed (package pci.ids or hwdata)."""
+    places = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
+    place = next((path for path in map(Path, places) if path.exists()), None)
+    found: dict[str, str] = {}
+    vendor = maker = ""
+    for line in place.read_text(errors="replace").splitlines() if place else ():
+        if line.startswith("C "):
+            break
+        number, _, name = line.strip().partition("  ")
+        if line.startswith("\t") and not line.startswith("\t\t"):
+            found[f"{vendor}:{number}"] = f"{maker} {name}"
+        elif line[:1].isalnum():
+            vendor, maker = number, name
+    return found
+
+
+def take(addresses: list[str], user: str = "") -> list[PciDevice]:
+    """Take devices, each with all functions of its card, from their drivers until `give`; ``user`` may start machines with
+    them. Raises PrepareError with every reason why not."""
+    facts = pci_facts()
+    devices, problems = _found(addresses, facts)
+    for one in devices:
+        address = str(one.address)
+        if one.is_bridge or one.group is None:
+            reason = "it is a bridge" if one.is_bridge else "it is behind no IOMMU"
+            problems.append(Problem(address, None, reason, "tinamou pci ls lists what can be taken"))
+        if one.uses:
+            problems.append(Problem(address, None, f"this host uses it: {', '.join(one.uses)}", "end that use first"))
+    if os.geteuid():
+        problems.append(Problem("user", os.geteuid(), "only root can take devices from their drivers", "use sudo"))
+    number = _user(user, problems)
+    if problems:
+        raise PrepareError("the devices cannot be taken from this host", problems=problems)
+    passthrough.take_by_hand([str(one.address) for one in devices], number)
+    return devices
+
+
+def give(addresses: list[str]) -> list[PciDevice]:
+    """Give devices that were taken by hand back to the drivers they had. Raises PrepareError."""
+    devices, problems = _found(addresses, pci_facts())
+    if problems:
+        raise PrepareError("there are no such devices", problems=problems)
+    passthrough.give_by_hand([str(one.address) for one in devices])
+    facts = pci_facts()
+    return [facts.at(one.address) or one for one in devices]
+
+
+def _found(addresses: list[str], facts: PciFacts) -> tuple[list[PciDevice], list[Problem]]:
+    """The cards of these addresses, all functions of each, and what is wrong with the addresses."""
+    found: dict[PciAddress, PciDevice] = {}
+    problems = []
+    for text in addresses:
+        try:
+            device = facts.at(PciAddress.parse(text))
+        except ValueError as error:
+            problems.append(Problem("address", text, str(error)))
+            continue
+        if device is None:
+            problems.append(Problem("address", text, "this host has no such device", "tinamou pci ls lists them"))
+        else:
+            found |= {one.address: one for one in facts.card_of(device)}
+    return list(found.values()), problems
+
+
+def _user(name: str, problems: list[Problem]) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid if name else 0
+    except KeyError:
+        problems.append(Problem("--user", name, "there is no such user"))
+        return 0

@@ -1,0 +1,243 @@
+"""Part pci: devices of the host that the guest has for itself, through VFIO: which, with which others, behind which port.
+
+Source: Linux Documentation/driver-api/vfio.rst, QEMU docs/pcie.txt, ``qemu-system-x86_64 -device vfio-pci,help``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tinamou.blueprint import Contribution, Element, Flag, Note, TakePciGroup, Value, Why
+from tinamou.errors import Problem
+from tinamou.facts import Facts
+from tinamou.facts.host import HostFacts
+from tinamou.facts.pci import VFIO, PciDevice, PciFacts
+from tinamou.fields import option
+from tinamou.late import dataclass
+from tinamou.parts.memory import MemorySpec
+from tinamou.parts.settled import Need, PciSlot, Settled
+from tinamou.units import PciAddress, Size
+
+__all__ = ["Given", "PassthroughSpec", "check", "choose", "contribute", "locked", "needs", "node"]
+
+_IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
+_ADDRESS = r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+
+_FIRST_CHASSIS = 128
+"""Beyond those of the hot-plug slots: a guest tells ports apart by it."""
+
+_MAPPED = Size(1 << 30)
+"""What the kernel may count beside guest memory: the devices' own regions that QEMU maps (as libvirt allows for)."""
+
+_ROOMY = Size(16 << 30)
+"""Firmware older than 2022 makes 32 GiB of room for large regions; half of it is safe with any alignment."""
+
+
+@dataclass(frozen=True)
+class PassthroughSpec:
+    """One device of the host."""
+
+    shorthand: ClassVar[str] = "device"
+
+    device: str = option(
+        "",
+        "its address as lspci shows it (65:00.0), or VENDOR:DEVICE for the first free card of that kind (10de:1db4)",
+        pattern=rf"(?i:{_ADDRESS}|{_IDS})",
+        hint="tinamou pci ls lists the devices of this host",
+    )
+    alone: bool = option(False, "this function only, without the others of its card (a graphics card's sound, for example)")
+    rom: bool = option(True, "the guest's firmware may run the card's own boot code")
+
+    def problems(self) -> list[Problem]:
+        """A device that is not named."""
+        if self.device:
+            return []
+        return [Problem("device", None, "no device is named", "write for example pci = ['65:00.0']; see: tinamou pci ls")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The wish of that number and the functions that meet it, in the order of their addresses."""
+
+    number: int
+    spec: PassthroughSpec
+    functions: tuple[PciDevice, ...]
+
+
+def choose(specs: tuple[PassthroughSpec, ...], pci: PciFacts, host: HostFacts) -> tuple[tuple[Given, ...], list[Problem]]:
+    """The devices each wish stands for, and everything that keeps them from being given."""
+    found: list[Given] = []
+    problems: list[Problem] = []
+    if specs and pci.missing:
+        return (), [Problem("pci", [one.device for one in specs], pci.missing, "see: tinamou pci ls")]
+    for number, spec in enumerate(specs):
+        taken = {function.address for given in found for function in given.functions}
+        device = _named(spec, pci, taken)
+        if isinstance(device, str):
+            fix = "tinamou pci ls lists the devices of this host"
+            problems.append(Problem(f"pci[{number}]", spec.device, device, fix))
+        else:
+            found.append(Given(number, spec, (device,) if spec.alone else pci.card_of(device)))
+    every = [function.address for given in found for function in given.functions]
+    for given in found:
+        problems += _obstacles(given, pci, every)
+        if not host.is_root:
+            problems += _needs_root(given, pci)
+    return tuple(found), problems
+
+
+def _named(spec: PassthroughSpec, pci: PciFacts, taken: set[PciAddress]) -> PciDevice | str:
+    """The device of that address, or the first of that kind that nobody has; else why there is none."""
+    if "." in spec.device:
+        return pci.at(PciAddress.parse(spec.device)) or "this host has no such device"
+    kind = [one for one in pci.devices if one.ids == spec.device.lower()]
+    if not kind:
+        return "this host has no device of this kind"
+    free = [one for one in kind if one.address not in taken and not pci.holder(one) and not one.uses]
+    if free:
+        return free[0]
+    return "none is free: " + "; ".join(f"{one.address} {_why_not_free(one, pci, taken)}" for one in kind)
+
+
+def _why_not_free(device: PciDevice, pci: PciFacts, taken: set[PciAddress]) -> str:
+    if device.address in taken:
+        return "is given to this machine already"
+    holder = pci.holder(device)
+    return f"is lent to {holder}" if holder else f"is in use ({', '.join(device.uses)})"
+
+
+def _obstacles(given: Given, pci: PciFacts, every: list[PciAddress]) -> list[Problem]:
+    path, problems = f"pci[{given.number}]", []
+    for one in given.functions:
+        problems += _own_obstacles(path, one, pci)
+        if every.count(one.address) > 1:
+            problems.append(Problem(path, str(one.address), "it is named twice", "name each card once"))
+    neighbours = {neighbour.address: neighbour for function in given.functions for neighbour in pci.group_of(function)}
+    for address, one in neighbours.items():
+        if address not in every and not one.at_rest:
+            reason = f"{one}, which {one.driver} has, is in the same IOMMU group ({one.group}): they can only go together"
+            fix = f"name it as well, or free it: tinamou pci take {address}"
+            problems.append(Problem(path, str(given.functions[0].address), reason, fix))
+    return problems
+
+
+def _own_obstacles(path: str, one: PciDevice, pci: PciFacts) -> list[Problem]:
+    value = str(one.address)
+    if one.is_bridge:
+        return [Problem(path, value, "it is a bridge", "name a device behind it")]
+    if one.group is None:
+        return [Problem(path, value, "no IOMMU keeps it to the memory of its guest", "choose another")]
+    problems = []
+    if holder := pci.holder(one):
+        problems.append(Problem(path, value, f"{holder} has it, or one of its IOMMU group", "stop that machine first"))
+    if one.uses:
+        fix = "end that use first: set the interface down, unmount the disk, stop the programs"
+        problems.append(Problem(path, value, f"this host uses it: {', '.join(one.uses)}", fix))
+    return problems
+
+
+def _needs_root(given: Given, pci: PciFacts) -> list[Problem]:
+    """Only root can take a device from its driver; from then on any user may be let to it."""
+    needed = [str(one.address) for one in given.functions if one.driver != VFIO or one.group not in pci.open_groups]
+    if not needed:
+        return []
+    fix = f"once, as root: tinamou pci take --user $USER {' '.join(needed)}"
+    return [Problem(f"pci[{given.number}]", needed[0], "only root can take it from its driver and open its group", fix)]
+
+
+def needs(specs: tuple[PassthroughSpec, ...]) -> tuple[Need, ...]:
+    """A root port for each card, behind which a guest's driver finds a PCI Express card as in a real machine."""
+    return tuple(PciSlot(_port(number)) for number in range(len(specs)))
+
+
+def _port(number: int) -> str:
+    return f"pci{number}-port"
+
+
+def node(given: tuple[Given, ...]) -> int | None:
+    """The memory node of the first device, beside which the machine is placed; None where that is not known."""
+    return next((one.functions[0].node for one in given if one.functions[0].node >= 0), None)
+
+
+def locked(given: tuple[Given, ...], memory: Size) -> int | None:
+    """How many bytes QEMU must be able to lock in memory; None where nothing is given away."""
+    return memory + _MAPPED if given else None
+
+
+def check(given: tuple[Given, ...], memory: MemorySpec, facts: Facts) -> list[Problem]:
+    """What else of the machine, its QEMU or its user does not go with devices of the host."""
+    problems: list[Problem] = []
+    if not given:
+        return problems
+    if memory.forkable:
+        reason = "a fork would need a card of its own, and QEMU cannot save what is in a real one"
+        problems.append(Problem("memory.forkable", True, reason, "leave pci or forkable out"))
+    if not facts.qemu.has(f"type:{VFIO}"):
+        problems.append(Problem("pci", None, f"{facts.qemu.binary} has no {VFIO}", "use a QEMU that has it"))
+    needed, limit = locked(given, memory.size) or 0, facts.pci.locked
+    if not facts.host.is_root and limit is not None and limit < needed:
+        added = f"{memory.size.mib} MiB of guest memory + {_MAPPED.mib} MiB of the devices' own"
+        reason = f"{added} must be locked in memory, where devices write, and this user may lock {limit >> 20} MiB"
+        problems.append(Problem("pci", None, reason, "raise memlock in /etc/security/limits.conf, and log in anew"))
+    return problems
+
+
+def contribute(given: tuple[Given, ...], settled: Settled) -> Contribution:
+    """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
+    elements = tuple(element for one in given for element in _card(one, settled))
+    every = [function for one in given for function in one.functions]
+    return Contribution(elements, _window(every, settled), _groups(every, settled), _notes(every))
+
+
+def _card(given: Given, settled: Settled) -> list[Element]:
+    why = Why("spec pci", f"{given.functions[0]} is the guest's alone")
+    behind = Why("part pci", "a card behind a root port of its own, as drivers expect a PCI Express card to be")
+    port, number = _port(given.number), _FIRST_CHASSIS + given.number
+    seat: dict[str, Value] = {"driver": "pcie-root-port", "id": port, "chassis": number, "slot": number}
+    elements = [Element("device", {**seat, "addr": settled.pci[port]}, behind)]
+    for function, one in enumerate(given.functions):
+        props: dict[str, Value] = {"driver": VFIO, "id": f"pci{given.number}" + (f".{function}" if function else "")}
+        props |= {"host": str(one.address), "bus": port, "addr": f"0x0.{function:#x}"}
+        if len(given.functions) > 1 and not function:
+            props["multifunction"] = True
+        if not given.spec.rom:
+            props["rombar"] = 0
+        elements.append(Element("device", props, why))
+    return elements
+
+
+def _groups(every: list[PciDevice], settled: Settled) -> tuple[TakePciGroup, ...]:
+    groups: dict[int, list[PciDevice]] = {}
+    for one in every:
+        if one.group is not None:
+            groups.setdefault(one.group, []).append(one)
+    return tuple(
+        TakePciGroup(group, tuple(str(one.address) for one in members), _why(members), settled.owner)
+        for group, members in groups.items()
+    )
+
+
+def _why(members: list[PciDevice]) -> Why:
+    shown = ", ".join(f"{one} from {one.driver or 'no driver'}" for one in members)
+    return Why("spec pci", f"{shown}: to {VFIO} while this machine runs, and back to what it had")
+
+
+def _window(every: list[PciDevice], settled: Settled) -> tuple[Flag, ...]:
+    """Room for large memory regions, which UEFI firmware must be told of; SeaBIOS and Linux make it themselves.
+
+    Source: edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c.
+    """
+    wanted, file = Size(sum(one.window for one in every)), settled.arch.window_file
+    if settled.boot != "uefi" or not file or wanted <= _ROOMY:
+        return ()
+    room = Size(1 << (2 * wanted - 1).bit_length())
+    reason = f"the devices' large memory regions take {wanted}: the firmware makes room for {room} above 4 GiB"
+    return (Flag("fw_cfg", Why("part pci", reason), options={"name": file, "string": str(room.mib)}),)
+
+
+def _notes(every: list[PciDevice]) -> tuple[Note, ...]:
+    stubborn = ", ".join(str(one.address) for one in every if not one.resets)
+    if not stubborn:
+        return ()
+    text = f"{stubborn} cannot be reset alone: after a crash the card may need a restart of the host"
+    return (Note("warning", text, Why("host", "the kernel knows no way to reset it (sysfs: reset_method)")),)

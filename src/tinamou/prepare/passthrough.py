@@ -1,0 +1,126 @@
+"""Takes PCI functions from the host's drivers for a guest, and gives them back: for a machine, or by hand for any.
+
+Written down in the ledger before the first driver is touched: the driver each had. What someone else took from vfio-pci
+meanwhile is left alone and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinamou.blueprint import TakePciGroup
+from tinamou.errors import PrepareError
+from tinamou.facts.pci import VFIO
+from tinamou.prepare.journal import Entry, Journal
+from tinamou.state import ledger
+from tinamou.state.ledger import Device, Ledger
+from tinamou.system import pci
+from tinamou.system.exec import CommandError
+
+__all__ = ["give_by_hand", "give_devices", "give_group", "take_by_hand", "take_group"]
+
+
+def take_group(step: TakePciGroup, journal: Journal) -> None:
+    """Binds the functions to vfio-pci and lets the machine's user open their group. Raises PrepareError."""
+    machine = str(journal.path.parent)
+    journal.take("pci", devices=list(step.devices), machine=machine)
+    with ledger.edit() as held:
+        for address in step.devices:
+            known = held.devices.get(address)
+            if known is not None and known.machine not in ("", machine):
+                raise PrepareError(
+                    f"{address} was lent to {Path(known.machine).name} a moment ago", fix="stop that machine first"
+                )
+        for address in step.devices:
+            _note(held, address).machine = machine
+        _bind(held, step.devices)
+        if step.owner is not None:
+            pci.let_open(step.group, step.owner)
+
+
+def _note(held: Ledger, address: str) -> Device:
+    return held.devices.setdefault(address, Device(pci.driver(address), pci.owner(pci.group(address))))
+
+
+def _bind(held: Ledger, addresses: Sequence[str]) -> None:
+    """Written down, then bound. Raises PrepareError."""
+    ledger.save(held)
+    try:
+        pci.provide_vfio()
+        for address in addresses:
+            pci.bind(address, VFIO)
+    except (OSError, CommandError) as error:
+        raise PrepareError(
+            f"{', '.join(addresses)} cannot be given to a guest",
+            why=str(error),
+            fix="see the kernel's log; tinamou doctor says what the IOMMU lacks",
+        ) from error
+
+
+def give_group(entry: Entry) -> None:
+    """Undoes `take_group`: every function is its former driver's again, or waits on for others when taken by hand."""
+    give_devices(str(entry["machine"]))
+
+
+def give_devices(machine: str) -> None:
+    """The machine of that folder has no functions any more."""
+    with ledger.edit() as held:
+        for address, known in list(held.devices.items()):
+            if known.machine != machine:
+                continue
+            if known.by_hand or known.driver == VFIO:
+                pci.let_open(pci.group(address), known.owner)
+            known.machine = ""
+            if not known.by_hand:
+                _release(held, address)
+
+
+def _release(held: Ledger, address: str) -> None:
+    """To its former driver, unless somebody took it from vfio-pci; whatever went otherwise is to be reported."""
+    before, now = held.devices[address].driver, pci.driver(address)
+    if now == VFIO != before:
+        try:
+            pci.unbind(address, before)
+        except OSError as error:
+            held.reports.append(f"{address}: {error}")
+    elif now not in (VFIO, before):
+        held.reports.append(
+            f"{address} is with {now or 'no driver'}, tinamou had left it with {VFIO}: someone else changed it, it stays so"
+        )
+    del held.devices[address]
+
+
+def take_by_hand(addresses: list[str], user: int) -> None:
+    """Binds functions to vfio-pci until they are given back, for machines of that user.
+
+    Raises PrepareError; what was bound until then is given back.
+    """
+    fresh = [address for address in addresses if address not in ledger.look().devices]
+    try:
+        with ledger.edit() as held:
+            for address in addresses:
+                known = _note(held, address)
+                known.by_hand, known.owner = True, user
+            _bind(held, addresses)
+            for address in addresses:
+                if not held.devices[address].machine:
+                    pci.let_open(pci.group(address), user)
+    except PrepareError:
+        give_by_hand(fresh)
+        raise
+
+
+def give_by_hand(addresses: list[str]) -> None:
+    """Gives functions back to the drivers they had. Raises PrepareError for those that are not held by hand, or lent."""
+    with ledger.edit() as held:
+        for address in addresses:
+            known = held.devices.get(address)
+            if known is None or not known.by_hand:
+                raise PrepareError(f"{address} was not taken by hand", fix="see: tinamou pci ls")
+            if known.machine:
+                raise PrepareError(f"{address} is lent to {Path(known.machine).name}", fix="stop that machine first")
+        for address in addresses:
+            if held.devices[address].driver == VFIO:
+                pci.let_open(pci.group(address), 0)
+            _release(held, address)

@@ -1,0 +1,172 @@
+"""Examines the host's PCI devices: their groups, drivers and memory nodes, and what the host uses them for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from tinamou.facts.pci import VFIO, PciDevice, PciFacts
+from tinamou.system.rooted import Rooted
+from tinamou.units import PciAddress, Size
+
+__all__ = ["devices_by_node", "probe_pci"]
+
+_FOLDER = "/sys/bus/pci/devices"
+_KINDS = {
+    "0108": "NVMe", "0104": "RAID", "0106": "SATA", "0107": "SAS", "02": "network", "03": "graphics", "0403": "audio",
+    "0604": "bridge", "0b40": "coprocessor", "0c03": "USB", "12": "accelerator",
+}  # fmt: skip
+"""PCI class prefixes and their names (source: pci.ids)."""
+
+_WORTH_SITTING_BESIDE = {"network", "NVMe", "RAID", "SAS", "graphics", "accelerator", "coprocessor"}
+
+_MEMORY, _PREFETCH, _WIDE = 0x200, 0x2000, 0x100000
+"""Flags of a region in the file ``resource`` (source: include/linux/ioport.h)."""
+
+
+def probe_pci(files: Rooted, lent: Mapping[str, str]) -> PciFacts:
+    """Every function of the host whose /sys lies below the root; ``lent`` maps addresses to the machines that have them."""
+    mounted = _mounted(files)
+    users = _card_users(files)
+    found = tuple(_device(files, name, mounted, users) for name in files.names(_FOLDER) if _is_address(name))
+    groups = {one.group for one in found if one.group is not None}
+    opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
+    return PciFacts(found, lent, opened, _locked(files), _missing(files, found))
+
+
+def devices_by_node(files: Rooted) -> dict[int, list[str]]:
+    """Memory node → ``0000:65:00.0 graphics``, for what is worth sitting beside; without those whose node is not known."""
+    found: dict[int, list[str]] = {}
+    for address in files.names(_FOLDER):
+        node, kind = files.integer(f"{_FOLDER}/{address}/numa_node"), _kind(_code(files, address))
+        if node is not None and node >= 0 and kind in _WORTH_SITTING_BESIDE:
+            names = files.names(f"{_FOLDER}/{address}/net")
+            found.setdefault(node, []).append(" ".join([address, kind, *names]))
+    return found
+
+
+def _code(files: Rooted, address: str) -> str:
+    """Class and subclass, four hexadecimal digits."""
+    return (files.read(f"{_FOLDER}/{address}/class") or "").removeprefix("0x")[:4]
+
+
+def _kind(code: str) -> str:
+    return next((kind for prefix, kind in _KINDS.items() if code.startswith(prefix)), "")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        PciAddress.parse(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _device(files: Rooted, name: str, mounted: Mapping[str, str], users: Mapping[str, list[str]]) -> PciDevice:
+    place = f"{_FOLDER}/{name}"
+    code = _code(files, name)
+    group = files.target(f"{place}/iommu_group")
+    node = files.integer(f"{place}/numa_node")
+    driver = files.target(f"{place}/driver")
+    return PciDevice(
+        address=PciAddress.parse(name),
+        vendor=(files.read(f"{place}/vendor") or "").removeprefix("0x"),
+        device=(files.read(f"{place}/device") or "").removeprefix("0x"),
+        code=code,
+        driver=driver,
+        group=int(group) if group.isdecimal() else None,
+        node=-1 if node is None else node,
+        window=_window(files.read(f"{place}/resource") or ""),
+        uses=() if driver in ("", VFIO) else tuple(_uses(files, place, mounted, users)),
+        resets=bool(files.read(f"{place}/reset_method")) or files.exists(f"{place}/reset"),
+        virtual=files.exists(f"{place}/physfn"),
+        kind=_kind(code),
+    )
+
+
+def _window(text: str) -> Size:
+    """What the 64-bit prefetchable regions take, in bytes; each line is ``START END FLAGS``."""
+    total = 0
+    for line in text.splitlines():
+        start, end, flags = (int(word, 16) for word in line.split())
+        if flags & _MEMORY and flags & _PREFETCH and flags & _WIDE and end > start:
+            total += end - start + 1
+    return Size(total)
+
+
+def _uses(files: Rooted, place: str, mounted: Mapping[str, str], users: Mapping[str, list[str]]) -> Iterator[str]:
+    """What would break if the device were gone: an interface that is up, a disk in use, programs that have it open."""
+    own = os.path.realpath(files.path(place)) + "/"
+    if count := files.integer(f"{place}/sriov_numvfs"):
+        yield f"{count} virtual functions are switched on"
+    for name in files.names("/sys/class/net"):
+        flags = files.read(f"/sys/class/net/{name}/flags") or "0"
+        if _below(files, f"/sys/class/net/{name}", own) and int(flags, 16) & 1:
+            yield f"network interface {name} is up"
+    for name in files.names("/sys/class/block"):
+        if _below(files, f"/sys/class/block/{name}", own):
+            yield from _disk_uses(files, name, mounted)
+    for name in files.names("/sys/class/drm"):
+        if name in users and _below(files, f"/sys/class/drm/{name}", own):
+            yield f"{' and '.join(users[name])} use {name}"
+    if (minor := _nvidia_minor(files, place)) and (name := f"nvidia{minor}") in users:
+        yield f"{' and '.join(users[name])} use {name}"
+
+
+def _below(files: Rooted, path: str, own: str) -> bool:
+    return os.path.realpath(files.path(path)).startswith(own)
+
+
+def _disk_uses(files: Rooted, name: str, mounted: Mapping[str, str]) -> Iterator[str]:
+    number = files.read(f"/sys/class/block/{name}/dev") or ""
+    if number in mounted:
+        yield f"disk {name} holds {mounted[number]}"
+    for holder in files.names(f"/sys/class/block/{name}/holders"):
+        yield f"disk {name} is part of {holder}"
+
+
+def _mounted(files: Rooted) -> dict[str, str]:
+    """``MAJOR:MINOR`` → mount point, and ``swap`` (source: proc_pid_mountinfo(5), proc_swaps(5))."""
+    rows = [line.split() for line in (files.read("/proc/self/mountinfo") or "").splitlines()]
+    found = {row[2]: row[4] for row in reversed(rows) if len(row) > 4}
+    for line in (files.read("/proc/swaps") or "").splitlines()[1:]:
+        name = line.split()[0].rpartition("/")[2]
+        if number := files.read(f"/sys/class/block/{name}/dev"):
+            found[number] = "swap"
+    return found
+
+
+def _card_users(files: Rooted) -> dict[str, list[str]]:
+    """Graphics device (``card0``, ``renderD128``, ``nvidia0``) → the programs that have it open, as far as one may see."""
+    found: dict[str, set[str]] = {}
+    if not files.names("/sys/class/drm") and not files.exists("/proc/driver/nvidia"):
+        return {}
+    for process in filter(str.isdecimal, files.names("/proc")):
+        for number in files.names(f"/proc/{process}/fd"):
+            name = files.target(f"/proc/{process}/fd/{number}")
+            if name.startswith(("card", "renderD", "nvidia")):
+                found.setdefault(name, set()).add(f"{files.read(f'/proc/{process}/comm')} ({process})")
+    return {name: sorted(programs) for name, programs in found.items()}
+
+
+def _nvidia_minor(files: Rooted, place: str) -> str:
+    """The number in /dev/nvidiaN, as NVIDIA's driver tells it."""
+    text = files.read(f"/proc/driver/nvidia/gpus/{place.rpartition('/')[2]}/information") or ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == "Device Minor"), "")
+
+
+def _locked(files: Rooted) -> int | None:
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    return None if hard == resource.RLIM_INFINITY or not files.real else hard
+
+
+def _missing(files: Rooted, devices: tuple[PciDevice, ...]) -> str:
+    """Why nothing can be given away, if so."""
+    if not devices:
+        return "this host has no PCI devices"
+    if all(one.group is None for one in devices):
+        return "no IOMMU is on: tinamou doctor says how to switch it on"
+    return ""

@@ -1,0 +1,149 @@
+"""Inside the lab: real devices behind a real IOMMU, given to a guest under KVM and taken back, however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+NETWORK, STORE = "8086:10d3", "1b36:0010"
+
+
+def call(*words):
+    argv = [sys.executable, "-m", "tinamou", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+
+
+def tinamou(*words):
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def listed(ids):
+    return [row for row in json.loads(tinamou("pci", "ls", "--json")) if row["ids"] == ids]
+
+
+def driver(address):
+    link = Path(f"/sys/bus/pci/devices/{address}/driver")
+    return link.resolve().name if link.exists() else ""
+
+
+@pytest.fixture
+def inner():
+    def start(*more):
+        tinamou("run", "--name", "inner", "-d", "--accel", "kvm", "--memory", "256M", "--timeout", "500", *more)
+        return json.loads(tinamou("show", "inner", "--json"))
+
+    yield start
+    call("rm", "-f", "inner")
+
+
+IN_THE_GUEST = "cd /sys/bus/pci/devices; for d in *; do echo $(cat $d/vendor $d/device) $d; done"
+
+
+def seen_by_the_guest(ids):
+    vendor, device = ids.split(":")
+    lines = tinamou("exec", "inner", "--", "sh", "-c", IN_THE_GUEST).splitlines()
+    return [line.split()[2] for line in lines if line.startswith(f"0x{vendor} 0x{device} ")]
+
+
+def gone(pid):
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("end", ["removed", "killed"])
+def test_a_device_is_lent_and_comes_back(inner, end):
+    (row,) = listed(NETWORK)
+    before, address = driver(row["address"]), row["address"]
+    assert row["free"], row
+    shown = inner("--pci", NETWORK)
+    assert len(seen_by_the_guest(NETWORK)) == 1
+    assert driver(address) == "vfio-pci"
+    group = Path(f"/dev/vfio/{row['group']}")
+    status = Path(f"/proc/{shown['pid']}/status").read_text()
+    uid = next(line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
+    assert group.stat().st_uid == int(uid) != 0
+    limits = Path(f"/proc/{shown['pid']}/limits").read_text()
+    locked = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max locked memory"))
+    assert int(locked) == (256 << 20) + (1 << 30)
+    assert address in tinamou("host")
+    assert listed(NETWORK)[0]["state"] == "lent to inner"
+    other = call("run", "--pci", address, "--accel", "kvm", "--", "true")
+    assert other.returncode == 112
+    assert "inner has it" in other.stderr
+    again = call("checkpoint", "inner")
+    assert again.returncode == 118
+    assert "VFIO" in again.stderr
+    if end == "killed":
+        os.kill(shown["pid"], signal.SIGKILL)
+        gone(shown["pid"])
+        tinamou("ls")
+    else:
+        tinamou("rm", "-f", "inner")
+    assert driver(address) == before
+    assert not group.exists()
+    assert listed(NETWORK)[0]["free"]
+
+
+def test_a_card_goes_with_all_its_functions(inner):
+    rows = listed(STORE)
+    first, second = (row["address"] for row in rows)
+    assert first.endswith(".0")
+    assert second.endswith(".1")
+    before = driver(first), driver(second)
+    assert before == ("nvme", "nvme")
+    inner("--pci", first)
+    functions = seen_by_the_guest(STORE)
+    assert [place[-1] for place in functions] == ["0", "1"]
+    assert len({place[:-2] for place in functions}) == 1
+    assert tinamou("exec", "inner", "--", "sh", "-c", "cat /sys/block/nvme?n1/size").split() == ["131072", "131072"]
+    tinamou("stop", "inner")
+    assert (driver(first), driver(second)) == before
+    tinamou("start", "inner")
+    assert (driver(first), driver(second)) == ("vfio-pci", "vfio-pci")
+    tinamou("rm", "-f", "inner")
+    assert (driver(first), driver(second)) == before
+
+
+def test_what_the_host_uses_is_not_given():
+    disk = next(row for row in json.loads(tinamou("pci", "ls", "--json")) if "holds /" in row["state"])
+    refused = call("run", "--pci", disk["address"], "--accel", "kvm", "--", "true")
+    assert refused.returncode == 112
+    assert "this host uses it: disk vda holds /" in refused.stderr
+    assert call("pci", "take", disk["address"]).returncode == 113
+    assert driver(disk["address"]) == "virtio-pci"
+
+
+def test_one_function_without_its_neighbour_is_refused():
+    first, second = (row["address"] for row in listed(STORE))
+    refused = call("run", "--set", f'pci=[{{device="{first}",alone=true}}]', "--accel", "kvm", "--", "true")
+    assert refused.returncode == 112
+    assert f"tinamou pci take {second}" in refused.stderr
+    assert driver(second) == "nvme"
+
+
+def test_taken_by_hand_for_a_user():
+    first, second = (row["address"] for row in listed(STORE))
+    group = Path(f"/dev/vfio/{listed(STORE)[0]['group']}")
+    tinamou("pci", "take", first, "--user", "nobody")
+    try:
+        assert (driver(first), driver(second)) == ("vfio-pci", "vfio-pci")
+        assert group.owner() == "nobody"
+        assert listed(STORE)[0]["state"] == "taken, waits for a machine"
+        tinamou("run", "--pci", first, "--accel", "kvm", "--timeout", "500", "--", "true")
+        assert (driver(first), group.owner()) == ("vfio-pci", "nobody")
+        assert call("pci", "give", "00:01.0").returncode == 113
+    finally:
+        tinamou("pci", "give", first)
+    assert (driver(first), driver(second)) == ("nvme", "nvme")
+    assert not group.exists()
+    assert call("pci", "give", first).returncode == 113
