@@ -163,7 +163,7 @@ CASES = {
     "sev": [
         (
             GOOD,
-            "kvm_amd: sev",
+            "no SEV-ES: the kernel has no parameter kvm_amd.sev_es; no SEV-SNP: /proc/cpuinfo does not show sev_snp",
             flags("sev sev_es") | {"/sys/module/kvm_amd/parameters/sev": "Y"},
             {"devices": frozenset({"/dev/sev"})},
             {"command": answers(dmesg="[1.0] ccp 0000:22:00.1: SEV API:1.55\n")},

@@ -9,8 +9,24 @@ from tinamou.blueprint import Contribution, Flag, Note, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, HostFacts, MachineType, Trial
+from tinamou.facts.encryption import DEVICE
 from tinamou.facts.host import EVERYBODY
-from tinamou.parts import boot, cpu, disk, display, limits, monitor, net, passthrough, seed_disk, share, standard, tpm
+from tinamou.parts import (
+    boot,
+    confidential,
+    cpu,
+    disk,
+    display,
+    limits,
+    monitor,
+    net,
+    passthrough,
+    seed_disk,
+    share,
+    standard,
+    tpm,
+)
+from tinamou.parts.confidential import Choice
 from tinamou.parts.settled import Need, Settled
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, board, memory, pci, resources
@@ -21,13 +37,13 @@ __all__ = ["disk_alone", "plan", "plan_card"]
 
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
-    spec = _kept_inside(spec)
     arch = ARCHES[facts.image.arch]
     given = _given(spec, facts)
     trial, accel_why, notes = accel.choose(spec.accel, facts.accel)
     machine = board.choose(arch, facts.qemu)
-    settled, every, needs, ports = _settled(spec, facts, trial)
-    _check(spec, settled, every, machine)
+    spec, choice = _encrypted(_kept_inside(spec), facts, trial)
+    settled, every, needs, ports = _settled(spec, facts, trial, choice)
+    _check(spec, settled, every, machine, choice)
     translation = accel.translation_cache(trial, spec.memory.size)
     iothreads = tuple(f"{one.node}-io" for one in every if one.options.iothread)
     got = resources.settle(spec.cpu, spec.memory, spec.limits, facts, translation, iothreads, passthrough.node(given))
@@ -49,8 +65,9 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             display.contribute(spec.display, settled),
             tpm.contribute(spec.tpm, settled),
             passthrough.contribute(given, settled),
+            confidential.contribute(spec.confidential, settled),
             standard.contribute(spec.devices, settled, forkable=spec.memory.forkable, locked=bool(given)),
-            Contribution(flags=_escape_hatch(spec), notes=(*notes, *_hatch_notes(spec))),
+            Contribution(flags=_escape_hatch(spec), notes=(*notes, *choice.notes, *_hatch_notes(spec))),
         ]
     )
     return Plan(
@@ -59,11 +76,11 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         binary=facts.qemu.binary,
         accel=trial.accel,
         machine_type=machine.name,
-        elements=whole.elements,
+        elements=confidential.on_shared_memory(whole.elements, settled.encryption),
         flags=_merged(whole.flags),
         steps=whole.steps,
         notes=whole.notes,
-        confinement=_confinement(facts, trial.accel, passthrough.locked(given, spec.memory.size)),
+        confinement=_confinement(spec, settled, passthrough.locked(given, spec.memory.size)),
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=got.pinning,
     )
@@ -73,23 +90,53 @@ def plan_card(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """The part of the machine's plan that is one of its network interfaces. Raises PlanError as `plan` does."""
     plan(spec, facts)
     trial, _, _ = accel.choose(spec.accel, facts.accel)
-    settled, _, _, _ = _settled(_kept_inside(spec), facts, trial)
-    return net.contribute(spec.net, spec.cpu.count, settled, only=number)
+    spec, choice = _encrypted(_kept_inside(spec), facts, trial)
+    settled, _, _, _ = _settled(spec, facts, trial, choice)
+    return _adapted(net.contribute(spec.net, spec.cpu.count, settled, only=number), settled)
 
 
 def disk_alone(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """What the disk of that number adds to the machine, for plugging it in while the machine runs. Raises PlanError."""
-    spec = _kept_inside(spec)
-    settled, every, _, _ = _settled(spec, facts, accel.choose(spec.accel, facts.accel)[0])
-    if problems := [*disk.check(spec.disk, 1 if facts.image.disk else 0), *disk.check_aio(spec.disk, facts)]:
+    trial = accel.choose(spec.accel, facts.accel)[0]
+    spec, choice = _encrypted(_kept_inside(spec), facts, trial)
+    settled, every, _, _ = _settled(spec, facts, trial, choice)
+    if problems := [
+        *choice.problems,
+        *disk.check(spec.disk, 1 if facts.image.disk else 0),
+        *disk.check_aio(spec.disk, facts),
+    ]:
         raise PlanError("the disk cannot be added", problems=problems)
-    return disk.contribute(spec.disk, [one for one in every if one.number == number], settled)
+    return _adapted(disk.contribute(spec.disk, [one for one in every if one.number == number], settled), settled)
 
 
-def _settled(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[Settled, tuple[disk.Disk, ...], tuple[Need, ...], int]:
+def _adapted(part: Contribution, settled: Settled) -> Contribution:
+    """What is plugged in, as a guest with encrypted memory can use it."""
+    return dataclasses.replace(part, elements=confidential.on_shared_memory(part.elements, settled.encryption))
+
+
+def _encrypted(spec: MachineSpec, facts: Facts, trial: Trial) -> tuple[MachineSpec, Choice]:
+    """How the memory is encrypted; without a balloon then: QEMU gives no page back of a guest whose memory is encrypted."""
+    if spec.confidential.type == "off":
+        return spec, Choice()
+    from tinamou.tuning.confidential import Situation, choose
+
+    arch = ARCHES[facts.image.arch]
+    needs = (*share.needs(spec.share), *net.needs(spec.net, facts))
+    now = Situation(trial, board.choose(arch, facts.qemu).name, needs, _possible_way(spec, facts, left_out="bios"))
+    choice = choose(spec, facts, now)
+    if choice.encryption is None:
+        return spec, choice
+    return dataclasses.replace(spec, devices=dataclasses.replace(spec.devices, balloon=False)), choice
+
+
+def _settled(
+    spec: MachineSpec, facts: Facts, trial: Trial, choice: Choice
+) -> tuple[Settled, tuple[disk.Disk, ...], tuple[Need, ...], int]:
     """The shared decisions, every disk, every need, and how many hot-plug slots there are."""
     order, arch = boot.disks_in_order(spec.boot), ARCHES[facts.image.arch]
-    settled = Settled(facts, arch, trial, _way(spec, facts), order, _may_use_pvh(spec, facts), pci={})
+    found = choice.encryption
+    way, pvh = (found.boot, False) if found else (_way(spec, facts), _may_use_pvh(spec, facts))
+    settled = Settled(facts, arch, trial, way, order, pvh, pci={}, encryption=found)
     every = disk.disks(spec.disk, settled)
     needs = _needs(spec, every, settled)
     ports = pci.ports_of(needs, pci.reserved(spec.devices.hotplug, plugs=_plugs(spec, facts)) + len(spec.share))
@@ -118,20 +165,10 @@ def _kept_inside(spec: MachineSpec) -> MachineSpec:
 
 
 def _way(spec: MachineSpec, facts: Facts) -> str:
-    """The way of booting: as asked, or the image's first that the architecture knows.
-
-    A throw-away machine is started directly where that is possible: it is faster, and what a boot loader is there for, the
-    guest's own choice of kernel at a later start, never comes.
-    """
-    offered = boot.ways(spec.boot, facts.image.boots)
-    possible = [way for way in offered if way in ARCHES[facts.image.arch].boots]
-    wish = boot.wish(spec.boot)
-    if wish == "auto" and facts.place.throwaway and "direct" in possible:
-        return "direct"
-    if wish == "auto" and possible:
-        return possible[0]
-    if wish in possible:
-        return wish
+    """The way of booting. Raises PlanError where there is none."""
+    if way := _possible_way(spec, facts):
+        return way
+    wish, possible = boot.wish(spec.boot), _possible_ways(spec, facts)
     path, value = ("boot.secure", "true") if spec.boot.secure else ("boot.firmware", wish)
     reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(possible)}"
     problem = Problem(path, value, reason, "choose one of these, or another image")
@@ -139,6 +176,23 @@ def _way(spec: MachineSpec, facts: Facts) -> str:
         reason = f"nothing that {facts.image.arch} boots was found in {facts.image.name}: no boot loader of any firmware"
         problem = Problem("image", spec.image, reason, "use another image or --arch, or boot with --kernel")
     raise PlanError("the machine cannot start this way", problems=[problem])
+
+
+def _possible_ways(spec: MachineSpec, facts: Facts) -> list[str]:
+    return [way for way in boot.ways(spec.boot, facts.image.boots) if way in ARCHES[facts.image.arch].boots]
+
+
+def _possible_way(spec: MachineSpec, facts: Facts, left_out: str = "") -> str:
+    """As asked, or the image's first that the architecture knows; empty where there is none.
+
+    A throw-away machine is started directly where that is possible: it is faster, and what a boot loader is there for, the
+    guest's own choice of kernel at a later start, never comes.
+    """
+    possible = [way for way in _possible_ways(spec, facts) if way != left_out]
+    wish = boot.wish(spec.boot)
+    if wish != "auto":
+        return wish if wish in possible else ""
+    return "direct" if facts.place.throwaway and "direct" in possible else next(iter(possible), "")
 
 
 def _may_use_pvh(spec: MachineSpec, facts: Facts) -> bool:
@@ -156,7 +210,7 @@ def _board(spec: MachineSpec, settled: Settled, machine: MachineType) -> Flag:
 
 def _bare(spec: MachineSpec, settled: Settled) -> bool:
     """Whether nothing can use what the board brings along."""
-    return settled.boot == "direct" and spec.display.type == "none" and not spec.qemu_args
+    return settled.encryption is None and settled.boot == "direct" and spec.display.type == "none" and not spec.qemu_args
 
 
 def _plugs(spec: MachineSpec, facts: Facts) -> bool:
@@ -177,8 +231,9 @@ def _needs(spec: MachineSpec, every: tuple[disk.Disk, ...], settled: Settled) ->
     )
 
 
-def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], machine: MachineType) -> None:
+def _check(spec: MachineSpec, settled: Settled, every: tuple[disk.Disk, ...], machine: MachineType, choice: Choice) -> None:
     problems = [
+        *choice.problems,
         *boot.check(spec.boot, settled, machine.name),
         *disk.check(spec.disk, 1 if settled.facts.image.disk else 0),
         *boot.check_order(spec.boot, [one.node for one in every]),
@@ -244,10 +299,14 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
     return tuple(joined if flag is head else flag for flag in flags if flag is head or flag.name != "machine")
 
 
-def _confinement(facts: Facts, accelerator: str, locked: int | None) -> Confinement:
+def _confinement(spec: MachineSpec, settled: Settled, mapped: int | None) -> Confinement:
+    """``mapped`` is how much memory devices of the host reach, None without any."""
+    facts, encryption = settled.facts, settled.encryption
+    locked = confidential.lockable(encryption.kind, spec.memory.size) if encryption else mapped
     if facts.place.uid is None:
         return Confinement(None, None, locked=locked)
-    devices = ("/dev/kvm",) * (accelerator == "kvm") + ("/dev/vfio/vfio",) * (locked is not None)
+    devices = ("/dev/kvm",) * (settled.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
+    devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = dict.fromkeys(_group_of(device, facts.host) for device in devices)
     return Confinement(facts.place.uid, facts.place.uid, tuple(group for group in groups if group != EVERYBODY), locked)
 

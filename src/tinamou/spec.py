@@ -10,6 +10,7 @@ from tinamou.errors import Problem, SpecError
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.boot import BootSpec
+from tinamou.parts.confidential import ConfidentialSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.display import DisplaySpec
@@ -67,6 +68,7 @@ class MachineSpec:
     pci: tuple[PassthroughSpec, ...] = option((), "devices of the host that the guest has for itself (VFIO)")
     display: DisplaySpec = option(DisplaySpec, "the guest's screen")
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
+    confidential: ConfidentialSpec = option(ConfidentialSpec, "memory the host cannot read")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")

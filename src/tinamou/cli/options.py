@@ -50,6 +50,8 @@ class MachineOptions:
     "A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated."
     display: str | None = None
     "none, vnc, spice."
+    confidential: str | None = None
+    "Memory the host cannot read: off, auto, sev, sev-es, sev-snp, tdx."
     secure_boot: Annotated[bool, Parameter(negative="")] = False
     "Start only what is signed (Secure Boot, by UEFI)."
     tpm: Annotated[bool, Parameter(negative="")] = False

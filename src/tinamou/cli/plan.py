@@ -12,6 +12,7 @@ from tinamou.cli import output
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
 from tinamou.machine.starting import plan_again, plan_only
+from tinamou.units import Size
 
 
 def command(
@@ -51,6 +52,8 @@ def _words(plan: Plan) -> list[str]:
 
 def _print(plan: Plan, *, why: bool) -> None:
     identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
+    if plan.confinement.locked:
+        identity += f", with {Size(plan.confinement.locked)} of memory it may lock"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning:
         from tinamou.cli.host_picture import picture

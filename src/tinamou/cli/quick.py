@@ -27,6 +27,7 @@ FIELDS = (
     "initrd",
     "cmdline",
     "display",
+    "confidential",
 )
 """Options that are fields of a machine file under the same name."""
 

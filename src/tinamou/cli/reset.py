@@ -14,4 +14,4 @@ def command(name: str, /) -> None:
     name
         The machine.
     """
-    wait_for(life.command(life.running(name), "system_reset"))
+    wait_for(life.reset(life.running(name)))

@@ -62,6 +62,7 @@ def described(record: Record) -> dict[str, Any]:
         "image": record.image,
         "binary": record.binary,
         "pinning": record.pinning or None,
+        "encrypted": record.encrypted or None,
         "qmp": str(record.file("qmp2.sock")),
         "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
         "display": _display(record),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinamou.facts.accel import AccelFacts, Trial
 from tinamou.facts.chain import ChainFile
+from tinamou.facts.encryption import EncryptionFacts
 from tinamou.facts.facts import Facts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
@@ -19,6 +20,7 @@ __all__ = [
     "Cache",
     "ChainFile",
     "Cpu",
+    "EncryptionFacts",
     "Facts",
     "Firmware",
     "HostFacts",

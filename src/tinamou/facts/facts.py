@@ -7,6 +7,7 @@ from dataclasses import field
 
 from tinamou.facts.accel import AccelFacts
 from tinamou.facts.chain import ChainFile
+from tinamou.facts.encryption import EncryptionFacts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
@@ -36,3 +37,4 @@ class Facts:
     net: NetFacts = field(default_factory=NetFacts)
     permits: Permits = field(default_factory=Permits)
     pci: PciFacts = field(default_factory=PciFacts)
+    encryption: EncryptionFacts = field(default_factory=EncryptionFacts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from tinamou.errors import ControlError, GuestError, StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
-from tinamou.machine import life
+from tinamou.machine import encrypted, life
 from tinamou.machine.reach import Reach, words_of
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
@@ -323,7 +323,8 @@ class AsyncMachine(Reach):
         self._record = dataclasses.replace(self.record, pid=0, started=0, owner_pid=0, owner_started=0)
 
     async def reset(self) -> None:
-        """Press the reset button, and wait until the guest answers again."""
+        """Press the reset button, and wait until the guest answers again. Raises StateError where memory is encrypted."""
+        encrypted.refuse_reset(self.record)
         self._drop_line()
         await (await self.session()).execute("system_reset")
         await self.ready()

@@ -20,7 +20,7 @@ from tinamou.errors import StateError, TinamouError
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import host_keys, portable, shares
+from tinamou.machine import encrypted, host_keys, portable, shares
 from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
@@ -66,6 +66,7 @@ async def take_checkpoint(
     ``line`` is the one to its resident where it is held already: a machine has only one. With ``auto`` the checkpoint is
     instant where the machine allows it, else portable, and says why. Raises StateError, ControlError, GuestError.
     """
+    encrypted.refuse(record, "checkpointed or forked")
     async with shares.taken_out(record, session, (line or agent).run):
         return await _taken(record, session, agent, name, line, fleeting=fleeting, wish=kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tinamou.facts import Facts, ImageFacts, PciFacts, Permits, Place
+from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, PciFacts, Permits, Place
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
@@ -40,17 +40,19 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
 def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     """Facts about host and binary come from caches where they can. Raises ProbeError."""
     qemu = probe_qemu(find_binary(image.arch), image.arch)
+    firmware = probe_firmware(data_dirs=qemu.data_dirs).firmware
     return Facts(
         chains=existing_chains(spec, image, Path(place.directory)),
         host=probe_host(),
         qemu=qemu,
         accel=probe_accel(qemu),
-        firmware=probe_firmware(data_dirs=qemu.data_dirs).firmware,
+        firmware=firmware,
         image=image,
         place=place,
         net=net_facts(spec.net, place),
         permits=_permits(spec, image, place),
         pci=_pci(place) if spec.pci else PciFacts(),
+        encryption=_encryption(spec, firmware),
     )
 
 
@@ -58,6 +60,16 @@ def _pci(place: Place) -> PciFacts:
     from tinamou.machine.passthrough import pci_facts
 
     return pci_facts(besides=place.directory)
+
+
+def _encryption(spec: MachineSpec, firmware: tuple[Firmware, ...]) -> EncryptionFacts:
+    """Asked only for a machine that wants it: the others start without the question."""
+    if spec.confidential.type == "off":
+        return EncryptionFacts()
+    from tinamou.probe.encryption import probe_encryption
+    from tinamou.system.rooted import Rooted
+
+    return probe_encryption(Rooted(), firmware)
 
 
 def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
 
-__all__ = ["GRACE_SECONDS", "at_rest", "command", "kill", "remove", "running", "shut_down", "state_of", "stop"]
+__all__ = ["GRACE_SECONDS", "at_rest", "command", "kill", "remove", "reset", "running", "shut_down", "state_of", "stop"]
 
 GRACE_SECONDS = 30.0
 
@@ -36,6 +36,14 @@ async def command(record: Record, name: str) -> object:
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         return await session.execute(name)
+
+
+async def reset(record: Record) -> None:
+    """Press the reset button. Raises StateError for a machine that has none, ControlError."""
+    from tinamou.machine.encrypted import refuse_reset
+
+    refuse_reset(record)
+    await command(record, "system_reset")
 
 
 async def state_of(record: Record) -> str:

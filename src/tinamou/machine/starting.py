@@ -21,6 +21,7 @@ from tinamou.machine.disks import refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, lent, settle_in, without_huge_pages
 from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, PagesShortError
@@ -180,6 +181,7 @@ def as_running(record: Record, plan: Plan, process: Process) -> Record:
         machine_type=plan.machine_type,
         binary=plan.binary,
         pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
+        encrypted=encrypted_by(plan.elements),
     )
 
 

@@ -23,6 +23,7 @@ from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, quit
 from tinamou.errors import GuestError, StateError, TinamouError
 from tinamou.guest.agent import Agent
+from tinamou.machine import encrypted
 from tinamou.machine.portable import loaded, saved_plan
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots import save, stream
@@ -50,6 +51,7 @@ async def suspend(record: Record, session: Session | None = None) -> Checkpoint:
     if record.ephemeral:
         fix = "start it with keep=True, or in the background: tinamou run -d"
         raise StateError(f"{record.name} is thrown away when it ends, and cannot be suspended", fix=fix)
+    encrypted.refuse(record, "suspended")
     if session is None:
         connecting = connect_qmp(record.directory, owner=not record.owned, alive=lambda: record.running)
         async with await connecting as own:

@@ -10,7 +10,7 @@ from tinamou.errors import Problem
 from tinamou.facts import Firmware
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Settled
+from tinamou.parts.settled import Encryption, Settled
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,12 @@ def check_order(spec: BootSpec, disks: Sequence[str]) -> list[Problem]:
 
 
 def contribute(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
-    """Kernel flags, or firmware and its variable store."""
+    """Kernel flags, or firmware and its variable store; for encrypted memory firmware that keeps nothing, and the kernel."""
+    if settled.encryption:
+        measured = _measured_firmware(settled.encryption)
+        return (
+            Contribution.merge([measured, _direct(spec, settled, hostname, more)]) if settled.boot == "direct" else measured
+        )
     if settled.boot == "direct":
         return _direct(spec, settled, hostname, more)
     if settled.boot == "uefi":
@@ -91,6 +96,8 @@ def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, 
         if fast
         else "the kernel is loaded by QEMU itself: no boot loader runs"
     )
+    if settled.encryption:
+        reason = "QEMU hands the kernel to the firmware, which puts it into encrypted memory: no boot loader runs"
     asked = "spec boot.kernel" if spec.kernel else "image"
     flags = [Flag("kernel", Why(asked, reason), kernel)]
     steps = [HandOver(kernel, "read", Why("confinement", "QEMU is handed the open kernel"))]
@@ -158,6 +165,15 @@ def _memory_firmware(firmware: Firmware) -> Contribution:
     return Contribution(flags=(Flag("bios", why, firmware.executable),))
 
 
+def _measured_firmware(encryption: Encryption) -> Contribution:
+    """As one image (source: QEMU docs/system/i386/amd-memory-encryption.rst, *Calculating expected …*, and tdx.rst)."""
+    what = encryption.firmware.description or encryption.firmware.executable
+    reason = (
+        f"{what}: measured as a whole; it has no store of variables, which the host could change and nothing would measure"
+    )
+    return Contribution(flags=(Flag("bios", Why("spec confidential.type", reason), encryption.firmware.executable),))
+
+
 def _pflash(firmware: Firmware, settled: Settled) -> Contribution:
     why = Why("spec boot.firmware", f"{settled.arch.uefi_reason}: {firmware.description}")
     stores = Why("part boot", "boot entries and keys are this machine's own and survive a restart")
@@ -181,7 +197,7 @@ def _flash(name: str, path: str, driver: str, why: Why, *, read_only: bool) -> E
 
 def check(spec: BootSpec, settled: Settled, machine_type: str) -> list[Problem]:
     """UEFI, or Secure Boot, asked for where no firmware serves this machine."""
-    if settled.boot != "uefi" or find_firmware(settled, machine_type, secure=spec.secure):
+    if settled.boot != "uefi" or settled.encryption or find_firmware(settled, machine_type, secure=spec.secure):
         return []
     if spec.secure:
         reason = f"no installed firmware with Secure Boot and enrolled keys serves {settled.arch.name} {machine_type}"

@@ -7,11 +7,11 @@ from dataclasses import field
 
 from tinamou.arch import Arch
 from tinamou.blueprint import Value, Why
-from tinamou.facts import Facts
+from tinamou.facts import Facts, Firmware
 from tinamou.facts.accel import Trial
 from tinamou.late import dataclass
 
-__all__ = ["Need", "PciSlot", "Settled", "SharedMemory"]
+__all__ = ["Encryption", "Need", "PciSlot", "Settled", "SharedMemory"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,20 @@ Need = PciSlot | SharedMemory
 
 
 @dataclass(frozen=True)
+class Encryption:
+    """The guest's memory is encrypted: ``sev``, ``sev-es``, ``sev-snp`` or ``tdx``, started by ``firmware``, booted so."""
+
+    kind: str
+    firmware: Firmware
+    boot: str
+
+
+@dataclass(frozen=True)
 class Settled:
     """The shared decisions: architecture, accelerator, way of booting, order of disks, PCI addresses by device id.
 
     ``pvh`` says that a kernel may be entered through PVH. ``ports`` names the hot-plug slots of the devices that sit in
-    one.
+    one. ``encryption`` is None where the host can read the guest's memory.
     """
 
     facts: Facts
@@ -48,6 +57,7 @@ class Settled:
     pvh: bool
     pci: Mapping[str, str]
     ports: Mapping[str, str] = field(default_factory=dict)
+    encryption: Encryption | None = None
 
     def seat(self, device: str) -> dict[str, Value]:
         """Where a device sits, as properties: an address on the root bus, or the bus that is its hot-plug slot."""

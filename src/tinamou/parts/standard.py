@@ -28,6 +28,9 @@ class DeviceSpec:
 _READ_ONLY_TEMPLATE = "property:memory-backend-file.rom"
 """A QEMU without it opens the template of a fork for writing, and a balloon would punch holes into it for all forks."""
 
+_GENERATION = "vmgenid"
+"""Left out where memory is encrypted: such a guest is never copied, and QEMU could not write a new number into it."""
+
 
 def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
     """A slot for each that is a PCI device."""
@@ -56,11 +59,11 @@ def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False, lo
     fixed = [
         Element(
             "device",
-            {"driver": driver, "id": driver, **({"guid": "auto"} if driver == "vmgenid" else {})},
+            {"driver": driver, "id": driver, **({"guid": "auto"} if driver == _GENERATION else {})},
             Why("architecture", reason),
         )
         for driver, reason in settled.arch.devices
-        if settled.facts.qemu.has(f"type:{driver}")
+        if settled.facts.qemu.has(f"type:{driver}") and not (driver == _GENERATION and settled.encryption)
     ]
     return Contribution(elements=(*elements, *fixed), flags=_actions(spec))
 

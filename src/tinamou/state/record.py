@@ -21,8 +21,9 @@ FORMAT = 1
 class Record:
     """A machine's entry. ``pid`` is 0 while it does not run.
 
-    ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage; both are of the last start. ``parent`` is the
-    checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first.
+    ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage, ``encrypted`` what encrypts its memory (``SEV-SNP``,
+    empty for nothing); all are of the last start. ``parent`` is the checkpoint it was
+    forked from. ``resident`` tells that the image brings the program that answers first.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Record:
     owner_pid: int = 0
     owner_started: int = 0
     pinning: list[str] = dataclasses.field(default_factory=list)
+    encrypted: str = ""
     parent: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     format: int = FORMAT

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, good, info, unknown
 from tinamou.doctor.inspection import Inspection
+from tinamou.probe.encryption import probe_encryption
+from tinamou.tuning.confidential import why_not
 
 TITLE = "Intel TDX"
 
 
 def check(seen: Inspection) -> Finding:
     """The processor's flag, the kvm_intel module's parameter, and the kernel's word that the TDX module was initialised."""
-    flags = seen.cpu_flags()
-    if flags is None:
+    known = probe_encryption(seen.files)
+    if known.flags is None:
         return unknown("/proc/cpuinfo names no flags")
-    parameter = seen.files.read("/sys/module/kvm_intel/parameters/tdx")
     log = seen.kernel_log("virt/tdx")
-    able = "tdx_host_platform" in flags or bool(log and any("private KeyID range" in line for line in log))
+    able = "tdx" in known.flags or bool(log and any("private KeyID range" in line for line in log))
+    parameter = {True: "Y", False: "N"}.get(known.parameters["tdx"]) if "tdx" in known.parameters else "missing"
     said = f"; kernel log: {log[-1].strip()}" if log else ""
-    shown = f"processor: {'yes' if able else 'no'}; kvm_intel.tdx = {parameter or 'missing'}{said}"
-    if parameter in ("Y", "1"):
+    shown = f"processor: {'yes' if able else 'no'}; kvm_intel.tdx = {parameter}{said}"
+    missing = why_not("tdx", known)
+    if missing is None or known.parameters.get("tdx"):
         return good(shown)
-    if not able:
-        return info(f"not offered by this processor ({shown})")
-    return info(shown, "switch TDX on in the firmware setup, boot a kernel with KVM_INTEL_TDX and kvm_intel.tdx=1")
+    return info(shown, missing[1]) if able else info(f"not offered by this processor ({shown})")
