@@ -318,7 +318,20 @@ CASES = {
     ],
     "locked_memory": [
         (GOOD, "unlimited", limits("Max locked memory", "unlimited"), {"is_root": False}, {}),
-        (GOOD, "not bind root", limits("Max locked memory", "8388608"), {}, {}),
+        (
+            GOOD,
+            "8M, raised for machines",
+            {**limits("Max locked memory", "8388608"), "/proc/self/status": "CapEff:\t000001ffffffffff"},
+            {},
+            {},
+        ),
+        (
+            INFO,
+            "root may not raise it",
+            {**limits("Max locked memory", "8388608"), "/proc/self/status": "CapEff:\t000001fffeffffff"},
+            {},
+            {},
+        ),
         (INFO, "8M for this user", limits("Max locked memory", "8388608"), {"is_root": False}, {}),
         (UNKNOWN, "cannot be read", {}, {}, {}),
     ],

@@ -18,7 +18,7 @@ from tinamou.parts.memory import MemorySpec
 from tinamou.parts.settled import Need, PciSlot, Settled
 from tinamou.units import PciAddress, Size
 
-__all__ = ["Given", "PassthroughSpec", "check", "choose", "contribute", "locked", "needs", "node"]
+__all__ = ["HOW_TO_LOCK", "Given", "PassthroughSpec", "check", "choose", "contribute", "locked", "needs", "node"]
 
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
 _ADDRESS = r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
@@ -28,6 +28,9 @@ _FIRST_CHASSIS = 128
 
 _MAPPED = Size(1 << 30)
 """What the kernel may count beside guest memory: the devices' own regions that QEMU maps (as libvirt allows for)."""
+
+HOW_TO_LOCK = "set memlock in /etc/security/limits.d and log in again; for a container: --ulimit memlock=-1"
+"""What to do where QEMU may lock less memory than it must."""
 
 _ROOMY = Size(16 << 30)
 """Firmware older than 2022 makes 32 GiB of room for large regions; half of it is safe with any alignment."""
@@ -175,10 +178,10 @@ def check(given: tuple[Given, ...], memory: MemorySpec, facts: Facts) -> list[Pr
     if not facts.qemu.has(f"type:{VFIO}"):
         problems.append(Problem("pci", None, f"{facts.qemu.binary} has no {VFIO}", "use a QEMU that has it"))
     needed, limit = locked(given, memory.size) or 0, facts.pci.locked
-    if not facts.host.is_root and limit is not None and limit < needed:
+    if limit is not None and limit < needed:
         added = f"{memory.size.mib} MiB of guest memory + {_MAPPED.mib} MiB of the devices' own"
-        reason = f"{added} must be locked in memory, where devices write, and this user may lock {limit >> 20} MiB"
-        problems.append(Problem("pci", None, reason, "raise memlock in /etc/security/limits.conf, and log in anew"))
+        reason = f"{added} must be locked, as devices write there at any time, and QEMU may lock {limit >> 20} MiB here"
+        problems.append(Problem("memory.size", str(memory.size), reason, HOW_TO_LOCK))
     return problems
 
 

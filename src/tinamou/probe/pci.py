@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
+from tinamou.system.memlock import lockable
 from tinamou.system.rooted import Rooted
 from tinamou.units import PciAddress, Size
 
@@ -31,7 +32,7 @@ def probe_pci(files: Rooted, lent: Mapping[str, str]) -> PciFacts:
     found = tuple(_device(files, name, mounted, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
-    return PciFacts(found, lent, opened, _locked(files), _missing(files, found))
+    return PciFacts(found, lent, opened, lockable() if files.real else None, _missing(found))
 
 
 def devices_by_node(files: Rooted) -> dict[int, list[str]]:
@@ -156,14 +157,7 @@ def _nvidia_minor(files: Rooted, place: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == "Device Minor"), "")
 
 
-def _locked(files: Rooted) -> int | None:
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-    return None if hard == resource.RLIM_INFINITY or not files.real else hard
-
-
-def _missing(files: Rooted, devices: tuple[PciDevice, ...]) -> str:
+def _missing(devices: tuple[PciDevice, ...]) -> str:
     """Why nothing can be given away, if so."""
     if not devices:
         return "this host has no PCI devices"

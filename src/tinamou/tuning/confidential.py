@@ -11,6 +11,7 @@ from tinamou.facts import EncryptionFacts, Facts, Firmware, Trial
 from tinamou.facts.encryption import DEVICE
 from tinamou.late import dataclass
 from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, Choice, lockable
+from tinamou.parts.passthrough import HOW_TO_LOCK
 from tinamou.parts.settled import Encryption, Need, SharedMemory
 from tinamou.spec import MachineSpec
 from tinamou.units import Size
@@ -222,8 +223,7 @@ def _conflicts(kind: str, spec: MachineSpec, facts: Facts, now: Situation) -> It
     wanted, limit = lockable(kind, spec.memory.size), facts.encryption.lockable
     if wanted and limit is not None and wanted > limit:
         reason = f"all of it is locked: {wanted.mib} MiB with firmware, and QEMU may lock {Size(limit).mib} MiB here"
-        fix = "set memlock in /etc/security/limits.d and log in again; for a container --ulimit memlock=-1"
-        yield Problem("memory.size", str(spec.memory.size), reason, fix)
+        yield Problem("memory.size", str(spec.memory.size), reason, HOW_TO_LOCK)
 
 
 def _tdx_conflicts(spec: MachineSpec) -> Iterable[Problem]:

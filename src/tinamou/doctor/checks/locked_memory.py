@@ -5,19 +5,30 @@ from __future__ import annotations
 from tinamou.doctor.finding import Finding, good, info, unknown
 from tinamou.doctor.inspection import Inspection
 from tinamou.doctor.limits import soft_limit
+from tinamou.parts.passthrough import HOW_TO_LOCK
 from tinamou.units import Size
 
 TITLE = "Limit of locked memory"
+_CAP_SYS_RESOURCE = 24
 
 
 def check(seen: Inspection) -> Finding:
-    """Root is not bound by it; others need as much as the guest has memory, plus 1 GiB, to pass a device through."""
+    """A guest that is given a device needs its memory and 1 GiB; root raises the limit for it, where root may."""
     limit = soft_limit(seen.files, "Max locked memory")
     if limit is None:
         return unknown("/proc/self/limits cannot be read")
     shown = "unlimited" if limit < 0 else str(Size(limit))
-    if limit < 0 or seen.facts.is_root:
-        return good(f"{shown}{' (does not bind root)' if limit >= 0 else ''}")
-    if limit >= seen.facts.memory:
+    if limit < 0 or limit >= seen.facts.memory:
         return good(shown)
-    return info(f"{shown} for this user", "for device passthrough: set memlock in /etc/security/limits.d, then log in again")
+    if not seen.facts.is_root:
+        return info(f"{shown} for this user", f"to give devices to guests: {HOW_TO_LOCK}")
+    if _may_raise(seen):
+        return good(f"{shown}, raised for machines that need more")
+    return info(f"{shown}, and root may not raise it here", f"to give devices to guests: {HOW_TO_LOCK}")
+
+
+def _may_raise(seen: Inspection) -> bool:
+    """Whether this process has CAP_SYS_RESOURCE (source: capabilities(7))."""
+    lines = (line.split() for line in (seen.files.read("/proc/self/status") or "").splitlines())
+    held = next((int(line[1], 16) for line in lines if line[:1] == ["CapEff:"]), 0)
+    return bool(held >> _CAP_SYS_RESOURCE & 1)
