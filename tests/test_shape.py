@@ -13,7 +13,7 @@ from shape_checks import Module
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/tinamou"
-HEAVY = ("asyncio", "httpx2", "psutil", "pycdlib", "pydantic", "pyroute2", "qemu", "rich")
+HEAVY = ("asyncio", "defusedxml", "httpx2", "psutil", "pycdlib", "pydantic", "pyroute2", "qemu", "rich")
 CHECKS = (
     shape.long_functions,
     shape.spread_of_functions,

@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 from command import eventually, tinamou
+from greeting import SECTOR, greeting_disk
 
 pytestmark = pytest.mark.vm
-
-SAYS = b"\r\nhello from the disk\r\n\0"
-SECTOR = bytes.fromhex("fa31c08ed8fcbe237cac84c0741288c3bafd03eca82074fbbaf80388d8eeebe9f4ebfd") + SAYS
-"""Prints it on the first serial port, and halts."""
-ACTIVE = bytes.fromhex("80000200833f20000100000000180000")
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk with that boot sector and one active partition."""
     path = tmp_path_factory.mktemp("image") / "disk.img"
-    table = ACTIVE + bytes(48) + b"\x55\xaa"
-    path.write_bytes(SECTOR.ljust(446, b"\0") + table + bytes((4 << 20) - 512))
-    return path
+    return greeting_disk(path)
 
 
 def boots(path: Path, *options: str) -> None:

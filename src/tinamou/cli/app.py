@@ -30,6 +30,7 @@ VERBS = {
     "pool": "Keep machines waiting that any command can take.",
     "fork": "Start running copies of a running machine, or of a checkpoint.",
     "plan": "Show what would be done, and why.",
+    "convert": "Make a machine file of another tool's machine.",
     "accel": "Try every accelerator and report.",
     "image": "Build, download, examine and remove images.",
     "snapshot": "Take snapshots of a machine's disks and go back to them.",
@@ -50,6 +51,7 @@ USAGE = {
     "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
     "exec": "[OPTIONS] NAME -- COMMAND…",
     "ssh": "[OPTIONS] NAME [-- COMMAND…]",
+    "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
 }
 """Where the parser does not know all: it never sees what stands behind ``--``."""
 

@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.inspect import inspect_image
 from tinamou.images.offline import offline
+from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
 from tinamou.system.disk import clone
 from tinamou.system.exec import CommandError
@@ -61,15 +63,26 @@ def imported(name: str, arch: str) -> ImageFacts | None:
     return replace(facts, disk=str(current.parent / target / facts.disk))
 
 
-async def import_image(path: Path, name: str, *, arch: str = "", progress: Progress = silent) -> ImageFacts:
+async def import_image(
+    path: Path,
+    name: str,
+    *,
+    arch: str = "",
+    part: Part | None = None,
+    trusted: Sequence[Path] = (),
+    progress: Progress = silent,
+) -> ImageFacts:
     """Make a base image of a local file of any format inspection knows; holes stay holes.
 
-    ``arch`` is needed where the image does not tell. The copy is compared with its source before it gets its name. Raises
-    ImageError; nothing is left behind then.
+    ``arch`` is needed where the image does not tell; ``part`` is where in the file the image lies, if it is not all of it;
+    ``trusted`` as for `inspect_image`. The copy is compared with its source before it gets its name. Raises ImageError;
+    nothing is left behind then.
     """
     if not _NAME.fullmatch(name):
         raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
-    found = inspect_image(path, arch=arch)
+    if part is not None:
+        return await _import_part(path, name, arch, part, progress)
+    found = inspect_image(path, arch=arch, trusted=trusted)
     if not found.arch:
         raise ImageError(f"{path} does not tell for which architecture it is", fix="add --arch x86_64, aarch64 or riscv64")
     folder = image_dir() / name / found.arch
@@ -82,6 +95,18 @@ async def import_image(path: Path, name: str, *, arch: str = "", progress: Progr
             return _file(found, name, folder, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+async def _import_part(path: Path, name: str, arch: str, part: Part, progress: Progress) -> ImageFacts:
+    """The image is copied out of the file first: whatever is asked of it then, is asked of the copy."""
+    parent = image_dir() / name
+    parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
+    try:
+        await convert(path, work / "disk.qcow2", "qcow2", part=part, progress=progress)
+        return await import_image(work / "disk.qcow2", name, arch=arch, progress=progress)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 async def _copy(found: ImageFacts, target: Path, progress: Progress) -> None:
@@ -132,21 +157,39 @@ def _file(found: ImageFacts, name: str, folder: Path, work: Path) -> ImageFacts:
     return replace(facts, disk=str(folder / key / "disk.qcow2"))
 
 
-async def convert(source: Path, target: Path, format: str, *, progress: Progress = silent) -> None:
-    """Write an image in another format and compare both. Raises ImageError; a target that is not whole is removed."""
-    found = inspect_image(source)
+async def convert(
+    source: Path,
+    target: Path,
+    format: str,
+    *,
+    part: Part | None = None,
+    trusted: Sequence[Path] = (),
+    progress: Progress = silent,
+) -> None:
+    """Write an image in another format and compare both. Raises ImageError; a target that is not whole is removed.
+
+    ``part`` and ``trusted`` as for `import_image`.
+    """
+    given = _named(source, part, trusted)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
-    kind = "raw" if found.format == "iso" else found.format
     force = ["-o", "force_size=on"] if format == "vpc" else []
     try:
-        argv = ["qemu-img", "convert", "-p", "-W", "-f", kind, "-O", format, *force, found.disk, str(target)]
+        argv = ["qemu-img", "convert", "-p", "-W", *given, "-O", format, *force, str(target)]
         await offline(argv, f"converting {source.name}", progress=progress)
-        compare = ["qemu-img", "compare", "-p", "-f", kind, "-F", format, found.disk, str(target)]
-        await offline(compare, f"comparing {source.name}", progress=progress)
+        made = [options(target, format)] if part else ["-F", format, str(target)]
+        await offline(["qemu-img", "compare", "-p", *given, *made], f"comparing {source.name}", progress=progress)
     except BaseException:
         target.unlink(missing_ok=True)  # noqa: ASYNC240
         raise
+
+
+def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> list[str]:
+    """An image that was examined, in qemu-img's words."""
+    if part is not None:
+        return ["--image-opts", options(source, check_part(source, part), part)]
+    found = inspect_image(source, trusted=trusted)
+    return ["-f", "raw" if found.format == "iso" else found.format, found.disk]
 
 
 async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:

@@ -18,8 +18,11 @@ _PARENT = re.compile(r'^\s*parentFileNameHint\s*=\s*"([^"]*)"', re.MULTILINE)
 _MAX_DESCRIPTOR = 1 << 20
 
 
-def descriptor_text(path: Path, head: bytes) -> str:
-    """The descriptor of a vmdk whose first bytes are ``head``; empty where it has none. Raises ImageError."""
+def descriptor_text(path: Path, head: bytes, at: int = 0) -> str:
+    """The descriptor of a vmdk whose first bytes are ``head``; empty where it has none. Raises ImageError.
+
+    ``at`` is where the vmdk begins in the file: one inside an archive.
+    """
     if head[:4] == b"COWD":
         return ""
     if head[:4] != b"KDMV":
@@ -32,16 +35,16 @@ def descriptor_text(path: Path, head: bytes) -> str:
     if sectors * 512 > _MAX_DESCRIPTOR:
         raise ImageError(f"{path} has a damaged vmdk header", why=f"its descriptor claims {sectors * 512} bytes")
     with path.open("rb") as file:
-        file.seek(offset * 512)
+        file.seek(at + offset * 512)
         return file.read(sectors * 512).split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
-def extent_files(path: Path, head: bytes) -> list[Path]:
+def extent_files(path: Path, head: bytes, at: int = 0) -> list[Path]:
     """The files beside ``path`` that hold its data.
 
     Raises ImageError for a parent disk and for an extent that is missing or lies outside the folder of ``path``.
     """
-    text = descriptor_text(path, head)
+    text = descriptor_text(path, head, at)
     if parent := _PARENT.search(text):
         fix = "consolidate its snapshots where it comes from, or convert it there"
         raise ImageError(f"{path} needs another disk", why=f"it names {parent[1]} as its parent", fix=fix)

@@ -1,0 +1,117 @@
+"""The verb ``convert``: a machine of another tool as a machine file, with the reason for every difference."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tinamou.cli import after_dashes, output
+from tinamou.errors import SpecError, StateError
+
+if TYPE_CHECKING:
+    from tinamou.convert.assemble import Converted
+    from tinamou.convert.result import Draft
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+def command(
+    source: Path | None = None,
+    *,
+    output_file: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    import_: Annotated[bool, Parameter(name="--import", negative="")] = False,
+    name: str = "",
+    trust: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
+    force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
+    json: Switch = False,
+) -> None:
+    """Make a machine file of another tool's machine.
+
+    tinamou convert start.sh                        a shell script with a QEMU command line; nothing of it is run.
+    tinamou convert -- qemu-system-x86_64 -m 4G …   the command line itself.
+    tinamou convert vm.xml                          a machine of libvirt, VMware (.vmx, .ovf, .ova), VirtualBox, quickemu.
+
+    The machine file comes on stdout, on stderr what is different and why, the dearest first: what is lost, what somebody
+    should look at, what is done in another way, what tinamou does by itself.
+
+    Parameters
+    ----------
+    source
+        The file; its format is told by its content.
+    output_file
+        Write the machine file here.
+    import_
+        Copy the disks as well: the first into tinamou's images, the others beside the machine file.
+    name
+        The machine's name, and its image's.
+    trust
+        A further folder that disks and their backing files may lie in; may be repeated.
+    force
+        Overwrite the output file.
+    json
+        Print machine and notes as JSON.
+    """
+    from tinamou.convert.writing import text
+
+    if output_file and output_file.exists() and not force:
+        raise StateError(f"{output_file} exists already", fix="pass --force to overwrite it, or name another file")
+    folder = source.resolve().parent if source else Path.cwd()
+    converted = _converted(_draft(source), folder, name, trust)
+    if import_:
+        _import(converted, source, output_file, trust)
+    elif any(placed.disk.part for placed in converted.disks):
+        raise SpecError(f"the disks of {source} are inside it", why="a machine cannot start from there", fix="add --import")
+    written = text(converted.machine, f"{source.name}, {converted.source}" if source else converted.source)
+    if output_file:
+        output_file.write_text(written)
+    if json:
+        output.print_json(_plain(converted))
+        return
+    if not output_file:
+        print(written, end="")
+    for note in converted.notes:
+        output.say(str(note))
+
+
+def _draft(source: Path | None) -> Draft:
+    from tinamou.convert import files, kinds, qemu
+
+    words = after_dashes.words
+    if (source is None) == (words is None):
+        fix = "tinamou convert FILE, or tinamou convert -- qemu-system-x86_64 …"
+        raise SpecError("convert needs one source: a file, or a command line after --", fix=fix)
+    if source is None:
+        return qemu.read_words(words or [])
+    text, draft = files.read_source(source)
+    return draft or kinds.read(text, str(source))
+
+
+def _converted(draft: Draft, folder: Path, name: str, trust: tuple[Path, ...]) -> Converted:
+    from tinamou.convert import assemble, files
+
+    if name:
+        draft.put("name", name)
+    files.absolute(draft, folder)
+    return assemble.assemble(draft, files.look(draft, folder, trust))
+
+
+def _import(converted: Converted, source: Path | None, output_file: Path | None, trust: tuple[Path, ...]) -> None:
+    from tinamou.convert import files
+    from tinamou.convert.values import machine_name
+    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.gather import native_arch
+
+    name = converted.machine.get("name") or machine_name((output_file or source or Path("machine")).stem) or "machine"
+    beside = (output_file.resolve().parent if output_file else Path.cwd()).resolve()
+    work = files.import_disks(converted, name, beside, arch=native_arch(), trusted=trust, progress=output.progress)
+    wait_for(work)
+    output.end_progress()
+
+
+def _plain(converted: Converted) -> dict[str, Any]:
+    notes = [dataclasses.asdict(note) for note in converted.notes]
+    disks = [{"file": one.disk.file, "field": one.field, "part": one.disk.part} for one in converted.disks]
+    return {"source": converted.source, "machine": converted.machine, "disks": disks, "notes": notes}

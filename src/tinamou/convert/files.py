@@ -1,0 +1,123 @@
+"""The files a draft names, looked at on this host, and their import into the store: only here files are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinamou.convert.assemble import Converted, Seen
+from tinamou.convert.result import Disk, Draft
+from tinamou.errors import ImageError, SpecError, StateError
+from tinamou.images.inspect import inspect_image
+from tinamou.images.progress import Progress, silent
+
+__all__ = ["absolute", "import_disks", "look", "read_source"]
+
+_LARGEST = 4 << 20
+_PATHS = ("boot.kernel", "boot.initrd")
+
+
+def read_source(path: Path) -> tuple[str, Draft | None]:
+    """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
+    from tinamou.convert import ova
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    if data[257:262] == b"ustar":
+        return "", ova.read(path)
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if len(data) > _LARGEST or (b"\0" in data and not wide):
+        why = "it is no text: an image itself is named in a machine file, or imported"
+        raise SpecError(
+            f"{path} describes no machine", why=why, fix=f"tinamou run {path}, or tinamou image import {path} NAME"
+        )
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
+
+
+def absolute(draft: Draft, folder: Path) -> None:
+    """Make paths absolute that are relative to the folder of the source: the machine file may lie elsewhere."""
+    for field in _PATHS:
+        if (name := draft.get(field)) and "$" not in name:
+            path = folder / Path(name).expanduser()
+            draft.put(field, str(path.resolve()))
+            if not path.exists():
+                draft.check(field, name, "this file is not here", "put it there, or name another")
+    for share in draft.machine.get("share", []):
+        share["path"] = str((folder / Path(share["path"]).expanduser()).resolve())
+
+
+def look(draft: Draft, folder: Path, trusted: Sequence[Path] = ()) -> dict[str, Seen]:
+    """What is known of each disk's file. Raises ImageError for one a source from elsewhere may not name."""
+    seen: dict[str, Seen] = {}
+    for disk in draft.disks:
+        if disk.file and disk.part is None:
+            seen[disk.file] = _seen(draft, disk, folder, trusted)
+    return seen
+
+
+def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Seen:
+    path = folder / Path(disk.file).expanduser()
+    where = path.resolve()
+    if draft.confined:
+        _refuse_outside(draft, disk, folder, where, trusted)
+    if not path.exists():
+        if not disk.size:
+            draft.check(disk.where, disk.file, f"{where} is not here", "put it there, or name another; plan and run need it")
+        return Seen(str(where), exists=False)
+    try:
+        found = inspect_image(where, trusted=trusted)
+    except ImageError as error:
+        if draft.confined:
+            raise
+        draft.check(disk.where, disk.file, f"{error.what}{': ' if error.why else ''}{error.why}", error.fix)
+        return Seen(str(where))
+    if disk.format == "raw" and found.format not in ("raw", "iso"):
+        why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
+        fix = f"say format={found.format} in the source if that is what it is"
+        raise ImageError(f"{disk.file} is said to be raw and begins like {found.format}", why=why, fix=fix)
+    return Seen(str(where), True, found.format, found.boots)
+
+
+def _refuse_outside(draft: Draft, disk: Disk, folder: Path, where: Path, trusted: Sequence[Path]) -> None:
+    if any(where.is_relative_to(root.resolve()) for root in (folder, *trusted)):
+        return
+    raise ImageError(
+        f"{draft.source} names a disk outside its folder: {disk.file}",
+        why="a description from elsewhere could name any file of this host, and the guest could read it",
+        fix=f"put it beside the description, or allow its folder: --trust {where.parent}",
+    )
+
+
+async def import_disks(
+    converted: Converted, name: str, beside: Path, *, arch: str, trusted: Sequence[Path] = (), progress: Progress = silent
+) -> None:
+    """Make the machine's own copies: its image in tinamou's store, every other disk a qcow2 file in the folder ``beside``.
+
+    ``arch`` is for an image that does not tell. The fields of the machine name the copies then. Raises ImageError.
+    """
+    from tinamou.images.importing import convert, import_image
+    from tinamou.images.resolve import names
+
+    for placed in converted.disks:
+        if placed.disk.cdrom:
+            continue
+        inside = placed.disk.part
+        if placed.field == "image":
+            if name in names():
+                raise StateError(
+                    f"{name} is the name of a guest tinamou builds", fix="give the machine another: --name NAME"
+                )
+            source = Path(placed.disk.file if inside else converted.machine["image"])
+            arch = converted.machine.get("arch", arch)
+            await import_image(source, name, arch=arch, part=inside, trusted=trusted, progress=progress)
+            converted.machine["image"] = name
+        else:
+            at = int(placed.field.removeprefix("disk[").partition("]")[0])
+            table = converted.machine["disk"][at]
+            source, target = Path(placed.disk.file if inside else table["path"]), beside / f"{name}-disk{at + 1}.qcow2"
+            await convert(source, target, "qcow2", part=inside, trusted=trusted, progress=progress)
+            table["path"] = str(target)
+            table.pop("format", None)

@@ -1,0 +1,96 @@
+"""What descriptions of other virtualizers have in common: guests that are Windows, disk controllers, networks, firmware."""
+
+from __future__ import annotations
+
+import re
+
+from tinamou.convert import nets
+from tinamou.convert.result import Disk, Draft
+from tinamou.convert.values import machine_name
+
+__all__ = ["attach", "connect", "is_windows", "named", "topology", "uefi"]
+
+
+def is_windows(guest: str) -> bool:
+    """Whether the name of a guest's system is one of Windows (``windows11-64``, ``Windows10_64``, ``winNetEnterprise``)."""
+    return bool(re.match(r"(microsoft |.*/)?win", guest.strip().lower()))
+
+
+def named(draft: Draft, where: str, given: str) -> None:
+    """The machine's name."""
+    name = machine_name(given)
+    if name:
+        draft.put("name", name)
+    if name != given:
+        draft.changed(where, given, f"a machine's name is its guest's host name too: {name or 'none is left of it'}")
+
+
+def topology(draft: Draft, where: str, count: int, per_socket: int) -> None:
+    """CPUs, and cores of a socket."""
+    draft.put("cpu.count", max(1, count))
+    if per_socket > 1 and count % per_socket == 0:
+        draft.put("cpu.cores", per_socket)
+        draft.put("cpu.sockets", count // per_socket)
+    elif per_socket > 1:
+        draft.changed(where, str(per_socket), f"{per_socket} cores a socket do not make {count} CPUs", "set cpu.cores")
+
+
+def uefi(draft: Draft, where: str, *, secure: bool) -> None:
+    """UEFI firmware, and what the machine's new variables mean."""
+    draft.put("boot.firmware", "uefi")
+    if secure:
+        draft.put("boot.secure", True)
+    reason = (
+        "the machine gets firmware variables of its own: the fallback loader EFI/BOOT starts, entries made before are gone"
+    )
+    draft.check(
+        where,
+        "uefi" + (" with Secure Boot" if secure else ""),
+        reason,
+        "make the entry anew if the system has no such loader",
+    )
+
+
+def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
+    """A disk on a controller of that name."""
+    draft.disks.append(disk)
+    kind = controller.lower()
+    if disk.cdrom or "virtio" in kind:
+        return
+    if "nvme" in kind:
+        disk.options["interface"] = "nvme"
+    elif windows:
+        reason = f"its disk becomes a virtio disk instead of {controller}, and Windows has no driver for that of its own"
+        fix = "install the virtio drivers (viostor) in the guest before it is moved, or it stops at its first start"
+        draft.check(disk.where, disk.file or disk.size, reason, fix)
+    else:
+        reason = (
+            f"virtio instead of {controller or 'an emulated controller'}: many times faster, and every Linux has the driver"
+        )
+        fix = "a guest whose initrd holds only the old controller's driver needs virtio_blk in it"
+        draft.changed(disk.where, disk.file or disk.size, reason, fix)
+
+
+def connect(draft: Draft, where: str, kind: str, name: str, model: str, mac: str, *, windows: bool) -> dict[str, object]:
+    """An interface: ``kind`` is nat, bridged, internal, or none of them."""
+    net = draft.net()
+    if kind == "bridged":
+        reason = f"it was on an interface of another host ({name or 'unnamed'}); here it is on a network of its own"
+        draft.check(where, kind, reason, 'set type = "bridge" and bridge = "br0", a bridge of this host')
+    elif kind == "internal":
+        network = machine_name(name)[:31] or "internal"
+        net |= {"type": "bridge", "network": network, "isolated": True}
+        draft.changed(
+            where, f"{kind} {name}".strip(), f"a network of tinamou's, {network}, that leads nowhere else", "set network = …"
+        )
+    elif kind != "nat":
+        draft.lost(
+            where,
+            f"{kind} {name}".strip(),
+            "no network of that kind is here; the card is on an ordinary one",
+            "set type = …",
+        )
+    nets.card(draft, net, where, model, windows=windows)
+    if mac:
+        nets.set_mac(draft, net, where, mac)
+    return net

@@ -1,0 +1,72 @@
+"""Which format a source is in, told by its content, and the reader that goes with it."""
+
+from __future__ import annotations
+
+import re
+
+from tinamou.convert.result import Draft
+from tinamou.errors import SpecError
+
+__all__ = ["KINDS", "kind_of", "read"]
+
+KINDS = {
+    "qemu": "a QEMU command line, or a shell script with one",
+    "libvirt": "a libvirt domain (virsh dumpxml)",
+    "vmx": "a VMware machine (.vmx)",
+    "ovf": "an OVF descriptor (.ovf)",
+    "vbox": "a VirtualBox machine (.vbox)",
+    "quickemu": "a quickemu configuration (.conf)",
+}
+"""Kind → what it is."""
+
+_ROOT = re.compile(r"<\s*(?:[\w.-]+:)?(domain|domainsnapshot|Envelope|VirtualBox)[\s>/]")
+_ROOTS = {"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox"}
+_VMX = re.compile(r'^\s*(?:config\.version|virtualHW\.version|displayName|memsize)\s*=\s*"', re.MULTILINE | re.IGNORECASE)
+_QUICKEMU = re.compile(r"^\s*(?:guest_os|disk_img)=", re.MULTILINE)
+
+
+def kind_of(text: str) -> str:
+    """The kind of a text; empty where it is none of them."""
+    if text.lstrip("\ufeff \t\r\n").startswith("<"):
+        match = _ROOT.search(text)
+        return _ROOTS.get(match[1], "") if match else ""
+    if _VMX.search(text):
+        return "vmx"
+    from tinamou.convert import qemu
+
+    if qemu.is_script(text):
+        return "qemu"
+    return "quickemu" if _QUICKEMU.search(text) else ""
+
+
+def read(text: str, name: str = "the source") -> Draft:
+    """The draft of a text of any kind. Raises SpecError for what is none of them."""
+    kind = kind_of(text)
+    if kind == "qemu":
+        from tinamou.convert import qemu
+
+        return qemu.read(text)
+    if kind == "libvirt":
+        from tinamou.convert import libvirt
+
+        return libvirt.read(text)
+    if kind == "ovf":
+        from tinamou.convert import ovf
+
+        return ovf.read(text)
+    if kind == "vbox":
+        from tinamou.convert import vbox
+
+        return vbox.read(text)
+    if kind == "vmx":
+        from tinamou.convert import vmx
+
+        return vmx.read(text)
+    if kind == "quickemu":
+        from tinamou.convert import quickemu
+
+        return quickemu.read(text)
+    known = "; ".join(KINDS.values())
+    raise SpecError(
+        f"{name} is nothing tinamou converts", why=f"it converts {known}; an OVA", fix="see tinamou convert --help"
+    )

@@ -1,0 +1,147 @@
+"""Reader of QEMU command lines: the words themselves, or a shell script that holds one; nothing of it is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tinamou.arch import ARCHES
+from tinamou.convert import companions, qemu_cpu, qemu_devices, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert.qemu_line import Line, options
+from tinamou.convert.result import Draft
+from tinamou.convert.shell import Command, commands
+from tinamou.errors import SpecError
+
+__all__ = ["is_script", "read", "read_words"]
+
+_HANDLERS: dict[str, qemu_cpu.Handler] = {
+    **qemu_rest.HANDLERS,
+    **qemu_cpu.HANDLERS,
+    **qemu_disks.HANDLERS,
+    **qemu_nets.HANDLERS,
+    "device": qemu_devices.device,
+}
+_BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
+_UNRESOLVED = re.compile(r"\$\{?\w+\}?|\$\(|`")
+_NEAR = {"i386": "x86_64"}
+
+
+def is_script(text: str) -> bool:
+    """Whether a text has a QEMU command line in it, or is one without its first word."""
+    try:
+        found = commands(text)
+    except SpecError:
+        return False
+    return any(_at(one) is not None or _option(one.words[0]) or companions.known(one) for one in found)
+
+
+def read(text: str) -> Draft:
+    """A script's machine: its first QEMU command, and what the commands around it do for it. Raises SpecError."""
+    found = commands(text)
+    lines = [one for one in found if _at(one) is not None] or [one for one in found if _option(one.words[0])]
+    draft = Draft("a QEMU command line", whole=bool(lines) and _at(lines[0]) is not None)
+    if lines:
+        _read(draft, lines[0])
+    for one in found:
+        if one in lines[1:]:
+            reason = "a second machine in the same file"
+            draft.lost(f"line {one.line}", one.words[0], reason, "convert its line on its own: tinamou convert -- …")
+        elif one not in lines[:1]:
+            companions.read(draft, one)
+    return draft
+
+
+def read_words(words: Sequence[str]) -> Draft:
+    """The machine of one command line, as a shell gives it: with or without the name of the binary. Raises SpecError."""
+    command = Command(1, tuple(words))
+    at = _at(command)
+    draft = Draft("a QEMU command line", whole=at is not None)
+    if at is None and not _option(words[0] if words else ""):
+        if not companions.known(command):
+            raise SpecError("this is no QEMU command line", why=f"it begins with {words[0] if words else 'nothing'}")
+        companions.read(draft, command)
+        return draft
+    _read(draft, command)
+    return draft
+
+
+def _option(word: str) -> bool:
+    name = word.lstrip("-")
+    return word.startswith("-") and name in _HANDLERS
+
+
+def _at(command: Command) -> int | None:
+    """Where the binary's name stands: first, or behind words such as sudo and taskset."""
+    for at, word in enumerate(command.words):
+        if _BINARY.fullmatch(word) and companions.precedes(command.words[:at]):
+            return at
+    return None
+
+
+def _read(draft: Draft, command: Command) -> None:
+    at = _at(command)
+    line = Line(draft)
+    if at is not None:
+        _arch(draft, command.words[at])
+        companions.before(draft, command.words[:at])
+    for option, text in options(command.words[at + 1 if at is not None else 0 :]):
+        if _UNRESOLVED.search(text):
+            reason = "it holds what only a shell can fill in, and nothing is run here"
+            draft.check(f"-{option}", text, reason, "put the value there, and convert again")
+        if handler := _HANDLERS.get(option):
+            handler(line, option, text)
+        else:
+            line.pass_on(option, text)
+    _complete(line)
+
+
+def _complete(line: Line) -> None:
+    """What can be said only when everything is known."""
+    draft = line.draft
+    qemu_rest.firmware(line)
+    qemu_cpu.memory_objects(line)
+    qemu_cpu.numa_nodes(line)
+    qemu_disks.gather(line)
+    qemu_nets.gather(line)
+    qemu_devices.joined(line)
+    _boot_order(line)
+    words = line.referred()
+    if words:
+        draft.put("qemu_args", [word for option, text in words for word in (f"-{option}", text) if word])
+    qemu_rest.nothing_uses(line)
+    if draft.whole:
+        _defaults(line)
+
+
+def _defaults(line: Line) -> None:
+    draft = line.draft
+    if draft.get("memory.size") is None:
+        draft.changed(
+            "-m", "", "QEMU's default is 128 MiB, too little for most guests; tinamou's is 512 MiB", "set memory = …"
+        )
+    if "screen" not in line.seen:
+        draft.put("display.type", "vnc")
+        reason = "without -nographic QEMU would have opened a window; the screen is on a VNC socket of the machine"
+        draft.changed("-display", "", reason, "leave display out for a guest that is used by its console or ssh")
+
+
+def _boot_order(line: Line) -> None:
+    order = "".join(word.removeprefix("boot=") for word in line.seen if word.startswith("boot="))
+    if order.startswith("d"):
+        for disk in line.draft.disks:
+            if disk.cdrom and disk.order is None:
+                disk.order = -1
+
+
+def _arch(draft: Draft, word: str) -> None:
+    match = _BINARY.fullmatch(word)
+    name = match["arch"] if match else None
+    if name is None:
+        return
+    arch = _NEAR.get(name, name)
+    if arch not in ARCHES:
+        known = ", ".join(f"qemu-system-{one}" for one in ARCHES)
+        raise SpecError(f"tinamou has no machines of {name}", why=f"the line starts {word}", fix=f"it has those of {known}")
+    draft.put("arch", arch)
+    if arch != name:
+        draft.changed(word, "", f"{arch} runs everything {name} does")

@@ -1,0 +1,150 @@
+"""What ``-device`` stands for: a disk, a card, a share, something that is there anyway, or something that is no device."""
+
+from __future__ import annotations
+
+from tinamou.convert import qemu_cpu, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert.qemu_line import Line, keys
+
+__all__ = ["device", "joined"]
+
+_THERE = {
+    "virtio-rng": "random numbers of the host are there",
+    "virtio-balloon": "the balloon is there",
+    "pvpanic": "a panic of the guest's kernel is told",
+    "vmgenid": "the generation id is there",
+    "vmcoreinfo": "not needed: a panicked guest stops where it is",
+    "i6300esb": "no watchdog is there; a panicked guest stops where it is",
+    "virtio-serial": "the channel to the guest's agent is there",
+    "virtserialport": "the channel to the guest's agent is there",
+    "virtconsole": "the serial port is the console",
+    "isa-serial": "the serial port is the console",
+    "virtio-keyboard": "keyboard and tablet are there where a screen is",
+    "virtio-mouse": "keyboard and tablet are there where a screen is",
+    "virtio-tablet": "keyboard and tablet are there where a screen is",
+    "usb-tablet": "keyboard and tablet are there where a screen is",
+    "usb-mouse": "keyboard and tablet are there where a screen is",
+    "usb-kbd": "keyboard and tablet are there where a screen is",
+    "usb-ehci": "USB is there where a screen is",
+    "qemu-xhci": "USB is there where a screen is",
+    "nec-usb-xhci": "USB is there where a screen is",
+    "piix3-usb": "USB is there where a screen is",
+    "ich9-usb": "USB is there where a screen is",
+    "usb-hub": "USB is there where a screen is",
+    "virtio-scsi": "a controller is there for disks with interface = scsi",
+    "lsi": "a controller is there for disks with interface = scsi",
+    "megasas": "a controller is there for disks with interface = scsi",
+    "mptsas": "a controller is there for disks with interface = scsi",
+    "pvscsi": "a controller is there for disks with interface = scsi",
+    "ahci": "optical discs have their controller",
+    "ich9-ahci": "optical discs have their controller",
+    "piix": "optical discs have their controller",
+    "nvme-subsys": "disks with interface = nvme have their controller",
+    "pcie-root-port": "slots for hot plugging are there: devices.hotplug",
+    "ioh3420": "slots for hot plugging are there: devices.hotplug",
+    "pci-bridge": "slots are dealt out by tinamou",
+    "pcie-pci-bridge": "slots are dealt out by tinamou",
+    "pcie-expander-bus": "slots are dealt out by tinamou",
+    "pxb": "slots are dealt out by tinamou",
+    "dmi-to-pci-bridge": "slots are dealt out by tinamou",
+    "i82801b11-bridge": "slots are dealt out by tinamou",
+}
+_SCREENS = (
+    "VGA",
+    "virtio-vga",
+    "virtio-gpu",
+    "qxl",
+    "cirrus-vga",
+    "vmware-svga",
+    "bochs-display",
+    "ramfb",
+    "ati-vga",
+    "secondary-vga",
+)
+_SOUND = ("intel-hda", "ich9-intel-hda", "hda-", "AC97", "ES1370", "sb16", "virtio-sound", "usb-audio", "adlib", "gus")
+_MODELS = (
+    "qemu64",
+    "qemu32",
+    "kvm64",
+    "kvm32",
+    "host",
+    "max",
+    "athlon",
+    "core2duo",
+    "Haswell",
+    "Skylake",
+    "EPYC",
+    "cortex-",
+)
+
+
+def device(line: Line, option: str, text: str) -> None:
+    """One -device; those that refer to others wait until all are known."""
+    found = keys(text, "driver")
+    driver = found.pop("driver", "")
+    if qemu_disks.device(line, driver, found) or qemu_nets.device(line, driver, found):
+        return
+    if driver.startswith(_MODELS):
+        reason = f"{driver} is a model of CPU, not a device: QEMU refuses it here; -cpu was meant"
+        line.draft.changed("-device", text, reason, "write -cpu")
+        qemu_cpu.model(line, "-cpu", text)
+    elif driver.startswith(_SCREENS):
+        line.draft.put("display.type", line.draft.get("display.type") or "vnc")
+        line.seen.add("screen")
+        line.draft.done("-device", text, "the display has the card every guest can drive (virtio-vga)")
+    elif driver.startswith(_SOUND):
+        line.draft.lost("-device", text, "there is no sound card", "")
+    elif reason := _there(driver):
+        line.take("object", found.get("rng", ""))
+        line.take("chardev", found.get("chardev", ""))
+        line.draft.done("-device", text, reason)
+    else:
+        line.devices.append((text, {**found, "driver": driver}))
+
+
+def _there(driver: str) -> str:
+    fits = [known for known in _THERE if driver.startswith(known)]
+    return _THERE[max(fits, key=len)] if fits else ""
+
+
+def joined(line: Line) -> None:
+    """The devices that refer to others, once all definitions are known."""
+    for text, found in line.devices:
+        driver = found["driver"]
+        if driver.startswith("vfio-"):
+            _passed_through(line, text, found)
+        elif driver.startswith("usb-host"):
+            line.draft.lost(
+                "-device", text, "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"
+            )
+        elif driver.startswith("tpm-"):
+            line.draft.done("-device", text, "the TPM's device is the one its board has")
+        elif driver.startswith("virtio-9p"):
+            _folder(line, text, found)
+        elif driver.startswith("vhost-user-fs"):
+            _virtiofs(line, text, found)
+        elif driver:
+            line.pass_on("device", text)
+
+
+def _passed_through(line: Line, text: str, found: dict[str, str]) -> None:
+    address = found.get("host") or found.get("sysfsdev", "")
+    reason = f"the host's device {address} is not given to the machine"
+    if "multifunction" in found:
+        reason += (
+            "; multifunction=on alone passes one function: a graphics card needs its sound function in the same group too"
+        )
+    line.draft.lost("-device", text, reason, f"its whole IOMMU group must be free of the host first: lspci -s {address} -k")
+
+
+def _folder(line: Line, text: str, found: dict[str, str]) -> None:
+    definition = line.take("fsdev", found.get("fsdev", ""))
+    tag = found.get("mount_tag", "")
+    qemu_rest.share(line, "-device", text, definition.keys if definition else {}, tag)
+
+
+def _virtiofs(line: Line, text: str, found: dict[str, str]) -> None:
+    line.take("chardev", found.get("chardev", ""))
+    reason = (
+        f"which folder {found.get('tag', '')!r} is, only the command line of its virtiofsd says; tinamou starts one itself"
+    )
+    line.draft.lost("-device", text, reason, "add [[share]] with that folder as path")

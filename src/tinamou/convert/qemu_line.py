@@ -1,0 +1,177 @@
+"""A QEMU command line taken apart: its options, their keys, and the definitions that others refer to by id.
+
+Source: QEMU docs/system/invocation, qemu-options.hx.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tinamou.convert.result import Draft
+
+__all__ = ["Definition", "Line", "keys", "options", "pairs"]
+
+_BARE = frozenset(
+    [
+        "h",
+        "help",
+        "version",
+        "nographic",
+        "no-acpi",
+        "no-hpet",
+        "no-reboot",
+        "no-shutdown",
+        "no-fd-bootchk",
+        "no-quit",
+        "snapshot",
+        "S",
+        "s",
+        "daemonize",
+        "enable-kvm",
+        "no-kvm",
+        "full-screen",
+        "alt-grab",
+        "ctrl-grab",
+        "usb",
+        "win2k-hack",
+        "rtc-td-hack",
+        "nodefaults",
+        "no-user-config",
+        "mem-prealloc",
+        "only-migratable",
+        "show-cursor",
+        "portrait",
+        "singlestep",
+        "one-insn-per-tb",
+        "old-param",
+        "semihosting",
+        "enable-fips",
+        "enable-hax",
+        "no-frame",
+        "sdl",
+        "curses",
+        "preconfig",
+        "xen-attach",
+        "xen-domid-restrict",
+    ]
+)
+"""Options without a value; all others have one."""
+
+
+def options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """``["-m", "4G", "disk.img"]`` → ``[("m", "4G"), ("hda", "disk.img")]``; a lone word is the first disk."""
+    found, rest = [], iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            found.append(("hda", word))
+            continue
+        name = word[2:] if word.startswith("--") else word[1:]
+        found.append((name, "" if name in _BARE else next(rest, "")))
+    return found
+
+
+def pairs(text: str, implied: str = "") -> list[tuple[str, str]]:
+    """``"virtio,id=n0"`` → ``[(implied, "virtio"), ("id", "n0")]``; a doubled comma is one, a bare word is on. JSON too."""
+    if text.lstrip().startswith("{"):
+        return _flat(text)
+    found: list[tuple[str, str]] = []
+    for number, piece in enumerate(text.replace(",,", "\0").split(",")):
+        key, equals, value = piece.replace("\0", ",").partition("=")
+        if equals:
+            found.append((key, value))
+        elif number == 0 and implied:
+            found.append((implied, key))
+        elif key:
+            negated = key.startswith("no") and key[2:] in ("wait", "delay")
+            found.append((key[2:], "off") if negated else (key, "on"))
+    return found
+
+
+def keys(text: str, implied: str = "") -> dict[str, str]:
+    """The same by key; where one is repeated its last value holds."""
+    return dict(pairs(text, implied))
+
+
+def _flat(text: str) -> list[tuple[str, str]]:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return [("", text)]
+    found: list[tuple[str, str]] = []
+
+    def walk(node: object, path: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        elif isinstance(node, list):
+            for number, value in enumerate(node):
+                walk(value, f"{path}.{number}")
+        else:
+            found.append((path, ("on" if node else "off") if isinstance(node, bool) else str(node)))
+
+    walk(data, "")
+    return found
+
+
+@dataclass
+class Definition:
+    """Something with an id that a later option refers to: a drive, a netdev, a character device, an object."""
+
+    option: str
+    text: str
+    keys: dict[str, str]
+    used: bool = False
+
+
+@dataclass
+class Line:
+    """One command line while it is read."""
+
+    draft: Draft
+    defined: dict[tuple[str, str], Definition] = field(default_factory=dict)
+    devices: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    passed: list[tuple[str, str]] = field(default_factory=list)
+    hubs: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def define(self, kind: str, option: str, text: str, found: dict[str, str], name: str = "id") -> None:
+        """Keep a definition until it is referred to."""
+        self.defined[kind, found.get(name) or f"#{len(self.defined)}"] = Definition(option, text, found)
+
+    def of(self, kind: str) -> list[Definition]:
+        """Every definition of a kind."""
+        return [one for (found, _), one in self.defined.items() if found == kind]
+
+    def take(self, kind: str, name: str) -> Definition | None:
+        """The definition of that id, which is used by now."""
+        found = self.defined.get((kind, name))
+        if found:
+            found.used = True
+        return found
+
+    def pass_on(self, option: str, text: str, reason: str = "tinamou has no field for it") -> None:
+        """Hand an option to QEMU as it is, and all it refers to."""
+        self.passed.append((option, text))
+        fix = "see whether the machine needs it; what is in qemu_args is not checked"
+        self.draft.check(f"-{option}", text, f"{reason}; kept in qemu_args", fix)
+
+    def referred(self) -> list[tuple[str, str]]:
+        """What is passed on, each after the definitions it needs."""
+        words: list[tuple[str, str]] = []
+        for option, text in self.passed:
+            for _, value in pairs(text):
+                words += [one for one in self._needed(value) if one not in words]
+            words.append((option, text))
+        return words
+
+    def _needed(self, name: str) -> list[tuple[str, str]]:
+        found = [one for (_, known), one in self.defined.items() if known == name and not one.used]
+        needed: list[tuple[str, str]] = []
+        for one in found:
+            one.used = True
+            for key, value in one.keys.items():
+                needed += self._needed(value) if key not in ("id", "node-name") else []
+            needed.append((one.option, one.text))
+        return needed

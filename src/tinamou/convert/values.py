@@ -1,0 +1,49 @@
+"""Values as other tools write them: sizes with a default unit, whole numbers, lists of CPUs, names."""
+
+from __future__ import annotations
+
+import re
+
+from tinamou.units import CpuSet, Size
+
+__all__ = ["cpu_set", "machine_name", "size", "switch", "whole"]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+_POWERS = {"b": 0, "bytes": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def size(text: str, *, unit: str) -> Size | None:
+    """``size("4096", unit="M")`` is 4 GiB; None for what is no size. KB and MB of libvirt are powers of 1000."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        return None
+    suffix = (match[2] or unit).lower()
+    decimal = suffix in ("kb", "mb", "gb", "tb")
+    power = _POWERS.get(suffix, _POWERS.get(suffix.removesuffix("b").removesuffix("i")))
+    return None if power is None else Size(int(float(match[1]) * (1000 if decimal else 1024) ** power))
+
+
+def whole(text: str) -> int | None:
+    """A whole number, None for anything else."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        return None
+
+
+def cpu_set(text: str) -> CpuSet:
+    """A list of CPUs; empty for what is none."""
+    try:
+        return CpuSet.parse(text)
+    except ValueError:
+        return CpuSet()
+
+
+def switch(text: str) -> bool:
+    """Whether a word says yes."""
+    return text.strip().lower() in ("on", "yes", "true", "1", "y", "unmap")
+
+
+def machine_name(text: str) -> str:
+    """A name with letters a machine's may have; empty where none is left."""
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:48].strip("-")

@@ -1,0 +1,36 @@
+"""A machine as the text of a machine file: short names where they say it all, tables in the order of the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tinamou.spec import SHORT, MachineSpec
+
+__all__ = ["text"]
+
+_SHORTHANDS = {"memory": "size", "display": "type", "tpm": "enabled"}
+
+
+def text(machine: dict[str, Any], source: str) -> str:
+    """The machine file."""
+    import tomlkit
+
+    order = [field.name for field in dataclasses.fields(MachineSpec)]
+    top: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
+    for key, value in sorted(machine.items(), key=lambda item: order.index(item[0])):
+        short = _short(key, value)
+        inside = isinstance(short[1], dict) or (isinstance(short[1], list) and any(isinstance(v, dict) for v in short[1]))
+        (tables if inside else top)[short[0]] = short[1]
+    return f"# Converted from {source}.\n{tomlkit.dumps({**top, **tables})}"
+
+
+def _short(key: str, value: Any) -> tuple[str, Any]:
+    """A table with one field under its short name."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return key, value
+    [(field, only)] = value.items()
+    if _SHORTHANDS.get(key) == field:
+        return key, only
+    return next(((short, only) for short, long in SHORT.items() if long == f"{key}.{field}"), (key, value))
