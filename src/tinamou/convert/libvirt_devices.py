@@ -61,7 +61,9 @@ def read(draft: Draft, devices: Element | None, *, windows: bool) -> None:
             draft.lost("serial", one.get("type", ""), "one serial port is there, the console", "keep it with qemu_args")
         elif one.tag in _LOST:
             model = one.get("model", "") or one.get("type", "")
-            if one.tag != "audio" or one.get("type") != "none":
+            if one.tag == "audio" and model == "none":
+                draft.done(one.tag, model, "there is no sound card")
+            else:
                 draft.lost(one.tag, model, *_LOST[one.tag])
         elif one.tag in _THERE:
             draft.done(one.tag, one.get("type", "") or one.get("model", "") or text_of(one), _THERE[one.tag])

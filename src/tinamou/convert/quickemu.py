@@ -13,7 +13,7 @@ from tinamou.convert.values import size, switch, whole
 
 __all__ = ["read"]
 
-_LINE = re.compile(r"""^\s*(?:export\s+)?(\w+)=(?:"([^"]*)"|'([^']*)'|(\S*))\s*(?:#.*)?$""")
+_LINE = re.compile(r"""^\s*(?:export\s+)?(\w+)=(?:"([^"]*)"|'([^']*)'|\(([^)]*)\)|(\S*))\s*(?:#.*)?$""")
 _ITSELF = (
     "gl",
     "display",
