@@ -92,9 +92,10 @@ def test_what_comes_out_plans_here(tmp_path):
 def test_a_line_of_an_article_boots_and_answers(tmp_path, leftovers):
     file = tmp_path / "m.toml"
     assert tinamou("convert", "-o", str(file), "--", *LINE).returncode == 0
-    done = tinamou("run", str(file), "--", "sh", "-c", "nproc; ls /sys/class/net")
+    card = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; readlink /sys/class/net/eth0/device/driver"
+    done = tinamou("run", str(file), "--time-limit", "60", "--", "sh", "-c", f"nproc; {card}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == "2" and "eth0" in done.stdout
+    assert done.stdout.split()[0] == "2" and done.stdout.rstrip().endswith("virtio_net")
     assert leftovers.found() == []
 
 

@@ -8,7 +8,7 @@ from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
 
-__all__ = ["attach", "connect", "is_windows", "named", "topology", "uefi"]
+__all__ = ["attach", "connect", "empty_drive", "folder", "is_windows", "named", "topology", "tpm", "uefi"]
 
 
 def is_windows(guest: str) -> bool:
@@ -49,6 +49,24 @@ def uefi(draft: Draft, where: str, *, secure: bool) -> None:
         reason,
         "make the entry anew if the system has no such loader",
     )
+
+
+def tpm(draft: Draft, where: str, value: str) -> None:
+    """A TPM, and what a new one means."""
+    draft.put("tpm.enabled", True)
+    reason = "the machine gets a new TPM, kept by swtpm: keys sealed to the old one are not in it"
+    draft.check(where, value, reason, "have recovery keys at hand (BitLocker, systemd-cryptenroll)")
+
+
+def folder(draft: Draft, where: str, path: str) -> None:
+    """A folder of the host that a description from elsewhere would share."""
+    reason = "a folder a description from elsewhere names is not given to the guest unasked"
+    draft.lost(where, path, reason, f'share = ["{path}"], if the guest shall see it')
+
+
+def empty_drive(draft: Draft, where: str, value: str) -> None:
+    """A drive without a disc."""
+    draft.done(where, value, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
 
 
 def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:

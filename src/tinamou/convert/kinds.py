@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Callable
 
 from tinamou.convert.result import Draft
 from tinamou.errors import SpecError
@@ -41,31 +43,9 @@ def kind_of(text: str) -> str:
 
 def read(text: str, name: str = "the source") -> Draft:
     """The draft of a text of any kind. Raises SpecError for what is none of them."""
-    kind = kind_of(text)
-    if kind == "qemu":
-        from tinamou.convert import qemu
-
-        return qemu.read(text)
-    if kind == "libvirt":
-        from tinamou.convert import libvirt
-
-        return libvirt.read(text)
-    if kind == "ovf":
-        from tinamou.convert import ovf
-
-        return ovf.read(text)
-    if kind == "vbox":
-        from tinamou.convert import vbox
-
-        return vbox.read(text)
-    if kind == "vmx":
-        from tinamou.convert import vmx
-
-        return vmx.read(text)
-    if kind == "quickemu":
-        from tinamou.convert import quickemu
-
-        return quickemu.read(text)
+    if kind := kind_of(text):
+        reader: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{kind}").read
+        return reader(text)
     known = "; ".join(KINDS.values())
     raise SpecError(
         f"{name} is nothing tinamou converts", why=f"it converts {known}; an OVA", fix="see tinamou convert --help"

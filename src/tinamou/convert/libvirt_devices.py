@@ -80,7 +80,7 @@ def _disk(draft: Draft, node: Element, *, windows: bool) -> None:
     if device == "floppy":
         draft.lost(where, named, "there is no floppy drive", "make it a disc or a disk")
     elif source is None or (not named and device == "cdrom"):
-        draft.done(where, device, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
+        foreign.empty_drive(draft, where, device)
     elif not named:
         shown = " ".join(f"{key}={value}" for key, value in source.attrib.items())
         fix = "virsh vol-path names its file" if kind == "volume" else "copy it: qemu-img convert SOURCE disk.qcow2"
@@ -239,10 +239,7 @@ def _tpm(draft: Draft, node: Element) -> None:
     if kind == "passthrough":
         draft.lost("tpm", kind, "the host's own TPM is not given away", "set tpm = true for one of the machine's own")
         return
-    draft.put("tpm.enabled", True)
-    draft.check(
-        "tpm", kind, "the machine gets a new TPM: keys sealed to the old one are not in it", "have recovery keys at hand"
-    )
+    foreign.tpm(draft, "tpm", kind)
 
 
 def _hostdev(draft: Draft, node: Element) -> None:

@@ -145,7 +145,7 @@ def _disk(
 ) -> None:
     named = text_of(item, "HostResource").removeprefix("ovf:").lstrip("/")
     if not named and cdrom:
-        draft.done(name, "", "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
+        foreign.empty_drive(draft, name, "")
         return
     if named not in sources:
         draft.lost(name, named, "the description does not say what is on it", "add [[disk]]")

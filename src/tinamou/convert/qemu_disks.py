@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
 from tinamou.convert.qemu_line import Line, keys
 from tinamou.convert.result import Disk
@@ -155,7 +156,7 @@ def _one(line: Line, where: str, text: str, found: dict[str, str], device: dict[
     cdrom = found.get("media") == "cdrom" or interface == "cdrom"
     name = found["file"].removeprefix("file:")
     if not name:
-        line.draft.done(where, text, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
+        foreign.empty_drive(line.draft, where, text)
         return
     if name.split(":", 1)[0] in _REMOTE or found.get("file.driver", "file") in _REMOTE:
         reason = "a disk on the network or made of a folder is not one tinamou reads"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
 from tinamou.convert.qemu_line import Line, keys
 from tinamou.convert.values import machine_name, switch
@@ -216,9 +217,7 @@ def _tpmdev(line: Line, option: str, text: str) -> None:
         return
     line.take("chardev", found.get("chardev", ""))
     line.seen.add(f"tpm:{found.get('chardev', '')}")
-    line.draft.put("tpm.enabled", True)
-    reason = "tinamou starts swtpm itself, with a state of the machine's own: keys sealed to the old one are not in it"
-    line.draft.check("-tpmdev", text, reason, "have recovery keys at hand (BitLocker, systemd-cryptenroll)")
+    foreign.tpm(line.draft, "-tpmdev", text)
 
 
 def _chardev(line: Line, option: str, text: str) -> None:

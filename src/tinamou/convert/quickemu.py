@@ -70,10 +70,7 @@ def _boot(draft: Draft, values: dict[str, str], guest: str) -> None:
     if values.pop("boot", "efi") == "efi":
         foreign.uefi(draft, "boot", secure=switch(values.pop("secureboot", "off")))
     if switch(values.pop("tpm", "on" if guest == "windows" else "off")):
-        draft.put("tpm.enabled", True)
-        draft.check(
-            "tpm", "on", "the machine gets a new TPM: keys sealed to the old one are not in it", "have recovery keys at hand"
-        )
+        foreign.tpm(draft, "tpm", "on")
 
 
 def _disks(draft: Draft, values: dict[str, str], *, windows: bool) -> None:

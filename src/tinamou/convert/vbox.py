@@ -90,9 +90,7 @@ def _firmware(draft: Draft, hardware: Element | None) -> None:
         secure = _inside(hardware, "BIOS/SecureBoot")
         foreign.uefi(draft, "Firmware", secure=secure is not None and switch(secure.get("enabled", "")))
     if tpm is not None and tpm.get("type", "None") != "None":
-        draft.put("tpm.enabled", True)
-        reason = "the machine gets a new TPM 2.0: keys sealed to the old one are not in it"
-        draft.check("TrustedPlatformModule", tpm.get("type", ""), reason, "have recovery keys at hand")
+        foreign.tpm(draft, "TrustedPlatformModule", tpm.get("type", ""))
 
 
 def _media(node: Element | None, layer: bool = False) -> Iterator[tuple[str, str, bool]]:
@@ -112,7 +110,7 @@ def _storage(draft: Draft, machine: Element, controllers: Element | None, *, win
             kind, where = device.get("type", ""), f"{controller.get('name')} {device.get('port')}:{device.get('device')}"
             image = device.find("Image")
             if image is None:
-                draft.done(where, kind, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
+                foreign.empty_drive(draft, where, kind)
                 continue
             file, layer = places.get(image.get("uuid", ""), ("", False))
             if kind not in _ORDER or not file:
@@ -167,9 +165,7 @@ def _adapter(draft: Draft, adapter: Element, *, windows: bool) -> None:
 
 def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
     for one in children(hardware, "SharedFolders/SharedFolder"):
-        path = one.get("hostPath", "")
-        reason = "a folder a description from elsewhere names is not given to the guest unasked"
-        draft.lost("SharedFolder", path, reason, f'share = ["{path}"], if the guest shall see it')
+        foreign.folder(draft, "SharedFolder", one.get("hostPath", ""))
     audio = _inside(hardware, "AudioAdapter")
     if audio is not None and switch(audio.get("enabled", "")):
         draft.lost("AudioAdapter", audio.get("controller", ""), "there is no sound card")

@@ -180,22 +180,15 @@ def _cards(draft: Draft, values: dict[str, str], *, windows: bool) -> None:
 
 def _tpm(draft: Draft, values: dict[str, str]) -> None:
     keys = [key for key in ("vtpm.present", "managedvm.autoaddvtpm") if key in values]
-    if any(values.pop(key).lower() in ("true", "software") for key in keys):
-        draft.put("tpm.enabled", True)
-        draft.check(
-            "vtpm.present",
-            "TRUE",
-            "the machine gets a new TPM: keys sealed to the old one are not in it",
-            "have recovery keys at hand",
-        )
+    if {values.pop(key).lower() for key in keys} & {"true", "software"}:
+        foreign.tpm(draft, "vtpm.present", "TRUE")
 
 
 def _shares(draft: Draft, values: dict[str, str]) -> None:
     for stem in dict.fromkeys(key.partition(".")[0] for key in list(values) if key.startswith("sharedfolder")):
         one = _taken(values, stem)
         if path := one.get("hostpath"):
-            reason = "a folder a description from elsewhere names is not given to the guest unasked"
-            draft.lost(stem, path, reason, f'share = ["{path}"], if the guest shall see it')
+            foreign.folder(draft, stem, path)
 
 
 def _rest(draft: Draft, values: dict[str, str]) -> None:
