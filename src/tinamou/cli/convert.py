@@ -91,8 +91,10 @@ def _draft(source: Path | None) -> Draft:
 
 def _converted(draft: Draft, folder: Path, name: str, trust: tuple[Path, ...]) -> Converted:
     from tinamou.convert import assemble, files
+    from tinamou.spec import load_spec
 
     if name:
+        load_spec({"name": name}, source="--name")
         draft.put("name", name)
     files.absolute(draft, folder)
     return assemble.assemble(draft, files.look(draft, folder, trust))

@@ -22,7 +22,7 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
     "device": qemu_devices.device,
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
-_UNRESOLVED = re.compile(r"\$\{?\w+\}?|\$\(|`")
+_UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
 _NEAR = {"i386": "x86_64"}
 
 
@@ -31,7 +31,7 @@ def is_script(text: str) -> bool:
     try:
         found = commands(text)
     except SpecError:
-        return False
+        return "qemu-system-" in text
     return any(_at(one) is not None or _option(one.words[0]) or companions.known(one) for one in found)
 
 
@@ -45,7 +45,9 @@ def read(text: str) -> Draft:
     for one in found:
         if one in lines[1:]:
             reason = "a second machine in the same file"
-            draft.lost(f"line {one.line}", one.words[0], reason, "convert its line on its own: tinamou convert -- …")
+            draft.lost(
+                f"line {one.line}", " ".join(one.words)[:80], reason, "convert its line on its own: tinamou convert -- …"
+            )
         elif one not in lines[:1]:
             companions.read(draft, one)
     return draft
@@ -84,10 +86,13 @@ def _read(draft: Draft, command: Command) -> None:
     if at is not None:
         _arch(draft, command.words[at])
         companions.before(draft, command.words[:at])
-    for option, text in options(command.words[at + 1 if at is not None else 0 :]):
+    words = [word for word in command.words[at + 1 if at is not None else 0 :] if word]
+    for option, text in options(words):
         if _UNRESOLVED.search(text):
             reason = "it holds what only a shell can fill in, and nothing is run here"
             draft.check(f"-{option}", text, reason, "put the value there, and convert again")
+            if option == "hda" and text.startswith("$"):
+                continue
         if handler := _HANDLERS.get(option):
             handler(line, option, text)
         else:

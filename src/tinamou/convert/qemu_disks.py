@@ -36,6 +36,30 @@ _DEVICES = {
 }
 _CACHES = ("writeback", "none", "writethrough", "directsync", "unsafe")
 _REMOTE = ("nbd", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd", "gluster", "nfs", "fat", "vvfat", "sheepdog")
+_PLACES = frozenset(
+    [
+        "index",
+        "bus",
+        "unit",
+        "addr",
+        "lun",
+        "scsi-id",
+        "channel",
+        "boot",
+        "rerror",
+        "auto-read-only",
+        "locking",
+        "file.locking",
+        "vectors",
+        "scsi",
+        "physical_block_size",
+        "config-wce",
+        "write-cache",
+        "num_queues",
+        "disable-legacy",
+        "disable-modern",
+    ]
+)
 _KNOWN = frozenset(
     [
         "id",
@@ -166,9 +190,19 @@ def _one(line: Line, where: str, text: str, found: dict[str, str], device: dict[
     disk.options = _options(line, where, found, device, cdrom=cdrom)
     if not cdrom:
         _attach(line, disk, where, text, interface)
+    if found.get("snapshot") == "on":
+        _snapshot(line, "snapshot", text)
+    _placed(line, where, {**found, **device})
     for key in sorted((found.keys() - _KNOWN) | (device.keys() & {"serial", "wwn", "logical_block_size"})):
         line.draft.lost(where, f"{key}={device.get(key, found.get(key))}", "a disk has no such setting here")
     line.draft.disks.append(disk)
+
+
+def _placed(line: Line, where: str, found: dict[str, str]) -> None:
+    there = {key: value for key, value in found.items() if key in _PLACES and value not in ("", None)}
+    if there:
+        shown = ",".join(f"{key}={value}" for key, value in there.items())
+        line.draft.done(where, shown, "where on which bus a disk sits, and how its file is opened, is tinamou's to choose")
 
 
 def _format(found: dict[str, str]) -> str:

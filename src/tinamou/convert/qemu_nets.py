@@ -44,7 +44,31 @@ _OLD = (
     "-net ties cards together in a hub, where every packet is copied to all of them, and vhost cannot be used",
     "write -nic",
 )
-_HARMLESS = frozenset(
+_PLACES = frozenset(
+    [
+        "vhostforce",
+        "helper",
+        "vhostfd",
+        "vhostfds",
+        "sndbuf",
+        "poll-us",
+        "mq",
+        "vectors",
+        "bus",
+        "addr",
+        "rx_queue_size",
+        "tx_queue_size",
+        "bootindex",
+        "romfile",
+        "vlan",
+        "disable-legacy",
+        "disable-modern",
+        "packed",
+        "guest_csum",
+        "csum",
+    ]
+)
+_HARMLESS = _PLACES | frozenset(
     [
         "type",
         "id",
@@ -192,6 +216,14 @@ def _interface(line: Line, where: str, text: str, backend: dict[str, str], found
         nets.card(line.draft, net, where, "e1000")
     if mac := found.get("mac") or found.get("macaddr"):
         nets.set_mac(line.draft, net, "mac", mac)
+    there = {key: value for key, value in {**backend, **found}.items() if key in _PLACES}
+    if there:
+        shown = ",".join(f"{key}={value}" for key, value in there.items())
+        line.draft.done(where, shown, "where on which bus a card sits, and how packets are moved, is tinamou's to choose")
+    if "fd" in backend or "fds" in backend:
+        line.draft.lost(
+            where, text, "a descriptor the script had opened before is not there", "set interface = …, or bridge = …"
+        )
     for key in sorted((backend.keys() | found.keys()) - _HARMLESS):
         value = backend.get(key, found.get(key, ""))
         line.draft.lost(
@@ -250,7 +282,7 @@ def _tap(line: Line, net: dict[str, Any], where: str, text: str, backend: dict[s
             line.draft.lost(
                 where, f"{key}={script}", "no script of the host is run as root", "set bridge = … if it joined one"
             )
-    if "script" not in backend and "br" not in backend:
+    if not backend.keys() & {"script", "br", "fd", "fds"}:
         reason = "QEMU would have run /etc/qemu-ifup as root to connect it; no script is run here"
         line.draft.check(where, text, reason, 'set type = "bridge" and bridge = "br0" if that is what it did')
     if switch(backend.get("vhost", "")):

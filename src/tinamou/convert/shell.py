@@ -5,9 +5,9 @@ Source: POSIX.1-2017, *Shell Command Language*, for what is read; substitutions 
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,10 +15,11 @@ from tinamou.errors import SpecError
 
 __all__ = ["Command", "commands"]
 
-_ENDS = {";", "&", "|", "&&", "||", ";;", "|&"}
+_LEADING = frozenset(("if", "then", "elif", "else", "while", "until", "do", "!", "{"))
+"""Words of the shell before which a command has not begun."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{(\w+)(\[[@*]])?(?::?-([^{}]*))?\})")
-_SUBSTITUTED = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_SUBSTITUTED = re.compile(r"\$\(\([^()]*\)\)|\$\([^()]*\)|`[^`]*`")
 _SPECIAL = " \t;&|()<>'\"\\"
 _HIDDEN = {ord(character): 0xE000 + number for number, character in enumerate(_SPECIAL)}
 _SHOWN = {hidden: character for character, hidden in _HIDDEN.items()}
@@ -42,7 +43,8 @@ def commands(text: str) -> list[Command]:
 def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
     """Each statement with the number of its first line; lines are joined while a quote or a bracket is open."""
     gathered, first = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = iter(enumerate(text.splitlines(), 1))
+    for number, line in lines:
         if not gathered:
             first = number
         gathered += _uncommented(gathered, line)
@@ -55,11 +57,22 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
             continue
         yield first, tokens
         gathered = ""
+        _skip_document(tokens, lines)
     if gathered.strip():
         tokens = _tokens(gathered)
         if tokens is None:
             raise SpecError(f"the quote opened in line {first} is never closed", fix="close it, or convert the line alone")
         yield first, tokens
+
+
+def _skip_document(tokens: list[str], lines: Iterator[tuple[int, str]]) -> None:
+    """Pass over the text that is the input of a command (``<<EOF``)."""
+    at = tokens.index("<<") if "<<" in tokens[:-1] else None
+    if at is not None:
+        end = tokens[at + 1].removeprefix("-")
+        for _, line in lines:
+            if line.strip() == end:
+                return
 
 
 def _uncommented(before: str, line: str) -> str:
@@ -72,7 +85,10 @@ def _uncommented(before: str, line: str) -> str:
 
 def _tokens(text: str) -> list[str] | None:
     """The tokens of a statement, None while a quote is open."""
-    hidden = _SUBSTITUTED.sub(lambda match: match[0].translate(_HIDDEN), text)
+    hidden, outer = text, ""
+    while hidden != outer:
+        outer = hidden
+        hidden = _SUBSTITUTED.sub(lambda match: match[0].translate(_HIDDEN), outer)
     reader = shlex.shlex(hidden, posix=True, punctuation_chars=";&|()<>")
     reader.whitespace_split, reader.commenters = True, ""
     try:
@@ -84,29 +100,32 @@ def _tokens(text: str) -> list[str] | None:
 def _simple(line: int, tokens: list[str], known: dict[str, list[str]]) -> Iterator[Command]:
     words: list[str] = []
     target = ""
-    rest = iter([*tokens, ";"])
-    for token in rest:
+    rest = deque([*tokens, ";", ";"])
+    while rest:
+        token = rest.popleft()
         assigned = _ASSIGNED.fullmatch(token)
-        if token in _ENDS:
-            if words:
+        if token and set(token) <= set(";&|()"):
+            # One word before a closing bracket is the label of a case.
+            if words and (len(words) > 1 or not token.startswith(")")):
                 yield Command(line, tuple(words), target)
             words, target = [], ""
-        elif set(token) <= set("<>&"):
-            file = next(rest, "")
+        elif token and set(token) <= set("<>&"):
+            file = rest.popleft()
             target = file if ">" in token else target
             if words[1:] and words[-1] == "2":
                 words.pop()
         elif assigned and not words:
             _assign(assigned, rest, known)
-        else:
+        elif words or token not in _LEADING:
             words += _expanded(token, known)
 
 
-def _assign(assigned: re.Match[str], rest: Iterator[str], known: dict[str, list[str]]) -> None:
+def _assign(assigned: re.Match[str], rest: deque[str], known: dict[str, list[str]]) -> None:
     name, more, value = assigned.groups()
     values = _expanded(value, known, split=False) if value else []
-    if not value and next(rest, ";") == "(":
-        for word in itertools.takewhile(")".__ne__, rest):
+    if not value and rest[0] == "(":
+        rest.popleft()
+        while not (word := rest.popleft()).startswith(")") and word != ";":
             values += _expanded(word, known)
     known[name] = [*known.get(name, []), *values] if more else values
 
@@ -116,7 +135,7 @@ def _expanded(token: str, known: dict[str, list[str]], *, split: bool = True) ->
     whole = _VARIABLE.fullmatch(token)
     name = (whole[1] or whole[2]) if whole else ""
     if whole and name in known:
-        values = known[name]
+        values = [" ".join(known[name])] if whole[3] == "[*]" else known[name]
         lone = len(values) == 1 and not whole[3] and values[0].startswith("-")
         return shlex.split(values[0]) if split and lone else list(values)
 
