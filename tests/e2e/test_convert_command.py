@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from appliances import as_vmdk, ova, vmx
+from appliances import as_vmdk, ova, vbox, vmx
 from command import eventually, tinamou
 from greeting import GREETING, greeting_disk
 
@@ -86,6 +86,26 @@ def test_what_comes_out_plans_here(tmp_path):
     assert tomllib.loads(file.read_text())["image"] == str(tmp_path / "disk.img")
     planned = tinamou("plan", str(file))
     assert planned.returncode == 0, planned.stderr
+
+
+def test_what_is_missing_on_this_host_is_said():
+    done = tinamou("convert", "--", *LINE, "-nic", "bridge,br=nosuch0")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("check") and "nosuch0: on this host" in line]
+    assert "on this host" not in tinamou("convert", "--", *LINE).stderr
+
+
+def test_a_machine_of_virtualbox_is_imported(tmp_path):
+    raw = greeting_disk(tmp_path / "d.img")
+    subprocess.run(["qemu-img", "convert", "-O", "vdi", str(raw), str(tmp_path / "box.vdi")], check=True)
+    (tmp_path / "box.vbox").write_text(vbox().replace('type="EFI"', 'type="BIOS"'))
+    file = tmp_path / "box.toml"
+    done = tinamou("convert", str(tmp_path / "box.vbox"), "--import", "-o", str(file))
+    assert done.returncode == 0, done.stderr
+    assert tomllib.loads(file.read_text())["image"] == "box-1"
+    kept = json.loads(tinamou("image", "show", "box-1", "--json").stdout)["disk"]
+    same = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(raw), kept]
+    assert subprocess.run(same, check=False, capture_output=True).returncode == 0
 
 
 @pytest.mark.vm

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tinamou.cli import after_dashes, output
-from tinamou.errors import SpecError, StateError
+from tinamou.errors import SpecError, StateError, TinamouError
 
 if TYPE_CHECKING:
     from tinamou.convert.assemble import Converted
@@ -64,6 +64,7 @@ def command(
         _import(converted, source, output_file, trust)
     elif any(placed.disk.part for placed in converted.disks):
         raise SpecError(f"the disks of {source} are inside it", why="a machine cannot start from there", fix="add --import")
+    _try(converted)
     written = text(converted.machine, f"{source.name}, {converted.source}" if source else converted.source)
     if output_file:
         output_file.write_text(written)
@@ -111,6 +112,25 @@ def _import(converted: Converted, source: Path | None, output_file: Path | None,
     work = files.import_disks(converted, name, beside, arch=native_arch(), trusted=trust, progress=output.progress)
     wait_for(work)
     output.end_progress()
+
+
+def _try(converted: Converted) -> None:
+    """Plan the machine on this host; what is missing here for it becomes notes. Nothing is started."""
+    from tinamou.convert.result import RANKS, Note
+    from tinamou.machine.starting import plan_only
+    from tinamou.spec import load_spec
+
+    if not all(placed.here for placed in converted.disks):
+        return
+    try:
+        plan_only(load_spec(converted.machine))
+    except TinamouError as error:
+        found = [
+            Note("check", one.path, str(one.value or ""), f"on this host: {one.reason}", one.fix) for one in error.problems
+        ]
+        whole = Note("check", "plan", "", f"on this host: {error.what}{': ' if error.why else ''}{error.why}", error.fix)
+        converted.notes += found or [whole]
+        converted.notes.sort(key=lambda note: RANKS.index(note.rank))
 
 
 def _plain(converted: Converted) -> dict[str, Any]:

@@ -32,10 +32,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Placed:
-    """A disk and the field of the machine that names it: ``image``, ``disk[0].path``."""
+    """A disk and the field of the machine that names it: ``image``, ``disk[0].path``; whether its file is here."""
 
     disk: Disk
     field: str
+    here: bool = True
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Converted:
 def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     """The machine of a draft; ``seen`` knows the files by the names the draft has for them."""
     first = _first(draft, seen)
-    placed = [Placed(first, "image")] if first else []
+    placed = [Placed(first, "image", _known(first, seen).exists)] if first else []
     machine: dict[str, Any] = {key: draft.machine[key] for key in ("name", "arch", "accel") if key in draft.machine}
     if image := _image(draft, first, seen):
         machine["image"] = image
@@ -59,7 +60,8 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     rest = [disk for disk in draft.disks if disk is not first]
     if rest:
         machine["disk"] = [_table(disk, seen) for disk in rest]
-        placed += [Placed(disk, f"disk[{at}].path") for at, disk in enumerate(rest) if "path" in machine["disk"][at]]
+        named = [(at, disk) for at, disk in enumerate(rest) if "path" in machine["disk"][at]]
+        placed += [Placed(disk, f"disk[{at}].path", _known(disk, seen).exists) for at, disk in named]
     if draft.nets is not None:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)
