@@ -60,9 +60,9 @@ CASES = {
         GPU,
         {},
         [
-            ("lost", "vfio-pci,host=0b:00.0", "IOMMU group", "one function"),
-            ("lost", "10de 1db4", "new_id"),
-            ("lost", "0000:0b:00.0", "unbind"),
+            ("lost", "vfio-pci,host=0b:00.0", 'pci = ["0b:00.0"]', "all functions"),
+            ("changed", "10de 1db4", "new_id", "by address"),
+            ("changed", "0000:0b:00.0", "unbind"),
             ("changed", "kvm=off", "before 2021"),
             ("done", "-vga none"),
         ],

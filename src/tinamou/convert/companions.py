@@ -72,15 +72,12 @@ _SHELL = frozenset(
 )
 
 
-_BOUND = (
-    "the host's device is not given to the machine",
-    "its whole IOMMU group must be free of the host first: lspci -nnk",
-)
+_BOUND = ("devices of the host are taken by address, with their whole group, and given back", 'set pci = ["ADDRESS"]')
 _WRITES = {
-    "new_id": ("lost", *_BOUND),
-    "unbind": ("lost", *_BOUND),
-    "bind": ("lost", *_BOUND),
-    "driver_override": ("lost", *_BOUND),
+    "new_id": ("changed", *_BOUND),
+    "unbind": ("changed", *_BOUND),
+    "bind": ("changed", *_BOUND),
+    "driver_override": ("changed", *_BOUND),
     "ksm/run": ("done", "a machine's memory is not merged with others' unless memory.merge says so", ""),
     "smt/control": ("done", "a setting of the host", "tinamou doctor says what it means here"),
     "transparent_hugepage": ("done", "a setting of the host", "tinamou doctor says which are wrong"),

@@ -8,7 +8,7 @@ from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
 
-__all__ = ["attach", "connect", "empty_drive", "folder", "is_windows", "named", "topology", "tpm", "uefi"]
+__all__ = ["attach", "connect", "empty_drive", "folder", "is_windows", "named", "passed_through", "topology", "tpm", "uefi"]
 
 
 def is_windows(guest: str) -> bool:
@@ -56,6 +56,13 @@ def tpm(draft: Draft, where: str, value: str) -> None:
     draft.put("tpm.enabled", True)
     reason = "the machine gets a new TPM, kept by swtpm: keys sealed to the old one are not in it"
     draft.check(where, value, reason, "have recovery keys at hand (BitLocker, systemd-cryptenroll)")
+
+
+def passed_through(draft: Draft, where: str, value: str, address: str) -> None:
+    """A device of the host that the machine had for itself: it is taken from the host only where that is asked for."""
+    reason = f"the host's device {address} is not taken from its driver unasked"
+    fix = f'pci = ["{address}"] gives it, with all functions of its card; tinamou pci ls says whether it is free'
+    draft.lost(where, value, reason, fix)
 
 
 def folder(draft: Draft, where: str, path: str) -> None:

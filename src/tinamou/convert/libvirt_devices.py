@@ -243,19 +243,15 @@ def _tpm(draft: Draft, node: Element) -> None:
 
 
 def _hostdev(draft: Draft, node: Element) -> None:
-    address = node.find("source/address")
-    kind = node.get("type", "")
-    shown = kind
+    address, kind = node.find("source/address"), node.get("type", "")
     if address is not None and kind == "pci":
         numbers = [whole(address.get(key, "0")) or 0 for key in ("domain", "bus", "slot", "function")]
-        shown = "pci {:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
-    reason = f"the host's device {shown} is not given to the machine"
-    fix = (
-        f"its whole IOMMU group must be free of the host first: lspci -s {shown.removeprefix('pci ')} -k"
-        if kind == "pci"
-        else ""
-    )
-    draft.lost("hostdev", shown, reason, fix)
+        shown = "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
+        foreign.passed_through(draft, "hostdev", f"pci {shown}", shown)
+    else:
+        draft.lost(
+            "hostdev", kind, f"the host's {kind} devices are not given to a machine", "share what is on it: [[share]]"
+        )
 
 
 def _order(draft: Draft) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.convert import qemu_cpu, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert import foreign, qemu_cpu, qemu_disks, qemu_nets, qemu_rest
 from tinamou.convert.qemu_line import Line, keys
 
 __all__ = ["device", "joined"]
@@ -127,13 +127,11 @@ def joined(line: Line) -> None:
 
 
 def _passed_through(line: Line, text: str, found: dict[str, str]) -> None:
-    address = found.get("host") or found.get("sysfsdev", "")
-    reason = f"the host's device {address} is not given to the machine"
-    if "multifunction" in found:
-        reason += (
-            "; multifunction=on alone passes one function: a graphics card needs its sound function in the same group too"
-        )
-    line.draft.lost("-device", text, reason, f"its whole IOMMU group must be free of the host first: lspci -s {address} -k")
+    if "host" in found:
+        foreign.passed_through(line.draft, "-device", text, found["host"])
+    else:
+        reason = f"a part of a device ({found.get('sysfsdev', '')}) is not given to a machine"
+        line.draft.lost("-device", text, reason, "a virtual function of a card (SR-IOV) can be: tinamou pci ls")
 
 
 def _folder(line: Line, text: str, found: dict[str, str]) -> None:

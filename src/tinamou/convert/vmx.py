@@ -83,7 +83,7 @@ _LOST = {
     "floppy": ("there is no floppy drive", ""),
     "serial": ("one serial port is there, the console", ""),
     "parallel": ("there is no parallel port", ""),
-    "pcipassthru": ("the host's device is not given to the machine", "its whole IOMMU group must be free of the host first"),
+    "pcipassthru": ("a device of the other host is not given to the machine", "set pci = …; see tinamou pci ls"),
     "vhv.enable": ("virtualization inside the guest is there under KVM where the host permits it", "tinamou doctor"),
     "sharedfolder": ("", ""),
 }
