@@ -84,6 +84,23 @@ def test_units_of_memory(mib, unit):
     assert Size.parse(result.machine["memory"]["size"]).mib == mib
 
 
+def test_settings_a_disk_or_a_card_has_not():
+    disk = "<disk type='file'><source file='/d'/><target dev='vda' bus='virtio'/><serial>abc</serial></disk>"
+    card = "<interface type='user'><model type='virtio'/><link state='down'/></interface>"
+    result = converted(f"<domain type='kvm'><name>a</name><devices>{disk}{card}</devices></domain>")
+    assert said(result, "disk vda", "serial abc", rank="lost")
+    assert said(result, "interface user", "link state=down", rank="lost")
+
+
+def test_a_disc_that_comes_first():
+    disk = "<disk type='file'><source file='/d'/><target dev='vda' bus='virtio'/></disk>"
+    disc = "<disk type='file' device='cdrom'><source file='/i.iso'/><target dev='sda' bus='sata'/></disk>"
+    os = "<os><type arch='x86_64' machine='q35'>hvm</type><boot dev='cdrom'/><boot dev='network'/><smbios mode='host'/></os>"
+    result = converted(f"<domain type='kvm'><name>a</name>{os}<devices>{disk}{disc}</devices></domain>")
+    assert result.machine["image"] == "/i.iso"
+    assert said(result, "network", rank="lost") and said(result, "os/smbios mode=host", rank="done")
+
+
 def test_nodes_that_are_no_equal_parts():
     cells = "<cpu><numa><cell cpus='0-1' memory='1'/><cell cpus='2' memory='1'/></numa></cpu>"
     assert said(small(f"<vcpu>3</vcpu>{cells}"), "2 cells", rank="lost")

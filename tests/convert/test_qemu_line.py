@@ -157,10 +157,14 @@ def test_firmware():
     assert said(secure, "vars.fd", "variables of its own", rank="check")
     assert said(line(f"{Q} -bios coreboot.rom"), "coreboot.rom", rank="lost")
     blockdevs = (
-        "-blockdev node-name=c0,driver=file,filename=/usr/share/OVMF/OVMF_CODE.fd,read-only=on "
-        "-blockdev node-name=pflash0-format,driver=raw,file=c0 -machine q35,pflash0=pflash0-format"
+        "-blockdev node-name=c,driver=file,filename=/usr/share/OVMF/OVMF_CODE.fd,read-only=on "
+        "-blockdev node-name=code,driver=raw,file=c -machine q35,pflash0=code"
     )
-    assert line(f"{Q} {blockdevs}").machine["boot"] == {"firmware": "uefi"}
+    result = line(f"{Q} {blockdevs}")
+    assert result.machine["boot"] == {"firmware": "uefi"}
+    assert not said(result, "nothing refers to it")
+    unnamed = "-drive if=pflash,readonly=on,file=$ROM -drive if=pflash,file=$VARS"
+    assert line(f"{Q} {unnamed}").machine["boot"] == {"firmware": "uefi"}
 
 
 def test_a_kernel():

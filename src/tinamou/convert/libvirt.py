@@ -38,6 +38,9 @@ _READ = frozenset(
 )
 
 
+_OS = frozenset(["type", "loader", "nvram", "kernel", "initrd", "cmdline", "boot", "bootmenu", "firmware"])
+
+
 def read(text: str) -> Draft:
     """The machine of a domain. Raises SpecError for one of another hypervisor or architecture."""
     root = parse(text, "the libvirt domain")
@@ -56,6 +59,7 @@ def read(text: str) -> Draft:
     _numa(draft, root)
     _security(draft, root)
     libvirt_devices.read(draft, root.find("devices"), windows=windows)
+    _boot(draft, root.find("os"))
     _rest(draft, root, windows=windows)
     return draft
 
@@ -127,6 +131,9 @@ def _model(draft: Draft, cpu: Element | None, kind: str) -> None:
         )
         return
     mode, model = cpu.get("mode", "custom"), text_of(cpu, "model")
+    for one in cpu:
+        if one.tag not in ("model", "feature", "topology", "numa"):
+            draft.done(f"cpu/{one.tag}", text_of(one), "it follows from the CPU's model")
     signs = {"require": "+", "force": "+", "disable": "-", "forbid": "-"}
     features = [
         f"{signs[one.get('policy', 'require')]}{one.get('name')}"
@@ -176,6 +183,21 @@ def _os(draft: Draft, root: Element) -> None:
             draft.put(field, value)
     if any(one.get("enable") == "yes" for one in children(os, "bootmenu")):
         draft.put("boot.menu", True)
+    for one in os if os is not None else ():
+        if one.tag not in _OS:
+            value = text_of(one) or " ".join(f"{key}={value}" for key, value in one.attrib.items())
+            draft.done(f"os/{one.tag}", value, "the firmware's own settings, and what it shows, follow from the machine")
+
+
+def _boot(draft: Draft, os: Element | None) -> None:
+    """The order of kinds of devices, where devices have none of their own."""
+    kinds = [one.get("dev", "") for one in children(os, "boot")]
+    if "network" in kinds:
+        draft.lost("os/boot", "network", "network cards carry no boot programs", "boot from a disc or a disk")
+    if next((kind for kind in kinds if kind in ("hd", "cdrom")), "") == "cdrom":
+        for disk in draft.disks:
+            if disk.cdrom and disk.order is None:
+                disk.order = -1
 
 
 def _firmware(draft: Draft, os: Element | None) -> None:

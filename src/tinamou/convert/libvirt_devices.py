@@ -41,6 +41,40 @@ _LOST = {
     "crypto": ("there is no crypto device", ""),
     "lease": ("disks are not leased from a lock manager", "a disk two machines would write to is refused"),
 }
+_DISK = frozenset(
+    [
+        "driver",
+        "source",
+        "target",
+        "backingStore",
+        "boot",
+        "readonly",
+        "shareable",
+        "iotune",
+        "encryption",
+        "address",
+        "alias",
+    ]
+)
+_INTERFACE = frozenset(
+    [
+        "source",
+        "target",
+        "model",
+        "mac",
+        "driver",
+        "vlan",
+        "mtu",
+        "virtualport",
+        "portForward",
+        "backend",
+        "address",
+        "alias",
+        "bandwidth",
+        "filterref",
+        "tune",
+    ]
+)
 _CACHES = ("writethrough", "none", "directsync", "unsafe")
 _SOURCES = ("file", "dev")
 
@@ -93,10 +127,18 @@ def _disk(draft: Draft, node: Element, *, windows: bool) -> None:
             disk.options["interface"] = "scsi"
             bus = "virtio"
         foreign.attach(draft, disk, bus, windows=windows)
+        _unread(draft, where, node, _DISK)
         for below in node.iter("backingStore"):
             if (file := below.find("source")) is not None:
                 reason = "which files a disk rests on is read from the disk itself, and each is checked"
                 draft.done(where, f"backingStore {next(iter(file.attrib.values()), '')}", reason)
+
+
+def _unread(draft: Draft, where: str, node: Element, known: frozenset[str]) -> None:
+    for one in node:
+        if one.tag not in known:
+            value = text_of(one) or " ".join(f"{key}={value}" for key, value in one.attrib.items())
+            draft.lost(where, f"{one.tag} {value}".strip(), "it has no such setting here", "see docs/reference/spec.md")
 
 
 def _boot(node: Element) -> int | None:
@@ -164,6 +206,7 @@ def _interface(draft: Draft, node: Element, *, windows: bool) -> None:
             where, str(attributes or ""), "no network of that kind is here; the card is on an ordinary one", "set type = …"
         )
     _card(draft, net, node, where, windows=windows)
+    _unread(draft, where, node, _INTERFACE)
     for forward in children(node, "portForward"):
         for one in children(forward, "range"):
             start = one.get("start", "")

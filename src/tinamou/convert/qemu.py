@@ -60,7 +60,11 @@ def read_words(words: Sequence[str]) -> Draft:
     draft = Draft("a QEMU command line", whole=at is not None)
     if at is None and not _option(words[0] if words else ""):
         if not companions.known(command):
-            raise SpecError("this is no QEMU command line", why=f"it begins with {words[0] if words else 'nothing'}")
+            raise SpecError(
+                "this is no QEMU command line",
+                why=f"it begins with {words[0] if words else 'nothing'}",
+                fix="a script: tinamou convert FILE",
+            )
         companions.read(draft, command)
         return draft
     _read(draft, command)

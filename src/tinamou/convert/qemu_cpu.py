@@ -103,8 +103,10 @@ def _machine(line: Line, option: str, text: str) -> None:
             _accel(line, "-machine accel=", value.replace(":", ","))
         elif key == "mem-merge" and value == "on":
             line.draft.put("memory.merge", True)
-        elif key in ("pflash0", "pflash1", "memory-backend"):
-            line.seen.add(key)
+        elif key in ("pflash0", "pflash1"):
+            line.hubs.append(("flash", value, {}))
+        elif key == "memory-backend":
+            continue
         elif key in ("confidential-guest-support", "memory-encryption"):
             line.seen.add("confidential")
         else:

@@ -101,17 +101,13 @@ def _bios(line: Line, option: str, text: str) -> None:
 
 def firmware(line: Line) -> None:
     """BIOS images and flash, once all are known: which firmware was meant, and with Secure Boot or not."""
-    found = [(text, one) for kind, text, one in line.hubs if kind == "pflash"]
-    for slot in ("pflash0", "pflash1"):
-        if slot in line.seen:
-            files = [one for one in line.of("drive") if slot[-1] in one.keys.get("node-name", "") and not one.used]
-            for one in files:
-                one.used = True
-                found.append((one.text, {"file": one.keys.get("filename") or one.keys.get("file.filename", "")}))
-    if not found:
+    found = [one for kind, _, one in line.hubs if kind == "pflash"]
+    found += [_flash(line, name) for kind, name, _ in line.hubs if kind == "flash"]
+    names = [one.get("file") or one.get("file.filename") or one.get("filename", "") for one in found]
+    if not names:
         return
-    names = [one.get("file") or one.get("file.filename", "") for _, one in found]
-    if not any(_UEFI.search(name) for name in names):
+    # A pair of flash chips, code and variables, is what UEFI firmware alone has.
+    if len(names) < 2 and not _UEFI.search(names[0]):
         reason = "a firmware file of one's own is not used: SeaBIOS or the distribution's OVMF is"
         line.draft.lost("-bios", ", ".join(names), reason, 'set firmware = "uefi" if it is one')
         return
@@ -125,6 +121,13 @@ def firmware(line: Line) -> None:
         line.draft.check(
             "firmware", names[1], reason, "an installed system that has no EFI/BOOT loader needs its entry made anew"
         )
+
+
+def _flash(line: Line, name: str) -> dict[str, str]:
+    """The node that ``-machine pflash0=`` names, or the file node below it."""
+    node = line.take("drive", name)
+    below = line.take("drive", node.keys.get("file", "")) if node else None
+    return (below or node).keys if node else {}
 
 
 def _global(line: Line, option: str, text: str) -> None:
@@ -254,7 +257,7 @@ def _device_identity(line: Line, option: str, text: str) -> None:
 def nothing_uses(line: Line) -> None:
     """Definitions nobody refers to."""
     for (kind, name), one in line.defined.items():
-        if one.used or f"tpm:{name}" in line.seen or name in ("flash0", "flash1"):
+        if one.used or f"tpm:{name}" in line.seen:
             continue
         if kind == "object" and one.keys.get("qom-type") == "iothread":
             line.draft.done("-object", one.text, "a disk asks for a thread of its own: iothread = true")
