@@ -16,6 +16,7 @@ __all__ = ["HANDLERS", "memory_objects", "model"]
 _SMALLEST = Size(16 << 20)
 _GENERIC = ("qemu64", "qemu32", "kvm64", "kvm32", "base")
 _HIDING = {"kvm": "off", "hypervisor": "off"}
+_ACCELERATORS = ("kvm", "hvf", "whpx", "nvmm", "hax", "xen")
 _BOARDS = {"q35": "", "virt": "", "pc": "the PC of 1996", "microvm": "a board without PCI by default"}
 
 
@@ -133,10 +134,15 @@ def _accel(line: Line, where: str, text: str) -> None:
     name = text.split(",", maxsplit=1)[0]
     if name == "tcg" and "accel" not in line.seen:
         line.draft.put("accel", "tcg")
-    elif name in ("kvm", "hvf", "whpx", "nvmm", "hax", "xen"):
+        line.draft.changed(
+            where, text, "QEMU emulates even where KVM would work, as this asks for", "leave accel out for the best there is"
+        )
+    elif name in (*_ACCELERATORS, "tcg"):
         line.draft.machine.pop("accel", None)
         reason = "an accelerator is tried before it is relied on; where none runs code, that is said"
         line.draft.done(where, text, reason, f'set accel = "{name}" to refuse to start without it')
+    else:
+        line.draft.lost(where, text, "no accelerator of this name is known", "leave accel out for the best there is")
     line.seen.add("accel")
 
 

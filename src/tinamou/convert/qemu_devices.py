@@ -124,6 +124,8 @@ def joined(line: Line) -> None:
             _virtiofs(line, text, found)
         elif driver:
             line.pass_on("device", text)
+        else:
+            line.draft.lost("-device", text, "it names no device: QEMU refuses this line", "")
 
 
 def _passed_through(line: Line, text: str, found: dict[str, str]) -> None:

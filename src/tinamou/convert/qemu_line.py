@@ -55,6 +55,10 @@ _BARE = frozenset(
         "preconfig",
         "xen-attach",
         "xen-domid-restrict",
+        "audio-help",
+        "enable-sync-profile",
+        "jitdump",
+        "perfmap",
     ]
 )
 """Options without a value; all others have one."""

@@ -79,12 +79,16 @@ def _plain_lost(line: Line, option: str, text: str) -> None:
 
 
 def _name(line: Line, option: str, text: str) -> None:
-    given = keys(text, "guest").get("guest", "")
+    found = keys(text, "guest")
+    given = found.pop("guest", "")
     name = machine_name(given)
     if name:
         line.draft.put("name", name)
     if name != given:
         line.draft.changed("-name", given, f"a machine's name is its guest's host name too: {name or 'none is left of it'}")
+    if found:
+        shown = ",".join(f"{key}={value}" for key, value in found.items())
+        line.draft.done("-name", shown, "process and threads are named by the machine")
 
 
 def _kernel(line: Line, option: str, text: str) -> None:
