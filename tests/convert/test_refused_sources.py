@@ -9,7 +9,7 @@ import pytest
 from appliances import as_vmdk, ova, ovf, vbox, vmx
 from greeting import greeting_disk
 
-from tinamou.convert import files, kinds
+from tinamou.convert import files, kinds, writing
 from tinamou.errors import ImageError, SpecError
 from tinamou.images import part
 
@@ -144,6 +144,14 @@ def test_a_damaged_ova(tmp_path):
     cut.write_bytes(cut.read_bytes()[:3000])
     with pytest.raises((SpecError, ImageError)):
         files.read_source(cut)
+
+
+def test_what_would_move_the_cursor_of_a_reader():
+    escape = chr(27) + "[2J"
+    draft = kinds.read(vmx(more=f'strange.key = "{escape}"'))
+    assert all(escape not in str(note) for note in draft.notes)
+    assert escape not in writing.text(draft.machine, f"a{escape}\nb = 1")
+    assert "\nb = 1" not in writing.text({}, "a\nb = 1")
 
 
 def test_an_image_is_no_description(tmp_path):

@@ -161,3 +161,5 @@ def test_other_disks_are_copied_beside_the_file(tmp_path):
     assert data == {"path": str(file.parent / "web-server-disk1.qcow2")}
     same = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(tmp_path / "d.img"), data["path"]]
     assert subprocess.run(same, check=False, capture_output=True).returncode == 0
+    again = tinamou("convert", str(tmp_path / "web.vmx"), "--import", "--force", "-o", str(file))
+    assert again.returncode == 118 and data["path"] in again.stderr

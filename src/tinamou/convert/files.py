@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinamou.convert.assemble import Converted, Seen
+from tinamou.convert.assemble import Converted, Placed, Seen
 from tinamou.convert.result import Disk, Draft
 from tinamou.errors import ImageError, SpecError, StateError
 from tinamou.images.inspect import inspect_image
@@ -101,23 +102,30 @@ async def import_disks(
     from tinamou.images.importing import convert, import_image
     from tinamou.images.resolve import names
 
-    for placed in converted.disks:
-        if placed.disk.cdrom:
-            continue
+    hard = [placed for placed in converted.disks if not placed.disk.cdrom]
+    if name in names():
+        raise StateError(f"{name} is the name of a guest tinamou builds", fix="give the machine another: --name NAME")
+    targets = {
+        placed.field: beside / f"{name}-disk{_number(placed) + 1}.qcow2" for placed in hard if placed.field != "image"
+    }
+    for target in targets.values():
+        if await asyncio.to_thread(target.exists):
+            raise StateError(f"{target} exists already", fix="remove it, or give the machine another name: --name NAME")
+    for placed in hard:
         inside = placed.disk.part
         if placed.field == "image":
-            if name in names():
-                raise StateError(
-                    f"{name} is the name of a guest tinamou builds", fix="give the machine another: --name NAME"
-                )
             source = Path(placed.disk.file if inside else converted.machine["image"])
             arch = converted.machine.get("arch", arch)
             await import_image(source, name, arch=arch, part=inside, trusted=trusted, progress=progress)
             converted.machine["image"] = name
         else:
-            at = int(placed.field.removeprefix("disk[").partition("]")[0])
-            table = converted.machine["disk"][at]
-            source, target = Path(placed.disk.file if inside else table["path"]), beside / f"{name}-disk{at + 1}.qcow2"
+            table = converted.machine["disk"][_number(placed)]
+            source, target = Path(placed.disk.file if inside else table["path"]), targets[placed.field]
             await convert(source, target, "qcow2", part=inside, trusted=trusted, progress=progress)
             table["path"] = str(target)
             table.pop("format", None)
+
+
+def _number(placed: Placed) -> int:
+    """Which ``[[disk]]`` it is, from 0."""
+    return int(placed.field.removeprefix("disk[").partition("]")[0])

@@ -26,7 +26,9 @@ class Note:
 
     def __str__(self) -> str:
         shown = f"{self.where} {self.value}".strip()
-        return f"{self.rank:<8}{shown}: {self.reason}" + (f" — {self.fix}" if self.fix else "")
+        line = f"{self.rank:<8}{shown}: {self.reason}" + (f" — {self.fix}" if self.fix else "")
+        # What a source says must not move the cursor of whoever reads it.
+        return "".join(one if one.isprintable() else "�" for one in line)
 
 
 @dataclass

@@ -23,6 +23,7 @@ def text(machine: dict[str, Any], source: str) -> str:
         short = _short(key, value)
         inside = isinstance(short[1], dict) or (isinstance(short[1], list) and any(isinstance(v, dict) for v in short[1]))
         (tables if inside else top)[short[0]] = short[1]
+    source = "".join(one if one.isprintable() else "�" for one in source)
     return f"# Converted from {source}.\n{tomlkit.dumps({**top, **tables})}"
 
 
