@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,12 +43,18 @@ def absolute(draft: Draft, folder: Path) -> None:
     """Make paths absolute that are relative to the folder of the source: the machine file may lie elsewhere."""
     for field in _PATHS:
         if (name := draft.get(field)) and "$" not in name:
-            path = folder / Path(name).expanduser()
-            draft.put(field, str(path.resolve()))
+            draft.put(field, str(path := _path(folder, name)))
             if not path.exists():
                 draft.check(field, name, "this file is not here", "put it there, or name another")
     for share in draft.machine.get("share", []):
-        share["path"] = str((folder / Path(share["path"]).expanduser()).resolve())
+        share["path"] = str(_path(folder, share["path"]))
+
+
+def _path(folder: Path, name: str) -> Path:
+    """A file a source names, links followed; as `Path` has it, a loop of links or an unknown ``~user`` would raise."""
+    if "\0" in name:
+        raise ImageError(f"{name!r} is no name of a file", why="it has a zero byte in it")
+    return Path(os.path.realpath(folder / os.path.expanduser(name)))  # noqa: PTH111
 
 
 def look(draft: Draft, folder: Path, trusted: Sequence[Path] = ()) -> dict[str, Seen]:
@@ -60,11 +67,10 @@ def look(draft: Draft, folder: Path, trusted: Sequence[Path] = ()) -> dict[str, 
 
 
 def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Seen:
-    path = folder / Path(disk.file).expanduser()
-    where = path.resolve()
+    where = _path(folder, disk.file)
     if draft.confined:
         _refuse_outside(draft, disk, folder, where, trusted)
-    if not path.exists():
+    if not where.exists():
         if not disk.size:
             draft.check(disk.where, disk.file, f"{where} is not here", "put it there, or name another; plan and run need it")
         return Seen(str(where), exists=False)

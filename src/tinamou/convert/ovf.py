@@ -95,7 +95,7 @@ def _amount(draft: Draft, item: Element, name: str, kind: str) -> None:
 
 def _bytes(number: int, units: str) -> Size:
     match = _UNITS.search(units)
-    if match:
+    if match and len(match[1]) < 3:
         return Size(number << int(match[1]))
     return size(f"{number}{units[:1] if units.lower() != 'byte' else ''}", unit="B") or Size(number)
 

@@ -12,12 +12,20 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _POWERS = {"b": 0, "bytes": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
+_LONGEST = 18
+"""Digits of a size: more are no size of anything, and too many for a number of bytes."""
+_LONGEST_CPU = 5
+"""Digits of a CPU's number."""
+
+
 def size(text: str, *, unit: str) -> Size | None:
     """``size("4096", unit="M")`` is 4 GiB; None for what is no size. KB and MB of libvirt are powers of 1000."""
     match = _SIZE.fullmatch(text)
     if not match:
         return None
     suffix = (match[2] or unit).lower()
+    if len(match[1]) > _LONGEST:
+        return None
     decimal = suffix in ("kb", "mb", "gb", "tb")
     power = _POWERS.get(suffix, _POWERS.get(suffix.removesuffix("b").removesuffix("i")))
     return None if power is None else Size(int(float(match[1]) * (1000 if decimal else 1024) ** power))
@@ -32,7 +40,9 @@ def whole(text: str) -> int | None:
 
 
 def cpu_set(text: str) -> CpuSet:
-    """A list of CPUs; empty for what is none."""
+    """A list of CPUs; empty for what is none, or names CPUs no host has."""
+    if any(len(number) > _LONGEST_CPU for number in re.findall(r"\d+", text)):
+        return CpuSet()
     try:
         return CpuSet.parse(text)
     except ValueError:
