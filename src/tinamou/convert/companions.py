@@ -30,47 +30,11 @@ _WRAPPERS = (
     "command",
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_SHELL = frozenset(
-    [
-        "if",
-        "then",
-        "else",
-        "elif",
-        "fi",
-        "for",
-        "while",
-        "do",
-        "done",
-        "case",
-        "esac",
-        "{",
-        "}",
-        "[",
-        "[[",
-        "test",
-        "set",
-        "echo",
-        "printf",
-        "cd",
-        "export",
-        "source",
-        ".",
-        "exit",
-        "sleep",
-        "wait",
-        "shift",
-        "true",
-        "false",
-        "read",
-        "return",
-        "local",
-        "function",
-        "mkdir",
-        "trap",
-        "eval",
-    ]
-)
-
+_SHELL = frozenset((
+    "for", "case", "[", "[[", "test", "set", "echo", "printf", "cd", "export", "source", ".", "exit", "sleep",
+    "wait", "shift", "true", "false", "read", "return", "local", "declare", "readonly", "function", "mkdir", "trap",
+    "eval"
+))  # fmt: skip
 
 _BOUND = ("devices of the host are taken by address, with their whole group, and given back", 'set pci = ["ADDRESS"]')
 _WRITES = {

@@ -15,8 +15,9 @@ from tinamou.errors import SpecError
 
 __all__ = ["Command", "commands"]
 
-_LEADING = frozenset(("if", "then", "elif", "else", "while", "until", "do", "!", "{"))
-"""Words of the shell before which a command has not begun."""
+_SYNTAX = frozenset(["if", "then", "elif", "else", "fi", "while", "until", "do", "done", "esac", "!", "{", "}"])
+"""Words of the shell that are no command, and before which none has begun."""
+_DECLARING = ("export", "local", "declare", "readonly", "typeset")
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{(\w+)(\[[@*]])?(?::?-([^{}]*))?\})")
 _SUBSTITUTED = re.compile(r"\$\(\([^()]*\)\)|\$\([^()]*\)|`[^`]*`")
@@ -114,9 +115,9 @@ def _simple(line: int, tokens: list[str], known: dict[str, list[str]]) -> Iterat
             target = file if ">" in token else target
             if words[1:] and words[-1] == "2":
                 words.pop()
-        elif assigned and not words:
+        elif assigned and (not words or words[0] in _DECLARING):
             _assign(assigned, rest, known)
-        elif words or token not in _LEADING:
+        elif words or token not in _SYNTAX:
             words += _expanded(token, known)
 
 
