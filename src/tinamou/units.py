@@ -29,6 +29,8 @@ class Size(int):
         if not match:
             raise ValueError("not a size; write for example 512M or 2G")
         exact = float(match[1]) * 1024 ** _SUFFIXES[match[2].upper()]
+        if exact == float("inf"):
+            raise ValueError("larger than any size can be")
         if exact != int(exact):
             raise ValueError("not a whole number of bytes")
         return cls(int(exact))

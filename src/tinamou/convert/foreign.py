@@ -8,7 +8,19 @@ from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
 
-__all__ = ["attach", "connect", "empty_drive", "folder", "is_windows", "named", "passed_through", "topology", "tpm", "uefi"]
+__all__ = [
+    "attach",
+    "connect",
+    "empty_drive",
+    "encrypted",
+    "folder",
+    "is_windows",
+    "named",
+    "passed_through",
+    "topology",
+    "tpm",
+    "uefi",
+]
 
 
 def is_windows(guest: str) -> bool:
@@ -62,6 +74,15 @@ def passed_through(draft: Draft, where: str, value: str, address: str) -> None:
     """A device of the host that the machine had for itself: it is taken from the host only where that is asked for."""
     reason = f"the host's device {address} is not taken from its driver unasked"
     fix = f'pci = ["{address}"] gives it, with all functions of its card; tinamou pci ls says whether it is free'
+    draft.lost(where, value, reason, fix)
+
+
+def encrypted(draft: Draft, where: str, value: str, kind: str, *, bit: bool) -> None:
+    """Memory the host could not read: what that needs is more than the machine's description had."""
+    reason = "the machine starts without it, and the host can read its memory"
+    if bit:
+        reason += "; cbitpos differs between processors and is read from CPUID"
+    fix = f'confidential = "{kind}" asks for it; which host, firmware and image it takes: docs/guides/encrypted-memory.md'
     draft.lost(where, value, reason, fix)
 
 

@@ -262,15 +262,8 @@ def _numa(draft: Draft, root: Element) -> None:
 
 def _security(draft: Draft, root: Element) -> None:
     for one in root.iter("launchSecurity"):
-        reason = "a confidential machine needs its measurement and its secrets arranged, which a setting alone does not do"
-        if one.find("cbitpos") is not None:
-            reason += "; cbitpos differs between processors and is read from CPUID"
-        draft.lost(
-            "launchSecurity",
-            one.get("type", ""),
-            reason,
-            "the machine starts without it: its memory is readable by the host",
-        )
+        kind = one.get("type", "")
+        foreign.encrypted(draft, "launchSecurity", kind, kind, bit=one.find("cbitpos") is not None)
 
 
 def _rest(draft: Draft, root: Element, *, windows: bool) -> None:

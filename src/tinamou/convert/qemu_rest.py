@@ -235,9 +235,7 @@ def _object(line: Line, option: str, text: str) -> None:
     found = keys(text, "qom-type")
     kind = found.get("qom-type", "")
     if kind in ("sev-guest", "sev-snp-guest", "tdx-guest"):
-        reason = "a confidential machine needs its measurement and its secrets arranged, which an argument alone does not do"
-        cbit = "; cbitpos differs between processors and is read from CPUID" if "cbitpos" in found else ""
-        line.draft.lost("-object", text, reason + cbit, "the machine starts without it: its memory is readable by the host")
+        foreign.encrypted(line.draft, "-object", text, kind.removesuffix("-guest"), bit="cbitpos" in found)
         return
     if kind == "rng-random":
         line.draft.done("-object", text, "random numbers of the host are there")

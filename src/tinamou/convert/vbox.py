@@ -80,8 +80,11 @@ def _size(draft: Draft, hardware: Element | None) -> None:
     draft.put("memory.size", str(amount) if amount else "512M")
     foreign.topology(draft, "CPU", whole(cpu.get("count", "1")) or 1 if cpu is not None else 1, 1)
     if cpu is not None and (cap := cpu.get("executionCap", "100")) != "100":
-        count = draft.get("cpu.count")
-        draft.put("limits.cpu", round(count * (whole(cap) or 100) / 100, 2))
+        share = whole(cap) or 0
+        if 0 < share < 100:
+            draft.put("limits.cpu", round(min(draft.get("cpu.count"), 4096) * share / 100, 2))
+        else:
+            draft.lost("CPU", f"executionCap={cap}", "not a share of a CPU in percent", "set limits.cpu")
 
 
 def _firmware(draft: Draft, hardware: Element | None) -> None:

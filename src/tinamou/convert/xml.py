@@ -19,11 +19,11 @@ def parse(text: str, what: str) -> Element:
     from defusedxml.ElementTree import fromstring
 
     try:
-        root: Element = fromstring(text.encode(), forbid_dtd=True)
+        root: Element = fromstring(text, forbid_dtd=True)
     except DefusedXmlException as error:
         why = "a document type or an entity can name files of this host, or grow without end"
         raise SpecError(f"{what} is refused: {error}", why=why, fix="no tool writes one into such a file") from error
-    except (ParseError, ValueError) as error:
+    except (ParseError, ValueError, LookupError) as error:
         raise SpecError(f"{what} is not XML", why=str(error), fix="export it again") from error
     for node in root.iter():
         node.tag = str(node.tag).rpartition("}")[2]
