@@ -12,8 +12,10 @@ from tinamou.blueprint import Plan
 from tinamou.convert import kinds, qemu
 from tinamou.convert.assemble import Converted, Seen, assemble
 from tinamou.facts.net import Link, NetFacts
+from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.planner import plan
 from tinamou.spec import load_spec
+from tinamou.units import PciAddress
 
 TOOLS = {"passt": "/usr/bin/passt", "dnsmasq": "/usr/sbin/dnsmasq", "nft": "/usr/sbin/nft", **SWTPM}
 
@@ -36,7 +38,8 @@ def planned(result: Converted) -> Plan:
     made = make_host(nodes=1, caches=2, cores=8, threads=1)
     host = dataclasses.replace(made, is_root=True, devices=frozenset({"/dev/net/tun", "/dev/vhost-net"}), tools=TOOLS)
     links = {"br0": Link("br0", "bridge"), "vmtap0": Link("vmtap0", "tun")}
-    return plan(spec, dataclasses.replace(known, host=host, net=NetFacts(links=links)))
+    cards = PciFacts(tuple(PciDevice(PciAddress.parse(one.device), "10de", "1db4", "0302", group=1) for one in spec.pci))
+    return plan(spec, dataclasses.replace(known, host=host, net=NetFacts(links=links), pci=cards))
 
 
 def said(result: Converted, *words: str, rank: str = "") -> bool:

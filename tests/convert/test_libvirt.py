@@ -35,7 +35,11 @@ def test_a_server():
     assert result.machine["disk"] == [{"path": "/dev/vg/data", "format": "raw", "cache": "none", "interface": "scsi"}]
     assert [net["type"] for net in result.machine["net"]] == ["bridge", "ovs"]
     assert result.machine["share"] == [{"path": "/srv/share"}]
-    for words in (("pci 0000:0b:00.0",), ("sev", "cbitpos"), ("rbd",), ("locked",), ("cache = none",), ("ich9",)):
+    assert result.machine["pci"] == ["0000:0b:00.0"]
+    assert said(result, "pci 0000:0b:00.0", "given back", rank="changed")
+    assert result.machine["confidential"] == {"type": "sev"}
+    assert said(result, "sev", "cbitpos", rank="check")
+    for words in (("rbd",), ("locked",), ("cache = none",), ("ich9",)):
         assert said(result, *words, rank="lost"), words
     assert said(result, "0.0.0.0", "everybody", rank="changed")
     assert said(result, "backingStore", "/srv/base.qcow2", rank="done")

@@ -71,19 +71,21 @@ def tpm(draft: Draft, where: str, value: str) -> None:
 
 
 def passed_through(draft: Draft, where: str, value: str, address: str) -> None:
-    """A device of the host that the machine had for itself: it is taken from the host only where that is asked for."""
-    reason = f"the host's device {address} is not taken from its driver unasked"
-    fix = f'pci = ["{address}"] gives it, with all functions of its card; tinamou pci ls says whether it is free'
-    draft.lost(where, value, reason, fix)
+    """A device of the host that the machine had for itself; the functions of a card are named once."""
+    card = address.rpartition(".")[0]
+    if not any(known.rpartition(".")[0] == card for known in draft.get("pci") or ()):
+        draft.append("pci", address)
+    reason = f"{address} is taken from its driver when the machine starts, with all functions of its card, and given back"
+    draft.changed(where, value, reason, "tinamou pci ls says whether this host has it, and whether it is free")
 
 
 def encrypted(draft: Draft, where: str, value: str, kind: str, *, bit: bool) -> None:
     """Memory the host could not read: what that needs is more than the machine's description had."""
-    reason = "the machine starts without it, and the host can read its memory"
+    draft.put("confidential.type", kind)
+    reason = "the machine starts only where host, firmware and image can do that"
     if bit:
         reason += "; cbitpos differs between processors and is read from CPUID"
-    fix = f'confidential = "{kind}" asks for it; which host, firmware and image it takes: docs/guides/encrypted-memory.md'
-    draft.lost(where, value, reason, fix)
+    draft.check(where, value, reason, "see docs/guides/encrypted-memory.md; without this field the host can read its memory")
 
 
 def folder(draft: Draft, where: str, path: str) -> None:
