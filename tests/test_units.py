@@ -36,3 +36,10 @@ def test_addresses():
     assert str(PciAddress.parse("0b:00.1")) == "0000:0b:00.1"
     with pytest.raises(ValueError):
         PciAddress.parse("0b:20.0")
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(0, "0"), (900, "900"), (2048, "2K"), (230 << 20, "230M"), (3 << 29, "1.5G"), (24152 << 20, "24G")]
+)
+def test_a_size_for_reading(size, shown):
+    assert Size(size).short == shown

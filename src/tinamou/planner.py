@@ -66,7 +66,9 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
             tpm.contribute(spec.tpm, settled),
             passthrough.contribute(given, settled),
             confidential.contribute(spec.confidential, settled),
-            standard.contribute(spec.devices, settled, forkable=spec.memory.forkable, locked=bool(given)),
+            standard.contribute(
+                spec.devices, settled, forkable=spec.memory.forkable, locked=bool(given), floor=spec.memory.floor
+            ),
             Contribution(flags=_escape_hatch(spec), notes=(*notes, *choice.notes, *_hatch_notes(spec))),
         ]
     )

@@ -23,7 +23,7 @@ from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
 
-__all__ = ["MachineSpec", "dump_spec", "load_spec", "spec_schema"]
+__all__ = ["MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
 
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?"
 
@@ -73,6 +73,16 @@ class MachineSpec:
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")
 
+    def problems(self) -> list[Problem]:
+        """What does not fit together between the parts."""
+        if self.memory.floor is None or (self.devices.balloon and not self.pci):
+            return []
+        reason = "memory is taken back through the balloon, which devices.balloon = false leaves out"
+        fix = "leave it out, or set devices.balloon = true"
+        if self.pci:
+            reason, fix = "a device of the host needs all of the guest's memory where it is", "leave it out, or pci"
+        return [Problem("memory.floor", str(self.memory.floor), reason, fix)]
+
 
 def load_spec(data: Mapping[str, object], *, source: str = "the machine's description") -> MachineSpec:
     """Plain data as a spec. Raises SpecError with every problem, each with path, value, reason and fix."""
@@ -97,7 +107,7 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
         else:
             inner = spread.setdefault(table, {})
             if not isinstance(inner, dict):
-                inner = spread[table] = {_shorthand(table): inner}
+                inner = spread[table] = {shorthand(table): inner}
             clash = name in inner
             inner.setdefault(name, data[short])
         if clash:
@@ -107,9 +117,10 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
     return spread, problems
 
 
-def _shorthand(table: str) -> str:
+def shorthand(table: str) -> str:
+    """The field that a bare value in place of a table stands for, as ``size`` in ``memory = "2G"``; empty where none is."""
     kinds: dict[str, Any] = {"cpu": CpuSpec, "boot": BootSpec, "memory": MemorySpec}
-    return str(kinds[table].shorthand)
+    return str(kinds[table].shorthand) if table in kinds else ""
 
 
 def dump_spec(spec: MachineSpec) -> dict[str, Any]:

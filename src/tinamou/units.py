@@ -40,6 +40,15 @@ class Size(int):
         """Whole mebibytes, rounded down."""
         return int(self) >> 20
 
+    @property
+    def short(self) -> str:
+        """Rounded to three digits or so, for reading: ``1.5G``, ``230M``, ``0``."""
+        for suffix, power in (("T", 4), ("G", 3), ("M", 2), ("K", 1)):
+            if int(self) >= 1024**power:
+                share = int(self) / 1024**power
+                return f"{share:.1f}{suffix}" if share < 10 and power > 2 else f"{share:.0f}{suffix}"
+        return str(int(self))
+
     def __str__(self) -> str:
         for suffix, power in (("T", 4), ("G", 3), ("M", 2), ("K", 1)):
             if self and int(self) % 1024**power == 0:

@@ -272,3 +272,11 @@ def test_disks_keep_their_numbers_when_one_before_them_is_gone():
     with pytest.raises(PlanError) as error:
         plan(load_spec({"disk": [{"size": "1G"}, {"size": "1G", "number": 0}]}), facts())
     assert error.value.problems[0].path == "disk[1].number"
+
+
+def test_a_guest_whose_memory_may_be_taken_takes_it_back_before_it_ends_a_process():
+    def balloon(**memory):
+        return devices({"memory": memory})["balloon0"]
+
+    assert balloon(floor="128M")["deflate-on-oom"] is True
+    assert "deflate-on-oom" not in balloon()

@@ -125,3 +125,23 @@ def test_the_schema_accepts_what_is_read_and_refuses_the_rest():
     assert list(validator.iter_errors({"nmae": "x"}))
     assert list(validator.iter_errors({"accel": "kwm"}))
     assert list(validator.iter_errors({"cpus": 0}))
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"memory": {"size": "256M", "floor": "512M"}},
+        {"memory": {"floor": "128M", "forkable": True}},
+        {"memory": {"floor": "128M", "hugepages": "2M"}},
+        {"memory": {"floor": "128M"}, "devices": {"balloon": False}},
+        {"memory": {"floor": "128M"}, "pci": ["0000:65:00.0"]},
+        {"memory": {"floor": "1M"}},
+    ],
+)
+def test_a_floor_that_no_balloon_can_keep_is_refused(machine):
+    assert "memory.floor" in problems(machine)
+
+
+def test_a_floor_may_be_as_high_as_the_memory():
+    assert load_spec({"memory": {"size": "256M", "floor": "256M"}}).memory.floor == Size.parse("256M")
+    assert load_spec({"devices": {"balloon": False}}).memory.floor is None

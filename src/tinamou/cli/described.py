@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinamou.cli.quick import FIELDS
 from tinamou.errors import Problem, SpecError
-from tinamou.spec import MachineSpec, load_spec
+from tinamou.spec import MachineSpec, load_spec, shorthand
 
 if TYPE_CHECKING:
     from tinamou.parts.disk import DiskSpec
@@ -117,6 +117,8 @@ def _assign(data: dict[str, Any], assignment: str) -> Problem | None:
     node = data
     for name in tables:
         inner = node.setdefault(name, {})
+        if not isinstance(inner, dict) and (short := shorthand(name)):
+            inner = node[name] = {short: inner}
         if not isinstance(inner, dict):
             return Problem(path, text, f"{name} is already given as {inner!r}", "give it as a table in the file")
         node = inner

@@ -29,9 +29,33 @@ class MemorySpec:
         False, "memory other processes can map, so that instant checkpoints and forks of the running machine are possible"
     )
 
+    floor: Size | None = option(
+        None, "the least tinamou watch may leave the guest; without it none of its memory is taken back", minimum=16 << 20
+    )
+
     def problems(self) -> list[Problem]:
+        """What does not go together page by page."""
+        return [*self._forkable_problems(), *self._floor_problems()]
+
+    def _forkable_problems(self) -> list[Problem]:
         """Huge pages cannot be shared page by page between forks."""
         if self.forkable and self.hugepages != "off":
             reason = "a fork shares memory page by page, and huge pages cannot be mapped so"
             return [Problem("hugepages", self.hugepages, reason, "set hugepages = off, or forkable = false")]
         return []
+
+    def _floor_problems(self) -> list[Problem]:
+        """The balloon takes small pages that belong to one machine alone."""
+        found = []
+        if self.floor is None:
+            return []
+        if self.floor > self.size:
+            reason = f"the machine has only {self.size}"
+            found.append(Problem("floor", str(self.floor), reason, "set it to the memory's size or less"))
+        if self.forkable:
+            reason = "pages a balloon takes would be missing in the forks of a forkable machine"
+            found.append(Problem("floor", str(self.floor), reason, "leave it out, or set forkable = false"))
+        if self.hugepages != "off":
+            reason = "a balloon takes single small pages, which frees nothing of a huge one"
+            found.append(Problem("floor", str(self.floor), reason, "leave it out, or set hugepages = off"))
+        return found

@@ -6,6 +6,7 @@ from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.settled import Need, PciSlot, Settled
+from tinamou.units import Size
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
     return tuple(PciSlot(name) for name, there in wanted if there)
 
 
-def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False, locked: bool = False) -> Contribution:
+def contribute(
+    spec: DeviceSpec, settled: Settled, *, forkable: bool = False, locked: bool = False, floor: Size | None = None
+) -> Contribution:
     """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template.
 
-    No page of memory that is ``locked`` for a device can be given back.
+    No page of memory that is ``locked`` for a device can be given back. ``floor`` is the least memory the watch may leave
+    the guest, None where it may take none.
     """
     elements: list[Element] = []
     if spec.rng:
@@ -49,11 +53,7 @@ def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False, lo
         elements.append(Element("object", {"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}, why))
         elements.append(_pci("virtio-rng-pci", "rng0-dev", settled, why, rng="rng0"))
     if spec.balloon and (not forkable or settled.facts.qemu.has(_READ_ONLY_TEMPLATE)):
-        returns = not (forkable or locked)
-        why = Why(
-            "spec devices.balloon", "the guest reports its memory" + (" and gives back freed pages" if returns else "")
-        )
-        elements.append(_pci("virtio-balloon-pci", "balloon0", settled, why, **{"free-page-reporting": returns}))
+        elements.append(_balloon(settled, returns=not (forkable or locked), floor=floor))
     if spec.panic:
         elements += _panic(settled)
     fixed = [
@@ -70,6 +70,16 @@ def contribute(spec: DeviceSpec, settled: Settled, *, forkable: bool = False, lo
 
 def _pci(driver: str, name: str, settled: Settled, why: Why, **props: Value) -> Element:
     return Element("device", {"driver": driver, "id": name, "addr": settled.pci[name], **props}, why)
+
+
+def _balloon(settled: Settled, *, returns: bool, floor: Size | None) -> Element:
+    """A guest whose memory may be taken takes it back by itself before it ends a process: the watch may be late, or gone."""
+    props: dict[str, Value] = {"free-page-reporting": returns}
+    reason = "the guest reports its memory" + (" and gives back freed pages" if returns else "")
+    if floor is None:
+        return _pci("virtio-balloon-pci", "balloon0", settled, Why("spec devices.balloon", reason), **props)
+    why = Why("spec memory.floor", f"{reason}; the watch may take all but {floor}, a guest that runs out takes it back")
+    return _pci("virtio-balloon-pci", "balloon0", settled, why, **props, **{"deflate-on-oom": True})
 
 
 def _panic(settled: Settled) -> list[Element]:
