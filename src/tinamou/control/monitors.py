@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from tinamou.control.session import Session, connect
+from tinamou.system.turns import Turn
 
-__all__ = ["OWNER", "VISITORS", "connect_qmp"]
+__all__ = ["OWNER", "VISITORS", "connect_qmp", "owners_turn"]
 
 OWNER = "qmp.sock"
-"""Held as long as the process that runs or watches the machine likes; it hears every event."""
+"""Held as long as the process that runs the machine likes, which hears every event; by a watch until somebody wants it."""
 
 VISITORS = "qmp2.sock"
 """Everybody else: connect, ask, disconnect. Those who come at the same time are served in turn."""
@@ -20,6 +22,20 @@ async def connect_qmp(
 ) -> Session:
     """A session with the machine whose files are in ``directory``; ``timeout`` in seconds. Raises ControlError.
 
-    ``owner`` says that the session will be held for long. Any other session must be closed after a few commands.
+    ``owner`` says that the session will be held for long; a watch that holds that monitor is shown that it is wanted. Any
+    other session must be closed after a few commands.
     """
-    return await connect(f"{directory}/{OWNER if owner else VISITORS}", alive=alive, timeout=timeout)
+    if not owner:
+        return await connect(f"{directory}/{VISITORS}", alive=alive, timeout=timeout)
+    turn = owners_turn(directory)
+    with contextlib.suppress(OSError):  # what is wrong with the folder, connecting says better
+        turn.wait()
+    try:
+        return await connect(f"{directory}/{OWNER}", alive=alive, timeout=timeout)
+    finally:
+        turn.stop_waiting()
+
+
+def owners_turn(directory: str) -> Turn:
+    """The sign by which who only listens on the owner's monitor sees that somebody wants it."""
+    return Turn(f"{directory}/{OWNER}.lock")

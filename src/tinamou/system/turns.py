@@ -67,7 +67,10 @@ class Turn:
 
     def wanted(self) -> bool:
         """Whether somebody else waits."""
-        probe = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            probe = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
         try:
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
