@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
 from tinamou.snapshots.schedule import Schedule, scheduled_units, surplus, units
 from tinamou.state.record import Record
+from tinamou.system import systemd
 from tinamou.system.exec import run
 
 __all__ = [
@@ -169,12 +169,9 @@ async def take_scheduled(record: Record, label: str, keep: int, *, quiesce: floa
 
 def write_schedule(schedule: Schedule, folder: Path) -> list[Path]:
     """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
-    names = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_RUN", "TINAMOU_QEMU")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    command = [sys.executable, "-m", "tinamou"]
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, text in units(schedule, command, environment).items():
+    for name, text in units(schedule, systemd.command(), systemd.environment()).items():
         (folder / name).write_text(text)
         written.append(folder / name)
     _systemctl("daemon-reload")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.snapshots.history import History, Snapshot
+from tinamou.system import systemd
 
 __all__ = ["Schedule", "parse_every", "scheduled_units", "surplus", "unit_folder", "units"]
 
@@ -57,10 +57,9 @@ def units(schedule: Schedule, command: Sequence[str], environment: Mapping[str, 
     if not schedule.keep:
         words = [*command, "check", schedule.machine]
     what = f"Snapshots of {schedule.machine}" if schedule.keep else f"Check of the disks of {schedule.machine}"
-    variables = "".join(f"Environment={shlex.quote(f'{key}={value}')}\n" for key, value in environment.items())
     service = (
-        f"[Unit]\nDescription={what} (tinamou)\n\n[Service]\nType=oneshot\n{variables}"
-        f"ExecStart={shlex.join(words).replace('%', '%%')}\nNice=10\nIOSchedulingClass=idle\n"
+        f"[Unit]\nDescription={what} (tinamou)\n\n[Service]\nType=oneshot\n"
+        f"{systemd.variables(environment)}{systemd.exec_start(words)}Nice=10\nIOSchedulingClass=idle\n"
     )
     timer = (
         f"[Unit]\nDescription={what}, {schedule.every} (tinamou)\n\n[Timer]\nOnCalendar={parse_every(schedule.every)}\n"
