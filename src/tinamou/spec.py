@@ -75,13 +75,18 @@ class MachineSpec:
 
     def problems(self) -> list[Problem]:
         """What does not fit together between the parts."""
-        if self.memory.floor is None or (self.devices.balloon and not self.pci):
+        if self.memory.floor is None:
             return []
-        reason = "memory is taken back through the balloon, which devices.balloon = false leaves out"
-        fix = "leave it out, or set devices.balloon = true"
-        if self.pci:
-            reason, fix = "a device of the host needs all of the guest's memory where it is", "leave it out, or pci"
-        return [Problem("memory.floor", str(self.memory.floor), reason, fix)]
+        hindrances = {
+            "devices.balloon = true": "" if self.devices.balloon else "memory is taken back through the balloon",
+            "pci = []": "what a device of the host may reach stays where it is" if self.pci else "",
+            'confidential = "off"': "" if self.confidential.type == "off" else "encrypted memory stays where it is",
+        }
+        return [
+            Problem("memory.floor", str(self.memory.floor), reason, f"leave it out, or set {fix}")
+            for fix, reason in hindrances.items()
+            if reason
+        ]
 
 
 def load_spec(data: Mapping[str, object], *, source: str = "the machine's description") -> MachineSpec:

@@ -135,6 +135,7 @@ def test_the_schema_accepts_what_is_read_and_refuses_the_rest():
         {"memory": {"floor": "128M", "hugepages": "2M"}},
         {"memory": {"floor": "128M"}, "devices": {"balloon": False}},
         {"memory": {"floor": "128M"}, "pci": ["0000:65:00.0"]},
+        {"memory": {"floor": "128M"}, "confidential": {"type": "sev"}},
         {"memory": {"floor": "1M"}},
     ],
 )

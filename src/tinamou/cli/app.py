@@ -38,6 +38,9 @@ VERBS = {
     "check": "Check a machine's disks.",
     "backup": "Copy machines to a folder, and prove the copies.",
     "pci": "Show the host's devices, and take them from it for guests.",
+    "stats": "Show what machines use of processor, memory, disks and network.",
+    "top": "Show what machines use, again and again.",
+    "watch": "Say what begins and ends to be wrong with machines, and balance their memory.",
     "doctor": "Examine this host, or a machine on it.",
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
@@ -52,8 +55,11 @@ USAGE = {
     "exec": "[OPTIONS] NAME -- COMMAND…",
     "ssh": "[OPTIONS] NAME [-- COMMAND…]",
     "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
+    "stats": "[OPTIONS] [NAME…]",
+    "top": "[OPTIONS] [NAME…]",
+    "watch": "[OPTIONS] [NAME…]",
 }
-"""Where the parser does not know all: it never sees what stands behind ``--``."""
+"""Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
 GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
 

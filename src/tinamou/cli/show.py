@@ -55,6 +55,7 @@ def described(record: Record) -> dict[str, Any]:
     return {
         "name": record.name,
         "state": "running" if record.running else at_rest(record),
+        "ended": record.ended or None,
         "pid": record.pid or None,
         "arch": record.arch,
         "accel": record.accel,

@@ -276,7 +276,14 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
         me = process_of(os.getpid())
         fields = {field.name for field in dataclasses.fields(Record)}
         saved = {key: value for key, value in checkpoint.record.items() if key in fields}
-        fresh = {"ephemeral": ephemeral, "owner_pid": me.pid, "owner_started": me.started, "pid": 0, "started": 0}
+        fresh = {
+            "ephemeral": ephemeral,
+            "owner_pid": me.pid,
+            "owner_started": me.started,
+            "pid": 0,
+            "started": 0,
+            "log_from": 0,
+        }
         records = []
         for directory, uid in zip(made, uids, strict=True):
             spec = portable.spec_for(checkpoint, directory.name, same=same)

@@ -26,7 +26,7 @@ def running(name: str) -> Record:
     if is_suspended(record) and not record.owned:
         raise StateError(f"machine {name} is suspended", fix=f"tinamou resume {name}")
     if not record.running:
-        raise StateError(f"machine {name} is not running", fix=f"tinamou start {name}")
+        raise StateError(f"machine {name} is not running", why=record.ended, fix=f"tinamou start {name}")
     return record
 
 

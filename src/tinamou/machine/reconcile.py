@@ -74,10 +74,21 @@ def _must_not_run_on(record: Record) -> bool:
 
 
 def _end_left_behind(record: Record) -> list[str]:
-    failed = _end(record)
+    cause = _cause_of_death(record)
+    failed = _end(record, cause)
     what = "is removed" if record.ephemeral and not failed else "is stopped"
     kept = f", but could not give back: {'; '.join(failed)}" if failed else ""
-    return [f"machine {record.name} was left behind by a crash or ended by itself; it {what} now{kept}"]
+    how = f"ended: {cause}" if cause else "was left behind by a crash or ended by itself"
+    return [f"machine {record.name} {how}; it {what} now{kept}"]
+
+
+def _cause_of_death(record: Record) -> str:
+    """Asked while its control group is there, which is given back next."""
+    if record.running:
+        return ""
+    from tinamou.monitor.deaths import cause_of
+
+    return cause_of(record)
 
 
 def _clear_unfinished(directory: Path) -> list[str]:
@@ -115,7 +126,7 @@ def end_machine(record: Record) -> list[str]:
         return _end(record) if there else []
 
 
-def _end(record: Record) -> list[str]:
+def _end(record: Record, cause: str = "") -> list[str]:
     directory = Path(record.directory)
     living = [record.process] if record.process else strays(directory)
     for process in living:
@@ -127,7 +138,7 @@ def _end(record: Record) -> list[str]:
         for path in directory.glob("*.sock"):
             path.unlink(missing_ok=True)
         newest = read(directory) or record  # another command may have changed its description meanwhile
-        write(dataclasses.replace(newest, pid=0, started=0, owner_pid=0, owner_started=0))
+        write(dataclasses.replace(newest, pid=0, started=0, owner_pid=0, owner_started=0, ended=cause))
     return failed
 
 

@@ -162,6 +162,8 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     directory = Path(record.directory)
     plan = _prepared(spec, record, image, clock)
     (directory / "plan.json").write_text(json.dumps(plain(plan)))
+    log = directory / "serial.log"
+    record = dataclasses.replace(record, log_from=log.stat().st_size if log.exists() else 0)
     process = launch(plan, directory, dies_with_parent=dies_with_parent)
     clock.lap("launch")
     record = dataclasses.replace(as_running(record, plan, process), timings=clock.stages)
@@ -177,6 +179,7 @@ def as_running(record: Record, plan: Plan, process: Process) -> Record:
         record,
         pid=process.pid,
         started=process.started,
+        ended="",
         accel=plan.accel,
         machine_type=plan.machine_type,
         binary=plan.binary,

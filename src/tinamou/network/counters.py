@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import TinamouError
 from tinamou.network.attend import specs_of
@@ -13,6 +13,9 @@ from tinamou.parts.net.spec import FILTERED
 from tinamou.parts.net.wiring import host_link, link_name
 from tinamou.state.record import Record
 from tinamou.system.exec import CommandError, TimeoutExpired
+
+if TYPE_CHECKING:
+    from tinamou.network.wires import Wire
 
 __all__ = ["counted"]
 
@@ -26,17 +29,12 @@ _FIELDS = {
 }
 
 
-async def counted(record: Record) -> list[dict[str, Any]]:
-    """Rows for each card, ``seen`` from ``guest``, ``host``, ``switch`` or ``filter``.
+async def counted(record: Record, *, guest: bool = True) -> list[dict[str, Any]]:
+    """Rows for each card, ``seen`` from ``guest``, ``host``, ``switch`` or ``filter``; ``guest`` says that it can answer.
 
     In and out are the guest's: what the host's interface sends, the guest receives. Raises ControlError.
     """
-    from tinamou.control import connect_qmp
-    from tinamou.guest.agent import Agent
-    from tinamou.network.wires import look
-
-    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-        wires = {wire.id: wire for wire in await look(session, Agent(str(record.file("agent.sock"))), {})}
+    wires = await _inside(record) if guest else {}
     rows = []
     for number, spec in specs_of(record).items():
         wire = wires.get(f"net{number}-dev")
@@ -44,6 +42,16 @@ async def counted(record: Record) -> list[dict[str, Any]]:
             rows.append(_row(f"net{number}", "guest", wire.guest.counters))
         rows += _outside(record, spec, number)
     return rows
+
+
+async def _inside(record: Record) -> dict[str, Wire]:
+    """The cards by id, as QEMU and the guest's agent have them."""
+    from tinamou.control import connect_qmp
+    from tinamou.guest.agent import Agent
+    from tinamou.network.wires import look
+
+    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        return {wire.id: wire for wire in await look(session, Agent(str(record.file("agent.sock"))), {})}
 
 
 def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:

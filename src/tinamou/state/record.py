@@ -23,7 +23,8 @@ class Record:
 
     ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage, ``encrypted`` what encrypts its memory (``SEV-SNP``,
     empty for nothing); all are of the last start. ``parent`` is the checkpoint it was
-    forked from. ``resident`` tells that the image brings the program that answers first.
+    forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is the byte of
+    ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Record:
     encrypted: str = ""
     parent: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    log_from: int = 0
+    ended: str = ""
     format: int = FORMAT
 
     @property

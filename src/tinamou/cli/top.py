@@ -1,0 +1,163 @@
+"""The verb ``top``: what machines use, again and again, with rates."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tinamou.cli import output
+from tinamou.cli.loop import run_until_told
+from tinamou.cli.stats import row, short
+from tinamou.errors import TinamouError
+from tinamou.state import machines
+
+if TYPE_CHECKING:
+    from tinamou.monitor.stats import Rates, Reading
+    from tinamou.state.record import Record
+
+COLUMNS = ("name", "state", "cpu", "used", "avail", "holds", "host", "swap", "read/s", "write/s", "in/s", "out/s")
+"""Short: together they fit into a terminal of 80 columns."""
+
+Pair = tuple["Reading", "Rates | None"]
+
+
+def command(*names: str, interval: float = 2.0, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Show what machines use, again and again; Ctrl-C ends it.
+
+    Parameters
+    ----------
+    names
+        The machines; all that run at the moment when left out.
+    interval
+        Seconds between two looks.
+    json
+        One line of JSON for each look.
+    """
+    for name in names:
+        machines.find(name)
+    if json:
+        return run_until_told(_look(names, interval, lambda pairs: print(jsonlib.dumps(_plain(pairs)), flush=True)))
+    if not sys.stdout.isatty():
+        return run_until_told(_look(names, interval, _print))
+    from rich.live import Live
+
+    with Live(screen=True, auto_refresh=False) as live:
+        return run_until_told(_look(names, interval, lambda pairs: live.update(_screen(pairs), refresh=True)))
+
+
+async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair]], None]) -> int:
+    """Look until it is cancelled; the first look is shown too, for which there are no rates."""
+    import asyncio
+
+    from tinamou.monitor.look import leave
+
+    before: dict[str, Reading] = {}
+    try:
+        while True:
+            began = time.monotonic()
+            now = {one.name: one for one in await _readings(names, interval)}
+            show([_paired(before.get(name), one) for name, one in now.items()])
+            before = now
+            await asyncio.sleep(max(0.1, interval - (time.monotonic() - began)))
+    finally:
+        await leave(_running(names))
+
+
+def _paired(last: Reading | None, one: Reading) -> Pair:
+    """A reading with the processor time and the rates since the last one."""
+    from dataclasses import replace
+
+    from tinamou.monitor.processes import percent
+    from tinamou.monitor.stats import rates
+
+    if last is None:
+        return one, None
+    return replace(one, percent=percent(last.asked, one.spent, one.vcpus)), rates(last, one)
+
+
+def _running(names: Sequence[str]) -> list[Record]:
+    return [one for one in machines.machines() if one.running and (not names or one.name in names)]
+
+
+async def _readings(names: Sequence[str], interval: float) -> list[Reading]:
+    """The machines that run now and answer."""
+    import asyncio
+
+    from tinamou.monitor.look import Patience
+    from tinamou.monitor.stats import read
+
+    patience = Patience(every=max(1, round(interval)), first=min(1.0, interval))
+    found = await asyncio.gather(*(read(one, patience) for one in _running(names)), return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException) and not isinstance(one, TinamouError | OSError):
+            raise one
+    return [one for one in found if not isinstance(one, BaseException)]
+
+
+def _cells(pair: Pair) -> dict[str, str]:
+    one, moving = pair
+    cells = row(one)
+    rate = {"read/s": "read", "write/s": "written", "in/s": "received", "out/s": "sent"}
+    return {
+        **cells,
+        "cpu": "-" if one.percent is None else f"{one.percent:.0f}%",
+        "avail": cells["available"],
+        "holds": cells["holds"] if cells["holds"] == cells["of"] else f"{cells['holds']}/{cells['of']}",
+        "host": cells["on host"],
+        **{column: short(getattr(moving, what) if moving else None) for column, what in rate.items()},
+    }
+
+
+def _print(pairs: list[Pair]) -> None:
+    output.table([_cells(pair) for pair in pairs], COLUMNS)
+    print(flush=True)
+
+
+def _screen(pairs: list[Pair]) -> Any:
+    """The table on a terminal, below a line on the host."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column.upper(), justify="left" if column in ("name", "state") else "right", no_wrap=True)
+    for pair in pairs:
+        cells = _cells(pair)
+        table.add_row(*(cells[column] for column in COLUMNS))
+    missing = [Text(f"{one.name}: no {text}", style="dim") for one, _ in pairs for text in one.missing]
+    return Group(Text(_host_line(pairs), style="dim"), table, *missing)
+
+
+def _host() -> dict[str, int]:
+    from tinamou.monitor.host import look_at_host
+    from tinamou.system.rooted import Rooted
+
+    seen = look_at_host(Rooted(), {})
+    return {"total": int(seen.total), "available": int(seen.available)}
+
+
+def _host_line(pairs: list[Pair]) -> str:
+    host = _host()
+    held = sum(one.held.rss for one, _ in pairs if one.held)
+    return f"host: {short(host['available'])} of {short(host['total'])} available, machines hold {short(held)}"
+
+
+def _plain(pairs: list[Pair]) -> dict[str, Any]:
+    from tinamou.monitor.stats import plain
+
+    shown = [{**plain(one), "per_second": _rounded(moving)} for one, moving in pairs]
+    return {"at": round(time.time(), 3), "host": _host(), "machines": shown}
+
+
+def _rounded(moving: Rates | None) -> dict[str, float | None] | None:
+    from dataclasses import asdict
+
+    if moving is None:
+        return None
+    return {key: None if value is None else round(value, 1) for key, value in asdict(moving).items()}

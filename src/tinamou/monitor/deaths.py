@@ -1,0 +1,67 @@
+"""Why a QEMU is gone: ended by the host's kernel for lack of memory, or crashed (source: cgroup-v2.rst, mm/oom_kill.c)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from tinamou.prepare.journal import Journal
+from tinamou.state.record import Record
+from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
+from tinamou.system.rooted import Rooted
+
+__all__ = ["cause_of", "kernel_log"]
+
+_SECONDS = 5.0
+_COUNT = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
+_STAMP = re.compile(r"\[ *(\d+\.\d+)\]")
+
+
+def kernel_log() -> str | None:
+    """The host's kernel log; None where it may not be read."""
+    try:
+        return run([find_tool("dmesg") or "dmesg"], timeout=_SECONDS)
+    except (CommandError, TimeoutExpired, OSError):
+        return None
+
+
+def cause_of(record: Record, files: Rooted | None = None, log: Callable[[], str | None] = kernel_log) -> str:
+    """What ended the QEMU of a machine that was not told to end; empty where nothing tells.
+
+    To be asked before what the machine took is given back: its control group counts.
+    """
+    if not record.pid:
+        return ""
+    return _by_group(record, files or Rooted()) or _by_log(record, log() or "")
+
+
+def _by_group(record: Record, files: Rooted) -> str:
+    """Its control group has counted, under either version's name of the file."""
+    entries = Journal(Path(record.directory)).open_entries().values()
+    places = [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
+    for place in places:
+        for name in ("memory.events", "memory.oom_control"):
+            found = _COUNT.search(files.read(f"{place}/{name}") or "")
+            if found and found[1] != "0":
+                limit = record.spec.get("limits", {}).get("memory", "its limit")
+                return f"the host's kernel ended QEMU: it needed more memory than limits.memory = {limit} allows"
+    return ""
+
+
+def _by_log(record: Record, log: str) -> str:
+    """The kernel names the process it ended; a line from before this one was started is about another of that number."""
+    started = record.started / os.sysconf("SC_CLK_TCK")
+    crashed = re.compile(rf"\[{record.pid}\]:? .*(?:segfault|general protection|trap)")
+    for line in log.splitlines():
+        stamp, said = _STAMP.search(line), line.partition("] ")[2] or line
+        if stamp is not None and float(stamp[1]) < started:
+            continue
+        if f"Killed process {record.pid} (" in line:
+            group = "the control group QEMU was in" if "emory cgroup" in line else "the host"
+            return f"the host's kernel ended QEMU, because {group} was out of memory: {said}"
+        if crashed.search(line):
+            return f"QEMU crashed: {said}"
+    return ""

@@ -1,0 +1,45 @@
+"""Runs the checks of the watch over what was seen, the gravest first: is it there, does it run, has it room."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tinamou.doctor.finding import Finding, Severity
+from tinamou.monitor.sight import HostSight, Sight
+
+__all__ = ["HOST_CHECKS", "MACHINE_CHECKS", "examine_host", "examine_machine", "wrong"]
+
+MACHINE_CHECKS = (
+    "qemu_killed",
+    "qemu_silent",
+    "guest_panic",
+    "disk_stopped",
+    "guest_oom",
+    "guest_silent",
+    "guest_memory",
+    "disk_space",
+    "balloon_floor",
+    "disk_chain",
+    "disk_check",
+)
+"""The names of the checks of one machine; each is a module of ``monitor.checks``."""
+
+HOST_CHECKS = ("host_memory", "budget")
+"""Those of the host, which the machines share."""
+
+
+def examine_machine(seen: Sight, host: HostSight) -> list[Finding]:
+    """One finding per check, in their order."""
+    modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in MACHINE_CHECKS}
+    return [module.check(seen, host).named(name, module.TITLE) for name, module in modules.items()]
+
+
+def examine_host(host: HostSight) -> list[Finding]:
+    """One finding per check."""
+    modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in HOST_CHECKS}
+    return [module.check(host).named(name, module.TITLE) for name, module in modules.items()]
+
+
+def wrong(finding: Finding) -> bool:
+    """Whether somebody should be told: what is unknown or merely worth knowing is not."""
+    return finding.severity in (Severity.WARNING, Severity.BAD)

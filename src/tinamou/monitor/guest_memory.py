@@ -1,0 +1,121 @@
+"""What a guest says of its own memory, through its balloon (source: QEMU docs, interop/virtio-balloon-stats)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from tinamou.control import RefusedError, Session
+from tinamou.control.answers import number, record
+from tinamou.control.commands import qom_get, qom_set
+from tinamou.monitor.sight import NO_DRIVER, GuestMemory
+from tinamou.units import Size
+
+__all__ = ["Visit", "ask", "set_balloon", "stop_asking"]
+
+Visit = Callable[[], Awaitable[Session]]
+"""Opens a session of a few commands with one machine."""
+
+_DEVICE = "/machine/peripheral/balloon0"
+_INTERVAL = "guest-stats-polling-interval"
+_UNKNOWN = (1 << 64) - 1
+"""What QEMU shows for a number that the guest did not tell."""
+
+_PAUSE = 0.1
+_READY = "VIRTIO_CONFIG_S_DRIVER_OK"
+
+
+async def ask(visit: Visit, size: Size, *, running: bool, wait: float, every: int) -> GuestMemory:
+    """The guest's numbers, once it has told them anew, for which at most ``wait`` seconds are waited.
+
+    QEMU asks the guest every ``every`` seconds from now on; with 0 it goes on as it did before. The monitor is left between
+    questions: others may want it. Raises ControlError.
+    """
+    async with await visit() as session:
+        try:
+            holds = await _holds(session)
+            before = number({"": await qom_get(session, _DEVICE, _INTERVAL)}, "")
+        except RefusedError:
+            return GuestMemory(size, size, why="the machine has no balloon device")
+        asked = int(time.time()) - every
+        await qom_set(session, _DEVICE, _INTERVAL, every or before or 1)
+    told = await _fresh(visit, asked, wait if running else 0.0)
+    async with await visit() as session:
+        if not every and not before:
+            await qom_set(session, _DEVICE, _INTERVAL, 0)
+        if told is None:
+            return GuestMemory(size, holds, why=await _why_nothing(session, running))
+        return _memory(size, await _holds(session), told)
+
+
+async def stop_asking(visit: Visit) -> None:
+    """QEMU asks the guest no more. Raises ControlError."""
+    async with await visit() as session:
+        with contextlib.suppress(RefusedError):
+            await qom_set(session, _DEVICE, _INTERVAL, 0)
+
+
+async def _holds(session: Session) -> Size:
+    return Size(number(record(await session.execute("query-balloon")), "actual"))
+
+
+async def _fresh(visit: Visit, asked: int, wait: float) -> Mapping[str, object] | None:
+    """The numbers as soon as they were told at ``asked`` or later, else the newest there are; None where there are none."""
+    import asyncio
+
+    deadline = time.monotonic() + wait
+    while True:
+        async with await visit() as session:
+            answer = record(await qom_get(session, _DEVICE, "guest-stats"))
+        updated = number(answer, "last-update", 0)
+        if updated >= asked or time.monotonic() >= deadline:
+            return answer if updated else None
+        await asyncio.sleep(_PAUSE)
+
+
+def _memory(size: Size, holds: Size, answer: Mapping[str, object]) -> GuestMemory:
+    stats = record(answer["stats"])
+
+    def told(key: str) -> Size | None:
+        value = number(stats, f"stat-{key}", _UNKNOWN)
+        return None if value in (_UNKNOWN, -1) else Size(value)
+
+    available = told("available-memory")
+    available = told("free-memory") if available is None else available
+    age = max(0.0, time.time() - number(answer, "last-update"))
+    why = "" if available is not None else "the guest's balloon driver tells nothing of its memory"
+    return GuestMemory(
+        size,
+        holds,
+        available,
+        told("free-memory"),
+        told("disk-caches"),
+        told("swap-in"),
+        told("swap-out"),
+        age,
+        why,
+    )
+
+
+async def _why_nothing(session: Session, running: bool) -> str:
+    ready = await _driver_ready(session)
+    if ready is False:
+        return NO_DRIVER
+    if not running:
+        return "the guest stands still, and told nothing before"
+    return "the guest's balloon driver has not answered yet"
+
+
+async def _driver_ready(session: Session) -> bool | None:
+    """Whether the guest's driver has taken the device; None where this QEMU cannot tell."""
+    try:
+        answer = await session.execute("x-query-virtio-status", path=f"{_DEVICE}/virtio-backend")
+    except RefusedError:
+        return None
+    return _READY in str(record(answer).get("status"))
+
+
+async def set_balloon(session: Session, target: Size) -> None:
+    """Tell the guest how much memory it may hold; it complies when it can. Raises ControlError without a balloon."""
+    await session.execute("balloon", value=int(target))

@@ -1,0 +1,130 @@
+"""One look at a machine: its QEMU is asked, its guest's agent greeted, its files are read."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tinamou.control import Session, connect_qmp
+from tinamou.control.commands import status
+from tinamou.errors import ControlError, GuestError
+from tinamou.late import dataclass
+from tinamou.monitor import console, guest_memory, processes
+from tinamou.monitor.disks import disks_of
+from tinamou.monitor.sight import Disk, GuestMemory, Sight
+from tinamou.snapshots.check import last_results
+from tinamou.spec import load_spec
+from tinamou.state.record import Record
+from tinamou.system.rooted import Rooted
+from tinamou.system.turns import Turn
+
+__all__ = ["Patience", "leave", "look", "memory_of", "visit_to"]
+
+_STOPPED = ("io-error",)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: how often QEMU asks the guest for its memory, how long its first answer and the agent's are waited for."""
+
+    every: int = 2
+    first: float = 5.0
+    agent: float = 15.0
+
+
+def visit_to(record: Record) -> guest_memory.Visit:
+    """Sessions of a few commands with a machine, on the monitor for visitors."""
+
+    async def visit() -> Session:
+        return await connect_qmp(record.directory, alive=lambda: record.running)
+
+    return visit
+
+
+async def leave(records: Iterable[Record], seconds: float = 3.0) -> None:
+    """Nobody looks at these machines any more: their guests are asked nothing. One that does not answer is left as it is."""
+    import asyncio
+
+    async def one(record: Record) -> None:
+        with contextlib.suppress(ControlError, TimeoutError):
+            await asyncio.wait_for(guest_memory.stop_asking(visit_to(record)), seconds)
+
+    await asyncio.gather(*(one(record) for record in records if record.running))
+
+
+async def look(record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = ()) -> Sight:
+    """What can be seen of a machine now. ``errors`` are the failed requests of disks that QEMU told of lately."""
+    files, plain = files or Rooted(), await _resting(record)
+    if not record.running:
+        return plain
+    visit = visit_to(record)
+    try:
+        state, disks = await _devices(record, visit, bool(errors))
+        memory = await memory_of(record, visit, patience, running=state == "running")
+    except ControlError as error:
+        if not record.running:
+            return plain
+        state, disks, memory, silent = "", (), None, f"{error.what}{': ' + error.why if error.why else ''}"
+    else:
+        silent = ""
+    answers, unasked = await _answers(record, state, patience.agent)
+    return Sight(
+        record.name,
+        state=state,
+        silent=silent,
+        floor=load_spec(record.spec).memory.floor,
+        memory=memory,
+        held=processes.held(files, record.pid, share=False),
+        disks=disks,
+        console=console.since(record.file("serial.log"), record.log_from),
+        uptime=processes.uptime(files, record.pid),
+        answers=answers,
+        unasked=unasked,
+        errors=tuple(errors),
+        checked=plain.checked,
+        check_age=plain.check_age,
+    )
+
+
+async def _resting(record: Record) -> Sight:
+    """What can be told of a machine without its QEMU."""
+    import asyncio
+
+    checked = await asyncio.to_thread(last_results, Path(record.directory))
+    age = time.time() - checked["at"] if checked else 0.0
+    return Sight(record.name, ended=record.ended, checked=checked, check_age=age)
+
+
+async def _devices(record: Record, visit: guest_memory.Visit, failed: bool) -> tuple[str, tuple[Disk, ...]]:
+    async with await visit() as session:
+        state = (await status(session)).state
+        return state, await disks_of(session, Path(record.directory), stopped=failed or state in _STOPPED)
+
+
+async def memory_of(record: Record, visit: guest_memory.Visit, patience: Patience, *, running: bool) -> GuestMemory:
+    """What its guest says of its memory. Raises ControlError."""
+    size = load_spec(record.spec).memory.size
+    return await guest_memory.ask(visit, size, running=running, wait=patience.first, every=patience.every)
+
+
+async def _answers(record: Record, state: str, seconds: float) -> tuple[bool | None, str]:
+    """Whether the guest's agent answers, and why that says nothing where it does not."""
+    from tinamou.guest.agent import Agent
+
+    if state != "running":
+        return None, f"the guest does not run ({state or 'QEMU does not say'})"
+    if not record.agent:
+        return None, f"nothing is known of a guest agent in {record.image}"
+    path = str(record.file("agent.sock"))
+    try:
+        async with Agent(path) as agent:
+            await agent.ping(seconds)
+    except GuestError:
+        if holder := Turn(f"{path}.lock").holder():
+            return None, f"process {holder} uses the line to its agent"
+        if record.owned:
+            return None, f"process {record.owner_pid} attends it, and waits for it to boot"
+        return False, ""
+    return True, ""
