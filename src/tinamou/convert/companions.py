@@ -220,7 +220,7 @@ def _flags(words: list[str]) -> tuple[dict[str, str], list[str]]:
 def _virsh(draft: Draft, where: str, words: list[str]) -> None:
     does = {
         "snapshot-create-as": ("a snapshot here is one transaction over all disks", "tinamou snapshot create NAME"),
-        "dommemstat": ("the balloon is there, and says what the guest uses", "tinamou show NAME"),
+        "dommemstat": ("the balloon is there, and says what the guest uses", "tinamou stats NAME"),
         "vcpupin": ("each virtual CPU has its place from the start", "set cpu.pin"),
     }
     reason, fix = does.get(
