@@ -18,11 +18,14 @@ from tinamou.snapshots.check import last_results
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
 from tinamou.system.rooted import Rooted
+from tinamou.system.spawn import wait_gone
 from tinamou.system.turns import Turn
 
 __all__ = ["Patience", "leave", "look", "memory_of", "visit_to"]
 
 _STOPPED = ("io-error",)
+_ENDING_SECONDS, _STARTING_SECONDS = 2.0, 300.0
+"""How long QEMU may take to be gone once it has closed its monitor, and to open it: much memory is filled first."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
         state, disks = await _devices(record, visit, bool(errors))
         memory = await memory_of(record, visit, patience, running=state == "running")
     except ControlError as error:
-        if not record.running:
+        if await _ends_or_starts(record, files):
             return plain
         state, disks, memory, silent = "", (), None, f"{error.what}{': ' + error.why if error.why else ''}"
     else:
         silent = ""
-    answers, unasked = await _answers(record, state, patience.agent)
+    answers, unasked = await _answers(record, visit, state, patience.agent)
+    if not record.running:
+        return plain
     return Sight(
         record.name,
         state=state,
@@ -86,6 +91,15 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
         checked=plain.checked,
         check_age=plain.check_age,
     )
+
+
+async def _ends_or_starts(record: Record, files: Rooted) -> bool:
+    """Whether it is no wonder that QEMU does not answer: it is about to be gone, or somebody is just starting it."""
+    import asyncio
+
+    if await asyncio.to_thread(wait_gone, record.process, _ENDING_SECONDS):
+        return True
+    return record.owned and processes.uptime(files, record.pid) < _STARTING_SECONDS
 
 
 async def _resting(record: Record) -> Sight:
@@ -109,12 +123,12 @@ async def memory_of(record: Record, visit: guest_memory.Visit, patience: Patienc
     return await guest_memory.ask(visit, size, running=running, wait=patience.first, every=patience.every)
 
 
-async def _answers(record: Record, state: str, seconds: float) -> tuple[bool | None, str]:
+async def _answers(record: Record, visit: guest_memory.Visit, state: str, seconds: float) -> tuple[bool | None, str]:
     """Whether the guest's agent answers, and why that says nothing where it does not."""
     from tinamou.guest.agent import Agent
 
     if state != "running":
-        return None, f"the guest does not run ({state or 'QEMU does not say'})"
+        return None, _stands(state)
     if not record.agent:
         return None, f"nothing is known of a guest agent in {record.image}"
     path = str(record.file("agent.sock"))
@@ -126,5 +140,19 @@ async def _answers(record: Record, state: str, seconds: float) -> tuple[bool | N
             return None, f"process {holder} uses the line to its agent"
         if record.owned:
             return None, f"process {record.owner_pid} attends it, and waits for it to boot"
-        return False, ""
+        now = await _state_now(visit)
+        return (False, "") if now == "running" else (None, _stands(now))
     return True, ""
+
+
+def _stands(state: str) -> str:
+    return f"the guest does not run ({state or 'QEMU does not say'})"
+
+
+async def _state_now(visit: guest_memory.Visit) -> str:
+    """Asked again, since the machine may have been stopped, saved or ended while its agent was waited for."""
+    try:
+        async with await visit() as session:
+            return (await status(session)).state
+    except ControlError:
+        return ""
