@@ -11,7 +11,7 @@ from tinamou.doctor.inspection import Inspection
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
-from tinamou.system import threads
+from tinamou.system import cgroups, threads
 from tinamou.units import CpuSet
 
 __all__ = ["examine_machine"]
@@ -105,9 +105,9 @@ def _limits(record: Record, seen: Inspection) -> Finding:
         return bad(f"QEMU is not in {', '.join(missing) or 'any control group'}", "stop the machine and start it again")
     stats = " ".join(seen.files.read(f"{place}/cpu.stat") or "" for place in places)
     throttled = re.search(r"nr_throttled (\d+)", stats)
-    ends = re.search(r"oom_kill (\d+)", " ".join(seen.files.read(f"{place}/memory.events") or "" for place in places))
+    ends = cgroups.ended_for_memory(seen.files, places)
     held = f"held back {throttled[1]} times by its CPU limit" if throttled else "not limited in CPU time"
-    return good(held + (f", {ends[1]} processes ended for lack of memory" if ends and ends[1] != "0" else ""))
+    return good(held + (f", {ends} processes ended for lack of memory" if ends else ""))
 
 
 def _receipt(record: Record, seen: Inspection) -> Finding:

@@ -10,13 +10,13 @@ from typing import cast
 
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
+from tinamou.system import cgroups
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 from tinamou.system.rooted import Rooted
 
 __all__ = ["cause_of", "kernel_log"]
 
 _SECONDS = 5.0
-_COUNT = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
 _STAMP = re.compile(r"\[ *(\d+\.\d+)\]")
 
 
@@ -39,16 +39,13 @@ def cause_of(record: Record, files: Rooted | None = None, log: Callable[[], str 
 
 
 def _by_group(record: Record, files: Rooted) -> str:
-    """Its control group has counted, under either version's name of the file."""
+    """Its control group has counted."""
     entries = Journal(Path(record.directory)).open_entries().values()
     places = [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
-    for place in places:
-        for name in ("memory.events", "memory.oom_control"):
-            found = _COUNT.search(files.read(f"{place}/{name}") or "")
-            if found and found[1] != "0":
-                limit = record.spec.get("limits", {}).get("memory", "its limit")
-                return f"the host's kernel ended QEMU: it needed more memory than limits.memory = {limit} allows"
-    return ""
+    if not cgroups.ended_for_memory(files, places):
+        return ""
+    limit = record.spec.get("limits", {}).get("memory", "its limit")
+    return f"the host's kernel ended QEMU: it needed more memory than limits.memory = {limit} allows"
 
 
 def _by_log(record: Record, log: str) -> str:

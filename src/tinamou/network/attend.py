@@ -53,9 +53,12 @@ def specs_of(record: Record) -> dict[int, NetSpec]:
 
 async def examine(record: Record, session: Session, agent: Agent) -> Report:
     """Look at every interface from all sides and judge. Raises ControlError."""
+    from tinamou.control.commands import monitor
+
     specs = specs_of(record)
     expected = {f"net{n}-dev": host_link(spec, record.directory, n) for n, spec in specs.items()}
-    seen = [wire for wire in await look(session, agent, expected, _on_vhost(record)) if wire.id != ssh_card.DEVICE]
+    cards = await monitor(session, "info network")
+    seen = [wire for wire in await look(cards, agent, expected, _on_vhost(record)) if wire.id != ssh_card.DEVICE]
     pairs = [(wire, _surroundings(record, specs, wire)) for wire in seen]
     return Report(tuple(seen), tuple(judge.diagnose(pairs)))
 

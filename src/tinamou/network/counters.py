@@ -45,13 +45,15 @@ async def counted(record: Record, *, guest: bool = True) -> list[dict[str, Any]]
 
 
 async def _inside(record: Record) -> dict[str, Wire]:
-    """The cards by id, as QEMU and the guest's agent have them."""
+    """The cards by id, as QEMU and the guest's agent have them; QEMU's monitor is left before the guest is asked."""
     from tinamou.control import connect_qmp
+    from tinamou.control.commands import monitor
     from tinamou.guest.agent import Agent
     from tinamou.network.wires import look
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-        return {wire.id: wire for wire in await look(session, Agent(str(record.file("agent.sock"))), {})}
+        cards = await monitor(session, "info network")
+    return {wire.id: wire for wire in await look(cards, Agent(str(record.file("agent.sock"))), {})}
 
 
 def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, find_tool
 
 if TYPE_CHECKING:
-    from tinamou.control import Session
     from tinamou.guest.agent import Agent
 
 __all__ = ["GuestSide", "HostSide", "Wire", "look", "wires"]
@@ -97,16 +96,17 @@ def _named(detail: str) -> str:
     return match[1] if match else ""
 
 
-async def look(session: Session, agent: Agent, expected: Mapping[str, str], vhost: Collection[str] = ()) -> list[Wire]:
-    """Every interface of a machine; ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards
-    whose packets the host's kernel moves."""
-    from dataclasses import replace
+async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Collection[str] = ()) -> list[Wire]:
+    """Every interface of a machine, whose QEMU says ``cards`` to ``info network``.
 
-    from tinamou.control.commands import monitor
+    ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards whose packets the host's kernel
+    moves.
+    """
+    from dataclasses import replace
 
     guests = await _guest_sides(agent)
     found: list[Wire] = []
-    for wire in wires(await monitor(session, "info network")):
+    for wire in wires(cards):
         name = wire.link or (expected.get(wire.id, "") if wire.backend == "tap" else "")
         side = next((one for one in guests or () if one.mac == wire.mac), None) or _by_place(guests or [], len(found))
         found.append(

@@ -27,6 +27,9 @@ PATIENCE_SECONDS = 60.0
 _RATE = 20 << 20
 """Bytes of compressed state a second that even a slow host loads."""
 
+_ENDING_SECONDS = 5.0
+"""How long the compressor, which closes its end first, takes to say why at most."""
+
 AtRest = Callable[[], Awaitable[None]]
 
 
@@ -86,8 +89,8 @@ def _by_zstd(piped: contextlib.AbstractContextManager[Piped]) -> Iterator[Piped]
 
 
 async def _failed(error: ControlError, path: Path, piped: Piped) -> StateError | ControlError:
-    """The reason is the compressor's, when that has ended; QEMU only knows that nobody listens."""
-    if piped.poll() is None:
+    """The reason is the compressor's, when that is ending; QEMU only knows that nobody listens."""
+    if not await asyncio.to_thread(piped.ends_within, _ENDING_SECONDS):
         return error
     try:
         await _finish(piped, path)

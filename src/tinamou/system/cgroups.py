@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tinamou.late import dataclass
+from tinamou.system.rooted import Rooted
 
-__all__ = ["PARENT", "Limits", "enter", "folders", "make", "remove"]
+__all__ = ["PARENT", "Limits", "ended_for_memory", "enter", "folders", "make", "remove"]
 
 PARENT = "tinamou"
 _PERIOD = 100_000
@@ -144,3 +146,9 @@ def _remove_parent(parent: Path) -> None:
             parent.rmdir()
         except OSError:
             pass
+
+
+def ended_for_memory(files: Rooted, places: Iterable[str]) -> int:
+    """How many processes of these groups the kernel has ended for lack of memory, whichever version's file counts them."""
+    texts = (files.read(f"{place}/{name}") or "" for place in places for name in ("memory.events", "memory.oom_control"))
+    return sum(int(count) for text in texts for count in re.findall(r"^oom_kill (\d+)", text, re.MULTILINE))

@@ -30,9 +30,11 @@ class Piped:
             os.close(self.end)
             self.end = -1
 
-    def poll(self) -> int | None:
-        """Its exit status, None while it is at work."""
-        return self._process.poll()
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended after so many seconds, for which it is waited."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
 
     def finish(self) -> None:
         """Return when all has gone through. Raises CommandError with what the command said when it failed."""
