@@ -6,12 +6,16 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from running import local_agent, run, scripted, tiny
 
-from tinamou.errors import GuestError
+from tinamou.errors import GuestError, TimeLimitError
+from tinamou.guest import execute
 from tinamou.guest.agent import Agent
 from tinamou.guest.stream import NoShellError
 
@@ -85,6 +89,32 @@ def test_ends_of_all_kinds(state):
 
     with local_agent(state) as agent:
         run(talk(agent))
+
+
+def test_an_agent_that_falls_silent_is_not_asked_for_long_to_tidy_up(state, monkeypatch):
+    monkeypatch.setattr(execute, "AFTERWARDS_SECONDS", 0.3)
+
+    async def talk(agent, pid):
+        heard = asyncio.Event()
+        async with agent, asyncio.timeout(25):
+            command = agent.stream(["sh", "-c", "echo; exec sleep 600"], lambda _: heard.set(), print, timeout=1)
+            running = asyncio.create_task(command)
+            await heard.wait()
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(TimeLimitError, match="The command sh -c echo; exec sleep 600 did not end") as caught:
+                await running
+            assert "still runs in the guest" in caught.value.why
+
+    with local_agent(state) as agent:
+        found = subprocess.run(["pgrep", "-f", f"{state}/agent.sock"], capture_output=True, text=True, check=True)
+        pid = int(found.stdout)
+        try:
+            run(talk(agent, pid))
+        finally:
+            subprocess.run(["pkill", "-P", str(pid)], check=False)
+            os.kill(pid, signal.SIGCONT)
+            for folder in ours():
+                shutil.rmtree(folder)
 
 
 def test_a_large_input(state):

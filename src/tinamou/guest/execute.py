@@ -12,11 +12,15 @@ from tinamou.guest.channel import AgentRefusedError, AgentSilentError
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent, Completed
 
-__all__ = ["poll", "run"]
+__all__ = ["AFTERWARDS_SECONDS", "poll", "run"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.001, 0.2, 0.1
 _LARGEST_INPUT = 32 << 20
 """As base64 it must stay below the 64 MiB one JSON token may have (source: QEMU, qobject/json-streamer.c)."""
+
+
+AFTERWARDS_SECONDS = 5.0
+"""How long an agent that may not answer any more is asked to tidy up after a command."""
 
 
 async def run(
@@ -27,10 +31,11 @@ async def run(
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
     each: Callable[[], Awaitable[bool]] | None = None,
+    called: Sequence[str] = (),
 ) -> Completed:
     """Start a command, wait for its end, return its status and output. Raises GuestError after ``timeout`` seconds.
 
-    ``each`` as for `poll`.
+    ``each`` as for `poll`; ``called`` is what errors call the command, where it is wrapped in another.
     """
     import asyncio
 
@@ -51,7 +56,7 @@ async def run(
     except TimeoutError:
         killed = await kill(agent, pid)
         raise TimeLimitError(
-            f"The command {' '.join(argv)} did not end within {timeout:g} s",
+            f"The command {' '.join(called or argv)} did not end within {timeout:g} s",
             why="it was killed in the guest" if killed else f"it still runs in the guest as process {pid}",
         ) from None
     except asyncio.CancelledError:
@@ -86,12 +91,15 @@ async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | Non
 
 
 async def kill(agent: Agent, pid: int) -> bool:
-    """Kill a process of the guest, by the guest's own shell; whether that worked."""
-    with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError):
-        killer = await agent.start(["/bin/sh", "-c", f"kill -9 {pid}"])
-        ended = await poll(agent, killer)
-        await poll(agent, pid)
-        return ended.status == 0
+    """Kill a process of the guest, by the guest's own shell; whether that worked within a few seconds."""
+    import asyncio
+
+    with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError, TimeoutError):
+        async with asyncio.timeout(AFTERWARDS_SECONDS):
+            killer = await agent.start(["/bin/sh", "-c", f"kill -9 {pid}"])
+            ended = await poll(agent, killer)
+            await poll(agent, pid)
+            return ended.status == 0
     return False
 
 

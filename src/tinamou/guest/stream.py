@@ -55,7 +55,13 @@ async def run(
     try:
         wrapped, input = await _prepared(agent, folder, input)
         done = await execute.run(
-            agent, [*wrapped, folder, *argv], input=input, environment=environment, timeout=timeout, each=each
+            agent,
+            [*wrapped, folder, *argv],
+            input=input,
+            environment=environment,
+            timeout=timeout,
+            each=each,
+            called=argv,
         )
         if done.stderr and not any(one.opened for one in followed):
             raise GuestError("The guest has no room for the command's output", why=done.stderr.decode(errors="replace"))
@@ -81,10 +87,14 @@ async def _prepared(agent: Agent, folder: str, input: bytes | None) -> tuple[lis
 
 
 async def _clean(agent: Agent, folder: str, followed: list[_Followed]) -> None:
-    with contextlib.suppress(GuestError):
-        for one in followed:
-            await one.close()
-        await execute.poll(agent, await agent.start(["/bin/rm", "-rf", folder]))
+    """Remove the output; where the agent does not answer any more, it goes with the guest's /tmp."""
+    import asyncio
+
+    with contextlib.suppress(GuestError, TimeoutError):
+        async with asyncio.timeout(execute.AFTERWARDS_SECONDS):
+            for one in followed:
+                await one.close()
+            await execute.poll(agent, await agent.start(["/bin/rm", "-rf", folder]))
 
 
 class _Followed:
