@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 from tinamou.machine.reconcile import reconcile
 from tinamou.prepare.journal import Journal
@@ -43,17 +44,6 @@ def pages():
     yield before
     assert Pool(PAGE).total == before
     assert not ledger.path().exists()
-
-
-def call(*words):
-    argv = [sys.executable, "-m", "tinamou", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-
-
-def tinamou(*words):
-    done = call(*words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def held():

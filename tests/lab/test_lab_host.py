@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 from tinamou.doctor.examine import examine_one
 from tinamou.doctor.this_host import this_host
@@ -20,17 +19,6 @@ from tinamou.system.hugetlb import Pool
 from tinamou.units import CpuSet, Size
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-
-def call(*words):
-    argv = [sys.executable, "-m", "tinamou", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-
-
-def tinamou(*words):
-    done = call(*words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(autouse=True)

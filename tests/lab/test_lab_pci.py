@@ -3,27 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 NETWORK, STORE = "8086:10d3", "1b36:0010"
-
-
-def call(*words):
-    argv = [sys.executable, "-m", "tinamou", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-
-
-def tinamou(*words):
-    done = call(*words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def listed(ids):
