@@ -9,6 +9,7 @@ from typing import cast
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
 from tinamou.prepare import companions
+from tinamou.prepare.borrow import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups, threads
@@ -98,8 +99,7 @@ def _limits(record: Record, seen: Inspection) -> Finding:
         return good("it has no limits")
     if not record.running:
         return unknown("it is not running")
-    entries = Journal(Path(record.directory)).open_entries().values()
-    places = [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
+    places = group_places(Journal(Path(record.directory)))
     missing = [place for place in places if str(record.pid) not in (seen.files.read(f"{place}/cgroup.procs") or "").split()]
     if missing or not places:
         return bad(f"QEMU is not in {', '.join(missing) or 'any control group'}", "stop the machine and start it again")

@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
+from tinamou.prepare.borrow import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups
@@ -40,8 +40,7 @@ def cause_of(record: Record, files: Rooted | None = None, log: Callable[[], str 
 
 def _by_group(record: Record, files: Rooted) -> str:
     """Its control group has counted."""
-    entries = Journal(Path(record.directory)).open_entries().values()
-    places = [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
+    places = group_places(Journal(Path(record.directory)))
     if not cgroups.ended_for_memory(files, places):
         return ""
     limit = record.spec.get("limits", {}).get("memory", "its limit")

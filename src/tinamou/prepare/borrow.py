@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from typing import cast
 
 from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue
 from tinamou.errors import PrepareError
@@ -28,6 +29,7 @@ __all__ = [
     "give_cpus",
     "give_pages",
     "give_value",
+    "group_places",
     "lend_cpus",
     "make_group",
     "remove_group",
@@ -215,11 +217,13 @@ def make_group(step: MakeCgroup, journal: Journal) -> None:
 
 def enter_groups(journal: Journal, pid: int) -> None:
     """Moves a QEMU that has just been started into the groups its machine has."""
-    for entry in journal.open_entries().values():
-        if entry["kind"] == "cgroup":
-            places = entry["places"]
-            assert isinstance(places, list)
-            cgroups.enter([Path(place) for place in places], pid)
+    cgroups.enter([Path(place) for place in group_places(journal)], pid)
+
+
+def group_places(journal: Journal) -> list[str]:
+    """The folders of the groups its machine has."""
+    entries = journal.open_entries().values()
+    return [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
 
 
 def _device(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
 from tinamou.system.memlock import lockable
@@ -27,9 +27,9 @@ _MEMORY, _PREFETCH, _WIDE = 0x200, 0x2000, 0x100000
 
 def probe_pci(files: Rooted, lent: Mapping[str, str]) -> PciFacts:
     """Every function of the host whose /sys lies below the root; ``lent`` maps addresses to the machines that have them."""
-    mounted = _mounted(files)
     users = _card_users(files)
-    found = tuple(_device(files, name, mounted, users) for name in files.names(_FOLDER) if _is_address(name))
+    uses = list(_uses(files, users))
+    found = tuple(_device(files, name, uses, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
     return PciFacts(found, lent, opened, lockable() if files.real else None, _missing(found))
@@ -63,7 +63,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _device(files: Rooted, name: str, mounted: Mapping[str, str], users: Mapping[str, list[str]]) -> PciDevice:
+def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Mapping[str, list[str]]) -> PciDevice:
     place = f"{_FOLDER}/{name}"
     code = _code(files, name)
     group = files.target(f"{place}/iommu_group")
@@ -78,7 +78,7 @@ def _device(files: Rooted, name: str, mounted: Mapping[str, str], users: Mapping
         group=int(group) if group.isdecimal() else None,
         node=-1 if node is None else node,
         window=_window(files.read(f"{place}/resource") or ""),
-        uses=() if driver in ("", VFIO) else tuple(_uses(files, place, mounted, users)),
+        uses=() if driver in ("", VFIO) else tuple(_own_uses(files, place, uses, users)),
         resets=bool(files.read(f"{place}/reset_method")) or files.exists(f"{place}/reset"),
         virtual=files.exists(f"{place}/physfn"),
         kind=_kind(code),
@@ -95,27 +95,32 @@ def _window(text: str) -> Size:
     return Size(total)
 
 
-def _uses(files: Rooted, place: str, mounted: Mapping[str, str], users: Mapping[str, list[str]]) -> Iterator[str]:
-    """What would break if the device were gone: an interface that is up, a disk in use, programs that have it open."""
-    own = os.path.realpath(files.path(place)) + "/"
+def _uses(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Where in /sys/devices something is that the host uses, and how: an interface that is up, a disk, a graphics card."""
+    for name in files.names("/sys/class/net"):
+        if int(files.read(f"/sys/class/net/{name}/flags") or "0", 16) & 1:
+            yield _real(files, f"/sys/class/net/{name}"), f"network interface {name} is up"
+    mounted = _mounted(files)
+    for name in files.names("/sys/class/block"):
+        for use in _disk_uses(files, name, mounted):
+            yield _real(files, f"/sys/class/block/{name}"), use
+    for name in files.names("/sys/class/drm"):
+        if name in users:
+            yield _real(files, f"/sys/class/drm/{name}"), f"{' and '.join(users[name])} use {name}"
+
+
+def _own_uses(files: Rooted, place: str, uses: Iterable[tuple[str, str]], users: Mapping[str, list[str]]) -> Iterator[str]:
+    """What would break if the device at that place were gone."""
+    own = _real(files, place) + "/"
     if count := files.integer(f"{place}/sriov_numvfs"):
         yield f"{count} virtual functions are switched on"
-    for name in files.names("/sys/class/net"):
-        flags = files.read(f"/sys/class/net/{name}/flags") or "0"
-        if _below(files, f"/sys/class/net/{name}", own) and int(flags, 16) & 1:
-            yield f"network interface {name} is up"
-    for name in files.names("/sys/class/block"):
-        if _below(files, f"/sys/class/block/{name}", own):
-            yield from _disk_uses(files, name, mounted)
-    for name in files.names("/sys/class/drm"):
-        if name in users and _below(files, f"/sys/class/drm/{name}", own):
-            yield f"{' and '.join(users[name])} use {name}"
+    yield from (use for where, use in uses if where.startswith(own))
     if (minor := _nvidia_minor(files, place)) and (name := f"nvidia{minor}") in users:
         yield f"{' and '.join(users[name])} use {name}"
 
 
-def _below(files: Rooted, path: str, own: str) -> bool:
-    return os.path.realpath(files.path(path)).startswith(own)
+def _real(files: Rooted, path: str) -> str:
+    return os.path.realpath(files.path(path))
 
 
 def _disk_uses(files: Rooted, name: str, mounted: Mapping[str, str]) -> Iterator[str]:
