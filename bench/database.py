@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from tinamou.aio import Machine
+from tinamou.machine.connected import Connected
 from tinamou.machine.forking import fork_many
 from tinamou.snapshots.checkpoint import discard
 
@@ -152,7 +153,7 @@ async def measure(forks: int, cpus: int = 1, memory: str = "1G", clients: int = 
 async def checked(checkpoint: object) -> tuple[Books, Books]:
     """A fork's books as it was taken, and once more after its server was crashed."""
     [woken] = await fork_many(checkpoint, 1)  # type: ignore[arg-type]
-    fork = Machine.woken(woken)
+    fork = Machine.around(Connected.of_fork(woken))
     try:
         return await ask(fork, _STOP), await ask(fork, _CRASH, _AMCHECK)
     finally:

@@ -16,9 +16,10 @@ from bench.framework import AtLeast, AtMost, Bar, Missing, Table, Way
 from bench.libvirt import Libvirt
 from tinamou import Machine, Pool
 from tinamou.aio import Machine as AsyncMachine
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
 from tinamou.machine.forking import fork_many
 from tinamou.snapshots.checkpoint import Checkpoint, discard
+from tinamou.system.loop_thread import wait_for
 
 __all__ = ["tables"]
 
@@ -83,7 +84,7 @@ def _fork(checkpoint: Checkpoint) -> Callable[[], Mapping[str, float]]:
     def run() -> Mapping[str, float]:
         began = time.perf_counter()
         [woken] = wait_for(fork_many(checkpoint, 1))
-        with Machine.around(AsyncMachine.woken(woken)) as machine:
+        with Machine.around(AsyncMachine.around(Connected.of_fork(woken))) as machine:
             machine.run(["true"])
             return {"": time.perf_counter() - began}
 
@@ -130,7 +131,7 @@ def _at_once(checkpoint: Checkpoint) -> Table:
 
 async def _many(checkpoint: Checkpoint) -> tuple[Mapping[str, float], float, list[int]]:
     began = time.perf_counter()
-    machines = [AsyncMachine.woken(one) for one in await fork_many(checkpoint, MANY)]
+    machines = [AsyncMachine.around(Connected.of_fork(one)) for one in await fork_many(checkpoint, MANY)]
     started = time.perf_counter() - began
     answers = await asyncio.gather(*(machine.run(["true"]) for machine in machines))
     answered = time.perf_counter() - began

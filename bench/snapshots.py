@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.framework import AtLeast, Missing, Table, Way
 from bench.snapshots_libvirt import LibvirtGuest
 from bench.snapshots_states import States, moment
-from tinamou.machine.attended import AsyncMachine
+from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.snapshots import history_of, take
 
 GAP = 0.05

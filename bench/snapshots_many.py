@@ -17,20 +17,22 @@ import time
 from pathlib import Path
 
 from tinamou.control import connect_qmp
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.disks import existing_chains, image_of
+from tinamou.machine.booting import until_up
+from tinamou.machine.connected import Connected
+from tinamou.machine.disks import existing_chains
 from tinamou.machine.snapshots import take
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import load_spec
+from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 
 READS = 3000
 
 
-async def measure(started: Started, reader: bytes, *, fill: bool) -> tuple[AsyncMachine, list[int]]:
+async def measure(started: Started, reader: bytes, *, fill: bool) -> tuple[Connected, list[int]]:
     """A guest that answers, and the median and 99th percentile of its reads in microseconds."""
-    machine = AsyncMachine.attend(started)
-    await machine.ready(answer=False)
+    machine = Connected(started.record, started.plan)
+    await until_up(machine, answer=False)
     await machine.run("cat > /reader && chmod +x /reader", input=reader)
     if fill:
         await machine.run("dd if=/dev/urandom of=/dev/vda bs=1M count=32 conv=fsync 2>/dev/null")
@@ -69,10 +71,10 @@ async def many(count: int, reader: bytes) -> dict[str, object]:
         await take(machine.record, f"n{number}")
         spent.append(1000 * (time.perf_counter() - began))
     record = machine.record
-    await machine.kill()
+    await machine.end()
     fresh, used = await starts(record)
     machine, last = await measure(await asyncio.to_thread(begin_again, record, dies_with_parent=True), reader, fill=False)
-    await machine.kill()
+    await machine.end()
     chain = existing_chains(spec, image_of(record), Path(record.directory))["disk0"]
     files = len([name for name in os.listdir(record.directory) if name.startswith("disk0")])  # noqa: PTH208
     return {
@@ -98,12 +100,12 @@ async def starts(record: Record) -> tuple[float, float]:
         started = await asyncio.to_thread(begin_again, one, dies_with_parent=True)
         async with await connect_qmp(one.directory, alive=lambda: started.record.running):
             spent = 1000 * (time.perf_counter() - began)
-        await AsyncMachine.attend(started).kill()
+        await Connected(started.record, started.plan).end()
         return spent
 
     plain = load_spec({"image": "tiny", "name": "fresh", "disk": [{"size": "64M"}], "net": []})
     started = await asyncio.to_thread(begin, plain, ephemeral=False, dies_with_parent=True)
-    await AsyncMachine.attend(started).kill()
+    await Connected(started.record, started.plan).end()
     pairs = [(await once(started.record), await once(record)) for _ in range(5)]
     return round(statistics.median(a for a, _ in pairs), 1), round(statistics.median(b for _, b in pairs), 1)
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tinamou.errors import TinamouError
-    from tinamou.machine.blocking import Machine
-    from tinamou.machine.pool import Pool
-    from tinamou.machine.pooled import SharedPool
+    from tinamou.machine.blocking import Machine, Pool, SharedPool
     from tinamou.spec import MachineSpec
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
@@ -31,8 +29,8 @@ __all__ = [
 
 _HOMES = {
     "Machine": "tinamou.machine.blocking",
-    "Pool": "tinamou.machine.pool",
-    "SharedPool": "tinamou.machine.pooled",
+    "Pool": "tinamou.machine.blocking",
+    "SharedPool": "tinamou.machine.blocking",
     "MachineSpec": "tinamou.spec",
     "TinamouError": "tinamou.errors",
     "CpuSet": "tinamou.units",

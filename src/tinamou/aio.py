@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tinamou.machine.attended import AsyncMachine as Machine
-from tinamou.machine.pool import AsyncPool as Pool
-from tinamou.machine.pooled import AsyncSharedPool as SharedPool
+from tinamou.machine.facade import AsyncMachine as Machine
+from tinamou.machine.facade import AsyncPool as Pool
+from tinamou.machine.facade import AsyncSharedPool as SharedPool
 
 __all__ = ["Machine", "Pool", "SharedPool"]

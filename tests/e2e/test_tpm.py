@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinamou import Machine
+from tinamou.machine.connected import Connected
 from tinamou.machine.starting import begin_again
 from tinamou.snapshots import extras
 from tinamou.snapshots.machine_disks import Disks
@@ -109,9 +110,11 @@ def test_it_is_the_same_after_a_restart_and_comes_back_with_a_snapshot(leftovers
 
 def again(directory: Path) -> Machine:
     """The kept machine, started again and waited for."""
-    from tinamou.machine.attended import AsyncMachine
-    from tinamou.machine.blocking import wait_for
+    from tinamou.machine.booting import until_up
+    from tinamou.machine.facade import AsyncMachine
+    from tinamou.system.loop_thread import wait_for
 
-    attended = AsyncMachine.attend(begin_again(read(directory), dies_with_parent=True))
-    wait_for(attended.ready())
-    return Machine.around(attended)
+    started = begin_again(read(directory), dies_with_parent=True)
+    machine = Connected(started.record, started.plan)
+    wait_for(until_up(machine))
+    return Machine.around(AsyncMachine.around(machine))

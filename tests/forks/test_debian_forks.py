@@ -10,12 +10,13 @@ import pytest
 
 from tinamou import Machine
 from tinamou.machine import life
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
 from tinamou.machine.checkpoints import every
-from tinamou.machine.forking import Wish, fork_many
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
+from tinamou.machine.forking import Request, fork_many
 from tinamou.snapshots.checkpoint import discard
 from tinamou.state import machines
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -45,7 +46,7 @@ def read(machine: Machine) -> str:
 
 
 @pytest.mark.parametrize("kind", ["instant", "portable"])
-def test_forks_of_debian_have_the_variables_of_the_moment(kind: Wish) -> None:
+def test_forks_of_debian_have_the_variables_of_the_moment(kind: Request) -> None:
     forkable = kind == "instant"
     with Machine("debian", cpus=2, memory="1G", firmware="uefi", forkable=forkable, timeout=600) as source:
         source.run("cloud-init status --wait >/dev/null; true", timeout=300)
@@ -54,7 +55,7 @@ def test_forks_of_debian_have_the_variables_of_the_moment(kind: Wish) -> None:
         assert taken.kind == kind
         print(f"{kind}: {taken.state.size >> 20} MiB, stood still {taken.pause:.3f} s, took {taken.took:.2f} s")
         put(source, "two")
-        forks = [Machine.around(AsyncMachine.woken(one)) for one in wait_for(fork_many(taken, 2))]
+        forks = [Machine.around(AsyncMachine.around(Connected.of_fork(one))) for one in wait_for(fork_many(taken, 2))]
         try:
             print(*(one.record.timings for one in forks))
             said = [one.run(WHO).text.split("\n") for one in (source, *forks)]

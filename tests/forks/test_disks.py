@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tinamou import Machine
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
 from tinamou.machine.checkpoints import every
-from tinamou.machine.forking import Wish, fork_many
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
+from tinamou.machine.forking import Request, fork_many
 from tinamou.snapshots.checkpoint import Checkpoint, discard
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = pytest.mark.vm
 
@@ -42,7 +43,7 @@ def read(machine: Machine, places: int) -> str:
 
 def restored(checkpoint: Checkpoint) -> Machine:
     [woken] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
-    return Machine.around(AsyncMachine.woken(woken))
+    return Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
 
 
 def test_every_machine_has_its_own_disk() -> None:
@@ -68,7 +69,7 @@ def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("either_qemu")
 @pytest.mark.parametrize("kind", ["instant", "portable"])
 @pytest.mark.timeout(60 + 20 * ROUNDS)
-def test_rounds_of_checkpoint_restore_and_write_keep_every_write(kind: Wish) -> None:
+def test_rounds_of_checkpoint_restore_and_write_keep_every_write(kind: Request) -> None:
     with Machine(forkable=True, disks=[{"size": "64M"}]) as source:
         put(source, 0, "w00")
         checkpoint = source.checkpoint("round-0", kind=kind)

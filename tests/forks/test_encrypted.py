@@ -6,7 +6,6 @@ command asks before it does anything.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from tinamou import Machine
 from tinamou.errors import StateError
 from tinamou.snapshots.checkpoint import checkpoints_dir
 from tinamou.state import machines
-from tinamou.state.record import write
+from tinamou.state.record import change
 
 pytestmark = pytest.mark.vm
 
@@ -29,9 +28,8 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 def test_saving_and_resetting_are_refused_before_anything_is_done():
     with Machine(name="sealed", keep=True, forkable=True) as machine:
         machine.run("touch /tmp/still-here")
-        sealed = dataclasses.replace(machines.find("sealed"), encrypted="SEV-SNP")
-        write(sealed)
-        machine._machine._record = sealed
+        sealed = change(machines.find("sealed"), encrypted="SEV-SNP")
+        machine._machine.connected.record = sealed
         assert json.loads(command("show", "sealed", "--json").stdout)["encrypted"] == "SEV-SNP"
         for words, done in [
             (("suspend", "sealed"), "suspended"),

@@ -13,12 +13,13 @@ import pytest
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import reconcile
 from tinamou.snapshots.checkpoint import Checkpoint, discard, read, write
 from tinamou.snapshots.hardware import differences
+from tinamou.system.loop_thread import wait_for
 from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
@@ -51,7 +52,7 @@ def checkpoint(source: Machine) -> Iterator[Checkpoint]:
 def woken(checkpoint: Checkpoint, count: int = 1) -> None:
     """Start forks and end them again: for what must be refused."""
     for one in wait_for(fork_many(checkpoint, count)):
-        Machine.around(AsyncMachine.woken(one)).kill()
+        Machine.around(AsyncMachine.around(Connected.of_fork(one))).kill()
 
 
 @pytest.mark.usefixtures("either_qemu")
@@ -169,7 +170,7 @@ def test_no_space_for_memory_leaves_the_machine_running(source: Machine, monkeyp
 
 
 def test_forks_run_on_when_their_checkpoint_is_removed(checkpoint: Checkpoint) -> None:
-    forks = [Machine.around(AsyncMachine.woken(one)) for one in wait_for(fork_many(checkpoint, 2))]
+    forks = [Machine.around(AsyncMachine.around(Connected.of_fork(one))) for one in wait_for(fork_many(checkpoint, 2))]
     discard(Path(checkpoint.directory))
     try:
         assert [one.run("dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; echo on").text for one in forks] == ["on"] * 2

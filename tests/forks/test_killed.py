@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tinamou.machine import life
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.booting import until_up
 from tinamou.machine.checkpoints import every
+from tinamou.machine.connected import Connected
 from tinamou.machine.forking import checkpoint_by_name, fork_many
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.starting import Started, begin, begin_again
@@ -23,6 +23,7 @@ from tinamou.machine.suspending import wake_up
 from tinamou.snapshots.checkpoint import check, discard, verify
 from tinamou.spec import load_spec
 from tinamou.state import machines
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -38,13 +39,14 @@ WORK = """
 import dataclasses, random, sys
 from tinamou.errors import TinamouError
 from tinamou.machine import life
-from tinamou.machine.blocking import wait_for
+from tinamou.system.loop_thread import wait_for
 from tinamou.machine.checkpoints import find
+from tinamou.machine.connected import Connected
 from tinamou.machine.forking import checkpoint_by_name, fork_many
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.suspending import suspend, wake_up
 from tinamou.state import machines
-from tinamou.state.record import write
+from tinamou.state.record import change
 
 def loaded(checkpoint, count, **how):
     for woken in wait_for(fork_many(checkpoint, count, **how)):
@@ -61,9 +63,9 @@ def restore():
     loaded(find(chance.choice(["instant", "portable"])), 1, names=["restored"], same=True)
 
 def suspension():
-    wait_for(suspend(life.running("source")))
+    wait_for(suspend(Connected.visiting(life.running("source"))))
     awake = wait_for(wake_up(machines.find("source")))
-    write(dataclasses.replace(awake, owner_pid=0, owner_started=0))
+    change(awake, owner_pid=0, owner_started=0)
 
 chance = random.Random(int(sys.argv[1]))
 print("up", flush=True)
@@ -82,8 +84,8 @@ def run_again(started: Started) -> None:
     """Wait for the guest and leave the machine to itself."""
 
     async def settle() -> None:
-        machine = AsyncMachine.attend(started)
-        await machine.ready()
+        machine = Connected(started.record, started.plan)
+        await until_up(machine)
         await machine.release()
 
     wait_for(settle())
@@ -97,11 +99,9 @@ def put_right() -> str:
     assert was in ("running", "suspended", "stopped")
     if was == "suspended":
         awake = wait_for(wake_up(record))
-        from dataclasses import replace
+        from tinamou.state.record import change
 
-        from tinamou.state.record import write
-
-        write(replace(awake, owner_pid=0, owner_started=0))
+        change(awake, owner_pid=0, owner_started=0)
     elif was == "stopped":
         run_again(begin_again(record))
     return was

@@ -11,12 +11,13 @@ import pytest
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
 from tinamou.machine.checkpoints import every, tree
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.snapshots.checkpoint import Checkpoint, File, check, discard, write
 from tinamou.state import machines
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -42,7 +43,8 @@ def no_checkpoints_left() -> Iterator[None]:
 def forks_of(checkpoint: Checkpoint, count: int = 1, *, same: bool = False) -> list[Machine]:
     names = [checkpoint.machine] if same else []
     return [
-        Machine.around(AsyncMachine.woken(one)) for one in wait_for(fork_many(checkpoint, count, names=names, same=same))
+        Machine.around(AsyncMachine.around(Connected.of_fork(one)))
+        for one in wait_for(fork_many(checkpoint, count, names=names, same=same))
     ]
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from tinamou import Machine
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.booting import until_up
 from tinamou.machine.checkpoints import every
-from tinamou.machine.forking import Wish, fork_many
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
+from tinamou.machine.forking import Request, fork_many
 from tinamou.snapshots.checkpoint import discard
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -40,13 +42,13 @@ def rebooted(machine: Machine) -> None:
     """The guest restarts by itself."""
 
     async def reboot() -> None:
-        attended = machine._machine
-        attended._drop_line()
+        attended = machine._machine.connected
+        attended.drop_line()
         session = await attended.session()
         with session.listen("RESET") as events:
             await attended.agent.run(["sh", "-c", "(sleep 0.2; reboot -f) >/dev/null 2>&1 &"])
             await events.next(60.0)
-        await attended.ready()
+        await until_up(attended)
 
     wait_for(reboot())
 
@@ -55,12 +57,12 @@ def rebooted(machine: Machine) -> None:
 @pytest.mark.parametrize("kind", ["instant", "portable"])
 @pytest.mark.parametrize("cpus", [1, 2])
 @pytest.mark.timeout(120 + 40 * RESETS)
-def test_forks_survive_resets_and_reboots(kind: Wish, cpus: int) -> None:
+def test_forks_survive_resets_and_reboots(kind: Request, cpus: int) -> None:
     with Machine(forkable=True, cpus=cpus, disks=[{"size": "64M"}]) as source:
         source.run("echo kept >/dev/vda; sync")
         taken = source.checkpoint("moment", kind=kind)
     [woken] = wait_for(fork_many(taken, 1))
-    with Machine.around(AsyncMachine.woken(woken)) as fork:
+    with Machine.around(AsyncMachine.around(Connected.of_fork(woken))) as fork:
         boots = set()
         for number in range(2 * RESETS):
             rebooted(fork) if number % 2 else fork.reset()

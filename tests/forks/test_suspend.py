@@ -15,11 +15,12 @@ import pytest
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
 from tinamou.machine import life
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.starting import begin_again
 from tinamou.state import machines
 from tinamou.state.record import Record
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -162,7 +163,7 @@ def test_a_qemu_that_outlived_its_suspension_is_ended(kept: Machine, monkeypatch
         patched.setattr("tinamou.machine.suspending.end_machine", lambda *_: [])
         from tinamou.machine.suspending import suspend
 
-        wait_for(suspend(machines.find("kept")))
+        wait_for(suspend(Connected.visiting(machines.find("kept"))))
     assert machines.find("kept").running
     assert [line for line in reconcile() if "kept" in line]
     assert not machines.find("kept").running

@@ -15,11 +15,12 @@ import pytest
 from tinamou import Machine
 from tinamou.errors import StateError
 from tinamou.machine import checkpoints
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.snapshots import archive, travel
 from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir
+from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -57,7 +58,7 @@ def test_it_stands_alone_elsewhere(exported: Path, elsewhere: Path) -> None:
     assert (taken.name, taken.machine, taken.kind) == ("moved", "traveller", "portable")
     for same in (False, True):
         [woken] = wait_for(fork_many(taken, 1, names=["traveller"] if same else [], same=same))
-        machine = Machine.around(AsyncMachine.woken(woken))
+        machine = Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
         with machine:
             said = machine.run(
                 "cat /tmp/x; head -n 1 /dev/vda; dd if=/dev/vda bs=4096 skip=1 2>/dev/null | head -n 1; hostname"
@@ -174,7 +175,7 @@ def test_instant_and_damaged_checkpoints_are_not_exported(tmp_path: Path) -> Non
 
 def restored(checkpoint: Checkpoint) -> Machine:
     [woken] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
-    return Machine.around(AsyncMachine.woken(woken))
+    return Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
 
 
 @pytest.mark.parametrize("kind", ["instant", "portable"])

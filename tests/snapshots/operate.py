@@ -12,10 +12,11 @@ from tinamou.control import connect
 from tinamou.errors import TinamouError
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import History
-from tinamou.snapshots.machine_disks import Disks, locked
+from tinamou.snapshots.machine_disks import Disks
 from tinamou.snapshots.merge import flatten, forget, tidy
 from tinamou.snapshots.reconcile import reconcile
 from tinamou.snapshots.revert import revert
+from tinamou.system.lock import exclusive
 
 
 async def one(disks: Disks, history: History, dice: random.Random) -> None:
@@ -35,7 +36,7 @@ async def one(disks: Disks, history: History, dice: random.Random) -> None:
 async def work(directory: Path, live: bool, seed: int) -> None:
     dice = random.Random(seed)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(locked(directory))
+        stack.enter_context(exclusive(directory / "operation.lock"))
         session = await stack.enter_async_context(await connect(str(directory / "qmp.sock"))) if live else None
         disks = Disks(directory, session=session)
         await tidy(disks, await reconcile(disks))

@@ -24,9 +24,9 @@ from tinamou.errors import ControlError
 from tinamou.snapshots.check import check
 from tinamou.snapshots.history import load
 from tinamou.snapshots.layers import read_forest
-from tinamou.snapshots.machine_disks import locked
 from tinamou.snapshots.merge import tidy
 from tinamou.snapshots.reconcile import reconcile
+from tinamou.system.lock import exclusive
 
 ROUNDS = int(os.environ.get("TINAMOU_CRASH_ROUNDS", "4"))
 SEED = int(os.environ.get("TINAMOU_CRASH_SEED", str(time.time_ns() % 100000)))
@@ -103,11 +103,11 @@ async def write_until(m: BareMachine, writer: Writer, seconds: float, then: Call
 def put_right(m: BareMachine, live: bool) -> None:
     async def work() -> None:
         if not live:
-            with locked(m.directory):
+            with exclusive(m.directory / "operation.lock"):
                 await tidy(m.disks, await reconcile(m.disks))
             return
         async with m.session() as (_, disks):
-            with locked(m.directory):
+            with exclusive(m.directory / "operation.lock"):
                 await tidy(disks, await reconcile(disks))
 
     run(work())

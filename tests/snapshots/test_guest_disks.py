@@ -15,15 +15,19 @@ from tinamou.control.answers import records
 from tinamou.errors import ImageError, StateError
 from tinamou.machine import disk_changes
 from tinamou.machine.backups import back_up, drill, restore
-from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.blocking import Machine
+from tinamou.machine.booting import until_up
+from tinamou.machine.connected import Connected
 from tinamou.machine.disk_plugging import plug
-from tinamou.machine.disks import existing_chains, image_of
+from tinamou.machine.disks import existing_chains
 from tinamou.machine.life import command, state_of
 from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
 from tinamou.parts.disk import DiskSpec
 from tinamou.spec import load_spec
 from tinamou.state import machines
+from tinamou.state.folder import image_of
 from tinamou.system.iso import build_iso
+from tinamou.system.loop_thread import wait_for
 from tinamou.units import Size
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -62,12 +66,13 @@ def test_snapshots_of_a_guest_and_back(tmp_path: Path) -> None:
     wait_for(flatten_all(record))
     assert [one.name for one in history_of(record).snapshots] == ["one", "three"]
     assert [one for one in wait_for(examine(record)).findings if one.severity != "note"] == []
-    from tinamou.machine.attended import AsyncMachine
+
     from tinamou.machine.starting import begin_again
 
     async def again() -> str:
-        machine = AsyncMachine.attend(begin_again(record, dies_with_parent=True))
-        await machine.ready(answer=False)
+        started = begin_again(record, dies_with_parent=True)
+        machine = Connected(started.record, started.plan)
+        await until_up(machine, answer=False)
         text = await machine.run("head -c 3 /dev/vda")
         await machine.kill()
         return text.text
@@ -119,7 +124,7 @@ def test_a_disc_is_changed_while_the_guest_runs(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> None:
-    from tinamou.machine.attended import AsyncMachine
+
     from tinamou.machine.starting import begin_again
 
     (tmp_path / "key").write_text("passphrase")
@@ -148,8 +153,9 @@ def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> No
         assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["encrypted"]
 
     async def again() -> str:
-        machine = AsyncMachine.attend(begin_again(record, dies_with_parent=True))
-        await machine.ready(answer=False)
+        started = begin_again(record, dies_with_parent=True)
+        machine = Connected(started.record, started.plan)
+        await until_up(machine, answer=False)
         text = await machine.run("head -c 11 /dev/vda")
         await machine.kill()
         return text.text

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from tinamou.errors import ImageError, StateError, TinamouError
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.blocking import Machine
+from tinamou.machine.booting import until_up
+from tinamou.machine.connected import Connected
 from tinamou.machine.disk_changes import listed
 from tinamou.machine.disk_plugging import plug, unplug
 from tinamou.machine.snapshots import examine, history_of, remove, take
 from tinamou.machine.starting import begin_again
 from tinamou.parts.disk import DiskSpec
 from tinamou.state import machines
+from tinamou.system.loop_thread import wait_for
 from tinamou.units import Size
 
 pytestmark = [pytest.mark.vm]
@@ -84,8 +86,9 @@ def test_plugged_in_written_snapshot_and_taken_away(tmp_path: Path) -> None:
     assert clean(record) == []
 
     async def again() -> str:
-        machine = AsyncMachine.attend(await asyncio.to_thread(begin_again, record, dies_with_parent=True))
-        await machine.ready(answer=False)
+        started = await asyncio.to_thread(begin_again, record, dies_with_parent=True)
+        machine = Connected(started.record, started.plan)
+        await until_up(machine, answer=False)
         text = await machine.run("head -c 3 /dev/vdb; ls /dev/sd* 2>/dev/null", check=False)
         await asyncio.to_thread(lambda: asyncio.run(unplug(machines.find("m"), "disk1")))
         await machine.kill()
@@ -108,8 +111,9 @@ def test_a_machine_that_is_off_has_it_at_its_next_start() -> None:
     wait_for(unplug(machines.find("m"), "disk0"))
 
     async def again() -> str:
-        machine = AsyncMachine.attend(await asyncio.to_thread(begin_again, machines.find("m"), dies_with_parent=True))
-        await machine.ready(answer=False)
+        started = await asyncio.to_thread(begin_again, machines.find("m"), dies_with_parent=True)
+        machine = Connected(started.record, started.plan)
+        await until_up(machine, answer=False)
         text = await machine.run("ls /dev/vd?")
         await machine.kill()
         return text.text

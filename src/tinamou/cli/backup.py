@@ -46,12 +46,12 @@ def create(
     deadline
         Seconds after which the guest goes on by all means.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import back_up
-    from tinamou.machine.blocking import wait_for
 
     seconds = deadline if quiesce else 0.0
     backing_up = back_up(machines.find(name), folder, nbd=nbd, full=full, quiesce=seconds, progress=output.progress)
-    backup = wait_for(backing_up)
+    backup = run_until_done(backing_up)
     output.end_progress()
     if json:
         output.print_json(dataclasses.asdict(backup))
@@ -123,10 +123,10 @@ def restore(folder: Path, name: str, /, *, number: int = 0) -> None:
     number
         Which one; the newest when left out.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import restore as restore_backup
-    from tinamou.machine.blocking import wait_for
 
-    record = wait_for(restore_backup(folder, name, number=number, progress=output.progress))
+    record = run_until_done(restore_backup(folder, name, number=number, progress=output.progress))
     output.end_progress()
     print(record.name)
 
@@ -144,10 +144,10 @@ def drill(folder: Path, *, number: int = 0, timeout: float = 300.0, json: Switch
     timeout
         Seconds the guest may take to answer.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import drill as drill_backup
-    from tinamou.machine.blocking import wait_for
 
-    drilled = wait_for(drill_backup(folder, number=number, seconds=timeout, progress=output.progress))
+    drilled = run_until_done(drill_backup(folder, number=number, seconds=timeout, progress=output.progress))
     output.end_progress()
     if json:
         output.print_json(dataclasses.asdict(drilled))

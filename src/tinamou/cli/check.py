@@ -39,12 +39,12 @@ def command(
     last
         Only show what the last check found, a scheduled one too; nothing is looked at.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.snapshots import examine
 
     if last:
         return _last(name, json)
-    report = wait_for(examine(machines.find(name), deep=not quick, repair=repair))
+    report = run_until_done(examine(machines.find(name), deep=not quick, repair=repair))
     errors = sum(one.severity == "error" for one in report.findings)
     if json:
         plain = {"findings": [dataclasses.asdict(one) for one in report.findings]}

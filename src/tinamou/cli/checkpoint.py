@@ -31,10 +31,10 @@ def command(
         instant: in milliseconds, of forkable machines, gone when the host restarts; portable: of any machine, compressed,
         for another host; auto: instant where the machine allows it.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.forking import checkpoint_by_name
 
-    taken = wait_for(checkpoint_by_name(life.running(name), checkpoint, kind=kind))
+    taken = run_until_done(checkpoint_by_name(life.running(name), checkpoint, kind=kind))
     if json:
         output.print_json({**dataclasses.asdict(taken), "plan": None, "record": None})
         return

@@ -110,11 +110,11 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
     file
         The file to write; one that is there is replaced.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.checkpoints import find
     from tinamou.snapshots import travel
 
-    wait_for(travel.export(find(name), file.absolute(), progress=output.progress))
+    run_until_done(travel.export(find(name), file.absolute(), progress=output.progress))
     output.end_progress()
     size = file.stat().st_size
     if json:
@@ -134,12 +134,12 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
     name
         Another name than the checkpoint had.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.errors import StateError
-    from tinamou.machine.blocking import wait_for
     from tinamou.snapshots import travel
     from tinamou.snapshots.checkpoint import check
 
-    taken = wait_for(travel.take_in(file.absolute(), name))
+    taken = run_until_done(travel.take_in(file.absolute(), name))
     problems: tuple[str, ...] = ()
     try:
         check(taken)
@@ -164,9 +164,9 @@ def restore(checkpoint: str, *, name: str = "") -> None:
     name
         Another name than the machine had then.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.checkpoints import find
     from tinamou.machine.forking import leave_running
 
     found = find(checkpoint)
-    print(*wait_for(leave_running(found, 1, names=[name or found.machine], same=True)))
+    print(*run_until_done(leave_running(found, 1, names=[name or found.machine], same=True)))

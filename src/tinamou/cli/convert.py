@@ -102,15 +102,15 @@ def _converted(draft: Draft, folder: Path, name: str, trust: tuple[Path, ...]) -
 
 
 def _import(converted: Converted, source: Path | None, output_file: Path | None, trust: tuple[Path, ...]) -> None:
+    from tinamou.cli.loop import run_until_done
     from tinamou.convert import files
     from tinamou.convert.values import machine_name
-    from tinamou.machine.blocking import wait_for
     from tinamou.machine.gather import native_arch
 
     name = converted.machine.get("name") or machine_name((output_file or source or Path("machine")).stem) or "machine"
     beside = (output_file.resolve().parent if output_file else Path.cwd()).resolve()
     work = files.import_disks(converted, name, beside, arch=native_arch(), trusted=trust, progress=output.progress)
-    wait_for(work)
+    run_until_done(work)
     output.end_progress()
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import disk_changes, disk_plugging
-from tinamou.machine.blocking import wait_for
 from tinamou.state import machines
 from tinamou.units import Size
 
@@ -26,7 +26,7 @@ def ls(name: str, /, *, json: Switch = False) -> None:
     name
         The machine.
     """
-    rows = wait_for(disk_changes.listed(machines.find(name)))
+    rows = run_until_done(disk_changes.listed(machines.find(name)))
     if json:
         output.print_json(rows)
         return
@@ -47,7 +47,7 @@ def add(name: str, disk: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.cli.described import disk_of
 
-    added = wait_for(disk_plugging.plug(machines.find(name), disk_of(disk)))
+    added = run_until_done(disk_plugging.plug(machines.find(name), disk_of(disk)))
     if json:
         output.print_json({"name": added})
     else:
@@ -69,7 +69,7 @@ def rm(name: str, disk: str, /, *, timeout: float = disk_plugging.UNPLUG_SECONDS
     force
         Also where what was written to a file of your own since its first snapshot would be lost.
     """
-    wait_for(disk_plugging.unplug(machines.find(name), disk, seconds=timeout, force=force))
+    run_until_done(disk_plugging.unplug(machines.find(name), disk, seconds=timeout, force=force))
 
 
 @app.command
@@ -85,7 +85,7 @@ def resize(name: str, disk: str, size: str, /) -> None:
     size
         Its new size, for example 40G.
     """
-    wait_for(disk_changes.resize(machines.find(name), disk, Size.parse(size)))
+    run_until_done(disk_changes.resize(machines.find(name), disk, Size.parse(size)))
 
 
 @app.command
@@ -103,7 +103,7 @@ def limit(name: str, disk: str, /, *, iops: int = 0, bandwidth: str = "0") -> No
     bandwidth
         Most bytes a second, for example 50M.
     """
-    wait_for(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=Size.parse(bandwidth)))
+    run_until_done(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=Size.parse(bandwidth)))
 
 
 @app.command
@@ -119,7 +119,7 @@ def insert(name: str, disk: str, image: Path, /) -> None:
     image
         The disc.
     """
-    wait_for(disk_changes.change_disc(machines.find(name), disk, image))
+    run_until_done(disk_changes.change_disc(machines.find(name), disk, image))
 
 
 @app.command
@@ -133,4 +133,4 @@ def eject(name: str, disk: str, /) -> None:
     disk
         The drive.
     """
-    wait_for(disk_changes.change_disc(machines.find(name), disk, None))
+    run_until_done(disk_changes.change_disc(machines.find(name), disk, None))

@@ -26,18 +26,18 @@ def command(
     count
         How many.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.checkpoints import find
     from tinamou.machine.forking import checkpoint_by_name, leave_running
 
     known = {record.name: record for record in machines.machines()}
     record = known.get(name)
-    checkpoint = wait_for(checkpoint_by_name(record)) if record is not None and record.running else find(name)
+    checkpoint = run_until_done(checkpoint_by_name(record)) if record is not None and record.running else find(name)
     if checkpoint.kind == "portable":
         output.say(
             f"{checkpoint.name} is portable, as {checkpoint.why}: each fork loads a memory of its own, which is slower"
         )
-    names = wait_for(leave_running(checkpoint, count))
+    names = run_until_done(leave_running(checkpoint, count))
     if json:
         output.print_json({"checkpoint": checkpoint.name, "forks": names})
     else:

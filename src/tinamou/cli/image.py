@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
-from tinamou.machine.blocking import wait_for
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
 from tinamou.units import Size
@@ -213,7 +213,7 @@ def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> N
     """
     from tinamou.images.importing import import_image
 
-    _print(wait_for(import_image(file, name, arch=arch, progress=output.progress)), json)
+    _print(run_until_done(import_image(file, name, arch=arch, progress=output.progress)), json)
 
 
 @app.command
@@ -233,7 +233,7 @@ def convert(source: Path, target: Path, *, format: str = "") -> None:
 
     endings = {"img": "raw", "vhd": "vpc"}
     ending = target.suffix.removeprefix(".")
-    wait_for(importing.convert(source, target, format or endings.get(ending, ending), progress=output.progress))
+    run_until_done(importing.convert(source, target, format or endings.get(ending, ending), progress=output.progress))
     output.end_progress()
 
 
@@ -274,7 +274,7 @@ def resize(file: Path, size: str, *, shrink: Switch = False) -> None:
     """
     from tinamou.images import importing
 
-    wait_for(importing.resize(file, Size.parse(size), shrink=shrink))
+    run_until_done(importing.resize(file, Size.parse(size), shrink=shrink))
 
 
 @app.command
@@ -290,7 +290,7 @@ def rebase(file: Path, base: Path | None = None) -> None:
     """
     from tinamou.images import importing
 
-    wait_for(importing.rebase(file, base, progress=output.progress))
+    run_until_done(importing.rebase(file, base, progress=output.progress))
     output.end_progress()
 
 

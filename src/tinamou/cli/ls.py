@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.machine.blocking import wait_for
+from tinamou.cli.loop import run_until_done
 from tinamou.machine.life import state_of
 from tinamou.machine.reconcile import reconcile
 from tinamou.state import machines
@@ -21,7 +21,7 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     rows = [
         {
             "name": record.name,
-            "state": wait_for(state_of(record)),
+            "state": run_until_done(state_of(record)),
             "image": record.image,
             "arch": record.arch,
             "accel": record.accel,

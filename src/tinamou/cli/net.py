@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import cards, life
-from tinamou.machine.blocking import wait_for
 from tinamou.state import machines, networks
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def diagnose(
         Measure latency and throughput between this host and the guest (some seconds).
     """
     record = life.running(name)
-    report, speeds, done = wait_for(_diagnosed(record, fix=fix, measuring=measure))
+    report, speeds, done = run_until_done(_diagnosed(record, fix=fix, measuring=measure))
     if fix and restart and (changes := _changes(report)):
         for nic, fields in changes:
-            cards.change(name, nic, fields)
+            run_until_done(cards.change(name, nic, fields))
             done.append(f"{nic}: {', '.join(f'{key} = {value}' for key, value in fields.items())}")
-        wait_for(restarted(record))
-        report, again, _ = wait_for(_diagnosed(life.running(name), fix=False, measuring=measure))
+        run_until_done(restarted(record))
+        report, again, _ = run_until_done(_diagnosed(life.running(name), fix=False, measuring=measure))
         speeds = [*speeds, *({**row, "when": "after"} for row in again)]
     if json:
         data: dict[str, Any] = dataclasses.asdict(report)
@@ -129,14 +129,14 @@ async def restarted(record: Record) -> None:
     """Stop a machine and start it again; returns when its guest answers, and its network had a moment to come up."""
     import asyncio
 
-    from tinamou.guest.agent import Agent
-    from tinamou.guest.ready import wait_ready
-    from tinamou.machine.starting import begin_again
+    from tinamou.machine.booting import begun_again, until_up
+    from tinamou.machine.connected import Connected
 
-    await life.stop(record)
-    started = (await asyncio.to_thread(begin_again, machines.find(record.name))).record
-    agent = Agent(str(started.file("agent.sock")))
-    await wait_ready(started.directory, agent, alive=lambda: started.running, timeout=300)
+    await life.stop(Connected.visiting(record))
+    started = await begun_again(machines.find(record.name))
+    machine = Connected(started.record, started.plan)
+    await until_up(machine)
+    await machine.release()
     await asyncio.sleep(SETTLE_SECONDS)
 
 
@@ -236,7 +236,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     first: Speed | None = None
     for text in net:
-        speed = wait_for(trial(table_of(text), cpus=cpus))
+        speed = run_until_done(trial(table_of(text), cpus=cpus))
         first = first or speed
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
         busy = f"{max(speed.busy_into, speed.busy_out) / cpus:.0%}"
@@ -258,7 +258,7 @@ def stats(name: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.network.counters import counted
 
-    rows = wait_for(counted(life.running(name)))
+    rows = run_until_done(counted(life.running(name)))
     if json:
         output.print_json(rows)
         return

@@ -7,8 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import cards, life
-from tinamou.machine.blocking import wait_for
 from tinamou.state import machines
 
 __all__ = ["add", "change", "link", "rate", "rm"]
@@ -28,7 +28,7 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.cli.described import table_of
 
-    number, said = wait_for(cards.add(name, table_of(net)))
+    number, said = run_until_done(cards.add(name, table_of(net)))
     for text in said:
         output.warn(text)
     running = machines.find(name).running
@@ -59,10 +59,10 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
     if not isinstance(table, dict):
         output.warn(f"{' '.join(fields) or 'nothing'} is not of the form field=value")
         raise SystemExit(2)
-    cards.change(name, nic, table)
+    run_until_done(cards.change(name, nic, table))
     record = machines.find(name)
     if restart and record.running:
-        wait_for(restarted(record))
+        run_until_done(restarted(record))
 
 
 def rm(name: str, nic: str, /) -> None:
@@ -77,7 +77,7 @@ def rm(name: str, nic: str, /) -> None:
     nic
         The card: net1.
     """
-    wait_for(cards.remove(name, nic))
+    run_until_done(cards.remove(name, nic))
 
 
 def link(name: str, state: str, /, *, nic: str = "net0") -> int:
@@ -105,7 +105,7 @@ def link(name: str, state: str, /, *, nic: str = "net0") -> int:
         async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
             await plug(session, f"net{number}-dev", up=state == "up")
 
-    wait_for(work())
+    run_until_done(work())
     return 0
 
 
@@ -133,7 +133,7 @@ def rate(
     """
     wishes = {field: value for field, value in (("rate_in", inward), ("rate_out", outward)) if value is not None}
     rates = {field: "" if value == "off" else value for field, value in wishes.items()}
-    card = cards.set_rates(name, nic, rates) if rates else cards.card_of(machines.find(name), nic)
+    card = run_until_done(cards.set_rates(name, nic, rates)) if rates else cards.card_of(machines.find(name), nic)
     if json:
         output.print_json({"machine": name, "nic": nic, "in": card.rate_in, "out": card.rate_out})
     else:

@@ -83,14 +83,14 @@ def _checked(name: str, size: int, bound: str, source: str, options: MachineOpti
 
 
 def _row(name: str) -> dict[str, object]:
+    from tinamou.cli.loop import run_until_done
     from tinamou.errors import TinamouError
-    from tinamou.machine.blocking import wait_for
-    from tinamou.machine.pooled import AsyncSharedPool
+    from tinamou.machine.pooled import PoolClient
     from tinamou.state import pools
 
     entry = pools.find(name)
     try:
-        held = wait_for(AsyncSharedPool(name).ask("look"))
+        held = run_until_done(PoolClient(name).ask("look"))
     except (TinamouError, TimeoutError):
         held = {}
     return {
@@ -161,10 +161,11 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
     """
     from tinamou.cli.loop import run_until_done
     from tinamou.cli.show import described
-    from tinamou.machine.pooled import AsyncSharedPool
+    from tinamou.machine.connected import Connected
+    from tinamou.machine.pooled import PoolClient
 
     async def taken() -> object:
-        machine = await AsyncSharedPool(name).take(timeout)
+        machine = Connected.of_fork(*await PoolClient(name).claim(timeout))
         await machine.release(stays=True)
         return described(machine.record)
 
@@ -192,7 +193,8 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
     """
     from tinamou.cli import running
     from tinamou.cli.loop import run_until_done
-    from tinamou.machine.pooled import AsyncSharedPool
+    from tinamou.machine.connected import Connected
+    from tinamou.machine.pooled import PoolClient
 
     words = after_dashes.words
     if not words:
@@ -201,7 +203,7 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
 
     async def whole() -> int:
         began = time.monotonic()
-        machine = await AsyncSharedPool(name).take(timeout)
+        machine = Connected.of_fork(*await PoolClient(name).claim(timeout))
         if timings:
             print(f"{'taken':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
         return await running.see_through(machine, None, words, running.How(time_limit=time_limit))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
-from tinamou.machine.blocking import wait_for
 from tinamou.state import machines
-from tinamou.state.record import write
+from tinamou.state.record import change
 
 
 def command(name: str, /) -> None:
@@ -20,9 +18,9 @@ def command(name: str, /) -> None:
     """
     record = machines.find(name)
     if life.at_rest(record) != "suspended":
-        wait_for(life.command(life.running(name), "cont"))
+        run_until_done(life.command(life.running(name), "cont"))
         return
     from tinamou.machine.suspending import wake_up
 
-    awake = wait_for(wake_up(record))
-    write(dataclasses.replace(awake, owner_pid=0, owner_started=0))
+    awake = run_until_done(wake_up(record))
+    change(awake, owner_pid=0, owner_started=0)

@@ -16,7 +16,7 @@ from tinamou.machine.starting import Started, begin
 if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
-    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.connected import Connected
     from tinamou.spec import MachineSpec
 
 __all__ = ["How", "print_output", "run", "see_through", "started_only"]
@@ -47,15 +47,15 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
 
 
 def _attend(started: Started, words: list[str] | None, since: float, how: How) -> int:
-    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.booting import until_up
+    from tinamou.machine.connected import Connected
 
-    machine = AsyncMachine.attend(started, timeout=how.timeout, since=since)
-
+    machine = Connected(started.record, started.plan, timeout=how.timeout, since=since)
     reports: list[ReadyReport] = []
 
     async def answered() -> None:
         if words is not None or started.record.agent:
-            reports.append(await machine.ready())
+            reports.append(await until_up(machine))
         elif how.detach:
             await started_only(machine)
 
@@ -66,21 +66,22 @@ def _attend(started: Started, words: list[str] | None, since: float, how: How) -
 
 
 def _warm(spec: MachineSpec, words: list[str] | None, how: How) -> int:
-    from tinamou.machine.attended import AsyncMachine
+    from tinamou.machine.acquire import pooled_or_forked
+    from tinamou.machine.connected import Connected
 
-    machine = AsyncMachine.of(spec, timeout=how.timeout, progress=output.progress, keep=how.detach, warm=True)
-
-    async def answered() -> None:
-        report = await machine.start()
+    async def whole() -> int:
+        began = time.monotonic()
+        taken = await pooled_or_forked(spec, keep=how.detach, timeout=how.timeout, progress=output.progress)
         output.end_progress()
         if how.timings:
-            print(f"{'fork':>10} {report.seconds * 1000:8.1f} ms", file=sys.stderr)
+            print(f"{'fork':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
+        return await see_through(Connected.of_fork(*taken), None, words, how)
 
-    return run_until_done(see_through(machine, answered(), words, how))
+    return run_until_done(whole())
 
 
 async def see_through(
-    machine: AsyncMachine, answered: Coroutine[Any, Any, None] | None, words: list[str] | None, how: How
+    machine: Connected, answered: Coroutine[Any, Any, None] | None, words: list[str] | None, how: How
 ) -> int:
     """Wait for the guest, do in it what was asked, and end the machine unless it is to stay and all went well."""
     try:
@@ -94,21 +95,21 @@ async def see_through(
             return 0
         return await _in_guest(machine, words, how.time_limit)
     except BaseException:
-        await machine.kill()
+        await machine.end()
         raise
     finally:
         if not how.detach:
-            await machine.kill()
+            await machine.end()
 
 
-async def _in_guest(machine: AsyncMachine, words: list[str] | None, time_limit: float | None) -> int:
+async def _in_guest(machine: Connected, words: list[str] | None, time_limit: float | None) -> int:
     if words is None:
         return await _console(machine)
     data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     return print_output(await _within(time_limit, machine, machine.run(words or ["true"], input=data, check=False)))
 
 
-async def _within(seconds: float | None, machine: AsyncMachine, command: Coroutine[Any, Any, Completed]) -> Completed:
+async def _within(seconds: float | None, machine: Connected, command: Coroutine[Any, Any, Completed]) -> Completed:
     """The finished command. When its time is up the machine's power is cut: a guest is not asked to kill its command.
 
     Raises TimeLimitError.
@@ -118,16 +119,20 @@ async def _within(seconds: float | None, machine: AsyncMachine, command: Corouti
     from tinamou.errors import TimeLimitError
 
     running = asyncio.ensure_future(command)
-    done, _ = await asyncio.wait([running], timeout=seconds)
-    if done:
-        return running.result()
-    await machine.kill()
-    running.cancel()
-    await asyncio.wait([running], timeout=1.0)
+    try:
+        done, _ = await asyncio.wait([running], timeout=seconds)
+        if done:
+            return running.result()
+        await machine.end()
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=1.0)
+        if running.done() and not running.cancelled():
+            running.exception()  # it is over; nobody asks for it any more
     raise TimeLimitError(f"the command did not end within {seconds:g} s", why="its machine was ended")
 
 
-async def _console(machine: AsyncMachine, boot: Coroutine[Any, Any, None] | None = None) -> int:
+async def _console(machine: Connected, boot: Coroutine[Any, Any, None] | None = None) -> int:
     """The console, at a terminal from the first message of the boot on."""
     from tinamou.guest.console import attach
 
@@ -145,7 +150,7 @@ def print_output(done: Completed) -> int:
     return done.exit_status
 
 
-def _announce(machine: AsyncMachine, json: bool) -> None:
+def _announce(machine: Connected, json: bool) -> None:
     from tinamou.cli.show import described
 
     if json:
@@ -154,9 +159,11 @@ def _announce(machine: AsyncMachine, json: bool) -> None:
         print(machine.name)
 
 
-async def started_only(machine: AsyncMachine) -> None:
+async def started_only(machine: Connected) -> None:
     """All that can be waited for where nobody knows whether the guest has an agent: that QEMU runs. Raises LaunchError."""
-    await machine.session()
+    from tinamou.machine.booting import until_launched
+
+    await until_launched(machine)
     image, name = machine.record.image, machine.name
     output.warn(
         f"{name} runs; whether its guest will answer is not known, as nothing is known of a guest agent in {image}: "

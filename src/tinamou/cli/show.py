@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.machine.blocking import wait_for
+from tinamou.cli.loop import run_until_done
 from tinamou.machine.life import at_rest, state_of
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -24,7 +24,7 @@ def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
         The machine.
     """
     data = described(machines.find(name))
-    data["state"] = wait_for(state_of(machines.find(name)))
+    data["state"] = run_until_done(state_of(machines.find(name)))
     if json:
         output.print_json(data)
         return

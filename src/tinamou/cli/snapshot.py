@@ -52,8 +52,8 @@ def create(
     depth
         Flatten chains deeper than this; 0 for never.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
-    from tinamou.machine.blocking import wait_for
 
     taking = snapshots.take(
         machines.find(name),
@@ -64,7 +64,7 @@ def create(
         depth=depth,
         progress=output.progress,
     )
-    taken = wait_for(taking)
+    taken = run_until_done(taking)
     output.end_progress()
     if json:
         times = {"transaction_seconds": taken.transaction, "seconds": taken.whole}
@@ -152,15 +152,15 @@ def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
         Cut the power of a running machine first, and start it again afterwards.
     """
     from tinamou.cli import start
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import life, snapshots
-    from tinamou.machine.blocking import wait_for
 
     record = machines.find(name)
     again = restart and record.running
     snapshots.history_of(record).snapshot(snapshot)
     if again:
         life.kill(record)
-    wait_for(snapshots.go_back(machines.find(name), snapshot, progress=output.progress))
+    run_until_done(snapshots.go_back(machines.find(name), snapshot, progress=output.progress))
     output.end_progress()
     if again:
         start.command(name)
@@ -177,10 +177,10 @@ def rm(name: str, *snapshots: str) -> None:
     snapshots
         Their names or numbers.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots as operations
-    from tinamou.machine.blocking import wait_for
 
-    wait_for(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
+    run_until_done(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
     output.end_progress()
 
 
@@ -193,10 +193,10 @@ def flatten(name: str, /) -> None:
     name
         The machine.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
-    from tinamou.machine.blocking import wait_for
 
-    wait_for(snapshots.flatten_all(machines.find(name), progress=output.progress))
+    run_until_done(snapshots.flatten_all(machines.find(name), progress=output.progress))
     output.end_progress()
 
 
@@ -213,10 +213,10 @@ def rename(name: str, snapshot: str, new: str, /) -> None:
     new
         Its name from now on.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
-    from tinamou.machine.blocking import wait_for
 
-    wait_for(snapshots.rename(machines.find(name), snapshot, new))
+    run_until_done(snapshots.rename(machines.find(name), snapshot, new))
 
 
 @app.command
@@ -232,10 +232,10 @@ def note(name: str, snapshot: str, text: str, /) -> None:
     text
         The note; empty to remove it.
     """
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
-    from tinamou.machine.blocking import wait_for
 
-    wait_for(snapshots.describe(machines.find(name), snapshot, text))
+    run_until_done(snapshots.describe(machines.find(name), snapshot, text))
 
 
 @app.command
@@ -283,10 +283,10 @@ def unschedule(name: str, /) -> None:
 @app.command(show=False)
 def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -> None:
     """What a schedule's timer runs."""
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.machine.snapshots import take_scheduled
 
-    print(wait_for(take_scheduled(machines.find(name), label, keep, quiesce=10.0 if quiesce else 0.0)).snapshot.name)
+    print(run_until_done(take_scheduled(machines.find(name), label, keep, quiesce=10.0 if quiesce else 0.0)).snapshot.name)
 
 
 def _units() -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.running import started_only
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.starting import begin_again
 from tinamou.state import machines
 
 
@@ -21,17 +19,19 @@ def command(name: str, /, *, timeout: float = 300.0) -> None:
         Seconds the guest may take to answer.
     """
 
-    started = begin_again(machines.find(name))
-    output.notes(started.plan.notes)
+    from tinamou.machine.booting import begun_again, until_up
+    from tinamou.machine.connected import Connected
 
-    async def attend() -> None:
-        machine = AsyncMachine.attend(started, timeout=timeout)
+    async def start() -> None:
+        started = await begun_again(machines.find(name))
+        output.notes(started.plan.notes)
+        machine = Connected(started.record, started.plan, timeout=timeout)
         try:
-            await (machine.ready() if started.record.agent else started_only(machine))
+            await (until_up(machine) if started.record.agent else started_only(machine))
         except BaseException:
-            await machine.kill()
+            await machine.end()
             raise
         await machine.release()
 
-    run_until_done(attend())
+    run_until_done(start())
     print(name)

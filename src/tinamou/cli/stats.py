@@ -32,11 +32,11 @@ def command(*names: str, interval: float = 0.5, json: Annotated[bool, Parameter(
     interval
         Seconds over which processor time is measured.
     """
-    from tinamou.machine.blocking import wait_for
+    from tinamou.cli.loop import run_until_done
     from tinamou.monitor.stats import plain
 
     records = running(names)
-    readings = wait_for(_measure(records, interval, strict=bool(names)))
+    readings = run_until_done(_measure(records, interval, strict=bool(names)))
     if json:
         output.print_json([plain(one) for one in readings])
         return

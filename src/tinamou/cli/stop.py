@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
 
 
 def command(name: str, /, *, grace: float = life.GRACE_SECONDS) -> None:
@@ -17,5 +18,5 @@ def command(name: str, /, *, grace: float = life.GRACE_SECONDS) -> None:
     grace
         Seconds the guest may take before the power is cut.
     """
-    if not wait_for(life.stop(life.running(name), grace=grace)):
+    if not run_until_done(life.stop(Connected.visiting(life.running(name)), grace=grace)):
         output.warn(f"{name} did not shut down within {grace:g} s; its power was cut")

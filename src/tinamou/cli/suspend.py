@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
-from tinamou.machine.blocking import wait_for
+from tinamou.machine.connected import Connected
 
 
 def command(name: str) -> None:
@@ -17,5 +18,6 @@ def command(name: str) -> None:
     """
     from tinamou.machine.suspending import suspend
 
-    saved = wait_for(suspend(life.running(name)))
+    record = life.running(name)
+    saved = run_until_done(suspend(Connected(record, owner=not record.owned)))
     output.say(f"{saved.memory >> 20} MiB of memory in {saved.state.size >> 20} MiB, in {saved.took:.1f} s")

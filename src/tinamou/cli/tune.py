@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tinamou.cli import output
+from tinamou.cli.loop import run_until_done
 
 if TYPE_CHECKING:
     from tinamou.machine.trials import Choice, Measured, Verdict
@@ -41,11 +42,11 @@ def command(
     """
     from tinamou.machine import trials
     from tinamou.state import machines
-    from tinamou.state.record import write
+    from tinamou.state.record import change
 
     record = machines.find(machine)
     choices = trials.named(only)
-    measured = trials.measure(record.spec, choices, rounds, lambda text: output.progress(text, None))
+    measured = run_until_done(trials.measure(record.spec, choices, rounds, lambda text: output.progress(text, None)))
     output.end_progress()
     verdicts = list(trials.judge(measured))
     if json:
@@ -55,7 +56,7 @@ def command(
         _print(measured, verdicts)
     if keep:
         spec, kept = _kept(record.spec, choices, verdicts)
-        write(dataclasses.replace(record, spec=spec))
+        change(record, spec=spec)
         said = f"kept for the next start of {machine}: {', '.join(kept)}" if kept else "nothing won clearly: nothing is kept"
         print(said, file=sys.stderr)
 

@@ -145,15 +145,13 @@ def _listen(path: str) -> int:
         )
     Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
     try:
+        os.fchmod(listener.fileno(), 0o600)  # the file takes the socket's own mode: unix(7) has it from before bind(2) on
         listener.bind(path)
         listener.listen(16)
     except OSError:
         listener.close()
         raise
-    finally:
-        os.umask(mask)
     return listener.detach()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import shutil
 import time
@@ -10,17 +9,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import life
+from tinamou.machine.booting import begun_again, until_up
+from tinamou.machine.connected import Connected
 from tinamou.machine.disks import opened
 from tinamou.machine.snapshots import take
+from tinamou.machine.turns import turn
 from tinamou.snapshots.backup import copy_out, standalone, verify
 from tinamou.snapshots.backup_nbd import check_target, copy_to_nbd
 from tinamou.snapshots.backup_shelf import Backup, Shelf, read_shelf
 from tinamou.snapshots.merge import forget, tidy
 from tinamou.state import machines
-from tinamou.state.record import Record, write
+from tinamou.state.record import Record, change, create
 
 __all__ = ["Drilled", "back_up", "drill", "restore"]
 
@@ -51,21 +54,24 @@ async def back_up(
     if nbd:
         check_target(nbd, 1)
     tag = f"{SCHEDULE}:{shelf.folder}"
-    taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
-    entry = dataclasses.asdict(record)
-    async with opened(record, progress=progress) as (disks, history):
-        try:
-            if nbd:
-                after = await copy_to_nbd(disks, history, taken.snapshot, shelf, entry, nbd, full=full, progress=progress)
-            else:
-                after = await copy_out(disks, history, taken.snapshot, shelf, entry, full=full, progress=progress)
-        except BaseException:
-            await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
-            raise
-        for old in [one for one in history.snapshots if one.schedule == tag and one.number != taken.snapshot.number]:
-            history = forget(disks, history, str(old.number))
-        await tidy(disks, history)
-        return after.backups[-1]
+    async with turn(record, "backup"):
+        taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
+        entry = dataclasses.asdict(record)
+        async with opened(record, "backup", progress=progress) as (disks, history):
+            try:
+                if nbd:
+                    after = await copy_to_nbd(
+                        disks, history, taken.snapshot, shelf, entry, nbd, full=full, progress=progress
+                    )
+                else:
+                    after = await copy_out(disks, history, taken.snapshot, shelf, entry, full=full, progress=progress)
+            except BaseException:
+                await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
+                raise
+            for old in [one for one in history.snapshots if one.schedule == tag and one.number != taken.snapshot.number]:
+                history = forget(disks, history, str(old.number))
+            await tidy(disks, history)
+            return after.backups[-1]
 
 
 def _refuse_mixed(shelf: Shelf, nbd: str) -> None:
@@ -95,20 +101,20 @@ async def restore(
     backup = shelf.find(number)
     await verify(shelf, backup)
     with machines.making(name) as directory:
-        record = _entry(backup, directory, isolated)
+        record = _record(backup, directory, isolated)
         for disk in backup.tops:
             await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
         for path in (shelf.folder / f"{backup.number:04}").iterdir():
-            if path.name in ("image.json", "vars.fd", "id_ed25519", "id_ed25519.pub", "seed.iso"):
+            if path.name in (files.IMAGE, files.UEFI_VARS, "id_ed25519", "id_ed25519.pub", files.SEED):
                 shutil.copy2(path, directory / path.name)
             elif path.is_dir():
                 shutil.copytree(path, directory / path.name)
         _hand_over(directory, record.uid)
-        write(record)
+        create(record)
     return record
 
 
-def _entry(backup: Backup, directory: Path, isolated: bool) -> Record:
+def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
     known = {field.name for field in dataclasses.fields(Record)}
     data = cast("dict[str, Any]", {key: value for key, value in backup.record.items() if key in known})
     spec = {**data["spec"], "name": directory.name}
@@ -132,7 +138,7 @@ def _hand_over(directory: Path, uid: int | None) -> None:
     import os
 
     for path in directory.rglob("*"):
-        if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == "vars.fd"):
+        if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == files.UEFI_VARS):
             os.chown(path, uid, uid)
 
 
@@ -141,21 +147,17 @@ async def drill(folder: Path, *, number: int = 0, seconds: float = 300.0, progre
 
     Raises ImageError for a damaged backup, GuestError when its guest does not answer within ``seconds``.
     """
-    from tinamou.machine.attended import AsyncMachine
-    from tinamou.machine.starting import begin_again
-
     began = time.monotonic()
     record = await restore(folder, machines.throwaway_name("drill"), number=number, progress=progress, isolated=True)
     try:
-        started = await asyncio.to_thread(begin_again, record, dies_with_parent=True)
-        write(dataclasses.replace(started.record, ephemeral=True))
-        machine = AsyncMachine.attend(started, timeout=seconds)
+        started = await begun_again(record, dies_with_parent=True)
+        machine = Connected(change(started.record, ephemeral=True), started.plan, timeout=seconds)
         try:
-            await machine.ready(answer=False)
+            await until_up(machine, answer=False)
             said = (await machine.run("uname -a; cat /etc/hostname 2>/dev/null", check=False)).text
         finally:
-            await machine.kill()
+            await machine.end()
     finally:
-        if record.file("machine.json").exists():
+        if record.file(files.RECORD).exists():
             life.remove(record, force=True)
     return Drilled(read_shelf(folder).find(number).number, time.monotonic() - began, said)

@@ -1,15 +1,17 @@
-"""The machine for programs without asyncio: the same methods, each waiting for its result."""
+"""The machine for programs without asyncio: the same methods, each waiting for its result. A test holds the signatures."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from tinamou.images.progress import Progress, silent
-from tinamou.machine.attended import READY_SECONDS, AsyncMachine
+from tinamou.machine import life
+from tinamou.machine.connected import READY_SECONDS
+from tinamou.machine.facade import TAKE_SECONDS, AsyncMachine, AsyncPool, AsyncSharedPool
+from tinamou.system.loop_thread import wait_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,36 +19,12 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
-    from tinamou.machine.forking import Wish
+    from tinamou.machine.forking import Request
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.spec import MachineSpec
     from tinamou.state.record import Record
 
-__all__ = ["Forks", "Machine", "wait_for"]
-
-T = TypeVar("T")
-_lock = threading.Lock()
-_loops: list[asyncio.AbstractEventLoop] = []
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """The one event loop behind all machines of this process, in a thread that lives as long as the process."""
-    with _lock:
-        if not _loops:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="tinamou", daemon=True).start()
-            _loops.append(loop)
-        return _loops[0]
-
-
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop and return its result; interrupting the wait cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
-    try:
-        return future.result()
-    except KeyboardInterrupt:
-        future.cancel()
-        raise
+__all__ = ["Forks", "Machine", "Pool", "SharedPool"]
 
 
 class Machine:
@@ -75,13 +53,18 @@ class Machine:
 
     @property
     def record(self) -> Record:
-        """Its entry in the state directory. Raises StateError while it does not run."""
+        """Its record in the state directory. Raises StateError while it does not run."""
         return self._machine.record
 
     @property
     def name(self) -> str:
         """The machine's name, which is its guest's hostname."""
         return self._machine.name
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and its QEMU lives."""
+        return self._machine.running
 
     def start(self) -> ReadyReport:
         """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
@@ -146,9 +129,9 @@ class Machine:
         """The ``ssh`` command line to a shell in the guest, or to the command of ``words``; see `Reach.ssh_command`."""
         return self._machine.ssh_command(*words)
 
-    def checkpoint(self, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
+    def checkpoint(self, name: str = "", *, kind: Request = "auto", ephemeral: bool = False) -> Checkpoint:
         """Save the whole state of the machine, which goes on; see `AsyncMachine.checkpoint`."""
-        return wait_for(self._machine.checkpoint(name, kind=kind))
+        return wait_for(self._machine.checkpoint(name, kind=kind, ephemeral=ephemeral))
 
     @overload
     def fork(self) -> Self: ...
@@ -186,13 +169,17 @@ class Machine:
         """Press the reset button, and wait until the guest answers again."""
         wait_for(self._machine.reset())
 
-    def stop(self) -> None:
-        """Ask the guest to shut down, cut the power when it does not; a throw-away machine is gone then."""
-        wait_for(self._machine.stop())
+    def stop(self, *, grace: float = life.GRACE_SECONDS) -> None:
+        """Ask the guest to shut down, cut the power after ``grace`` seconds; a throw-away machine is gone then."""
+        wait_for(self._machine.stop(grace=grace))
 
     def kill(self) -> None:
         """Cut the power; a throw-away machine is gone then."""
         wait_for(self._machine.kill())
+
+    def release(self, *, stays: bool = False) -> None:
+        """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
+        wait_for(self._machine.release(stays=stays))
 
     def __enter__(self) -> Self:
         wait_for(self._machine.__aenter__())
@@ -218,3 +205,58 @@ class Forks(list[Machine]):
             await asyncio.gather(*(one._machine.kill() for one in self))
 
         wait_for(end())
+
+
+class Pool:
+    """The pool for programs without asyncio: ``with Pool("tiny", 8) as pool: vm = pool.take()``; see `AsyncPool`."""
+
+    def __init__(
+        self,
+        of: Checkpoint | str = "tiny",
+        size: int = 4,
+        *,
+        bound: str = "",
+        timeout: float = READY_SECONDS,
+        progress: Progress = silent,
+        **settings: Any,
+    ) -> None:
+        async def make() -> AsyncPool:
+            return AsyncPool(of, size, bound=bound, timeout=timeout, progress=progress, **settings)
+
+        self._pool = wait_for(make())
+
+    @property
+    def waiting(self) -> int:
+        """How many machines wait now."""
+        return self._pool.waiting
+
+    def start(self) -> None:
+        """Fill the pool. Raises what booting, saving and forking raise."""
+        wait_for(self._pool.start())
+
+    def take(self) -> Machine:
+        """A running machine nobody else has; leave it with ``with``, or ``kill`` it."""
+        return Machine.around(wait_for(self._pool.take()))
+
+    def close(self) -> None:
+        """End the machines that wait."""
+        wait_for(self._pool.close())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SharedPool:
+    """A pool made by ``tinamou pool create``, for programs without asyncio: ``with SharedPool("web").take() as vm: …``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._pool = AsyncSharedPool(name)
+
+    def take(self, timeout: float = TAKE_SECONDS) -> Machine:
+        """A running machine nobody else has; see `AsyncSharedPool.take`."""
+        return Machine.around(wait_for(self._pool.take(timeout)))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
-from tinamou.blueprint import Contribution, Element, SetRules
+from tinamou.blueprint import Contribution, SetRules
 from tinamou.blueprint.stored import plugged, unplugged
-from tinamou.control import RefusedError
-from tinamou.control.slots import free_slot
+from tinamou.control import hotplug
 from tinamou.errors import ControlError, StateError
-from tinamou.launch.handover import TAP, VHOST, netdev, open_all
+from tinamou.machine.description import describe
+from tinamou.machine.slots import free_for
 from tinamou.machine.starting import facts_again
+from tinamou.machine.turns import turn
 from tinamou.parts.net import NetSpec, interfaces, mac_of
 from tinamou.parts.net.network import name_of
 from tinamou.parts.net.spec import FILTERED
@@ -25,8 +24,8 @@ from tinamou.prepare.apply import apply, undo
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, networks
-from tinamou.state.record import Record, write
-from tinamou.system.lock import exclusive
+from tinamou.state.folder import plan_data, update_plan
+from tinamou.state.record import Record
 
 if TYPE_CHECKING:
     from tinamou.control import Session
@@ -49,12 +48,11 @@ def card_of(record: Record, text: str) -> NetSpec:
     return load_spec(record.spec).net[number_of(record, text)]
 
 
-@contextlib.contextmanager
-def _changing(name: str) -> Iterator[Record]:
-    """One change of a machine's cards at a time, on its newest entry."""
-    record = machines.find(name)
-    with exclusive(record.file("net.lock")):
-        yield machines.find(name)
+@contextlib.asynccontextmanager
+async def _changing(name: str, what: str) -> AsyncIterator[Record]:
+    """One change of a machine at a time, on its newest record."""
+    async with turn(machines.find(name), what) as record:
+        yield record
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +69,7 @@ async def add(name: str, wish: object) -> tuple[int, list[str]]:
     Returns its number, and what must be said about it. ``wish`` is a network as in a machine file. Raises SpecError,
     PlanError, PrepareError, ControlError; nothing has changed then.
     """
-    with _changing(name) as record:
+    async with _changing(name, "net add") as record:
         spec = load_spec(record.spec)
         number = len(spec.net)
         new = load_spec({"net": [wish]}).net[0]
@@ -80,7 +78,7 @@ async def add(name: str, wish: object) -> tuple[int, list[str]]:
         except BaseException:
             _forget_address(record, new, number)
             raise
-        _write(record, wanted)
+        describe(record, net=wanted.net)
         if new.address and record.running and (why := await _told(record, new, number)):
             said.append(f"the guest was not told its address {new.address}: {why}")
         return number, said
@@ -101,22 +99,17 @@ async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -
         wanted = _with(spec, number, new)
         return wanted, [note.text for note in _check(record, wanted, number).notes]
     async with _monitor(record) as session:
-        slot = new.port or await free_slot(session, _slots(spec))
+        slot = new.port or await free_for(record, session)
         wanted = _with(spec, number, dataclasses.replace(new, port=slot))
         part = _check(record, wanted, number)
         await _plug(record, session, part, number)
-    _remember(record, lambda data: plugged(data, part))
+    update_plan(record, lambda data: plugged(data, part))
     return wanted, [note.text for note in part.notes]
 
 
 def _forget_address(record: Record, card: NetSpec, number: int) -> None:
     if card.type == "bridge" and not card.bridge:
         networks.drop(name_of(card), f"{record.name}.{number}")
-
-
-def _slots(spec: MachineSpec) -> set[int]:
-    ports = [*(disk.port for disk in spec.disk), *(card.port for card in spec.net)]
-    return {port for port in ports if port}
 
 
 def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
@@ -132,36 +125,13 @@ def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
     return plan_card(spec, facts_again(record, spec), number)
 
 
-def _write(record: Record, spec: MachineSpec) -> None:
-    write(dataclasses.replace(machines.find(record.name), spec=dump_spec(spec)))
-
-
-def _remember(record: Record, change: Any) -> None:
-    """Keep what is written of the running machine's plan true: checkpoints are made from it."""
-    path = record.file("plan.json")
-    if path.exists():
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(change(json.loads(path.read_text()))))
-        part.replace(path)
-
-
 async def _plug(record: Record, session: Session, part: Contribution, number: int) -> None:
-    """Make the host ready, open what QEMU is to be handed, and plug in; all undone when one of it fails."""
+    """Make the host ready and plug it in; all undone when one of it fails."""
     _refuse_private(record, part)
-    directory = Path(record.directory)
-    apply(part.steps, directory)
-    made: list[Element] = []
+    apply(part.steps, record.path)
     try:
-        with open_all(part.steps) as handed:
-            names = await _hand_over(session, handed.descriptors, number)
-        for kind in ("chardev", "netdev", "device"):
-            for element in (one for one in part.elements if one.kind == kind):
-                await _create(session, element, names)
-                made.append(element)
+        await hotplug.plug(session, part, f"net{number}")
     except BaseException:
-        for element in reversed(made):
-            with contextlib.suppress(ControlError):
-                await _destroy(session, element)
         _give_back(record, number)
         raise
 
@@ -169,59 +139,13 @@ async def _plug(record: Record, session: Session, part: Contribution, number: in
 def _refuse_private(record: Record, part: Contribution) -> None:
     if not any(element.kind == "chardev" for element in part.elements):
         return
-    data = json.loads(record.file("plan.json").read_text())
-    backends = [one["props"] for one in data["elements"] if str(one["props"].get("qom-type", "")).startswith("memory-")]
+    backends = [
+        one["props"] for one in plan_data(record)["elements"] if str(one["props"].get("qom-type", "")).startswith("memory-")
+    ]
     if not all(props.get("share") for props in backends):
         why = "the memory of a machine that was started without vhost-user is private to its QEMU"
         fix = f"tinamou stop {record.name}, add it, and start again"
         raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
-
-
-async def _hand_over(session: Session, descriptors: Mapping[str, int], number: int) -> dict[str, str]:
-    """Give QEMU copies of open descriptors; returns the names it knows them by, under what they stand for."""
-    from tinamou.control.commands import getfd
-
-    names = {}
-    for index, (what, descriptor) in enumerate(descriptors.items()):
-        if what.startswith((TAP, VHOST)) or "/" in what:
-            names[what] = f"net{number}-fd{index}"
-            await getfd(session, descriptor, names[what])
-    return names
-
-
-async def _create(session: Session, element: Element, names: Mapping[str, str]) -> None:
-    if element.kind == "netdev":
-        await session.execute("netdev_add", _pluggable(netdev(element.props, names)))
-    elif element.kind == "device":
-        await session.execute("device_add", dict(element.props))
-    else:
-        props = element.props
-        data: dict[str, Any] = {"addr": {"type": "unix", "data": {"path": props["path"]}}, "server": "server" in props}
-        data |= {"wait": False} if "server" in props else {}
-        await session.execute("chardev-add", {"id": element.id, "backend": {"type": "socket", "data": data}})
-
-
-def _pluggable(props: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A connected ``stream`` as the ``socket`` that speaks the same.
-
-    The one looks its descriptor up in a thread that has no monitor, and does not find it by name.
-    """
-    address = props.get("addr", {})
-    if props["type"] == "stream" and address.get("type") == "fd":
-        return {"type": "socket", "id": props["id"], "fd": address["str"]}
-    return props
-
-
-async def _destroy(session: Session, element: Element) -> None:
-    from tinamou.control.commands import device_del
-
-    if element.kind == "device":
-        await device_del(session, element.id)
-    elif element.kind == "netdev":
-        await session.execute("netdev_del", id=element.id)
-    else:
-        with contextlib.suppress(RefusedError):  # it goes with a vhost-user backend that was on it
-            await session.execute("chardev-remove", id=element.id)
 
 
 def _give_back(record: Record, number: int) -> None:
@@ -237,7 +161,7 @@ def _give_back(record: Record, number: int) -> None:
         spec = interfaces(load_spec(record.spec).net).get(number)
         return entry["kind"] == "socket" and spec is not None and entry["path"] == spec.socket
 
-    failed = Journal(Path(record.directory)).give_back(undo, its)
+    failed = Journal(record.path).give_back(undo, its)
     if failed:
         raise StateError("not everything could be given back", why="; ".join(f"{e['kind']}: {error}" for e, error in failed))
 
@@ -247,7 +171,7 @@ async def remove(name: str, text: str) -> None:
 
     Raises StateError, ControlError; ControlError as well when the guest does not let go of it.
     """
-    with _changing(name) as record:
+    async with _changing(name, "net rm") as record:
         number = number_of(record, text)
         spec = load_spec(record.spec)
         card = spec.net[number]
@@ -258,21 +182,19 @@ async def remove(name: str, text: str) -> None:
                 raise StateError(f"net{number} cannot be taken out of {name} now", why=why, fix=fix)
             part = _check(record, spec, number)
             async with _monitor(record) as session:
-                for kind in ("device", "netdev", "chardev"):
-                    for element in (one for one in part.elements if one.kind == kind):
-                        await _destroy(session, element)
+                await hotplug.unplug(session, part.elements)
             _give_back(record, number)
-            _remember(record, lambda data: unplugged(data, part))
+            update_plan(record, lambda data: unplugged(data, part))
         _forget_address(record, card, number)
-        _write(record, _with(spec, number, NetSpec(type="none")))
+        describe(record, net=_with(spec, number, NetSpec(type="none")).net)
 
 
-def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
+async def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
     """Change what a card may receive (``rate_in``) and send (``rate_out``), at once where the machine runs.
 
     Returns the card as it is now. Raises SpecError, StateError, PrepareError.
     """
-    with _changing(name) as record:
+    async with _changing(name, "net rate") as record:
         number = number_of(record, text)
         spec = load_spec(record.spec)
         card = _changed(spec.net[number], rates)
@@ -280,18 +202,18 @@ def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
         part = _check(record, wanted, number)
         if record.running:
             _limit(record, part, card, number)
-        _write(record, wanted)
+        describe(record, net=wanted.net)
         return card
 
 
-def change(name: str, text: str, fields: Mapping[str, object]) -> None:
+async def change(name: str, text: str, fields: Mapping[str, object]) -> None:
     """Describe a card anew, from the next start on: ``{"model": "virtio"}``. Raises SpecError, PlanError, StateError."""
-    with _changing(name) as record:
+    async with _changing(name, "net set") as record:
         number = number_of(record, text)
         spec = load_spec(record.spec)
         wanted = _with(spec, number, _changed(spec.net[number], fields))
         _check(record, wanted, number)
-        _write(record, wanted)
+        describe(record, net=wanted.net)
 
 
 def _changed(card: NetSpec, fields: Mapping[str, object]) -> NetSpec:
@@ -305,7 +227,7 @@ def _limit(record: Record, part: Contribution, card: NetSpec, number: int) -> No
     from tinamou.blueprint import JoinOvs
     from tinamou.prepare import wires
 
-    journal = Journal(Path(record.directory))
+    journal = Journal(record.path)
     if card.type in FILTERED:
         link = host_link(card, record.directory, number)
         rules = [step for step in part.steps if isinstance(step, SetRules)]

@@ -26,7 +26,7 @@ async def listed(record: Record) -> list[dict[str, object]]:
     """Every disk with the file it is written to, the depth of its chain and its virtual size in bytes."""
     from tinamou.snapshots.layers import read_forest
 
-    async with opened(record) as (disks, history):
+    async with opened(record, "disk ls") as (disks, history):
         rows: list[dict[str, object]] = []
         for name, disk in history.present.items():
             forest = read_forest(disks, history, name)
@@ -39,7 +39,7 @@ async def listed(record: Record) -> list[dict[str, object]]:
 
 async def resize(record: Record, name: str, size: Size) -> None:
     """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
-    async with opened(record) as (disks, history):
+    async with opened(record, "disk resize") as (disks, history):
         _known(history, name)
         top = history.disks[name]
         from tinamou.images.chain import read_layer
@@ -57,7 +57,7 @@ async def resize(record: Record, name: str, size: Size) -> None:
 
 async def limit(record: Record, name: str, *, iops: int = 0, bandwidth: int = 0) -> None:
     """Limit a running machine's disk to requests and bytes a second, 0 for no limit. Raises StateError, ControlError."""
-    async with opened(record) as (disks, history):
+    async with opened(record, "disk limit") as (disks, history):
         _known(history, name)
         session = _running(disks)
         limits = {"iops-total": iops, "bps-total": bandwidth}
@@ -71,7 +71,7 @@ async def limit(record: Record, name: str, *, iops: int = 0, bandwidth: int = 0)
 
 async def change_disc(record: Record, name: str, path: Path | None) -> None:
     """Put another disc into a running machine's drive, or take it out. Raises StateError, ImageError, ControlError."""
-    async with opened(record) as (disks, _):
+    async with opened(record, "disk insert or eject") as (disks, _):
         session = _running(disks)
         device = f"{name}-dev"
         if device not in await _drives(session):

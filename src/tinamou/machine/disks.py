@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tinamou.errors import ImageError, StateError
-from tinamou.facts import ChainFile, ImageFacts
+from tinamou.facts import ChainFile, ImageFacts, files
 from tinamou.images.progress import Progress, silent
+from tinamou.machine.turns import turn
 from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.spec import MachineSpec, load_spec
+from tinamou.state.folder import image_of, plan_data
 from tinamou.state.record import Record
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tinamou.snapshots.history import Disk, History
     from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["existing_chains", "held", "image_of", "known_disks", "opened", "refuse_shared"]
+__all__ = ["existing_chains", "held", "known_disks", "opened", "put_right_at_rest", "refuse_shared"]
 
 _FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
 
@@ -32,8 +33,8 @@ _FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
 def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> dict[str, tuple[ChainFile, ...]]:
     """The chains of the image and of every disk that exists already, read from the headers and checked on the way.
 
-    What a crash left half done to a machine's disks is put right first. Raises ImageError for a file that is missing,
-    damaged, of another format than its header's reader expects, or outside the folders it may lie in; StateError.
+    Raises ImageError for a file that is missing, damaged, of another format than its header's reader expects, or outside
+    the folders it may lie in; StateError.
     """
     chains = _own_chains(directory, image)
     if image.disk and image.built and image.format != "iso" and "disk0" not in chains:
@@ -49,14 +50,14 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
         from tinamou.images.seal import check_seals
 
         check_seals(
-            directory / "seals.json", {f.path for files in chains.values() for f in files if not f.own and f != files[0]}
+            directory / files.SEALS, {f.path for chain in chains.values() for f in chain if not f.own and f != chain[0]}
         )
     return chains
 
 
-def _check_key(disk: DiskSpec, files: tuple[ChainFile, ...]) -> None:
+def _check_key(disk: DiskSpec, chain: tuple[ChainFile, ...]) -> None:
     """A disk of that key exists already: is it encrypted, and only then? Raises ImageError."""
-    for file in files:
+    for file in chain:
         if file.encrypted and not disk.key:
             raise ImageError(f"{file.path} is encrypted", fix="name the file that holds its passphrase: key = PATH")
         if disk.key and not file.encrypted:
@@ -65,8 +66,10 @@ def _check_key(disk: DiskSpec, files: tuple[ChainFile, ...]) -> None:
 
 def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile, ...]]:
     tops = {m[1]: (Path(m[0]), m[2], image.disk) for p in _listed(directory) if (m := _FIRST.fullmatch(p))}
-    if (directory / "snapshots.json").exists():
-        for name, disk in _reconciled(directory).present.items():
+    if (directory / files.SNAPSHOTS).exists():
+        from tinamou.snapshots.history import load
+
+        for name, disk in load(directory).present.items():
             tops[name] = (Path(disk.top), disk.format, disk.floor)
     return {name: _checked(directory / top, directory, kind, floor) for name, (top, kind, floor) in tops.items()}
 
@@ -75,27 +78,29 @@ def _listed(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
 
-def _reconciled(directory: Path) -> History:
-    """The history, made true again when a crash left an operation half done; the machine is off."""
+def put_right_at_rest(record: Record) -> None:
+    """Finish or undo what a crash left half done to the disks of a machine that is off, and whose turn is the caller's.
+
+    Raises StateError, ImageError.
+    """
     from tinamou.snapshots.history import load
 
-    history = load(directory)
-    if history.intent is None:
-        return history
-    from tinamou.snapshots.machine_disks import Disks, locked
+    if not record.file(files.SNAPSHOTS).exists() or load(record.path).intent is None:
+        return
+    from tinamou.snapshots.machine_disks import Disks
     from tinamou.snapshots.reconcile import reconcile
 
-    with locked(directory):
-        import asyncio
-
-        return asyncio.run(reconcile(Disks(directory, owner=_owner(directory))))
+    _at_once(reconcile(Disks(record.path, owner=record.uid, keys=_keys(record))))
 
 
-def _owner(directory: Path) -> int | None:
+def _at_once(work: Coroutine[Any, Any, Any]) -> None:
+    """Run what waits for nothing: without a monitor there is nobody to wait for. Raises RuntimeError where it waits."""
     try:
-        return int((directory / "uid").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()
+    raise RuntimeError("what was to be done at once waits for something")
 
 
 def _declared(kind: str) -> str:
@@ -126,32 +131,34 @@ def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:
         return
     from tinamou.system.image_locks import processes_with_open, written_by_others
 
-    for files in chains.values():
-        path = files[0].path
+    for chain in chains.values():
+        path = chain[0].path
         if written_by_others(path):
             who = ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(path)) or "a process of another user"
             raise ImageError(f"{path} is open for writing elsewhere", why=f"in {who}", fix="end that program first")
 
 
 @contextlib.asynccontextmanager
-async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[Disks]:
-    """A machine's disks locked against other commands, with its QEMU's monitor while it runs; nothing is put right."""
+async def held(record: Record, what: str, *, progress: Progress = silent) -> AsyncIterator[Disks]:
+    """A machine's disks, which are nobody else's to change, with its QEMU's monitor while it runs; nothing is put right.
+
+    ``what`` is what others are told is being done. Raises StateError, ControlError.
+    """
     from tinamou.control import connect_qmp
-    from tinamou.snapshots.machine_disks import Disks, locked
+    from tinamou.snapshots.machine_disks import Disks
     from tinamou.snapshots.remains import is_suspended
 
     if is_suspended(record):
         why = "the memory it was saved with belongs to its disks as they are"
         raise StateError(f"machine {record.name} is suspended", why=why, fix=f"tinamou resume {record.name}")
-    directory = Path(record.directory).resolve()  # noqa: ASYNC240
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(locked(directory))
+        record = await stack.enter_async_context(turn(record, what))
         session = None
         if record.running:
             connecting = connect_qmp(record.directory, alive=lambda: record.running)
             session = await stack.enter_async_context(await connecting)
         try:
-            yield Disks(directory, record.uid, session, keys=_keys(record), progress=progress)
+            yield Disks(record.path.resolve(), record.uid, session, keys=_keys(record), progress=progress)
         except OSError as error:
             why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
             fix = "free some space, then do it again; what was begun is put right first"
@@ -159,12 +166,12 @@ async def held(record: Record, *, progress: Progress = silent) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def opened(record: Record, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
-    """The same, with the history made true and complete; the way in for everything that changes disks."""
+async def opened(record: Record, what: str, *, progress: Progress = silent) -> AsyncIterator[tuple[Disks, History]]:
+    """As `held`, with the history made true and complete; the way in for everything that changes disks."""
     from tinamou.snapshots.history import load, save
     from tinamou.snapshots.reconcile import put_right
 
-    async with held(record, progress=progress) as disks:
+    async with held(record, what, progress=progress) as disks:
         graph = await _graph(disks)
         found = load(disks.directory)
         before = await put_right(disks, found)
@@ -249,17 +256,6 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     }
 
 
-def image_of(record: Record) -> ImageFacts:
-    """The image a machine was made from. Raises StateError for a machine that was never started."""
-    from tinamou.units import Size
-
-    try:
-        data = json.loads(record.file("image.json").read_text())
-    except FileNotFoundError:
-        raise StateError(f"machine {record.name} was never started", fix=f"tinamou start {record.name}") from None
-    return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
-
-
 def _keys(record: Record) -> dict[str, str]:
     """The files with the passphrases of encrypted disks, by disk."""
     specs = numbered(load_spec(record.spec).disk, _first(record))
@@ -284,8 +280,7 @@ def _with_aio(options: DiskSpec, record: Record, disk: str) -> DiskSpec:
     """The disk's options with ``aio`` as the plan of its last start settled it."""
     if options.aio != "auto":
         return options
-    path = record.file("plan.json")
-    elements = json.loads(path.read_text())["elements"] if path.exists() else []
-    files = (one["props"]["file"] for one in elements if re.fullmatch(rf"{disk}(\D.*)?", str(one["props"].get("node-name"))))
-    ways = [file["aio"] for file in files if isinstance(file, dict) and "aio" in file]
+    elements = plan_data(record)["elements"] if record.file(files.PLAN).exists() else []
+    nodes = (one["props"]["file"] for one in elements if re.fullmatch(rf"{disk}(\D.*)?", str(one["props"].get("node-name"))))
+    ways = [file["aio"] for file in nodes if isinstance(file, dict) and "aio" in file]
     return dataclasses.replace(options, aio=ways[-1] if ways else "threads")

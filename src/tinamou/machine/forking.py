@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal
 
 from tinamou.blueprint import HandOver, MakeCgroup, Plan
-from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
+from tinamou.facts import files
 from tinamou.guest.ready import SETTLED
-from tinamou.guest.resident import Identity
+from tinamou.guest.resident import Identity, Line
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import encrypted, host_keys, portable, shares
+from tinamou.machine.connected import Connected
 from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.machine.turns import turn
 from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import fork, save
@@ -31,20 +32,13 @@ from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, discard, verif
 from tinamou.snapshots.disks_of_forks import give_disks
 from tinamou.snapshots.fork import Woken
 from tinamou.state import machines
-from tinamou.state.record import Record, write
+from tinamou.state.folder import plan_data, write_plan
+from tinamou.state.record import Record, change, create
 from tinamou.system.spawn import process_of
 
-if TYPE_CHECKING:
-    from tinamou.control import Session
-    from tinamou.guest.agent import Agent
-    from tinamou.guest.resident import Line
-    from tinamou.machine.attended import AsyncMachine
+__all__ = ["Request", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
 
-Attended = TypeVar("Attended", bound="AsyncMachine")
-
-__all__ = ["Wish", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
-
-Wish = Literal["auto", "instant", "portable"]
+Request = Literal["auto", "instant", "portable"]
 """The kind of checkpoint that is asked for."""
 
 AT_ONCE = 2
@@ -52,49 +46,42 @@ AT_ONCE = 2
 
 
 async def take_checkpoint(
-    record: Record,
-    session: Session,
-    agent: Agent,
-    name: str = "",
-    *,
-    line: Line | None = None,
-    fleeting: bool = False,
-    kind: Wish = "auto",
+    machine: Connected, name: str = "", *, ephemeral: bool = False, kind: Request = "auto"
 ) -> Checkpoint:
-    """Checkpoint a running machine, which goes on; a ``fleeting`` one is gone with this process.
+    """Checkpoint a running machine, which goes on; an ``ephemeral`` one is gone with this process.
 
-    ``line`` is the one to its resident where it is held already: a machine has only one. With ``auto`` the checkpoint is
-    instant where the machine allows it, else portable, and says why. Raises StateError, ControlError, GuestError.
+    With ``auto`` the checkpoint is instant where the machine allows it, else portable, and says why. Raises StateError,
+    ControlError, GuestError.
     """
-    encrypted.refuse(record, "checkpointed or forked")
-    async with shares.taken_out(record, session, (line or agent).run):
-        return await _taken(record, session, agent, name, line, fleeting=fleeting, wish=kind)
+    encrypted.refuse(machine.record, "checkpointed or forked")
+    held = await machine.held_line()
+    async with turn(machine.record, "checkpoint"), shares.taken_out(machine):
+        return await _taken(machine, name, held, ephemeral=ephemeral, request=kind)
 
 
-async def _taken(
-    record: Record, session: Session, agent: Agent, name: str, held: Line | None, *, fleeting: bool, wish: Wish
-) -> Checkpoint:
+async def _taken(machine: Connected, name: str, held: Line | None, *, ephemeral: bool, request: Request) -> Checkpoint:
+    record, session = machine.refresh(), await machine.session()
     plan = await saved_plan(record, session)
-    chosen, why = _kind(record, plan, wish)
-    line, found = await _prepare_guest(record, plan, agent, held)
+    chosen, why = _kind(record, plan, request)
+    line, found = await _prepare_guest(machine, plan, held)
     try:
-        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), fleeting, why=why)
+        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), ephemeral, why=why)
         take = save.save_instant if chosen == "instant" else save.save_portable
         wanted = name or f"{record.name}-{secrets.token_hex(3)}"
         if not any(element.kind == "blockdev" for element in plan.elements):
             return await take(moment, wanted)
-        async with opened(record) as (disks, history):
+        async with opened(record, "checkpoint") as (disks, history):
             return await take(dataclasses.replace(moment, disks=(disks, history)), wanted)
     finally:
         if line is not None and line is not held:
             line.close()
 
 
-def _kind(record: Record, plan: Plan, wish: Wish) -> tuple[Kind, str]:
-    """Which kind of checkpoint, and why. Raises StateError when an instant one is wished and cannot be."""
-    if wish == "portable":
+def _kind(record: Record, plan: Plan, request: Request) -> tuple[Kind, str]:
+    """Which kind of checkpoint, and why. Raises StateError when an instant one is asked for and cannot be."""
+    if request == "portable":
         return "portable", "it was asked for"
-    outside = json.loads(record.file("plan.json").read_text()).get("outside", [])
+    outside = plan_data(record).get("outside", [])
     if not save.forkable(plan):
         reason = "it shares its memory with other forks" if record.parent else "it was not started forkable"
         fix = "start it with --set memory.forkable=true (in Python: Machine(forkable=True))"
@@ -102,7 +89,7 @@ def _kind(record: Record, plan: Plan, wish: Wish) -> tuple[Kind, str]:
         reason, fix = f"its forks would lack what it has beside QEMU: {'; '.join(outside)}", "leave those settings out"
     else:
         return "instant", "its memory can be copied while it runs"
-    if wish == "instant":
+    if request == "instant":
         raise StateError(
             f"{record.name} cannot be checkpointed in an instant", why=reason, fix=f"{fix}, or take a portable one"
         )
@@ -131,15 +118,14 @@ cat /sys/class/net/*/address 2>/dev/null
 at most for each; prints the ssh host keys and the addresses."""
 
 
-async def _prepare_guest(
-    record: Record, plan: Plan, agent: Agent, held: Line | None
-) -> tuple[Line | None, dict[str, object]]:
+async def _prepare_guest(machine: Connected, plan: Plan, held: Line | None) -> tuple[Line | None, dict[str, object]]:
     """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent."""
     from tinamou.guest.resident import install
 
+    record = machine.record
     if not record.agent:
         return None, {}
-    line = held or await install(agent, str(record.file("resident.sock")), record.arch)
+    line = held or await install(machine.agent, str(record.file(files.RESIDENT)), record.arch)
     cards = [str(element.props["mac"]).lower() for element in plan.elements if "mac" in element.props]
     found = (await line.run(["sh", "-c", _FIND, "sh", *cards])).text.split()
     return line, {"host_keys": [one for one in found if "/" in one], "macs": [one for one in found if one in cards]}
@@ -188,19 +174,11 @@ async def fork_many(
         raise
 
 
-async def fork_running(
-    kind: type[Attended],
-    record: Record,
-    session: Session,
-    agent: Agent,
-    line: Line | None,
-    count: int,
-    progress: Progress = silent,
-) -> list[Attended]:
-    """Fork a running machine: a checkpoint of the moment, which is gone with the last fork."""
-    checkpoint = await take_checkpoint(record, session, agent, line=line, fleeting=True)
+async def fork_running(machine: Connected, count: int, progress: Progress = silent) -> list[Connected]:
+    """Fork a running machine: a checkpoint of the moment, which is gone with the last fork. Raises as `take_checkpoint`."""
+    checkpoint = await take_checkpoint(machine, ephemeral=True)
     if checkpoint.kind == "portable":
-        progress(f"{record.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
+        progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
     try:
         woken = await fork_many(checkpoint, count)
     except BaseException:
@@ -213,7 +191,7 @@ async def fork_running(
         if not left[0]:
             discard(Path(checkpoint.directory))
 
-    return [kind.woken(one, ended) for one in woken]
+    return [Connected.of_fork(one, ended) for one in woken]
 
 
 async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Woken:
@@ -222,36 +200,34 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
     load = portable.wake if checkpoint.kind == "portable" else _wake_instant
     keys = () if same else checkpoint.guest.get("host_keys", ())
-    files = asyncio.ensure_future(host_keys.make(keys, folder))
+    made = asyncio.ensure_future(host_keys.make(keys, folder))
     try:
-        woken = await load(checkpoint, record, files, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
+        woken = await load(checkpoint, record, made, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
     finally:
-        files.cancel()
-    record = dataclasses.replace(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
-    write(record)
+        made.cancel()
+    record = change(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
     return dataclasses.replace(woken, record=record)
 
 
 async def _wake_instant(
     checkpoint: Checkpoint,
     record: Record,
-    files: Awaitable[host_keys.Files],
+    made: Awaitable[host_keys.Files],
     *,
     dies_with_parent: bool,
     stopped: bool,
     same: bool,
 ) -> Woken:
     plan = fork.fork_plan(checkpoint, record, same=same)
-    record.file("plan.json").write_text(json.dumps({**checkpoint.plan, **plain(plan)}))
+    write_plan(record, plan, beside=checkpoint.plan)
     if not all(isinstance(step, HandOver) for step in plan.steps):
         await asyncio.to_thread(_prepare, plan, Path(record.directory))
 
     async def who() -> Identity:
-        return Identity() if same else fork.identity_for(checkpoint, plan, await files)
+        return Identity() if same else fork.identity_for(checkpoint, plan, await made)
 
     async def settle(record: Record, line: Line | None) -> None:
-        if "share" in record.spec:
-            await shares.attach_to_fork(record, plan, line)
+        await shares.attach_to_fork(record, plan, line)
 
     identity = asyncio.ensure_future(who())
     how = {"dies_with_parent": dies_with_parent, "stopped": stopped}
@@ -290,7 +266,7 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             port = machines.free_port() if saved.get("ssh_port") else None
             own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
-            write(record)
+            create(record)
             _copy_files(checkpoint, directory, uid)
             records.append(record)
     return records
@@ -303,20 +279,15 @@ def _copy_files(checkpoint: Checkpoint, directory: Path, uid: int | None) -> Non
             os.chown(directory / name, uid, uid)
 
 
-async def checkpoint_by_name(record: Record, name: str = "", *, kind: Wish = "auto") -> Checkpoint:
-    """Checkpoint a machine this process does not attend."""
-    from tinamou.control import connect_qmp
-    from tinamou.guest.agent import Agent
-
-    connecting = connect_qmp(record.directory, owner=not record.owned, alive=lambda: record.running)
-    async with await connecting as session, Agent(str(record.file("agent.sock"))) as agent:
-        return await take_checkpoint(record, session, agent, name, kind=kind)
+async def checkpoint_by_name(record: Record, name: str = "", *, kind: Request = "auto") -> Checkpoint:
+    """Checkpoint a machine this process does not own."""
+    async with Connected(record, owner=not record.owned) as machine:
+        return await take_checkpoint(machine, name, kind=kind)
 
 
 async def leave_running(checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False) -> list[str]:
     """Forks that stay when this process ends; returns their names. ``same`` keeps the identity of the saved machine."""
     woken = await fork_many(checkpoint, count, ephemeral=False, dies_with_parent=False, names=names, same=same)
     for one in woken:
-        one.close()
-        write(dataclasses.replace(one.record, owner_pid=0, owner_started=0))
+        await Connected.of_fork(one).release()
     return [one.record.name for one in woken]

@@ -1,4 +1,4 @@
-"""What other machines leave of the host for this one, and how this one takes its part before and after QEMU starts."""
+"""What other machines leave of the host for this one, and the control groups its QEMU is put into."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from tinamou.blueprint import Note, Plan, Why
-from tinamou.errors import ControlError
-from tinamou.launch.process import died
+from tinamou.blueprint import Note, Why
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.shortage import PagesShortError
 from tinamou.spec import MachineSpec
@@ -17,11 +15,9 @@ from tinamou.state.record import Record
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import CpuSet, Size
 
-__all__ = ["claims", "lent", "settle_in", "without_huge_pages"]
+__all__ = ["claims", "enter_groups", "lent", "without_huge_pages"]
 
 _DEFAULT_MEMORY = "512M"
-START_SECONDS = 300.0
-"""How long QEMU may take until it answers: guest memory on huge pages is filled first, a terabyte takes minutes."""
 
 
 def lent(directory: str) -> dict[str, CpuSet]:
@@ -57,18 +53,8 @@ def without_huge_pages(spec: MachineSpec, error: PagesShortError) -> tuple[Machi
     return dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, hugepages="off")), note
 
 
-def settle_in(record: Record, plan: Plan) -> None:
-    """Moves a QEMU that has just been started into its control groups and onto its CPUs."""
-    from tinamou.prepare.borrow import enter_groups
+def enter_groups(record: Record) -> None:
+    """Moves a QEMU that has just been started into its control groups."""
+    from tinamou.prepare import borrow
 
-    enter_groups(Journal(Path(record.directory)), record.pid)
-    if plan.pinning is not None:
-        from tinamou.machine.blocking import wait_for
-        from tinamou.machine.pinning import pin_threads
-
-        try:
-            wait_for(pin_threads(record, plan.pinning, patience=START_SECONDS))
-        except ControlError as error:
-            if record.running:
-                raise
-            raise died(plan, Path(record.directory), record.pid) from error
+    borrow.enter_groups(Journal(record.path), record.pid)

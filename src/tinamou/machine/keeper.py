@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import TinamouError
-from tinamou.machine.pool import AsyncPool
+from tinamou.machine.forking import take_checkpoint
+from tinamou.machine.pool import ForkPool
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.remains import give_up
 from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
-from tinamou.state.record import read, write
+from tinamou.state.record import change, read
 from tinamou.system.spawn import process_of, spawn
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Keeper:
 
     def __init__(self, entry: PoolEntry) -> None:
         self.entry = entry
-        self._pool: AsyncPool | None = None
-        self._ready: asyncio.Future[AsyncPool] = asyncio.get_running_loop().create_future()
+        self._pool: ForkPool | None = None
+        self._ready: asyncio.Future[ForkPool] = asyncio.get_running_loop().create_future()
         self._callers: set[asyncio.Task[None]] = set()
         self._handed: set[int] = set()
 
@@ -55,7 +56,7 @@ class Keeper:
         answering = asyncio.create_task(self._accept(listener))
         try:
             async with self._source() as checkpoint:
-                pool = AsyncPool(checkpoint, self.entry.size, bound=self.entry.bound, lives_on=True)
+                pool = ForkPool(checkpoint, self.entry.size, bound=self.entry.bound, lives_on=True)
                 try:
                     await pool.start()
                     self._ready.set_result(pool)
@@ -122,8 +123,7 @@ class Keeper:
         self._handed.add(woken.record.pid)
         with contextlib.suppress(OSError):
             taker = process_of(pid)
-            record = dataclasses.replace(woken.record, owner_pid=taker.pid, owner_started=taker.started)
-            write(record)
+            record = change(woken.record, owner_pid=taker.pid, owner_started=taker.started)
             lines = woken.hand_over()
             try:
                 socket.send_fds(connection, [json.dumps({"machine": record.name}).encode() + b"\n"], lines)
@@ -155,7 +155,7 @@ async def _booted(entry: PoolEntry) -> Checkpoint:
     from tinamou.machine.warm import booted
 
     async with booted(load_spec(entry.spec), timeout=entry.timeout) as machine:
-        return await machine.checkpoint(f"pool-{entry.name}", fleeting=True)
+        return await take_checkpoint(machine, f"pool-{entry.name}", ephemeral=True)
 
 
 def _listen(path: Path) -> socket.socket:

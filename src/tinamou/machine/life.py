@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
+from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.remains import forget_suspended, is_suspended
 from tinamou.state import machines
@@ -62,14 +63,14 @@ def at_rest(record: Record) -> str:
     return "suspended" if is_suspended(record) else "stopped"
 
 
-async def stop(record: Record, *, grace: float = GRACE_SECONDS) -> bool:
+async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
     """Shut the guest down, or cut the power after ``grace`` seconds; whether the guest went by itself."""
-    from tinamou.control import connect_qmp
-    from tinamou.guest.agent import Agent
+    import asyncio
 
-    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-        orderly = await shut_down(record, session, Agent(str(record.file("agent.sock"))), grace=grace)
-    end_machine(record)
+    session = await machine.session()
+    orderly = await shut_down(machine.record, session, await machine.settled_agent(), grace=grace)
+    await machine.close()
+    await asyncio.to_thread(machine.ended)
     return orderly
 
 

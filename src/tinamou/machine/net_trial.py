@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
-from tinamou.machine.attended import AsyncMachine
+from tinamou.machine.booting import started, until_up
+from tinamou.spec import load_spec
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -31,7 +32,8 @@ async def trial(
     """
     from tinamou.network.attend import examine, speed_of
 
-    async with AsyncMachine("tiny", cpus=cpus, memory="256M", net=[net]) as machine:
+    async with started(load_spec({"cpus": cpus, "memory": "256M", "net": [net]})) as machine:
+        await until_up(machine)
         session = await machine.session()
         end = time.monotonic() + 60
         while time.monotonic() < end:

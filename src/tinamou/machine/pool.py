@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
-from tinamou.machine.attended import READY_SECONDS, AsyncMachine
-from tinamou.machine.blocking import Machine, wait_for
+from tinamou.machine.connected import READY_SECONDS
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import end_machine
-from tinamou.snapshots.fork import Woken, hand_out
+from tinamou.snapshots.fork import Woken
 from tinamou.spec import load_spec
 from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.snapshots.checkpoint import Checkpoint
 
-__all__ = ["AsyncPool", "Pool"]
+__all__ = ["ForkPool"]
 
 REFILL_AFTER = 0.05
 """Seconds a machine that was handed out has the host to itself before its successor starts."""
 
 
-class AsyncPool:
+class ForkPool:
     """``size`` machines waiting to be taken. All of them are gone when the block, or the process, ends.
 
     ``of`` is a checkpoint, or an image, which is booted once and kept as a warm checkpoint; ``settings`` are the fields of
@@ -69,15 +68,6 @@ class AsyncPool:
         if self._spec is not None:
             self._of = await warm(self._spec, timeout=self._timeout, progress=self._progress)
         await self._fill(self.size)
-
-    async def take(self) -> AsyncMachine:
-        """A running machine nobody else has, which the taker ends; another takes its place in the background.
-
-        Raises as `claim` does.
-        """
-        woken = await self.claim()
-        await hand_out(woken)
-        return AsyncMachine.woken(woken)
 
     async def claim(self) -> Woken:
         """A machine that was waiting, still stopped; another takes its place in the background.
@@ -157,29 +147,3 @@ def _share(pid: int) -> int:
 def _end(woken: Woken) -> None:
     woken.close()
     end_machine(woken.record)
-
-
-class Pool:
-    """The pool for programs without asyncio: ``with Pool("tiny", 8) as pool: vm = pool.take()``; see `AsyncPool`."""
-
-    def __init__(self, of: Checkpoint | str = "tiny", size: int = 4, **settings: Any) -> None:
-        async def make() -> AsyncPool:
-            return AsyncPool(of, size, **settings)
-
-        self._pool = wait_for(make())
-
-    @property
-    def waiting(self) -> int:
-        """How many machines wait now."""
-        return self._pool.waiting
-
-    def take(self) -> Machine:
-        """A running machine nobody else has; leave it with ``with``, or ``kill`` it."""
-        return Machine.around(wait_for(self._pool.take()))
-
-    def __enter__(self) -> Self:
-        wait_for(self._pool.start())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        wait_for(self._pool.close())

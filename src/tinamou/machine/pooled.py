@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import StateError, error_from
 from tinamou.launch.process import tail
-from tinamou.machine.attended import AsyncMachine
-from tinamou.machine.blocking import Machine, wait_for
-from tinamou.machine.forking import fork_many
-from tinamou.machine.portable import plan_of
+from tinamou.machine import keeper
 from tinamou.machine.reconcile import reconcile
+from tinamou.machine.warm import key_of
 from tinamou.snapshots.fork import given, hand_out
 from tinamou.state import machines, pools
+from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.spawn import Process, end, process_of
@@ -25,11 +24,10 @@ from tinamou.system.spawn import Process, end, process_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tinamou.images.progress import Progress
     from tinamou.snapshots.fork import Woken
     from tinamou.spec import MachineSpec
 
-__all__ = ["AsyncSharedPool", "SharedPool", "create", "for_key", "pooled_or_forked", "remove"]
+__all__ = ["TAKE_SECONDS", "PoolClient", "create", "for_key", "remove"]
 
 TAKE_SECONDS = 60.0
 GRACE_SECONDS = 10.0
@@ -43,11 +41,9 @@ async def create(
     Its machines are forks of a machine booted for ``spec``, or of the checkpoint of that name. Raises StateError for a name
     in use, and what booting and forking raise; nothing is left then.
     """
-    from tinamou.machine import keeper
-    from tinamou.machine.warm import key_of
     from tinamou.spec import dump_spec
 
-    reconcile()
+    await asyncio.to_thread(reconcile)
     me = process_of(os.getpid())
     key = await asyncio.to_thread(key_of, spec) if spec is not None else ""
     entry = PoolEntry(
@@ -64,7 +60,7 @@ async def create(
     pools.create(entry)
     try:
         keeper.start(name)
-        await AsyncSharedPool(name).ask("wait", timeout + TAKE_SECONDS)
+        await PoolClient(name).ask("wait", timeout + TAKE_SECONDS)
     except BaseException:
         remove(name)
         raise
@@ -92,34 +88,11 @@ def for_key(key: str) -> str:
     return next((entry.name for entry in pools.every() if entry.key == key and entry.kept), "")
 
 
-async def pooled_or_forked(
-    spec: MachineSpec, *, keep: bool, timeout: float, progress: Progress
-) -> tuple[Woken, Callable[[], None] | None]:
-    """A machine from a pool made for this wish where there is one, else a fork of a machine booted once for it.
-
-    A machine to ``keep``, or that is to have a name, does not come from a pool. Raises what booting and forking raise.
-    """
-    from tinamou.machine.warm import key_of, warm
-
-    if not keep and not spec.name and pools.every():
-        name = for_key(await asyncio.to_thread(key_of, spec, progress))
-        if name:
-            return await AsyncSharedPool(name).claim()
-    checkpoint = await warm(spec, timeout=timeout, progress=progress)
-    names = [spec.name] if spec.name else []
-    [woken] = await fork_many(checkpoint, 1, ephemeral=not keep, dies_with_parent=not keep, names=names)
-    return woken, None
-
-
-class AsyncSharedPool:
-    """A pool made by ``tinamou pool create``, by its name: ``await AsyncSharedPool("web").take()``."""
+class PoolClient:
+    """A pool made by ``tinamou pool create``, by its name: ``await PoolClient("web").take()``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    async def take(self, timeout: float = TAKE_SECONDS) -> AsyncMachine:
-        """A running machine nobody else has; gone when it is left, or this process ends. Raises as `claim` does."""
-        return AsyncMachine.woken(*await self.claim(timeout))
 
     async def claim(self, timeout: float = TAKE_SECONDS) -> tuple[Woken, Callable[[], None]]:
         """A machine nobody else has, running again, and how to tell the keeper that it is over.
@@ -186,14 +159,3 @@ async def _answer(connection: socket.socket) -> tuple[bytes, list[int]]:
     while said and not said.endswith(b"\n") and (more := await loop.sock_recv(connection, 1 << 16)):
         said += more
     return said, lines
-
-
-class SharedPool:
-    """A pool made by ``tinamou pool create``, for programs without asyncio: ``with SharedPool("web").take() as vm: …``."""
-
-    def __init__(self, name: str) -> None:
-        self._pool = AsyncSharedPool(name)
-
-    def take(self, timeout: float = TAKE_SECONDS) -> Machine:
-        """A running machine nobody else has; see `AsyncSharedPool.take`."""
-        return Machine.around(wait_for(self._pool.take(timeout)))

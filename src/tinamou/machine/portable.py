@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.blueprint import Flag, Plan, Why
-from tinamou.blueprint.stored import plain, plan_from
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, stop
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import ControlError, Problem, StateError
+from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine import shares
+from tinamou.machine.booting import pin
 from tinamou.machine.host_keys import Files
-from tinamou.machine.host_side import settle_in
-from tinamou.machine.starting import as_running, kept_image, plan_again, prepared
+from tinamou.machine.host_side import enter_groups
+from tinamou.machine.starting import plan_again, prepared, run_facts
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Woken
 from tinamou.snapshots.hardware import differences
 from tinamou.spec import dump_spec, load_spec
-from tinamou.state.record import Record, write
+from tinamou.state.folder import image_of, plan_of, write_plan
+from tinamou.state.record import Record, change
 from tinamou.units import Mac
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from tinamou.control import Session
 
-__all__ = ["Loaded", "loaded", "plan_of", "saved_plan", "spec_for", "wake"]
+__all__ = ["Loaded", "loaded", "saved_plan", "spec_for", "wake"]
 
 _PLUGS = "plug"
 
@@ -90,19 +91,10 @@ def _by_hand(plan: Plan) -> set[str]:
     return set(re.findall(r"\bid\"?[=:]\"?([\w.-]+)", " ".join(flag.value or "" for flag in plan.flags if not flag.name)))
 
 
-def plan_of(record: Record) -> Plan:
-    """The plan a machine was started from. Raises StateError."""
-    try:
-        return plan_from(json.loads(record.file("plan.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = f"tinamou stop {record.name}, tinamou start {record.name}"
-        raise StateError(f"it is not written down how {record.name} was started", why=repr(error), fix=fix) from error
-
-
 async def wake(
     checkpoint: Checkpoint,
     record: Record,
-    files: Awaitable[Files],
+    keys: Awaitable[Files],
     *,
     dies_with_parent: bool,
     stopped: bool,
@@ -111,24 +103,23 @@ async def wake(
     """A machine from a portable checkpoint, with an identity of its own unless it is the ``same``. Raises as `loaded`."""
     async with loaded(checkpoint, record, dies_with_parent=dies_with_parent) as up:
         await cont(up.session)
-        line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
+        line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
         try:
             if line is not None:
-                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, await files))
-            if "share" in up.record.spec and line is not None:
-                await shares.attach(up.record, up.plan, up.session, line.run)
+                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, await keys))
+            await shares.attach_to_fork(up.record, up.plan, line)
             if stopped:
                 await stop(up.session)
         except BaseException:
             if line is not None:
                 line.close()
             raise
-    return Woken(up.record, up.plan, line, Monitor(str(record.file("qmp.sock"))) if stopped else None)
+    return Woken(up.record, up.plan, line, Monitor(str(record.file(files.QMP))) if stopped else None)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A machine that holds a saved state and stands still: its entry, plan and monitor."""
+    """A machine that holds a saved state and stands still: its record, plan and monitor."""
 
     record: Record
     plan: Plan
@@ -143,14 +134,13 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     machine then.
     """
     plan = await asyncio.to_thread(_planned, saved, record)
-    folder = Path(record.directory)
-    await asyncio.to_thread(record.file("plan.json").write_text, json.dumps(plain(plan)))
+    await asyncio.to_thread(write_plan, record, plan)
     waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
     waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
-    process = launch(waiting, folder, dies_with_parent=dies_with_parent)
-    record = as_running(record, plan, process)
-    write(record)
-    await asyncio.to_thread(settle_in, record, plan)
+    process = launch(waiting, record.path, dies_with_parent=dies_with_parent)
+    record = change(record, **run_facts(plan, process))
+    await asyncio.to_thread(enter_groups, record)
+    await pin(record, plan)
     try:
         async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:
             await stream.load(session, Path(saved.state.path), record.uid)
@@ -158,7 +148,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     except (DisconnectedError, ControlError) as error:
         if record.running:
             raise
-        raise died(waiting, folder, process.pid) from error
+        raise died(waiting, record.path, process.pid) from error
 
 
 def _planned(saved: Checkpoint, record: Record) -> Plan:
@@ -171,4 +161,4 @@ def _planned(saved: Checkpoint, record: Record) -> Plan:
             raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)
 
     stays = dataclasses.replace(record, ephemeral=False)
-    return prepared(load_spec(record.spec), stays, kept_image(record), fits)
+    return prepared(load_spec(record.spec), stays, image_of(record), fits)

@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
+from tinamou.facts import files
+from tinamou.machine.connected import words_of
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
     from tinamou.guest.copy import Copied
     from tinamou.state.record import Record
 
-__all__ = ["Reach", "words_of"]
-
-
-def words_of(command: str | Sequence[str]) -> list[str]:
-    """A command as argument words; a string is given to the guest's shell."""
-    return ["sh", "-c", command] if isinstance(command, str) else list(command)
+__all__ = ["Reach"]
 
 
 class Reach:
@@ -26,7 +23,7 @@ class Reach:
 
     @property
     def record(self) -> Record:
-        """Its entry in the state directory."""
+        """Its record in the state directory."""
         raise NotImplementedError
 
     async def _settled_agent(self) -> Agent:
@@ -85,7 +82,7 @@ class Reach:
 
     def log(self) -> str:
         """Everything the guest has printed on its console so far."""
-        return self.record.file("serial.log").read_text(errors="replace")
+        return self.record.file(files.SERIAL_LOG).read_text(errors="replace")
 
     def ssh_command(self, *words: str) -> list[str]:
         """The ``ssh`` command line to a shell in the guest, or to the command of ``words``, with the machine's own key.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from pathlib import Path
 
+from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
 from tinamou.state import ledger, machines, networks, pools
-from tinamou.state.record import Record, read, write
+from tinamou.state.record import Record, change, read
 from tinamou.system.spawn import Process, end, found_started, process_of
 
-__all__ = ["end_machine", "give_back", "reconcile"]
+__all__ = ["claim", "end_machine", "give_back", "reconcile"]
 
 
 def reconcile() -> list[str]:
@@ -102,7 +104,7 @@ def _clear_unfinished(directory: Path) -> list[str]:
 
 def strays(directory: Path) -> list[Process]:
     """QEMU processes that were handed files of this machine, found by their command lines; one just born is waited for."""
-    return found_started(lambda: _strays(f"opaque={directory}/".encode()), directory / "qemu.log")
+    return found_started(lambda: _strays(f"opaque={directory}/".encode()), directory / files.QEMU_LOG)
 
 
 def _strays(token: bytes) -> list[Process]:
@@ -128,18 +130,50 @@ def end_machine(record: Record) -> list[str]:
 
 def _end(record: Record, cause: str = "") -> list[str]:
     directory = Path(record.directory)
-    living = [record.process] if record.process else strays(directory)
-    for process in living:
+    newest = read(directory)
+    if newest is not None and _anothers(record, newest):
+        return []
+    known = {process for one in (record, newest) if one is not None and (process := one.process) is not None}
+    for process in known or strays(directory):
         end(process)
     failed = give_back(record)
     if record.ephemeral and not failed:
         machines.remove(directory)
-    else:
-        for path in directory.glob("*.sock"):
-            path.unlink(missing_ok=True)
-        newest = read(directory) or record  # another command may have changed its description meanwhile
-        write(dataclasses.replace(newest, pid=0, started=0, owner_pid=0, owner_started=0, ended=cause))
+        return failed
+    for path in directory.glob("*.sock"):
+        path.unlink(missing_ok=True)
+    if newest is not None:
+        change(newest, pid=0, started=0, owner_pid=0, owner_started=0, ended=cause)
     return failed
+
+
+def _anothers(record: Record, newest: Record) -> bool:
+    """Whether another process has taken the machine since: what was known of it is over already."""
+    if (newest.owner_pid, newest.owner_started) == (record.owner_pid, record.owner_started):
+        return False
+    same = newest.process is not None and newest.process == record.process
+    return not same and (newest.running or newest.owned)
+
+
+def claim(record: Record) -> Record:
+    """A machine at rest taken by this process, to be started: nobody else can until it is released or has ended.
+
+    Raises StateError for a machine that runs, that another process has claimed, or that is gone.
+    """
+    me = process_of(os.getpid())
+    with machines.held(record.path):
+        newest = machines.find(record.name)
+        _refuse_taken(newest)
+        _end(newest)
+        return change(newest, owner_pid=me.pid, owner_started=me.started)
+
+
+def _refuse_taken(record: Record) -> None:
+    if record.running:
+        raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
+    if record.owned:
+        why = f"process {record.owner_pid} is starting it, or taking it up"
+        raise StateError(f"machine {record.name} is in the hands of another command", why=why, fix="wait for it to end")
 
 
 def give_back(record: Record) -> list[str]:

@@ -5,30 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tinamou.blueprint import Plan, StartHelper, Why
-from tinamou.control.commands import device_add, device_del, getfd
+from tinamou.blueprint import Contribution, Element, HandOver, Plan, StartHelper, Why
+from tinamou.control import hotplug
 from tinamou.errors import GuestError, PrepareError, Problem
+from tinamou.guest.resident import Line
+from tinamou.machine.connected import Connected
+from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Journal
-from tinamou.spec import MachineSpec, load_spec
+from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
-from tinamou.system.sockets import NotListeningError, connect_unix
 
-if TYPE_CHECKING:
-    from tinamou.control import Session
-    from tinamou.guest.agent import Completed
-    from tinamou.guest.resident import Line
-
-__all__ = ["attach", "attach_to_fork", "check", "detach", "mount", "taken_out"]
-
-Run = Callable[[Sequence[str]], Awaitable["Completed"]]
+__all__ = ["attach", "attach_to_fork", "check", "detach", "plug", "taken_out"]
 
 _MOUNT = """
 modprobe virtiofs 2>/dev/null; mkdir -p "$2" || exit 1
@@ -62,107 +55,89 @@ def check(spec: MachineSpec) -> None:
         raise PrepareError("folders cannot be shared", problems=problems)
 
 
-async def attach(record: Record, plan: Plan, session: Session, run: Run) -> None:
+async def attach(machine: Connected) -> None:
     """Plug in the machine's shares that are not there yet, and mount all. Raises PrepareError, ControlError, GuestError."""
-    for number, share in enumerate(_shares(record)):
-        step = _daemon(record, number, share)
-        if companions.find(step.argv) is None:
-            await _plug(record, session, number, _bus(plan, number, len(_shares(record))), step)
-    await mount(record, run)
-
-
-async def mount(record: Record, run: Run) -> None:
-    """Mount every share that is plugged in. Raises GuestError."""
-    for number, share in enumerate(_shares(record)):
+    await plug(machine)
+    for number, share in enumerate(machine.spec.share):
         words = ["sh", "-c", _MOUNT, "sh", _name(number), share.guest, "ro" if share.fixed else "rw"]
-        done = await run(words)
+        done = await machine.run(words, check=False)
         if done.status:
             raise GuestError(
-                f"{share.host} could not be mounted in {record.name} on {share.guest}",
+                f"{share.host} could not be mounted in {machine.name} on {share.guest}",
                 why=done.stderr.decode(errors="replace").strip(),
                 fix="the guest's kernel must have virtiofs, and its agent must be allowed to run commands",
             )
 
 
-async def detach(record: Record, session: Session, run: Run) -> None:
+async def attach_to_fork(record: Record, plan: Plan, line: Line | None) -> None:
+    """The shares of a machine that has just been started from a checkpoint. Raises as `attach` does."""
+    if not record.has("share"):
+        return
+    if line is None:
+        raise GuestError("folders cannot be shared with a fork whose guest has no agent", fix="leave share out")
+    machine = Connected(record, plan, owner=False, line=line)
+    try:
+        await attach(machine)
+    finally:
+        await machine.hang_up()
+
+
+async def plug(machine: Connected) -> None:
+    """Plug in the machine's shares that are not there yet; the guest can mount them. Raises PrepareError, ControlError."""
+    for number, share in enumerate(machine.spec.share):
+        if companions.find(_daemon(machine.record, number, share).argv) is None:
+            await asyncio.to_thread(_end_daemon, machine.record, number)
+            part = _part(machine.record, number, share)
+            for step in part.steps:
+                if isinstance(step, StartHelper):
+                    await asyncio.to_thread(companions.start, step, Journal(machine.record.path))
+            await hotplug.plug(await machine.session(), part, _name(number))
+
+
+async def detach(machine: Connected) -> None:
     """Unmount and unplug every share. Raises GuestError where a program of the guest uses one, ControlError."""
-    for number, share in enumerate(_shares(record)):
-        done = await run(["sh", "-c", _UNMOUNT, "sh", _name(number), share.guest])
+    for number, share in enumerate(machine.spec.share):
+        done = await machine.run(["sh", "-c", _UNMOUNT, "sh", _name(number), share.guest], check=False)
         if done.status:
             raise GuestError(
-                f"{share.guest} in {record.name} cannot be taken out for the checkpoint",
+                f"{share.guest} in {machine.name} cannot be taken out for the checkpoint",
                 why=done.stderr.decode(errors="replace").strip(),
                 fix="end what has its working folder or an open file there",
             )
-        if companions.find(_daemon(record, number, share).argv) is not None:
-            await device_del(session, _name(number))
-            await session.execute("chardev-remove", id=f"{_name(number)}-chr")
-        await asyncio.to_thread(_end_daemon, record, number)
+        if companions.find(_daemon(machine.record, number, share).argv) is not None:
+            await hotplug.unplug(await machine.session(), _part(machine.record, number, share).elements)
+        await asyncio.to_thread(_end_daemon, machine.record, number)
 
 
 @contextlib.asynccontextmanager
-async def taken_out(record: Record, session: Session, run: Run) -> AsyncIterator[None]:
+async def taken_out(machine: Connected) -> AsyncIterator[None]:
     """The machine without its shares, which are there again when the block ends. Raises as `detach` does."""
-    if "share" not in record.spec:
+    if not machine.record.has("share"):
         yield
         return
-    from tinamou.machine.portable import plan_of
-
     try:
-        await detach(record, session, run)
+        await detach(machine)
         yield
     finally:
-        await attach(record, plan_of(record), session, run)
-
-
-async def attach_to_fork(record: Record, plan: Plan, line: Line | None) -> None:
-    """The shares of a machine that has just been started from a checkpoint. Raises as `attach` does."""
-    from tinamou.control import connect_qmp
-
-    if line is None:
-        raise GuestError("folders cannot be shared with a fork whose guest has no agent", fix="leave share out")
-    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-        await attach(record, plan, session, line.run)
-
-
-async def _plug(record: Record, session: Session, number: int, bus: str, step: StartHelper) -> None:
-    await asyncio.to_thread(_end_daemon, record, number)
-    await asyncio.to_thread(companions.start, step, Journal(Path(record.directory)))
-    name = _name(number)
-    connection = await _connected(step.socket)
-    try:
-        connection.setblocking(True)
-        await getfd(session, connection.fileno(), name)
-    finally:
-        connection.close()
-    address = {"type": "fd", "data": {"str": name}}
-    backend = {"type": "socket", "data": {"addr": address, "server": False}}
-    await session.execute("chardev-add", {"id": f"{name}-chr", "backend": backend})
-    device = {"driver": "vhost-user-fs-pci", "id": name, "chardev": f"{name}-chr", "tag": name, "bus": bus}
-    await device_add(session, {**device, "queue-size": 1024})
-
-
-async def _connected(path: str) -> socket.socket:
-    """A connection to a daemon whose socket has its name a moment before it listens. Raises NotListeningError."""
-    for _ in range(500):
-        with contextlib.suppress(NotListeningError):
-            return connect_unix(path)
-        await asyncio.sleep(0.01)
-    return connect_unix(path)
-
-
-def _shares(record: Record) -> tuple[ShareSpec, ...]:
-    return load_spec(record.spec).share if "share" in record.spec else ()
+        await attach(machine)
 
 
 def _name(number: int) -> str:
     return f"share{number}"
 
 
-def _bus(plan: Plan, number: int, count: int) -> str:
-    """The hot-plug slot of a share: they are the machine's last ones."""
-    ports = [element.id for element in plan.elements if element.props.get("driver") == "pcie-root-port"]
-    return str(ports[len(ports) - count + number])
+def _part(record: Record, number: int, share: ShareSpec) -> Contribution:
+    """What a share adds to the running machine: its daemon, a connection to that, and the device the guest sees."""
+    step, name = _daemon(record, number, share), _name(number)
+    bus = f"plug{slot_of_share(record, number)}"
+    device = {"driver": "vhost-user-fs-pci", "id": name, "chardev": f"{name}-chr", "tag": name, "bus": bus}
+    return Contribution(
+        elements=(
+            Element("chardev", {"id": f"{name}-chr", "path": step.socket}, step.why, "socket"),
+            Element("device", {**device, "queue-size": 1024}, step.why),
+        ),
+        steps=(step, HandOver(step.socket, "connect", step.why)),
+    )
 
 
 def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
@@ -176,7 +151,7 @@ def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
 
 def _end_daemon(record: Record, number: int) -> None:
     """End the daemon of a share, if it still runs, and write down that it is gone."""
-    journal = Journal(Path(record.directory))
+    journal = Journal(record.path)
     for taken, entry in journal.open_entries().items():
         if entry["kind"] == "helper" and entry["name"] == f"virtiofsd-{number}":
             companions.stop(entry)

@@ -57,7 +57,7 @@ async def take(
     ``quiesce``, in seconds, has the guest hold its file systems still for at most that long; 0 does not ask it. Raises
     StateError, GuestError, ControlError; nothing has changed then.
     """
-    async with opened(record, progress=progress) as (disks, history):
+    async with opened(record, "snapshot create", progress=progress) as (disks, history):
         still = functools.partial(frozen, Path(record.directory), quiesce) if quiesce and disks.session else None
         extra = {"quiesce": still} if still else {}
         taken = await create(disks, history, name, note=note, schedule=schedule, **extra)
@@ -80,7 +80,7 @@ def _depth(disks: Disks, entry: Disk) -> int:
 
 async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
     """Copy together what lies between top and floor of every disk; how many disks there was something to do for."""
-    async with opened(record, progress=progress) as (disks, history):
+    async with opened(record, "snapshot flatten", progress=progress) as (disks, history):
         history = await tidy(disks, history)
         before = history.flattened
         for disk in history.present:
@@ -91,7 +91,7 @@ async def flatten_all(record: Record, *, progress: Progress = silent) -> int:
 
 async def remove(record: Record, names: list[str], *, progress: Progress = silent) -> History:
     """Strike snapshots and merge their files; what is left reads the same. Raises StateError for an unknown name."""
-    async with opened(record, progress=progress) as (disks, history):
+    async with opened(record, "snapshot rm", progress=progress) as (disks, history):
         for name in names:
             history.snapshot(name)
         for name in names:
@@ -107,7 +107,7 @@ async def remove(record: Record, names: list[str], *, progress: Progress = silen
 
 async def go_back(record: Record, name: str, *, progress: Progress = silent) -> History:
     """Make a snapshot's state the present one; the machine must be off."""
-    async with opened(record, progress=progress) as (disks, history):
+    async with opened(record, "snapshot revert", progress=progress) as (disks, history):
         return await tidy(disks, revert(disks, history, name))
 
 
@@ -115,7 +115,7 @@ async def rename(record: Record, name: str, new: str) -> Snapshot:
     """Give a snapshot another name."""
     if new.isdecimal() or "/" in new or not new:
         raise StateError(f"{new!r} cannot be a snapshot's name", fix="a word with a letter in it, without slash")
-    async with opened(record) as (disks, history):
+    async with opened(record, "snapshot rename") as (disks, history):
         if any(new in (one.name, str(one.number)) for one in history.snapshots):
             raise StateError(f"there is a snapshot {new} already", fix="choose another name")
         return _edit(disks, history, replace(history.snapshot(name), name=new))
@@ -123,7 +123,7 @@ async def rename(record: Record, name: str, new: str) -> Snapshot:
 
 async def describe(record: Record, name: str, note: str) -> Snapshot:
     """Write a note on a snapshot."""
-    async with opened(record) as (disks, history):
+    async with opened(record, "snapshot note") as (disks, history):
         return _edit(disks, history, replace(history.snapshot(name), note=note))
 
 
@@ -146,7 +146,7 @@ async def examine(record: Record, *, deep: bool = True, repair: bool = False) ->
     if repair and record.running:
         raise StateError("files that are in use cannot be repaired", fix=f"tinamou stop {record.name}")
     directory = Path(record.directory)
-    async with held(record) as disks:
+    async with held(record, "check") as disks:
         history = await known_disks(record, disks, load(disks.directory))
         findings = await check(disks, history, deep=deep)
         damaged = {one.file for one in findings if repair and one.severity != "note" and (directory / one.file).is_file()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.blueprint import Note, Plan
-from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError
-from tinamou.facts import Facts, ImageFacts, Place
+from tinamou.facts import Facts, ImageFacts, Place, files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
-from tinamou.machine.disks import refuse_shared
+from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
-from tinamou.machine.host_side import claims, lent, settle_in, without_huge_pages
-from tinamou.machine.reconcile import end_machine, reconcile
+from tinamou.machine.host_side import claims, enter_groups, lent, without_huge_pages
+from tinamou.machine.reconcile import claim, end_machine, reconcile
+from tinamou.machine.turns import turn_blocking
 from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
@@ -28,26 +27,25 @@ from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.snapshots.remains import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
-from tinamou.state.record import Record, read, write
+from tinamou.state.folder import image_of, write_image, write_plan
+from tinamou.state.record import Record, change, create, read
 from tinamou.system.spawn import Process, process_of
-from tinamou.units import Size
 
 __all__ = [
     "Started",
-    "as_running",
     "begin",
     "begin_again",
     "facts_again",
-    "kept_image",
     "plan_again",
     "plan_only",
     "prepared",
+    "run_facts",
 ]
 
 
 @dataclass(frozen=True)
 class Started:
-    """A machine whose QEMU has been started: its entry, and the plan it was started from."""
+    """A machine whose QEMU has been started: its record, and the plan it was started from."""
 
     record: Record
     plan: Plan
@@ -87,7 +85,7 @@ def plan_again(name: str) -> Plan | None:
 
 def facts_again(record: Record, spec: MachineSpec) -> Facts:
     """Everything known about a machine that exists, for planning it as ``spec``."""
-    return gather(spec, kept_image(record), _place(record))
+    return gather(spec, image_of(record), _place(record))
 
 
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
@@ -102,10 +100,9 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     clock.lap("image")
     name = spec.name or machines.throwaway_name(spec.image)
     with machines.making(name) as directory:
-        record = _entry(spec, directory, image, ephemeral)
-        write(record)
+        record = create(_record(spec, directory, image, ephemeral))
     try:
-        (directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
+        write_image(record, image)
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException:
         end_machine(dataclasses.replace(record, ephemeral=True))
@@ -113,32 +110,23 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
 
 
 def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
-    """Start a machine that is stopped, from its own entry and disks. Raises the stage's error; it is stopped again then."""
-    if record.running:
-        raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
+    """Start a machine that is stopped, from its own record and disks. Raises the stage's error; it is stopped again then."""
     if is_suspended(record):
         fix = f"tinamou resume {record.name} goes on where it was; tinamou kill {record.name} gives the saved state up"
         raise StateError(
             f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
         )
-    end_machine(record)
-    me = process_of(os.getpid())
-    record = dataclasses.replace(record, owner_pid=me.pid, owner_started=me.started)
-    write(record)
+    record = claim(record)
     try:
-        return _start(load_spec(record.spec), record, kept_image(record), _Clock(), dies_with_parent)
+        with turn_blocking(record, "start"):
+            put_right_at_rest(record)
+            return _start(load_spec(record.spec), record, image_of(record), _Clock(), dies_with_parent)
     except BaseException:
         end_machine(record)
         raise
 
 
-def kept_image(record: Record) -> ImageFacts:
-    """The image the machine was made from: its disk is an overlay of exactly that one."""
-    data: dict[str, Any] = json.loads(record.file("image.json").read_text())
-    return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
-
-
-def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
+def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
     me = process_of(os.getpid())
     return Record(
         name=directory.name,
@@ -159,33 +147,29 @@ def _entry(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: boo
 
 
 def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, dies_with_parent: bool) -> Started:
-    directory = Path(record.directory)
     plan = _prepared(spec, record, image, clock)
-    (directory / "plan.json").write_text(json.dumps(plain(plan)))
-    log = directory / "serial.log"
-    record = dataclasses.replace(record, log_from=log.stat().st_size if log.exists() else 0)
-    process = launch(plan, directory, dies_with_parent=dies_with_parent)
+    write_plan(record, plan)
+    log = record.file(files.SERIAL_LOG)
+    log_from = log.stat().st_size if log.exists() else 0
+    process = launch(plan, record.path, dies_with_parent=dies_with_parent)
     clock.lap("launch")
-    record = dataclasses.replace(as_running(record, plan, process), timings=clock.stages)
-    write(record)
-    settle_in(record, plan)
-    clock.lap("settle")
+    record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages)
+    enter_groups(record)
     return Started(record, plan)
 
 
-def as_running(record: Record, plan: Plan, process: Process) -> Record:
-    """The machine's entry once its QEMU has been started from the plan."""
-    return dataclasses.replace(
-        record,
-        pid=process.pid,
-        started=process.started,
-        ended="",
-        accel=plan.accel,
-        machine_type=plan.machine_type,
-        binary=plan.binary,
-        pinning=[str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
-        encrypted=encrypted_by(plan.elements),
-    )
+def run_facts(plan: Plan, process: Process) -> dict[str, Any]:
+    """What a machine's record says of its QEMU, which has been started from the plan."""
+    return {
+        "pid": process.pid,
+        "started": process.started,
+        "ended": "",
+        "accel": plan.accel,
+        "machine_type": plan.machine_type,
+        "binary": plan.binary,
+        "pinning": [str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
+        "encrypted": encrypted_by(plan.elements),
+    }
 
 
 def prepared(spec: MachineSpec, record: Record, image: ImageFacts, fits: Callable[[Plan], None]) -> Plan:

@@ -12,27 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, quit
 from tinamou.errors import GuestError, StateError, TinamouError
+from tinamou.facts import files
 from tinamou.guest.agent import Agent
 from tinamou.machine import encrypted
+from tinamou.machine.connected import Connected
 from tinamou.machine.portable import loaded, saved_plan
-from tinamou.machine.reconcile import end_machine
+from tinamou.machine.reconcile import claim, end_machine
+from tinamou.machine.turns import turn
 from tinamou.snapshots import save, stream
 from tinamou.snapshots.checkpoint import Checkpoint, verify
 from tinamou.snapshots.checkpoint import write as write_entry
 from tinamou.snapshots.remains import forget_suspended, is_suspended, suspended
-from tinamou.state.record import Record, write
+from tinamou.state.record import Record, change
 from tinamou.system.durable import sync_file, sync_folder
-from tinamou.system.spawn import process_of, wait_gone
+from tinamou.system.spawn import wait_gone
 
 if TYPE_CHECKING:
     from tinamou.control import Session
@@ -43,29 +43,27 @@ CLOCK_SECONDS = 10.0
 """How long a guest that has just woken may take to set its clock."""
 
 
-async def suspend(record: Record, session: Session | None = None) -> Checkpoint:
+async def suspend(machine: Connected) -> Checkpoint:
     """Save a running machine to its folder and end its QEMU; what it had of the host is given back.
 
     Raises StateError for a throw-away machine, and for one whose state cannot be saved; ControlError. It runs on then.
     """
+    record = machine.record
     if record.ephemeral:
         fix = "start it with keep=True, or in the background: tinamou run -d"
         raise StateError(f"{record.name} is thrown away when it ends, and cannot be suspended", fix=fix)
     encrypted.refuse(record, "suspended")
-    if session is None:
-        connecting = connect_qmp(record.directory, owner=not record.owned, alive=lambda: record.running)
-        async with await connecting as own:
-            saved = await _saved(record, own)
-    else:
-        saved = await _saved(record, session)
-    await asyncio.to_thread(end_machine, record)
+    async with turn(record, "suspend"):
+        saved = await _saved(record, await machine.session())
+        await machine.close()
+        await asyncio.to_thread(end_machine, record)
     return saved
 
 
 async def _saved(record: Record, session: Session) -> Checkpoint:
     plan = await saved_plan(record, session)
     began = time.perf_counter()
-    folder = record.file("suspended")
+    folder = record.file(files.SUSPENDED)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     moment = save.Moment(record, plan, session, resident=False, guest={}, read_only=False, why="it was suspended")
@@ -106,18 +104,12 @@ async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
     saved = suspended(record)
     if saved is None:
         raise StateError(f"machine {record.name} is not suspended", fix=f"tinamou start {record.name}")
-    if record.owned:
-        raise StateError(f"machine {record.name} is being taken up already", fix="wait for the other command to end")
     await asyncio.to_thread(verify, saved)
-    await asyncio.to_thread(end_machine, record)
-    me = process_of(os.getpid())
-    record = dataclasses.replace(record, owner_pid=me.pid, owner_started=me.started)
-    write(record)
+    record = await asyncio.to_thread(claim, record)
     began = time.perf_counter()
     try:
         async with loaded(saved, record, dies_with_parent=dies_with_parent) as up:
-            record = dataclasses.replace(up.record, timings={"resume": round(time.perf_counter() - began, 4)})
-            write(record)
+            record = change(up.record, timings={"resume": round(time.perf_counter() - began, 4)})
             with save.marked(record):
                 forget_suspended(record)
                 await cont(up.session)
@@ -134,7 +126,7 @@ async def _set_clock(record: Record) -> None:
     if not record.agent:
         return
     try:
-        async with asyncio.timeout(CLOCK_SECONDS), Agent(str(record.file("agent.sock"))) as agent:
+        async with asyncio.timeout(CLOCK_SECONDS), Agent(str(record.file(files.AGENT))) as agent:
             try:
                 await agent.set_time(time.time())
             except GuestError:

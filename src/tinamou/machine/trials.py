@@ -8,6 +8,8 @@ from typing import Any
 
 from tinamou.errors import GuestError, PlanError, TinamouError
 from tinamou.late import dataclass
+from tinamou.machine.booting import started, until_up
+from tinamou.spec import load_spec
 
 __all__ = ["CHOICES", "Choice", "Measured", "Verdict", "judge", "measure", "merged", "named", "twin"]
 
@@ -123,7 +125,9 @@ def twin(spec: Mapping[str, Any], choice: Choice, change: Mapping[str, Any]) -> 
     return merged({**plain, "net": [], "disk": disks}, change)
 
 
-def measure(spec: Mapping[str, Any], choices: Sequence[Choice], rounds: int, say: Callable[[str], None]) -> list[Measured]:
+async def measure(
+    spec: Mapping[str, Any], choices: Sequence[Choice], rounds: int, say: Callable[[str], None]
+) -> list[Measured]:
     """Works through the choices, the ways of each in turn, ``rounds`` times, so that a busy moment hits all ways alike."""
     found = []
     for choice in choices:
@@ -133,19 +137,18 @@ def measure(spec: Mapping[str, Any], choices: Sequence[Choice], rounds: int, say
             for way in (way for way in choice.ways if way not in failed):
                 say(f"{choice.name} {way}, round {number + 1} of {rounds}")
                 try:
-                    seconds[way].append(_once(twin(spec, choice, choice.ways[way]), choice))
+                    seconds[way].append(await _once(twin(spec, choice, choice.ways[way]), choice))
                 except TinamouError as error:
                     failed[way] = error.what
         found += [Measured(choice.name, way, tuple(seconds[way]), failed.get(way, "")) for way in choice.ways]
     return found
 
 
-def _once(settings: Mapping[str, Any], choice: Choice) -> float:
+async def _once(settings: Mapping[str, Any], choice: Choice) -> float:
     """Seconds the work took. Raises GuestError when it did not get done."""
-    from tinamou.machine.blocking import Machine
-
-    with Machine(**settings) as vm:
-        done = vm.run(_SCRIPT.format(find=_FIND_DISK if choice.disk else "", work=choice.work))
+    async with started(load_spec(settings)) as vm:
+        await until_up(vm)
+        done = await vm.run(_SCRIPT.format(find=_FIND_DISK if choice.disk else "", work=choice.work))
     words = done.stdout.split()
     if done.status or len(words) != 2:
         said = done.stdout.decode(errors="replace").strip() or f"it printed {words!r}"

@@ -9,18 +9,17 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
+from tinamou.machine.booting import started, until_up
+from tinamou.machine.connected import Connected
+from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.gather import resolve_image
 from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, discard, identity_of, read
-from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.spec import MachineSpec, dump_spec
 from tinamou.system.lock import exclusive
-
-if TYPE_CHECKING:
-    from tinamou.machine.attended import AsyncMachine
 
 __all__ = ["booted", "key_of", "warm"]
 
@@ -46,9 +45,9 @@ async def warm(spec: MachineSpec, *, timeout: float, progress: Progress = silent
 def key_of(spec: MachineSpec, progress: Progress = silent) -> str:
     """The name of its warm checkpoint: the same for the same wish, image and QEMU."""
     image = resolve_image(spec, build=True, progress=progress)
-    wish = {key: value for key, value in dump_spec(spec).items() if key != "name"}
+    request = {key: value for key, value in dump_spec(spec).items() if key != "name"}
     binary = identity_of(find_binary(image.arch))
-    what = json.dumps([wish, dataclasses.asdict(image), dataclasses.astuple(binary)], default=str, sort_keys=True)
+    what = json.dumps([request, dataclasses.asdict(image), dataclasses.astuple(binary)], default=str, sort_keys=True)
     return f"warm-{image.name.replace(':', '-').replace('/', '-')[:20]}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
@@ -74,20 +73,17 @@ async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress
         progress("booting a machine to fork from, once", None)
         _make_room()
         async with booted(spec, timeout=timeout, progress=progress) as machine:
-            return await machine.checkpoint(name, kind="instant")
+            return await take_checkpoint(machine, name, kind="instant")
     finally:
         turn.__exit__(None, None, None)
 
 
 @contextlib.asynccontextmanager
-async def booted(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> AsyncIterator[AsyncMachine]:
+async def booted(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> AsyncIterator[Connected]:
     """A forkable machine of that description that has finished booting; gone when the block ends."""
-    from tinamou.machine.attended import AsyncMachine
-
-    data = dump_spec(spec)
-    memory = {**data.get("memory", {}), "forkable": True}
-    wish = load_spec({**{key: value for key, value in data.items() if key != "name"}, "memory": memory})
-    async with AsyncMachine.of(wish, timeout=timeout, progress=progress) as machine:
+    nameless = dataclasses.replace(spec, name="", memory=dataclasses.replace(spec.memory, forkable=True))
+    async with started(nameless, timeout=timeout, progress=progress) as machine:
+        await until_up(machine)
         await machine.run(_SETTLED, check=False, timeout=timeout)
         yield machine
 

@@ -11,10 +11,15 @@ milliseconds.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
+
+from tinamou.facts import files
 
 __all__ = ["Entry", "Journal"]
 
@@ -25,12 +30,16 @@ class Journal:
     """The receipt of one machine."""
 
     def __init__(self, directory: Path) -> None:
-        self.path: Path = directory / "journal.jsonl"
+        self.path: Path = directory / files.JOURNAL
 
     def open_entries(self) -> dict[int, Entry]:
         """What was taken and not yet given back, by number, oldest first."""
+        try:
+            lines = self.path.read_text().splitlines()
+        except FileNotFoundError:
+            return {}
         taken: dict[int, Entry] = {}
-        for record in self._records():
+        for record in _records(lines):
             number = record.get("took")
             if isinstance(number, int):
                 taken[number] = record
@@ -41,15 +50,18 @@ class Journal:
     def take(self, kind: str, *, lasting: bool = False, **what: object) -> int:
         """Write down that something is about to be taken; the returned number closes the entry with `give`.
 
-        ``lasting``: it outlives a restart of the host.
+        ``lasting``: it outlives a restart of the host. No two entries have the same number, whoever writes at the same time.
         """
-        number = 1 + max((int(str(r["took"])) for r in self._records() if "took" in r), default=0)
-        self._append({"took": number, "kind": kind, **what}, through=lasting)
+        with self._held() as file:
+            numbers = (int(str(record["took"])) for record in _records(file.read().splitlines()) if "took" in record)
+            number = 1 + max(numbers, default=0)
+            _append(file, {"took": number, "kind": kind, **what}, through=lasting)
         return number
 
     def give(self, number: int) -> None:
         """Write down that it has been given back."""
-        self._append({"gave": number})
+        with self._held() as file:
+            _append(file, {"gave": number})
 
     def give_back(
         self, undo: Callable[[Entry], None], which: Callable[[Entry], bool] = lambda _: True
@@ -70,22 +82,25 @@ class Journal:
                 self.give(number)
         return failed
 
-    def _append(self, record: Mapping[str, object], *, through: bool = False) -> None:
-        with self.path.open("a") as file:
-            file.write(f"\n{json.dumps(record)}\n")
-            file.flush()
-            if through:
-                os.fdatasync(file.fileno())
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[IO[str]]:
+        """The journal, open for reading from its start and for appending; nobody else's until the block ends."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "r+") as file:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield file
 
-    def _records(self) -> list[dict[str, object]]:
-        try:
-            lines = self.path.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        records = []
-        for line in lines:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-        return records
+
+def _append(file: IO[str], record: Mapping[str, object], *, through: bool = False) -> None:
+    file.write(f"\n{json.dumps(record)}\n")
+    file.flush()
+    if through:
+        os.fdatasync(file.fileno())
+
+
+def _records(lines: list[str]) -> Iterator[dict[str, object]]:
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record

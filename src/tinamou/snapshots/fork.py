@@ -24,7 +24,7 @@ from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
 from tinamou.spec import load_spec
-from tinamou.state.record import Record, write
+from tinamou.state.record import Record, change
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -214,8 +214,7 @@ async def wake(
     finally:
         os.close(state)
     enter_groups(Journal(directory), process.pid)
-    record = dataclasses.replace(record, pid=process.pid, started=process.started)
-    write(record)
+    record = change(record, pid=process.pid, started=process.started)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
     monitor = Monitor(str(record.file("qmp.sock")))
     try:

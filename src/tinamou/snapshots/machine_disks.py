@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
@@ -30,7 +29,6 @@ __all__ = [
     "encryption",
     "fresh_name",
     "listed_disks",
-    "locked",
     "record_disks",
     "write_overlay_part",
 ]
@@ -66,21 +64,6 @@ class Disks:
         """Give a new file to the uid QEMU runs under."""
         if self.owner is not None:
             os.chown(path, self.owner, self.owner)
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Keep other snapshot commands for the same machine out. Raises StateError at once when one is at work."""
-    descriptor = os.open(directory / "snapshots.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            why = "another tinamou command is working on its disks"
-            raise StateError(f"{directory.name}: its disks are being changed", why=why, fix="wait for it to end") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def chain_of(disks: Disks, file: str, floor: str = "") -> tuple[Layer, ...]:
@@ -128,7 +111,7 @@ def encryption(disk: str, layer: Layer) -> dict[str, object]:
 
 def listed_disks(record: Record) -> frozenset[str]:
     """The disks of a machine's description beside its image's, by name."""
-    has_image = json.loads(record.file("image.json").read_text()).get("disk")
+    has_image = json.loads(record.file(files.IMAGE).read_text()).get("disk")
     return frozenset(f"disk{number}" for number, _ in numbered(load_spec(record.spec).disk, 1 if has_image else 0))
 
 

@@ -155,7 +155,7 @@ def let_run_on_if_left(record: Record) -> str:
         return ""
     if alive(Process(pid, started)):
         return ""
-    with contextlib.suppress(TinamouError, RuntimeError):
+    with contextlib.suppress(TinamouError):
         _let_run_on(record)
         mark.unlink(missing_ok=True)
         remove_tree(record.file("suspended"))
@@ -164,13 +164,12 @@ def let_run_on_if_left(record: Record) -> str:
 
 
 def _let_run_on(record: Record) -> None:
-    import asyncio
-
     from tinamou.control import connect_qmp
     from tinamou.snapshots.save import let_run_on
+    from tinamou.system.loop_thread import wait_for
 
     async def ask() -> None:
         async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
             await let_run_on(session)
 
-    asyncio.run(ask())
+    wait_for(ask())

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
-from tinamou.state.record import Record, read
+from tinamou.facts import files
+from tinamou.state.record import Record, forget, read
 from tinamou.system.paths import state_dir
 from tinamou.system.remove import remove_tree
 
@@ -123,7 +124,7 @@ def machines() -> list[Record]:
 
 def remove(directory: Path) -> None:
     """Remove a machine's folder; the entry goes first, so that a half-removed machine is none. Its addresses are free."""
-    (directory / "machine.json").unlink(missing_ok=True)
+    forget(directory)
     remove_tree(directory)
     if (state_dir() / "networks").is_dir():
         from tinamou.state import networks
@@ -144,11 +145,11 @@ def lend_uids(directories: Sequence[Path]) -> list[int | None]:
     if os.geteuid() != 0:
         return [None] * len(directories)
     with _lock():
-        taken = {int(path.read_text() or 0) for path in machines_dir().glob("*/uid")}
+        taken = {int(path.read_text() or 0) for path in machines_dir().glob(f"*/{files.UID}")}
         free = (number for number in range(FIRST_UID, FIRST_UID + 65536) if number not in taken)
         uids = list(itertools.islice(free, len(directories)))
         for directory, uid in zip(directories, uids, strict=True):
-            (directory / "uid").write_text(str(uid))
+            (directory / files.UID).write_text(str(uid))
     return list(uids)
 
 

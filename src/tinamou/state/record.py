@@ -1,30 +1,40 @@
-"""One machine as the state directory holds it: ``machine.json``, replaced whole, never edited in place."""
+"""One machine's record, ``machine.json``, and the lock under which it and its neighbours are changed.
+
+Whoever changes a record says what changes: `update` reads the newest one, changes it and replaces it under the machine's
+lock, so that what another command wrote meanwhile stays.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.late import dataclass
+from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["Record", "read", "write"]
+__all__ = ["Record", "change", "create", "forget", "locked", "read", "update"]
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Record:
-    """A machine's entry. ``pid`` is 0 while it does not run.
+    """A machine's record. ``pid`` is 0 while it does not run.
 
     ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage, ``encrypted`` what encrypts its memory (``SEV-SNP``,
     empty for nothing); all are of the last start. ``parent`` is the checkpoint it was
     forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is the byte of
-    ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
+    ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go. ``directory``
+    is where the record was read from, and not written down.
     """
 
     name: str
@@ -66,35 +76,94 @@ class Record:
 
     @property
     def owned(self) -> bool:
-        """Whether the command that is starting or attending it is alive."""
+        """Whether the process that starts or owns it is alive."""
         return bool(self.owner_pid) and alive(Process(self.owner_pid, self.owner_started))
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return Path(self.directory)
 
     def file(self, name: str) -> Path:
         """One of the machine's files."""
         return Path(self.directory) / name
 
+    def has(self, name: str) -> bool:
+        """Whether the machine's description says something of this field."""
+        return name in self.spec
 
-def write(record: Record) -> None:
-    """Replace the machine's entry as a whole."""
-    path = record.file("machine.json")
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(dataclasses.asdict(record), file, indent=1)
-    part.replace(path)
+
+def create(record: Record) -> Record:
+    """Write the record of a machine that is being made, whose folder nobody else writes to."""
+    _write(record)
+    return record
+
+
+def update(directory: Path, changed: Callable[[Record], Record]) -> Record:
+    """Change a machine's record under its lock; the record as it is now.
+
+    ``changed`` is given the newest one. Raises StateError for a machine that is gone; nothing is written then.
+    """
+    with locked(directory):
+        newest = read(directory)
+        if newest is None:
+            raise _gone(directory)
+        now = changed(newest)
+        if now != newest:
+            _write(now)
+        return now
+
+
+def change(record: Record, **fields: Any) -> Record:
+    """Set these fields of a machine's record and leave all others as they are now. Raises as `update` does."""
+    return update(record.path, lambda newest: dataclasses.replace(newest, **fields))
+
+
+def forget(directory: Path) -> None:
+    """Remove the record: from now on the folder is no machine, and whoever comes to change it is told so."""
+    with contextlib.suppress(StateError), locked(directory):
+        (directory / files.RECORD).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """The machine's JSON files are nobody else's to change until the block ends, which it does at once.
+
+    Raises StateError for a machine that is gone.
+    """
+    try:
+        descriptor = os.open(directory / files.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        raise _gone(directory) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _gone(directory: Path) -> StateError:
+    return StateError(f"machine {directory.name} is gone", why="another command removed it", fix="tinamou ls")
+
+
+def _write(record: Record) -> None:
+    plain = dataclasses.asdict(record)
+    del plain["directory"]
+    replace_text(record.file(files.RECORD), json.dumps(plain, indent=1))
 
 
 def read(directory: Path) -> Record | None:
-    """The machine in that folder; None where there is none (any more). Raises StateError for an entry that is damaged."""
-    path = directory / "machine.json"
+    """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged."""
+    path = directory / files.RECORD
     try:
         data = json.loads(path.read_text())
-        return Record(**{key: value for key, value in data.items() if key in _FIELDS})
+        known = {key: value for key, value in data.items() if key in _FIELDS}
+        return Record(**{**known, "directory": str(directory)})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         fix = f"remove the machine with tinamou rm -f {directory.name}"
-        raise StateError(f"the entry of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
+        raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
 
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Record))

@@ -1,0 +1,66 @@
+"""The names of the files and sockets in a machine's folder, each written here once."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AGENT",
+    "CHECKPOINTING",
+    "IMAGE",
+    "JOURNAL",
+    "LOCK",
+    "OPERATION",
+    "PLAN",
+    "QEMU_LOG",
+    "QMP",
+    "QMP_VISITORS",
+    "RECORD",
+    "RESIDENT",
+    "SEALS",
+    "SEED",
+    "SERIAL_LOG",
+    "SNAPSHOTS",
+    "SUSPENDED",
+    "UEFI_VARS",
+    "UID",
+]
+
+RECORD = "machine.json"
+"""The machine's record (`tinamou.state.record`); a folder without it is no machine."""
+LOCK = "machine.lock"
+"""Held for the moment in which one of the machine's JSON files is read and replaced."""
+OPERATION = "operation.lock"
+"""Held by whoever changes the machine's disks, cards or shares; says who that is."""
+PLAN = "plan.json"
+"""The plan of its last start, with what was plugged in since (`tinamou.blueprint.stored`)."""
+IMAGE = "image.json"
+"""The facts of the image it was made from."""
+JOURNAL = "journal.jsonl"
+"""What it took from the host (`tinamou.prepare.journal`)."""
+UID = "uid"
+"""The user id leased to its QEMU."""
+SNAPSHOTS = "snapshots.json"
+"""The history of its disks (`tinamou.snapshots.history`)."""
+SEALS = "seals.json"
+"""How the files its disks rest on looked when they were first used."""
+SUSPENDED = "suspended"
+"""The folder of the state it was suspended with."""
+CHECKPOINTING = "checkpointing"
+"""There while its state is being saved: the process that does it."""
+
+QMP = "qmp.sock"
+"""QEMU's monitor for the process that owns the machine."""
+QMP_VISITORS = "qmp2.sock"
+"""QEMU's monitor for everybody else, one after another."""
+AGENT = "agent.sock"
+"""The guest's agent."""
+RESIDENT = "resident.sock"
+"""The resident program in the guest."""
+
+SERIAL_LOG = "serial.log"
+"""What the guest printed on its console."""
+QEMU_LOG = "qemu.log"
+"""What QEMU printed."""
+SEED = "seed.iso"
+"""First-boot configuration for the guest."""
+UEFI_VARS = "vars.fd"
+"""The guest's UEFI variables."""

@@ -1,0 +1,266 @@
+"""One machine whose QEMU runs: its record, its plan, and the lines to its QEMU and its guest.
+
+Everything that is done to running machines is a function over this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+from tinamou.errors import ControlError, GuestError
+from tinamou.facts import files
+from tinamou.launch.process import died
+from tinamou.machine.reconcile import end_machine
+from tinamou.spec import load_spec
+from tinamou.state.folder import plan_of
+from tinamou.state.record import Record, change, read
+from tinamou.system.spawn import exit_code
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tinamou.blueprint import Plan
+    from tinamou.control import Session
+    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.ready import ReadyReport
+    from tinamou.guest.resident import Line
+    from tinamou.snapshots.fork import Woken
+    from tinamou.spec import MachineSpec
+
+__all__ = ["READY_SECONDS", "Connected", "words_of"]
+
+READY_SECONDS = 300.0
+"""How long a guest may take to answer, where nobody says otherwise."""
+INPUT_BYTES = 512 << 10
+"""Longer input for a command goes through the guest's agent, which is slower but takes more at once."""
+
+
+def words_of(command: str | Sequence[str]) -> list[str]:
+    """A command as argument words; a string is given to the guest's shell."""
+    return ["sh", "-c", command] if isinstance(command, str) else list(command)
+
+
+class Connected:
+    """A running machine and the lines to it, each opened when it is first used; ``async with`` closes them.
+
+    With ``owner`` it holds QEMU's monitor for as long as it likes, as the process that owns the machine does; else it is a
+    visitor, who asks a few things and leaves. ``line`` is the one to the guest's resident where it is open already: a
+    machine has only one. ``timeout`` is how long the guest may take to answer, in seconds, ``since`` the
+    ``time.monotonic()`` of its start. ``on_end`` is called once when the machine is over.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        plan: Plan | None = None,
+        *,
+        owner: bool = True,
+        line: Line | None = None,
+        timeout: float = READY_SECONDS,
+        since: float | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        from tinamou.guest.agent import Agent
+
+        self.record = record
+        self.agent: Agent = Agent(str(record.file(files.AGENT)))
+        self.timeout = timeout
+        self._plan = plan
+        self._owner = owner
+        self._line = line
+        self.since = time.monotonic() if since is None else since
+        self._on_end = on_end
+        self._session: Session | None = None
+
+    @classmethod
+    def of_fork(cls, woken: Woken, on_end: Callable[[], None] | None = None) -> Self:
+        """A fork that runs."""
+        return cls(woken.record, woken.plan, line=woken.line, on_end=on_end)
+
+    @classmethod
+    def visiting(cls, record: Record) -> Self:
+        """A machine another process owns, or nobody."""
+        return cls(record, owner=False)
+
+    @property
+    def name(self) -> str:
+        """The machine's name, which is its guest's hostname."""
+        return self.record.name
+
+    @property
+    def spec(self) -> MachineSpec:
+        """What the machine is, as its record has it."""
+        return load_spec(self.record.spec)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it was started from. Raises StateError where that is not known."""
+        if self._plan is None:
+            self._plan = plan_of(self.record)
+        return self._plan
+
+    @property
+    def running(self) -> bool:
+        """Whether its QEMU lives."""
+        return self.record.running
+
+    def refresh(self) -> Record:
+        """The record as it is now, which other commands may have changed; the one that was known where it is gone."""
+        self.record = read(self.record.path) or self.record
+        return self.record
+
+    async def session(self) -> Session:
+        """The QMP session. Raises LaunchError for a QEMU that has ended, ControlError."""
+        from tinamou.control import connect_qmp
+
+        if self._session is None or self._session.closed:
+            try:
+                connecting = connect_qmp(
+                    self.record.directory, owner=self._owner, alive=lambda: self.running, timeout=self.timeout
+                )
+                self._session = await connecting
+            except ControlError as error:
+                if self._plan is None or not await _ended(self.record):
+                    raise
+                raise died(self._plan, self.record.path, self.record.pid) from error
+        return self._session
+
+    async def answers(self, *, answer: bool = True) -> ReadyReport:
+        """Wait until the guest answers. Raises GuestError saying how far it got and what it said last.
+
+        With ``answer`` the first answer is enough; without, a command must have run.
+        """
+        from tinamou.guest.ready import wait_ready
+
+        session = await self.session()
+        _load_while_waiting()
+        if self.record.resident and self._line is None:
+            from tinamou.guest.resident import Line
+
+            self._line = Line(str(self.record.file(files.RESIDENT)))
+        return await wait_ready(
+            self.record.directory,
+            self.agent,
+            line=self._line if self.record.resident else None,
+            qmp=session,
+            alive=lambda: self.running,
+            exit_status=lambda: exit_code(self.record.pid),
+            started=self.since,
+            timeout=self.timeout,
+            proof="answer" if answer else "run",
+        )
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a command in the guest: a string in its shell, a list of words as it is.
+
+        ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
+        """
+        way = await self._quickest(len(input or b""))
+        done = await way.run(words_of(command), input=input, environment=environment, timeout=timeout)
+        if check and done.status:
+            raise GuestError(
+                f"the command ended with status {done.exit_status} in {self.name}: {command}",
+                evidence={"it said": done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")},
+                fix="pass check=False to get the status instead",
+            )
+        return done
+
+    async def _quickest(self, input_bytes: int) -> Line | Agent:
+        """The guest's resident, unless it is busy, or gone because the guest restarted; else the guest's agent."""
+        from tinamou.guest.resident import LineError
+
+        line = self._line
+        if line is None or not line.free or input_bytes > INPUT_BYTES:
+            return await self.settled_agent()
+        try:
+            if not line.fresh:
+                await line.hello(timeout=5.0)
+        except LineError:
+            self.drop_line()
+            return self.agent
+        return line
+
+    async def settled_agent(self) -> Agent:
+        """The guest's agent, once the guest is who it was told to be."""
+        if self._line is not None and self._line.owes:
+            await self._line.settle()
+        return self.agent
+
+    async def held_line(self) -> Line | None:
+        """The line to the resident, where one is held that answers."""
+        await self._quickest(0)
+        await self.settled_agent()
+        return self._line
+
+    def drop_line(self) -> None:
+        """Hang up on the resident, which is gone with a restart of the guest."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    async def hang_up(self) -> None:
+        """Close the lines to QEMU and the guest's agent; the one to its resident stays."""
+        await self.agent.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def close(self) -> None:
+        """Close the lines to QEMU and the guest; the machine goes on."""
+        await self.hang_up()
+        self.drop_line()
+
+    async def release(self, *, stays: bool = False) -> None:
+        """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
+        await self.settled_agent()
+        await self.close()
+        kept = {"ephemeral": False} if stays else {}
+        self.record = change(self.record, owner_pid=0, owner_started=0, **kept)
+
+    async def end(self) -> None:
+        """Cut the power; a throw-away machine is gone then."""
+        import asyncio
+
+        await self.close()
+        await asyncio.to_thread(self.ended)
+
+    def ended(self) -> None:
+        """Give everything back that the machine had."""
+        end_machine(self.record)
+        if self._on_end is not None:
+            told, self._on_end = self._on_end, None
+            told()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def _ended(record: Record) -> bool:
+    """Whether its QEMU has ended; one on its way out has closed its sockets already and gets half a second to go."""
+    import asyncio
+
+    for _ in range(50):
+        if not record.running:
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def _load_while_waiting() -> None:
+    """Load what the first command needs before the guest answers, not after."""
+    import tinamou.guest.execute
+    import tinamou.guest.resident  # noqa: F401

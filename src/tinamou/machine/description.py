@@ -1,0 +1,24 @@
+"""A machine's description changed field by field, so that two commands that change different fields both have their way."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tinamou.spec import dump_spec, load_spec
+from tinamou.state.record import Record, update
+
+__all__ = ["describe"]
+
+
+def describe(record: Record, **parts: Any) -> Record:
+    """Set these parts of the newest description (``net``, ``disk``, …) and leave the others as they are now.
+
+    Returns the record as it is then. Raises StateError for a machine that is gone.
+    """
+
+    def changed(newest: Record) -> Record:
+        spec = dataclasses.replace(load_spec(newest.spec), **parts)
+        return dataclasses.replace(newest, spec=dump_spec(spec))
+
+    return update(record.path, changed)

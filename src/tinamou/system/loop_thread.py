@@ -1,0 +1,77 @@
+"""The bridge between blocking and asynchronous code: one event loop in a thread of its own, and how to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["wait_for"]
+
+T = TypeVar("T")
+_PATIENCE = 3
+"""So many requests to end are heeded while a coroutine cleans up; the last one ends the wait for that, too."""
+
+_lock = threading.Lock()
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one event loop of this process, in a thread that lives as long as the process."""
+    with _lock:
+        if not _loops:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="tinamou", daemon=True).start()
+            _loops.append(loop)
+        return _loops[0]
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop's thread and return its result.
+
+    Whatever interrupts the wait (Ctrl-C, a request to end) cancels the coroutine, and is raised once that has cleaned up
+    after itself. Raises RuntimeError on the loop's own thread, which would wait for itself.
+    """
+    loop = _loop()
+    if threading.current_thread().name == "tinamou":
+        work.close()
+        raise RuntimeError("a blocking call was made from within the asynchronous machine: use tinamou.aio there")
+    ended: concurrent.futures.Future[T] = concurrent.futures.Future()
+    started: list[asyncio.Task[T]] = []
+    context = contextvars.copy_context()
+
+    def start() -> None:
+        task = loop.create_task(work, context=context)
+        started.append(task)
+        task.add_done_callback(lambda task: _pass_on(task, ended))
+
+    loop.call_soon_threadsafe(start)
+    try:
+        return ended.result()
+    except BaseException:
+        if not ended.done():
+            loop.call_soon_threadsafe(lambda: started[0].cancel())  # noqa: PLW0108  there is none before the loop made it
+            _wait_until_clean(ended)
+        raise
+
+
+def _pass_on(task: asyncio.Task[T], ended: concurrent.futures.Future[T]) -> None:
+    if task.cancelled():
+        ended.cancel()
+        ended.set_running_or_notify_cancel()
+    elif (error := task.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
+
+
+def _wait_until_clean(ended: concurrent.futures.Future[Any]) -> None:
+    for _ in range(_PATIENCE):
+        try:
+            concurrent.futures.wait([ended])
+        except (KeyboardInterrupt, SystemExit):
+            continue
+        return

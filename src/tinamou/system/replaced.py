@@ -1,0 +1,30 @@
+"""Small files replaced as a whole: who reads one meanwhile sees the old text or the new one, never a piece."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+
+__all__ = ["replace_text"]
+
+_count = itertools.count()
+
+
+def replace_text(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Give a file this text, as a whole; the name it has until then is nobody else's. Raises OSError.
+
+    It is not written through to the disk: it outlives every process, not a power cut.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{next(_count)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(part, flags, mode)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
