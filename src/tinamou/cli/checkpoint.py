@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.machine import life
 
 
 def command(
@@ -32,9 +31,9 @@ def command(
         for another host; auto: instant where the machine allows it.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.machine.forking import checkpoint_by_name
+    from tinamou.operations import states
 
-    taken = run_until_done(checkpoint_by_name(life.running(name), checkpoint, kind=kind))
+    taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind))
     if json:
         output.print_json({**dataclasses.asdict(taken), "plan": None, "record": None})
         return

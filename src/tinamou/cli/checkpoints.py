@@ -92,10 +92,11 @@ def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"],
     force
         Remove the forks that still exist with them.
     """
-    from tinamou.machine import checkpoints
+    from tinamou.cli.loop import run_until_done
+    from tinamou.operations import states
 
     for name in names:
-        for fork in checkpoints.remove(name, force=force):
+        for fork in run_until_done(states.remove(name, force=force)):
             output.warn(f"removed {fork} with it")
 
 
@@ -111,12 +112,10 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
         The file to write; one that is there is replaced.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.machine.checkpoints import find
-    from tinamou.snapshots import travel
+    from tinamou.operations import states
 
-    run_until_done(travel.export(find(name), file.absolute(), progress=output.progress))
+    size = run_until_done(states.export(name, file, progress=output.progress))
     output.end_progress()
-    size = file.stat().st_size
     if json:
         output.print_json({"checkpoint": name, "file": str(file.absolute()), "size": size})
     else:
@@ -135,16 +134,10 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
         Another name than the checkpoint had.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.errors import StateError
-    from tinamou.snapshots import travel
-    from tinamou.snapshots.checkpoint import check
+    from tinamou.operations import states
 
-    taken = run_until_done(travel.take_in(file.absolute(), name))
-    problems: tuple[str, ...] = ()
-    try:
-        check(taken)
-    except StateError as error:
-        problems = tuple(map(str, error.problems))
+    imported = run_until_done(states.take_in(file, name))
+    taken, problems = imported.checkpoint, imported.problems
     for one in problems:
         output.warn(f"it cannot be loaded here: {one}")
     if json:
@@ -165,8 +158,6 @@ def restore(checkpoint: str, *, name: str = "") -> None:
         Another name than the machine had then.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.machine.checkpoints import find
-    from tinamou.machine.forking import leave_running
+    from tinamou.operations import states
 
-    found = find(checkpoint)
-    print(*run_until_done(leave_running(found, 1, names=[name or found.machine], same=True)))
+    print(run_until_done(states.restore(checkpoint, name=name)))

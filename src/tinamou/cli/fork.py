@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.state import machines
 
 
 def command(
@@ -27,18 +26,11 @@ def command(
         How many.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.machine.checkpoints import find
-    from tinamou.machine.forking import checkpoint_by_name, leave_running
+    from tinamou.operations import states
 
-    known = {record.name: record for record in machines.machines()}
-    record = known.get(name)
-    checkpoint = run_until_done(checkpoint_by_name(record)) if record is not None and record.running else find(name)
-    if checkpoint.kind == "portable":
-        output.say(
-            f"{checkpoint.name} is portable, as {checkpoint.why}: each fork loads a memory of its own, which is slower"
-        )
-    names = run_until_done(leave_running(checkpoint, count))
+    forked = run_until_done(states.fork(name, count, progress=output.progress))
+    output.end_progress()
     if json:
-        output.print_json({"checkpoint": checkpoint.name, "forks": names})
+        output.print_json({"checkpoint": forked.checkpoint.name, "forks": forked.names})
     else:
-        print(*names, sep="\n")
+        print(*forked.names, sep="\n")

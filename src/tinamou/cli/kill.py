@@ -1,18 +1,20 @@
-"""The verb ``kill``: cut a machine's power."""
+"""The verb ``kill``: cut the power of machines."""
 
 from __future__ import annotations
 
-from tinamou.machine import life
-from tinamou.state import machines
+from tinamou.cli.loop import run_until_done
+from tinamou.operations import machines
 
 
-def command(name: str, /) -> None:
-    """Cut the power of a machine; of a suspended one, give up the saved state.
+def command(name: str, /, *names: str) -> None:
+    """Cut the power of machines; of suspended ones, give up the saved state.
 
     Parameters
     ----------
     name
         The machine.
+    names
+        More of them.
     """
-    record = machines.find(name)
-    life.kill(record if life.at_rest(record) == "suspended" else life.running(name))
+    for one in (name, *names):
+        run_until_done(machines.kill(one))

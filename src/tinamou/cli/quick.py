@@ -34,6 +34,7 @@ FIELDS = (
 _SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
 _REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--pci": "pci", "--set": "set"}
 _FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
+_NEGATED = {"--no-wait": "wait"}
 _SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
 
@@ -58,6 +59,8 @@ def read(words: Sequence[str]) -> Asked | None:
     for word in rest:
         if word in _FLAGS and _FLAGS[word] not in about:
             about[_FLAGS[word]] = True
+        elif word in _NEGATED and _NEGATED[word] not in about:
+            about[_NEGATED[word]] = False
         elif word in _SINGLE or word in _REPEATED or word in _SECONDS:
             value = _value(word, next(rest, ""))
             if value is None or _SINGLE.get(word, word) in options or _SECONDS.get(word) in about:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.cli.loop import run_until_done
-from tinamou.machine import life
+from tinamou.operations import machines
 
 
 def command(name: str, /) -> None:
@@ -14,4 +14,4 @@ def command(name: str, /) -> None:
     name
         The machine.
     """
-    run_until_done(life.reset(life.running(name)))
+    run_until_done(machines.reset(name))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from tinamou.cli.loop import run_until_done
-from tinamou.machine import life
-from tinamou.state import machines
-from tinamou.state.record import change
+from tinamou.operations import machines
 
 
 def command(name: str, /) -> None:
@@ -16,11 +14,4 @@ def command(name: str, /) -> None:
     name
         The machine.
     """
-    record = machines.find(name)
-    if life.at_rest(record) != "suspended":
-        run_until_done(life.command(life.running(name), "cont"))
-        return
-    from tinamou.machine.suspending import wake_up
-
-    awake = run_until_done(wake_up(record))
-    change(awake, owner_pid=0, owner_started=0)
+    run_until_done(machines.resume(name))

@@ -1,4 +1,4 @@
-"""The verb ``rm``: remove a machine and its disks."""
+"""The verb ``rm``: remove machines and their disks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tinamou.machine import life
-from tinamou.state import machines
+from tinamou.cli.loop import run_until_done
+from tinamou.operations import machines
 
 
 def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> int:
-    """Remove machines and their disks.
+    """Remove machines, their disks and their schedules.
 
     Parameters
     ----------
@@ -24,6 +24,5 @@ def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"]
     if not names:
         print("tinamou: remove which machines? tinamou ls shows them", file=sys.stderr)
         return 2
-    for record in [machines.find(name) for name in names]:
-        life.remove(record, force=force)
+    run_until_done(machines.remove(names, force=force))
     return 0

@@ -17,6 +17,7 @@ def command(
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = 300.0,
     time_limit: float | None = None,
+    wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
     timings: Annotated[bool, Parameter(negative="")] = False,
     warm: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -34,9 +35,11 @@ def command(
     detach
         Leave the machine running in the background.
     timeout
-        Seconds the guest may take to answer.
+        Seconds the guest may take to answer; with --detach one that takes longer is left running.
     time_limit
         Seconds the command may take; the machine is ended then, and the exit status is 124.
+    wait
+        Wait until the guest answers, where one is known to; --no-wait leaves a guest without an agent to itself.
     timings
         Print on stderr how long each stage took.
     warm
@@ -46,5 +49,5 @@ def command(
         Print the machine as JSON (with --detach).
     """
     spec = spec_from(image, options, apart=warm)
-    how = running.How(timeout=timeout, time_limit=time_limit, detach=detach, timings=timings, json=json)
+    how = running.How(timeout=timeout, time_limit=time_limit, detach=detach, timings=timings, wait=wait, json=json)
     return running.run(spec, after_dashes.words, how, warm=warm)

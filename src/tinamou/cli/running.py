@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.connected import Connected
+    from tinamou.operations.machines import Launched
     from tinamou.spec import MachineSpec
+    from tinamou.state.record import Record
 
-__all__ = ["How", "print_output", "run", "see_through", "started_only"]
+__all__ = ["How", "print_output", "run", "say_what_waits", "see_through"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,18 @@ class How:
     time_limit: float | None = None
     detach: bool = False
     timings: bool = False
+    wait: bool = True
     json: bool = False
 
 
 def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
-    """Start the machine and see it through; returns the exit status."""
+    """Start the machine and see it through; returns the exit status. Raises SpecError for options that do nothing."""
+    _refuse_idle(words, how, warm=warm)
     if warm:
         gc.enable()
         return _warm(spec, words, how)
+    if how.detach and words is None:
+        return _launch(spec, how)
     started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
     since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
     gc.enable()
@@ -46,22 +52,65 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
     return _attend(started, words, since, how)
 
 
+def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
+    """Raises SpecError, with every problem, for options that would change nothing."""
+    from tinamou.errors import Problem, SpecError
+
+    idle = {
+        "--no-wait": not how.wait and (words is not None or warm),
+        "--json": how.json and not (how.detach and words is None),
+        "--time-limit": how.time_limit is not None and words is None,
+    }
+    why = {
+        "--no-wait": ("a command, and a copy of a booted machine, need the guest", "leave it out"),
+        "--json": ("what is printed is the guest's", "add --detach, without a command"),
+        "--time-limit": ("it is the time a command may take", "name the command: -- COMMAND"),
+    }
+    if problems := [Problem(option, None, *why[option]) for option, useless in idle.items() if useless]:
+        raise SpecError("these options do not go together", problems=problems)
+
+
+def _launch(spec: MachineSpec, how: How) -> int:
+    """A machine that stays: started, and left running."""
+    from tinamou.operations import machines
+
+    gc.enable()
+    launched = run_until_done(machines.launch(spec, wait=how.wait, timeout=how.timeout, progress=output.progress))
+    output.end_progress()
+    output.notes(launched.notes)
+    say_what_waits(launched, wait=how.wait)
+    _announce(launched.record, how.json)
+    if how.timings:
+        _print_timings(launched.record, [launched.report])
+    return 0
+
+
+def say_what_waits(launched: Launched, *, wait: bool) -> None:
+    """A loud line for a machine whose guest has not answered, where that was waited for."""
+    name = launched.record.name
+    if launched.waits and wait:
+        output.warn(
+            f"{name} runs, and its guest has not answered: {launched.waits}. It goes on: tinamou console {name} shows "
+            f"how it gets on, tinamou exec {name} waits for it"
+        )
+
+
 def _attend(started: Started, words: list[str] | None, since: float, how: How) -> int:
-    from tinamou.machine.booting import until_up
+    from tinamou.machine.booting import until_launched, until_up
     from tinamou.machine.connected import Connected
 
     machine = Connected(started.record, started.plan, timeout=how.timeout, since=since)
     reports: list[ReadyReport] = []
 
     async def answered() -> None:
-        if words is not None or started.record.agent:
+        if words is not None or (how.wait and started.record.agent):
             reports.append(await until_up(machine))
-        elif how.detach:
-            await started_only(machine)
+        else:
+            reports.append(await until_launched(machine))
 
     status = run_until_done(see_through(machine, answered(), words, how))
     if how.timings:
-        _print_timings(started, reports)
+        _print_timings(started.record, reports)
     return status
 
 
@@ -91,9 +140,12 @@ async def see_through(
             await answered
         if how.detach and words is None:
             await machine.release()
-            _announce(machine, how.json)
+            _announce(machine.record, how.json)
             return 0
-        return await _in_guest(machine, words, how.time_limit)
+        status = await _in_guest(machine, words, how.time_limit)
+        if how.detach:
+            await machine.release()
+        return status
     except BaseException:
         await machine.end()
         raise
@@ -150,29 +202,17 @@ def print_output(done: Completed) -> int:
     return done.exit_status
 
 
-def _announce(machine: Connected, json: bool) -> None:
+def _announce(record: Record, json: bool) -> None:
     from tinamou.cli.show import described
 
     if json:
-        output.print_json(described(machine.record))
+        output.print_json(described(record))
     else:
-        print(machine.name)
+        print(record.name)
 
 
-async def started_only(machine: Connected) -> None:
-    """All that can be waited for where nobody knows whether the guest has an agent: that QEMU runs. Raises LaunchError."""
-    from tinamou.machine.booting import until_launched
-
-    await until_launched(machine)
-    image, name = machine.record.image, machine.name
-    output.warn(
-        f"{name} runs; whether its guest will answer is not known, as nothing is known of a guest agent in {image}: "
-        f"tinamou console {name} shows how it gets on"
-    )
-
-
-def _print_timings(started: Started, reports: list[ReadyReport]) -> None:
-    for stage, seconds in started.record.timings.items():
+def _print_timings(record: Record, reports: list[ReadyReport]) -> None:
+    for stage, seconds in record.timings.items():
         print(f"{stage:>10} {seconds * 1000:8.1f} ms", file=sys.stderr)
     for milestone in (milestone for report in reports for milestone in report.milestones):
         print(f"{milestone.stage.name.lower():>10} {milestone.at * 1000:8.1f} ms after QEMU's start", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -255,11 +254,13 @@ def schedule(name: str, /, *, every: str, keep: int = 8, quiesce: Switch = False
     check
         Check the disks at these times instead.
     """
-    from tinamou.machine.snapshots import systemd_runs, write_schedule
+    from tinamou.machine.schedules import refuse_diskless, systemd_runs, write_schedule
     from tinamou.snapshots.schedule import Schedule
 
-    plan = Schedule(machines.find(name).name, every, 0 if check else max(1, keep), quiesce)
-    for path in write_schedule(plan, _units()):
+    record = machines.find(name)
+    refuse_diskless(record)
+    plan = Schedule(record.name, every, 0 if check else max(1, keep), quiesce)
+    for path in write_schedule(plan):
         print(path)
     if not systemd_runs():
         output.warn(f"systemd does not run here: nothing starts {plan.unit}.timer until it does")
@@ -274,9 +275,9 @@ def unschedule(name: str, /) -> None:
     name
         The machine.
     """
-    from tinamou.machine.snapshots import remove_schedules
+    from tinamou.machine.schedules import remove_schedules
 
-    for path in remove_schedules(name, _units()):
+    for path in remove_schedules(name):
         print(f"removed {path}")
 
 
@@ -287,15 +288,6 @@ def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -
     from tinamou.machine.snapshots import take_scheduled
 
     print(run_until_done(take_scheduled(machines.find(name), label, keep, quiesce=10.0 if quiesce else 0.0)).snapshot.name)
-
-
-def _units() -> Path:
-    import os
-
-    from tinamou.snapshots.schedule import unit_folder
-
-    override = os.environ.get("TINAMOU_UNITS")
-    return Path(override) if override else unit_folder(os.geteuid() == 0, Path.home())
 
 
 def _plain(shot: Snapshot) -> dict[str, object]:

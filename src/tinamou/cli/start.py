@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.cli.running import started_only
-from tinamou.state import machines
+from tinamou.cli.running import say_what_waits
+from tinamou.operations import machines
 
 
-def command(name: str, /, *, timeout: float = 300.0) -> None:
+def command(name: str, /, *, timeout: float = 300.0, wait: Annotated[bool, Parameter(negative="--no-wait")] = True) -> None:
     """Start a stopped machine in the background.
 
     Parameters
@@ -16,22 +20,11 @@ def command(name: str, /, *, timeout: float = 300.0) -> None:
     name
         The machine.
     timeout
-        Seconds the guest may take to answer.
+        Seconds the guest may take to answer; one that takes longer is left running.
+    wait
+        Wait until the guest answers.
     """
-
-    from tinamou.machine.booting import begun_again, until_up
-    from tinamou.machine.connected import Connected
-
-    async def start() -> None:
-        started = await begun_again(machines.find(name))
-        output.notes(started.plan.notes)
-        machine = Connected(started.record, started.plan, timeout=timeout)
-        try:
-            await (until_up(machine) if started.record.agent else started_only(machine))
-        except BaseException:
-            await machine.end()
-            raise
-        await machine.release()
-
-    run_until_done(start())
+    launched = run_until_done(machines.start(name, wait=wait, timeout=timeout))
+    output.notes(launched.notes)
+    say_what_waits(launched, wait=wait)
     print(name)

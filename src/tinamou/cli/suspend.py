@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.machine import life
-from tinamou.machine.connected import Connected
+from tinamou.operations import machines
 
 
 def command(name: str) -> None:
@@ -16,8 +15,5 @@ def command(name: str) -> None:
     name
         The machine.
     """
-    from tinamou.machine.suspending import suspend
-
-    record = life.running(name)
-    saved = run_until_done(suspend(Connected(record, owner=not record.owned)))
+    saved = run_until_done(machines.suspend(name))
     output.say(f"{saved.memory >> 20} MiB of memory in {saved.state.size >> 20} MiB, in {saved.took:.1f} s")

@@ -30,7 +30,7 @@ class NotReadyError(GuestError):
     """The guest did not get to the point where it answers.
 
     ``reached`` is the last stage seen, ``findings`` what was recognised in its log, ``exit_status`` QEMU's, where it
-    ended and the status is known (-N: ended by signal N).
+    ended and the status is known (-N: ended by signal N). ``late`` says that it runs and may answer yet.
     """
 
     def __init__(
@@ -43,11 +43,13 @@ class NotReadyError(GuestError):
         why: str,
         fix: str,
         evidence: dict[str, str],
+        late: bool = False,
     ) -> None:
         super().__init__(what, why=why, fix=fix, evidence=evidence)
         self.reached = reached
         self.findings = findings
         self.exit_status = exit_status
+        self.late = late
 
 
 def not_ready(
@@ -58,11 +60,12 @@ def not_ready(
     at: Mapping[Stage, float],
     exit_status: int | None,
     ended: bool,
+    late: bool = False,
 ) -> NotReadyError:
     """Build the error from what the machine's directory holds.
 
     ``reason`` says what ended the waiting, empty when it was something in the log; ``at`` are the seconds at which stages
-    were seen.
+    were seen; ``late`` that only the time was up.
     """
     serial = tail(f"{directory}/serial.log")
     findings = diagnose(serial, stage)
@@ -91,6 +94,7 @@ def not_ready(
         fix=(cause.fix if cause else "")
         or "start it with -d, so that it stays, and look at it: tinamou logs NAME, tinamou console NAME",
         evidence={name: text for name, text in evidence.items() if text},
+        late=late,
     )
 
 

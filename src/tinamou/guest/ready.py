@@ -194,6 +194,7 @@ def _conclude(
         at={milestone.stage: milestone.at for milestone in boot.milestones},
         exit_status=exit_status() if ended else None,
         ended=ended,
+        late=not ended and not reasons,
     )
 
 

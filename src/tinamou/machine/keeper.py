@@ -29,6 +29,7 @@ from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
 from tinamou.state.record import change, read
+from tinamou.system.paths import this_host
 from tinamou.system.spawn import process_of, spawn
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _listen(path: Path) -> socket.socket:
 def start(name: str) -> None:
     """Start a keeper that outlives this process. Raises OSError."""
     words = [sys.executable, "-m", "tinamou.machine.keeper", name]
-    spawn(words, log=str(pools.folder(name) / "keeper.log"), environment=dict(os.environ))
+    spawn(words, log=str(pools.folder(name) / "keeper.log"), environment={**os.environ, **this_host().environment()})
 
 
 def main(name: str) -> int:
@@ -206,7 +207,12 @@ def _leash(entry: PoolEntry) -> int:
     held, mine = os.pipe()
     words = ["sh", "-c", _ON_DEATH, str(held), sys.executable, "-m", "tinamou", "host", "repair"]
     try:
-        spawn(words, log=str(entry.directory / "keeper.log"), inherit=(held,), environment=dict(os.environ))
+        spawn(
+            words,
+            log=str(entry.directory / "keeper.log"),
+            inherit=(held,),
+            environment={**os.environ, **this_host().environment()},
+        )
     finally:
         os.close(held)
     return mine

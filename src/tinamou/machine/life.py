@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
 
-__all__ = ["GRACE_SECONDS", "at_rest", "command", "kill", "remove", "reset", "running", "shut_down", "state_of", "stop"]
+__all__ = [
+    "GRACE_SECONDS",
+    "at_rest",
+    "command",
+    "discard",
+    "kill",
+    "refuse_running",
+    "remove",
+    "reset",
+    "running",
+    "shut_down",
+    "state_of",
+    "stop",
+]
 
 GRACE_SECONDS = 30.0
 
@@ -94,11 +108,24 @@ def kill(record: Record) -> None:
     forget_suspended(record)
 
 
-def remove(record: Record, *, force: bool = False) -> None:
-    """Remove the machine and its disks. Raises StateError while it runs, unless ``force``."""
+def discard(record: Record) -> None:
+    """End a machine whose making failed, and remove it."""
+    end_machine(dataclasses.replace(record, ephemeral=True))
+
+
+def refuse_running(record: Record, *, force: bool) -> None:
+    """Raises StateError for a machine that runs, unless ``force``."""
     if record.running and not force:
         raise StateError(
             f"machine {record.name} is running", fix=f"tinamou stop {record.name} first, or tinamou rm -f {record.name}"
         )
+
+
+def remove(record: Record, *, force: bool = False) -> None:
+    """Remove the machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+    from tinamou.machine.schedules import remove_schedules
+
+    refuse_running(record, force=force)
     end_machine(record)
+    remove_schedules(record.name)
     machines.remove(machines.machines_dir() / record.name)

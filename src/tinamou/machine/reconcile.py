@@ -14,7 +14,7 @@ from tinamou.state import ledger, machines, networks, pools
 from tinamou.state.record import Record, change, read
 from tinamou.system.spawn import Process, end, found_started, process_of
 
-__all__ = ["claim", "end_machine", "give_back", "reconcile"]
+__all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
 
 
 def reconcile() -> list[str]:
@@ -60,7 +60,7 @@ def _reconcile_one(directory: Path) -> list[str]:
         record = read(directory)
         if not there or (record is not None and not _left_behind(record)):
             return []
-        return _end_left_behind(record) if record else _clear_unfinished(directory)
+        return _end_left_behind(record) if record else clear_unfinished(directory)
 
 
 def _left_behind(record: Record) -> bool:
@@ -93,8 +93,8 @@ def _cause_of_death(record: Record) -> str:
     return cause_of(record)
 
 
-def _clear_unfinished(directory: Path) -> list[str]:
-    """A folder without an entry, and nobody making it: a start that was cut short."""
+def clear_unfinished(directory: Path) -> list[str]:
+    """Remove a folder without a record that can be read: what runs from it is ended, what it had given back."""
     for process in strays(directory):
         end(process)
     Journal(directory).give_back(undo)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +19,8 @@ from tinamou.snapshots.machine_disks import Disks, chain_of
 from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, mergeable, tidy
 from tinamou.snapshots.quiesce import frozen
 from tinamou.snapshots.revert import revert
-from tinamou.snapshots.schedule import Schedule, scheduled_units, surplus, units
+from tinamou.snapshots.schedule import surplus
 from tinamou.state.record import Record
-from tinamou.system import systemd
-from tinamou.system.exec import run
 
 __all__ = [
     "Report",
@@ -33,12 +30,9 @@ __all__ = [
     "go_back",
     "history_of",
     "remove",
-    "remove_schedules",
     "rename",
-    "systemd_runs",
     "take",
     "take_scheduled",
-    "write_schedule",
 ]
 
 
@@ -165,36 +159,3 @@ async def take_scheduled(record: Record, label: str, keep: int, *, quiesce: floa
     if old := surplus(taken.history, label, keep):
         await remove(record, [str(one.number) for one in old])
     return taken
-
-
-def write_schedule(schedule: Schedule, folder: Path) -> list[Path]:
-    """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in units(schedule, systemd.command(), systemd.environment()).items():
-        (folder / name).write_text(text)
-        written.append(folder / name)
-    _systemctl("daemon-reload")
-    _systemctl("enable", "--now", f"{schedule.unit}.timer")
-    return written
-
-
-def remove_schedules(machine: str, folder: Path) -> list[Path]:
-    """Stop and remove every schedule of a machine; the paths removed."""
-    gone = scheduled_units(folder, machine)
-    for path in gone:
-        if path.suffix == ".timer":
-            _systemctl("disable", "--now", path.name)
-        path.unlink()
-    _systemctl("daemon-reload")
-    return gone
-
-
-def systemd_runs() -> bool:
-    """Whether systemd is the init of this host (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def _systemctl(*words: str) -> None:
-    if systemd_runs():
-        run(["systemctl", *([] if os.geteuid() == 0 else ["--user"]), *words], timeout=30)

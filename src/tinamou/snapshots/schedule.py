@@ -11,7 +11,7 @@ from tinamou.late import dataclass
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.system import systemd
 
-__all__ = ["Schedule", "parse_every", "scheduled_units", "surplus", "unit_folder", "units"]
+__all__ = ["Schedule", "parse_every", "scheduled_units", "surplus", "units"]
 
 _WORDS = {"hourly": "hourly", "daily": "daily", "weekly": "weekly", "monthly": "monthly"}
 _EVERY = re.compile(r"(\d+)\s*(m|min|h|hours?)")
@@ -66,11 +66,6 @@ def units(schedule: Schedule, command: Sequence[str], environment: Mapping[str, 
         "Persistent=true\nRandomizedDelaySec=30\n\n[Install]\nWantedBy=timers.target\n"
     )
     return {f"{schedule.unit}.service": service, f"{schedule.unit}.timer": timer}
-
-
-def unit_folder(root: bool, home: Path) -> Path:
-    """Where unit files of the system, or of one user, are."""
-    return Path("/etc/systemd/system") if root else home / ".config/systemd/user"
 
 
 def scheduled_units(folder: Path, machine: str) -> list[Path]:

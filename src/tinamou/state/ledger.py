@@ -1,7 +1,8 @@
 """What all machines of this host hold together: CPUs, huge pages, kernel values, PCI devices; one file, gone after a reboot.
 
-``tinamou.json`` in /run (of the user: $XDG_RUNTIME_DIR) is read and replaced under a lock. A machine is named by its
-directory, so that state directories beside each other share one host. The file does not exist while nothing is held.
+``tinamou.json`` in the host's folder of what a reboot removes (`tinamou.system.paths`) is read and replaced under a lock. A
+machine is named by its directory, so that state directories beside each other share one host. The file does not exist while
+nothing is held.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tinamou.system.paths import run_dir
 from tinamou.units import CpuSet
 
 __all__ = ["Claim", "Device", "Ledger", "Value", "edit", "look", "path"]
@@ -81,18 +83,8 @@ class Ledger:
 
 
 def path() -> Path:
-    """Where the ledger is: ``$TINAMOU_RUN``, else /run for root, else the user's runtime directory."""
-    named = os.environ.get("TINAMOU_RUN")
-    if named:
-        return Path(named) / "tinamou.json"
-    if os.geteuid() == 0:
-        return Path("/run/tinamou.json")
-    own = os.environ.get("XDG_RUNTIME_DIR")
-    if own:
-        return Path(own) / "tinamou.json"
-    import tempfile
-
-    return Path(tempfile.gettempdir()) / f"tinamou-{os.getuid()}.json"
+    """Where the ledger is."""
+    return run_dir() / "tinamou.json"
 
 
 def look() -> Ledger:
@@ -122,7 +114,7 @@ def _value(data: dict[str, object]) -> Value:
 @contextmanager
 def edit() -> Iterator[Ledger]:
     """The ledger, nobody else's until the block ends; call `save` inside it before touching what was written down."""
-    path().parent.mkdir(parents=True, exist_ok=True)
+    path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

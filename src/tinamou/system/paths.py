@@ -1,36 +1,102 @@
-"""Where tinamou keeps things: state (machines), cache (facts) and images, each overridable by environment."""
+"""Where tinamou keeps things: one `Host` says it all, and several of them can live in one process."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["cache_dir", "image_dir", "ram_dir", "state_dir"]
+from tinamou.late import dataclass
+
+__all__ = ["Host", "cache_dir", "image_dir", "ram_dir", "run_dir", "state_dir", "this_host", "unit_dir"]
 
 
-def _base(variable: str, system: str, user: str) -> Path:
-    override = os.environ.get(variable)
-    if override:
-        return Path(override).absolute()
-    if os.geteuid() == 0:
-        return Path(system)
-    return Path.home() / user
+@dataclass(frozen=True)
+class Host:
+    """The folders of one tinamou, all absolute: machines (``state``), what can be made again (``cache``), what is gone after
+    a reboot (``run``), systemd's unit files (``units``).
+
+    ``with host.active():`` makes it the one that everything in the block, and what the block starts, is about.
+    """
+
+    state: Path
+    cache: Path
+    run: Path
+    units: Path
+
+    @classmethod
+    def default(cls, environment: Mapping[str, str] = os.environ) -> Host:
+        """This user's, as the environment says: ``TINAMOU_STATE``, ``TINAMOU_CACHE``, ``TINAMOU_RUN``, ``TINAMOU_UNITS``.
+
+        Without them /var/lib/tinamou, /var/cache/tinamou, /run and /etc/systemd/system for root; else the folders of the
+        XDG base directory specification, and of systemd.unit(5) for a user.
+        """
+        root = os.geteuid() == 0
+
+        def of(variable: str, system: str, user: str) -> Path:
+            named = environment.get(variable)
+            return Path(named).absolute() if named else Path(system) if root else Path.home() / user
+
+        return cls(
+            of("TINAMOU_STATE", "/var/lib/tinamou", ".local/state/tinamou"),
+            of("TINAMOU_CACHE", "/var/cache/tinamou", ".cache/tinamou"),
+            of("TINAMOU_RUN", "/run", environment.get("XDG_RUNTIME_DIR") or f"/tmp/tinamou-{os.getuid()}"),  # noqa: S108
+            of("TINAMOU_UNITS", "/etc/systemd/system", ".config/systemd/user"),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which another process finds the same folders; none where it would anyway."""
+        mine, plain = self._variables(), Host.default({})._variables()
+        return {name: value for name, value in mine.items() if value != plain[name]}
+
+    def _variables(self) -> dict[str, str]:
+        folders = {"STATE": self.state, "CACHE": self.cache, "RUN": self.run, "UNITS": self.units}
+        return {f"TINAMOU_{name}": str(path) for name, path in folders.items()}
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Everything in the block is about this host."""
+        mark = _active.set(self)
+        try:
+            yield
+        finally:
+            _active.reset(mark)
+
+
+_active: contextvars.ContextVar[Host | None] = contextvars.ContextVar("host", default=None)
+
+
+def this_host() -> Host:
+    """The active one; the user's own where none is."""
+    return _active.get() or Host.default()
 
 
 def state_dir() -> Path:
-    """Machines: ``$TINAMOU_STATE``, else /var/lib/tinamou for root, else ~/.local/state/tinamou."""
-    return _base("TINAMOU_STATE", "/var/lib/tinamou", ".local/state/tinamou")
+    """Machines, checkpoints, pools, networks."""
+    return this_host().state
 
 
 def cache_dir() -> Path:
-    """What can be made again: ``$TINAMOU_CACHE``, else /var/cache/tinamou for root, else ~/.cache/tinamou."""
-    return _base("TINAMOU_CACHE", "/var/cache/tinamou", ".cache/tinamou")
+    """What can be made again."""
+    return this_host().cache
 
 
 def image_dir() -> Path:
     """Built and downloaded guests, below the cache."""
     return cache_dir() / "images"
+
+
+def run_dir() -> Path:
+    """What is gone after a reboot."""
+    return this_host().run
+
+
+def unit_dir() -> Path:
+    """Unit files of systemd."""
+    return this_host().units
 
 
 def ram_dir() -> Path:

@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["command", "environment", "exec_start", "variables"]
+from tinamou.system.paths import this_host
 
-_KNOWN = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_RUN", "TINAMOU_QEMU")
+__all__ = ["command", "environment", "exec_start", "variables"]
 
 
 def command() -> list[str]:
@@ -18,8 +18,9 @@ def command() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The variables that are set here and that a unit must have too."""
-    return {name: os.environ[name] for name in _KNOWN if name in os.environ}
+    """The variables that a unit must have too: where this host keeps things, and which QEMU was chosen."""
+    chosen = {name: os.environ[name] for name in ("TINAMOU_QEMU",) if name in os.environ}
+    return {**this_host().environment(), **chosen}
 
 
 def variables(values: Mapping[str, str]) -> str:

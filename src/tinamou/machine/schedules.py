@@ -1,0 +1,59 @@
+"""Snapshots and checks of a machine at set times: the systemd units that do it, written and removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tinamou.errors import StateError
+from tinamou.snapshots.schedule import Schedule, scheduled_units, units
+from tinamou.spec import load_spec
+from tinamou.state.folder import image_of
+from tinamou.state.record import Record
+from tinamou.system import systemd
+from tinamou.system.exec import run
+from tinamou.system.paths import unit_dir
+
+__all__ = ["refuse_diskless", "remove_schedules", "systemd_runs", "write_schedule"]
+
+
+def refuse_diskless(record: Record) -> None:
+    """Raises StateError for a machine that has no disk a snapshot could be taken of."""
+    if not image_of(record).disk and not load_spec(record.spec).disk:
+        why = f"its image {record.image} lives in memory, and it was given no disk"
+        raise StateError(f"{record.name} has no disks", why=why, fix=f"tinamou disk add {record.name} size=10G")
+
+
+def write_schedule(schedule: Schedule) -> list[Path]:
+    """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
+    folder = unit_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in units(schedule, systemd.command(), systemd.environment()).items():
+        (folder / name).write_text(text)
+        written.append(folder / name)
+    _systemctl("daemon-reload")
+    _systemctl("enable", "--now", f"{schedule.unit}.timer")
+    return written
+
+
+def remove_schedules(machine: str) -> list[Path]:
+    """Stop and remove every schedule of a machine; the paths removed."""
+    gone = scheduled_units(unit_dir(), machine)
+    for path in gone:
+        if path.suffix == ".timer":
+            _systemctl("disable", "--now", path.name)
+        path.unlink()
+    if gone:
+        _systemctl("daemon-reload")
+    return gone
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is the init of this host (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def _systemctl(*words: str) -> None:
+    if systemd_runs():
+        run(["systemctl", *([] if os.geteuid() == 0 else ["--user"]), *words], timeout=30)
