@@ -48,3 +48,13 @@ def test_nothing_written_means_nothing_open(tmp_path, count):
     for _ in range(count):
         journal.give(journal.take("thing"))
     assert journal.open_entries() == {}
+
+
+def test_numbers_grow_however_long_the_journal_is(tmp_path):
+    journal = Journal(tmp_path)
+    numbers = [journal.take("thing") for _ in range(3)]
+    for number in numbers:
+        for _ in range(200):
+            journal.give(number)
+    assert journal.take("thing", text="x" * 9000) == 4
+    assert journal.take("thing") == 5

@@ -24,6 +24,7 @@ from tinamou.facts import files
 __all__ = ["Entry", "Journal"]
 
 Entry = Mapping[str, object]
+_TAIL = 4096
 
 
 class Journal:
@@ -53,8 +54,7 @@ class Journal:
         ``lasting``: it outlives a restart of the host. No two entries have the same number, whoever writes at the same time.
         """
         with self._held() as file:
-            numbers = (int(str(record["took"])) for record in _records(file.read().splitlines()) if "took" in record)
-            number = 1 + max(numbers, default=0)
+            number = 1 + _last_number(file)
             _append(file, {"took": number, "kind": kind, **what}, through=lasting)
         return number
 
@@ -83,19 +83,30 @@ class Journal:
         return failed
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[IO[str]]:
-        """The journal, open for reading from its start and for appending; nobody else's until the block ends."""
+    def _held(self) -> Iterator[IO[bytes]]:
+        """The journal, open for reading and appending; nobody else's until the block ends."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "r+") as file:
+        with os.fdopen(descriptor, "rb+", buffering=0) as file:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield file
 
 
-def _append(file: IO[str], record: Mapping[str, object], *, through: bool = False) -> None:
-    file.write(f"\n{json.dumps(record)}\n")
-    file.flush()
+def _append(file: IO[bytes], record: Mapping[str, object], *, through: bool = False) -> None:
+    file.write(f"\n{json.dumps(record)}\n".encode())
     if through:
         os.fdatasync(file.fileno())
+
+
+def _last_number(file: IO[bytes]) -> int:
+    """The number of the newest entry, 0 where there is none; numbers only grow, so its end tells."""
+    size = file.seek(0, os.SEEK_END)
+    for start in (max(size - _TAIL, 0), 0):
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+        numbers = [int(str(record["took"])) for record in _records(lines) if "took" in record]
+        if numbers:
+            return max(numbers)
+    return 0
 
 
 def _records(lines: list[str]) -> Iterator[dict[str, object]]:
