@@ -74,7 +74,7 @@ def test_snapshots_of_a_guest_and_back(tmp_path: Path) -> None:
         machine = Connected(started.record, started.plan)
         await until_up(machine, answer=False)
         text = await machine.run("head -c 3 /dev/vda")
-        await machine.kill()
+        await machine.end()
         return text.text
 
     assert wait_for(again()) == "one"
@@ -157,7 +157,7 @@ def test_an_encrypted_disk_stays_encrypted_under_snapshots(tmp_path: Path) -> No
         machine = Connected(started.record, started.plan)
         await until_up(machine, answer=False)
         text = await machine.run("head -c 11 /dev/vda")
-        await machine.kill()
+        await machine.end()
         return text.text
 
     assert wait_for(again()) == "plain-first"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.errors import ImageError, StateError, TinamouError
+from tinamou.errors import ControlError, ImageError, StateError, TinamouError
 from tinamou.machine.blocking import Machine
 from tinamou.machine.booting import until_up
 from tinamou.machine.connected import Connected
@@ -62,7 +62,7 @@ def test_plugged_in_written_snapshot_and_taken_away(tmp_path: Path) -> None:
         three = wait_for(plug(machines.find("m"), DiskSpec(path=str(shared), readonly=True)))
         four = wait_for(plug(machines.find("m"), DiskSpec(size=SIZE, key=str(key))))
         assert (one, two, three, four) == ("disk1", "disk2", "disk3", "disk4")
-        with pytest.raises(StateError, match="hot-plug slot"):
+        with pytest.raises(ControlError, match="nothing more can be plugged in"):
             wait_for(plug(machines.find("m"), DiskSpec(size=SIZE)))
         fill(vm, "vdb", "one")
         fill(vm, "sda", "two")
@@ -91,7 +91,7 @@ def test_plugged_in_written_snapshot_and_taken_away(tmp_path: Path) -> None:
         await until_up(machine, answer=False)
         text = await machine.run("head -c 3 /dev/vdb; ls /dev/sd* 2>/dev/null", check=False)
         await asyncio.to_thread(lambda: asyncio.run(unplug(machines.find("m"), "disk1")))
-        await machine.kill()
+        await machine.end()
         return text.text
 
     assert wait_for(again()) == "one"
@@ -115,7 +115,7 @@ def test_a_machine_that_is_off_has_it_at_its_next_start() -> None:
         machine = Connected(started.record, started.plan)
         await until_up(machine, answer=False)
         text = await machine.run("ls /dev/vd?")
-        await machine.kill()
+        await machine.end()
         return text.text
 
     assert wait_for(again()).split() == ["/dev/vda"]
@@ -153,5 +153,5 @@ def test_what_cannot_be_plugged_in_leaves_nothing(tmp_path: Path) -> None:
             wait_for(unplug(machines.find("m"), "disk7"))
     with Machine("tiny", name="t", net=[]) as vm:
         vm.run("true")
-        with pytest.raises(StateError, match="without any"):
+        with pytest.raises(ControlError, match="without any"):
             wait_for(plug(machines.find("t"), DiskSpec(size=SIZE)))

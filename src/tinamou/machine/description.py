@@ -14,11 +14,13 @@ __all__ = ["describe"]
 def describe(record: Record, **parts: Any) -> Record:
     """Set these parts of the newest description (``net``, ``disk``, …) and leave the others as they are now.
 
-    Returns the record as it is then. Raises StateError for a machine that is gone.
+    Returns the record as it is then. Raises SpecError for what is no description, StateError for a machine that is gone;
+    nothing is written then.
     """
 
     def changed(newest: Record) -> Record:
-        spec = dataclasses.replace(load_spec(newest.spec), **parts)
-        return dataclasses.replace(newest, spec=dump_spec(spec))
+        spec = dump_spec(dataclasses.replace(load_spec(newest.spec), **parts))
+        load_spec(spec)
+        return dataclasses.replace(newest, spec=spec)
 
     return update(record.path, changed)
