@@ -14,7 +14,7 @@ from tinamou.parts.memory import MemorySpec
 from tinamou.tuning.admission import MemoryBill, admit
 from tinamou.tuning.hugepages import HugepagePlan, huge_pages
 from tinamou.tuning.numa import NumaPlan, equal_nodes, memory_nodes
-from tinamou.tuning.placement import GuestTopology, PinWish, Placement
+from tinamou.tuning.placement import GuestTopology, PinRequest, Placement
 from tinamou.tuning.realtime import real_time
 from tinamou.units import CpuSet, Size
 
@@ -62,7 +62,7 @@ def settle(
     """Decides, in this order: where the vCPUs run, where the memory lies, on which pages, and whether it fits.
 
     ``translation`` is the size of TCG's buffer, ``beside`` the memory node of the device the guest is given, to which
-    ``cpu.near`` is preferred. Raises PlanError with the arithmetic when the wish cannot be met.
+    ``cpu.near`` is preferred. Raises PlanError with the arithmetic when what was requested cannot be had.
     """
     host, place = facts.host, facts.place
     near = _near(cpu, facts) if cpu.near else beside
@@ -96,7 +96,7 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, n
         return Placement()
     from tinamou.tuning.cpu_pinning import pin
 
-    wish = PinWish(
+    request = PinRequest(
         cpu.count,
         cpus=None if cpu.pin == "auto" else CpuSet.parse(cpu.pin),
         strict=cpu.strict,
@@ -106,7 +106,7 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, n
         lent=facts.place.lent,
         near=near,
     )
-    return pin(facts.host, wish)
+    return pin(facts.host, request)
 
 
 def _near(cpu: CpuSpec, facts: Facts) -> int | None:
