@@ -61,7 +61,7 @@ FIRMWARE = (
 class Case(NamedTuple):
     """One plan: its file is named like it."""
 
-    wish: str
+    requested: str
     boot: str
     host: str
     version: str
@@ -104,7 +104,7 @@ def qemu(version: str) -> QemuFacts:
 
 def spec_of(case: Case):
     more = EVERYTHING if case.boot == "everything" else {}
-    data = {**more, "confidential": {"type": case.wish, **more.get("confidential", {})}}
+    data = {**more, "confidential": {"type": case.requested, **more.get("confidential", {})}}
     if case.boot != "everything":
         data["firmware"] = case.boot
     return load_spec(data)

@@ -212,7 +212,7 @@ def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, qemu10, 
     _without_the_hardware()
     if kind == "sev" and lockable() is not None:
         pytest.skip("the limit of locked memory cannot be raised here, and such a plan is refused")
-    case = next(one for one in STARTED if (one.wish, one.boot, one.version) == (kind, "direct", "10.0"))
+    case = next(one for one in STARTED if (one.requested, one.boot, one.version) == (kind, "direct", "10.0"))
     made = dataclasses.replace(_real_plan(case, folder), binary=_binary(case, qemu10))
     groups = (Path("/dev/kvm").stat().st_gid, *made.confinement.groups[1:])
     made = dataclasses.replace(made, confinement=dataclasses.replace(made.confinement, groups=groups))
@@ -227,7 +227,7 @@ def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, qemu10, 
 @pytest.mark.vm
 def test_qemu_judges_firmware_as_it_is_judged_here(qemu10, folder: Path):
     """QEMU 10 looks for the room for hashes before it looks at the accelerator."""
-    case = next(one for one in STARTED if (one.wish, one.boot, one.version) == ("sev", "direct", "10.0"))
+    case = next(one for one in STARTED if (one.requested, one.boot, one.version) == ("sev", "direct", "10.0"))
     made = _emulated(_real_plan(case, folder))
     without = tuple(dataclasses.replace(one, value=str(OVMF)) if one.name == "bios" else one for one in made.flags)
     assert not takes_hashes(str(OVMF))
@@ -240,7 +240,7 @@ def test_qemu_judges_firmware_as_it_is_judged_here(qemu10, folder: Path):
 @pytest.mark.parametrize("version", ["7.2", "10.0"])
 def test_a_guest_boots_on_such_a_machine(version: str, qemu10, folder: Path):
     """Firmware as one image loads the kernel, and the guest's agent comes up over devices with iommu_platform."""
-    case = next(one for one in STARTED if (one.wish, one.boot, one.version) == ("sev", "direct", version))
+    case = next(one for one in STARTED if (one.requested, one.boot, one.version) == ("sev", "direct", version))
     made = _emulated(_plain(_real_plan(case, folder, throwaway=True)))
     apply(made.steps, folder)
     log = folder / "serial.log"

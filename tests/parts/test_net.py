@@ -260,7 +260,7 @@ def test_ipv6_leads_beyond_the_host_unless_that_costs_the_host_its_own():
     assert not steps(ends, JoinNetwork)[0].onward6
     assert [one.path for one in steps(ends, SetKernelValue)] == ["/proc/sys/net/ipv4/ip_forward"]
     assert any("ends at this host: eth0" in note.text and "accept_ra=2" in note.text for note in ends.notes)
-    for wish in ({"isolated": True}, {"ipv6": False}):
-        kept = made({"type": "bridge", "network": "lab", **wish}, some=hearing)
+    for asked in ({"isolated": True}, {"ipv6": False}):
+        kept = made({"type": "bridge", "network": "lab", **asked}, some=hearing)
         assert not steps(kept, JoinNetwork)[0].onward6
         assert not any("IPv6" in note.text for note in kept.notes)

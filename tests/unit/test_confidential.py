@@ -219,8 +219,8 @@ def record(by):
 
 @pytest.mark.parametrize("case", [EPYC, XEON])
 def test_saving_and_resetting_are_refused(case):
-    kind = encrypted_by(plan(load_spec({"confidential": case.wish}), known(case)).elements)
-    assert kind.lower() == case.wish
+    kind = encrypted_by(plan(load_spec({"confidential": case.requested}), known(case)).elements)
+    assert kind.lower() == case.requested
     with pytest.raises(StateError, match="web cannot be suspended") as error:
         encrypted.refuse(record(kind), "suspended")
     assert f"encrypted by {kind}" in error.value.why

@@ -1,4 +1,4 @@
-"""Devices of the host: what is found out about them, which a wish stands for, and what keeps them from a guest."""
+"""Devices of the host: what is found out about them, which a request stands for, and what keeps them from a guest."""
 
 import dataclasses
 import os

@@ -115,9 +115,9 @@ def test_beside_a_device(tmp_path):
     found = device_nodes(Rooted(str(tmp_path)), names)
     assert found == {"0000:65:00.0": 1, "0000:00:1f.0": -1, "nvme0n1": 1, "eth0": 0}
     assert devices_by_node(Rooted(str(tmp_path))) == {1: ["0000:65:00.0 graphics"]}
-    wish = {"cpu": {"count": 2, "pin": "auto", "near": "0000:65:00.0"}, "memory": "64M"}
-    made = plan(load_spec(wish), permitted(Permits(device_nodes=found), nodes=2, cores=4))
+    requested = {"cpu": {"count": 2, "pin": "auto", "near": "0000:65:00.0"}, "memory": "64M"}
+    made = plan(load_spec(requested), permitted(Permits(device_nodes=found), nodes=2, cores=4))
     assert [str(cpus) for cpus in made.pinning.vcpus] == ["4", "5"]
     assert '"host-nodes":[1]' in " ".join(argv(made))
     with pytest.raises(PlanError, match="no device to sit beside"):
-        plan(load_spec(wish), permitted(Permits()))
+        plan(load_spec(requested), permitted(Permits()))

@@ -44,7 +44,7 @@ class MakeMacvtap:
 
 @dataclass(frozen=True)
 class OpenTap:
-    """Open every queue of a tap or macvtap interface before QEMU starts, with vhost where wished; QEMU gets descriptors.
+    """Open every queue of a tap or macvtap interface before QEMU starts, with vhost where requested; QEMU gets descriptors.
 
     A tap that is ``ours`` ends with the last process that holds it open from then on.
     """

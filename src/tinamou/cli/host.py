@@ -92,7 +92,7 @@ def topology(
     from tinamou.machine.host_side import lent
     from tinamou.probe.host import probe_host
     from tinamou.tuning.cpu_pinning import pin
-    from tinamou.tuning.placement import PinWish
+    from tinamou.tuning.placement import PinRequest
     from tinamou.units import Size
 
     wanted = {"--cpus": cpus, "--iothreads": iothreads}
@@ -110,8 +110,8 @@ def topology(
         )
     facts = probe_host(tree)
     held = lent("") if tree == "/" else {}
-    wish = PinWish(cpus, latency=latency, iothreads=iothreads, memory=size, lent=held)
-    placement = pin(facts, wish) if cpus else None
+    request = PinRequest(cpus, latency=latency, iothreads=iothreads, memory=size, lent=held)
+    placement = pin(facts, request) if cpus else None
     if json:
         shown = dataclasses.asdict(facts)
         output.print_json(shown if placement is None else {**shown, "placement": dataclasses.asdict(placement)})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Why
-from tinamou.errors import Problem
-from tinamou.facts import Firmware
+from tinamou.errors import PlanError, Problem
+from tinamou.facts import Facts, Firmware
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Encryption, Settled
+from tinamou.parts import net
+from tinamou.parts.protocol import Encryption, Part, Resolved
+
+if TYPE_CHECKING:
+    from tinamou.spec import MachineSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,16 @@ class BootSpec:
     order: str = option("", "which disks to try, in order, by their names: disk0,disk1")
     menu: bool = option(False, "show the firmware's boot menu")
 
+    @property
+    def requested(self) -> str:
+        """The way of booting that was asked for; Secure Boot means UEFI."""
+        return "uefi" if self.secure else self.firmware
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The names in ``order``."""
+        return tuple(name.strip() for name in self.order.split(",") if name.strip())
+
     def problems(self) -> list[Problem]:
         """Kernel settings beside a firmware that ignores them."""
         if self.secure and (self.kernel or self.firmware not in ("auto", "uefi")):
@@ -47,56 +61,69 @@ class BootSpec:
         return []
 
 
-def wish(spec: BootSpec) -> str:
-    """The way of booting that was asked for; Secure Boot means UEFI."""
-    return "uefi" if spec.secure else spec.firmware
+def way(spec: MachineSpec, facts: Facts) -> str:
+    """The way of booting. Raises PlanError where there is none."""
+    if found := possible(spec, facts):
+        return found
+    path, value = ("boot.secure", "true") if spec.boot.secure else ("boot.firmware", spec.boot.requested)
+    there = _ways(spec, facts)
+    reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(there)}"
+    problem = Problem(path, value, reason, "choose one of these, or another image")
+    if not there:
+        reason = f"nothing that {facts.image.arch} boots was found in {facts.image.name}: no boot loader of any firmware"
+        problem = Problem("image", spec.image, reason, "use another image or --arch, or boot with --kernel")
+    raise PlanError("the machine cannot start this way", problems=[problem])
 
 
-def ways(spec: BootSpec, image_boots: tuple[str, ...]) -> tuple[str, ...]:
+def possible(spec: MachineSpec, facts: Facts, left_out: str = "") -> str:
+    """As asked, or the image's first that the architecture knows; empty where there is none.
+
+    A throw-away machine is started directly where that is possible: it is faster, and what a boot loader is there for, the
+    guest's own choice of kernel at a later start, never comes.
+    """
+    there = [one for one in _ways(spec, facts) if one != left_out]
+    if spec.boot.requested != "auto":
+        return spec.boot.requested if spec.boot.requested in there else ""
+    return "direct" if facts.place.throwaway and "direct" in there else next(iter(there), "")
+
+
+def _ways(spec: MachineSpec, facts: Facts) -> list[str]:
     """The ways this machine could start, best first."""
-    return ("direct",) if spec.kernel else image_boots
+    known = ARCHES[facts.image.arch].boots
+    return [one for one in (("direct",) if spec.boot.kernel else facts.image.boots) if one in known]
 
 
-def disks_in_order(spec: BootSpec) -> tuple[str, ...]:
-    """The names in ``order``."""
-    return tuple(name.strip() for name in spec.order.split(",") if name.strip())
-
-
-def check_order(spec: BootSpec, disks: Sequence[str]) -> list[Problem]:
-    """Names in ``order`` that are no disk of this machine."""
-    unknown = [name for name in disks_in_order(spec) if name not in disks]
-    fix = f"its disks are: {', '.join(disks) or 'none'}"
-    return [Problem("boot.order", name, "the machine has no disk of that name", fix) for name in unknown]
-
-
-def contribute(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """Kernel flags, or firmware and its variable store; for encrypted memory firmware that keeps nothing, and the kernel."""
-    if settled.encryption:
-        measured = _measured_firmware(settled.encryption)
-        return (
-            Contribution.merge([measured, _direct(spec, settled, hostname, more)]) if settled.boot == "direct" else measured
-        )
-    if settled.boot == "direct":
-        return _direct(spec, settled, hostname, more)
-    if settled.boot == "uefi":
-        return _uefi(spec, settled)
-    return Contribution(flags=_menu(spec))
+    if resolved.encryption:
+        measured = _measured_firmware(resolved.encryption)
+        return Contribution.merge([measured, _direct(resolved)]) if resolved.boot == "direct" else measured
+    if resolved.boot == "direct":
+        return _direct(resolved)
+    if resolved.boot == "uefi":
+        return _uefi(resolved)
+    menu = Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"})
+    return Contribution(flags=(menu,) if resolved.spec.boot.menu else ())
 
 
-def _menu(spec: BootSpec) -> tuple[Flag, ...]:
-    return (Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"}),) if spec.menu else ()
+def _may_use_pvh(resolved: Resolved) -> bool:
+    """Whether a kernel may be entered through PVH: not where it is reset often, nor where its initrd would hit ACPI tables.
+
+    docs/reference/boot-speed.md has both stories.
+    """
+    return resolved.facts.place.throwaway and not resolved.spec.tpm.enabled and not resolved.encryption
 
 
-def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Contribution:
-    image = settled.facts.image
-    fast = bool(image.fast_kernel) and not spec.kernel and settled.pvh
+def _direct(resolved: Resolved) -> Contribution:
+    spec, image = resolved.spec.boot, resolved.facts.image
+    fast = bool(image.fast_kernel) and not spec.kernel and _may_use_pvh(resolved)
     kernel = spec.kernel or (image.fast_kernel if fast else "") or image.kernel
     reason = (
         "the same kernel uncompressed, entered through PVH: no boot loader and no decompressor runs in the guest"
         if fast
         else "the kernel is loaded by QEMU itself: no boot loader runs"
     )
-    if settled.encryption:
+    if resolved.encryption:
         reason = "QEMU hands the kernel to the firmware, which puts it into encrypted memory: no boot loader runs"
     asked = "spec boot.kernel" if spec.kernel else "image"
     flags = [Flag("kernel", Why(asked, reason), kernel)]
@@ -105,42 +132,43 @@ def _direct(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, 
     if initrd:
         flags.append(Flag("initrd", Why(asked, "the initial RAM disk that belongs to the kernel"), initrd))
         steps.append(HandOver(initrd, "read", Why("confinement", "QEMU is handed the open initial RAM disk")))
-    flags.append(_append(spec, settled, hostname, more))
+    flags.append(_append(resolved))
     return Contribution(flags=tuple(flags), steps=tuple(steps))
 
 
-def _append(spec: BootSpec, settled: Settled, hostname: str, more: Mapping[str, str]) -> Flag:
-    arch, image = settled.arch, settled.facts.image
+def _append(resolved: Resolved) -> Flag:
+    spec, arch, image, place = resolved.spec.boot, resolved.arch, resolved.facts.image, resolved.facts.place
     words = {f"console={arch.console}": "the serial port is the console"}
     words |= arch.cmdline
-    if settled.accel.accel == "tcg":
+    if resolved.accel.accel == "tcg":
         words |= arch.tcg_cmdline
     if not spec.kernel:
         words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
-        words[f"tinamou.hostname={hostname}"] = "the guest is named like its machine"
-        words |= more
-        if settled.facts.place.throwaway:
+        words[f"tinamou.hostname={place.name}"] = "the guest is named like its machine"
+        words |= {} if image.seed else net.kernel_words(resolved)
+        if resolved.disks and image.resident:
+            words[f"tinamou.disks={len(resolved.disks)}"] = "the guest answers when it has its disks"
+        if place.throwaway:
             words["tinamou.exit=poweroff"] = "a throw-away machine ends with the shell on its console"
     words |= dict.fromkeys(spec.cmdline.split(), "asked for in boot.cmdline")
     reason = "; ".join(f"{word}: {why}" for word, why in words.items())
     return Flag("append", Why("kernel arguments", reason), " ".join(words))
 
 
-def find_firmware(settled: Settled, machine_type: str, *, secure: bool = False) -> Firmware | None:
+def _firmware(resolved: Resolved) -> Firmware | None:
     """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled."""
-    special = {"secure-boot", "enrolled-keys", "requires-smm"}
-    for firmware in settled.facts.firmware:
+    special, secure = {"secure-boot", "enrolled-keys", "requires-smm"}, resolved.spec.boot.secure
+    for firmware in resolved.facts.firmware:
         fits = {"secure-boot", "enrolled-keys"} <= firmware.features if secure else not firmware.features & special
-        if fits and "uefi" in firmware.interfaces and firmware.serves(settled.arch.name, machine_type):
+        if fits and "uefi" in firmware.interfaces and firmware.serves(resolved.arch.name, resolved.machine.name):
             return firmware
     return None
 
 
-def _uefi(spec: BootSpec, settled: Settled) -> Contribution:
-    machine = settled.facts.qemu.machine(settled.arch.machine)
-    firmware = find_firmware(settled, machine.name if machine else settled.arch.machine, secure=spec.secure)
+def _uefi(resolved: Resolved) -> Contribution:
+    firmware = _firmware(resolved)
     assert firmware is not None, "check() comes before contribute()"
-    parts = [_pflash(firmware, settled) if firmware.device == "flash" else _memory_firmware(firmware)]
+    parts = [_pflash(firmware, resolved) if firmware.device == "flash" else _memory_firmware(firmware)]
     if "requires-smm" in firmware.features:
         parts.append(_guarded())
     return Contribution.merge(parts)
@@ -174,17 +202,17 @@ def _measured_firmware(encryption: Encryption) -> Contribution:
     return Contribution(flags=(Flag("bios", Why("spec confidential.type", reason), encryption.firmware.executable),))
 
 
-def _pflash(firmware: Firmware, settled: Settled) -> Contribution:
-    why = Why("spec boot.firmware", f"{settled.arch.uefi_reason}: {firmware.description}")
+def _pflash(firmware: Firmware, resolved: Resolved) -> Contribution:
+    why = Why("spec boot.firmware", f"{resolved.arch.uefi_reason}: {firmware.description}")
     stores = Why("part boot", "boot entries and keys are this machine's own and survive a restart")
-    store = settled.file("vars.fd")
+    store = resolved.file("vars.fd")
     code = _flash("flash0", firmware.executable, firmware.format, why, read_only=True)
     variables = _flash("flash1", store, firmware.format, stores, read_only=False)
     return Contribution(
         elements=(code, variables),
         flags=(Flag("machine", why, options={"pflash0": "flash0", "pflash1": "flash1"}),),
         steps=(
-            CopyFile(store, firmware.template, stores, owner=settled.owner),
+            CopyFile(store, firmware.template, stores, owner=resolved.owner),
             HandOver(store, "write", Why("confinement", "QEMU is handed the open variable store")),
         ),
     )
@@ -195,14 +223,28 @@ def _flash(name: str, path: str, driver: str, why: Why, *, read_only: bool) -> E
     return Element("blockdev", {"node-name": name, "driver": driver, "read-only": read_only, "file": dict(file)}, why)
 
 
-def check(spec: BootSpec, settled: Settled, machine_type: str) -> list[Problem]:
-    """UEFI, or Secure Boot, asked for where no firmware serves this machine."""
-    if settled.boot != "uefi" or settled.encryption or find_firmware(settled, machine_type, secure=spec.secure):
+def check(resolved: Resolved) -> list[Problem]:
+    """UEFI, or Secure Boot, asked for where no firmware serves this machine; an order of disks that are not there."""
+    return [*_check_firmware(resolved), *_check_order(resolved)]
+
+
+def _check_order(resolved: Resolved) -> list[Problem]:
+    """Names in ``order`` that are no disk of this machine."""
+    disks = [one.node for one in resolved.disks]
+    unknown = [name for name in resolved.spec.boot.disks if name not in disks]
+    fix = f"its disks are: {', '.join(disks) or 'none'}"
+    return [Problem("boot.order", name, "the machine has no disk of that name", fix) for name in unknown]
+
+
+def _check_firmware(resolved: Resolved) -> list[Problem]:
+    if resolved.boot != "uefi" or resolved.encryption or _firmware(resolved):
         return []
-    if spec.secure:
-        reason = f"no installed firmware with Secure Boot and enrolled keys serves {settled.arch.name} {machine_type}"
+    board = f"{resolved.arch.name} {resolved.machine.name}"
+    if resolved.spec.boot.secure:
+        reason = f"no installed firmware with Secure Boot and enrolled keys serves {board}"
         return [Problem("boot.secure", True, reason, "install ovmf or qemu-efi-aarch64, or boot without it")]
-    reason = f"no installed firmware serves {settled.arch.name} {machine_type}"
-    return [
-        Problem("boot.firmware", "uefi", reason, "install ovmf, qemu-efi-aarch64 or qemu-efi-riscv64, or boot another way")
-    ]
+    fix = "install ovmf, qemu-efi-aarch64 or qemu-efi-riscv64, or boot another way"
+    return [Problem("boot.firmware", "uefi", f"no installed firmware serves {board}", fix)]
+
+
+PART = Part(contribute, check=check)

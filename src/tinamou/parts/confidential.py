@@ -1,7 +1,7 @@
 """Part confidential: memory that the host cannot read, by SEV, SEV-ES, SEV-SNP or TDX of the processor.
 
 Source: QEMU docs/system/confidential-guest-support.rst, docs/system/i386/amd-memory-encryption.rst and tdx.rst,
-qapi/qom.json (SevGuestProperties, SevSnpGuestProperties, TdxGuestProperties). Which of them a machine gets is settled in
+qapi/qom.json (SevGuestProperties, SevSnpGuestProperties, TdxGuestProperties). Which of them a machine gets is decided in
 tuning/confidential.py.
 """
 
@@ -11,24 +11,13 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Literal
 
-from tinamou.blueprint import Contribution, Element, Flag, Note, Value, Why
-from tinamou.errors import Problem
+from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Encryption, Settled
+from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import Size
 
-__all__ = [
-    "NAMES",
-    "OBJECTS",
-    "PINNED",
-    "Choice",
-    "ConfidentialSpec",
-    "contribute",
-    "encrypted_by",
-    "lockable",
-    "on_shared_memory",
-]
+__all__ = ["NAMES", "OBJECTS", "PART", "PINNED", "ConfidentialSpec", "encrypted_by", "lockable", "on_shared_memory"]
 
 NAMES = {"sev-snp": "SEV-SNP", "tdx": "TDX", "sev-es": "SEV-ES", "sev": "SEV"}
 """The kinds under the names their makers give them."""
@@ -63,28 +52,19 @@ class ConfidentialSpec:
     )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The encryption, None for none; what rules out the one that was asked for; what the user must hear."""
-
-    encryption: Encryption | None = None
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[Note, ...] = ()
-
-
-def contribute(spec: ConfidentialSpec, settled: Settled) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """The guest's side of the encryption, the board's link to it, and an end where a guest would start again."""
-    found = settled.encryption
+    found = resolved.encryption
     if found is None:
         return Contribution()
-    name = "tdx0" if found.kind == "tdx" else "sev0"
+    kind, name = found.kind, "tdx0" if found.kind == "tdx" else "sev0"
     asked = "spec confidential.type"
-    link = Why(asked, f"the board starts this guest under {NAMES[found.kind]}")
-    chip, reason = _IRQCHIP.get(found.kind, ("", ""))
+    link = Why(asked, f"the board starts this guest under {NAMES[kind]}")
+    chip, reason = _IRQCHIP.get(kind, ("", ""))
     irqchip = (Flag("machine", Why(asked, reason), options={"kernel-irqchip": chip}),) if chip else ()
     again = Why(asked, "what was measured at its launch cannot be launched again: a guest that restarts itself ends")
     return Contribution(
-        elements=(Element("object", _guest(name, spec, found, settled), Why(asked, _reason(spec, found))),),
+        elements=(Element("object", _guest(name, kind, resolved), Why(asked, _reason(kind, resolved))),),
         flags=(
             Flag("machine", link, options={"confidential-guest-support": name}),
             *irqchip,
@@ -101,14 +81,14 @@ _IRQCHIP = {
 """``kernel-irqchip`` and why (source: *Restrictions* of both pages of the QEMU documentation)."""
 
 
-def _guest(name: str, spec: ConfidentialSpec, found: Encryption, settled: Settled) -> dict[str, Value]:
-    props: dict[str, Value] = {"qom-type": OBJECTS[found.kind], "id": name}
-    if found.kind == "tdx":
+def _guest(name: str, kind: str, resolved: Resolved) -> dict[str, Value]:
+    props: dict[str, Value] = {"qom-type": OBJECTS[kind], "id": name}
+    if kind == "tdx":
         return props
-    bit = settled.facts.encryption.cbit
+    bit = resolved.facts.encryption.cbit
     assert bit is not None, "tuning/confidential.py comes before contribute()"
-    props |= {"cbitpos": bit, "reduced-phys-bits": _REDUCED, "policy": _policy(found.kind, debug=spec.debug)}
-    return {**props, "kernel-hashes": True} if settled.boot == "direct" else props
+    props |= {"cbitpos": bit, "reduced-phys-bits": _REDUCED, "policy": _policy(kind, debug=resolved.spec.confidential.debug)}
+    return {**props, "kernel-hashes": True} if resolved.boot == "direct" else props
 
 
 def _policy(kind: str, *, debug: bool) -> int:
@@ -123,26 +103,29 @@ def _policy(kind: str, *, debug: bool) -> int:
     return 0b1010 | (not debug) | (kind == "sev-es") << 2
 
 
-def _reason(spec: ConfidentialSpec, found: Encryption) -> str:
-    if found.kind == "tdx":
+def _reason(kind: str, resolved: Resolved) -> str:
+    debug = resolved.spec.confidential.debug
+    if kind == "tdx":
         return "memory and registers of this guest are the processor's own: the host can neither read nor change them"
     parts = [
         {
             "sev": "memory is encrypted with a key only the secure processor has",
             "sev-es": "memory and registers are encrypted with a key only the secure processor has",
             "sev-snp": "memory and registers are encrypted, and the host can neither replace, move nor replay a page",
-        }[found.kind],
+        }[kind],
         "cbitpos is what CPUID 0x8000001F says of this processor",
-        "its policy allows debugging: the host can decrypt it" if spec.debug else "its policy forbids debugging",
+        "its policy allows debugging: the host can decrypt it" if debug else "its policy forbids debugging",
     ]
-    if found.boot == "direct":
+    if resolved.boot == "direct":
         parts.append("kernel-hashes: the firmware starts no kernel, initrd or arguments but those that were measured")
     return "; ".join(parts)
 
 
-def on_shared_memory(elements: Iterable[Element], encryption: Encryption | None) -> tuple[Element, ...]:
+def on_shared_memory(part: Contribution, resolved: Resolved) -> Contribution:
     """The devices as a guest with encrypted memory can use them: over memory it shares with the host, without boot ROMs."""
-    return tuple(_shared(one) if encryption and one.kind == "device" else one for one in elements)
+    if resolved.encryption is None:
+        return part
+    return dataclasses.replace(part, elements=tuple(_shared(one) if one.kind == "device" else one for one in part.elements))
 
 
 def _shared(element: Element) -> Element:
@@ -166,3 +149,6 @@ def encrypted_by(elements: Iterable[Element]) -> str:
     """What encrypts the memory of a machine with these elements: empty for nothing, ``SEV``, ``SEV-SNP``, ``TDX``."""
     names = {"sev-guest": "SEV", "sev-snp-guest": "SEV-SNP", "tdx-guest": "TDX"}
     return next((names[found] for one in elements if (found := str(one.props.get("qom-type"))) in names), "")
+
+
+PART = Part(contribute)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tinamou.blueprint import Contribution, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Settled
+from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import CpuSet
+
+if TYPE_CHECKING:
+    from tinamou.tuning.placement import GuestTopology
 
 
 @dataclass(frozen=True)
@@ -92,56 +96,69 @@ class CpuSpec:
         return self.sockets or self.count // (cores * threads), cores, threads
 
 
-def contribute(spec: CpuSpec, settled: Settled, mirrored: Mapping[str, int] | None = None) -> Contribution:
-    """``-smp`` and ``-cpu``; ``mirrored`` is the topology of the host CPUs it is pinned to, for who did not ask for one."""
+def check(resolved: Resolved) -> list[Problem]:
+    """More virtual CPUs than the board has room for."""
+    count, machine = resolved.spec.cpu.count, resolved.machine
+    if count <= machine.max_cpus:
+        return []
+    reason = f"{machine.name} has at most {machine.max_cpus} CPUs"
+    return [Problem("cpu.count", count, reason, f"set it to {machine.max_cpus} or less")]
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """``-smp`` and ``-cpu``, arranged like the host CPUs it is pinned to for who did not ask for a topology."""
+    spec, mirrored = resolved.spec.cpu, resolved.resources.topology
     sockets, cores, threads = spec.topology()
     options: dict[str, Value] = {"sockets": sockets, "cores": cores, "threads": threads}
     plural = "s" if spec.count > 1 else ""
     why = Why("spec cpu.count", f"{spec.count} virtual CPU{plural} as they would sit in a real machine")
     caches: tuple[Flag, ...] = ()
     if mirrored and not spec.arranged:
-        options = _arranged(mirrored, settled)
+        options = _arranged(mirrored, resolved)
         why = Why("spec cpu.pin", f"{spec.count} virtual CPU{plural} arranged as the host CPUs they are pinned to")
-        caches = _caches(mirrored, options, settled)
-    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, _model(spec, settled)))
+        caches = _caches(mirrored, options, resolved)
+    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, _model(spec, resolved)))
 
 
-def _arranged(topology: Mapping[str, int], settled: Settled) -> dict[str, Value]:
+def _arranged(topology: GuestTopology, resolved: Resolved) -> dict[str, Value]:
     """``-smp`` options as this board and binary can say them; what they cannot say counts to the next level below."""
-    options: dict[str, Value] = {"sockets": topology["sockets"]}
+    options: dict[str, Value] = {"sockets": topology.sockets}
     beyond = 1
-    for name in ("dies", "clusters"):
-        option, count = settled.arch.levels.get(name), topology[name]
-        if option and settled.facts.qemu.has(f"option:smp-opts.{option}") and (count > 1 or name == "dies"):
+    for name, count in (("dies", topology.dies), ("clusters", topology.clusters)):
+        option = resolved.arch.levels.get(name)
+        if option and resolved.facts.qemu.has(f"option:smp-opts.{option}") and (count > 1 or name == "dies"):
             options[option], beyond = count * beyond, 1
         else:
             beyond *= count
-    return {**options, "cores": topology["cores"] * beyond, "threads": topology["threads"]}
+    return {**options, "cores": topology.cores * beyond, "threads": topology.threads}
 
 
-def _caches(topology: Mapping[str, int], options: Mapping[str, Value], settled: Settled) -> tuple[Flag, ...]:
+def _caches(topology: GuestTopology, options: Mapping[str, Value], resolved: Resolved) -> tuple[Flag, ...]:
     """Cores that share a level 2 cache on the host do so in the guest, where QEMU can show it (10.0 on x86)."""
-    level = settled.arch.levels.get("clusters", "")
-    known = settled.arch.caches and settled.facts.qemu.has(f"property:{settled.arch.board}.smp-cache")
-    if not (topology["shared_l2"] and level in options and known):
+    level = resolved.arch.levels.get("clusters", "")
+    known = resolved.arch.caches and resolved.facts.qemu.has(f"property:{resolved.arch.board}.smp-cache")
+    if not (topology.shared_l2 and level in options and known):
         return ()
     why = Why("spec cpu.pin", "the cores of a module share their level 2 cache, as on the host")
     return (Flag("machine", why, options={"smp-cache.0.cache": "l2", "smp-cache.0.topology": level.removesuffix("s")}),)
 
 
-def _model(spec: CpuSpec, settled: Settled) -> Flag:
+def _model(spec: CpuSpec, resolved: Resolved) -> Flag:
     if spec.model != "auto":
         name, _, features = spec.model.partition(",")
         why = Why("spec cpu.model", "the model that was asked for")
-        return Flag("cpu", why, ",".join([name, *filter(None, [features]), *_dropped(settled)]))
-    if settled.accel.accel != "tcg":
-        native = settled.arch.native
-        return Flag("cpu", Why("accelerator", native.reason), ",".join([native.model, *_dropped(settled)]))
-    models = settled.arch.tcg
-    model = next((m for m in models if settled.facts.qemu.has(f"cpu:{m.model}")), models[-1])
+        return Flag("cpu", why, ",".join([name, *filter(None, [features]), *_dropped(resolved)]))
+    if resolved.accel.accel != "tcg":
+        native = resolved.arch.native
+        return Flag("cpu", Why("accelerator", native.reason), ",".join([native.model, *_dropped(resolved)]))
+    models = resolved.arch.tcg
+    model = next((m for m in models if resolved.facts.qemu.has(f"cpu:{m.model}")), models[-1])
     return Flag("cpu", Why("accelerator", model.reason), model.model, dict(model.options))
 
 
-def _dropped(settled: Settled) -> list[str]:
+def _dropped(resolved: Resolved) -> list[str]:
     """Features the trial found must be left out here, as ``-feature``."""
-    return [need for need in settled.accel.needs if need.startswith("-")]
+    return [need for need in resolved.accel.needs if need.startswith("-")]
+
+
+PART = Part(contribute, check=check)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import MakeCgroup, Why
+from tinamou.blueprint import Contribution, MakeCgroup, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
+from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import Size
 
-__all__ = ["LimitsSpec", "step"]
+__all__ = ["PART", "LimitsSpec", "step"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,12 @@ def step(spec: LimitsSpec, name: str, directory: str) -> tuple[MakeCgroup, ...]:
     why = Why("spec limits", f"the machine may use no more of the host than {shown}")
     group = MakeCgroup(name, why, spec.hundredths, spec.memory, spec.read, spec.write, directory)
     return (group,)
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """The machine's control group, where anything is limited."""
+    place = resolved.facts.place
+    return Contribution(steps=step(resolved.spec.limits, place.name, place.directory))
+
+
+PART = Part(contribute)

@@ -10,15 +10,13 @@ from typing import ClassVar
 from tinamou.blueprint import Contribution, Element, Flag, Note, TakePciGroup, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import Facts
-from tinamou.facts.host import HostFacts
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.memory import MemorySpec
-from tinamou.parts.settled import Need, PciSlot, Settled
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 from tinamou.units import PciAddress, Size
 
-__all__ = ["HOW_TO_LOCK", "Given", "PassthroughSpec", "check", "choose", "contribute", "locked", "needs", "node"]
+__all__ = ["HOW_TO_LOCK", "PART", "AssignedDevice", "PassthroughSpec", "choose", "locked", "node"]
 
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
 _ADDRESS = r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
@@ -59,33 +57,34 @@ class PassthroughSpec:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The wish of that number and the functions that meet it, in the order of their addresses."""
+class AssignedDevice:
+    """The request of that number and the functions that meet it, in the order of their addresses."""
 
     number: int
     spec: PassthroughSpec
     functions: tuple[PciDevice, ...]
 
 
-def choose(specs: tuple[PassthroughSpec, ...], pci: PciFacts, host: HostFacts) -> tuple[tuple[Given, ...], list[Problem]]:
-    """The devices each wish stands for, and everything that keeps them from being given."""
-    found: list[Given] = []
+def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[AssignedDevice, ...], list[Problem]]:
+    """The devices each request stands for, and everything that keeps them from being assigned."""
+    pci = facts.pci
+    found: list[AssignedDevice] = []
     problems: list[Problem] = []
     if specs and pci.missing:
         return (), [Problem("pci", [one.device for one in specs], pci.missing, "see: tinamou pci ls")]
     for number, spec in enumerate(specs):
-        taken = {function.address for given in found for function in given.functions}
+        taken = {function.address for assigned in found for function in assigned.functions}
         device = _named(spec, pci, taken)
         if isinstance(device, str):
             fix = "tinamou pci ls lists the devices of this host"
             problems.append(Problem(f"pci[{number}]", spec.device, device, fix))
         else:
-            found.append(Given(number, spec, (device,) if spec.alone else pci.card_of(device)))
-    every = [function.address for given in found for function in given.functions]
-    for given in found:
-        problems += _obstacles(given, pci, every)
-        if not host.is_root:
-            problems += _needs_root(given, pci)
+            found.append(AssignedDevice(number, spec, (device,) if spec.alone else pci.card_of(device)))
+    every = [function.address for assigned in found for function in assigned.functions]
+    for assigned in found:
+        problems += _obstacles(assigned, pci, every)
+        if not facts.host.is_root:
+            problems += _needs_root(assigned, pci)
     return tuple(found), problems
 
 
@@ -109,18 +108,18 @@ def _why_not_free(device: PciDevice, pci: PciFacts, taken: set[PciAddress]) -> s
     return f"is lent to {holder}" if holder else f"is in use ({', '.join(device.uses)})"
 
 
-def _obstacles(given: Given, pci: PciFacts, every: list[PciAddress]) -> list[Problem]:
-    path, problems = f"pci[{given.number}]", []
-    for one in given.functions:
+def _obstacles(assigned: AssignedDevice, pci: PciFacts, every: list[PciAddress]) -> list[Problem]:
+    path, problems = f"pci[{assigned.number}]", []
+    for one in assigned.functions:
         problems += _own_obstacles(path, one, pci)
         if every.count(one.address) > 1:
             problems.append(Problem(path, str(one.address), "it is named twice", "name each card once"))
-    neighbours = {neighbour.address: neighbour for function in given.functions for neighbour in pci.group_of(function)}
+    neighbours = {neighbour.address: neighbour for function in assigned.functions for neighbour in pci.group_of(function)}
     for address, one in neighbours.items():
         if address not in every and not one.at_rest:
             reason = f"{one}, which {one.driver} has, is in the same IOMMU group ({one.group}): they can only go together"
             fix = f"name it as well, or free it: tinamou pci take {address}"
-            problems.append(Problem(path, str(given.functions[0].address), reason, fix))
+            problems.append(Problem(path, str(assigned.functions[0].address), reason, fix))
     return problems
 
 
@@ -139,45 +138,46 @@ def _own_obstacles(path: str, one: PciDevice, pci: PciFacts) -> list[Problem]:
     return problems
 
 
-def _needs_root(given: Given, pci: PciFacts) -> list[Problem]:
+def _needs_root(assigned: AssignedDevice, pci: PciFacts) -> list[Problem]:
     """Only root can take a device from its driver; from then on any user may be let to it."""
-    needed = [str(one.address) for one in given.functions if one.driver != VFIO or one.group not in pci.open_groups]
+    needed = [str(one.address) for one in assigned.functions if one.driver != VFIO or one.group not in pci.open_groups]
     if not needed:
         return []
     fix = f"once, as root: tinamou pci take --user $USER {' '.join(needed)}"
-    return [Problem(f"pci[{given.number}]", needed[0], "only root can take it from its driver and open its group", fix)]
+    return [Problem(f"pci[{assigned.number}]", needed[0], "only root can take it from its driver and open its group", fix)]
 
 
-def needs(specs: tuple[PassthroughSpec, ...]) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A root port for each card, behind which a guest's driver finds a PCI Express card as in a real machine."""
-    return tuple(PciSlot(_port(number)) for number in range(len(specs)))
+    return tuple(PciSlot(_port(number)) for number in range(len(resolved.spec.pci)))
 
 
 def _port(number: int) -> str:
     return f"pci{number}-port"
 
 
-def node(given: tuple[Given, ...]) -> int | None:
+def node(assigned: tuple[AssignedDevice, ...]) -> int | None:
     """The memory node of the first device, beside which the machine is placed; None where that is not known."""
-    return next((one.functions[0].node for one in given if one.functions[0].node >= 0), None)
+    return next((one.functions[0].node for one in assigned if one.functions[0].node >= 0), None)
 
 
-def locked(given: tuple[Given, ...], memory: Size) -> int | None:
+def locked(assigned: tuple[AssignedDevice, ...], memory: Size) -> int | None:
     """How many bytes QEMU must be able to lock in memory; None where nothing is given away."""
-    return memory + _MAPPED if given else None
+    return memory + _MAPPED if assigned else None
 
 
-def check(given: tuple[Given, ...], memory: MemorySpec, facts: Facts) -> list[Problem]:
-    """What else of the machine, its QEMU or its user does not go with devices of the host."""
-    problems: list[Problem] = []
-    if not given:
+def check(resolved: Resolved) -> list[Problem]:
+    """What keeps the devices from the machine, and what of it, its QEMU or its user does not go with devices of the host."""
+    memory, facts = resolved.spec.memory, resolved.facts
+    assigned, problems = choose(resolved.spec.pci, facts)
+    if not assigned:
         return problems
     if memory.forkable:
         reason = "a fork would need a card of its own, and QEMU cannot save what is in a real one"
         problems.append(Problem("memory.forkable", True, reason, "leave pci or forkable out"))
     if not facts.qemu.has(f"type:{VFIO}"):
         problems.append(Problem("pci", None, f"{facts.qemu.binary} has no {VFIO}", "use a QEMU that has it"))
-    needed, limit = locked(given, memory.size) or 0, facts.pci.locked
+    needed, limit = locked(assigned, memory.size) or 0, facts.pci.locked
     if limit is not None and limit < needed:
         added = f"{memory.size.mib} MiB of guest memory + {_MAPPED.mib} MiB of the devices' own"
         reason = f"{added} must be locked, as devices write there at any time, and QEMU may lock {limit >> 20} MiB here"
@@ -185,37 +185,37 @@ def check(given: tuple[Given, ...], memory: MemorySpec, facts: Facts) -> list[Pr
     return problems
 
 
-def contribute(given: tuple[Given, ...], settled: Settled) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
-    elements = tuple(element for one in given for element in _card(one, settled))
-    every = [function for one in given for function in one.functions]
-    return Contribution(elements, _window(every, settled), _groups(every, settled), _notes(every))
+    elements = tuple(element for one in resolved.assigned for element in _card(one, resolved))
+    every = [function for one in resolved.assigned for function in one.functions]
+    return Contribution(elements, _window(every, resolved), _groups(every, resolved), _notes(every))
 
 
-def _card(given: Given, settled: Settled) -> list[Element]:
-    why = Why("spec pci", f"{given.functions[0]} is the guest's alone")
+def _card(assigned: AssignedDevice, resolved: Resolved) -> list[Element]:
+    why = Why("spec pci", f"{assigned.functions[0]} is the guest's alone")
     behind = Why("part pci", "a card behind a root port of its own, as drivers expect a PCI Express card to be")
-    port, number = _port(given.number), _FIRST_CHASSIS + given.number
+    port, number = _port(assigned.number), _FIRST_CHASSIS + assigned.number
     seat: dict[str, Value] = {"driver": "pcie-root-port", "id": port, "chassis": number, "slot": number}
-    elements = [Element("device", {**seat, "addr": settled.pci[port]}, behind)]
-    for function, one in enumerate(given.functions):
-        props: dict[str, Value] = {"driver": VFIO, "id": f"pci{given.number}" + (f".{function}" if function else "")}
+    elements = [Element("device", {**seat, "addr": resolved.pci[port]}, behind)]
+    for function, one in enumerate(assigned.functions):
+        props: dict[str, Value] = {"driver": VFIO, "id": f"pci{assigned.number}" + (f".{function}" if function else "")}
         props |= {"host": str(one.address), "bus": port, "addr": f"0x0.{function:#x}"}
-        if len(given.functions) > 1 and not function:
+        if len(assigned.functions) > 1 and not function:
             props["multifunction"] = True
-        if not given.spec.rom:
+        if not assigned.spec.rom:
             props["rombar"] = 0
         elements.append(Element("device", props, why))
     return elements
 
 
-def _groups(every: list[PciDevice], settled: Settled) -> tuple[TakePciGroup, ...]:
+def _groups(every: list[PciDevice], resolved: Resolved) -> tuple[TakePciGroup, ...]:
     groups: dict[int, list[PciDevice]] = {}
     for one in every:
         if one.group is not None:
             groups.setdefault(one.group, []).append(one)
     return tuple(
-        TakePciGroup(group, tuple(str(one.address) for one in members), _why(members), settled.owner)
+        TakePciGroup(group, tuple(str(one.address) for one in members), _why(members), resolved.owner)
         for group, members in groups.items()
     )
 
@@ -225,13 +225,13 @@ def _why(members: list[PciDevice]) -> Why:
     return Why("spec pci", f"{shown}: to {VFIO} while this machine runs, and back to what it had")
 
 
-def _window(every: list[PciDevice], settled: Settled) -> tuple[Flag, ...]:
+def _window(every: list[PciDevice], resolved: Resolved) -> tuple[Flag, ...]:
     """Room for large memory regions, which UEFI firmware must be told of; SeaBIOS and Linux make it themselves.
 
     Source: edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c.
     """
-    wanted, file = Size(sum(one.window for one in every)), settled.arch.window_file
-    if settled.boot != "uefi" or not file or wanted <= _ROOMY:
+    wanted, file = Size(sum(one.window for one in every)), resolved.arch.window_file
+    if resolved.boot != "uefi" or not file or wanted <= _ROOMY:
         return ()
     room = Size(1 << (2 * wanted - 1).bit_length())
     reason = f"the devices' large memory regions take {wanted}: the firmware makes room for {room} above 4 GiB"
@@ -244,3 +244,6 @@ def _notes(every: list[PciDevice]) -> tuple[Note, ...]:
         return ()
     text = f"{stubborn} cannot be reset alone: after a crash the card may need a restart of the host"
     return (Note("warning", text, Why("host", "the kernel knows no way to reset it (sysfs: reset_method)")),)
+
+
+PART = Part(contribute, needs, check)

@@ -1,4 +1,4 @@
-"""The first-boot seed of a guest: cloud-init NoCloud documents, built from a few wishes and the user's own user-data.
+"""The first-boot seed of a guest: cloud-init NoCloud documents, built from a few requests and the user's own user-data.
 
 Sources: the cloud-init reference (NoCloud, user-data formats, merging, network configuration version 2). The documents
 are YAML written as JSON, which YAML contains, so no YAML library is needed to write them.
@@ -36,12 +36,13 @@ _KINDS = (
     ("#part-handler", "text/part-handler"),
     ("## template: jinja", "text/jinja2"),
 )
-_MIME = re.compile(r"(?:MIME-Version|Content-Type):", re.IGNORECASE)
-_KEY = re.compile(
+_MIME = r"(?i:MIME-Version|Content-Type):"
+_KEY = (
     r"(?:\S+ )?(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+@openssh\.com|ssh-\S+-cert-v01@openssh\.com) [A-Za-z0-9+/]+=*"
 )
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_USER = r"[a-z_][a-z0-9_-]{0,31}"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = rf"{_LABEL}(?:\.{_LABEL})*"
 
 _APPEND = "list(append)+dict(no_replace,recurse_list)+str()"
 """How our document joins the user's: his values stay, lists grow, deeper tables are joined likewise."""
@@ -72,13 +73,15 @@ class SeedSpec:
         return [*self._bad_names(), *self._bad_secrets(), *self._bad_user_data()]
 
     def _bad_names(self) -> Iterator[Problem]:
-        if self.user and not _USER.fullmatch(self.user):
+        if self.user and not re.fullmatch(_USER, self.user):
             yield Problem("user", self.user, "not a user name", "lower-case letters, digits, - and _, at most 32")
-        if self.hostname and not (_HOST.fullmatch(self.hostname) and len(self.hostname) <= 253):
+        if self.hostname and not (re.fullmatch(_HOST, self.hostname) and len(self.hostname) <= 253):
             yield Problem("hostname", self.hostname, "not a host name", "letters, digits and -, at most 63 a label")
 
     def _bad_secrets(self) -> Iterator[Problem]:
-        yield from (_bad_key(f"ssh_keys[{n}]", key) for n, key in enumerate(self.ssh_keys) if not _KEY.match(key.strip()))
+        yield from (
+            _bad_key(f"ssh_keys[{n}]", key) for n, key in enumerate(self.ssh_keys) if not re.match(_KEY, key.strip())
+        )
         if self.password_hash and not re.match(r"\$(?:y|6|5|2[aby]|1)\$", self.password_hash):
             fix = "make a hash with: openssl passwd -6"
             yield Problem("password_hash", None, "not a crypt(5) hash; a plain password is not stored", fix)
@@ -216,6 +219,6 @@ def _base64(text: str) -> str:
 
 def _kind(text: str) -> str | None:
     """The MIME type of a user-data document by its first line, as cloud-init tells it; ``mime`` when it is MIME itself."""
-    if _MIME.match(text):
+    if re.match(_MIME, text):
         return "mime"
     return next((kind for start, kind in _KINDS if text.startswith(start)), None)

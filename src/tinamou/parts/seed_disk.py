@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
 from tinamou.errors import Problem
-from tinamou.facts import ImageFacts
-from tinamou.parts.seed import FixedAddress, SeedSpec, documents
-from tinamou.parts.settled import Need, PciSlot, Settled
+from tinamou.parts import net
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
+from tinamou.parts.seed import SeedSpec, documents
 
 
-def wanted(spec: SeedSpec, image: ImageFacts) -> bool:
+def wanted(resolved: Resolved) -> bool:
     """Where the image is known to read one, and where the user asks for something only a seed can bring."""
-    return bool(image.disk) and (image.seed == "nocloud" or spec != SeedSpec())
+    image = resolved.facts.image
+    return bool(image.disk) and (image.seed == "nocloud" or resolved.spec.seed != SeedSpec())
 
 
-def needs(spec: SeedSpec, image: ImageFacts) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A slot for the disc."""
-    return (PciSlot("seed-dev"),) if wanted(spec, image) else ()
+    return (PciSlot("seed-dev"),) if wanted(resolved) else ()
 
 
-def check(spec: SeedSpec, image: ImageFacts) -> list[Problem]:
+def check(resolved: Resolved) -> list[Problem]:
     """A seed for a guest without a disk, which has no cloud-init to read it."""
-    if image.disk or spec == SeedSpec():
+    image = resolved.facts.image
+    if image.disk or resolved.spec.seed == SeedSpec():
         return []
-    return [
-        Problem(
-            "seed", None, f"the guest {image.name} reads no first-boot configuration", "use debian, or leave the seed out"
-        )
-    ]
+    reason = f"the guest {image.name} reads no first-boot configuration"
+    return [Problem("seed", None, reason, "use debian, or leave the seed out")]
 
 
-def contribute(spec: SeedSpec, macs: Mapping[str, str], settled: Settled, fixed: Mapping[str, FixedAddress]) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """An ssh key of the machine's own, and the disc that tells the guest about it."""
-    if not wanted(spec, settled.facts.image):
+    if not wanted(resolved):
         return Contribution()
     why = Why("part seed", "cloud-init in the guest reads user, key, hostname and network from this disc (NoCloud)")
-    path = settled.file("seed.iso")
+    path = resolved.file("seed.iso")
     node: dict[str, Value] = {"driver": "raw", "node-name": "seed", "read-only": True}
     node["file"] = {"driver": "file", "filename": path, "read-only": True}
-    device: dict[str, Value] = {
-        "driver": "virtio-blk-pci",
-        "id": "seed-dev",
-        "drive": "seed",
-        "addr": settled.pci["seed-dev"],
-    }
-    key = MakeSshKey(
-        settled.file("id_ed25519"), Why("part seed", "ssh into the guest works with a key of its own and no password")
-    )
-    disc = BuildIso(path, "CIDATA", documents(spec, settled.facts.place.name, macs, fixed), why, settled.owner)
+    device = {"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed", "addr": resolved.pci["seed-dev"]}
+    own = Why("part seed", "ssh into the guest works with a key of its own and no password")
+    key = MakeSshKey(resolved.file("id_ed25519"), own)
+    files = documents(resolved.spec.seed, resolved.facts.place.name, net.macs(resolved), net.fixed(resolved))
+    disc = BuildIso(path, "CIDATA", files, why, resolved.owner)
     hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open disc"))
-    return Contribution((Element("blockdev", node, why), Element("device", device, why)), (), (key, disc, hand))
+    return Contribution((Element("blockdev", node, why), Element("device", device, why)), steps=(key, disc, hand))
+
+
+PART = Part(contribute, needs, check)

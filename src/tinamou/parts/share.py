@@ -12,11 +12,9 @@ from tinamou.blueprint import Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Need, SharedMemory
+from tinamou.parts.protocol import Need, Part, Resolved, SharedMemory
 
-__all__ = ["ShareSpec", "needs"]
-
-MOST = 8
+__all__ = ["PART", "ShareSpec", "needs"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,10 @@ class ShareSpec:
         return found
 
 
-def needs(shares: tuple[ShareSpec, ...]) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """Memory that virtiofsd can read and write the guest's requests in."""
     why = Why("spec share", "virtiofsd, which serves the shared folders, works in the guest's memory")
-    return (SharedMemory(why),) if shares else ()
+    return (SharedMemory(why),) if resolved.spec.share else ()
+
+
+PART = Part(needs=needs)

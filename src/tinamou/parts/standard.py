@@ -5,8 +5,7 @@ from __future__ import annotations
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Need, PciSlot, Settled
-from tinamou.units import Size
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
 
 @dataclass(frozen=True)
@@ -33,67 +32,63 @@ _GENERATION = "vmgenid"
 """Left out where memory is encrypted: such a guest is never copied, and QEMU could not write a new number into it."""
 
 
-def needs(spec: DeviceSpec, settled_panic: str) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A slot for each that is a PCI device."""
-    wanted = (("rng0-dev", spec.rng), ("balloon0", spec.balloon), ("panic0", spec.panic and settled_panic.endswith("-pci")))
+    spec, panic = resolved.spec.devices, _panic_on_pci(resolved)
+    wanted = (("rng0-dev", spec.rng), ("balloon0", _has_balloon(resolved)), ("panic0", spec.panic and panic))
     return tuple(PciSlot(name) for name, there in wanted if there)
 
 
-def contribute(
-    spec: DeviceSpec, settled: Settled, *, forkable: bool = False, locked: bool = False, floor: Size | None = None
-) -> Contribution:
-    """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template.
+def _has_balloon(resolved: Resolved) -> bool:
+    """QEMU gives no page back of a guest whose memory is encrypted."""
+    return resolved.spec.devices.balloon and resolved.encryption is None
 
-    No page of memory that is ``locked`` for a device can be given back. ``floor`` is the least memory the watch may leave
-    the guest, None where it may take none.
-    """
+
+def contribute(resolved: Resolved) -> Contribution:
+    """The devices that are wanted and that this QEMU has; a forkable machine has none that could harm its template."""
+    spec = resolved.spec.devices
     elements: list[Element] = []
     if spec.rng:
         why = Why("spec devices.rng", "random numbers from the host's kernel")
         elements.append(Element("object", {"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}, why))
-        elements.append(_pci("virtio-rng-pci", "rng0-dev", settled, why, rng="rng0"))
-    if spec.balloon and (not forkable or settled.facts.qemu.has(_READ_ONLY_TEMPLATE)):
-        elements.append(_balloon(settled, returns=not (forkable or locked), floor=floor))
-    if spec.panic:
-        elements += _panic(settled)
-    fixed = [
-        Element(
-            "device",
-            {"driver": driver, "id": driver, **({"guid": "auto"} if driver == _GENERATION else {})},
-            Why("architecture", reason),
-        )
-        for driver, reason in settled.arch.devices
-        if settled.facts.qemu.has(f"type:{driver}") and not (driver == _GENERATION and settled.encryption)
-    ]
-    return Contribution(elements=(*elements, *fixed), flags=_actions(spec))
+        elements.append(_device("virtio-rng-pci", "rng0-dev", why, **resolved.slot("rng0-dev"), rng="rng0"))
+    if _has_balloon(resolved) and (not resolved.spec.memory.forkable or resolved.facts.qemu.has(_READ_ONLY_TEMPLATE)):
+        elements.append(_balloon(resolved))
+    if spec.panic and resolved.facts.qemu.has(f"type:{resolved.arch.panic_device}"):
+        why = Why("spec devices.panic", "a kernel panic is reported at once instead of being waited out")
+        seat = resolved.slot("panic0") if _panic_on_pci(resolved) else {}
+        elements.append(_device(resolved.arch.panic_device, "panic0", why, **seat))
+    for driver, reason in resolved.arch.devices:
+        if resolved.facts.qemu.has(f"type:{driver}") and not (driver == _GENERATION and resolved.encryption):
+            more: dict[str, Value] = {"guid": "auto"} if driver == _GENERATION else {}
+            elements.append(_device(driver, driver, Why("architecture", reason), **more))
+    stops = Why("spec devices.panic", "a panicked guest stops where it is, so that it can be examined")
+    return Contribution(tuple(elements), (Flag("action", stops, options={"panic": "pause"}),) if spec.panic else ())
 
 
-def _pci(driver: str, name: str, settled: Settled, why: Why, **props: Value) -> Element:
-    return Element("device", {"driver": driver, "id": name, "addr": settled.pci[name], **props}, why)
+def _panic_on_pci(resolved: Resolved) -> bool:
+    return resolved.arch.panic_device.endswith("-pci")
 
 
-def _balloon(settled: Settled, *, returns: bool, floor: Size | None) -> Element:
-    """A guest whose memory may be taken takes it back by itself before it ends a process: the watch may be late, or gone."""
-    props: dict[str, Value] = {"free-page-reporting": returns}
+def _device(driver: str, name: str, why: Why, **props: Value) -> Element:
+    return Element("device", {"driver": driver, "id": name, **props}, why)
+
+
+def _balloon(resolved: Resolved) -> Element:
+    """A guest whose memory may be taken takes it back by itself before it ends a process: the watch may be late, or gone.
+
+    No page of a template is given back, nor one that is locked for a device of the host.
+    """
+    memory = resolved.spec.memory
+    floor, returns = memory.floor, not (memory.forkable or resolved.assigned)
+    props = {**resolved.slot("balloon0"), "free-page-reporting": returns}
     reason = "the guest reports its memory" + (" and gives back freed pages" if returns else "")
-    if floor is None:
-        return _pci("virtio-balloon-pci", "balloon0", settled, Why("spec devices.balloon", reason), **props)
-    why = Why("spec memory.floor", f"{reason}; the watch may take all but {floor}, a guest that runs out takes it back")
-    return _pci("virtio-balloon-pci", "balloon0", settled, why, **props, **{"deflate-on-oom": True})
+    why = Why("spec devices.balloon", reason)
+    if floor is not None:
+        props["deflate-on-oom"] = True
+        reason += f"; the watch may take all but {floor}, a guest that runs out takes it back"
+        why = Why("spec memory.floor", reason)
+    return _device("virtio-balloon-pci", "balloon0", why, **props)
 
 
-def _panic(settled: Settled) -> list[Element]:
-    device = settled.arch.panic_device
-    why = Why("spec devices.panic", "a kernel panic is reported at once instead of being waited out")
-    if not settled.facts.qemu.has(f"type:{device}"):
-        return []
-    if device.endswith("-pci"):
-        return [_pci(device, "panic0", settled, why)]
-    return [Element("device", {"driver": device, "id": "panic0"}, why)]
-
-
-def _actions(spec: DeviceSpec) -> tuple[Flag, ...]:
-    if not spec.panic:
-        return ()
-    why = Why("spec devices.panic", "a panicked guest stops where it is, so that it can be examined")
-    return (Flag("action", why, options={"panic": "pause"}),)
+PART = Part(contribute, needs)

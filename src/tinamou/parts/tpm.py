@@ -9,9 +9,9 @@ from tinamou.blueprint import Contribution, Element, HandOver, SetUpTpm, StartHe
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.settled import Settled
+from tinamou.parts.protocol import Part, Resolved
 
-__all__ = ["TpmSpec", "check", "contribute"]
+__all__ = ["PART", "TpmSpec", "check", "contribute"]
 
 UIDS = 2 * 65536
 """How far the emulator's user id lies from its machine's: QEMU can neither signal it nor read the TPM's secrets."""
@@ -26,11 +26,11 @@ class TpmSpec:
     enabled: bool = option(False, "a TPM 2.0 of the machine's own, emulated by swtpm, with certificates")
 
 
-def check(spec: TpmSpec, settled: Settled) -> list[Problem]:
+def check(resolved: Resolved) -> list[Problem]:
     """A TPM on a host without the emulator, or for a QEMU or board without the device."""
-    if not spec.enabled:
+    if not resolved.spec.tpm.enabled:
         return []
-    host, qemu, device = settled.facts.host, settled.facts.qemu, settled.arch.tpm_device
+    host, qemu, device = resolved.facts.host, resolved.facts.qemu, resolved.arch.tpm_device
     missing = [name for name in ("swtpm", "swtpm_setup") if not host.has_tool(name)]
     if missing:
         reason = f"{' and '.join(missing)} not found on this host"
@@ -41,15 +41,15 @@ def check(spec: TpmSpec, settled: Settled) -> list[Problem]:
     return []
 
 
-def contribute(spec: TpmSpec, settled: Settled) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """The emulator with its state in the machine's folder, and the device QEMU connects to it."""
-    if not spec.enabled:
+    if not resolved.spec.tpm.enabled:
         return Contribution()
     why = Why("spec tpm", "a TPM 2.0 of the machine's own, emulated by swtpm under a user id of its own")
-    folder = settled.file("tpm")
+    folder = resolved.file("tpm")
     socket = f"{folder}/swtpm.sock"
-    owner = None if settled.owner is None else settled.owner + UIDS
-    device = settled.arch.tpm_device
+    owner = None if resolved.owner is None else resolved.owner + UIDS
+    device = resolved.arch.tpm_device
     elements = (
         Element("chardev", {"id": "tpm-socket", "path": socket}, why, head="socket"),
         Element("tpmdev", {"id": "tpm0", "chardev": "tpm-socket"}, why, head="emulator"),
@@ -68,3 +68,6 @@ def argv(folder: str, socket: str) -> tuple[str, ...]:
     """swtpm's command line. ``--terminate``: it ends with its QEMU, however that ends."""
     state, control = f"dir={folder},mode=0600", f"type=unixio,path={socket},mode=0600"
     return ("swtpm", "socket", "--tpm2", "--tpmstate", state, "--ctrl", control, "--terminate")
+
+
+PART = Part(contribute, check=check)

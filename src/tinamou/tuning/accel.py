@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from tinamou.arch import Arch
-from tinamou.blueprint import Flag, Note, Why
+from tinamou.blueprint import Contribution, Flag, Note, Value, Why
 from tinamou.errors import PlanError
-from tinamou.facts import AccelFacts, HostFacts, Trial
+from tinamou.facts import AccelFacts, Trial
+from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import Size
 
 _NAMES = {"kvm": "KVM", "hvf": "HVF", "whpx": "WHPX", "nvmm": "NVMM", "mshv": "MSHV", "tcg": "TCG emulation"}
 STRONGLY_ORDERED_HOSTS = frozenset({"x86_64", "i386", "s390x"})
 
 
-def choose(wish: str, facts: AccelFacts) -> tuple[Trial, Why, tuple[Note, ...]]:
-    """The trial to rely on, why, and what the user must hear. Raises PlanError when the wish cannot be had."""
-    if wish != "auto":
-        return _named(wish, facts), Why("spec accel", f"{_NAMES.get(wish, wish)} was asked for, and ran code in a trial"), ()
+def choose(requested: str, facts: AccelFacts) -> tuple[Trial, Why, tuple[Note, ...]]:
+    """The trial to rely on, why, and what the user must hear. Raises PlanError when what was requested cannot be had."""
+    if requested != "auto":
+        why = Why("spec accel", f"{_NAMES.get(requested, requested)} was asked for, and ran code in a trial")
+        return _named(requested, facts), why, ()
     best = facts.best()
     if best is None:
         tried = "; ".join(f"{t.accel}: {t.what}" for t in facts.trials) or "none is built into this QEMU"
@@ -30,16 +31,16 @@ def choose(wish: str, facts: AccelFacts) -> tuple[Trial, Why, tuple[Note, ...]]:
     return best, why, (Note("warning", f"running under TCG emulation, much slower than hardware: {reasons}", why),)
 
 
-def _named(wish: str, facts: AccelFacts) -> Trial:
-    trial = facts.of(wish)
+def _named(requested: str, facts: AccelFacts) -> Trial:
+    trial = facts.of(requested)
     if trial is None:
         known = ", ".join(t.accel for t in facts.trials)
         raise PlanError(
-            f"accelerator {wish} is not available", why=f"this QEMU and host offer: {known}", fix="use --accel auto"
+            f"accelerator {requested} is not available", why=f"this QEMU and host offer: {known}", fix="use --accel auto"
         )
     if not trial.works:
         fix = f"{trial.fix}; or use --accel auto" if trial.fix else "use --accel auto, or tcg"
-        raise PlanError(f"accelerator {wish} does not work here: {trial.what}", why=trial.why, fix=fix)
+        raise PlanError(f"accelerator {requested} does not work here: {trial.what}", why=trial.why, fix=fix)
     return trial
 
 
@@ -48,12 +49,18 @@ def translation_cache(trial: Trial, memory: Size) -> Size:
     return Size(max(64, min(512, memory.mib // 2)) << 20 if trial.accel == "tcg" else 0)
 
 
-def flag(trial: Trial, why: Why, arch: Arch, cpus: int, memory: Size, host: HostFacts) -> Flag:
+def contribute(resolved: Resolved) -> Contribution:
     """``-accel``; TCG with parallel vCPU threads where the memory model allows it and a translation cache that fits."""
+    trial, why, spec = resolved.accel, resolved.accel_why, resolved.spec
     if trial.accel != "tcg":
-        return Flag("accel", why, trial.accel)
-    parallel = cpus > 1 and (not arch.strong_memory_order or host.arch in STRONGLY_ORDERED_HOSTS)
-    cache = translation_cache(trial, memory).mib
+        return Contribution(flags=(Flag("accel", why, trial.accel),))
+    ordered = not resolved.arch.strong_memory_order or resolved.facts.host.arch in STRONGLY_ORDERED_HOSTS
+    parallel = spec.cpu.count > 1 and ordered
+    cache = translation_cache(trial, spec.memory.size).mib
     threads = "one thread per vCPU" if parallel else "one thread"
     reason = f"{why.reason}; {threads}, and {cache} MiB for translated code"
-    return Flag("accel", Why(why.asked_by, reason), "tcg", {"thread": "multi" if parallel else "single", "tb-size": cache})
+    options: dict[str, Value] = {"thread": "multi" if parallel else "single", "tb-size": cache}
+    return Contribution(flags=(Flag("accel", Why(why.asked_by, reason), "tcg", options),))
+
+
+PART = Part(contribute)

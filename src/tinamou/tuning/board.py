@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinamou.arch import Arch
-from tinamou.blueprint import Flag, Why
+from tinamou.blueprint import Contribution, Flag, Why
 from tinamou.errors import PlanError
 from tinamou.facts import MachineType, QemuFacts
+from tinamou.parts.protocol import Part, Resolved
 
 
 def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
@@ -16,15 +17,26 @@ def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
     return machine
 
 
-def flag(arch: Arch, machine: MachineType, qemu: QemuFacts, *, bare: bool, left_out: tuple[str, ...] = ()) -> Flag:
+def contribute(resolved: Resolved) -> Contribution:
     """``-machine`` with the options the architecture asks for, as far as this binary knows them.
 
-    ``bare`` leaves out the board's own devices that only firmware, a screen or hand-written arguments could use. What is
-    ``left_out`` is another part's to decide for this machine.
+    Management mode is part boot's to decide where Secure Boot needs it.
     """
-    wanted = {**arch.machine_options, **(arch.unused if bare else {})}
-    offered = {name: pair for name, pair in wanted.items() if qemu.has(f"property:{arch.board}.{name}")}
-    known = {name: pair for name, pair in offered.items() if name not in left_out}
+    arch, machine, has = resolved.arch, resolved.machine, resolved.facts.qemu.has
+    wanted = {**arch.machine_options, **(arch.unused if _bare(resolved) else {})}
+    if resolved.spec.boot.secure:
+        wanted.pop("smm", None)
+    known = {name: pair for name, pair in wanted.items() if has(f"property:{arch.board}.{name}")}
     reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]
     reasons += [f"{name}={value}: {reason}" for name, (value, reason) in known.items()]
-    return Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, {n: v for n, (v, _) in known.items()})
+    options = {name: value for name, (value, _) in known.items()}
+    return Contribution(flags=(Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, options),))
+
+
+def _bare(resolved: Resolved) -> bool:
+    """Whether nothing can use the board's own devices: no firmware, no screen, no hand-written arguments."""
+    spec = resolved.spec
+    return resolved.encryption is None and resolved.boot == "direct" and spec.display.type == "none" and not spec.qemu_args
+
+
+PART = Part(contribute)

@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
-from tinamou.arch import ARCHES
 from tinamou.blueprint import Note, Why
 from tinamou.errors import Problem
-from tinamou.facts import EncryptionFacts, Facts, Firmware, Trial
+from tinamou.facts import EncryptionFacts, Facts, Firmware
 from tinamou.facts.encryption import DEVICE
-from tinamou.late import dataclass
-from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, Choice, lockable
+from tinamou.parts.boot import possible
+from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, lockable
 from tinamou.parts.passthrough import HOW_TO_LOCK
-from tinamou.parts.settled import Encryption, Need, SharedMemory
+from tinamou.parts.protocol import Encryption, Resolved, SharedMemory
 from tinamou.spec import MachineSpec
 from tinamou.units import Size
 
-__all__ = ["Situation", "choose", "why_not"]
+__all__ = ["choose", "why_not"]
 
 _SETUP = "switch it on in the firmware setup (SMEE, SEV control, SEV-ES ASID space, SNP memory coverage), and start anew"
 _RELEASES = {"sev": "2.12", "sev-es": "6.0", "sev-snp": "9.1", "tdx": "10.1"}
 """The first release of QEMU that has each, for saying so; whether this one has it is asked of the binary."""
 
 
-@dataclass(frozen=True)
-class Situation:
-    """The machine without encryption, as far as it is settled: accelerator, versioned board, needs, and how it can boot.
+def choose(resolved: Resolved) -> Resolved:
+    """The machine with what was asked for, or with every problem of it; for ``auto`` with the best that has none.
 
-    ``boot`` is ``direct``, ``uefi``, or empty where only ways are left that encrypted memory does not know.
+    ``auto`` says loudly why it is not a better one.
     """
-
-    trial: Trial
-    machine: str
-    needs: tuple[Need, ...]
-    boot: str
-
-
-def choose(spec: MachineSpec, facts: Facts, now: Situation) -> Choice:
-    """Every problem of what was asked for; of ``auto`` the best without any, and loudly why not a better one."""
-    wish = spec.confidential.type
-    if wish == "off":
-        return Choice()
-    if wish != "auto":
-        problems = tuple(_problems(wish, spec, facts, now))
-        found = None if problems else _encryption(wish, facts, now)
-        return Choice(found, problems, _notes(spec, facts) if found else ())
+    requested, boot = resolved.spec.confidential.type, possible(resolved.spec, resolved.facts, left_out="bios")
+    if requested != "auto":
+        problems = tuple(_problems(requested, resolved, boot))
+        return dataclasses.replace(resolved, problems=problems) if problems else _encrypted(requested, resolved, boot)
     failed: dict[str, str] = {}
-    for kind in ARCHES[facts.image.arch].encryption:
+    for kind in resolved.arch.encryption:
         name = NAMES[kind]
-        problems = tuple(_problems(kind, spec, facts, now))
+        problems = tuple(_problems(kind, resolved, boot))
         if not problems:
-            said = _auto(f"memory is encrypted by {name}", failed)
-            return Choice(_encryption(kind, facts, now), (), (*said, *_notes(spec, facts)))
+            return _encrypted(kind, resolved, boot, _auto(f"memory is encrypted by {name}", failed))
         failed[name] = problems[0].reason
-    failed = failed or {"encrypted": f"no {facts.image.arch} processor can"}
-    return Choice(notes=_auto("memory is NOT encrypted, the host can read it", failed))
+    failed = failed or {"encrypted": f"no {resolved.arch.name} processor can"}
+    said = _auto("memory is NOT encrypted, the host can read it", failed)
+    return dataclasses.replace(resolved, notes=(*resolved.notes, *said))
 
 
 def _auto(what: str, failed: dict[str, str]) -> tuple[Note, ...]:
@@ -67,8 +54,10 @@ def _auto(what: str, failed: dict[str, str]) -> tuple[Note, ...]:
     return (Note("warning", f"{what} ({reasons})", why),) if failed else ()
 
 
-def _encryption(kind: str, facts: Facts, now: Situation) -> Encryption:
-    return Encryption(kind, _firmware(kind, facts, now)[0], now.boot)
+def _encrypted(kind: str, resolved: Resolved, boot: str, said: tuple[Note, ...] = ()) -> Resolved:
+    found = Encryption(kind, _firmware(kind, resolved, boot)[0])
+    notes = (*resolved.notes, *said, *_notes(resolved.spec, resolved.facts))
+    return dataclasses.replace(resolved, encryption=found, boot=boot, notes=notes)
 
 
 def _notes(spec: MachineSpec, facts: Facts) -> tuple[Note, ...]:
@@ -84,24 +73,25 @@ def _notes(spec: MachineSpec, facts: Facts) -> tuple[Note, ...]:
     return tuple(Note("warning", text, why) for text in said)
 
 
-def _problems(kind: str, spec: MachineSpec, facts: Facts, now: Situation) -> Iterable[Problem]:
-    path = "confidential.type"
-    if kind not in ARCHES[facts.image.arch].encryption:
+def _problems(kind: str, resolved: Resolved, boot: str) -> Iterable[Problem]:
+    """``boot`` is ``direct``, ``uefi``, or empty where only ways are left that encrypted memory does not know."""
+    path, facts = "confidential.type", resolved.facts
+    if kind not in resolved.arch.encryption:
         yield Problem(path, kind, f"no {facts.image.arch} processor has it", "leave it out")
         return
-    if now.trial.accel != "kvm":
+    if resolved.accel.accel != "kvm":
         trial = facts.accel.of("kvm")
         what, fix = "", "use --accel kvm"
         if trial and not trial.works:
             what, fix = f" (KVM: {trial.what})", trial.fix or "see tinamou doctor"
-        yield Problem(path, kind, f"it needs KVM, and the machine runs under {now.trial.accel}{what}", fix)
+        yield Problem(path, kind, f"it needs KVM, and the machine runs under {resolved.accel.accel}{what}", fix)
     if (found := why_not(kind, facts.encryption)) or (kind != "tdx" and (found := _closed(facts))):
         yield Problem(path, kind, *found)
     if not facts.qemu.has(f"type:{OBJECTS[kind]}"):
         reason = f"{facts.qemu.binary} {'.'.join(map(str, facts.qemu.version))} has no {OBJECTS[kind]}"
         yield Problem(path, kind, reason, f"use QEMU {_RELEASES[kind]} or later (TINAMOU_QEMU names the binary)")
-    yield from _boot_problems(kind, spec, facts, now)
-    yield from _conflicts(kind, spec, facts, now)
+    yield from _boot_problems(kind, resolved, boot)
+    yield from _conflicts(kind, resolved)
 
 
 def why_not(kind: str, known: EncryptionFacts) -> tuple[str, str] | None:
@@ -150,18 +140,19 @@ def _closed(facts: Facts) -> tuple[str, str] | None:
     return None
 
 
-def _firmware(kind: str, facts: Facts, now: Situation) -> list[Firmware]:
+def _firmware(kind: str, resolved: Resolved, boot: str) -> list[Firmware]:
     """Firmware for this kind, best first: for a kernel given directly only what verifies it, for a disk rather not that."""
+    facts = resolved.facts
     fits = [
         one
         for one in facts.firmware
         if f"{'intel' if kind == 'tdx' else 'amd'}-{kind}" in one.features
         and not one.features & {"requires-smm"}
         and _whole(one)
-        and one.serves(facts.image.arch, now.machine)
+        and one.serves(resolved.arch.name, resolved.machine.name)
     ]
     hashing = facts.encryption.hashing
-    if now.boot == "direct" and kind != "tdx":
+    if boot == "direct" and kind != "tdx":
         return [one for one in fits if one.executable in hashing]
     return sorted(fits, key=lambda one: one.executable in hashing)
 
@@ -171,29 +162,30 @@ def _whole(firmware: Firmware) -> bool:
     return firmware.device == "memory" or (firmware.device == "flash" and firmware.mode in ("stateless", "combined"))
 
 
-def _boot_problems(kind: str, spec: MachineSpec, facts: Facts, now: Situation) -> Iterable[Problem]:
-    name = NAMES[kind]
-    if not now.boot:
+def _boot_problems(kind: str, resolved: Resolved, boot: str) -> Iterable[Problem]:
+    spec, facts, name = resolved.spec, resolved.facts, NAMES[kind]
+    if not boot:
         reason = f"a guest under {name} is started by UEFI firmware alone"
         yield Problem("boot.firmware", spec.boot.firmware, reason, "set it to auto, uefi or direct, or use another image")
         return
-    if _firmware(kind, facts, now):
+    if _firmware(kind, resolved, boot):
         return
     feature = "intel-tdx" if kind == "tdx" else f"amd-{kind}"
     able = [one.executable for one in facts.firmware if feature in one.features and _whole(one)]
-    if able and now.boot == "direct" and kind != "tdx":
+    if able and boot == "direct" and kind != "tdx":
         reason = f"{', '.join(able)} does not verify a kernel given directly: the host could start another one"
         fix = "install what is built from OvmfPkg/AmdSev (ovmf-amdsev, edk2-ovmf), or boot from the disk: --firmware uefi"
     else:
         apart = next((one.executable for one in facts.firmware if feature in one.features and not _whole(one)), "")
-        reason = f"no installed firmware for {now.machine} has the feature {feature}"
+        reason = f"no installed firmware for {resolved.machine.name} has the feature {feature}"
         reason += f" and is one image, which is measured as a whole ({apart} has its variables apart)" if apart else ""
         fix = "install such a one (ovmf-amdsev, edk2-ovmf), or describe your own: docs/guides/encrypted-memory.md"
     yield Problem("boot.firmware", spec.boot.firmware, reason, fix)
 
 
-def _conflicts(kind: str, spec: MachineSpec, facts: Facts, now: Situation) -> Iterable[Problem]:
+def _conflicts(kind: str, resolved: Resolved) -> Iterable[Problem]:
     """What else was asked of the machine and does not go with encrypted memory."""
+    spec = resolved.spec
     if spec.memory.forkable:
         reason = "encrypted memory cannot be copied: outside of this guest it is noise"
         yield Problem("memory.forkable", True, reason, "leave it out: no checkpoints, forks, pools, --warm")
@@ -214,13 +206,13 @@ def _conflicts(kind: str, spec: MachineSpec, facts: Facts, now: Situation) -> It
         yield Problem("pci", None, reason, "leave it out")
     if spec.share:
         yield Problem("share", None, "its server on the host works in the guest's memory", "copy files, or use the network")
-    elif shared := next((need for need in now.needs if isinstance(need, SharedMemory)), None):
+    elif shared := next((need for need in resolved.needs if isinstance(need, SharedMemory)), None):
         yield Problem(
             "net", None, f"another process would work in the guest's memory: {shared.why.reason}", "use tap or passt"
         )
     if kind == "tdx":
         yield from _tdx_conflicts(spec)
-    wanted, limit = lockable(kind, spec.memory.size), facts.encryption.lockable
+    wanted, limit = lockable(kind, spec.memory.size), resolved.facts.encryption.lockable
     if wanted and limit is not None and wanted > limit:
         reason = f"all of it is locked: {wanted.mib} MiB with firmware, and QEMU may lock {Size(limit).mib} MiB here"
         yield Problem("memory.size", str(spec.memory.size), reason, HOW_TO_LOCK)

@@ -45,16 +45,16 @@ class HugepagePlan:
         return Size(sum(pool.missing for pool in self.pools) * (self.page or 0))
 
 
-def huge_pages(host: HostFacts, wish: str, shares: Sequence[GuestNode]) -> HugepagePlan:
-    """``wish`` is ``off``, ``auto``, ``2M`` or ``1G`` (any size the host has). Raises PlanError with the arithmetic.
+def huge_pages(host: HostFacts, requested: str, shares: Sequence[GuestNode]) -> HugepagePlan:
+    """``requested`` is ``off``, ``auto``, ``2M`` or ``1G`` (any size the host has). Raises PlanError with the arithmetic.
 
     ``auto`` takes 1 GiB pages only where the pool already holds them, else 2 MiB pages, else says why it takes neither.
     """
-    if wish == "off":
+    if requested == "off":
         return HugepagePlan()
-    if wish == "auto":
+    if requested == "auto":
         return _auto(host, shares)
-    page = Size.parse(wish)
+    page = Size.parse(requested)
     plan, reason = _fit(host, page, shares, reserve=host.is_root)
     if plan is None:
         raise PlanError(f"memory on {page} huge pages cannot be had", why=reason, fix=_fix(host, page, reason))

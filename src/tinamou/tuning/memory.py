@@ -5,14 +5,12 @@ from __future__ import annotations
 from itertools import groupby
 
 from tinamou.blueprint import Contribution, Element, Flag, HandOver, Value, Why
-from tinamou.errors import PlanError
-from tinamou.facts import QemuFacts
 from tinamou.parts.memory import MemorySpec
-from tinamou.parts.settled import Need, SharedMemory
+from tinamou.parts.protocol import Part, Resolved, SharedMemory
 from tinamou.tuning.numa import GuestNode
 from tinamou.tuning.resources import Resources
 
-__all__ = ["RAM", "contribute"]
+__all__ = ["PART", "RAM", "contribute"]
 
 _PREALLOC_THREADS = 16
 
@@ -20,31 +18,20 @@ RAM = "ram0"
 """The backend's id, which also names the memory in a saved state."""
 
 
-def contribute(
-    spec: MemorySpec, needs: tuple[Need, ...], resources: Resources, qemu: QemuFacts, file: str = ""
-) -> Contribution:
-    """One memory backend object per guest node, ``-m``, and the machine's link to them.
-
-    ``file`` stands for the memory of a forkable machine, which must lie on one node and on small pages.
-    """
-    shared = next((need for need in needs if isinstance(need, SharedMemory)), None)
-    nodes = resources.numa.nodes
-    if spec.forkable and len(nodes) > 1:
-        why = f"it would lie on {len(nodes)} memory nodes of the host"
-        raise PlanError(
-            "the machine cannot be forkable", why=why, fix="give it fewer CPUs or less memory, or pin it to one node"
-        )
+def contribute(resolved: Resolved) -> Contribution:
+    """One memory backend object per guest node, ``-m``, and the machine's link to them."""
+    spec, nodes = resolved.spec.memory, resolved.resources.numa.nodes
+    file = resolved.file("ram")
     if spec.forkable:
         backends: tuple[Element, ...] = (_forkable(spec, file),)
     else:
-        backends = tuple(_backend(f"ram{i}", node, spec, shared, resources, qemu) for i, node in enumerate(nodes))
+        backends = tuple(_backend(f"ram{i}", node, resolved) for i, node in enumerate(nodes))
     size = Flag("m", Why("spec memory.size", "the size the guest sees"), f"{spec.size.mib}M")
     merge = Flag("machine", _merge_why(spec), options={"mem-merge": spec.merge})
     if len(nodes) > 1:
-        return Contribution(elements=backends, flags=(size, merge, *_numa(resources)))
-    link = Flag(
-        "machine", Why("tuning memory", "guest memory is the backend object ram0"), options={"memory-backend": "ram0"}
-    )
+        return Contribution(elements=backends, flags=(size, merge, *_numa(resolved.resources)))
+    why = Why("tuning memory", "guest memory is the backend object ram0")
+    link = Flag("machine", why, options={"memory-backend": "ram0"})
     steps = tuple(HandOver(file, "memory", element.why) for element in backends) if spec.forkable else ()
     return Contribution(elements=backends, flags=(size, link, merge), steps=steps)
 
@@ -62,11 +49,10 @@ def _merge_why(spec: MemorySpec) -> Why:
     return Why("default", "no page is shared with other machines: the timing of a write would tell what they hold")
 
 
-def _backend(
-    name: str, node: GuestNode, spec: MemorySpec, shared: SharedMemory | None, resources: Resources, qemu: QemuFacts
-) -> Element:
+def _backend(name: str, node: GuestNode, resolved: Resolved) -> Element:
     """Anonymous memory; a memfd where another process must see it, or where it lies on huge pages."""
-    pages = resources.pages
+    shared = next((need for need in resolved.needs if isinstance(need, SharedMemory)), None)
+    spec, pages, numa = resolved.spec.memory, resolved.resources.pages, resolved.resources.numa
     why = shared.why if shared else Why("spec memory.size", f"{node.memory} of guest memory, private to this machine")
     kind = "memory-backend-memfd" if shared or pages.page else "memory-backend-ram"
     props: dict[str, Value] = {"qom-type": kind, "id": name, "size": int(node.memory), "share": bool(shared or pages.page)}
@@ -75,10 +61,10 @@ def _backend(
         why = pages.whys[0]
         props |= {"hugetlb": True, "hugetlbsize": int(pages.page), "prealloc": True}
         threads = min(len(node.vcpus), _PREALLOC_THREADS)
-        if threads > 1 and qemu.has(f"property:{kind}.prealloc-threads"):
+        if threads > 1 and resolved.facts.qemu.has(f"property:{kind}.prealloc-threads"):
             props["prealloc-threads"] = threads
     if node.host_node is not None:
-        reasons = "; ".join(w.reason for w in resources.numa.whys) or f"memory near node {node.host_node}"
+        reasons = "; ".join(w.reason for w in numa.whys) or f"memory near node {node.host_node}"
         why = Why(why.asked_by, f"{why.reason}; {reasons}")
         props |= {"host-nodes": [node.host_node], "policy": node.policy}
     return Element("object", props, why)
@@ -105,3 +91,6 @@ def _runs(numbers: tuple[int, ...]) -> list[str]:
     ordered = sorted(numbers)
     groups = ([n for _, n in run] for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]))
     return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in groups]
+
+
+PART = Part(contribute)

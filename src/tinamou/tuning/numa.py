@@ -33,11 +33,6 @@ class NumaPlan:
     whys: tuple[Why, ...] = ()
     notes: tuple[Note, ...] = ()
 
-    @property
-    def bound(self) -> bool:
-        """Whether any memory is tied to a host node."""
-        return any(node.host_node is not None for node in self.nodes)
-
 
 def memory_nodes(
     host: HostFacts, placement: Placement, count: int, memory: Size, page: Size | None = None, *, strict: bool = False

@@ -5,12 +5,13 @@ A hot-plug slot is a root port. The ports are functions of the root bus's last s
 
 from __future__ import annotations
 
+import dataclasses
+
 from tinamou.blueprint import Contribution, Element, Value, Why
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import QemuFacts
-from tinamou.parts.settled import Need, PciSlot
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PORTS", "assign", "contribute", "port_name", "ports_of", "reserved", "taken"]
+__all__ = ["PART", "PORTS", "port_name", "with_slots"]
 
 FIRST, LAST = 2, 29
 """Slot 0 is the host bridge, 1 is left for a VGA card, 30 and 31 belong to the boards' own devices."""
@@ -22,25 +23,33 @@ _FUNCTIONS = 8
 _PORT = "pcie-root-port"
 
 
-def reserved(wish: int | None, *, plugs: bool) -> int:
-    """How many hot-plug slots are set aside: as wished, else some where anything may ever be plugged in."""
-    return wish if wish is not None else PORTS * plugs
+def with_slots(resolved: Resolved, needs: tuple[Need, ...]) -> Resolved:
+    """The machine with a slot for each device that needs one. Raises PlanError where one is taken or the bus is full."""
+    slots = [need for need in needs if isinstance(need, PciSlot)]
+    hotplug = max([_reserved(resolved), *(slot.port for slot in slots if slot.port)])
+    devices = [slot.device for slot in slots if not slot.port]
+    return dataclasses.replace(resolved, needs=needs, pci=_addresses(devices, hotplug), ports=_taken(slots), hotplug=hotplug)
 
 
-def ports_of(needs: tuple[Need, ...], reserve: int) -> int:
-    """How many hot-plug slots there are: those set aside, and all up to the last one in use."""
-    return max([reserve, *(need.port for need in needs if isinstance(need, PciSlot) and need.port)])
+def _reserved(resolved: Resolved) -> int:
+    """Hot-plug slots that are set aside: as requested, else some where anything may be plugged in; one for each share.
+
+    Nothing is plugged in where the guest is soon gone, nor where forks must have the same hardware.
+    """
+    spec = resolved.spec
+    plugs = not resolved.facts.place.throwaway and not spec.memory.forkable
+    return len(spec.share) + (PORTS * plugs if spec.devices.hotplug is None else spec.devices.hotplug)
 
 
-def taken(needs: tuple[Need, ...]) -> dict[str, str]:
-    """The hot-plug slot of each device that sits in one. Raises PlanError where two want the same."""
+def _taken(slots: list[PciSlot]) -> dict[str, str]:
+    """The hot-plug slot of each device that sits in one. Raises PlanError where two need the same."""
     found: dict[str, str] = {}
-    for need in needs:
-        if isinstance(need, PciSlot) and need.port:
-            if port_name(need.port) in found.values():
-                problem = Problem(f"{need.device} port", need.port, "another device sits in this slot", "choose another")
-                raise PlanError("two devices want the same hot-plug slot", problems=[problem])
-            found[need.device] = port_name(need.port)
+    for slot in slots:
+        if slot.port and port_name(slot.port) in found.values():
+            problem = Problem(f"{slot.device} port", slot.port, "another device sits in this slot", "choose another")
+            raise PlanError("two devices want the same hot-plug slot", problems=[problem])
+        if slot.port:
+            found[slot.device] = port_name(slot.port)
     return found
 
 
@@ -49,10 +58,9 @@ def port_name(number: int) -> str:
     return f"plug{number}"
 
 
-def assign(needs: tuple[Need, ...], ports: int = 0) -> dict[str, str]:
+def _addresses(devices: list[str], hotplug: int) -> dict[str, str]:
     """Addresses on the root bus by device id. Raises PlanError when the bus is full."""
-    devices = [need.device for need in needs if isinstance(need, PciSlot) and not need.port]
-    room = LAST - FIRST + 1 - -(-ports // _FUNCTIONS)
+    room = LAST - FIRST + 1 - -(-hotplug // _FUNCTIONS)
     if len(devices) > room:
         raise PlanError(
             f"{len(devices)} devices do not fit on the PCI bus",
@@ -62,12 +70,19 @@ def assign(needs: tuple[Need, ...], ports: int = 0) -> dict[str, str]:
     return {device: f"{FIRST + index:#x}" for index, device in enumerate(devices)}
 
 
-def contribute(ports: int, qemu: QemuFacts) -> Contribution:
-    """The hot-plug slots. Raises PlanError when this QEMU has none."""
-    if ports and not qemu.has(f"type:{_PORT}"):
-        raise PlanError(f"{qemu.binary} has no {_PORT}", fix="set devices.hotplug = 0")
+def check(resolved: Resolved) -> list[Problem]:
+    """Hot-plug slots of a QEMU that has none."""
+    qemu = resolved.facts.qemu
+    if not resolved.hotplug or qemu.has(f"type:{_PORT}"):
+        return []
+    return [Problem("devices.hotplug", resolved.hotplug, f"{qemu.binary} has no {_PORT}", "set it to 0")]
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """The hot-plug slots."""
     why = Why("spec devices.hotplug", "an empty slot, so that a disk or a network card can be plugged in while it runs")
-    return Contribution(elements=tuple(Element("device", _port(number), why) for number in range(1, ports + 1)))
+    ports = (Element("device", _port(number), why) for number in range(1, resolved.hotplug + 1))
+    return Contribution(elements=tuple(ports))
 
 
 def _port(number: int) -> dict[str, Value]:
@@ -75,3 +90,6 @@ def _port(number: int) -> dict[str, Value]:
     slot, function = divmod(number - 1, _FUNCTIONS)
     props: dict[str, Value] = {"driver": _PORT, "id": port_name(number), "chassis": number, "slot": number}
     return {**props, "addr": f"{LAST - slot:#x}.{function:#x}", "multifunction": function == 0}
+
+
+PART = Part(contribute, check=check)

@@ -1,4 +1,4 @@
-"""What a pinning decision consists of: the wish, the placement of every thread, and the topology the guest is shown."""
+"""What a pinning decision consists of: the request, the placement of every thread, and the topology the guest is shown."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tinamou.blueprint import Note, Why
 from tinamou.late import dataclass
 from tinamou.units import CpuSet, Size
 
-__all__ = ["GuestTopology", "PinWish", "Placement"]
+__all__ = ["GuestTopology", "PinRequest", "Placement"]
 
 
 @dataclass(frozen=True)
-class PinWish:
+class PinRequest:
     """What is asked of the pinning planner.
 
     ``cpus`` None lets the planner choose (``pin = "auto"``). ``strict``: refuse rather than run unpinned or share.

@@ -1,24 +1,27 @@
-"""Settles what the machine gets of the host: CPUs, memory nodes, huge pages; and whether there is enough of it."""
+"""Decides what the machine gets of the host: CPUs, memory nodes, huge pages; and whether there is enough of it."""
 
 from __future__ import annotations
 
 from dataclasses import field
 
-from tinamou.blueprint import LendCpus, Note, Pinning, ReserveHugepages, Step, Why
+from tinamou.blueprint import Contribution, LendCpus, Note, Pinning, ReserveHugepages, Step, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts
 from tinamou.late import dataclass
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
+from tinamou.parts.passthrough import node
+from tinamou.parts.protocol import Part, Resolved
+from tinamou.tuning.accel import translation_cache
 from tinamou.tuning.admission import MemoryBill, admit
 from tinamou.tuning.hugepages import HugepagePlan, huge_pages
 from tinamou.tuning.numa import NumaPlan, equal_nodes, memory_nodes
-from tinamou.tuning.placement import GuestTopology, PinWish, Placement
+from tinamou.tuning.placement import GuestTopology, PinRequest, Placement
 from tinamou.tuning.realtime import real_time
 from tinamou.units import CpuSet, Size
 
-__all__ = ["Resources", "settle"]
+__all__ = ["PART", "Resources", "decide"]
 
 
 @dataclass(frozen=True)
@@ -50,34 +53,36 @@ class Resources:
         return Pinning(self.placement.vcpus, self.placement.emulator, threads, self.priority)
 
 
-def settle(
-    cpu: CpuSpec,
-    memory: MemorySpec,
-    limits: LimitsSpec,
-    facts: Facts,
-    translation: Size,
-    iothreads: tuple[str, ...] = (),
-    beside: int | None = None,
-) -> Resources:
+def decide(resolved: Resolved) -> Resources:
     """Decides, in this order: where the vCPUs run, where the memory lies, on which pages, and whether it fits.
 
-    ``translation`` is the size of TCG's buffer, ``beside`` the memory node of the device the guest is given, to which
-    ``cpu.near`` is preferred. Raises PlanError with the arithmetic when the wish cannot be met.
+    It lies near ``cpu.near``, else near the first assigned device. Raises PlanError with the arithmetic when what was
+    requested cannot be had.
     """
+    facts, cpu, memory, limits = resolved.facts, resolved.spec.cpu, resolved.spec.memory, resolved.spec.limits
     host, place = facts.host, facts.place
-    near = _near(cpu, facts) if cpu.near else beside
+    iothreads = tuple(f"{disk.node}-io" for disk in resolved.disks if disk.options.iothread)
+    near = _near(cpu, facts) if cpu.near else node(resolved.assigned)
     placement = _placement(cpu, memory, facts, len(iothreads), near)
     numa = memory_nodes(host, placement, cpu.count, memory.size, _page(memory), strict=cpu.strict)
     if cpu.nodes > 1:
         numa = equal_nodes(cpu.count, memory.size, cpu.nodes, _page(memory), _single_node(numa))
+    if memory.forkable and len(numa.nodes) > 1:
+        why, fix = f"it would lie on {len(numa.nodes)} memory nodes of the host", "give it fewer CPUs or less memory"
+        raise PlanError("the machine cannot be forkable", why=why, fix=f"{fix}, or pin it to one node")
     pages = huge_pages(host, memory.hugepages, numa.nodes)
-    overhead = MemoryBill.qemu_overhead(cpu.count, translation)
+    overhead = MemoryBill.qemu_overhead(cpu.count, translation_cache(resolved.accel, memory.size))
     ram = Size(0) if pages.page else memory.size
     _check_limit(limits, ram, overhead)
     said = admit(host, MemoryBill(ram, pages.to_reserve, overhead, place.claims), overcommit=memory.overcommit)
     notes = (*placement.notes, *numa.notes, *pages.notes, *said, *real_time(cpu, limits, facts, placement))
     steps: tuple[Step, ...] = (*_lend(placement, cpu), *_reserve(pages))
     return Resources(placement, numa, pages, steps, notes, iothreads, cpu.realtime)
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """What is taken from the host, and what must be said about it."""
+    return Contribution(steps=resolved.resources.steps, notes=resolved.resources.notes)
 
 
 def _single_node(numa: NumaPlan) -> int | None:
@@ -96,7 +101,7 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, n
         return Placement()
     from tinamou.tuning.cpu_pinning import pin
 
-    wish = PinWish(
+    request = PinRequest(
         cpu.count,
         cpus=None if cpu.pin == "auto" else CpuSet.parse(cpu.pin),
         strict=cpu.strict,
@@ -106,7 +111,7 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, n
         lent=facts.place.lent,
         near=near,
     )
-    return pin(facts.host, wish)
+    return pin(facts.host, request)
 
 
 def _near(cpu: CpuSpec, facts: Facts) -> int | None:
@@ -148,3 +153,6 @@ def _reserve(pages: HugepagePlan) -> tuple[ReserveHugepages, ...]:
         return ()
     why = pages.whys[0]
     return tuple(ReserveHugepages(pages.page, pool.node, pool.count, why) for pool in pages.pools)
+
+
+PART = Part(contribute)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tinamou.parts.disk.aio import check as check_aio
-from tinamou.parts.disk.contribute import contribute, needs
-from tinamou.parts.disk.resolved import Disk, check, disks, numbered
+from tinamou.parts.disk.contribute import PART
+from tinamou.parts.disk.disk import Disk, disks, numbered
 from tinamou.parts.disk.spec import DiskSpec
 
-__all__ = ["Disk", "DiskSpec", "check", "check_aio", "contribute", "disks", "needs", "numbered"]
+__all__ = ["PART", "Disk", "DiskSpec", "disks", "numbered"]

@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tinamou.blueprint import Contribution, CreateImage, CreateOverlay, Element, HandOver, Step, Value, Why
+from tinamou.errors import Problem
+from tinamou.parts.disk import aio
+from tinamou.parts.disk.disk import Disk, check_numbers
 from tinamou.parts.disk.nodes import guest_node, nodes, writes
-from tinamou.parts.disk.resolved import Disk
-from tinamou.parts.disk.spec import DiskSpec
-from tinamou.parts.settled import Need, PciSlot, Settled
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
 _HAND = Why("confinement", "QEMU is handed the open file and needs no right to its path")
 
 
-def needs(every: Sequence[Disk]) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A PCI slot for each disk that is a PCI device of its own."""
-    return tuple(PciSlot(disk.device, disk.options.port) for disk in every)
+    return tuple(PciSlot(disk.device, disk.options.port) for disk in resolved.disks)
 
 
-def contribute(specs: Sequence[DiskSpec], every: Sequence[Disk], settled: Settled) -> Contribution:
-    """Files made or handed over, blockdev nodes, devices."""
-    steps = [step for disk in every for step in _steps(disk, settled)]
-    elements = [element for disk in every for element in (*nodes(disk), *_device(disk, settled))]
-    return Contribution(elements=tuple(elements), steps=tuple(steps))
+def check(resolved: Resolved) -> list[Problem]:
+    """Numbers that are taken, ways of queueing and cache modes that cannot be had here."""
+    specs, facts = resolved.spec.disk, resolved.facts
+    return [*check_numbers(specs, 1 if facts.image.disk else 0), *aio.check(specs, facts)]
 
 
-def _steps(disk: Disk, settled: Settled) -> Iterator[Step]:
+def elements(resolved: Resolved) -> dict[int, Contribution]:
+    """Files made or handed over, blockdev nodes and devices of each disk."""
+    return {
+        disk.number: Contribution((*nodes(disk), *_device(disk, resolved)), steps=tuple(_steps(disk, resolved)))
+        for disk in resolved.disks
+    }
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """All disks, in their order."""
+    return Contribution.merge(list(elements(resolved).values()))
+
+
+def _steps(disk: Disk, resolved: Resolved) -> Iterator[Step]:
     top = disk.top
     if disk.fresh and len(disk.files) > 1:
         below = disk.files[1]
         kind = "raw" if below.format == "iso" else below.format
-        yield CreateOverlay(top.path, below.path, kind, disk.size, disk.why, settled.owner)
+        yield CreateOverlay(top.path, below.path, kind, disk.size, disk.why, resolved.owner)
     elif disk.fresh:
-        yield CreateImage(top.path, top.format, disk.size, disk.why, settled.owner, disk.options.key)
+        yield CreateImage(top.path, top.format, disk.size, disk.why, resolved.owner, disk.options.key)
     if disk.options.key:
         yield HandOver(disk.options.key, "secret", _HAND)
     for file in disk.files:
         yield HandOver(file.path, "write" if writes(disk, file) else "read", _HAND)
 
 
-def _device(disk: Disk, settled: Settled) -> Iterator[Element]:
+def _device(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     interface = disk.options.interface
     if disk.options.iothread:
         why = Why(f"spec disk[{disk.number}].iothread", "requests of this disk are served beside the main loop")
         yield Element("object", {"qom-type": "iothread", "id": f"{disk.node}-io"}, why)
-    yield from {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio}[interface](disk, settled)
+    yield from {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio}[interface](disk, resolved)
 
 
-def _common(disk: Disk, settled: Settled) -> dict[str, Value]:
+def _common(disk: Disk, resolved: Resolved) -> dict[str, Value]:
     """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
-    if settled.boot == "direct":
+    if resolved.boot == "direct":
         return props
-    order = settled.order
+    order = resolved.spec.boot.disks
     return {**props, "bootindex": order.index(disk.node) if disk.node in order else len(order) + disk.number}
 
 
@@ -71,41 +84,34 @@ def _writing(disk: Disk) -> dict[str, Value]:
     return {"write-cache": cached, **({"werror": "report"} if disk.options.on_full == "error" else {})}
 
 
-def _virtio(disk: Disk, settled: Settled) -> Iterator[Element]:
+def _virtio(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     why = Why("part disk", "virtio-blk: the shortest path from guest to file, without emulated hardware")
-    props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, settled), **settled.seat(disk.device)}
+    props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, resolved), **resolved.slot(disk.device)}
     yield Element("device", {**props, "serial": disk.node, **_writing(disk), **_queues(disk)}, why)
 
 
-def _nvme(disk: Disk, settled: Settled) -> Iterator[Element]:
+def _nvme(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     why = Why("spec disk.interface", "an NVMe drive, for guests without virtio drivers")
-    props: dict[str, Value] = {
-        "driver": "nvme",
-        "serial": disk.node,
-        **_common(disk, settled),
-        **settled.seat(disk.device),
-    }
-    yield Element("device", props, why)
+    props: dict[str, Value] = {"driver": "nvme", "serial": disk.node, **_common(disk, resolved)}
+    yield Element("device", {**props, **resolved.slot(disk.device)}, why)
 
 
-def _controller(disk: Disk, settled: Settled, why: Why) -> Element:
-    props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", **settled.seat(disk.device)}
+def _controller(disk: Disk, resolved: Resolved, why: Why) -> Element:
+    props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", **resolved.slot(disk.device)}
     return Element("device", {**props, **_queues(disk)}, why)
 
 
-def _scsi(disk: Disk, settled: Settled) -> Iterator[Element]:
+def _scsi(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     why = Why("spec disk.interface", "a SCSI disk on virtio-scsi: many on one controller, reservations, unmap")
-    yield _controller(disk, settled, why)
-    props: dict[str, Value] = {
-        "driver": "scsi-hd",
-        **_common(disk, settled),
-        "bus": f"{disk.node}-bus.0",
-        "serial": disk.node,
-    }
-    yield Element("device", {**props, **_writing(disk)}, why)
+    yield _controller(disk, resolved, why)
+    props: dict[str, Value] = {"driver": "scsi-hd", **_common(disk, resolved), "bus": f"{disk.node}-bus.0"}
+    yield Element("device", {**props, "serial": disk.node, **_writing(disk)}, why)
 
 
-def _cdrom(disk: Disk, settled: Settled) -> Iterator[Element]:
+def _cdrom(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     why = Why("part disk", "an optical drive on virtio-scsi, whose disc can be changed while the guest runs")
-    yield _controller(disk, settled, why)
-    yield Element("device", {"driver": "scsi-cd", **_common(disk, settled), "bus": f"{disk.node}-bus.0"}, why)
+    yield _controller(disk, resolved, why)
+    yield Element("device", {"driver": "scsi-cd", **_common(disk, resolved), "bus": f"{disk.node}-bus.0"}, why)
+
+
+PART = Part(contribute, needs, check, elements)

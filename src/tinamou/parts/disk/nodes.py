@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tinamou.blueprint import Element, Value, Why
 from tinamou.facts import ChainFile
-from tinamou.parts.disk.resolved import Disk
+from tinamou.parts.disk.disk import Disk
 from tinamou.parts.disk.spec import DIRECT, DiskSpec
 
 __all__ = ["file_options", "guest_node", "nodes", "writes"]
@@ -36,7 +36,7 @@ def nodes(disk: Disk) -> Iterator[Element]:
 def file_options(options: DiskSpec, *, write: bool = True) -> dict[str, Value]:
     """How a file node reads and writes; the same for the disk's first file and every overlay that comes later.
 
-    ``options.aio`` is settled by now: no longer ``auto``.
+    ``options.aio`` is resolved by now: no longer ``auto``.
     """
     props: dict[str, Value] = {"aio": options.aio, **_cache(options)}
     return {**props, "discard": "unmap"} if options.discard and write else props

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_interface
 from types import ModuleType
@@ -11,27 +11,14 @@ from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
 from tinamou.errors import Problem
-from tinamou.facts import Facts
 from tinamou.parts.net import passt, ssh_card
 from tinamou.parts.net.card import card, notes
-from tinamou.parts.net.spec import Forward, NetSpec, interfaces, mac_of, parse_forward
+from tinamou.parts.net.spec import NetSpec, interfaces, mac_of, parse_forward
 from tinamou.parts.net.wiring import Nic, Wired
+from tinamou.parts.protocol import Need, Part, PciSlot, Resolved, SharedMemory
 from tinamou.parts.seed import FixedAddress
-from tinamou.parts.settled import Need, PciSlot, Settled, SharedMemory
 
-__all__ = [
-    "NetSpec",
-    "check",
-    "contribute",
-    "fixed",
-    "interfaces",
-    "kernel_words",
-    "mac_of",
-    "macs",
-    "needs",
-    "nics",
-    "parse_forward",
-]
+__all__ = ["PART", "NetSpec", "fixed", "interfaces", "kernel_words", "mac_of", "macs"]
 
 
 def _backend(nic: Nic) -> ModuleType:
@@ -42,19 +29,19 @@ def _backend(nic: Nic) -> ModuleType:
     return importlib.import_module(f"tinamou.parts.net.{nic.spec.type.replace('-', '_')}")
 
 
-def needs(specs: Sequence[NetSpec], facts: Facts) -> tuple[Need, ...]:
+def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A PCI slot for each card; memory another program can see where it takes packets out of it."""
-    there = interfaces(specs)
+    specs, there = resolved.spec.net, interfaces(resolved.spec.net)
     shared = Why("spec net", "the program behind the vhost-user socket reads packets in the guest's memory")
     memory = [SharedMemory(shared) for spec in there.values() if spec.type == "vhost-user"]
-    own = [PciSlot(ssh_card.DEVICE)] if ssh_card.wanted(specs, facts) else []
+    own = [PciSlot(ssh_card.DEVICE)] if ssh_card.wanted(specs, resolved.facts) else []
     return (*(PciSlot(f"net{number}-dev", spec.port) for number, spec in there.items()), *own, *memory)
 
 
-def kernel_words(specs: Sequence[NetSpec]) -> dict[str, str]:
+def kernel_words(resolved: Resolved) -> dict[str, str]:
     """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``)."""
     words = {}
-    for place, (number, spec) in enumerate(interfaces(specs).items()):
+    for place, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
@@ -63,43 +50,45 @@ def kernel_words(specs: Sequence[NetSpec]) -> dict[str, str]:
     return words
 
 
-def fixed(specs: Sequence[NetSpec]) -> dict[str, FixedAddress]:
+def fixed(resolved: Resolved) -> dict[str, FixedAddress]:
     """Fixed addresses by the interface's name in the guest, as the seed tells them."""
-    there = interfaces(specs).items()
+    there = interfaces(resolved.spec.net).items()
     return {f"net{number}": FixedAddress(spec.address, spec.gateway, spec.dns) for number, spec in there if spec.address}
 
 
-def macs(specs: Sequence[NetSpec], facts: Facts) -> dict[str, str]:
+def macs(resolved: Resolved) -> dict[str, str]:
     """Hardware addresses by the interface's name in the guest."""
+    specs, facts = resolved.spec.net, resolved.facts
     found = {f"net{number}": mac_of(one, facts.place.name, number) for number, one in interfaces(specs).items()}
     return {**found, **({"ssh0": ssh_card.mac(facts)} if ssh_card.wanted(specs, facts) else {})}
 
 
-def nics(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Nic]:
-    """The interfaces with what is settled about each."""
+def nics(resolved: Resolved) -> list[Nic]:
+    """The interfaces with what is decided about each."""
+    specs, facts = resolved.spec.net, resolved.facts
     found, leads = [], ssh_card.leading(specs)
     for number, spec in interfaces(specs).items():
         forwards = [parse_forward(text) for text in spec.forward]
         if number == leads and facts.image.may_have_sshd and facts.place.ssh_port:
-            forwards.append(_ssh(facts))
-        queues = (spec.queues or min(cpus, 16)) if spec.model == "virtio" else 1
+            forwards.append(("tcp", "127.0.0.1", facts.place.ssh_port, 22))
+        queues = (spec.queues or min(resolved.spec.cpu.count, 16)) if spec.model == "virtio" else 1
         nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
-        found.append(replace(nic, spec=replace(spec, type=_chosen(nic))) if spec.type == "auto" else nic)
+        found.append(replace(nic, spec=replace(spec, type=_chosen(nic, resolved))) if spec.type == "auto" else nic)
     return found
 
 
-def _ssh(facts: Facts) -> Forward:
-    return "tcp", "127.0.0.1", facts.place.ssh_port, 22
+def _chosen(nic: Nic, resolved: Resolved) -> Literal["user", "passt"]:
+    """QEMU's own stack where ports lead in: passt of Debian 12 hangs on what arrives before the guest's network is up.
+
+    And in a forkable machine: its state is saved and forked with the machine.
+    """
+    inside = resolved.spec.memory.forkable or nic.spec.isolated or nic.forwards
+    return "user" if inside or passt.missing(nic) or passt.nameless(nic) else "passt"
 
 
-def _chosen(nic: Nic) -> Literal["user", "passt"]:
-    """QEMU's own stack where ports lead in: passt of Debian 12 hangs on what arrives before the guest's network is up."""
-    return "user" if nic.spec.isolated or nic.forwards or passt.missing(nic) or passt.nameless(nic) else "passt"
-
-
-def check(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Problem]:
-    """What the wish needs and this host lacks."""
-    return [problem for nic in nics(specs, cpus, facts) for problem in (*_general(nic), *_specific(nic))]
+def check(resolved: Resolved) -> list[Problem]:
+    """What the interfaces need and this host lacks."""
+    return [problem for nic in nics(resolved) for problem in (*_general(nic), *_specific(nic))]
 
 
 def _specific(nic: Nic) -> list[Problem]:
@@ -127,27 +116,31 @@ def _general(nic: Nic) -> list[Problem]:
     return found
 
 
-def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled, *, only: int | None = None) -> Contribution:
-    """A netdev and a card for each interface, or for one of them, with what the host must do before."""
-    wished = interfaces(specs)
-    parts = []
-    for nic in nics(specs, cpus, settled.facts):
-        if only not in (None, nic.number):
-            continue
-        wired: Wired = _backend(nic).contribute(nic)
-        parts.append(wired.contribution)
-        said = (*notes(nic), *_fallen_back(wished[nic.number], nic))
-        parts.append(Contribution(elements=(card(nic, wired, settled),), notes=said))
-    if only is None:
-        parts.append(ssh_card.contribute(specs, settled))
-    return Contribution.merge(parts)
+def elements(resolved: Resolved) -> dict[int, Contribution]:
+    """A netdev and a card for each interface, with what the host must do before."""
+    return {nic.number: _interface(nic, resolved) for nic in nics(resolved)}
 
 
-def _fallen_back(wish: NetSpec, nic: Nic) -> tuple[Note, ...]:
-    if wish.type != "auto" or nic.spec.type != "user" or wish.isolated or nic.facts.host.system != "Linux":
+def contribute(resolved: Resolved) -> Contribution:
+    """All interfaces, and the card that leads to the ssh server where none of them does."""
+    return Contribution.merge([*elements(resolved).values(), ssh_card.contribute(resolved)])
+
+
+def _interface(nic: Nic, resolved: Resolved) -> Contribution:
+    wired: Wired = _backend(nic).contribute(nic)
+    said = (*notes(nic), *_fallen_back(nic, resolved))
+    return Contribution.merge([wired.contribution, Contribution((card(nic, wired, resolved),), notes=said)])
+
+
+def _fallen_back(nic: Nic, resolved: Resolved) -> tuple[Note, ...]:
+    auto = resolved.spec.net[nic.number].type == "auto" and not resolved.spec.memory.forkable
+    if not auto or nic.spec.type != "user" or nic.spec.isolated or nic.facts.host.system != "Linux":
         return ()
     reason = passt.missing(nic) or passt.nameless(nic)
     if not reason:
         return ()
     text = f"network interface {nic.number} uses QEMU's own TCP/IP, the slowest backend: {reason}"
     return (Note("info", text, Why("default", reason)),)
+
+
+PART = Part(contribute, needs, check, elements)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinamou.blueprint import Element, Note, Value, Why
 from tinamou.parts.net.wiring import Nic, Wired
-from tinamou.parts.settled import Settled
+from tinamou.parts.protocol import Resolved
 
 __all__ = ["MODELS", "card", "notes"]
 
@@ -24,23 +24,23 @@ _MENDED = "property:virtio-net-pci.guest_uso4"
 """What a QEMU has that does not die of vhost-user without KVM: 7.2 does, 10.0 does not."""
 
 
-def card(nic: Nic, wired: Wired, settled: Settled) -> Element:
+def card(nic: Nic, wired: Wired, resolved: Resolved) -> Element:
     """The device on its netdev."""
     driver, reason = MODELS[nic.spec.model]
     name = f"{nic.id}-dev"
-    props: dict[str, Value] = {"driver": driver, "id": name, "netdev": nic.id, **settled.seat(name)}
+    props: dict[str, Value] = {"driver": driver, "id": name, "netdev": nic.id, **resolved.slot(name)}
     props["mac"] = nic.mac
     props["romfile"] = ""
     reasons = [reason, "no boot ROM, which would only cost start-up time"]
     if nic.spec.model == "virtio":
-        for key, (value, why) in _virtio(nic, wired, settled).items():
-            if settled.facts.qemu.has(f"property:virtio-net-pci.{key}"):
+        for key, (value, why) in _virtio(nic, wired, resolved).items():
+            if resolved.facts.qemu.has(f"property:virtio-net-pci.{key}"):
                 props[key] = value
                 reasons.append(f"{key}: {why}")
     return Element("device", props, Why("spec net.model", "; ".join(reasons)))
 
 
-def _virtio(nic: Nic, wired: Wired, settled: Settled) -> dict[str, tuple[Value, str]]:
+def _virtio(nic: Nic, wired: Wired, resolved: Resolved) -> dict[str, tuple[Value, str]]:
     spec = nic.spec
     found: dict[str, tuple[Value, str]] = {}
     if wired.queues > 1:
@@ -53,7 +53,7 @@ def _virtio(nic: Nic, wired: Wired, settled: Settled) -> dict[str, tuple[Value, 
         found["rx_queue_size"] = (size, "room for bursts of packets while the guest is busy")
     if size and wired.outside:
         found["tx_queue_size"] = (size, "likewise for what the guest sends")
-    if wired.outside and settled.accel.accel != "kvm" and not settled.facts.qemu.has(_MENDED):
+    if wired.outside and resolved.accel.accel != "kvm" and not resolved.facts.qemu.has(_MENDED):
         found["vectors"] = (0, "one plain interrupt: without KVM this QEMU dies of vhost-user with message interrupts")
     if spec.lacp != "off":
         found["speed"] = (10000, "a guest agrees on a bond (802.3ad) only over cards of a known speed")

@@ -23,7 +23,7 @@ def bridge_of(nic: Nic) -> str:
 
 
 def subnet_for(spec: NetSpec) -> str:
-    """The addresses as wished, or a /24 of 10.64.0.0/10 by the network's name."""
+    """The addresses as requested, or a /24 of 10.64.0.0/10 by the network's name."""
     if spec.subnet:
         return spec.subnet
     number = int.from_bytes(hashlib.sha256(name_of(spec).encode()).digest()[:2], "big") & 0x3FFF
@@ -41,7 +41,7 @@ def gateway_of(subnet: str) -> str:
 
 
 def address_of(nic: Nic) -> str:
-    """The guest's address: as wished, as lent, or (in a plan that starts nothing) the second of the network."""
+    """The guest's address: as requested, as lent, or (in a plan that starts nothing) the second of the network."""
     if nic.spec.address:
         return nic.spec.address.partition("/")[0]
     return nic.facts.net.lent.get(nic.number) or str(ipaddress.IPv4Network(subnet_of(nic))[2])

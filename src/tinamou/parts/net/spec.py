@@ -32,10 +32,8 @@ TAPS = ("tap", "bridge", "ovs", "macvtap")
 MADE = ("auto", "user", "passt", "bridge")
 """Backends that can lead ports of the host into the guest."""
 
-_RATE = re.compile(r"(\d+)\s*([kmg]?)bit", re.IGNORECASE)
-_FILTER = re.compile(
-    r"(?:(?P<protocol>tcp|udp|icmp|any)(?::(?P<ports>\d+(?:-\d+)?))?)(?:@(?P<peer>[0-9a-fA-F:.]+(?:/\d+)?))?"
-)
+_RATE = r"(?i:(\d+)\s*([kmg]?)bit)"
+_FILTER = r"(?:(?P<protocol>tcp|udp|icmp|any)(?::(?P<ports>\d+(?:-\d+)?))?)(?:@(?P<peer>[0-9a-fA-F:.]+(?:/\d+)?))?"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class NetSpec:
                 except ValueError as error:
                     yield Problem(f"{field}[{index}]", text, str(error), "write for example tcp:443, or any@10.0.0.0/8")
         for field, text in (("rate_out", self.rate_out), ("rate_in", self.rate_in)):
-            if text and not _RATE.fullmatch(text):
+            if text and not re.fullmatch(_RATE, text):
                 yield Problem(field, text, "not a rate", "write for example 100Mbit")
         for index, tag in enumerate(self.trunk):
             if not 0 < tag < 4095:
@@ -200,13 +198,13 @@ def parse_forward(text: str) -> Forward:
 
 def parse_rate(text: str) -> int:
     """``"100Mbit"`` → 12500000 bytes a second; 0 for the empty string."""
-    match = _RATE.fullmatch(text)
+    match = re.fullmatch(_RATE, text)
     return int(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ") // 8 if match else 0
 
 
 def parse_filter(text: str) -> tuple[str, str, str]:
     """``"tcp:443@10.0.0.0/8"`` → (protocol, ports, peer), empty where left out. Raises ValueError."""
-    match = _FILTER.fullmatch(text)
+    match = re.fullmatch(_FILTER, text)
     if not match or (match["ports"] and match["protocol"] in ("icmp", "any")):
         raise ValueError("not of the form tcp|udp|icmp|any[:port[-port]][@network]")
     if match["peer"]:

@@ -11,7 +11,7 @@ from tinamou.blueprint import Contribution, Element, ReservePort, Value, Why
 from tinamou.facts import Facts
 from tinamou.parts.net.card import MODELS
 from tinamou.parts.net.spec import NetSpec, interfaces, mac_of
-from tinamou.parts.settled import Settled
+from tinamou.parts.protocol import Resolved
 
 __all__ = ["DEVICE", "contribute", "leading", "mac", "wanted"]
 
@@ -38,9 +38,9 @@ def mac(facts: Facts) -> str:
     return mac_of(NetSpec(), facts.place.name, _NUMBER)
 
 
-def contribute(specs: Sequence[NetSpec], settled: Settled) -> Contribution:
+def contribute(resolved: Resolved) -> Contribution:
     """The card, of the model the guest's first one is, on its backend."""
-    facts = settled.facts
+    specs, facts = resolved.spec.net, resolved.facts
     if not wanted(specs, facts):
         return Contribution()
     port = facts.place.ssh_port
@@ -48,7 +48,7 @@ def contribute(specs: Sequence[NetSpec], settled: Settled) -> Contribution:
     netdev: dict[str, Value] = {"type": "user", "id": "ssh", "net": f"10.0.{_NUMBER}.0/24", "restrict": True}
     netdev["hostfwd"] = [{"str": f"tcp:127.0.0.1:{port}-:22"}]
     model = next((spec.model for spec in interfaces(specs).values()), "virtio")
-    card: dict[str, Value] = {"driver": MODELS[model][0], "id": DEVICE, "netdev": "ssh", **settled.seat(DEVICE)}
+    card: dict[str, Value] = {"driver": MODELS[model][0], "id": DEVICE, "netdev": "ssh", **resolved.slot(DEVICE)}
     card |= {"mac": mac(facts), "romfile": ""}
     return Contribution(
         elements=(Element("netdev", netdev, why), Element("device", card, why)),

@@ -26,7 +26,7 @@ def host_link(spec: NetSpec, directory: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class Nic:
-    """One interface: its number among the machine's, its MAC address, the ports that lead to it, the queues wished."""
+    """One interface: its number among the machine's, its MAC address, the ports that lead to it, the queues requested."""
 
     number: int
     spec: NetSpec

@@ -11,10 +11,9 @@ from tinamou.facts import ChainFile, Facts
 from tinamou.late import dataclass
 from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
-from tinamou.parts.settled import Settled
 from tinamou.units import Size
 
-__all__ = ["Disk", "check", "disks", "numbered"]
+__all__ = ["Disk", "check_numbers", "disks", "numbered"]
 
 _ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
 
@@ -55,11 +54,11 @@ class Disk:
         return self.options.readonly or self.options.interface == "cdrom"
 
 
-def disks(specs: Sequence[DiskSpec], settled: Settled) -> tuple[Disk, ...]:
+def disks(specs: Sequence[DiskSpec], facts: Facts) -> tuple[Disk, ...]:
     """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
-    own = _image_disk(settled)
-    every = (*own, *(_user_disk(spec, number, settled) for number, spec in numbered(specs, len(own))))
-    return tuple(_with_aio(disk, settled.facts) for disk in every)
+    own = _image_disk(facts)
+    every = (*own, *(_user_disk(spec, number, facts) for number, spec in numbered(specs, len(own))))
+    return tuple(_with_aio(disk, facts) for disk in every)
 
 
 def _with_aio(disk: Disk, facts: Facts) -> Disk:
@@ -76,44 +75,42 @@ def numbered(specs: Sequence[DiskSpec], first: int) -> Iterator[tuple[int, DiskS
         number += 1
 
 
-def _image_disk(settled: Settled) -> tuple[Disk, ...]:
-    image = settled.facts.image
+def _image_disk(facts: Facts) -> tuple[Disk, ...]:
+    image = facts.image
     if not image.disk:
         return ()
-    below = settled.facts.chains.get("image", (ChainFile(image.disk, image.format),))
+    below = facts.chains.get("image", (ChainFile(image.disk, image.format),))
     options = DiskSpec(path=image.disk)
     if image.format == "iso":
         why = Why("image", "an optical disc is read, never written")
         return (Disk(0, (ChainFile(image.disk, "raw"),), why, replace(options, interface="cdrom")),)
-    if known := settled.facts.chains.get("disk0"):
+    if known := facts.chains.get("disk0"):
         return (Disk(0, known, Why("state", "the machine goes on with the disk it has"), options),)
     why = Why(
         "image", "the guest writes to an overlay of its own; the image stays as it is and is shared by all its machines"
     )
-    top = ChainFile(settled.file("disk0.qcow2"), "qcow2", own=True)
+    top = ChainFile(facts.place.file("disk0.qcow2"), "qcow2", own=True)
     return (Disk(0, (top, *below), why, options, fresh=True, size=image.size),)
 
 
-def _user_disk(spec: DiskSpec, number: int, settled: Settled) -> Disk:
-    if known := settled.facts.chains.get(f"disk{number}"):
+def _user_disk(spec: DiskSpec, number: int, facts: Facts) -> Disk:
+    if known := facts.chains.get(f"disk{number}"):
         return Disk(number, known, Why(f"spec disk[{number}]", "the disk that was asked for"), spec)
     if spec.size:
         new = spec.format if spec.format != "auto" else "qcow2"
-        file = ChainFile(settled.file(f"disk{number}.{new}"), new, own=True, encrypted=bool(spec.key))
+        file = ChainFile(facts.place.file(f"disk{number}.{new}"), new, own=True, encrypted=bool(spec.key))
         return Disk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
     kind = str(spec.format) if spec.format != "auto" else _ENDINGS.get(spec.path.rsplit(".", 1)[-1].lower(), "raw")
     file = ChainFile(spec.path, kind, encrypted=bool(spec.key))
     return Disk(number, (file,), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
 
 
-def check(specs: Sequence[DiskSpec], first: int) -> list[Problem]:
-    """Numbers that a disk before has already."""
+def check_numbers(specs: Sequence[DiskSpec], first: int) -> list[Problem]:
+    """Numbers that a disk before has already; ``first`` is how many the image has."""
     free, found = first, []
     for index, spec in enumerate(specs):
         if spec.number is not None and spec.number < free:
-            fix = f"leave it out, or choose {free} or more"
-            found.append(
-                Problem(f"disk[{index}].number", spec.number, "a disk before it has this number or a later one", fix)
-            )
+            reason, fix = "a disk before it has this number or a later one", f"leave it out, or choose {free} or more"
+            found.append(Problem(f"disk[{index}].number", spec.number, reason, fix))
         free = max(free, spec.number or 0) + 1
     return found

@@ -1,0 +1,113 @@
+"""The planner walks its parts: needs before slots, checks before contributions, one element at a time for plugging in."""
+
+import dataclasses
+
+import pytest
+from made_facts import facts
+
+from tinamou import planner
+from tinamou.blueprint import Contribution, Element, Why
+from tinamou.errors import PlanError, Problem
+from tinamou.parts.protocol import Part, PciSlot
+from tinamou.planner import PARTS, disk_alone, plan, plan_card
+from tinamou.spec import load_spec
+from tinamou.units import Size
+
+MANY = {
+    "disk": [{"size": "1G"}, {"size": "1G", "interface": "scsi", "iothread": True}, {"size": "1G", "number": 5, "port": 1}],
+    "net": [{"type": "user", "forward": ["8080:80"]}, {"type": "none"}, {"type": "passt", "port": 2}],
+}
+
+
+def seats(made):
+    """The slots of the root bus that devices sit in, in the plan's order; those for hot plugging apart."""
+    there = [one for one in made.elements if one.kind == "device" and "addr" in one.props and not one.id.startswith("plug")]
+    return [int(str(one.props["addr"]), 16) for one in there]
+
+
+def test_a_new_part_is_one_more_in_the_list(monkeypatch):
+    """It gets the slot it needs, behind those of all other parts, which stay where they are."""
+
+    def contribute(resolved):
+        props = {"driver": "ivshmem-plain", "id": "more", **resolved.slot("more")}
+        return Contribution((Element("device", props, Why("part more", "to try it")),))
+
+    before = plan(load_spec(MANY), facts())
+    monkeypatch.setattr(planner, "PARTS", (*PARTS, Part(contribute, lambda _: (PciSlot("more"),))))
+    after = plan(load_spec(MANY), facts())
+    assert after.elements[:-1] == before.elements
+    assert seats(after) == [*seats(before), max(seats(before)) + 1]
+
+
+def test_nothing_is_contributed_where_any_part_has_a_problem(monkeypatch):
+    """Every problem of every part is told."""
+    contributed = []
+
+    def part(name):
+        problem = Problem(name, None, f"{name} cannot be had", "leave it out")
+        return Part(lambda _: contributed.append(name) or Contribution(), check=lambda _: [problem])
+
+    monkeypatch.setattr(planner, "PARTS", (part("first"), *PARTS, part("last")))
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"boot": {"order": "disk7"}}), facts())
+    assert [problem.path for problem in error.value.problems] == ["first", "boot.order", "last"]
+    assert contributed == []
+
+
+@pytest.mark.parametrize(
+    ("alone", "numbers", "names"),
+    [(disk_alone, (0, 1, 5), ("disk0", "disk1", "disk5")), (plan_card, (0, 2), ("net0", "net2"))],
+)
+def test_one_element_is_what_the_plan_has_of_it(alone, numbers, names):
+    whole = plan(load_spec(MANY), facts())
+    for number, name in zip(numbers, names, strict=True):
+        one = alone(load_spec(MANY), facts(), number)
+        of_it = [element for element in whole.elements if element.id.startswith(name)]
+        assert [element.id for element in one.elements] == [element.id for element in of_it]
+        assert list(one.elements) == of_it
+        assert one.steps
+        assert set(map(repr, one.steps)) <= set(map(repr, whole.steps))
+    assert alone(load_spec(MANY), facts(), 9) == Contribution()
+
+
+def test_what_cannot_be_queued_as_asked_is_not_plugged_in_either():
+    refusing = dataclasses.replace(facts(), permits=dataclasses.replace(facts().permits, io_uring="switched off"))
+    spec = load_spec({"disk": [{"size": "1G", "aio": "io_uring"}]})
+    for planned in (lambda: disk_alone(spec, refusing, 0), lambda: plan(spec, refusing)):
+        with pytest.raises(PlanError) as error:
+            planned()
+        assert [(one.path, one.reason) for one in error.value.problems] == [("disk[0].aio", "switched off")]
+
+
+def test_what_is_plugged_in_is_checked_like_the_rest_of_its_part():
+    taken = load_spec({"disk": [{"size": "1G"}, {"size": "1G", "number": 0}]})
+    with pytest.raises(PlanError) as error:
+        disk_alone(taken, facts(), 0)
+    assert [problem.path for problem in error.value.problems] == ["disk[1].number"]
+    with pytest.raises(PlanError) as error:
+        plan_card(load_spec({"net": [{"type": "macvtap", "interface": "eth9"}]}), facts(), 0)
+    assert [problem.path for problem in error.value.problems] == ["net[0].interface"]
+
+
+def test_what_a_running_machine_has_already_is_not_asked_for_again():
+    """Its memory is no longer free on the host, which is no reason to refuse it a card or a disk."""
+    full = dataclasses.replace(facts(), host=dataclasses.replace(facts().host, memory_available=Size.parse("64M")))
+    spec = load_spec(MANY)
+    with pytest.raises(PlanError, match="has not enough memory"):
+        plan(spec, full)
+    assert plan_card(spec, full, 0) == plan_card(spec, facts(), 0)
+    assert disk_alone(spec, full, 1) == disk_alone(spec, facts(), 1)
+
+
+def test_the_root_bus_takes_exactly_as_many_devices_as_it_has_slots():
+    """From 2 to 29; the last is for hot plugging, eight ports to a slot."""
+
+    def filled(disks, hotplug):
+        return plan(load_spec({"net": [], "disk": ["/a.raw"] * disks, "devices": {"hotplug": hotplug}}), facts())
+
+    own = len(seats(filled(0, 0)))
+    for hotplug, slots in ((0, 0), (1, 1), (8, 1), (9, 2), (32, 4)):
+        assert sorted(seats(filled(28 - slots - own, hotplug))) == list(range(2, 30 - slots))
+        with pytest.raises(PlanError, match=f"{29 - slots} devices do not fit on the PCI bus") as error:
+            filled(29 - slots - own, hotplug)
+        assert error.value.why == f"it has {28 - slots} free slots"
