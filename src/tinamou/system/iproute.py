@@ -11,7 +11,7 @@ from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["addresses", "batch", "bridge_batch", "kind", "links", "remove", "routes"]
+__all__ = ["addresses", "batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
 
 
 def batch(lines: Iterable[str]) -> None:
@@ -32,6 +32,17 @@ def _json(*words: str) -> list[dict[str, Any]]:
 def links(*filters: str) -> list[dict[str, Any]]:
     """``ip -json -details -stats link show`` with filters such as ``master br0``, ``dev tap0``."""
     return _json("-details", "-stats", "link", "show", *filters)
+
+
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name in this network namespace."""
+    import socket
+
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def kind(name: str) -> str:
@@ -56,8 +67,6 @@ def routes() -> list[Mapping[str, Any]]:
 
 def remove(name: str) -> None:
     """Remove an interface, if it is there. Raises CommandError."""
-    from tinamou.system.tap import exists
-
     if exists(name):
         try:
             batch([f"link delete dev {name}"])
