@@ -10,29 +10,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tinamou.cli.options import MachineOptions
 from tinamou.late import dataclass
 
-__all__ = ["FIELDS", "Asked", "read", "run"]
+__all__ = ["Asked", "read", "run"]
 
-FIELDS = (
-    "name",
-    "arch",
-    "cpus",
-    "memory",
-    "pin",
-    "hugepages",
-    "accel",
-    "firmware",
-    "kernel",
-    "initrd",
-    "cmdline",
-    "display",
-    "confidential",
+_SINGLE, _REPEATED, _SWITCHES = (
+    {f"--{name.replace('_', '-')}": name for name, kind in MachineOptions.__annotations__.items() if kind in kinds}
+    for kinds in (("str | None", "int | None"), ("tuple[str, ...]",), ("bool",))
 )
-"""Options that are fields of a machine file under the same name."""
-
-_SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
-_REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--pci": "pci", "--set": "set"}
 _FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
 _SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
@@ -58,6 +44,8 @@ def read(words: Sequence[str]) -> Asked | None:
     for word in rest:
         if word in _FLAGS and _FLAGS[word] not in about:
             about[_FLAGS[word]] = True
+        elif word in _SWITCHES and _SWITCHES[word] not in options:
+            options[_SWITCHES[word]] = True
         elif word in _SINGLE or word in _REPEATED or word in _SECONDS:
             value = _value(word, next(rest, ""))
             if value is None or _SINGLE.get(word, word) in options or _SECONDS.get(word) in about:
