@@ -14,7 +14,6 @@ from tinamou.blueprint import (
     JoinOvs,
     MakeMacvtap,
     MakeTap,
-    OpenTap,
     ReachSocket,
     ReservePort,
     SetRules,
@@ -36,7 +35,6 @@ __all__ = [
     "limit_ovs",
     "make_macvtap",
     "make_tap",
-    "opened_later",
     "ovs_port",
     "reach_socket",
     "remove_link",
@@ -47,7 +45,7 @@ __all__ = [
 ]
 
 
-def reserve_port(step: ReservePort, _: Journal) -> None:
+def reserve_port(step: ReservePort) -> None:
     """Bind the port for a moment. Raises PrepareError naming who has it."""
     kind = socket.SOCK_STREAM if step.protocol == "tcp" else socket.SOCK_DGRAM
     lowest = int(_read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or "1024")
@@ -122,11 +120,7 @@ def remove_link(entry: Entry) -> None:
     iproute.remove(str(entry["name"]))
 
 
-def opened_later(step: OpenTap, _: Journal) -> None:
-    """Opened by launch/ when QEMU starts."""
-
-
-def join_bridge(step: JoinBridge, _: Journal) -> None:
+def join_bridge(step: JoinBridge) -> None:
     """A port that ends with its interface. Frames of others are not shown to it, and it cannot pose as them.
 
     Its own address on the host's side begins with fe, so that the bridge never takes it for its own.
@@ -208,7 +202,7 @@ def claim_socket(step: ClaimSocket, journal: Journal) -> None:
         path.symlink_to(step.target)
 
 
-def reach_socket(step: ReachSocket, _: Journal) -> None:
+def reach_socket(step: ReachSocket) -> None:
     """Look, without connecting. Raises PrepareError where nothing is, or QEMU may not open it."""
     path = Path(step.path)
     if not path.is_socket():

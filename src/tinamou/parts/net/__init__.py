@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
-from types import ModuleType
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -34,12 +32,44 @@ __all__ = [
 ]
 
 
-def _backend(nic: Nic) -> ModuleType:
-    """The module of an interface's backend, with its ``contribute``, and ``check`` where it may lack something here.
+def _wired(nic: Nic) -> Wired:
+    """The interface's wiring by its backend: most machines need one of them, which alone is imported."""
+    match nic.spec.type:
+        case "user":
+            from tinamou.parts.net.user import contribute as wire
+        case "passt":
+            from tinamou.parts.net.passt import contribute as wire
+        case "tap":
+            from tinamou.parts.net.tap import contribute as wire
+        case "bridge":
+            from tinamou.parts.net.bridge import contribute as wire
+        case "macvtap":
+            from tinamou.parts.net.macvtap import contribute as wire
+        case "ovs":
+            from tinamou.parts.net.ovs import contribute as wire
+        case "vhost-user":
+            from tinamou.parts.net.vhost_user import contribute as wire
+        case "stream":
+            from tinamou.parts.net.stream import contribute as wire
+        case "auto" | "none":
+            raise ValueError(f"{nic.spec.type} is settled before anything is wired")
+    return wire(nic)
 
-    Most machines need one of them.
-    """
-    return importlib.import_module(f"tinamou.parts.net.{nic.spec.type.replace('-', '_')}")
+
+def _specific(nic: Nic) -> list[Problem]:
+    """What a backend in particular may lack here."""
+    match nic.spec.type:
+        case "bridge":
+            from tinamou.parts.net.bridge import check as look
+        case "macvtap":
+            from tinamou.parts.net.macvtap import check as look
+        case "ovs":
+            from tinamou.parts.net.ovs import check as look
+        case "vhost-user":
+            from tinamou.parts.net.vhost_user import check as look
+        case _:
+            return []
+    return look(nic)
 
 
 def needs(specs: Sequence[NetSpec], facts: Facts) -> tuple[Need, ...]:
@@ -102,11 +132,6 @@ def check(specs: Sequence[NetSpec], cpus: int, facts: Facts) -> list[Problem]:
     return [problem for nic in nics(specs, cpus, facts) for problem in (*_general(nic), *_specific(nic))]
 
 
-def _specific(nic: Nic) -> list[Problem]:
-    look: Callable[[Nic], list[Problem]] | None = getattr(_backend(nic), "check", None)
-    return look(nic) if look else []
-
-
 def _general(nic: Nic) -> list[Problem]:
     path, spec, host = f"net[{nic.number}]", nic.spec, nic.facts.host
     found = []
@@ -134,7 +159,7 @@ def contribute(specs: Sequence[NetSpec], cpus: int, settled: Settled, *, only: i
     for nic in nics(specs, cpus, settled.facts):
         if only not in (None, nic.number):
             continue
-        wired: Wired = _backend(nic).contribute(nic)
+        wired = _wired(nic)
         parts.append(wired.contribution)
         said = (*notes(nic), *_fallen_back(wished[nic.number], nic))
         parts.append(Contribution(elements=(card(nic, wired, settled),), notes=said))
