@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import App, Parameter
 
-from tinamou import __version__
+from tinamou.version import __version__
 
 __all__ = ["VERBS", "app"]
 
