@@ -129,5 +129,4 @@ def firmware_from(plain: Plain) -> Firmware:
         targets=tuple(_target(item) for item in _list(data["targets"])),
         features=_names(data["features"]),
         mode=_text(data["mode"]),
-        template_format=_text(data["template_format"]),
     )

@@ -16,8 +16,6 @@ from tinamou.parts.settled import Need, SharedMemory
 
 __all__ = ["ShareSpec", "needs"]
 
-MOST = 8
-
 
 @dataclass(frozen=True)
 class ShareSpec:

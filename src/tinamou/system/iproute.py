@@ -11,7 +11,7 @@ from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["addresses", "batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
+__all__ = ["batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
 
 
 def batch(lines: Iterable[str]) -> None:
@@ -52,12 +52,6 @@ def kind(name: str) -> str:
     except CommandError:
         return ""
     return str(found[0].get("linkinfo", {}).get("info_kind", "")) if found else ""
-
-
-def addresses(name: str) -> list[str]:
-    """The addresses of an interface, ``10.0.0.1/24``."""
-    found = [entry for link in _json("address", "show", "dev", name) for entry in link.get("addr_info", [])]
-    return [f"{entry['local']}/{entry['prefixlen']}" for entry in found]
 
 
 def routes() -> list[Mapping[str, Any]]:
