@@ -67,3 +67,11 @@ def test_markers():
     listed = re.findall(r'^  "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.M)
     documented = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     assert set(documented) == set(listed)
+
+
+def test_glossary_is_in_order():
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]*)\|$", (REFERENCE / "glossary.md").read_text(), re.M)[1:]
+    terms = [term for term, _, _ in rows]
+    assert len(terms) > 40
+    assert terms == sorted(set(terms), key=str.lower)
+    assert [term for term, meaning, _ in rows if not meaning.endswith((".", ")."))] == []
