@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou.blueprint import (
     ClaimSocket,
@@ -24,9 +23,6 @@ from tinamou.state import networks
 from tinamou.system import iproute, nft, tap
 from tinamou.system.exec import CommandError, TimeoutExpired
 
-if TYPE_CHECKING:
-    from tinamou.system.ovs import Port
-
 __all__ = [
     "claim_socket",
     "join_bridge",
@@ -35,7 +31,6 @@ __all__ = [
     "limit_ovs",
     "make_macvtap",
     "make_tap",
-    "ovs_port",
     "reach_socket",
     "remove_link",
     "remove_rules",
@@ -139,43 +134,24 @@ def join_bridge(step: JoinBridge) -> None:
 
 def join_ovs(step: JoinOvs, journal: Journal) -> None:
     """A port of an Open vSwitch bridge. Raises PrepareError when the switch does not take it."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     journal.take("ovs-port", lasting=True, name=step.name, bridge=step.bridge, bond=step.bond)
     try:
         ovs.delete_port(step.bridge, step.name, step.bond)
-        ovs.add_port(ovs_port(step))
+        ovs.add_port(step)
     except (CommandError, TimeoutExpired) as error:
         why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
         fix = "see whether ovsdb-server and ovs-vswitchd run: ovs-vsctl show"
         raise PrepareError(f"Open vSwitch did not make {step.name} a port of {step.bridge}", why=why, fix=fix) from error
 
 
-def ovs_port(step: JoinOvs) -> Port:
-    """The step's port as the switch is told of it."""
-    from tinamou.system.ovs import Port
-
-    return Port(
-        step.name,
-        step.bridge,
-        step.machine,
-        step.vlan,
-        step.trunk,
-        step.rate_out,
-        step.rate_in,
-        step.socket,
-        step.bond,
-        step.bond_mode,
-        step.lacp,
-    )
-
-
 def limit_ovs(step: JoinOvs) -> None:
     """Set the port's rates anew. Raises PrepareError."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     try:
-        ovs.set_rates(ovs_port(step))
+        ovs.set_rates(step)
     except (CommandError, TimeoutExpired) as error:
         why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
         raise PrepareError(f"Open vSwitch did not limit {step.name}", why=why, fix="see ovs-vsctl show") from error
@@ -183,7 +159,7 @@ def limit_ovs(step: JoinOvs) -> None:
 
 def leave_ovs(entry: Entry) -> None:
     """Delete the port. Raises CommandError while the switch's database does not answer."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     ovs.delete_port(str(entry["bridge"]), str(entry["name"]), str(entry.get("bond", "")))
 
