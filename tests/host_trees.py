@@ -163,7 +163,6 @@ def make_host(
         isolated_cpus=CpuSet(isolated),
         memory=Size(size * nodes),
         memory_available=Size(Size.parse(free or memory) * nodes),
-        page_size=Size(4096),
         is_root=more.pop("is_root", True),
         thp=more.pop("thp", "madvise"),
         **more,

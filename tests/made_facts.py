@@ -94,7 +94,6 @@ def host() -> HostFacts:
         isolated_cpus=CpuSet(),
         memory=Size.parse("16G"),
         memory_available=Size.parse("12G"),
-        page_size=Size.parse("4K"),
         is_root=True,
         groups={"kvm": 104},
         devices=frozenset({"/dev/net/tun"}),

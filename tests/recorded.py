@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from tinamou.facts import AccelFacts, Firmware, QemuFacts
-from tinamou.facts.stored import accel_from, firmware_from, qemu_from
+from tinamou.facts.stored import accel_from, qemu_from
 
 FOLDER = Path(__file__).parent / "facts"
 VERSIONS = ("7.2", "10.0")
@@ -22,7 +23,12 @@ def qemu(version: str, arch: str) -> QemuFacts:
 
 def firmware() -> tuple[Firmware, ...]:
     """OVMF, AAVMF and U-Boot as Debian 12 installs them."""
-    return tuple(firmware_from(one) for one in json.loads((FOLDER / "firmware-debian.json").read_text()))
+    return tuple(map(_firmware, json.loads((FOLDER / "firmware-debian.json").read_text())))
+
+
+def _firmware(plain: dict[str, Any]) -> Firmware:
+    sets = {name: frozenset(plain[name].split()) for name in ("interfaces", "features")}
+    return Firmware(**{**plain, **sets, "targets": tuple((arch, tuple(machines)) for arch, machines in plain["targets"])})
 
 
 def accel(name: str, arch: str) -> AccelFacts:

@@ -16,6 +16,12 @@ LONGEST_FILE = 400
 FIELD_TERMS = {"StartHelper"}
 ARCHES = {"x86_64", "i386", "aarch64", "arm", "riscv64", "riscv32", "ppc64", "ppc64le", "s390x", "loongarch64"}
 
+# What concerns the whole process, and where alone it may stand.
+PLACES = {
+    "os.umask": "(nowhere)",  # it is that of all threads
+    "asyncio.run": r"cli/.*|machine/keeper\.py",  # below, a caller's loop may run already
+}
+
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -168,6 +174,15 @@ def forbidden_libraries(modules: Sequence[Module]) -> Iterator[str]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             if any(name == "qemu.qmp.legacy" or name.startswith("qemu.qmp.legacy.") for name in names):
                 yield f"{module.path}:{node.lineno}: qemu.qmp.legacy is under another licence (GPL-2.0)"
+
+
+def misplaced_calls(modules: Sequence[Module]) -> Iterator[str]:
+    for module in modules:
+        for node in ast.walk(module.tree):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            for name in (*names, *([ast.unparse(node)] if isinstance(node, ast.Attribute) else [])):
+                if name in PLACES and not re.fullmatch(PLACES[name], module.path):
+                    yield f"{module.path}: {name} concerns the whole process; it may stand in {PLACES[name]}"
 
 
 def shared_names(modules: Sequence[Module]) -> Iterator[str]:

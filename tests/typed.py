@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+
+TINAMOU = (sys.executable, "-m", "tinamou")
 
 
-def call(*words: str) -> subprocess.CompletedProcess[str]:
+def call(*words: str, input: str = "", timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
     """However it ends; ten minutes are enough for the slowest, a guest under nested virtualization."""
-    argv = [sys.executable, "-m", "tinamou", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        [*TINAMOU, *words],
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
-def tinamou(*words: str) -> str:
-    """What it prints; it must go well."""
+def tinamou(*words: str, status: int = 0) -> str:
+    """What it prints; it must end with that status."""
     done = call(*words)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
+
+
+def begin(*words: str) -> subprocess.Popen[bytes]:
+    """The command, running on its own."""
+    return subprocess.Popen(
+        [*TINAMOU, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Wait until something holds; fails saying what did not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.05)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinamou.version import __version__
+
 if TYPE_CHECKING:
     from tinamou.errors import TinamouError
     from tinamou.machine.blocking import Machine, Pool, SharedPool
     from tinamou.spec import MachineSpec
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
-__version__ = "0.1.0"
 __all__ = [
     "CpuSet",
     "Mac",

@@ -6,34 +6,31 @@ import subprocess
 import sys
 
 import pytest
+from typed import call
 
 from tinamou.cli.app import VERBS
 
 
-def tinamou(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tinamou", *words], capture_output=True, text=True, check=False)
-
-
 def test_what_stands_behind_the_dashes_is_told():
-    assert "-- COMMAND" in tinamou("exec", "--help").stdout.splitlines()[0]
-    assert "-- COMMAND" in tinamou("run", "--help").stdout.splitlines()[0]
+    assert "-- COMMAND" in call("exec", "--help").stdout.splitlines()[0]
+    assert "-- COMMAND" in call("run", "--help").stdout.splitlines()[0]
 
 
 def test_defaults_that_say_nothing_are_left_out():
-    told = tinamou("run", "--help").stdout
+    told = call("run", "--help").stdout
     assert "[default: 300]" in told
     assert not [word for word in ("False", "()", "None", '""') if f"[default: {word}]" in told]
 
 
 def test_a_missing_name_is_asked_for_as_such():
-    done = tinamou("show")
+    done = call("show")
     assert done.returncode == 2
     assert "parameter NAME" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_completion_knows_every_verb(shell: str):
-    done = tinamou("completion", shell)
+    done = call("completion", shell)
     assert done.returncode == 0
     assert all(verb in done.stdout for verb in VERBS)
 

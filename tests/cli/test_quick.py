@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinamou.cli import options, quick, running
+from tinamou.cli import described, options, quick, running
 from tinamou.cli.app import app
 from tinamou.errors import SpecError
 
@@ -48,6 +48,8 @@ WORDS = st.sampled_from(
             "--",
             "",
             "--user-data",
+            "--tpm",
+            "--secure-boot",
             "--pin",
             "0-3",
             "--what",
@@ -63,13 +65,14 @@ def _by_parser(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> object:
     """What the parser makes of it: image, options, and the run's own options; or that it refuses."""
     heard: list[object] = []
     monkeypatch.setattr(
-        options, "described", lambda image, given, apart: (image, {k: v for k, v in given.items() if v}, apart)
+        described, "described", lambda image, given, apart: (image, {k: v for k, v in given.items() if v}, apart)
     )
     monkeypatch.setattr(running, "run", lambda spec, words, how, warm: heard.append((*spec, how, warm)) or 0)
     app(words, exit_on_error=False, print_error=False)
     return heard[0]
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=6))
 def test_same_as_parser(words):
     asked = quick.read(["run", *words])
@@ -106,6 +109,14 @@ def test_left_to_parser(words):
 def test_plain_runs_are_read():
     asked = quick.read(["run", "debian", "--cpus", "2", "--disk", "a.raw", "--disk", "b.raw", "-d", "--timeout", "2.5"])
     assert asked == quick.Asked("debian", {"cpus": 2, "disk": ("a.raw", "b.raw")}, {"detach": True, "timeout": 2.5})
+
+
+def test_every_option_of_a_machine_is_read():
+    for name, kind in options.MachineOptions.__annotations__.items():
+        switch = kind == "bool"
+        words = ["run", f"--{name.replace('_', '-')}", *([] if switch else ["2"])]
+        value = True if switch else 2 if name == "cpus" else ("2",) if kind.startswith("tuple") else "2"
+        assert quick.read(words) == quick.Asked("", {name: value}, {}), name
 
 
 def test_wrong_descriptions_are_refused_as_by_the_parser():

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import eventually, tinamou
 from greeting import SECTOR, greeting_disk
+from typed import call, eventually
 
 pytestmark = pytest.mark.vm
 
@@ -23,14 +23,14 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def boots(path: Path, *options: str) -> None:
     """It starts, says so at once, and says on its console what its boot sector says."""
-    done = tinamou("run", str(path), "-d", "--name", "some", *options)
+    done = call("run", str(path), "-d", "--name", "some", *options)
     try:
         assert (done.returncode, done.stdout) == (0, "some\n"), done.stderr
         assert "not known" in done.stderr and "tinamou console some" in done.stderr
-        eventually(lambda: "hello from the disk" in tinamou("logs", "some").stdout, "the boot sector's greeting")
-        assert json.loads(tinamou("show", "some", "--json").stdout)["state"] == "running"
+        eventually(lambda: "hello from the disk" in call("logs", "some").stdout, "the boot sector's greeting")
+        assert json.loads(call("show", "some", "--json").stdout)["state"] == "running"
     finally:
-        tinamou("rm", "-f", "some")
+        call("rm", "-f", "some")
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vhdx", "vdi"])
@@ -55,10 +55,10 @@ def test_a_disc(tmp_path: Path, leftovers) -> None:
 
 
 def test_it_starts_again(raw: Path, leftovers) -> None:
-    assert tinamou("run", str(raw), "-d", "--name", "some").returncode == 0
+    assert call("run", str(raw), "-d", "--name", "some").returncode == 0
     try:
-        assert tinamou("kill", "some").returncode == 0
-        assert tinamou("start", "some").returncode == 0
+        assert call("kill", "some").returncode == 0
+        assert call("start", "some").returncode == 0
     finally:
-        tinamou("rm", "-f", "some")
+        call("rm", "-f", "some")
     assert leftovers.found() == []

@@ -7,7 +7,7 @@ import os
 import stat
 
 import pytest
-from command import eventually, tinamou
+from typed import call, eventually
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,7 +23,7 @@ def test_a_seeded_debian(firmware, tmp_path, leftovers):
     (tmp_path / "user-data").write_text(USER_DATA)
     options = ["--firmware", firmware, "--memory", "1G", "--user-data", str(tmp_path / "user-data")]
     seed = ["--set", "seed.user=ada", "--set", "seed.hostname=engine"]
-    started = tinamou("run", "debian", "-d", "--name", "deb", *options, *seed, timeout=600)
+    started = call("run", "debian", "-d", "--name", "deb", *options, *seed, timeout=600)
     assert started.returncode == 0, started.stderr
     try:
         assert "Debian GNU/Linux 12" in inside("cat", "/etc/os-release")
@@ -40,20 +40,20 @@ def test_a_seeded_debian(firmware, tmp_path, leftovers):
         copies(tmp_path)
         if firmware == "uefi":
             restarted()
-        assert tinamou("stop", "deb", "--grace", "120", timeout=300).returncode == 0
+        assert call("stop", "deb", "--grace", "120", timeout=300).returncode == 0
     finally:
-        tinamou("rm", "-f", "deb")
+        call("rm", "-f", "deb")
     assert leftovers.found() == []
 
 
 def inside(*words):
-    done = tinamou("exec", "deb", "--", *words, timeout=300)
+    done = call("exec", "deb", "--", *words, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def ssh(*words):
-    return tinamou("ssh", "deb", "--", *words, timeout=120)
+    return call("ssh", "deb", "--", *words, timeout=120)
 
 
 def copies(tmp_path):
@@ -63,8 +63,8 @@ def copies(tmp_path):
     (folder / "below" / "data").write_bytes(os.urandom(1 << 20))
     (folder / "script").write_text("#!/bin/sh\n")
     (folder / "script").chmod(0o755)
-    assert tinamou("cp", str(folder), "deb:/srv/folder", timeout=300).returncode == 0
-    assert tinamou("cp", "deb:/srv/folder", str(tmp_path / "back"), timeout=300).returncode == 0
+    assert call("cp", str(folder), "deb:/srv/folder", timeout=300).returncode == 0
+    assert call("cp", "deb:/srv/folder", str(tmp_path / "back"), timeout=300).returncode == 0
     assert (tmp_path / "back/below/data").read_bytes() == (folder / "below/data").read_bytes()
     assert stat.S_IMODE((tmp_path / "back/script").stat().st_mode) == 0o755
 
@@ -72,8 +72,8 @@ def copies(tmp_path):
 def restarted():
     """What was written is there after a stop and a start, and ssh finds the same host key."""
     inside("sh", "-c", "echo kept > /root/kept; sync")
-    assert tinamou("stop", "deb", "--grace", "120", timeout=300).returncode == 0
-    assert json.loads(tinamou("show", "deb", "--json").stdout)["state"] == "stopped"
-    assert tinamou("start", "deb", timeout=600).returncode == 0
+    assert call("stop", "deb", "--grace", "120", timeout=300).returncode == 0
+    assert json.loads(call("show", "deb", "--json").stdout)["state"] == "stopped"
+    assert call("start", "deb", timeout=600).returncode == 0
     assert inside("cat", "/root/kept") == "kept\n"
     eventually(lambda: ssh("true").returncode == 0, "an answer by ssh after the restart", seconds=120)

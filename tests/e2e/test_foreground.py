@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from command import TINAMOU
+from typed import TINAMOU
 
 pytestmark = pytest.mark.vm
 

@@ -7,14 +7,14 @@ import os
 import signal
 
 import pytest
-from command import begin, eventually, tinamou
+from typed import begin, call, eventually
 
 pytestmark = pytest.mark.vm
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
 def test_every_architecture_answers(arch):
-    done = tinamou("run", "--arch", arch, "--", "uname", "-m")
+    done = call("run", "--arch", arch, "--", "uname", "-m")
     assert (done.returncode, done.stdout) == (0, f"{arch}\n"), done.stderr
 
 
@@ -22,21 +22,21 @@ def test_every_architecture_answers(arch):
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
 def test_qemu_10_too(arch, qemu10):
     pattern = os.environ["TINAMOU_QEMU10"]
-    done = tinamou("run", "--arch", arch, "--", "uname", "-m", TINAMOU_QEMU=pattern)
+    done = call("run", "--arch", arch, "--", "uname", "-m", TINAMOU_QEMU=pattern)
     assert (done.returncode, done.stdout) == (0, f"{arch}\n"), done.stderr
-    assert json.loads(tinamou("plan", "--json", "--arch", arch, TINAMOU_QEMU=pattern).stdout)["binary"] == qemu10(
+    assert json.loads(call("plan", "--json", "--arch", arch, TINAMOU_QEMU=pattern).stdout)["binary"] == qemu10(
         f"qemu-system-{arch}"
     )
 
 
 def test_status_and_streams_of_the_command():
-    done = tinamou("run", "--", "sh", "-c", "cat; echo complaint >&2; exit 7", input="fed\n")
+    done = call("run", "--", "sh", "-c", "cat; echo complaint >&2; exit 7", input="fed\n")
     assert (done.returncode, done.stdout) == (7, "fed\n")
     assert "complaint" in done.stderr
 
 
 def test_the_guest_is_named_and_sized_as_asked():
-    done = tinamou("run", "--name", "ada", "--cpus", "2", "--memory", "300M", "--", "sh", "-c", "hostname; nproc; free -m")
+    done = call("run", "--name", "ada", "--cpus", "2", "--memory", "300M", "--", "sh", "-c", "hostname; nproc; free -m")
     name, count, *_ = done.stdout.splitlines()
     assert (name, count) == ("ada", "2")
     total = int(done.stdout.partition("Mem:")[2].split()[0])
@@ -44,16 +44,16 @@ def test_the_guest_is_named_and_sized_as_asked():
 
 
 def test_landing_on_emulation_is_said_once():
-    done = tinamou("run", "--", "true")
-    works = any(row["works"] and row["accel"] != "tcg" for row in json.loads(tinamou("accel", "--json").stdout))
+    done = call("run", "--", "true")
+    works = any(row["works"] and row["accel"] != "tcg" for row in json.loads(call("accel", "--json").stdout))
     assert done.stderr.count("TCG emulation") == (0 if works else 1)
 
 
 def test_a_named_accelerator_that_does_not_work_is_refused(leftovers):
-    rows = {row["accel"]: row for row in json.loads(tinamou("accel", "--json").stdout)}
+    rows = {row["accel"]: row for row in json.loads(call("accel", "--json").stdout)}
     if rows["kvm"]["works"]:
         pytest.skip("KVM works on this host, so asking for it is not refused")
-    done = tinamou("run", "--accel", "kvm", "--", "true")
+    done = call("run", "--accel", "kvm", "--", "true")
     assert done.returncode == 112
     assert rows["kvm"]["what"] in done.stderr
     assert leftovers.found() == []
@@ -75,7 +75,7 @@ def test_a_named_accelerator_that_does_not_work_is_refused(leftovers):
     ],
 )
 def test_bad_input_is_explained_and_leaves_nothing(words, code, said, leftovers):
-    done = tinamou("run", *words, "--", "true")
+    done = call("run", *words, "--", "true")
     assert done.returncode == code, done.stderr
     assert all(text in done.stderr + done.stdout for text in said), done.stderr
     assert "Traceback" not in done.stderr
@@ -83,13 +83,13 @@ def test_bad_input_is_explained_and_leaves_nothing(words, code, said, leftovers)
 
 
 def test_a_binary_that_is_not_there_or_is_none(tmp_path, leftovers):
-    assert tinamou("run", "--", "true", TINAMOU_QEMU="/nowhere/qemu").returncode == 111
-    assert tinamou("run", "--", "true", TINAMOU_QEMU="/bin/true").returncode == 111
+    assert call("run", "--", "true", TINAMOU_QEMU="/nowhere/qemu").returncode == 111
+    assert call("run", "--", "true", TINAMOU_QEMU="/bin/true").returncode == 111
     assert leftovers.found() == []
 
 
 def test_an_error_as_json():
-    done = tinamou("run", "--json", "--cpus", "0", "--", "true")
+    done = call("run", "--json", "--cpus", "0", "--", "true")
     error = json.loads(done.stdout)
     assert (error["code"], error["problems"][0]["path"]) == (110, "cpu.count")
 
@@ -100,7 +100,7 @@ def test_killing_the_command_ends_its_machine(state, leftovers):
         eventually(lambda: _guest_runs(state, "doomed"), "the guest's command")
         running.kill()
         running.wait()
-        assert tinamou("ls", "--json").stdout.strip() == "[]"
+        assert call("ls", "--json").stdout.strip() == "[]"
         assert leftovers.found() == []
     finally:
         running.kill()
@@ -119,7 +119,7 @@ def test_interrupting_the_command_ends_its_machine(state, leftovers):
 
 def _guest_runs(state, name):
     log = state / "machines" / name / "serial.log"
-    return log.exists() and tinamou("exec", name, "--", "pidof", "sleep").returncode == 0
+    return log.exists() and call("exec", name, "--", "pidof", "sleep").returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -135,6 +135,6 @@ def test_ending_the_command_ends_its_machine(number, state, leftovers):
 
 
 def test_a_throw_away_machine_ends_with_the_shell_on_its_console(leftovers):
-    done = tinamou("run", input="hostname\nexit\n")
+    done = call("run", input="hostname\nexit\n")
     assert done.returncode == 0, done.stderr
     assert leftovers.found() == []

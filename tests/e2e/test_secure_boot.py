@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from command import tinamou
+from typed import call
 
 pytestmark = [
     pytest.mark.vm,
@@ -25,7 +25,7 @@ sync
 
 
 def test_secure_boot(leftovers):
-    started = tinamou("run", "debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", timeout=600)
+    started = call("run", "debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", timeout=600)
     assert started.returncode == 0, started.stderr
     try:
         assert inside(f"od -An -tu1 -j4 {VARIABLE}").strip() == "1"
@@ -33,16 +33,16 @@ def test_secure_boot(leftovers):
         assert "[integrity]" in inside("cat /sys/kernel/security/lockdown")
         assert set(inside("cat /sys/class/tpm/tpm0/pcr-sha256/7").strip()) != {"0"}
         inside(TAMPER)
-        assert tinamou("stop", "safe", "--grace", "120", timeout=300).returncode == 0
-        refused = tinamou("start", "safe", timeout=600)
+        assert call("stop", "safe", "--grace", "120", timeout=300).returncode == 0
+        refused = call("start", "safe", timeout=600)
         assert refused.returncode == 116
         assert "Secure Boot" in refused.stderr, refused.stderr
     finally:
-        tinamou("rm", "-f", "safe")
+        call("rm", "-f", "safe")
     assert leftovers.found() == []
 
 
 def inside(script: str) -> str:
-    done = tinamou("exec", "safe", "--", "sh", "-c", script, timeout=300)
+    done = call("exec", "safe", "--", "sh", "-c", script, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from command import TINAMOU, eventually, tinamou
+from typed import TINAMOU, call, eventually
 
 from tinamou.prepare.journal import Journal
 
@@ -22,12 +22,12 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def machine(name, *more):
-    done = tinamou("run", "-d", "--name", name, *more)
+    done = call("run", "-d", "--name", name, *more)
     assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
     try:
         yield name
     finally:
-        tinamou("rm", "-f", name)
+        call("rm", "-f", name)
 
 
 @contextlib.contextmanager
@@ -44,14 +44,14 @@ def watching(folder, *more):
 
 
 def stats(name):
-    done = tinamou("stats", name, "--json")
+    done = call("stats", name, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)[0]
 
 
 def look(name):
     """The exit status of a look at one machine, and its findings by check."""
-    done = tinamou("watch", "--once", "--json", name)
+    done = call("watch", "--once", "--json", name)
     found = json.loads(done.stdout)
     assert found["status"] == done.returncode
     return done.returncode, {one["check"]: one for one in found["findings"] if one["machine"] == name}
@@ -62,7 +62,7 @@ def told(lines, check, event="begins"):
 
 
 def guest(name, script):
-    return tinamou("exec", name, "--", "sh", "-c", script)
+    return call("exec", name, "--", "sh", "-c", script)
 
 
 HOLD = "mkdir -p /mnt/t && mount -t tmpfs -o size=90% t /mnt/t && dd if=/dev/zero of=/mnt/t/f bs=1M"
@@ -97,18 +97,18 @@ def test_stats_of_a_guest_that_takes_memory_move_the_right_numbers(tmp_path):
         assert disk["allocated"] >= 8 * MIB > before["disks"][0]["allocated"]
         assert disk["may_grow"] <= 56 * MIB
         assert after["network"][0]["seen"] == "guest"
-        assert tinamou("stats").stdout.splitlines()[1].startswith("web ")
+        assert call("stats").stdout.splitlines()[1].startswith("web ")
 
 
 def test_why_there_are_no_numbers_is_said(tmp_path):
     with machine("bare", "--set", "devices.balloon=false", "--net", "none"):
-        done = tinamou("stats")
+        done = call("stats")
         assert "bare: no memory in the guest: the machine has no balloon device" in done.stderr
-        assert tinamou("pause", "bare").returncode == 0
+        assert call("pause", "bare").returncode == 0
         status, findings = look("bare")
         assert (status, findings["guest_silent"]["severity"]) == (0, "unknown")
         assert "paused" in findings["guest_silent"]["evidence"]
-    assert tinamou("stats", "bare").returncode == 118
+    assert call("stats", "bare").returncode == 118
 
 
 def test_top_ends_with_ctrl_c_and_shows_rates(tmp_path):
@@ -152,7 +152,7 @@ def test_a_guest_driven_out_of_memory_is_reported_with_what_was_killed(tmp_path)
             assert "tail" in told(lines, "guest_oom")[0]["evidence"]
         status, findings = look("web")
         assert (status, findings["guest_oom"]["severity"]) == (1, "bad")
-        assert tinamou("stop", "web").returncode == tinamou("start", "web").returncode == 0
+        assert call("stop", "web").returncode == call("start", "web").returncode == 0
         assert look("web")[1]["guest_oom"]["severity"] != "bad"
 
 
@@ -186,13 +186,13 @@ def test_a_disk_that_fills_its_file_system_is_reported_before_and_after(tmp_path
                 [*TINAMOU, "exec", "web", "--", "dd", "if=/dev/urandom", "of=/dev/vda", "bs=1M", "count=80", "conv=fsync"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            eventually(lambda: json.loads(tinamou("show", "web", "--json").stdout)["state"] == "io-error", "a full disk")
+            eventually(lambda: json.loads(call("show", "web", "--json").stdout)["state"] == "io-error", "a full disk")
             findings = look("web")[1]
             assert findings["disk_stopped"]["severity"] == findings["disk_space"]["severity"] == "bad"
             assert "no space left for disk0" in findings["disk_stopped"]["evidence"]
             assert "tinamou resume web" in findings["disk_stopped"]["fix"]
             subprocess.run(["mount", "-o", "remount,size=400M", place], check=True)
-            assert tinamou("resume", "web").returncode == 0
+            assert call("resume", "web").returncode == 0
             assert writes.wait(120) == 0
             assert look("web")[1]["disk_stopped"]["severity"] == "good"
     finally:
@@ -223,10 +223,10 @@ def test_a_qemu_the_host_ended_for_lack_of_memory_is_reported_as_such(tmp_path, 
 def test_a_guest_whose_agent_stopped_and_a_qemu_that_was_stopped_are_reported(tmp_path):
     with machine("web"):
         assert look("web")[1]["guest_silent"]["severity"] == "good"
-        assert tinamou("exec", "--timeout", "20", "web", "--", "sh", "-c", "kill -STOP $(pidof attended)").returncode == 124
+        assert call("exec", "--timeout", "20", "web", "--", "sh", "-c", "kill -STOP $(pidof attended)").returncode == 124
         status, findings = look("web")
         assert (status, findings["guest_silent"]["severity"], findings["guest_memory"]["severity"]) == (1, "bad", "good")
-        pid = json.loads(tinamou("show", "web", "--json").stdout)["pid"]
+        pid = json.loads(call("show", "web", "--json").stdout)["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:
             status, findings = look("web")
@@ -241,10 +241,10 @@ def test_a_watch_leaves_the_monitor_to_who_wants_it(tmp_path, leftovers):
         pid = process.pid
         listens = lambda: "qmp.sock" in _sockets(pid)  # noqa: E731
         eventually(listens, "the watch to listen")
-        assert tinamou("suspend", "web").returncode == 0
-        assert tinamou("resume", "web").returncode == 0
+        assert call("suspend", "web").returncode == 0
+        assert call("resume", "web").returncode == 0
         eventually(listens, "the watch to listen again")
-        assert tinamou("exec", "web", "--", "true").returncode == 0
+        assert call("exec", "web", "--", "true").returncode == 0
         assert lines() == []
 
 
@@ -260,11 +260,11 @@ def _sockets(pid):
 
 
 def test_a_watch_of_nothing_is_refused_and_a_unit_is_printed():
-    assert tinamou("watch", "--once", "nobody").returncode == 118
-    assert tinamou("watch", "--budget", "1G").returncode == 110
-    assert tinamou("watch", "--balance", "--budget", "lots").returncode == 110
-    done = tinamou("watch", "--once")
+    assert call("watch", "--once", "nobody").returncode == 118
+    assert call("watch", "--budget", "1G").returncode == 110
+    assert call("watch", "--balance", "--budget", "lots").returncode == 110
+    done = call("watch", "--once")
     assert (done.returncode, done.stdout) == (0, "0 machines: all is well\n")
-    unit = tinamou("watch", "--balance", "--budget", "8G", "--unit").stdout
+    unit = call("watch", "--balance", "--budget", "8G", "--unit").stdout
     assert "watch --interval 10 --balance --budget 8G\n" in unit
     assert f"TINAMOU_STATE={os.environ['TINAMOU_STATE']}" in unit

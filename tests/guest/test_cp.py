@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+from typed import call
 
 from tinamou.cli import cp
 from tinamou.errors import SpecError, StateError
@@ -25,15 +24,9 @@ def test_incomplete_and_unknown(capsys):
         cp.command("a", "no-such-machine:/x")
 
 
-def tinamou(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "tinamou", *words], capture_output=True, text=True, timeout=200, check=False
-    )
-
-
 @pytest.mark.vm
 def test_copies_with_a_machine(state, tmp_path):
-    started = tinamou("run", "-d", "--name", "box")
+    started = call("run", "-d", "--name", "box")
     assert started.returncode == 0, started.stderr
     try:
         folder = tmp_path / "folder"
@@ -47,14 +40,14 @@ def test_copies_with_a_machine(state, tmp_path):
             ("cp", str(folder / "data"), str(folder / "run.sh"), "box:/tmp"),
             ("cp", "box:/tmp/data", "box:/tmp/run.sh", str(tmp_path)),
         ):
-            done = tinamou(*words)
+            done = call(*words)
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         for name in ("data", "run.sh"):
             assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
         assert (tmp_path / "back" / "run.sh").stat().st_mode & 0o777 == 0o755
-        missing = tinamou("cp", "box:/no/such", str(tmp_path))
+        missing = call("cp", "box:/no/such", str(tmp_path))
         assert missing.returncode == 116
         assert "/no/such" in missing.stderr
     finally:
-        assert tinamou("rm", "-f", "box").returncode == 0
+        assert call("rm", "-f", "box").returncode == 0

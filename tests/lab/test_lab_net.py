@@ -3,19 +3,12 @@
 import contextlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-
-def tinamou(*words, check=True):
-    argv = [sys.executable, "-m", "tinamou", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 def opened(pid):
@@ -29,24 +22,25 @@ def opened(pid):
 
 def test_packets_go_through_the_kernel():
     subprocess.run(["modprobe", "vhost_net"], check=False)
-    started = tinamou(
+    started = call(
         *("run", "--name", "inner", "-d", "--accel", "kvm", "--timeout", "500", "--cpus", "2"),
         *("--net", "type=tap,address=10.9.0.2/24,vhost=on"),
     )
+    assert started.returncode == 0, started.stderr
     try:
         assert "not vhost" not in started.stderr
-        entry = json.loads(tinamou("net", "ls", "--json").stdout)["interfaces"][0]
+        entry = json.loads(tinamou("net", "ls", "--json"))["interfaces"][0]
         subprocess.run(["ip", "address", "add", "10.9.0.1/24", "dev", entry["link"]], check=True)
-        pid = json.loads(tinamou("show", "inner", "--json").stdout)["pid"]
+        pid = json.loads(tinamou("show", "inner", "--json"))["pid"]
         assert opened(pid).count("/dev/vhost-net") == 2
-        pinged = tinamou("exec", "inner", "--", "ping", "-c", "3", "-W", "20", "10.9.0.1", check=False)
+        pinged = call("exec", "inner", "--", "ping", "-c", "3", "-W", "20", "10.9.0.1")
         assert pinged.returncode == 0, pinged.stdout
-        diagnosed = tinamou("net", "diagnose", "inner", "--no-measure", "--json", check=False)
+        diagnosed = call("net", "diagnose", "inner", "--no-measure", "--json")
         assert diagnosed.returncode in (0, 1), diagnosed.stdout + diagnosed.stderr
         causes = json.loads(diagnosed.stdout)["findings"]
         assert not any("not through the kernel" in finding["cause"] for finding in causes)
         plugged = tinamou("net", "add", "inner", "type=tap,address=10.9.1.2/24,vhost=on")
-        assert plugged.stdout.strip() == "net1"
+        assert plugged.strip() == "net1"
         assert opened(pid).count("/dev/vhost-net") == 4
     finally:
-        tinamou("rm", "-f", "inner", check=False)
+        call("rm", "-f", "inner")

@@ -61,9 +61,7 @@ def watched(folder: Path, over: threading.Event) -> list[str]:
     return odd
 
 
-@pytest.mark.parametrize(
-    ("writers", "rounds"), [(2, 200), (10, 60), (10, 1000)], ids=["two", "ten", "many"]
-)
+@pytest.mark.parametrize(("writers", "rounds"), [(2, 200), (10, 60), (10, 1000)], ids=["two", "ten", "many"])
 def test_nothing_is_lost(tmp_path: Path, writers: int, rounds: int) -> None:
     folder = tmp_path / "m"
     made(folder)

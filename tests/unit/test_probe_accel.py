@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from tinamou.facts import QemuFacts
-from tinamou.facts.accel import HEADINGS
 from tinamou.facts.qemu import MachineType
 from tinamou.probe import accel_host, microguest
 from tinamou.probe.accel import probe_accel
@@ -295,10 +294,3 @@ def test_trial_guests_are_not_left_behind(monkeypatch, tmp_path):
         assert (tmp_path / path).read_bytes() == b"code"
         assert descriptors == ()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("linux_with_kvm")
-def test_rows_for_a_table(tmp_path):
-    rows = probe_accel(_fake(tmp_path, "printf tinamou; exit 33")).rows()
-    assert [row[:2] for row in rows] == [("kvm", "yes"), ("tcg", "yes")]
-    assert all(len(row) == len(HEADINGS) for row in rows)

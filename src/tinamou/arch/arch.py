@@ -44,9 +44,6 @@ class Arch:
     tcg_cmdline: Mapping[str, str]
     cmdline: Mapping[str, str]
     devices: tuple[tuple[str, str], ...]
-    firmware_interface: str
-    bios_reason: str
-    elf_machine: int
     strong_memory_order: bool = False
     panic_device: str = "pvpanic-pci"
     levels: Mapping[str, str] = field(default_factory=dict)

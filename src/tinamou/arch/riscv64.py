@@ -19,8 +19,5 @@ ARCH = Arch(
     tcg_cmdline={},
     cmdline={},
     devices=(),
-    firmware_interface="uefi",
-    bios_reason="",
-    elf_machine=243,
     uefi_reason="edk2 for RISC-V, with a variable store of the machine's own",
 )

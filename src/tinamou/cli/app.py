@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cyclopts import App, Parameter
 
-from tinamou import __version__
+from tinamou.version import __version__
 
 __all__ = ["VERBS", "app"]
 
@@ -48,7 +50,10 @@ VERBS = {
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of machine files.",
 }
-"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``."""
+"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``.
+
+``completion`` is here: it reads all the others.
+"""
 
 USAGE = {
     "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
@@ -79,5 +84,19 @@ app: App = App(
     default_parameter=Parameter(show_default=_default),
 )
 for _verb, _help in VERBS.items():
+    if _verb == "completion":
+        continue
     _usage = {"usage": f"Usage: tinamou {_verb} {USAGE[_verb]}"} if _verb in USAGE else {}
     app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help, **_usage)
+
+
+@app.command(name="completion", help=VERBS["completion"])
+def completion(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> None:
+    """Print a shell's completion script; docs/guides/install.md says where it belongs.
+
+    Parameters
+    ----------
+    shell
+        The shell: bash, zsh, fish or powershell.
+    """
+    print(app.generate_completion(shell=shell))

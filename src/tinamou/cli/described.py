@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tinamou.cli.quick import FIELDS
 from tinamou.errors import Problem, SpecError
 from tinamou.spec import MachineSpec, load_spec, shorthand
 
@@ -15,19 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["described", "disk_of", "table_of"]
 
-
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
 """Options without a value, and the fields they make true."""
+_OTHERWISE = frozenset({"disk", "net", "share", "pci", "set", "user_data", *_SWITCHES})
+"""Options that are not simply the field of their name."""
 
 
 def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> MachineSpec:
     """A spec from an image's name, or from a TOML file, with the options given laid over it. Raises SpecError.
 
-    ``apart`` leaves it without a network where none is asked for. Besides those of `FIELDS`, an option may be ``disk``,
-    ``net``, ``share``, ``pci`` or ``set`` (as written, many) or ``user_data`` (a path).
+    The options are those of `MachineOptions`, as written. ``apart`` leaves it without a network where none is asked for.
     """
     data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
-    data |= {name: given[name] for name in FIELDS if given.get(name) is not None}
+    data |= {name: value for name, value in given.items() if name not in _OTHERWISE and value is not None}
     if disks := given.get("disk"):
         data["disk"] = [*_listed(data.get("disk", [])), *(table_of(text) for text in disks)]
     if nets := given.get("net"):

@@ -23,7 +23,6 @@ app: App = App(
     name="net", help="Look at machines' networks, find what slows them down, capture.", result_action="return_value"
 )
 Switch = Annotated[bool, Parameter(negative="")]
-SETTLE_SECONDS = 5.0
 CHANGES = {
     "add": "Give a machine one more network card, while it runs as well.",
     "set": "Describe a network card anew, from the next start on, or starting at once.",
@@ -97,6 +96,8 @@ def diagnose(
     measure
         Measure latency and throughput between this host and the guest (some seconds).
     """
+    from tinamou.cli.net_changes import restarted
+
     record = life.running(name)
     report, speeds, done = run_until_done(_diagnosed(record, fix=fix, measuring=measure))
     if fix and restart and (changes := _changes(report)):
@@ -123,21 +124,6 @@ def _changes(report: Report) -> list[tuple[str, dict[str, object]]]:
 def _field(word: str) -> tuple[str, object]:
     key, _, value = word.partition("=")
     return key, int(value) if value.isdecimal() else value
-
-
-async def restarted(record: Record) -> None:
-    """Stop a machine and start it again; returns when its guest answers, and its network had a moment to come up."""
-    import asyncio
-
-    from tinamou.machine.booting import begun_again, until_up
-    from tinamou.machine.connected import Connected
-
-    await life.stop(Connected.visiting(record))
-    started = await begun_again(machines.find(record.name))
-    machine = Connected(started.record, started.plan)
-    await until_up(machine)
-    await machine.release()
-    await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Report, list[dict[str, Any]], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,9 +11,13 @@ from tinamou.cli.loop import run_until_done
 from tinamou.machine import cards, life
 from tinamou.state import machines
 
-__all__ = ["add", "change", "link", "rate", "rm"]
+if TYPE_CHECKING:
+    from tinamou.state.record import Record
+
+__all__ = ["add", "change", "link", "rate", "restarted", "rm"]
 
 Switch = Annotated[bool, Parameter(negative="")]
+SETTLE_SECONDS = 5.0
 
 
 def add(name: str, net: str, /, *, json: Switch = False) -> None:
@@ -53,7 +57,6 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
         Stop the machine and start it again at once.
     """
     from tinamou.cli.described import table_of
-    from tinamou.cli.net import restarted
 
     table = table_of(",".join(fields))
     if not isinstance(table, dict):
@@ -63,6 +66,21 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
     record = machines.find(name)
     if restart and record.running:
         run_until_done(restarted(record))
+
+
+async def restarted(record: Record) -> None:
+    """Stop a machine and start it again; returns when its guest answers, and its network had a moment to come up."""
+    import asyncio
+
+    from tinamou.machine.booting import begun_again, until_up
+    from tinamou.machine.connected import Connected
+
+    await life.stop(Connected.visiting(record))
+    started = await begun_again(machines.find(record.name))
+    machine = Connected(started.record, started.plan)
+    await until_up(machine)
+    await machine.release()
+    await asyncio.sleep(SETTLE_SECONDS)
 
 
 def rm(name: str, nic: str, /) -> None:

@@ -1,19 +1,17 @@
-"""Options that describe a machine, shared by run and plan, and their way into a spec."""
+"""The options that describe a machine: the parser's library and the quick reader take them from here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+from tinamou.late import dataclass
 
-from tinamou.cli.described import described
-from tinamou.spec import MachineSpec
+if TYPE_CHECKING:
+    from tinamou.spec import MachineSpec
 
 __all__ = ["MachineOptions", "spec_from"]
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class MachineOptions:
     """What can be said about a machine on the command line; --set reaches everything else."""
@@ -40,25 +38,25 @@ class MachineOptions:
     "Initial RAM disk for direct boot."
     cmdline: str | None = None
     "Kernel arguments, added to the necessary ones."
-    disk: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    disk: tuple[str, ...] = ()
     "A disk: a file, or size=10G,format=qcow2,…; may be repeated."
-    net: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    net: tuple[str, ...] = ()
     "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
-    share: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    share: tuple[str, ...] = ()
     "A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated."
-    pci: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    pci: tuple[str, ...] = ()
     "A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated."
     display: str | None = None
     "none, vnc, spice."
     confidential: str | None = None
     "Memory the host cannot read: off, auto, sev, sev-es, sev-snp, tdx."
-    secure_boot: Annotated[bool, Parameter(negative="")] = False
+    secure_boot: bool = False
     "Start only what is signed (Secure Boot, by UEFI)."
-    tpm: Annotated[bool, Parameter(negative="")] = False
+    tpm: bool = False
     "Give it a TPM 2.0 of its own."
     user_data: str | None = None
     "File with cloud-init user-data, merged with tinamou's own."
-    set: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = ()
+    set: tuple[str, ...] = ()
     "Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not."
 
 
@@ -67,4 +65,6 @@ def spec_from(image: str, options: MachineOptions | None, *, apart: bool = False
 
     ``apart`` leaves it without a network where none is asked for.
     """
+    from tinamou.cli.described import described
+
     return described(image, vars(options) if options else {}, apart=apart)

@@ -18,7 +18,7 @@ from tinamou.units import Size
 def command(
     image: str = "",
     *,
-    options: MachineOptions | None = None,
+    options: Annotated[MachineOptions | None, Parameter(name="*", negative="")] = None,
     why: Annotated[bool, Parameter(negative="")] = False,
     argv: Annotated[bool, Parameter(name="--argv", negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,

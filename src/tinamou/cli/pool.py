@@ -23,7 +23,7 @@ def create(
     size: int = 4,
     bound: str = "",
     timeout: float = 300.0,
-    options: MachineOptions | None = None,
+    options: Annotated[MachineOptions | None, Parameter(name="*", negative="")] = None,
     json: Switch = False,
 ) -> None:
     """Boot a machine once and keep copies of it waiting, until the pool is removed.

@@ -10,29 +10,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tinamou.cli.options import MachineOptions
 from tinamou.late import dataclass
 
-__all__ = ["FIELDS", "Asked", "read", "run"]
+__all__ = ["Asked", "read", "run"]
 
-FIELDS = (
-    "name",
-    "arch",
-    "cpus",
-    "memory",
-    "pin",
-    "hugepages",
-    "accel",
-    "firmware",
-    "kernel",
-    "initrd",
-    "cmdline",
-    "display",
-    "confidential",
+_SINGLE, _REPEATED, _SWITCHES = (
+    {f"--{name.replace('_', '-')}": name for name, kind in MachineOptions.__annotations__.items() if kind in kinds}
+    for kinds in (("str | None", "int | None"), ("tuple[str, ...]",), ("bool",))
 )
-"""Options that are fields of a machine file under the same name."""
-
-_SINGLE = {f"--{name}": name for name in FIELDS} | {"--user-data": "user_data"}
-_REPEATED = {"--disk": "disk", "--net": "net", "--share": "share", "--pci": "pci", "--set": "set"}
 _FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
 _NEGATED = {"--no-wait": "wait"}
 _SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
@@ -61,6 +47,8 @@ def read(words: Sequence[str]) -> Asked | None:
             about[_FLAGS[word]] = True
         elif word in _NEGATED and _NEGATED[word] not in about:
             about[_NEGATED[word]] = False
+        elif word in _SWITCHES and _SWITCHES[word] not in options:
+            options[_SWITCHES[word]] = True
         elif word in _SINGLE or word in _REPEATED or word in _SECONDS:
             value = _value(word, next(rest, ""))
             if value is None or _SINGLE.get(word, word) in options or _SECONDS.get(word) in about:

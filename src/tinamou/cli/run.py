@@ -13,7 +13,7 @@ from tinamou.cli.options import MachineOptions, spec_from
 def command(
     image: str = "",
     *,
-    options: MachineOptions | None = None,
+    options: Annotated[MachineOptions | None, Parameter(name="*", negative="")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = 300.0,
     time_limit: float | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tinamou.control.answers import flag, number, record, records, text
 from tinamou.control.session import DisconnectedError, Session
@@ -53,12 +53,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Migration:
-    """``status``: none, setup, active, completed, failed, cancelled, …; ``ram`` in bytes, ``downtime`` in seconds."""
+    """``status``: none, setup, active, completed, failed, cancelled, …; ``transferred`` of ``total`` bytes of memory."""
 
     status: str
     transferred: int
     total: int
-    downtime: float
     error: str
 
 
@@ -85,21 +84,6 @@ async def quit(session: Session, timeout: float = 5.0) -> None:
     await session.wait_closed(timeout)
 
 
-async def powerdown(session: Session) -> None:
-    """Press the power button: the guest may take its time, or ignore it."""
-    await session.execute("system_powerdown")
-
-
-async def reset(session: Session) -> None:
-    """Press the reset button."""
-    await session.execute("system_reset")
-
-
-async def wakeup(session: Session) -> None:
-    """Wake a guest that suspended itself to RAM."""
-    await session.execute("system_wakeup")
-
-
 async def vcpus(session: Session) -> tuple[Vcpu, ...]:
     """``query-cpus-fast``: does not stop the guest."""
     return tuple(
@@ -114,22 +98,12 @@ async def iothreads(session: Session) -> tuple[IoThread, ...]:
     return tuple(IoThread(text(one, "id"), number(one, "thread-id")) for one in found)
 
 
-async def screendump(session: Session, path: str, format: str = "png") -> None:
-    """Write a picture of the first display to ``path`` on the host, as ``png`` or ``ppm``; QEMU itself opens the file."""
-    await session.execute("screendump", filename=path, format=format)
-
-
 async def add_fd(session: Session, fd: int, *, fdset: int | None = None, note: str = "") -> int:
     """Give QEMU a copy of an open file; it is then ``/dev/fdset/N``, N being the answer."""
     arguments: dict[str, object] = {"opaque": note} if note else {}
     if fdset is not None:
         arguments["fdset_id"] = fdset
     return number(record(await session.execute_with_fd(fd, "add-fd", **arguments)), "fdset-id")
-
-
-async def remove_fd(session: Session, fdset: int) -> None:
-    """Close an fdset's descriptors as soon as nothing in QEMU uses them."""
-    await session.execute("remove-fd", fdset_id=fdset)
 
 
 async def getfd(session: Session, fd: int, name: str) -> None:
@@ -158,41 +132,6 @@ async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
         raise ControlError(f"The guest refused to release the device {id}", why=event.name)
 
 
-async def object_add(session: Session, object: Json) -> None:
-    """Create a user object: the same JSON that ``-object`` takes, with ``qom-type`` and ``id``."""
-    await session.execute("object-add", object)
-
-
-async def object_del(session: Session, id: str) -> None:
-    """Destroy a user object."""
-    await session.execute("object-del", id=id)
-
-
-async def netdev_add(session: Session, netdev: Json) -> None:
-    """Create a network backend: the same JSON that ``-netdev`` takes."""
-    await session.execute("netdev_add", netdev)
-
-
-async def netdev_del(session: Session, id: str) -> None:
-    """Destroy a network backend."""
-    await session.execute("netdev_del", id=id)
-
-
-async def blockdev_add(session: Session, node: Json) -> None:
-    """Open a block node: the same JSON that ``-blockdev`` takes."""
-    await session.execute("blockdev-add", node)
-
-
-async def blockdev_del(session: Session, node: str) -> None:
-    """Close a block node nobody uses."""
-    await session.execute("blockdev-del", node_name=node)
-
-
-async def transaction(session: Session, actions: Sequence[tuple[str, Json]]) -> None:
-    """All of the block actions or none, at one moment; each a pair of type (``blockdev-snapshot``) and its data."""
-    await session.execute("transaction", actions=[{"type": kind, "data": dict(data)} for kind, data in actions])
-
-
 async def jobs(session: Session) -> tuple[Job, ...]:
     """``query-jobs``."""
     return tuple(
@@ -206,31 +145,6 @@ async def jobs(session: Session) -> tuple[Job, ...]:
         )
         for j in records(await session.execute("query-jobs"))
     )
-
-
-async def wait_job(session: Session, id: str, timeout: float | None = None) -> None:
-    """Wait until a job has concluded, then dismiss it. Raises ControlError when it failed, TimeoutError (seconds).
-
-    The job must have been started with ``auto-dismiss`` off, else its result is gone before anyone can ask.
-    """
-    import asyncio
-
-    async with asyncio.timeout(timeout):
-        with session.listen("JOB_STATUS_CHANGE") as events:
-            while (job := await _job(session, id)).status != "concluded":
-                if job.status == "pending":
-                    await session.execute("job-finalize", id=id)
-                await events.next()
-    await session.execute("job-dismiss", id=id)
-    if job.error:
-        raise ControlError(f"The job {id} ({job.kind}) failed", why=job.error)
-
-
-async def _job(session: Session, id: str) -> Job:
-    for job in await jobs(session):
-        if job.id == id:
-            return job
-    raise ControlError(f"There is no job {id}", why="it never started, or dismissed itself when it ended")
 
 
 async def set_migration(
@@ -262,7 +176,6 @@ async def migration(session: Session) -> Migration:
         text(answer, "status", "none"),
         number(ram, "transferred", 0),
         number(ram, "total", 0),
-        number(answer, "downtime", 0) / 1000,
         text(answer, "error-desc", ""),
     )
 
@@ -292,11 +205,6 @@ async def qom_get(session: Session, path: str, property: str) -> object:
 async def qom_set(session: Session, path: str, property: str, value: object) -> None:
     """Set a property of a QEMU object."""
     await session.execute("qom-set", path=path, property=property, value=value)
-
-
-async def exists(session: Session, command: str) -> bool:
-    """Whether this QEMU knows a QMP command."""
-    return command in {text(c, "name") for c in records(await session.execute("query-commands"))}
 
 
 async def monitor(session: Session, line: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable
 
 from tinamou.convert.result import Draft
 from tinamou.errors import SpecError
@@ -43,10 +41,22 @@ def kind_of(text: str) -> str:
 
 def read(text: str, name: str = "the source") -> Draft:
     """The draft of a text of any kind. Raises SpecError for what is none of them."""
-    if kind := kind_of(text):
-        reader: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{kind}").read
-        return reader(text)
-    known = "; ".join(KINDS.values())
-    raise SpecError(
-        f"{name} is nothing tinamou converts", why=f"it converts {known}; an OVA", fix="see tinamou convert --help"
-    )
+    match kind_of(text):
+        case "qemu":
+            from tinamou.convert.qemu import read as reader
+        case "libvirt":
+            from tinamou.convert.libvirt import read as reader
+        case "vmx":
+            from tinamou.convert.vmx import read as reader
+        case "ovf":
+            from tinamou.convert.ovf import read as reader
+        case "vbox":
+            from tinamou.convert.vbox import read as reader
+        case "quickemu":
+            from tinamou.convert.quickemu import read as reader
+        case _:
+            known = "; ".join(KINDS.values())
+            raise SpecError(
+                f"{name} is nothing tinamou converts", why=f"it converts {known}; an OVA", fix="see tinamou convert --help"
+            )
+    return reader(text)

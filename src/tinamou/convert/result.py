@@ -42,7 +42,6 @@ class Disk:
     file: str = ""
     size: str = ""
     format: str = ""
-    base: str = ""
     cdrom: bool = False
     order: int | None = None
     options: dict[str, Any] = field(default_factory=dict)

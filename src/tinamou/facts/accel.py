@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from tinamou.late import dataclass
 
-HEADINGS = ("accelerator", "works", "ms", "what happened", "why", "fix")
-"""The columns of ``AccelFacts.rows``."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -39,10 +36,3 @@ class AccelFacts:
     def of(self, accel: str) -> Trial | None:
         """The trial of one accelerator, None where it was not tried."""
         return next((trial for trial in self.trials if trial.accel == accel), None)
-
-    def rows(self) -> tuple[tuple[str, ...], ...]:
-        """One row of texts for each trial, under ``HEADINGS``."""
-        return tuple(
-            (trial.accel, "yes" if trial.works else "no", f"{trial.milliseconds:.0f}", trial.what, trial.why, trial.fix)
-            for trial in self.trials
-        )

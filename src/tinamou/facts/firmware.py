@@ -24,7 +24,6 @@ class Firmware:
     targets: tuple[tuple[str, tuple[str, ...]], ...]
     features: frozenset[str]
     mode: str = "split"
-    template_format: str = "raw"
 
     def serves(self, arch: str, machine: str) -> bool:
         """Whether one of its targets names ``arch`` and a pattern that ``machine`` matches (``pc-q35-*``)."""

@@ -80,7 +80,6 @@ class HostFacts:
     isolated_cpus: CpuSet
     memory: Size
     memory_available: Size
-    page_size: Size
     is_root: bool
     groups: Mapping[str, int] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)

@@ -13,17 +13,12 @@ BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration")
 
 @dataclass(frozen=True)
 class MachineType:
-    """One machine type: versioned name, alias (``q35``), its limits, and the QOM type of its default CPU."""
+    """One machine type: versioned name, alias (``q35``), and the most CPUs it takes."""
 
     name: str
     alias: str = ""
     max_cpus: int = 1
     default: bool = False
-    default_ram_id: str = ""
-    default_cpu: str = ""
-    deprecated: bool = False
-    hotplug_cpus: bool = False
-    numa_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from dataclasses import fields, is_dataclass
 from typing import cast
 
 from tinamou.facts.accel import AccelFacts, Trial
-from tinamou.facts.firmware import Firmware
 from tinamou.facts.qemu import MachineType, QemuFacts
 
-__all__ = ["Plain", "accel_from", "firmware_from", "qemu_from", "to_plain"]
+__all__ = ["Plain", "accel_from", "qemu_from", "to_plain"]
 
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 """What JSON can say."""
@@ -108,26 +107,3 @@ def accel_from(plain: Plain) -> AccelFacts:
     """The reverse of ``to_plain``. Raises KeyError, TypeError or ValueError for anything else."""
     data = _object(plain)
     return AccelFacts(arch=_text(data["arch"]), trials=tuple(_trial(item) for item in _list(data["trials"])))
-
-
-def _target(plain: Plain) -> tuple[str, tuple[str, ...]]:
-    arch, machines = _list(plain)
-    return _text(arch), _texts(machines)
-
-
-def firmware_from(plain: Plain) -> Firmware:
-    """The reverse of ``to_plain``. Raises KeyError, TypeError or ValueError for anything else."""
-    data = _object(plain)
-    return Firmware(
-        descriptor=_text(data["descriptor"]),
-        description=_text(data["description"]),
-        interfaces=_names(data["interfaces"]),
-        device=_text(data["device"]),
-        executable=_text(data["executable"]),
-        format=_text(data["format"]),
-        template=_text(data["template"]),
-        targets=tuple(_target(item) for item in _list(data["targets"])),
-        features=_names(data["features"]),
-        mode=_text(data["mode"]),
-        template_format=_text(data["template_format"]),
-    )

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from tinamou import __version__
 from tinamou.errors import ImageError
 from tinamou.late import dataclass
+from tinamou.version import __version__
 
 if TYPE_CHECKING:
     import httpx2

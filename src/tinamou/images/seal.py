@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinamou.errors import ImageError
 
-__all__ = ["break_seal", "check_seals"]
+__all__ = ["check_seals"]
 
 _BLOCK = 4096
 _SAMPLES = 64
@@ -39,13 +39,6 @@ def check_seals(record: Path, paths: Iterable[str]) -> None:
         fresh[path] = [length, modified, digest]
     if fresh != known and record.parent.is_dir():
         _write(record, fresh)
-
-
-def break_seal(record: Path, path: str) -> None:
-    """Forget a file's seal, because it was changed on purpose."""
-    known = _read(record)
-    if known.pop(path, None):
-        _write(record, known)
 
 
 def _stamp(path: str) -> tuple[int, int]:

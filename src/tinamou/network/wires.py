@@ -178,10 +178,6 @@ async def _guest_sides(agent: Agent) -> list[GuestSide] | None:
     return guest_sides(done.stdout.decode(errors="replace"))
 
 
-def _empty() -> dict[str, Any]:
-    return {"addresses": (), "counters": {}, "features": {}}
-
-
 def guest_sides(text: str) -> list[GuestSide]:
     """What the guest's own script printed: pure."""
     found: list[dict[str, Any]] = []

@@ -7,8 +7,9 @@ a machine that starts again finds its disks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import assert_never
 
 from tinamou.blueprint import (
     BuildIso,
@@ -17,6 +18,7 @@ from tinamou.blueprint import (
     CreateImage,
     CreateOverlay,
     HandOver,
+    HostStep,
     JoinBridge,
     JoinNetwork,
     JoinOvs,
@@ -26,6 +28,7 @@ from tinamou.blueprint import (
     MakeMacvtap,
     MakeSshKey,
     MakeTap,
+    NetStep,
     OpenTap,
     ReachSocket,
     ReserveHugepages,
@@ -55,7 +58,7 @@ def apply(steps: Iterable[Step], directory: Path) -> None:
 
     for step in steps:
         try:
-            _EXECUTORS[type(step)](step, journal)
+            _do(step, journal)
         except PrepareError:
             journal.give_back(undo, ours)
             raise
@@ -66,8 +69,33 @@ def apply(steps: Iterable[Step], directory: Path) -> None:
 
 
 def undo(entry: Entry) -> None:
-    """Give one thing back; the undoer is found by the kind that was written down."""
-    _UNDOERS[str(entry["kind"])](entry)
+    """Give one thing back. Raises PrepareError for a kind that nothing takes."""
+    match entry["kind"]:
+        case "helper":
+            from tinamou.prepare.companions import stop as give
+        case "cpus":
+            from tinamou.prepare.borrow import give_cpus as give
+        case "hugepages":
+            from tinamou.prepare.borrow import give_pages as give
+        case "value":
+            from tinamou.prepare.borrow import give_value as give
+        case "cgroup":
+            from tinamou.prepare.borrow import remove_group as give
+        case "pci":
+            from tinamou.prepare.passthrough import give_group as give
+        case "link":
+            from tinamou.prepare.wires import remove_link as give
+        case "rules":
+            from tinamou.prepare.wires import remove_rules as give
+        case "socket":
+            from tinamou.prepare.wires import remove_socket as give
+        case "ovs-port":
+            from tinamou.prepare.wires import leave_ovs as give
+        case "network":
+            from tinamou.prepare.networks import leave as give
+        case kind:
+            raise PrepareError(f"how to give back a {kind} is not known", fix="use the version of tinamou that took it")
+    give(entry)
 
 
 def _described(step: Step) -> str:
@@ -80,13 +108,13 @@ def _hand_to(path: Path, owner: int | None) -> None:
         os.chown(path, owner, owner)
 
 
-def _make_dir(step: MakeDir, _: Journal) -> None:
+def _make_dir(step: MakeDir) -> None:
     path = Path(step.path)
     path.mkdir(mode=step.mode, exist_ok=True)
     _hand_to(path, step.owner)
 
 
-def _write_file(step: WriteFile, _: Journal) -> None:
+def _write_file(step: WriteFile) -> None:
     path = Path(step.path)
     if not path.exists():
         path.write_text(step.content)
@@ -94,7 +122,7 @@ def _write_file(step: WriteFile, _: Journal) -> None:
         _hand_to(path, step.owner)
 
 
-def _copy_file(step: CopyFile, _: Journal) -> None:
+def _copy_file(step: CopyFile) -> None:
     path = Path(step.path)
     if not path.exists():
         import shutil
@@ -106,7 +134,7 @@ def _copy_file(step: CopyFile, _: Journal) -> None:
         _hand_to(path, step.owner)
 
 
-def _create_overlay(step: CreateOverlay, _: Journal) -> None:
+def _create_overlay(step: CreateOverlay) -> None:
     from tinamou.system.qcow2 import write_overlay
 
     path = Path(step.path)
@@ -116,7 +144,7 @@ def _create_overlay(step: CreateOverlay, _: Journal) -> None:
         _hand_to(path, step.owner)
 
 
-def _create_image(step: CreateImage, _: Journal) -> None:
+def _create_image(step: CreateImage) -> None:
     path = Path(step.path)
     if not path.exists():
         luks = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=500"
@@ -139,7 +167,7 @@ def run_timed_hash(argv: list[str], attempts: int = 20) -> None:
                 raise
 
 
-def _build_iso(step: BuildIso, _: Journal) -> None:
+def _build_iso(step: BuildIso) -> None:
     from tinamou.system.iso import build_iso
 
     path = Path(step.path)
@@ -151,64 +179,90 @@ def _build_iso(step: BuildIso, _: Journal) -> None:
         _hand_to(path, step.owner)
 
 
-def _make_ssh_key(step: MakeSshKey, _: Journal) -> None:
+def _make_ssh_key(step: MakeSshKey) -> None:
     if not Path(step.path).exists():
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tinamou", "-f", step.path])
 
 
-def _hand_over(step: HandOver, _: Journal) -> None:
-    """Opened by launch/ when QEMU starts."""
+def _do(step: Step, journal: Journal) -> None:
+    """What most machines do not need is imported with the first step that needs it."""
+    match step:
+        case MakeDir():
+            _make_dir(step)
+        case WriteFile():
+            _write_file(step)
+        case CopyFile():
+            _copy_file(step)
+        case CreateOverlay():
+            _create_overlay(step)
+        case CreateImage():
+            _create_image(step)
+        case BuildIso():
+            _build_iso(step)
+        case MakeSshKey():
+            _make_ssh_key(step)
+        case HandOver():
+            pass  # opened by launch/ when QEMU starts
+        case StartHelper():
+            from tinamou.prepare import companions
+
+            companions.start(step, journal)
+        case SetUpTpm():
+            from tinamou.prepare import tpm
+
+            tpm.set_up(step)
+        case LendCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup():
+            _borrow(step, journal)
+        case _:
+            _wire(step, journal)
 
 
-def lazily(module: str, name: str) -> Callable[..., None]:
-    """An executor that is imported when it is first needed: most machines need few of them."""
+def _borrow(step: HostStep, journal: Journal) -> None:
+    from tinamou.prepare import borrow
 
-    def do(*arguments: object) -> None:
-        import importlib
+    match step:
+        case LendCpus():
+            borrow.lend_cpus(step, journal)
+        case ReserveHugepages():
+            borrow.reserve_pages(step, journal)
+        case SetKernelValue():
+            borrow.set_value(step, journal)
+        case MakeCgroup():
+            borrow.make_group(step, journal)
+        case TakePciGroup():
+            from tinamou.prepare import passthrough
 
-        getattr(importlib.import_module(f"tinamou.prepare.{module}"), name)(*arguments)
+            passthrough.take_group(step, journal)
+        case _:
+            assert_never(step)
 
-    return do
 
+def _wire(step: NetStep, journal: Journal) -> None:
+    if isinstance(step, JoinNetwork):
+        from tinamou.prepare import networks
 
-_EXECUTORS: dict[type, Callable[..., None]] = {
-    MakeDir: _make_dir,
-    WriteFile: _write_file,
-    CopyFile: _copy_file,
-    CreateOverlay: _create_overlay,
-    CreateImage: _create_image,
-    BuildIso: _build_iso,
-    MakeSshKey: _make_ssh_key,
-    HandOver: _hand_over,
-    StartHelper: lazily("companions", "start"),
-    LendCpus: lazily("borrow", "lend_cpus"),
-    ReserveHugepages: lazily("borrow", "reserve_pages"),
-    SetKernelValue: lazily("borrow", "set_value"),
-    MakeCgroup: lazily("borrow", "make_group"),
-    TakePciGroup: lazily("passthrough", "take_group"),
-    ReachSocket: lazily("wires", "reach_socket"),
-    ClaimSocket: lazily("wires", "claim_socket"),
-    ReservePort: lazily("wires", "reserve_port"),
-    MakeTap: lazily("wires", "make_tap"),
-    MakeMacvtap: lazily("wires", "make_macvtap"),
-    OpenTap: lazily("wires", "opened_later"),
-    JoinBridge: lazily("wires", "join_bridge"),
-    JoinOvs: lazily("wires", "join_ovs"),
-    SetRules: lazily("wires", "set_rules"),
-    JoinNetwork: lazily("networks", "join"),
-    SetUpTpm: lazily("tpm", "set_up"),
-}
+        networks.join(step, journal)
+        return
+    from tinamou.prepare import wires
 
-_UNDOERS: dict[str, Callable[[Entry], None]] = {
-    "helper": lazily("companions", "stop"),
-    "cpus": lazily("borrow", "give_cpus"),
-    "hugepages": lazily("borrow", "give_pages"),
-    "value": lazily("borrow", "give_value"),
-    "cgroup": lazily("borrow", "remove_group"),
-    "pci": lazily("passthrough", "give_group"),
-    "link": lazily("wires", "remove_link"),
-    "rules": lazily("wires", "remove_rules"),
-    "socket": lazily("wires", "remove_socket"),
-    "ovs-port": lazily("wires", "leave_ovs"),
-    "network": lazily("networks", "leave"),
-}
+    match step:
+        case ReachSocket():
+            wires.reach_socket(step)
+        case ClaimSocket():
+            wires.claim_socket(step, journal)
+        case ReservePort():
+            wires.reserve_port(step)
+        case MakeTap():
+            wires.make_tap(step, journal)
+        case MakeMacvtap():
+            wires.make_macvtap(step, journal)
+        case JoinBridge():
+            wires.join_bridge(step)
+        case JoinOvs():
+            wires.join_ovs(step, journal)
+        case SetRules():
+            wires.set_rules(step, journal)
+        case OpenTap():
+            pass  # like HandOver
+        case _:
+            assert_never(step)

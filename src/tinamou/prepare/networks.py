@@ -16,7 +16,7 @@ from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
-from tinamou.system import iproute, nft, tap
+from tinamou.system import iproute, nft
 from tinamou.system.exec import find_tool
 from tinamou.system.spawn import end, found_started, spawn
 
@@ -34,7 +34,7 @@ def join(step: JoinNetwork, journal: Journal) -> None:
         if there and any(one.up for one in networks.members(step.network)):
             _same(network, there)
             network = there
-        if not tap.exists(network.bridge):
+        if not iproute.exists(network.bridge):
             _build(network, step.mtu)
         member = Member(
             step.member, step.address, step.machine, step.mac, step.address6 if network.prefix6 else "", True, step.forwards
@@ -222,7 +222,7 @@ def leave(entry: Entry) -> None:
 def _settle(network: Network) -> None:
     """Take the network down when nobody is on it, else tell dnsmasq who is left."""
     if any(one.up for one in networks.members(network.name)):
-        if tap.exists(network.bridge):
+        if iproute.exists(network.bridge):
             _serve(network)
         return
     log = networks.folder(network.name) / "dnsmasq.log"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tinamou.blueprint import SetUpTpm
 from tinamou.errors import PrepareError
-from tinamou.prepare.journal import Journal
 from tinamou.system.exec import find_tool, run
 from tinamou.system.paths import state_dir
 
@@ -22,7 +21,7 @@ __all__ = ["set_up"]
 _CERTIFICATES = ("--create-ek-cert", "--create-platform-cert", "--lock-nvram")
 
 
-def set_up(step: SetUpTpm, _: Journal) -> None:
+def set_up(step: SetUpTpm) -> None:
     """Make the TPM in one go, unless the machine has it already: a half-made one is never used. Raises PrepareError.
 
     One that came with a backup or a snapshot is handed to the user id its emulator now runs under.

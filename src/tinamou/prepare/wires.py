@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou.blueprint import (
     ClaimSocket,
@@ -14,7 +13,6 @@ from tinamou.blueprint import (
     JoinOvs,
     MakeMacvtap,
     MakeTap,
-    OpenTap,
     ReachSocket,
     ReservePort,
     SetRules,
@@ -25,9 +23,6 @@ from tinamou.state import networks
 from tinamou.system import iproute, nft, tap
 from tinamou.system.exec import CommandError, TimeoutExpired
 
-if TYPE_CHECKING:
-    from tinamou.system.ovs import Port
-
 __all__ = [
     "claim_socket",
     "join_bridge",
@@ -36,8 +31,6 @@ __all__ = [
     "limit_ovs",
     "make_macvtap",
     "make_tap",
-    "opened_later",
-    "ovs_port",
     "reach_socket",
     "remove_link",
     "remove_rules",
@@ -47,7 +40,7 @@ __all__ = [
 ]
 
 
-def reserve_port(step: ReservePort, _: Journal) -> None:
+def reserve_port(step: ReservePort) -> None:
     """Bind the port for a moment. Raises PrepareError naming who has it."""
     kind = socket.SOCK_STREAM if step.protocol == "tcp" else socket.SOCK_DGRAM
     lowest = int(_read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or "1024")
@@ -122,11 +115,7 @@ def remove_link(entry: Entry) -> None:
     iproute.remove(str(entry["name"]))
 
 
-def opened_later(step: OpenTap, _: Journal) -> None:
-    """Opened by launch/ when QEMU starts."""
-
-
-def join_bridge(step: JoinBridge, _: Journal) -> None:
+def join_bridge(step: JoinBridge) -> None:
     """A port that ends with its interface. Frames of others are not shown to it, and it cannot pose as them.
 
     Its own address on the host's side begins with fe, so that the bridge never takes it for its own.
@@ -145,43 +134,24 @@ def join_bridge(step: JoinBridge, _: Journal) -> None:
 
 def join_ovs(step: JoinOvs, journal: Journal) -> None:
     """A port of an Open vSwitch bridge. Raises PrepareError when the switch does not take it."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     journal.take("ovs-port", lasting=True, name=step.name, bridge=step.bridge, bond=step.bond)
     try:
         ovs.delete_port(step.bridge, step.name, step.bond)
-        ovs.add_port(ovs_port(step))
+        ovs.add_port(step)
     except (CommandError, TimeoutExpired) as error:
         why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
         fix = "see whether ovsdb-server and ovs-vswitchd run: ovs-vsctl show"
         raise PrepareError(f"Open vSwitch did not make {step.name} a port of {step.bridge}", why=why, fix=fix) from error
 
 
-def ovs_port(step: JoinOvs) -> Port:
-    """The step's port as the switch is told of it."""
-    from tinamou.system.ovs import Port
-
-    return Port(
-        step.name,
-        step.bridge,
-        step.machine,
-        step.vlan,
-        step.trunk,
-        step.rate_out,
-        step.rate_in,
-        step.socket,
-        step.bond,
-        step.bond_mode,
-        step.lacp,
-    )
-
-
 def limit_ovs(step: JoinOvs) -> None:
     """Set the port's rates anew. Raises PrepareError."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     try:
-        ovs.set_rates(ovs_port(step))
+        ovs.set_rates(step)
     except (CommandError, TimeoutExpired) as error:
         why = error.stderr.strip() if isinstance(error, CommandError) else "ovs-vswitchd did not take it within 5 s"
         raise PrepareError(f"Open vSwitch did not limit {step.name}", why=why, fix="see ovs-vsctl show") from error
@@ -189,7 +159,7 @@ def limit_ovs(step: JoinOvs) -> None:
 
 def leave_ovs(entry: Entry) -> None:
     """Delete the port. Raises CommandError while the switch's database does not answer."""
-    from tinamou.system import ovs
+    from tinamou.prepare import ovs
 
     ovs.delete_port(str(entry["bridge"]), str(entry["name"]), str(entry.get("bond", "")))
 
@@ -208,7 +178,7 @@ def claim_socket(step: ClaimSocket, journal: Journal) -> None:
         path.symlink_to(step.target)
 
 
-def reach_socket(step: ReachSocket, _: Journal) -> None:
+def reach_socket(step: ReachSocket) -> None:
     """Look, without connecting. Raises PrepareError where nothing is, or QEMU may not open it."""
     path = Path(step.path)
     if not path.is_socket():

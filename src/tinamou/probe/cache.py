@@ -14,7 +14,7 @@ from tinamou.system.paths import cache_dir
 
 __all__ = ["FORMAT", "binary_identity", "load", "store"]
 
-FORMAT = 2
+FORMAT = 3
 """Goes up whenever the shape or the meaning of stored facts changes."""
 
 _Fact = TypeVar("_Fact")

@@ -112,7 +112,6 @@ def _read(path: Path, root: Path) -> Firmware:
         targets=tuple(map(_target, cast("list[_Json]", data["targets"]))),
         features=frozenset(map(_text, cast("list[object]", data["features"]))),
         mode=_text(mapping.get("mode", "split")),
-        template_format=_text(template.get("format", "raw")),
     )
 
 

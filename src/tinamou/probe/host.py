@@ -46,7 +46,6 @@ def probe_host(root: str = "/") -> HostFacts:
         isolated_cpus=isolated,
         memory=memory,
         memory_available=available if limits.memory_left is None else min(available, limits.memory_left),
-        page_size=_page_size(host),
         is_root=host.real and os.geteuid() == 0,
         groups=_groups(host),
         tools=_tools(host),
@@ -98,10 +97,6 @@ def _memory(host: Rooted, nodes: tuple[NumaNode, ...]) -> tuple[Size, Size]:
     total = topology.kib(text, "MemTotal") or Size(sum(node.memory for node in nodes))
     free = topology.kib(text, "MemFree") or Size(sum(node.free for node in nodes))
     return total, topology.kib(text, "MemAvailable") or free
-
-
-def _page_size(host: Rooted) -> Size:
-    return Size(os.sysconf("SC_PAGE_SIZE") if host.real else 4096)
 
 
 def _groups(host: Rooted) -> dict[str, int]:

@@ -90,11 +90,6 @@ def _machine(entry: _Entry) -> MachineType:
         alias=str(entry.get("alias", "")),
         max_cpus=cast("int", entry["cpu-max"]),
         default=bool(entry.get("is-default", False)),
-        default_ram_id=str(entry.get("default-ram-id", "")),
-        default_cpu=str(entry.get("default-cpu-type", "")),
-        deprecated=bool(entry.get("deprecated", False)),
-        hotplug_cpus=bool(entry.get("hotpluggable-cpus", False)),
-        numa_memory=bool(entry.get("numa-mem-supported", False)),
     )
 
 

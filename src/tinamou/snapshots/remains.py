@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from tinamou.errors import StateError, TinamouError
 from tinamou.snapshots.ram import drop_ram_dir
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
+from tinamou.system.lock import locked
 from tinamou.system.paths import ram_dir, state_dir
 from tinamou.system.remove import remove_tree
 from tinamou.system.spawn import Process, alive
@@ -88,16 +88,9 @@ def _over(directory: Path) -> bool:
 
 def _unlocked(directory: Path) -> bool:
     try:
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        return not locked(directory / "lock")
     except FileNotFoundError:
         return directory.is_dir() and time.time() - directory.stat().st_mtime > UNFINISHED_SECONDS
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _strangers() -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinamou import __version__
 from tinamou.errors import ImageError, Problem, StateError
 from tinamou.images.chain import read_layer
 from tinamou.images.offline import offline
@@ -18,6 +17,7 @@ from tinamou.snapshots.archive import pack, unpack
 from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.save import STREAM, reserve
+from tinamou.version import __version__
 
 __all__ = ["export", "take_in"]
 

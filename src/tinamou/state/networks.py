@@ -18,7 +18,6 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.late import dataclass
-from tinamou.state.machines import machines_dir
 from tinamou.system.paths import state_dir
 
 __all__ = [
@@ -112,7 +111,7 @@ def members(network: str) -> list[Member]:
     """Those whose machine exists; the others are forgotten on the way."""
     found = []
     for path in sorted((folder(network) / "members").glob("*.json")):
-        if not (machines_dir() / path.stem.rpartition(".")[0]).is_dir():
+        if not (state_dir() / "machines" / path.stem.rpartition(".")[0]).is_dir():
             path.unlink(missing_ok=True)
             continue
         with contextlib.suppress(ValueError, TypeError, OSError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["addresses", "batch", "bridge_batch", "kind", "links", "remove", "routes"]
+__all__ = ["batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
 
 
 def batch(lines: Iterable[str]) -> None:
@@ -34,6 +34,17 @@ def links(*filters: str) -> list[dict[str, Any]]:
     return _json("-details", "-stats", "link", "show", *filters)
 
 
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name in this network namespace."""
+    import socket
+
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def kind(name: str) -> str:
     """An interface's kind (``bridge``, ``tun``, ``macvtap``), empty for hardware and for none."""
     try:
@@ -43,12 +54,6 @@ def kind(name: str) -> str:
     return str(found[0].get("linkinfo", {}).get("info_kind", "")) if found else ""
 
 
-def addresses(name: str) -> list[str]:
-    """The addresses of an interface, ``10.0.0.1/24``."""
-    found = [entry for link in _json("address", "show", "dev", name) for entry in link.get("addr_info", [])]
-    return [f"{entry['local']}/{entry['prefixlen']}" for entry in found]
-
-
 def routes() -> list[Mapping[str, Any]]:
     """The IPv4 routes of the main table."""
     return list(_json("-4", "route", "show"))
@@ -56,8 +61,6 @@ def routes() -> list[Mapping[str, Any]]:
 
 def remove(name: str) -> None:
     """Remove an interface, if it is there. Raises CommandError."""
-    from tinamou.system.tap import exists
-
     if exists(name):
         try:
             batch([f"link delete dev {name}"])

@@ -10,10 +10,9 @@ from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["FAMILIES", "TABLE", "add", "contents", "dropped", "remove", "replace"]
+__all__ = ["TABLE", "add", "contents", "dropped", "remove", "replace"]
 
 TABLE = "tinamou"
-FAMILIES = ("netdev", "inet")
 
 
 def _nft(*words: str, script: str | None = None) -> str:

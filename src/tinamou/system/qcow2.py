@@ -48,7 +48,6 @@ class Header:
     refcount_offset: int
     refcount_clusters: int
     snapshots: int
-    snapshots_offset: int
     backing_file: str = ""
     backing_format: str = ""
     encryption: str = ""
@@ -100,7 +99,7 @@ def parse_header(data: bytes) -> Header:
         ref_at,
         ref_clusters,
         snaps,
-        snaps_at,
+        _,
     ) = _FIXED.unpack_from(data)
     _need(magic == MAGIC, "the magic number is not that of qcow2")
     _need(version in (2, 3), f"version {version} of qcow2 does not exist")
@@ -120,7 +119,6 @@ def parse_header(data: bytes) -> Header:
         refcount_offset=ref_at,
         refcount_clusters=ref_clusters,
         snapshots=snaps,
-        snapshots_offset=snaps_at,
         backing_file=_backing_name(data, backing_at, backing_len, limit),
         backing_format=_text(extensions.get(_BACKING_FORMAT, b""), "backing format"),
         encryption=("", "aes", "luks")[crypt],

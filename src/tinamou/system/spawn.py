@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
+from tinamou.system.lock import locked
 
 __all__ = ["Process", "alive", "end", "exit_code", "found_started", "process_of", "spawn", "wait_gone"]
 
@@ -75,16 +76,9 @@ def found_started(find: Callable[[], T], log: str | Path) -> T:
 
 def _locked(path: str | Path) -> bool:
     try:
-        log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return locked(Path(path))
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(log)
-    return False
 
 
 def process_of(pid: int) -> Process:

@@ -6,21 +6,10 @@ import fcntl
 import os
 import struct
 
-__all__ = ["exists", "make", "open_queues", "short_lived"]
+__all__ = ["make", "open_queues", "short_lived"]
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
-
-
-def exists(name: str) -> bool:
-    """Whether there is an interface of that name in this network namespace."""
-    import socket
-
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
 
 
 def make(name: str, queues: int) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from pathlib import Path
+
+from tinamou.system.lock import locked
 
 __all__ = ["Turn"]
 
@@ -68,16 +71,9 @@ class Turn:
     def wanted(self) -> bool:
         """Whether somebody else waits."""
         try:
-            probe = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CLOEXEC)
+            return locked(Path(f"{self._path}.wait"))
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(probe)
-        return False
 
     def holder(self) -> int:
         """The process number of the one who has the turn; 0 when nobody has it, or it cannot be told."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_interface
-from types import ModuleType
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -21,12 +18,44 @@ from tinamou.parts.seed import FixedAddress
 __all__ = ["PART", "NetSpec", "fixed", "interfaces", "kernel_words", "mac_of", "macs"]
 
 
-def _backend(nic: Nic) -> ModuleType:
-    """The module of an interface's backend, with its ``contribute``, and ``check`` where it may lack something here.
+def _wired(nic: Nic) -> Wired:
+    """The interface's wiring by its backend: most machines need one of them, which alone is imported."""
+    match nic.spec.type:
+        case "user":
+            from tinamou.parts.net.user import contribute as wire
+        case "passt":
+            from tinamou.parts.net.passt import contribute as wire
+        case "tap":
+            from tinamou.parts.net.tap import contribute as wire
+        case "bridge":
+            from tinamou.parts.net.bridge import contribute as wire
+        case "macvtap":
+            from tinamou.parts.net.macvtap import contribute as wire
+        case "ovs":
+            from tinamou.parts.net.ovs import contribute as wire
+        case "vhost-user":
+            from tinamou.parts.net.vhost_user import contribute as wire
+        case "stream":
+            from tinamou.parts.net.stream import contribute as wire
+        case "auto" | "none":
+            raise ValueError(f"{nic.spec.type} is settled before anything is wired")
+    return wire(nic)
 
-    Most machines need one of them.
-    """
-    return importlib.import_module(f"tinamou.parts.net.{nic.spec.type.replace('-', '_')}")
+
+def _specific(nic: Nic) -> list[Problem]:
+    """What a backend in particular may lack here."""
+    match nic.spec.type:
+        case "bridge":
+            from tinamou.parts.net.bridge import check as look
+        case "macvtap":
+            from tinamou.parts.net.macvtap import check as look
+        case "ovs":
+            from tinamou.parts.net.ovs import check as look
+        case "vhost-user":
+            from tinamou.parts.net.vhost_user import check as look
+        case _:
+            return []
+    return look(nic)
 
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
@@ -91,11 +120,6 @@ def check(resolved: Resolved) -> list[Problem]:
     return [problem for nic in nics(resolved) for problem in (*_general(nic), *_specific(nic))]
 
 
-def _specific(nic: Nic) -> list[Problem]:
-    look: Callable[[Nic], list[Problem]] | None = getattr(_backend(nic), "check", None)
-    return look(nic) if look else []
-
-
 def _general(nic: Nic) -> list[Problem]:
     path, spec, host = f"net[{nic.number}]", nic.spec, nic.facts.host
     found = []
@@ -127,7 +151,7 @@ def contribute(resolved: Resolved) -> Contribution:
 
 
 def _interface(nic: Nic, resolved: Resolved) -> Contribution:
-    wired: Wired = _backend(nic).contribute(nic)
+    wired = _wired(nic)
     said = (*notes(nic), *_fallen_back(nic, resolved))
     return Contribution.merge([wired.contribution, Contribution((card(nic, wired, resolved),), notes=said)])
 

@@ -8,7 +8,7 @@ import ipaddress
 from tinamou.parts.net.spec import NetSpec
 from tinamou.parts.net.wiring import Nic
 
-__all__ = ["address6", "address_of", "bridge_of", "gateway_of", "name_of", "prefix6", "subnet_for", "subnet_of"]
+__all__ = ["address6", "address_of", "bridge_of", "name_of", "prefix6", "subnet_for", "subnet_of"]
 
 
 def name_of(spec: NetSpec) -> str:
@@ -33,11 +33,6 @@ def subnet_for(spec: NetSpec) -> str:
 def subnet_of(nic: Nic) -> str:
     """The addresses the network has, or will have when this machine makes it."""
     return nic.facts.net.subnets.get(name_of(nic.spec)) or subnet_for(nic.spec)
-
-
-def gateway_of(subnet: str) -> str:
-    """The host's own address on the network: the first one."""
-    return str(next(ipaddress.IPv4Network(subnet).hosts()))
 
 
 def address_of(nic: Nic) -> str:
