@@ -1,6 +1,7 @@
 """Tinamou starts QEMU virtual machines the right way and keeps them right.
 
-``from tinamou import Machine``; public names are loaded on first use, so that importing the package costs nothing.
+``from tinamou import Machine``; public names are loaded on first use, so that importing the package costs nothing. What is
+not named here, in `tinamou.aio` or in docs/reference/python.md is internal.
 """
 
 from __future__ import annotations
@@ -10,40 +11,108 @@ from typing import TYPE_CHECKING
 from tinamou.version import __version__
 
 if TYPE_CHECKING:
-    from tinamou.errors import TinamouError
-    from tinamou.machine.blocking import Machine, Pool, SharedPool
+    from tinamou.errors import (
+        ControlError,
+        GuestError,
+        ImageError,
+        LaunchError,
+        PlanError,
+        PrepareError,
+        ProbeError,
+        Problem,
+        SpecError,
+        StateError,
+        TimeLimitError,
+        TinamouError,
+    )
+    from tinamou.guest.agent import Completed
+    from tinamou.guest.copy import Copied
+    from tinamou.guest.ready import Milestone, ReadyReport
+    from tinamou.images.progress import Progress
+    from tinamou.machine.blocking import Disks, Forks, Machine, Nics, Pool, SharedPool, Snapshots
+    from tinamou.machine.known import checkpoints, fork, machines
+    from tinamou.machine.parts_of import Disk, Nic
+    from tinamou.snapshots.checkpoint import Checkpoint
+    from tinamou.snapshots.history import Snapshot
     from tinamou.spec import MachineSpec
+    from tinamou.state.record import Record
+    from tinamou.system.paths import Host
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
+    open = Machine.open
+
 __all__ = [
+    "Checkpoint",
+    "Completed",
+    "ControlError",
+    "Copied",
     "CpuSet",
+    "Disk",
+    "Disks",
+    "Forks",
+    "GuestError",
+    "Host",
+    "ImageError",
+    "LaunchError",
     "Mac",
     "Machine",
     "MachineSpec",
+    "Milestone",
+    "Nic",
+    "Nics",
     "PciAddress",
+    "PlanError",
     "Pool",
+    "PrepareError",
+    "ProbeError",
+    "Problem",
+    "Progress",
+    "ReadyReport",
+    "Record",
     "SharedPool",
     "Size",
+    "Snapshot",
+    "Snapshots",
+    "SpecError",
+    "StateError",
+    "TimeLimitError",
     "TinamouError",
     "__version__",
+    "checkpoints",
+    "fork",
+    "machines",
+    "open",
 ]
 
 _HOMES = {
-    "Machine": "tinamou.machine.blocking",
-    "Pool": "tinamou.machine.blocking",
-    "SharedPool": "tinamou.machine.blocking",
-    "MachineSpec": "tinamou.spec",
-    "TinamouError": "tinamou.errors",
-    "CpuSet": "tinamou.units",
-    "Mac": "tinamou.units",
-    "PciAddress": "tinamou.units",
-    "Size": "tinamou.units",
+    "tinamou.errors": (
+        *("ControlError", "GuestError", "ImageError", "LaunchError", "PlanError", "PrepareError", "ProbeError", "Problem"),
+        *("SpecError", "StateError", "TimeLimitError", "TinamouError"),
+    ),
+    "tinamou.guest.agent": ("Completed",),
+    "tinamou.guest.copy": ("Copied",),
+    "tinamou.guest.ready": ("Milestone", "ReadyReport"),
+    "tinamou.images.progress": ("Progress",),
+    "tinamou.machine.blocking": ("Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"),
+    "tinamou.machine.known": ("checkpoints", "fork", "machines"),
+    "tinamou.machine.parts_of": ("Disk", "Nic"),
+    "tinamou.snapshots.checkpoint": ("Checkpoint",),
+    "tinamou.snapshots.history": ("Snapshot",),
+    "tinamou.spec": ("MachineSpec",),
+    "tinamou.state.record": ("Record",),
+    "tinamou.system.paths": ("Host",),
+    "tinamou.units": ("CpuSet", "Mac", "PciAddress", "Size"),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tinamou' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "open":
+        from tinamou.machine.blocking import Machine
+
+        return Machine.open
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'tinamou' has no attribute {name!r}")

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tinamou.machine.facade import AsyncMachine as Machine
-from tinamou.machine.facade import AsyncPool as Pool
-from tinamou.machine.facade import AsyncSharedPool as SharedPool
+from tinamou.machine.facade_pools import AsyncPool as Pool
+from tinamou.machine.facade_pools import AsyncSharedPool as SharedPool
+from tinamou.machine.known import async_fork as fork
+from tinamou.machine.known import async_machines as machines
+from tinamou.machine.known import checkpoints
+from tinamou.machine.parts_of import AsyncDisks as Disks
+from tinamou.machine.parts_of import AsyncNics as Nics
+from tinamou.machine.parts_of import AsyncSnapshots as Snapshots
 
-__all__ = ["Machine", "Pool", "SharedPool"]
+__all__ = ["Disks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots", "checkpoints", "fork", "machines", "open"]
+
+open = Machine.open

@@ -46,31 +46,11 @@ def ls(*, json: Switch = False) -> None:
 
 
 def _rows(record: Record) -> list[dict[str, object]]:
-    from tinamou.network.attend import specs_of
-    from tinamou.parts.net import mac_of
-    from tinamou.parts.net.network import name_of
-    from tinamou.parts.net.wiring import host_link
+    from tinamou.machine.parts_of import nics_of
 
-    rows: list[dict[str, object]] = []
-    for number, spec in specs_of(record).items():
-        made = spec.type == "bridge" and not spec.bridge
-        known = networks.members(name_of(spec)) if made else []
-        member = next((one for one in known if one.name == f"{record.name}.{number}"), None)
-        rows.append(
-            {
-                "machine": record.name,
-                "nic": number,
-                "type": spec.type,
-                "network": name_of(spec) if made else spec.bridge or spec.interface or spec.socket,
-                "model": spec.model,
-                "mac": mac_of(spec, record.name, number),
-                "address": member.address if member else spec.address,
-                "address6": member.address6 if member else "",
-                "link": host_link(spec, record.directory, number),
-                "state": "up" if record.running else "stopped",
-            }
-        )
-    return rows
+    state = "up" if record.running else "stopped"
+    shown = [dataclasses.asdict(one) for one in nics_of(record)]
+    return [{"machine": record.name, "nic": int(row.pop("name")[3:]), **row, "state": state} for row in shown]
 
 
 @app.command

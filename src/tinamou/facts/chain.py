@@ -7,9 +7,11 @@ from tinamou.late import dataclass
 
 @dataclass(frozen=True)
 class ChainFile:
-    """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it."""
+    """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it; ``frozen`` when it is a
+    checkpoint's, which nobody writes to any more."""
 
     path: str
     format: str
     own: bool = False
     encrypted: bool = False
+    frozen: bool = False

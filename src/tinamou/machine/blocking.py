@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS
-from tinamou.machine.facade import TAKE_SECONDS, AsyncMachine, AsyncPool, AsyncSharedPool
+from tinamou.machine.facade import AsyncMachine
+from tinamou.machine.facade_pools import TAKE_SECONDS, AsyncPool, AsyncSharedPool
+from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots, Disk, Nic
 from tinamou.system.loop_thread import wait_for
+from tinamou.units import Size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
     from tinamou.snapshots.checkpoint import Checkpoint
+    from tinamou.snapshots.history import Snapshot
     from tinamou.spec import MachineSpec
     from tinamou.state.record import Record
 
-__all__ = ["Forks", "Machine", "Pool", "SharedPool"]
+__all__ = ["Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"]
 
 
 class Machine:
@@ -46,6 +50,11 @@ class Machine:
     ) -> None:
         self._machine = AsyncMachine(image, keep=keep, warm=warm, wait=wait, timeout=timeout, progress=progress, **settings)
 
+    @classmethod
+    def open(cls, name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> Self:
+        """A machine that exists, running or not, by its name; leaving the block leaves it as it is. Raises StateError."""
+        return cls.around(AsyncMachine.open(name, timeout=timeout, progress=progress))
+
     @property
     def spec(self) -> MachineSpec:
         """What was asked for."""
@@ -53,8 +62,13 @@ class Machine:
 
     @property
     def record(self) -> Record:
-        """Its record in the state directory. Raises StateError while it does not run."""
+        """Its record in the state directory. Raises StateError where there is none (yet, or any more)."""
         return self._machine.record
+
+    @property
+    def running(self) -> bool:
+        """Whether its QEMU lives."""
+        return self._machine.running
 
     @property
     def name(self) -> str:
@@ -62,13 +76,27 @@ class Machine:
         return self._machine.name
 
     @property
-    def running(self) -> bool:
-        """Whether it has been started, and its QEMU lives."""
-        return self._machine.running
+    def snapshots(self) -> Snapshots:
+        """Snapshots of its disks."""
+        return Snapshots(self._machine.snapshots)
+
+    @property
+    def disks(self) -> Disks:
+        """Its disks."""
+        return Disks(self._machine.disks)
+
+    @property
+    def nics(self) -> Nics:
+        """Its network cards."""
+        return Nics(self._machine.nics)
 
     def start(self) -> ReadyReport:
         """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
         return wait_for(self._machine.start())
+
+    def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """One command of QEMU's monitor, and its answer; see `AsyncMachine.qmp`."""
+        return wait_for(self._machine.qmp(command, arguments))
 
     def run(
         self,
@@ -177,6 +205,10 @@ class Machine:
         """Cut the power; a throw-away machine is gone then."""
         wait_for(self._machine.kill())
 
+    def remove(self, *, force: bool = False) -> None:
+        """Remove a kept machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+        wait_for(self._machine.remove(force=force))
+
     def release(self, *, stays: bool = False) -> None:
         """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
         wait_for(self._machine.release(stays=stays))
@@ -205,6 +237,75 @@ class Forks(list[Machine]):
             await asyncio.gather(*(one._machine.kill() for one in self))
 
         wait_for(end())
+
+
+class Snapshots:
+    """The snapshots of one machine's disks; see `AsyncSnapshots`."""
+
+    def __init__(self, of: AsyncSnapshots) -> None:
+        self._of = of
+
+    def list(self) -> tuple[Snapshot, ...]:
+        """All of them, oldest first."""
+        return wait_for(self._of.list())
+
+    def create(self, name: str = "", *, note: str = "", quiesce: float = 0.0) -> Snapshot:
+        """Freeze the present state of all disks, running or not; ``quiesce`` in seconds. See `AsyncSnapshots.create`."""
+        return wait_for(self._of.create(name, note=note, quiesce=quiesce))
+
+    def revert(self, name: str) -> None:
+        """Make a snapshot's state the present one; the machine must be off. Raises StateError."""
+        wait_for(self._of.revert(name))
+
+    def remove(self, *names: str) -> None:
+        """Strike snapshots and merge their files; what is left reads the same. Raises StateError for an unknown name."""
+        wait_for(self._of.remove(*names))
+
+
+class Disks:
+    """The disks of one machine; see `AsyncDisks`."""
+
+    def __init__(self, of: AsyncDisks) -> None:
+        self._of = of
+
+    def list(self) -> tuple[Disk, ...]:
+        """Those its guest can write to."""
+        return wait_for(self._of.list())
+
+    def add(self, path: str | Path = "", **settings: Any) -> str:
+        """Give the machine a disk, at once while it runs: a file, or ``size="10G"``; its name. See `AsyncDisks.add`."""
+        return wait_for(self._of.add(path, **settings))
+
+    def remove(self, name: str, *, timeout: float = 30.0, force: bool = False) -> None:
+        """Take a disk away; a running guest gives it back first, within ``timeout`` seconds. See `AsyncDisks.remove`."""
+        wait_for(self._of.remove(name, timeout=timeout, force=force))
+
+    def resize(self, name: str, size: Size | str) -> None:
+        """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+        wait_for(self._of.resize(name, size))
+
+
+class Nics:
+    """The network cards of one machine; see `AsyncNics`."""
+
+    def __init__(self, of: AsyncNics) -> None:
+        self._of = of
+
+    def list(self) -> tuple[Nic, ...]:
+        """All of them, in the order of their numbers."""
+        return wait_for(self._of.list())
+
+    def add(self, type: str = "auto", **settings: Any) -> str:
+        """Give the machine a card, at once while it runs; its name. See `AsyncNics.add`."""
+        return wait_for(self._of.add(type, **settings))
+
+    def remove(self, name: str) -> None:
+        """Take a card away; the others keep their names. Raises StateError, ControlError."""
+        wait_for(self._of.remove(name))
+
+    def change(self, name: str, **settings: Any) -> None:
+        """Describe a card anew, from the next start on. See `AsyncNics.change`."""
+        wait_for(self._of.change(name, **settings))
 
 
 class Pool:

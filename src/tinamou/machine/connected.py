@@ -64,13 +64,13 @@ class Connected:
     ) -> None:
         from tinamou.guest.agent import Agent
 
-        self.record = record
+        self.record: Record = record
         self.agent: Agent = Agent(str(record.file(files.AGENT)))
         self.timeout = timeout
         self._plan = plan
         self._owner = owner
         self._line = line
-        self.since = time.monotonic() if since is None else since
+        self.since: float = time.monotonic() if since is None else since
         self._on_end = on_end
         self._session: Session | None = None
 

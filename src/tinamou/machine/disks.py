@@ -17,6 +17,7 @@ from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of, plan_data
 from tinamou.state.record import Record
+from tinamou.system.paths import state_dir
 
 if TYPE_CHECKING:
     from tinamou.control import Session
@@ -116,13 +117,13 @@ def _checked(path: Path, directory: Path, kind: str = "", floor: str = "") -> tu
 
 
 def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
-    own = str(directory.resolve())
-    return tuple(
-        ChainFile(
-            layer.path, layer.format, str(Path(layer.path).parent) == own, bool(layer.header and layer.header.encryption)
-        )
-        for layer in layers
-    )
+    own, frozen = directory.resolve(), (state_dir() / "checkpoints").resolve()
+
+    def file(layer: Layer) -> ChainFile:
+        folder, locked = Path(layer.path).parent, bool(layer.header and layer.header.encryption)
+        return ChainFile(layer.path, layer.format, folder == own, locked, folder.parent == frozen)
+
+    return tuple(map(file, layers))
 
 
 def refuse_shared(chains: Mapping[str, tuple[ChainFile, ...]]) -> None:

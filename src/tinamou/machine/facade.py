@@ -1,35 +1,38 @@
-"""The machine people hold, asynchronous: described, started, used, forked, ended; and the pools it can be taken from."""
+"""The machine people hold, asynchronous: described, started, used, forked, ended."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import encrypted, life
 from tinamou.machine.connected import READY_SECONDS, Connected
+from tinamou.machine.of_host import of_host
+from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots
 from tinamou.machine.reach import Reach
 from tinamou.spec import MachineSpec, load_spec
-from tinamou.state.record import Record
+from tinamou.state import machines
+from tinamou.state.record import Record, newest, read
+from tinamou.system.paths import this_host
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.control import Session
-    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
-    from tinamou.machine.pool import ForkPool
     from tinamou.snapshots.checkpoint import Checkpoint
 
-__all__ = ["AsyncMachine", "AsyncPool", "AsyncSharedPool"]
-
-TAKE_SECONDS = 60.0
-"""How long a machine of a pool is waited for."""
+__all__ = ["AsyncMachine"]
 
 
+@of_host
 class AsyncMachine(Reach):
     """One virtual machine, started on entering ``async with`` and gone without trace on leaving it.
 
@@ -57,11 +60,14 @@ class AsyncMachine(Reach):
         self._prepare(load_spec({"image": image, **settings}), keep, warm, wait, timeout, progress)
 
     def _prepare(self, spec: MachineSpec, keep: bool, warm: bool, wait: bool, timeout: float, progress: Progress) -> None:
-        self.spec: MachineSpec = spec
+        self._spec = spec
         self.timeout = timeout
         self._keep, self._warm, self._wait = keep, warm, wait
         self._progress = progress
+        self._host = this_host()
         self._connected: Connected | None = None
+        self._known: Record | None = None
+        self._opened = False
 
     @classmethod
     def of(
@@ -87,48 +93,94 @@ class AsyncMachine(Reach):
         machine._connected = connected
         return machine
 
+    @classmethod
+    def open(cls, name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> Self:
+        """A machine that exists, running or not, by its name; leaving the block leaves it as it is. Raises StateError."""
+        record = machines.find(name)
+        machine = cls.of(load_spec(record.spec), keep=True, timeout=timeout, progress=progress)
+        machine._known, machine._opened = record, True
+        return machine
+
+    @property
+    def spec(self) -> MachineSpec:
+        """What was asked for."""
+        return self._spec
+
     @property
     def connected(self) -> Connected:
-        """The running machine with its lines. Raises StateError before the start and after the end."""
+        """The machine this program has started, with its lines. Raises StateError before the start and after the end."""
         if self._connected is None:
-            raise StateError("the machine is not running", fix="enter it with a with-block, or call start()")
+            what = "the machine was opened, not started here" if self._opened else "the machine is not running"
+            raise StateError(what, fix="enter it with a with-block, or call start()")
         return self._connected
+
+    @contextlib.asynccontextmanager
+    async def _at_hand(self, *, long: bool = False) -> AsyncIterator[Connected]:
+        """The running machine: as this program holds it, else visited; ``long`` for what takes more than a few commands."""
+        if self._connected is not None or self._known is None:
+            yield self.connected
+            return
+        record = life.running(self._known.name)
+        async with Connected(record, owner=long and not record.owned, timeout=self.timeout) as machine:
+            yield machine
 
     @property
     def record(self) -> Record:
-        """Its record in the state directory. Raises StateError before the start and after the end."""
+        """Its record in the state directory. Raises StateError where there is none (yet, or any more)."""
+        if self._connected is None and self._known is not None:
+            return newest(self._known)
         return self.connected.record
 
     @property
-    def agent(self) -> Agent:
-        """The guest's agent. Raises StateError before the start and after the end."""
-        return self.connected.agent
-
-    @property
     def running(self) -> bool:
-        """Whether it has been started, and its QEMU lives."""
-        return self._connected is not None and self._connected.running
+        """Whether its QEMU lives."""
+        return (self._connected is not None or self._known is not None) and self.record.running
 
     @property
     def name(self) -> str:
         """The machine's name, which is its guest's hostname."""
         return self.record.name
 
+    @property
+    def snapshots(self) -> AsyncSnapshots:
+        """Snapshots of its disks."""
+        return AsyncSnapshots(self.name, self._host)
+
+    @property
+    def disks(self) -> AsyncDisks:
+        """Its disks."""
+        return AsyncDisks(self.name, self._host)
+
+    @property
+    def nics(self) -> AsyncNics:
+        """Its network cards."""
+        return AsyncNics(self.name, self._host)
+
     async def start(self) -> ReadyReport:
-        """Start the machine and wait until its guest answers; returns the stages of the boot, timed."""
+        """Start the machine and wait until its guest answers; returns the stages of the boot, timed.
+
+        One that was kept, or opened by its name, is started from its own record and disks. Raises the error of the stage
+        that failed.
+        """
         from tinamou.machine import booting
 
         since = time.monotonic()
-        if self._warm:
+        if self._warm and self._known is None:
             return await self._start_warm(since)
-        begun = await booting.begun(self.spec, ephemeral=not self._keep, progress=self._progress)
+        if self._known is not None:
+            begun = await booting.begun_again(self.record, dies_with_parent=not self._opened)
+        else:
+            begun = await booting.begun(self._spec, ephemeral=not self._keep, progress=self._progress)
         machine = Connected(begun.record, begun.plan, timeout=self.timeout, since=since)
         try:
             report = await (booting.until_up(machine) if self._wait else booting.until_launched(machine))
         except BaseException:
             await machine.end()
             raise
-        self._connected = machine
+        if self._opened:
+            await machine.release()
+        else:
+            self._connected = machine
         return report
 
     async def _start_warm(self, since: float) -> ReadyReport:
@@ -136,14 +188,19 @@ class AsyncMachine(Reach):
         from tinamou.guest.ready import woken as report
         from tinamou.machine.acquire import pooled_or_forked
 
-        waking = pooled_or_forked(self.spec, keep=self._keep, timeout=self.timeout, progress=self._progress)
+        waking = pooled_or_forked(self._spec, keep=self._keep, timeout=self.timeout, progress=self._progress)
         woken, ended = await waking
         self._connected = Connected.of_fork(woken, ended)
         return report(since)
 
     async def session(self) -> Session:
-        """The QMP session of the process that owns the machine."""
+        """The QMP session of the process that owns the machine. Raises StateError for one that was opened."""
         return await self.connected.session()
+
+    async def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """One command of QEMU's monitor, and its answer (source: the QEMU QMP reference manual). Raises ControlError."""
+        async with self._at_hand() as machine:
+            return await (await machine.session()).execute(command, arguments or {})
 
     async def run(
         self,
@@ -158,10 +215,8 @@ class AsyncMachine(Reach):
 
         ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        return await self.connected.run(command, input=input, environment=environment, timeout=timeout, check=check)
-
-    async def _settled_agent(self) -> Agent:
-        return await self.connected.settled_agent()
+        async with self._at_hand() as machine:
+            return await machine.run(command, input=input, environment=environment, timeout=timeout, check=check)
 
     async def checkpoint(self, name: str = "", *, kind: Request = "auto", ephemeral: bool = False) -> Checkpoint:
         """Save the whole state of the machine, which goes on; an ``ephemeral`` one is gone with this process.
@@ -171,7 +226,8 @@ class AsyncMachine(Reach):
         """
         from tinamou.machine.forking import take_checkpoint
 
-        return await take_checkpoint(self.connected, name, kind=kind, ephemeral=ephemeral)
+        async with self._at_hand(long=True) as machine:
+            return await take_checkpoint(machine, name, kind=kind, ephemeral=ephemeral)
 
     @overload
     async def fork(self) -> Self: ...
@@ -185,24 +241,31 @@ class AsyncMachine(Reach):
         """
         from tinamou.machine.forking import fork_running
 
-        forks = await fork_running(self.connected, 1 if count is None else count, self._progress)
-        machines = [type(self).around(one) for one in forks]
-        return machines[0] if count is None else machines
+        async with self._at_hand(long=True) as machine:
+            forks = await fork_running(machine, 1 if count is None else count, self._progress)
+        held = [type(self).around(one) for one in forks]
+        return held[0] if count is None else held
 
     async def pause(self) -> None:
         """Freeze its virtual CPUs."""
-        await (await self.session()).execute("stop")
+        await self.qmp("stop")
 
     async def resume(self) -> None:
-        """Let its virtual CPUs run on; a suspended machine is taken up where it was. Raises as `suspending.wake_up`."""
+        """Let its virtual CPUs run on; a suspended machine is taken up where it was.
+
+        Raises StateError for a damaged state, another QEMU or other hardware, LaunchError, ControlError.
+        """
         from tinamou.machine.suspending import wake_up
         from tinamou.snapshots.remains import is_suspended
 
-        if is_suspended(self.record):
-            record = await wake_up(self.record, dies_with_parent=True)
-            self._connected = Connected(record, timeout=self.timeout)
+        if not is_suspended(self.record):
+            await self.qmp("cont")
+            return
+        machine = Connected(await wake_up(self.record, dies_with_parent=not self._opened), timeout=self.timeout)
+        if self._opened:
+            await machine.release()
         else:
-            await (await self.session()).execute("cont")
+            self._connected = machine
 
     async def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU: `resume` takes it up, also after a restart of the host.
@@ -211,114 +274,60 @@ class AsyncMachine(Reach):
         """
         from tinamou.machine.suspending import suspend
 
-        await suspend(self.connected)
-        self.connected.refresh()
+        async with self._at_hand(long=True) as machine:
+            await suspend(machine)
+            self._known = machine.refresh()
+        self._connected = None
 
     async def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again. Raises StateError where memory is encrypted."""
         from tinamou.machine import booting
 
-        encrypted.refuse_reset(self.record)
-        self.connected.drop_line()
-        await (await self.session()).execute("system_reset")
-        await booting.until_up(self.connected)
+        async with self._at_hand(long=True) as machine:
+            encrypted.refuse_reset(machine.record)
+            machine.drop_line()
+            await (await machine.session()).execute("system_reset")
+            await booting.until_up(machine)
 
     async def stop(self, *, grace: float = life.GRACE_SECONDS) -> None:
         """Ask the guest to shut down, cut the power after ``grace`` seconds; a throw-away machine is gone then."""
         if self.running:
-            await life.stop(self.connected, grace=grace)
-            self._connected = None
-        await self.kill()
+            async with self._at_hand() as machine:
+                await life.stop(machine, grace=grace)
+        if self._connected is not None:
+            await self.kill()
 
     async def kill(self) -> None:
-        """Cut the power; a throw-away machine is gone then."""
-        if self._connected is not None:
+        """Cut the power; a throw-away machine is gone then, a kept one can be started again."""
+        if self._connected is None and self._known is not None:
+            await asyncio.to_thread(life.kill, self.record)
+        elif self._connected is not None:
             machine, self._connected = self._connected, None
             await machine.end()
+            self._known = read(machine.record.path) if self._keep else None
+
+    async def remove(self, *, force: bool = False) -> None:
+        """Remove a kept machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+        if force and self._connected is not None:
+            await self.kill()
+        await asyncio.to_thread(life.remove, self.record, force=force)
+        self._known = None
 
     async def release(self, *, stays: bool = False) -> None:
         """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
         await self.connected.release(stays=stays)
 
     async def __aenter__(self) -> Self:
-        if self._connected is None:
+        if self._connected is None and not self._opened:
             await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._opened:
+            return
         if self._keep and kind is None:
             await self.stop()
         else:
             await self.kill()
-
-
-class AsyncPool:
-    """``size`` machines waiting to be taken. All of them are gone when the block, or the process, ends.
-
-    ``of`` is a checkpoint, or an image, which is booted once and kept as a warm checkpoint; ``settings`` are the fields of
-    a machine file; without ``net`` they have no network. ``bound`` limits what the waiting machines may occupy together
-    ("500M"): above it none is added. ``timeout`` is how long the guest may take to boot, in seconds.
-    """
-
-    def __init__(
-        self,
-        of: Checkpoint | str = "tiny",
-        size: int = 4,
-        *,
-        bound: str = "",
-        timeout: float = READY_SECONDS,
-        progress: Progress = silent,
-        **settings: Any,
-    ) -> None:
-        from tinamou.machine.pool import ForkPool
-
-        self._pool: ForkPool = ForkPool(of, size, bound=bound, timeout=timeout, progress=progress, **settings)
-
-    @property
-    def waiting(self) -> int:
-        """How many machines wait now."""
-        return self._pool.waiting
-
-    async def start(self) -> None:
-        """Fill the pool. Raises what booting, saving and forking raise."""
-        await self._pool.start()
-
-    async def take(self) -> AsyncMachine:
-        """A running machine nobody else has, which the taker ends; another takes its place in the background.
-
-        Raises StateError when the pool is closed, and the error of the last attempt when none could be started.
-        """
-        from tinamou.snapshots.fork import hand_out
-
-        woken = await self._pool.claim()
-        await hand_out(woken)
-        return AsyncMachine.around(Connected.of_fork(woken))
-
-    async def close(self) -> None:
-        """End the machines that wait."""
-        await self._pool.close()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-
-class AsyncSharedPool:
-    """A pool made by ``tinamou pool create``, by its name: ``await AsyncSharedPool("web").take()``."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    async def take(self, timeout: float = TAKE_SECONDS) -> AsyncMachine:
-        """A running machine nobody else has; gone when it is left, or this process ends.
-
-        Waits up to ``timeout`` seconds for one. Raises StateError, and what starting the last one raised.
-        """
-        from tinamou.machine.pooled import PoolClient
-
-        return AsyncMachine.around(Connected.of_fork(*await PoolClient(self.name).claim(timeout)))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.facts import files
-from tinamou.machine.connected import words_of
+from tinamou.machine.connected import Connected, words_of
+from tinamou.machine.of_host import of_host
 
 if TYPE_CHECKING:
-    from tinamou.guest.agent import Agent
     from tinamou.guest.copy import Copied
     from tinamou.state.record import Record
 
 __all__ = ["Reach"]
 
 
+@of_host
 class Reach:
     """The part of `AsyncMachine` that carries things into the guest and out of it."""
 
@@ -26,8 +28,8 @@ class Reach:
         """Its record in the state directory."""
         raise NotImplementedError
 
-    async def _settled_agent(self) -> Agent:
-        """The guest's agent, once the guest is who it was told to be."""
+    def _at_hand(self) -> AbstractAsyncContextManager[Connected]:
+        """The running machine with its lines."""
         raise NotImplementedError
 
     async def stream(
@@ -44,10 +46,9 @@ class Reach:
 
         ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out).
         """
-        words = words_of(command)
-        done = await (await self._settled_agent()).stream(
-            words, hear, complaints or hear, input=input, environment=environment, timeout=timeout
-        )
+        async with self._at_hand() as machine:
+            agent, words = await machine.settled_agent(), words_of(command)
+            done = await agent.stream(words, hear, complaints or hear, input=input, environment=environment, timeout=timeout)
         return done.exit_status
 
     async def put(self, source: str | Path, target: str) -> Copied:
@@ -57,7 +58,8 @@ class Reach:
         """
         from tinamou.guest.copy import into_guest
 
-        return await into_guest(await self._settled_agent(), Path(source), target)
+        async with self._at_hand() as machine:
+            return await into_guest(await machine.settled_agent(), Path(source), target)
 
     async def get(self, source: str, target: str | Path) -> Copied:
         """Copy a file or folder of the guest to this host, where ``target`` is its new name or a folder it goes into.
@@ -66,19 +68,22 @@ class Reach:
         """
         from tinamou.guest.copy import out_of_guest
 
-        return await out_of_guest(await self._settled_agent(), source, Path(target))
+        async with self._at_hand() as machine:
+            return await out_of_guest(await machine.settled_agent(), source, Path(target))
 
     async def read(self, path: str) -> bytes:
         """What is in a file of the guest, up to 64 MiB. Raises GuestError."""
         from tinamou.guest.files import read
 
-        return await read(await self._settled_agent(), path)
+        async with self._at_hand() as machine:
+            return await read(await machine.settled_agent(), path)
 
     async def write(self, path: str, data: bytes | str) -> None:
         """Make a file in the guest, or replace what is in it. Raises GuestError."""
         from tinamou.guest.files import write
 
-        await write(await self._settled_agent(), path, [data.encode() if isinstance(data, str) else data])
+        async with self._at_hand() as machine:
+            await write(await machine.settled_agent(), path, [data.encode() if isinstance(data, str) else data])
 
     def log(self) -> str:
         """Everything the guest has printed on its console so far."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.facts import files
-from tinamou.state.record import Record, read
+from tinamou.state.record import Record, newest
 
 __all__ = ["busy_with", "turn", "turn_blocking"]
 
@@ -33,7 +33,7 @@ async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Asyn
     Raises StateError, naming who is at it, after ``wait`` seconds, and for a machine that is gone.
     """
     if _is_ours(record):
-        yield _newest(record)
+        yield newest(record)
         return
     with _opened(record.path) as lock:
         deadline = time.monotonic() + wait
@@ -43,15 +43,15 @@ async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Asyn
             import asyncio
 
             await asyncio.sleep(_PAUSE)
-        with _signed(lock, record, what) as newest:
-            yield newest
+        with _signed(lock, record, what) as now:
+            yield now
 
 
 @contextlib.contextmanager
 def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Iterator[Record]:
     """As `turn`, for what is not asynchronous."""
     if _is_ours(record):
-        yield _newest(record)
+        yield newest(record)
         return
     with _opened(record.path) as lock:
         deadline = time.monotonic() + wait
@@ -59,8 +59,8 @@ def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> I
             if time.monotonic() >= deadline:
                 raise _busy(record)
             time.sleep(_PAUSE)
-        with _signed(lock, record, what) as newest:
-            yield newest
+        with _signed(lock, record, what) as now:
+            yield now
 
 
 def _is_ours(record: Record) -> bool:
@@ -74,7 +74,7 @@ def _signed(lock: int, record: Record, what: str) -> Iterator[Record]:
     os.pwrite(lock, json.dumps({"what": what, "pid": os.getpid(), "since": time.time()}).encode(), 0)
     mark = _ours.set(_ours.get() | {str(record.path.resolve())})
     try:
-        yield _newest(record)
+        yield newest(record)
     finally:
         with contextlib.suppress(ValueError):  # left in another context than it was entered in: that one is over
             _ours.reset(mark)
@@ -99,13 +99,6 @@ def _taken(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _newest(record: Record) -> Record:
-    newest = read(record.path)
-    if newest is None:
-        raise StateError(f"machine {record.name} is gone", why="another command removed it", fix="tinamou ls")
-    return newest
 
 
 def busy_with(record: Record) -> str:

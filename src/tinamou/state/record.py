@@ -21,7 +21,7 @@ from tinamou.late import dataclass
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["Record", "change", "create", "forget", "locked", "read", "update"]
+__all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update"]
 
 FORMAT = 1
 
@@ -117,6 +117,14 @@ def update(directory: Path, changed: Callable[[Record], Record]) -> Record:
 def change(record: Record, **fields: Any) -> Record:
     """Set these fields of a machine's record and leave all others as they are now. Raises as `update` does."""
     return update(record.path, lambda newest: dataclasses.replace(newest, **fields))
+
+
+def newest(record: Record) -> Record:
+    """The record as it is now. Raises StateError for a machine that is gone."""
+    found = read(record.path)
+    if found is None:
+        raise _gone(record.path)
+    return found
 
 
 def forget(directory: Path) -> None:

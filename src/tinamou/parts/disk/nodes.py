@@ -46,6 +46,8 @@ def _node(disk: Disk, index: int) -> dict[str, Value]:
     file = disk.files[index]
     write = writes(disk, file)
     access: dict[str, Value] = {"driver": "file", "filename": file.path, "read-only": not write}
+    if file.frozen:  # a QEMU that froze it may hold on to its lock for writing: it cannot open it anew for reading only
+        access["locking"] = "off"
     props: dict[str, Value] = {
         "driver": "raw" if file.format == "iso" else file.format,
         "node-name": _name(disk, index),

@@ -1,0 +1,55 @@
+"""What exists on this host, as a program gets hold of it by name: machines, checkpoints, forks of those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+from tinamou.machine.blocking import Forks, Machine
+from tinamou.machine.connected import Connected
+from tinamou.machine.facade import AsyncMachine
+from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.system.loop_thread import wait_for
+
+__all__ = ["async_fork", "async_machines", "checkpoints", "fork", "machines"]
+
+
+def machines() -> list[Machine]:
+    """Every machine there is, running or not, by name, as `Machine.open` gives it."""
+    return [Machine.around(one) for one in async_machines()]
+
+
+def async_machines() -> list[AsyncMachine]:
+    """As `machines`, for programs with asyncio."""
+    from tinamou.state.machines import machines as records
+
+    return [AsyncMachine.open(record.name) for record in records()]
+
+
+def checkpoints() -> list[Checkpoint]:
+    """Every checkpoint there is, oldest first."""
+    from tinamou.machine.checkpoints import every
+
+    return every()
+
+
+@overload
+def fork(of: Checkpoint | str) -> Machine: ...
+@overload
+def fork(of: Checkpoint | str, count: int) -> Forks: ...
+def fork(of: Checkpoint | str, count: int | None = None) -> Machine | Forks:
+    """A machine from a checkpoint, or from the one of that name, or ``count`` of them; gone when the block ends.
+
+    Each has an identity of its own. Raises StateError for a checkpoint that cannot be loaded here, GuestError, LaunchError.
+    """
+    forks = Forks(Machine.around(one) for one in wait_for(async_fork(of, 1 if count is None else count)))
+    return forks[0] if count is None else forks
+
+
+async def async_fork(of: Checkpoint | str, count: int = 1, *, names: Sequence[str] = ()) -> list[AsyncMachine]:
+    """As `fork`, for programs with asyncio: always a list; ``names`` are those of the first ones."""
+    from tinamou.machine.checkpoints import find
+    from tinamou.machine.forking import fork_many
+
+    checkpoint = find(of) if isinstance(of, str) else of
+    return [AsyncMachine.around(Connected.of_fork(one)) for one in await fork_many(checkpoint, count, names=names)]
