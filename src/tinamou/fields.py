@@ -34,7 +34,7 @@ def option(
 ) -> Any:
     """One field of a spec: its default, what it means, and its limits (``hint`` is the fix shown on a bad value)."""
     limits = {"doc": doc, "minimum": minimum, "maximum": maximum, "pattern": pattern, "hint": hint}
-    if isinstance(default, type) and dataclasses.is_dataclass(default):
+    if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=limits)
     return dataclasses.field(default=default, metadata=limits)
 
@@ -97,7 +97,7 @@ def _limits(field: dataclasses.Field[Any], value: Any, path: str) -> list[Proble
         return [Problem(path, _shown(value), f"must be at least {_like(value, low)}", hint)]
     if high is not None and isinstance(value, int) and value > high:
         return [Problem(path, _shown(value), f"must be at most {_like(value, high)}", hint)]
-    if pattern and isinstance(value, str) and value and not re.fullmatch(pattern, value):
+    if pattern and value and not re.fullmatch(pattern, value):
         return [Problem(path, value, f"does not have the form {pattern}", hint)]
     return []
 
@@ -118,8 +118,6 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return _convert_choice(get_args(kind), value, path)
     if origin is tuple:
         return _convert_list(get_args(kind)[0], value, path)
-    if origin in (dict, Mapping):
-        return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
         return load(kind, value, path)
     if kind in _PARSED:
@@ -135,8 +133,6 @@ def _wrong(expected: str, value: object, path: str) -> tuple[None, list[Problem]
 
 
 def _parse(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
-    if isinstance(value, kind):
-        return value, []
     try:
         return kind.parse(value if isinstance(value, int) and kind is Size else str(value)), []
     except ValueError as error:
@@ -205,8 +201,6 @@ def _schema_of(kind: Any) -> dict[str, Any]:
     if origin is tuple:
         item = _schema_of(get_args(kind)[0])
         return {"anyOf": [{"type": "array", "items": item}, item]}
-    if origin in (dict, Mapping):
-        return {"type": "object"}
     if kind is Size:
         return {
             "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[BbKkMmGgTtPp]?([Ii]?[Bb])?$"}, {"type": "integer"}]

@@ -29,6 +29,15 @@ def test_only_the_owner_may():
         _group_of("/dev/kvm", make_host(device_groups={"/dev/kvm": None}))
 
 
+@pytest.mark.parametrize(("device", "without"), [("/dev/kvm", True), ("/dev/sev", False)])
+def test_what_to_do_about_it(device, without):
+    """There is a way without KVM, but none without the device of the secure processor."""
+    with pytest.raises(PlanError) as error:
+        _group_of(device, make_host(device_groups={device: None}))
+    assert f"chmod 666 {device}" in error.value.fix
+    assert ("--accel tcg" in error.value.fix) is without
+
+
 @pytest.mark.parametrize(("mode", "group"), [(0o666, EVERYBODY), (0o660, os.getgid()), (0o600, None)])
 def test_read_from_the_device(tmp_path, mode, group):
     device = tmp_path / "dev/kvm"

@@ -1,5 +1,7 @@
 """Huge pages are taken where the host has room, admission refuses with the arithmetic."""
 
+import dataclasses
+
 import pytest
 from host_trees import make_host
 
@@ -90,3 +92,38 @@ def test_admission_names_the_control_group():
     host = make_host(memory="8G", free="1G", memory_limit=Size.parse("2G"))
     with pytest.raises(PlanError, match="limit of the control group 2048"):
         admit(host, MemoryBill(Size.parse("4G")))
+
+
+def test_admission_is_exact():
+    """A 32nd of the host's memory is kept for it, 256 MiB here: to the last byte of the rest a machine is let in."""
+    host, room = make_host(memory="8G", free="4G"), (4096 - 256) << 20
+    for bill in (
+        MemoryBill(Size(room)),
+        MemoryBill(Size(0), Size(room)),
+        MemoryBill(Size(0), overhead=Size(room)),
+        MemoryBill(Size(0), claims={"db": Size(room)}),
+    ):
+        assert admit(host, bill) == ()
+        with pytest.raises(PlanError):
+            admit(host, dataclasses.replace(bill, ram=Size(bill.ram + 1)))
+    assert admit(dataclasses.replace(host, memory=Size(0)), MemoryBill(Size(1 << 50))) == (), "nothing is known of the host"
+
+
+def test_what_qemu_takes_beside_the_guest():
+    assert MemoryBill.qemu_overhead(1) == (96 + 4) << 20
+    assert MemoryBill.qemu_overhead(3, 64 << 20) == (96 + 3 * 4 + 64) << 20
+
+
+def test_the_arithmetic_is_said_as_it_is():
+    """What is nothing is left out, and what is missing is rounded up to whole MiB."""
+    bill = MemoryBill(Size((3840 << 20) + 1), claims={"db": Size(0), "web": Size.parse("1M")})
+    with pytest.raises(PlanError) as caught:
+        admit(make_host(memory="8G", free="4G"), bill)
+    assert caught.value.why == (
+        "guest RAM 3840 + web may still claim 1 = 3841 MiB, but 4096 available − 256 kept for the host = 3840 MiB: "
+        "2 MiB are missing"
+    )
+    assert "memory.overcommit = true" in caught.value.fix
+    with pytest.raises(PlanError) as caught:
+        admit(make_host(memory="8G", free="128M"), MemoryBill(Size(0), overhead=Size.parse("100M")))
+    assert caught.value.why.startswith("QEMU 100 = 100 MiB, but 128 available − 256 kept for the host = 0 MiB:")

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from made_facts import facts
+from made_facts import EveryFeature, facts
 
 from tinamou import planner
-from tinamou.blueprint import Contribution, Element, Why
+from tinamou.blueprint import Contribution, Element, MakeCgroup, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.parts.protocol import Part, PciSlot
 from tinamou.planner import PARTS, disk_alone, plan, plan_card
@@ -111,3 +111,36 @@ def test_the_root_bus_takes_exactly_as_many_devices_as_it_has_slots():
         with pytest.raises(PlanError, match=f"{29 - slots} devices do not fit on the PCI bus") as error:
             filled(29 - slots - own, hotplug)
         assert error.value.why == f"it has {28 - slots} free slots"
+
+
+def test_hot_plug_slots_of_a_qemu_that_has_none_are_refused():
+    class Portless(EveryFeature):
+        def has(self, feature: str) -> bool:
+            return feature != "type:pcie-root-port"
+
+    known = facts()
+    known = dataclasses.replace(known, qemu=Portless(**vars(known.qemu)))
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({}), known)
+    assert [(one.path, one.value, one.fix) for one in error.value.problems] == [("devices.hotplug", 4, "set it to 0")]
+    assert "/usr/bin/qemu-system-x86_64 has no pcie-root-port" in str(error.value)
+    assert plan(load_spec({"devices": {"hotplug": 0}}), known)
+
+
+def test_shares_have_memory_their_server_sees_and_a_slot_each():
+    made = plan(load_spec({"share": ["/one", "/two:/mnt:ro"]}), facts())
+    ram = next(one.props for one in made.elements if one.id == "ram0")
+    assert (ram["qom-type"], ram["share"]) == ("memory-backend-memfd", True)
+    assert [one.id for one in made.elements if one.id.startswith("plug")] == [f"plug{n}" for n in range(1, 7)]
+    alone = next(one.props for one in plan(load_spec({}), facts()).elements if one.id == "ram0")
+    assert (alone["qom-type"], alone["share"]) == ("memory-backend-ram", False)
+
+
+def test_a_limited_machine_has_a_control_group():
+    groups = [step for step in plan(load_spec({"limits": {"cpu": 1.5, "memory": "4G"}}), facts()).steps if is_group(step)]
+    assert [(one.name, one.cpu, one.memory, one.read) for one in groups] == [("web", 150, Size.parse("4G"), None)]
+    assert not any(is_group(step) for step in plan(load_spec({}), facts()).steps)
+
+
+def is_group(step):
+    return isinstance(step, MakeCgroup)

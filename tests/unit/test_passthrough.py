@@ -49,7 +49,7 @@ def refused(pci, found=GPUS, **more):
     return [str(problem) for problem in caught.value.problems]
 
 
-def given(made):
+def assigned(made):
     return [element.props for element in made.elements if element.props.get("driver") == "vfio-pci"]
 
 
@@ -59,7 +59,7 @@ def groups(made):
 
 def test_a_card_with_all_its_functions_behind_a_port_of_its_own():
     made = planned(["65:00.0"])
-    one, other = given(made)
+    one, other = assigned(made)
     assert (one["host"], one["bus"], one["addr"], one["multifunction"]) == ("0000:65:00.0", "pci0-port", "0x0.0x0", True)
     assert (other["host"], other["bus"], other["addr"]) == ("0000:65:00.1", "pci0-port", "0x0.0x1")
     assert "multifunction" not in other
@@ -70,8 +70,8 @@ def test_a_card_with_all_its_functions_behind_a_port_of_its_own():
 
 def test_the_first_free_card_of_a_kind():
     taken = dataclasses.replace(GPUS, lent={"0000:65:00.0": "train"})
-    assert [props["host"] for props in given(planned([V100], taken))] == ["0000:b3:00.0", "0000:b3:00.1"]
-    two = given(planned([V100.upper(), V100]))
+    assert [props["host"] for props in assigned(planned([V100], taken))] == ["0000:b3:00.0", "0000:b3:00.1"]
+    two = assigned(planned([V100.upper(), V100]))
     assert [props["host"][5:7] for props in two] == ["65", "65", "b3", "b3"]
     assert {props["bus"] for props in two} == {"pci0-port", "pci1-port"}
     (said,) = refused([V100, V100], taken)
@@ -81,7 +81,7 @@ def test_the_first_free_card_of_a_kind():
 
 def test_one_function_alone_without_its_boot_code():
     alone = PciFacts((device("65:00.0", group=20), device("65:00.1", group=20, driver="")))
-    (only,) = given(planned([{"device": "65:00.0", "alone": True, "rom": False}], alone))
+    (only,) = assigned(planned([{"device": "65:00.0", "alone": True, "rom": False}], alone))
     assert (only["host"], only["rombar"]) == ("0000:65:00.0", 0)
     assert "multifunction" not in only
 
@@ -125,7 +125,7 @@ def test_a_host_without_an_iommu():
 
 def test_a_user_needs_a_device_that_was_opened_for_him_and_memory_he_may_lock():
     ready = PciFacts((device("65:00.0", driver="vfio-pci", group=20),), open_groups=frozenset({20}), locked=2 << 30)
-    assert len(given(planned(["65:00.0"], ready, root=False, memory="1G"))) == 1
+    assert len(assigned(planned(["65:00.0"], ready, root=False, memory="1G"))) == 1
     said = refused(["65:00.0"], ready, root=False, memory="2G")
     assert "2048 MiB of guest memory + 1024 MiB" in said[0]
     assert "may lock 2048 MiB" in said[0]
@@ -152,6 +152,15 @@ def test_locked_memory_is_not_given_back_page_by_page():
     assert planned([]).confinement.locked is None
     made = planned(["65:00.0"])
     assert plan_from(plain(made)).confinement == made.confinement
+    alone = plan(load_spec({"pci": ["65:00.0"]}), dataclasses.replace(facts(uid=None), pci=GPUS)).confinement
+    assert (alone.uid, alone.locked) == (None, made.confinement.locked)
+
+
+def test_vfio_is_opened_through_its_group():
+    known = facts()
+    known = dataclasses.replace(known, host=dataclasses.replace(known.host, device_groups={"/dev/vfio/vfio": 106}), pci=GPUS)
+    assert plan(load_spec({"pci": ["65:00.0"]}), known).confinement.groups == (106,)
+    assert plan(load_spec({}), known).confinement.groups == ()
 
 
 def test_the_machine_sits_beside_its_device():

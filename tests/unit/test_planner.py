@@ -199,6 +199,11 @@ def test_the_escape_hatch_is_shown():
     assert any("unchecked" in note.text for note in made.notes)
 
 
+def test_a_port_leads_to_the_ssh_server_of_a_guest_that_may_have_one():
+    assert plan(load_spec({}), facts(DEBIAN)).ssh_port == 2222
+    assert plan(load_spec({}), facts(TINY)).ssh_port is None
+
+
 def test_spelling():
     assert keyval({"a": "x,y", "b": True, "c": 3}) == ["a=x,,y", "b=on", "c=3"]
     assert shell_line(["qemu", "-m", "1 G", "-S"]) == "qemu \\\n  -m '1 G' \\\n  -S"

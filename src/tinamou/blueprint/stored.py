@@ -109,4 +109,5 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
 
 
 def _helper(data: Mapping[str, Any]) -> StartHelper:
-    return StartHelper(**{**data, "why": Why(**data["why"]), "argv": tuple(data["argv"])})
+    words = {key: tuple(data[key]) for key in ("argv", "prefix") if key in data}
+    return StartHelper(**{**data, "why": Why(**data["why"]), **words})
