@@ -13,8 +13,8 @@ import pytest
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
-from tinamou.snapshots.checkpoint import discard
 from tinamou.snapshots.ram import ram_file
+from tinamou.snapshots.resting import discard
 from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm

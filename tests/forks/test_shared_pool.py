@@ -17,7 +17,7 @@ from tinamou import Machine, SharedPool
 from tinamou.errors import SpecError, StateError
 from tinamou.machine.checkpoints import every
 from tinamou.machine.pooled import create, remove
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines, pools
 from tinamou.system.loop_thread import wait_for

@@ -11,7 +11,7 @@ import pytest
 
 from tinamou import Machine, Pool
 from tinamou.machine.checkpoints import every
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 
 pytestmark = pytest.mark.vm
 
