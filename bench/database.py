@@ -22,7 +22,7 @@ from pathlib import Path
 from tinamou.aio import Machine
 from tinamou.machine.connected import Connected
 from tinamou.machine.forking import fork_many
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 
 IMAGE = "debian+postgresql"
 

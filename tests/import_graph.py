@@ -113,8 +113,3 @@ def _round(graph: Graph, start: str) -> list[str]:
                 way.append(came[way[-1]])
             return way[::-1]
     return []
-
-
-def without(graph: Graph, edges: Collection[tuple[str, str]]) -> Graph:
-    """The graph less some of its edges."""
-    return {name: {other for other in others if (name, other) not in edges} for name, others in graph.items()}

@@ -25,6 +25,7 @@ CHECKS = (
     shape.undocumented,
     shape.open_ends,
     shape.forbidden_libraries,
+    shape.misplaced_calls,
 )
 
 
@@ -38,10 +39,6 @@ def test_source(check):
 )
 def test_tests(check):
     assert list(check(shape.read_package(ROOT / "tests"))) == []
-
-
-def test_calls_stay_in_their_places():
-    assert list(shape.misplaced_calls(shape.read_package(PACKAGE))) == []
 
 
 def _function(lines: int, name: str = "f") -> str:

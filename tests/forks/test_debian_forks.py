@@ -14,7 +14,7 @@ from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import Request, fork_many
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 from tinamou.state import machines
 from tinamou.system.loop_thread import wait_for
 

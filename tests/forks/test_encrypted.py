@@ -7,10 +7,9 @@ command asks before it does anything.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from typed import call
 
 from tinamou import Machine
 from tinamou.errors import StateError
@@ -21,16 +20,12 @@ from tinamou.state.record import change
 pytestmark = pytest.mark.vm
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tinamou", *words], capture_output=True, text=True, check=False)
-
-
 def test_saving_and_resetting_are_refused_before_anything_is_done():
     with Machine(name="sealed", keep=True, forkable=True) as machine:
         machine.run("touch /tmp/still-here")
         sealed = change(machines.find("sealed"), encrypted="SEV-SNP")
         machine._machine.connected.record = sealed
-        assert json.loads(command("show", "sealed", "--json").stdout)["encrypted"] == "SEV-SNP"
+        assert json.loads(call("show", "sealed", "--json").stdout)["encrypted"] == "SEV-SNP"
         for words, done in [
             (("suspend", "sealed"), "suspended"),
             (("checkpoint", "sealed"), "checkpointed or forked"),
@@ -38,7 +33,7 @@ def test_saving_and_resetting_are_refused_before_anything_is_done():
             (("fork", "sealed"), "checkpointed or forked"),
             (("reset", "sealed"), "reset"),
         ]:
-            said = command(*words)
+            said = call(*words)
             assert (said.returncode, said.stdout) == (StateError.code, ""), said
             assert f"sealed cannot be {done}" in said.stderr and "SEV-SNP" in said.stderr
         for ask in (machine.suspend, machine.reset, machine.fork, machine.checkpoint):

@@ -17,8 +17,9 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import reconcile
-from tinamou.snapshots.checkpoint import Checkpoint, discard, read, write
+from tinamou.snapshots.checkpoint import Checkpoint, read, write
 from tinamou.snapshots.hardware import differences
+from tinamou.snapshots.resting import discard
 from tinamou.system.loop_thread import wait_for
 from tinamou.system.paths import ram_dir
 

@@ -20,7 +20,8 @@ from tinamou.machine.forking import checkpoint_by_name, fork_many
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.machine.suspending import wake_up
-from tinamou.snapshots.checkpoint import check, discard, verify
+from tinamou.snapshots.checkpoint import check, verify
+from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.system.loop_thread import wait_for

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
-from tinamou.snapshots.checkpoint import discard
 from tinamou.snapshots.ram import ram_file
+from tinamou.snapshots.resting import discard
 from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
-
-
-def tinamou(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """The finished command, which ended with ``status``."""
-    argv = [sys.executable, "-m", "tinamou", *words]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == status, done.stderr
-    return done
 
 
 @pytest.fixture(autouse=True)
@@ -74,25 +65,26 @@ def test_warm_machines_are_forks_of_one_that_is_made_again_when_damaged() -> Non
 
 def test_the_verbs() -> None:
     tinamou("run", "-d", "--name", "src", "--set", "memory.forkable=true")
-    assert tinamou("checkpoint", "src", "one").stdout == "one\n"
-    forks = tinamou("fork", "one", "-n", "2").stdout.split()
-    assert [tinamou("exec", name, "--", "hostname").stdout.strip() for name in forks] == forks
-    [row] = json.loads(tinamou("checkpoints", "ls", "--json").stdout)
+    assert tinamou("checkpoint", "src", "one") == "one\n"
+    forks = tinamou("fork", "one", "-n", "2").split()
+    assert [tinamou("exec", name, "--", "hostname").strip() for name in forks] == forks
+    [row] = json.loads(tinamou("checkpoints", "ls", "--json"))
     assert (row["name"], row["kind"], row["forks"]) == ("one", "instant", 2)
-    lines = tinamou("checkpoints", "tree").stdout.splitlines()
+    lines = tinamou("checkpoints", "tree").splitlines()
     assert lines[:2] == ["src running", "  @one instant"]
     assert sorted(lines[2:]) == [f"    {name} running" for name in sorted(forks)]
-    refused = tinamou("checkpoints", "rm", "one", status=118)
+    refused = call("checkpoints", "rm", "one")
+    assert refused.returncode == 118
     assert forks[0] in refused.stderr
     tinamou("rm", "-f", "src")
     tinamou("checkpoints", "restore", "one")
-    assert tinamou("exec", "src", "--", "hostname").stdout == "src\n"
-    assert tinamou("checkpoints", "restore", "one", status=118).stderr
+    assert tinamou("exec", "src", "--", "hostname") == "src\n"
+    tinamou("checkpoints", "restore", "one", status=118)
     tinamou("checkpoints", "rm", "-f", "one")
-    assert json.loads(tinamou("ls", "--json").stdout) == []
+    assert json.loads(tinamou("ls", "--json")) == []
     assert not ram_dir().exists()
 
 
 def test_run_warm() -> None:
-    assert tinamou("run", "--warm", "--", "uname", "-m").stdout == "x86_64\n"
-    assert tinamou("run", "--warm", "--", "sh", "-c", "exit 7", status=7).stdout == ""
+    assert tinamou("run", "--warm", "--", "uname", "-m") == "x86_64\n"
+    assert tinamou("run", "--warm", "--", "sh", "-c", "exit 7", status=7) == ""

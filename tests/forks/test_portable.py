@@ -15,7 +15,8 @@ from tinamou.machine.checkpoints import every, tree
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
-from tinamou.snapshots.checkpoint import Checkpoint, File, check, discard, write
+from tinamou.snapshots.checkpoint import Checkpoint, File, check, write
+from tinamou.snapshots.resting import discard
 from tinamou.state import machines
 from tinamou.system.loop_thread import wait_for
 

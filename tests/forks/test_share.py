@@ -13,7 +13,7 @@ from tinamou import Machine, Pool
 from tinamou.errors import GuestError, PrepareError, SpecError
 from tinamou.machine.checkpoints import every
 from tinamou.parts.share import ShareSpec
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed import eventually, tinamou
 
 from tinamou import Machine, SharedPool
 from tinamou.errors import SpecError, StateError
 from tinamou.machine.checkpoints import every
 from tinamou.machine.pooled import create, remove
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines, pools
 from tinamou.system.loop_thread import wait_for
@@ -36,22 +36,6 @@ def nothing_kept() -> Iterator[None]:
         discard(Path(one.directory))
 
 
-def cli(*words: str, status: int = 0) -> str:
-    """What the command printed, which ended with ``status``."""
-    argv = [sys.executable, "-m", "tinamou", *words]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == status, done.stderr
-    return done.stdout
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def of_tiny(name: str = "two", size: int = 2) -> SharedPool:
     """A pool of tiny guests."""
     wait_for(create(name, size, spec=load_spec({"net": []})))
@@ -59,22 +43,22 @@ def of_tiny(name: str = "two", size: int = 2) -> SharedPool:
 
 
 def test_the_verbs(state: Path) -> None:
-    assert cli("pool", "create", "web", "--size", "2") == "web\n"
-    [row] = json.loads(cli("pool", "ls", "--json"))
+    assert tinamou("pool", "create", "web", "--size", "2") == "web\n"
+    [row] = json.loads(tinamou("pool", "ls", "--json"))
     assert (row["name"], row["state"], row["waiting"], row["size"], row["source"]) == ("web", "up", 2, 2, "tiny")
     assert row["occupied"] > 1 << 20
-    first, second = (cli("pool", "run", "web", "--", "hostname") for _ in range(2))
+    first, second = (tinamou("pool", "run", "web", "--", "hostname") for _ in range(2))
     assert first != second
-    assert cli("pool", "run", "web", "--", "sh", "-c", "exit 9", status=9) == ""
-    assert cli("pool", "run", "web", "--time-limit", "1", "--", "sleep", "600", status=124) == ""
-    stays = cli("pool", "take", "web").strip()
-    assert cli("exec", stays, "--", "hostname").strip() == stays
-    assert "waiting" in cli("pool", "show", "web")
-    cli("pool", "create", "web", status=118)
-    cli("pool", "rm", "web")
-    assert json.loads(cli("pool", "ls", "--json")) == []
-    assert [row["name"] for row in json.loads(cli("ls", "--json"))] == [stays]
-    cli("rm", "-f", stays)
+    assert tinamou("pool", "run", "web", "--", "sh", "-c", "exit 9", status=9) == ""
+    assert tinamou("pool", "run", "web", "--time-limit", "1", "--", "sleep", "600", status=124) == ""
+    stays = tinamou("pool", "take", "web").strip()
+    assert tinamou("exec", stays, "--", "hostname").strip() == stays
+    assert "waiting" in tinamou("pool", "show", "web")
+    tinamou("pool", "create", "web", status=118)
+    tinamou("pool", "rm", "web")
+    assert json.loads(tinamou("pool", "ls", "--json")) == []
+    assert [row["name"] for row in json.loads(tinamou("ls", "--json"))] == [stays]
+    tinamou("rm", "-f", stays)
     assert not ram_dir().exists()
     assert list((state / "pools").iterdir()) == []
 
@@ -86,8 +70,8 @@ def test_wrong_pools_are_refused_with_every_problem() -> None:
     with pytest.raises(SpecError) as refused:
         _checked("Web", 0, "much", "", MachineOptions(name="one"))
     assert [problem.path for problem in refused.value.problems] == ["name", "--size", "--name", "--bound"]
-    cli("pool", "take", "nobody", status=118)
-    cli("pool", "rm", "nobody", status=118)
+    tinamou("pool", "take", "nobody", status=118)
+    tinamou("pool", "rm", "nobody", status=118)
 
 
 def test_a_guest_that_cannot_boot_leaves_no_pool(state: Path) -> None:
@@ -105,7 +89,7 @@ def test_machines_are_handed_out_once_and_replaced() -> None:
     assert len({one.run("cat /etc/machine-id; head -c 32 /dev/urandom | base64").text for one in taken}) == 5
     for one in taken:
         one.kill()
-    until(lambda: len(machines.machines()) == 2, "two wait, the taken ones are gone")
+    eventually(lambda: len(machines.machines()) == 2, "two wait, the taken ones are gone")
 
 
 def test_warm_machines_come_from_a_pool_for_the_same_wish() -> None:
@@ -120,9 +104,9 @@ def test_a_pool_of_a_checkpoint() -> None:
     with Machine(forkable=True, net=[]) as source:
         source.run("echo here >/tmp/mark")
         source.checkpoint("marked")
-    cli("pool", "create", "marks", "marked", "--size", "1")
-    assert cli("pool", "run", "marks", "--", "cat", "/tmp/mark") == "here\n"
-    cli("pool", "rm", "marks")
+    tinamou("pool", "create", "marks", "marked", "--size", "1")
+    assert tinamou("pool", "run", "marks", "--", "cat", "/tmp/mark") == "here\n"
+    tinamou("pool", "rm", "marks")
     assert [one.name for one in every()] == ["marked"]
 
 
@@ -130,12 +114,12 @@ def test_a_keeper_that_is_killed_leaves_nothing_but_what_was_taken(state: Path) 
     pool = of_tiny()
     with pool.take() as taken:
         os.kill(pools.find("two").keeper[0], signal.SIGKILL)
-        until(lambda: [one.name for one in machines.machines()] == [taken.name], "what waited is gone, unasked")
-        until(lambda: not any((state / "pools").iterdir()), "the pool's folder is gone")
+        eventually(lambda: [one.name for one in machines.machines()] == [taken.name], "what waited is gone, unasked")
+        eventually(lambda: not any((state / "pools").iterdir()), "the pool's folder is gone")
         assert taken.run("echo on").text == "on"
         with pytest.raises(StateError, match="no pool"):
             pool.take()
-    until(lambda: not ram_dir().exists(), "its memory is gone")
+    eventually(lambda: not ram_dir().exists(), "its memory is gone")
     assert list((state / "machines").iterdir()) == []
 
 
@@ -147,8 +131,8 @@ def test_a_keeper_killed_with_its_watcher_is_cleared_away_by_the_next_command(st
     assert len(watchers) == 1
     os.kill(int(watchers[0]), signal.SIGKILL)
     os.kill(keeper, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{keeper}").exists() or "Z" in Path(f"/proc/{keeper}/stat").read_text(), "it is dead")
-    assert json.loads(cli("ls", "--json")) == []
+    eventually(lambda: not Path(f"/proc/{keeper}").exists() or "Z" in Path(f"/proc/{keeper}/stat").read_text(), "it is dead")
+    assert json.loads(tinamou("ls", "--json")) == []
     assert list((state / "pools").iterdir()) == []
     assert not ram_dir().exists()
 
@@ -169,7 +153,7 @@ def test_a_taker_that_is_killed_takes_its_machine_along() -> None:
         name = taker.stdout.readline().strip()
         assert name in [one.name for one in machines.machines()]
         taker.kill()
-    until(lambda: name not in [one.name for one in machines.machines()], "the taken machine is gone")
+    eventually(lambda: name not in [one.name for one in machines.machines()], "the taken machine is gone")
 
 
 OWNER = """
@@ -188,6 +172,6 @@ def test_a_program_with_a_pool_that_is_killed_leaves_no_machine(state: Path) -> 
         assert len(machines.machines()) == 2
         pids = [one.pid for one in machines.machines()]
         owner.kill()
-    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "QEMU went with the program")
-    assert json.loads(cli("ls", "--json")) == []
+    eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "QEMU went with the program")
+    assert json.loads(tinamou("ls", "--json")) == []
     assert list((state / "machines").iterdir()) == []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed import call
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
@@ -39,10 +39,6 @@ def kept() -> Iterator[Machine]:
         yield machine
         machine.kill()
     life.remove(machines.find("kept"), force=True)
-
-
-def tinamou(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tinamou", *words], capture_output=True, text=True, check=False)
 
 
 def state() -> str:
@@ -79,17 +75,17 @@ def test_what_a_suspended_machine_refuses(kept: Machine) -> None:
     with pytest.raises(StateError, match="kept is suspended"):
         life.running("kept")
     for words in (("stop",), ("pause",), ("snapshot", "create"), ("checkpoint",), ("suspend",)):
-        done = tinamou(*words, "kept")
+        done = call(*words, "kept")
         assert (done.returncode, "tinamou resume kept" in done.stderr) == (118, True), done.stderr
-    assert '"suspended"' in tinamou("ls", "--json").stdout
-    assert tinamou("resume", "kept").returncode == 0
+    assert '"suspended"' in call("ls", "--json").stdout
+    assert call("resume", "kept").returncode == 0
     assert state() == "running"
-    assert tinamou("pause", "kept").returncode == 0
+    assert call("pause", "kept").returncode == 0
     assert state() == "paused"
-    assert tinamou("resume", "kept").returncode == 0
+    assert call("resume", "kept").returncode == 0
     assert state() == "running"
-    assert tinamou("suspend", "kept").returncode == 0
-    assert tinamou("kill", "kept").returncode == 0
+    assert call("suspend", "kept").returncode == 0
+    assert call("kill", "kept").returncode == 0
     assert state() == "stopped"
     assert not record.file("suspended").exists()
 
@@ -168,8 +164,8 @@ def test_a_qemu_that_outlived_its_suspension_is_ended(kept: Machine, monkeypatch
     assert [line for line in reconcile() if "kept" in line]
     assert not machines.find("kept").running
     assert state() == "suspended"
-    assert tinamou("resume", "kept").returncode == 0
-    assert tinamou("exec", "kept", "--", "cat", "/tmp/x").stdout == "here\n"
+    assert call("resume", "kept").returncode == 0
+    assert call("exec", "kept", "--", "cat", "/tmp/x").stdout == "here\n"
 
 
 def released(machine: Machine) -> Record:

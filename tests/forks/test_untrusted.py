@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 from tinamou import Machine, Pool
 from tinamou.machine.checkpoints import every
-from tinamou.snapshots.checkpoint import discard
+from tinamou.snapshots.resting import discard
 
 pytestmark = pytest.mark.vm
 
@@ -22,14 +21,6 @@ def kept_nothing() -> Iterator[None]:
     yield
     for one in every():
         discard(Path(one.directory))
-
-
-def command(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """The finished command, which ended with ``status``."""
-    argv = [sys.executable, "-m", "tinamou", *words]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == status, done.stderr
-    return done
 
 
 def groups_of(pid: int) -> set[str]:
@@ -66,14 +57,15 @@ def test_warm_machines_and_pools_have_no_network_unless_it_is_asked_for() -> Non
         assert apart.run("ls /sys/class/net").text == "lo"
     with Pool(size=1) as pool, pool.take() as taken:
         assert taken.run("ls /sys/class/net").text == "lo"
-    assert command("run", "--warm", "--", "ls", "/sys/class/net").stdout == "lo\n"
-    assert command("run", "--warm", "--net", "user", "--", "ls", "/sys/class/net").stdout == "eth0\nlo\n"
+    assert tinamou("run", "--warm", "--", "ls", "/sys/class/net") == "lo\n"
+    assert tinamou("run", "--warm", "--net", "user", "--", "ls", "/sys/class/net") == "eth0\nlo\n"
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_machine() -> None:
-    done = command("run", "--warm", "--time-limit", "2", "--", "sh", "-c", "trap '' TERM INT; sleep 600", status=124)
+    done = call("run", "--warm", "--time-limit", "2", "--", "sh", "-c", "trap '' TERM INT; sleep 600")
+    assert done.returncode == 124
     assert "did not end within 2 s" in done.stderr
-    assert command("run", "--time-limit", "100", "--", "true").stdout == ""
+    assert tinamou("run", "--time-limit", "100", "--", "true") == ""
 
 
 def test_endless_output_is_cut() -> None:

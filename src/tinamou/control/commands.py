@@ -111,11 +111,6 @@ async def getfd(session: Session, fd: int, name: str) -> None:
     await session.execute_with_fd(fd, "getfd", fdname=name)
 
 
-async def device_add(session: Session, device: Json) -> None:
-    """Plug a device: the same JSON that ``-device`` takes, with ``driver`` and ``id``."""
-    await session.execute("device_add", device)
-
-
 async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
     """Ask the guest to give a device back, and wait until it has. Raises ControlError when it does not (seconds)."""
     with session.listen("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR") as events:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tinamou.errors import ImageError
+from tinamou.system.replaced import replace_text
 
 __all__ = ["check_seals"]
 
@@ -38,7 +39,7 @@ def check_seals(record: Path, paths: Iterable[str]) -> None:
             )
         fresh[path] = [length, modified, digest]
     if fresh != known and record.parent.is_dir():
-        _write(record, fresh)
+        replace_text(record, json.dumps(fresh))
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -68,9 +69,3 @@ def _read(record: Path) -> dict[str, list[int | str]]:
         return dict(json.loads(record.read_text()))
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _write(record: Path, seals: dict[str, list[int | str]]) -> None:
-    part = record.with_suffix(".part")
-    part.write_text(json.dumps(seals))
-    part.replace(record)

@@ -9,8 +9,8 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.machine.life import at_rest
 from tinamou.machine.reconcile import end_machine
-from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir, discard, read
-from tinamou.snapshots.resting import resting_on
+from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir, read
+from tinamou.snapshots.resting import discard, resting_on
 from tinamou.state import machines
 from tinamou.state.record import Record
 

@@ -28,9 +28,10 @@ from tinamou.machine.turns import turn
 from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import fork, save
-from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, discard, verify
+from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks
 from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.resting import discard
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
 from tinamou.state.record import Record, change, create

@@ -17,7 +17,8 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.gather import resolve_image
 from tinamou.probe.qemu import find_binary
-from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, discard, identity_of, read
+from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, identity_of, read
+from tinamou.snapshots.resting import discard
 from tinamou.spec import MachineSpec, dump_spec
 from tinamou.system.lock import exclusive
 

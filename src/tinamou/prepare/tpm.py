@@ -15,6 +15,7 @@ from tinamou.blueprint import SetUpTpm
 from tinamou.errors import PrepareError
 from tinamou.system.exec import find_tool, run
 from tinamou.system.paths import state_dir
+from tinamou.system.replaced import replace_text
 
 __all__ = ["set_up"]
 
@@ -75,7 +76,5 @@ _PLATFORM = {"manufacturer": "QEMU", "version": "1", "model": "tinamou"}
 
 
 def _write(path: Path, lines: list[str]) -> Path:
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text("\n".join([*lines, ""]))
-    part.replace(path)
+    replace_text(path, "\n".join([*lines, ""]))
     return path

@@ -21,6 +21,7 @@ from tinamou.snapshots.machine_disks import Disks, encrypted
 from tinamou.system.exec import CommandError
 from tinamou.system.exec_async import run_async
 from tinamou.system.image_locks import processes_with_open, written_by_others
+from tinamou.system.replaced import replace_text
 
 __all__ = ["RESULTS", "SEALS", "Finding", "check", "last_results", "repair"]
 
@@ -206,6 +207,4 @@ async def _graph(disks: Disks, history: History) -> list[Finding]:
 
 def _keep(disks: Disks, found: list[Finding], deep: bool) -> None:
     results = {"at": time.time(), "deep": deep, "findings": [dataclasses.asdict(one) for one in found]}
-    part = disks.directory / (RESULTS + ".part")
-    part.write_text(json.dumps(results, indent=1))
-    part.replace(disks.directory / RESULTS)
+    replace_text(disks.directory / RESULTS, json.dumps(results, indent=1))

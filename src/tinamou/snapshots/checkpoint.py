@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from tinamou.blueprint.stored import plan_from
 from tinamou.errors import ProbeError, Problem, StateError
 from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
-from tinamou.snapshots.ram import drop_ram_dir, ram_file
 from tinamou.system.paths import state_dir
 
 __all__ = [
@@ -37,7 +35,6 @@ __all__ = [
     "check",
     "checkpoints_dir",
     "digest_of",
-    "discard",
     "host_cpu",
     "identity_of",
     "intact",
@@ -159,24 +156,6 @@ def read(directory: Path) -> Checkpoint | None:
     except (ValueError, TypeError, KeyError) as error:
         fix = f"tinamou checkpoints rm {directory.name}"
         raise StateError(f"the entry of checkpoint {directory.name} is damaged", why=repr(error), fix=fix) from error
-
-
-def discard(directory: Path) -> None:
-    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none.
-
-    Frozen disks that others rest on stay; `remains.clear` removes them when nobody does any more.
-    """
-    from tinamou.snapshots.resting import resting_on
-
-    (directory / "checkpoint.json").unlink(missing_ok=True)
-    ram_file(directory.name).unlink(missing_ok=True)
-    if resting_on(directory):
-        for path in directory.iterdir():
-            if not path.name.startswith("disk"):
-                path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
-    drop_ram_dir()
 
 
 def check(checkpoint: Checkpoint, environment: Mapping[str, str] = os.environ) -> None:

@@ -49,7 +49,8 @@ def clear() -> list[str]:
 
 
 def _removed(directory: Path) -> bool:
-    from tinamou.snapshots.checkpoint import discard, read
+    from tinamou.snapshots.checkpoint import read
+    from tinamou.snapshots.resting import discard
 
     found = read(directory)
     if found is not None:
@@ -63,7 +64,8 @@ def give_up(checkpoint: Checkpoint) -> bool:
 
     It stays, a checkpoint like any other, while machines that stay themselves rest on its disks.
     """
-    from tinamou.snapshots.checkpoint import discard, write
+    from tinamou.snapshots.checkpoint import write
+    from tinamou.snapshots.resting import discard
 
     resting = any(one.parent == checkpoint.name and not one.ephemeral for one in machines())
     if resting and checkpoint.disks:

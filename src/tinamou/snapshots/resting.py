@@ -1,8 +1,9 @@
-"""Whose disks rest on the frozen files of a checkpoint: those files must stay as long as anybody reads through them."""
+"""Whose disks rest on the frozen files of a checkpoint, and its removal: those files stay as long as anybody reads them."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,26 @@ from tinamou.errors import TinamouError
 from tinamou.images.chain import read_chain
 from tinamou.snapshots import history
 from tinamou.snapshots.checkpoint import checkpoints_dir, read
+from tinamou.snapshots.ram import drop_ram_dir, ram_file
 from tinamou.state.machines import machines_dir
 
-__all__ = ["resting_on"]
+__all__ = ["discard", "resting_on"]
+
+
+def discard(directory: Path) -> None:
+    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none.
+
+    Frozen disks that others rest on stay; `remains.clear` removes them when nobody does any more.
+    """
+    (directory / "checkpoint.json").unlink(missing_ok=True)
+    ram_file(directory.name).unlink(missing_ok=True)
+    if resting_on(directory):
+        for path in directory.iterdir():
+            if not path.name.startswith("disk"):
+                path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    drop_ram_dir()
 
 
 def resting_on(directory: Path) -> list[tuple[str, str]]:

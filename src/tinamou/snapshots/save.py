@@ -20,23 +20,14 @@ from tinamou.control.commands import cont, getfd, migrate, migration, set_migrat
 from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
 from tinamou.snapshots import stream
-from tinamou.snapshots.checkpoint import (
-    Checkpoint,
-    File,
-    Kind,
-    checkpoints_dir,
-    digest_of,
-    discard,
-    host_cpu,
-    identity_of,
-    write,
-)
+from tinamou.snapshots.checkpoint import Checkpoint, File, Kind, checkpoints_dir, digest_of, host_cpu, identity_of, write
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
 from tinamou.snapshots.hardware import digest
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.snapshots.ram import drop_ram_dir, make_ram_dir, ram_file
+from tinamou.snapshots.resting import discard
 from tinamou.state.record import Record
 from tinamou.system import ram
 from tinamou.system.spawn import process_of

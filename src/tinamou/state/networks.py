@@ -19,6 +19,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
+from tinamou.system.replaced import replace_text
 
 __all__ = [
     "Member",
@@ -102,9 +103,7 @@ def write(network: Network) -> None:
 
 def _replace(path: Path, data: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data))
-    part.replace(path)
+    replace_text(path, json.dumps(data))
 
 
 def members(network: str) -> list[Member]:

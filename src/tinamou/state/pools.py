@@ -13,6 +13,7 @@ from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
 from tinamou.system.remove import remove_tree
+from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
 __all__ = ["PoolEntry", "clear", "create", "every", "find", "folder", "pools_dir", "read", "remove", "write"]
@@ -80,9 +81,7 @@ def create(entry: PoolEntry) -> None:
 
 def write(entry: PoolEntry) -> None:
     """Replace the entry as a whole."""
-    part = entry.directory / "pool.part"
-    part.write_text(_text(entry))
-    part.replace(entry.directory / "pool.json")
+    replace_text(entry.directory / "pool.json", _text(entry))
 
 
 def _text(entry: PoolEntry) -> str:
