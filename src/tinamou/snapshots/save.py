@@ -174,7 +174,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
     state = directory / (STREAM if kind == "portable" else "state")
     folder = Path(moment.record.directory)
     disks = keep_frozen(*moment.disks, directory) if moment.disks else {}
-    files = keep_files(moment.plan, folder, directory, disks)
+    files = keep_files(folder, directory, moment.record.uid)
     machine = moment.record
     copy = ram_file(directory.name)
     return Checkpoint(
