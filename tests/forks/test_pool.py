@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import memory_exists
 
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
 from tinamou.snapshots.checkpoint import discard
-from tinamou.snapshots.ram import ram_file
-from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
 
@@ -65,7 +66,8 @@ def test_warm_machines_are_forks_of_one_that_is_made_again_when_damaged() -> Non
     [made] = every()
     with Machine(warm=True, name="second") as second:
         assert (second.name, second.record.parent) == ("second", made.name)
-    ram_file(made.name).unlink()
+    assert made.ram
+    os.kill(made.ram.pid, signal.SIGKILL)
     with Machine(warm=True) as third:
         assert third.run("echo on").text == "on"
     [again] = every()
@@ -90,7 +92,7 @@ def test_the_verbs() -> None:
     assert tinamou("checkpoints", "restore", "one", status=118).stderr
     tinamou("checkpoints", "rm", "-f", "one")
     assert json.loads(tinamou("ls", "--json").stdout) == []
-    assert not ram_dir().exists()
+    assert not memory_exists("one")
 
 
 def test_run_warm() -> None:

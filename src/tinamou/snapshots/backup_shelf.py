@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.late import dataclass
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Snapshot
@@ -132,7 +133,7 @@ def refuse_encrypted(disks: Disks, history: History, shot: Snapshot) -> None:
 def keep_extras(disks: Disks, shot: Snapshot, folder: Path) -> None:
     """Copy what the machine needs beside its disks: image, keys, seed, UEFI variables, TPM. Raises StateError."""
     kept = extras.folder(disks, shot.number)
-    extras.copy_files(disks.directory, folder, set(extras.FILES) - {"vars.fd"}, extras.owners_of(disks.owner))
+    extras.copy_files(disks.directory, folder, set(extras.FILES) - {files.UEFI_VARS}, extras.owners_of(disks.owner))
     _copy(kept, folder, extras.owners_of(None))
 
 

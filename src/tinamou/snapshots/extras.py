@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.parts.tpm import UIDS
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.plain_file import OddFileError, copy_plain, read_plain
@@ -20,15 +21,15 @@ from tinamou.system.plain_file import OddFileError, copy_plain, read_plain
 __all__ = ["FILES", "copy_files", "copy_tpm", "drop", "folder", "keep", "owners_of", "put_back"]
 
 FILES: Mapping[str, int] = {
-    "image.json": 1 << 20,
+    files.IMAGE: 1 << 20,
     "id_ed25519": 1 << 16,
     "id_ed25519.pub": 1 << 16,
-    "seed.iso": 256 << 20,
-    "vars.fd": 64 << 20,
+    files.SEED: 256 << 20,
+    files.UEFI_VARS: 64 << 20,
 }
 """Their names, and how many bytes each may hold: a taken-over QEMU can make its own as large as it likes."""
 
-_VARIABLES, _TPM = "vars.fd", "tpm"
+_TPM = "tpm"
 _STATE = re.compile(r"tpm2-00\.[a-z]{1,20}")
 """The files of a TPM's state. swtpm writes each under another name and renames it, so that each copy is whole."""
 _STATE_SIZE = 4 << 20
@@ -49,9 +50,9 @@ def keep(disks: Disks, number: int) -> None:
     """Copy variables and TPM. Raises StateError for odd files, and when the guest keeps changing them meanwhile."""
     drop(disks, number)
     target, theirs = folder(disks, number), owners_of(disks.owner)
-    if (disks.directory / _VARIABLES).exists():
+    if (disks.directory / files.UEFI_VARS).exists():
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _copy_steadily(disks.directory / _VARIABLES, target / _VARIABLES, theirs)
+        _copy_steadily(disks.directory / files.UEFI_VARS, target / files.UEFI_VARS, theirs)
     if (disks.directory / _TPM).is_dir():
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         copy_tpm(disks.directory, target, theirs)
@@ -67,9 +68,9 @@ def put_back(disks: Disks, number: int) -> None:
     source, fresh, ours = folder(disks, number), disks.directory / "extras.part", owners_of(None)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    if copy_files(source, fresh, [_VARIABLES], ours):
-        disks.hand_over(fresh / _VARIABLES)
-        (fresh / _VARIABLES).replace(disks.directory / _VARIABLES)
+    if copy_files(source, fresh, [files.UEFI_VARS], ours):
+        disks.hand_over(fresh / files.UEFI_VARS)
+        (fresh / files.UEFI_VARS).replace(disks.directory / files.UEFI_VARS)
     if (source / _TPM).is_dir():
         copy_tpm(source, fresh, ours)
         shutil.rmtree(disks.directory / _TPM, ignore_errors=True)
