@@ -64,7 +64,7 @@ def leftovers(state: Path) -> Leftovers:
 
 @pytest.fixture(autouse=True)
 def clean_host(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test that boots a guest nothing of it is left: no process, socket, claim, interface or shared memory."""
+    """After a test that boots a guest nothing of it is left: no process, socket, claim, interface or memory."""
     if request.node.get_closest_marker("vm") is None:
         yield
         return

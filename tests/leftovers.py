@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tinamou.system.paths import ram_dir
+from running import memory_kept_by
 
 OURS = ("tinamou", "tm-")
 
@@ -32,7 +32,7 @@ class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 
     Processes and sockets are known by that path (in their arguments, environment or working directory), so that tests
-    beside this one do not count, and so is the memory of checkpoints; interfaces and control groups are known by their name.
+    beside this one do not count; interfaces, control groups and memory this process keeps are known by their name.
     """
 
     def __init__(self, state: Path) -> None:
@@ -44,9 +44,8 @@ class Leftovers:
         return set().union(*(_names(folder, OURS) for folder in folders), self._memory())
 
     def _memory(self) -> set[str]:
-        """The folder for the memory of checkpoints, whose name follows from the state directory."""
-        folder = ram_dir()
-        return {str(folder)} if folder.exists() else set()
+        """The memory of checkpoints that this very process keeps; others that do are processes of these machines."""
+        return {f"memory of {name}" for name in memory_kept_by(os.getpid())}
 
     def claims(self) -> bool:
         """Whether the ledger of the host still names one of these machines."""
@@ -75,7 +74,7 @@ class Leftovers:
         return {path for path in paths if path.startswith(str(self.state))}
 
     def remove_checkpoints(self) -> None:
-        """Remove kept checkpoints as a user does: they are no leftovers, but their memory is outside the state directory."""
+        """Remove kept checkpoints as a user does: they are no leftovers, but a process keeps their memory."""
         names = sorted(path.name for path in self.state.glob("checkpoints/[!.]*"))
         if names:
             subprocess.run([sys.executable, "-m", "tinamou", "checkpoints", "rm", *names], check=False, capture_output=True)

@@ -44,6 +44,24 @@ class Started:
         self.process.wait()
 
 
+def memory_kept_by(pid: int) -> set[str]:
+    """The names of memory of checkpoints that a process has open: ``checkpoint NAME``."""
+    names = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(entry.readlink())
+                if target.startswith("/memfd:checkpoint "):
+                    names.add(target.removeprefix("/memfd:").removesuffix(" (deleted)"))
+    return names
+
+
+def memory_exists(checkpoint: str) -> bool:
+    """Whether any process of this host has the memory of a checkpoint open."""
+    processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return any(f"checkpoint {checkpoint}" in memory_kept_by(pid) for pid in processes)
+
+
 def monitors(directory: str) -> list[str]:
     argv = []
     for number, name in enumerate(("qmp.sock", "qmp2.sock")):

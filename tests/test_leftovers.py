@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 
 def test_clean(leftovers):
@@ -40,17 +39,13 @@ def test_socket(leftovers, state):
         assert leftovers.found() == [f"socket {state}/qmp"]
 
 
-def test_shared_memory(leftovers):
-    from tinamou.system.paths import ram_dir
-
-    others = Path(f"/dev/shm/tinamou-left-{os.getpid()}")
-    for folder in (others, ram_dir()):
-        folder.mkdir()
+def test_memory(leftovers):
+    memory = os.memfd_create("checkpoint one")
     try:
-        assert leftovers.found() == [f"new: {ram_dir()}"]
+        assert leftovers.found() == ["new: memory of checkpoint one"]
     finally:
-        for folder in (others, ram_dir()):
-            folder.rmdir()
+        os.close(memory)
+    assert leftovers.found() == []
 
 
 def test_claim(leftovers, state, monkeypatch):

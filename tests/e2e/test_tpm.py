@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tinamou import Machine
+from tinamou.errors import StateError
 from tinamou.machine.connected import Connected
 from tinamou.machine.starting import begin_again
 from tinamou.snapshots import extras
@@ -106,6 +108,46 @@ def test_it_is_the_same_after_a_restart_and_comes_back_with_a_snapshot(leftovers
         assert tpm(machine, ENDORSEMENT_KEY) == key
     machines.remove(directory)
     assert leftovers.found() == []
+
+
+PLANT = """
+import os, sys
+os.chdir(sys.argv[1])
+way, secret = sys.argv[2:]
+os.rename("tpm2-00.permall", "true")
+if way == "link": os.symlink(secret, "tpm2-00.permall")
+if way == "second name": os.link("true", "tpm2-00.permall")
+if way == "pipe": os.mkfifo("tpm2-00.permall")
+if way == "size": os.truncate(os.open("tpm2-00.permall", os.O_CREAT | os.O_WRONLY), 1 << 40)
+if way == "beside":
+    os.rename("true", "tpm2-00.permall")
+    os.symlink(secret, "x"), os.symlink("/etc", "folder"), os.mkfifo("pipe"), os.symlink(secret, "tpm2-00.")
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("way", ["link", "second name", "pipe", "size", "beside"])
+def test_an_emulator_that_was_taken_over_gets_no_file_copied_for_it(way: str, tmp_path: Path) -> None:
+    """It makes its folder into whatever it likes, under its own user id: none of that goes into snapshots and backups."""
+    secret = tmp_path / "secret"
+    secret.write_text("root's own")
+    secret.chmod(0o600)
+    with Machine(tpm=True, keep=True, name="keyed") as machine:
+        record = machine.record
+        user = record.file("tpm").stat().st_uid
+        words = [record.file("tpm"), way, secret]
+        subprocess.run(["python3", "-c", PLANT, *words], check=True, user=user, group=user, extra_groups=[])
+        disks = Disks(record.file("."), record.uid)
+        if way == "beside":
+            extras.keep(disks, 1)
+            assert [path.name for path in (extras.folder(disks, 1) / "tpm").iterdir()] == ["tpm2-00.permall"]
+        else:
+            with pytest.raises(StateError, match="is not copied") as refused:
+                extras.keep(disks, 1)
+            assert "tpm2-00.permall" in refused.value.why
+        kept = [path for path in extras.folder(disks, 1).rglob("*") if path.is_file()]
+        assert "root's own" not in [path.read_bytes().decode(errors="replace") for path in kept]
+    machines.remove(record.file("."))
 
 
 def again(directory: Path) -> Machine:

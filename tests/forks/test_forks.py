@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import memory_exists
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
+from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
@@ -21,7 +25,6 @@ from tinamou.snapshots.checkpoint import Checkpoint, read, write
 from tinamou.snapshots.hardware import differences
 from tinamou.snapshots.resting import discard
 from tinamou.system.loop_thread import wait_for
-from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
 
@@ -73,7 +76,6 @@ def test_forks_are_themselves(cpus: int) -> None:
             assert forks[1].run("ping -c 1 -W 5 10.0.2.2 >/dev/null; echo $?").text == "0"
         with source.fork() as another:
             assert another.run("cat /tmp/before").text == "kept"
-    assert not ram_dir().exists()
 
 
 def test_a_fork_can_be_reset(source: Machine) -> None:
@@ -132,20 +134,6 @@ def test_what_differs_is_refused_and_named(source: Machine, checkpoint: Checkpoi
     woken(checkpoint)
 
 
-def test_damaged_memory_is_refused(checkpoint: Checkpoint) -> None:
-    assert checkpoint.ram
-    memory = Path(checkpoint.ram.path)
-    memory.chmod(0o600)
-    with memory.open("r+b") as file:
-        file.seek(1 << 20)
-        file.write(b"damage")
-    with pytest.raises(StateError, match="was written to"):
-        woken(checkpoint)
-    memory.unlink()
-    with pytest.raises(StateError, match="does not outlive a restart"):
-        woken(checkpoint)
-
-
 def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Checkpoint) -> None:
     state = Path(checkpoint.state.path)
     state.write_bytes(state.read_bytes()[:4000])
@@ -155,19 +143,14 @@ def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Ch
         woken(dataclasses.replace(checkpoint, state=File.of(state)), 2)
 
 
-def test_no_space_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Path("/dev/shm/tm-small")
-    small.mkdir()
-    try:
-        assert os.system(f"mount -t tmpfs -o size=8M tm-small {small}") == 0
-        monkeypatch.setattr("tinamou.snapshots.ram.ram_dir", lambda: small / "ram")
-        with pytest.raises(StateError, match="cannot be copied to /dev/shm"):
-            source.checkpoint("big")
-        assert source.run("echo on").text == "on"
-        assert not list(small.glob("*/*.ram"))
-    finally:
-        os.system(f"umount {small}")
-        small.rmdir()
+def test_no_room_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinamou.probe.topology.kib", lambda _text, _name: 1 << 20)
+    with pytest.raises(StateError, match="cannot be copied") as refused:
+        source.checkpoint("big")
+    assert "1 MiB left" in refused.value.why
+    monkeypatch.undo()
+    assert source.run("echo on").text == "on"
+    assert every() == []
 
 
 def test_forks_run_on_when_their_checkpoint_is_removed(checkpoint: Checkpoint) -> None:
@@ -190,55 +173,36 @@ def test_a_save_cut_short_is_put_right(source: Machine) -> None:
     write_half = Path(os.environ["TINAMOU_STATE"]) / "checkpoints" / "half"
     write_half.mkdir(parents=True)
     (write_half / "lock").touch()
-    ram_dir().mkdir()
-    (ram_dir() / "half.ram").write_bytes(b"x")
     source.pause()
     said = reconcile()
     assert [line for line in said if "it runs on" in line]
     assert [line for line in said if "remains of checkpoint half" in line]
     assert source.run("echo on").text == "on"
-    assert not ram_dir().exists()
 
 
 def test_fleeting_checkpoints_go_with_their_process(checkpoint: Checkpoint) -> None:
-    assert checkpoint.ram
     write(dataclasses.replace(checkpoint, owner=(os.getpid(), 1)))
     reconcile()
     assert read(Path(checkpoint.directory)) is None
-    assert not Path(checkpoint.ram.path).exists()
+    assert not memory_exists(checkpoint.name)
 
 
 def test_a_killed_owner_leaves_nothing(state: Path) -> None:
-    """Forks die with the process that made them; the next command removes what is left of their files."""
+    """Forks and memory die with the process that made them; the next command removes what is left of their files."""
     program = """
 import time
 from tinamou import Machine
 with Machine(forkable=True) as vm:
     forks = vm.fork(2)
-    print("up", flush=True)
+    print(forks[0].record.parent, flush=True)
     time.sleep(60)
 """
-    import subprocess
-    import sys
-
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+        name = process.stdout.readline().strip()
+        assert memory_exists(name)
         process.send_signal(signal.SIGKILL)
-    import time
-
     time.sleep(0.5)
     reconcile()
     assert not list((state / "machines").iterdir())
-    assert not ram_dir().exists()
-
-
-def test_strange_memory_folders_of_removed_state_directories_go(tmp_path: Path) -> None:
-    folder = ram_dir().with_name(f"tinamou-{os.geteuid()}-00000000")
-    folder.mkdir()
-    (folder / "state").write_text(str(tmp_path / "gone"))
-    try:
-        reconcile()
-        assert not folder.exists()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    assert not memory_exists(name)

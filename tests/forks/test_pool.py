@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import memory_exists
 from typed import call, tinamou
 
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
-from tinamou.snapshots.ram import ram_file
 from tinamou.snapshots.resting import discard
-from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
 
@@ -56,7 +57,8 @@ def test_warm_machines_are_forks_of_one_that_is_made_again_when_damaged() -> Non
     [made] = every()
     with Machine(warm=True, name="second") as second:
         assert (second.name, second.record.parent) == ("second", made.name)
-    ram_file(made.name).unlink()
+    assert made.ram
+    os.kill(made.ram.pid, signal.SIGKILL)
     with Machine(warm=True) as third:
         assert third.run("echo on").text == "on"
     [again] = every()
@@ -82,7 +84,7 @@ def test_the_verbs() -> None:
     tinamou("checkpoints", "restore", "one", status=118)
     tinamou("checkpoints", "rm", "-f", "one")
     assert json.loads(tinamou("ls", "--json")) == []
-    assert not ram_dir().exists()
+    assert not memory_exists("one")
 
 
 def test_run_warm() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import memory_exists
 from typed import eventually, tinamou
 
 from tinamou import Machine, SharedPool
@@ -21,7 +22,6 @@ from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines, pools
 from tinamou.system.loop_thread import wait_for
-from tinamou.system.paths import ram_dir
 
 pytestmark = pytest.mark.vm
 
@@ -59,7 +59,7 @@ def test_the_verbs(state: Path) -> None:
     assert json.loads(tinamou("pool", "ls", "--json")) == []
     assert [row["name"] for row in json.loads(tinamou("ls", "--json"))] == [stays]
     tinamou("rm", "-f", stays)
-    assert not ram_dir().exists()
+    assert not memory_exists("pool-web")
     assert list((state / "pools").iterdir()) == []
 
 
@@ -119,7 +119,7 @@ def test_a_keeper_that_is_killed_leaves_nothing_but_what_was_taken(state: Path) 
         assert taken.run("echo on").text == "on"
         with pytest.raises(StateError, match="no pool"):
             pool.take()
-    eventually(lambda: not ram_dir().exists(), "its memory is gone")
+    eventually(lambda: not memory_exists("pool-two"), "its memory is gone")
     assert list((state / "machines").iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_a_keeper_killed_with_its_watcher_is_cleared_away_by_the_next_command(st
     eventually(lambda: not Path(f"/proc/{keeper}").exists() or "Z" in Path(f"/proc/{keeper}/stat").read_text(), "it is dead")
     assert json.loads(tinamou("ls", "--json")) == []
     assert list((state / "pools").iterdir()) == []
-    assert not ram_dir().exists()
+    assert not memory_exists("pool-two")
 
 
 TAKER = """

@@ -105,15 +105,15 @@ class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
     ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
-    socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory that
-    has no name in any file system and is gone with the last process that uses it, filled from ``source`` where there is
-    one. The plan names the path; launch/ puts the descriptor in its place.
+    socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory of
+    ``size`` bytes that has no name in any file system and is gone with the last process that uses it. The plan names the
+    path; launch/ puts the descriptor in its place.
     """
 
     path: str
     access: Access
     why: Why
-    source: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,17 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
             "flags": tuple(Flag(**{**one, "why": Why(**one["why"])}) for one in data["flags"]),
             "steps": (
                 *(_helper(one) for one in data.get("helpers", ())),
-                *(HandOver(**{**one, "why": Why(**one["why"])}) for one in data["steps"]),
+                *(_hand_over(one) for one in data["steps"]),
             ),
             "notes": (),
             "confinement": Confinement(**{**data["confinement"], "groups": tuple(data["confinement"]["groups"])}),
         }
     )
+
+
+def _hand_over(data: Mapping[str, Any]) -> HandOver:
+    """Older versions wrote a ``source`` too, which a fork's memory was filled from."""
+    return HandOver(**{**{key: value for key, value in data.items() if key != "source"}, "why": Why(**data["why"])})
 
 
 def _helper(data: Mapping[str, Any]) -> StartHelper:

@@ -42,9 +42,9 @@ class Handed:
             os.close(descriptor)
 
 
-def open_all(steps: Iterable[Step]) -> Handed:
-    """Open every `HandOver` of a plan. Raises LaunchError naming every path that cannot be opened."""
-    descriptors: dict[str, int] = {}
+def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None) -> Handed:
+    """Open every `HandOver` of a plan that is not ``given``, by path. Raises LaunchError naming all that cannot be."""
+    descriptors = dict(given or {})
     problems = []
     for step in steps:
         if isinstance(step, HandOver) and step.path not in descriptors:
@@ -73,19 +73,9 @@ def _take(step: HandOver) -> int:
 
 
 def _memory(step: HandOver) -> int:
-    from tinamou.system.ram import copy_all
+    from tinamou.system.ram import blank
 
-    descriptor = os.memfd_create(Path(step.path).name, os.MFD_CLOEXEC)
-    if step.source:
-        source = os.open(step.source, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            copy_all(source, descriptor)
-        except OSError:
-            os.close(descriptor)
-            raise
-        finally:
-            os.close(source)
-    return descriptor
+    return blank(Path(step.path).name, step.size)
 
 
 def _open(step: HandOver) -> int:

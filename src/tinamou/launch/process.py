@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Plan
@@ -17,12 +17,20 @@ __all__ = ["died", "start", "tail"]
 _SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
 
 
-def start(plan: Plan, directory: Path, *, dies_with_parent: bool, inherit: Sequence[int] = ()) -> Process:
+def start(
+    plan: Plan,
+    directory: Path,
+    *,
+    dies_with_parent: bool,
+    inherit: Sequence[int] = (),
+    given: Mapping[str, int] | None = None,
+) -> Process:
     """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError.
 
-    ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over.
+    ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over. Of those, the ones in
+    ``given`` are open already, by the plan's path; they are closed here.
     """
-    with open_all(plan.steps) as handed:
+    with open_all(plan.steps, given) as handed:
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
         words += argv(with_descriptors(plan, handed.descriptors))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +19,7 @@ from tinamou.machine.snapshots import take
 from tinamou.machine.turns import turn
 from tinamou.snapshots.backup import copy_out, standalone, verify
 from tinamou.snapshots.backup_nbd import check_target, copy_to_nbd
-from tinamou.snapshots.backup_shelf import Backup, Shelf, read_shelf
+from tinamou.snapshots.backup_shelf import Backup, Shelf, give_extras, read_shelf
 from tinamou.snapshots.merge import forget, tidy
 from tinamou.state import machines
 from tinamou.state.record import Record, change, create
@@ -104,11 +103,7 @@ async def restore(
         record = _record(backup, directory, isolated)
         for disk in backup.tops:
             await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
-        for path in (shelf.folder / f"{backup.number:04}").iterdir():
-            if path.name in (files.IMAGE, files.UEFI_VARS, "id_ed25519", "id_ed25519.pub", files.SEED):
-                shutil.copy2(path, directory / path.name)
-            elif path.is_dir():
-                shutil.copytree(path, directory / path.name)
+        give_extras(shelf, backup, directory)
         _hand_over(directory, record.uid)
         create(record)
     return record

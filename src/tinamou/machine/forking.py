@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from tinamou.prepare import borrow, companions
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
-from tinamou.snapshots.disks_of_forks import give_disks
+from tinamou.snapshots.disks_of_forks import give_disks, give_files
 from tinamou.snapshots.fork import Woken
 from tinamou.snapshots.resting import discard
 from tinamou.state import machines
@@ -268,16 +267,9 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
             create(record)
-            _copy_files(checkpoint, directory, uid)
+            give_files(checkpoint.files, Path(checkpoint.directory), directory, uid)
             records.append(record)
     return records
-
-
-def _copy_files(checkpoint: Checkpoint, directory: Path, uid: int | None) -> None:
-    for name in checkpoint.files:
-        shutil.copy(checkpoint.file(name), directory / name)
-        if uid is not None and not name.startswith("id_"):
-            os.chown(directory / name, uid, uid)
 
 
 async def checkpoint_by_name(record: Record, name: str = "", *, kind: Request = "auto") -> Checkpoint:

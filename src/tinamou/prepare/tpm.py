@@ -37,9 +37,14 @@ def set_up(step: SetUpTpm) -> None:
 
 def _hand_over(path: Path, owner: int) -> None:
     """Give a file to its new user; one that has another name somewhere is none of ours, whoever made it."""
-    status = path.lstat()
-    if status.st_uid != owner and (stat.S_ISDIR(status.st_mode) or status.st_nlink == 1):
-        os.chown(path, owner, owner, follow_symlinks=False)
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(held)
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if status.st_uid != owner and (plain or stat.S_ISDIR(status.st_mode)):
+            os.chown(f"/proc/self/fd/{held}", owner, owner)
+    finally:
+        os.close(held)
 
 
 def _make(folder: Path) -> None:

@@ -13,15 +13,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.late import dataclass
+from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, encrypted
@@ -31,6 +32,7 @@ __all__ = [
     "Backup",
     "Shelf",
     "files_in",
+    "give_extras",
     "keep_extras",
     "old_base",
     "old_snapshot",
@@ -129,15 +131,21 @@ def refuse_encrypted(disks: Disks, history: History, shot: Snapshot) -> None:
 
 
 def keep_extras(disks: Disks, shot: Snapshot, folder: Path) -> None:
-    """Copy what the machine needs beside its disks: image, keys, seed, UEFI variables."""
-    from tinamou.snapshots import extras
-
+    """Copy what the machine needs beside its disks: image, keys, seed, UEFI variables, TPM. Raises StateError."""
     kept = extras.folder(disks, shot.number)
-    for name in ("image.json", "id_ed25519", "id_ed25519.pub", "seed.iso"):
-        if (disks.directory / name).exists():
-            shutil.copy2(disks.directory / name, folder / name)
-    if kept.is_dir():
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
+    extras.copy_files(disks.directory, folder, set(extras.FILES) - {files.UEFI_VARS}, extras.owners_of(disks.owner))
+    _copy(kept, folder, extras.owners_of(None))
+
+
+def give_extras(shelf: Shelf, backup: Backup, directory: Path) -> None:
+    """Copy what is kept with a backup to a new machine's folder; it may lie where others write. Raises StateError."""
+    _copy(shelf.folder / f"{backup.number:04}", directory, None)
+
+
+def _copy(source: Path, target: Path, owners: Collection[int] | None) -> None:
+    extras.copy_files(source, target, extras.FILES, owners)
+    if (source / "tpm").is_dir():
+        extras.copy_tpm(source, target, owners)
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@
     STATE/checkpoints/NAME/disk0.qcow2 …     the disks as they were, hard links that nobody writes to any more
     STATE/checkpoints/NAME/vars.fd           UEFI variables
     STATE/checkpoints/NAME/lock              held while the checkpoint is being taken
-    /dev/shm/tinamou-UID-…/NAME.ram          the memory of an instant checkpoint, mapped privately by every fork
+    STATE/checkpoints/NAME/memory.log        what the process complained about that keeps an instant one's memory
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from tinamou.blueprint.stored import plan_from
 from tinamou.errors import ProbeError, Problem, StateError
 from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
+from tinamou.snapshots.ram import Held
 from tinamou.system.paths import state_dir
 
 __all__ = [
     "Checkpoint",
     "File",
     "Kind",
+    "OutdatedError",
     "check",
     "checkpoints_dir",
     "digest_of",
@@ -43,7 +45,8 @@ __all__ = [
     "write",
 ]
 
-FORMAT = 1
+FORMAT = 2
+"""From 2 on the memory of an instant checkpoint is sealed and has no name; before it lay in /dev/shm, open to everybody."""
 Kind = Literal["instant", "portable"]
 
 
@@ -73,9 +76,9 @@ class Checkpoint:
     """One checkpoint. ``pause`` is how long the machine stood still, ``took`` how long it took in all, in seconds.
 
     ``plan`` and ``record`` are those of the machine it was taken of, as plain data; ``digest`` is of all arguments that
-    shape the guest's hardware. ``read_only`` tells whether forks map its memory without being able to write to it,
-    ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is the
-    checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
+    shape the guest's hardware. ``ram`` says where an instant one's memory is, ``read_only`` whether its forks open that for
+    reading alone, ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is
+    the checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
     stays. ``disks`` are the frozen disks, ``files`` the names of the machine's other files kept with it. ``memory`` is the
     guest's, in bytes; ``why`` says why it is of this kind; ``cpu`` is the host's where the guest sees it (not under TCG).
     """
@@ -92,7 +95,7 @@ class Checkpoint:
     version: str
     state: File
     state_sha256: str
-    ram: File | None = None
+    ram: Held | None = None
     disks: dict[str, Frozen] = dataclasses.field(default_factory=dict)
     files: list[str] = dataclasses.field(default_factory=list)
     parent: str = ""
@@ -143,14 +146,22 @@ def write(checkpoint: Checkpoint) -> None:
     part.replace(checkpoint.file("checkpoint.json"))
 
 
+class OutdatedError(StateError):
+    """An instant checkpoint of an older version: anybody could write to its memory."""
+
+
 def read(directory: Path) -> Checkpoint | None:
     """The checkpoint in that folder, None where there is none (any more). Raises StateError for a damaged entry."""
     try:
-        data: dict[str, Any] = json.loads((directory / "checkpoint.json").read_text())
-        files = {name: File(**data[name]) for name in ("binary", "state", "ram") if data[name] is not None}
+        data: dict[str, Any] = dict(json.loads((directory / "checkpoint.json").read_text()))
+        if data.get("format") == 1 and data["ram"]:
+            why = "an older tinamou took it, and its memory lay open to every user of this host"
+            raise OutdatedError(f"checkpoint {directory.name} is not used any more", why=why, fix="take it again")
+        files = {name: File(**data[name]) for name in ("binary", "state")}
+        ram = Held(**data["ram"]) if data["ram"] else None
         owner = tuple(data["owner"]) if data["owner"] else None
         disks = {name: Frozen(**disk) for name, disk in data["disks"].items()}
-        return Checkpoint(**{**data, **files, "owner": owner, "disks": disks})
+        return Checkpoint(**{**data, **files, "ram": ram, "owner": owner, "disks": disks})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
@@ -243,22 +254,31 @@ def _binary_problems(checkpoint: Checkpoint, environment: Mapping[str, str]) -> 
 
 
 def _file_problems(checkpoint: Checkpoint) -> list[Problem]:
-    problems = []
-    wholes = {"memory": checkpoint.ram, "device state": checkpoint.state}
-    for what, whole in wholes.items():
-        if whole is None:
-            continue
-        try:
-            now = File.of(whole.path)
-        except OSError as error:
-            lost = ": shared memory does not outlive a restart of the host" if what == "memory" else ""
-            reason = f"is gone ({error.strerror}){lost}"
-            problems.append(Problem(what, whole.path, reason, _remove(checkpoint)))
-            continue
-        if now != whole:
-            changed = f"{whole.size} bytes then, {now.size} now" if now.size != whole.size else "its content was written to"
-            problems.append(Problem(what, whole.path, f"is not what was saved: {changed}", _remove(checkpoint)))
+    problems = _memory_problems(checkpoint)
+    state = checkpoint.state
+    try:
+        now = File.of(state.path)
+    except OSError as error:
+        problems.append(Problem("device state", state.path, f"is gone ({error.strerror})", _remove(checkpoint)))
+    else:
+        if now != state:
+            changed = f"{state.size} bytes then, {now.size} now" if now.size != state.size else "its content was written to"
+            problems.append(Problem("device state", state.path, f"is not what was saved: {changed}", _remove(checkpoint)))
     for name, frozen in checkpoint.disks.items():
         if not checkpoint.file(frozen.file).exists():
             problems.append(Problem(name, frozen.file, "is gone", _remove(checkpoint)))
     return problems
+
+
+def _memory_problems(checkpoint: Checkpoint) -> list[Problem]:
+    """Sealed memory is there as it was saved, or not at all."""
+    if checkpoint.kind == "portable":
+        return []
+    try:
+        if checkpoint.ram is None:
+            raise ProcessLookupError("nobody keeps it")
+        os.close(checkpoint.ram.open())
+    except OSError as error:
+        reason = f"is gone ({error}): it does not outlive a restart of the host, nor the process that keeps it"
+        return [Problem("memory", None, reason, _remove(checkpoint))]
+    return []

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.images.chain import Layer, read_chain
 from tinamou.late import dataclass
+from tinamou.snapshots.extras import FILES, copy_files, owners_of
 from tinamou.snapshots.history import Disk, History, save
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["Frozen", "give_disks", "keep_files", "keep_frozen", "with_disks"]
+__all__ = ["Frozen", "give_disks", "give_files", "keep_files", "keep_frozen", "with_disks"]
 
 _WHY = Why("fork", "what the guest writes goes to a file of its own; what was saved is shared with all other forks")
 _SHARED = Why("fork", "the disk as it was saved, never written")
@@ -32,27 +31,31 @@ class Frozen:
 
 
 def keep_frozen(disks: Disks, before: History, directory: Path) -> dict[str, Frozen]:
-    """Link the frozen files of every disk into the checkpoint's folder, under their names. Raises OSError, ImageError."""
+    """Link the frozen files of every disk into the checkpoint's folder, under their names. Raises OSError, ImageError.
+
+    They are this user's from now on: the user id of the machine's QEMU will be that of another, which may be a fork.
+    """
     kept = {}
     for name, disk in before.present.items():
         for layer in read_chain(disks.path(disk.top), format=disk.format, trusted=[Path(disk.floor)]):
             path = Path(layer.path)
             if path.parent == disks.directory and not (directory / path.name).exists():
                 (directory / path.name).hardlink_to(path)
+                os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
         kept[name] = Frozen(disk.device, disk.top, disk.format)
     return kept
 
 
-def keep_files(plan: Plan, machine: Path, directory: Path, ours: Mapping[str, Frozen]) -> list[str]:
-    """Copy the machine's other files QEMU was handed (UEFI variables, seed) and its ssh key; returns their names."""
-    tops = {Path(frozen.file).name for frozen in ours.values()}
-    paths = [Path(s.path) for s in plan.steps if isinstance(s, HandOver) and s.access in ("read", "write")]
-    names = {path.name for path in paths if path.parent == machine and path.suffix != ".qcow2"} - tops
-    kept = sorted({*names, "image.json", "id_ed25519", "id_ed25519.pub"})
-    for name in kept:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy(machine / name, directory / name)
-    return [name for name in kept if (directory / name).exists()]
+def keep_files(machine: Path, directory: Path, owner: int | None) -> list[str]:
+    """Copy the machine's files beside its disks (UEFI variables, seed, ssh key); returns their names. Raises StateError."""
+    return copy_files(machine, directory, FILES, owners_of(owner))
+
+
+def give_files(names: Sequence[str], source: Path, directory: Path, owner: int | None) -> None:
+    """Copy a checkpoint's files to a fork's folder, and hand it those its QEMU opens. Raises StateError."""
+    for name in copy_files(source, directory, set(names) & set(FILES), owners_of(None)):
+        if owner is not None and not name.startswith("id_"):
+            os.chown(directory / name, owner, owner)
 
 
 def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner: int | None) -> None:

@@ -25,6 +25,7 @@ from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
+from tinamou.system import ram
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -82,11 +83,8 @@ class _Own:
         return value.replace(*self._ports) if isinstance(value, str) else value
 
     def step(self, step: HandOver) -> HandOver:
-        ram = self._checkpoint.ram
-        if step.access == "memory" and ram is not None:
-            mine = HandOver(str(self.value(step.path)), "memory", step.why, ram.path)
-            return mine if self._memory else HandOver(ram.path, "read", _WHY)
-        return dataclasses.replace(step, path=str(self.value(step.path)))
+        shared = step.access == "memory" and not self._memory
+        return dataclasses.replace(step, path=str(self.value(step.path)), why=_WHY if shared else step.why)
 
     def helper(self, helper: StartHelper) -> StartHelper:
         words = tuple(word.replace(self._old_directory, self._directory) for word in helper.argv)
@@ -106,7 +104,7 @@ class _Own:
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
         if element.id == RAM and self._checkpoint.ram is not None and not self._memory:
-            props |= {"share": False, "mem-path": self._checkpoint.ram.path}
+            props["share"] = False
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
             props["mac"] = mac_of(NetSpec(), self._name, self._card)
@@ -210,7 +208,8 @@ async def wake(
     directory = Path(record.directory)
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,))
+        memory = _memory(checkpoint, plan)
+        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory)
     finally:
         os.close(state)
     enter_groups(Journal(directory), process.pid)
@@ -244,6 +243,19 @@ async def wake(
         return Woken(record, plan, line, monitor)
     monitor.close()
     return Woken(record, plan, line)
+
+
+def _memory(checkpoint: Checkpoint, plan: Plan) -> dict[str, int]:
+    """What the fork's memory is made of, by the plan's path: the checkpoint's, or a copy of that. Raises StateError."""
+    path = next(step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "memory")
+    own = next(element.props["share"] for element in plan.elements if element.id == RAM)
+    assert checkpoint.ram is not None
+    try:
+        kept = checkpoint.ram.open()
+        return {path: ram.copied(kept, Path(path).name) if own else kept}
+    except OSError as error:
+        fix = f"tinamou checkpoints rm {checkpoint.name}, and take it again"
+        raise StateError(f"the memory of checkpoint {checkpoint.name} is gone", why=str(error), fix=fix) from error
 
 
 async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""What crashes leave of checkpoints: halves, those whose owner is gone, memory nobody can find, machines standing still."""
+"""What crashes and older versions leave of checkpoints: halves, those whose owner is gone, machines standing still."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import contextlib
 import dataclasses
 import os
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
-from tinamou.snapshots.ram import drop_ram_dir
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
 from tinamou.system.lock import locked
-from tinamou.system.paths import ram_dir, state_dir
+from tinamou.system.paths import state_dir
 from tinamou.system.remove import remove_tree
 from tinamou.system.spawn import Process, alive
 
@@ -38,54 +38,45 @@ def clear() -> list[str]:
     """Remove what is left; returns one sentence for each thing."""
     folder = state_dir() / "checkpoints"
     there = [path for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
-    gone = [path.name for path in there if _over(path) and _removed(path)]
-    done = [f"removed the remains of checkpoint {name}" for name in gone]
-    for file in ram_dir().glob("*.ram"):
-        if not (folder / file.stem).exists():
-            file.unlink(missing_ok=True)
-            done.append(f"removed memory that no checkpoint needs: {file.name}")
-    drop_ram_dir()
-    return done + _strangers()
+    return [*(said for path in there if (said := _cleared(path))), *_open_memory()]
 
 
-def _removed(directory: Path) -> bool:
-    from tinamou.snapshots.checkpoint import read
+def _cleared(directory: Path) -> str:
+    """Remove the checkpoint in a folder if it is none any more, and say so; else empty."""
+    from tinamou.snapshots.checkpoint import OutdatedError, read
     from tinamou.snapshots.resting import discard
 
-    found = read(directory)
-    if found is not None:
-        return give_up(found)
-    discard(directory)
-    return not directory.exists()
+    try:
+        found = read(directory)
+    except OutdatedError as error:
+        discard(directory)
+        return f"removed checkpoint {directory.name}: {error.why}; {error.fix}"
+    except TinamouError:
+        return ""
+    if found is None and _unlocked(directory):
+        discard(directory)
+        gone = not directory.exists()
+    else:
+        gone = found is not None and found.owner is not None and not alive(Process(*found.owner)) and give_up(found)
+    return f"removed the remains of checkpoint {directory.name}" if gone else ""
 
 
 def give_up(checkpoint: Checkpoint) -> bool:
     """Remove a checkpoint whose owner is done with it; tells whether it is gone.
 
-    It stays, a checkpoint like any other, while machines that stay themselves rest on its disks.
+    It stays, without its memory, while machines that stay themselves rest on its disks.
     """
     from tinamou.snapshots.checkpoint import write
+    from tinamou.snapshots.ram import let_go
     from tinamou.snapshots.resting import discard
 
     resting = any(one.parent == checkpoint.name and not one.ephemeral for one in machines())
     if resting and checkpoint.disks:
-        write(dataclasses.replace(checkpoint, owner=None))
+        write(dataclasses.replace(checkpoint, owner=None, ram=None))
+        let_go(Path(checkpoint.directory), checkpoint.ram)
         return False
     discard(Path(checkpoint.directory))
     return True
-
-
-def _over(directory: Path) -> bool:
-    """Whether a checkpoint was cut short, or belonged to a process that is gone."""
-    from tinamou.snapshots.checkpoint import read
-
-    try:
-        found = read(directory)
-    except TinamouError:
-        return False
-    if found is not None:
-        return found.owner is not None and not alive(Process(*found.owner))
-    return _unlocked(directory)
 
 
 def _unlocked(directory: Path) -> bool:
@@ -95,15 +86,26 @@ def _unlocked(directory: Path) -> bool:
         return directory.is_dir() and time.time() - directory.stat().st_mtime > UNFINISHED_SECONDS
 
 
-def _strangers() -> list[str]:
-    """Folders of memory whose state directory does not exist any more."""
-    done = []
-    for folder in ram_dir().parent.glob(f"tinamou-{os.geteuid()}-*"):
-        with contextlib.suppress(OSError):
-            if folder.stat().st_uid == os.geteuid() and not Path((folder / "state").read_text()).exists():
-                remove_tree(folder, ignore_errors=False)
-                done.append(f"removed memory of checkpoints whose state directory is gone: {folder}")
-    return done
+def _open_memory() -> list[str]:
+    """Remove the folder in which older versions kept memory, open to everybody; what is not ours there is left alone."""
+    folder = f"/dev/shm/tinamou-{os.geteuid()}-{zlib.crc32(os.fsencode(state_dir())):08x}"  # noqa: S108
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return []
+        for name in os.listdir(descriptor):  # noqa: PTH208
+            if name == "state" or name.endswith(".ram"):
+                os.unlink(name, dir_fd=descriptor)
+        os.rmdir(folder)  # noqa: PTH106
+    except OSError as error:
+        return [f"{folder}, where an older tinamou kept memory, cannot be removed: {error.strerror}"]
+    finally:
+        os.close(descriptor)
+    return [f"removed {folder}: memory of checkpoints, which an older tinamou left open to every user"]
 
 
 def is_suspended(record: Record) -> bool:

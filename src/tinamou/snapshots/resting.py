@@ -7,30 +7,38 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.errors import TinamouError
+from tinamou.errors import StateError, TinamouError
 from tinamou.images.chain import read_chain
 from tinamou.snapshots import history
 from tinamou.snapshots.checkpoint import checkpoints_dir, read
-from tinamou.snapshots.ram import drop_ram_dir, ram_file
+from tinamou.snapshots.ram import Held, let_go
 from tinamou.state.machines import machines_dir
 
 __all__ = ["discard", "resting_on"]
 
 
 def discard(directory: Path) -> None:
-    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none.
+    """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none, then its memory.
 
     Frozen disks that others rest on stay; `remains.clear` removes them when nobody does any more.
     """
+    kept = _memory_of(directory)
     (directory / "checkpoint.json").unlink(missing_ok=True)
-    ram_file(directory.name).unlink(missing_ok=True)
+    let_go(directory, kept)
     if resting_on(directory):
         for path in directory.iterdir():
             if not path.name.startswith("disk"):
                 path.unlink(missing_ok=True)
     else:
         shutil.rmtree(directory, ignore_errors=True)
-    drop_ram_dir()
+
+
+def _memory_of(directory: Path) -> Held | None:
+    try:
+        found = read(directory)
+    except StateError:
+        return None
+    return found.ram if found else None
 
 
 def resting_on(directory: Path) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
 from tinamou.snapshots.hardware import digest
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
-from tinamou.snapshots.ram import drop_ram_dir, make_ram_dir, ram_file
+from tinamou.snapshots.ram import Held, held
 from tinamou.snapshots.resting import discard
 from tinamou.state.record import Record
 from tinamou.system import ram
@@ -110,22 +110,31 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
     compared with the memory and brought up to date: the stop grows with the memory in use, but copies only what changed.
     """
     began = time.perf_counter()
-    with reserve(name) as directory:
-        make_ram_dir()
-        try:
-            target, source = _open_copy(name), ram.memory_of(moment.record.pid, "ram")
-        except OSError as error:
-            raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error)) from error
-        try:
-            pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, source, target))
-        finally:
-            os.close(source)
-            os.close(target)
-            drop_ram_dir()
-        ram_file(name).chmod(0o444 if moment.read_only else 0o666)
-        checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began)
-        write(checkpoint)
+    with reserve(name) as directory, _both(moment, name) as (source, target):
+        pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, source, target))
+        with held(target, directory, writable=not moment.read_only, fleeting=moment.fleeting) as kept:
+            checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began, kept)
+            write(checkpoint)
         return checkpoint
+
+
+@contextlib.contextmanager
+def _both(moment: Moment, name: str) -> Iterator[tuple[int, int]]:
+    """The machine's memory and what it is copied to. Raises StateError when there is no room for a copy."""
+    try:
+        source = ram.memory_of(moment.record.pid, "ram", _size(moment.plan))
+    except OSError as error:
+        fix = "stop it and start it again, where an older tinamou started it; or take a portable one"
+        raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error), fix=fix) from error
+    try:
+        _refuse_without_room(moment, os.fstat(source).st_blocks * 512)
+        target = ram.blank(f"checkpoint {name}", os.fstat(source).st_size)
+        try:
+            yield source, target
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
 
 
 async def save_portable(moment: Moment, name: str) -> Checkpoint:
@@ -152,22 +161,36 @@ async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> fl
         return await _stood_still(events)
 
 
-def _open_copy(name: str) -> int:
-    return os.open(ram_file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _refuse_without_room(moment: Moment, used: int) -> None:
+    """Memory without a name has no bound of its own: where the host has too little, the kernel kills whom it likes."""
+    from tinamou.probe.topology import kib
+
+    left = int(kib(Path("/proc/meminfo").read_text(), "MemAvailable"))
+    if used > left:
+        why = f"{used >> 20} MiB of it are in use, and the host has {left >> 20} MiB left"
+        what, fix = f"the memory of {moment.record.name} cannot be copied", "remove checkpoints, or end machines"
+        raise StateError(what, why=why, fix=fix)
+
+
+def _size(plan: Plan) -> int:
+    """Bytes of the guest's memory."""
+    return sum(int(str(element.props["size"])) for element in plan.elements if element.id.startswith("ram"))
 
 
 STREAM = "state.zst"
 """The file of a whole state, memory included."""
 
 
-def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: float) -> Checkpoint:
-    """The entry of what was saved in ``directory``, with everything else that belongs to it copied there. Raises OSError."""
+def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: float, kept: Held | None = None) -> Checkpoint:
+    """The entry of what was saved in ``directory``, with everything else that belongs to it copied there. Raises OSError.
+
+    ``kept`` is the memory of an instant one.
+    """
     state = directory / (STREAM if kind == "portable" else "state")
     folder = Path(moment.record.directory)
     disks = keep_frozen(*moment.disks, directory) if moment.disks else {}
-    files = keep_files(moment.plan, folder, directory, disks)
+    files = keep_files(folder, directory, moment.record.uid)
     machine = moment.record
-    copy = ram_file(directory.name)
     return Checkpoint(
         name=directory.name,
         directory=str(directory),
@@ -181,7 +204,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         version=".".join(str(part) for part in moment.session.version),
         state=File.of(state),
         state_sha256=digest_of(state),
-        ram=File.of(copy) if copy.exists() else None,
+        ram=kept,
         parent=machine.parent,
         resident=moment.resident,
         guest=moment.guest,
@@ -190,7 +213,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         disks=disks,
         files=files,
         pause=pause,
-        memory=sum(int(str(e.props["size"])) for e in moment.plan.elements if e.id.startswith("ram")),
+        memory=_size(moment.plan),
         why=moment.why,
         cpu="" if moment.plan.accel == "tcg" else host_cpu(),
         took=time.perf_counter() - began,
@@ -277,9 +300,8 @@ def _copied(copy: Callable[[int, int], int], source: int, target: int) -> int:
     try:
         return copy(source, target)
     except OSError as error:
-        space = os.fstatvfs(target)
-        fix = f"{space.f_bavail * space.f_frsize >> 20} MiB are free there: remove checkpoints, or enlarge it"
-        raise StateError("the machine's memory cannot be copied to /dev/shm", why=str(error), fix=fix) from error
+        fix = "remove checkpoints, or end machines"
+        raise StateError("the machine's memory cannot be copied", why=str(error), fix=fix) from error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.snapshots.archive import pack, unpack
 from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
 from tinamou.snapshots.disks_of_forks import Frozen
+from tinamou.snapshots.extras import FILES
 from tinamou.snapshots.save import STREAM, reserve
 from tinamou.version import __version__
 
@@ -134,7 +135,8 @@ def _settled(source: Path, entry: Mapping[str, Any], directory: Path) -> Checkpo
         layers = [read_layer(directory / one.file, one.format) for one in disks.values()]
     except (ValueError, KeyError, TypeError, OSError, ImageError) as error:
         raise StateError(f"{source} was not exported by tinamou", why=str(error)) from error
-    foreign = [name for name in named if "/" in name]
+    foreign = [name for name in named if "/" in name or name in ("", ".", "..")]
+    foreign += [name for name in checkpoint.files if name not in FILES]
     foreign += [layer.path for layer in layers if layer.header is not None and layer.header.backing_file]
     if foreign:
         raise StateError(f"{source} does not stand alone", why=f"it names files outside itself: {', '.join(foreign)}")

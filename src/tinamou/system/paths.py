@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tinamou.late import dataclass
 
-__all__ = ["Host", "cache_dir", "image_dir", "ram_dir", "run_dir", "state_dir", "this_host", "unit_dir"]
+__all__ = ["Host", "cache_dir", "image_dir", "run_dir", "state_dir", "this_host", "unit_dir"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,3 @@ def run_dir() -> Path:
 def unit_dir() -> Path:
     """Unit files of systemd."""
     return this_host().units
-
-
-def ram_dir() -> Path:
-    """Where checkpoints' memory lies: a folder in shared memory that belongs to this user and this state directory."""
-    return Path("/dev/shm") / f"tinamou-{os.geteuid()}-{zlib.crc32(os.fsencode(state_dir())):08x}"  # noqa: S108

@@ -1,18 +1,22 @@
-"""Copying the memory of a running machine: everything once, then what changed, holes staying holes."""
+"""Memory without a name in any file system (memfd_create(2)): made, sealed, found in other processes, copied."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["copy_all", "copy_changed", "extents", "memory_of"]
+__all__ = ["blank", "copied", "copy_all", "copy_changed", "extents", "is_sealed", "memory_of", "opened", "seal"]
 
 _CHUNK = 1 << 20
 _BLOCK = 64 << 10
+_SIZED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_SEALED = _SIZED | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -21,13 +25,80 @@ _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
-def memory_of(pid: int, name: str) -> int:
-    """A descriptor of the nameless memory ``name`` a process has open (memfd_create(2)). Raises OSError."""
+def blank(name: str, size: int = 0) -> int:
+    """New memory: of a size that stays where one is said, so that who maps it never finds a part of it gone."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    if size:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SIZED)
+    return descriptor
+
+
+def seal(descriptor: int, mode: int) -> None:
+    """From now on nobody can change its content or size, by whatever descriptor, and never again. Raises OSError.
+
+    ``mode`` says who may open it anew through a descriptor of it; opened for writing it can still be mapped privately.
+    """
+    os.fchmod(descriptor, mode)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
+
+
+def is_sealed(descriptor: int) -> bool:
+    """Whether `seal` was called for it."""
+    return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALED == _SEALED
+
+
+def opened(pid: int, number: int) -> int:
+    """The nameless memory that a process has open under this number, for reading. Raises OSError.
+
+    Whatever else is there is neither opened nor asked anything, which could wait for ever, or do something: it is told by
+    the mount it lies on, and taken hold of before.
+    """
+    held = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
+    try:
+        ours = blank("mount")
+        try:
+            if _mount(held) != _mount(ours):
+                raise OSError(errno.EBADF, f"descriptor {number} of process {pid} is no memory")
+        finally:
+            os.close(ours)
+        return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(held)
+
+
+def _mount(descriptor: int) -> str:
+    """The mount an open file lies on (source: proc_pid_fdinfo(5))."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return next(line for line in lines if line.startswith("mnt_id:"))
+
+
+def memory_of(pid: int, name: str, size: int) -> int:
+    """The memory ``name`` of this size that this user made (`blank`) and the process has open. Raises OSError.
+
+    The process may be hostile: memory of its own making, under that name or not, is passed over.
+    """
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if str(entry.readlink()) == f"/memfd:{name} (deleted)":
-                return os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
-    raise FileNotFoundError(f"process {pid} has no memory {name}")
+            if _name(entry) != name:
+                continue
+            found = opened(pid, int(entry.name))
+            try:
+                if _name(Path(f"/proc/self/fd/{found}")) == name and _is_blank(found, size):
+                    return os.dup(found)
+            finally:
+                os.close(found)
+    raise FileNotFoundError(f"process {pid} has no memory {name} of {size} bytes")
+
+
+def _name(entry: Path) -> str:
+    return str(entry.readlink()).removeprefix("/memfd:").removesuffix(" (deleted)")
+
+
+def _is_blank(descriptor: int, size: int) -> bool:
+    status = os.fstat(descriptor)
+    sized = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SIZED == _SIZED
+    return sized and (status.st_uid, status.st_size) == (os.geteuid(), size)
 
 
 def extents(descriptor: int) -> Iterator[tuple[int, int]]:
@@ -42,10 +113,23 @@ def extents(descriptor: int) -> Iterator[tuple[int, int]]:
         yield begin, position
 
 
+def copied(source: int, name: str) -> int:
+    """A copy of a whole memory, under a name of its own, in place of ``source``, which is closed. Raises OSError."""
+    try:
+        copy = blank(name, os.fstat(source).st_size)
+        try:
+            copy_all(source, copy)
+        except BaseException:
+            os.close(copy)
+            raise
+    finally:
+        os.close(source)
+    return copy
+
+
 def copy_all(source: int, target: int) -> int:
-    """Copy all data to an empty file and return how many bytes. Raises OSError, ENOSPC included."""
+    """Copy all data to empty memory of the same size and return how many bytes. Raises OSError."""
     size = os.fstat(source).st_size
-    os.ftruncate(target, size)
     copied = 0
     with mmap.mmap(source, size, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
         for begin, end in extents(source):

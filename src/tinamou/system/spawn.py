@@ -31,8 +31,10 @@ class Process:
     started: int
 
 
-def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environment: Mapping[str, str]) -> Process:
-    """Start ``argv`` in a session of its own; stdin is empty, stdout and stderr are appended to ``log``.
+def spawn(
+    argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), stdin: int | None = None, environment: Mapping[str, str]
+) -> Process:
+    """Start ``argv`` in a session of its own; stdin is empty unless one is given, stdout and stderr are appended to ``log``.
 
     ``inherit`` are descriptors the process keeps under their numbers. It gets none of those this process was started with:
     they would be rights it was not given, and would keep whoever waits for the end of a pipe waiting. The log is locked
@@ -43,7 +45,7 @@ def spawn(argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), environ
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(output, fcntl.LOCK_SH)
-        kept = ((null, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
+        kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
         pid = os.posix_spawn(find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True)

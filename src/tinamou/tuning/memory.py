@@ -32,7 +32,7 @@ def contribute(resolved: Resolved) -> Contribution:
         return Contribution(elements=backends, flags=(size, merge, *_numa(resolved.resources)))
     why = Why("tuning memory", "guest memory is the backend object ram0")
     link = Flag("machine", why, options={"memory-backend": "ram0"})
-    steps = tuple(HandOver(file, "memory", element.why) for element in backends) if spec.forkable else ()
+    steps = tuple(HandOver(file, "memory", element.why, int(spec.size)) for element in backends) if spec.forkable else ()
     return Contribution(elements=backends, flags=(size, link, merge), steps=steps)
 
 
