@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.control.monitors import OWNER, VISITORS, connect_qmp
-from tinamou.control.session import DisconnectedError, Event, Listener, RefusedError, Session, connect
+from tinamou.control.session import DisconnectedError, Event, Listener, RefusedError, Session, SilentError, connect
 
 __all__ = [
     "OWNER",
@@ -13,6 +13,7 @@ __all__ = [
     "Listener",
     "RefusedError",
     "Session",
+    "SilentError",
     "connect",
     "connect_qmp",
 ]

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 
 from tinamou.control.answers import flag, number, record, records, text
 from tinamou.control.session import DisconnectedError, Session
+from tinamou.control.wire import LARGE_BYTES
 from tinamou.errors import ControlError
 from tinamou.late import dataclass
 
 Json = Mapping[str, object]
+
+_LONGEST_STATE = 40
+"""Letters; ``finish-migrate`` is the longest there is so far."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Migration:
 async def status(session: Session) -> Status:
     """``query-status``."""
     answer = record(await session.execute("query-status"))
-    return Status(text(answer, "status"), flag(answer, "running"))
+    return Status(text(answer, "status", most=_LONGEST_STATE), flag(answer, "running"))
 
 
 async def stop(session: Session) -> None:
@@ -78,7 +82,7 @@ async def cont(session: Session) -> None:
 
 
 async def quit(session: Session, timeout: float = 5.0) -> None:
-    """End QEMU without asking the guest; returns when it has closed the session. Raises TimeoutError (seconds)."""
+    """End QEMU without asking the guest; returns when it has closed the session. Raises SilentError, TimeoutError."""
     with contextlib.suppress(DisconnectedError):
         await session.execute("quit", timeout=timeout)
     await session.wait_closed(timeout)
@@ -87,7 +91,7 @@ async def quit(session: Session, timeout: float = 5.0) -> None:
 async def vcpus(session: Session) -> tuple[Vcpu, ...]:
     """``query-cpus-fast``: does not stop the guest."""
     return tuple(
-        Vcpu(number(c, "cpu-index"), number(c, "thread-id", 0), text(c, "qom-path"), record(c.get("props", {})))
+        Vcpu(number(c, "cpu-index"), number(c, "thread-id", 0, least=0), text(c, "qom-path"), record(c.get("props", {})))
         for c in records(await session.execute("query-cpus-fast"))
     )
 
@@ -113,11 +117,14 @@ async def getfd(session: Session, fd: int, name: str) -> None:
 
 async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
     """Ask the guest to give a device back, and wait until it has. Raises ControlError when it does not (seconds)."""
+    import asyncio
+
     with session.listen("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR") as events:
         await session.execute("device_del", id=id)
         try:
-            while (event := await events.next(timeout)).data.get("device") != id:
-                pass
+            async with asyncio.timeout(timeout):
+                while (event := await events.next()).data.get("device") != id:
+                    pass
         except TimeoutError:
             raise ControlError(
                 f"The guest did not release the device {id} within {timeout:g} s",
@@ -169,8 +176,8 @@ async def migration(session: Session) -> Migration:
     ram = record(answer.get("ram", {}))
     return Migration(
         text(answer, "status", "none"),
-        number(ram, "transferred", 0),
-        number(ram, "total", 0),
+        number(ram, "transferred", 0, least=0),
+        number(ram, "total", 0, least=0),
         text(answer, "error-desc", ""),
     )
 
@@ -205,4 +212,4 @@ async def qom_set(session: Session, path: str, property: str, value: object) -> 
 async def monitor(session: Session, line: str) -> str:
     """Run a line of the human monitor and return what it prints; for what QMP does not offer."""
     answer = await session.execute("human-monitor-command", command_line=line)
-    return answer if isinstance(answer, str) else ""
+    return text({line: answer}, line, most=LARGE_BYTES)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from tinamou.control.session import DisconnectedError, RefusedError
+from tinamou.control.session import DisconnectedError, SilentError, event_of, refusal
+from tinamou.control.wire import Wire
 from tinamou.system.sockets import connect_unix
 
-if TYPE_CHECKING:
-    import asyncio
-
 __all__ = ["Monitor"]
+
+_SECONDS = 60.0
 
 Command = tuple[str, Mapping[str, object]]
 
@@ -27,8 +26,7 @@ class Monitor:
 
     def _begin(self, connection: socket.socket, path: str, unsent: list[Command]) -> None:
         connection.setblocking(False)
-        self._path, self._socket, self._unsent = path, connection, unsent
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._path, self._wire, self._unsent = path, Wire(connection), unsent
 
     @classmethod
     def adopted(cls, descriptor: int, path: str) -> Self:
@@ -39,50 +37,45 @@ class Monitor:
 
     def hand_over(self) -> int:
         """A descriptor to give to another process, while nothing is under way; this end is closed."""
-        connection = self._streams[1].get_extra_info("socket") if self._streams is not None else self._socket
-        descriptor = os.dup(connection.fileno())
+        descriptor = os.dup(self._wire.descriptor())
         self.close()
         return descriptor
 
-    async def execute(self, commands: Sequence[Command], *, until: str = "") -> None:
-        """Run commands in order, and wait for the event ``until``. Raises RefusedError, DisconnectedError."""
+    async def execute(self, commands: Sequence[Command], *, until: str = "", timeout: float = _SECONDS) -> None:
+        """Run commands in order, and wait for the event ``until``, within ``timeout`` seconds.
+
+        Raises RefusedError, DisconnectedError, SilentError, GarbledError.
+        """
         import asyncio
 
-        if self._streams is None:
-            self._streams = await asyncio.open_unix_connection(sock=self._socket)
-        reader, writer = self._streams
         todo = [*self._unsent, *commands]
         self._unsent = []
-        lines = (json.dumps({"execute": name, "arguments": dict(arguments)}) for name, arguments in todo)
-        writer.write("\n".join(lines).encode() + b"\n")
-        while todo or until:
-            line = await self._line(reader, todo)
-            if "error" in line:
-                name, arguments = todo[0]
-                error = line["error"]
-                raise RefusedError(name, arguments, error.get("class", ""), error.get("desc", ""))
-            if "return" in line:
-                todo.pop(0)
-            elif until and line.get("event") == until:
-                until = ""
-
-    async def _line(self, reader: asyncio.StreamReader, todo: Sequence[Command]) -> dict[str, Any]:
         try:
-            text = await reader.readline()
-        except OSError:
-            text = b""
-        if not text:
+            async with asyncio.timeout(timeout) as limit:
+                await self._wire.send(*({"execute": name, "arguments": dict(given)} for name, given in todo))
+                await self._answers(todo, until)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise SilentError(todo[0][0] if todo else until, timeout) from None
+        except (OSError, EOFError) as reason:
             during = f" during {todo[0][0]}" if todo else ""
-            raise DisconnectedError(f"QEMU closed the monitor{during}", why="it exited", fix=f"socket: {self._path}")
-        answer: dict[str, Any] = json.loads(text)
-        return answer
+            fix = f"socket: {self._path}"
+            raise DisconnectedError(f"QEMU closed the monitor{during}", why="it exited", fix=fix) from reason
+
+    async def _answers(self, todo: list[Command], until: str) -> None:
+        while todo or until:
+            message: dict[str, Any] = await self._wire.receive()
+            if "event" in message:
+                until = "" if event_of(message).name == until else until
+            elif todo and "error" in message:
+                raise refusal(*todo[0], message)
+            elif todo and "return" in message:
+                todo.pop(0)
 
     def close(self) -> None:
         """Hang up."""
-        if self._streams is not None:
-            self._streams[1].close()
-        else:
-            self._socket.close()
+        self._wire.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,7 +1,6 @@
-"""One QMP session: connect, execute, listen to events (specification: docs/interop/qmp-spec of QEMU).
+"""One QMP session: connect, execute, listen to events; everything ends in time, whatever QEMU does.
 
-The protocol itself is qemu.qmp's, imported when the first session is opened: that takes about 50 ms, which the caller
-spends while QEMU starts.
+Source: docs/interop/qmp-spec of QEMU.
 """
 
 from __future__ import annotations
@@ -11,8 +10,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from tinamou.control.answers import number, record, text
+from tinamou.control.bounds import CONNECT_SECONDS, largest, patience
+from tinamou.control.wire import MESSAGE_BYTES, GarbledError, Wire
 from tinamou.errors import ControlError
 from tinamou.system.sockets import NotListeningError, connect_unix
 
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from qemu.qmp import QMPClient
-
-__all__ = ["DisconnectedError", "Event", "Listener", "RefusedError", "Session", "connect"]
+__all__ = ["DisconnectedError", "Event", "Listener", "RefusedError", "Session", "SilentError", "connect", "refusal"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.010
 _REMEMBERED_EVENTS = 128
+_WAITING_EVENTS = 1024
+_GREETING = "qmp_capabilities"
 
 
 class RefusedError(ControlError):
@@ -41,7 +43,18 @@ class RefusedError(ControlError):
 
 
 class DisconnectedError(ControlError):
-    """The session ended: QEMU exited, or closed the connection. Whether a command in flight took effect is unknown."""
+    """The session ended: QEMU exited, closed the connection, or sent what is no QMP.
+
+    Whether a command in flight took effect is unknown.
+    """
+
+
+class SilentError(ControlError):
+    """QEMU did not answer a command in time; whether it takes effect is unknown. The session goes on."""
+
+    def __init__(self, command: str, seconds: float) -> None:
+        why = "it is busy, stopped by the host, or hangs"
+        super().__init__(f"QEMU did not answer {command} within {seconds:g} s", why=why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +80,18 @@ class Listener:
             self.put(None)
 
     def put(self, event: Event | None) -> None:
-        """Queue an event this listener asked for; None marks the end of the session."""
+        """Queue an event this listener asked for; None marks the end of the session. Raises GarbledError."""
         if event is None or not self._names or event.name in self._names:
+            if event is not None and self._queue.qsize() >= _WAITING_EVENTS:
+                raise GarbledError(f"more events than can be heard: {_WAITING_EVENTS} wait")
             self._queue.put_nowait(event)
 
     async def next(self, timeout: float | None = None) -> Event:
         """The next event. Raises TimeoutError after ``timeout`` seconds, DisconnectedError when the session has ended."""
         import asyncio
 
-        event = await asyncio.wait_for(self._queue.get(), timeout)
+        async with asyncio.timeout(timeout):
+            event = await self._queue.get()
         if event is None:
             self._queue.put_nowait(None)
             raise self._session.ended()
@@ -104,58 +120,108 @@ class Session:
     ``version`` is QEMU's (major, minor, micro); ``recent`` holds the last events, whoever listened.
     """
 
-    def __init__(self, client: QMPClient, path: str) -> None:
+    def __init__(self, connection: socket.socket, path: str) -> None:
         import asyncio
 
-        self._client = client
         self._path = path
-        self._passing = asyncio.Lock()
-        self._done = asyncio.Event()
-        self._closing = asyncio.Event()
-        self.version: tuple[int, int, int] = _version(client)
+        self._wire = Wire(connection, self._most)
+        self._in_flight: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+        self._commands = 0
+        self._over = asyncio.Event()
+        self._reason: Exception | None = None
+        self._hearing: asyncio.Task[None] | None = None
+        self.version: tuple[int, int, int] = (0, 0, 0)
         self.recent: deque[Event] = deque(maxlen=_REMEMBERED_EVENTS)
         self.listeners: list[Listener] = []
-        self._watch: asyncio.Task[None] = asyncio.create_task(self._watching())
 
-    def dispatch(self, event: Event) -> None:
-        """Hand an event to those who listen."""
-        self.recent.append(event)
-        for listener in tuple(self.listeners):
-            listener.put(event)
+    async def greet(self) -> None:
+        """Hear QEMU's greeting and answer it. Raises ControlError, OSError, EOFError; may wait for ever."""
+        import asyncio
+
+        self.version = _version(await self._wire.receive())
+        self._hearing = asyncio.create_task(self._hear())
+        await self._ask(_GREETING, {}, None)
 
     async def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, /, *, timeout: float | None = None, **more: object
     ) -> object:
         """Run one command and return its answer, as JSON data.
 
-        ``arguments`` go out as they are; in keyword arguments an underscore stands for the dash most QMP names have.
-        Raises RefusedError, DisconnectedError, and TimeoutError after ``timeout`` seconds (a late answer is dropped).
+        ``arguments`` go out as they are; in keyword arguments an underscore stands for the dash most QMP names have. Raises
+        RefusedError, DisconnectedError, and SilentError after ``timeout`` seconds (a late answer is dropped), after as many
+        as the command should take at most when left out.
         """
-        import asyncio
-
-        from qemu.qmp import ExecInterruptedError, ExecuteError, QMPError
-
-        given = {**(arguments or {}), **{name.replace("_", "-"): value for name, value in more.items()}}
-        if self.closed:
-            raise self.ended(command)
-        try:
-            return await asyncio.wait_for(self._client.execute(command, given or None), timeout)
-        except ExecuteError as refusal:
-            raise RefusedError(command, given, refusal.error_class, str(refusal)) from None
-        except (ExecInterruptedError, OSError, EOFError) as reason:
-            if isinstance(reason, TimeoutError):
-                raise
-            raise self.ended(command) from reason
-        except QMPError as reason:
-            raise ControlError(f"QEMU did not answer the command {command} as QMP demands", why=str(reason)) from reason
+        return await self._timed(command, {**(arguments or {}), **_dashed(more)}, timeout, None)
 
     async def execute_with_fd(self, fd: int, command: str, **arguments: object) -> object:
         """Run ``add-fd`` or ``getfd`` with a copy of the file descriptor ``fd`` (SCM_RIGHTS); ``fd`` stays open here."""
-        async with self._passing:
-            if self.closed:
-                raise self.ended(command)
-            self._client.send_fd_scm(fd)
-            return await self.execute(command, {name.replace("_", "-"): value for name, value in arguments.items()})
+        return await self._timed(command, _dashed(arguments), None, fd)
+
+    async def _timed(self, command: str, arguments: Mapping[str, object], timeout: float | None, fd: int | None) -> object:
+        import asyncio
+
+        seconds = patience(command) if timeout is None else timeout
+        if self.closed:
+            raise self.ended(command)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self._ask(command, arguments, fd)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise SilentError(command, seconds) from None
+        except OSError as reason:
+            self._end(reason)
+            raise self.ended(command) from reason
+
+    async def _ask(self, command: str, arguments: Mapping[str, object], fd: int | None) -> object:
+        import asyncio
+
+        self._commands += 1
+        name = str(self._commands)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._in_flight[name] = command, answer
+        try:
+            await self._wire.send({"execute": command, "arguments": arguments, "id": name}, fd=fd)
+            message = await answer
+        finally:
+            del self._in_flight[name]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # heard, also where sending failed first
+        if "error" in message:
+            raise refusal(command, arguments, message)
+        return message["return"]
+
+    def _most(self) -> int:
+        """How long the next message may be: as long as the longest answer that is waited for."""
+        return max((largest(command) for command, _ in self._in_flight.values()), default=MESSAGE_BYTES)
+
+    async def _hear(self) -> None:
+        """Take in what QEMU sends until the session ends; one thing that no QEMU sends ends it."""
+        try:
+            while True:
+                self._take(await self._wire.receive())
+        except (ControlError, OSError, EOFError) as reason:
+            self._end(reason)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "event" in message:
+            self.dispatch(event_of(message))
+            return
+        name = message.get("id")
+        if not isinstance(name, str):
+            raise GarbledError("an answer without the id of what it answers")
+        if "return" not in message and "error" not in message:
+            raise GarbledError("an answer that neither returns anything nor is an error")
+        _, answer = self._in_flight.get(name, ("", None))
+        if answer is not None and not answer.done():  # nobody waits for the others any more
+            answer.set_result(message)
+
+    def dispatch(self, event: Event) -> None:
+        """Hand an event to those who listen. Raises GarbledError."""
+        self.recent.append(event)
+        for listener in tuple(self.listeners):
+            listener.put(event)
 
     def listen(self, *names: str) -> Listener:
         """Subscribe to events by name, or to all of them. Subscribe first, then cause the event."""
@@ -169,27 +235,49 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether the session has ended, by either side."""
-        from qemu.qmp import Runstate
+        return self._over.is_set()
 
-        return self._client.runstate is not Runstate.RUNNING
+    @property
+    def broken(self) -> ControlError | None:
+        """What QEMU sent that no QEMU sends, where that ended the session."""
+        return self._reason if isinstance(self._reason, ControlError) else None
 
     def ended(self, command: str = "") -> DisconnectedError:
         """The error for using a session that has ended."""
         during = f" during {command}" if command else ""
-        return DisconnectedError(
-            f"QEMU closed the session{during}", why="it exited, or was killed", fix=f"socket: {self._path}"
-        )
+        fix = f"socket: {self._path}"
+        if self.broken:
+            return DisconnectedError(f"{self.broken.what}{during}", why=self.broken.why, fix=fix)
+        return DisconnectedError(f"QEMU closed the session{during}", why="it exited, or was killed", fix=fix)
 
     async def wait_closed(self, timeout: float | None = None) -> None:
         """Return when the session has ended. Raises TimeoutError after ``timeout`` seconds."""
         import asyncio
 
-        await asyncio.wait_for(self._done.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await self._over.wait()
 
     async def close(self) -> None:
-        """End the session; QEMU goes on."""
-        self._closing.set()
-        await self._done.wait()
+        """End the session at once, whatever is under way; QEMU goes on."""
+        import asyncio
+
+        self._end(None)
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await asyncio.wait([self._hearing])
+
+    def _end(self, reason: Exception | None) -> None:
+        """The session is over: whoever waits for something of it is told."""
+        if self.closed:
+            return
+        self._reason = reason
+        self._over.set()
+        self._wire.close()
+        for command, answer in self._in_flight.values():
+            if not answer.done():
+                answer.set_exception(self.ended(command))
+        for listener in tuple(self.listeners):
+            listener.put(None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,28 +287,9 @@ class Session:
     ) -> None:
         await self.close()
 
-    async def _watching(self) -> None:
-        import asyncio
-
-        from qemu.qmp import QMPError, Runstate
-
-        while not self.closed:
-            waits = [asyncio.ensure_future(self._client.runstate_changed()), asyncio.ensure_future(self._closing.wait())]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            if self._closing.is_set():
-                break
-        if self._client.runstate is not Runstate.IDLE:
-            with contextlib.suppress(QMPError, OSError, EOFError):
-                await self._client.disconnect()
-        for listener in tuple(self.listeners):
-            listener.put(None)
-        self._done.set()
-
 
 async def connect(
-    address: str | socket.socket, *, alive: Callable[[], bool] | None = None, timeout: float = 10.0
+    address: str | socket.socket, *, alive: Callable[[], bool] | None = None, timeout: float = CONNECT_SECONDS
 ) -> Session:
     """Open a session over a socket path, or over a socket that is connected already (an inherited pair).
 
@@ -231,51 +300,23 @@ async def connect(
 
     deadline = asyncio.get_running_loop().time() + timeout
     path = address if isinstance(address, str) else "an inherited socket"
-    heard: list[Event] = []
+    connection = await _reach(address, alive, deadline) if isinstance(address, str) else address
+    session = Session(connection, path)
     try:
-        client, receiver = await _greeted(address, alive, deadline, heard.append)
-    except ControlError:
+        async with asyncio.timeout_at(deadline):
+            await session.greet()
+    except BaseException as reason:
+        await session.close()
+        if isinstance(reason, TimeoutError):
+            raise ControlError(
+                f"QEMU did not greet on {path} within {timeout:g} s",
+                why="another program holds this monitor, or QEMU is busy or stopped",
+                fix="close the other program, or try again",
+            ) from None
+        if isinstance(reason, ControlError | OSError | EOFError):
+            raise _failed(path, session.broken or reason, alive) from reason
         raise
-    except TimeoutError:
-        raise ControlError(
-            f"QEMU did not greet on {path} within {timeout:g} s",
-            why="another program holds this monitor, or QEMU is busy or stopped",
-            fix="close the other program, or try again",
-        ) from None
-    except Exception as reason:
-        raise _failed(path, reason, alive) from reason
-    session = Session(client, path)
-    for event in heard:
-        session.dispatch(event)
-    receiver.deliver = session.dispatch
     return session
-
-
-async def _greeted(
-    address: str | socket.socket, alive: Callable[[], bool] | None, deadline: float, deliver: Callable[[Event], None]
-) -> tuple[QMPClient, _Receiver]:
-    """A client that has negotiated, and who receives its events.
-
-    QEMU may send an event before it answers ``qmp_capabilities``, on which qemu.qmp gives up: it is tried again.
-    Raises TimeoutError when QEMU is there and does not greet; ControlError when it cannot be reached.
-    """
-    import asyncio
-
-    attempts = 5 if isinstance(address, str) else 1
-    while True:
-        sock = await _reach(address, alive, deadline) if isinstance(address, str) else address
-        client = _new_client()
-        receiver = _receive(client, deliver)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await client.connect(sock)
-        except Exception as reason:
-            attempts -= 1
-            negotiation = getattr(reason, "exc", reason)
-            if not (attempts and isinstance(getattr(negotiation, "exc", None), AssertionError)):
-                raise
-        else:
-            return client, receiver
 
 
 async def _reach(path: str, alive: Callable[[], bool] | None, deadline: float) -> socket.socket:
@@ -303,60 +344,33 @@ async def _reach(path: str, alive: Callable[[], bool] | None, deadline: float) -
 
 
 def _failed(path: str, reason: Exception, alive: Callable[[], bool] | None) -> ControlError:
-    cause = getattr(reason, "exc", reason)
-    if isinstance(cause, EOFError | ConnectionError) and (alive is None or not alive()):
+    if isinstance(reason, ControlError) and not isinstance(reason, DisconnectedError):
+        return ControlError(f"No QMP session with {path}", why=f"{reason.what}: {reason.why}")
+    if alive is None or not alive():
         return ControlError(f"QEMU closed its monitor {path} while it was greeted", why="it exited, or was killed")
-    return ControlError(f"No QMP session with {path}", why=str(cause) or type(cause).__name__)
+    return ControlError(f"No QMP session with {path}", why="it was closed before it had begun")
 
 
-def _new_client() -> QMPClient:
-    import logging
-
-    from qemu.qmp import Message, QMPClient
-
-    class Client(QMPClient):
-        """Spells messages out for the log when they are logged only: that takes longer than all else done with them."""
-
-        def _cb_outbound(self, msg: Message) -> Message:
-            return super()._cb_outbound(msg) if self.logger.isEnabledFor(logging.DEBUG) else msg
-
-        def _cb_inbound(self, msg: Message) -> Message:
-            return super()._cb_inbound(msg) if self.logger.isEnabledFor(logging.DEBUG) else msg
-
-    logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
-    return Client("tinamou")
+def refusal(command: str, arguments: Mapping[str, object], message: Mapping[str, object]) -> ControlError:
+    """The error in QEMU's answer to a command."""
+    error = record(message["error"])
+    return RefusedError(command, arguments, text(error, "class"), text(error, "desc"))
 
 
-@dataclass
-class _Receiver:
-    deliver: Callable[[Event], None]
+def event_of(message: Mapping[str, object]) -> Event:
+    """The event in a message. Raises GarbledError."""
+    try:
+        stamp = record(message.get("timestamp", {}))
+        at = number(stamp, "seconds", 0) + number(stamp, "microseconds", 0) / 1e6
+        return Event(text(message, "event", most=128), record(message.get("data", {})), at)
+    except ControlError as reason:
+        raise GarbledError(f"an odd event: {reason.what}: {reason.why}") from None
 
 
-def _receive(client: QMPClient, deliver: Callable[[Event], None]) -> _Receiver:
-    """Take the client's events away from its own listener, which would keep every event for ever."""
-    from qemu.qmp import EventListener, Message
-
-    receiver = _Receiver(deliver)
-
-    class Funnel(EventListener):
-        async def put(self, event: Message) -> None:
-            receiver.deliver(_event(event))
-
-    client.register_listener(Funnel())
-    client.events.event_filter = lambda _: False
-    return receiver
+def _dashed(names: Mapping[str, object]) -> dict[str, object]:
+    return {name.replace("_", "-"): value for name, value in names.items()}
 
 
-def _event(message: Mapping[str, object]) -> Event:
-    data, stamp = message.get("data"), message.get("timestamp")
-    at = 0.0
-    if isinstance(stamp, Mapping):
-        at = float(stamp.get("seconds", 0)) + float(stamp.get("microseconds", 0)) / 1e6
-    return Event(str(message["event"]), data if isinstance(data, Mapping) else {}, at)
-
-
-def _version(client: QMPClient) -> tuple[int, int, int]:
-    version = client.greeting.QMP.version.get("qemu") if client.greeting else None
-    if not isinstance(version, Mapping):
-        return (0, 0, 0)
-    return (int(version.get("major", 0)), int(version.get("minor", 0)), int(version.get("micro", 0)))
+def _version(greeting: Mapping[str, object]) -> tuple[int, int, int]:
+    qemu = record(record(record(greeting.get("QMP")).get("version")).get("qemu"))
+    return number(qemu, "major"), number(qemu, "minor"), number(qemu, "micro")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
 
-from tinamou.control.answers import records
+from tinamou.control.answers import record, records, text
 from tinamou.control.session import Session
 from tinamou.errors import ControlError
 
 __all__ = ["free_slot"]
 
-_SLOT = re.compile(r"plug(\d+)")
+_SLOT = re.compile(r"plug(\d{1,4})")
 
 
 async def free_slot(session: Session, taken: Collection[int]) -> int:
@@ -29,9 +28,9 @@ async def free_slot(session: Session, taken: Collection[int]) -> int:
     )
 
 
-def _slots(buses: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bool]]:
+def _slots(buses: Iterable[Mapping[str, object]]) -> Iterator[tuple[int, bool]]:
     for bus in buses:
-        for device in bus.get("devices", ()):
-            match = _SLOT.fullmatch(str(device.get("qdev_id", "")))
+        for device in records(bus.get("devices", ())):
+            match = _SLOT.fullmatch(text(device, "qdev_id", ""))
             if match:
-                yield int(match[1]), bool(device.get("pci_bridge", {}).get("devices"))
+                yield int(match[1]), bool(record(device.get("pci_bridge", {})).get("devices"))

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from tinamou.control.answers import flag, number, record, records, text
+from tinamou.guest.answers import data, flag, number, record, records, text
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
 from tinamou.late import dataclass
 
@@ -19,6 +19,10 @@ __all__ = ["Agent", "Completed", "Interface", "OsInfo", "Progress"]
 
 LARGEST_CAPTURE = 16 << 20
 """Bytes of each stream the agent keeps of a command's output; the rest is lost (source: qga, GUEST_EXEC_MAX_OUTPUT)."""
+
+
+_SIGNALS, _STATUS = 127, (1 << 32) - 1
+"""The largest number of a signal, and of an exit status (of Windows)."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Completed:
 
     @property
     def exit_status(self) -> int:
-        """The status as a shell reports it: 128 + N for signal N."""
-        return self.status if self.status >= 0 else 128 - self.status
+        """The status as a shell reports it: 128 + N for signal N, at most 255."""
+        return min(self.status if self.status >= 0 else 128 - self.status, 255)
 
     @property
     def text(self) -> str:
@@ -157,12 +161,12 @@ class Agent:
         answer = record(await self.command("guest-exec-status", {"pid": pid}))
         if not flag(answer, "exited"):
             return Progress(None)
-        signal = number(answer, "signal", 0)
+        signal = number(answer, "signal", 0, least=0, most=_SIGNALS)
         return Progress(
             Completed(
-                -signal if signal else number(answer, "exitcode", 0),
-                base64.b64decode(text(answer, "out-data", "")),
-                base64.b64decode(text(answer, "err-data", "")),
+                -signal if signal else number(answer, "exitcode", 0, least=0, most=_STATUS),
+                data(answer, "out-data", "", most=LARGEST_CAPTURE),
+                data(answer, "err-data", "", most=LARGEST_CAPTURE),
                 flag(answer, "out-truncated", False) or flag(answer, "err-truncated", False),
             )
         )
@@ -201,13 +205,11 @@ class Agent:
 
     async def freeze(self) -> int:
         """Write the filesystems out and stop them; returns how many. While frozen the agent does little but thaw."""
-        answer = await self.command("guest-fsfreeze-freeze")
-        return answer if isinstance(answer, int) else 0
+        return _count(await self.command("guest-fsfreeze-freeze"))
 
     async def thaw(self) -> int:
         """Let the filesystems go on; returns how many were frozen."""
-        answer = await self.command("guest-fsfreeze-thaw")
-        return answer if isinstance(answer, int) else 0
+        return _count(await self.command("guest-fsfreeze-thaw"))
 
     @contextlib.asynccontextmanager
     async def frozen(self) -> AsyncIterator[int]:
@@ -255,3 +257,7 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _count(answer: object) -> int:
+    return number({"count": answer}, "count", least=0)

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
+from tinamou.guest.answers import agent, member, record, text
+from tinamou.system.lines import PIECE, Lines, json_of
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentRefusedError", "AgentSilentError", "Channel"]
 
-_LONGEST_ANSWER = 128 << 20
+_LONGEST_ANSWER = 1 << 20
+_LONG_ANSWERS = {"guest-exec-status": 48 << 20}
+"""Bytes an answer may have: two times 16 MiB of output (source: qga, GUEST_EXEC_MAX_OUTPUT) in base64."""
+
 _RESEND = 1.0
 _SHARE = 0.3
 _IDLE_CHECK = 0.05
@@ -62,7 +67,8 @@ class Channel:
         self._turn = Turn(f"{path}.lock")
         self._request = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reader: asyncio.StreamReader | None = None
+        self._lines: Lines | None = None
+        self._longest = _LONGEST_ANSWER
         self._writer: asyncio.StreamWriter | None = None
         self._socket: socket.socket | None = None
         self._in_step = False
@@ -131,7 +137,7 @@ class Channel:
             self._request = asyncio.Lock()
             if self._socket is not None:
                 self._socket.close()
-            self._reader = self._writer = self._leave = self._socket = None
+            self._lines = self._writer = self._leave = self._socket = None
             self._in_step = False
             self._turn.give()
             self._loop = loop
@@ -191,7 +197,8 @@ class Channel:
                 self._let_go()
                 raise GuestError(f"The guest agent's socket {self._path} cannot be opened", why=str(reason)) from reason
         self._socket, self._met = sock, True
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_LONGEST_ANSWER)
+        reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=PIECE)
+        self._lines = Lines(reader)
         self._in_step = False
 
     async def _step(self) -> None:
@@ -212,12 +219,18 @@ class Channel:
         self._send(command, arguments)
         if self._writer is not None:
             await self._writer.drain()
-        answer = await self._receive()
+        self._longest = _LONG_ANSWERS.get(command, _LONGEST_ANSWER)
+        try:
+            answer = await self._receive()
+        finally:
+            self._longest = _LONGEST_ANSWER
+        if "error" not in answer:
+            result = member(answer, "return")
+            self._in_step = True
+            return result
         self._in_step = True
-        error = answer.get("error")
-        if isinstance(error, Mapping):
-            raise AgentRefusedError(command, str(error.get("class", "")), str(error.get("desc", "")))
-        return answer.get("return")
+        error = record(answer["error"])
+        raise AgentRefusedError(command, text(error, "class", ""), text(error, "desc", ""))
 
     def _send(self, command: str, arguments: Mapping[str, object] | None, prefix: bytes = b"") -> None:
         message: dict[str, object] = {"execute": command}
@@ -229,18 +242,18 @@ class Channel:
 
     async def _receive(self) -> Mapping[str, object]:
         """The next answer; anything that is not one (a torn line, console noise) counts as an empty answer."""
-        if self._reader is None:
+        if self._lines is None:
             raise self._ended()
         try:
-            line = await self._reader.readline()
-        except (OSError, ValueError) as reason:
+            line = await self._lines.next(lambda: self._longest)
+        except (OSError, EOFError) as reason:
             self._let_go()
             raise self._ended() from reason
-        if not line.endswith(b"\n"):
+        except ValueError as reason:
             self._let_go()
-            raise self._ended()
+            raise agent.wrong("is too long", str(reason)) from None
         try:
-            answer = json.loads(line.rpartition(b"\xff")[2])
+            answer = json_of(line.rpartition(b"\xff")[2])
         except ValueError:
             return {}
         return answer if isinstance(answer, dict) else {}
@@ -278,7 +291,7 @@ class Channel:
         self._stay()
         if self._writer is not None:
             self._writer.close()
-        self._reader = self._writer = self._socket = None
+        self._lines = self._writer = self._socket = None
         self._in_step = False
         self._turn.give()
 

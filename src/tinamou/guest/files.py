@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
-from tinamou.control.answers import flag, number, record, text
 from tinamou.errors import GuestError
+from tinamou.guest.answers import data, flag, number, record
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def read_pieces(agent: Agent, path: str, *, start: int = 0) -> AsyncIterat
         while True:
             answer = record(await agent.command("guest-file-read", {"handle": handle, "count": PIECE}))
             if number(answer, "count"):
-                yield base64.b64decode(text(answer, "buf-b64"))
+                yield data(answer, "buf-b64", most=PIECE)
             if flag(answer, "eof") or not number(answer, "count"):
                 return
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tinamou.control.answers import number, record, text
 from tinamou.errors import GuestError
 from tinamou.guest import execute, files
+from tinamou.guest.answers import data, number, record
 from tinamou.guest.channel import AgentRefusedError
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class _Followed:
             answer = record(await self._agent.command("guest-file-read", {"handle": self._handle, "count": files.PIECE}))
             if not number(answer, "count"):
                 return moved
-            self._hear(base64.b64decode(text(answer, "buf-b64")))
+            self._hear(data(answer, "buf-b64", most=files.PIECE))
             moved = True
 
     async def _open(self) -> bool:

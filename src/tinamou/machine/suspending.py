@@ -71,7 +71,8 @@ async def _saved(record: Record, session: Session) -> Checkpoint:
         with save.marked(record):
             async with save.running_on(session, save.WHOLE):
                 await session.execute("stop")
-                await stream.pour(session, folder / save.STREAM, record.uid)
+                seconds = stream.saving_seconds(save.memory_of(plan))
+                await stream.pour(session, folder / save.STREAM, record.uid, seconds=seconds)
                 saved = await asyncio.to_thread(save.entry, moment, folder, "portable", 0.0, began)
                 _write_surely(saved, folder)
             with contextlib.suppress(TinamouError, TimeoutError):

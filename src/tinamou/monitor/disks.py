@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.control import Session
-from tinamou.control.answers import number, record, records, text
+from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ImageError
 from tinamou.images.chain import read_layer
 from tinamou.monitor.sight import Disk, Place
@@ -36,12 +36,13 @@ async def disks_of(session: Session, directory: Path, *, stopped: bool) -> tuple
     import asyncio
 
     devices = await attached(session)
-    counts = {_device(one): record(one["stats"]) for one in records(await session.execute("query-blockstats"))}
+    every = records(await session.execute("query-blockstats"))
+    counts = {_device(one): record(member(one, "stats")) for one in every}
     states = await _states(session) if stopped else {}
     found = []
     for device, chain in sorted(devices.items()):
         stats = counts.get(device, {})
-        moved: dict[str, Any] = {field: number(stats, key, 0) for field, key in _COUNTED.items()}
+        moved: dict[str, Any] = {field: number(stats, key, 0, least=0) for field, key in _COUNTED.items()}
         own, grow, place = await asyncio.to_thread(_on_host, chain, directory)
         seen = Disk(device.removesuffix("-dev"), **moved, files=chain.files, readonly=chain.readonly)
         seen = replace(seen, allocated=own, may_grow=grow, place=place, status=states.get(device, ""))

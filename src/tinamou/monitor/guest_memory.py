@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from tinamou.control import RefusedError, Session
-from tinamou.control.answers import number, record
+from tinamou.control.answers import member, number, record
 from tinamou.control.commands import qom_get, qom_set
 from tinamou.monitor.sight import NO_DRIVER, GuestMemory
 from tinamou.units import Size
@@ -57,7 +57,7 @@ async def stop_asking(visit: Visit) -> None:
 
 
 async def _holds(session: Session) -> Size:
-    return Size(number(record(await session.execute("query-balloon")), "actual"))
+    return Size(number(record(await session.execute("query-balloon")), "actual", least=0))
 
 
 async def _fresh(visit: Visit, asked: int, wait: float) -> Mapping[str, object] | None:
@@ -75,10 +75,10 @@ async def _fresh(visit: Visit, asked: int, wait: float) -> Mapping[str, object] 
 
 
 def _memory(size: Size, holds: Size, answer: Mapping[str, object]) -> GuestMemory:
-    stats = record(answer["stats"])
+    stats = record(member(answer, "stats"))
 
     def told(key: str) -> Size | None:
-        value = number(stats, f"stat-{key}", _UNKNOWN)
+        value = number(stats, f"stat-{key}", _UNKNOWN, least=-1)
         return None if value in (_UNKNOWN, -1) else Size(value)
 
     available = told("available-memory")

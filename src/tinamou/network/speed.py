@@ -20,6 +20,7 @@ __all__ = ["Speed", "measure"]
 Run = Callable[[str], Awaitable[object]]
 _PORT = 5907
 _PIECE = 256 << 10
+_TRIPS_SECONDS = 60.0
 _PATIENCE = 10.0
 """Seconds until a guest that does not connect counts as one that nothing leads to."""
 
@@ -57,13 +58,17 @@ async def measure(
     """
     import asyncio
 
-    async with _Meeting(run, address, listen) as meet:
-        echo = await meet("cat")
-        times = await asyncio.to_thread(_round_trips, echo, trips)
-        sink = await meet("cat >/dev/null")
-        into, busy_into = await asyncio.to_thread(_watched, _pour, sink, seconds, computed)
-        source = await meet("cat /dev/zero")
-        out_of, busy_out = await asyncio.to_thread(_watched, _drain, source, seconds, computed)
+    try:
+        async with _Meeting(run, address, listen) as meet:
+            echo = await meet("cat")
+            times = await asyncio.to_thread(_round_trips, echo, trips)
+            sink = await meet("cat >/dev/null")
+            into, busy_into = await asyncio.to_thread(_watched, _pour, sink, seconds, computed)
+            source = await meet("cat /dev/zero")
+            out_of, busy_out = await asyncio.to_thread(_watched, _drain, source, seconds, computed)
+    except OSError as reason:
+        why = f"the connection to it broke: {reason.strerror or reason}"
+        raise GuestError("The guest does not take part in the measurement", why=why) from reason
     ordered = sorted(times)
     slowest = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return Speed(statistics.median(ordered), slowest, into, out_of, trips, busy_into, busy_out)
@@ -122,10 +127,14 @@ class _Meeting:
 
 def _round_trips(connection: socket.socket, count: int) -> list[float]:
     times = []
+    end = time.perf_counter() + _TRIPS_SECONDS
     for number in range(count + 10):
         start = time.perf_counter()
+        if start > end:
+            raise TimeoutError(f"{number} round trips took {_TRIPS_SECONDS:g} s")
         connection.sendall(b".")
-        connection.recv(1)
+        if not connection.recv(1):
+            raise ConnectionError("it was closed")
         if number >= 10:
             times.append((time.perf_counter() - start) * 1000)
     connection.close()

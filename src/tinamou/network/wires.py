@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from tinamou.errors import TinamouError
+from tinamou.errors import GuestError, TinamouError
 from tinamou.late import dataclass
 from tinamou.system.exec import CommandError, find_tool
 
@@ -173,27 +173,34 @@ done
 async def _guest_sides(agent: Agent) -> list[GuestSide] | None:
     try:
         done = await agent.run(["sh", "-c", _LOOK], timeout=20)
+        return guest_sides(done.stdout.decode(errors="replace"))
     except (TinamouError, TimeoutError):
         return None
-    return guest_sides(done.stdout.decode(errors="replace"))
+
+
+_CARD = re.compile(r"= (\S{1,64}) (\S{0,64}) (\S{1,64}) (\d{1,9}) 0x([0-9a-f]{1,8}) (\d{1,9}) (\d{1,9}) (\d?)")
+_PART = re.compile(
+    r"a (?P<address>\S{1,64})|c (?P<counter>[rt]x_[a-z]+) (?P<count>\d{1,19})|f (?P<feature>[a-z-]+) (?P<is>\w+)"
+)
+_MOST_CARDS = 1024
 
 
 def guest_sides(text: str) -> list[GuestSide]:
-    """What the guest's own script printed: pure."""
+    """What the guest's own script printed: pure. Raises GuestError for what that script cannot have printed."""
     found: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        kind, *words = line.split()
-        if kind == "=":
-            name, driver, mac, mtu, flags, cpus, queues, carrier = words
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if (card := _CARD.fullmatch(line)) and len(found) < _MOST_CARDS:
+            name, driver, mac, mtu, flags, cpus, queues, carrier = card.groups()
             entry = {"name": name, "driver": driver, "mac": mac, "mtu": int(mtu), "up": bool(int(flags, 16) & 1)}
-            entry["carrier"] = carrier == "1"
-            found.append(
-                {**entry, "cpus": int(cpus), "queues": int(queues), "addresses": (), "counters": {}, "features": {}}
-            )
-        elif kind == "a" and found:
-            found[-1]["addresses"] += (words[0],)
-        elif kind == "c" and found:
-            found[-1]["counters"][words[0]] = int(words[1])
-        elif kind == "f" and found:
-            found[-1]["features"][words[0]] = words[1] == "on"
-    return [GuestSide(**entry) for entry in found]
+            entry |= {"carrier": carrier == "1", "cpus": int(cpus), "queues": int(queues)}
+            found.append({**entry, "addresses": [], "counters": {}, "features": {}})
+        elif (part := _PART.fullmatch(line)) and found:
+            if part["address"]:
+                found[-1]["addresses"].append(part["address"])
+            elif part["counter"]:
+                found[-1]["counters"][part["counter"]] = int(part["count"])
+            else:
+                found[-1]["features"][part["feature"]] = part["is"] == "on"
+        else:
+            raise GuestError("The guest answered what is no list of its interfaces", why=repr(line[:80]))
+    return [GuestSide(**{**entry, "addresses": tuple(entry["addresses"])}) for entry in found]

@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 
 from tinamou.control import RefusedError, Session
-from tinamou.control.answers import number, record, records, text
+from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ControlError
 from tinamou.late import dataclass
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _FDSET = "/dev/fdset/"
-_LEAF = re.compile(r"fd(\d+)-")
+_LEAF = re.compile(r"fd(\d{1,9})-")
 """How the nodes of files are named that QEMU was handed (launch/handover.py): the number of their set comes first."""
 
 
@@ -74,6 +74,10 @@ class BlockGraph:
         return frozenset(file for one in self.devices.values() for file in one.files)
 
 
+def _no_graph(why: str) -> ControlError:
+    return ControlError("QEMU answered what is no block graph", why=why)
+
+
 @dataclass()
 class _Edges:
     """The nodes and edges as QEMU lists them, by number."""
@@ -82,15 +86,25 @@ class _Edges:
     below: dict[int, dict[str, int]] = field(default_factory=dict)
     roots: list[tuple[str, int, bool]] = field(default_factory=list)
 
+    def name(self, node: int) -> str:
+        """What a node is called. Raises ControlError for one that QEMU did not list."""
+        if node not in self.names:
+            raise _no_graph(f"an edge leads to node {node}, which is not in it")
+        return self.names[node]
+
     def leaf(self, node: int) -> int | None:
         """The file a format node reads; None for a node that only passes requests on."""
         child = self.below.get(node, {}).get("file")
         return child if child is not None and not self.below.get(child) else None
 
     def formats(self, node: int) -> Iterator[tuple[int, int]]:
-        """The format nodes of a chain with the files they read, top first."""
+        """The format nodes of a chain with the files they read, top first. Raises ControlError for one without an end."""
         at: int | None = node
+        seen: set[int] = set()
         while at is not None:
+            if at in seen:
+                raise _no_graph(f"below node {at} comes node {at} again")
+            seen.add(at)
             child, below = self.leaf(at), self.below.get(at, {})
             if child is not None:
                 yield at, child
@@ -106,13 +120,13 @@ async def block_graph(session: Session) -> BlockGraph:
     graph, sets = await asyncio.gather(session.execute("x-debug-query-block-graph"), session.execute("query-fdsets"))
     edges, descriptors = _edges(record(graph)), _descriptors(sets)
     leaves = {leaf for node in edges.names if (leaf := edges.leaf(node)) is not None}
-    paths = await _paths(session, {leaf: edges.names[leaf] for leaf in leaves}, descriptors)
+    paths = await _paths(session, {leaf: edges.name(leaf) for leaf in leaves}, descriptors)
     devices = {}
     for device, root, writes in edges.roots:
         chain = list(edges.formats(root))
-        files = tuple(dict.fromkeys(paths[leaf] for _, leaf in chain))
-        top = edges.names[chain[0][0]] if chain else ""
-        devices[device] = Attached(device, edges.names[root], top, files, not writes)
+        files = tuple(dict.fromkeys(paths.get(leaf, "") for _, leaf in chain))
+        top = edges.name(chain[0][0]) if chain else ""
+        devices[device] = Attached(device, edges.name(root), top, files, not writes)
     read = {edges.names[node]: paths[leaf] for node in edges.names if (leaf := edges.leaf(node)) is not None}
     return BlockGraph(devices, read, descriptors)
 
@@ -124,13 +138,13 @@ async def attached(session: Session) -> Mapping[str, Attached]:
 
 def _edges(graph: Mapping[str, object]) -> _Edges:
     found, devices = _Edges(), {}
-    for node in records(graph["nodes"]):
+    for node in records(member(graph, "nodes")):
         found.names[number(node, "id")] = text(node, "name")
         if text(node, "type") == "block-backend":
             devices[number(node, "id")] = _device_id(text(node, "name"))
-    for edge in records(graph["edges"]):
+    for edge in records(member(graph, "edges")):
         parent, child = number(edge, "parent"), number(edge, "child")
-        perm = edge["perm"]
+        perm = member(edge, "perm")
         if parent not in devices:
             found.below.setdefault(parent, {})[text(edge, "name")] = child
         elif devices[parent] and isinstance(perm, list):
@@ -141,7 +155,7 @@ def _edges(graph: Mapping[str, object]) -> _Edges:
 def _descriptors(answer: object) -> dict[int, str]:
     sets, folders = {}, dict[str, str]()
     for fdset in records(answer):
-        names = [text(fd, "opaque", "") for fd in records(fdset["fds"])]
+        names = [text(fd, "opaque", "") for fd in records(member(fdset, "fds"))]
         sets[number(fdset, "fdset-id")] = _resolved(next(filter(None, names), ""), folders)
     return sets
 
@@ -259,7 +273,8 @@ def _path(name: str, descriptors: Mapping[int, str]) -> str:
     """The path behind a file name as QEMU prints it: plain, or a set of descriptors."""
     if not name.startswith(_FDSET):
         return name
-    return descriptors.get(int(name.removeprefix(_FDSET)), "")
+    number = name.removeprefix(_FDSET)
+    return descriptors.get(int(number), "") if re.fullmatch(r"\d{1,9}", number) else ""
 
 
 def _device_id(qdev: str) -> str:

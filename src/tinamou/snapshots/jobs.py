@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,9 @@ PATIENCE = 60.0
 """Seconds after which a job should be done, however large."""
 
 _POLL = 0.05
+
+_SLOWEST = 1 << 20
+"""Bytes a second that even a slow host copies: a job that takes longer will never end, whatever QEMU says of it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ async def run_job(
 
 async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:
     with session.listen("JOB_STATUS_CHANGE") as changes:
-        while True:
+        began, longest = time.monotonic(), 10 * PATIENCE + target.amount / _SLOWEST
+        while time.monotonic() - began < longest:
             job = next((one for one in await jobs(session) if one.id == name), None)
             if job is None or job.status == "concluded":
                 return job or Job(name, "", "null", 0, 0, "")
@@ -81,6 +86,7 @@ async def _until_over(session: Session, name: str, target: Target, progress: Pro
                 await session.execute("job-finalize", id=name)
             with contextlib.suppress(TimeoutError):
                 await changes.next(_POLL)
+    raise ControlError(f"the job {name} does not end", why=f"it has run for {longest:.0f} s")
 
 
 async def drop_orphans(session: Session) -> bool:

@@ -41,6 +41,7 @@ __all__ = [
     "forkable",
     "let_run_on",
     "marked",
+    "memory_of",
     "reserve",
     "running_on",
     "save_instant",
@@ -122,7 +123,7 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
 def _both(moment: Moment, name: str) -> Iterator[tuple[int, int]]:
     """The machine's memory and what it is copied to. Raises StateError when there is no room for a copy."""
     try:
-        source = ram.memory_of(moment.record.pid, "ram", _size(moment.plan))
+        source = ram.memory_of(moment.record.pid, "ram", memory_of(moment.plan))
     except OSError as error:
         fix = "stop it and start it again, where an older tinamou started it; or take a portable one"
         raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error), fix=fix) from error
@@ -156,7 +157,8 @@ async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> fl
     at_rest = {} if switch is None else {"at_rest": switch.switch}
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, WHOLE):
-            await stream.pour(session, directory / STREAM, moment.record.uid, **at_rest)
+            seconds = stream.saving_seconds(memory_of(moment.plan))
+            await stream.pour(session, directory / STREAM, moment.record.uid, **at_rest, seconds=seconds)
             await cont(session)
         return await _stood_still(events)
 
@@ -170,11 +172,6 @@ def _refuse_without_room(moment: Moment, used: int) -> None:
         why = f"{used >> 20} MiB of it are in use, and the host has {left >> 20} MiB left"
         what, fix = f"the memory of {moment.record.name} cannot be copied", "remove checkpoints, or end machines"
         raise StateError(what, why=why, fix=fix)
-
-
-def _size(plan: Plan) -> int:
-    """Bytes of the guest's memory."""
-    return sum(int(str(element.props["size"])) for element in plan.elements if element.id.startswith("ram"))
 
 
 STREAM = "state.zst"
@@ -213,11 +210,16 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         disks=disks,
         files=files,
         pause=pause,
-        memory=_size(moment.plan),
+        memory=memory_of(moment.plan),
         why=moment.why,
         cpu="" if moment.plan.accel == "tcg" else host_cpu(),
         took=time.perf_counter() - began,
     )
+
+
+def memory_of(plan: Plan) -> int:
+    """Bytes of memory a machine of this plan has."""
+    return sum(int(str(element.props["size"])) for element in plan.elements if element.id.startswith("ram"))
 
 
 class _Switch:
@@ -289,10 +291,14 @@ async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, 
 
 
 async def _stood_still(events: Listener) -> float:
-    """Seconds from the first stop to the machine's running on, by QEMU's own clock."""
-    stopped = await events.next(10.0)
-    while (resumed := await events.next(10.0)).name != "RESUME":
-        pass
+    """Seconds from the first stop to the machine's running on, by QEMU's own clock. Raises ControlError."""
+    try:
+        async with asyncio.timeout(_EVENT_SECONDS):
+            stopped = await events.next()
+            while (resumed := await events.next()).name != "RESUME":
+                pass
+    except TimeoutError:
+        raise ControlError("QEMU did not say that the machine runs on", why=f"not within {_EVENT_SECONDS:g} s") from None
     return resumed.at - stopped.at
 
 
@@ -315,6 +321,9 @@ def marked(record: Record) -> Iterator[None]:
     finally:
         mark.unlink(missing_ok=True)
 
+
+_EVENT_SECONDS, _SAVE_SECONDS = 10.0, 60.0
+"""How long QEMU may take to tell what it did, and to save its devices."""
 
 _DEVICES = {"x-ignore-shared": True, "pause-before-switchover": True}
 WHOLE: Mapping[str, bool] = {"x-ignore-shared": False, "pause-before-switchover": True}
@@ -340,7 +349,7 @@ async def let_run_on(session: Session) -> None:
     with contextlib.suppress(ControlError):
         if (await migration(session)).status not in ("none", "completed", "failed", "cancelled"):
             await session.execute("migrate_cancel")
-            with contextlib.suppress(ControlError):
+            with contextlib.suppress(ControlError, TimeoutError):
                 await wait_migrated(session, 10.0)
         await cont(session)
 
@@ -352,12 +361,16 @@ async def _save_state(session: Session, path: Path, switch: _Switch | None) -> N
         await getfd(session, descriptor, "checkpoint")
     finally:
         os.close(descriptor)
-    await migrate(session, "fd:checkpoint")
-    while (now := await migration(session)).status != "pre-switchover":
-        if now.status in ("completed", "failed", "cancelled"):
-            raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
-        await asyncio.sleep(0.0005)
-    if switch is not None:
-        await switch.switch()
-    await session.execute("migrate-continue", state="pre-switchover")
-    await wait_migrated(session, 60.0)
+    try:
+        async with asyncio.timeout(_SAVE_SECONDS):
+            await migrate(session, "fd:checkpoint")
+            while (now := await migration(session)).status != "pre-switchover":
+                if now.status in ("completed", "failed", "cancelled"):
+                    raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
+                await asyncio.sleep(0.0005)
+            if switch is not None:
+                await switch.switch()
+            await session.execute("migrate-continue", state="pre-switchover")
+            await wait_migrated(session)
+    except TimeoutError:
+        raise ControlError(f"QEMU did not save the machine's state within {_SAVE_SECONDS:g} s") from None

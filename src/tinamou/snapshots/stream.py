@@ -19,13 +19,16 @@ from tinamou.errors import ControlError, StateError
 from tinamou.system.exec import CommandError
 from tinamou.system.zstd import Piped, compressing, decompressing
 
-__all__ = ["blockers", "load", "plugged", "pour"]
+__all__ = ["blockers", "load", "plugged", "pour", "saving_seconds"]
 
 PATIENCE_SECONDS = 60.0
 """How long a machine that goes on may write to its memory faster than it is saved, before it is stopped for the rest."""
 
 _RATE = 20 << 20
 """Bytes of compressed state a second that even a slow host loads."""
+
+_SLOWEST = 4 << 20
+"""Bytes of memory a second that even a slow host saves."""
 
 _ENDING_SECONDS = 5.0
 """How long the compressor, which closes its end first, takes to say why at most."""
@@ -37,11 +40,17 @@ async def _nothing() -> None:
     """What is done at rest, where there is nothing to do."""
 
 
-async def pour(session: Session, path: Path, uid: int | None, at_rest: AtRest = _nothing) -> None:
+def saving_seconds(memory: int) -> float:
+    """How long saving a machine of so many bytes of memory may take, whatever QEMU says of its progress."""
+    return 2 * PATIENCE_SECONDS + memory / _SLOWEST
+
+
+async def pour(session: Session, path: Path, uid: int | None, at_rest: AtRest = _nothing, *, seconds: float) -> None:
     """Write the whole state to a new file; the machine stands still afterwards, and `cont` lets it run on.
 
     The capability ``pause-before-switchover`` must be on; ``at_rest`` is called when the machine stands still. Raises
-    ControlError, StateError; the caller lets the machine run on and removes the file.
+    ControlError, also when it takes more than ``seconds``, and StateError; the caller lets the machine run on and removes
+    the file.
     """
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -49,13 +58,16 @@ async def pour(session: Session, path: Path, uid: int | None, at_rest: AtRest = 
             await getfd(session, piped.end, "state")
             piped.let_go()
             try:
-                await migrate(session, "fd:state")
-                await _at_the_switch(session)
-                await at_rest()
-                await session.execute("migrate-continue", state="pre-switchover")
-                await wait_migrated(session)
+                async with asyncio.timeout(seconds):
+                    await migrate(session, "fd:state")
+                    await _at_the_switch(session)
+                    await at_rest()
+                    await session.execute("migrate-continue", state="pre-switchover")
+                    await wait_migrated(session)
             except ControlError as error:
                 raise await _failed(error, path, piped) from error
+            except TimeoutError:
+                raise ControlError(f"QEMU did not save the machine's state within {seconds:.0f} s") from None
             await _finish(piped, path)
         await asyncio.to_thread(os.fsync, target)
     finally:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
+_SECONDS = 60.0
+
 _SCRIPT = f"""
 for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name" || continue
@@ -54,12 +56,12 @@ async def install(agent: Agent, path: str, arch: str) -> Line:
             await line.hello(timeout=0.3)
         except LineError:
             script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
-            done = await agent.run(["/bin/sh"], input=script.encode())
+            done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_SECONDS)
             if done.status:
                 why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"
                 raise GuestError("The guest cannot be given the program that forks need", why=why) from None
-            await line.hello(timeout=60.0)
-        await line.run(["true"])
+            await line.hello(timeout=_SECONDS)
+        await line.run(["true"], timeout=_SECONDS)
     except BaseException:
         line.close()
         raise

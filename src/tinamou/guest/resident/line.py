@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -28,6 +27,9 @@ PORT = "org.tinamou.resident.0"
 
 LARGEST_OUTPUT = 16 << 20
 """Bytes kept of each stream of a command; what a guest sends beyond is read and dropped, as its agent does."""
+
+_WITH_PAYLOAD = "OEDF"
+"""The frames to the host that are never empty."""
 
 BECOME_SECONDS = 60.0
 """How long a guest may take to become another."""
@@ -224,11 +226,23 @@ class Line:
                 streams[kind] += payload[: max(LARGEST_OUTPUT - len(streams[kind]), 0)]
                 truncated = truncated or len(streams[kind]) == LARGEST_OUTPUT
             elif kind == "D":
-                status = os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0])
-                return Completed(status, bytes(streams["O"]), bytes(streams["E"]), truncated)
+                return Completed(self._status(payload), bytes(streams["O"]), bytes(streams["E"]), truncated)
             elif kind == "F":
-                reason = os.strerror(payload[0] if payload else errno.EIO)
-                raise GuestError(f"The guest could not start {argv[0]}", why=reason)
+                raise GuestError(f"The guest could not start {argv[0]}", why=os.strerror(payload[0]))
+            else:
+                raise self._no_frame(f"a frame {kind!r} where a command runs")
+
+    def _status(self, payload: bytes) -> int:
+        """The exit status in the frame that ends a command, -N for signal N (source: waitpid(2))."""
+        try:
+            return os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0])
+        except (struct.error, ValueError):
+            raise self._no_frame(f"a command's end as {payload[:8]!r}") from None
+
+    def _no_frame(self, what: str) -> LineError:
+        """The error for what no resident sends; the line ends, since nothing after it can be understood."""
+        self.close()
+        return LineError("The guest's resident sends what is no frame", why=what)
 
     def _locked(self) -> asyncio.Lock:
         import asyncio
@@ -258,8 +272,8 @@ class Line:
         try:
             kind, length = HEADER.unpack(await reader.readexactly(HEADER.size))
             self._heard = time.monotonic()
-            if length > LARGEST:
-                raise LineError("The guest's resident sends what is no frame", why=f"a length of {length} bytes")
+            if length > LARGEST or (not length and chr(kind) in _WITH_PAYLOAD):
+                raise self._no_frame(f"a frame {chr(kind)!r} of {length} bytes")
             return chr(kind), await reader.readexactly(length)
         except (asyncio.IncompleteReadError, OSError) as reason:
             self.close()
