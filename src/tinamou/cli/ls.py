@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.machine.life import state_of
 from tinamou.machine.reconcile import reconcile
+from tinamou.monitor.states import states_of
 from tinamou.state import machines
 
 
@@ -18,22 +18,28 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """List machines."""
     for line in reconcile():
         output.warn(line)
+    records = machines.machines()
+    states = run_until_done(states_of(records))
     rows = [
         {
             "name": record.name,
-            "state": run_until_done(state_of(record)),
+            "state": seen.state,
+            "why": seen.why,
             "image": record.image,
             "arch": record.arch,
             "accel": record.accel,
             "pid": record.pid or "",
             "age": _age(time.time() - record.created),
         }
-        for record in machines.machines()
+        for record, seen in zip(records, states, strict=True)
     ]
     if json:
-        output.print_json([{**row, "pid": row["pid"] or None} for row in rows])
-    else:
-        output.table(rows, ("name", "state", "image", "arch", "accel", "pid", "age"))
+        output.print_json([{**row, "pid": row["pid"] or None, "why": row["why"] or None} for row in rows])
+        return
+    output.table(rows, ("name", "state", "image", "arch", "accel", "pid", "age"))
+    for row in rows:
+        if row["why"]:
+            output.warn(f"{row['name']}: {row['why']}")
 
 
 def _age(seconds: float) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from tinamou.cli import after_dashes, output
 from tinamou.cli.options import MachineOptions, spec_from
+
+if TYPE_CHECKING:
+    from tinamou.state.pools import PoolEntry
 
 app: App = App(name="pool", help="Keep machines waiting that any command can take.", result_action="return_value")
 Switch = Annotated[bool, Parameter(negative="")]
@@ -49,7 +53,7 @@ def create(
     entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **wish))
     output.end_progress()
     if json:
-        output.print_json(_row(entry.name))
+        output.print_json(_rows([entry])[0])
     else:
         print(entry.name)
 
@@ -82,19 +86,33 @@ def _checked(name: str, size: int, bound: str, source: str, options: MachineOpti
     return {"checkpoint": source} if kept else {"spec": spec_from(source, options, apart=True)}
 
 
-def _row(name: str) -> dict[str, object]:
-    from tinamou.cli.loop import run_until_done
+async def _held(name: str) -> dict[str, Any]:
+    """What the keeper says, nothing where it does not answer."""
     from tinamou.errors import TinamouError
     from tinamou.machine.pooled import PoolClient
-    from tinamou.state import pools
+    from tinamou.monitor.states import LOOK_SECONDS
 
-    entry = pools.find(name)
     try:
-        held = run_until_done(PoolClient(name).ask("look"))
-    except (TinamouError, TimeoutError):
-        held = {}
+        return await PoolClient(name).ask("look", LOOK_SECONDS)
+    except (TinamouError, OSError, ValueError):
+        return {}
+
+
+def _rows(entries: Sequence[PoolEntry]) -> list[dict[str, object]]:
+    """The pools as rows, all keepers asked at once."""
+    import asyncio
+
+    from tinamou.cli.loop import run_until_done
+
+    async def every() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(_held(entry.name) for entry in entries))
+
+    return [_row(entry, held) for entry, held in zip(entries, run_until_done(every()), strict=True)]
+
+
+def _row(entry: PoolEntry, held: Mapping[str, Any]) -> dict[str, object]:
     return {
-        "name": name,
+        "name": entry.name,
         "state": "up" if held.get("up") else "starting" if held else "unknown",
         "waiting": held.get("waiting"),
         "size": entry.size,
@@ -119,7 +137,7 @@ def list_(*, json: Switch = False) -> None:
     from tinamou.state import pools
 
     _cleared()
-    rows = [_row(entry.name) for entry in pools.every()]
+    rows = _rows(pools.every())
     if json:
         output.print_json(rows)
     else:
@@ -140,7 +158,7 @@ def show(name: str, *, json: Switch = False) -> None:
 
     _cleared()
     entry = pools.find(name)
-    shown = {**_row(name), "spec": entry.spec, "log": str(entry.directory / "keeper.log")}
+    shown = {**_rows([entry])[0], "spec": entry.spec, "log": str(entry.directory / "keeper.log")}
     if json:
         output.print_json(shown)
     else:

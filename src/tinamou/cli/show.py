@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.machine.life import at_rest, state_of
+from tinamou.monitor.states import at_rest, state_of
 from tinamou.state import machines
 from tinamou.state.record import Record
 
@@ -23,8 +23,9 @@ def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
     name
         The machine.
     """
-    data = described(machines.find(name))
-    data["state"] = run_until_done(state_of(machines.find(name)))
+    record = machines.find(name)
+    data, seen = described(record), run_until_done(state_of(record))
+    data |= {"state": seen.state, "why": seen.why or None}
     if json:
         output.print_json(data)
         return

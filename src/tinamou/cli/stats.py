@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tinamou.cli import output
-from tinamou.errors import TinamouError
+from tinamou.errors import ControlError
+from tinamou.monitor.states import UNKNOWN
 from tinamou.units import Size
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def command(*names: str, interval: float = 0.5, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(*names: str, interval: float = 0.5, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Show what machines use: processor time, memory in the guest and on the host, disks, network.
+
+    One whose QEMU does not answer is shown without numbers; where it was named, that is the exit status too.
 
     Parameters
     ----------
@@ -36,14 +39,16 @@ def command(*names: str, interval: float = 0.5, json: Annotated[bool, Parameter(
     from tinamou.monitor.stats import plain
 
     records = running(names)
-    readings = run_until_done(_measure(records, interval, strict=bool(names)))
+    readings = run_until_done(_measure(records, interval))
+    status = ControlError.code if names and any(one.state == UNKNOWN for one in readings) else 0
     if json:
         output.print_json([plain(one) for one in readings])
-        return
+        return status
     output.table([row(one) for one in readings], COLUMNS)
     for one in readings:
         for missing in one.missing:
             output.warn(f"{one.name}: no {missing}")
+    return status
 
 
 def running(names: Sequence[str]) -> list[Record]:
@@ -59,22 +64,15 @@ def running(names: Sequence[str]) -> list[Record]:
     return [record for record in machines.machines() if record.running]
 
 
-async def _measure(records: Sequence[Record], interval: float, *, strict: bool) -> list[Reading]:
-    """All at once; one that does not answer is complained of, and is an error where it was named."""
+async def _measure(records: Sequence[Record], interval: float) -> list[Reading]:
+    """All at once; those that have ended meanwhile are left out."""
     import asyncio
 
     from tinamou.monitor.stats import measure
 
-    found = await asyncio.gather(*(measure(record, interval) for record in records), return_exceptions=True)
-    readings = []
-    for record, one in zip(records, found, strict=True):
-        if not isinstance(one, BaseException):
-            readings.append(one)
-        elif strict or not isinstance(one, TinamouError | OSError):
-            raise one
-        elif record.running:
-            output.warn(f"{record.name}: {one}")
-    return readings
+    found = await asyncio.gather(*(measure(record, interval) for record in records))
+    ended = {record.name for record in records if not record.running}
+    return [one for one in found if one.state != UNKNOWN or one.name not in ended]
 
 
 def row(one: Reading) -> dict[str, str]:

@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
-from tinamou.errors import TinamouError
 from tinamou.state import machines
 
 if TYPE_CHECKING:
@@ -85,18 +84,14 @@ def _running(names: Sequence[str]) -> list[Record]:
 
 
 async def _readings(names: Sequence[str], interval: float) -> list[Reading]:
-    """The machines that run now and answer."""
+    """The machines that run now."""
     import asyncio
 
     from tinamou.monitor.look import Patience
     from tinamou.monitor.stats import read
 
     patience = Patience(every=max(1, round(interval)), first=min(1.0, interval))
-    found = await asyncio.gather(*(read(one, patience) for one in _running(names)), return_exceptions=True)
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, TinamouError | OSError):
-            raise one
-    return [one for one in found if not isinstance(one, BaseException)]
+    return list(await asyncio.gather(*(read(one, patience) for one in _running(names))))
 
 
 def _cells(pair: Pair) -> dict[str, str]:

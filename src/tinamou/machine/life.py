@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 from tinamou.errors import StateError, TinamouError
 from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import end_machine
+from tinamou.monitor import states
+from tinamou.monitor.states import at_rest
 from tinamou.snapshots.remains import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -33,6 +37,8 @@ __all__ = [
 ]
 
 GRACE_SECONDS = 30.0
+ASK_SECONDS = 5.0
+"""How long QEMU and the agent are each waited for when they are told that the machine is to end."""
 
 
 def running(name: str) -> Record:
@@ -63,43 +69,50 @@ async def reset(record: Record) -> None:
 
 async def state_of(record: Record) -> str:
     """``running``, ``paused``, … as QEMU says; without QEMU ``suspended`` or ``stopped``; ``unknown`` without answer."""
-    if not record.running:
-        return at_rest(record)
-    try:
-        answer = await command(record, "query-status")
-    except TinamouError:
-        return "unknown" if record.running else at_rest(record)
-    return str(answer["status"]) if isinstance(answer, dict) else "unknown"
-
-
-def at_rest(record: Record) -> str:
-    """``suspended`` or ``stopped``: what a machine is that does not run."""
-    return "suspended" if is_suspended(record) else "stopped"
+    return (await states.state_of(record)).state
 
 
 async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
-    """Shut the guest down, or cut the power after ``grace`` seconds; whether the guest went by itself."""
+    """Shut the guest down, or cut the power after ``grace`` seconds; whether the guest went by itself.
+
+    So it is too where its QEMU cannot even be asked.
+    """
     import asyncio
 
-    session = await machine.session()
-    orderly = await shut_down(machine.record, session, await machine.settled_agent(), grace=grace)
+    until, session, agent = time.monotonic() + grace, None, machine.agent
+    with contextlib.suppress(TinamouError, TimeoutError):
+        async with asyncio.timeout(_patience(until)):
+            session = await machine.session()
+    with contextlib.suppress(TinamouError, TimeoutError):
+        async with asyncio.timeout(_patience(until)):
+            agent = await machine.settled_agent()
+    orderly = await shut_down(machine.record, session, agent, grace=max(0.0, until - time.monotonic()))
     await machine.close()
     await asyncio.to_thread(machine.ended)
     return orderly
 
 
-async def shut_down(record: Record, session: Session, agent: Agent, *, grace: float) -> bool:
-    """Power button first, the agent as well where there is one; whether QEMU ended within ``grace`` seconds."""
+async def shut_down(record: Record, session: Session | None, agent: Agent, *, grace: float) -> bool:
+    """Power button first, the agent as well where there is one; whether QEMU ended within ``grace`` seconds.
+
+    A QEMU or an agent that does not answer is not waited for beyond that.
+    """
     import asyncio
 
-    try:
-        await session.execute("cont")
-        await session.execute("system_powerdown")
-        if record.agent:
-            await asyncio.wait_for(agent.shutdown(), min(grace, 5.0))
-    except (TinamouError, TimeoutError):
-        pass
-    return await asyncio.to_thread(wait_gone, record.process, grace)
+    until = time.monotonic() + grace
+    if session is not None:
+        with contextlib.suppress(TinamouError):
+            await session.execute("cont", timeout=_patience(until))
+            await session.execute("system_powerdown", timeout=_patience(until))
+    if record.agent:
+        with contextlib.suppress(TinamouError, TimeoutError):
+            await asyncio.wait_for(agent.shutdown(), _patience(until))
+    return await asyncio.to_thread(wait_gone, record.process, max(0.0, until - time.monotonic()))
+
+
+def _patience(until: float) -> float:
+    """Seconds for one question, none of which may use up the time until the power is cut."""
+    return max(0.0, min(ASK_SECONDS, until - time.monotonic()))
 
 
 def kill(record: Record) -> None:

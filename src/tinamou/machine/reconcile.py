@@ -21,8 +21,10 @@ def reconcile() -> list[str]:
     """Look at every machine once; returns one sentence for each thing that was put right."""
     done = []
     for directory in machines.machines_dir().iterdir():
-        if directory.is_dir():
-            done += _reconcile_one(directory)
+        try:
+            done += _reconcile_one(directory) if directory.is_dir() else []
+        except StateError as error:  # a damaged entry: the other machines have nothing to do with it
+            done.append(f"{error.what}: {error.why}; {error.fix}")
     _tidy_networks()
     return done + _reconcile_ledger() + remains.clear() + pools.clear()
 

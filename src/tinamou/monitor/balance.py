@@ -9,8 +9,9 @@ from tinamou.errors import ControlError
 from tinamou.late import dataclass
 from tinamou.monitor import balloon
 from tinamou.monitor.guest_memory import set_balloon
-from tinamou.monitor.look import visit_to
+from tinamou.monitor.look import visit_to, within
 from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.states import LOOK_SECONDS, reason
 from tinamou.state.record import Record
 
 __all__ = ["Balance", "Moved"]
@@ -58,10 +59,13 @@ class Balance:
 
     async def apply(self, decisions: list[balloon.Decision], records: Mapping[str, Record]) -> list[Moved]:
         """Tell the balloons that are to change; one that does not follow is told the same again only after a minute."""
+        import asyncio
+
         told = [one for one in decisions if one.changes and one.name in records and not self._asked_already(one)]
         for one in told:
             self._asked[one.name] = (one.target, time.monotonic())
-        return [Moved(one, await _tell(records[one.name], one)) for one in told]
+        failed = await asyncio.gather(*(_tell(records[one.name], one) for one in told))
+        return [Moved(one, why) for one, why in zip(told, failed, strict=True)]
 
     def _asked_already(self, one: balloon.Decision) -> bool:
         target, at = self._asked.get(one.name, (0, 0.0))
@@ -83,9 +87,12 @@ class Balance:
 
 
 async def _tell(record: Record, decision: balloon.Decision) -> str:
-    try:
+    async def tell() -> None:
         async with await visit_to(record)() as session:
             await set_balloon(session, decision.target)
+
+    try:
+        await within(LOOK_SECONDS, tell())
     except ControlError as error:
-        return f"{error.what}{': ' + error.why if error.why else ''}"
+        return reason(error)
     return ""

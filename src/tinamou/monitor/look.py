@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tinamou.control import Session, connect_qmp
 from tinamou.control.commands import status
@@ -14,6 +15,7 @@ from tinamou.late import dataclass
 from tinamou.monitor import console, guest_memory, processes
 from tinamou.monitor.disks import disks_of
 from tinamou.monitor.sight import Disk, GuestMemory, Sight
+from tinamou.monitor.states import LOOK_SECONDS, reason
 from tinamou.snapshots.check import last_results
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
@@ -21,7 +23,9 @@ from tinamou.system.rooted import Rooted
 from tinamou.system.spawn import wait_gone
 from tinamou.system.turns import Turn
 
-__all__ = ["Patience", "leave", "look", "memory_of", "visit_to"]
+__all__ = ["Patience", "leave", "look", "memory_of", "visit_to", "within"]
+
+T = TypeVar("T")
 
 _STOPPED = ("io-error",)
 _ENDING_SECONDS, _STARTING_SECONDS = 2.0, 300.0
@@ -35,6 +39,17 @@ class Patience:
     every: int = 2
     first: float = 5.0
     agent: float = 15.0
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """What QEMU answers within so many seconds. Raises ControlError."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError as error:
+        raise ControlError(reason(error)) from None
 
 
 def visit_to(record: Record) -> guest_memory.Visit:
@@ -64,12 +79,12 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
         return plain
     visit = visit_to(record)
     try:
-        state, disks = await _devices(record, visit, bool(errors))
+        state, disks = await within(LOOK_SECONDS, _devices(record, visit, bool(errors)))
         memory = await memory_of(record, visit, patience, running=state == "running")
     except ControlError as error:
         if await _ends_or_starts(record, files):
             return plain
-        state, disks, memory, silent = "", (), None, f"{error.what}{': ' + error.why if error.why else ''}"
+        state, disks, memory, silent = "", (), None, reason(error)
     else:
         silent = ""
     answers, unasked = await _answers(record, visit, state, patience.agent)
@@ -120,7 +135,8 @@ async def _devices(record: Record, visit: guest_memory.Visit, failed: bool) -> t
 async def memory_of(record: Record, visit: guest_memory.Visit, patience: Patience, *, running: bool) -> GuestMemory:
     """What its guest says of its memory. Raises ControlError."""
     size = load_spec(record.spec).memory.size
-    return await guest_memory.ask(visit, size, running=running, wait=patience.first, every=patience.every)
+    asked = guest_memory.ask(visit, size, running=running, wait=patience.first, every=patience.every)
+    return await within(patience.first + LOOK_SECONDS, asked)
 
 
 async def _answers(record: Record, visit: guest_memory.Visit, state: str, seconds: float) -> tuple[bool | None, str]:
@@ -151,8 +167,12 @@ def _stands(state: str) -> str:
 
 async def _state_now(visit: guest_memory.Visit) -> str:
     """Asked again, since the machine may have been stopped, saved or ended while its agent was waited for."""
-    try:
+
+    async def ask() -> str:
         async with await visit() as session:
             return (await status(session)).state
+
+    try:
+        return await within(LOOK_SECONDS, ask())
     except ControlError:
         return ""

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinamou.control.commands import status
-from tinamou.errors import ControlError
+from tinamou.errors import TinamouError
 from tinamou.late import dataclass
 from tinamou.monitor import processes
 from tinamou.monitor.disks import disks_of
-from tinamou.monitor.look import Patience, memory_of, visit_to
+from tinamou.monitor.guest_memory import Visit
+from tinamou.monitor.look import Patience, memory_of, visit_to, within
 from tinamou.monitor.sight import Disk, GuestMemory, Held
+from tinamou.monitor.states import LOOK_SECONDS, UNKNOWN, reason
 from tinamou.network.counters import counted
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
@@ -21,7 +23,7 @@ from tinamou.units import Size
 
 __all__ = ["Rates", "Reading", "measure", "plain", "rates", "read"]
 
-_NETWORK_SECONDS = 10.0
+_NETWORK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Rates:
 
 
 async def measure(record: Record, seconds: float = 0.5) -> Reading:
-    """One machine, its processor time over ``seconds``. Raises ControlError when its QEMU does not answer."""
+    """One machine, its processor time over ``seconds``."""
     import asyncio
     from dataclasses import replace
 
@@ -84,34 +86,33 @@ async def measure(record: Record, seconds: float = 0.5) -> Reading:
 
 
 async def read(record: Record, patience: Patience) -> Reading:
-    """What can be read of a running machine now. Raises ControlError when its QEMU does not answer."""
-    from pathlib import Path
+    """What can be read of a running machine now; its state is ``unknown`` where its QEMU does not say what it is asked."""
+    import asyncio
+    from dataclasses import replace
 
-    files, visit, spec = Rooted(), visit_to(record), load_spec(record.spec)
-    spent = processes.spent(files, record.pid)
-    async with await visit() as session:
-        state = (await status(session)).state
-        disks = await disks_of(session, Path(record.directory), stopped=False)
-    memory = await memory_of(record, visit, patience, running=state == "running")
-    held = processes.held(files, record.pid, share=True)
-    network, silent = await _network(record, state)
+    files, visit = Rooted(), visit_to(record)
+    spent, held = processes.spent(files, record.pid), processes.held(files, record.pid, share=True)
+    found = Reading(record.name, UNKNOWN, record.accel, 1, time.monotonic(), spent, None, None, held)
+    try:
+        found = replace(found, vcpus=load_spec(record.spec).cpu.count)
+        state, disks = await within(LOOK_SECONDS, _devices(record, visit))
+        memory, (network, silent) = await asyncio.gather(
+            memory_of(record, visit, patience, running=state == "running"), _network(record, state)
+        )
+    except Exception as error:  # whatever one machine answers, the others are shown
+        return replace(found, missing=(f"numbers: {reason(error)}",))
     missing = [f"memory in the guest: {memory.why}"] if memory.why else []
     missing += ["memory on the host: /proc of its QEMU may not be read"] if held is None else []
     missing += [f"network in the guest: {silent}"] if silent else []
-    return Reading(
-        record.name,
-        state,
-        record.accel,
-        spec.cpu.count,
-        time.monotonic(),
-        spent,
-        processes.spent(files, record.pid),
-        memory,
-        held,
-        disks,
-        tuple(network),
-        tuple(missing),
-    )
+    seen = {"state": state, "disks": disks, "memory": memory, "network": tuple(network), "missing": tuple(missing)}
+    return replace(found, **seen, at=time.monotonic(), asked=processes.spent(files, record.pid))
+
+
+async def _devices(record: Record, visit: Visit) -> tuple[str, tuple[Disk, ...]]:
+    from pathlib import Path
+
+    async with await visit() as session:
+        return (await status(session)).state, await disks_of(session, Path(record.directory), stopped=False)
 
 
 async def _network(record: Record, state: str) -> tuple[Sequence[Mapping[str, Any]], str]:
@@ -126,7 +127,7 @@ async def _network(record: Record, state: str) -> tuple[Sequence[Mapping[str, An
     except TimeoutError:
         why = "its agent does not answer"
         rows = await counted(record, guest=False)
-    except ControlError as error:
+    except TinamouError as error:
         return [], error.what
     if not why and not any(row["seen"] == "guest" for row in rows):
         why = "its agent does not answer, or shows no card"

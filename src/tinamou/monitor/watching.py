@@ -9,7 +9,6 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from tinamou.doctor.finding import Finding, Severity
-from tinamou.errors import TinamouError
 from tinamou.late import dataclass
 from tinamou.monitor.balance import Balance, Moved
 from tinamou.monitor.balloon import need
@@ -18,6 +17,7 @@ from tinamou.monitor.examine import examine_host, examine_machine, wrong
 from tinamou.monitor.host import look_at_host
 from tinamou.monitor.look import Patience, leave, look
 from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.states import reason
 from tinamou.state import machines
 from tinamou.state.record import Record, read
 from tinamou.system.rooted import Rooted
@@ -147,10 +147,10 @@ class Watch:
         failed = self._ears.failed(record.name) if self._ears is not None else ()
         try:
             return await look(record, self._patience_with(record.name), errors=failed)
-        except (TinamouError, OSError) as error:
+        except Exception as error:  # whatever one machine answers, the others are looked at
             if read(Path(record.directory)) is None:
                 return None
-            return Sight(record.name, silent=f"it cannot be looked at: {error}")
+            return Sight(record.name, silent=f"it cannot be looked at: {reason(error)}")
 
     def _patience_with(self, name: str) -> Patience:
         """Whose guest did not answer last time is not waited for as long: the others should not be looked at late."""

@@ -33,6 +33,9 @@ __all__ = [
 
 UNFINISHED_SECONDS = 60.0
 
+_ASK_SECONDS = 2.0
+"""How long a machine's QEMU is asked to run on, by any command: it may be another machine's that the command is about."""
+
 
 def clear() -> list[str]:
     """Remove what is left; returns one sentence for each thing."""
@@ -152,7 +155,7 @@ def let_run_on_if_left(record: Record) -> str:
         return ""
     if alive(Process(pid, started)):
         return ""
-    with contextlib.suppress(TinamouError):
+    with contextlib.suppress(TinamouError, TimeoutError):  # the next command tries again
         _let_run_on(record)
         mark.unlink(missing_ok=True)
         remove_tree(record.file("suspended"))
@@ -161,12 +164,15 @@ def let_run_on_if_left(record: Record) -> str:
 
 
 def _let_run_on(record: Record) -> None:
+    import asyncio
+
     from tinamou.control import connect_qmp
     from tinamou.snapshots.save import let_run_on
     from tinamou.system.loop_thread import wait_for
 
     async def ask() -> None:
-        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+        connecting = connect_qmp(record.directory, alive=lambda: record.running)
+        async with asyncio.timeout(_ASK_SECONDS), await connecting as session:
             await let_run_on(session)
 
     wait_for(ask())

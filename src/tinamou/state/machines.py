@@ -117,9 +117,13 @@ def find(name: str) -> Record:
 
 
 def machines() -> list[Record]:
-    """Every machine, by name; folders without an entry (a start that was cut short) are left out."""
-    records = (read(path) for path in sorted(machines_dir().iterdir()) if path.is_dir())
-    return [record for record in records if record is not None]
+    """Every machine, by name; folders without an entry (a start that was cut short), or with a damaged one, are left out."""
+    records = []
+    for path in sorted(machines_dir().iterdir()):
+        with contextlib.suppress(StateError):  # said by whoever tidies up
+            if path.is_dir() and (record := read(path)) is not None:
+                records.append(record)
+    return records
 
 
 def remove(directory: Path) -> None:

@@ -1,0 +1,63 @@
+"""What machines are doing, each asked for two seconds at most, all at once; what cannot be found out is ``unknown``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinamou.control import connect_qmp
+from tinamou.control.commands import status
+from tinamou.late import dataclass
+from tinamou.snapshots.remains import is_suspended
+from tinamou.state.record import Record
+
+__all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_rest", "reason", "state_of", "states_of"]
+
+LOOK_SECONDS = 2.0
+"""How long the QEMU of one machine is waited for where many are looked at."""
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class State:
+    """``running``, ``paused``, … as QEMU says; without QEMU ``suspended`` or ``stopped``; ``unknown``, and ``why``."""
+
+    state: str
+    why: str = ""
+
+
+async def states_of(records: Iterable[Record]) -> list[State]:
+    """The states of machines, in their order."""
+    import asyncio
+
+    return list(await asyncio.gather(*(state_of(record) for record in records)))
+
+
+async def state_of(record: Record) -> State:
+    """What a machine is doing."""
+    import asyncio
+
+    if not record.running:
+        return State(at_rest(record))
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
+                return State((await status(session)).state)
+    except Exception as error:
+        return State(UNKNOWN, reason(error)) if record.running else State(at_rest(record))
+
+
+def reason(error: BaseException) -> str:
+    """Why a machine could not be looked at, in one line: whatever its QEMU did, the others are still shown."""
+    from tinamou.errors import TinamouError
+
+    if isinstance(error, TimeoutError):
+        return f"its QEMU does not answer within {LOOK_SECONDS:g} s"
+    if isinstance(error, TinamouError):
+        return f"{error.what}{': ' + error.why if error.why else ''}"
+    return f"{type(error).__name__}: {error}"
+
+
+def at_rest(record: Record) -> str:
+    """``suspended`` or ``stopped``: what a machine is that does not run."""
+    return "suspended" if is_suspended(record) else "stopped"
