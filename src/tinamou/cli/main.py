@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tinamou.cli import after_dashes, quick
 from tinamou.errors import TinamouError
+from tinamou.system import shown
 
 __all__ = ["main"]
 
@@ -22,6 +23,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     sys.unraisablehook = _end_after_all
+    shown.guard()
     asked = quick.read(words)
     try:
         status = _parsed(words) if asked is None else quick.run(asked, after_dashes.words)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from tinamou.blueprint import Note
+from tinamou.system.shown import unguarded, visible
 
 __all__ = ["notes", "print_json", "progress", "say", "table", "warn"]
 
@@ -20,7 +21,8 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Rows under a heading, columns as wide as they need to be; nothing where there are no rows."""
     if not rows:
         return
-    cells = [[column.upper() for column in columns], *([str(row.get(column, "")) for column in columns] for row in rows)]
+    shown = ([visible(str(row.get(column, ""))).replace("\n", " ") for column in columns] for row in rows)
+    cells = [[column.upper() for column in columns], *shown]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -28,8 +30,9 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
 
 def warn(text: str) -> None:
     """A loud line on stderr."""
-    marked = f"\x1b[33m{text}\x1b[0m" if sys.stderr.isatty() else text
-    print(f"tinamou: {marked}", file=sys.stderr)
+    shown = visible(text)
+    marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
+    print(f"tinamou: {marked}", file=unguarded(sys.stderr))
 
 
 def say(text: str) -> None:
@@ -51,7 +54,7 @@ def progress(text: str, fraction: float | None) -> None:
     if sys.stderr.isatty():
         share = f" {fraction:4.0%}" if fraction is not None else ""
         end = "\n" if fraction == 1 else ""
-        print(f"\r\x1b[K{text}{share}", end=end, file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{visible(text)}{share}", end=end, file=unguarded(sys.stderr), flush=True)
     elif text != _last[0]:
         print(text, file=sys.stderr, flush=True)
     _last[0] = text
@@ -60,5 +63,5 @@ def progress(text: str, fraction: float | None) -> None:
 def end_progress() -> None:
     """Leave the progress line."""
     if _last[0] and sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print("\r\x1b[K", end="", file=unguarded(sys.stderr), flush=True)
     _last[0] = ""

@@ -14,6 +14,7 @@ from tinamou.cli import output
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
 from tinamou.state import machines
+from tinamou.system.shown import visible
 
 if TYPE_CHECKING:
     from tinamou.monitor.stats import Rates, Reading
@@ -124,8 +125,8 @@ def _screen(pairs: list[Pair]) -> Any:
         table.add_column(column.upper(), justify="left" if column in ("name", "state") else "right", no_wrap=True)
     for pair in pairs:
         cells = _cells(pair)
-        table.add_row(*(cells[column] for column in COLUMNS))
-    missing = [Text(f"{one.name}: no {text}", style="dim") for one, _ in pairs for text in one.missing]
+        table.add_row(*(visible(cells[column]) for column in COLUMNS))
+    missing = [Text(visible(f"{one.name}: no {text}"), style="dim") for one, _ in pairs for text in one.missing]
     return Group(Text(_host_line(pairs), style="dim"), table, *missing)
 
 

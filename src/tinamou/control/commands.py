@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 
-from tinamou.control.answers import flag, number, record, records, text
+from tinamou.control.answers import flag, number, record, records, shown, text
 from tinamou.control.session import DisconnectedError, Session
 from tinamou.control.wire import LARGE_BYTES
 from tinamou.errors import ControlError
@@ -13,8 +14,7 @@ from tinamou.late import dataclass
 
 Json = Mapping[str, object]
 
-_LONGEST_STATE = 40
-"""Letters; ``finish-migrate`` is the longest there is so far."""
+_STATE = re.compile(r"[a-z-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ class Migration:
 async def status(session: Session) -> Status:
     """``query-status``."""
     answer = record(await session.execute("query-status"))
-    return Status(text(answer, "status", most=_LONGEST_STATE), flag(answer, "running"))
+    state, running = text(answer, "status"), flag(answer, "running")
+    if not _STATE.fullmatch(state):
+        raise ControlError("QEMU answered what is no run state", why=f"the answer: {shown(state)}")
+    return Status(state, running)
 
 
 async def stop(session: Session) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinamou.doctor.finding import Finding, Severity
+from tinamou.system.shown import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,10 +32,10 @@ def table(findings: Sequence[Finding]) -> Table:
         drawn.add_column(name, overflow="fold")
     for finding in findings:
         style = _STYLES[finding.severity]
-        text = Text(finding.evidence)
+        text = Text(visible(finding.evidence))
         if finding.fix:
-            text.append(f"\n→ {finding.fix}", style="dim")
-        drawn.add_row(Text(str(finding.severity), style=style), finding.title, text)
+            text.append(visible(f"\n→ {finding.fix}"), style="dim")
+        drawn.add_row(Text(str(finding.severity), style=style), Text(visible(finding.title)), text)
     return drawn
 
 
