@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from collections import deque
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from tinamou.state import machines
+from tinamou.system.logs import FULL, Followed, complete, kept
+from tinamou.system.shown import visible
 
 
 def command(
@@ -20,7 +22,9 @@ def command(
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
     tail: Annotated[int | None, Parameter(name=["--tail", "-n"], validator=validators.Number(gte=0))] = None,
 ) -> None:
-    """Print a machine's log.
+    """Print a machine's log: the last 4 MiB of it, or a little more.
+
+    On a terminal control characters are spelled out; a pipe or a file gets the log as it is.
 
     Parameters
     ----------
@@ -35,14 +39,22 @@ def command(
     """
     record = machines.find(name)
     path = record.file("qemu.log" if qemu else "serial.log")
-    if not path.exists():
-        return
-    with path.open("rb") as log:
-        if tail is not None:
-            sys.stdout.buffer.writelines(deque(log, tail))
-        while True:
-            sys.stdout.buffer.write(log.read())
-            sys.stdout.buffer.flush()
-            if not follow or not record.running:
-                return
-            time.sleep(0.1)
+    growing = Followed(path, path.stat().st_size if path.exists() else 0)
+    lines = io.BytesIO(kept(path)).readlines()
+    _print(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))
+    while follow:
+        running = record.running
+        if not running:
+            complete(path)
+        _print(growing.more(FULL))
+        if not running:
+            return
+        time.sleep(0.1)
+
+
+def _print(log: bytes) -> None:
+    if sys.stdout.isatty():
+        sys.stdout.write(visible(log.decode(errors="replace").replace("\r\n", "\n")))
+    else:
+        sys.stdout.buffer.write(log)
+    sys.stdout.flush()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tinamou.errors import GuestError
 from tinamou.guest.diagnose import Finding, Stage, cause_of, clean, diagnose
+from tinamou.system import logs
 
 __all__ = ["NotReadyError", "not_ready", "tail"]
 
-_TAIL_BYTES = 64 << 10
 _PANIC = "Kernel panic - not syncing"
 _SERIAL_LINES, _QEMU_LINES, _PANIC_LINES = 25, 15, 14
 
@@ -67,6 +67,8 @@ def not_ready(
     ``reason`` says what ended the waiting, empty when it was something in the log; ``at`` are the seconds at which stages
     were seen; ``late`` that only the time was up.
     """
+    if ended:
+        logs.complete(Path(directory, "serial.log"))
     serial = tail(f"{directory}/serial.log")
     findings = diagnose(serial, stage)
     cause = cause_of(findings)
@@ -100,11 +102,7 @@ def not_ready(
 
 def tail(path: str) -> str:
     """The readable end of a log; empty when there is none."""
-    with contextlib.suppress(OSError), Path(path).open("rb") as log:
-        log.seek(0, 2)
-        log.seek(max(0, log.tell() - _TAIL_BYTES))
-        return clean(log.read()).strip("\n")
-    return ""
+    return clean(logs.tail(Path(path))).strip("\n")
 
 
 def _status(exit_status: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.diagnose import Stage, clean, diagnose, reached
 from tinamou.guest.failure import NotReadyError, not_ready
 from tinamou.guest.resident.line import LineError
+from tinamou.system.logs import Followed
 
 if TYPE_CHECKING:
     import asyncio
@@ -85,12 +85,14 @@ class _Boot:
     qmp: Session | None
     alive: Callable[[], bool]
     milestones: list[Milestone] = field(default_factory=list)
-    offset: int = 0
     window: bytes = b""
     resets: int = 0
     attempts: int = 0
     reset_at: float = 0.0
     seen: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.log = Followed(Path(self.directory, "serial.log"))
 
     @property
     def stage(self) -> Stage:
@@ -102,15 +104,11 @@ class _Boot:
 
     def read(self) -> bool:
         """Take in what the serial log gained; whether it gained anything."""
-        with contextlib.suppress(OSError), Path(self.directory, "serial.log").open("rb") as log:
-            log.seek(self.offset)
-            fresh = log.read()
-            self.offset += len(fresh)
+        fresh = self.log.more(_WINDOW)
+        if fresh:
             self.window = (self.window + fresh)[-_WINDOW:]
-            if fresh:
-                self.reach(reached(clean(self.window)))
-            return bool(fresh)
-        return False
+            self.reach(reached(clean(self.window)))
+        return bool(fresh)
 
     def restarts(self, at: float) -> bool:
         """Take note of a reset at a time in seconds; whether there have been too many."""

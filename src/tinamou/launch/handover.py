@@ -21,7 +21,7 @@ _MEMORY = "mem-path"
 FDSET = "/dev/fdset/"
 """What QEMU opens in place of a file it was handed, followed by the number of its set."""
 
-_MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+_MODES = {"read": os.O_RDONLY, "write": os.O_RDWR}
 
 
 TAP, VHOST = "tap:", "vhost:"

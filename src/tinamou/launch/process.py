@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
+from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code, spawn
 
-__all__ = ["died", "start", "tail"]
+__all__ = ["died", "start"]
 
 _SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
 
@@ -25,47 +28,44 @@ def start(
     inherit: Sequence[int] = (),
     given: Mapping[str, int] | None = None,
 ) -> Process:
-    """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError.
+    """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError, PrepareError.
 
     ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over. Of those, the ones in
     ``given`` are open already, by the plan's path; they are closed here.
     """
-    with open_all(plan.steps, given) as handed:
+    logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
+    with (
+        pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
+        open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
+    ):
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
         words += argv(with_descriptors(plan, handed.descriptors))
+        inherit = (*handed.descriptors.values(), *inherit)
         try:
-            return spawn(
-                words,
-                log=str(directory / "qemu.log"),
-                inherit=(*handed.descriptors.values(), *inherit),
-                environment=confine.ENVIRONMENT,
-            )
+            return spawn(words, log=said, inherit=inherit, environment=confine.ENVIRONMENT)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, and setpriv takes them away"
             raise LaunchError(f"{words[0]} cannot be started", why=why, fix="install util-linux") from error
 
 
+def _copies(ends: Mapping[str, int]) -> dict[str, int]:
+    return {path: os.dup(end) for path, end in ends.items()}
+
+
 def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     """The error for a QEMU that is gone: its exit status where it was ours, its last words, and its command line."""
     status = _status(pid)
+    complete(directory / "qemu.log")
     return LaunchError(
         f"QEMU for {plan.name} ended before the machine ran" + (f" ({status})" if status else ""),
         evidence={
-            "qemu said": tail(directory / "qemu.log"),
-            "serial console": tail(directory / "serial.log"),
+            "qemu said": last_lines(directory / "qemu.log"),
+            "serial console": last_lines(directory / "serial.log"),
             "command line": shell_line(argv(plan)),
         },
         fix="see what QEMU said above; tinamou plan --why explains every argument",
     )
-
-
-def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, empty when there is none."""
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
 
 
 def _status(pid: int) -> str:

@@ -150,7 +150,7 @@ class Machine:
         wait_for(self._machine.write(path, data))
 
     def log(self) -> str:
-        """Everything the guest has printed on its console so far."""
+        """What the guest has printed on its console so far, the last 4 MiB of it or a little more."""
         return self._machine.log()
 
     def ssh_command(self, *words: str) -> list[str]:

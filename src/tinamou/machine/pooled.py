@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import StateError, error_from
-from tinamou.launch.process import tail
 from tinamou.machine import keeper
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.warm import key_of
@@ -18,6 +17,7 @@ from tinamou.snapshots.fork import given, hand_out
 from tinamou.state import machines, pools
 from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
+from tinamou.system.logs import last_lines
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.spawn import Process, end, process_of
 
@@ -142,7 +142,7 @@ class PoolClient:
         return said
 
     def _gone(self) -> StateError:
-        said = {"its keeper said": tail(pools.folder(self.name) / "keeper.log")}
+        said = {"its keeper said": last_lines(pools.folder(self.name) / "keeper.log")}
         return StateError(f"pool {self.name} has no keeper any more", fix=f"tinamou pool create {self.name}", evidence=said)
 
 

@@ -86,8 +86,10 @@ class Reach:
             await write(await machine.settled_agent(), path, [data.encode() if isinstance(data, str) else data])
 
     def log(self) -> str:
-        """Everything the guest has printed on its console so far."""
-        return self.record.file(files.SERIAL_LOG).read_text(errors="replace")
+        """What the guest has printed on its console so far, the last 4 MiB of it or a little more."""
+        from tinamou.system.logs import kept
+
+        return kept(self.record.file(files.SERIAL_LOG)).decode(errors="replace")
 
     def ssh_command(self, *words: str) -> list[str]:
         """The ``ssh`` command line to a shell in the guest, or to the command of ``words``, with the machine's own key.

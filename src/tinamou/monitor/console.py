@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinamou.guest.diagnose import clean
 from tinamou.late import dataclass
+from tinamou.system.logs import Followed, older
 
 __all__ = ["Kill", "kills", "panic", "since"]
 
@@ -34,13 +35,8 @@ class Kill:
 
 def since(path: Path, start: int) -> str:
     """The end of the log from its byte ``start`` on, without what an earlier boot printed."""
-    try:
-        with path.open("rb") as log:
-            end = log.seek(0, 2)
-            log.seek(max(start if start <= end else 0, end - _TAIL))
-            return _last_boot(clean(log.read()))
-    except OSError:
-        return ""
+    begun_anew = older(path).exists()  # since the machine was started: then all of it is from this boot
+    return _last_boot(clean(Followed(path, 0 if begun_anew else start).more(_TAIL)))
 
 
 def _last_boot(text: str) -> str:

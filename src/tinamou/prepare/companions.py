@@ -10,7 +10,9 @@ from pathlib import Path
 from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
+from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
+from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, alive, end, found_started, process_of, spawn
 
 __all__ = ["find", "start", "start_all", "stop"]
@@ -38,7 +40,8 @@ def start(step: StartHelper, journal: Journal) -> None:
     number = journal.take("helper", name=step.name, argv=list(step.argv), log=str(log))
     words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
     Path(step.socket).unlink(missing_ok=True)
-    process = spawn(words, log=str(log), environment={**confine.ENVIRONMENT, **step.environment})
+    with pipes_into(log) as [said]:
+        process = spawn(words, log=said, environment={**confine.ENVIRONMENT, **step.environment})
     _children[step.argv] = process
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
@@ -46,8 +49,10 @@ def start(step: StartHelper, journal: Journal) -> None:
         if gone or time.monotonic() > deadline:
             stop({"argv": list(step.argv), "log": str(log)})
             journal.give(number)
-            said = log.read_text(errors="replace")[-800:]
-            raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
+            complete(log)
+            raise PrepareError(
+                f"{step.name} did not start", why=last_lines(log)[-800:], fix=f"run it by hand: {shlex.join(step.argv)}"
+            )
         time.sleep(0.002)
 
 

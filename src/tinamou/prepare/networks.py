@@ -14,10 +14,12 @@ from tinamou.blueprint import JoinNetwork
 from tinamou.errors import PrepareError
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
+from tinamou.prepare.logs import pipes_into
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
 from tinamou.system import iproute, nft
 from tinamou.system.exec import find_tool
+from tinamou.system.logs import last_lines
 from tinamou.system.spawn import end, found_started, spawn
 
 __all__ = ["dnsmasq_words", "join", "leave", "serve_again", "tidy"]
@@ -167,7 +169,8 @@ def _serve(network: Network) -> None:
         os.kill(process.pid, signal.SIGHUP)
         return
     log.unlink(missing_ok=True)
-    spawn(words, log=str(log), environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+    with pipes_into(log) as [said]:
+        spawn(words, log=said, environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
     _wait_served(words, log)
 
 
@@ -181,7 +184,7 @@ def serve_again(name: str) -> None:
 
 def _wait_served(words: list[str], log: Path) -> None:
     deadline = time.monotonic() + 5.0
-    while "started" not in (said := log.read_text(errors="replace")) or companions.find(words) is None:
+    while "started" not in (said := last_lines(log)) or companions.find(words) is None:
         if (companions.find(words) is None and said) or time.monotonic() > deadline:
             fix = "see whether another DHCP server is bound to all interfaces (ss -lunp), or set net.subnet"
             raise PrepareError("the network's dnsmasq did not start", why=said.strip()[-500:], fix=fix)

@@ -15,7 +15,7 @@ from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
-from tinamou.launch.process import died, start, tail
+from tinamou.launch.process import died, start
 from tinamou.parts import limits
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.borrow import enter_groups
@@ -26,6 +26,7 @@ from tinamou.snapshots.hardware import digest
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
+from tinamou.system.logs import last_lines
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -236,7 +237,7 @@ async def wake(
         if isinstance(error, DisconnectedError | RefusedError):
             raise died(plan, directory, process.pid) from error
         if isinstance(error, TimeoutError):
-            said = {"qemu said": tail(directory / "qemu.log")}
+            said = {"qemu said": last_lines(directory / "qemu.log")}
             raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s", evidence=said) from error
         raise
     if stopped:

@@ -16,7 +16,17 @@ from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
 from tinamou.system.lock import locked
 
-__all__ = ["Process", "alive", "end", "exit_code", "found_started", "process_of", "spawn", "wait_gone"]
+__all__ = [
+    "Process",
+    "alive",
+    "end",
+    "exit_code",
+    "found_started",
+    "process_of",
+    "run_to_end",
+    "spawn",
+    "wait_gone",
+]
 
 _BORN_SECONDS = 5.0
 
@@ -32,27 +42,52 @@ class Process:
 
 
 def spawn(
-    argv: Sequence[str], *, log: str, inherit: Sequence[int] = (), stdin: int | None = None, environment: Mapping[str, str]
+    argv: Sequence[str],
+    *,
+    log: str | int,
+    inherit: Sequence[int] = (),
+    stdin: int | None = None,
+    environment: Mapping[str, str],
 ) -> Process:
-    """Start ``argv`` in a session of its own; stdin is empty unless one is given, stdout and stderr are appended to ``log``.
+    """Start ``argv`` in a session of its own; stdin is empty unless one is given, stdout and stderr go to ``log``.
 
-    ``inherit`` are descriptors the process keeps under their numbers. It gets none of those this process was started with:
-    they would be rights it was not given, and would keep whoever waits for the end of a pipe waiting. The log is locked
-    from before the process exists until it ends, which `found_started` relies on. Raises OSError when the program cannot
-    be started.
+    ``log`` is a file's name, or a descriptor. ``inherit`` are descriptors the process keeps under their numbers. It gets none
+    of those this process was started with: they would be rights it was not given, and would keep whoever waits for the end
+    of a pipe waiting. A file is appended to, and locked from before the process exists until it ends, which `found_started`
+    relies on; only our own programs are given one. Raises OSError when the program cannot be started.
     """
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    if isinstance(log, int):
+        return process_of(_spawn(argv, log, inherit, environment, stdin))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(output, fcntl.LOCK_SH)
+        return process_of(_spawn(argv, output, inherit, environment, stdin))
+    finally:
+        os.close(output)
+
+
+def run_to_end(argv: Sequence[str], *, inherit: Sequence[int]) -> int:
+    """Run a program of ours that ends at once, with descriptors as in `spawn`; its exit status. Raises OSError."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(_spawn(argv, null, inherit, {}), 0)[1])
+    finally:
+        os.close(null)
+
+
+def _spawn(
+    argv: Sequence[str], output: int, inherit: Sequence[int], environment: Mapping[str, str], stdin: int | None = None
+) -> int:
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
         kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
-        pid = os.posix_spawn(find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True)
+        return os.posix_spawn(
+            find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True
+        )
     finally:
         os.close(null)
-        os.close(output)
-    return process_of(pid)
 
 
 def _open_to_children() -> list[int]:

@@ -8,7 +8,7 @@ enum { SHARING = 0x100 | 17 }; /* CLONE_VM, SIGCHLD */
 enum { READ = 0, WRITE = 1, CLOSE = 3, IOCTL = 16, SIGACTION = 13, SIGPROCMASK = 14, SOCKET = 41, CONNECT = 42, CLONE = 56, EXECVE = 59,
        EXIT = 231, WAIT4 = 61, KILL = 62, FCNTL = 72, CHDIR = 80, SETSID = 112, SIGTIMEDWAIT = 128, SETHOSTNAME = 170,
        NANOSLEEP = 35, MOUNT = 165, GETDENTS64 = 217, CLOCK_SETTIME = 227, OPENAT = 257, PPOLL = 271, SIGNALFD4 = 289, DUP3 = 292, PIPE2 = 293, FCHMOD = 91, GETPID = 39,
-       FINIT_MODULE = 313 };
+       FINIT_MODULE = 313, LSEEK = 8, FLOCK = 73, PRCTL = 157, CAPSET = 126, RENAMEAT2 = 316 };
 static long call(long n, long a, long b, long c, long d, long e) {
     long r;
     register long r10 __asm__("r10") = d;
@@ -30,7 +30,8 @@ __asm__(".globl _start\n_start: xor %ebp,%ebp\n mov %rsp,%rdi\n and $-16,%rsp\n 
 enum { READ = 63, WRITE = 64, CLOSE = 57, IOCTL = 29, SIGACTION = 134, SIGPROCMASK = 135, SOCKET = 198, CONNECT = 203, CLONE = 220,
        EXECVE = 221, EXIT = 94, WAIT4 = 260, KILL = 129, FCNTL = 25, CHDIR = 49, SETSID = 157, SIGTIMEDWAIT = 137,
        SETHOSTNAME = 161, CLOCK_SETTIME = 112, OPENAT = 56, PPOLL = 73, SIGNALFD4 = 74, DUP3 = 24, PIPE2 = 59, FCHMOD = 52,
-       GETPID = 172, NANOSLEEP = 101, MOUNT = 40, GETDENTS64 = 61, FINIT_MODULE = 273 };
+       GETPID = 172, NANOSLEEP = 101, MOUNT = 40, GETDENTS64 = 61, FINIT_MODULE = 273, LSEEK = 62, FLOCK = 32, PRCTL = 167,
+       CAPSET = 91, RENAMEAT2 = 276 };
 #if defined(__aarch64__)
 #define NUMBER "x8"
 #define ARGUMENT(n) "x" #n
@@ -67,7 +68,8 @@ static __attribute__((unused)) long spawn(void *top, void (*run)(void)) {
 }
 #endif
 
-enum { AT_FDCWD = -100, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_TRUNC = 01000, O_NONBLOCK = 04000, O_ASYNC = 020000,
+enum { AT_FDCWD = -100, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_TRUNC = 01000, O_APPEND = 02000,
+       O_NONBLOCK = 04000, O_ASYNC = 020000, LOCK_SH = 1, LOCK_NB = 4, PR_SET_NO_NEW_PRIVS = 38,
        O_CLOEXEC = 02000000, F_SETFL = 4, F_SETOWN = 8, EINTR = 4, EAGAIN = 11, EINVAL = 22, ENODEV = 19, ENOMEDIUM = 123, SIGIO = 29,
        SIGCHLD = 17, SIGKILL = 9, SIGPIPE = 13, POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16 };
 #define BIT(s) (1ul << ((s) - 1))
