@@ -16,7 +16,7 @@ from pathlib import Path
 import stand_in
 
 from tinamou.state import machines
-from tinamou.state.record import Record, write
+from tinamou.state.record import Record, create
 from tinamou.system.spawn import process_of
 
 STAND_IN = str(Path(stand_in.__file__))
@@ -38,7 +38,7 @@ def machine(
             given = {"image": "tiny", "arch": "x86_64", "accel": "tcg", "created": time.time(), **more}
             spec = {"image": "tiny", "name": name, "net": [{"type": "none"}]}
             record = Record(name, str(directory), spec, pid=known.pid, started=known.started, **given)
-            write(record)
+            create(record)
             yield record
         finally:
             process.kill()

@@ -88,4 +88,4 @@ def test_a_damaged_entry(state):
         record.file("machine.json").write_text('{"name": 7')
         done = command("ls", "--json")
         assert rows(done)["one"]["state"] == "running"
-        assert "the entry of machine two is damaged" in done.stderr
+        assert "the record of machine two is damaged" in done.stderr

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from tinamou.facts import files
 from tinamou.state import machines
 from tinamou.system.logs import FULL, Followed, complete, kept
 from tinamou.system.shown import visible
@@ -38,7 +39,7 @@ def command(
         Only so many lines from the end.
     """
     record = machines.find(name)
-    path = record.file("qemu.log" if qemu else "serial.log")
+    path = record.file(files.QEMU_LOG if qemu else files.SERIAL_LOG)
     growing = Followed(path, path.stat().st_size if path.exists() else 0)
     lines = io.BytesIO(kept(path)).readlines()
     _print(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))

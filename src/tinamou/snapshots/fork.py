@@ -13,6 +13,7 @@ from tinamou.blueprint.plan import Confinement
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
+from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
@@ -237,7 +238,7 @@ async def wake(
         if isinstance(error, DisconnectedError | RefusedError):
             raise died(plan, directory, process.pid) from error
         if isinstance(error, TimeoutError):
-            said = {"qemu said": last_lines(directory / "qemu.log")}
+            said = {"qemu said": last_lines(directory / files.QEMU_LOG)}
             raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s", evidence=said) from error
         raise
     if stopped:
