@@ -1,4 +1,4 @@
-"""Logs that QEMU, a helper or a guest fills: they stay short, whoever reads them is not held up, no terminal is written to."""
+"""Logs that QEMU, a helper or a guest fills: they stay short, hold nobody up, and no terminal is sent what is in them."""
 
 from __future__ import annotations
 

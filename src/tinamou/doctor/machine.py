@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import cast
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
@@ -116,9 +115,7 @@ def _receipt(record: Record, seen: Inspection) -> Finding:
     if not record.running:
         kinds = ", ".join(sorted({str(entry["kind"]) for entry in entries}))
         return bad(f"it is stopped and holds {kinds}", "tinamou host repair") if entries else good("it holds nothing")
-    gone = [
-        str(e["name"]) for e in entries if e["kind"] == "helper" and companions.find(cast("list[str]", e["argv"])) is None
-    ]
+    gone = [str(entry["name"]) for entry in entries if entry["kind"] == "helper" and companions.found(entry) is None]
     if gone:
         return bad(f"{', '.join(gone)} ended while the machine runs", "stop the machine and start it again")
     return good(f"{len(entries)} things, see tinamou host")

@@ -90,8 +90,7 @@ def _described(entry: Entry) -> str:
 
 
 def _helper(entry: Entry) -> str:
-    argv = entry["argv"]
-    process = companions.find(argv) if isinstance(argv, list) else None
+    process = companions.found(entry)
     return f"{entry['name']}, " + (f"process {process.pid}" if process else "which has ended")
 
 

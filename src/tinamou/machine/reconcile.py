@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
 from tinamou.state import ledger, machines, networks, pools
 from tinamou.state.record import Record, change, read
+from tinamou.system.known import matching
 from tinamou.system.spawn import Process, end, found_started, process_of
 
 __all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
@@ -106,19 +108,15 @@ def clear_unfinished(directory: Path) -> list[str]:
 
 def strays(directory: Path) -> list[Process]:
     """QEMU processes that were handed files of this machine, found by their command lines; one just born is waited for."""
-    return found_started(lambda: _strays(f"opaque={directory}/".encode()), directory / files.QEMU_LOG)
+    token, users = f"opaque={directory}/".encode(), {os.geteuid(), *_uid(directory)}
+    return found_started(lambda: matching(lambda words: token in words, users), directory / files.QEMU_LOG)
 
 
-def _strays(token: bytes) -> list[Process]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if token in (entry / "cmdline").read_bytes():
-                    found.append(process_of(int(entry.name)))
-            except (OSError, ProcessLookupError):
-                continue
-    return found
+def _uid(directory: Path) -> list[int]:
+    """The user id lent to the machine's QEMU, where there is one: no other user's process is the machine's."""
+    with contextlib.suppress(OSError, ValueError):
+        return [int((directory / files.UID).read_text())]
+    return []
 
 
 def end_machine(record: Record) -> list[str]:

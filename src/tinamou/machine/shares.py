@@ -85,7 +85,7 @@ async def attach_to_fork(record: Record, plan: Plan, line: Line | None) -> None:
 async def plug(machine: Connected) -> None:
     """Plug in the machine's shares that are not there yet; the guest can mount them. Raises PrepareError, ControlError."""
     for number, share in enumerate(machine.spec.share):
-        if companions.find(_daemon(machine.record, number, share).argv) is None:
+        if companions.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is None:
             await asyncio.to_thread(_end_daemon, machine.record, number)
             part = _part(machine.record, number, share)
             for step in part.steps:
@@ -104,7 +104,7 @@ async def detach(machine: Connected) -> None:
                 why=done.stderr.decode(errors="replace").strip(),
                 fix="end what has its working folder or an open file there",
             )
-        if companions.find(_daemon(machine.record, number, share).argv) is not None:
+        if companions.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is not None:
             await hotplug.unplug(await machine.session(), _part(machine.record, number, share).elements)
         await asyncio.to_thread(_end_daemon, machine.record, number)
 

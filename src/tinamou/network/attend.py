@@ -21,8 +21,7 @@ from tinamou.parts.net import NetSpec, interfaces, mac_of, ssh_card
 from tinamou.parts.net.network import name_of
 from tinamou.parts.net.spec import FILTERED
 from tinamou.parts.net.wiring import host_link
-from tinamou.prepare import companions
-from tinamou.prepare.networks import dnsmasq_words, serve_again
+from tinamou.prepare.networks import serve_again, server
 from tinamou.spec import load_spec
 from tinamou.state import networks
 from tinamou.state.record import Record
@@ -97,9 +96,9 @@ def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> S
         return dataclasses.replace(around, mac=mac)
     network = networks.read(name_of(spec))
     member = next((one for one in networks.members(name_of(spec)) if one.name == f"{record.name}.{number}"), None)
-    server = network is not None and companions.find(dnsmasq_words(network)) is not None
+    served = network is not None and server(network) is not None
     address = member.address if member and spec.anti_spoof else ""
-    return dataclasses.replace(around, mac=mac, server=server, address=address)
+    return dataclasses.replace(around, mac=mac, server=served, address=address)
 
 
 def _number(wire: Wire) -> int:

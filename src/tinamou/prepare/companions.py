@@ -12,10 +12,11 @@ from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
+from tinamou.system.known import find as known_process
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, alive, end, found_started, process_of, spawn
+from tinamou.system.spawn import Process, alive, end, found_started, spawn
 
-__all__ = ["find", "start", "start_all", "stop"]
+__all__ = ["found", "running", "start", "start_all", "stop"]
 
 READY_SECONDS = 10.0
 _children: dict[tuple[str, ...], Process] = {}
@@ -37,17 +38,19 @@ def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
     _let_through(step)
     log = Path(step.socket).with_suffix(".log")
-    number = journal.take("helper", name=step.name, argv=list(step.argv), log=str(log))
+    entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
+    number = journal.take("helper", lasting=False, **entry)
     words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
         process = spawn(words, log=said, environment={**confine.ENVIRONMENT, **step.environment})
+    journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
-        gone = not alive(process) and find(step.argv) is None
+        gone = not alive(process) and found(entry) is None
         if gone or time.monotonic() > deadline:
-            stop({"argv": list(step.argv), "log": str(log)})
+            stop(entry)
             journal.give(number)
             complete(log)
             raise PrepareError(
@@ -66,32 +69,28 @@ def _let_through(step: StartHelper) -> None:
             raise PrepareError(f"{step.name} cannot reach {step.socket}", why=why, fix=fix)
 
 
-def find(argv: tuple[str, ...] | list[str]) -> Process | None:
-    """The process with exactly this command line (it names the machine's own socket, so there is at most one)."""
-    wanted = b"\0".join(word.encode() for word in argv) + b"\0"
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and _command_line(entry) == wanted:
-            try:
-                return process_of(int(entry.name))
-            except ProcessLookupError:
-                return None
-    return None
+def running(step: StartHelper, journal: Journal) -> Process | None:
+    """The helper of this step, None where it was not started or has ended."""
+    entries = (entry for entry in journal.open_entries().values() if entry["kind"] == "helper")
+    return next((found(entry) for entry in entries if entry.get("argv") == list(step.argv)), None)
 
 
-def _command_line(entry: Path) -> bytes:
-    try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
+def found(entry: Entry) -> Process | None:
+    """The helper of a journal's entry, None where it has ended."""
+    argv, owner = entry.get("argv"), entry.get("owner")
+    pid, started = entry.get("pid"), entry.get("started")
+    if not isinstance(argv, list) or not argv:
+        return None
+    known = Process(pid, started) if isinstance(pid, int) and isinstance(started, int) else None
+    return known_process(argv, {owner if isinstance(owner, int) else os.geteuid()}, known)
 
 
 def stop(entry: Entry) -> None:
     """End the helper if it still runs, or is just about to."""
-    argv = entry["argv"]
-    assert isinstance(argv, list)
-    process = found_started(lambda: find(argv), str(entry.get("log", "")))
+    process = found_started(lambda: found(entry), str(entry.get("log", "")))
     if process is not None and process.pid != os.getpid():
         end(process, grace=1.0)
-    ours = _children.pop(tuple(argv), None)
+    argv = entry.get("argv")
+    ours = _children.pop(tuple(argv), None) if isinstance(argv, list) else None
     if ours is not None and (process is None or ours.pid != process.pid):
         end(ours)

@@ -58,6 +58,13 @@ class Journal:
             _append(file, {"took": number, "kind": kind, **what}, through=lasting)
         return number
 
+    def add(self, number: int, **what: object) -> None:
+        """Write down more of what was taken: what is known only now that it has been."""
+        entry = self.open_entries().get(number)
+        if entry is not None:
+            with self._held() as file:
+                _append(file, {**entry, **what})
+
     def give(self, number: int) -> None:
         """Write down that it has been given back."""
         with self._held() as file:

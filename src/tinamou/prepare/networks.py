@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
+import json
 import os
+import pwd
 import signal
 import time
 from collections.abc import Iterable
@@ -12,17 +15,18 @@ from pathlib import Path
 
 from tinamou.blueprint import JoinNetwork
 from tinamou.errors import PrepareError
-from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
 from tinamou.system import iproute, nft
 from tinamou.system.exec import find_tool
+from tinamou.system.known import find
 from tinamou.system.logs import last_lines
-from tinamou.system.spawn import end, found_started, spawn
+from tinamou.system.replaced import replace_text
+from tinamou.system.spawn import Process, end, found_started, send, spawn
 
-__all__ = ["dnsmasq_words", "join", "leave", "serve_again", "tidy"]
+__all__ = ["dnsmasq_words", "join", "leave", "serve_again", "server", "tidy"]
 
 
 def join(step: JoinNetwork, journal: Journal) -> None:
@@ -164,14 +168,14 @@ def _serve(network: Network) -> None:
     (place / "dhcp").write_text("".join(f"{one.mac},{one.address},{one.machine},infinite\n" for one in there))
     words = dnsmasq_words(network)
     log = place / "dnsmasq.log"
-    process = found_started(lambda: companions.find(words), log)
-    if process:
-        os.kill(process.pid, signal.SIGHUP)
+    process = found_started(lambda: server(network), log)
+    if process and send(process, signal.SIGHUP):
         return
     log.unlink(missing_ok=True)
     with pipes_into(log) as [said]:
-        spawn(words, log=said, environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
-    _wait_served(words, log)
+        process = spawn(words, log=said, environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+    replace_text(place / _PROCESS, json.dumps([process.pid, process.started]))
+    _wait_served(network, log)
 
 
 def serve_again(name: str) -> None:
@@ -182,10 +186,23 @@ def serve_again(name: str) -> None:
             _serve(network)
 
 
-def _wait_served(words: list[str], log: Path) -> None:
+_PROCESS = "dnsmasq.json"
+"""Number and start time of a network's dnsmasq."""
+
+
+def server(network: Network) -> Process | None:
+    """The network's dnsmasq, None where it does not run. It is started by us, and becomes nobody."""
+    known = None
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        pid, started = json.loads((networks.folder(network.name) / _PROCESS).read_text())
+        known = Process(int(pid), int(started))
+    return find(dnsmasq_words(network), {os.geteuid(), pwd.getpwnam("nobody").pw_uid}, known)
+
+
+def _wait_served(network: Network, log: Path) -> None:
     deadline = time.monotonic() + 5.0
-    while "started" not in (said := last_lines(log)) or companions.find(words) is None:
-        if (companions.find(words) is None and said) or time.monotonic() > deadline:
+    while "started" not in (said := last_lines(log)) or server(network) is None:
+        if (server(network) is None and said) or time.monotonic() > deadline:
             fix = "see whether another DHCP server is bound to all interfaces (ss -lunp), or set net.subnet"
             raise PrepareError("the network's dnsmasq did not start", why=said.strip()[-500:], fix=fix)
         time.sleep(0.005)
@@ -229,7 +246,7 @@ def _settle(network: Network) -> None:
             _serve(network)
         return
     log = networks.folder(network.name) / "dnsmasq.log"
-    process = found_started(lambda: companions.find(dnsmasq_words(network)), log)
+    process = found_started(lambda: server(network), log)
     if process:
         end(process, grace=1.0)
     nft.remove("inet", network.bridge)

@@ -24,6 +24,7 @@ __all__ = [
     "found_started",
     "process_of",
     "run_to_end",
+    "send",
     "spawn",
     "wait_gone",
 ]
@@ -142,16 +143,28 @@ def _stat(pid: int) -> list[str] | None:
 
 def end(process: Process, *, grace: float = 0.0) -> None:
     """End a process: SIGTERM, and SIGKILL after ``grace`` seconds (at once when 0). Returns when it is gone."""
-    number = signal.SIGTERM if grace else signal.SIGKILL
-    try:
-        if alive(process):
-            os.kill(process.pid, number)
-        if grace and not wait_gone(process, grace):
-            os.kill(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    send(process, signal.SIGTERM if grace else signal.SIGKILL)
+    if grace and not wait_gone(process, grace):
+        send(process, signal.SIGKILL)
     wait_gone(process, 5.0)
     exit_code(process.pid)
+
+
+def send(process: Process, number: signal.Signals) -> bool:
+    """Send a signal to that very process, never to another that got its number; whether it was there."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if alive(process):
+            signal.pidfd_send_signal(handle, number)
+            return True
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
+    return False
 
 
 def wait_gone(process: Process | None, seconds: float) -> bool:

@@ -1,0 +1,65 @@
+"""Which process is one that tinamou started: never by its command line alone, which anybody can have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from tinamou.system.exec import find_tool
+from tinamou.system.spawn import Process, alive, process_of
+
+__all__ = ["find", "matching"]
+
+
+def find(argv: Sequence[str], users: Collection[int], started: Process | None = None) -> Process | None:
+    """The process of this command line that runs its program, as one of these users; None where it has ended.
+
+    ``started`` is it where its number was written down: then no other one is, and the rest is compared all the same. Where
+    the number is not known, who started it was killed a moment later, and no two of ours have one command line.
+    """
+    if started is not None and alive(started) and _is(started.pid, argv, users):
+        return started
+    wanted = b"".join(os.fsencode(word) + b"\0" for word in argv)
+    return next((one for one in matching(wanted.__eq__, users) if _is(one.pid, argv, users)), None)
+
+
+def matching(match: Callable[[bytes], bool], users: Collection[int]) -> list[Process]:
+    """The processes of these users whose command line, each word with a zero byte after it, matches."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if match((entry / "cmdline").read_bytes()) and _user_is(int(entry.name), users):
+                    found.append(process_of(int(entry.name)))
+    return found
+
+
+def _is(pid: int, argv: Sequence[str], users: Collection[int]) -> bool:
+    return _user_is(pid, users) and _runs(pid, argv[0])
+
+
+def _user_is(pid: int, users: Collection[int]) -> bool:
+    """Whether it has these user ids alone: real, effective, saved, of the file system (source: proc_pid_status(5))."""
+    try:
+        found = re.search(r"^Uid:\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and {int(uid) for uid in found[1].split()} <= set(users)
+
+
+def _runs(pid: int, program: str) -> bool:
+    """Whether it runs this program, or a variant for its processor, ``passt.avx2``; also where that may not be seen.
+
+    It may not of a process that has shut itself off (source: proc_pid_exe(5), PR_SET_DUMPABLE); its user is ours then.
+    """
+    try:
+        running = str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)")
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    wanted = os.path.realpath(find_tool(program) or program)
+    return running == wanted or running.startswith(f"{wanted}.")
