@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from lying import machine
 
+from tinamou.guest.diagnose import clean, diagnose
+from tinamou.monitor.console import kills, last_boot, panic
+from tinamou.monitor.look import printed
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import logs
 from tinamou.system.spawn import found_started, locked
@@ -144,3 +147,24 @@ def test_following_ends_with_the_machine(state):
             assert following.stdout.readline() == b"second\n"
             os.kill(record.pid, 9)
             assert following.wait(30) == 0
+
+
+PIECES = ["\r", "\n\t", "\x1b[", "\x1b]", "\x1b ", "Run ", "Out of memory: Killed process 1 (", "[ ", ") ", "9"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_console_takes_for_ever_to_read(tmp_path, piece):
+    log = tmp_path / "serial.log"
+    log.write_text(f"Out of memory: Killed process 1 ({piece * (1 << 20)}"[: 1 << 20])
+    assert clean(log.read_bytes()) is not None
+    text = printed(log, 0)
+    diagnose(text)
+    kills(text)
+    panic(text)
+
+
+def test_numbers_no_kernel_prints():
+    digits = "9" * 5000
+    assert kills(f"Out of memory: Killed process {digits} (x) total-vm:1kB, anon-rss:{digits}kB\n") == []
+    assert last_boot(f"[{digits}.1] x\n[    1.0] y\n")

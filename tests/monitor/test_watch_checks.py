@@ -11,9 +11,10 @@ from watch_cases import BAD, GOOD, HOST, HOST_CASES, INFO, KILLED, MACHINE_CASES
 
 import tinamou.monitor.checks
 from tinamou.monitor import HOST_CHECKS, MACHINE_CHECKS, examine_host, examine_machine, wrong
-from tinamou.monitor.console import kills, panic, since
+from tinamou.monitor.console import kills, panic
 from tinamou.monitor.deaths import cause_of
 from tinamou.monitor.host import look_at_host
+from tinamou.monitor.look import printed
 from tinamou.monitor.processes import held, spent, uptime
 from tinamou.monitor.service_unit import service_unit
 from tinamou.prepare.journal import Journal
@@ -66,14 +67,14 @@ def test_the_killed_process_is_named_whatever_stands_around_it():
 
 def test_the_console_counts_from_the_start_and_from_the_last_boot(tmp_path):
     log = tmp_path / "serial.log"
-    assert since(log, 0) == ""
+    assert printed(log, 0) == ""
     before = f"[   99.0] old\n{KILLED}".encode()
     log.write_bytes(before + b"[    0.5] boots\n" + PANIC.encode() + b"[    0.4] boots again\nhello\n")
-    assert kills(since(log, 0)) == kills(since(log, len(before))) == []
-    assert "hello" in since(log, len(before))
-    assert panic(since(log, 0)) == ""
+    assert kills(printed(log, 0)) == kills(printed(log, len(before))) == []
+    assert "hello" in printed(log, len(before))
+    assert panic(printed(log, 0)) == ""
     assert panic(PANIC) == "Kernel panic - not syncing: sysrq triggered crash"
-    assert "hello" in since(log, 10**9)
+    assert "hello" in printed(log, 10**9)
 
 
 LINE = "Out of memory: Killed process 4711 (qemu-system-x86) total-vm:9kB, anon-rss:8kB"

@@ -203,12 +203,13 @@ _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[@-Z\\-_]|[ -/]+[0-~])|\x1b"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_LINE_END = re.compile(r"(?<!\r)\r+\n\r*|\n\r*")
 _MOVE = re.compile(r"\x1b\[\d+;\d+H")
 
 
 def clean(raw: bytes) -> str:
     """A serial log as readable text: no escape sequences or control characters, one line per line the guest drew."""
-    text = re.sub(r"\r*\n\r*", "\n", raw.decode(errors="replace"))
+    text = _LINE_END.sub("\n", raw.decode(errors="replace"))
     text = _MOVE.sub("\n", text)
     text = _ESCAPE.sub("", text).replace("\r", "\n")
     text = _CONTROL.sub("", text).replace("\ufffd", "")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from tinamou.guest.diagnose import clean
 from tinamou.late import dataclass
-from tinamou.system.logs import Followed, older
 
-__all__ = ["Kill", "kills", "panic", "since"]
+__all__ = ["Kill", "kills", "last_boot", "panic"]
 
-_TAIL = 64 << 10
-_STAMP = re.compile(r"\[ *(\d+\.\d+)\] ")
+_STAMP = re.compile(r"\[ {0,9}(\d{1,12}\.\d{1,9})\] ")
 _KILL = re.compile(
-    r"(?:\[ *(\d+\.\d+)\] )?((?:Memory cgroup o|O)ut of memory): Killed process (\d+) \((.*?)\)(?= total-vm|\s*$)(.*)",
+    r"(?:\[ {0,9}(\d{1,12}\.\d{1,9})\] )?((?:Memory cgroup o|O)ut of memory): "
+    r"Killed process (\d{1,9}) \((.{0,64}?)\)(?= total-vm|[ \t]{0,9}$)(.*)",
     re.MULTILINE,
 )
-_RSS = re.compile(r"anon-rss:(\d+)kB")
+_RSS = re.compile(r"anon-rss:(\d{1,15})kB")
 _PANIC = re.compile(r"Kernel panic - not syncing.*")
 
 
@@ -33,13 +30,7 @@ class Kill:
     group: bool
 
 
-def since(path: Path, start: int) -> str:
-    """The end of the log from its byte ``start`` on, without what an earlier boot printed."""
-    begun_anew = older(path).exists()  # since the machine was started: then all of it is from this boot
-    return _last_boot(clean(Followed(path, 0 if begun_anew else start).more(_TAIL)))
-
-
-def _last_boot(text: str) -> str:
+def last_boot(text: str) -> str:
     """What follows the last place where the kernel's clock began anew."""
     before, begin = 0.0, 0
     for stamp in _STAMP.finditer(text):

@@ -11,6 +11,7 @@ from typing import TypeVar
 from tinamou.control import Session, connect_qmp
 from tinamou.control.commands import status
 from tinamou.errors import ControlError, GuestError
+from tinamou.guest.diagnose import clean
 from tinamou.late import dataclass
 from tinamou.monitor import console, guest_memory, processes
 from tinamou.monitor.disks import disks_of
@@ -19,15 +20,17 @@ from tinamou.monitor.states import LOOK_SECONDS, reason
 from tinamou.snapshots.check import last_results
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
+from tinamou.system.logs import Followed, older
 from tinamou.system.rooted import Rooted
 from tinamou.system.spawn import wait_gone
 from tinamou.system.turns import Turn
 
-__all__ = ["Patience", "leave", "look", "memory_of", "visit_to", "within"]
+__all__ = ["Patience", "leave", "look", "memory_of", "printed", "visit_to", "within"]
 
 T = TypeVar("T")
 
 _STOPPED = ("io-error",)
+_TAIL = 64 << 10
 _ENDING_SECONDS, _STARTING_SECONDS = 2.0, 300.0
 """How long QEMU may take to be gone once it has closed its monitor, and to open it: much memory is filled first."""
 
@@ -98,7 +101,7 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
         memory=memory,
         held=processes.held(files, record.pid, share=False),
         disks=disks,
-        console=console.since(record.file("serial.log"), record.log_from),
+        console=printed(record.file("serial.log"), record.log_from),
         uptime=processes.uptime(files, record.pid),
         answers=answers,
         unasked=unasked,
@@ -106,6 +109,12 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
         checked=plain.checked,
         check_age=plain.check_age,
     )
+
+
+def printed(log: Path, start: int) -> str:
+    """The end of a console's log from its byte ``start`` on, without what an earlier boot printed."""
+    begun_anew = older(log).exists()  # since the machine was started: then all of it is from this boot
+    return console.last_boot(clean(Followed(log, 0 if begun_anew else start).more(_TAIL)))
 
 
 async def _ends_or_starts(record: Record, files: Rooted) -> bool:
