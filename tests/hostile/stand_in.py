@@ -213,24 +213,28 @@ RESIDENT: dict[str, Callable[[socket.socket], object]] = {
 }
 
 
-def accept(path: Path, way: Callable[[socket.socket], object]) -> None:
+def listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(16)
+    return listener
+
+
+def accept(listener: socket.socket, way: Callable[[socket.socket], object]) -> None:
     """Serve everybody who connects, each as if it were alone."""
 
     def one(peer: socket.socket) -> None:
         with peer, contextlib.suppress(OSError, StopIteration):
             way(peer)
 
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(16)
-        while True:
-            threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
+    while True:
+        threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
 
 
 def main(directory: str, qmp: str, guest: str, inside: str) -> None:
     places = {"qmp.sock": QMP[qmp], "qmp2.sock": QMP[qmp], "agent.sock": AGENT[guest], "resident.sock": RESIDENT[inside]}
     for name, way in places.items():
-        threading.Thread(target=accept, args=(Path(directory, name), way), daemon=True).start()
+        threading.Thread(target=accept, args=(listening(Path(directory, name)), way), daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()
 
