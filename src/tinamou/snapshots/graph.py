@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 _FDSET = "/dev/fdset/"
+_MOST_STEPS = 100_000
+"""Nodes of all chains together; 64 disks on 200 files each have an eighth of that."""
+
 _LEAF = re.compile(r"fd(\d{1,9})-")
 """How the nodes of files are named that QEMU was handed (launch/handover.py): the number of their set comes first."""
 
@@ -122,8 +125,11 @@ async def block_graph(session: Session) -> BlockGraph:
     leaves = {leaf for node in edges.names if (leaf := edges.leaf(node)) is not None}
     paths = await _paths(session, {leaf: edges.name(leaf) for leaf in leaves}, descriptors)
     devices = {}
+    left = _MOST_STEPS
     for device, root, writes in edges.roots:
         chain = list(edges.formats(root))
+        if (left := left - len(chain)) < 0:
+            raise _no_graph(f"its chains have more than {_MOST_STEPS} nodes together")
         files = tuple(dict.fromkeys(paths.get(leaf, "") for _, leaf in chain))
         top = edges.name(chain[0][0]) if chain else ""
         devices[device] = Attached(device, edges.name(root), top, files, not writes)
