@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from pathlib import Path
 
 import pytest
 import stand_in
@@ -14,7 +16,8 @@ from tinamou.control import DisconnectedError, RefusedError, SilentError, comman
 from tinamou.control.pipelined import Monitor
 from tinamou.control.slots import free_slot
 from tinamou.control.wire import EVENT_BYTES, LARGE_BYTES, MESSAGE_BYTES, GarbledError, parsed
-from tinamou.errors import ControlError
+from tinamou.errors import ControlError, ImageError
+from tinamou.images.chain import read_layer
 from tinamou.snapshots.graph import block_graph
 from tinamou.snapshots.save import let_run_on
 from tinamou.snapshots.stream import pour
@@ -255,3 +258,13 @@ def test_what_is_no_json(line):
 def test_json_as_qemu_spells_it():
     assert json_of(b'{"a": "\\ud83d\\ude00", "b": [[1]]}\r') == {"a": "\N{GRINNING FACE}", "b": [[1]]}
     assert json_of(b"[" * 500 + b"]" * 500)
+
+
+def test_a_disk_that_is_a_pipe_by_now(tmp_path, monkeypatch):
+    disk, other = tmp_path / "disk", tmp_path / "other"
+    os.mkfifo(disk)
+    other.write_bytes(b"x" * 512)
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: stat(other if path == disk else path, **how))
+    with pytest.raises(ImageError, match="cannot be opened"):
+        read_layer(disk)

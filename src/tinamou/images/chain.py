@@ -65,7 +65,7 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
     try:
         status = path.stat()
         _refuse_kind(named, status)
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
             length = file.seek(0, os.SEEK_END)
             head = os.pread(file.fileno(), HEAD, 0)
             tail = os.pread(file.fileno(), TAIL, max(0, length - TAIL))
@@ -87,6 +87,11 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
         raise ImageError(f"{named} cannot be opened", why=error.strerror or str(error)) from error
     identity = (status.st_dev, status.st_ino, length, status.st_mtime_ns, status.st_ctime_ns)
     return Layer(os.path.realpath(path), found, length, identity, header)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: where a file was, a pipe may be by now, which nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def may_open(named_by: str, target: str, trusted: Sequence[Path] = ()) -> bool:
