@@ -17,7 +17,7 @@ from pathlib import Path
 from tinamou.errors import PrepareError
 from tinamou.images.programs import path as program
 from tinamou.system.logs import FULL, older
-from tinamou.system.spawn import run_to_end
+from tinamou.system.spawn import beside
 
 __all__ = ["pipes_into"]
 
@@ -46,9 +46,11 @@ def pipes_into(*logs: Path) -> Iterator[list[int]]:
             ends.append(write)
             inherit += [read, file]
             words += [str(read), str(file), str(log)]
-        if status := run_to_end(words, inherit=inherit):
-            raise PrepareError("the logs cannot be kept", why=f"{words[0]} ended with status {status}")
-        yield ends
+        try:
+            with beside(words, inherit=inherit):
+                yield ends
+        except ChildProcessError as error:
+            raise PrepareError("the logs cannot be kept", why=str(error)) from error
 
 
 def _opened(log: Path) -> int:

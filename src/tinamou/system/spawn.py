@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +19,11 @@ from tinamou.system.lock import locked
 __all__ = [
     "Process",
     "alive",
+    "beside",
     "end",
     "exit_code",
     "found_started",
     "process_of",
-    "run_to_end",
     "send",
     "spawn",
     "wait_gone",
@@ -67,13 +67,23 @@ def spawn(
         os.close(output)
 
 
-def run_to_end(argv: Sequence[str], *, inherit: Sequence[int]) -> int:
-    """Run a program of ours that ends at once, with descriptors as in `spawn`; its exit status. Raises OSError."""
+@contextlib.contextmanager
+def beside(argv: Sequence[str], *, inherit: Sequence[int]) -> Iterator[None]:
+    """A program of ours that detaches itself, started before the block, which its start does not hold up.
+
+    Descriptors as in `spawn`. Raises OSError, and ChildProcessError after the block where it did not start well.
+    """
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(_spawn(argv, null, inherit, {}), 0)[1])
+        pid = _spawn(argv, null, inherit, {})
     finally:
         os.close(null)
+    try:
+        yield
+    finally:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        raise ChildProcessError(f"{argv[0]} ended with status {status}")
 
 
 def _spawn(
