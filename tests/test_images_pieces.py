@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -9,6 +10,8 @@ import lzma
 import os
 import struct
 import subprocess
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import pytest
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images import cpio, gpt, kernel, modules, sources, store, tiny
+from tinamou.images import cpio, gpt, kernel, modules, sources, store, tiny, tiny_tree
 from tinamou.images.elf import Elf, ElfError
 from tinamou.images.progress import silent
 from tinamou.system.codecs import CodecError, decompress
@@ -103,16 +106,81 @@ def test_plain_images_are_unpacked() -> None:
     assert kernel.plain_image(zboot) == image
 
 
-@pytest.mark.parametrize("tool", [["lz4", "-l", "-c"], ["zstd", "-c"], ["xz", "-c"], ["bzip2", "-c"]])
+@pytest.mark.parametrize(
+    "tool", [["gzip", "-c"], ["zstd", "-c"], ["xz", "-c"], ["bzip2", "-c"], ["xz", "-c", "--format=lzma"]]
+)
 def test_every_compression_of_a_kernel_is_understood(tool: list[str]) -> None:
     data = bytes(range(256)) * 4000
     try:
         packed = subprocess.run(tool, input=data, capture_output=True, check=True).stdout
     except FileNotFoundError:
         pytest.skip(f"{tool[0]} is not installed")
-    assert decompress(packed) == data
-    with pytest.raises(CodecError):
-        decompress(b"no compression")
+    assert decompress(packed) == decompress(packed + b"size", len(data)) == data
+    for damaged in (packed[:-20], packed[:30], b"no compression"):
+        with pytest.raises(CodecError):
+            decompress(damaged)
+    with pytest.raises(CodecError, match="more than"):
+        decompress(packed, len(data) - 1)
+
+
+def test_a_stream_that_claims_too_much_is_an_error() -> None:
+    bombs = [zlib.compress(bytes(1 << 24), wbits=31), bz2.compress(bytes(1 << 24)), lzma.compress(bytes(1 << 24))]
+    for packed in bombs:
+        with pytest.raises(CodecError, match="more than 65536 bytes"):
+            decompress(packed, 1 << 16)
+    # Sixteen bytes: a frame of one empty block that claims 1 TiB, in one segment and in windows.
+    for kind in (b"\xe0", b"\xc0\x70"):
+        with pytest.raises(CodecError):
+            decompress(b"\x28\xb5\x2f\xfd" + kind + struct.pack("<Q", 1 << 40) + b"\1\0\0")
+
+
+def test_a_kernel_packed_in_another_way_starts_by_itself() -> None:
+    assert kernel.pvh_kernel(_bzimage(b"\x02\x21\x4c\x18" + bytes(100))) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value"),
+    [(32, "<Q", 1 << 63), (54, "<H", 65535), (56, "<H", 65535), (64 + 8, "<Q", 1 << 40), (64 + 32, "<Q", 0)],
+)
+def test_a_damaged_program_is_refused(at: int, form: str, value: int) -> None:
+    data = bytearray(_elf_with_note())
+    struct.pack_into(form, data, at, value)
+    elf = Elf(bytes(data))
+    asked: list[Callable[[], object]] = [elf.segments, elf.needed, elf.pvh_entry, lambda: elf.section(".modinfo")]
+    for ask in asked:
+        try:
+            ask()
+        except ElfError as error:
+            assert str(error)
+
+
+def test_a_damaged_module_is_named(tmp_path: Path) -> None:
+    for content in (b"\x7fELF\x02\x01", b"text", gzip.compress(b"text")[:12]):
+        (tmp_path / "virtio.ko").write_bytes(content)
+        with pytest.raises(ImageError, match=r"module virtio\.ko is damaged"):
+            modules.load(tmp_path / "virtio.ko", tmp_path)
+
+
+def test_modules_that_need_each_other_have_an_order() -> None:
+    found = {m.name: m for m in (_module("a", "b"), _module("b", "a"))}
+    assert sorted(modules.load_order(["a"], found)) == ["a", "b"]
+
+
+def test_a_link_in_packages_leads_to_a_file_of_theirs(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "usr/lib/x").mkdir(parents=True)
+    (root / "usr/lib/x/libc.so.6").symlink_to("../../../../outside")
+    (tmp_path / "outside").write_bytes(b"a file of the host")
+    with pytest.raises(ImageError, match="leads to no file of theirs"):
+        tiny_tree._library(root, "libc.so.6")
+    with pytest.raises(ImageError, match="no name of one"):
+        tiny_tree._library(root, "../../outside")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a/" * 3000, "\ud800"])
+def test_what_an_archive_cannot_hold_is_refused(path: str) -> None:
+    with pytest.raises(ImageError):
+        cpio.archive({path: cpio.file(b"")})
 
 
 def _module(name: str, depends: str = "", alias: str = "") -> modules.Module:

@@ -125,7 +125,20 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), []
     matches = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if matches and isinstance(value, str) and (reason := _unwritable(value)):
+        return None, [Problem(path, value, reason)]
     return (value, []) if matches else _wrong(_WORDS.get(kind, kind.__name__), value, path)
+
+
+def _unwritable(text: str) -> str:
+    """Why no file, command or guest can be given this text; empty where all can. Names of files may be of any bytes."""
+    if "\0" in text:
+        return "has a zero byte in it"
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "has half a character in it (a lone surrogate)"
+    return ""
 
 
 def _wrong(expected: str, value: object, path: str) -> tuple[None, list[Problem]]:

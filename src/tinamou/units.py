@@ -62,6 +62,9 @@ class Size(int):
 class CpuSet(frozenset[int]):
     """A set of CPU numbers in the kernel's list notation, ``"0-3,8"`` (source: cpuset(7), *List format*)."""
 
+    highest = 65535
+    """No kernel counts so far (source: arch/*/Kconfig, NR_CPUS)."""
+
     @classmethod
     def parse(cls, text: str) -> CpuSet:
         """``"0-3,8"`` → ``CpuSet({0, 1, 2, 3, 8})``; the empty string is the empty set. Raises ValueError."""
@@ -70,6 +73,8 @@ class CpuSet(frozenset[int]):
             first, dash, last = part.partition("-")
             if not first.isdecimal() or (dash and not last.isdecimal()):
                 raise ValueError("not a CPU list; write for example 0-3,8")
+            if max(len(first), len(last)) > 5 or int(last or first) > cls.highest:
+                raise ValueError(f"no host has a CPU of a number above {cls.highest}")
             if dash and int(last) < int(first):
                 raise ValueError(f"the range {part} runs backwards")
             numbers.update(range(int(first), int(last or first) + 1))

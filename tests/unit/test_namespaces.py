@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tinamou.system.namespaces import may_make_user_namespace
+from tinamou.system.namespaces import may_make_user_namespace, may_unshare
 
 
 def test_as_the_kernel_says():
@@ -18,9 +18,9 @@ def test_as_the_kernel_says():
 
 def test_without_the_command(monkeypatch):
     monkeypatch.setattr(os, "defpath", "/nonexistent")
-    may_make_user_namespace.cache_clear()
+    may_unshare.cache_clear()
     assert not may_make_user_namespace()
-    may_make_user_namespace.cache_clear()
+    may_unshare.cache_clear()
 
 
 @pytest.mark.root

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["described", "disk_of", "table_of"]
 
+_LARGEST = 1 << 20
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
 """Options without a value, and the fields they make true."""
 _OTHERWISE = frozenset({"disk", "net", "share", "pci", "set", "user_data", *_SWITCHES})
@@ -39,7 +40,8 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["net"] = []
     assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
     if path := given.get("user_data"):
-        data.setdefault("seed", {})["user_data"] = _text(path)
+        seed = data.get("seed", {})
+        data["seed"] = {**seed, "user_data": _text(path)} if isinstance(seed, dict) else seed
     problems = [problem for assignment in (*assigned, *given.get("set", ())) if (problem := _assign(data, assignment))]
     if problems:
         raise SpecError("--set is not understood", problems=problems)
@@ -72,19 +74,24 @@ def _read(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            return tomllib.load(file)
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise SpecError(f"{path} is no machine file", why=f"it is larger than {_LARGEST >> 20} MiB")
+        return tomllib.loads(data.decode())
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/reference/spec.md") from error
 
 
 def _text(path: str) -> str:
     try:
-        with open(path) as file:  # noqa: PTH123
-            return file.read()
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+            return file.read(_LARGEST)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    except ValueError as error:
+        raise SpecError(f"{path} is no text", why=str(error), fix="name a file in UTF-8") from error
 
 
 def table_of(text: str) -> object:
@@ -104,7 +111,7 @@ def _value(text: str) -> object:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

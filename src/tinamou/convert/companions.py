@@ -12,8 +12,10 @@ from tinamou.convert.shell import Command
 from tinamou.convert.values import cpu_set, size
 from tinamou.units import CpuSet
 
-__all__ = ["before", "known", "precedes", "read"]
+__all__ = ["MOST_WRAPPERS", "before", "known", "precedes", "read"]
 
+MOST_WRAPPERS = 32
+"""Words before a command, such as ``sudo taskset -c 0-3``."""
 _WRAPPERS = (
     "sudo",
     "doas",
@@ -53,6 +55,8 @@ _WRITES = {
 
 def precedes(words: Sequence[str]) -> bool:
     """Whether words before a command are of those that start another one."""
+    if len(words) > MOST_WRAPPERS:
+        return False
     return not words or words[0].rsplit("/", 1)[-1] in _WRAPPERS or bool(_ASSIGNMENT.match(words[0]))
 
 
@@ -62,10 +66,9 @@ def known(command: Command) -> bool:
 
 
 def _command(command: Command) -> tuple[str, list[str]]:
-    words = list(command.words)
-    while words and (words[0] in ("sudo", "doas") or _ASSIGNMENT.match(words[0])):
-        words.pop(0)
-    return (words[0].rsplit("/", 1)[-1], words[1:]) if words else ("", [])
+    own = (at for at, word in enumerate(command.words) if word not in ("sudo", "doas") and not _ASSIGNMENT.match(word))
+    at = next(own, None)
+    return ("", []) if at is None else (command.words[at].rsplit("/", 1)[-1], list(command.words[at + 1 :]))
 
 
 def before(draft: Draft, words: Sequence[str]) -> None:
@@ -132,7 +135,8 @@ def _taskset(draft: Draft, where: str, words: list[str]) -> None:
     lists = any(word.startswith("-") and "c" in word for word in words)
     text = next((word for word in words if not word.startswith("-")), "")
     try:
-        cpus = cpu_set(text) if lists else CpuSet.of(n for n in range(4096) if int(text, 16) >> n & 1)
+        mask = 0 if lists else int(text, 16)
+        cpus = cpu_set(text) if lists else CpuSet.of(n for n in range(4096) if mask >> n & 1)
     except ValueError:
         cpus = CpuSet()
     if not cpus:

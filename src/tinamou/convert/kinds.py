@@ -19,10 +19,12 @@ KINDS = {
 }
 """Kind → what it is."""
 
-_ROOT = re.compile(r"<\s*(?:[\w.-]+:)?(domain|domainsnapshot|Envelope|VirtualBox)[\s>/]")
+_ROOT = re.compile(r"<(?:[\w.-]{1,64}:)?(domain|domainsnapshot|Envelope|VirtualBox)[\s>/]")
 _ROOTS = {"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox"}
-_VMX = re.compile(r'^\s*(?:config\.version|virtualHW\.version|displayName|memsize)\s*=\s*"', re.MULTILINE | re.IGNORECASE)
-_QUICKEMU = re.compile(r"^\s*(?:guest_os|disk_img)=", re.MULTILINE)
+_VMX = re.compile(
+    r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
+)
+_QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 
 
 def kind_of(text: str) -> str:

@@ -6,9 +6,12 @@ Source: DMTF DSP0243, Open Virtualization Format, section *Distribution as a sin
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from tinamou.convert import ovf
 from tinamou.convert.result import Draft
@@ -16,18 +19,20 @@ from tinamou.errors import ImageError, SpecError
 
 __all__ = ["read"]
 
-_LARGEST = 4 << 20
+_LARGEST = 1 << 20
 _READ = 4 << 20
-_LINE = re.compile(r"^(SHA1|SHA256|SHA512)\s*\((.+)\)\s*=\s*([0-9a-fA-F]+)\s*$", re.MULTILINE)
+_LINE = re.compile(r"^(SHA1|SHA256|SHA512)[ \t]*\((.+)\)[ \t]*=[ \t]*([0-9a-fA-F]{1,128})[ \t\r]*$", re.MULTILINE)
+_LARGEST_HEADER = 1 << 20
+_MOST_MEMBERS = 1024
 
 
 def read(path: Path) -> Draft:
     """The machine in an archive. Raises SpecError, ImageError for one that is damaged; nothing is unpacked."""
     try:
-        with tarfile.open(path, "r:") as archive:
-            members = {one.name: (one.offset_data, one.size) for one in archive.getmembers() if one.isreg()}
-    except tarfile.TarError as error:
-        raise SpecError(f"{path} is a damaged archive", why=str(error), fix="fetch it again") from error
+        with path.open("rb") as file:
+            members = dict(_members(file))
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
+        raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="fetch it again") from error
     described = [name for name in members if name.lower().endswith(".ovf")]
     if not described:
         raise SpecError(f"{path} is an archive without an OVF description", why="an OVA begins with one", fix="unpack it")
@@ -42,6 +47,44 @@ def read(path: Path) -> Draft:
     return draft
 
 
+class _Headers:
+    """The file as tarfile reads it: headers alone, none of them large, whatever they say of themselves."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises tarfile.ReadError for more than any header has."""
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        """Go to a place in the file."""
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        """Where in the file it is."""
+        return self._file.tell()
+
+
+def _members(file: BinaryIO) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Name and place of every regular file that lies in the archive as it is, in the order they have there."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    with tarfile.TarFile(fileobj=cast(BinaryIO, _Headers(file))) as archive:
+        position, count = -1, 0
+        while member := archive.next():
+            count += 1
+            if not position < member.offset < member.offset_data <= member.offset_data + member.size <= end:
+                raise tarfile.ReadError(f"{member.name[:100]} is not whole, or lies where another file does")
+            if count > _MOST_MEMBERS:
+                raise tarfile.ReadError(f"more than {_MOST_MEMBERS} files are in it")
+            position = member.offset
+            if member.isreg() and not member.issparse():
+                yield member.name, (member.offset_data, member.size)
+
+
 def _text(path: Path, part: tuple[int, int]) -> str:
     offset, size = part
     if size > _LARGEST:
@@ -53,9 +96,14 @@ def _text(path: Path, part: tuple[int, int]) -> str:
 
 def _verify(path: Path, members: dict[str, tuple[int, int]]) -> None:
     """Compare what the manifest vouches for. Raises ImageError naming the first file that is another."""
+    seen: dict[tuple[str, str], str] = {}
     for manifest in (name for name in members if name.lower().endswith(".mf")):
         for kind, name, expected in _LINE.findall(_text(path, members[manifest])):
-            if name in members and _digest(path, members[name], kind) != expected.lower():
+            if name not in members:
+                continue
+            if (kind, name) not in seen:
+                seen[kind, name] = _digest(path, members[name], kind)
+            if seen[kind, name] != expected.lower():
                 why = f"the manifest has another {kind} for it"
                 raise ImageError(f"{name} in {path} is damaged", why=why, fix="fetch the archive again")
 

@@ -23,6 +23,7 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
 _UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
+_MOST_WORDS = 4096
 _NEAR = {"i386": "x86_64"}
 
 
@@ -42,13 +43,16 @@ def read(text: str) -> Draft:
     draft = Draft("a QEMU command line", whole=bool(lines) and _at(lines[0]) is not None)
     if lines:
         _read(draft, lines[0])
+    others = {id(one) for one in lines}
     for one in found:
-        if one in lines[1:]:
+        if lines and one is lines[0]:
+            continue
+        if id(one) in others:
             reason = "a second machine in the same file"
             draft.lost(
                 f"line {one.line}", " ".join(one.words)[:80], reason, "convert its line on its own: tinamou convert -- …"
             )
-        elif one not in lines[:1]:
+        else:
             companions.read(draft, one)
     return draft
 
@@ -78,7 +82,7 @@ def _option(word: str) -> bool:
 
 def _at(command: Command) -> int | None:
     """Where the binary's name stands: first, or behind words such as sudo and taskset."""
-    for at, word in enumerate(command.words):
+    for at, word in enumerate(command.words[: companions.MOST_WRAPPERS + 1]):
         if _BINARY.fullmatch(word) and companions.precedes(command.words[:at]):
             return at
     return None
@@ -91,6 +95,8 @@ def _read(draft: Draft, command: Command) -> None:
         _arch(draft, command.words[at])
         companions.before(draft, command.words[:at])
     words = [word for word in command.words[at + 1 if at is not None else 0 :] if word]
+    if len(words) > _MOST_WORDS:
+        raise SpecError(f"the command line has {len(words)} words", why=f"more than {_MOST_WORDS} are no machine's")
     for option, text in options(words):
         if _UNRESOLVED.search(text):
             reason = "it holds what only a shell can fill in, and nothing is run here"

@@ -120,7 +120,7 @@ def _drive(line: Line, option: str, text: str) -> None:
         line.define("drive", option, text, found)
     else:
         line.define("drive", option, text, found)
-        name = found.get("id") or list(line.defined)[-1][1]
+        name = found.get("id") or next(reversed(line.defined))[1]
         line.hubs.append(("drive", text, {"drive": name}))
 
 
@@ -128,7 +128,7 @@ def _legacy(line: Line, option: str, text: str) -> None:
     """-hda disk.img, -cdrom disc.iso."""
     found = {"file": text, "if": "ide"} | ({"media": "cdrom"} if option == "cdrom" else {})
     line.define("drive", option, text, found)
-    line.hubs.append(("drive", text, {"drive": list(line.defined)[-1][1]}))
+    line.hubs.append(("drive", text, {"drive": next(reversed(line.defined))[1]}))
 
 
 def _blockdev(line: Line, option: str, text: str) -> None:

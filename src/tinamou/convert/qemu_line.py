@@ -6,13 +6,14 @@ Source: QEMU docs/system/invocation, qemu-options.hx.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tinamou.convert.result import Draft
 
 __all__ = ["Definition", "Line", "keys", "options", "pairs"]
 
+_DEEPEST = 32
 _BARE = frozenset(
     [
         "h",
@@ -101,17 +102,20 @@ def keys(text: str, implied: str = "") -> dict[str, str]:
 def _flat(text: str) -> list[tuple[str, str]]:
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [("", text)]
     found: list[tuple[str, str]] = []
 
-    def walk(node: object, path: str) -> None:
+    def walk(node: object, path: str, depth: int = 0) -> None:
+        if depth > _DEEPEST:
+            found.append((path, ""))
+            return
         if isinstance(node, dict):
             for key, value in node.items():
-                walk(value, f"{path}.{key}" if path else str(key))
+                walk(value, f"{path}.{key}" if path else str(key), depth + 1)
         elif isinstance(node, list):
             for number, value in enumerate(node):
-                walk(value, f"{path}.{number}")
+                walk(value, f"{path}.{number}", depth + 1)
         else:
             found.append((path, ("on" if node else "off") if isinstance(node, bool) else str(node)))
 
@@ -164,18 +168,27 @@ class Line:
     def referred(self) -> list[tuple[str, str]]:
         """What is passed on, each after the definitions it needs."""
         words: list[tuple[str, str]] = []
+        known: dict[str, list[Definition]] = {}
+        for (_, name), one in self.defined.items():
+            known.setdefault(name, []).append(one)
         for option, text in self.passed:
             for _, value in pairs(text):
-                words += [one for one in self._needed(value) if one not in words]
+                words += _needed(value, known)
             words.append((option, text))
         return words
 
-    def _needed(self, name: str) -> list[tuple[str, str]]:
-        found = [one for (_, known), one in self.defined.items() if known == name and not one.used]
-        needed: list[tuple[str, str]] = []
-        for one in found:
-            one.used = True
-            for key, value in one.keys.items():
-                needed += self._needed(value) if key not in ("id", "node-name") else []
+
+def _needed(name: str, known: Mapping[str, Sequence[Definition]]) -> list[tuple[str, str]]:
+    """The definitions of that name that nothing has used, each after those it refers to itself."""
+    needed: list[tuple[str, str]] = []
+    todo = [(one, False) for one in reversed(known.get(name, ()))]
+    while todo:
+        one, ready = todo.pop()
+        if ready:
             needed.append((one.option, one.text))
-        return needed
+        elif not one.used:
+            one.used = True
+            todo.append((one, True))
+            values = [value for key, value in one.keys.items() if key not in ("id", "node-name")]
+            todo += [(other, False) for value in reversed(values) for other in reversed(known.get(value, ()))]
+    return needed

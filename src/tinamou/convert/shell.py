@@ -21,6 +21,12 @@ _DECLARING = ("export", "local", "declare", "readonly", "typeset")
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{(\w+)(\[[@*]])?(?::?-([^{}]*))?\})")
 _SUBSTITUTED = re.compile(r"\$\(\([^()]*\)\)|\$\([^()]*\)|`[^`]*`")
+_CLOSING = "\"'`)"
+_MOST = 1 << 19
+"""Characters that are taken apart in all: a line that goes on is taken apart again with what comes to it."""
+_MOST_COMMANDS = 4096
+_DEEPEST = 8
+"""Substitutions within each other."""
 _SPECIAL = " \t;&|()<>'\"\\"
 _HIDDEN = {ord(character): 0xE000 + number for number, character in enumerate(_SPECIAL)}
 _SHOWN = {hidden: character for character, hidden in _HIDDEN.items()}
@@ -37,33 +43,142 @@ class Command:
 
 def commands(text: str) -> list[Command]:
     """The simple commands of a script, in order; variables it sets itself are put in. Raises SpecError."""
-    known: dict[str, list[str]] = {}
-    return [command for line, tokens in _statements(text) for command in _simple(line, tokens, known)]
+    script = _Script()
+    found = [command for line, tokens in script.statements(text) for command in script.simple(line, tokens)]
+    if len(found) > _MOST_COMMANDS or any(len(one.words) > _MOST_COMMANDS for one in found):
+        why = f"it has more than {_MOST_COMMANDS} commands, or one of more words"
+        raise SpecError("the script is too long to be read", why=why, fix="convert its command line alone")
+    return found
 
 
-def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each statement with the number of its first line; lines are joined while a quote or a bracket is open."""
-    gathered, first = "", 0
-    lines = iter(enumerate(text.splitlines(), 1))
-    for number, line in lines:
-        if not gathered:
-            first = number
-        gathered += _uncommented(gathered, line)
-        if re.search(r"(?<!\\)(\\\\)*\\$", gathered):
-            gathered = gathered[:-1]
-            continue
-        tokens = _tokens(gathered)
-        if tokens is None or tokens.count("(") > tokens.count(")"):
-            gathered += "\n"
-            continue
-        yield first, tokens
-        gathered = ""
-        _skip_document(tokens, lines)
-    if gathered.strip():
-        tokens = _tokens(gathered)
-        if tokens is None:
-            raise SpecError(f"the quote opened in line {first} is never closed", fix="close it, or convert the line alone")
-        yield first, tokens
+class _Script:
+    """One script while it is read: the variables it has set, and how much may still be read before it is given up."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[str]] = {}
+        self._left = _MOST
+
+    def _spend(self, characters: int) -> None:
+        self._left -= characters
+        if self._left < 0:
+            why = f"with its quotes and variables it comes to more than {_MOST} characters"
+            raise SpecError("the script is too long to be read", why=why, fix="convert its command line alone")
+
+    def statements(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        """Each statement with the number of its first line; lines are joined while a quote or a bracket is open."""
+        gathered, first, due = "", 0, True
+        lines = iter(enumerate(text.splitlines(), 1))
+        for number, line in lines:
+            self._spend(1)
+            if not gathered:
+                first, due = number, True
+            gathered += self._uncommented(gathered, line)
+            due = due or any(character in line for character in _CLOSING)
+            if (len(gathered) - len(gathered.rstrip("\\"))) % 2:
+                gathered = gathered[:-1]
+                self._spend(len(gathered) >> 4)
+                continue
+            tokens = self._tokens(gathered) if due else None
+            if tokens is None or tokens.count("(") > tokens.count(")"):
+                gathered, due = gathered + "\n", False
+                self._spend(len(gathered) >> 4)
+                continue
+            yield first, tokens
+            gathered = ""
+            _skip_document(tokens, lines)
+        if gathered.strip():
+            tokens = self._tokens(gathered)
+            if tokens is None:
+                raise SpecError(
+                    f"the quote opened in line {first} is never closed", fix="close it, or convert the line alone"
+                )
+            yield first, tokens
+
+    def _uncommented(self, before: str, line: str) -> str:
+        """A line without its comment, which begins where no quote is open."""
+        for match in re.finditer(r"(?:^|(?<=\s))#", line):
+            if self._tokens(before + line[: match.start()]) is not None:
+                return line[: match.start()]
+        return line
+
+    def _tokens(self, text: str) -> list[str] | None:
+        """The tokens of a statement, None while a quote is open."""
+        self._spend(len(text))
+        hidden = text
+        for _ in range(_DEEPEST):
+            outer = hidden
+            hidden = _SUBSTITUTED.sub(lambda match: match[0].translate(_HIDDEN), outer)
+            if hidden == outer:
+                break
+        reader = shlex.shlex(hidden, posix=True, punctuation_chars=";&|()<>")
+        reader.whitespace_split, reader.commenters = True, ""
+        try:
+            return [token.translate(_SHOWN) for token in reader]
+        except ValueError:
+            return None
+
+    def simple(self, line: int, tokens: list[str]) -> Iterator[Command]:
+        """The simple commands of a statement."""
+        words: list[str] = []
+        target = ""
+        rest = deque([*tokens, ";", ";"])
+        while rest:
+            token = rest.popleft()
+            assigned = _ASSIGNED.fullmatch(token)
+            if token and set(token) <= set(";&|()"):
+                # One word before a closing bracket is the label of a case.
+                if words and (len(words) > 1 or not token.startswith(")")):
+                    yield Command(line, tuple(words), target)
+                words, target = [], ""
+            elif token and set(token) <= set("<>&"):
+                file = rest.popleft()
+                target = file if ">" in token else target
+                if words[1:] and words[-1] == "2":
+                    words.pop()
+            elif assigned and (not words or words[0] in _DECLARING):
+                self._assign(assigned, rest)
+            elif words or token not in _SYNTAX:
+                words += self._expanded(token)
+
+    def _assign(self, assigned: re.Match[str], rest: deque[str]) -> None:
+        name, more, value = assigned.groups()
+        values = self._expanded(value, split=False) if value else []
+        if not value and rest[0] == "(":
+            rest.popleft()
+            while not (word := rest.popleft()).startswith(")") and word != ";":
+                values += self._expanded(word)
+        if more:
+            self._known.setdefault(name, []).extend(values)
+        else:
+            self._known[name] = values
+
+    def _expanded(self, token: str, *, split: bool = True) -> list[str]:
+        """A token with the variables it holds put in; one that is nothing but a list of options becomes several words."""
+        self._spend(len(token) >> 4)
+        whole = _VARIABLE.fullmatch(token)
+        name = (whole[1] or whole[2]) if whole else ""
+        if whole and name in self._known:
+            found = self._known[name]
+            self._spend(sum(map(len, found)) + len(found))
+            values = [" ".join(found)] if whole[3] == "[*]" else found
+            lone = len(values) == 1 and not whole[3] and values[0].startswith("-")
+            return _split(values[0]) if split and lone else list(values)
+
+        def value(match: re.Match[str]) -> str:
+            found = self._known.get(match[1] or match[2])
+            if found is None:
+                return match[4] if match[4] is not None else match[0]
+            self._spend(sum(map(len, found)) + len(found))
+            return " ".join(found)
+
+        return [_VARIABLE.sub(value, token)]
+
+
+def _split(value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError:  # a quote in it is open
+        return [value]
 
 
 def _skip_document(tokens: list[str], lines: Iterator[tuple[int, str]]) -> None:
@@ -74,74 +189,3 @@ def _skip_document(tokens: list[str], lines: Iterator[tuple[int, str]]) -> None:
         for _, line in lines:
             if line.strip() == end:
                 return
-
-
-def _uncommented(before: str, line: str) -> str:
-    """A line without its comment, which begins where no quote is open."""
-    for match in re.finditer(r"(?:^|(?<=\s))#", line):
-        if _tokens(before + line[: match.start()]) is not None:
-            return line[: match.start()]
-    return line
-
-
-def _tokens(text: str) -> list[str] | None:
-    """The tokens of a statement, None while a quote is open."""
-    hidden, outer = text, ""
-    while hidden != outer:
-        outer = hidden
-        hidden = _SUBSTITUTED.sub(lambda match: match[0].translate(_HIDDEN), outer)
-    reader = shlex.shlex(hidden, posix=True, punctuation_chars=";&|()<>")
-    reader.whitespace_split, reader.commenters = True, ""
-    try:
-        return [token.translate(_SHOWN) for token in reader]
-    except ValueError:
-        return None
-
-
-def _simple(line: int, tokens: list[str], known: dict[str, list[str]]) -> Iterator[Command]:
-    words: list[str] = []
-    target = ""
-    rest = deque([*tokens, ";", ";"])
-    while rest:
-        token = rest.popleft()
-        assigned = _ASSIGNED.fullmatch(token)
-        if token and set(token) <= set(";&|()"):
-            # One word before a closing bracket is the label of a case.
-            if words and (len(words) > 1 or not token.startswith(")")):
-                yield Command(line, tuple(words), target)
-            words, target = [], ""
-        elif token and set(token) <= set("<>&"):
-            file = rest.popleft()
-            target = file if ">" in token else target
-            if words[1:] and words[-1] == "2":
-                words.pop()
-        elif assigned and (not words or words[0] in _DECLARING):
-            _assign(assigned, rest, known)
-        elif words or token not in _SYNTAX:
-            words += _expanded(token, known)
-
-
-def _assign(assigned: re.Match[str], rest: deque[str], known: dict[str, list[str]]) -> None:
-    name, more, value = assigned.groups()
-    values = _expanded(value, known, split=False) if value else []
-    if not value and rest[0] == "(":
-        rest.popleft()
-        while not (word := rest.popleft()).startswith(")") and word != ";":
-            values += _expanded(word, known)
-    known[name] = [*known.get(name, []), *values] if more else values
-
-
-def _expanded(token: str, known: dict[str, list[str]], *, split: bool = True) -> list[str]:
-    """A token with the variables it holds put in; one that is nothing but a list of options becomes several words."""
-    whole = _VARIABLE.fullmatch(token)
-    name = (whole[1] or whole[2]) if whole else ""
-    if whole and name in known:
-        values = [" ".join(known[name])] if whole[3] == "[*]" else known[name]
-        lone = len(values) == 1 and not whole[3] and values[0].startswith("-")
-        return shlex.split(values[0]) if split and lone else list(values)
-
-    def value(match: re.Match[str]) -> str:
-        found = known.get(match[1] or match[2])
-        return " ".join(found) if found is not None else match[4] if match[4] is not None else match[0]
-
-    return [_VARIABLE.sub(value, token)]

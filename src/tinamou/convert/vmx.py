@@ -14,7 +14,7 @@ from tinamou.errors import SpecError
 
 __all__ = ["read"]
 
-_LINE = re.compile(r'^\s*([^#=\s][^=]*?)\s*=\s*"(.*)"\s*$')
+_MOST = 2048
 _SLOT = re.compile(r"(?:scsi|ide|sata|nvme)\d+:\d+")
 _CARD = re.compile(r"ethernet\d+")
 _OWN = [
@@ -115,10 +115,14 @@ def read(text: str) -> Draft:
 
 
 def _values(text: str) -> dict[str, str]:
-    found = (_LINE.match(line) for line in text.splitlines())
-    return {
-        match[1].lower(): re.sub(r"\|([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), match[2]) for match in found if match
-    }
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key and not key.startswith("#") and len(value) >= 2 and value[0] == value[-1] == '"':
+            values[key.lower()] = re.sub(r"\|([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), value[1:-1])
+    if len(values) > _MOST:
+        raise SpecError(f"the .vmx has {len(values)} settings", why=f"more than {_MOST} are no machine's")
+    return values
 
 
 def _taken(values: dict[str, str], stem: str) -> dict[str, str]:

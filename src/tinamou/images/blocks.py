@@ -1,28 +1,28 @@
 """Reading a guest's disk out of an image file, without starting QEMU where the format allows it.
 
 A qcow2 file nobody vouches for is read here by memory-safe code with bounds checks; formats that need QEMU's own drivers
-go through qemu-img under limits of time and memory.
+go through qemu-img in a process without rights.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import struct
-import tempfile
 import zlib
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tinamou.errors import ImageError
+from tinamou.images.qemu_img import extract
 from tinamou.system.codecs import CodecError, decompress
-from tinamou.system.exec import CommandError, TimeoutExpired, limited, run
 from tinamou.system.qcow2 import Header
 
-__all__ = ["Blocks", "ForeignBlocks", "Qcow2Blocks", "RawBlocks", "Unreadable", "qemu_img_limited"]
+__all__ = ["Blocks", "ForeignBlocks", "Qcow2Blocks", "RawBlocks", "Unreadable"]
 
 _OFFSET = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
+_MOST_UNPACKED = 64 << 20
+"""Bytes unpacked or extracted in all; partition tables and the folders of boot loaders are in a fraction of that."""
+_KEPT = 4
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -43,7 +43,7 @@ class RawBlocks:
     """A raw file or block device."""
 
     def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         self.size: int = os.lseek(self._file, 0, os.SEEK_END)
 
     def __del__(self) -> None:
@@ -52,7 +52,7 @@ class RawBlocks:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file."""
-        return os.pread(self._file, max(0, min(length, self.size - offset)), offset) if offset >= 0 else b""
+        return os.pread(self._file, min(length, self.size - offset), offset) if 0 <= offset < self.size else b""
 
 
 class Qcow2Blocks:
@@ -64,8 +64,7 @@ class Qcow2Blocks:
         self._path, self._header, self._backing = path, header, backing
         if header.encryption or header.data_file is not None or header.extended_l2:
             raise Unreadable(path)
-        self._l1 = self._table(header.l1_offset, header.l1_size)
-        self._l2: dict[int, tuple[int, ...]] = {}
+        self._unpacked = _Pieces(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the guest's disk, cluster by cluster."""
@@ -78,25 +77,21 @@ class Qcow2Blocks:
             offset += count
         return b"".join(pieces)
 
-    def _table(self, offset: int, entries: int) -> tuple[int, ...]:
-        data = self._file.read(offset, entries * 8)
-        if len(data) != entries * 8:
+    def _word(self, offset: int) -> int:
+        data = self._file.read(offset, 8)
+        if len(data) != 8:
             raise ImageError(f"{self._path} is truncated", why=f"a table at byte {offset} lies outside the file")
-        return struct.unpack(f">{entries}Q", data)
+        return int.from_bytes(data, "big")
 
     def _entry(self, cluster: int) -> int:
-        per_table = self._header.cluster_size // 8
-        table = self._l1[cluster // per_table] & _OFFSET
-        if not table:
-            return 0
-        if table not in self._l2:
-            self._l2[table] = self._table(table, per_table)
-        return self._l2[table][cluster % per_table]
+        table, number = divmod(cluster, self._header.cluster_size // 8)
+        at = self._word(self._header.l1_offset + table * 8) & _OFFSET
+        return self._word(at + number * 8) if at else 0
 
     def _cluster(self, number: int, inside: int, count: int) -> bytes:
         entry = self._entry(number)
         if entry & _COMPRESSED:
-            return self._inflate(entry)[inside : inside + count]
+            return self._unpacked.piece(entry, self._header.cluster_size, self._inflate)[inside : inside + count]
         if entry & 1 and self._header.version == 3:
             return bytes(count)
         if entry & _OFFSET:
@@ -113,14 +108,19 @@ class Qcow2Blocks:
         offset = entry & ((1 << split) - 1)
         sectors = (entry & (_COMPRESSED - 1)) >> split
         packed = self._file.read(offset, (sectors + 1) * 512 - offset % 512)
+        size = self._header.cluster_size
         try:
-            data = decompress(packed) if self._header.compression == "zstd" else self._deflated(packed)
+            data = decompress(packed, size) if self._header.compression == "zstd" else _deflated(packed, size)
         except (zlib.error, CodecError) as error:
             raise ImageError(f"{self._path} is corrupt", why=f"a compressed cluster at byte {offset}: {error}") from error
-        return data.ljust(self._header.cluster_size, b"\0")
+        if len(data) != size:
+            why = f"a compressed cluster at byte {offset} holds {len(data)} bytes, not {size}"
+            raise ImageError(f"{self._path} is corrupt", why=why)
+        return data
 
-    def _deflated(self, packed: bytes) -> bytes:
-        return zlib.decompressobj(-12).decompress(packed, self._header.cluster_size)
+
+def _deflated(packed: bytes, size: int) -> bytes:
+    return zlib.decompressobj(-12).decompress(packed, size)
 
 
 class ForeignBlocks:
@@ -128,43 +128,40 @@ class ForeignBlocks:
 
     _PIECE = 1 << 20
 
-    def __init__(self, path: str, format: str, size: int, qemu_img: str) -> None:
+    def __init__(self, path: str, format: str, size: int, others: Sequence[str], qemu_img: str) -> None:
         self.size: int = size
-        self._path, self._format, self._qemu_img = path, format, qemu_img
-        self._pieces: dict[int, bytes] = {}
+        self._path, self._format, self._others, self._qemu_img = path, format, others, qemu_img
+        self._pieces = _Pieces(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the guest's disk."""
         end = min(offset + length, self.size)
         first, last = offset // self._PIECE, -(-end // self._PIECE)
-        data = b"".join(self._piece(number) for number in range(first, last))
+        data = b"".join(self._pieces.piece(number, self._PIECE, self._extract) for number in range(first, last))
         return data[offset - first * self._PIECE :][: max(0, end - offset)]
 
-    def _piece(self, number: int) -> bytes:
-        if number not in self._pieces:
-            self._pieces[number] = self._extract(number * self._PIECE)
-        return self._pieces[number]
-
-    def _extract(self, offset: int) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="tinamou-") as folder:
-            target = Path(folder) / "piece"
-            file = {"driver": self._format, "file": {"driver": "file", "filename": self._path}}
-            size = min(self._PIECE, self.size - offset)
-            source = "json:" + json.dumps({"driver": "raw", "offset": offset, "size": size, "file": file})
-            qemu_img_limited(self._path, [self._qemu_img, "convert", "-O", "raw", source, str(target)])
-            return target.read_bytes()
+    def _extract(self, number: int) -> bytes:
+        offset = number * self._PIECE
+        place = (offset, min(self._PIECE, self.size - offset))
+        return extract(self._path, self._format, self._others, place, self._qemu_img)
 
 
-def qemu_img_limited(path: str, argv: list[str]) -> str:
-    """Run qemu-img on a file nobody vouches for: at most 10 s of CPU, 20 s in all, 4 GiB of addresses. Raises ImageError.
+class _Pieces:
+    """The pieces made last, by number; in all so many bytes are made of one image, and no more."""
 
-    Most of the addresses are the stacks of its worker threads; the C library is kept from reserving more for each.
-    """
-    try:
-        bounded = limited(argv, cpu_seconds=10, memory_bytes=4 << 30)
-        return run(bounded, timeout=20, environment={"MALLOC_ARENA_MAX": "1"})
-    except CommandError as error:
-        reason = error.stderr.strip().splitlines()[-1:] or [f"{argv[0]} ended with status {error.status}"]
-        raise ImageError(f"{path} cannot be read as an image", why=reason[0]) from error
-    except TimeoutExpired as error:
-        raise ImageError(f"{path} cannot be read as an image", why="qemu-img did not finish within 20 seconds") from error
+    def __init__(self, path: str) -> None:
+        self._path, self._left = path, _MOST_UNPACKED
+        self._made: dict[int, bytes] = {}
+
+    def piece(self, number: int, size: int, make: Callable[[int], bytes]) -> bytes:
+        if number not in self._made:
+            self._left -= size
+            if self._left < 0:
+                why = f"its partition tables and boot folders are strewn over more than {_MOST_UNPACKED >> 20} MiB"
+                raise ImageError(
+                    f"{self._path} does not tell how it boots", why=why, fix="convert it to raw, and look again"
+                )
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[number] = make(number)
+        return self._made[number]

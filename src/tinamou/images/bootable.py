@@ -18,6 +18,7 @@ from tinamou.late import dataclass
 __all__ = ["Boot", "Partition", "examine_disc", "examine_disk"]
 
 _SECTOR = 512
+_MOST_VOLUMES = 16
 _DISC_SECTOR = 2048
 _ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 _BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
@@ -141,8 +142,8 @@ def _gpt_entries(table: bytes, width: int) -> Iterator[Partition]:
 
 
 def _loaders(blocks: Blocks, starts: list[int]) -> tuple[str, ...]:
-    """The architectures whose removable-media loader lies in one of the FAT volumes that begin at ``starts``."""
-    names = {name for start in starts for name in list_folder(blocks, start, ("EFI", "BOOT"))}
+    """The architectures whose removable-media loader lies in one of the first FAT volumes that begin at ``starts``."""
+    names = {name for start in starts[:_MOST_VOLUMES] for name in list_folder(blocks, start, ("EFI", "BOOT"))}
     return tuple(arch for loader, arch in _LOADERS.items() if loader in names)
 
 

@@ -129,7 +129,7 @@ def read_catalog(path: Path, keys: dict[str, SigningKey] | None = None) -> list[
     keys = {} if keys is None else keys
     try:
         data: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ImageError(
             f"the catalogue {path} cannot be read", why=str(error), fix="correct the file or remove it"
         ) from error

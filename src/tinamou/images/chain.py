@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 from array import array
@@ -18,7 +19,7 @@ __all__ = ["MAX_DEPTH", "Layer", "may_open", "read_chain", "read_layer", "verify
 
 MAX_DEPTH = 256
 _OFFSET = 0x00FFFFFFFFFFFE00
-_PROTOCOLS = ("nbd", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd", "gluster", "nfs", "fat", "blkdebug", "null-co")
+_MOST_READ = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _backing_of(layer: Layer, trusted: Sequence[Path]) -> Path:
     header = layer.header
     assert header is not None
     name = header.backing_file
-    if name.startswith("json:") or name.split(":", 1)[0].lower() in _PROTOCOLS:
+    plain = name.removeprefix("file:")
+    if ":" in plain.partition("/")[0]:  # QEMU takes what stands before it for a driver
         raise ImageError(f"{layer.path} has a backing file that is no plain path", why=name[:200])
     if not header.backing_format:
         raise ImageError(
@@ -136,7 +138,7 @@ def _backing_of(layer: Layer, trusted: Sequence[Path]) -> Path:
             why="guessing it would let a guest that wrote a header into a raw disk choose what is opened",
             fix=f"qemu-img rebase -u -b {name} -F FORMAT {layer.path}",
         )
-    backing = Path(layer.path).parent / name.removeprefix("file:")
+    backing = Path(layer.path).parent / plain
     if not may_open(layer.path, os.path.realpath(backing), trusted):
         raise ImageError(
             f"{layer.path} has a backing file outside its folder: {name}",
@@ -147,7 +149,10 @@ def _backing_of(layer: Layer, trusted: Sequence[Path]) -> Path:
 
 
 def verify_tables(layer: Layer, *, tables: int = 2048) -> None:
-    """Whether every L2 table and every cluster the first ``tables`` of them name lies inside the file. Raises ImageError."""
+    """Whether every L2 table lies inside the file, and every cluster named by those tables that lie last in it.
+
+    What was cut off was at the end: ``tables`` of them are read, and no more than 16 MiB. Raises ImageError.
+    """
     if layer.header is None:
         return
     descriptor = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -165,13 +170,15 @@ def verify_tables(layer: Layer, *, tables: int = 2048) -> None:
 
 
 def _references(descriptor: int, header: Header, tables: int) -> Iterator[tuple[int, int]]:
-    """The offset of every L2 table as ``(0, offset)``, and the furthest cluster each names as ``(table, offset)``."""
-    l2_tables = [entry & _OFFSET for entry in _entries(descriptor, header.l1_offset, header.l1_size)]
-    for number, table in enumerate(filter(None, l2_tables)):
-        yield 0, table
-        if number < tables and not header.extended_l2:
-            entries = _entries(descriptor, table, header.cluster_size // 8)
-            yield table, _furthest(entries, header.cluster_bits)
+    """The offset of every L2 table as ``(0, offset)``, and the furthest cluster of the last ones as ``(table, offset)``."""
+    l2_tables = _entries(descriptor, header.l1_offset, header.l1_size)
+    for entry in l2_tables:
+        if entry:
+            yield 0, entry & _OFFSET
+    most = 0 if header.extended_l2 else min(tables, _MOST_READ >> header.cluster_bits)
+    for table in heapq.nlargest(most, (entry & _OFFSET for entry in l2_tables)):
+        if table:
+            yield table, _furthest(_entries(descriptor, table, header.cluster_size // 8), header.cluster_bits)
 
 
 def _furthest(entries: array[int], cluster_bits: int) -> int:

@@ -5,12 +5,18 @@ Source: Documentation/driver-api/early-userspace/buffer-format.rst of the Linux 
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 
+from tinamou.errors import ImageError
 from tinamou.late import dataclass
 
 __all__ = ["Entry", "archive", "directory", "file", "link", "node"]
+
+_LONGEST = 4095
+_LARGEST = 0xFFFFFFFF
+"""Every number of the format has eight hexadecimal digits."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ def file(content: bytes, mode: int = 0o644) -> Entry:
 
 def link(target: str) -> Entry:
     """A symbolic link."""
-    return Entry(stat.S_IFLNK | 0o777, target.encode())
+    return Entry(stat.S_IFLNK | 0o777, os.fsencode(target))
 
 
 def node(major: int, minor: int, mode: int = 0o600) -> Entry:
@@ -43,7 +49,13 @@ def node(major: int, minor: int, mode: int = 0o600) -> Entry:
 
 
 def archive(entries: Mapping[str, Entry]) -> bytes:
-    """The archive of all entries by path (without leading slash), owned by root, dated 1970, directories before content."""
+    """The archive of all entries by path (without leading slash), owned by root, dated 1970, directories before content.
+
+    Raises ImageError for a path or a content that the format cannot hold.
+    """
+    for path in entries:
+        if len(path) > _LONGEST:
+            raise ImageError(f"{path[:60]}… is no name of a file", why=f"it has more than {_LONGEST} characters")
     complete = {parent: directory() for path in entries for parent in _parents(path)} | dict(entries)
     parts = [_member(number, path, complete[path]) for number, path in enumerate(sorted(complete), 1)]
     parts.append(_member(0, "TRAILER!!!", Entry(0)))
@@ -56,7 +68,12 @@ def _parents(path: str) -> list[str]:
 
 
 def _member(number: int, path: str, entry: Entry) -> bytes:
-    name = path.encode() + b"\0"
+    try:
+        name = os.fsencode(path) + b"\0"
+    except UnicodeEncodeError as error:
+        raise ImageError(f"{path!r} is no name of a file", why=error.reason) from error
+    if b"\0" in name[:-1] or max(len(entry.content), len(name), *entry.device) > _LARGEST:
+        raise ImageError(f"{path!r} does not fit into an initrd", why="its name has a zero byte, or it is larger than 4 GiB")
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     fields = (number, entry.mode, 0, 0, links, 0, len(entry.content), 0, 0, *entry.device, len(name), 0)
     header = b"070701" + b"".join(b"%08X" % value for value in fields)

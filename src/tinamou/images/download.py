@@ -29,6 +29,9 @@ Progress = Callable[[int, int, float], None]
 HEAD = 4096
 RESERVE = 64 << 20
 CHECK_EVERY = 32 << 20
+SLOW_SECONDS, SLOW_BYTES = 300.0, 300 << 10
+_DIGITS = 18
+"""Of a number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def download(
                 fix="try again: it continues where it stopped",
             ) from again
         except ImageError as error:
-            if not isinstance(error, DiskFullError):
+            if not isinstance(error, KeptError):
                 discard(part)
             raise
         except OSError as error:
@@ -87,8 +90,8 @@ def download(
     return Downloaded(part, transfer.held(), transfer.resumed)
 
 
-class DiskFullError(ImageError):
-    """The image does not fit on the disk; what has arrived is kept."""
+class KeptError(ImageError):
+    """The download ends here, and what has arrived is kept: there is no room for more, or more comes too slowly."""
 
 
 def discard(part: Path) -> None:
@@ -101,10 +104,10 @@ def _record(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _full(part: Path, needed: int) -> DiskFullError:
+def _full(part: Path, needed: int) -> KeptError:
     free = shutil.disk_usage(part.parent).free
     needs = f"{_mib(needed)} MiB more are needed, " if needed else ""
-    return DiskFullError(
+    return KeptError(
         f"there is not enough room for the image in {part.parent}",
         why=f"{needs}{_mib(free)} MiB are free",
         fix="free some space (`tinamou image rm`), or set TINAMOU_CACHE to a larger disk; the download will continue",
@@ -133,7 +136,7 @@ class _Transfer:
     def _remembered(self) -> _Origin:
         try:
             known = _Origin(**json.loads(_record(self.part).read_text()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return _Origin(self.url)
         return known if known.url == self.url else _Origin(self.url)
 
@@ -203,8 +206,10 @@ class _Transfer:
     def _copy(self, response: httpx2.Response, file: BinaryIO, start: int) -> int:
         """Write the body; the first bytes of the file are looked at before any is written. Returns bytes received."""
         received, head, look, unchecked = 0, b"", start == 0, 0
+        pace = _Pace(web.shown(self.url))
         for chunk in response.iter_raw():
             received += len(chunk)
+            pace.arrived(len(chunk))
             if look:
                 head += chunk
                 if len(head) < HEAD:
@@ -230,13 +235,31 @@ class _Transfer:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else 0
 
 
 def _total(response: httpx2.Response) -> int:
     if response.status_code == 206:
         return _number(response.headers.get("content-range", "").rpartition("/")[2])
     return _number(response.headers.get("content-length", ""))
+
+
+class _Pace:
+    """Gives up on a server that keeps us waiting without ever being silent."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown, self._since, self._count = shown, time.monotonic(), 0
+
+    def arrived(self, count: int) -> None:
+        """So many bytes came just now. Raises KeptError."""
+        self._count += count
+        if time.monotonic() - self._since < SLOW_SECONDS:
+            return
+        if self._count < SLOW_BYTES:
+            why = f"{self._count} bytes came in {SLOW_SECONDS:.0f} seconds"
+            fix = "try again later: it continues where it stopped; or name another mirror in your own catalogue file"
+            raise KeptError(f"the download of {self._shown} is too slow to end", why=why, fix=fix)
+        self._since, self._count = time.monotonic(), 0
 
 
 class _Meter:

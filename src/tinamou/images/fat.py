@@ -9,7 +9,9 @@ from tinamou.images.blocks import Blocks
 
 __all__ = ["list_folder"]
 
-_MAX_FOLDER = 1 << 20
+_MAX_FOLDER = 1 << 17
+"""Bytes: the folder of boot loaders, and those it lies in, are far smaller."""
+_LONGEST_NAME = 255
 _FOLDER, _LONG_NAME, _VOLUME = 0x10, 0x0F, 0x08
 
 
@@ -37,8 +39,8 @@ class _Volume:
         self._blocks = blocks
         self._fat = start + reserved * width
         self._root = self._fat + fats * fat_sectors * width
-        self._root_bytes = roots * 32
-        self._data = self._root + -(-self._root_bytes // width) * width
+        self._root_bytes = min(roots * 32, _MAX_FOLDER)
+        self._data = self._root + -(-roots * 32 // width) * width
         self._cluster_bytes = self._per_cluster * width
         clusters = ((small or large) * width - (self._data - start)) // self._cluster_bytes
         self._bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32
@@ -57,12 +59,14 @@ class _Volume:
         return self.chain(self._root_cluster) if self._bits == 32 else self._blocks.read(self._root, self._root_bytes)
 
     def chain(self, cluster: int) -> bytes:
-        data = b""
+        pieces = []
         last = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self._bits]
-        while 2 <= cluster < last and len(data) < _MAX_FOLDER:
-            data += self._blocks.read(self._data + (cluster - 2) * self._cluster_bytes, self._cluster_bytes)
+        for _ in range(-(-_MAX_FOLDER // self._cluster_bytes)):
+            if not 2 <= cluster < last:
+                break
+            pieces.append(self._blocks.read(self._data + (cluster - 2) * self._cluster_bytes, self._cluster_bytes))
             cluster = self._next(cluster)
-        return data
+        return b"".join(pieces)
 
     def _next(self, cluster: int) -> int:
         at = self._fat + cluster * self._bits // 8
@@ -83,7 +87,7 @@ def _entries(data: bytes) -> Iterator[tuple[str, bool, int]]:
             long = ""
         elif entry[11] == _LONG_NAME:
             piece = (entry[1:11] + entry[14:26] + entry[28:32]).decode("utf-16-le", "replace")
-            long = piece.split("\0", 1)[0] + ("" if entry[0] & 0x40 else long)
+            long = (piece.split("\0", 1)[0] + ("" if entry[0] & 0x40 else long))[:_LONGEST_NAME]
         elif not entry[11] & _VOLUME:
             cluster = struct.unpack_from("<H", entry, 20)[0] << 16 | struct.unpack_from("<H", entry, 26)[0]
             yield (long or _short(entry)).upper(), bool(entry[11] & _FOLDER), cluster

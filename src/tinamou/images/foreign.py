@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.blocks import qemu_img_limited
+from tinamou.images import qemu_img as tool
 from tinamou.images.chain import Layer
 from tinamou.images.formats import HEAD, TAIL
 from tinamou.images.vmdk import extent_files
@@ -31,11 +30,11 @@ def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
     missing = {"vdi": _vdi_missing, "vpc": _vpc_missing}.get(layer.format, _nothing_missing)(head, tail, layer.length)
     if missing:
         raise ImageError(f"{path} is truncated", why=missing, fix="fetch the image again")
-    info = json.loads(qemu_img_limited(layer.path, [qemu_img, "info", "--output=json", "-f", layer.format, layer.path]))
+    info = tool.info(layer.path, layer.format, others, qemu_img)
     if info.get("backing-filename"):
         raise ImageError(f"{path} needs another disk", why=f"it names {info['backing-filename']} as its parent")
     if layer.format in _CHECKABLE:
-        qemu_img_limited(layer.path, [qemu_img, "check", "-q", "-f", layer.format, layer.path])
+        tool.check(layer.path, ["-f", layer.format, layer.path], others, qemu_img)
     return int(info["virtual-size"]), others
 
 

@@ -43,7 +43,10 @@ class Policy:
 
 def shown(url: str) -> str:
     """The URL without a user name and password in it, fit for a message."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the URL"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
@@ -83,8 +86,11 @@ def request(http: httpx2.Client, url: str, headers: Mapping[str, str] | None = N
 
 
 def _redirected(url: str, response: httpx2.Response) -> str:
-    target = str(response.url.join(response.headers.get("location", "")))
-    scheme = urlsplit(target).scheme
+    try:
+        target = str(response.url.join(response.headers.get("location", "")))
+        scheme = urlsplit(target).scheme
+    except ValueError as error:
+        raise ImageError(f"{shown(url)} redirects to what is no URL", why=str(error), fix="try again later") from error
     if scheme not in ("http", "https"):
         raise ImageError(f"{shown(url)} redirects to {scheme}:", why="only http and https are followed")
     if urlsplit(url).scheme == "https" and scheme == "http":
@@ -118,12 +124,11 @@ def _judge(response: httpx2.Response, url: str) -> None:
 
 
 def _retry_after(value: str) -> float:
-    if value.isdecimal():
-        return min(float(value), 60.0)
     try:
-        return min(max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0), 60.0)
-    except ValueError:
+        wait = float(value) if value.isdecimal() else email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return 0.0
+    return min(max(wait, 0.0), 60.0)
 
 
 def _transport(url: str, error: httpx2.TransportError) -> Exception:
@@ -167,13 +172,15 @@ def fetch_bytes(http: httpx2.Client, url: str, policy: Policy, *, fresh: bool = 
     headers = {"Cache-Control": "no-cache"} if fresh else {}
 
     def once() -> bytes:
-        body = b""
+        body, began = bytearray(), time.monotonic()
         with request(http, url, headers) as response:
             for chunk in response.iter_raw():
                 body += chunk
+                if time.monotonic() - began > policy.timeout * 10:
+                    raise TransientError(f"it did not arrive within {policy.timeout * 10:.0f} seconds")
                 if len(body) > SMALL:
                     raise ImageError(f"{shown(url)} is no checksum file or signature", why="it is larger than 8 MiB")
-        return body
+        return bytes(body)
 
     try:
         body = retried(once, lambda: 0, policy)

@@ -26,13 +26,11 @@ from typing import Any
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images.inspect import inspect_image
-from tinamou.images.offline import offline
+from tinamou.images.inspect import image_files, inspect_image
+from tinamou.images.offline import changed, made, read_through
 from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
 from tinamou.system.disk import clone
-from tinamou.system.exec import CommandError
-from tinamou.system.exec_async import run_async
 from tinamou.system.image_locks import written_by_others
 from tinamou.system.lock import exclusive
 from tinamou.system.paths import image_dir
@@ -91,7 +89,7 @@ async def import_image(
         work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:
             work.chmod(0o755)  # noqa: ASYNC240
-            await _copy(found, work / "disk.qcow2", progress)
+            await _copy(found, image_files(path, trusted=trusted), work / "disk.qcow2", progress)
             return _file(found, name, folder, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -109,14 +107,14 @@ async def _import_part(path: Path, name: str, arch: str, part: Part, progress: P
         shutil.rmtree(work, ignore_errors=True)
 
 
-async def _copy(found: ImageFacts, target: Path, progress: Progress) -> None:
+async def _copy(found: ImageFacts, files: Sequence[str], target: Path, progress: Progress) -> None:
     if await _share(found, target):
         return
     kind = "raw" if found.format == "iso" else found.format
     argv = ["qemu-img", "convert", "-p", "-f", kind, "-O", "qcow2", found.disk, str(target)]
-    await offline(argv, f"importing {found.name}", progress=progress)
+    await made(argv, f"importing {found.name}", files, target, progress=progress)
     compare = ["qemu-img", "compare", "-p", "-f", kind, "-F", "qcow2", found.disk, str(target)]
-    await offline(compare, f"comparing {found.name}", progress=progress)
+    await read_through(compare, f"comparing {found.name}", [*files, str(target)], progress=progress)
 
 
 async def _share(found: ImageFacts, target: Path) -> bool:
@@ -130,9 +128,10 @@ async def _share(found: ImageFacts, target: Path) -> bool:
         shared = clone(source.fileno(), copy.fileno())
     try:
         if shared:
-            await run_async(["qemu-img", "check", "-q", "-f", "qcow2", str(target)])
+            argv = ["qemu-img", "check", "-q", "-f", "qcow2", str(target)]
+            await read_through(argv, f"checking {found.name}", [str(target)])
             return True
-    except CommandError:
+    except ImageError:
         pass
     target.unlink()  # noqa: ASYNC240
     return False
@@ -170,26 +169,28 @@ async def convert(
 
     ``part`` and ``trusted`` as for `import_image`.
     """
-    given = _named(source, part, trusted)
+    given, files = _named(source, part, trusted)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
     force = ["-o", "force_size=on"] if format == "vpc" else []
+    argv = ["qemu-img", "convert", "-p", "-W", *given, "-O", format, *force, str(target)]
+    await made(argv, f"converting {source.name}", files, target, progress=progress)
     try:
-        argv = ["qemu-img", "convert", "-p", "-W", *given, "-O", format, *force, str(target)]
-        await offline(argv, f"converting {source.name}", progress=progress)
-        made = [options(target, format)] if part else ["-F", format, str(target)]
-        await offline(["qemu-img", "compare", "-p", *given, *made], f"comparing {source.name}", progress=progress)
+        fresh = [options(target, format)] if part else ["-F", format, str(target)]
+        compare = ["qemu-img", "compare", "-p", *given, *fresh]
+        await read_through(compare, f"comparing {source.name}", [*files, str(target)], progress=progress)
     except BaseException:
         target.unlink(missing_ok=True)  # noqa: ASYNC240
         raise
 
 
-def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> list[str]:
-    """An image that was examined, in qemu-img's words."""
+def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> tuple[list[str], Sequence[str]]:
+    """An image that was examined, in qemu-img's words, and the files it reads through."""
     if part is not None:
-        return ["--image-opts", options(source, check_part(source, part), part)]
+        return ["--image-opts", options(source, check_part(source, part), part)], [str(source)]
     found = inspect_image(source, trusted=trusted)
-    return ["-f", "raw" if found.format == "iso" else found.format, found.disk]
+    named = ["-f", "raw" if found.format == "iso" else found.format, found.disk]
+    return named, image_files(source, trusted=trusted)
 
 
 async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
@@ -200,17 +201,21 @@ async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
         fix = "shrink its file systems first, then pass --shrink"
         raise ImageError(f"{path} is {found.size} large; {size} would cut off its end", fix=fix)
     extra = ["--shrink"] if size < found.size else []
-    await run_async(["qemu-img", "resize", "-q", "-f", found.format, *extra, found.disk, str(int(size))])
+    argv = ["qemu-img", "resize", "-f", found.format, *extra, found.disk, str(int(size))]
+    await changed(argv, f"resizing {path.name}", image_files(path), found.disk)
 
 
 async def rebase(path: Path, base: Path | None, *, progress: Progress = silent) -> None:
     """Put an overlay on another base, or on none; what it reads as stays. Raises ImageError."""
-    found = inspect_image(path, trusted=[base.parent] if base else [])
+    trusted = [base.parent] if base else []
+    found = inspect_image(path, trusted=trusted)
     _refuse_used(path)
     below = inspect_image(base) if base else None
+    files = [*image_files(path, trusted=trusted), *(image_files(base) if base else ())]
     named = ["-b", below.disk, "-F", below.format] if below else ["-b", ""]
     argv = ["qemu-img", "rebase", "-p", "-t", "writethrough", "-f", "qcow2", *named, found.disk]
-    await offline(argv, f"putting {path.name} on {base.name if base else 'its own'}", progress=progress)
+    what = f"putting {path.name} on {base.name if base else 'its own'}"
+    await changed(argv, what, files, found.disk, progress=progress)
 
 
 def _refuse_used(path: Path) -> None:

@@ -19,9 +19,9 @@ from tinamou.late import dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 
-__all__ = ["inspect_image"]
+__all__ = ["image_files", "inspect_image"]
 
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,7 @@ def inspect_image(
     ``trusted`` names further folders in which backing files may lie. Raises ImageError for an image that is missing, empty,
     truncated, damaged, no disk at all, of another architecture, or that would make QEMU open files outside its own folder.
     """
-    resolved = os.path.realpath(path)
-    key = "\0".join([resolved, *map(str, trusted)])
-    record = cache_dir() / "inspected" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
-    finding = _recall(record, resolved)
-    if finding is None:
-        layers = read_chain(path, trusted=trusted)
-        finding, others = _examine(layers, qemu_img)
-        files = {layer.path: list(layer.identity) for layer in layers} | {other: _identity(other) for other in others}
-        _remember(record, files, finding)
+    finding, files = _found(path, trusted, qemu_img)
     if arch and finding.arches and arch not in finding.arches:
         has = " and ".join(finding.arches)
         raise ImageError(
@@ -60,11 +52,30 @@ def inspect_image(
     return ImageFacts(
         name=Path(path).name,
         arch=arch or (finding.arches[0] if finding.arches else ""),
-        disk=resolved,
+        disk=files[0],
         format=finding.format,
         size=Size(finding.size),
         boots=finding.ways,
     )
+
+
+def image_files(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> tuple[str, ...]:
+    """Every file that a local image reads through, itself first; as `inspect_image`, which has looked at each of them."""
+    return _found(path, trusted, qemu_img)[1]
+
+
+def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_Finding, tuple[str, ...]]:
+    resolved = os.path.realpath(path)
+    key = "\0".join([resolved, *map(str, trusted)])
+    record = cache_dir() / "inspected" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
+    known = _recall(record, resolved)
+    if known is not None:
+        return known
+    layers = read_chain(path, trusted=trusted)
+    finding, others = _examine(layers, qemu_img)
+    files = {layer.path: list(layer.identity) for layer in layers} | {other: _identity(other) for other in others}
+    _remember(record, files, finding)
+    return finding, tuple(files)
 
 
 def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[str]]:
@@ -72,10 +83,10 @@ def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[s
     top = layers[0]
     for layer in layers:
         verify_tables(layer)
-    size, others = _measure(top, qemu_img)
+    measured = {layer.path: _measure(layer, qemu_img) for layer in layers}
     boot = Boot()
     try:
-        blocks = _open(layers, size, qemu_img)
+        blocks = _open(layers, measured, qemu_img)
         boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
     except Unreadable:
         pass
@@ -85,19 +96,20 @@ def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[s
             why=f"what is written in it reaches {boot.missing} bytes beyond its end",
             fix="fetch the image again, or give it its full size: tinamou image resize",
         )
-    return _Finding(top.format, size, boot.ways, boot.arches), others
+    others = [other for _, files in measured.values() for other in files]
+    return _Finding(top.format, measured[top.path][0], boot.ways, boot.arches), others
 
 
-def _measure(top: Layer, qemu_img: str) -> tuple[int, list[str]]:
+def _measure(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
     """The virtual size, and the other files a foreign format keeps data in."""
-    if top.header is not None:
-        return int(top.header.size), []
-    if top.format in ("raw", "iso"):
-        return top.length, []
-    return measure_foreign(top, qemu_img)
+    if layer.header is not None:
+        return int(layer.header.size), []
+    if layer.format in ("raw", "iso"):
+        return layer.length, []
+    return measure_foreign(layer, qemu_img)
 
 
-def _open(layers: tuple[Layer, ...], size: int, qemu_img: str) -> Blocks:
+def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]], qemu_img: str) -> Blocks:
     """The guest's view of the whole chain."""
     blocks: Blocks | None = None
     for layer in reversed(layers):
@@ -106,7 +118,7 @@ def _open(layers: tuple[Layer, ...], size: int, qemu_img: str) -> Blocks:
         elif layer.format in ("raw", "iso"):
             blocks = RawBlocks(layer.path)
         else:
-            blocks = ForeignBlocks(layer.path, layer.format, size, qemu_img)
+            blocks = ForeignBlocks(layer.path, layer.format, *measured[layer.path], qemu_img)
     assert blocks is not None
     return blocks
 
@@ -116,17 +128,17 @@ def _identity(path: str) -> list[int]:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _recall(record: Path, resolved: str) -> _Finding | None:
-    """The remembered finding if every file it rests on is still the same file, unchanged."""
+def _recall(record: Path, resolved: str) -> tuple[_Finding, tuple[str, ...]] | None:
+    """The remembered finding and the files it rests on, if every one is still the same file, unchanged."""
     try:
         known = json.loads(record.read_bytes())
         files: dict[str, list[int]] = known["files"]
-        fresh = known["version"] == _CACHE_VERSION and resolved in files
+        fresh = known["version"] == _CACHE_VERSION and next(iter(files), "") == resolved
         if not fresh or any(_identity(path) != identity for path, identity in files.items()):
             return None
         found = known["finding"]
-        return _Finding(found["format"], found["size"], tuple(found["ways"]), tuple(found["arches"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _Finding(found["format"], found["size"], tuple(found["ways"]), tuple(found["arches"])), tuple(files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

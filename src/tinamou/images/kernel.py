@@ -26,9 +26,12 @@ def bzimage_payload(data: bytes) -> bytes | None:
 
 
 def pvh_kernel(data: bytes) -> bytes | None:
-    """The uncompressed ELF kernel with a PVH entry point inside a bzImage; None where the kernel has none."""
+    """The uncompressed ELF kernel with a PVH entry point inside a bzImage; None where the kernel has none.
+
+    None too where it is packed in a way not known here (lz4): it starts by its own decompressor then. Raises ImageError.
+    """
     payload = bzimage_payload(data)
-    if payload is None:
+    if payload is None or not compression_of(payload):
         return None
     try:
         elf = Elf(decompress(payload))
@@ -40,9 +43,12 @@ def pvh_kernel(data: bytes) -> bytes | None:
 
 
 def plain_image(data: bytes) -> bytes:
-    """An arm64 or riscv64 kernel without compression around it; an x86 bzImage and a plain Image as they are."""
+    """An arm64 or riscv64 kernel without compression around it; an x86 bzImage and a plain Image as they are.
+
+    Raises ImageError for one that cannot be unpacked.
+    """
     try:
-        if data[:2] == b"MZ" and data[4:8] == b"zimg":
+        if data[:2] == b"MZ" and data[4:8] == b"zimg" and len(data) >= 16:
             offset, length = struct.unpack_from("<II", data, 8)
             return decompress(data[offset : offset + length])
         return decompress(data) if compression_of(data) else data

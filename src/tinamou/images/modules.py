@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.elf import Elf
+from tinamou.images.elf import Elf, ElfError
 from tinamou.late import dataclass
-from tinamou.system.codecs import compression_of, decompress
+from tinamou.system.codecs import CodecError, compression_of, decompress
 
 __all__ = ["Module", "chosen", "index", "load", "load_order"]
 
@@ -29,10 +29,14 @@ class Module:
 
 
 def load(path: Path, root: Path) -> Module:
-    """Read one module file, unpacked when it is compressed."""
+    """Read one module file, unpacked when it is compressed. Raises ImageError for a damaged one."""
     data = path.read_bytes()
-    data = decompress(data) if compression_of(data) else data
-    info = [item.decode(errors="replace").partition("=") for item in Elf(data).section(".modinfo").split(b"\0") if item]
+    try:
+        data = decompress(data) if compression_of(data) else data
+        told = Elf(data).section(".modinfo").split(b"\0")
+    except (CodecError, ElfError) as error:
+        raise ImageError(f"the kernel module {path.name} is damaged", why=str(error)) from error
+    info = [item.decode(errors="replace").partition("=") for item in told if item]
     depends = tuple(_plain(n) for key, _, value in info if key == "depends" for n in value.split(",") if n)
     soft = tuple(_plain(n) for key, _, value in info if key == "softdep" for n in _before(value))
     relative = str(path.relative_to(root)).split(".ko")[0] + ".ko"
@@ -70,12 +74,17 @@ def index(modules: Mapping[str, Module]) -> dict[str, bytes]:
 
 def load_order(names: Iterable[str], modules: Mapping[str, Module]) -> list[str]:
     """The named modules and their dependencies, each after what it depends on."""
-    order: list[str] = []
-    for name in names:
-        if name in modules and name not in order:
-            order += [n for n in load_order(modules[name].depends, modules) if n not in order]
-            order.append(name)
-    return order
+    order: dict[str, None] = {}
+    todo = [(name, False) for name in reversed(list(names))]
+    begun: set[str] = set()
+    while todo:
+        name, ready = todo.pop()
+        if ready:
+            order[name] = None
+        elif name in modules and name not in begun:
+            begun.add(name)
+            todo += [(name, True), *((n, False) for n in reversed(modules[name].depends))]
+    return list(order)
 
 
 def _needs(module: Module, modules: Mapping[str, Module]) -> list[str]:
@@ -85,7 +94,7 @@ def _needs(module: Module, modules: Mapping[str, Module]) -> list[str]:
 
 def _builtin(root: Path) -> frozenset[str]:
     listed = root / "modules.builtin"
-    text = listed.read_text() if listed.exists() else ""
+    text = listed.read_text(errors="replace") if listed.exists() else ""
     return frozenset(_name(Path(line)) for line in text.split())
 
 

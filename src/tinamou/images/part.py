@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.blocks import qemu_img_limited
+from tinamou.images import qemu_img as tool
 from tinamou.images.formats import HEAD, TAIL, detect_format
 from tinamou.images.vmdk import extent_files
 
@@ -45,5 +45,5 @@ def check_part(path: Path, part: Part, qemu_img: str = "qemu-img") -> str:
         why = "a description of a disk could name any file of this host as the one that has its data"
         raise ImageError(f"the disk in {path} keeps its data in other files", why=why, fix="export it as one file")
     extent_files(path, head, offset)
-    qemu_img_limited(str(path), [qemu_img, "check", "-q", "--image-opts", options(path, found, part)])
+    tool.check(str(path), ["--image-opts", options(path, found, part)], (), qemu_img)
     return found

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import re
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.catalog import SigningKey
 from tinamou.late import dataclass
-from tinamou.system.exec import CommandError, find_tool, run
+from tinamou.system.exec import CommandError, find_tool
+from tinamou.system.shut_in import ask, handed
 
 __all__ = ["Signature", "checkable", "keyrings", "signed_text", "verify_detached", "verify_inline"]
 
-_CLEAR_SIGNED = re.compile(
-    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[^\n]+\n)*\n(.*?)\n-----BEGIN PGP SIGNATURE-----", re.DOTALL
-)
+_SECONDS = 600
+_LARGEST = 8 << 20
+_BEGIN, _END = "-----BEGIN PGP SIGNED MESSAGE-----\n", "\n-----BEGIN PGP SIGNATURE-----"
 _ARMOUR = re.compile(rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL)
 _REFUSED = {
     "BADSIG": "the signature does not belong to these bytes",
@@ -65,48 +66,68 @@ def checkable(key: SigningKey | None, given: Iterable[Path] = ()) -> str:
 
 def verify_detached(data: Path, signature: bytes, key: SigningKey, given: Iterable[Path] = ()) -> Signature:
     """Check a detached signature over a file. Raises ImageError when it is wrong in any way."""
-    with tempfile.TemporaryDirectory(prefix="tinamou-gpgv-") as folder:
-        file = Path(folder) / "signature"
-        file.write_bytes(signature)
-        return _gpgv(Path(folder), [str(file), str(data.absolute())], key, given, data.name)
+    with handed(signature) as proof:
+        file = data.absolute()
+        return _gpgv([f"/proc/self/fd/{proof}", str(file)], key, given, data.name, pass_fds=[proof], reads=[file])
 
 
 def verify_inline(document: bytes, key: SigningKey, given: Iterable[Path] = ()) -> tuple[str, Signature]:
     """Check a clear-signed document; returns only the text that is signed, whatever stands around it. Raises ImageError."""
-    with tempfile.TemporaryDirectory(prefix="tinamou-gpgv-") as folder:
-        file, text = Path(folder) / "document", Path(folder) / "text"
-        file.write_bytes(document)
-        signature = _gpgv(Path(folder), ["--output", str(text), str(file)], key, given, "the checksum file")
-        return text.read_text(encoding="utf-8", errors="replace"), signature
+    with handed(document) as file, handed(b"") as text:
+        words = ["--output", f"/proc/self/fd/{text}", f"/proc/self/fd/{file}"]
+        signature = _gpgv(words, key, given, "the checksum file", pass_fds=[file, text])
+        return os.pread(text, _LARGEST, 0).decode("utf-8", errors="replace"), signature
 
 
 def signed_text(document: bytes) -> str:
     """The text inside a clear-signed document, unchecked; the whole document when it is not one."""
     text = document.decode(errors="replace").replace("\r\n", "\n")
-    match = _CLEAR_SIGNED.search(text)
-    return re.sub(r"^- ", "", match[1], flags=re.MULTILINE) if match else text
+    _, begun, rest = text.partition(_BEGIN)
+    _, blank, body = f"\n{rest}".partition("\n\n")
+    signed, ended, _ = body.partition(_END)
+    return re.sub(r"^- ", "", signed, flags=re.MULTILINE) if begun and blank and ended else text
 
 
-def _gpgv(folder: Path, arguments: list[str], key: SigningKey, given: Iterable[Path], what: str) -> Signature:
+def _gpgv(
+    words: Sequence[str],
+    key: SigningKey,
+    given: Iterable[Path],
+    what: str,
+    *,
+    pass_fds: Sequence[int],
+    reads: Sequence[Path] = (),
+) -> Signature:
     """Good when the vendor's key made a valid signature and none is bad; a further one by an unknown key does not matter."""
-    rings: list[str] = []
-    for number, ring in enumerate(keyrings(key, given)):
-        plain = folder / f"ring-{number}.gpg"
-        plain.write_bytes(_plain(ring))
-        rings += ["--keyring", str(plain)]
-    try:
-        status = run(["gpgv", "--homedir", str(folder), "--status-fd", "1", *rings, *arguments], timeout=600)
-        refusal = ""
-    except CommandError as error:
-        status, refusal = error.stdout, error.stderr.strip()
+    with contextlib.ExitStack() as stack:
+        rings = [stack.enter_context(handed(_plain(ring))) for ring in keyrings(key, given)]
+        named = [word for ring in rings for word in ("--keyring", f"/proc/self/fd/{ring}")]
+        argv = ["gpgv", "--homedir", "/nonexistent", "--status-fd", "1", *named, *words]
+        try:
+            status = ask(
+                argv,
+                reads=reads,
+                seconds=_SECONDS,
+                cpu_seconds=_SECONDS,
+                pass_fds=[*rings, *pass_fds],
+                file_bytes=_LARGEST,
+            )
+            refusal = ""
+        except CommandError as error:
+            status, refusal = error.stdout, error.stderr.strip()
+        except TimeoutError as error:
+            raise ImageError(f"the signature of {what} cannot be checked", why=str(error), fix="try again") from error
+    return _judged(status, refusal, key, what)
+
+
+def _judged(status: str, refusal: str, key: SigningKey, what: str) -> Signature:
     lines = [line.split() for line in status.splitlines() if line.startswith("[GNUPG:] ")]
     said = {line[1] for line in lines if len(line) > 1}
-    valid = [line for line in lines if line[1] == "VALIDSIG"]
+    valid = [line for line in lines if len(line) > 2 and line[1] == "VALIDSIG"]
     good = [line for line in valid if line[-1].upper() in key.fingerprints]
     other_signer = "ERRSIG" in said
     if not good or (refusal and not other_signer) or said & (_REFUSED.keys() - {"ERRSIG"}):
         raise _wrong(what, key, said, [line[-1] for line in valid], refusal)
-    names = [" ".join(line[3:]) for line in lines if line[1] == "GOODSIG"]
+    names = [" ".join(line[3:]) for line in lines if len(line) > 3 and line[1] == "GOODSIG"]
     return Signature(good[0][-1].upper(), names[0] if names else key.owner)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images import cpio, modules
-from tinamou.images.elf import Elf
+from tinamou.images.elf import Elf, ElfError
 from tinamou.images.kernel import plain_image, pvh_kernel
 from tinamou.images.programs import program
 
@@ -29,6 +31,9 @@ _SCRIPTS = {
 
 
 _MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_LIBRARY = re.compile(r"[\w./+-]*[\w+-]")
+_MOST_LINKS = 40
+"""As many as the kernel follows (source: path_resolution(7))."""
 _PROGRAMS = {
     "usr/bin/busybox": ("bin/busybox", "usr/bin/busybox"),
     "usr/sbin/qemu-ga": ("usr/sbin/qemu-ga", "usr/bin/qemu-ga"),
@@ -89,19 +94,28 @@ def _programs(root: Path) -> dict[str, cpio.Entry]:
         if source is None:
             raise ImageError(f"the packages hold no {target}")
         found[target] = cpio.file(source.read_bytes(), 0o755)
-        todo += Elf(found[target].content).needed()
+        todo += _needed(target, found[target].content)
     found |= {f"usr/bin/{name}": cpio.link("busybox") for name in _applets(found["usr/bin/busybox"].content)} | found
     while todo:
         name = todo.pop()
         path, data = _library(root, name)
         if path not in found:
             found[path] = cpio.file(data, 0o755)
-            todo += Elf(data).needed()
+            todo += _needed(path, data)
     return found
+
+
+def _needed(path: str, program: bytes) -> list[str]:
+    try:
+        return Elf(program).needed()
+    except ElfError as error:
+        raise ImageError(f"{path} of the packages is damaged", why=str(error)) from error
 
 
 def _library(root: Path, name: str) -> tuple[str, bytes]:
     """Where a library or the program interpreter belongs, and its content; links are followed within the packages."""
+    if not _LIBRARY.fullmatch(name) or ".." in name.split("/"):
+        raise ImageError(f"a program of the packages asks for the library {name!r}", why="that is no name of one")
     patterns = [name.lstrip("/"), f"usr/{name.lstrip('/')}", f"lib/*/{name}", f"usr/lib/*/{name}"]
     for pattern in patterns if "/" in name else patterns[2:]:
         for path in sorted(root.glob(pattern)):
@@ -110,11 +124,16 @@ def _library(root: Path, name: str) -> tuple[str, bytes]:
 
 
 def _followed(root: Path, path: Path) -> Path:
-    while path.is_symlink():
+    """The file a link of the packages leads to, which is one of theirs. Raises ImageError."""
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            break
         target = str(path.readlink())
         path = root / target.lstrip("/") if target.startswith("/") else path.parent / target
         if not path.exists() and not path.is_symlink():
-            path = root / _merged(str(path.relative_to(root)))
+            path = root / _merged(os.path.relpath(path, root))
+    if not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+        raise ImageError(f"a link in the packages leads to no file of theirs: {os.path.relpath(path, root)}")
     return path
 
 
@@ -124,7 +143,7 @@ def _applets(busybox: bytes) -> list[str]:
     end = busybox.find(b"\0\0", start)
     if start < 0 or end < 0:
         raise ImageError("this busybox does not tell its applets")
-    return busybox[start:end].decode().split("\0")
+    return busybox[start:end].decode(errors="replace").split("\0")
 
 
 def _modules(root: Path, wanted: Iterable[str], first: Mapping[str, Iterable[str]]) -> dict[str, cpio.Entry]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tinamou.errors import ImageError
-from tinamou.system.exec import CommandError, find_tool, run
+from tinamou.system.codecs import CodecError, unpacked
 from tinamou.system.qcow2 import Qcow2Error, read_header
 from tinamou.units import Size
 
@@ -24,7 +23,9 @@ _MAGIC = {
 }
 _BOOT_SIGNATURE = b"\x55\xaa"
 _ISO_AT, _ISO = 0x8001, b"CD001"
-_CHUNK = 1 << 16
+_KINDS = {"xz": "xz", "zst": "zstd"}
+_LARGEST = 1 << 40
+"""Bytes: no vendor's image is so large unpacked."""
 _SUMS = re.compile(r"\\?([0-9A-Fa-f]{32,128})(?: [ *]|\s+)(\S.*)")
 _BSD = re.compile(r"(SHA256|SHA512) ?\((.+)\) ?= ?([0-9A-Fa-f]+)")
 
@@ -140,15 +141,16 @@ def unpack(packed: Path, format: str, target: Path) -> str:
     """
     inner, _, outer = format.rpartition(".")
     try:
-        if outer == "xz":
-            _unxz(packed, target)
-        else:
-            _unzstd(packed, target)
+        with packed.open("rb") as source, target.open("wb") as out:
+            for chunk in unpacked(source, _KINDS[outer]):
+                _write_sparse(out, chunk)
+                if out.tell() > _LARGEST:
+                    raise CodecError(f"it unpacks to more than {_LARGEST >> 40} TiB")
+            out.truncate()
     except BaseException as error:
         target.unlink(missing_ok=True)
-        if isinstance(error, lzma.LZMAError | EOFError | CommandError):
-            why = str(error) if not isinstance(error, CommandError) else error.stderr.strip()
-            raise ImageError(f"{packed.name} cannot be unpacked", why=why, fix="download it again") from error
+        if isinstance(error, CodecError):
+            raise ImageError(f"{packed.name} cannot be unpacked", why=str(error), fix="download it again") from error
         if isinstance(error, OSError):
             free = shutil.disk_usage(target.parent).free >> 20
             raise ImageError(
@@ -160,21 +162,8 @@ def unpack(packed: Path, format: str, target: Path) -> str:
     return inner
 
 
-def _unxz(packed: Path, target: Path) -> None:
-    with lzma.open(packed) as source, target.open("wb") as out:
-        while chunk := source.read(_CHUNK):
-            _write_sparse(out, chunk)
-        out.truncate()
-
-
 def _write_sparse(out: BinaryIO, chunk: bytes) -> None:
     if chunk.count(0) == len(chunk):
         out.seek(len(chunk), os.SEEK_CUR)
     else:
         out.write(chunk)
-
-
-def _unzstd(packed: Path, target: Path) -> None:
-    if not find_tool("zstd"):
-        raise ImageError(f"{packed.name} cannot be unpacked", why="zstd is not installed", fix="apt-get install zstd")
-    run(["zstd", "--decompress", "--quiet", "--force", "--sparse", "-o", str(target), "--", str(packed)])

@@ -1,14 +1,16 @@
-"""Decompression of what kernels and modules are packed with: gzip, bzip2, xz, lzma, zstd, lz4."""
+"""Decompression with a bound: what kernels, modules and the clusters of disks are packed with."""
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-import shutil
-import struct
-import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, BinaryIO
 
-__all__ = ["CodecError", "compression_of", "decompress"]
+__all__ = ["LARGEST", "CodecError", "compression_of", "decompress", "unpacked"]
+
+LARGEST = 128 << 20
+"""More than any kernel or module takes unpacked."""
 
 _MAGIC = (
     (b"\x1f\x8b\x08", "gzip"),
@@ -16,13 +18,17 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x5d\x00\x00", "lzma"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x02\x21\x4c\x18", "lz4"),
 )
-_LZ4_BLOCK = 8 << 20
+_MEMORY = 256 << 20
+"""What a dictionary may take: xz at its highest level needs a quarter of it."""
+
+_PIECE = 1 << 16
+_Decoder = Any
+"""One stream on its way: ``decompress(data, max_length)``, ``eof``, as `bz2.BZ2Decompressor` has them."""
 
 
 class CodecError(Exception):
-    """The data is damaged, or nothing on this host can decompress it."""
+    """The data is damaged, packed in no way known here, or larger than it may be."""
 
 
 def compression_of(data: bytes) -> str:
@@ -30,87 +36,92 @@ def compression_of(data: bytes) -> str:
     return next((name for magic, name in _MAGIC if data.startswith(magic)), "")
 
 
-def decompress(data: bytes) -> bytes:
-    """The content of one compressed stream; bytes after its end are ignored. Raises CodecError."""
+def decompress(data: bytes, limit: int = LARGEST) -> bytes:
+    """The content of one compressed stream; bytes after its end are ignored. Raises CodecError.
+
+    Never more than ``limit`` bytes are unpacked, whatever the stream says of itself.
+    """
     kind = compression_of(data)
+    if not kind:
+        raise CodecError(f"unknown compression; the data begins with {data[:6].hex()}")
+    stream, failures = _decoder(kind)
     try:
-        return _DECODERS[kind](data)
-    except KeyError:
-        raise CodecError(f"unknown compression; the data begins with {data[:6].hex()}") from None
-    except (OSError, ValueError, EOFError, subprocess.SubprocessError) as error:
+        claimed = _zstandard().get_frame_info(data).decompressed_size if kind == "zstd" else None
+        content: bytes = stream.decompress(data, limit + 1)
+    except failures as error:
         raise CodecError(f"the {kind} stream cannot be decompressed: {error}") from error
+    if len(content) > limit:
+        raise CodecError(f"the {kind} stream holds more than {limit} bytes")
+    if not stream.eof:
+        raise CodecError(f"the {kind} stream ends in the middle")
+    if claimed not in (None, len(content)):
+        raise CodecError(f"the {kind} stream claims {claimed} bytes and holds {len(content)}")
+    return content
 
 
-def _gzip(data: bytes) -> bytes:
+def unpacked(source: BinaryIO, kind: str) -> Iterator[bytes]:
+    """The content of a file of one stream after another, in pieces of 64 KiB at most. Raises CodecError, OSError."""
+    stream, failures = _decoder(kind)
+    data = source.read(_PIECE)
+    while True:
+        try:
+            yield stream.decompress(data, _PIECE)
+        except failures as error:
+            raise CodecError(f"the {kind} stream cannot be decompressed: {error}") from error
+        if stream.eof:
+            # Between streams of xz there may be zeros.
+            data = stream.unused_data.lstrip(b"\0") or source.read(_PIECE).lstrip(b"\0")
+            if not data:
+                return
+            stream, failures = _decoder(kind)
+        elif stream.needs_input:
+            data = source.read(_PIECE)
+            if not data:
+                raise CodecError(f"the {kind} stream ends in the middle")
+        else:
+            data = b""
+
+
+def _decoder(kind: str) -> tuple[_Decoder, tuple[type[Exception], ...]]:
+    """A decompressor for one stream of a kind, and what it raises for a damaged one."""
+    return _DECODERS[kind]()
+
+
+def _gzip() -> tuple[_Decoder, tuple[type[Exception], ...]]:
     import zlib
 
-    try:
-        return zlib.decompressobj(wbits=31).decompress(data)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
+    return zlib.decompressobj(wbits=31), (zlib.error,)
 
 
-def _bzip2(data: bytes) -> bytes:
+def _bzip2() -> tuple[_Decoder, tuple[type[Exception], ...]]:
     import bz2
 
-    return bz2.BZ2Decompressor().decompress(data)
+    return bz2.BZ2Decompressor(), (OSError, ValueError)
 
 
-def _lzma(data: bytes) -> bytes:
+def _lzma() -> tuple[_Decoder, tuple[type[Exception], ...]]:
     import lzma
 
-    try:
-        return lzma.LZMADecompressor().decompress(data)
-    except lzma.LZMAError as error:
-        raise ValueError(str(error)) from error
+    return lzma.LZMADecompressor(memlimit=_MEMORY), (lzma.LZMAError,)
 
 
-def _zstd(data: bytes) -> bytes:
-    path = ctypes.util.find_library("zstd")
-    if not path:
-        return _by_command(["zstd", "-dc"], data)
-    library = ctypes.CDLL(path)
-    library.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
-    library.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
-    library.ZSTD_decompress.restype = ctypes.c_size_t
-    used = library.ZSTD_findFrameCompressedSize(data, ctypes.c_size_t(len(data)))
-    size = library.ZSTD_getFrameContentSize(data, ctypes.c_size_t(len(data)))
-    if used > len(data) or size >= 2**63:
-        return _by_command(["zstd", "-dc"], data)
-    out = ctypes.create_string_buffer(size)
-    done = library.ZSTD_decompress(out, ctypes.c_size_t(size), data, ctypes.c_size_t(used))
-    if done != size:
-        raise ValueError("damaged zstd frame")
-    return out.raw
+def _zstd() -> tuple[_Decoder, tuple[type[Exception], ...]]:
+    library = _zstandard()
+    return library.ZstdDecompressor(), (library.ZstdError,)
 
 
-def _lz4(data: bytes) -> bytes:
-    """The legacy frame the kernel uses: magic, then blocks of (length, data), each 8 MiB when unpacked."""
-    path = ctypes.util.find_library("lz4")
-    if not path:
-        return _by_command(["lz4", "-dc"], data)
-    library, parts, position = ctypes.CDLL(path), [], 4
-    out = ctypes.create_string_buffer(_LZ4_BLOCK)
-    while position + 4 <= len(data):
-        (length,) = struct.unpack_from("<I", data, position)
-        block = data[position + 4 : position + 4 + length]
-        if length == 0 or len(block) < length:
-            break
-        done = library.LZ4_decompress_safe(block, out, len(block), _LZ4_BLOCK)
-        if done < 0:
-            raise ValueError("damaged lz4 block")
-        parts.append(out.raw[:done])
-        position += 4 + length
-    return b"".join(parts)
+def _zstandard() -> ModuleType:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
-def _by_command(argv: list[str], data: bytes) -> bytes:
-    if not shutil.which(argv[0]):
-        raise ValueError(f"neither the library nor the command {argv[0]} is installed (apt-get install {argv[0]})")
-    done = subprocess.run(argv, input=data, capture_output=True, check=False)
-    if not done.stdout:
-        raise ValueError(done.stderr.decode(errors="replace"))
-    return done.stdout
-
-
-_DECODERS = {"gzip": _gzip, "bzip2": _bzip2, "xz": _lzma, "lzma": _lzma, "zstd": _zstd, "lz4": _lz4}
+_DECODERS: dict[str, Callable[[], tuple[_Decoder, tuple[type[Exception], ...]]]] = {
+    "gzip": _gzip,
+    "bzip2": _bzip2,
+    "xz": _lzma,
+    "lzma": _lzma,
+    "zstd": _zstd,
+}

@@ -11,11 +11,16 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexiste
 
 
 def prefix(
-    uid: int | None, groups: Sequence[int] = (), *, dies_with_parent: bool = False, locked: int | None = None
+    uid: int | None,
+    groups: Sequence[int] = (),
+    *,
+    dies_with_parent: bool = False,
+    locked: int | None = None,
+    keeps: Sequence[str] = (),
 ) -> list[str]:
     """The words in front of a command: no core dumps, no new privileges; with ``uid`` that identity and no capabilities.
 
-    ``locked`` is how many bytes it may lock in memory, where it needs any.
+    ``locked`` is how many bytes it may lock in memory, where it needs any; ``keeps`` are capabilities it has all the same.
 
     ``setpriv`` and not QEMU's ``-run-with user=``, which dies of SIGSYS under ``-sandbox elevateprivileges=deny``.
     """
@@ -25,5 +30,6 @@ def prefix(
     if uid is not None:
         words += ["--reuid", str(uid), "--regid", str(uid)]
         words += ["--groups", ",".join(str(group) for group in groups)] if groups else ["--clear-groups"]
-        words += ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
+        kept = "".join(f",+{name}" for name in keeps)
+        words += [f"--{kind}=-all{kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     return [*words, "--"]

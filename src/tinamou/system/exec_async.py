@@ -14,24 +14,32 @@ _PIECE = 4096
 _KEPT = 64 << 10
 
 
-async def run_async(argv: Sequence[str], *, hear: Callable[[bytes], None] | None = None, cwd: str | None = None) -> str:
+async def run_async(
+    argv: Sequence[str],
+    *,
+    hear: Callable[[bytes], None] | None = None,
+    cwd: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    patience: float | None = None,
+) -> str:
     """Run to the end and return the end of stdout; ``hear`` gets stdout in pieces. Raises CommandError, FileNotFoundError.
 
-    When the waiting task is cancelled the command is killed and has ended before this returns.
+    When the waiting task is cancelled the command is killed and has ended before this returns; so it is when stdout is
+    silent for ``patience`` seconds, which raises TimeoutError.
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(),
+        env=clean_environment() if environment is None else dict(environment),
         cwd=cwd,
     )
     assert process.stdout is not None and process.stderr is not None
     try:
-        complaints = asyncio.ensure_future(process.stderr.read())
+        complaints = asyncio.ensure_future(_end_of(process.stderr))
         kept = b""
-        while piece := await process.stdout.read(_PIECE):
+        while piece := await asyncio.wait_for(process.stdout.read(_PIECE), patience):
             kept = (kept + piece)[-_KEPT:]
             if hear:
                 hear(piece)
@@ -45,6 +53,13 @@ async def run_async(argv: Sequence[str], *, hear: Callable[[bytes], None] | None
     if status:
         raise CommandError(tuple(argv), status, kept.decode(errors="replace"), errors.decode(errors="replace"))
     return kept.decode(errors="replace")
+
+
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    kept = b""
+    while piece := await stream.read(_PIECE):
+        kept = (kept + piece)[-_KEPT:]
+    return kept
 
 
 async def communicate(

@@ -5,19 +5,24 @@ from __future__ import annotations
 import functools
 import os
 
-__all__ = ["may_make_user_namespace"]
+__all__ = ["may_make_user_namespace", "may_unshare"]
+
+
+def may_make_user_namespace() -> bool:
+    """Whether a child of this process may make a user namespace."""
+    return may_unshare("--user")
 
 
 @functools.cache
-def may_make_user_namespace() -> bool:
-    """Whether a child of this process may make a user namespace; asked once in a process, which takes about 3 ms.
+def may_unshare(*kinds: str) -> bool:
+    """Whether a child of this process may make namespaces, in the words of unshare(1); asked once, which takes about 3 ms.
 
     Refused in a chroot, by the system-call filters of most container engines, and by several sysctl settings: no file tells
     them all (source: user_namespaces(7), unshare(2)).
     """
     quiet = [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
     try:
-        child = os.posix_spawnp("unshare", ["unshare", "--user", "true"], {"PATH": os.defpath}, file_actions=quiet)
+        child = os.posix_spawnp("unshare", ["unshare", *kinds, "true"], {"PATH": os.defpath}, file_actions=quiet)
     except OSError:
         return False
     return os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,397 @@
+"""What is fuzzed: one function for each reader of what tinamou did not write itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+import tomllib
+from pathlib import Path
+from unittest import mock
+
+import fuzz_seeds as seeds
+from fuzzing import target
+
+from tinamou.cli import described
+from tinamou.convert import files, kinds, ova, writing
+from tinamou.convert.assemble import assemble
+from tinamou.errors import ImageError, SpecError
+from tinamou.images import blocks, catalog, cpio, elf, fat, http, kernel, modules, qemu_img, signature, verify
+from tinamou.images.download import download
+from tinamou.images.inspect import inspect_image
+from tinamou.images.part import check_part
+from tinamou.spec import dump_spec, load_spec
+from tinamou.system.codecs import CodecError, decompress
+from tinamou.system.qcow2 import Qcow2Error, parse_header
+
+sys.path.append(str(seeds.TESTS / "convert"))
+import reading
+
+NOWHERE = Path("/nonexistent")
+
+
+@functools.cache
+def folder() -> Path:
+    """A folder of this process, below which everything lies that is written."""
+    made = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    os.environ["TINAMOU_CACHE"], os.environ["TINAMOU_STATE"] = str(made / "cache"), str(made / "state")
+    import atexit
+    import shutil
+
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def written(data: bytes, name: str) -> Path:
+    path = folder() / name
+    path.write_bytes(data)
+    return path
+
+
+# ── packed streams, programs, archives ──
+
+
+@target("packed stream", seeds=seeds.streams, errors=[CodecError])
+def stream(data: bytes) -> object:
+    return decompress(data, 1 << 20)
+
+
+@target("elf", seeds=seeds.elves, errors=[elf.ElfError])
+def program(data: bytes) -> object:
+    one = elf.Elf(data)
+    asked = []
+    for ask in (one.segments, one.needed, one.pvh_entry, lambda: one.section(".modinfo")):
+        try:
+            asked.append(ask())
+        except elf.ElfError:
+            asked.append(None)
+    return asked
+
+
+@target("module", seeds=lambda: [*seeds.elves(), seeds.zstd.compress(seeds.elf()), seeds.lzma.compress(seeds.elf())])
+def module(data: bytes) -> object:
+    return modules.load(written(data, "m.ko"), folder())
+
+
+@target("kernel", seeds=seeds.kernels)
+def whole_kernel(data: bytes) -> object:
+    return kernel.pvh_kernel(data), kernel.plain_image(data)
+
+
+@target("cpio", seeds=lambda: [b"bin/sh\0etc/passwd\0root", b"a"], words=["/", "..", "TRAILER!!!", "\ud800"])
+def initrd(data: bytes) -> object:
+    names = data.decode("utf-8", "surrogateescape").replace("\udced\udca0\udc80", "\ud800").split("\0")
+    return cpio.archive({name: cpio.file(data[:9]) for name in names})
+
+
+@target("ova", seeds=seeds.archives, mended=seeds.tar_mended)
+def appliance(data: bytes) -> object:
+    draft = ova.read(path := written(data, "a.ova"))
+    for disk in draft.disks:
+        if disk.part:
+            offset, length = disk.part
+            assert 0 <= offset <= offset + length <= len(data), "a disk outside the archive"
+            with mock.patch.object(qemu_img, "ask", lambda *_, **__: ""):
+                check_part(path, disk.part)
+    return draft
+
+
+# ── disks ──
+
+
+@target("qcow2 header", seeds=seeds.qcow2_headers, errors=[Qcow2Error])
+def header(data: bytes) -> object:
+    return parse_header(data)
+
+
+def answered(size: int):
+    """A stand-in for qemu-img: every foreign image is so large, and holds zeros."""
+    return mock.patch.object(qemu_img, "ask", lambda *_, **__: json.dumps({"virtual-size": size}))
+
+
+@target("qcow2 image", seeds=seeds.qcow2_images)
+def qcow2(data: bytes) -> object:
+    facts = inspect_image(written(data, "disk.qcow2"))
+    return facts.boots, facts.arch
+
+
+@target("raw disk", seeds=seeds.raw_disks, mended=seeds.gpt_mended)
+def raw(data: bytes) -> object:
+    facts = inspect_image(written(data, "disk.img"))
+    return facts.boots, facts.arch, facts.format
+
+
+@target("fat", seeds=lambda: [seeds.fat(bits) for bits in (12, 16, 32)])
+def volume(data: bytes) -> object:
+    whole = blocks.RawBlocks(str(written(data, "volume")))
+    return [str(len(fat.list_folder(whole, 0, path))) for path in ((), ("EFI",), ("EFI", "BOOT"))]
+
+
+@target(
+    "foreign image", seeds=seeds.foreign_images, words=["RW", "VMFS", "parentFileNameHint", "SPARSE", "flat.vmdk", "nbd:a"]
+)
+def foreign(data: bytes) -> object:
+    written(bytes(512), "flat.vmdk")
+    with answered(1 << 20):
+        return inspect_image(written(data, "disk.img"))
+
+
+@target("answer of qemu-img", seeds=seeds.answers, words=["virtual-size", "backing-filename", "null", "{}"])
+def answer(data: bytes) -> object:
+    with mock.patch.object(qemu_img, "ask", lambda *_, **__: data.decode(errors="replace")):
+        return inspect_image(written(seeds.vmdk() + os.urandom(0), "disk.vmdk"))
+
+
+@target("pulled image", seeds=lambda: [*seeds.qcow2_headers(), *seeds.raw_disks()])
+def pulled(data: bytes) -> object:
+    path = written(data, "disk")
+    sizes = []
+    for format in ("qcow2", "raw", "iso"):
+        try:
+            sizes.append(verify.check_format(path, format))
+        except ImageError as error:
+            last = error
+    if not sizes:
+        raise last
+    return sizes
+
+
+@target("packed image", seeds=lambda: [one for one in seeds.streams() if one[:1] in b"\xfd\x28"])
+def packed(data: bytes) -> object:
+    outer = "xz" if data[:1] == b"\xfd" else "zst"
+    return verify.unpack(written(data, "packed"), f"raw.{outer}", folder() / "unpacked")
+
+
+# ── descriptions ──
+
+SPEC_WORDS = [
+    *load_spec({}).__dataclass_fields__,
+    "size",
+    "count",
+    "pin",
+    "type",
+    "forward",
+    "path",
+    "true",
+    "inf",
+    "[[disk]]",
+    "[net]",
+]
+
+
+def spec_of(data: bytes):
+    path = written(data, "machine.toml")
+    return described.described(str(path), {})
+
+
+@target("machine file", seeds=seeds.machine_files, words=SPEC_WORDS)
+def machine_file(data: bytes) -> object:
+    spec = spec_of(data)
+    assert load_spec(dump_spec(spec)) == spec, "what is written does not read back"
+    return spec
+
+
+@target("plan", seeds=seeds.machine_files, words=SPEC_WORDS)
+def planned(data: bytes) -> object:
+    result = reading.Converted("a machine file", dump_spec(spec_of(data)))
+    return reading.planned(result)
+
+
+@target(
+    "json spec",
+    seeds=lambda: [json.dumps(tomllib.loads(one.decode())).encode() for one in seeds.machine_files()],
+    words=SPEC_WORDS,
+)
+def tree(data: bytes) -> object:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return load_spec(found) if isinstance(found, dict) else None
+
+
+@target(
+    "options",
+    seeds=lambda: [b"type=user,model=e1000,mac=52:54:00:00:00:01", b"path=a.qcow2,size=1G", b"[1,2]"],
+    words=SPEC_WORDS,
+)
+def options(data: bytes) -> object:
+    text = data[:2000].decode(errors="replace").replace("\0", " ")
+    found = []
+    for option in ({"disk": [text]}, {"net": [text]}, {"set": [f"seed.user_data={text}"]}):
+        try:
+            found.append(described.described("", option))
+        except SpecError as error:
+            last = error
+    if not found:
+        raise last
+    return found
+
+
+def converted(data: bytes) -> object:
+    path = written(data, "source")
+    text, draft = files.read_source(path)
+    draft = draft or kinds.read(text, "source")
+    files.absolute(draft, NOWHERE)
+    result = assemble(draft, files.look(draft, NOWHERE))
+    again = tomllib.loads(writing.text(result.machine, result.source))
+    load_spec(again)
+    return sorted({str(note).partition(": ")[2] for note in result.notes})
+
+
+XML = [
+    "disk",
+    "interface",
+    "type",
+    "kvm",
+    "source",
+    "unit",
+    "KiB",
+    "file",
+    "address",
+    "0x01",
+    "yes",
+    "on",
+    "efi",
+    "bridge",
+    "<!DOCTYPE a>",
+]
+QEMU = [
+    "-m",
+    "-smp",
+    "-drive",
+    "-device",
+    "-netdev",
+    "-object",
+    "-numa",
+    "id=a",
+    "$A",
+    "A=$A$A",
+    "$(x)",
+    "file=",
+    "if=virtio",
+    "qemu-system-x86_64",
+]
+VMX = ["TRUE", "FALSE", "scsi0:0.fileName", "ethernet0.present", "|22", '= "', "memsize"]
+
+target("libvirt", seeds=seeds.libvirt, words=XML)(converted)
+target("vmx", seeds=seeds.vmx, words=VMX)(converted)
+target(
+    "ovf", seeds=lambda: [seeds.appliances.ovf().encode()], words=[*XML, "byte * 2^20", "Item", "17", "ovf:/disk/vmdisk1"]
+)(converted)
+target("virtualbox", seeds=lambda: [seeds.appliances.vbox().encode()], words=[*XML, "HardDisk", "DVD", "NAT", "{aaaa}"])(
+    converted
+)
+target("qemu script", seeds=seeds.scripts, words=QEMU)(converted)
+target("quickemu", seeds=seeds.quickemu, words=["guest_os=", "windows", "ram", "(", ")", "export"])(converted)
+
+
+@target("catalogue", seeds=lambda: [CATALOGUE], words=["file", "digest", "boots", "[key.a]", "[[image]]", "arch"])
+def catalogue(data: bytes) -> object:
+    return catalog.read_catalog(written(data, "catalog.toml"))
+
+
+CATALOGUE = (
+    b'[key.k]\nowner = "K"\nfingerprints = ["'
+    + b"A" * 40
+    + b'"]\n[[image]]\nname = "a:1"\nbase = "https://x/"\nchecksum = "S"\nkey = "k"\n'
+    b'signature = "inline"\nboots = ["bios"]\n[image.arch.x86_64]\nfile = "d.img"\n'
+)
+
+
+@target(
+    "checksum file",
+    seeds=seeds.checksum_files,
+    words=["SHA256", "(disk.img)", "-----BEGIN PGP SIGNED MESSAGE-----", "disk.img"],
+)
+def checksums(data: bytes) -> object:
+    text = signature.signed_text(data)
+    found = []
+    for style in ("sums", "bsd", "beside"):
+        try:
+            found.append(verify.expected_digest(text, style, "sha256", "disk.img"))
+        except ImageError as error:
+            last = error
+    if not found:
+        raise last
+    return found
+
+
+# ── the web ──
+
+
+class Server(threading.Thread):
+    """Answers every request on the loopback with the same bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.reply = b""
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/file"
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self._listening.accept()
+            with connection:
+                try:
+                    connection.settimeout(2)
+                    connection.recv(65536)
+                    connection.sendall(self.reply)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1)
+                except OSError:
+                    pass
+
+
+@functools.cache
+def server() -> Server:
+    return Server()
+
+
+@functools.cache
+def one_client() -> object:
+    """Making one takes longer than anything that is asked with it."""
+    import httpx2
+
+    made = httpx2.Client(timeout=2.0, follow_redirects=False)
+    return mock.patch.object(http, "client", lambda _: contextlib.nullcontext(made))
+
+
+HEADERS = [
+    "200",
+    "206",
+    "302",
+    "416",
+    "503",
+    "Content-Length: ",
+    "Content-Range: bytes ",
+    "Location: ",
+    "Retry-After: ",
+    "chunked",
+    "\r\n",
+]
+HEADERS += ["Content-Encoding: gzip", "http://", "//[", "99999999999999999999", "ETag: "]
+
+
+@target("reply of a server", seeds=seeds.replies, words=HEADERS)
+def reply(data: bytes) -> object:
+    one, policy = server(), http.Policy(attempts=1, timeout=2.0)
+    # Wherever it sends us, it is this server that is asked.
+    one.reply = re.sub(rb"(?i)(location:\s*)(https?:)?//[^/\s]*", rb"\1" + one.url[:-5].encode(), data)
+    part = folder() / "part"
+    part.write_bytes(data[:7])
+    part.with_name("part.json").write_text(json.dumps({"url": one.url, "etag": '"v"', "modified": "", "total": len(data)}))
+    with one_client(), http.client(policy) as client:
+        small: object = None
+        try:
+            small = http.fetch_bytes(client, one.url, policy)
+        except ImageError as error:
+            small = error
+        return small, download(one.url, part, policy=policy)

@@ -1,0 +1,385 @@
+"""A fuzzer for readers: valid files are damaged in many ways, and each reader must end with an error of its own, soon.
+
+A target is one function, in `fuzz_targets`::
+
+    @target("qcow2 header", seeds=fuzz_seeds.qcow2_headers, errors=[Qcow2Error])
+    def header(data: bytes) -> None:
+        parse_header(data)
+
+Longer than in the tests, or one target alone: ``python tests/fuzz/fuzzing.py [--seconds N] [--seed N] [TARGET…]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+MOST_SECONDS = 1.0
+"""Of computing, for one call."""
+MOST_GROWTH = 256 << 20
+"""Bytes of addresses beyond what the reader takes for sound input."""
+LARGEST = 128 << 10
+"""Bytes of one input."""
+_SILENCE = 30.0
+_KEPT = 400
+_SHARED = 64 + LARGEST * 4
+
+Read = Callable[[bytes], object]
+TARGETS: dict[str, Target] = {}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader: what it is called with, which errors are its own, words of its language, how a checksum is mended."""
+
+    name: str
+    read: Read
+    seeds: Callable[[], Iterable[bytes]]
+    errors: tuple[type[BaseException], ...] = ()
+    words: tuple[str, ...] = ()
+    mended: Callable[[bytes], bytes] | None = None
+
+
+@dataclass
+class Result:
+    """What came of one target: how many inputs, in how many different ways they ended, what must not have happened."""
+
+    name: str
+    inputs: int = 0
+    endings: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """The sound files that were not read: what lies behind the refusal is seen by no damaged one of them either."""
+
+    def __str__(self) -> str:
+        return f"{self.name:<24}{self.inputs:>9} inputs {self.endings:>5} endings {self.seconds:>7.1f} s"
+
+
+def target(
+    name: str,
+    *,
+    seeds: Callable[[], Iterable[bytes]],
+    errors: Sequence[type[BaseException]] = (),
+    words: Iterable[str] = (),
+    mended: Callable[[bytes], bytes] | None = None,
+) -> Callable[[Read], Read]:
+    """Make a target of a function; errors of `tinamou.errors` are allowed everywhere, ``errors`` here besides."""
+
+    def add(read: Read) -> Read:
+        TARGETS[name] = Target(name, read, seeds, tuple(errors), tuple(words), mended)
+        return read
+
+    return add
+
+
+# ── damage ──
+
+_NUMBERS = sorted(
+    {v + d for b in (0, 7, 8, 15, 16, 31, 32, 40, 53, 62, 63, 64) for v in (1 << b, -(1 << b)) for d in (-1, 0, 1)}
+)
+_ODD = (
+    "",
+    "-1",
+    "0",
+    "1e999",
+    "9" * 30,
+    "9" * 5000,
+    "0x",
+    "nan",
+    "../..",
+    "/",
+    "\x00",
+    "\x1b[2J",
+    "\ud800",
+    "é\u2028",
+    "%s",
+    "$(",
+    "`",
+)
+_ODD += (
+    "{" * 2000,
+    "[" * 2000,
+    "(" * 500,
+    '"',
+    "'",
+    "<a>" * 500,
+    "=",
+    ",,",
+    "\\",
+    "\\\n",
+    "\n",
+    ";",
+    "#",
+    "true",
+    "null",
+    "1.5",
+    "0-9",
+)
+_PLAIN = tuple(value for value in _ODD if not re.search(r"[\s<>\"'{}()\[\]\\=;,#$`\0-\x1f]", value))
+"""Those that leave what stands around them as it is."""
+_TOKEN = re.compile(r"[\w.+-]+|[^\w\s]")
+
+
+def damaged(seed: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    """The seed after one to a few changes, each of a random kind."""
+    data = bytearray(seed)
+    textual = bool(words) and random.random() < 0.9
+    for _ in range(random.choice((1, 1, 1, 2, 2, 3, 5, 9))):
+        change = random.choice(_OF_TEXT if textual else _OF_BYTES)
+        data = bytearray(change(bytes(data), pool, words, random))[:LARGEST]
+    return bytes(data)
+
+
+def _place(data: bytes, random: Random) -> int:
+    """Anywhere, but more often near the beginning, where headers are."""
+    return random.randrange(len(data) + 1) if random.random() < 0.5 else random.randrange(min(len(data), 512) + 1)
+
+
+def _number(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    width, order = random.choice((1, 2, 4, 4, 8, 8)), random.choice(("little", "big"))
+    at = _place(data, random) // width * width if random.random() < 0.8 else _place(data, random)
+    value = random.choice(_NUMBERS) if random.random() < 0.6 else random.getrandbits(8 * random.randint(1, width))
+    return data[:at] + (value % (1 << 8 * width)).to_bytes(width, order) + data[at + width :]  # type: ignore[arg-type]
+
+
+def _flip(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    at = _place(data, random)
+    return data[:at] + bytes(one ^ 1 << random.randrange(8) for one in data[at : at + 1]) + data[at + 1 :]
+
+
+def _noise(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    at, length = _place(data, random), random.randint(1, 16)
+    return data[:at] + random.randbytes(length) + data[at + random.choice((0, length)) :]
+
+
+def _cut(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    at = _place(data, random)
+    return data[:at] if random.random() < 0.3 else data[:at] + data[at + random.randint(1, 64) :]
+
+
+def _copied(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    """A slice of this or another input, put in or written over."""
+    source = random.choice(pool) if random.random() < 0.4 else data
+    start, length, at = _place(source, random), random.choice((1, 4, 8, 16, 64, 512, 4096)), _place(data, random)
+    piece = source[start : start + length]
+    return data[:at] + piece + data[at + random.choice((0, len(piece))) :]
+
+
+def _grown(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    """A slice repeated, sometimes to the largest input there is."""
+    start, length = _place(data, random), random.choice((1, 1, 2, 4, 8, 16, 32, 64, 512))
+    piece = data[start : start + length] or b"\0"
+    most = LARGEST if random.random() < 0.05 else 2048
+    return data[:start] + piece * (random.randint(1, most) // len(piece) + 1) + data[start:]
+
+
+def _token(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    """One word replaced: by an odd value, a word of the language, another word of this text."""
+    text = data.decode("utf-8", "surrogateescape")
+    start = random.randrange(max(1, len(text) - 4096))
+    found = list(_TOKEN.finditer(text, start, start + 4096))
+    if not found:
+        return data + random.choice((*_ODD, *words)).encode("utf-8", "surrogatepass")
+    one = random.choice(found)
+    kind = random.random()
+    odd = _ODD if kind < 0.1 else _PLAIN
+    value = random.choice(odd) if kind < 0.5 else random.choice(words) if kind < 0.7 else random.choice(found)[0]
+    end = one.end() if random.random() < 0.7 else one.start()
+    return (text[: one.start()] + value + text[end:]).encode(
+        "utf-8", "surrogatepass" if "\ud800" in value else "surrogateescape"
+    )
+
+
+def _line(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+    """Lines taken out, doubled, exchanged, taken from another input."""
+    lines = data.split(b"\n")
+    at = random.randrange(len(lines))
+    others = random.choice(pool).split(b"\n")
+    new = random.choice(
+        ([], [lines[at]] * random.choice((2, 2, 50)), [random.choice(lines)], [random.choice(others), lines[at]])
+    )
+    return b"\n".join([*lines[:at], *new, *lines[at + 1 :]])
+
+
+_OF_BYTES = (_number, _number, _number, _flip, _noise, _cut, _copied, _grown)
+_OF_TEXT = (*[_token] * 8, _line, _line, _cut, _copied, _grown)
+
+
+# ── one target, in a process of its own ──
+
+
+class _Slot:
+    """Memory that the process shares with the one that watches it: how many calls began, and the input of the last."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, _SHARED)
+
+    def begin(self, number: int, data: bytes) -> None:
+        self._memory[64 : 64 + len(data)] = data
+        self._memory[:16] = number.to_bytes(8, "little") + len(data).to_bytes(8, "little")
+
+    def last(self) -> tuple[int, bytes]:
+        length = int.from_bytes(self._memory[8:16], "little")
+        return int.from_bytes(self._memory[:8], "little"), self._memory[64 : 64 + length]
+
+
+def inputs(one: Target, seed: int, learnt: list[bytes]) -> Iterator[bytes]:
+    """The same inputs for the same seed: the sound files first, then damaged ones of them and of ``learnt``."""
+    random = Random(f"{seed} {one.name}")
+    pool = [bytes(data) for data in one.seeds()]
+    yield from pool
+    while True:
+        source = random.choice(learnt) if learnt and random.random() < 0.5 else random.choice(pool)
+        data = damaged(source, pool, one.words, random)
+        yield one.mended(data) if one.mended and random.random() < 0.8 else data
+
+
+def run_here(one: Target, seed: int, seconds: float, most: int, slot: _Slot) -> Result:
+    """Read one input after another in this process, whose memory is limited once the sound ones are read."""
+    from tinamou.errors import TinamouError
+
+    result, learnt, known = Result(one.name), [], set()
+    faults: dict[str, str] = {}
+    sound = len(list(one.seeds()))
+    began, allowed = time.monotonic(), (TinamouError, *one.errors)
+    for number, data in enumerate(inputs(one, seed, learnt)):
+        if number == sound:
+            _limit_memory()
+        if number >= most or (time.monotonic() - began > seconds and number > sound + 100):
+            break
+        slot.begin(number, data)
+        ending, fault = _read(one, data, allowed)
+        if number < sound and not ending.startswith("read"):
+            result.refused.append(f"{one.name}, sound file {number}: {ending[:300]}")
+        if fault:
+            faults.setdefault(fault, _kept(one.name, data))
+        if hash(ending) not in known and len(data) < LARGEST // 4:
+            known.add(hash(ending))
+            learnt.append(data)
+            del learnt[: len(learnt) - _KEPT]
+        result.inputs = number + 1
+    result.endings, result.seconds = len(known), time.monotonic() - began
+    result.faults = [f"{one.name}: {fault}\n  input: {path}" for fault, path in faults.items()]
+    return result
+
+
+def _read(one: Target, data: bytes, allowed: tuple[type[BaseException], ...]) -> tuple[str, str]:
+    """How the call ended, and what is wrong with that."""
+    started = time.process_time()
+    try:
+        found = one.read(data)
+        ending = f"read {_plain(repr(found))}" if isinstance(found, str | tuple | list | None) else "read"
+    except allowed as error:
+        ending = f"{type(error).__name__} {_shape(error)}"
+    except Exception as error:
+        return repr(type(error)), _told(error)
+    spent = time.process_time() - started
+    return ending, f"{spent:.1f} s of computing" if spent > MOST_SECONDS else ""
+
+
+def _shape(error: BaseException) -> str:
+    """The message without what differs from input to input."""
+    text = f"{error} {getattr(error, 'why', '')} {[(p.path, p.reason) for p in getattr(error, 'problems', ())]}"
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{4,}\b|\d+|'[^']*'|\"[^\"]*\"|/\S+", "#", text[:20000])
+
+
+def _told(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/tinamou/" in frame.filename] or frames[-1:]
+    return f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_GROWTH, resource.RLIM_INFINITY))
+
+
+def _kept(name: str, data: bytes) -> str:
+    """The input in a file, for whoever looks into it."""
+    with tempfile.NamedTemporaryFile(prefix=f"fuzz-{re.sub(r'[^a-z0-9]+', '-', name)}-", delete=False) as file:
+        file.write(data)
+    return file.name
+
+
+# ── the process that watches ──
+
+
+def run(name: str, *, seconds: float, seed: int = 1, most: int = 1 << 62, module: str = "fuzz_targets") -> Result:
+    """Fuzz one target for so many seconds, in a process of its own that is ended when one call does not."""
+    words = [sys.executable, __file__, "--child", name, "--seconds", str(seconds), "--seed", str(seed), "--most", str(most)]
+    descriptor = os.memfd_create("slot")
+    os.ftruncate(descriptor, _SHARED)
+    slot = _Slot(descriptor)
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen([*words, "--module", module, "--slot", str(descriptor)], stdout=said, pass_fds=[descriptor])
+        os.close(descriptor)
+        before, since = -1, time.monotonic()
+        while child.poll() is None:
+            time.sleep(0.05)
+            number, data = slot.last()
+            if number != before:
+                before, since = number, time.monotonic()
+            elif time.monotonic() - since > _SILENCE:
+                child.kill()
+                child.wait()
+                return Result(name, number, 0, seconds, [f"{name}: one call does not end\n  input: {_kept(name, data)}"])
+        said.seek(0)
+        if child.returncode:
+            fault = f"{name}: the process ended with status {child.returncode}\n  input: {_kept(name, slot.last()[1])}"
+            return Result(name, before, 0, seconds, [fault])
+        return Result(**json.loads(said.read()))
+
+
+def names(module: str = "fuzz_targets") -> list[str]:
+    """All targets of a module."""
+    __import__(module)
+    return list(sys.modules["fuzzing"].TARGETS)
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", nargs="*")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most", type=int, default=1 << 62, help="inputs for each target")
+    parser.add_argument("--module", default="fuzz_targets", help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--slot", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    known = names(asked.module)
+    if asked.child:
+        one = sys.modules["fuzzing"].TARGETS[asked.child]
+        print(json.dumps(vars(run_here(one, asked.seed, asked.seconds, asked.most, _Slot(asked.slot)))))
+        return 0
+    results = []
+    for name in asked.target or known:
+        results.append(run(name, seconds=asked.seconds, seed=asked.seed, most=asked.most))
+        print(results[-1], *results[-1].faults, sep="\n", flush=True)
+    print(sum(one.inputs for one in results), "inputs,", sum(len(one.faults) for one in results), "faults")
+    return 1 if any(one.faults for one in results) else 0
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    sys.path[:0] = [str(here), str(here.parent)]
+    import fuzzing
+
+    sys.exit(fuzzing._main())
