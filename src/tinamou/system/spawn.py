@@ -52,9 +52,9 @@ def spawn(
 ) -> Process:
     """Start ``argv`` in a session of its own; stdin is empty unless one is given, stdout and stderr go to ``log``.
 
-    ``log`` is a file's name, or a descriptor. ``inherit`` are descriptors the process keeps under their numbers. It gets none
-    of those this process was started with: they would be rights it was not given, and would keep whoever waits for the end
-    of a pipe waiting. A file is appended to, and locked from before the process exists until it ends, which `found_started`
+    ``log`` is a file's name, or a descriptor. ``inherit`` are descriptors the process keeps under their numbers. It gets
+    none of those this process was started with: they would be rights it was not given, and would keep whoever waits for the
+    end of a pipe waiting. A file is appended to, and locked from before the process exists until it ends, which `found_started`
     relies on; only our own programs are given one. Raises OSError when the program cannot be started.
     """
     if isinstance(log, int):
