@@ -54,8 +54,8 @@ def spawn(
 
     ``log`` is a file's name, or a descriptor. ``inherit`` are descriptors the process keeps under their numbers. It gets
     none of those this process was started with: they would be rights it was not given, and would keep whoever waits for the
-    end of a pipe waiting. A file is appended to, and locked from before the process exists until it ends, which `found_started`
-    relies on; only our own programs are given one. Raises OSError when the program cannot be started.
+    end of a pipe waiting. A file is appended to, and locked from before the process exists until it ends, which
+    `found_started` relies on; only our own programs are given one. Raises OSError when the program cannot be started.
     """
     if isinstance(log, int):
         return process_of(_spawn(argv, log, inherit, environment, stdin))
