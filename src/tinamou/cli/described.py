@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import Problem, SpecError
@@ -17,7 +17,7 @@ __all__ = ["described", "disk_of", "table_of"]
 _LARGEST = 1 << 20
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
 """Options without a value, and the fields they make true."""
-_OTHERWISE = frozenset({"disk", "net", "share", "pci", "set", "user_data", *_SWITCHES})
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", "user_data", *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -34,6 +34,8 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["net"] = [] if tuple(nets) == ("none",) else [table_of(text) for text in nets]
     if shares := given.get("share"):
         data["share"] = [*_listed(data.get("share", [])), *(_absolute(text) for text in shares)]
+    if ports := given.get("publish"):
+        data["net"] = _published(data, ports)
     if devices := given.get("pci"):
         data["pci"] = [*_listed(data.get("pci", [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
@@ -46,6 +48,23 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
     if problems:
         raise SpecError("--set is not understood", problems=problems)
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
+
+
+def _published(data: dict[str, Any], ports: Sequence[str]) -> list[Any]:
+    """The networks with more ports that lead in through the first one, which there is then. Raises SpecError."""
+    nets = _listed(data.pop("nics", data.get("net", [{}])))
+    if not nets:
+        fix = "leave one of the two out"
+        raise SpecError("ports cannot lead into a machine without a network", fix=fix)
+    first = dict(nets[0]) if isinstance(nets[0], Mapping) else {"type": nets[0]}
+    first["forward"] = [*_listed(first.get("forward", [])), *map(_forward, ports)]
+    return [first, *nets[1:]]
+
+
+def _forward(port: str) -> str:
+    """A port as docker writes it, ``5353:53/udp``, as a machine file does: ``udp:5353:53``."""
+    ports, slash, protocol = port.partition("/")
+    return f"{protocol}:{ports}" if slash else port
 
 
 def disk_of(text: str) -> DiskSpec:

@@ -14,11 +14,24 @@ from tinamou.monitor.states import states_of
 from tinamou.state import machines
 
 
-def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """List machines."""
+def command(
+    *,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """List machines.
+
+    Parameters
+    ----------
+    quiet
+        Only their names.
+    """
     for line in reconcile():
         output.warn(line)
     records = machines.machines()
+    if quiet:
+        print(*(record.name for record in records), sep="\n", end="\n" if records else "")
+        return
     states = run_until_done(states_of(records))
     rows = [
         {

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tinamou.cli import after_dashes, quick
+from tinamou.cli import after_dashes, meant, quick
 from tinamou.errors import TinamouError
 from tinamou.system import shown
 
@@ -20,6 +20,7 @@ def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
     gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
+    words = meant.spelled(words)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     sys.unraisablehook = _end_after_all
@@ -58,16 +59,28 @@ def _of_the_system(error: OSError) -> TinamouError:
 
 
 def _parsed(words: Sequence[str]) -> int:
-    from cyclopts.exceptions import CycloptsError
+    from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-    from tinamou.cli.app import app
+    from tinamou.cli.app import VERBS, app
 
     gc.enable()
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        return _not_understood(meant.verb(words[0], VERBS))
     try:
-        status = app(words, exit_on_error=False, print_error=True)
-    except CycloptsError:
-        return 2
+        status = app(words, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        if words[0] in ("run", "exec", "ssh") or words[:2] == ["pool", "run"]:
+            return _not_understood(meant.dashes(words, (error.unused_tokens or [""])[0]))
+        return _not_understood(str(error))
+    except CycloptsError as error:
+        return _not_understood(f"{error} See: tinamou {words[0]} --help" if words else str(error))
     return status if isinstance(status, int) else 0
+
+
+def _not_understood(text: str) -> int:
+    """The exit status for a line that means nothing here."""
+    print(f"tinamou: {text}", file=sys.stderr)
+    return 2
 
 
 def _leave(status: int) -> None:

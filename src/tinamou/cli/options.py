@@ -44,6 +44,8 @@ class MachineOptions:
     "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
     share: tuple[str, ...] = ()
     "A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated."
+    publish: tuple[str, ...] = ()
+    "A port of the host that leads into the guest: 8080:80, 127.0.0.1:8080:80, 5353:53/udp; may be repeated."
     pci: tuple[str, ...] = ()
     "A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated."
     display: str | None = None

@@ -1,0 +1,94 @@
+"""What was meant by a line tinamou does not know: the words of other tools, and a guest's command without its dashes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+__all__ = ["SAME", "dashes", "spelled", "verb"]
+
+SAME = {
+    "ps": ("ls",),
+    "list": ("ls",),
+    "inspect": ("show", "--json"),
+    "info": ("show",),
+    "attach": ("console",),
+    "shell": ("ssh",),
+    "shutdown": ("stop",),
+    "destroy": ("kill",),
+    "unpause": ("resume",),
+    "managedsave": ("suspend",),
+    "undefine": ("rm",),
+    "delete": ("rm",),
+    "images": ("image", "ls"),
+    "pull": ("image", "pull"),
+    "build": ("image", "build"),
+    "rmi": ("image", "rm"),
+    "nodedev-list": ("pci", "ls"),
+}
+"""Verbs of docker, virsh and their kin, and the words that do the same here."""
+
+_SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--memory", "-h": "--help"}
+"""Options of docker run, and what they are called here."""
+
+_MEANT = {
+    "clone": "tinamou fork NAME makes running copies; tinamou backup create and restore a copy that starts by itself",
+    "commit": "tinamou checkpoint NAME keeps the whole state, tinamou snapshot create NAME its disks",
+    "save": "tinamou suspend NAME saves a machine and ends it, tinamou checkpoint NAME saves it while it goes on",
+    "restore": "tinamou resume NAME, tinamou checkpoints restore NAME, tinamou snapshot revert, or tinamou backup restore",
+    "create": "tinamou run -d --name NAME IMAGE starts a machine that stays; tinamou plan IMAGE only shows what it would be",
+    "define": "tinamou run -d FILE.toml; tinamou convert makes such a file of a libvirt machine",
+    "dumpxml": "tinamou show NAME, or tinamou plan NAME --why",
+    "monitor": "tinamou show NAME --json tells the socket of QEMU's monitor: qmp",
+    "qmp": "tinamou show NAME --json tells the socket of QEMU's monitor: qmp",
+    "migrate": "tinamou checkpoint NAME --kind portable, tinamou checkpoints export, and import on the other host",
+    "port": "tinamou net ls, and net.forward in tinamou show NAME",
+    "rename": "tinamou backup restore gives a copy another name",
+    "events": "tinamou watch NAME",
+    "history": "tinamou snapshot tree NAME, tinamou checkpoints tree",
+    "network": "tinamou net",
+    "volume": "tinamou disk, and tinamou run --share HOST:GUEST",
+    "compose": "one machine file for each machine: tinamou run -d FILE.toml",
+    "up": "tinamou run -d FILE.toml, tinamou start NAME",
+    "down": "tinamou stop NAME, tinamou rm NAME",
+    "domifaddr": "tinamou net ls",
+    "dommemstat": "tinamou stats NAME",
+    "version": "tinamou --version",
+    "help": "tinamou --help",
+}
+"""Verbs of other tools that no single verb stands for here, and what does."""
+
+_ALIKE = 0.75
+"""How much alike two words must be spelled for one to be taken for the other's slip."""
+
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """The line in tinamou's own words: ``["inspect", "web"]`` → ``["show", "--json", "web"]``.
+
+    A machine without ``-d`` is thrown away when it ends: ``--rm`` asks for what is so anyway.
+    """
+    if words and words[0] in SAME:
+        return [*SAME[words[0]], *words[1:]]
+    if not words or words[0] not in ("run", "plan"):
+        return list(words)
+    thrown_away = not {"-d", "--detach"} & set(words)
+    return [_SHORT.get(word, word) for word in words if word != "--rm" or not thrown_away]
+
+
+def verb(word: str, known: Collection[str]) -> str:
+    """The answer to a verb that does not exist."""
+    import difflib
+
+    if word in _MEANT:
+        return f"there is no verb {word} here: {_MEANT[word]}"
+    near = difflib.get_close_matches(word, [*known, *SAME], 1, _ALIKE)
+    hint = f"did you mean {near[0]}?" if near else "tinamou --help lists the verbs"
+    return f"there is no verb {word}: {hint}"
+
+
+def dashes(words: Sequence[str], first: str) -> str:
+    """The answer to a line whose words from ``first`` on are the guest's, and do not say so."""
+    import shlex
+
+    at = list(words).index(first)
+    line = shlex.join(["tinamou", *words[:at], "--", *words[at:]])
+    return f"{first} is one word too many; a command for the guest stands behind --: {line}"
