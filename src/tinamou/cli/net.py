@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.machine import cards, life
+from tinamou.machine import life
 from tinamou.state import machines, networks
 
 if TYPE_CHECKING:
@@ -76,79 +76,19 @@ def diagnose(
     measure
         Measure latency and throughput between this host and the guest (some seconds).
     """
-    from tinamou.cli.net_changes import restarted
 
-    record = life.running(name)
-    report, speeds, done = run_until_done(_diagnosed(record, fix=fix, measuring=measure))
-    if fix and restart and (changes := _changes(report)):
-        for nic, fields in changes:
-            run_until_done(cards.change(name, nic, fields))
-            done.append(f"{nic}: {', '.join(f'{key} = {value}' for key, value in fields.items())}")
-        run_until_done(restarted(record))
-        report, again, _ = run_until_done(_diagnosed(life.running(name), fix=False, measuring=measure))
-        speeds = [*speeds, *({**row, "when": "after"} for row in again)]
+    from tinamou.operations import network
+
+    found = run_until_done(
+        network.diagnose(name, fix=fix, restarting=restart, measure=measure, progress=lambda text, _: output.warn(text))
+    )
+    speeds = [{"nic": one.nic, "when": one.when, **speed_row(one.speed)} for one in found.speeds]
     if json:
-        data: dict[str, Any] = dataclasses.asdict(report)
-        output.print_json({**data, "speed": speeds, "fixed": done})
+        data: dict[str, Any] = dataclasses.asdict(found.report)
+        output.print_json({**data, "speed": speeds, "fixed": list(found.done)})
     else:
-        _show(report, speeds, done)
-    return 1 if any(finding.weight >= 30 for finding in report.findings) else 0
-
-
-def _changes(report: Report) -> list[tuple[str, dict[str, object]]]:
-    """What the findings would have changed in the machine's description, by card."""
-    wanted = [finding for finding in report.findings if finding.remedy[:1] == ("spec",)]
-    return [(one.wire.removesuffix("-dev"), dict(_field(word) for word in one.remedy[1:])) for one in wanted]
-
-
-def _field(word: str) -> tuple[str, object]:
-    key, _, value = word.partition("=")
-    return key, int(value) if value.isdecimal() else value
-
-
-async def _diagnosed(record: Record, *, fix: bool, measuring: bool) -> tuple[Report, list[dict[str, Any]], list[str]]:
-    from tinamou.control import connect_qmp
-    from tinamou.errors import TinamouError
-    from tinamou.guest.agent import Agent
-    from tinamou.guest.ready import SETTLED
-    from tinamou.network import attend
-    from tinamou.system.exec import CommandError
-
-    agent = Agent(str(record.file("agent.sock")))
-    async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-        with contextlib.suppress(TinamouError):
-            await agent.run(["sh", "-c", SETTLED], timeout=15)
-        report = await attend.examine(record, session, agent)
-        speeds = await _speeds(report, agent, "before" if fix else "now") if measuring else []
-        done: list[str] = []
-        for finding in report.findings if fix else ():
-            try:
-                if await attend.put_right(record, session, agent, finding):
-                    done.append(finding.cause)
-            except (TinamouError, CommandError, OSError) as error:
-                output.warn(f"not put right: {finding.cause}: {error}")
-        if done:
-            report = await attend.examine(record, session, agent)
-            speeds += await _speeds(report, agent, "after") if measuring else []
-    return report, speeds, done
-
-
-async def _speeds(report: Report, agent: Any, when: str) -> list[dict[str, Any]]:
-    from tinamou.errors import TinamouError
-    from tinamou.network.attend import speed_of
-    from tinamou.network.diagnose import DEAD
-
-    rows = []
-    dead = {finding.wire for finding in report.findings if finding.weight > DEAD}
-    for wire in (one for one in report.wires if one.id not in dead):
-        try:
-            speed = await speed_of(wire, agent)
-        except (TinamouError, OSError, TimeoutError) as error:
-            output.warn(f"{wire.id} was not measured: {str(error) or type(error).__name__}")
-            continue
-        if speed:
-            rows.append({"nic": wire.id, "when": when, **speed_row(speed)})
-    return rows
+        _show(found.report, speeds, found.done)
+    return 1 if found.hindered else 0
 
 
 def speed_row(speed: Speed) -> dict[str, str]:
@@ -161,7 +101,7 @@ def speed_row(speed: Speed) -> dict[str, str]:
     }
 
 
-def _show(report: Report, speeds: list[dict[str, Any]], done: list[str]) -> None:
+def _show(report: Report, speeds: list[dict[str, Any]], done: Sequence[str]) -> None:
     for wire in report.wires:
         side = f", {wire.guest.driver} {wire.guest.name} in the guest" if wire.guest else ""
         link = f" {wire.link}" if wire.link else ""
@@ -197,13 +137,12 @@ def compare(
         Virtual CPUs of each guest.
     """
     from tinamou.cli.described import table_of
-    from tinamou.machine.net_trial import trial
+    from tinamou.operations import network
 
-    rows: list[dict[str, Any]] = []
-    first: Speed | None = None
-    for text in net:
-        speed = run_until_done(trial(table_of(text), cpus=cpus))
-        first = first or speed
+    speeds = run_until_done(network.compare([table_of(text) for text in net], cpus=cpus, progress=output.progress))
+    output.end_progress()
+    first, rows = speeds[0], []
+    for text, speed in zip(net, speeds, strict=True):
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
         busy = f"{max(speed.busy_into, speed.busy_out) / cpus:.0%}"
         rows.append({"net": text, **speed_row(speed), "gain": gain, "guest busy": busy})
@@ -260,19 +199,15 @@ def capture(
     """
     import asyncio
 
-    from tinamou.control import connect_qmp
-    from tinamou.network import attend
+    from tinamou.operations import network
 
-    record = life.running(name)
-    number = cards.number_of(record, nic)
-    target = Path(out or f"{name}-net{number}.pcap")
+    target = Path(out or f"{name}-{nic}.pcap")
 
     async def work() -> int:
         import signal
 
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
-        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-            return await attend.capture(record, session, number, target, stopped, seconds)
+        return await network.capture(name, nic, target, stopped=stopped, seconds=seconds)
 
-    print(f"{target}: {asyncio.run(work())} bytes")
+    print(f"{target}: {run_until_done(work())} bytes")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
-from tinamou.machine import cards, life
-from tinamou.state import machines
+from tinamou.operations import network
 
-if TYPE_CHECKING:
-    from tinamou.state.record import Record
-
-__all__ = ["add", "change", "link", "rate", "restarted", "rm"]
+__all__ = ["add", "change", "link", "rate", "rm"]
 
 Switch = Annotated[bool, Parameter(negative="")]
-SETTLE_SECONDS = 5.0
 
 
 def add(name: str, net: str, /, *, json: Switch = False) -> None:
@@ -32,14 +27,13 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.cli.described import table_of
 
-    number, said = run_until_done(cards.add(name, table_of(net)))
-    for text in said:
+    added = run_until_done(network.add(name, table_of(net)))
+    for text in added.notes:
         output.warn(text)
-    running = machines.find(name).running
     if json:
-        output.print_json({"machine": name, "nic": number, "id": f"net{number}", "plugged": running})
+        output.print_json({"machine": name, "nic": int(added.nic[3:]), "id": added.nic, "plugged": added.plugged})
     else:
-        print(f"net{number}" if running else f"net{number}, from the next start on")
+        print(added.nic if added.plugged else f"{added.nic}, from the next start on")
 
 
 def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> None:
@@ -62,25 +56,7 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
     if not isinstance(table, dict):
         output.warn(f"{' '.join(fields) or 'nothing'} is not of the form field=value")
         raise SystemExit(2)
-    run_until_done(cards.change(name, nic, table))
-    record = machines.find(name)
-    if restart and record.running:
-        run_until_done(restarted(record))
-
-
-async def restarted(record: Record) -> None:
-    """Stop a machine and start it again; returns when its guest answers, and its network had a moment to come up."""
-    import asyncio
-
-    from tinamou.machine.booting import begun_again, until_up
-    from tinamou.machine.connected import Connected
-
-    await life.stop(Connected.visiting(record))
-    started = await begun_again(machines.find(record.name))
-    machine = Connected(started.record, started.plan)
-    await until_up(machine)
-    await machine.release()
-    await asyncio.sleep(SETTLE_SECONDS)
+    run_until_done(network.change(name, nic, table, restarting=restart))
 
 
 def rm(name: str, nic: str, /) -> None:
@@ -95,7 +71,7 @@ def rm(name: str, nic: str, /) -> None:
     nic
         The card: net1.
     """
-    run_until_done(cards.remove(name, nic))
+    run_until_done(network.remove(name, nic))
 
 
 def link(name: str, state: str, /, *, nic: str = "net0") -> int:
@@ -110,20 +86,10 @@ def link(name: str, state: str, /, *, nic: str = "net0") -> int:
     nic
         The card: net1.
     """
-    from tinamou.control import connect_qmp
-    from tinamou.network.attend import plug
-
     if state not in ("up", "down"):
         output.warn(f"{state} is neither up nor down")
         return 2
-    record = life.running(name)
-    number = cards.number_of(record, nic)
-
-    async def work() -> None:
-        async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
-            await plug(session, f"net{number}-dev", up=state == "up")
-
-    run_until_done(work())
+    run_until_done(network.link(name, nic, up=state == "up"))
     return 0
 
 
@@ -151,7 +117,7 @@ def rate(
     """
     wishes = {field: value for field, value in (("rate_in", inward), ("rate_out", outward)) if value is not None}
     rates = {field: "" if value == "off" else value for field, value in wishes.items()}
-    card = run_until_done(cards.set_rates(name, nic, rates)) if rates else cards.card_of(machines.find(name), nic)
+    card = run_until_done(network.rate(name, nic, rates))
     if json:
         output.print_json({"machine": name, "nic": nic, "in": card.rate_in, "out": card.rate_out})
     else:

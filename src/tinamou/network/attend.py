@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
 from tinamou.network import diagnose as judge
 from tinamou.network.diagnose import Finding, Surroundings
+from tinamou.network.remedies import Describe, HostUp, InGuest, PlugIn, Serve, Unshape
 from tinamou.network.speed import Speed, measure
 from tinamou.network.wires import Wire, look
 from tinamou.parts.net import NetSpec, interfaces, mac_of, ssh_card
@@ -158,42 +159,22 @@ def _routed(address: str) -> bool:
 
 async def put_right(record: Record, session: Session, agent: Agent, finding: Finding) -> bool:
     """Do what a finding's remedy says, where it has one; whether something was done. Raises what that raises."""
-    if not finding.remedy or finding.remedy[0] == "spec":
-        return False
-    what, *words = finding.remedy
-    if what in _IN_GUEST:
-        await agent.run(["sh", "-c", _IN_GUEST[what](words)], timeout=20)
-    elif what == "plug":
-        await plug(session, words[0], up=True)
-    elif what == "host-up":
-        run([find_tool("ip") or "ip", "link", "set", words[0], "up"], timeout=10)
-    elif what == "unshape":
-        run([find_tool("tc") or "tc", "qdisc", "delete", "dev", words[0], "root"], timeout=10)
-    elif what == "serve":
-        for spec in specs_of(record).values():
-            if spec.type == "bridge" and not spec.bridge:
-                serve_again(name_of(spec))
+    match finding.remedy:
+        case None | Describe():
+            return False
+        case InGuest(line=line):
+            await agent.run(["sh", "-c", line], timeout=20)
+        case PlugIn(card=card):
+            await plug(session, card, up=True)
+        case HostUp(link=link):
+            run([find_tool("ip") or "ip", "link", "set", link, "up"], timeout=10)
+        case Unshape(link=link):
+            run([find_tool("tc") or "tc", "qdisc", "delete", "dev", link, "root"], timeout=10)
+        case Serve():
+            for spec in specs_of(record).values():
+                if spec.type == "bridge" and not spec.bridge:
+                    serve_again(name_of(spec))
     return True
-
-
-def _renewed(device: str) -> str:
-    """Shell that configures an interface as the guest does at its start: routes are gone once it was down."""
-    return (
-        f"if [ -x /lib/tinamou/network ]; then pkill -f '^udhcpc .*-i {device} '; /lib/tinamou/network {device};"
-        f" else networkctl reconfigure {device} || ifup --force {device} || dhclient -1 {device}; fi"
-    )
-
-
-_IN_GUEST: dict[str, Callable[[list[str]], str]] = {
-    "guest-up": lambda words: f"ip link set {words[0]} up; {_renewed(words[0])}",
-    "guest-mtu": lambda words: f"ip link set {words[0]} mtu {words[1]}",
-    "guest-mac": lambda words: (
-        f"ip link set {words[0]} down; ip link set {words[0]} address {words[1]}; ip link set {words[0]} up;"
-        f" {_renewed(words[0])}"
-    ),
-    "guest-dhcp": lambda words: f"ip -4 addr flush dev {words[0]}; {_renewed(words[0])}",
-    "guest-offload": lambda words: f"ethtool -K {words[0]} tx on tso on gro on",
-}
 
 
 async def plug(session: Session, card: str, *, up: bool) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tinamou.late import dataclass
+from tinamou.network import remedies
+from tinamou.network.remedies import Describe, HostUp, PlugIn, Remedy, Serve, Unshape
 from tinamou.network.wires import GuestSide, HostSide, Wire
 
 __all__ = ["CHECKS", "DEAD", "Finding", "Surroundings", "diagnose"]
@@ -37,7 +39,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause: ``cost`` says what it takes away, ``fix`` what to do, ``remedy`` what ``--fix`` can do without risk."""
+    """One cause: ``cost`` says what it takes away, ``fix`` what to do, ``remedy`` what can be done about it at once."""
 
     wire: str
     cause: str
@@ -45,7 +47,7 @@ class Finding:
     cost: str
     fix: str
     weight: int
-    remedy: tuple[str, ...] = ()
+    remedy: Remedy | None = None
 
 
 FORGED = 100
@@ -71,7 +73,7 @@ def _unplugged(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if wire.guest and wire.guest.up and not wire.guest.carrier:
         seen = f"the guest's {wire.guest.name} sees no cable"
         fix = "plug it in: tinamou net link NAME up --nic NIC"
-        yield Finding(wire.id, "the virtual cable is unplugged", seen, "nothing passes", fix, DEAD + 3, ("plug", wire.id))
+        yield Finding(wire.id, "the virtual cable is unplugged", seen, "nothing passes", fix, DEAD + 3, PlugIn(wire.id))
 
 
 def _no_driver(wire: Wire, _: Surroundings) -> Iterator[Finding]:
@@ -79,7 +81,7 @@ def _no_driver(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         seen = f"the guest has no interface for {wire.id} ({wire.model})"
         virtio = wire.model.startswith("virtio")
         fix = "install the driver in the guest" + ("" if virtio else f", or {_SET} model=virtio --restart")
-        remedy = () if virtio else ("spec", "model=virtio")
+        remedy = None if virtio else Describe({"model": "virtio"})
         yield Finding(wire.id, "the guest has no driver for the card", seen, "nothing passes", fix, DEAD + 4, remedy)
 
 
@@ -89,7 +91,7 @@ def _guest_down(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         fix = f"in the guest: ip link set {guest.name} up"
         seen = f"{guest.name} in the guest is down"
         yield Finding(
-            wire.id, "the guest's interface is down", seen, "nothing passes", fix, DEAD + 2, ("guest-up", guest.name)
+            wire.id, "the guest's interface is down", seen, "nothing passes", fix, DEAD + 2, remedies.up(guest.name)
         )
 
 
@@ -98,11 +100,11 @@ def _host_down(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if host and not host.up:
         fix = f"ip link set {host.name} up"
         seen = f"{host.name} on the host is down"
-        yield Finding(wire.id, "the host's interface is down", seen, "nothing passes", fix, DEAD + 1, ("host-up", host.name))
+        yield Finding(wire.id, "the host's interface is down", seen, "nothing passes", fix, DEAD + 1, HostUp(host.name))
     if wire.link and host is None:
         seen = f"there is no {wire.link} in this network namespace"
         fix = "start the machine anew: tinamou net diagnose NAME --fix --restart"
-        yield Finding(wire.id, "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1, ("spec",))
+        yield Finding(wire.id, "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1, Describe({}))
 
 
 def _server_dead(wire: Wire, around: Surroundings) -> Iterator[Finding]:
@@ -110,14 +112,14 @@ def _server_dead(wire: Wire, around: Surroundings) -> Iterator[Finding]:
         seen = "the network's dnsmasq does not run"
         fix = "start it again: tinamou net diagnose NAME --fix"
         cost = "no addresses for new guests, no names"
-        yield Finding(wire.id, "the network's DHCP and name server is dead", seen, cost, fix, DEAD - 5, ("serve",))
+        yield Finding(wire.id, "the network's DHCP and name server is dead", seen, cost, fix, DEAD - 5, Serve())
 
 
 def _no_address(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     guest = wire.guest
     if guest and guest.up and not any("." in one for one in guest.addresses):
         fix = "start DHCP in the guest, or give it net.address"
-        asks = ("guest-dhcp", guest.name) if around.address or wire.backend == "user" else ()
+        asks = remedies.leased_anew(guest.name) if around.address or wire.backend == "user" else None
         yield Finding(wire.id, "the guest has no IPv4 address", f"{guest.name} has none", "no IPv4", fix, DEAD - 10, asks)
     own = [one.partition("/")[0] for one in guest.addresses] if guest else []
     if around.address and own and around.address not in own:
@@ -130,7 +132,7 @@ def _no_address(wire: Wire, around: Surroundings) -> Iterator[Finding]:
             "its packets are dropped",
             fix,
             DEAD - 4,
-            ("guest-dhcp", guest.name) if guest else (),
+            remedies.leased_anew(guest.name) if guest else None,
         )
 
 
@@ -139,7 +141,7 @@ def _foreign_mac(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if around.mac and guest and guest.mac != around.mac:
         seen = f"the guest's {guest.name} has {guest.mac}, the machine was given {around.mac}"
         fix = f"in the guest: ip link set {guest.name} address {around.mac}; or set net.anti_spoof = false"
-        remedy = ("guest-mac", guest.name, around.mac)
+        remedy = remedies.fixed_mac(guest.name, around.mac)
         yield Finding(wire.id, "the guest changed its MAC address", seen, "its packets are dropped", fix, DEAD - 3, remedy)
 
 
@@ -147,27 +149,26 @@ def _emulated(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     """On QEMU's own TCP/IP the card alone does not help: without offloads the guest cuts and sums what e1000 did for it."""
     if not wire.model.startswith("virtio"):
         cost = "several times the latency, a fraction of the throughput: every packet costs emulated register accesses"
-        words = ["model=virtio", *(_better(around) if wire.backend == "user" else ())]
-        fix = f"{_SET} {' '.join(words)} --restart"
+        remedy = Describe({"model": "virtio", **(_better(around) if wire.backend == "user" else {})})
+        fix = f"{_SET} {remedy.words()} --restart"
         seen = f"QEMU's card {wire.id} is {wire.model}"
-        yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, ("spec", *words))
+        yield Finding(wire.id, f"{wire.model} is emulated hardware", seen, cost, fix, SLOW + 5, remedy)
 
 
-def _better(around: Surroundings) -> tuple[str, ...]:
+def _better(around: Surroundings) -> dict[str, str | int]:
     """What carries more than QEMU's own TCP/IP here, empty where nothing does that leads the same ports in.
 
     The machine was alone on its wire, and stays so: a bridge is one of its own.
     """
     if around.root:
-        return "type=bridge", f"network={around.machine}"
-    return ("type=passt",) if around.passt and not around.forwards else ()
+        return {"type": "bridge", "network": around.machine}
+    return {"type": "passt"} if around.passt and not around.forwards else {}
 
 
 def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "user":
-        better = _better(around)
+        better = Describe(_better(around))
         install = "" if around.passt or around.root else ", after installing passt"
-        remedy = ("spec", *better) if better else ()
         cost = "all traffic passes through a TCP/IP stack inside QEMU, one packet at a time and without offloads"
         seen = f"{wire.id} is on {wire.backend}"
         yield Finding(
@@ -175,16 +176,16 @@ def _slirp(wire: Wire, around: Surroundings) -> Iterator[Finding]:
             "QEMU's own TCP/IP (slirp) carries the traffic",
             seen,
             cost,
-            f"{_SET} {' '.join(better) or 'type=passt'} --restart{install}",
+            f"{_SET} {better.words() or 'type=passt'} --restart{install}",
             SLOW,
-            remedy,
+            better if better.fields else None,
         )
 
 
 def _vhost(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.backend == "tap" and not wire.vhost and wire.model.startswith("virtio"):
         fix = f"{_SET} vhost=auto --restart" if around.vhost else "modprobe vhost_net, where the kernel has it"
-        remedy = ("spec", "vhost=auto") if around.vhost else ()
+        remedy = Describe({"vhost": "auto"}) if around.vhost else None
         seen = "vhost is off" if around.vhost else "the host has no /dev/vhost-net"
         weight = SLOWER if around.vhost else WORTH - 5
         yield Finding(
@@ -210,7 +211,7 @@ def _queues(wire: Wire, _: Surroundings) -> Iterator[Finding]:
             cost,
             f"{_SET} queues=0 --restart",
             SLOWER - 5,
-            ("spec", "queues=0"),
+            Describe({"queues": 0}),
         )
 
 
@@ -222,7 +223,7 @@ def _mtu(wire: Wire, _: Surroundings) -> Iterator[Finding]:
     if guest.mtu > path:
         seen = f"the guest sends up to {guest.mtu} bytes, {host.master or host.name} passes {path}"
         fix = f"in the guest: ip link set {guest.name} mtu {path}"
-        remedy = ("guest-mtu", guest.name, str(path))
+        remedy = remedies.resized(guest.name, path)
         yield Finding(wire.id, "large packets of the guest are lost", seen, "connections hang", fix, DEAD - 20, remedy)
     elif guest.mtu < path:
         seen = f"the guest sends up to {guest.mtu} bytes, the path passes {path}"
@@ -235,7 +236,7 @@ def _mtu(wire: Wire, _: Surroundings) -> Iterator[Finding]:
             cost,
             fix,
             WORTH,
-            ("guest-mtu", guest.name, str(path)),
+            remedies.resized(guest.name, path),
         )
 
 
@@ -247,7 +248,7 @@ def _offloads(wire: Wire, _: Surroundings) -> Iterator[Finding]:
         fix = f"in the guest: ethtool -K {guest.name} tx on tso on gro on"
         cost = "the guest cuts and sums every packet itself"
         seen = f"off in the guest: {', '.join(off)}"
-        yield Finding(wire.id, "offloads are off", seen, cost, fix, SLOWER, ("guest-offload", guest.name))
+        yield Finding(wire.id, "offloads are off", seen, cost, fix, SLOWER, remedies.offloaded(guest.name))
 
 
 def _forges(wire: Wire, around: Surroundings) -> Iterator[Finding]:
@@ -261,7 +262,7 @@ def _forges(wire: Wire, around: Surroundings) -> Iterator[Finding]:
 def _shaped(wire: Wire, around: Surroundings) -> Iterator[Finding]:
     if wire.host and wire.host.shaping:
         fix = f"tc qdisc delete dev {wire.host.name} root"
-        remedy = ("unshape", wire.host.name)
+        remedy = Unshape(wire.host.name)
         cost = "traffic to the guest is delayed or limited"
         yield Finding(wire.id, "a queueing discipline holds packets back", wire.host.shaping, cost, fix, SLOW + 10, remedy)
     for way, rate in (("in", around.rate_in), ("out", around.rate_out)):
