@@ -82,6 +82,7 @@ app: App = App(
     version=__version__,
     help="Starts QEMU virtual machines the right way and keeps them right.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(show_default=_default),
 )
 for _verb, _help in VERBS.items():

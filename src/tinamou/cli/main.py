@@ -33,6 +33,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except SystemExit as request:
+        status = _ended(request)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
@@ -49,6 +51,14 @@ def _ending() -> None:
     """Requests to end are heeded already, those that `_end_after_all` has put off too."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _ended(request: SystemExit) -> int:
+    """The exit status of a command that was asked to end, which it says, or that ends by itself with a status of its own."""
+    status = request.code if isinstance(request.code, int) else 0 if request.code is None else 1
+    if status in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
+        print(f"ended by {signal.Signals(status - 128).name}", file=sys.stderr)
+    return status
 
 
 def _of_the_system(error: OSError) -> TinamouError:

@@ -1,0 +1,142 @@
+"""Every verb, interrupted at random moments: it says so in a line, ends with the right status, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from leftovers import Leftovers
+from typed import begin, call, tinamou
+
+pytestmark = pytest.mark.vm
+
+MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "2"))
+SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+ODD = re.compile(r"Traceback|was never|was destroyed|Exception ignored|Error:")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A line, and what has to be so before it: the machine ``m`` ``running`` or not, and its kind of memory."""
+
+    words: tuple[str, ...]
+    running: bool | None = True
+    seconds: float = 1.5
+    after: Callable[[], object] = lambda: None
+
+
+def forget(kind: str) -> Callable[[], object]:
+    """Removes checkpoints, pools or forks that a round may have made."""
+
+    def checkpoints() -> None:
+        for row in json.loads(tinamou("checkpoints", "ls", "--json")):
+            call("checkpoints", "rm", "-f", row["name"])
+
+    def pools() -> None:
+        for row in json.loads(tinamou("pool", "ls", "--json")):
+            call("pool", "rm", row["name"])
+
+    return {"checkpoints": checkpoints, "pools": pools}[kind]
+
+
+VERBS = [
+    Verb(("run", "--", "true"), running=None, seconds=3.0),
+    Verb(("run", "--", "sleep", "100"), running=None, seconds=4.0),
+    Verb(("run", "--warm", "--", "sleep", "100"), running=None, seconds=2.0),
+    Verb(("run", "-d", "--name", "other"), running=None, seconds=3.0),
+    Verb(("start", "m"), running=False, seconds=3.0),
+    Verb(("restart", "m"), seconds=4.0),
+    Verb(("stop", "m"), seconds=1.5),
+    Verb(("suspend", "m"), seconds=2.0),
+    Verb(("exec", "m", "--", "sleep", "100"), seconds=1.5),
+    Verb(("cp", "/usr/bin/python3", "m:/tmp/x"), seconds=2.0),
+    Verb(("checkpoint", "m"), seconds=2.0, after=forget("checkpoints")),
+    Verb(("fork", "m", "-n", "2"), seconds=4.0, after=forget("checkpoints")),
+    Verb(("snapshot", "create", "m"), seconds=1.0),
+    Verb(("snapshot", "create", "m"), running=False, seconds=1.0),
+    Verb(("disk", "add", "m", "size=8M"), seconds=1.0),
+    Verb(("net", "add", "m", "user"), seconds=1.0),
+    Verb(("check", "m"), running=False, seconds=1.0),
+    Verb(("backup", "create", "m", "BACKUP"), seconds=2.0),
+    Verb(("pool", "create", "web", "--size", "2"), running=None, seconds=4.0, after=forget("pools")),
+    Verb(("ls",), seconds=0.5),
+]
+
+
+def state_of(name: str) -> str:
+    rows = {row["name"]: row["state"] for row in json.loads(tinamou("ls", "--json"))}
+    return str(rows.get(name, "gone"))
+
+
+def prepared(running: bool | None) -> None:
+    """The machine ``m`` as a verb needs it, whatever the round before made of it."""
+    if running is None:
+        return
+    now = state_of("m")
+    if now == "gone":
+        tinamou("run", "-d", "--name", "m", "--disk", "size=8M", "--net", "none", "--set", "memory.size=192M")
+        now = "running"
+    if now == "suspended":
+        tinamou("kill", "m")
+        now = "stopped"
+    if running and now == "stopped":
+        tinamou("start", "m")
+    elif not running and now != "stopped":
+        tinamou("kill", "m")
+
+
+def heeds(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the command has come so far that it heeds requests to end."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
+    return bool(caught >> (signal.SIGHUP - 1) & 1) or process.poll() is not None
+
+
+def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) -> None:
+    """One round: what the command says and how it ends."""
+    process = begin(*(str(folder / "backup") if word == "BACKUP" else word for word in verb.words))
+    while not heeds(process):
+        time.sleep(0.002)
+    time.sleep(after)
+    process.send_signal(number)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    told = said.decode().splitlines()
+    where = f"{' '.join(verb.words)} after {after:.2f} s by {number.name}: {told}"
+    assert not ODD.search(said.decode()), where
+    assert process.returncode in (0, 128 + number), where
+    if process.returncode:
+        assert told.count(SAID[number]) == 1 and told[-1] == SAID[number], where
+
+
+def label(verb: Verb) -> str:
+    return " ".join(verb.words[:2]) + (" of one that is off" if verb.running is False else "")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=label)
+@pytest.mark.timeout(120 + 20 * MOMENTS)
+def test_at_random_moments(verb: Verb, tmp_path: Path, leftovers: Leftovers) -> None:
+    dice = random.Random(f"{verb.words}{verb.running}")
+    for moment in range(MOMENTS):
+        prepared(verb.running)
+        number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
+        interrupted(verb, number, dice.uniform(0.0, verb.seconds), tmp_path)
+        verb.after()
+    for row in json.loads(tinamou("ls", "--json")):
+        tinamou("rm", "-f", row["name"])
+    forget("checkpoints")()
+    assert leftovers.found() == []
