@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,9 +19,10 @@ REFERENCE = ROOT / "docs/reference"
 
 
 def test_generated_pages_are_up_to_date():
-    done = subprocess.run(
-        [sys.executable, ROOT / "script/reference", "--check"], capture_output=True, text=True, check=False
-    )
+    """Wherever and by whomever they are made."""
+    argv = [sys.executable, ROOT / "script/reference", "--check"]
+    environment = {**os.environ, "NOBODY": "knows"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -18,7 +18,8 @@ from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
-from tinamou.snapshots.checkpoint import Checkpoint, discard
+from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.resting import discard
 from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
