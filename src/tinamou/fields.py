@@ -147,7 +147,7 @@ def _wrong(expected: str, value: object, path: str) -> tuple[None, list[Problem]
 
 def _parse(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
     try:
-        return kind.parse(value if isinstance(value, int) and kind is Size else str(value)), []
+        return kind.parse(str(value)), []
     except ValueError as error:
         return None, [Problem(path, value, str(error))]
 
@@ -188,7 +188,7 @@ def plain(value: object) -> Any:
     """A spec as plain data that `load` reads back: sizes and addresses in their notation, defaults left out."""
     if isinstance(value, _PARSED):
         return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {f.name: plain(v) for f, v in fields if v != _default(f)}
     if isinstance(value, tuple | list):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal, get_args, get_type_hints
 
 import pytest
 
+from tinamou.errors import Problem
 from tinamou.fields import json_schema, load, option, plain
 from tinamou.late import dataclass
 from tinamou.spec import MachineSpec
@@ -66,16 +68,19 @@ class Everything:
     """One field of each kind."""
 
     word: str = option("", "a word", pattern=r"[a-z]+", hint="lower case")
-    count: int = option(1, "a number", minimum=1, maximum=8, hint="1 to 8")
+    count: int = option(1, "a number", minimum=1, maximum=4096, hint="1 to 4096")
     most: int | None = option(None, "a number, or none", minimum=1, maximum=4)
     share: float = option(0.0, "a share")
     fast: bool = option(False, "whether")
     mac: Mac | None = option(None, "an address")
     cpus: CpuSet = option(CpuSet(), "CPUs")
     card: PciAddress = option(PciAddress.parse("0000:00:00.0"), "a device")
+    kind: Literal["a", "b"] = option("a", "a kind")
     inner: Inner = option(Inner, "a table")
     many: tuple[Inner, ...] = option((), "tables")
 
+
+KINDS = ["number", "boolean", "string", "string", "string"]
 
 GOOD = [
     ({"word": "ab", "count": 8, "share": 1, "fast": True}, Everything("ab", 8, share=1.0, fast=True)),
@@ -104,21 +109,23 @@ def test_what_is_written_becomes_a_value(data, expected):
 BAD = [
     ("soup", "spec", "expected a table of settings", "write it as key = value pairs"),
     ({"wrod": "a"}, "wrod", "unknown field", "did you mean word?"),
-    ({"zz": "a"}, "zz", "unknown field", "known here: card, count, cpus, fast, inner, mac, many, most, share, word"),
+    ({"zz": "a"}, "zz", "unknown field", "known here: card, count, cpus, fast, inner, kind, mac, many, most, share, word"),
     ({"word": 1}, "word", "expected text, found int", ""),
     ({"word": "AB"}, "word", "does not have the form [a-z]+", "lower case"),
     ({"count": True}, "count", "expected a whole number, found bool", ""),
     ({"count": 1.5}, "count", "expected a whole number, found float", ""),
-    ({"count": 9}, "count", "must be at most 8", "1 to 8"),
+    ({"count": 4097}, "count", "must be at most 4096", "1 to 4096"),
     ({"most": 5}, "most", "must be at most 4", ""),
     ({"most": 0}, "most", "must be at least 1", ""),
     ({"share": True}, "share", "expected a number, found bool", ""),
+    ({"share": "much"}, "share", "expected a number, found str", ""),
     ({"fast": 1}, "fast", "expected true or false, found int", ""),
-    ({"mac": "soup"}, "mac", "", ""),
+    ({"mac": "soup"}, "mac", "not a MAC address; write for example 52:54:00:12:34:56", ""),
+    ({"inner": True}, "inner.size", "not a size; write for example 512M or 2G", ""),
     ({"inner": "1K"}, "inner.size", "must be at least 4K", "write 1M"),
     ({"inner": {"way": "onn"}}, "inner.way", "not one of on, off", "did you mean on?"),
     ({"inner": {"way": "soup"}}, "inner.way", "not one of on, off", ""),
-    ({"many": ["1M", "soup"]}, "many[1].size", "", ""),
+    ({"many": ["1M", "soup"]}, "many[1].size", "not a size; write for example 512M or 2G", ""),
 ]
 
 
@@ -127,8 +134,14 @@ def test_what_is_no_value_is_refused_with_path_reason_and_fix(data, path, reason
     value, problems = load(Everything, data)
     assert value is None
     assert [problem.path for problem in problems] == [path]
-    assert problems[0].reason == reason or (not reason and problems[0].reason)
+    assert problems[0].reason == reason
     assert problems[0].fix == fix
+
+
+def test_a_problem_shows_where_and_what_was_written():
+    assert load(Everything, "soup", "machine")[1][0].path == "machine"
+    assert load(Inner, {"size": "1K"}, "disk[0]")[1] == [Problem("disk[0].size", "1K", "must be at least 4K", "write 1M")]
+    assert load(Everything, {"count": 0})[1] == [Problem("count", 0, "must be at least 1", "1 to 4096")]
 
 
 def test_no_problem_hides_another():
@@ -147,11 +160,18 @@ def test_defaults_are_left_out_of_plain_data():
 
 def test_the_schema_says_what_is_read():
     schema = json_schema(Everything)["properties"]
-    assert schema["count"] == {"type": "integer", "description": "a number", "minimum": 1, "maximum": 8}
-    assert schema["share"]["type"] == "number"
+    assert schema["count"] == {"type": "integer", "description": "a number", "minimum": 1, "maximum": 4096}
+    assert schema["most"] == {"anyOf": [{"type": "integer"}], "description": "a number, or none"}
     assert schema["mac"] == {"anyOf": [{"type": "string"}], "description": "an address"}
-    assert (schema["cpus"]["type"], schema["card"]["type"]) == ("string", "string")
+    assert [schema[name]["type"] for name in ("share", "fast", "word", "cpus", "card")] == KINDS
+    assert schema["many"]["anyOf"][0] == {"type": "array", "items": schema["many"]["anyOf"][1]}
+    assert schema["inner"]["description"] == "a table"
+    size = schema["inner"]["anyOf"][0]["properties"]["size"]
+    assert size == {**schema["inner"]["anyOf"][1], "description": "a size"}
+    assert (size["anyOf"][0]["type"], bool(re.match(size["anyOf"][0]["pattern"], "2M"))) == ("string", True)
+    assert schema["inner"]["anyOf"][0]["type"] == "object"
+    assert json_schema(Everything)["$schema"].endswith("2020-12/schema")
     assert schema["inner"]["anyOf"][1]["anyOf"][1] == {"type": "integer"}
     assert schema["inner"]["anyOf"][0]["properties"]["way"]["enum"] == ["", "on", "off", True, False]
-    assert schema["many"]["anyOf"][0]["type"] == "array"
+    assert schema["kind"]["enum"] == ["a", "b"]
     assert json_schema(Everything)["additionalProperties"] is False

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from host_trees import make_host
 from made_facts import DEBIAN, KVM_WORKS, facts
 
 from tinamou.blueprint import HandOver, StartHelper
@@ -42,6 +43,11 @@ def test_of_two_that_say_the_same_only_one_is_taken_out():
     assert len(whole["outside"]) - len(left["outside"]) == 2
 
 
+def test_what_was_never_plugged_in_leaves_nothing_out():
+    before = plain(plan(load_spec({"net": ["user"]}), facts()))
+    assert unplugged(before, plan_card(load_spec({"net": ["user", "tap"]}), facts(), 1)) == before
+
+
 def test_what_lies_in_its_folder_is_no_hindrance_to_a_copy():
     """Firmware's variables, disks, a seed with its key, sockets, a control group, a TPM, a forwarded port."""
     everything = {
@@ -65,9 +71,13 @@ def test_a_helper_that_cannot_travel_is_one():
     assert plain(made)["helpers"] == []
 
 
-@pytest.mark.parametrize("spec", [{"tpm": True, "disk": [{"size": "1G"}], "net": ["user"]}, {"pci": [], "net": ["tap"]}])
+@pytest.mark.parametrize("spec", [{"tpm": True, "disk": [{"size": "1G"}], "net": ["user"]}, {"cpus": 2, "pin": "auto"}])
 def test_what_is_read_back_starts_the_same_machine(spec):
-    made = plan(load_spec(spec), facts(DEBIAN, KVM_WORKS))
+    """But for where its threads run, which is decided at each start."""
+    known = facts(DEBIAN, KVM_WORKS)
+    kept = {name: getattr(known.host, name) for name in ("groups", "devices", "tools")}
+    made = plan(load_spec(spec), dataclasses.replace(known, host=make_host(cores=4, **kept)))
+    assert (made.pinning is not None) == ("pin" in spec)
     back = plan_from(json.loads(json.dumps(plain(made))))
     helpers = tuple(step for step in made.steps if isinstance(step, StartHelper) and step.travels)
     assert len(helpers) == ("tpm" in spec)

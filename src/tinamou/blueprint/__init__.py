@@ -34,7 +34,6 @@ from tinamou.blueprint.steps import (
     StartHelper,
     Step,
     TakePciGroup,
-    WriteFile,
 )
 
 __all__ = [
@@ -74,5 +73,4 @@ __all__ = [
     "TakePciGroup",
     "Value",
     "Why",
-    "WriteFile",
 ]

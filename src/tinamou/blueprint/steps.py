@@ -27,17 +27,6 @@ class MakeDir:
 
 
 @dataclass(frozen=True)
-class WriteFile:
-    """Create one file with the given text; undone by removing it."""
-
-    path: str
-    content: str
-    why: Why
-    mode: int = 0o600
-    owner: int | None = None
-
-
-@dataclass(frozen=True)
 class CopyFile:
     """Copy a small file ``source`` to ``path``; undone by removing the copy."""
 
@@ -213,7 +202,6 @@ HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGr
 
 Step = (
     MakeDir
-    | WriteFile
     | CopyFile
     | CreateImage
     | CreateOverlay

@@ -21,12 +21,11 @@ from tinamou.blueprint.steps import (
     SetUpTpm,
     StartHelper,
     Step,
-    WriteFile,
 )
 
 _INSIDE = (
     *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeCgroup),
-    *(MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteFile),
+    *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""
 
@@ -70,7 +69,7 @@ def unplugged(data: Mapping[str, Any], part: Contribution) -> dict[str, Any]:
     paths = {step.path for step in part.steps if isinstance(step, HandOver)}
     outside = list(data["outside"])
     for step in part.steps:
-        if not isinstance(step, _INSIDE) and _described(step) in outside:
+        if _described(step) in outside:
             outside.remove(_described(step))
     elements = [one for one in data["elements"] if one["props"].get("id") not in gone]
     return {**data, "elements": elements, "steps": [s for s in data["steps"] if s["path"] not in paths], "outside": outside}

@@ -39,7 +39,6 @@ from tinamou.blueprint import (
     StartHelper,
     Step,
     TakePciGroup,
-    WriteFile,
 )
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
@@ -114,14 +113,6 @@ def _make_dir(step: MakeDir) -> None:
     _hand_to(path, step.owner)
 
 
-def _write_file(step: WriteFile) -> None:
-    path = Path(step.path)
-    if not path.exists():
-        path.write_text(step.content)
-        path.chmod(step.mode)
-        _hand_to(path, step.owner)
-
-
 def _copy_file(step: CopyFile) -> None:
     path = Path(step.path)
     if not path.exists():
@@ -189,8 +180,6 @@ def _do(step: Step, journal: Journal) -> None:
     match step:
         case MakeDir():
             _make_dir(step)
-        case WriteFile():
-            _write_file(step)
         case CopyFile():
             _copy_file(step)
         case CreateOverlay():
