@@ -387,7 +387,7 @@ HEADERS += ["Content-Encoding: gzip", "http://", "//[", "99999999999999999999", 
 @target("reply of a server", seeds=seeds.replies, words=HEADERS)
 def reply(data: bytes) -> object:
     one, policy = server(), http.Policy(attempts=1, timeout=2.0)
-    # Wherever it sends us, it is this server that is asked. How long the HTTP library takes for a header of blanks is its own.
+    # Wherever it sends us, it is this server that is asked. How long the library takes for a header of blanks is its own.
     calm = re.sub(rb"[ \t]{64,}", b" " * 64, data)
     one.reply = re.sub(rb"(?i)(location: {0,64})(https?:)?//[^/\s]*", rb"\1" + one.url[:-5].encode(), calm)
     part = folder() / "part"
