@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+_LONGEST = 500
+"""Characters of a value in a message; bits of a number."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong: where (``cpu.count``), the value found, the reason, the fix."""
@@ -49,7 +53,7 @@ class Problem:
     fix: str = ""
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f" = {self.value!r}"
+        shown = "" if self.value is None else f" = {_brief(self.value)}"
         fix = f" — {self.fix}" if self.fix else ""
         return f"{self.path}{shown}: {self.reason}{fix}"
 
@@ -116,7 +120,17 @@ def error_from(data: dict[str, Any]) -> TinamouError:
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    simple = isinstance(value, str | int | float | bool | None)
+    return value if simple and not (isinstance(value, int) and value.bit_length() > _LONGEST) else _brief(value)
+
+
+def _brief(value: object) -> str:
+    """A value as a line of a message has room for it, whatever somebody wrote there."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep; a number of too many digits
+        return f"a value too large to be shown ({type(value).__name__})"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class SpecError(TinamouError):

@@ -24,16 +24,20 @@ class Size(int):
         if isinstance(text, int):
             if text < 0:
                 raise ValueError("a size cannot be negative")
-            return cls(text)
+            return cls._possible(text)
         match = _SIZE.fullmatch(text.strip())
         if not match:
             raise ValueError("not a size; write for example 512M or 2G")
         exact = float(match[1]) * 1024 ** _SUFFIXES[match[2].upper()]
-        if exact == float("inf"):
+        return cls._possible(exact)
+
+    @classmethod
+    def _possible(cls, number: float) -> Size:
+        if number >= 1 << 63:
             raise ValueError("larger than any size can be")
-        if exact != int(exact):
+        if number != int(number):
             raise ValueError("not a whole number of bytes")
-        return cls(int(exact))
+        return cls(int(number))
 
     @property
     def mib(self) -> int:

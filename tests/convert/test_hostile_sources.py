@@ -59,6 +59,15 @@ def test_half_a_mebibyte_of_nothing(begin: str, blank: str) -> None:
         assert "nothing tinamou converts" in str(error)
 
 
+def test_forwards_of_a_hundred_thousand_digits() -> None:
+    text = "guest_os=linux\nport_forwards=(" + "9" * 100_000 + " 22:22 80:8080x)\n"
+    assert converted(text).machine["net"][0]["forward"] == ["tcp:127.0.0.1:22:22", "tcp:127.0.0.1:80:8080"]
+
+
+def test_a_redirection_that_is_none() -> None:
+    assert converted(["qemu-system-x86_64", "-redir", "tcp"]).machine["arch"] == "x86_64"
+
+
 def test_a_vmx_of_too_many_settings() -> None:
     with pytest.raises(SpecError, match="has 3000 settings"):
         kinds.read('memsize = "1"\n' + "".join(f'scsi{n}:0.fileName = "a"\n' for n in range(2999)))
@@ -183,6 +192,18 @@ def test_a_machine_file_that_is_none(tmp_path: Path, content: bytes, why: str) -
     (tmp_path / "user-data").write_text("#cloud-config\n")
     with pytest.raises(SpecError, match=why):
         described(str(tmp_path / "m.toml"), {"user_data": str(tmp_path / "user-data") if b"seed" in content else None})
+
+
+@pytest.mark.parametrize("depth", [3, 900])
+def test_a_value_that_cannot_be_shown(depth: int) -> None:
+    deep: object = 10**9999
+    for _ in range(depth):
+        deep = [deep]
+    for value in (deep, {"x": deep}, 10**9999, "x" * 100_000):
+        with pytest.raises(SpecError) as caught:
+            load_spec({"memory": {"floor": value}, "name": value})
+        assert len(str(caught.value)) < 4000
+        assert json.dumps(caught.value.to_json())
 
 
 def test_texts_that_nobody_can_write() -> None:

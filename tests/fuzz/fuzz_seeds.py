@@ -17,6 +17,7 @@ from pathlib import Path
 
 import appliances
 
+from tinamou.convert import qemu
 from tinamou.system.qcow2 import encode_overlay
 
 if sys.version_info >= (3, 14):
@@ -331,6 +332,7 @@ def scripts() -> Iterator[bytes]:
         b" -device virtio-blk-pci,drive=d \\\n"
         b"  -netdev user,id=n,hostfwd=tcp::2222-:22 -device e1000,netdev=n,mac=52:54:00:11:22:33 -cdrom i.iso -boot d\n"
     )
+    yield b"qemu-system-x86_64 " + b" ".join(b"-%s id=a,file=b" % name.encode() for name in sorted(qemu._HANDLERS))
     yield b"taskset -c 0-3 sudo qemu-system-aarch64 -M virt -cpu max -m 1G -object memory-backend-ram,id=m,size=1G \\\n"
     yield b"numactl -C 1-2 qemu-system-x86_64 -object memory-backend-ram,id=m,size=1G -numa node,memdev=m\n"
     yield (
@@ -339,6 +341,18 @@ def scripts() -> Iterator[bytes]:
     )
     yield b"if [ -e x ]; then\n  virsh start a; echo 8 > /proc/sys/vm/nr_hugepages\nfi\n"
     yield b"for i in $(seq 3); do qemu-kvm -hda $i; done\n"
+
+
+def ovf() -> Iterator[bytes]:
+    """A description in the Open Virtualization Format."""
+    more = "<Item><rasd:ResourceType>15</rasd:ResourceType><rasd:HostResource>ovf:/file/file1</rasd:HostResource></Item>"
+    yield appliances.ovf(more=f'{more}<vmw:Config vmw:key="firmware" vmw:value="efi"/>').encode()
+
+
+def vbox() -> Iterator[bytes]:
+    """Machines of VirtualBox."""
+    yield appliances.vbox().encode()
+    yield appliances.vbox(guest="Windows11_64", attached="cccc").encode()
 
 
 def quickemu() -> Iterator[bytes]:

@@ -68,10 +68,10 @@ def program(data: bytes) -> object:
     asked = []
     for ask in (one.segments, one.needed, one.pvh_entry, lambda: one.section(".modinfo")):
         try:
-            asked.append(ask())
-        except elf.ElfError:
-            asked.append(None)
-    return asked
+            asked.append(type(ask()).__name__)
+        except elf.ElfError as error:
+            asked.append(str(error))
+    return " ".join(asked)
 
 
 @target("module", seeds=lambda: [*seeds.elves(), seeds.zstd.compress(seeds.elf()), seeds.lzma.compress(seeds.elf())])
@@ -81,7 +81,8 @@ def module(data: bytes) -> object:
 
 @target("kernel", seeds=seeds.kernels)
 def whole_kernel(data: bytes) -> object:
-    return kernel.pvh_kernel(data), kernel.plain_image(data)
+    fast, plain = kernel.pvh_kernel(data), kernel.plain_image(data)
+    return f"{type(fast).__name__} {plain == data}"
 
 
 @target("cpio", seeds=lambda: [b"bin/sh\0etc/passwd\0root", b"a"], words=["/", "..", "TRAILER!!!", "\ud800"])
@@ -118,19 +119,19 @@ def answered(size: int):
 @target("qcow2 image", seeds=seeds.qcow2_images)
 def qcow2(data: bytes) -> object:
     facts = inspect_image(written(data, "disk.qcow2"))
-    return facts.boots, facts.arch
+    return f"{facts.boots} {facts.arch}".replace("'", "")
 
 
 @target("raw disk", seeds=seeds.raw_disks, mended=seeds.gpt_mended)
 def raw(data: bytes) -> object:
     facts = inspect_image(written(data, "disk.img"))
-    return facts.boots, facts.arch, facts.format
+    return f"{facts.boots} {facts.arch} {facts.format}".replace("'", "")
 
 
 @target("fat", seeds=lambda: [seeds.fat(bits) for bits in (12, 16, 32)])
 def volume(data: bytes) -> object:
     whole = blocks.RawBlocks(str(written(data, "volume")))
-    return [str(len(fat.list_folder(whole, 0, path))) for path in ((), ("EFI",), ("EFI", "BOOT"))]
+    return " ".join("e" * len(fat.list_folder(whole, 0, path)) for path in ((), ("EFI",), ("EFI", "BOOT")))
 
 
 @target(
@@ -154,12 +155,13 @@ def pulled(data: bytes) -> object:
     sizes = []
     for format in ("qcow2", "raw", "iso"):
         try:
-            sizes.append(verify.check_format(path, format))
+            verify.check_format(path, format)
+            sizes.append(format)
         except ImageError as error:
             last = error
     if not sizes:
         raise last
-    return sizes
+    return " ".join(sizes)
 
 
 @target("packed image", seeds=lambda: [one for one in seeds.streams() if one[:1] in b"\xfd\x28"])
@@ -185,19 +187,22 @@ SPEC_WORDS = [
 ]
 
 
+TOML = r"(?<== )[^\n]+|(?<=\")[^\"\n]*(?=\")|\b\w+(?= =)"
+
+
 def spec_of(data: bytes):
     path = written(data, "machine.toml")
     return described.described(str(path), {})
 
 
-@target("machine file", seeds=seeds.machine_files, words=SPEC_WORDS)
+@target("machine file", seeds=seeds.machine_files, words=SPEC_WORDS, values=TOML)
 def machine_file(data: bytes) -> object:
     spec = spec_of(data)
     assert load_spec(dump_spec(spec)) == spec, "what is written does not read back"
     return spec
 
 
-@target("plan", seeds=seeds.machine_files, words=SPEC_WORDS)
+@target("plan", seeds=seeds.machine_files, words=SPEC_WORDS, values=TOML)
 def planned(data: bytes) -> object:
     result = reading.Converted("a machine file", dump_spec(spec_of(data)))
     return reading.planned(result)
@@ -242,7 +247,7 @@ def converted(data: bytes) -> object:
     result = assemble(draft, files.look(draft, NOWHERE))
     again = tomllib.loads(writing.text(result.machine, result.source))
     load_spec(again)
-    return sorted({str(note).partition(": ")[2] for note in result.notes})
+    return "\n".join(sorted({note.reason for note in result.notes}))
 
 
 XML = [
@@ -280,16 +285,15 @@ QEMU = [
 ]
 VMX = ["TRUE", "FALSE", "scsi0:0.fileName", "ethernet0.present", "|22", '= "', "memsize"]
 
-target("libvirt", seeds=seeds.libvirt, words=XML)(converted)
-target("vmx", seeds=seeds.vmx, words=VMX)(converted)
-target(
-    "ovf", seeds=lambda: [seeds.appliances.ovf().encode()], words=[*XML, "byte * 2^20", "Item", "17", "ovf:/disk/vmdisk1"]
-)(converted)
-target("virtualbox", seeds=lambda: [seeds.appliances.vbox().encode()], words=[*XML, "HardDisk", "DVD", "NAT", "{aaaa}"])(
-    converted
-)
+VALUES = r"""(?<=["'>])[^"'<>\n]+(?=["'<])"""
+SETTINGS = r"(?<=\")[^\"\n]*(?=\")"
+
+target("libvirt", seeds=seeds.libvirt, words=XML, values=VALUES)(converted)
+target("vmx", seeds=seeds.vmx, words=VMX, values=SETTINGS)(converted)
+target("ovf", seeds=seeds.ovf, words=[*XML, "byte * 2^20", "Item", "17", "ovf:/disk/vmdisk1"], values=VALUES)(converted)
+target("virtualbox", seeds=seeds.vbox, words=[*XML, "HardDisk", "DVD", "NAT", "{aaaa}"], values=VALUES)(converted)
 target("qemu script", seeds=seeds.scripts, words=QEMU)(converted)
-target("quickemu", seeds=seeds.quickemu, words=["guest_os=", "windows", "ram", "(", ")", "export"])(converted)
+target("quickemu", seeds=seeds.quickemu, words=["guest_os=", "windows", "ram", "(", "export"], values=SETTINGS)(converted)
 
 
 @target("catalogue", seeds=lambda: [CATALOGUE], words=["file", "digest", "boots", "[key.a]", "[[image]]", "arch"])
@@ -383,8 +387,9 @@ HEADERS += ["Content-Encoding: gzip", "http://", "//[", "99999999999999999999", 
 @target("reply of a server", seeds=seeds.replies, words=HEADERS)
 def reply(data: bytes) -> object:
     one, policy = server(), http.Policy(attempts=1, timeout=2.0)
-    # Wherever it sends us, it is this server that is asked.
-    one.reply = re.sub(rb"(?i)(location:\s*)(https?:)?//[^/\s]*", rb"\1" + one.url[:-5].encode(), data)
+    # Wherever it sends us, it is this server that is asked. How long the library takes for a header of blanks is its own.
+    calm = re.sub(rb"[ \t]{64,}", b" " * 64, data)
+    one.reply = re.sub(rb"(?i)(location: {0,64})(https?:)?//[^/\s]*", rb"\1" + one.url[:-5].encode(), calm)
     part = folder() / "part"
     part.write_bytes(data[:7])
     part.with_name("part.json").write_text(json.dumps({"url": one.url, "etag": '"v"', "modified": "", "total": len(data)}))

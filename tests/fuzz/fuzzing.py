@@ -43,7 +43,7 @@ TARGETS: dict[str, Target] = {}
 
 @dataclass(frozen=True)
 class Target:
-    """One reader: what it is called with, which errors are its own, words of its language, how a checksum is mended."""
+    """One reader: what it is called with, which errors are its own, words of its language, how checksums are mended."""
 
     name: str
     read: Read
@@ -51,6 +51,7 @@ class Target:
     errors: tuple[type[BaseException], ...] = ()
     words: tuple[str, ...] = ()
     mended: Callable[[bytes], bytes] | None = None
+    values: re.Pattern[str] | None = None
 
 
 @dataclass
@@ -76,11 +77,17 @@ def target(
     errors: Sequence[type[BaseException]] = (),
     words: Iterable[str] = (),
     mended: Callable[[bytes], bytes] | None = None,
+    values: str = "",
 ) -> Callable[[Read], Read]:
-    """Make a target of a function; errors of `tinamou.errors` are allowed everywhere, ``errors`` here besides."""
+    """Make a target of a function; errors of `tinamou.errors` are allowed everywhere, ``errors`` here besides.
+
+    ``words`` makes it one of texts; ``values`` says what of a text may be replaced without the rest losing its form.
+    """
 
     def add(read: Read) -> Read:
-        TARGETS[name] = Target(name, read, seeds, tuple(errors), tuple(words), mended)
+        TARGETS[name] = Target(
+            name, read, seeds, tuple(errors), tuple(words), mended, re.compile(values) if values else None
+        )
         return read
 
     return add
@@ -134,13 +141,13 @@ _PLAIN = tuple(value for value in _ODD if not re.search(r"[\s<>\"'{}()\[\]\\=;,#
 _TOKEN = re.compile(r"[\w.+-]+|[^\w\s]")
 
 
-def damaged(seed: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def damaged(seed: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     """The seed after one to a few changes, each of a random kind."""
     data = bytearray(seed)
-    textual = bool(words) and random.random() < 0.9
+    textual = bool(one.words) and random.random() < 0.9
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 5, 9))):
         change = random.choice(_OF_TEXT if textual else _OF_BYTES)
-        data = bytearray(change(bytes(data), pool, words, random))[:LARGEST]
+        data = bytearray(change(bytes(data), pool, one, random))[:LARGEST]
     return bytes(data)
 
 
@@ -149,29 +156,29 @@ def _place(data: bytes, random: Random) -> int:
     return random.randrange(len(data) + 1) if random.random() < 0.5 else random.randrange(min(len(data), 512) + 1)
 
 
-def _number(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _number(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     width, order = random.choice((1, 2, 4, 4, 8, 8)), random.choice(("little", "big"))
     at = _place(data, random) // width * width if random.random() < 0.8 else _place(data, random)
     value = random.choice(_NUMBERS) if random.random() < 0.6 else random.getrandbits(8 * random.randint(1, width))
     return data[:at] + (value % (1 << 8 * width)).to_bytes(width, order) + data[at + width :]  # type: ignore[arg-type]
 
 
-def _flip(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _flip(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     at = _place(data, random)
     return data[:at] + bytes(one ^ 1 << random.randrange(8) for one in data[at : at + 1]) + data[at + 1 :]
 
 
-def _noise(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _noise(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     at, length = _place(data, random), random.randint(1, 16)
     return data[:at] + random.randbytes(length) + data[at + random.choice((0, length)) :]
 
 
-def _cut(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _cut(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     at = _place(data, random)
     return data[:at] if random.random() < 0.3 else data[:at] + data[at + random.randint(1, 64) :]
 
 
-def _copied(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _copied(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     """A slice of this or another input, put in or written over."""
     source = random.choice(pool) if random.random() < 0.4 else data
     start, length, at = _place(source, random), random.choice((1, 4, 8, 16, 64, 512, 4096)), _place(data, random)
@@ -179,7 +186,7 @@ def _copied(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Ra
     return data[:at] + piece + data[at + random.choice((0, len(piece))) :]
 
 
-def _grown(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _grown(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     """A slice repeated, sometimes to the largest input there is."""
     start, length = _place(data, random), random.choice((1, 1, 2, 4, 8, 16, 32, 64, 512))
     piece = data[start : start + length] or b"\0"
@@ -187,24 +194,24 @@ def _grown(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Ran
     return data[:start] + piece * (random.randint(1, most) // len(piece) + 1) + data[start:]
 
 
-def _token(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
-    """One word replaced: by an odd value, a word of the language, another word of this text."""
+def _token(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
+    """One word or value replaced: by an odd value, a word of the language, another word of this text."""
     text = data.decode("utf-8", "surrogateescape")
     start = random.randrange(max(1, len(text) - 4096))
-    found = list(_TOKEN.finditer(text, start, start + 4096))
+    pattern = one.values if one.values and random.random() < 0.9 else _TOKEN
+    found = list(pattern.finditer(text, start, start + 4096)) or list(_TOKEN.finditer(text))
     if not found:
-        return data + random.choice((*_ODD, *words)).encode("utf-8", "surrogatepass")
-    one = random.choice(found)
+        return data + random.choice((*_ODD, *one.words)).encode("utf-8", "surrogatepass")
+    place = random.choice(found)
     kind = random.random()
     odd = _ODD if kind < 0.1 else _PLAIN
-    value = random.choice(odd) if kind < 0.5 else random.choice(words) if kind < 0.7 else random.choice(found)[0]
-    end = one.end() if random.random() < 0.7 else one.start()
-    return (text[: one.start()] + value + text[end:]).encode(
-        "utf-8", "surrogatepass" if "\ud800" in value else "surrogateescape"
-    )
+    value = random.choice(odd) if kind < 0.5 else random.choice(one.words) if kind < 0.7 else random.choice(found)[0]
+    end = place.end() if random.random() < 0.7 else place.start()
+    changed = text[: place.start()] + value + text[end:]
+    return changed.encode("utf-8", "surrogatepass" if "\ud800" in value else "surrogateescape")
 
 
-def _line(data: bytes, pool: Sequence[bytes], words: Sequence[str], random: Random) -> bytes:
+def _line(data: bytes, pool: Sequence[bytes], one: Target, random: Random) -> bytes:
     """Lines taken out, doubled, exchanged, taken from another input."""
     lines = data.split(b"\n")
     at = random.randrange(len(lines))
@@ -244,7 +251,7 @@ def inputs(one: Target, seed: int, learnt: list[bytes]) -> Iterator[bytes]:
     yield from pool
     while True:
         source = random.choice(learnt) if learnt and random.random() < 0.5 else random.choice(pool)
-        data = damaged(source, pool, one.words, random)
+        data = damaged(source, pool, one, random)
         yield one.mended(data) if one.mended and random.random() < 0.8 else data
 
 
@@ -254,7 +261,8 @@ def run_here(one: Target, seed: int, seconds: float, most: int, slot: _Slot) -> 
 
     result, learnt, known = Result(one.name), [], set()
     faults: dict[str, str] = {}
-    sound = len(list(one.seeds()))
+    seeds = list(one.seeds())
+    sound, large = len(seeds), 2 * max(map(len, seeds)) + 2048
     began, allowed = time.monotonic(), (TinamouError, *one.errors)
     for number, data in enumerate(inputs(one, seed, learnt)):
         if number == sound:
@@ -267,7 +275,7 @@ def run_here(one: Target, seed: int, seconds: float, most: int, slot: _Slot) -> 
             result.refused.append(f"{one.name}, sound file {number}: {ending[:300]}")
         if fault:
             faults.setdefault(fault, _kept(one.name, data))
-        if hash(ending) not in known and len(data) < LARGEST // 4:
+        if hash(ending) not in known and len(data) < large:
             known.add(hash(ending))
             learnt.append(data)
             del learnt[: len(learnt) - _KEPT]
@@ -282,9 +290,12 @@ def _read(one: Target, data: bytes, allowed: tuple[type[BaseException], ...]) ->
     started = time.process_time()
     try:
         found = one.read(data)
-        ending = f"read {_plain(repr(found))}" if isinstance(found, str | tuple | list | None) else "read"
+        ending = f"read {_plain(found)}" if isinstance(found, str) else "read"
     except allowed as error:
-        ending = f"{type(error).__name__} {_shape(error)}"
+        try:
+            ending = f"{type(error).__name__} {_shape(error)}"
+        except Exception as other:
+            return repr(type(error)), f"its message cannot be shown: {_told(other)}"
     except Exception as error:
         return repr(type(error)), _told(error)
     spent = time.process_time() - started
@@ -293,8 +304,9 @@ def _read(one: Target, data: bytes, allowed: tuple[type[BaseException], ...]) ->
 
 def _shape(error: BaseException) -> str:
     """The message without what differs from input to input."""
-    text = f"{error} {getattr(error, 'why', '')} {[(p.path, p.reason) for p in getattr(error, 'problems', ())]}"
-    return _plain(text)
+    if to_json := getattr(error, "to_json", None):
+        json.dumps(to_json())
+    return _plain(f"{error} {[(p.path, p.reason) for p in getattr(error, 'problems', ())]}")
 
 
 def _plain(text: str) -> str:

@@ -236,7 +236,7 @@ def stand_in(folder: Path, script: str) -> str:
     ],
 )
 def test_a_qemu_img_that_misbehaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str) -> None:
-    monkeypatch.setattr("tinamou.images.qemu_img._SECONDS", 3.0)
+    monkeypatch.setattr("tinamou.images.qemu_img._SECONDS", 2.0 if "sleep" in script else 50.0)
     monkeypatch.setattr("tinamou.images.qemu_img._CPU_SECONDS", 1)
     qemu_img("create", "-q", "-f", "vmdk", tmp_path / "a.vmdk", "1M")
     with pytest.raises(ImageError) as caught:

@@ -148,6 +148,9 @@ def _net(line: Line, option: str, text: str) -> None:
 def _redir(line: Line, option: str, text: str) -> None:
     """``-redir tcp:2222::22``, as QEMU had it until 2.12."""
     parts = text.split(":")
+    if len(parts) < 3:
+        line.draft.lost("-redir", text, "it is not of the form tcp:HOSTPORT::GUESTPORT", "set forward")
+        return
     line.hubs.append(("net", f"redir {text}", {"type": "user", "hostfwd": f"{parts[0]}::{parts[1]}-:{parts[-1]}"}))
 
 

@@ -90,7 +90,7 @@ def _rest(draft: Draft, values: dict[str, str]) -> None:
     if folder := values.pop("public_dir", ""):
         draft.append("share", {"path": folder})
     net = draft.net()
-    for pair in re.findall(r"(\d+):(\d+)", values.pop("port_forwards", "")):
+    for pair in re.findall(r"(?<!\d)(\d{1,5}):(\d{1,5})(?!\d)", values.pop("port_forwards", "")):
         net.setdefault("forward", []).append(f"tcp:127.0.0.1:{pair[0]}:{pair[1]}")
     if words := values.pop("extra_args", ""):
         draft.put("qemu_args", words.split())

@@ -115,7 +115,7 @@ def ask(
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"{argv[0]} did not finish within {seconds:.0f} seconds") from error
+            raise TimeoutError(f"{Path(argv[0]).name} did not finish within {seconds:.0f} seconds") from error
         finally:
             process.kill()
             process.wait()
