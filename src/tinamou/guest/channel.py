@@ -217,8 +217,12 @@ class Channel:
     async def _exchange(self, command: str, arguments: Mapping[str, object] | None) -> object:
         self._in_step = False
         self._send(command, arguments)
-        if self._writer is not None:
-            await self._writer.drain()
+        try:
+            if self._writer is not None:
+                await self._writer.drain()
+        except OSError as reason:
+            self._let_go()
+            raise self._ended() from reason
         self._longest = _LONG_ANSWERS.get(command, _LONGEST_ANSWER)
         try:
             answer = await self._receive()
