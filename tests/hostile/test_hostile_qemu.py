@@ -67,6 +67,24 @@ def test_one_machine(everybody, verb):
         said(one)
 
 
+def test_what_qemu_says_in_an_error(state):
+    with machine("one", qmp="refuses"):
+        done = command("pause", "one")
+        assert done.returncode == 115
+        assert r"why: \x1b[2J\x1b]0;owned\x07running\r\x9b31m (GenericError)" in complaint(done)
+        json_too = command("stats", "one", "--json")
+        assert "\\u001b[2J" in said(json_too)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_a_name_that_is_no_text(state, monkeypatch, locale):
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    done = command("show", "\udcff\x1b[2J…")
+    assert done.returncode == 118
+    assert "there is no machine named" in complaint(done)
+
+
 @pytest.mark.parametrize("way", ["silent", "never-answers", "events", "closes", "deep-answer"])
 def test_stop_keeps_its_grace(state, way):
     with machine("one", qmp=way, agent="silent"):
