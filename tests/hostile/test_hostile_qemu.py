@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 
 import pytest
 import stand_in
@@ -42,6 +45,12 @@ def test_stats_and_top(everybody):
     assert named.returncode == 115
     assert "silent: no numbers: " in complaint(named)
     assert "honest" in named.stdout
+    words = [sys.executable, "-m", "tinamou", "top", "--json", "--interval", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as top:
+        assert top.stdout is not None
+        seen = {one["name"]: one["state"] for one in json.loads(top.stdout.readline())["machines"]}
+        top.terminate()
+    assert seen == {**dict.fromkeys(WAYS, "unknown"), "honest": "running"}
 
 
 def test_watch(everybody):
