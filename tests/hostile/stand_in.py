@@ -119,6 +119,10 @@ def refusing_oddly(command: dict[str, Any]) -> bytes:
     return json.dumps({"error": {"class": [], "desc": {"a": 1}}, "id": command.get("id")}).encode()
 
 
+def refusing(command: dict[str, Any]) -> bytes:
+    return json.dumps({"error": {"class": "GenericError", "desc": ESCAPES}, "id": command.get("id")}).encode()
+
+
 QMP: dict[str, Callable[[socket.socket], object]] = {
     "honest": lambda peer: serve(peer, honestly),
     "silent": wait_for_end,
@@ -130,6 +134,7 @@ QMP: dict[str, Callable[[socket.socket], object]] = {
     "deep-answer": lambda peer: serve(peer, with_raw(DEEP)),
     "odd-event": lambda peer: serve(peer, odd_event),
     "odd-error": lambda peer: serve(peer, refusing_oddly),
+    "refuses": lambda peer: serve(peer, refusing),
     "odd-version": lambda peer: serve(peer, honestly, {"QMP": {"version": {"qemu": ["x"]}, "capabilities": 7}}),
     "odd-greeting": lambda peer: serve(peer, honestly, {"QMP": None}),
     "deep-greeting": lambda peer: (peer.sendall(DEEP + b"\n"), wait_for_end(peer)),

@@ -151,6 +151,16 @@ def test_events_nobody_hears_are_not_kept(state):
     with_session(state, work, stand_in.event("E") * 5000)
 
 
+def test_a_qemu_that_only_talks(state):
+    async def work(session):
+        with pytest.raises(DisconnectedError, match="during query-status"):
+            await session.execute("query-status")
+        assert session.broken is not None
+        assert "more than 10000 events" in session.broken.why
+
+    with_session(state, work, stand_in.event("E") * 20_000)
+
+
 def test_events_before_the_greeting_is_answered_are_bounded(state):
     async def work(session):
         return len(session.recent)

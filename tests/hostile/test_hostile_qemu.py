@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 
 import pytest
 import stand_in
@@ -42,6 +45,12 @@ def test_stats_and_top(everybody):
     assert named.returncode == 115
     assert "silent: no numbers: " in complaint(named)
     assert "honest" in named.stdout
+    words = [sys.executable, "-m", "tinamou", "top", "--json", "--interval", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as top:
+        assert top.stdout is not None
+        seen = {one["name"]: one["state"] for one in json.loads(top.stdout.readline())["machines"]}
+        top.terminate()
+    assert seen == {**dict.fromkeys(WAYS, "unknown"), "honest": "running"}
 
 
 def test_watch(everybody):
@@ -65,6 +74,24 @@ def test_one_machine(everybody, verb):
         assert one.returncode in (0, 2, 112, 115, 116, 117, 118)
         assert one.returncode == 0 or complaint(one)
         said(one)
+
+
+def test_what_qemu_says_in_an_error(state):
+    with machine("one", qmp="refuses"):
+        done = command("pause", "one")
+        assert done.returncode == 115
+        assert r"why: \x1b[2J\x1b]0;owned\x07running\r\x9b31m (GenericError)" in complaint(done)
+        json_too = command("stats", "one", "--json")
+        assert "\\u001b[2J" in said(json_too)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_a_name_that_is_no_text(state, monkeypatch, locale):
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    done = command("show", "\udcff\x1b[2J…")
+    assert done.returncode == 118
+    assert "there is no machine named" in complaint(done)
 
 
 @pytest.mark.parametrize("way", ["silent", "never-answers", "events", "closes", "deep-answer"])

@@ -93,5 +93,33 @@ class Reader:
 
 
 _qemu = Reader("QEMU", ControlError)
-record, records, member = _qemu.record, _qemu.records, _qemu.member
-text, number, flag = _qemu.text, _qemu.number, _qemu.flag
+
+
+def record(value: object) -> Mapping[str, object]:
+    """What QEMU answered, as a JSON object. Raises ControlError, as those below."""
+    return _qemu.record(value)
+
+
+def records(value: object) -> tuple[Mapping[str, object], ...]:
+    """As a JSON array of objects."""
+    return _qemu.records(value)
+
+
+def member(holder: Mapping[str, object], key: str) -> object:
+    """A member of any kind, which must be there."""
+    return _qemu.member(holder, key)
+
+
+def text(holder: Mapping[str, object], key: str, default: str | None = None, *, most: int = MOST_TEXT) -> str:
+    """A string member, of at most ``most`` letters."""
+    return _qemu.text(holder, key, default, most=most)
+
+
+def number(holder: Mapping[str, object], key: str, default: int | None = None, *, least: int = _SMALLEST) -> int:
+    """An integer member of 64 bits, not below ``least``."""
+    return _qemu.number(holder, key, default, least=least)
+
+
+def flag(holder: Mapping[str, object], key: str, default: bool | None = None) -> bool:
+    """A boolean member."""
+    return _qemu.flag(holder, key, default)

@@ -6,6 +6,7 @@ Source: docs/interop/qmp-spec of QEMU.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ __all__ = ["DisconnectedError", "Event", "Listener", "RefusedError", "Session", 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.010
 _REMEMBERED_EVENTS = 128
 _WAITING_EVENTS = 1024
+_MOST_EVENTS, _COUNTED_SECONDS = 10_000, 10.0
+"""A QEMU that tells more only wants to keep its listener busy."""
+
 _GREETING = "qmp_capabilities"
 
 
@@ -129,6 +133,7 @@ class Session:
         self._commands = 0
         self._over = asyncio.Event()
         self._reason: Exception | None = None
+        self._counted_from, self._counted = 0.0, 0
         self._hearing: asyncio.Task[None] | None = None
         self.version: tuple[int, int, int] = (0, 0, 0)
         self.recent: deque[Event] = deque(maxlen=_REMEMBERED_EVENTS)
@@ -219,6 +224,12 @@ class Session:
 
     def dispatch(self, event: Event) -> None:
         """Hand an event to those who listen. Raises GarbledError."""
+        now = time.monotonic()
+        if now - self._counted_from > _COUNTED_SECONDS:
+            self._counted_from, self._counted = now, 0
+        self._counted += 1
+        if self._counted > _MOST_EVENTS:
+            raise GarbledError(f"more than {_MOST_EVENTS} events in {_COUNTED_SECONDS:g} s")
         self.recent.append(event)
         for listener in tuple(self.listeners):
             listener.put(event)

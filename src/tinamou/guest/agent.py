@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from tinamou.guest.answers import data, flag, number, record, records, text
+from tinamou.guest.answers import said
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
 from tinamou.late import dataclass
 
@@ -101,12 +101,13 @@ class Agent:
 
     async def commands(self) -> frozenset[str]:
         """The commands the agent knows and its administrator allows."""
-        info = record(await self.command("guest-info"))
-        return frozenset(text(c, "name") for c in records(info.get("supported_commands", [])) if c.get("enabled"))
+        info = said.record(await self.command("guest-info"))
+        known = said.records(info.get("supported_commands", []))
+        return frozenset(said.text(one, "name") for one in known if one.get("enabled"))
 
     async def version(self) -> str:
         """The agent's version."""
-        return text(record(await self.command("guest-info")), "version")
+        return said.text(said.record(await self.command("guest-info")), "version")
 
     async def run(
         self,
@@ -154,43 +155,46 @@ class Agent:
             arguments["input-data"] = base64.b64encode(input).decode()
         if environment is not None:
             arguments["env"] = [f"{name}={value}" for name, value in environment.items()]
-        return number(record(await self.command("guest-exec", arguments)), "pid")
+        return said.number(said.record(await self.command("guest-exec", arguments)), "pid")
 
     async def progress(self, pid: int) -> Progress:
         """``guest-exec-status``; the agent forgets the process once it has told that it ended."""
-        answer = record(await self.command("guest-exec-status", {"pid": pid}))
-        if not flag(answer, "exited"):
+        answer = said.record(await self.command("guest-exec-status", {"pid": pid}))
+        if not said.flag(answer, "exited"):
             return Progress(None)
-        signal = number(answer, "signal", 0, least=0, most=_SIGNALS)
+        signal = said.number(answer, "signal", 0, least=0, most=_SIGNALS)
         return Progress(
             Completed(
-                -signal if signal else number(answer, "exitcode", 0, least=0, most=_STATUS),
-                data(answer, "out-data", "", most=LARGEST_CAPTURE),
-                data(answer, "err-data", "", most=LARGEST_CAPTURE),
-                flag(answer, "out-truncated", False) or flag(answer, "err-truncated", False),
+                -signal if signal else said.number(answer, "exitcode", 0, least=0, most=_STATUS),
+                said.data(answer, "out-data", "", most=LARGEST_CAPTURE),
+                said.data(answer, "err-data", "", most=LARGEST_CAPTURE),
+                said.flag(answer, "out-truncated", False) or said.flag(answer, "err-truncated", False),
             )
         )
 
     async def os(self) -> OsInfo:
         """``guest-get-osinfo``."""
-        info = record(await self.command("guest-get-osinfo"))
-        pretty = text(info, "pretty-name", text(info, "name", ""))
+        info = said.record(await self.command("guest-get-osinfo"))
+        pretty = said.text(info, "pretty-name", said.text(info, "name", ""))
         return OsInfo(
-            text(info, "id", ""),
+            said.text(info, "id", ""),
             pretty,
-            text(info, "version-id", ""),
-            text(info, "kernel-release", ""),
-            text(info, "machine", ""),
+            said.text(info, "version-id", ""),
+            said.text(info, "kernel-release", ""),
+            said.text(info, "machine", ""),
         )
 
     async def interfaces(self) -> tuple[Interface, ...]:
         """``guest-network-get-interfaces``."""
-        found = records(await self.command("guest-network-get-interfaces"))
+        found = said.records(await self.command("guest-network-get-interfaces"))
         return tuple(
             Interface(
-                text(i, "name"),
-                text(i, "hardware-address", ""),
-                tuple(f"{text(a, 'ip-address')}/{number(a, 'prefix')}" for a in records(i.get("ip-addresses", []))),
+                said.text(i, "name"),
+                said.text(i, "hardware-address", ""),
+                tuple(
+                    f"{said.text(a, 'ip-address')}/{said.number(a, 'prefix')}"
+                    for a in said.records(i.get("ip-addresses", []))
+                ),
             )
             for i in found
         )
@@ -260,4 +264,4 @@ class Agent:
 
 
 def _count(answer: object) -> int:
-    return number({"count": answer}, "count", least=0)
+    return said.number({"count": answer}, "count", least=0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tinamou.control.answers import Reader
 from tinamou.errors import GuestError
 
-__all__ = ["agent", "data", "flag", "member", "number", "record", "records", "text"]
+__all__ = ["said"]
 
-agent = Reader("The guest's agent", GuestError)
-record, records, member = agent.record, agent.records, agent.member
-text, number, flag, data = agent.text, agent.number, agent.flag, agent.data
+said: Reader = Reader("The guest's agent", GuestError)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
-from tinamou.guest.answers import agent, member, record, text
+from tinamou.guest.answers import said
 from tinamou.system.lines import PIECE, Lines, json_of
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
@@ -217,20 +217,24 @@ class Channel:
     async def _exchange(self, command: str, arguments: Mapping[str, object] | None) -> object:
         self._in_step = False
         self._send(command, arguments)
-        if self._writer is not None:
-            await self._writer.drain()
+        try:
+            if self._writer is not None:
+                await self._writer.drain()
+        except OSError as reason:
+            self._let_go()
+            raise self._ended() from reason
         self._longest = _LONG_ANSWERS.get(command, _LONGEST_ANSWER)
         try:
             answer = await self._receive()
         finally:
             self._longest = _LONGEST_ANSWER
         if "error" not in answer:
-            result = member(answer, "return")
+            result = said.member(answer, "return")
             self._in_step = True
             return result
         self._in_step = True
-        error = record(answer["error"])
-        raise AgentRefusedError(command, text(error, "class", ""), text(error, "desc", ""))
+        error = said.record(answer["error"])
+        raise AgentRefusedError(command, said.text(error, "class", ""), said.text(error, "desc", ""))
 
     def _send(self, command: str, arguments: Mapping[str, object] | None, prefix: bytes = b"") -> None:
         message: dict[str, object] = {"execute": command}
@@ -251,7 +255,7 @@ class Channel:
             raise self._ended() from reason
         except ValueError as reason:
             self._let_go()
-            raise agent.wrong("is too long", str(reason)) from None
+            raise said.wrong("is too long", str(reason)) from None
         try:
             answer = json_of(line.rpartition(b"\xff")[2])
         except ValueError:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
-from tinamou.guest.answers import data, flag, number, record
+from tinamou.guest.answers import said
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ async def read_pieces(agent: Agent, path: str, *, start: int = 0) -> AsyncIterat
         if start:
             await agent.command("guest-file-seek", {"handle": handle, "offset": start, "whence": "set"})
         while True:
-            answer = record(await agent.command("guest-file-read", {"handle": handle, "count": PIECE}))
-            if number(answer, "count"):
-                yield data(answer, "buf-b64", most=PIECE)
-            if flag(answer, "eof") or not number(answer, "count"):
+            answer = said.record(await agent.command("guest-file-read", {"handle": handle, "count": PIECE}))
+            if said.number(answer, "count"):
+                yield said.data(answer, "buf-b64", most=PIECE)
+            if said.flag(answer, "eof") or not said.number(answer, "count"):
                 return
 
 
@@ -60,7 +60,7 @@ async def _write_piece(agent: Agent, path: str, handle: int, piece: bytes) -> No
     while piece:
         data = {"handle": handle, "buf-b64": base64.b64encode(piece).decode()}
         try:
-            written = number(record(await agent.command("guest-file-write", data)), "count")
+            written = said.number(said.record(await agent.command("guest-file-write", data)), "count")
         except AgentRefusedError as refusal:
             raise GuestError(f"The file {path} could not be written in the guest", why=refusal.description) from refusal
         if written <= 0:

@@ -238,9 +238,9 @@ async def _watch_events(boot: _Boot, qmp: Session) -> str:
         while True:
             try:
                 event = await events.next()
-            except DisconnectedError:
+            except DisconnectedError as error:
                 await _until(lambda: not boot.alive(), 1.0)
-                return "QEMU ended"
+                return f"{error.what}: {error.why}" if boot.alive() else "QEMU ended"
             match event.name:
                 case "GUEST_PANICKED":
                     await asyncio.sleep(0.3)

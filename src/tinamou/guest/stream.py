@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.guest import execute, files
-from tinamou.guest.answers import data, number, record
+from tinamou.guest.answers import said
 from tinamou.guest.channel import AgentRefusedError
 
 if TYPE_CHECKING:
@@ -115,10 +115,12 @@ class _Followed:
             return False
         moved = False
         while True:
-            answer = record(await self._agent.command("guest-file-read", {"handle": self._handle, "count": files.PIECE}))
-            if not number(answer, "count"):
+            answer = said.record(
+                await self._agent.command("guest-file-read", {"handle": self._handle, "count": files.PIECE})
+            )
+            if not said.number(answer, "count"):
                 return moved
-            self._hear(data(answer, "buf-b64", most=files.PIECE))
+            self._hear(said.data(answer, "buf-b64", most=files.PIECE))
             moved = True
 
     async def _open(self) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
+from tinamou.control.bounds import CONNECT_SECONDS
 from tinamou.errors import ControlError, GuestError
 from tinamou.facts import files
 from tinamou.launch.process import died
@@ -67,6 +68,7 @@ class Connected:
         self.record: Record = record
         self.agent: Agent = Agent(str(record.file(files.AGENT)))
         self.timeout = timeout
+        self._patience = CONNECT_SECONDS if plan is None else timeout  # one that starts may have much memory to fill first
         self._plan = plan
         self._owner = owner
         self._line = line
@@ -118,7 +120,7 @@ class Connected:
         if self._session is None or self._session.closed:
             try:
                 connecting = connect_qmp(
-                    self.record.directory, owner=self._owner, alive=lambda: self.running, timeout=self.timeout
+                    self.record.directory, owner=self._owner, alive=lambda: self.running, timeout=self._patience
                 )
                 self._session = await connecting
             except ControlError as error:

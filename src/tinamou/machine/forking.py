@@ -102,6 +102,7 @@ def _maps_read_only(plan: Plan) -> bool:
     return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
 
 
+_FIND_SECONDS = 120.0
 _FIND = f"""
 {SETTLED}
 for mac; do
@@ -127,7 +128,7 @@ async def _prepare_guest(machine: Connected, plan: Plan, held: Line | None) -> t
         return None, {}
     line = held or await install(machine.agent, str(record.file(files.RESIDENT)), record.arch)
     cards = [str(element.props["mac"]).lower() for element in plan.elements if "mac" in element.props]
-    found = (await line.run(["sh", "-c", _FIND, "sh", *cards])).text.split()
+    found = (await line.run(["sh", "-c", _FIND, "sh", *cards], timeout=_FIND_SECONDS)).text.split()
     return line, {"host_keys": [one for one in found if "/" in one], "macs": [one for one in found if one in cards]}
 
 

@@ -94,7 +94,8 @@ class Ears:
             with session.listen(*HEARD) as events:
                 async for event in events:
                     self.note(record.name, event)
-            self.woken.set()
+            if session.broken is None:  # else there is nothing new to be seen of it
+                self.woken.set()
 
     def note(self, name: str, event: Event) -> None:
         """Take up an event of a machine. A request for which it stands still has not failed yet: it is tried again."""

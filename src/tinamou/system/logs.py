@@ -78,30 +78,30 @@ class Followed:
     """A log as it grows, from an offset on; what comes too fast is left out."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        self.path = path
-        self.offset = offset
+        self._path = path
+        self._offset = offset
         self._node = 0
 
     def more(self, most: int = _TAIL) -> bytes:
         """What was added since the last time, ``most`` bytes of it at most: the last ones."""
-        with _opened(self.path) as log:
+        with _opened(self._path) as log:
             if log is None:
                 return b""
             node, rest = os.fstat(log.fileno()).st_ino, b""
             if node != self._node and self._node:  # it was begun anew
-                rest, self.offset = self._rest(most), 0
+                rest, self._offset = self._rest(most), 0
             self._node = node
             fresh = self._from(log, most)
         return (rest + fresh)[-most:]
 
     def _rest(self, most: int) -> bytes:
         """What the log got before it was put aside, and was not read yet."""
-        with _opened(older(self.path)) as log:
+        with _opened(older(self._path)) as log:
             return self._from(log, most) if log and os.fstat(log.fileno()).st_ino == self._node else b""
 
     def _from(self, log: BinaryIO, most: int) -> bytes:
         size = log.seek(0, os.SEEK_END)
-        log.seek(max(self.offset if self.offset <= size else 0, size - most))
+        log.seek(max(self._offset if self._offset <= size else 0, size - most))
         fresh = log.read(most)
-        self.offset = log.tell()
+        self._offset = log.tell()
         return fresh

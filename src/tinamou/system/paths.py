@@ -27,22 +27,22 @@ class Host:
     units: Path
 
     @classmethod
-    def default(cls, environment: Mapping[str, str] = os.environ) -> Host:
+    def default(cls, environment: Mapping[str, str] | None = None) -> Host:
         """This user's, as the environment says: ``TINAMOU_STATE``, ``TINAMOU_CACHE``, ``TINAMOU_RUN``, ``TINAMOU_UNITS``.
 
         Without them /var/lib/tinamou, /var/cache/tinamou, /run and /etc/systemd/system for root; else the folders of the
         XDG base directory specification, and of systemd.unit(5) for a user.
         """
-        root = os.geteuid() == 0
+        root, said = os.geteuid() == 0, os.environ if environment is None else environment
 
         def of(variable: str, system: str, user: str) -> Path:
-            named = environment.get(variable)
+            named = said.get(variable)
             return Path(named).absolute() if named else Path(system) if root else Path.home() / user
 
         return cls(
             of("TINAMOU_STATE", "/var/lib/tinamou", ".local/state/tinamou"),
             of("TINAMOU_CACHE", "/var/cache/tinamou", ".cache/tinamou"),
-            of("TINAMOU_RUN", "/run", environment.get("XDG_RUNTIME_DIR") or f"/tmp/tinamou-{os.getuid()}"),  # noqa: S108
+            of("TINAMOU_RUN", "/run", said.get("XDG_RUNTIME_DIR") or f"/tmp/tinamou-{os.getuid()}"),  # noqa: S108
             of("TINAMOU_UNITS", "/etc/systemd/system", ".config/systemd/user"),
         )
 

@@ -263,7 +263,10 @@ class Line:
     async def _send(self, kind: str, payload: bytes) -> None:
         _, writer = await self._open()
         writer.write(frame(kind, payload))
-        await writer.drain()
+        try:
+            await writer.drain()
+        except OSError as reason:
+            raise self._over(reason) from reason
 
     async def _receive(self) -> tuple[str, bytes]:
         import asyncio
@@ -276,5 +279,8 @@ class Line:
                 raise self._no_frame(f"a frame {chr(kind)!r} of {length} bytes")
             return chr(kind), await reader.readexactly(length)
         except (asyncio.IncompleteReadError, OSError) as reason:
-            self.close()
-            raise LineError("The line to the guest's resident ended", why="QEMU exited, or was killed") from reason
+            raise self._over(reason) from reason
+
+    def _over(self, reason: Exception) -> LineError:
+        self.close()
+        return LineError("The line to the guest's resident ended", why=f"QEMU exited, or was killed ({reason})")
