@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tinamou.guest.ready import Milestone, ReadyReport
     from tinamou.images.progress import Progress
     from tinamou.machine.blocking import Disks, Forks, Machine, Nics, Pool, SharedPool, Snapshots
-    from tinamou.machine.known import checkpoints, fork, machines
+    from tinamou.machine.known import checkpoints, fork, machines, open
     from tinamou.machine.parts_of import Disk, Nic
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.snapshots.history import Snapshot
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from tinamou.state.record import Record
     from tinamou.system.paths import Host
     from tinamou.units import CpuSet, Mac, PciAddress, Size
-
-    open = Machine.open
 
 __all__ = [
     "Checkpoint",
@@ -94,7 +92,7 @@ _HOMES = {
     "tinamou.guest.ready": ("Milestone", "ReadyReport"),
     "tinamou.images.progress": ("Progress",),
     "tinamou.machine.blocking": ("Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"),
-    "tinamou.machine.known": ("checkpoints", "fork", "machines"),
+    "tinamou.machine.known": ("checkpoints", "fork", "machines", "open"),
     "tinamou.machine.parts_of": ("Disk", "Nic"),
     "tinamou.snapshots.checkpoint": ("Checkpoint",),
     "tinamou.snapshots.history": ("Snapshot",),
@@ -108,10 +106,6 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     import importlib
 
-    if name == "open":
-        from tinamou.machine.blocking import Machine
-
-        return Machine.open
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)

@@ -7,6 +7,7 @@ from tinamou.machine.facade_pools import AsyncPool as Pool
 from tinamou.machine.facade_pools import AsyncSharedPool as SharedPool
 from tinamou.machine.known import async_fork as fork
 from tinamou.machine.known import async_machines as machines
+from tinamou.machine.known import async_open as open
 from tinamou.machine.known import checkpoints
 from tinamou.machine.parts_of import AsyncDisks as Disks
 from tinamou.machine.parts_of import AsyncNics as Nics

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["SAME", "dashes", "spelled", "verb"]
 
-SAME = {
+SAME: dict[str, tuple[str, ...]] = {
     "ps": ("ls",),
     "list": ("ls",),
     "inspect": ("show", "--json"),

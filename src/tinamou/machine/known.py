@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
+from tinamou.images.progress import Progress, silent
 from tinamou.machine.blocking import Forks, Machine
-from tinamou.machine.connected import Connected
+from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.system.loop_thread import wait_for
 
-__all__ = ["async_fork", "async_machines", "checkpoints", "fork", "machines"]
+__all__ = ["async_fork", "async_machines", "async_open", "checkpoints", "fork", "machines", "open"]
+
+
+def open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> Machine:
+    """A machine that exists, running or not, by its name; leaving the block leaves it as it is. Raises StateError.
+
+    ``timeout`` is how long its guest may take to answer when it is started, in seconds.
+    """
+    return Machine.open(name, timeout=timeout, progress=progress)
+
+
+def async_open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> AsyncMachine:
+    """As `open`, for programs with asyncio."""
+    return AsyncMachine.open(name, timeout=timeout, progress=progress)
 
 
 def machines() -> list[Machine]:
