@@ -14,5 +14,3 @@ from tinamou.machine.parts_of import AsyncNics as Nics
 from tinamou.machine.parts_of import AsyncSnapshots as Snapshots
 
 __all__ = ["Disks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots", "checkpoints", "fork", "machines", "open"]
-
-open = Machine.open
