@@ -121,8 +121,8 @@ class Reporting:
 
     async def __call__(self, reader, writer):
         writer.write(b'{"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}, "capabilities": []}}\n')
-        await reader.read(1000)
-        writer.write(b'{"return": {}}\n')
+        asked = json.loads(await reader.readline())
+        writer.write(json.dumps({"return": {}, "id": asked["id"]}).encode() + b"\n")
         await asyncio.sleep(0.1)
         at = 0.0
         for name, data, *later in self.events:

@@ -41,7 +41,7 @@ while not os.path.exists({go!r}):
 def test_a_qemu_that_floods_its_log(state, tmp_path):
     real = shutil.which("qemu-system-x86_64")
     tmp_path.chmod(0o755)
-    for above in tmp_path.parents[:2]:
+    for above in tmp_path.parents[:3]:
         above.chmod(0o755)
     go, flooding = tmp_path / "go", tmp_path / "qemu-system-x86_64"
     python = os.path.realpath(sys.executable)

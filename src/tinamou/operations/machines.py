@@ -100,7 +100,7 @@ async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launc
 
 
 def _unknown(record: Record) -> str:
-    return f"nothing is known of a guest agent in {record.image}"
+    return f"whether it ever will is not known, as nothing is known of a guest agent in {record.image}"
 
 
 async def restart(
