@@ -147,6 +147,16 @@ def test_a_setting_that_would_do_nothing_is_refused_by_name(field):
     assert f"net[0].{field} = " in wrong(**IDLE[field])
 
 
+def test_what_the_other_end_or_the_guest_cannot_do_is_refused_by_name():
+    some = dataclasses.replace(facts(), net=NetFacts(links={"tap0": Link("tap0", "tun")}))
+    assert "net[0].queues" in refused({"type": "tap", "interface": "tap0", "queues": 2}, some=some)
+    assert "net[0].rss" in refused({"type": "tap", "rss": True}, some=some)
+    assert made({"type": "tap", "rss": True, "queues": 2}, some=some)
+    assert "net[0].address" in refused({"address": "fd00::2/64"})
+    assert "net[0].dns" in refused({"address": "10.0.2.9/24", "dns": ["10.0.2.3", "10.0.2.4"]})
+    assert made({"address": "fd00::2/64", "dns": ["fd00::3", "fd00::4"]}, some=facts(DEBIAN))
+
+
 def test_what_is_so_anyway_may_be_said():
     assert made({"type": "user", "queues": 1, "vhost": "off", "offload": False, "anti_spoof": False, "host": True})
 

@@ -228,7 +228,7 @@ def test_a_seed_where_it_is_known_to_be_read_or_asked_for():
     assert any(disc in word for word in words({"seed": {"user": "ada"}}, facts(stranger)))
     with pytest.raises(PlanError) as error:
         plan(load_spec({"seed": {"user": "ada"}}), facts(TINY))
-    assert error.value.problems[0].path == "seed"
+    assert error.value.problems[0].path == "seed.user"
 
 
 def devices(spec, some=None):

@@ -20,6 +20,7 @@ from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, enter_groups, lent, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
+from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
@@ -127,7 +128,7 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
 
 
 def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
-    me = process_of(os.getpid())
+    me, image = process_of(os.getpid()), guest_of(spec, image)
     return Record(
         name=directory.name,
         directory=str(directory),
@@ -140,7 +141,7 @@ def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bo
         ssh_port=machines.free_port() if image.may_have_sshd else None,
         ssh_user=spec.seed.user or image.user,
         agent=image.agent,
-        resident=image.resident and not spec.boot.kernel,
+        resident=image.resident,
         owner_pid=me.pid,
         owner_started=me.started,
     )
