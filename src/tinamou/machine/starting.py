@@ -15,6 +15,7 @@ from tinamou.facts import Facts, ImageFacts, Place, files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
+from tinamou.machine import named
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, enter_groups, lent, without_huge_pages
@@ -67,6 +68,8 @@ class _Clock:
 
 def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
     """The plan for a wish on this host; nothing is built, taken or started."""
+    spec = named.absolute(spec)
+    named.check(spec)
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = machines.FIRST_UID if os.geteuid() == 0 else None
@@ -81,6 +84,7 @@ def plan_again(name: str) -> Plan | None:
     if record is None:
         return None
     spec = load_spec(record.spec)
+    named.check(spec)
     return make_plan(spec, facts_again(record, spec))
 
 
@@ -92,10 +96,8 @@ def facts_again(record: Record, spec: MachineSpec) -> Facts:
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
     """Create a machine and start its QEMU. Raises the stage's error; the machine is gone again then."""
     clock = _Clock()
-    if spec.share:
-        from tinamou.machine import shares
-
-        shares.check(spec)
+    spec = named.absolute(spec)
+    named.check(spec)
     reconcile()
     image = resolve_image(spec, build=True, progress=progress)
     clock.lap("image")
@@ -117,11 +119,13 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
         raise StateError(
             f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
         )
+    spec = load_spec(record.spec)
+    named.check(spec)
     record = claim(record)
     try:
         with turn_blocking(record, "start"):
             put_right_at_rest(record)
-            return _start(load_spec(record.spec), record, image_of(record), _Clock(), dies_with_parent)
+            return _start(spec, record, image_of(record), _Clock(), dies_with_parent)
     except BaseException:
         end_machine(record)
         raise
