@@ -123,7 +123,7 @@ def test_a_tpm_is_no_hindrance_to_a_copy_but_another_helper_is():
     saved = plain(plan(load_spec({"tpm": True, "net": []}), facts()))
     assert saved["outside"] == []
     assert [step.name for step in plan_from(saved).steps if isinstance(step, StartHelper)] == ["swtpm"]
-    assert plain(plan(load_spec({"tpm": True, "net": [{"type": "passt"}]}), facts()))["outside"] == ["passt"]
+    assert plain(plan(load_spec({"tpm": True, "net": [{"type": "passt"}]}), facts()))["outside"] == ["net (passt)"]
 
 
 def test_a_tpm_keeps_the_initrd_away_from_its_tables():

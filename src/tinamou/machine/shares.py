@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from tinamou.blueprint import Contribution, Element, HandOver, Plan, StartHelper, Why
+from tinamou.blueprint import Contribution, Element, HandOver, Note, Plan, StartHelper, Why
 from tinamou.control import hotplug
 from tinamou.errors import GuestError
 from tinamou.guest.resident import Line
@@ -16,10 +16,11 @@ from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Journal
+from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
 
-__all__ = ["attach", "attach_to_fork", "detach", "plug", "taken_out"]
+__all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
 _MOUNT = """
 modprobe virtiofs 2>/dev/null; mkdir -p "$2" || exit 1
@@ -89,8 +90,11 @@ async def detach(machine: Connected) -> None:
 
 
 @contextlib.asynccontextmanager
-async def taken_out(machine: Connected) -> AsyncIterator[None]:
-    """The machine without its shares, which are there again when the block ends. Raises as `detach` does."""
+async def taken_out(machine: Connected, *, over: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+    """The machine without its shares, which are there again when the block ends. Raises as `detach` does.
+
+    They stay out where the machine is ``over`` by then.
+    """
     if not machine.record.has("share"):
         yield
         return
@@ -98,7 +102,15 @@ async def taken_out(machine: Connected) -> AsyncIterator[None]:
         await detach(machine)
         yield
     finally:
-        await attach(machine)
+        if not over():
+            await attach(machine)
+
+
+def by_hand(spec: MachineSpec) -> tuple[Note, ...]:
+    """What must be said where nobody waits for the guest, which has to mount the folders then."""
+    how = "; ".join(f"mount -t virtiofs {_name(number)} {share.guest}" for number, share in enumerate(spec.share))
+    why = Why("spec share", "a folder is mounted when the guest has answered")
+    return (Note("warning", f"its shared folders are not mounted; in the guest: {how}", why),) if how else ()
 
 
 def _name(number: int) -> str:
