@@ -75,6 +75,7 @@ class _Own:
         self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
         self._uid, self._old_uid = record.uid, checkpoint.record.get("uid") or 0
         self._card = 0
+        self._macs: dict[str, str] = {}
 
     def value(self, value: Value) -> Value:
         if isinstance(value, str) and value.startswith(self._old_directory):
@@ -102,6 +103,8 @@ class _Own:
             value = f"guest={self._name}"
         if value and flag.name == "append":
             value = value.replace(f"tinamou.hostname={self._old_name}", f"tinamou.hostname={self._name}")
+            for old, new in self._macs.items():
+                value = value.replace(f":{old}:", f":{new}:")
         if value and flag.name:
             value = value.replace(self._old_directory, self._directory)
         return dataclasses.replace(flag, value=value, options={key: self.value(one) for key, one in flag.options.items()})
@@ -113,6 +116,7 @@ class _Own:
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
             props["mac"] = mac_of(NetSpec(), self._name, self._card)
+            self._macs[str(element.props["mac"]).replace(":", "-")] = str(props["mac"]).replace(":", "-")
             self._card += 1
         return dataclasses.replace(element, props=props)
 

@@ -68,13 +68,18 @@ def needs(resolved: Resolved) -> tuple[Need, ...]:
 
 
 def kernel_words(resolved: Resolved) -> dict[str, str]:
-    """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``)."""
-    words = {}
-    for place, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
+    """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``).
+
+    A guest of ours reads them itself, and is told a card by its address: names depend on which of them have a driver.
+    """
+    words, place = {}, resolved.facts.place
+    ours = resolved.facts.image.agent
+    for index, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
-            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::eth{place}:off:{server}"
+            card = mac_of(spec, place.name, number).replace(":", "-") if ours else f"eth{index}"
+            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::{card}:off:{server}"
             words[word] = f"interface {number} has a fixed address"
     return words
 
