@@ -106,13 +106,59 @@ def test_settings_a_backend_cannot_keep_are_refused():
     assert "needs it" in wrong(type="stream")
     assert "needs the socket of a program" in wrong(type="vhost-user")
     assert "and not both" in wrong(type="vhost-user", socket="/run/a", bridge="br0")
-    assert "only Open vSwitch ports can be bonded" in wrong(type="bridge", bond="up")
     assert "with lacp only" in wrong(type="ovs", bridge="br0", bond="up", bond_mode="balance-tcp")
     assert "not a VLAN" in wrong(type="ovs", bridge="br0", trunk=[4095])
-    assert "leads wherever" in wrong(type="bridge", bridge="br0", isolated=True)
     assert "not a rate" in wrong(type="bridge", rate_in="fast")
     assert "power of two" in wrong(queue_size=300)
     assert "not of the form" in wrong(type="bridge", allow_in=["http"])
+
+
+IDLE = {
+    "network": {"network": "lab"},
+    "bridge": {"type": "user", "bridge": "br0"},
+    "interface": {"interface": "eth0"},
+    "ipv6": {"type": "tap", "ipv6": False},
+    "peers": {"type": "user", "peers": False},
+    "host": {"type": "tap", "host": True},
+    "isolated": {"type": "bridge", "bridge": "br0", "isolated": True},
+    "queues": {"queues": 4},
+    "queue_size": {"model": "e1000", "queue_size": 256},
+    "mtu": {"model": "e1000", "mtu": 1400},
+    "packed": {"model": "rtl8139", "packed": "on"},
+    "rss": {"rss": True},
+    "vhost": {"type": "user", "vhost": "on"},
+    "offload": {"type": "vhost-user", "socket": "/run/a", "offload": False},
+    "gateway": {"gateway": "10.0.0.1"},
+    "dns": {"dns": ["10.0.0.1"]},
+    "trunk": {"trunk": [5]},
+    "bond": {"type": "bridge", "bond": "up"},
+    "bond_mode": {"type": "ovs", "bridge": "br0", "bond_mode": "balance-slb"},
+    "lacp": {"type": "ovs", "bridge": "br0", "lacp": "active"},
+    "socket": {"socket": "/run/a"},
+    "listen": {"type": "user", "listen": True},
+    "allow_in": {"allow_in": []},
+    "model": {"type": "none", "model": "e1000"},
+}
+"""A setting, and a card on which it would do nothing."""
+
+
+@pytest.mark.parametrize("field", IDLE)
+def test_a_setting_that_would_do_nothing_is_refused_by_name(field):
+    assert f"net[0].{field} = " in wrong(**IDLE[field])
+
+
+def test_what_the_other_end_or_the_guest_cannot_do_is_refused_by_name():
+    some = dataclasses.replace(facts(), net=NetFacts(links={"tap0": Link("tap0", "tun")}))
+    assert "net[0].queues" in refused({"type": "tap", "interface": "tap0", "queues": 2}, some=some)
+    assert "net[0].rss" in refused({"type": "tap", "rss": True}, some=some)
+    assert made({"type": "tap", "rss": True, "queues": 2}, some=some)
+    assert "net[0].address" in refused({"address": "fd00::2/64"})
+    assert "net[0].dns" in refused({"address": "10.0.2.9/24", "dns": ["10.0.2.3", "10.0.2.4"]})
+    assert made({"address": "fd00::2/64", "dns": ["fd00::3", "fd00::4"]}, some=facts(DEBIAN))
+
+
+def test_what_is_so_anyway_may_be_said():
+    assert made({"type": "user", "queues": 1, "vhost": "off", "offload": False, "anti_spoof": False, "host": True})
 
 
 def test_notations():

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_facts import EveryFeature, facts
+from made_facts import DEBIAN, EveryFeature, facts
 
 from tinamou import planner
 from tinamou.blueprint import Contribution, Element, MakeCgroup, Why
@@ -49,7 +49,7 @@ def test_nothing_is_contributed_where_any_part_has_a_problem(monkeypatch):
 
     monkeypatch.setattr(planner, "PARTS", (part("first"), *PARTS, part("last")))
     with pytest.raises(PlanError) as error:
-        plan(load_spec({"boot": {"order": "disk7"}}), facts())
+        plan(load_spec({"boot": {"order": "disk7"}}), facts(DEBIAN))
     assert [problem.path for problem in error.value.problems] == ["first", "boot.order", "last"]
     assert contributed == []
 

@@ -123,7 +123,7 @@ def test_a_tpm_is_no_hindrance_to_a_copy_but_another_helper_is():
     saved = plain(plan(load_spec({"tpm": True, "net": []}), facts()))
     assert saved["outside"] == []
     assert [step.name for step in plan_from(saved).steps if isinstance(step, StartHelper)] == ["swtpm"]
-    assert plain(plan(load_spec({"tpm": True, "net": [{"type": "passt"}]}), facts()))["outside"] == ["passt"]
+    assert plain(plan(load_spec({"tpm": True, "net": [{"type": "passt"}]}), facts()))["outside"] == ["net (passt)"]
 
 
 def test_a_tpm_keeps_the_initrd_away_from_its_tables():
@@ -228,7 +228,7 @@ def test_a_seed_where_it_is_known_to_be_read_or_asked_for():
     assert any(disc in word for word in words({"seed": {"user": "ada"}}, facts(stranger)))
     with pytest.raises(PlanError) as error:
         plan(load_spec({"seed": {"user": "ada"}}), facts(TINY))
-    assert error.value.problems[0].path == "seed"
+    assert error.value.problems[0].path == "seed.user"
 
 
 def devices(spec, some=None):

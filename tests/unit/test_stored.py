@@ -36,7 +36,7 @@ def test_taking_out_undoes_plugging_in(net, number):
 
 def test_of_two_that_say_the_same_only_one_is_taken_out():
     whole = plain(plan(load_spec(TAPS), facts()))
-    said = "OpenTap (QEMU is handed the open queues)"
+    said = "confinement (QEMU is handed the open queues)"
     assert whole["outside"].count(said) == 2
     left = unplugged(whole, plan_card(load_spec(TAPS), facts(), 1))
     assert left["outside"].count(said) == 1
@@ -67,7 +67,7 @@ def test_what_lies_in_its_folder_is_no_hindrance_to_a_copy():
 
 def test_a_helper_that_cannot_travel_is_one():
     made = plan(load_spec({"net": ["passt"]}), facts())
-    assert plain(made)["outside"] == ["passt"]
+    assert plain(made)["outside"] == ["net (passt)"]
     assert plain(made)["helpers"] == []
 
 

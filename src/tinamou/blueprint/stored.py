@@ -86,7 +86,9 @@ def _is_outside(step: Step) -> bool:
 
 
 def _described(step: Step) -> str:
-    return step.name if isinstance(step, StartHelper) else f"{type(step).__name__} ({step.why.reason})"
+    """What was asked for, by the field it was asked by, and why it is needed."""
+    what = step.name if isinstance(step, StartHelper) else step.why.reason
+    return f"{step.why.asked_by.removeprefix('spec ')} ({what})"
 
 
 def plan_from(data: Mapping[str, Any]) -> Plan:

@@ -102,8 +102,14 @@ def _attend(started: Started, words: list[str] | None, since: float, how: How) -
     machine = Connected(started.record, started.plan, timeout=how.timeout, since=since)
     reports: list[ReadyReport] = []
 
+    waits = words is not None or (how.wait and started.record.agent)
+    if started.record.has("share") and not waits:
+        from tinamou.machine import shares
+
+        output.notes(shares.by_hand(machine.spec))
+
     async def answered() -> None:
-        if words is not None or (how.wait and started.record.agent):
+        if waits:
             reports.append(await until_up(machine))
         else:
             reports.append(await until_launched(machine))

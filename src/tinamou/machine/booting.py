@@ -14,13 +14,14 @@ from tinamou.errors import ControlError
 from tinamou.guest.ready import ReadyReport, launched
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
+from tinamou.machine import encrypted
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 
-__all__ = ["begun", "begun_again", "pin", "started", "until_launched", "until_up"]
+__all__ = ["begun", "begun_again", "pin", "reset", "started", "until_launched", "until_up"]
 
 START_SECONDS = 300.0
 """How long QEMU may take until it answers: guest memory on huge pages is filled first, a terabyte takes minutes."""
@@ -87,6 +88,14 @@ async def until_up(machine: Connected, *, answer: bool = True) -> ReadyReport:
 
         await shares.attach(machine)
     return report
+
+
+async def reset(machine: Connected) -> ReadyReport:
+    """Press the reset button, and wait as `until_up` does. Raises StateError where memory is encrypted."""
+    encrypted.refuse_reset(machine.record)
+    machine.drop_line()
+    await (await machine.session()).execute("system_reset")
+    return await until_up(machine)
 
 
 async def until_launched(machine: Connected) -> ReadyReport:

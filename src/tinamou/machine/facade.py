@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import encrypted, life
+from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.of_host import of_host
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots
@@ -284,10 +284,7 @@ class AsyncMachine(Reach):
         from tinamou.machine import booting
 
         async with self._at_hand(long=True) as machine:
-            encrypted.refuse_reset(machine.record)
-            machine.drop_line()
-            await (await machine.session()).execute("system_reset")
-            await booting.until_up(machine)
+            await booting.reset(machine)
 
     async def stop(self, *, grace: float = life.GRACE_SECONDS) -> None:
         """Ask the guest to shut down, cut the power after ``grace`` seconds; a throw-away machine is gone then."""

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tinamou.blueprint import HandOver, MakeCgroup, Plan
-from tinamou.errors import StateError, TinamouError
+from tinamou.blueprint import HandOver, MakeCgroup, MakeDir, Plan, ReservePort, Why
+from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity, Line
@@ -24,13 +24,14 @@ from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.turns import turn
-from tinamou.prepare import borrow, companions
-from tinamou.prepare.journal import Journal
+from tinamou.prepare import companions
+from tinamou.prepare.apply import apply
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks, give_files
 from tinamou.snapshots.fork import Woken
 from tinamou.snapshots.resting import discard
+from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
 from tinamou.state.record import Record, change, create
@@ -150,6 +151,7 @@ async def fork_many(
         await asyncio.to_thread(verify, checkpoint)
     else:
         check(checkpoint)
+    await asyncio.to_thread(_refuse_taken_ports, checkpoint, count)
     reconciling = asyncio.ensure_future(asyncio.to_thread(reconcile))
     records = _entries(checkpoint, count, ephemeral, names, same)
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
@@ -173,6 +175,26 @@ async def fork_many(
             with contextlib.suppress(TinamouError):
                 end_machine(dataclasses.replace(record, pid=0, ephemeral=True))
         raise
+
+
+def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
+    """A port of the host leads into one machine. Raises StateError naming those that do so already, or would twice."""
+    from tinamou.parts.net.spec import parse_forward
+    from tinamou.prepare.wires import reserve_port
+
+    problems = []
+    for number, net in enumerate(load_spec(checkpoint.record["spec"]).net):
+        for text in net.forward:
+            protocol, address, port, _ = parse_forward(text)
+            reason = f"{count} machines cannot have the same port" if count > 1 else ""
+            try:
+                reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
+            except PrepareError as error:
+                reason = f"{error.what}: {error.why}"
+            if reason:
+                problems.append(Problem(f"net[{number}].forward", text, reason, "end what has it, or leave the forward out"))
+    if problems:
+        raise StateError(f"no fork of {checkpoint.machine} can be started", problems=problems)
 
 
 async def fork_running(machine: Connected, count: int, progress: Progress = silent) -> list[Connected]:
@@ -236,11 +258,9 @@ async def _wake_instant(
 
 
 def _prepare(plan: Plan, directory: Path) -> None:
-    """What a fork has beside its folder and its QEMU: helpers, and a control group."""
+    """What a fork has beside its disks and its QEMU: helpers, folders for sockets, and a control group."""
     companions.start_all(plan, directory)
-    for step in plan.steps:
-        if isinstance(step, MakeCgroup):
-            borrow.make_group(step, Journal(directory))
+    apply((step for step in plan.steps if isinstance(step, MakeCgroup | MakeDir)), directory)
 
 
 def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
-from tinamou.blueprint import Contribution, Element, HandOver, Plan, StartHelper, Why
+from tinamou.blueprint import Contribution, Element, HandOver, Note, Plan, StartHelper, Why
 from tinamou.control import hotplug
-from tinamou.errors import GuestError, PrepareError, Problem
+from tinamou.errors import GuestError
 from tinamou.guest.resident import Line
 from tinamou.machine.connected import Connected
+from tinamou.machine.named import VIRTIOFSD
 from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
 from tinamou.prepare import companions
@@ -21,7 +20,7 @@ from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
 
-__all__ = ["attach", "attach_to_fork", "check", "detach", "plug", "taken_out"]
+__all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
 _MOUNT = """
 modprobe virtiofs 2>/dev/null; mkdir -p "$2" || exit 1
@@ -34,25 +33,6 @@ done
 """
 _UNMOUNT = 'grep -q "^$1 " /proc/mounts || exit 0; umount "$2"'
 _READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
-_VIRTIOFSD = "virtiofsd"
-
-
-def check(spec: MachineSpec) -> None:
-    """Whether the folders can be shared from this host. Raises PrepareError with every problem."""
-    if not spec.share:
-        return
-    problems = [
-        Problem(f"share[{n}].path", one.host, "is not a folder of this host", "make it first")
-        for n, one in enumerate(spec.share)
-        if not Path(one.host).is_dir()
-    ]
-    if os.geteuid() != 0:
-        problems.append(Problem("share", None, "virtiofsd of QEMU 7.2 must be started by root", "run tinamou as root"))
-    if find_tool(_VIRTIOFSD) is None:
-        fix = "apt-get install qemu-system-common (Debian 12), virtiofsd (Debian 13)"
-        problems.append(Problem("share", None, "there is no virtiofsd", fix))
-    if problems:
-        raise PrepareError("folders cannot be shared", problems=problems)
 
 
 async def attach(machine: Connected) -> None:
@@ -110,8 +90,11 @@ async def detach(machine: Connected) -> None:
 
 
 @contextlib.asynccontextmanager
-async def taken_out(machine: Connected) -> AsyncIterator[None]:
-    """The machine without its shares, which are there again when the block ends. Raises as `detach` does."""
+async def taken_out(machine: Connected, *, over: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+    """The machine without its shares, which are there again when the block ends. Raises as `detach` does.
+
+    They stay out where the machine is ``over`` by then.
+    """
     if not machine.record.has("share"):
         yield
         return
@@ -119,7 +102,15 @@ async def taken_out(machine: Connected) -> AsyncIterator[None]:
         await detach(machine)
         yield
     finally:
-        await attach(machine)
+        if not over():
+            await attach(machine)
+
+
+def by_hand(spec: MachineSpec) -> tuple[Note, ...]:
+    """What must be said where nobody waits for the guest, which has to mount the folders then."""
+    how = "; ".join(f"mount -t virtiofs {_name(number)} {share.guest}" for number, share in enumerate(spec.share))
+    why = Why("spec share", "a folder is mounted when the guest has answered")
+    return (Note("warning", f"its shared folders are not mounted; in the guest: {how}", why),) if how else ()
 
 
 def _name(number: int) -> str:
@@ -143,7 +134,7 @@ def _part(record: Record, number: int, share: ShareSpec) -> Contribution:
 def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
     why = Why("spec share", f"serves {share.host} to the guest")
     socket = str(record.file(f"{_name(number)}.sock"))
-    argv = (find_tool(_VIRTIOFSD) or _VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={share.host}", "-f")
+    argv = (find_tool(VIRTIOFSD) or VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={share.host}", "-f")
     options = ("-o", "sandbox=namespace", "-o", "cache=auto", "-o", "modcaps=-mknod:-setfcap")
     prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _READ_ONLY, "sh", share.host)
     return StartHelper(f"virtiofsd-{number}", (*argv, *options), socket, why, prefix=prefix if share.fixed else ())

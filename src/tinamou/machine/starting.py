@@ -15,11 +15,13 @@ from tinamou.facts import Facts, ImageFacts, Place, files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
+from tinamou.machine import named
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, enter_groups, lent, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
+from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
@@ -66,6 +68,8 @@ class _Clock:
 
 def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
     """The plan for a wish on this host; nothing is built, taken or started."""
+    spec = named.absolute(spec)
+    named.check(spec)
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = machines.FIRST_UID if os.geteuid() == 0 else None
@@ -80,6 +84,7 @@ def plan_again(name: str) -> Plan | None:
     if record is None:
         return None
     spec = load_spec(record.spec)
+    named.check(spec)
     return make_plan(spec, facts_again(record, spec))
 
 
@@ -91,10 +96,8 @@ def facts_again(record: Record, spec: MachineSpec) -> Facts:
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
     """Create a machine and start its QEMU. Raises the stage's error; the machine is gone again then."""
     clock = _Clock()
-    if spec.share:
-        from tinamou.machine import shares
-
-        shares.check(spec)
+    spec = named.absolute(spec)
+    named.check(spec)
     reconcile()
     image = resolve_image(spec, build=True, progress=progress)
     clock.lap("image")
@@ -116,18 +119,20 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
         raise StateError(
             f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
         )
+    spec = load_spec(record.spec)
+    named.check(spec)
     record = claim(record)
     try:
         with turn_blocking(record, "start"):
             put_right_at_rest(record)
-            return _start(load_spec(record.spec), record, image_of(record), _Clock(), dies_with_parent)
+            return _start(spec, record, image_of(record), _Clock(), dies_with_parent)
     except BaseException:
         end_machine(record)
         raise
 
 
 def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
-    me = process_of(os.getpid())
+    me, image = process_of(os.getpid()), guest_of(spec, image)
     return Record(
         name=directory.name,
         directory=str(directory),
@@ -140,7 +145,7 @@ def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bo
         ssh_port=machines.free_port() if image.may_have_sshd else None,
         ssh_user=spec.seed.user or image.user,
         agent=image.agent,
-        resident=image.resident and not spec.boot.kernel,
+        resident=image.resident,
         owner_pid=me.pid,
         owner_started=me.started,
     )

@@ -21,7 +21,7 @@ from tinamou.control.commands import cont, quit
 from tinamou.errors import GuestError, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
-from tinamou.machine import encrypted
+from tinamou.machine import encrypted, shares
 from tinamou.machine.connected import Connected
 from tinamou.machine.portable import loaded, saved_plan
 from tinamou.machine.reconcile import claim, end_machine
@@ -54,7 +54,8 @@ async def suspend(machine: Connected) -> Checkpoint:
         raise StateError(f"{record.name} is thrown away when it ends, and cannot be suspended", fix=fix)
     encrypted.refuse(record, "suspended")
     async with turn(record, "suspend"):
-        saved = await _saved(record, await machine.session())
+        async with shares.taken_out(machine, over=lambda: is_suspended(record)):
+            saved = await _saved(record, await machine.session())
         await machine.close()
         await asyncio.to_thread(end_machine, record)
     return saved
@@ -99,8 +100,8 @@ def _write_surely(saved: Checkpoint, folder: Path) -> None:
 async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
     """Take a suspended machine up where it was: the same machine, its clock set right; its entry, owned by this process.
 
-    Raises StateError for a damaged state, another QEMU or other hardware, LaunchError, ControlError; it is still suspended
-    then.
+    Its shared folders are plugged in and mounted again. Raises StateError for a damaged state, another QEMU or other
+    hardware, LaunchError, ControlError; it is still suspended then.
     """
     saved = suspended(record)
     if saved is None:
@@ -119,6 +120,9 @@ async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
             await asyncio.to_thread(end_machine, record)
         raise
     await _set_clock(record)
+    if record.has("share"):
+        async with Connected(record) as machine:
+            await (shares.attach(machine) if record.agent else shares.plug(machine))
     return record
 
 

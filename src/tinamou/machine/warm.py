@@ -10,19 +10,21 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tinamou.errors import StateError
+from tinamou.blueprint.stored import plain
+from tinamou.errors import Problem, StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.booting import started, until_up
 from tinamou.machine.connected import Connected
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.gather import resolve_image
+from tinamou.machine.starting import plan_only
 from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, identity_of, read
 from tinamou.snapshots.resting import discard
-from tinamou.spec import MachineSpec, dump_spec
+from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.system.lock import exclusive
 
-__all__ = ["booted", "key_of", "warm"]
+__all__ = ["booted", "copied", "key_of", "warm"]
 
 _SETTLED = """
 command -v systemctl >/dev/null && timeout 120 systemctl is-system-running --wait >/dev/null 2>&1
@@ -81,12 +83,34 @@ async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress
 
 @contextlib.asynccontextmanager
 async def booted(spec: MachineSpec, *, timeout: float, progress: Progress = silent) -> AsyncIterator[Connected]:
-    """A forkable machine of that description that has finished booting; gone when the block ends."""
-    nameless = dataclasses.replace(spec, name="", memory=dataclasses.replace(spec.memory, forkable=True))
+    """A forkable machine of that description that has finished booting; gone when the block ends. Raises as `copied` too."""
+    nameless = await asyncio.to_thread(copied, spec)
     async with started(nameless, timeout=timeout, progress=progress) as machine:
         await until_up(machine)
         await machine.run(_SETTLED, check=False, timeout=timeout)
         yield machine
+
+
+def copied(spec: MachineSpec) -> MachineSpec:
+    """The machine that is booted for others to be copies of it.
+
+    Raises SpecError, PlanError and StateError naming what of the description no copy would have.
+    """
+    forkable = dataclasses.replace(spec.memory, forkable=True)
+    nameless = load_spec(dump_spec(dataclasses.replace(spec, name="", memory=forkable)))
+    own = {f"net[{number}].mac": str(one.mac) for number, one in enumerate(spec.net) if one.mac is not None}
+    own |= {"seed.hostname": spec.seed.hostname} if spec.seed.hostname else {}
+    problems = [Problem(field, value, "every copy has one of its own", "leave it out") for field, value in own.items()]
+    beside = [one.split(" ", 1) for one in reversed(plain(plan_only(nameless, throwaway=True))["outside"])]
+    lacking = {
+        field: f"a copy would lack what it has beside QEMU {what}" for field, what in beside if field != "confinement"
+    }
+    problems += [Problem(field, None, reason, "leave it out") for field, reason in lacking.items()]
+    if problems:
+        raise StateError(
+            "a copy of a booted machine would not be as described", problems=problems, fix="start it without warm"
+        )
+    return nameless
 
 
 def _make_room() -> None:

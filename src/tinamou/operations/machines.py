@@ -96,7 +96,16 @@ async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launc
         waits = error.why
         report = await booting.until_launched(machine)
     await machine.release()
-    return Launched(machine.record, report, tuple(notes), waits)
+    return Launched(machine.record, report, (*notes, *(_unmounted(machine) if waits else ())), waits)
+
+
+def _unmounted(machine: Connected) -> tuple[Note, ...]:
+    """What must be said of the shared folders of a guest that has not answered."""
+    if not machine.record.has("share"):
+        return ()
+    from tinamou.machine import shares
+
+    return shares.by_hand(machine.spec)
 
 
 def _unknown(record: Record) -> str:
@@ -127,8 +136,16 @@ async def kill(name: str) -> None:
 
 
 async def reset(name: str) -> None:
-    """Press a machine's reset button. Raises StateError, ControlError."""
-    await life.reset(life.running(name))
+    """Press a machine's reset button; of one with shared folders, wait until its guest has them again.
+
+    Raises StateError, ControlError, GuestError.
+    """
+    record = life.running(name)
+    if not (record.agent and record.has("share")):
+        await life.reset(record)
+        return
+    async with Connected(record, owner=not record.owned) as machine:
+        await booting.reset(machine)
 
 
 async def pause(name: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from tinamou.arch import ARCHES
-from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Why
+from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Note, Why
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import Facts, Firmware
+from tinamou.facts import Facts, Firmware, ImageFacts
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts import net
+from tinamou.parts import net, seed_disk
 from tinamou.parts.protocol import Encryption, Part, Resolved
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ class BootSpec:
         False,
         "Secure Boot with Microsoft's keys enrolled: only signed boot loaders and kernels start; firmware is uefi then",
     )
-    kernel: str = option("", "kernel file for direct boot")
-    initrd: str = option("", "initial RAM disk for direct boot")
-    cmdline: str = option("", "kernel arguments, added to those the image and the architecture need")
+    kernel: str = option("", "kernel file for direct boot, in place of the image's")
+    initrd: str = option("", "initial RAM disk for direct boot; with a kernel of your own the image's, when left out")
+    cmdline: str = option(
+        "", "kernel arguments, added to those the image and the architecture need; the boot is direct then"
+    )
     order: str = option("", "which disks to try, in order, by their names: disk0,disk1")
     menu: bool = option(False, "show the firmware's boot menu")
 
@@ -48,7 +51,7 @@ class BootSpec:
         return tuple(name.strip() for name in self.order.split(",") if name.strip())
 
     def problems(self) -> list[Problem]:
-        """Kernel settings beside a firmware that ignores them."""
+        """Kernel settings beside a firmware that ignores them, and what only a firmware does beside a direct boot."""
         if self.secure and (self.kernel or self.firmware not in ("auto", "uefi")):
             how = "a kernel given directly" if self.kernel else f"firmware {self.firmware}"
             return [
@@ -58,7 +61,27 @@ class BootSpec:
             return [Problem("kernel", self.kernel, f"firmware {self.firmware} boots from the disk", "set firmware = direct")]
         if self.initrd and not self.kernel:
             return [Problem("initrd", self.initrd, "an initrd needs its kernel", "give boot.kernel too")]
+        return self._of_another_way()
+
+    def _of_another_way(self) -> list[Problem]:
+        """What the way of booting that was asked for has no use for."""
+        if self.cmdline and self.requested in ("bios", "uefi"):
+            reason = "the boot loader on the disk has kernel arguments of its own"
+            return [Problem("cmdline", self.cmdline, reason, "set firmware = direct, or change them in the guest")]
+        if self.kernel or self.cmdline or self.requested == "direct":
+            reason = "the kernel is loaded directly: no firmware looks at disks"
+            return [Problem(name, getattr(self, name), reason, "leave it out") for name in self._for_firmware]
         return []
+
+    @property
+    def _for_firmware(self) -> list[str]:
+        """What was asked for that only a firmware does."""
+        return [name for name in ("order", "menu") if getattr(self, name)]
+
+    @property
+    def decisive(self) -> str:
+        """The setting that decides between a firmware and a direct boot where neither is named; empty where none does."""
+        return next(iter([*self._for_firmware, *["cmdline"] * bool(self.cmdline)]), "")
 
 
 def way(spec: MachineSpec, facts: Facts) -> str:
@@ -66,6 +89,8 @@ def way(spec: MachineSpec, facts: Facts) -> str:
     if found := possible(spec, facts):
         return found
     path, value = ("boot.secure", "true") if spec.boot.secure else ("boot.firmware", spec.boot.requested)
+    if spec.boot.requested == "auto" and (decisive := spec.boot.decisive):
+        path, value = f"boot.{decisive}", str(getattr(spec.boot, decisive))
     there = _ways(spec, facts)
     reason = f"{facts.image.name} on {facts.image.arch} boots by: {', '.join(there)}"
     problem = Problem(path, value, reason, "choose one of these, or another image")
@@ -84,26 +109,49 @@ def possible(spec: MachineSpec, facts: Facts, left_out: str = "") -> str:
     there = [one for one in _ways(spec, facts) if one != left_out]
     if spec.boot.requested != "auto":
         return spec.boot.requested if spec.boot.requested in there else ""
+    if spec.boot.decisive:
+        there = [one for one in there if (one == "direct") == bool(spec.boot.cmdline)]
     return "direct" if facts.place.throwaway and "direct" in there else next(iter(there), "")
 
 
 def _ways(spec: MachineSpec, facts: Facts) -> list[str]:
     """The ways this machine could start, best first."""
     known = ARCHES[facts.image.arch].boots
-    return [one for one in (("direct",) if spec.boot.kernel else facts.image.boots) if one in known]
+    return [one for one in guest_of(spec, facts.image).boots if one in known]
+
+
+def guest_of(spec: MachineSpec, image: ImageFacts) -> ImageFacts:
+    """The image as it starts: a kernel of the user's own takes the place of the image's, an initrd that of the other.
+
+    Nothing is left of a guest that lives in its initrd where that is the user's own.
+    """
+    boot = spec.boot
+    if boot.initrd and not image.disk:
+        image = replace(image, cmdline="", agent=False, resident=False, seed="", ssh=False)
+    if not boot.kernel:
+        return image
+    initrd = boot.initrd or image.initrd
+    return replace(image, kernel=boot.kernel, fast_kernel="", initrd=initrd, boots=("direct",))
 
 
 def contribute(resolved: Resolved) -> Contribution:
-    """Kernel flags, or firmware and its variable store; for encrypted memory firmware that keeps nothing, and the kernel."""
+    """Kernel flags, or firmware and its variable store; for encrypted memory firmware that keeps nothing, and the kernel.
+
+    The menu as the firmware of QEMU's boards reads its request (source: SeaBIOS docs/Runtime_config.md, edk2
+    QemuBootOrderLib).
+    """
+    menu = Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"})
+    asked = (menu,) if resolved.spec.boot.menu else ()
+    return Contribution.merge([_started(resolved), Contribution(flags=asked)])
+
+
+def _started(resolved: Resolved) -> Contribution:
     if resolved.encryption:
         measured = _measured_firmware(resolved.encryption)
         return Contribution.merge([measured, _direct(resolved)]) if resolved.boot == "direct" else measured
     if resolved.boot == "direct":
         return _direct(resolved)
-    if resolved.boot == "uefi":
-        return _uefi(resolved)
-    menu = Flag("boot", Why("spec boot.menu", "the boot menu was asked for"), options={"menu": "on"})
-    return Contribution(flags=(menu,) if resolved.spec.boot.menu else ())
+    return _uefi(resolved) if resolved.boot == "uefi" else Contribution()
 
 
 def _may_use_pvh(resolved: Resolved) -> bool:
@@ -116,8 +164,8 @@ def _may_use_pvh(resolved: Resolved) -> bool:
 
 def _direct(resolved: Resolved) -> Contribution:
     spec, image = resolved.spec.boot, resolved.facts.image
-    fast = bool(image.fast_kernel) and not spec.kernel and _may_use_pvh(resolved)
-    kernel = spec.kernel or (image.fast_kernel if fast else "") or image.kernel
+    fast = bool(image.fast_kernel) and _may_use_pvh(resolved)
+    kernel = image.fast_kernel if fast else image.kernel
     reason = (
         "the same kernel uncompressed, entered through PVH: no boot loader and no decompressor runs in the guest"
         if fast
@@ -128,12 +176,18 @@ def _direct(resolved: Resolved) -> Contribution:
     asked = "spec boot.kernel" if spec.kernel else "image"
     flags = [Flag("kernel", Why(asked, reason), kernel)]
     steps = [HandOver(kernel, "read", Why("confinement", "QEMU is handed the open kernel"))]
-    initrd = spec.initrd if spec.kernel else image.initrd
-    if initrd:
-        flags.append(Flag("initrd", Why(asked, "the initial RAM disk that belongs to the kernel"), initrd))
-        steps.append(HandOver(initrd, "read", Why("confinement", "QEMU is handed the open initial RAM disk")))
+    if image.initrd:
+        asked = "spec boot.initrd" if spec.initrd else "image"
+        flags.append(Flag("initrd", Why(asked, "the initial RAM disk that belongs to the kernel"), image.initrd))
+        steps.append(HandOver(image.initrd, "read", Why("confinement", "QEMU is handed the open initial RAM disk")))
     flags.append(_append(resolved))
-    return Contribution(flags=tuple(flags), steps=tuple(steps))
+    notes = (_anothers(image.initrd),) if spec.kernel and image.initrd and not spec.initrd else ()
+    return Contribution(flags=tuple(flags), steps=tuple(steps), notes=notes)
+
+
+def _anothers(initrd: str) -> Note:
+    text = f"the image's initial RAM disk is started with your kernel: its modules are those of another ({initrd})"
+    return Note("info", text, Why("spec boot.kernel", "no boot.initrd was given"))
 
 
 def _append(resolved: Resolved) -> Flag:
@@ -142,10 +196,10 @@ def _append(resolved: Resolved) -> Flag:
     words |= arch.cmdline
     if resolved.accel.accel == "tcg":
         words |= arch.tcg_cmdline
-    if not spec.kernel:
-        words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
+    words |= dict.fromkeys(image.cmdline.split(), "the image needs it")
+    words |= {} if seed_disk.wanted(resolved) else net.kernel_words(resolved)
+    if image.cmdline:
         words[f"tinamou.hostname={place.name}"] = "the guest is named like its machine"
-        words |= {} if image.seed else net.kernel_words(resolved)
         if resolved.disks and image.resident:
             words[f"tinamou.disks={len(resolved.disks)}"] = "the guest answers when it has its disks"
         if place.throwaway:

@@ -10,6 +10,8 @@ from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
+__all__ = ["PART", "DisplaySpec", "room"]
+
 
 @dataclass(frozen=True)
 class DisplaySpec:
@@ -41,15 +43,18 @@ def contribute(resolved: Resolved) -> Contribution:
     if spec.type == "none":
         return Contribution(flags=(quiet,))
     why = Why("spec display.type", f"a screen reached through {spec.type} on a socket only the owner can open")
-    room = Why("part display", "the one folder QEMU may create sockets in")
-    folder = MakeDir(resolved.file("run"), room, owner=resolved.owner)
     path = resolved.file(f"run/{spec.type}.sock")
     server = (
         Flag("vnc", why, f"unix:{path}")
         if spec.type == "vnc"
         else Flag("spice", why, options={"unix": "on", "addr": path, "disable-ticketing": "on"})
     )
-    return Contribution((_card(resolved, why),), (quiet, server), (folder,))
+    return Contribution((_card(resolved, why),), (quiet, server), (room(resolved.facts.place.directory, resolved.owner),))
+
+
+def room(directory: str, owner: int | None) -> MakeDir:
+    """The folder of the machine in ``directory`` for the server's socket."""
+    return MakeDir(f"{directory}/run", Why("part display", "the one folder QEMU may create sockets in"), owner=owner)
 
 
 def _card(resolved: Resolved, why: Why) -> Element:

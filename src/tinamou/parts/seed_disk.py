@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
 from tinamou.errors import Problem
 from tinamou.parts import net
@@ -12,7 +14,8 @@ from tinamou.parts.seed import SeedSpec, documents
 def wanted(resolved: Resolved) -> bool:
     """Where the image is known to read one, and where the user asks for something only a seed can bring."""
     image = resolved.facts.image
-    return bool(image.disk) and (image.seed == "nocloud" or resolved.spec.seed != SeedSpec())
+    asked = resolved.spec.seed != SeedSpec() or bool(net.fixed(resolved))
+    return bool(image.disk) and (image.seed == "nocloud" or asked)
 
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
@@ -22,11 +25,12 @@ def needs(resolved: Resolved) -> tuple[Need, ...]:
 
 def check(resolved: Resolved) -> list[Problem]:
     """A seed for a guest without a disk, which has no cloud-init to read it."""
-    image = resolved.facts.image
-    if image.disk or resolved.spec.seed == SeedSpec():
+    image, seed, nothing = resolved.facts.image, resolved.spec.seed, SeedSpec()
+    if image.disk:
         return []
     reason = f"the guest {image.name} reads no first-boot configuration"
-    return [Problem("seed", None, reason, "use debian, or leave the seed out")]
+    asked = [one.name for one in fields(seed) if getattr(seed, one.name) != getattr(nothing, one.name)]
+    return [Problem(f"seed.{name}", None, reason, "use debian, or leave it out") for name in asked]
 
 
 def contribute(resolved: Resolved) -> Contribution:

@@ -183,7 +183,8 @@ def reach_socket(step: ReachSocket) -> None:
     path = Path(step.path)
     if not path.is_socket():
         why = "it is no socket" if path.exists() else "there is nothing of that name"
-        raise PrepareError(f"{path} cannot be connected to", why=why, fix="start the program that listens there first")
+        fix = "start what listens there first"
+        raise PrepareError(f"{step.why.asked_by.removeprefix('spec ')}: {path} cannot be connected to", why=why, fix=fix)
     closed = step.owner is not None and not path.stat().st_mode & 0o002 and path.stat().st_uid != step.owner
     if closed:
         why = f"QEMU runs as user {step.owner}, and others may not write to it"

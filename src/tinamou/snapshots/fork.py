@@ -17,7 +17,7 @@ from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
-from tinamou.parts import limits
+from tinamou.parts import display, limits
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.borrow import enter_groups
 from tinamou.prepare.journal import Journal
@@ -55,8 +55,9 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
     bounds = limits.step(load_spec(record.spec).limits, record.name, record.directory) if "limits" in record.spec else ()
+    rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
-    steps: tuple[Step, ...] = (*helpers, *handed, *bounds)
+    steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
     confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
@@ -74,6 +75,7 @@ class _Own:
         self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
         self._uid, self._old_uid = record.uid, checkpoint.record.get("uid") or 0
         self._card = 0
+        self._macs: dict[str, str] = {}
 
     def value(self, value: Value) -> Value:
         if isinstance(value, str) and value.startswith(self._old_directory):
@@ -101,7 +103,11 @@ class _Own:
             value = f"guest={self._name}"
         if value and flag.name == "append":
             value = value.replace(f"tinamou.hostname={self._old_name}", f"tinamou.hostname={self._name}")
-        return dataclasses.replace(flag, value=value)
+            for old, new in self._macs.items():
+                value = value.replace(f":{old}:", f":{new}:")
+        if value and flag.name:
+            value = value.replace(self._old_directory, self._directory)
+        return dataclasses.replace(flag, value=value, options={key: self.value(one) for key, one in flag.options.items()})
 
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
@@ -110,6 +116,7 @@ class _Own:
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
             props["mac"] = mac_of(NetSpec(), self._name, self._card)
+            self._macs[str(element.props["mac"]).replace(":", "-")] = str(props["mac"]).replace(":", "-")
             self._card += 1
         return dataclasses.replace(element, props=props)
 

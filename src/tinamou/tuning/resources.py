@@ -68,8 +68,10 @@ def decide(resolved: Resolved) -> Resources:
     if cpu.nodes > 1:
         numa = equal_nodes(cpu.count, memory.size, cpu.nodes, _page(memory), _single_node(numa))
     if memory.forkable and len(numa.nodes) > 1:
-        why, fix = f"it would lie on {len(numa.nodes)} memory nodes of the host", "give it fewer CPUs or less memory"
-        raise PlanError("the machine cannot be forkable", why=why, fix=f"{fix}, or pin it to one node")
+        reason = f"the memory of a forkable machine is one piece, and this one has {len(numa.nodes)} memory nodes"
+        path, fix = ("cpu.nodes", "leave one of the two out") if cpu.nodes > 1 else ("cpu.pin", "pin it to one node")
+        problem = Problem(path, cpu.nodes if cpu.nodes > 1 else cpu.pin, reason, fix)
+        raise PlanError("the machine cannot be forkable", problems=[problem])
     pages = huge_pages(host, memory.hugepages, numa.nodes)
     overhead = MemoryBill.qemu_overhead(cpu.count, translation_cache(resolved.accel, memory.size))
     ram = Size(0) if pages.page else memory.size

@@ -68,13 +68,18 @@ def needs(resolved: Resolved) -> tuple[Need, ...]:
 
 
 def kernel_words(resolved: Resolved) -> dict[str, str]:
-    """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``)."""
-    words = {}
-    for place, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
+    """Fixed addresses as the kernel's own notation has them (source: Documentation/admin-guide/nfs/nfsroot.rst, ``ip=``).
+
+    A guest of ours reads them itself, and is told a card by its address: names depend on which of them have a driver.
+    """
+    words, place = {}, resolved.facts.place
+    ours = resolved.facts.image.agent
+    for index, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
-            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::eth{place}:off:{server}"
+            card = mac_of(spec, place.name, number).replace(":", "-") if ours else f"eth{index}"
+            word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::{card}:off:{server}"
             words[word] = f"interface {number} has a fixed address"
     return words
 
@@ -116,8 +121,29 @@ def _chosen(nic: Nic, resolved: Resolved) -> Literal["user", "passt"]:
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """What the interfaces need and this host lacks."""
-    return [problem for nic in nics(resolved) for problem in (*_general(nic), *_specific(nic))]
+    """What the interfaces need and this host lacks, and what was asked for that other ends or the guest cannot do."""
+    return [problem for nic in nics(resolved) for problem in (*_general(nic), *_specific(nic)) or _unmet(nic)]
+
+
+def _unmet(nic: Nic) -> list[Problem]:
+    path, spec, found = f"net[{nic.number}]", nic.spec, []
+    there = _wired(nic).queues
+    if max(spec.queues, 1) > there:
+        reason = f"{spec.interface or spec.bridge or spec.type} has {there} here"
+        found.append(Problem(f"{path}.queues", spec.queues, reason, f"set it to {there}, or leave it out"))
+    if spec.rss and there < 2:
+        reason = "there is one pair of queues, over which nothing can be spread"
+        found.append(Problem(f"{path}.rss", True, reason, "set queues = 2 or more, or leave it out"))
+    if nic.facts.image.disk:
+        return found
+    reason = f"{nic.facts.image.name} is told its address by kernel arguments"
+    if ":" in spec.address:
+        found.append(
+            Problem(f"{path}.address", spec.address, f"{reason}, which know IPv4 alone", "use an image with cloud-init")
+        )
+    if len(spec.dns) > 1:
+        found.append(Problem(f"{path}.dns", list(spec.dns), f"{reason}, with one name server", "name one"))
+    return found
 
 
 def _general(nic: Nic) -> list[Problem]:

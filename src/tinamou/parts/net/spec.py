@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Literal
 
 from tinamou.errors import Problem
@@ -31,6 +32,36 @@ TAPS = ("tap", "bridge", "ovs", "macvtap")
 
 MADE = ("auto", "user", "passt", "bridge")
 """Backends that can lead ports of the host into the guest."""
+
+_USED_BY: dict[str, tuple[str, ...]] = {
+    "network": ("bridge",),
+    "bridge": ("bridge", "ovs", "vhost-user"),
+    "interface": ("tap", "macvtap"),
+    "ipv6": ("auto", "user", "passt", "bridge"),
+    "peers": ("bridge",),
+    "host": ("auto", "user", "passt", "bridge"),
+    "isolated": ("auto", "user", "bridge"),
+    "queues": (*TAPS, "vhost-user"),
+    "rss": (*TAPS, "vhost-user"),
+    "vhost": TAPS,
+    "offload": ("auto", "user", "passt", "stream", *TAPS),
+    "bond": ("ovs",),
+    "socket": ("vhost-user", "stream"),
+    "listen": ("vhost-user", "stream"),
+}
+"""The backends a setting does something for, where not all of them do."""
+
+_ANYWAY = {"queues": 1, "vhost": "off"}
+"""What is so with every other backend anyway."""
+
+_OF_A_MADE_NETWORK = ("ipv6", "host", "isolated")
+"""What a bridge of the host's decides by itself."""
+
+_OF_VIRTIO = ("queues", "queue_size", "mtu", "packed", "rss")
+"""What only a virtio card has."""
+
+_GOES_WITH = {"gateway": "address", "dns": "address", "bond_mode": "bond", "lacp": "bond"}
+"""What says more about another setting."""
 
 _RATE = r"(?i:(\d+)\s*([kmg]?)bit)"
 _FILTER = r"(?:(?P<protocol>tcp|udp|icmp|any)(?::(?P<ports>\d+(?:-\d+)?))?)(?:@(?P<peer>[0-9a-fA-F:.]+(?:/\d+)?))?"
@@ -107,7 +138,31 @@ class NetSpec:
 
     def problems(self) -> list[Problem]:
         """All that cannot be, whatever the host."""
-        return [*self._bad_notations(), *self._bad_names(), *self._misplaced(), *self._bad_addresses()]
+        return [*self._bad_notations(), *self._bad_names(), *self._idle(), *self._misplaced(), *self._bad_addresses()]
+
+    def _idle(self) -> Iterator[Problem]:
+        """Settings that would do nothing."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        given.pop("type", None)
+        for name, value in given.items():
+            reason, fix = self._use_of(name, given)
+            if reason:
+                yield Problem(name, _shown(value), reason, fix)
+
+    def _use_of(self, name: str, given: Mapping[str, object]) -> tuple[str, str]:
+        """Why a setting would do nothing, and what to do; empty where it does something."""
+        users = _USED_BY.get(name, (self.type,))
+        if self.type == "none":
+            return "type none is no interface", "leave it out, or choose another type"
+        if self.type not in users and given[name] != _ANYWAY.get(name):
+            return f"type {self.type} has no use for it", f"leave it out, or use type {' or '.join(users)}"
+        if name in _OF_A_MADE_NETWORK and self.bridge:
+            return f"it says what a network tinamou makes is like, and {self.bridge} is there already", "leave it out"
+        if name in _OF_VIRTIO and self.model != "virtio":
+            return f"a card of model {self.model} has no such thing", "leave it out, or use model virtio"
+        if (other := _GOES_WITH.get(name)) and other not in given:
+            return f"it says more about {other}, which is not given", f"leave it out, or add {other} = …"
+        return "", ""
 
     def _bad_notations(self) -> Iterator[Problem]:
         for index, text in enumerate(self.forward):
@@ -153,23 +208,17 @@ class NetSpec:
         if self.forward and not made:
             yield Problem("forward", list(self.forward), f"type {self.type} cannot forward ports; {joined}", "leave it out")
         for field in ("allow_out", "allow_in", "rate_out", "rate_in"):
-            if getattr(self, field) and self.type not in FILTERED and not (self.switched and field.startswith("rate")):
+            limits = getattr(self, field) not in (None, "")
+            if limits and self.type not in FILTERED and not (self.switched and field.startswith("rate")):
                 why = f"type {self.type} has no interface of its own on the host that could be filtered"
-                yield Problem(field, getattr(self, field), why, "use type bridge or tap")
-        if (self.vlan or self.trunk) and not self.switched:
-            yield Problem("vlan", self.vlan or list(self.trunk), "only Open vSwitch ports have one", "use type ovs")
-        if self.bond and self.type != "ovs":
-            yield Problem("bond", self.bond, "only Open vSwitch ports can be bonded", "use type ovs")
+                yield Problem(field, _shown(getattr(self, field)), why, "use type bridge or tap")
+        for field, tags in (("vlan", self.vlan), ("trunk", list(self.trunk))):
+            if tags and not self.switched:
+                yield Problem(field, tags, "only Open vSwitch ports have one", "use type ovs")
         if self.bond_mode == "balance-tcp" and self.lacp == "off":
             yield Problem("bond_mode", self.bond_mode, "it works with lacp only", "set lacp = active, in the guest as well")
-        if self.listen and self.type not in ("stream", "vhost-user"):
-            yield Problem("listen", True, f"type {self.type} has no socket", "leave it out")
-        if self.isolated and self.type not in ("auto", "user", "bridge"):
-            yield Problem(
-                "isolated", True, f"type {self.type} leads wherever its other end leads", "use type bridge or user"
-            )
-        if self.isolated and self.bridge:
-            yield Problem("isolated", True, f"{self.bridge} leads wherever the host's bridge leads", "use network = …")
+        if self.isolated and self.host:
+            yield Problem("host", True, "isolated means that the host is not reached", "leave one of the two out")
 
     def _bad_addresses(self) -> Iterator[Problem]:
         for field, parse in (("subnet", ipaddress.IPv4Network), ("address", ipaddress.ip_interface)):
@@ -183,6 +232,10 @@ class NetSpec:
             yield Problem(
                 "subnet", self.subnet, "only a network that tinamou makes takes one", "use type bridge, network = …"
             )
+
+
+def _shown(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_forward(text: str) -> Forward:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import ClaimSocket, Contribution, Element, HandOver, MakeDir, Step, Value, Why
+from tinamou.blueprint import ClaimSocket, Contribution, Element, HandOver, MakeDir, ReachSocket, Step, Value, Why
 from tinamou.parts.net.wiring import Nic, Wired
 
 __all__ = ["contribute"]
@@ -22,5 +22,6 @@ def contribute(nic: Nic) -> Wired:
     element = Element("netdev", {"type": "stream", "id": nic.id, "server": spec.listen, "addr": address}, why)
     room = MakeDir(folder, Why("backend stream", "QEMU makes its end's socket there"), owner=place.uid)
     hand = HandOver(path, "connect", Why("confinement", "QEMU is handed the open socket"))
-    steps: tuple[Step, ...] = (room, ClaimSocket(spec.socket, why, path)) if spec.listen else (hand,)
+    reach = ReachSocket(path, why)
+    steps: tuple[Step, ...] = (room, ClaimSocket(spec.socket, why, path)) if spec.listen else (reach, hand)
     return Wired(Contribution((element,), steps=steps), offload=False)

@@ -1,0 +1,58 @@
+"""Files and folders of the host a description names: found from everywhere, and looked for before anything is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.errors import PrepareError, Problem
+from tinamou.spec import MachineSpec
+from tinamou.system.exec import find_tool
+
+__all__ = ["VIRTIOFSD", "absolute", "check"]
+
+VIRTIOFSD = "virtiofsd"
+"""The program that serves a folder to a guest."""
+
+
+def absolute(spec: MachineSpec) -> MachineSpec:
+    """The description with whole paths: a machine starts again from wherever it is told to."""
+    boot = dataclasses.replace(spec.boot, kernel=_whole(spec.boot.kernel), initrd=_whole(spec.boot.initrd))
+    disks = tuple(dataclasses.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
+    nets = tuple(dataclasses.replace(one, socket=_whole(one.socket)) for one in spec.net)
+    return dataclasses.replace(spec, boot=boot, disk=disks, net=nets)
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 (links stay)
+
+
+def check(spec: MachineSpec) -> None:
+    """Raises PrepareError, with every problem, for what this host does not have."""
+    problems = [*_files(spec), *_shares(spec)]
+    if problems:
+        raise PrepareError("the machine needs what this host does not have", problems=problems)
+
+
+def _files(spec: MachineSpec) -> Iterator[Problem]:
+    """Those that nothing else looks at before QEMU starts: disks are read by whoever looks for what they rest on."""
+    files = {"boot.kernel": spec.boot.kernel, "boot.initrd": spec.boot.initrd}
+    for number, disk in enumerate(spec.disk):
+        files |= {f"disk[{number}].key": disk.key, f"disk[{number}].path": disk.path if disk.interface == "cdrom" else ""}
+    for field, path in files.items():
+        if path and not Path(path).is_file():
+            reason = "is not a file" if Path(path).exists() else "there is no such file"
+            yield Problem(field, path, reason, "check the path")
+
+
+def _shares(spec: MachineSpec) -> Iterator[Problem]:
+    for number, one in enumerate(spec.share):
+        if not Path(one.host).is_dir():
+            yield Problem(f"share[{number}].path", one.host, "is not a folder of this host", "make it first")
+    if spec.share and os.geteuid() != 0:
+        yield Problem("share", None, "virtiofsd of QEMU 7.2 must be started by root", "run tinamou as root")
+    if spec.share and find_tool(VIRTIOFSD) is None:
+        fix = "apt-get install qemu-system-common (Debian 12), virtiofsd (Debian 13)"
+        yield Problem("share", None, "there is no virtiofsd", fix)
