@@ -68,6 +68,14 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder whose files every user may read: what stands in for a program that tinamou starts as another user."""
+    with tempfile.TemporaryDirectory(prefix="open-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def leftovers(state: Path) -> Leftovers:
     """What this test left on the host so far: ``leftovers.found()`` is a list of sentences."""
     return Leftovers(state)

@@ -38,12 +38,9 @@ while not os.path.exists({go!r}):
 """
 
 
-def test_a_qemu_that_floods_its_log(state, tmp_path):
+def test_a_qemu_that_floods_its_log(state, open_folder):
     real = shutil.which("qemu-system-x86_64")
-    tmp_path.chmod(0o755)
-    for above in tmp_path.parents[:3]:
-        above.chmod(0o755)
-    go, flooding = tmp_path / "go", tmp_path / "qemu-system-x86_64"
+    go, flooding = open_folder / "go", open_folder / "qemu-system-x86_64"
     python = os.path.realpath(sys.executable)
     flooding.write_text(FLOODING.format(python=python, real=real, full=logs.FULL, go=str(go)))
     flooding.chmod(0o755)

@@ -29,6 +29,7 @@ class Model:
     snapshots: list[str] = field(default_factory=list)
     plugged: set[str] = field(default_factory=set)
     made: int = 0
+    options: tuple[str, ...] = ()
 
 
 def processes() -> list[int]:
@@ -69,6 +70,14 @@ def agree(model: Model, said: str) -> None:
     assert not list(record.path.glob("*.part")) and not list(record.path.glob(".*.part")), said
 
 
+def step(model: Model, dice: random.Random, done: list[str], only: frozenset[str] = frozenset()) -> None:
+    """One verb that can be done now, chosen by the dice among ``only`` those where any are named; then all must agree."""
+    name, do = dice.choice([(name, do) for name, do in verbs(model, dice) if not only or name in only])
+    done.append(name)
+    do()
+    agree(model, " › ".join(done))
+
+
 def verbs(model: Model, dice: random.Random) -> Iterator[tuple[str, Callable[[], None]]]:
     """The verbs that can be done now, each changing the model as it must."""
     yield from ((word, lambda word=word: _life(model, word)) for word in _ALLOWED[model.state])  # type: ignore[misc]
@@ -98,7 +107,7 @@ _AFTER |= {"kill": "stopped", "pause": "paused", "suspend": "suspended", "rm": "
 
 def _life(model: Model, word: str) -> None:
     if word == "run":
-        tinamou("run", "-d", "--name", NAME, *DESCRIPTION)
+        tinamou("run", "-d", "--name", NAME, *model.options, *DESCRIPTION)
         model.disks, model.nics, model.snapshots, model.plugged = [], [], [], set()
     elif word == "exec":
         assert tinamou("exec", NAME, "--", "hostname").strip() == NAME
@@ -107,9 +116,7 @@ def _life(model: Model, word: str) -> None:
         assert call("pause", NAME).returncode == 118
         return
     else:
-        tinamou(*word.split()[:1], *word.split()[1:], NAME)
-    if word in ("start", "restart", "run", "stop", "kill"):
-        model.plugged = {one for one in model.plugged if word == "resume"}
+        tinamou(*word.split(), *(model.options if word == "start" else ()), NAME)
     model.state = _AFTER.get(word, model.state)
 
 
@@ -143,10 +150,7 @@ def drive(seed: int, steps: int) -> list[str]:
     """A sequence of so many verbs; their names. Fails at the first after which anybody disagrees."""
     dice, model, done = random.Random(seed), Model(), list[str]()
     for _ in range(steps):
-        name, do = dice.choice(list(verbs(model, dice)))
-        done.append(name)
-        do()
-        agree(model, f"seed {seed}: {' › '.join(done)}")
+        step(model, dice, done)
     if model.state != "gone":
         tinamou("rm", "-f", NAME)
         model.state = "gone"
