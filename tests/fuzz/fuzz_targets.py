@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import os
-import re
-import socket
 import sys
-import tempfile
-import threading
 import tomllib
 from pathlib import Path
 from unittest import mock
 
 import fuzz_seeds as seeds
+import fuzz_web  # noqa: F401
+from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
 from tinamou.convert import files, kinds, ova, writing
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ImageError, SpecError
-from tinamou.images import blocks, catalog, cpio, elf, fat, http, kernel, modules, qemu_img, signature, verify
-from tinamou.images.download import download
+from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
 from tinamou.images.inspect import inspect_image
 from tinamou.images.part import check_part
 from tinamou.spec import dump_spec, load_spec
@@ -34,24 +29,6 @@ sys.path.append(str(seeds.TESTS / "convert"))
 import reading
 
 NOWHERE = Path("/nonexistent")
-
-
-@functools.cache
-def folder() -> Path:
-    """A folder of this process, below which everything lies that is written."""
-    made = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    os.environ["TINAMOU_CACHE"], os.environ["TINAMOU_STATE"] = str(made / "cache"), str(made / "state")
-    import atexit
-    import shutil
-
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
-
-
-def written(data: bytes, name: str) -> Path:
-    path = folder() / name
-    path.write_bytes(data)
-    return path
 
 
 # ── packed streams, programs, archives ──
@@ -325,78 +302,3 @@ def checksums(data: bytes) -> object:
     if not found:
         raise last
     return found
-
-
-# ── the web ──
-
-
-class Server(threading.Thread):
-    """Answers every request on the loopback with the same bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.reply = b""
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/file"
-        self.start()
-
-    def run(self) -> None:
-        while True:
-            connection, _ = self._listening.accept()
-            with connection:
-                try:
-                    connection.settimeout(2)
-                    connection.recv(65536)
-                    connection.sendall(self.reply)
-                    connection.shutdown(socket.SHUT_WR)
-                    connection.recv(1)
-                except OSError:
-                    pass
-
-
-@functools.cache
-def server() -> Server:
-    return Server()
-
-
-@functools.cache
-def one_client() -> object:
-    """Making one takes longer than anything that is asked with it."""
-    import httpx2
-
-    made = httpx2.Client(timeout=2.0, follow_redirects=False)
-    return mock.patch.object(http, "client", lambda _: contextlib.nullcontext(made))
-
-
-HEADERS = [
-    "200",
-    "206",
-    "302",
-    "416",
-    "503",
-    "Content-Length: ",
-    "Content-Range: bytes ",
-    "Location: ",
-    "Retry-After: ",
-    "chunked",
-    "\r\n",
-]
-HEADERS += ["Content-Encoding: gzip", "http://", "//[", "99999999999999999999", "ETag: "]
-
-
-@target("reply of a server", seeds=seeds.replies, words=HEADERS)
-def reply(data: bytes) -> object:
-    one, policy = server(), http.Policy(attempts=1, timeout=2.0)
-    # Wherever it sends us, it is this server that is asked. How long the library takes for a header of blanks is its own.
-    calm = re.sub(rb"[ \t]{64,}", b" " * 64, data)
-    one.reply = re.sub(rb"(?i)(location: {0,64})(https?:)?//[^/\s]*", rb"\1" + one.url[:-5].encode(), calm)
-    part = folder() / "part"
-    part.write_bytes(data[:7])
-    part.with_name("part.json").write_text(json.dumps({"url": one.url, "etag": '"v"', "modified": "", "total": len(data)}))
-    with one_client(), http.client(policy) as client:
-        small: object = None
-        try:
-            small = http.fetch_bytes(client, one.url, policy)
-        except ImageError as error:
-            small = error
-        return small, download(one.url, part, policy=policy)

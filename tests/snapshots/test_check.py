@@ -19,6 +19,7 @@ from tinamou.snapshots.check import Finding, check, last_results, repair
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import load, save
 from tinamou.spec import load_spec
+from tinamou.system.landlock import abi
 from tinamou.system.qcow2 import write_overlay
 
 Build = Callable[..., BareMachine]
@@ -258,3 +259,17 @@ def test_a_disk_open_elsewhere_is_refused_before_a_start(m: BareMachine) -> None
     time.sleep(0.3)
     with pytest.raises(ImageError, match=r"disk0-2\.qcow2 is open for writing"):
         refuse_shared(chains)
+
+
+@pytest.mark.root
+def test_who_walks_a_file_has_no_rights(m: BareMachine, tmp_path: Path) -> None:
+    """A QEMU that was taken over writes its machine's disks: what reads them then could be taken over in its turn."""
+    program = tmp_path / "qemu-img"
+    program.write_text("#!/bin/sh\nid -u >&2; cat /etc/shadow >&2 || echo refused >&2; exit 2\n")
+    program.chmod(0o755)
+    disks = replace(m.disks, qemu_img=str(program))
+    for what in (one.what for one in run(check(disks, load(m.directory))) if one.severity == "error"):
+        assert not what.startswith("0;") and "root:" not in what
+    with pytest.raises(ImageError) as caught:
+        run(repair(disks, "disk0-1.qcow2"))
+    assert "root:" not in str(caught.value) and (not abi() or "refused" in str(caught.value))

@@ -5,6 +5,7 @@ Source: POSIX.1-2017, *Shell Command Language*, for what is read; substitutions 
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections import deque
@@ -41,6 +42,7 @@ class Command:
     target: str = ""
 
 
+@functools.lru_cache(maxsize=1)  # a source is looked at to tell its kind, and then read
 def commands(text: str) -> list[Command]:
     """The simple commands of a script, in order; variables it sets itself are put in. Raises SpecError."""
     script = _Script()
@@ -72,8 +74,9 @@ class _Script:
             self._spend(1)
             if not gathered:
                 first, due = number, True
-            gathered += self._uncommented(gathered, line)
-            due = due or any(character in line for character in _CLOSING)
+            said = self._uncommented(gathered, line)
+            gathered += said
+            due = due or any(character in said for character in _CLOSING)
             if (len(gathered) - len(gathered.rstrip("\\"))) % 2:
                 gathered = gathered[:-1]
                 self._spend(len(gathered) >> 4)

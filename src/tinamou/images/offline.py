@@ -35,9 +35,11 @@ async def read_through(argv: Sequence[str], what: str, reads: Iterable[str], *, 
     await _shut_in(argv, what, progress, reads)
 
 
-async def made(argv: Sequence[str], what: str, reads: Iterable[str], target: Path, *, progress: Progress = silent) -> None:
+async def made(
+    argv: Sequence[str], what: str, reads: Iterable[str], target: Path, *, mode: int = 0o644, progress: Progress = silent
+) -> None:
     """The same, which makes the file ``target``. Raises ImageError; no target is left then."""
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with lent(descriptor):
             await _shut_in(argv, what, progress, reads, [str(target)])

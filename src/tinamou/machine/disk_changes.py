@@ -16,7 +16,6 @@ from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.state.record import Record
-from tinamou.system.exec import run
 from tinamou.units import Size
 
 __all__ = ["change_disc", "limit", "listed", "resize"]
@@ -49,7 +48,12 @@ async def resize(record: Record, name: str, size: Size) -> None:
         if size < now:
             raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
         if disks.session is None:
-            run([disks.qemu_img, "resize", "-q", "-f", top.format, str(disks.path(top.top)), str(int(size))])
+            from tinamou.images.offline import changed
+            from tinamou.snapshots.layers import read_forest
+
+            file = str(disks.path(top.top))
+            argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]
+            await changed(argv, f"resizing {name}", read_forest(disks, history, name).files(top.top), file)
             return
         node = (await attached(disks.session))[top.device].node
         await disks.session.execute("block_resize", {"node-name": node, "size": int(size)})

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.chain import Layer, read_chain
-from tinamou.images.offline import offline
+from tinamou.images.chain import read_chain
+from tinamou.images.offline import made, offline, read_through
 from tinamou.images.progress import Progress, silent
 from tinamou.snapshots.backup_nbd import nbd_source, verify_nbd
 from tinamou.snapshots.backup_shelf import (
@@ -31,7 +31,7 @@ from tinamou.snapshots.backup_shelf import (
     sums_of,
 )
 from tinamou.snapshots.history import History, Snapshot
-from tinamou.snapshots.layers import read_forest
+from tinamou.snapshots.layers import Forest, read_forest
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.exec_async import run_async
 
@@ -69,9 +69,7 @@ async def copy_out(
                     disks, history, (disk, file), shelf.folder / below, folder, old_snapshot(history, last)
                 )
             else:
-                tops[disk] = await _whole(
-                    disks, read_forest(disks, history, disk).layers[file], folder / f"{disk}.qcow2", progress
-                )
+                tops[disk] = await _whole(disks, read_forest(disks, history, disk), file, folder / f"{disk}.qcow2", progress)
         keep_extras(disks, shot, folder)
         sums = await asyncio.to_thread(sums_of, shelf.folder, folder)
     except BaseException:
@@ -92,13 +90,14 @@ async def copy_out(
     return save_shelf(dataclasses.replace(shelf, backups=(*shelf.backups, backup)))
 
 
-async def _whole(disks: Disks, layer: Layer, target: Path, progress: Progress) -> Path:
+async def _whole(disks: Disks, forest: Forest, name: str, target: Path, progress: Progress) -> Path:
     """Copy all a file reads as. Its format is said: a guest could have written the header of another into its raw disk."""
+    layer, reads = forest.layers[name], forest.files(name)
     file = Path(layer.path).name
     argv = [disks.qemu_img, "convert", "-p", "-U", "-W", "-f", layer.format, "-O", "qcow2", layer.path, str(target)]
-    await offline(argv, f"copying {file}", progress=progress, cwd=disks.directory)
+    await made(argv, f"copying {file}", reads, target, mode=0o600, progress=progress)
     compared = [disks.qemu_img, "compare", "-p", "-U", "-f", layer.format, "-F", "qcow2", layer.path, str(target)]
-    await offline(compared, f"comparing {file}", progress=progress, cwd=disks.directory)
+    await read_through(compared, f"comparing {file}", [*reads, str(target)], progress=progress)
     return target
 
 
@@ -134,8 +133,8 @@ async def verify(shelf: Shelf, backup: Backup, *, qemu_img: str = "qemu-img") ->
         await verify_nbd(backup.remote, qemu_img=qemu_img)
         return
     for name in backup.tops.values():
-        read_chain(shelf.folder / name, trusted=[shelf.folder])
-        await offline([qemu_img, "check", "-f", "qcow2", str(shelf.folder / name)], f"checking {name}")
+        reads = [layer.path for layer in read_chain(shelf.folder / name, trusted=[shelf.folder])]
+        await read_through([qemu_img, "check", "-f", "qcow2", str(shelf.folder / name)], f"checking {name}", reads)
 
 
 _OTHER = "restore another backup, or make a new full one: tinamou backup create --full"
@@ -145,6 +144,10 @@ async def standalone(shelf: Shelf, backup: Backup, disk: str, target: Path, *, p
     """Write one disk of a backup as a file that rests on nothing. Raises ImageError."""
     name = backup.tops[disk]
     told = backup.remote.get(name)
-    source = [nbd_source(name, told["size"])] if told else ["-f", "qcow2", str(shelf.folder / name)]
-    argv = ["qemu-img", "convert", "-p", "-W", "-O", "qcow2", *source, str(target)]
-    await offline(argv, f"restoring {disk}", progress=progress)
+    argv = ["qemu-img", "convert", "-p", "-W", "-O", "qcow2"]
+    if told:
+        await offline([*argv, nbd_source(name, told["size"]), str(target)], f"restoring {disk}", progress=progress)
+        return
+    reads = [layer.path for layer in read_chain(shelf.folder / name, trusted=[shelf.folder])]
+    words = [*argv, "-f", "qcow2", str(shelf.folder / name), str(target)]
+    await made(words, f"restoring {disk}", reads, target, progress=progress)

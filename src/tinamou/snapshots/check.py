@@ -22,6 +22,7 @@ from tinamou.system.exec import CommandError
 from tinamou.system.exec_async import run_async
 from tinamou.system.image_locks import processes_with_open, written_by_others
 from tinamou.system.replaced import replace_text
+from tinamou.system.shut_in import ENVIRONMENT, shut_in
 
 __all__ = ["RESULTS", "SEALS", "Finding", "check", "last_results", "repair"]
 
@@ -71,7 +72,10 @@ async def repair(disks: Disks, file: str) -> Path:
     copy = source.with_name(f"{source.name}.before-repair-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         await run_async(["cp", "--reflink=auto", "--sparse=always", "--preserve=all", "--", str(source), str(copy)])
-        await run_async([disks.qemu_img, "check", "-q", "-f", "qcow2", "-r", "all", str(source)])
+        node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(source)}}
+        argv = [disks.qemu_img, "check", "-q", "-r", "all", f"json:{json.dumps(node)}"]
+        words = shut_in(argv, writes=[source], owner=source.stat().st_uid)
+        await run_async(words, environment=ENVIRONMENT)
     except CommandError as error:
         raise ImageError(f"{file} cannot be repaired", why=str(error), fix=f"a copy is {copy}; restore a backup") from error
     return copy
@@ -167,7 +171,9 @@ async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> li
         return [Finding("note", name, "the guest is writing to it; stop the machine to have it walked")]
     try:
         shared = ["-U"] if disks.session is not None else []
-        await run_async([disks.qemu_img, "check", "-q", *shared, *_opened(disks, forest, name)])
+        argv = [disks.qemu_img, "check", "-q", *shared, *_opened(disks, forest, name)]
+        reads = [*forest.files(name), *filter(None, [disks.keys.get(forest.disk)])]
+        await run_async(shut_in(argv, reads=reads), environment=ENVIRONMENT)
     except CommandError as error:
         text = (error.stderr or error.stdout).strip().splitlines()
         leaks = error.status == 3

@@ -41,6 +41,11 @@ class Forest:
             raise ImageError(f"a file of {self.disk} is missing: {chain[-1]}", fix="put it back, or restore a backup")
         return tuple(chain)
 
+    def files(self, top: str) -> list[str]:
+        """All that is opened where a file is read through; of formats that keep data beside them, their whole folder."""
+        layers = [self.layers[name] for name in self.chain(top)]
+        return [one.path if one.format in ("qcow2", "raw") else str(Path(one.path).parent) for one in layers]
+
     def needed(self, history: History) -> frozenset[str]:
         """The files the present state or a snapshot reads through."""
         return frozenset(name for root in self.named(history) for name in self.chain(root))
