@@ -110,6 +110,21 @@ def test_an_agent_that_may_not_run_commands_is_proof_of_less(state):
         assert run(wait(machine, proof="answer")).proof == "answer"
 
 
+def test_a_boot_is_not_judged_by_the_one_before_it(state):
+    log = state / "serial.log"
+    log.write_text("[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
+
+    async def wait(machine, start):
+        async with machine.agent() as agent:
+            await wait_ready(machine.directory, agent, alive=machine.alive, timeout=3, log_from=start)
+
+    with bare(state) as machine:
+        with pytest.raises(NotReadyError, match="did not answer within 3 s"):
+            run(wait(machine, log.stat().st_size))
+        with pytest.raises(NotReadyError, match="no root filesystem"):
+            run(wait(machine, 0))
+
+
 class Reporting:
     """A QMP server that reports the given events, each a second after the one before unless it says how many.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import types
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tinamou.control.slots import free_slot
 from tinamou.control.wire import EVENT_BYTES, LARGE_BYTES, MESSAGE_BYTES, GarbledError, parsed
 from tinamou.errors import ControlError, ImageError
 from tinamou.images.chain import read_layer
+from tinamou.network import attend
 from tinamou.snapshots.graph import block_graph
 from tinamou.snapshots.save import let_run_on
 from tinamou.snapshots.stream import pour
@@ -278,3 +280,20 @@ def test_a_disk_that_is_a_pipe_by_now(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", lambda path, **how: stat(other if path == disk else path, **how))
     with pytest.raises(ImageError, match="cannot be opened"):
         read_layer(disk)
+
+
+def test_a_capture_that_was_made_long(state, monkeypatch):
+    monkeypatch.setattr(attend, "_MOST_CAPTURED", 3 << 20)
+    target = state / "target.pcap"
+
+    async def work(session):
+        record = types.SimpleNamespace(name="m", uid=None, directory=str(state), file=lambda name: state / name)
+        taking = asyncio.create_task(attend.capture(record, session, 0, target, asyncio.Event(), 0.5))
+        await asyncio.sleep(0.2)
+        with (state / "net0.pcap").open("r+b") as file:
+            file.truncate(1 << 40)
+        return await taking
+
+    monkeypatch.setattr(attend, "specs_of", lambda record: {0: None})
+    assert with_session(state, work, {}, {}) == target.stat().st_size == 3 << 20
+    assert not (state / "net0.pcap").exists()

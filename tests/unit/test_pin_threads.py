@@ -1,7 +1,10 @@
 """Each thread of QEMU goes where the plan says."""
 
+import pytest
+
 from tinamou.blueprint import Pinning
-from tinamou.machine.pinning import assign
+from tinamou.errors import ControlError
+from tinamou.machine.pinning import assign, refuse_strangers
 from tinamou.units import CpuSet
 
 
@@ -18,6 +21,13 @@ def test_every_thread_has_its_place():
 def test_one_thread_for_all_virtual_cpus():
     pinning = Pinning((cpus("2"), cpus("3")), cpus("4"))
     assert assign(pinning, [101, 101], {}, {100, 101}) == {100: cpus("4"), 101: cpus("2-3")}
+
+
+@pytest.mark.parametrize(("vcpus", "iothreads"), [([1], {}), ([101], {"disk0-io": 1}), ([101, 102], {}), ([], {})])
+def test_threads_that_are_not_qemus(vcpus, iothreads):
+    pinning = Pinning((cpus("2"),), cpus("4"), {"disk0-io": cpus("5")})
+    with pytest.raises(ControlError, match="QEMU answered with"):
+        refuse_strangers(pinning, vcpus, iothreads, {100, 101, 102})
 
 
 def test_virtual_cpu_without_thread():

@@ -184,7 +184,7 @@ def capture(
     seconds: float = 10.0,
     out: Annotated[str, Parameter(name=["--out", "-o"])] = "",
 ) -> None:
-    """Write a machine's packets to a file that tcpdump and Wireshark read; Ctrl-C ends it early.
+    """Write a machine's packets to a file that tcpdump and Wireshark read, 1 GiB at most; Ctrl-C ends it early.
 
     Parameters
     ----------

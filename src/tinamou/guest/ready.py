@@ -84,6 +84,7 @@ class _Boot:
     started: float
     qmp: Session | None
     alive: Callable[[], bool]
+    log_from: int = 0
     milestones: list[Milestone] = field(default_factory=list)
     window: bytes = b""
     resets: int = 0
@@ -92,7 +93,7 @@ class _Boot:
     seen: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.log = Followed(Path(self.directory, "serial.log"))
+        self.log = Followed(Path(self.directory, "serial.log"), self.log_from)
 
     @property
     def stage(self) -> Stage:
@@ -136,6 +137,7 @@ async def wait_ready(
     started: float | None = None,
     timeout: float = 120.0,
     proof: Proof = "run",
+    log_from: int = 0,
 ) -> ReadyReport:
     """Wait until the guest answers. Raises NotReadyError: at once when QEMU or the guest died, or after ``timeout`` seconds.
 
@@ -143,11 +145,11 @@ async def wait_ready(
     before the guest boots: a question is put on the agent's line at once, and waits there for the agent. With ``proof``
     ``answer`` that question is all; with ``run`` a command must have run too, unless the guest's agent may not run any
     (the report then says ``answer``). ``line`` leads to the resident of a guest that brings one: it answers in the agent's
-    place.
+    place. ``log_from`` is the byte of the serial log with which this boot begins.
     """
     import asyncio
 
-    boot = _Boot(directory, time.monotonic() if started is None else started, qmp, alive)
+    boot = _Boot(directory, time.monotonic() if started is None else started, qmp, alive, log_from)
     boot.reach(Stage.QEMU)
     answering = asyncio.create_task(_answer(boot, agent, line, timeout, proof))
     watching = [asyncio.create_task(_watch_log(boot))]

@@ -152,6 +152,7 @@ class Connected:
             started=self.since,
             timeout=self.timeout,
             proof="answer" if answer else "run",
+            log_from=self.record.log_from,
         )
 
     async def run(

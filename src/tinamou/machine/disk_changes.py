@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinamou.control import RefusedError, Session
-from tinamou.control.answers import record as as_record
 from tinamou.control.answers import records
+from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.machine.disks import opened
@@ -105,10 +105,9 @@ async def _take_disc_out(session: Session, device: str) -> None:
 async def _insert(session: Session, device: str, name: str, path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        answer = as_record(await session.execute_with_fd(descriptor, "add-fd", opaque=path))
+        fdset = await add_fd(session, descriptor, note=path)
     finally:
         os.close(descriptor)
-    fdset = answer["fdset-id"]
     node = f"{name}-disc{fdset}"
     leaf = {"node-name": f"fd{fdset}-{name}", "filename": f"/dev/fdset/{fdset}"}
     file = {"driver": "file", **leaf, "read-only": True}

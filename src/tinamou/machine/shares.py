@@ -22,6 +22,7 @@ from tinamou.system.exec import find_tool
 
 __all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
+_SECONDS = 60.0
 _MOUNT = """
 modprobe virtiofs 2>/dev/null; mkdir -p "$2" || exit 1
 grep -q "^$1 $2 virtiofs " /proc/mounts && exit 0
@@ -40,7 +41,7 @@ async def attach(machine: Connected) -> None:
     await plug(machine)
     for number, share in enumerate(machine.spec.share):
         words = ["sh", "-c", _MOUNT, "sh", _name(number), share.guest, "ro" if share.fixed else "rw"]
-        done = await machine.run(words, check=False)
+        done = await machine.run(words, timeout=_SECONDS, check=False)
         if done.status:
             raise GuestError(
                 f"{share.host} could not be mounted in {machine.name} on {share.guest}",
@@ -77,7 +78,8 @@ async def plug(machine: Connected) -> None:
 async def detach(machine: Connected) -> None:
     """Unmount and unplug every share. Raises GuestError where a program of the guest uses one, ControlError."""
     for number, share in enumerate(machine.spec.share):
-        done = await machine.run(["sh", "-c", _UNMOUNT, "sh", _name(number), share.guest], check=False)
+        words = ["sh", "-c", _UNMOUNT, "sh", _name(number), share.guest]
+        done = await machine.run(words, timeout=_SECONDS, check=False)
         if done.status:
             raise GuestError(
                 f"{share.guest} in {machine.name} cannot be taken out for the checkpoint",

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Report", "capture", "examine", "plug", "put_right", "specs_of", "speed_of"]
 
 
+_MOST_CAPTURED, _PIECE = 1 << 30, 1 << 20
+
+
 @dataclass(frozen=True)
 class Report:
     """What was seen of every interface, and what is wrong, worst first."""
@@ -187,6 +190,7 @@ async def capture(
 ) -> int:
     """Write an interface's packets to ``target`` as pcap for some seconds or until ``stopped``; returns the bytes written.
 
+    What comes after the first GiB is left out.
     QEMU writes them itself where it can (one queue, no vhost), else they are read from the interface on the host.
     Raises ControlError, StateError.
     """
@@ -215,10 +219,18 @@ async def capture(
             await asyncio.wait_for(stopped.wait(), seconds)
     finally:
         await session.execute("object-del", id=name)
-    data = await asyncio.to_thread(part.read_bytes)
-    await asyncio.to_thread(target.write_bytes, data)
-    part.unlink()
-    return len(data)
+    try:
+        return await asyncio.to_thread(_copied, part, target)
+    finally:
+        part.unlink()
+
+
+def _copied(part: Path, target: Path) -> int:
+    """Copy what QEMU wrote, which it may have made as long as it likes."""
+    with part.open("rb") as source, target.open("wb") as file:
+        while piece := source.read(min(_PIECE, _MOST_CAPTURED - file.tell())):
+            file.write(piece)
+        return file.tell()
 
 
 async def _from_link(link: str, target: Path, stopped: asyncio.Event, seconds: float, error: ControlError) -> int:
@@ -237,7 +249,7 @@ async def _from_link(link: str, target: Path, stopped: asyncio.Event, seconds: f
     end = time.monotonic() + seconds
     with reader, target.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        while time.monotonic() < end and not stopped.is_set():
+        while time.monotonic() < end and not stopped.is_set() and file.tell() < _MOST_CAPTURED:
             with contextlib.suppress(TimeoutError):
                 packet = await asyncio.to_thread(reader.recv, 65535)
                 now = time.time_ns() // 1000
