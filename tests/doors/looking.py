@@ -22,7 +22,7 @@ def differences(
     looks = {name: look for name, look in group.looks.items() if name in there and name not in (leave_out or {})}
     asked = Asked(description, _script(looks), place, prefix, group.waited)
     with door(asked) as opened:
-        seen = Seen(opened.record, opened.name, place)
+        seen = Seen(opened.record, opened.name, place, prefix)
         found = {name: _tried(look, seen) for name, look in looks.items() if look.host}
         expected = {name: look.expect(seen) if callable(look.expect) else look.expect for name, look in looks.items()}
         found |= _told(opened.said())

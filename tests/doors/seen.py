@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,14 @@ from tinamou.system.loop_thread import wait_for
 class Seen:
     """One running machine. ``name`` is what it should be called, ``place`` the folder its description names things of."""
 
-    def __init__(self, record: Record, name: str, place: Path) -> None:
-        self.record, self.name, self.place = record, name, place
+    def __init__(self, record: Record, name: str, place: Path, prefix: tuple[str, ...] = ()) -> None:
+        self.record, self.name, self.place, self.prefix = record, name, place, prefix
+
+    def run(self, *argv: str) -> str:
+        """What a command of the host prints, run where the machine was started."""
+        done = subprocess.run([*self.prefix, *argv], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
 
     @cached_property
     def argv(self) -> list[str]:

@@ -102,11 +102,8 @@ def _flat(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _table(one: Mapping[str, Any]) -> str:
-    pairs = []
-    for key, value in one.items():
-        for each in value if isinstance(value, list) and value else [value]:
-            pairs.append(f"{key}={each if isinstance(each, str) else json.dumps(each)}")
-    return ",".join(pairs)
+    each = ((key, item) for key, value in one.items() for item in (value if isinstance(value, list) and value else [value]))
+    return ",".join(f"{key}={item if isinstance(item, str) else json.dumps(item)}" for key, item in each)
 
 
 def _share(one: Mapping[str, Any]) -> str:
