@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from fields import Group, Look, said_by
 from seen import Seen
-from ways import Asked, Door
+from ways import Asked, Way
 
 _MARK = "@@ "
 
 
 def differences(
-    group: Group, door: Door, place: Path, *, prefix: tuple[str, ...] = (), leave_out: Mapping[str, Any] | None = None
+    group: Group, way: Way, place: Path, *, prefix: tuple[str, ...] = (), without: Collection[str] = ()
 ) -> dict[str, tuple[object, object]]:
-    """Field → what was found, and what was expected."""
+    """``door: field`` → what was found, and what was expected."""
     description = group.describe(place)
     there = said_by(description)
-    looks = {name: look for name, look in group.looks.items() if name in there and name not in (leave_out or {})}
+    looks = {name: look for name, look in group.looks.items() if name in there and name not in without}
     asked = Asked(description, _script(looks), place, prefix, group.waited)
-    with door(asked) as opened:
-        seen = Seen(opened.record, opened.name, place, prefix)
-        found = {name: _tried(look, seen) for name, look in looks.items() if look.host}
-        expected = {name: look.expect(seen) if callable(look.expect) else look.expect for name, look in looks.items()}
-        found |= _told(opened.said())
-    return {name: (found.get(name), wanted) for name, wanted in expected.items() if found.get(name) != wanted}
+    wrong: dict[str, tuple[object, object]] = {}
+    with contextlib.closing(way(asked)) as doors:
+        for opened in doors:
+            seen = Seen(opened.record, opened.name, place, prefix)
+            found = {name: _tried(look, seen) for name, look in looks.items() if look.host}
+            expected = {name: look.expect(seen) if callable(look.expect) else look.expect for name, look in looks.items()}
+            found |= _told(opened.said())
+            for name, wanted in expected.items():
+                if found.get(name) != wanted:
+                    wrong[f"{opened.door}: {name}"] = (found.get(name), wanted)
+    return wrong
 
 
 def _tried(look: Look, seen: Seen) -> object:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from booting import FIRMWARE, OWN_KERNEL
+from converted import CONVERTED, OTHERS, UNSAID
 from fields import Group, every_field, said_by
 from hardware import HARDWARE
 from placed import IN_PARTS, PLACED, TOO_LARGE
@@ -21,6 +22,7 @@ GROUPS = {
     "firmware": FIRMWARE,
     "wires": WIRES,
     "switched": SWITCHED,
+    "converted": CONVERTED,
 }
 
 ELSEWHERE = {
@@ -45,6 +47,11 @@ def test_every_field_is_looked_at() -> None:
         (Path(__file__).parents[2] / why.split(":")[1].split(";")[0].split(",")[0].strip()).exists()
         for why in ELSEWHERE.values()
     )
+
+
+def test_what_other_tools_can_say() -> None:
+    """Each field is in the converted machine, in another one of tests/convert, or none that another tool has a word for."""
+    assert sorted([*CONVERTED.looks, *OTHERS, *UNSAID]) == sorted(every_field())
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -1,4 +1,4 @@
-"""The doors a machine comes in by: each starts one of a description and holds it open while it is looked at."""
+"""The doors a machine comes in by: each starts one of a description and keeps it running while it is looked at."""
 
 from __future__ import annotations
 
@@ -65,14 +65,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Open:
-    """A machine that runs: its record, what it should be called, and what the script says in its guest."""
+    """A machine that runs: the door it came in by, its record, what it should be called, what its guest answers."""
 
+    door: str
     record: Record
     name: str
     said: Callable[[], str] = field(default=str)
 
 
-Door = Callable[[Asked], contextlib.AbstractContextManager[Open]]
+Way = Callable[[Asked], Iterator[Open]]
+"""Opens one machine after the other, each by another door where one leads to the next; closed, it leaves nothing."""
 
 
 def options(description: Mapping[str, Any]) -> list[str]:
@@ -110,7 +112,7 @@ def _share(one: Mapping[str, Any]) -> str:
     return ":".join([one["path"], *([one["to"]] if "to" in one else []), *(["ro"] if one.get("readonly") else [])])
 
 
-def _up(asked: Asked, name: str, process: subprocess.Popen[str]) -> Record:
+def _up(name: str, process: subprocess.Popen[str]) -> Record:
     """The record of a machine whose process is there; what the command said where it has ended instead."""
 
     def there() -> Record | None:
@@ -139,11 +141,11 @@ def _held(words: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _run(asked: Asked, *more: str) -> Iterator[Open]:
+def _run(asked: Asked, door: str, *more: str) -> Iterator[Open]:
     command = ["--", "sh", "-c", f"{asked.script}\nexit 7"] if asked.waited else []
     wait = [] if asked.waited else ["--no-wait"]
     with _held(asked.words("run", *options(asked.description), *more, *wait, *command)) as process:
-        record = _up(asked, asked.name, process)
+        record = _up(asked.name, process)
 
         def said() -> str:
             if not asked.waited:
@@ -153,61 +155,60 @@ def _run(asked: Asked, *more: str) -> Iterator[Open]:
             process.returncode = 0
             return out
 
-        yield Open(record, asked.name, said)
+        yield Open(door, record, asked.name, said)
 
 
-@contextlib.contextmanager
 def run(asked: Asked) -> Iterator[Open]:
     """``tinamou run OPTIONS -- COMMAND``, which waits for the end of its input before it runs the command."""
-    yield from _run(asked)
+    yield from _run(asked, "run")
 
 
-@contextlib.contextmanager
 def warm(asked: Asked) -> Iterator[Open]:
-    """``tinamou run --warm OPTIONS -- COMMAND``."""
-    yield from _run(asked, "--warm")
+    """``tinamou run --warm OPTIONS -- COMMAND``, for the first time and for the second; and the same from Python."""
+    yield from _run(asked, "run --warm", "--warm")
+    yield from _run(asked, "run --warm, again", "--warm")
+    yield from _program(asked, "Machine(warm=True)", warm=True)
 
 
-def _staying(asked: Asked, *words: str) -> Iterator[Open]:
+def _stays(asked: Asked, door: str, name: str = "") -> Open:
+    name = name or asked.name
+    return Open(door, machines.find(name), name, _exec(asked, name))
+
+
+def detached(asked: Asked) -> Iterator[Open]:
+    """``tinamou run -d OPTIONS``; then ``start`` of what was stopped."""
     try:
-        assert asked.call(*words) == f"{asked.name}\n"
-        yield Open(machines.find(asked.name), asked.name, _exec(asked, asked.name))
+        assert asked.call("run", *options(asked.description), "-d") == f"{asked.name}\n"
+        yield _stays(asked, "run -d")
+        asked.call("stop" if asked.waited else "kill", asked.name)
+        asked.call("start", asked.name)
+        yield _stays(asked, "start")
     finally:
         asked.call("rm", "-f", asked.name)
 
 
-@contextlib.contextmanager
-def detached(asked: Asked) -> Iterator[Open]:
-    """``tinamou run -d OPTIONS``."""
-    yield from _staying(asked, "run", *options(asked.description), "-d")
-
-
-@contextlib.contextmanager
-def started(asked: Asked) -> Iterator[Open]:
-    """``tinamou start`` of one that was stopped; from another folder than the one it was made in."""
-    with detached(asked):
-        asked.call("stop" if asked.waited else "kill", asked.name)
-        asked.call("start", asked.name)
-        yield Open(machines.find(asked.name), asked.name, _exec(asked, asked.name))
-
-
-@contextlib.contextmanager
 def forked(asked: Asked) -> Iterator[Open]:
-    """``tinamou fork`` of one that runs."""
-    with detached(asked):
-        name = asked.call("fork", asked.name).strip()
+    """``tinamou run -d``, ``start``, and ``tinamou fork`` of what was started."""
+    fork = ""
+    with contextlib.closing(detached(asked)) as before:
         try:
-            yield Open(machines.find(name), name, _exec(asked, name))
+            yield from (next(before), next(before))
+            fork = asked.call("fork", asked.name).strip()
+            yield _stays(asked, "tinamou fork", fork)
         finally:
-            asked.call("rm", "-f", name)
+            if fork:
+                asked.call("rm", "-f", fork)
 
 
-@contextlib.contextmanager
 def from_file(asked: Asked) -> Iterator[Open]:
     """A machine file."""
     path = asked.place / "machine.toml"
     path.write_text(tomlkit.dumps(asked.description))
-    yield from _staying(asked, "run", str(path), "-d")
+    try:
+        assert asked.call("run", str(path), "-d") == f"{asked.name}\n"
+        yield _stays(asked, "machine file")
+    finally:
+        asked.call("rm", "-f", asked.name)
 
 
 PROGRAM = """
@@ -215,58 +216,59 @@ import json, sys
 from tinamou import Machine
 how = json.loads(sys.argv[1])
 with Machine(**how["description"], **how["options"]) as vm:
-    one = vm.fork() if how["fork"] else vm
-    print(one.name, flush=True)
-    sys.stdin.read()
+    print(vm.name, flush=True)
+    if sys.stdin.readline():
+        with vm.fork() as fork:
+            print(fork.name, flush=True)
+            sys.stdin.readline()
 """
 
 
-def _program(asked: Asked, *, fork: bool = False, **more: object) -> Iterator[Open]:
-    how = {"description": asked.description, "fork": fork, "options": {"wait": asked.waited, **more}}
+def _program(asked: Asked, door: str, *, fork: bool = False, **more: object) -> Iterator[Open]:
+    how = {"description": asked.description, "options": {"wait": asked.waited, **more}}
     with _held([*asked.prefix, sys.executable, "-c", PROGRAM, json.dumps(how)]) as process:
-        assert process.stdout is not None and process.stderr is not None
-        name = process.stdout.readline().strip()
-        assert name, process.stderr.read()
-        yield Open(machines.find(name), name if fork else asked.name, _exec(asked, name))
+        yield _stays(asked, door, _named(process))
+        if fork:
+            assert process.stdin is not None
+            process.stdin.write("fork\n")
+            process.stdin.flush()
+            yield _stays(asked, "vm.fork()", _named(process))
 
 
-@contextlib.contextmanager
+def _named(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None and process.stderr is not None
+    name = process.stdout.readline().strip()
+    assert name, process.stderr.read()
+    return name
+
+
 def python(asked: Asked) -> Iterator[Open]:
     """``with Machine(…)``."""
-    yield from _program(asked)
+    yield from _program(asked, "Machine()")
 
 
-@contextlib.contextmanager
+def python_fork(asked: Asked) -> Iterator[Open]:
+    """``with Machine(…) as vm``, and ``vm.fork()``."""
+    yield from _program(asked, "Machine()", fork=True)
+
+
 def kept(asked: Asked) -> Iterator[Open]:
     """``with Machine(…, keep=True)``, which is stopped at the end, not gone."""
     try:
-        yield from _program(asked, keep=True)
+        yield from _program(asked, "Machine(keep=True)", keep=True)
         assert not machines.find(asked.name).running
     finally:
         asked.call("rm", "-f", asked.name)
 
 
-@contextlib.contextmanager
-def python_warm(asked: Asked) -> Iterator[Open]:
-    """``with Machine(…, warm=True)``."""
-    yield from _program(asked, warm=True)
-
-
-@contextlib.contextmanager
-def python_fork(asked: Asked) -> Iterator[Open]:
-    """``vm.fork()``."""
-    yield from _program(asked, fork=True)
-
-
-DOORS: dict[str, Door] = {
+ALONE: dict[str, Way] = {
     "run": run,
-    "run -d": detached,
+    "run -d, start": detached,
     "machine file": from_file,
-    "start": started,
     "Machine()": python,
     "Machine(keep=True)": kept,
-    "run --warm": warm,
-    "Machine(warm=True)": python_warm,
-    "vm.fork()": python_fork,
-    "tinamou fork": forked,
 }
+"""Doors that lead to a machine of its own."""
+
+COPIES: dict[str, Way] = {"run -d, start, fork": forked, "Machine(), vm.fork()": python_fork, "warm": warm}
+"""Doors that lead to copies as well."""
