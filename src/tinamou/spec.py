@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -124,8 +125,8 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
 
 def shorthand(table: str) -> str:
     """The field that a bare value in place of a table stands for, as ``size`` in ``memory = "2G"``; empty where none is."""
-    kinds: dict[str, Any] = {"cpu": CpuSpec, "boot": BootSpec, "memory": MemorySpec}
-    return str(kinds[table].shorthand) if table in kinds else ""
+    kinds = {one.name: one.default_factory for one in dataclasses.fields(MachineSpec)}
+    return str(getattr(kinds.get(table), "shorthand", ""))
 
 
 def dump_spec(spec: MachineSpec) -> dict[str, Any]:

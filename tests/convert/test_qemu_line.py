@@ -297,3 +297,10 @@ def test_any_words_make_a_machine_that_loads(words):
 def test_commas_are_doubled_in_values(values):
     text = ",".join(f"{key}={value.replace(',', ',,')}" for key, value in values.items())
     assert qemu_line.keys(text) == values
+
+
+def test_what_is_said_about_a_network_is_kept_or_told():
+    line = ["qemu-system-x86_64", "-netdev", "user,id=n,ipv6=off", "-device", "virtio-net-pci,netdev=n,host_mtu=1400"]
+    assert converted(line).machine["net"] == [{"ipv6": False, "mtu": 1400}]
+    told = converted(["qemu-system-x86_64", "-netdev", "user,id=n,ipv4=off", "-device", "virtio-net-pci,netdev=n"]).notes
+    assert any(note.rank == "lost" and "IPv4" in note.reason for note in told)

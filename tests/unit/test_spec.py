@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinamou.errors import SpecError
-from tinamou.spec import MachineSpec, dump_spec, load_spec, spec_schema
+from tinamou.spec import MachineSpec, dump_spec, load_spec, shorthand, spec_schema
 from tinamou.units import Size
 
 FILE = """
@@ -146,3 +146,16 @@ def test_a_floor_that_no_balloon_can_keep_is_refused(machine):
 def test_a_floor_may_be_as_high_as_the_memory():
     assert load_spec({"memory": {"size": "256M", "floor": "256M"}}).memory.floor == Size.parse("256M")
     assert load_spec({"devices": {"balloon": False}}).memory.floor is None
+
+
+def test_a_bare_value_stands_for_a_field_in_every_table_that_has_one():
+    tables = ("cpu", "memory", "boot", "display", "tpm", "confidential")
+    assert [shorthand(table) for table in (*tables, "seed", "nosuch")] == [
+        *("count", "size", "firmware", "type", "enabled", "type"),
+        *("", ""),
+    ]
+
+
+def test_a_policy_of_memory_that_is_not_encrypted():
+    assert "confidential.debug" in problems({"confidential": {"debug": True}})
+    assert load_spec({"confidential": {"type": "auto", "debug": True}}).confidential.debug

@@ -219,6 +219,8 @@ def _interface(line: Line, where: str, text: str, backend: dict[str, str], found
         nets.card(line.draft, net, where, "e1000")
     if mac := found.get("mac") or found.get("macaddr"):
         nets.set_mac(line.draft, net, "mac", mac)
+    if (mtu := whole(found.get("host_mtu", ""))) and "model" not in net:
+        net["mtu"] = mtu
     there = {key: value for key, value in {**backend, **found}.items() if key in _PLACES}
     if there:
         shown = ",".join(f"{key}={value}" for key, value in there.items())
@@ -258,6 +260,10 @@ def _user(line: Line, net: dict[str, Any], where: str, text: str, backend: dict[
         nets.forward(line.draft, net, f"{where} hostfwd=", port)
     if switch(backend.get("restrict", "")):
         net["isolated"] = True
+    if backend.get("ipv6") == "off":
+        net["ipv6"] = False
+    if backend.get("ipv4") == "off":
+        line.draft.lost(where, text, "a network without IPv4 is none of those here", "")
     if "net" in backend or "host" in backend or "dhcpstart" in backend:
         line.draft.lost(
             where, text, "the user network's addresses are QEMU's own: 10.0.2.0/24", "set address = … in the guest"

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
@@ -50,6 +51,12 @@ class ConfidentialSpec:
         False,
         "the guest's policy lets the host decrypt it, to look for a mistake; an attestation shows that",
     )
+
+    def problems(self) -> list[Problem]:
+        """A policy of memory that is not encrypted."""
+        if not self.debug or self.type != "off":
+            return []
+        return [Problem("debug", True, "nothing is encrypted", "leave it out, or set confidential.type")]
 
 
 def contribute(resolved: Resolved) -> Contribution:

@@ -34,7 +34,7 @@ def pin(host: HostFacts, request: PinRequest) -> Placement:
         raise PlanError(
             f"{request.count} vCPUs cannot each have a CPU of their own",
             why=_arithmetic(host, request, free),
-            fix=f"ask for at most {len(free)} vCPUs, stop a machine that holds CPUs, or drop strict pinning",
+            fix=f"ask for at most {len(free)} vCPUs, stop a machine that holds CPUs, or set cpu.strict = false",
         )
     arithmetic = _arithmetic(host, request, free)
     return Placement(notes=(Note("warning", f"not pinned: {arithmetic}", Why("host", arithmetic)),))
@@ -275,7 +275,7 @@ def _explicit(host: HostFacts, request: PinRequest, cpus: CpuSet) -> Placement:
             raise PlanError(
                 f"{request.count} vCPUs cannot each have a CPU of their own in pin = {str(cpus)!r}",
                 why=f"{len(cpus)} CPUs named, {request.count} vCPUs wanted: {request.count - len(cpus)} more needed",
-                fix="name more CPUs, ask for fewer vCPUs, or drop strict pinning",
+                fix="name more CPUs, ask for fewer vCPUs, or set cpu.strict = false",
             )
         why = Why("spec cpu.pin", f"{request.count} vCPUs share the {len(cpus)} CPUs {cpus}")
         note = Note("warning", f"vCPUs float over {cpus}: fewer CPUs than vCPUs", why)

@@ -58,7 +58,7 @@ def memory_nodes(
             why="; ".join(
                 f"memory node {n} has {_room(host, n, page).mib} MiB, {share.mib} MiB wanted" for n, share in short
             ),
-            fix="ask for less memory, let it span more nodes, or drop strict pinning",
+            fix="ask for less memory, let it span more nodes, or set cpu.strict = false",
         )
     missing = {number for number, _ in short}
     nodes = tuple(

@@ -1,0 +1,122 @@
+"""Machines that have something of the host to themselves, or lie in several parts: CPUs, huge pages, nodes, ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from fields import Group, guest, host
+from greeting import greeting_disk
+from seen import Seen
+
+from tinamou.probe.qemu import find_binary, probe_qemu
+
+DOOR = "$(sed 's/.*door=\\([0-9]*\\).*/\\1/' /proc/cmdline)"
+"""In the guest: the port of the host that `answering` serves."""
+
+
+def _placed(place: Path) -> dict[str, Any]:
+    port = (place / "port").read_text() if (place / "port").exists() else "1"
+    described: dict[str, Any] = {
+        "name": "walk",
+        "accel": "tcg",
+        "cpu": {"count": 1, "pin": "auto", "strict": True, "realtime": 1},
+        "memory": {"size": "256M", "hugepages": "2M"},
+        "boot": {"cmdline": f"door={port}"},
+        "net": [{"type": "passt", "host": True}] if shutil.which("passt") else [],
+    }
+    spice = probe_qemu(find_binary(os.uname().machine)).has("option:spice")
+    return {**described, "display": {"type": "spice"}} if spice else described
+
+
+def _vcpu(seen: Seen) -> int:
+    return int(seen.ask("query-cpus-fast")[0]["thread-id"])
+
+
+def _large_pages(seen: Seen) -> int:
+    """Bytes of the machine's memory that lie on pages of 2 MiB."""
+    text = Path(f"/proc/{seen.record.pid}/smaps").read_text()
+    large = [part for part in text.split("VmFlags:") if "KernelPageSize:     2048 kB" in part]
+    return sum(int(part.split("\nSize:")[1].split()[0]) << 10 for part in large)
+
+
+PLACED = Group(
+    _placed,
+    {
+        "cpu.pin": host(lambda seen: len(os.sched_getaffinity(_vcpu(seen))), 1),
+        "cpu.strict": host(lambda seen: len(seen.record.pinning), 1),
+        "cpu.realtime": host(
+            lambda seen: (os.sched_getscheduler(_vcpu(seen)), os.sched_getparam(_vcpu(seen)).sched_priority),
+            (os.SCHED_FIFO, 1),
+        ),
+        "memory.hugepages": host(_large_pages, 256 << 20),
+        "display.type": host(lambda seen: (Path(seen.record.directory) / "run/spice.sock").is_socket(), True),
+        "net[].type": host(lambda seen: len(seen.helper("passt")), 1),
+        "net[].host": guest(f"nc -w 20 10.0.2.2 {DOOR} </dev/null", "from the host"),
+    },
+)
+
+
+def free_port() -> int:
+    """A port of the host that is free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _in_parts(place: Path) -> dict[str, Any]:
+    return {
+        "name": "walk",
+        "accel": "tcg",
+        "cpu": {"count": 2, "sockets": 2, "cores": 1, "threads": 1, "nodes": 2},
+        "memory": {"size": "256M", "floor": "128M"},
+        "net": [{"type": "user", "mac": "52:54:00:d0:0d:01", "forward": [f"tcp:127.0.0.1:{free_port()}:80"]}],
+    }
+
+
+def _forwards(seen: Seen) -> list[str]:
+    text = seen.ask("human-monitor-command", **{"command-line": "info usernet"})
+    return [":".join(line.split()[2:4] + line.split()[5:6]) for line in text.splitlines() if "HOST_FORWARD" in line]
+
+
+def _asked_forward(seen: Seen) -> list[str]:
+    [text] = seen.record.spec["net"][0]["forward"]
+    return [text.removeprefix("tcp:")]
+
+
+IN_PARTS = Group(
+    _in_parts,
+    {
+        "cpu.sockets": host(lambda seen: sorted(one["props"]["socket-id"] for one in seen.ask("query-cpus-fast")), [0, 1]),
+        "cpu.nodes": guest("ls -d /sys/devices/system/node/node* | wc -l", "2"),
+        "memory.floor": host(lambda seen: seen.prop("balloon0", "deflate-on-oom"), True),
+        "net[].mac": guest("cat /sys/class/net/eth0/address", "52:54:00:d0:0d:01"),
+        "net[].forward": host(_forwards, _asked_forward),
+    },
+)
+
+
+def _too_large(place: Path) -> dict[str, Any]:
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    size = (int(available.split()[1]) >> 10) + 1024
+    return {
+        "name": "walk",
+        "image": str(greeting_disk(place / "disk.img")),
+        "memory": {"size": f"{size}M", "overcommit": True},
+        "net": [],
+    }
+
+
+TOO_LARGE = Group(
+    _too_large,
+    {
+        "memory.overcommit": host(
+            lambda seen: seen.ask("query-memory-size-summary")["base-memory"] >> 20,
+            lambda seen: int(str(seen.record.spec["memory"]["size"]).removesuffix("M")),
+        )
+    },
+    waited=False,
+)

@@ -1,0 +1,62 @@
+"""The table of fields is whole: whoever adds a field says how it shows, or why it cannot be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from booting import FIRMWARE, OWN_KERNEL
+from converted import CONVERTED, OTHERS, UNSAID
+from fields import Group, every_field, said_by
+from hardware import HARDWARE
+from placed import IN_PARTS, PLACED, TOO_LARGE
+from switched import SWITCHED
+from wires import WIRES
+
+GROUPS = {
+    "hardware": HARDWARE,
+    "placed": PLACED,
+    "in parts": IN_PARTS,
+    "too large": TOO_LARGE,
+    "own kernel": OWN_KERNEL,
+    "firmware": FIRMWARE,
+    "wires": WIRES,
+    "switched": SWITCHED,
+    "converted": CONVERTED,
+}
+
+ELSEWHERE = {
+    "boot.secure": "needs an image that is signed: tests/e2e/test_secure_boot.py; refused here",
+    "cpu.latency": "differs only where cores have several threads: tests/unit/test_cpu_pinning.py, on recorded hosts",
+    "cpu.near": "differs only where there are several memory nodes: tests/unit/test_cpu_pinning.py; refused here",
+    "pci[].device": "needs an IOMMU: tests/lab/test_lab_pci.py; refused here",
+    "pci[].alone": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
+    "pci[].rom": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
+    "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
+    "confidential.debug": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
+}
+"""What a host without the hardware cannot show, and where it is tried."""
+
+
+def test_every_field_is_looked_at() -> None:
+    looked = {field for group in GROUPS.values() for field in group.looks}
+    assert (looked | set(ELSEWHERE)) - set(every_field()) == set(), "no such fields"
+    assert set(every_field()) - looked - set(ELSEWHERE) == set(), "fields nobody looks at"
+    assert looked & set(ELSEWHERE) == set()
+    assert all(
+        (Path(__file__).parents[2] / why.split(":")[1].split(";")[0].split(",")[0].strip()).exists()
+        for why in ELSEWHERE.values()
+    )
+
+
+def test_what_other_tools_can_say() -> None:
+    """Each field is in the converted machine, in another one of tests/convert, or none that another tool has a word for."""
+    assert sorted([*CONVERTED.looks, *OTHERS, *UNSAID]) == sorted(every_field())
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_is_looked_at_is_asked_for(name: str, tmp_path: Path) -> None:
+    """A look at a default shows nothing; one whose field the host cannot have is left out with the field."""
+    group: Group = GROUPS[name]
+    idle = set(group.looks) - said_by(group.describe(tmp_path))
+    assert idle <= {"limits.cpu", "limits.memory", "limits.read", "limits.write", "display.type", "net[].type", "net[].host"}
