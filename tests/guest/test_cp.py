@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
+import signal
+import subprocess
+import tarfile
 
 import pytest
-from typed import call
+from trees import same, sparse
+from typed import TINAMOU, begin, call, eventually
 
 from tinamou.cli import cp
+from tinamou.control import connect_qmp
+from tinamou.control.answers import records
 from tinamou.errors import SpecError, StateError
 
 
@@ -22,6 +30,23 @@ def test_incomplete_and_unknown(capsys):
     assert "copy what to where" in capsys.readouterr().err
     with pytest.raises(StateError):
         cp.command("a", "no-such-machine:/x")
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [(("-", "a", "vm:/b"), "copied alone"), (("vm:/a", "vm:/b", "-"), "copied alone"), (("-", "a"), "one side must be")],
+)
+def test_an_archive_is_copied_alone(paths, said):
+    with pytest.raises(SpecError) as caught:
+        cp.command(*paths)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "1e9"])
+def test_a_limit_is_a_size(limit):
+    with pytest.raises(SpecError) as caught:
+        cp.command("vm:/a", "b", limit=limit)
+    assert f"--limit = {limit!r}" in str(caught.value)
 
 
 @pytest.mark.vm
@@ -49,5 +74,89 @@ def test_copies_with_a_machine(state, tmp_path):
         missing = call("cp", "box:/no/such", str(tmp_path))
         assert missing.returncode == 116
         assert "/no/such" in missing.stderr
+    finally:
+        assert call("rm", "-f", "box").returncode == 0
+
+
+@pytest.mark.vm
+def test_an_archive_goes_through_a_pipe(state, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "data").write_bytes(os.urandom(2_000_000))
+    packed = subprocess.run(["tar", "-c", "folder"], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert call("run", "-d", "--name", "box").returncode == 0
+    try:
+        into = subprocess.run([*TINAMOU, "cp", "-", "box:/tmp"], input=packed, capture_output=True, check=False)
+        assert (into.returncode, into.stdout, into.stderr) == (0, b"", b"")
+        back = subprocess.run([*TINAMOU, "cp", "box:/tmp/folder", "-"], capture_output=True, check=False)
+        assert (back.returncode, back.stderr) == (0, b"")
+        with tarfile.open(fileobj=io.BytesIO(back.stdout)) as archive:
+            assert archive.extractfile("folder/data").read() == (tmp_path / "folder" / "data").read_bytes()
+        for words, said in (
+            (("cp", "-", "box:/tmp/folder/data"), "is no folder"),
+            (("cp", "box:/dev/null", "-"), "a device"),
+            (("cp", "box:/tmp/folder", str(tmp_path / "new"), "--limit", "1M"), "more than it may"),
+        ):
+            done = subprocess.run([*TINAMOU, *words], input=packed, capture_output=True, check=False)
+            assert done.returncode == 116
+            assert said in done.stderr.decode()
+        assert not (tmp_path / "new").exists()
+        cut = subprocess.run([*TINAMOU, "cp", "-", "box:/tmp"], input=packed[:-20_000], capture_output=True, check=False)
+        assert cut.returncode == 110
+        assert b"cut short" in cut.stderr
+        with subprocess.Popen([*TINAMOU, "cp", "box:/tmp/folder", "-"], stdout=subprocess.PIPE) as stopped:
+            stopped.stdout.read(1000)
+            stopped.stdout.close()
+            assert stopped.wait(60) == 141
+    finally:
+        assert call("rm", "-f", "box").returncode == 0
+
+
+@pytest.mark.vm
+def test_a_copy_that_was_killed_is_in_nobodys_way(state, tmp_path):
+    """The port it leaves in QEMU is taken out by the next copy, and before the machine is saved."""
+    (tmp_path / "big").write_bytes(bytes(200 << 20))
+    assert call("run", "-d", "--name", "box", "--memory", "512M").returncode == 0
+
+    def killed():
+        running = begin("cp", str(tmp_path / "big"), "box:/root/")
+        eventually(lambda: "tinamou-copy" in asyncio.run(plugged()), "the port of the copy")
+        busy = call("suspend", "box")
+        assert busy.returncode == 118
+        assert f"process {running.pid} copies files" in busy.stderr
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        assert "tinamou-copy" in asyncio.run(plugged())
+
+    async def plugged():
+        async with await connect_qmp(str(state / "machines" / "box")) as session:
+            devices = records(await session.execute("qom-list", path="/machine/peripheral"))
+        return [device["name"] for device in devices]
+
+    try:
+        killed()
+        (tmp_path / "next").write_bytes(os.urandom(1 << 20))
+        assert call("cp", str(tmp_path / "next"), "box:/root/next").returncode == 0
+        assert "tinamou-copy" not in asyncio.run(plugged())
+        eventually(lambda: call("exec", "box", "--", "ls", "-A", "/root").stdout == "next\n", "the guest tidies up")
+        killed()
+        assert call("suspend", "box").returncode == 0
+        assert call("start", "box").returncode == 0
+        assert call("cp", "box:/root/next", str(tmp_path / "back")).returncode == 0
+        assert (tmp_path / "back").read_bytes() == (tmp_path / "next").read_bytes()
+    finally:
+        assert call("rm", "-f", "box").returncode == 0
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["aarch64", "riscv64"])
+def test_holes_of_other_architectures(state, tmp_path, arch):
+    """The program that finds holes runs there."""
+    sparse(tmp_path / "image")
+    assert call("run", "-d", "--name", "box", "--arch", arch).returncode == 0
+    try:
+        assert call("cp", str(tmp_path / "image"), "box:/root/").returncode == 0
+        assert call("cp", "box:/root/image", str(tmp_path / "back")).returncode == 0
+        same(tmp_path / "image", tmp_path / "back")
     finally:
         assert call("rm", "-f", "box").returncode == 0

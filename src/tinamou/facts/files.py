@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AGENT",
     "CHECKPOINTING",
+    "COPYING",
     "IMAGE",
     "JOURNAL",
     "LOCK",
@@ -46,6 +47,8 @@ SUSPENDED = "suspended"
 """The folder of the state it was suspended with."""
 CHECKPOINTING = "checkpointing"
 """There while its state is being saved: the process that does it."""
+COPYING = "copy.lock"
+"""Held by the copy that has a port of its own to the guest (`tinamou.guest.carry.port`)."""
 
 QMP = "qmp.sock"
 """QEMU's monitor for the process that owns the machine."""

@@ -47,9 +47,12 @@ async def read_pieces(agent: Agent, path: str, *, start: int = 0) -> AsyncIterat
 
 async def write(agent: Agent, path: str, pieces: Iterable[bytes]) -> int:
     """Create or empty a file in the guest, fill it, and return its size in bytes. Raises GuestError."""
+    import asyncio
+
     size = 0
     async with _opened(agent, path, "w") as handle:
         for piece in pieces:
+            await asyncio.sleep(0)
             await _write_piece(agent, path, handle, piece)
             size += len(piece)
         await agent.command("guest-file-flush", {"handle": handle})

@@ -137,9 +137,9 @@ class Machine:
         """Copy a file or folder of this host into the guest; see `Reach.put`."""
         return wait_for(self._machine.put(source, target))
 
-    def get(self, source: str, target: str | Path) -> Copied:
+    def get(self, source: str, target: str | Path, *, limit: int | None = None) -> Copied:
         """Copy a file or folder of the guest to this host; see `Reach.get`."""
-        return wait_for(self._machine.get(source, target))
+        return wait_for(self._machine.get(source, target, limit=limit))
 
     def read(self, path: str) -> bytes:
         """What is in a file of the guest, up to 64 MiB. Raises GuestError."""

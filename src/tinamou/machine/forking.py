@@ -15,6 +15,7 @@ from typing import Literal
 from tinamou.blueprint import HandOver, MakeCgroup, MakeDir, Plan, ReservePort, Why
 from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
+from tinamou.guest.carry.port import kept_out
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity, Line
 from tinamou.images.progress import Progress, silent
@@ -56,7 +57,11 @@ async def take_checkpoint(
     """
     encrypted.refuse(machine.record, "checkpointed or forked")
     held = await machine.held_line()
-    async with turn(machine.record, "checkpoint"), shares.taken_out(machine):
+    async with (
+        turn(machine.record, "checkpoint"),
+        kept_out(machine.record.directory, await machine.session()),
+        shares.taken_out(machine),
+    ):
         return await _taken(machine, name, held, ephemeral=ephemeral, request=kind)
 
 

@@ -54,22 +54,25 @@ class Reach:
     async def put(self, source: str | Path, target: str) -> Copied:
         """Copy a file or folder of this host into the guest, where ``target`` is its new name or a folder it goes into.
 
-        Modes are kept, and both ends compare the sha256. Raises GuestError; OSError when the source cannot be read.
+        ``"FOLDER/."`` is what is in a folder. Modes are kept, holes stay holes, and both ends compare the sha256. Raises
+        GuestError; OSError when the source cannot be read.
         """
         from tinamou.guest.copy import into_guest
 
         async with self._at_hand() as machine:
-            return await into_guest(await machine.settled_agent(), Path(source), target)
+            return await into_guest(await machine.settled_agent(), source, target, directory=machine.record.directory)
 
-    async def get(self, source: str, target: str | Path) -> Copied:
+    async def get(self, source: str, target: str | Path, *, limit: int | None = None) -> Copied:
         """Copy a file or folder of the guest to this host, where ``target`` is its new name or a folder it goes into.
 
-        Raises GuestError, OSError.
+        The guest may send ``limit`` bytes, or nine tenths of the room there is. Nothing but ``target`` is touched, whatever
+        it sends. Raises GuestError, OSError.
         """
         from tinamou.guest.copy import out_of_guest
 
         async with self._at_hand() as machine:
-            return await out_of_guest(await machine.settled_agent(), source, Path(target))
+            agent, directory = await machine.settled_agent(), machine.record.directory
+            return await out_of_guest(agent, source, target, directory=directory, limit=limit)
 
     async def read(self, path: str) -> bytes:
         """What is in a file of the guest, up to 64 MiB. Raises GuestError."""

@@ -21,6 +21,7 @@ from tinamou.control.commands import cont, quit
 from tinamou.errors import GuestError, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
+from tinamou.guest.carry.port import kept_out
 from tinamou.machine import encrypted, shares
 from tinamou.machine.connected import Connected
 from tinamou.machine.portable import loaded, saved_plan
@@ -53,7 +54,7 @@ async def suspend(machine: Connected) -> Checkpoint:
         fix = "start it with keep=True, or in the background: tinamou run -d"
         raise StateError(f"{record.name} is thrown away when it ends, and cannot be suspended", fix=fix)
     encrypted.refuse(record, "suspended")
-    async with turn(record, "suspend"):
+    async with turn(record, "suspend"), kept_out(record.directory, await machine.session()):
         async with shares.taken_out(machine, over=lambda: is_suspended(record)):
             saved = await _saved(record, await machine.session())
         await machine.close()
