@@ -47,7 +47,7 @@ class Packing:
                 path, name = todo.pop()
                 inside = [(f"{path}/{one}", f"{name}/{one}" if name else one) for one in sorted(os.listdir(path))]  # noqa: PTH208 (names alone)
                 todo += [one for one in inside if self._add(examiner, *one)]
-        self.size = sum(len(one.header) + one.size + -one.size % BLOCK for one in self._entries) + 2 * BLOCK
+        self.size: int = sum(len(one.header) + one.size + -one.size % BLOCK for one in self._entries) + 2 * BLOCK
 
     def _add(self, examiner: tarfile.TarFile, path: str, name: str) -> bool:
         """Whether it is a folder."""
@@ -168,7 +168,7 @@ class Unpacking:
                 if member.kind == kind:
                     make(path, member)
         whole = self._folders.pop(b".", None)
-        self.mode = whole[0] & 0o777 if whole else 0o755
+        self.mode: int = whole[0] & 0o777 if whole else 0o755
         for path in sorted(self._folders, key=lambda path: path.count(b"/"), reverse=True):
             mode, time = self._folders[path]
             folder = self._root.folder(path)

@@ -115,7 +115,7 @@ class Feed:
         self.over = over
         self._moved = moved
         self._ahead = bytearray()
-        self.count = 0
+        self.count: int = 0
 
     def peek(self, count: int) -> bytes:
         """The next bytes, which are still to be taken; fewer at the end. Raises GuestError."""
