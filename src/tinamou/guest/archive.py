@@ -138,7 +138,7 @@ class Unpacking:
         self._folders: dict[bytes, tuple[int, int | None]] = {}
         self._links: dict[bytes, Member] = {}
         self.dropped: list[bytes] = []
-        self.mode = 0o755
+        self.mode: int = 0o755
 
     def unpack(self, archive: Reader) -> None:
         """Make everything but the links."""
@@ -168,7 +168,7 @@ class Unpacking:
                 if member.kind == kind:
                     make(path, member)
         whole = self._folders.pop(b".", None)
-        self.mode: int = whole[0] & 0o777 if whole else 0o755
+        self.mode = whole[0] & 0o777 if whole else 0o755
         for path in sorted(self._folders, key=lambda path: path.count(b"/"), reverse=True):
             mode, time = self._folders[path]
             folder = self._root.folder(path)
