@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tinamou.guest.resident.frames import HEADER, command, frame
+from tinamou.guest.command import Command
+from tinamou.guest.resident.frames import HEADER, frame, start
 
 __all__ = ["PROCESSOR", "RESIDENT", "SilentError", "answered_by", "bare_run", "ended"]
 
@@ -56,10 +57,10 @@ def _talk(line: socket.socket, deadline: float) -> None:
 
 
 def _talk_to_resident(line: socket.socket, deadline: float) -> None:
-    line.sendall(frame("X", command(["true"], None, b"")))
+    line.sendall(frame("S", start(Command(("true",))), 1))
     answers = line.makefile("rb")
     while time.monotonic() < deadline:
-        kind, length = HEADER.unpack(answers.read(HEADER.size))
+        kind, _, length = HEADER.unpack(answers.read(HEADER.size))
         body = answers.read(length)
         if chr(kind) == "D":
             assert body == bytes(4), body

@@ -53,12 +53,13 @@ def resident(data: bytes) -> bytes:
     """What the resident would say to these frames (resident.c describes them); every command prints ``answered``."""
     said = b""
     while len(data) >= 8:
-        kind, length = struct.unpack("<B3xI", data[:8])
+        kind, channel, length = struct.unpack("<BxHI", data[:8])
         body, data = data[8 : 8 + length], data[8 + length :]
-        if chr(kind) == "H":
-            said += struct.pack("<B3xI", kind, length) + body
-        if chr(kind) == "X":
-            said += struct.pack("<B3xI", ord("O"), 9) + b"answered\n" + struct.pack("<B3xIi", ord("D"), 4, 0)
+        if chr(kind) in "RH":
+            said += struct.pack("<BxHI", kind, 0, length) + body
+        if chr(kind) == "S":
+            output = struct.pack("<BxHI", ord("O"), channel, 9) + b"answered\n"
+            said += output + struct.pack("<BxHIi", ord("D"), channel, 4, 0)
     return said
 
 

@@ -19,7 +19,7 @@ ARCHES = {"x86_64", "i386", "aarch64", "arm", "riscv64", "riscv32", "ppc64", "pp
 # What concerns the whole process, and where alone it may stand.
 PLACES = {
     "os.umask": "(nowhere)",  # it is that of all threads
-    "asyncio.run": r"cli/.*|machine/keeper\.py",  # below, a caller's loop may run already
+    "asyncio.run": r"cli/.*|machine/keeper\.py|guest/resident/sharing\.py",  # below, a caller's loop may run already
 }
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

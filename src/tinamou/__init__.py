@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         GuestError,
         ImageError,
         LaunchError,
+        NoCommandError,
         PlanError,
         PrepareError,
         ProbeError,
@@ -58,6 +59,7 @@ __all__ = [
     "Milestone",
     "Nic",
     "Nics",
+    "NoCommandError",
     "PciAddress",
     "PlanError",
     "Pool",
@@ -84,8 +86,8 @@ __all__ = [
 
 _HOMES = {
     "tinamou.errors": (
-        *("ControlError", "GuestError", "ImageError", "LaunchError", "PlanError", "PrepareError", "ProbeError", "Problem"),
-        *("SpecError", "StateError", "TimeLimitError", "TinamouError"),
+        *("ControlError", "GuestError", "ImageError", "LaunchError", "NoCommandError", "PlanError", "PrepareError"),
+        *("ProbeError", "Problem", "SpecError", "StateError", "TimeLimitError", "TinamouError"),
     ),
     "tinamou.guest.agent": ("Completed",),
     "tinamou.guest.copy": ("Copied",),

@@ -10,7 +10,8 @@
      ├── LaunchError    114   QEMU did not start, or died at once
      ├── ControlError   115   QEMU does not answer, or refused a command
      ├── GuestError     116   the guest did not get to the point where it answers
-     │    └── TimeLimitError 124   a command in the guest took longer than it was given
+     │    ├── TimeLimitError 124   a command in the guest took longer than it was given
+     │    └── NoCommandError 127   the guest has no such command, or may not run it
      ├── ImageError     117   an image is missing, damaged or not what it claims
      └── StateError     118   the state directory and the wish do not fit together
 """
@@ -27,6 +28,7 @@ __all__ = [
     "GuestError",
     "ImageError",
     "LaunchError",
+    "NoCommandError",
     "PlanError",
     "PrepareError",
     "ProbeError",
@@ -186,6 +188,12 @@ class TimeLimitError(GuestError):
     """A command in the guest took longer than it was given; the number is that of timeout(1)."""
 
     code = 124
+
+
+class NoCommandError(GuestError):
+    """The guest has no such command, or may not run it; the number is that of a shell."""
+
+    code = 127
 
 
 class ImageError(TinamouError):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_commands_in_a_fork_are_those_of_any_machine(source: Machine) -> None:
         done = fork.run(["sh", "-c", "cat; echo no >&2; exit 7"], input=b"x" * 300_000, check=False)
         assert (done.status, len(done.stdout), done.stderr) == (7, 300_000, b"no\n")
         assert fork.run("kill -9 $$", check=False).status == -9
-        assert fork.run(["env"], environment={"A": "b"}).text == "A=b"
+        assert {"A=b", "HOME=/root", "USER=root"} <= set(fork.run(["env"], env={"A": "b"}).text.split("\n"))
         with pytest.raises(TinamouError, match="could not start"):
             fork.run(["no-such-program"])
         with pytest.raises(TinamouError, match="did not end within"):
@@ -103,6 +104,22 @@ def test_commands_in_a_fork_are_those_of_any_machine(source: Machine) -> None:
         assert fork.run("head -c 3000000 /dev/zero | wc -c").text == "3000000"
         assert len(fork.run("head -c 3000000 /dev/zero").stdout) == 3_000_000
         assert fork.run("sleep 100 & echo left").text == "left"
+
+
+def test_what_runs_in_the_parent_runs_on_in_the_fork() -> None:
+    heard: list[bytes] = []
+    script = "while ! [ -e /tmp/stop ]; do echo noise; sleep 0.05; done; echo ended >/tmp/ended"
+    with Machine(forkable=True) as machine, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(machine.stream, script, heard.append)
+        while not heard:
+            time.sleep(0.05)
+        with machine.fork() as fork:
+            until = "touch /tmp/stop; until [ -e /tmp/ended ]; do sleep 0.05; done; cat /tmp/ended"
+            assert fork.run(until, timeout=60).text == "ended"
+            assert machine.run("ls /tmp/ended", check=False).status == 1
+        assert not running.done()
+        machine.run("touch /tmp/stop")
+        assert running.result(timeout=60) == 0
 
 
 def test_a_checkpoint_outlives_its_machine(source: Machine, checkpoint: Checkpoint) -> None:

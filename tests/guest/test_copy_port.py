@@ -152,7 +152,7 @@ def test_hostile_archives_of_a_real_guest(state, here, by_port_alone):
             await agent.wait(100)
             await agent.run(["sh", "-c", "mkdir /root/data; rm /usr/bin/sh"])
             await write(agent, "/usr/bin/sh", [HOSTILE_TAR.encode()])
-            await agent.run(["/usr/bin/busybox", "chmod", "755", "/usr/bin/sh"])
+            await agent.run(["/usr/bin/busybox", "chmod", "755", "/usr/bin/sh"], bare=True)
             before = seen(victim)
             for kind in TEN:
                 archive = rewritten(HOSTILE[kind], victim) if b"{victim}" in HOSTILE[kind] else HOSTILE[kind]
@@ -205,7 +205,7 @@ def test_hostile_shells_of_a_real_guest(state, here, monkeypatch):
             await agent.wait(100)
             await agent.run(["sh", "-c", "mkdir /root/folder; echo x >/root/file; rm /usr/bin/sh"])
             await write(agent, "/usr/bin/sh", [HOSTILE_SHELL.encode()])
-            await agent.run(["/usr/bin/busybox", "chmod", "755", "/usr/bin/sh"])
+            await agent.run(["/usr/bin/busybox", "chmod", "755", "/usr/bin/sh"], bare=True)
             for kind, script in SHELLS.items():
                 await write(agent, "/root/hostile", [script.encode()])
                 for source in ("/root/file", "/root/folder"):

@@ -81,7 +81,7 @@ def test_copies_with_a_machine(state, tmp_path):
 @pytest.mark.vm
 def test_an_archive_goes_through_a_pipe(state, tmp_path):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "data").write_bytes(os.urandom(2_000_000))
+    (tmp_path / "folder" / "data").write_bytes(os.urandom(4_000_000))
     packed = subprocess.run(["tar", "-c", "folder"], cwd=tmp_path, capture_output=True, check=True).stdout
     assert call("run", "-d", "--name", "box").returncode == 0
     try:
@@ -140,7 +140,7 @@ def test_a_copy_that_was_killed_is_in_nobodys_way(state, tmp_path):
         eventually(lambda: call("exec", "box", "--", "ls", "-A", "/root").stdout == "next\n", "the guest tidies up")
         killed()
         assert call("suspend", "box").returncode == 0
-        assert call("start", "box").returncode == 0
+        assert call("resume", "box").returncode == 0
         assert call("cp", "box:/root/next", str(tmp_path / "back")).returncode == 0
         assert (tmp_path / "back").read_bytes() == (tmp_path / "next").read_bytes()
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from running import local_agent, run, scripted, tiny
 
-from tinamou.errors import GuestError, TimeLimitError
+from tinamou.errors import GuestError, NoCommandError, TimeLimitError
 from tinamou.guest import execute
 from tinamou.guest.agent import Agent
 from tinamou.guest.stream import NoShellError
@@ -69,9 +69,8 @@ def test_ends_of_all_kinds(state):
     async def talk(agent):
         async with agent:
             before = ours()
-            errors = []
-            assert (await agent.stream(["/no/such"], errors.append, errors.append)).status == 127
-            assert b"not found" in b"".join(errors)
+            with pytest.raises(NoCommandError, match="could not start /no/such"):
+                await agent.stream(["/no/such"], print, print)
             assert (await agent.stream(["sh", "-c", "kill -9 $$"], print, print)).status == -9
             got = []
             assert (await agent.stream(["cat"], got.append, print, input=b"in")).status == 0
@@ -127,8 +126,6 @@ def test_a_large_input(state):
             assert (await agent.stream(["sha256sum"], got.append, print, input=data)).status == 0
             assert b"".join(got).split()[0].decode() == hashlib.sha256(data).hexdigest()
             assert ours() == before
-            with pytest.raises(GuestError, match="takes 33554432 at once"):
-                await agent.run(["cat"], input=bytes(33 << 20))
 
     with local_agent(state) as agent:
         run(talk(agent))
@@ -140,15 +137,27 @@ def test_a_guest_without_a_shell(state):
             request = json.loads(line.lstrip(b"\xff"))
             if request["execute"] == "guest-sync-delimited":
                 answer = {"return": request["arguments"]["id"]}
+            elif request["execute"] == "guest-exec-status":
+                answer = {"return": {"exited": True, "exitcode": 3, "out-data": "b3V0"}}
+            elif request["arguments"]["path"] == "cmd.exe":
+                answer = {"return": {"pid": 1}}
             else:
                 answer = {"error": {"class": "GenericError", "desc": "No such file or directory"}}
             writer.write(json.dumps(answer).encode() + b"\n")
         writer.close()
 
+    async def typed():
+        yield b"x"
+
     async def talk():
         async with scripted(state / "a", serve), Agent(f"{state}/a") as agent:
-            with pytest.raises(NoShellError):
-                await agent.stream(["cmd.exe"], print, print)
+            got = []
+            assert (await agent.stream(["cmd.exe"], got.append, got.append)).status == 3
+            assert b"".join(got) == b"out"
+            assert (await agent.run(["cmd.exe"])).stdout == b"out"
+            for how in ({"cwd": "/x"}, {"user": "x"}, {"env": {"A": "b"}}, {"input": typed()}):
+                with pytest.raises(NoShellError):
+                    await agent.run(["cmd.exe"], **how)
 
     run(talk())
 

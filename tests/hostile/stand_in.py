@@ -186,17 +186,18 @@ AGENT: dict[str, Callable[[socket.socket], object]] = {
 
 
 def frame(kind: bytes, payload: bytes = b"", length: int | None = None) -> bytes:
-    return struct.pack("<c3xI", kind, len(payload) if length is None else length) + payload
+    channel = 1 if kind in b"OEDWF?" else 0
+    return struct.pack("<cxHI", kind, channel, len(payload) if length is None else length) + payload
 
 
 def resident(peer: socket.socket, end: bytes, then: Callable[[], bytes] = lambda: b"") -> None:
     """Answers who is there, and a command by ``end``, then ``then`` again and again."""
     while header := peer.recv(8, socket.MSG_WAITALL):
-        kind, length = struct.unpack("<c3xI", header)
+        kind, _, length = struct.unpack("<cxHI", header)
         payload = peer.recv(length, socket.MSG_WAITALL) if length else b""
-        if kind == b"H":
-            peer.sendall(frame(b"H", payload))
-        elif kind == b"X":
+        if kind in b"RH":
+            peer.sendall(frame(kind, payload))
+        elif kind == b"S":
             peer.sendall(end)
             while more := then():
                 peer.sendall(more)
@@ -212,6 +213,9 @@ RESIDENT: dict[str, Callable[[socket.socket], object]] = {
     "half-a-frame": lambda peer: resident(peer, frame(b"O", b"x", 1 << 10)),
     "endless-output": lambda peer: resident(peer, b"", lambda: frame(b"O", b"x" * 32768)),
     "empty-frames": lambda peer: resident(peer, b"", lambda: frame(b"O") * 1000),
+    "unknown-answers": lambda peer: resident(peer, b"", lambda: frame(b"!", b"x") * 1000),
+    "much-room": lambda peer: resident(peer, frame(b"W", b"\xff" * 4)),
+    "short-refusal": lambda peer: resident(peer, frame(b"F", b"x")),
     "unknown-frames": lambda peer: resident(peer, b"", lambda: frame(b"?", b"x") * 1000),
     "short-end": lambda peer: resident(peer, frame(b"D", b"\0")),
     "odd-end": lambda peer: resident(peer, frame(b"D", b"\x7f\xff\xff\xff")),

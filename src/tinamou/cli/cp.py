@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
@@ -21,7 +23,7 @@ _TAR = "-"
 _SHOWN = 5
 
 
-def command(*paths: str, limit: str = "") -> int:
+def command(*paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit: str = "") -> int:
     """Copy files and folders: tinamou cp FILE… NAME:/path, or tinamou cp NAME:/path… FILE.
 
     A path in a guest is NAME:/path. Folders are copied with all they hold, FOLDER/. is what a folder holds; modes are kept,
@@ -40,6 +42,9 @@ def command(*paths: str, limit: str = "") -> int:
 
     if len(paths) < 2:
         print("tinamou: copy what to where? write tinamou cp FILE NAME:/path", file=sys.stderr)
+        return 2
+    if unknown := next((path for path in paths if path.startswith("-") and path != _TAR), ""):
+        print(f"tinamou: there is no option {unknown} (tinamou cp --help); a file is ./{unknown}", file=sys.stderr)
         return 2
     *sources, target = (parse_end(path) for path in paths)
     name = _machine(sources, target)

@@ -29,7 +29,7 @@ def main() -> None:
     try:
         status = _parsed(words) if asked is None else quick.run(asked, after_dashes.words)
     except TinamouError as error:
-        status = _report(error)
+        status = _report(error, words)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
@@ -39,7 +39,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
     except OSError as error:
-        status = _report(_of_the_system(error))
+        status = _report(_of_the_system(error), words)
     finally:
         _ending()
     if asked is not None:
@@ -123,10 +123,10 @@ def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
-def _report(error: TinamouError) -> int:
-    """The error on stderr, and as JSON on stdout for who asked for JSON."""
+def _report(error: TinamouError, words: Sequence[str]) -> int:
+    """The error on stderr, and as JSON on stdout for who asked tinamou for JSON: ``words`` end before a guest's command."""
     print(f"tinamou: {error}", file=sys.stderr)
-    if "--json" in sys.argv:
+    if "--json" in words:
         import json
 
         print(json.dumps(error.to_json()))

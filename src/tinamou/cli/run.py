@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tinamou.cli import after_dashes, running
 from tinamou.cli.options import MachineOptions, spec_from
+from tinamou.cli.streams import Given
 
 
 def command(
@@ -17,6 +18,11 @@ def command(
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = 300.0,
     time_limit: float | None = None,
+    env: Annotated[tuple[str, ...], Parameter(name=["--env", "-e"], negative="")] = (),
+    workdir: Annotated[str, Parameter(name=["--workdir", "-w"])] = "",
+    user: Annotated[str, Parameter(name=["--user", "-u"])] = "",
+    interactive: Annotated[bool, Parameter(name=["--interactive", "-i"], negative="")] = False,
+    tty: Annotated[bool, Parameter(name=["--tty", "-t"], negative="")] = False,
     wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
     timings: Annotated[bool, Parameter(negative="")] = False,
     warm: Annotated[bool, Parameter(negative="")] = False,
@@ -25,6 +31,7 @@ def command(
     """Start a machine: with its console here, in the background, or for one command.
 
     tinamou run -- uname -m        runs one command in a throw-away machine and ends with its exit status.
+    tinamou run -it -- sh          a shell in a throw-away machine.
     tinamou run debian -d          starts a machine that stays; see ls, ssh, exec, stop, rm.
     tinamou run web.toml           starts the machine a file describes.
 
@@ -38,6 +45,16 @@ def command(
         Seconds the guest may take to answer; with --detach one that takes longer is left running.
     time_limit
         Seconds the command may take; the machine is ended then, and the exit status is 124.
+    env
+        A variable of the command's environment, NAME=VALUE; NAME alone takes this host's value. May be repeated.
+    workdir
+        The folder the command begins in; the user's home when left out.
+    user
+        The user the command runs as, by name or number; root when left out.
+    interactive
+        Give the command what is typed here. Input that is no terminal is given to it in any case.
+    tty
+        Give the command a terminal, which is this one.
     wait
         Wait until the guest answers, where one is known to; --no-wait leaves a guest without an agent to itself.
     timings
@@ -49,5 +66,7 @@ def command(
         Print the machine as JSON (with --detach).
     """
     spec = spec_from(image, options, apart=warm)
-    how = running.How(timeout=timeout, time_limit=time_limit, detach=detach, timings=timings, wait=wait, json=json)
+    given = Given(env, workdir, user, interactive, tty)
+    about: dict[str, Any] = {"detach": detach, "timings": timings, "wait": wait, "json": json}
+    how = running.How(timeout, time_limit, given=given, **about)
     return running.run(spec, after_dashes.words, how, warm=warm)

@@ -6,22 +6,23 @@ import gc
 import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
+from tinamou.cli.streams import Given, given_input, hearing
 from tinamou.machine.starting import Started, begin
 
 if TYPE_CHECKING:
-    from tinamou.guest.agent import Completed
+    from tinamou.guest.command import Command
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.connected import Connected
     from tinamou.operations.machines import Launched
     from tinamou.spec import MachineSpec
     from tinamou.state.record import Record
 
-__all__ = ["How", "print_output", "run", "say_what_waits", "see_through"]
+__all__ = ["How", "run", "say_what_waits", "see_through"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class How:
     timings: bool = False
     wait: bool = True
     json: bool = False
+    given: Given = field(default_factory=Given)
 
 
 def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
@@ -60,11 +62,13 @@ def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
         "--no-wait": not how.wait and (words is not None or warm),
         "--json": how.json and not (how.detach and words is None),
         "--time-limit": how.time_limit is not None and words is None,
+        **dict.fromkeys(how.given.named(), words is None),
     }
     why = {
         "--no-wait": ("a command, and a copy of a booted machine, need the guest", "leave it out"),
         "--json": ("what is printed is the guest's", "add --detach, without a command"),
         "--time-limit": ("it is the time a command may take", "name the command: -- COMMAND"),
+        **dict.fromkeys(how.given.named(), ("it is about a command", "name the command: -- COMMAND")),
     }
     if problems := [Problem(option, None, *why[option]) for option, useless in idle.items() if useless]:
         raise SpecError("these options do not go together", problems=problems)
@@ -144,11 +148,13 @@ async def see_through(
             return await _console(machine, answered)
         if answered is not None:
             await answered
+        if not how.detach:
+            machine.share()
         if how.detach and words is None:
             await machine.release()
             _announce(machine.record, how.json)
             return 0
-        status = await _in_guest(machine, words, how.time_limit)
+        status = await _in_guest(machine, words, how)
         if how.detach:
             await machine.release()
         return status
@@ -160,15 +166,26 @@ async def see_through(
             await machine.end()
 
 
-async def _in_guest(machine: Connected, words: list[str] | None, time_limit: float | None) -> int:
+async def _in_guest(machine: Connected, words: list[str] | None, how: How) -> int:
     if words is None:
         return await _console(machine)
-    data = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    return print_output(await _within(time_limit, machine, machine.run(words or ["true"], input=data, check=False)))
+    what = how.given.command(words or ["true"])
+    if how.given.tty:
+        return await _within(how.time_limit, machine, _at_terminal(machine, what))
+    out, err = hearing()
+    data = given_input(words, f"tinamou run -it -- {words[0]}" if words else "", typed=how.given.interactive)
+    options: dict[str, Any] = {"input": data, "env": what.env, "cwd": what.cwd, "user": what.user}
+    return await _within(how.time_limit, machine, machine.stream(what.argv, out, err, **options))
 
 
-async def _within(seconds: float | None, machine: Connected, command: Coroutine[Any, Any, Completed]) -> Completed:
-    """The finished command. When its time is up the machine's power is cut: a guest is not asked to kill its command.
+async def _at_terminal(machine: Connected, what: Command) -> int:
+    from tinamou.guest.terminal import hold, size
+
+    return await hold(await machine.terminal(what, size()))
+
+
+async def _within(seconds: float | None, machine: Connected, command: Coroutine[Any, Any, int]) -> int:
+    """The command's status at its end. When its time is up the machine's power is cut; the guest is not asked.
 
     Raises TimeLimitError.
     """
@@ -195,17 +212,6 @@ async def _console(machine: Connected, boot: Coroutine[Any, Any, None] | None = 
     from tinamou.guest.console import attach
 
     return await attach(machine.record.directory, stays=not machine.record.ephemeral, boot=boot)
-
-
-def print_output(done: Completed) -> int:
-    """What a command in the guest printed, on the same streams here; returns its exit status."""
-    sys.stdout.buffer.write(done.stdout)
-    sys.stdout.buffer.flush()
-    sys.stderr.buffer.write(done.stderr)
-    sys.stderr.buffer.flush()
-    if done.truncated:
-        output.warn("the command printed more than 16 MiB; the rest was dropped by the guest's agent")
-    return done.exit_status
 
 
 def _announce(record: Record, json: bool) -> None:

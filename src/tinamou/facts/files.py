@@ -16,6 +16,7 @@ __all__ = [
     "QMP_VISITORS",
     "RECORD",
     "RESIDENT",
+    "RESIDENT_SHARED",
     "SEALS",
     "SEED",
     "SERIAL_LOG",
@@ -58,6 +59,8 @@ AGENT = "agent.sock"
 """The guest's agent."""
 RESIDENT = "resident.sock"
 """The resident program in the guest."""
+RESIDENT_SHARED = "resident-shared.sock"
+"""Where the process that speaks to the resident lets others do so too."""
 
 SERIAL_LOG = "serial.log"
 """What the guest printed on its console."""

@@ -7,45 +7,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from tinamou.guest.answers import said
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
+from tinamou.guest.command import CAPTURED, Completed, Hear, Input, command
 from tinamou.late import dataclass
+
+if TYPE_CHECKING:
+    from tinamou.guest.login import Account
 
 __all__ = ["Agent", "Completed", "Interface", "OsInfo", "Progress"]
 
-LARGEST_CAPTURE = 16 << 20
-"""Bytes of each stream the agent keeps of a command's output; the rest is lost (source: qga, GUEST_EXEC_MAX_OUTPUT)."""
-
-
 _SIGNALS, _STATUS = 127, (1 << 32) - 1
 """The largest number of a signal, and of an exit status (of Windows)."""
-
-
-@dataclass(frozen=True)
-class Completed:
-    """How a command in the guest ended: ``status`` is its exit status, or -N when signal N ended it.
-
-    ``truncated`` says that the agent dropped output beyond its 16 MiB per stream.
-    """
-
-    status: int
-    stdout: bytes = b""
-    stderr: bytes = b""
-    truncated: bool = False
-
-    @property
-    def exit_status(self) -> int:
-        """The status as a shell reports it: 128 + N for signal N, at most 255."""
-        return min(self.status if self.status >= 0 else 128 - self.status, 255)
-
-    @property
-    def text(self) -> str:
-        """Standard output as text, without the newline at its end."""
-        return self.stdout.decode(errors="replace").rstrip("\n")
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,8 @@ class Agent:
     def __init__(self, path: str, *, timeout: float = 30.0) -> None:
         self.channel: Channel = Channel(path)
         self.timeout = timeout
+        self.account: Account | None = None
+        """The agent's own, once it was asked for."""
 
     async def command(
         self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float | None = None
@@ -113,48 +92,60 @@ class Agent:
         self,
         argv: Sequence[str],
         *,
-        input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
+        bare: bool = False,
     ) -> Completed:
-        """Run a command in the guest to its end and return its status and output.
+        """Run a command in the guest to its end and return its status and output, up to 16 MiB of each stream.
 
-        ``argv[0]`` is looked up in the agent's PATH; ``environment`` *replaces* the agent's own when given. When
-        ``timeout`` seconds pass, or the caller is cancelled, the command is killed in the guest.
+        It runs as a login of ``user`` would (of the agent's own when empty), in the folder ``cwd`` (the user's home when
+        empty), with ``env`` added to the login's variables; ``bare`` leaves all that out: it runs as the agent does. When
+        ``timeout`` seconds pass, or the caller is cancelled, it is killed in the guest. Raises GuestError, SpecError.
         """
-        from tinamou.guest import execute
+        from tinamou.guest import execute, stream
 
-        return await execute.run(self, argv, input=input, environment=environment, timeout=timeout)
+        what = command(argv, cwd=cwd, user=user, env=env)
+        if bare and (input is None or isinstance(input, bytes)):
+            return await execute.run(self, argv, input=input, timeout=timeout)
+        return await stream.capture(self, what, input=input, timeout=timeout)
 
     async def stream(
         self,
         argv: Sequence[str],
-        out: Callable[[bytes], None],
-        err: Callable[[bytes], None],
+        out: Hear,
+        err: Hear,
         *,
-        input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
     ) -> Completed:
-        """As `run`, but the output is handed to ``out`` and ``err`` while the command runs, and there is no limit to it."""
+        """As `run`, but the output is handed to ``out`` and ``err`` while the command runs, and there is no limit to it.
+
+        The guest needs room in /tmp for all the output, and for a large input or one that comes piece by piece.
+        """
         from tinamou.guest import stream
 
-        return await stream.run(self, argv, out, err, input=input, environment=environment, timeout=timeout)
+        return await stream.run(self, command(argv, cwd=cwd, user=user, env=env), out, err, input=input, timeout=timeout)
 
     async def start(
         self,
         argv: Sequence[str],
         *,
         input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         capture: bool = True,
     ) -> int:
-        """``guest-exec``: start a command and return its process number in the guest."""
+        """``guest-exec``: start a program and return its process number in the guest; ``env`` *replaces* the agent's own."""
         arguments: dict[str, object] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": capture}
         if input is not None:
             arguments["input-data"] = base64.b64encode(input).decode()
-        if environment is not None:
-            arguments["env"] = [f"{name}={value}" for name, value in environment.items()]
+        if env is not None:
+            arguments["env"] = [f"{name}={value}" for name, value in env.items()]
         return said.number(said.record(await self.command("guest-exec", arguments)), "pid")
 
     async def progress(self, pid: int) -> Progress:
@@ -166,8 +157,8 @@ class Agent:
         return Progress(
             Completed(
                 -signal if signal else said.number(answer, "exitcode", 0, least=0, most=_STATUS),
-                said.data(answer, "out-data", "", most=LARGEST_CAPTURE),
-                said.data(answer, "err-data", "", most=LARGEST_CAPTURE),
+                said.data(answer, "out-data", "", most=CAPTURED),
+                said.data(answer, "err-data", "", most=CAPTURED),
                 said.flag(answer, "out-truncated", False) or said.flag(answer, "err-truncated", False),
             )
         )

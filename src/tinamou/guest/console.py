@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ __all__ = ["DETACH", "attach"]
 DETACH = b"\x1d"
 """Ctrl-], as with telnet and virsh console."""
 
-_PIECE = 1 << 16
 _REPLAYED_LINES, _REPLAYED_BYTES = 20, 16 << 10
 _SOCKET_WAIT = 5.0
 _DETACHED, _AFTERWARDS = "detached", {True: "; the machine runs on", False: "; the machine ends"}
@@ -172,7 +169,7 @@ async def _from_guest(sock: socket.socket, output: int, heard: asyncio.Event) ->
     loop = asyncio.get_running_loop()
     while True:
         try:
-            data = await loop.sock_recv(sock, _PIECE)
+            data = await loop.sock_recv(sock, terminal.PIECE)
         except ConnectionError:
             data = b""
         if not data:
@@ -189,7 +186,7 @@ async def _to_guest(sock: socket.socket, input: int, interactive: bool, heard: a
 
     loop = asyncio.get_running_loop()
     with contextlib.suppress(ConnectionError):
-        while data := await _read(input):
+        while data := await terminal.read(input):
             typed, key, _ = data.partition(DETACH) if interactive else (data, b"", b"")
             await loop.sock_sendall(sock, typed)
             if key:
@@ -202,26 +199,6 @@ async def _to_guest(sock: socket.socket, input: int, interactive: bool, heard: a
             async with asyncio.timeout(linger):
                 await heard.wait()
     return "the input ended"
-
-
-async def _read(descriptor: int) -> bytes:
-    """What can be read now or next; empty at the end. A regular file needs no waiting, and epoll refuses it."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(descriptor, ready.set)
-    except PermissionError:
-        return os.read(descriptor, _PIECE)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(descriptor)
-    try:
-        return os.read(descriptor, _PIECE)
-    except OSError:
-        return b""
 
 
 _FIT = 'for t in $(cat /sys/class/tty/console/active); do c=$t; done; stty cols "$0" rows "$1" </dev/$c'
@@ -240,7 +217,7 @@ class _Window:
         await asyncio.wait([booting])
         changed = asyncio.Event()
         changed.set()
-        with _on_resize(changed.set):
+        with terminal.on_resize(changed.set):
             while True:
                 await changed.wait()
                 changed.clear()
@@ -252,20 +229,4 @@ class _Window:
 
         with contextlib.suppress(GuestError):
             async with Agent(f"{self._directory}/agent.sock", timeout=3.0) as agent:
-                await agent.run(["sh", "-c", _FIT, str(columns), str(rows)], timeout=3.0)
-
-
-@contextlib.contextmanager
-def _on_resize(act: Callable[[], None]) -> Iterator[None]:
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(signal.SIGWINCH, act)
-    except (ValueError, RuntimeError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGWINCH)
+                await agent.run(["sh", "-c", _FIT, str(columns), str(rows)], timeout=3.0, bare=True)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError, TimeLimitError
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError
+from tinamou.guest.command import Completed, not_found
 
 if TYPE_CHECKING:
-    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.agent import Agent
 
-__all__ = ["AFTERWARDS_SECONDS", "poll", "run"]
+__all__ = ["AFTERWARDS_SECONDS", "NOT_BEGUN", "kill", "may_run", "poll", "run"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.001, 0.2, 0.1
-_LARGEST_INPUT = 32 << 20
-"""As base64 it must stay below the 64 MiB one JSON token may have (source: QEMU, qobject/json-streamer.c)."""
 
+NOT_BEGUN = 127
+"""The status of a shell that could not begin a command."""
 
 AFTERWARDS_SECONDS = 5.0
 """How long an agent that may not answer any more is asked to tidy up after a command."""
@@ -28,26 +29,20 @@ async def run(
     argv: Sequence[str],
     *,
     input: bytes | None = None,
-    environment: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     each: Callable[[], Awaitable[bool]] | None = None,
     called: Sequence[str] = (),
 ) -> Completed:
-    """Start a command, wait for its end, return its status and output. Raises GuestError after ``timeout`` seconds.
+    """Start a program as the agent's own, wait for its end, return its status and output. Raises GuestError, TimeLimitError.
 
-    ``each`` as for `poll`; ``called`` is what errors call the command, where it is wrapped in another.
+    ``env`` replaces the agent's environment. ``each`` as for `poll`; ``called`` is what errors call the command, where it is
+    wrapped in another. Whatever is raised, the command does not run on, where the agent can still be asked for that.
     """
     import asyncio
 
-    if not argv:
-        raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
-    if input is not None and len(input) > _LARGEST_INPUT:
-        raise GuestError(
-            f"The command's input has {len(input)} bytes, and the agent takes {_LARGEST_INPUT} at once",
-            fix="use stream, or copy it into the guest first",
-        )
     try:
-        pid = await agent.start(argv, input=input, environment=environment)
+        pid = await agent.start(argv, input=input, env=env)
     except AgentRefusedError as refusal:
         raise _not_started(argv, refusal) from refusal
     try:
@@ -59,9 +54,15 @@ async def run(
             f"The command {' '.join(called or argv)} did not end within {timeout:g} s",
             why="it was killed in the guest" if killed else f"it still runs in the guest as process {pid}",
         ) from None
-    except asyncio.CancelledError:
+    except (AgentSilentError, _ForgottenError):
+        raise
+    except BaseException:
         await asyncio.shield(kill(agent, pid))
         raise
+
+
+class _ForgottenError(GuestError):
+    """The agent does not know the process any more: by now its number may be another one's."""
 
 
 async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | None = None) -> Completed:
@@ -78,7 +79,7 @@ async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | Non
         try:
             progress = await agent.progress(pid)
         except AgentRefusedError as refusal:
-            raise GuestError(
+            raise _ForgottenError(
                 f"The guest agent no longer knows the command it started as process {pid}",
                 why=f"{refusal.description}: the agent or the guest was restarted, or another program took the answer",
             ) from refusal
@@ -91,12 +92,12 @@ async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | Non
 
 
 async def kill(agent: Agent, pid: int) -> bool:
-    """Kill a process of the guest, by the guest's own shell; whether that worked within a few seconds."""
+    """Kill a process of the guest, with what it started where it leads a group; whether that worked within a few seconds."""
     import asyncio
 
     with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError, TimeoutError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
-            killer = await agent.start(["/bin/sh", "-c", f"kill -9 {pid}"])
+            killer = await agent.start(["/bin/sh", "-c", f"kill -9 -{pid} 2>/dev/null || kill -9 {pid}"])
             ended = await poll(agent, killer)
             await poll(agent, pid)
             return ended.status == 0
@@ -114,7 +115,7 @@ def _not_started(argv: Sequence[str], refusal: AgentRefusedError) -> GuestError:
             why=refusal.description,
             fix="use ssh, or allow guest-exec in the guest's agent configuration (block-rpcs, allow-rpcs)",
         )
-    return GuestError(f"The guest could not start {argv[0]}", why=refusal.description)
+    return not_found(argv[0], refusal.description)
 
 
 async def may_run(agent: Agent) -> bool:

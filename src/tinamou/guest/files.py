@@ -14,7 +14,7 @@ from tinamou.guest.channel import AgentRefusedError, AgentSilentError
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
 
-__all__ = ["read", "read_pieces", "write"]
+__all__ = ["opened", "read", "read_pieces", "write", "write_piece"]
 
 PIECE = 256 << 10
 """Bytes in one message: smaller ones are slower, larger ones are not faster, and others may speak between two."""
@@ -34,7 +34,7 @@ async def read(agent: Agent, path: str, *, limit: int = 64 << 20) -> bytes:
 
 async def read_pieces(agent: Agent, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
     """A file of the guest from the offset ``start`` on, piece by piece. Raises GuestError."""
-    async with _opened(agent, path, "r") as handle:
+    async with opened(agent, path, "r") as handle:
         if start:
             await agent.command("guest-file-seek", {"handle": handle, "offset": start, "whence": "set"})
         while True:
@@ -50,16 +50,17 @@ async def write(agent: Agent, path: str, pieces: Iterable[bytes]) -> int:
     import asyncio
 
     size = 0
-    async with _opened(agent, path, "w") as handle:
+    async with opened(agent, path, "w") as handle:
         for piece in pieces:
             await asyncio.sleep(0)
-            await _write_piece(agent, path, handle, piece)
+            await write_piece(agent, path, handle, piece)
             size += len(piece)
         await agent.command("guest-file-flush", {"handle": handle})
     return size
 
 
-async def _write_piece(agent: Agent, path: str, handle: int, piece: bytes) -> None:
+async def write_piece(agent: Agent, path: str, handle: int, piece: bytes) -> None:
+    """Write into an open file; ``path`` is for the error. Raises GuestError."""
     while piece:
         data = {"handle": handle, "buf-b64": base64.b64encode(piece).decode()}
         try:
@@ -72,7 +73,7 @@ async def _write_piece(agent: Agent, path: str, handle: int, piece: bytes) -> No
 
 
 @contextlib.asynccontextmanager
-async def _opened(agent: Agent, path: str, mode: str) -> AsyncIterator[int]:
+async def opened(agent: Agent, path: str, mode: str) -> AsyncIterator[int]:
     """An open file of the guest; closed there on every way out, for the agent would keep it open for ever."""
     import asyncio
 

@@ -77,8 +77,8 @@ def _merged(path: str) -> str:
 
 def _accounts() -> dict[str, cpio.Entry]:
     return {
-        "etc/passwd": cpio.file(b"root::0:0:root:/root:/bin/sh\n"),
-        "etc/group": cpio.file(b"root:x:0:\n"),
+        "etc/passwd": cpio.file(b"root::0:0:root:/root:/bin/sh\nnobody:*:65534:65534:nobody:/nonexistent:/bin/sh\n"),
+        "etc/group": cpio.file(b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
         "etc/resolv.conf": cpio.file(b""),
         "etc/fstab": cpio.file(b"proc /proc proc\nsysfs /sys sysfs\ndev /dev devtmpfs\n"),
         "etc/hosts": cpio.file(b"127.0.0.1 localhost\n"),

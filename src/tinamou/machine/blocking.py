@@ -103,15 +103,18 @@ class Machine:
         command: str | Sequence[str],
         *,
         input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
         check: bool = True,
     ) -> Completed:
-        """Run a command in the guest: a string in its shell, a list of words as it is; ``timeout`` in seconds.
+        """Run a command in the guest: a string in its shell, a list of words as it is; see `AsyncMachine.run`.
 
         Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        return wait_for(self._machine.run(command, input=input, environment=environment, timeout=timeout, check=check))
+        running = self._machine.run(command, input=input, env=env, cwd=cwd, user=user, timeout=timeout, check=check)
+        return wait_for(running)
 
     def stream(
         self,
@@ -120,7 +123,9 @@ class Machine:
         *,
         complaints: Callable[[bytes], None] | None = None,
         input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
     ) -> int:
         """Run a command and hand over what it prints while it runs, without limit; returns its exit status.
@@ -129,7 +134,7 @@ class Machine:
         thread.
         """
         streaming = self._machine.stream(
-            command, hear, complaints=complaints, input=input, environment=environment, timeout=timeout
+            command, hear, complaints=complaints, input=input, env=env, cwd=cwd, user=user, timeout=timeout
         )
         return wait_for(streaming)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.control.bounds import CONNECT_SECONDS
 from tinamou.errors import ControlError, GuestError
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from tinamou.blueprint import Plan
     from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.command import Command, Hear, Input
     from tinamou.guest.ready import ReadyReport
-    from tinamou.guest.resident import Line
+    from tinamou.guest.resident import Line, RunningCommand
     from tinamou.snapshots.fork import Woken
     from tinamou.spec import MachineSpec
 
@@ -34,8 +35,6 @@ __all__ = ["READY_SECONDS", "Connected", "words_of"]
 
 READY_SECONDS = 300.0
 """How long a guest may take to answer, where nobody says otherwise."""
-INPUT_BYTES = 512 << 10
-"""Longer input for a command goes through the guest's agent, which is slower but takes more at once."""
 
 
 def words_of(command: str | Sequence[str]) -> list[str]:
@@ -155,21 +154,30 @@ class Connected:
             log_from=self.record.log_from,
         )
 
+    def share(self) -> None:
+        """Let other programs use the line to the guest's resident, for as long as it is held here."""
+        from tinamou.guest.resident import Sharing
+
+        if self._line is not None and self._line.free and self._line.on_end is None:
+            Sharing(self._line, str(self.record.file(files.RESIDENT)))
+
     async def run(
         self,
         command: str | Sequence[str],
         *,
-        input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
         check: bool = True,
     ) -> Completed:
-        """Run a command in the guest: a string in its shell, a list of words as it is.
+        """Run a command in the guest: a string in its shell, a list of words as it is; see `AsyncMachine.run`.
 
-        ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
+        Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        way = await self._quickest(len(input or b""))
-        done = await way.run(words_of(command), input=input, environment=environment, timeout=timeout)
+        way = await self._quickest()
+        done = await way.run(words_of(command), input=input, env=env, cwd=cwd, user=user, timeout=timeout)
         if check and done.status:
             raise GuestError(
                 f"the command ended with status {done.exit_status} in {self.name}: {command}",
@@ -178,12 +186,42 @@ class Connected:
             )
         return done
 
-    async def _quickest(self, input_bytes: int) -> Line | Agent:
-        """The guest's resident, unless it is busy, or gone because the guest restarted; else the guest's agent."""
+    async def stream(
+        self,
+        command: str | Sequence[str],
+        out: Hear,
+        err: Hear,
+        *,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        timeout: float | None = None,
+    ) -> int:
+        """As `run`, but the output is heard while it runs, without limit; returns the exit status."""
+        way = await self._quickest()
+        how: dict[str, Any] = {"input": input, "env": env, "cwd": cwd, "user": user, "timeout": timeout}
+        return (await way.stream(words_of(command), out, err, **how)).exit_status
+
+    async def terminal(self, command: Command, size: tuple[int, int]) -> RunningCommand:
+        """A command at a terminal of its own, of so many columns and rows. Raises GuestError, SpecError.
+
+        A guest that does not bring the program that makes terminals is given it.
+        """
+        from tinamou.guest.resident import install
+
+        line = await self.held_line()
+        if line is None:
+            path = str(self.record.file(files.RESIDENT))
+            line = self._line = await install(self.agent, path, self.record.arch)
+        return await line.open(command, size)
+
+    async def _quickest(self) -> Line | Agent:
+        """The guest's resident, unless it is gone because the guest restarted; else the guest's agent."""
         from tinamou.guest.resident import LineError
 
         line = self._line
-        if line is None or not line.free or input_bytes > INPUT_BYTES:
+        if line is None or not line.free:
             return await self.settled_agent()
         try:
             if not line.fresh:
@@ -201,7 +239,7 @@ class Connected:
 
     async def held_line(self) -> Line | None:
         """The line to the resident, where one is held that answers."""
-        await self._quickest(0)
+        await self._quickest()
         await self.settled_agent()
         return self._line
 

@@ -181,6 +181,7 @@ class AsyncMachine(Reach):
             await machine.release()
         else:
             self._connected = machine
+            machine.share()
         return report
 
     async def _start_warm(self, since: float) -> ReadyReport:
@@ -207,16 +208,21 @@ class AsyncMachine(Reach):
         command: str | Sequence[str],
         *,
         input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
         check: bool = True,
     ) -> Completed:
-        """Run a command in the guest: a string in its shell, a list of words as it is.
+        """Run a command in the guest: a string in its shell, a list of words as it is; 16 MiB of each output are kept.
 
-        ``timeout`` in seconds. Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
+        It runs as a login of ``user`` would (root when empty), in the folder ``cwd`` (the user's home when empty), with
+        ``env`` added to the login's variables, for ``timeout`` seconds at most. Raises GuestError when it ends with a status
+        other than 0, unless ``check`` is false.
         """
+        how: dict[str, Any] = {"input": input, "env": env, "cwd": cwd, "user": user, "timeout": timeout, "check": check}
         async with self._at_hand() as machine:
-            return await machine.run(command, input=input, environment=environment, timeout=timeout, check=check)
+            return await machine.run(command, **how)
 
     async def checkpoint(self, name: str = "", *, kind: Request = "auto", ephemeral: bool = False) -> Checkpoint:
         """Save the whole state of the machine, which goes on; an ``ephemeral`` one is gone with this process.

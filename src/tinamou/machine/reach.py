@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError
 from tinamou.facts import files
-from tinamou.machine.connected import Connected, words_of
+from tinamou.machine.connected import Connected
 from tinamou.machine.of_host import of_host
 
 if TYPE_CHECKING:
@@ -39,17 +39,19 @@ class Reach:
         *,
         complaints: Callable[[bytes], None] | None = None,
         input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
     ) -> int:
         """Run a command and hand over what it prints while it runs, without limit; returns its exit status.
 
-        ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out).
+        ``hear`` is given its stdout piece by piece, ``complaints`` its stderr (``hear`` too when left out). The rest is as
+        for `run`.
         """
+        how: dict[str, Any] = {"input": input, "env": env, "cwd": cwd, "user": user, "timeout": timeout}
         async with self._at_hand() as machine:
-            agent, words = await machine.settled_agent(), words_of(command)
-            done = await agent.stream(words, hear, complaints or hear, input=input, environment=environment, timeout=timeout)
-        return done.exit_status
+            return await machine.stream(command, hear, complaints or hear, **how)
 
     async def put(self, source: str | Path, target: str) -> Copied:
         """Copy a file or folder of this host into the guest, where ``target`` is its new name or a folder it goes into.

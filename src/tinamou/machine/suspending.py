@@ -144,6 +144,6 @@ async def _set_clock(record: Record) -> None:
 
 async def _set_clock_by_command(agent: Agent) -> None:
     """For a guest whose agent cannot do it: without a hardware clock, for example."""
-    done = await agent.run(["date", "-u", "-s", f"@{time.time():.0f}"])
+    done = await agent.run(["date", "-u", "-s", f"@{time.time():.0f}"], bare=True)
     if done.status:
         raise GuestError("date(1) in the guest did not set the clock", why=done.stderr.decode(errors="replace").strip())

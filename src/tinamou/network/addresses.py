@@ -34,7 +34,7 @@ async def tell_address(agent: Agent, card: NetSpec, mac: str) -> str:
     words = {"mac": mac, "address": card.address, "gateway": card.gateway, "dns": " ".join(card.dns)}
     script = "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + _SCRIPT
     try:
-        done = await agent.run(["sh", "-c", script], timeout=20)
+        done = await agent.run(["sh", "-c", script], timeout=20, bare=True)
     except (TinamouError, TimeoutError) as error:
         return str(error) or "the guest's agent does not answer"
     return done.stderr.decode(errors="replace").strip() if done.status else ""

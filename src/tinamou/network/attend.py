@@ -117,7 +117,7 @@ async def speed_of(
     """Latency and throughput between this host and the guest of process ``pid``; None where nothing leads to it."""
 
     async def start(line: str) -> object:
-        return await agent.run(["sh", "-c", line], timeout=20)
+        return await agent.run(["sh", "-c", line], timeout=20, bare=True)
 
     def computed() -> float:
         return threads.computed(pid, "CPU ", "ALL CPUs") if pid else 0.0
@@ -166,7 +166,7 @@ async def put_right(record: Record, session: Session, agent: Agent, finding: Fin
         case None | Describe():
             return False
         case InGuest(line=line):
-            await agent.run(["sh", "-c", line], timeout=20)
+            await agent.run(["sh", "-c", line], timeout=20, bare=True)
         case PlugIn(card=card):
             await plug(session, card, up=True)
         case HostUp(link=link):

@@ -172,7 +172,7 @@ done
 
 async def _guest_sides(agent: Agent) -> list[GuestSide] | None:
     try:
-        done = await agent.run(["sh", "-c", _LOOK], timeout=20)
+        done = await agent.run(["sh", "-c", _LOOK], timeout=20, bare=True)
         return guest_sides(done.stdout.decode(errors="replace"))
     except (TinamouError, TimeoutError):
         return None

@@ -90,7 +90,7 @@ async def _examined(name: str, *, fix: bool, measure: bool, progress: Progress) 
     async with Connected.visiting(record) as machine:
         session, agent = await machine.session(), machine.agent
         with contextlib.suppress(TinamouError):
-            await agent.run(["sh", "-c", SETTLED], timeout=15)
+            await agent.run(["sh", "-c", SETTLED], timeout=15, bare=True)
         report = await attend.examine(record, session, agent)
         speeds = await _speeds(machine, report, "before" if fix else "now", progress) if measure else []
         done = []

@@ -1,12 +1,13 @@
-"""Unix-domain stream sockets: connect without blocking, also where the path is longer than the kernel's 107 bytes."""
+"""Unix-domain stream sockets: connect without blocking, listen for the owner alone; a path may be longer than 107 bytes."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["LONGEST_PATH", "NotListeningError", "connect_unix"]
+__all__ = ["LONGEST_PATH", "NotListeningError", "connect_unix", "listen_unix"]
 
 LONGEST_PATH = 107
 """Bytes a unix socket path may have (source: unix(7), ``sun_path`` of 108 bytes with its closing zero)."""
@@ -25,7 +26,7 @@ def connect_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        _connect(sock, path)
+        _at(path, sock.connect)
     except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as reason:
         sock.close()
         raise NotListeningError(reason.errno, reason.strerror, path) from reason
@@ -35,12 +36,32 @@ def connect_unix(path: str) -> socket.socket:
     return sock
 
 
-def _connect(sock: socket.socket, path: str) -> None:
+def listen_unix(path: str) -> socket.socket:
+    """A listening non-blocking stream socket that only its owner can connect to; what has the path is replaced.
+
+    The mode is that of the socket itself, which its file inherits (source: Linux, unix_bind), so that there is no moment in
+    which others may connect, and the umask of the process stays as it is. Raises OSError.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(sock.fileno(), 0o600)
+        Path(path).unlink(missing_ok=True)
+        _at(path, sock.bind)
+        sock.listen(128)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _at(path: str, act: Callable[[str], None]) -> None:
+    """Bind or connect to a path, however long it is."""
     if len(os.fsencode(path)) <= LONGEST_PATH:
-        sock.connect(path)
+        act(path)
         return
     folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sock.connect(f"/proc/self/fd/{folder}/{Path(path).name}")
+        act(f"/proc/self/fd/{folder}/{Path(path).name}")
     finally:
         os.close(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -18,7 +19,9 @@ from tinamou.system.lock import locked
 
 __all__ = [
     "Process",
+    "age",
     "alive",
+    "apart",
     "beside",
     "end",
     "exit_code",
@@ -101,6 +104,50 @@ def _spawn(
         os.close(null)
 
 
+def apart(work: Callable[[Callable[[], None]], None], seconds: float = 5.0) -> bool:
+    """Do ``work`` in a process of its own, which outlives this one and has nothing of it but its memory.
+
+    Returns when the work has called what it is given, which says that it is ready; whether it did, within ``seconds``. This
+    process must have no threads: a lock that one of them holds would never be free there.
+    """
+    said, mine = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if not os.fork():
+                ready = _leave_all(mine)
+                work(lambda: _say_once(ready))
+        finally:
+            os._exit(0)
+    os.close(mine)
+    try:
+        os.waitpid(child, 0)
+        return bool(select.select([said], [], [], seconds)[0] and os.read(said, 1))
+    finally:
+        os.close(said)
+
+
+def _leave_all(kept: int) -> int:
+    """Leave the session, the signals and the descriptors of the process this one was forked from, but for one."""
+    kept = fcntl.fcntl(kept, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGWINCH):
+        signal.signal(number, signal.SIG_DFL)
+    gc.freeze()  # what was made before is never taken apart: its descriptors have other meanings here
+    os.closerange(0, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    for _ in range(3):
+        os.open(os.devnull, os.O_RDWR)
+    os.chdir("/")
+    return kept
+
+
+def _say_once(descriptor: int) -> None:
+    os.write(descriptor, b"!")
+    os.close(descriptor)
+
+
 def _open_to_children() -> list[int]:
     """Descriptors beyond stderr that every child of this process would get: whoever started it left them open."""
     found = []
@@ -141,6 +188,13 @@ def alive(process: Process) -> bool:
     """Whether that very process still runs; a zombie does not."""
     stat = _stat(process.pid)
     return stat is not None and int(stat[19]) == process.started and stat[0] not in "ZX"
+
+
+def age(process: Process | None) -> float:
+    """Seconds since the process was started; 0 for none."""
+    if process is None:
+        return 0.0
+    return max(time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""The terminal of this process: raw while a block runs, and restored however the block ends."""
+"""The terminal of this process, and what else is its input: raw while a block runs, its size, what can be read from it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import signal
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
-__all__ = ["is_terminal", "on_end_signal", "raw", "window", "write_all"]
+__all__ = ["PIECE", "is_terminal", "on_end_signal", "on_resize", "raw", "read", "read_all", "window", "write_all"]
+
+PIECE = 1 << 16
+"""Bytes that are read at once."""
 
 
 def is_terminal(descriptor: int) -> bool:
@@ -32,7 +35,7 @@ def raw(descriptor: int) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)  # a terminal that was stopped (Ctrl-S) never drains
 
 
 def window(descriptor: int) -> tuple[int, int] | None:
@@ -76,3 +79,46 @@ def on_end_signal(act: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def on_resize(act: Callable[[], None]) -> Iterator[None]:
+    """In a running event loop: call ``act`` when the terminal's size changes. Outside the main thread nothing happens."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGWINCH, act)
+    except (ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
+
+
+async def read(descriptor: int) -> bytes:
+    """What can be read now or next; empty at the end. A regular file needs no waiting, and epoll refuses it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, ready.set)
+    except PermissionError:
+        return os.read(descriptor, PIECE)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    try:
+        return os.read(descriptor, PIECE)
+    except OSError:
+        return b""
+
+
+async def read_all(descriptor: int) -> AsyncIterator[bytes]:
+    """All that comes, piece by piece, to its end."""
+    while data := await read(descriptor):
+        yield data

@@ -68,7 +68,7 @@ def program(arch: str) -> bytes:
 
 async def probe(agent: Agent, path: str, name: str = "") -> list[str]:
     """What the guest's script says about a path, as lines. Raises GuestError."""
-    done = await agent.run(_argv("probe", [path, name]), timeout=PATIENCE_SECONDS)
+    done = await agent.run(_argv("probe", [path, name]), timeout=PATIENCE_SECONDS, bare=True)
     lines = done.stdout.decode(errors="surrogateescape").removesuffix("\n").split("\n", 3)
     if done.status or len(lines) != 4:
         raise GuestError(f"The guest does not tell what {path} is", why=said(done))
@@ -93,7 +93,7 @@ async def fetch(
                 return over
         argv = _argv("send", ["-", *words])
         if small:
-            done = await way.agent.run(argv, input=helper, timeout=PATIENCE_SECONDS)
+            done = await way.agent.run(argv, input=helper, timeout=PATIENCE_SECONDS, bare=True)
             return await _consumed(way, done, io.BytesIO(done.stdout), consumed)
         with tempfile.TemporaryFile() as spool:
             done = await _spooled(way, argv, helper, spool, limit)
@@ -126,7 +126,7 @@ async def put(
     async with _tidied(way.agent, [kept, *parts]):
         if size is not None and size <= SMALL:
             data = await asyncio.to_thread(lambda: b"".join(pieces()))
-            done = await way.agent.run(_argv("receive", ["-", *words]), input=data, timeout=_after(size))
+            done = await way.agent.run(_argv("receive", ["-", *words]), input=data, timeout=_after(size), bare=True)
         else:
             done = await _put_much(way, words, pieces, size, kept)
         if done.status:
@@ -151,7 +151,7 @@ async def _put_much(
         return over[1]
     await execute.run(way.agent, ["/bin/sh", "-c", 'umask 077; : >"$0"', kept])
     sent = await files.write(way.agent, kept, pieces())
-    return await way.agent.run(_argv("receive", [kept, *words]), timeout=_after(sent))
+    return await way.agent.run(_argv("receive", [kept, *words]), timeout=_after(sent), bare=True)
 
 
 def _after(size: int) -> float:

@@ -1,11 +1,14 @@
-"""The resident: a small program in the guest that gives a fork its identity and runs commands within milliseconds.
+"""The resident: a small program in the guest that gives a fork its identity, and runs commands, at terminals too.
 
-The program itself is in `tinamou.images.programs`; a guest that does not bring it is given it before its first checkpoint.
+The program itself is in `tinamou.images.programs`; a guest that does not bring it is given it before its first checkpoint
+and its first terminal.
 """
 
 from __future__ import annotations
 
 from tinamou.guest.resident.install import install
-from tinamou.guest.resident.line import Identity, Line, LineError
+from tinamou.guest.resident.line import HeldError, Identity, Line, LineError
+from tinamou.guest.resident.sharing import Sharing, connect, shared
+from tinamou.guest.resident.underway import RunningCommand
 
-__all__ = ["Identity", "Line", "LineError", "install"]
+__all__ = ["HeldError", "Identity", "Line", "LineError", "RunningCommand", "Sharing", "connect", "install", "shared"]

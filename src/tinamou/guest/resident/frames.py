@@ -6,19 +6,33 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from tinamou.errors import GuestError
+from tinamou.guest.command import Command
 
-__all__ = ["HEADER", "LARGEST", "command", "frame", "identity"]
+__all__ = ["HEADER", "LARGEST", "PIECE", "RING", "WINDOW", "Size", "frame", "identity", "start"]
 
-HEADER = struct.Struct("<B3xI")
+HEADER = struct.Struct("<BxHI")
+"""Type, channel, length."""
+
 LARGEST = 1 << 20
-"""Bytes a frame to the guest may have."""
+"""Bytes a frame may have."""
+
+PIECE = 32768 - HEADER.size
+"""Bytes of a command's input or output in one frame."""
+
+RING, WINDOW = 1 << 16, 1 << 18
+"""Bytes of a command's input, and of its output, that may be under way before the other side took some."""
+
+Size = tuple[int, int]
+"""Columns and rows of a terminal."""
+
+_TERMINAL, _TELL = 1, 2
 
 
-def frame(kind: str, payload: bytes) -> bytes:
+def frame(kind: str, payload: bytes = b"", channel: int = 0) -> bytes:
     """One frame. Raises GuestError when it is longer than the resident's buffer."""
     if len(payload) > LARGEST:
         raise GuestError(f"{len(payload)} bytes are more than the resident takes at once", fix="copy the data in as a file")
-    return HEADER.pack(ord(kind), len(payload)) + payload
+    return HEADER.pack(ord(kind), channel, len(payload)) + payload
 
 
 def record(kind: str, payload: bytes) -> bytes:
@@ -45,8 +59,17 @@ def identity(
     return records
 
 
-def command(argv: Sequence[str], environment: Mapping[str, str] | None, data: bytes) -> bytes:
-    """The payload of a command: an empty environment means the resident's own."""
-    entries = [f"{name}={value}" for name, value in (environment or {}).items()]
-    strings = b"".join(text.encode() + b"\0" for text in (*argv, *entries))
-    return struct.pack("<HH", len(argv), len(entries)) + strings + data
+def start(command: Command, terminal: Size | None = None, *, tell: bool = False) -> bytes:
+    """The payload that starts a command, at a terminal of that size where there is one; ``tell`` asks for its number.
+
+    Raises GuestError for more words than the resident takes.
+    """
+    entries = [f"{name}={value}" for name, value in command.env.items()]
+    if len(command.argv) + len(entries) > 4000:
+        count = len(command.argv) + len(entries)
+        raise GuestError(f"The command has {count} words and variables, and the guest takes 4000", fix="put them in a file")
+    flags = (_TERMINAL if terminal else 0) | (_TELL if tell else 0)
+    columns, rows = terminal or (0, 0)
+    head = struct.pack("<BxHHHH", flags, len(command.argv), len(entries), columns, rows)
+    strings = (command.user, command.cwd, *command.argv, *entries)
+    return head + b"".join(text.encode(errors="surrogateescape") + b"\0" for text in strings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.guest.resident.line import PORT, Line, LineError
+from tinamou.guest.resident.sharing import connect
 from tinamou.images.programs import program
 
 if TYPE_CHECKING:
@@ -13,15 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
-_SECONDS = 60.0
+_INSTALL_SECONDS = 60.0
 
 _SCRIPT = f"""
 for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name" || continue
     [ "$name" = {PORT} ] || continue
     for folder in /dev/shm /run /tmp /var/tmp; do
-        program=$folder/.tinamou-resident
-        [ -d "$folder" ] || continue
+        program=$folder/.tinamou/resident
+        rm -rf "$folder/.tinamou"
+        mkdir -m 700 "$folder/.tinamou" 2>/dev/null || continue
         base64 -d >"$program" <<END || continue
 @PROGRAM@
 END
@@ -43,25 +46,26 @@ def _program(arch: str) -> bytes:
         raise GuestError(f"there is no resident for {arch} guests", fix="fork x86_64, aarch64 or riscv64 guests") from None
 
 
-async def install(agent: Agent, path: str, arch: str) -> Line:
+async def install(agent: Agent, path: str, arch: str, reach: Callable[[str], Line] = connect) -> Line:
     """A line to the machine's resident on socket ``path``, which is pushed into the guest when it does not answer.
 
-    Raises GuestError when the guest's agent may not run commands, or the guest cannot run the program.
+    ``reach`` makes the line. Raises GuestError when the guest's agent may not run commands, or the guest cannot run the
+    program, HeldError.
     """
     import base64
 
-    line = Line(path)
+    line = reach(path)
     try:
         try:
             await line.hello(timeout=0.3)
         except LineError:
             script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
-            done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_SECONDS)
+            done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_INSTALL_SECONDS, bare=True)
             if done.status:
                 why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"
-                raise GuestError("The guest cannot be given the program that forks need", why=why) from None
-            await line.hello(timeout=_SECONDS)
-        await line.run(["true"], timeout=_SECONDS)
+                raise GuestError("The guest cannot be given the program that forks and terminals need", why=why) from None
+            await line.hello(timeout=_INSTALL_SECONDS)
+        await line.run(["true"], timeout=_INSTALL_SECONDS)
     except BaseException:
         line.close()
         raise

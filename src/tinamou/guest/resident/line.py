@@ -1,35 +1,32 @@
-"""The host's end of the resident's line: identity and commands, one at a time."""
+"""The host's end of the resident's line: who the guest is, and commands, as many at a time as there are channels."""
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-from tinamou.errors import GuestError, TimeLimitError
-from tinamou.guest.resident.frames import HEADER, LARGEST, command, frame, identity
+from tinamou.errors import GuestError
+from tinamou.guest.command import Command, Completed, Hear, Input, command
+from tinamou.guest.resident.frames import HEADER, LARGEST, Size, identity, start
+from tinamou.guest.resident.underway import RunningCommand, attend, capture
+from tinamou.guest.resident.wire import Wire
 from tinamou.late import dataclass
 from tinamou.system.sockets import connect_unix
+from tinamou.system.turns import Turn
 
 if TYPE_CHECKING:
     import asyncio
 
-    from tinamou.guest.agent import Completed
-
-__all__ = ["PORT", "Identity", "Line", "LineError"]
+__all__ = ["PORT", "HeldError", "Identity", "Line", "LineError", "Receiver"]
 
 PORT = "org.tinamou.resident.0"
 """The name of the virtio-serial port the resident listens on."""
 
-LARGEST_OUTPUT = 16 << 20
-"""Bytes kept of each stream of a command; what a guest sends beyond is read and dropped, as its agent does."""
-
-_WITH_PAYLOAD = "OEDF"
-"""The frames to the host that are never empty."""
+T = TypeVar("T")
 
 BECOME_SECONDS = 60.0
 """How long a guest may take to become another."""
@@ -37,9 +34,23 @@ BECOME_SECONDS = 60.0
 FRESH_SECONDS = 0.5
 """No guest restarts within this time."""
 
+PATIENCE_SECONDS = 3.0
+"""After this time without an answer a guest may have been copied in the middle of what it was told: it is told anew."""
+
 
 class LineError(GuestError):
     """The resident does not answer, or the line to it ended."""
+
+
+class HeldError(LineError):
+    """Another process has the machine's line: ``holder`` is its number, 0 where it cannot be told."""
+
+    def __init__(self, holder: int) -> None:
+        who = f"process {holder}" if holder else "another process"
+        super().__init__(
+            "The line to the guest's resident is in use", why=f"{who} holds it", fix="wait for its end, or end it"
+        )
+        self.holder = holder
 
 
 @dataclass(frozen=True)
@@ -52,36 +63,66 @@ class Identity:
     signals: tuple[tuple[str, int], ...] = ()
 
 
+class Receiver(Protocol):
+    """What hears a channel: a frame that came, or that there will be none any more."""
+
+    def take(self, kind: str, payload: bytes) -> None:
+        """A frame of the channel. Raises ValueError for what is none."""
+
+    def lost(self, error: GuestError) -> None:
+        """The line, or the guest behind it, has ended."""
+
+
 class Line:
-    """A connected line. A machine's resident serves one line at a time, so it belongs to the process that forked it."""
+    """A connected line. A machine's resident serves one line at a time, so it belongs to one process at a time."""
 
     def __init__(self, path: str) -> None:
-        """Connect now, without waiting; QEMU may not have started yet. Raises NotListeningError, OSError."""
-        self._begin(connect_unix(path))
+        """Connect now, without waiting; QEMU may not have started yet. Raises HeldError, NotListeningError, OSError."""
+        turn = Turn(f"{path}.lock")
+        cut_off = bool(turn.holder())
+        if not turn.take():
+            raise HeldError(turn.holder())
+        try:
+            self._begin(connect_unix(path), turn, cut_off=cut_off)
+        except BaseException:
+            turn.give()
+            raise
 
-    def _begin(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self._socket: socket.socket | None = connection
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._lock: asyncio.Lock | None = None
-        self._owed: list[bytes] = []
-        self._after: asyncio.Task[None] | None = None
+    def _begin(self, connection: socket.socket, turn: Turn | None, *, cut_off: bool = False) -> None:
+        self._wire = Wire(connection, self._take, self._end)
+        self._turn = turn
+        self._channels: dict[int, Receiver] = {}
+        self._last = 0
+        self._greeting = b""
+        self._greeted = self._met = False
+        self._cut_off = cut_off
+        self._hellos: dict[bytes, asyncio.Future[None]] = {}
+        self._owed: _Owed | None = None
+        self._ended: LineError | None = None
         self._heard = time.monotonic()
+        self.on_end: Callable[[], None] | None = None
+        """Called when the line has ended."""
 
     @classmethod
     def adopted(cls, descriptor: int) -> Self:
         """A line another process opened and gave away with `hand_over`."""
         line = cls.__new__(cls)
-        line._begin(socket.socket(fileno=descriptor))
+        line._begin(socket.socket(fileno=descriptor), None)
+        line._greeted = line._met = True
+        return line
+
+    @classmethod
+    def to(cls, path: str) -> Self:
+        """A line by way of the process that has the machine's own, and shares it on a socket. Raises as the class does."""
+        line = cls.__new__(cls)
+        line._begin(connect_unix(path), None)
         return line
 
     def hand_over(self) -> int:
         """A descriptor to give to another process, while nothing is under way; the line ends here."""
-        connection = self._writer.get_extra_info("socket") if self._writer is not None else self._socket
-        if connection is None or self.owes:
+        if not self._wire.up or self.owes or self._channels:
             raise LineError("The line to the guest's resident was closed, or is in use")
-        descriptor = os.dup(connection.fileno())
+        descriptor = self._wire.copy()
         self.close()
         return descriptor
 
@@ -91,32 +132,34 @@ class Line:
         return self.owes or time.monotonic() - self._heard < FRESH_SECONDS
 
     @property
+    def met(self) -> bool:
+        """Whether anybody has answered at its other end."""
+        return self._met
+
+    @property
     def free(self) -> bool:
         """Whether a command can be run now."""
-        return self._socket is not None and not (self._lock and self._lock.locked())
+        return self._wire.up
 
     def close(self) -> None:
-        """Hang up."""
-        if self._writer is not None:
-            self._writer.close()
-        elif self._socket is not None:
-            self._socket.close()
-        self._socket = self._reader = self._writer = None
+        """Hang up; the guest ends what runs by this line."""
+        self._end_with(LineError("The line to the guest's resident was closed"))
 
     async def hello(self, timeout: float = 10.0) -> None:
         """Return when the resident has answered. Raises LineError after ``timeout`` seconds."""
         import asyncio
 
         nonce = os.urandom(8)
-        async with self._locked():
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._settled(timeout)
-                    await self._send("H", nonce)
-                    while await self._receive() != ("H", nonce):
-                        pass
-            except TimeoutError:
-                raise LineError("The guest's resident does not answer", why=f"nothing was heard for {timeout:g} s") from None
+        answer = self._hellos[nonce] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settled(timeout)
+                self.send("H", nonce)
+                await answer
+        except TimeoutError:
+            raise LineError("The guest's resident does not answer", why=f"nothing was heard for {timeout:g} s") from None
+        finally:
+            self._hellos.pop(nonce, None)
 
     async def become(self, who: Identity, timeout: float = BECOME_SECONDS) -> None:
         """Reseed the guest's random numbers, set its clock, and make it ``who``. Raises LineError, GuestError."""
@@ -129,6 +172,8 @@ class Line:
         Whether it worked is told by what is asked next, or by `settle`; both raise what ``after`` raises, which lets the
         guest run.
         """
+        import asyncio
+
         records = identity(
             entropy=os.urandom(64),
             time_ns=time.time_ns(),
@@ -137,150 +182,211 @@ class Line:
             files=who.files,
             signals=who.signals,
         )
-        async with self._locked():
-            await self._settled(BECOME_SECONDS)
-            await self._send("I", b"".join(records))
-            self._owed, self._after = records, after
+        await self._settled(BECOME_SECONDS)
+        self.send("I", b"".join(records))
+        self._owed = _Owed(records, after, asyncio.get_running_loop().create_future())
 
     @property
     def owes(self) -> bool:
-        """Whether the guest was told who to be, and has not answered yet."""
-        return bool(self._owed)
+        """Whether the guest was told who to be, and nobody has asked yet whether it is."""
+        return self._owed is not None
 
     async def settle(self, timeout: float = BECOME_SECONDS) -> None:
         """Return when the guest is who it was last told to be. Raises LineError, GuestError when it is not."""
-        async with self._locked():
-            await self._settled(timeout)
+        await self._settled(timeout)
 
     async def _settled(self, timeout: float) -> None:
-        """Read the answer that is owed. If it is not what it must be, the line ends: what was sent since is answered too."""
+        """Wait for the answer that is owed. If it is not what it must be, the line ends: what was sent since fails too."""
         import asyncio
 
-        if not self._owed:
+        owed = self._owed
+        if owed is None:
             return
-        records, self._owed = self._owed, []
         try:
             async with asyncio.timeout(timeout):
-                if self._after is not None:
-                    await asyncio.shield(self._after)
-                kind, results = await self._receive()
+                if owed.after is not None:
+                    await asyncio.shield(owed.after)
+                if not (await asyncio.wait([owed.answer], timeout=PATIENCE_SECONDS))[0]:
+                    self._greet(anew=True)
+                    self.send("I", b"".join(owed.records))
+                results = await asyncio.shield(owed.answer)
         except TimeoutError:
+            self._owed = None
             self.close()
             why = f"its resident said nothing for {timeout:g} s"
             raise LineError("The guest did not take its new identity", why=why) from None
-        except asyncio.CancelledError:
-            self._owed = records
+        except Exception:
+            self._owed = None
             raise
-        failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(records, results, strict=False) if code]
-        failed = [one for one in failed if not one.startswith("s")]
-        if kind != "I" or len(results) != len(records) or failed:
+        if self._owed is owed:
+            self._owed = None
+        if (failed := owed.failed(results)) is not None:
             self.close()
-            raise GuestError("The guest did not take its new identity", why="; ".join(failed) or f"it answered {kind!r}")
+            raise GuestError("The guest did not take its new identity", why=failed)
 
     async def run(
         self,
         argv: Sequence[str],
         *,
-        input: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
         timeout: float | None = None,
     ) -> Completed:
-        """Run a command to its end; when ``timeout`` seconds pass or the caller is cancelled it is killed."""
-        import asyncio
+        """Run a command to its end; when ``timeout`` seconds pass or the caller is cancelled it is killed.
 
-        payload = command(argv, environment, input or b"")
-        async with self._locked():
-            await self._send("X", payload)
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._settled(BECOME_SECONDS)
-                    return await self._finish(argv)
-            except TimeoutError:
-                await self._kill(argv)
-                raise TimeLimitError(
-                    f"The command {' '.join(argv)} did not end within {timeout:g} s", why="it was killed in the guest"
-                ) from None
-            except asyncio.CancelledError:
-                await asyncio.shield(self._kill(argv))
-                raise
+        Up to 16 MiB of each output are kept. Raises GuestError, SpecError.
+        """
+        return await capture(await self._begun(command(argv, cwd=cwd, user=user, env=env)), input=input, timeout=timeout)
 
-    async def _kill(self, argv: Sequence[str]) -> None:
-        import asyncio
+    async def stream(
+        self,
+        argv: Sequence[str],
+        out: Hear,
+        err: Hear,
+        *,
+        input: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        timeout: float | None = None,
+    ) -> Completed:
+        """As `run`, but the output is handed to ``out`` and ``err`` while the command runs, and there is no limit to it."""
+        session = await self._begun(command(argv, cwd=cwd, user=user, env=env))
+        return Completed(await attend(session, out, err, input=input, timeout=timeout))
 
-        await self._send("K", b"")
+    async def open(self, what: Command, terminal: Size | None = None) -> RunningCommand:
+        """Start a command to talk with, at a terminal of that size where one is given. Raises GuestError."""
+        session = self._start(what, terminal, tell=True)
         try:
-            async with asyncio.timeout(5.0):
-                await self._settled(5.0)
-                await self._finish(argv)
-        except (TimeoutError, GuestError):
-            self.close()
+            await session.begun()
+        except BaseException:
+            session.leave()
+            raise
+        return session
 
-    async def _finish(self, argv: Sequence[str]) -> Completed:
-        from tinamou.guest.agent import Completed
-
-        streams = {"O": bytearray(), "E": bytearray()}
-        truncated = False
-        while True:
-            kind, payload = await self._receive()
-            if kind in streams:
-                streams[kind] += payload[: max(LARGEST_OUTPUT - len(streams[kind]), 0)]
-                truncated = truncated or len(streams[kind]) == LARGEST_OUTPUT
-            elif kind == "D":
-                return Completed(self._status(payload), bytes(streams["O"]), bytes(streams["E"]), truncated)
-            elif kind == "F":
-                raise GuestError(f"The guest could not start {argv[0]}", why=os.strerror(payload[0]))
-            else:
-                raise self._no_frame(f"a frame {kind!r} where a command runs")
-
-    def _status(self, payload: bytes) -> int:
-        """The exit status in the frame that ends a command, -N for signal N (source: waitpid(2))."""
+    async def _begun(self, what: Command) -> RunningCommand:
+        session = self._start(what)
         try:
-            return os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0])
-        except (struct.error, ValueError):
-            raise self._no_frame(f"a command's end as {payload[:8]!r}") from None
+            await self._settled(BECOME_SECONDS)
+        except BaseException:
+            session.leave()
+            raise
+        return session
 
-    def _no_frame(self, what: str) -> LineError:
-        """The error for what no resident sends; the line ends, since nothing after it can be understood."""
-        self.close()
-        return LineError("The guest's resident sends what is no frame", why=what)
+    def _start(self, what: Command, terminal: Size | None = None, *, tell: bool = False) -> RunningCommand:
+        channel = self.free_channel()
+        self.send("S", start(what, terminal, tell=tell), channel)
+        session = RunningCommand(what, lambda kind, payload: self.say(kind, payload, channel), lambda: self.detach(channel))
+        self.attach(channel, session)
+        return session
 
-    def _locked(self) -> asyncio.Lock:
-        import asyncio
+    def free_channel(self) -> int:
+        """The number of a channel nobody uses, and nobody has used lately."""
+        self._last = self._last % 0xFFFF + 1
+        while self._last in self._channels:
+            self._last = self._last % 0xFFFF + 1
+        return self._last
 
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
+    def attach(self, channel: int, receiver: Receiver) -> None:
+        """Let ``receiver`` hear the channel, until `detach`."""
+        self._channels[channel] = receiver
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        import asyncio
+    def detach(self, channel: int) -> None:
+        """What comes on the channel is dropped."""
+        self._channels.pop(channel, None)
 
-        if self._reader is None or self._writer is None:
-            if self._socket is None:
-                raise LineError("The line to the guest's resident was closed")
-            self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
-        return self._reader, self._writer
+    def send(self, kind: str, payload: bytes = b"", channel: int = 0) -> None:
+        """Send a frame. Raises LineError on a line that has ended."""
+        if self._ended is not None:
+            raise self._ended
+        self.say(kind, payload, channel)
 
-    async def _send(self, kind: str, payload: bytes) -> None:
-        _, writer = await self._open()
-        writer.write(frame(kind, payload))
-        try:
-            await writer.drain()
-        except OSError as reason:
-            raise self._over(reason) from reason
+    def say(self, kind: str, payload: bytes = b"", channel: int = 0) -> None:
+        """Send a frame; on a line that has ended, nothing."""
+        if not self._greeted:
+            self._greet(anew=self._cut_off)
+        self._wire.send(kind, payload, channel)
 
-    async def _receive(self) -> tuple[str, bytes]:
-        import asyncio
+    def _greet(self, *, anew: bool) -> None:
+        """Begin to speak; ``anew`` where the guest may still wait for the rest of what was said before."""
+        if anew:
+            self._wire.pad(LARGEST + HEADER.size)
+        self._greeted, self._met, self._greeting = True, False, os.urandom(8)
+        self._wire.send("R", self._greeting)
 
-        reader, _ = await self._open()
-        try:
-            kind, length = HEADER.unpack(await reader.readexactly(HEADER.size))
-            self._heard = time.monotonic()
-            if length > LARGEST or (not length and chr(kind) in _WITH_PAYLOAD):
-                raise self._no_frame(f"a frame {chr(kind)!r} of {length} bytes")
-            return chr(kind), await reader.readexactly(length)
-        except (asyncio.IncompleteReadError, OSError) as reason:
-            raise self._over(reason) from reason
+    def _take(self, kind: str, channel: int, payload: bytes) -> None:
+        """A frame that came. Until the resident has answered the greeting, it speaks to the last host."""
+        self._heard = time.monotonic()
+        if not self._met:
+            self._met = kind == "R" and payload == self._greeting
+            if kind == "H" and payload in self._hellos:
+                self._end("it is that of an older version; it is replaced when the guest restarts")
+        elif channel:
+            if (receiver := self._channels.get(channel)) is not None:
+                try:
+                    receiver.take(kind, payload)
+                except ValueError as error:
+                    self._end(f"it sends what is no frame: {error}")
+        elif kind in "RH":
+            if payload in self._hellos:
+                _resolve(self._hellos[payload], None)
+        elif kind == "I":
+            if self._owed is not None:
+                _resolve(self._owed.answer, payload)
+        elif kind == "N":
+            self._lose(LineError("The guest was restarted", why="what ran in it has ended"))
+        else:
+            self._end(f"it sends what is no frame: {kind!r}")
 
-    def _over(self, reason: Exception) -> LineError:
-        self.close()
-        return LineError("The line to the guest's resident ended", why=f"QEMU exited, or was killed ({reason})")
+    def _end(self, why: str) -> None:
+        """The line has ended by itself."""
+        self._end_with(LineError("The line to the guest's resident ended", why=why))
+
+    def _end_with(self, error: LineError) -> None:
+        self._ended = self._ended or error
+        self._wire.close()
+        self._lose(error)
+        if self.on_end is not None:
+            self.on_end()
+        if self._turn is not None:  # at last: the next one begins where this one has left nothing
+            self._turn.give()
+            self._turn = None
+
+    def _lose(self, error: LineError) -> None:
+        """Nothing more will be heard of what is under way."""
+        channels, self._channels = self._channels, {}
+        for receiver in channels.values():
+            receiver.lost(error)
+        for hello in self._hellos.values():
+            _fail(hello, error)
+        if self._owed is not None:
+            _fail(self._owed.answer, error)
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """The answer to identity records; ``after`` lets the guest run."""
+
+    records: list[bytes]
+    after: asyncio.Task[None] | None
+    answer: asyncio.Future[bytes]
+
+    def failed(self, results: bytes) -> str | None:
+        """What the guest did not do; None when it did everything. A process that is not there need not be told."""
+        if len(results) != len(self.records):
+            return f"it answered {len(results)} of {len(self.records)} wishes"
+        failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(self.records, results, strict=True) if code]
+        return "; ".join(one for one in failed if not one.startswith("s")) or None
+
+
+def _resolve(answer: asyncio.Future[T], value: T) -> None:
+    if not answer.done():
+        answer.set_result(value)
+
+
+def _fail(answer: asyncio.Future[T], error: LineError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # whoever waits raises it; nobody may

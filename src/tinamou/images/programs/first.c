@@ -120,6 +120,8 @@ __attribute__((used)) void begin(long *stack) {
     mount("proc", "/proc");
     mount("sysfs", "/sys");
     mount("devtmpfs", "/dev");
+    call(MKDIRAT, AT_FDCWD, (long)"/dev/pts", 0755, 0, 0);
+    call(MOUNT, (long)"devpts", (long)"/dev/pts", (long)"devpts", 0, (long)"gid=5,mode=620");
     take_name();
     load_modules("/lib/tinamou/first");
     wait_for_disks();

@@ -1,0 +1,138 @@
+"""One line to a guest's resident for several processes: they do not wait for each other, nor end with each other."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from resident_here import resident_here
+from running import run
+
+from tinamou.guest.command import command
+from tinamou.guest.resident import HeldError, Line, LineError, Sharing, connect, shared
+from tinamou.guest.resident.sharing import shared_path
+from tinamou.system.turns import Turn
+
+RUN = """
+import asyncio, sys
+from tinamou.guest.resident import shared
+
+async def work():
+    line = shared(sys.argv[1])
+    done = await line.run(["sh", "-c", sys.argv[2]], input=b"in")
+    sys.stdout.buffer.write(done.stdout)
+    line.close()
+
+asyncio.run(work())
+"""
+
+
+def begin(path, script):
+    """Another program that runs a command by the shared line."""
+    words = [sys.executable, "-c", RUN, path, script]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
+
+
+def holder(path):
+    return Turn(f"{path}.lock").holder()
+
+
+def test_programs_do_not_wait_for_each_other(state):
+    with resident_here(state) as here:
+        long = begin(here.path, f"echo $$ >{state}/pid; while ! [ -e {state}/go ]; do sleep 0.05; done; echo long")
+        until(lambda: (state / "pid").exists(), "the long command")
+        short = begin(here.path, "cat; echo short")
+        assert short.communicate(timeout=20)[0] == b"inshort\n"
+        (state / "go").touch()
+        assert long.communicate(timeout=20)[0] == b"long\n"
+        until(lambda: holder(here.path) == 0, "the end of who held the line")
+        assert not Path(shared_path(here.path)).exists()
+
+
+def test_a_program_that_is_killed_takes_its_own_command_along(state):
+    with resident_here(state) as here:
+        doomed = begin(here.path, f"echo $$ >{state}/doomed; exec sleep 600")
+        other = begin(here.path, f"echo $$ >{state}/other; while ! [ -e {state}/go ]; do sleep 0.05; done; echo on")
+        until(lambda: all((state / name).exists() for name in ("doomed", "other")), "both commands")
+        doomed.kill()
+        doomed.communicate()
+        pid = int((state / "doomed").read_text())
+        until(lambda: not Path(f"/proc/{pid}").exists(), "the end of its command")
+        (state / "go").touch()
+        assert other.communicate(timeout=20)[0] == b"on\n"
+
+
+def test_a_program_with_threads_shares_too(state):
+    async def work():
+        with resident_here(state) as here:
+            line = shared(here.path)
+            other = shared(here.path)
+            shell = await line.open(command(["sh"], env={"PS1": "> "}), (80, 24))
+            assert (await other.run(["cat"], input=bytes(300_000))).stdout == bytes(300_000)
+            other.close()
+            await shell.write(b"exit 3\n")
+            while await shell.read():
+                pass
+            assert shell.status == 3
+            await line.hello()
+            line.close()
+            await asyncio.to_thread(until, lambda: holder(here.path) == 0, "the end of who held the line")
+
+    run(work())
+
+
+def test_who_has_the_line_can_share_it(state):
+    async def work():
+        with resident_here(state) as here:
+            line = Line(here.path)
+            with pytest.raises(HeldError) as caught:
+                connect(here.path)
+            assert caught.value.holder > 0
+            Sharing(line, here.path)
+            other = connect(here.path)
+            await other.hello()
+            session = await other.open(command(["cat"]))
+            assert (await line.run(["echo", "mine"])).text == "mine"
+            await session.write(b"yours")
+            assert await session.read() == ("out", b"yours")
+            line.close()
+            with pytest.raises(LineError):
+                await session.read()
+            assert not Path(shared_path(here.path)).exists()  # noqa: ASYNC240
+
+    run(work())
+
+
+def test_who_does_not_share_is_named(state):
+    with resident_here(state) as here:
+        turn = Turn(f"{here.path}.lock")
+        assert turn.take()
+        with pytest.raises(HeldError) as caught:
+            shared(here.path)
+        assert f"process {holder(here.path)} holds it" in caught.value.why
+        turn.give()
+
+
+def test_the_end_of_the_machine_ends_it(state):
+    async def work():
+        with resident_here(state) as here:
+            line = shared(here.path)
+            session = await line.open(command(["sleep", "600"]))
+            here.hang_up()
+            here.end_line()
+            with pytest.raises(LineError):
+                await session.read()
+            await asyncio.to_thread(until, lambda: holder(here.path) == 0, "the end of who held the line")
+
+    run(work())
