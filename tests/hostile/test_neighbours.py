@@ -68,7 +68,8 @@ def as_other(work, uid=OTHER):
 @contextlib.contextmanager
 def held_by_other(path):
     """A process of another user that holds a lock on the file or folder, if it can; whether it does."""
-    code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB); print(1, flush=True); input()"
+    lock = "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    code = f"import fcntl, os, sys; {lock}; print(1, flush=True); input()"
     words = [sys.executable, "-I", "-c", code, str(path)]
     process = subprocess.Popen(
         words, user=OTHER, group=OTHER, extra_groups=[], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True
