@@ -49,7 +49,7 @@ class Leftovers:
 
     def claims(self) -> bool:
         """Whether the ledger of the host still names one of these machines."""
-        folders = (os.environ.get("TINAMOU_RUN"), "/run", os.environ.get("XDG_RUNTIME_DIR"))
+        folders = (os.environ.get("TINAMOU_RUN"), "/run/tinamou", f"{os.environ.get('XDG_RUNTIME_DIR')}/tinamou")
         return any(str(self.state) in _read(Path(folder) / "tinamou.json") for folder in folders if folder)
 
     def processes(self) -> dict[int, str]:

@@ -89,7 +89,7 @@ def host_now() -> dict[str, list[str]]:
         "routes": said("ip", "route"),
         "packet filter": said("nft", "list", "ruleset"),
         "processes": sorted(command_lines().values()),
-        "files": sorted(str(path) for path in files if path.name not in ("lock", "networks.lock")),
+        "files": sorted(str(path) for path in files if path.name not in ("networks.lock", "tinamou.lock", "uids.json")),
         "sockets": sorted(line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/" in line),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir, read
 from tinamou.snapshots.resting import discard, resting_on
 from tinamou.state import machines
 from tinamou.state.record import Record
+from tinamou.system.plain_file import folder_fault
 
 __all__ = ["children", "every", "find", "remove", "tree"]
 
@@ -28,9 +30,13 @@ def find(name: str) -> Checkpoint:
 
 
 def every() -> list[Checkpoint]:
-    """All checkpoints, oldest first."""
-    found = (read(path) for path in checkpoints_dir().iterdir() if path.is_dir())
-    return sorted((one for one in found if one is not None), key=lambda one: one.created)
+    """All checkpoints, oldest first; damaged ones are left out."""
+    found = []
+    for path in checkpoints_dir().iterdir():
+        with contextlib.suppress(StateError):  # said by whoever tidies up
+            if not folder_fault(path) and (one := read(path)) is not None:
+                found.append(one)
+    return sorted(found, key=lambda one: one.created)
 
 
 def children(checkpoint: Checkpoint) -> list[Record]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.machine.reconcile import reconcile
 from tinamou.prepare import companions
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import ledger, machines
 from tinamou.state.record import read
+from tinamou.system.plain_file import place_fault
 from tinamou.units import Size
 
 __all__ = ["Holding", "holdings", "repair", "reports"]
@@ -33,12 +36,20 @@ def holdings() -> list[Holding]:
 
     Beside the receipt: the machine's own process, and the files it keeps.
     """
-    folders = [path for path in sorted(machines.machines_dir().iterdir()) if path.is_dir()]
     others = sorted(Path(place) for place in ledger.look().holders())
-    return [holding for folder in dict.fromkeys([*folders, *others]) for holding in _of(folder)]
+    found: list[Holding] = []
+    for folder in dict.fromkeys([*machines.folders(), *others]):
+        try:
+            found += _of(folder)
+        except StateError as error:
+            found.append(Holding(str(folder), "unknown", f"{error.what}: {error.why}", running=False))
+    return found
 
 
 def _of(folder: Path) -> Iterator[Holding]:
+    if folder.parent != machines.machines_dir() and os.path.lexists(folder) and (wrong := place_fault(folder)):
+        yield Holding(str(folder), "ledger", f"{wrong}: it is left alone", running=False)
+        return
     if not folder.is_dir():
         gone = "its folder is gone; tinamou host repair gives back what it held"
         yield Holding(str(folder), "ledger", gone, running=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from tinamou.facts import files
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import remains
-from tinamou.state import ledger, machines, networks, pools
+from tinamou.state import ledger, machines, networks, pools, uids
 from tinamou.state.record import Record, change, read
 from tinamou.system.known import matching
+from tinamou.system.plain_file import place_fault
 from tinamou.system.spawn import Process, end, found_started, process_of
 
 __all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
@@ -21,13 +21,14 @@ __all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
 
 def reconcile() -> list[str]:
     """Look at every machine once; returns one sentence for each thing that was put right."""
-    done = []
-    for directory in machines.machines_dir().iterdir():
+    done = machines.odd()
+    for directory in machines.folders():
         try:
-            done += _reconcile_one(directory) if directory.is_dir() else []
+            done += _reconcile_one(directory)
         except StateError as error:  # a damaged entry: the other machines have nothing to do with it
             done.append(f"{error.what}: {error.why}; {error.fix}")
     _tidy_networks()
+    done += networks.odd()
     return done + _reconcile_ledger() + remains.clear() + pools.clear()
 
 
@@ -40,19 +41,27 @@ def _tidy_networks() -> None:
 
 def _reconcile_ledger() -> list[str]:
     """Machines of other state directories that hold something of the host: their dead do not keep it from the living."""
-    done = []
+    done = [wrong for wrong in (ledger.fault(),) if wrong]
     for place in sorted(ledger.look().holders()):
         directory = Path(place)
         if directory.parent == machines.machines_dir():
             continue
-        if directory.is_dir():
-            done += _reconcile_one(directory)
-        else:
-            from tinamou.prepare.borrow import give_all
-
-            give_all(place)
-            done.append(f"machine {directory.name} is gone with its folder {directory}; what it held was given back")
+        try:
+            done += _reconcile_other(directory)
+        except StateError as error:
+            done.append(f"{error.what}: {error.why}; {error.fix}")
     return done
+
+
+def _reconcile_other(directory: Path) -> list[str]:
+    """A folder that the ledger names: it is acted on where nobody else can have put it there."""
+    if os.path.lexists(directory):
+        wrong = place_fault(directory)
+        return [f"{wrong}: it is left alone, with what the ledger says it holds"] if wrong else _reconcile_one(directory)
+    from tinamou.prepare.borrow import give_all
+
+    give_all(str(directory))
+    return [f"machine {directory.name} is gone with its folder {directory}; what it held was given back"]
 
 
 def _reconcile_one(directory: Path) -> list[str]:
@@ -114,9 +123,8 @@ def strays(directory: Path) -> list[Process]:
 
 def _uid(directory: Path) -> list[int]:
     """The user id lent to the machine's QEMU, where there is one: no other user's process is the machine's."""
-    with contextlib.suppress(OSError, ValueError):
-        return [int((directory / files.UID).read_text())]
-    return []
+    uid = uids.of(directory)
+    return [] if uid is None else [uid]
 
 
 def end_machine(record: Record) -> list[str]:
@@ -158,14 +166,16 @@ def _anothers(record: Record, newest: Record) -> bool:
 def claim(record: Record) -> Record:
     """A machine at rest taken by this process, to be started: nobody else can until it is released or has ended.
 
-    Raises StateError for a machine that runs, that another process has claimed, or that is gone.
+    Its user id is nobody else's then. Raises StateError for a machine that runs, that another process has claimed, or that
+    is gone.
     """
     me = process_of(os.getpid())
     with machines.held(record.path):
         newest = machines.find(record.name)
         _refuse_taken(newest)
         _end(newest)
-        return change(newest, owner_pid=me.pid, owner_started=me.started)
+        uid = machines.uid_again(newest.path, newest.uid)
+        return change(newest, uid=uid, owner_pid=me.pid, owner_started=me.started)
 
 
 def _refuse_taken(record: Record) -> None:

@@ -28,7 +28,7 @@ from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.snapshots.remains import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
-from tinamou.state import machines
+from tinamou.state import machines, uids
 from tinamou.state.folder import image_of, write_image, write_plan
 from tinamou.state.record import Record, change, create, read
 from tinamou.system.spawn import Process, process_of
@@ -72,7 +72,7 @@ def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress 
     named.check(spec)
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
-    uid = machines.FIRST_UID if os.geteuid() == 0 else None
+    uid = uids.FIRST if os.geteuid() == 0 else None
     directory = str(machines.machines_dir() / name)
     place = Place(name, directory, uid, 2222, lent(directory), claims(directory), throwaway)
     return make_plan(spec, gather(spec, image, place))

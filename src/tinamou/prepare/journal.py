@@ -12,19 +12,22 @@ milliseconds.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.system.lock import take
+from tinamou.system.plain_file import read_own
 
 __all__ = ["Entry", "Journal"]
 
 Entry = Mapping[str, object]
 _TAIL = 4096
+_MOST = 256 << 20
 
 
 class Journal:
@@ -34,11 +37,17 @@ class Journal:
         self.path: Path = directory / files.JOURNAL
 
     def open_entries(self) -> dict[int, Entry]:
-        """What was taken and not yet given back, by number, oldest first."""
+        """What was taken and not yet given back, by number, oldest first.
+
+        Raises StateError for a journal that others can write to: nothing in it is acted on.
+        """
         try:
-            lines = self.path.read_text().splitlines()
+            lines = read_own(self.path, most=_MOST).decode(errors="replace").splitlines()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            fix = "see whose it is; nothing is given back by what others can write to"
+            raise StateError(f"the journal of {self.path.parent.name} is not read", why=str(error), fix=fix) from error
         taken: dict[int, Entry] = {}
         for record in _records(lines):
             number = record.get("took")
@@ -94,7 +103,7 @@ class Journal:
         """The journal, open for reading and appending; nobody else's until the block ends."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "rb+", buffering=0) as file:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            take(descriptor, self.path)
             yield file
 
 

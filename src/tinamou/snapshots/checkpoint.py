@@ -28,6 +28,7 @@ from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.ram import Held
 from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import read_own
 
 __all__ = [
     "Checkpoint",
@@ -48,6 +49,8 @@ __all__ = [
 FORMAT = 2
 """From 2 on the memory of an instant checkpoint is sealed and has no name; before it lay in /dev/shm, open to everybody."""
 Kind = Literal["instant", "portable"]
+
+_MOST = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class OutdatedError(StateError):
 def read(directory: Path) -> Checkpoint | None:
     """The checkpoint in that folder, None where there is none (any more). Raises StateError for a damaged entry."""
     try:
-        data: dict[str, Any] = dict(json.loads((directory / "checkpoint.json").read_text()))
+        data: dict[str, Any] = dict(json.loads(read_own(directory / "checkpoint.json", most=_MOST)))
         if data.get("format") == 1 and data["ram"]:
             why = "an older tinamou took it, and its memory lay open to every user of this host"
             raise OutdatedError(f"checkpoint {directory.name} is not used any more", why=why, fix="take it again")
@@ -164,7 +167,10 @@ def read(directory: Path) -> Checkpoint | None:
         return Checkpoint(**{**data, **files, "ram": ram, "owner": owner, "disks": disks})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        fix = "see whose it is; tinamou acts on nothing that others can write to"
+        raise StateError(f"the entry of checkpoint {directory.name} is not read", why=str(error), fix=fix) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         fix = f"tinamou checkpoints rm {directory.name}"
         raise StateError(f"the entry of checkpoint {directory.name} is damaged", why=repr(error), fix=fix) from error
 

@@ -15,6 +15,7 @@ from tinamou.state.machines import machines
 from tinamou.state.record import Record
 from tinamou.system.lock import locked
 from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import folder_fault
 from tinamou.system.remove import remove_tree
 from tinamou.system.spawn import Process, alive
 
@@ -40,7 +41,7 @@ _ASK_SECONDS = 2.0
 def clear() -> list[str]:
     """Remove what is left; returns one sentence for each thing."""
     folder = state_dir() / "checkpoints"
-    there = [path for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")] if folder.is_dir() else []
     return [*(said for path in there if (said := _cleared(path))), *_open_memory()]
 
 
@@ -49,13 +50,15 @@ def _cleared(directory: Path) -> str:
     from tinamou.snapshots.checkpoint import OutdatedError, read
     from tinamou.snapshots.resting import discard
 
+    if wrong := folder_fault(directory):
+        return f"{wrong}: it is left alone"
     try:
         found = read(directory)
     except OutdatedError as error:
         discard(directory)
         return f"removed checkpoint {directory.name}: {error.why}; {error.fix}"
-    except TinamouError:
-        return ""
+    except TinamouError as error:
+        return f"{error.what}: {error.why}; {error.fix}"
     if found is None and _unlocked(directory):
         discard(directory)
         gone = not directory.exists()

@@ -12,7 +12,8 @@ from tinamou.images.chain import read_chain
 from tinamou.snapshots import history
 from tinamou.snapshots.checkpoint import checkpoints_dir, read
 from tinamou.snapshots.ram import Held, let_go
-from tinamou.state.machines import machines_dir
+from tinamou.state.machines import folders
+from tinamou.system.plain_file import folder_fault
 
 __all__ = ["discard", "resting_on"]
 
@@ -51,9 +52,9 @@ def resting_on(directory: Path) -> list[tuple[str, str]]:
 
 def _everybody(besides: Path) -> Iterator[tuple[tuple[str, str], set[Path]]]:
     for folder in sorted(checkpoints_dir().iterdir()):
-        if folder != besides and folder.is_dir():
+        if folder != besides and not folder_fault(folder):
             yield ("checkpoint", folder.name), _of_checkpoint(folder)
-    for folder in sorted(machines_dir().iterdir()):
+    for folder in folders():
         yield ("machine", folder.name), _of_machine(folder)
 
 

@@ -1,24 +1,25 @@
 """What all machines of this host hold together: CPUs, huge pages, kernel values, PCI devices; one file, gone after a reboot.
 
-``tinamou.json`` in the host's folder of what a reboot removes (`tinamou.system.paths`) is read and replaced under a lock. A
+``tinamou.json`` in the host's folder of what a reboot removes (`tinamou.state.shared`) is read and replaced under a lock. A
 machine is named by its directory, so that state directories beside each other share one host. The file does not exist while
 nothing is held.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tinamou.errors import TinamouError
+from tinamou.state import shared
 from tinamou.system.paths import run_dir
 from tinamou.units import CpuSet
 
-__all__ = ["Claim", "Device", "Ledger", "Value", "edit", "look", "path"]
+__all__ = ["Claim", "Device", "Ledger", "Value", "edit", "fault", "look", "path", "save"]
+
+_NAME = "tinamou.json"
 
 
 @dataclass
@@ -84,22 +85,34 @@ class Ledger:
 
 def path() -> Path:
     """Where the ledger is."""
-    return run_dir() / "tinamou.json"
+    return run_dir() / _NAME
 
 
 def look() -> Ledger:
-    """The ledger as it is now, to be read."""
+    """The ledger as it is now, to be read; empty where the one there is not believed (`fault`)."""
+    return _ledger(_NAME)[0]
+
+
+def fault() -> str:
+    """Why the file there is not believed, in one sentence; empty where it is, or there is none."""
+    return _ledger(_NAME)[1]
+
+
+def _ledger(name: str) -> tuple[Ledger, str]:
+    data = shared.read(name)
+    if not data:
+        return Ledger(), shared.fault(name)
     try:
-        data = json.loads(path().read_text())
-    except (FileNotFoundError, ValueError):
-        return Ledger()
-    return Ledger(
-        cpus=data["cpus"],
-        pools={name: _value(value) for name, value in data["pools"].items()},
-        values={name: _value(value) for name, value in data["values"].items()},
-        reports=data["reports"],
-        devices={address: Device(**device) for address, device in data.get("devices", {}).items()},
-    )
+        found = Ledger(
+            cpus={str(machine): str(CpuSet.parse(cpus)) for machine, cpus in data["cpus"].items()},
+            pools={name: _value(value) for name, value in data["pools"].items()},
+            values={name: _value(value) for name, value in data["values"].items()},
+            reports=[str(report) for report in data["reports"]],
+            devices={address: Device(**device) for address, device in data["devices"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, TinamouError) as error:
+        return Ledger(), f"{path()} is damaged and not read: {error!r}"
+    return found, ""
 
 
 def _value(data: dict[str, object]) -> Value:
@@ -114,29 +127,17 @@ def _value(data: dict[str, object]) -> Value:
 @contextmanager
 def edit() -> Iterator[Ledger]:
     """The ledger, nobody else's until the block ends; call `save` inside it before touching what was written down."""
-    path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = os.open(path().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with shared.held():
         ledger = look()
         try:
             yield ledger
         finally:
             save(ledger)
-    finally:
-        os.close(folder)
 
 
 def save(ledger: Ledger) -> None:
     """Replaces the file as a whole, or removes it when nothing is held."""
-    target = path()
-    if ledger.empty:
-        target.unlink(missing_ok=True)
-        return
-    part = target.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(ledger), file)
-        file.flush()
-        os.fdatasync(file.fileno())
-    part.replace(target)
+    if not ledger.empty:
+        shared.write(_NAME, asdict(ledger))
+    elif path().is_file():
+        path().unlink(missing_ok=True)

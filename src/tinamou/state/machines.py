@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
-from tinamou.facts import files
+from tinamou.state import uids
 from tinamou.state.record import Record, forget, read
+from tinamou.system.lock import take
 from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import folder_fault
 from tinamou.system.remove import remove_tree
 
 __all__ = [
     "find",
+    "folders",
     "free_port",
     "held",
     "lend_uid",
@@ -25,12 +27,11 @@ __all__ = [
     "machines",
     "machines_dir",
     "making",
+    "odd",
     "remove",
     "throwaway_name",
+    "uid_again",
 ]
-
-FIRST_UID = 1_900_000_000
-"""User ids lent to QEMU processes start here: beyond every range distributions and systemd use (docs/decisions)."""
 
 
 def machines_dir() -> Path:
@@ -81,13 +82,16 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     Without ``wait``, False where it is another's turn.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         yield False
         return
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if wait:
+                take(descriptor, directory)
+            else:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.fstat(descriptor).st_nlink > 0
         except BlockingIOError:
             there = False
@@ -116,12 +120,23 @@ def find(name: str) -> Record:
     return record
 
 
+def folders() -> list[Path]:
+    """The folders of machines, by name; what else lies beside them (`odd`) is left out."""
+    return sorted(path for path in machines_dir().iterdir() if not folder_fault(path))
+
+
+def odd() -> list[str]:
+    """What lies beside the machines' folders and is not looked into, one sentence for each."""
+    faults = (folder_fault(path) for path in sorted(machines_dir().iterdir()) if os.path.lexists(path))
+    return [f"{fault}: it is left alone" for fault in faults if fault]
+
+
 def machines() -> list[Record]:
     """Every machine, by name; folders without an entry (a start that was cut short), or with a damaged one, are left out."""
     records = []
-    for path in sorted(machines_dir().iterdir()):
+    for path in folders():
         with contextlib.suppress(StateError):  # said by whoever tidies up
-            if path.is_dir() and (record := read(path)) is not None:
+            if (record := read(path)) is not None:
                 records.append(record)
     return records
 
@@ -137,9 +152,9 @@ def remove(directory: Path) -> None:
 
 
 def lend_uid(directory: Path) -> int | None:
-    """A user id no other machine has, None when tinamou does not run as root and so cannot change identity.
+    """A user id no other machine of this host has, None when tinamou does not run as root and so cannot change identity.
 
-    The folder's ``uid`` file holds it, so that two commands at once never lend the same one.
+    The folder's ``uid`` file holds it. Raises StateError.
     """
     return lend_uids([directory])[0]
 
@@ -148,23 +163,19 @@ def lend_uids(directories: Sequence[Path]) -> list[int | None]:
     """The same for several machines at once."""
     if os.geteuid() != 0:
         return [None] * len(directories)
-    with _lock():
-        taken = {int(path.read_text() or 0) for path in machines_dir().glob(f"*/{files.UID}")}
-        free = (number for number in range(FIRST_UID, FIRST_UID + 65536) if number not in taken)
-        uids = list(itertools.islice(free, len(directories)))
-        for directory, uid in zip(directories, uids, strict=True):
-            (directory / files.UID).write_text(str(uid))
-    return list(uids)
+    return [*uids.lend(directories, taken=_uids_here())]
 
 
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    descriptor = os.open(machines_dir().parent / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def uid_again(directory: Path, uid: int | None) -> int | None:
+    """The user id a machine at rest starts with: a new one where another machine got its own after a reboot."""
+    if os.geteuid() != 0 or uid is None:
+        return uid
+    return uids.kept_or_new(directory, uid, taken=_uids_here(besides=directory))
+
+
+def _uids_here(besides: Path | None = None) -> set[int]:
+    """Those of machines in this state directory, also of such as have not been started since the last reboot."""
+    return {uid for path in folders() if path != besides and (uid := uids.of(path)) is not None}
 
 
 def free_port() -> int:

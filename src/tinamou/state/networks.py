@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import ipaddress
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.late import dataclass
+from tinamou.system.lock import SECONDS, exclusive
 from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
 
 __all__ = [
@@ -32,10 +32,14 @@ __all__ = [
     "locked",
     "members",
     "names",
+    "odd",
     "put",
     "read",
     "write",
 ]
+
+
+_MOST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def folder(name: str) -> Path:
 def names() -> list[str]:
     """Every network anybody is or was on."""
     parent = state_dir() / "networks"
-    return sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    return sorted(path.name for path in parent.iterdir() if not folder_fault(path)) if parent.is_dir() else []
 
 
 @contextlib.contextmanager
@@ -80,19 +84,15 @@ def locked() -> Iterator[None]:
     """One change of networks and packet filter at a time."""
     path = state_dir()
     path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path / "networks.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with exclusive(path / "networks.lock", seconds=SECONDS):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read(name: str) -> Network | None:
     """The network as it is on the host, None when it is not."""
     try:
-        return Network(**json.loads((folder(name) / "network.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return Network(**json.loads(read_own(folder(name) / "network.json", most=_MOST)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -106,15 +106,23 @@ def _replace(path: Path, data: object) -> None:
     replace_text(path, json.dumps(data))
 
 
+def odd() -> list[str]:
+    """What lies beside the networks' folders and is not looked into, one sentence for each."""
+    parent = state_dir() / "networks"
+    faults = (folder_fault(path) for path in sorted(parent.iterdir())) if parent.is_dir() else ()
+    return [f"{fault}: it is left alone" for fault in faults if fault]
+
+
 def members(network: str) -> list[Member]:
     """Those whose machine exists; the others are forgotten on the way."""
     found = []
     for path in sorted((folder(network) / "members").glob("*.json")):
         if not (state_dir() / "machines" / path.stem.rpartition(".")[0]).is_dir():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             continue
-        with contextlib.suppress(ValueError, TypeError, OSError):
-            data = json.loads(path.read_text())
+        with contextlib.suppress(ValueError, TypeError, AttributeError, OSError, RecursionError):
+            data = json.loads(read_own(path, most=_MOST))
             found.append(Member(**{**data, "forwards": tuple(tuple(one) for one in data.get("forwards", ()))}))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.remove import remove_tree
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
@@ -19,6 +21,7 @@ from tinamou.system.spawn import Process, alive
 __all__ = ["PoolEntry", "clear", "create", "every", "find", "folder", "pools_dir", "read", "remove", "write"]
 
 UNFINISHED_SECONDS = 60.0
+_MOST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def create(entry: PoolEntry) -> None:
     """Make the pool's folder with its entry, as a whole. Raises StateError when the name is taken."""
     part = pools_dir() / f".{entry.name}-{os.getpid()}"
     part.mkdir(mode=0o700, parents=True)
-    (part / "pool.json").write_text(_text(entry))
+    replace_text(part / "pool.json", _text(entry))
     try:
         part.rename(entry.directory)
     except OSError:
@@ -91,11 +94,14 @@ def _text(entry: PoolEntry) -> str:
 def read(name: str) -> PoolEntry | None:
     """The pool of that name, None where there is none. Raises StateError for a damaged entry."""
     try:
-        data: dict[str, Any] = json.loads((folder(name) / "pool.json").read_text())
+        data: dict[str, Any] = json.loads(read_own(folder(name) / "pool.json", most=_MOST))
         return PoolEntry(**{**data, "keeper": tuple(data["keeper"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        fix = "see whose it is; tinamou acts on nothing that others can write to"
+        raise StateError(f"the entry of pool {name} is not read", why=str(error), fix=fix) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         fix = f"tinamou pool rm {name}"
         raise StateError(f"the entry of pool {name} is damaged", why=repr(error), fix=fix) from error
 
@@ -109,9 +115,13 @@ def find(name: str) -> PoolEntry:
 
 
 def every() -> list[PoolEntry]:
-    """All pools, by name."""
-    names = sorted(path.name for path in pools_dir().glob("[!.]*"))
-    return [entry for name in names if (entry := read(name)) is not None]
+    """All pools, by name; damaged ones are left out."""
+    found = []
+    for path in sorted(pools_dir().glob("[!.]*")):
+        with contextlib.suppress(StateError):  # said by `clear`
+            if not folder_fault(path) and (entry := read(path.name)) is not None:
+                found.append(entry)
+    return found
 
 
 def remove(name: str) -> None:
@@ -123,7 +133,10 @@ def remove(name: str) -> None:
 def clear() -> list[str]:
     """Remove pools whose keeper is gone, and halves; returns one sentence for each. Their machines were ended before."""
     done = []
-    for path in pools_dir().glob("*"):
+    for path in sorted(pools_dir().glob("*")):
+        if wrong := folder_fault(path):
+            done.append(f"{wrong}: it is left alone")
+            continue
         try:
             entry = None if path.name.startswith(".") else read(path.name)
             if entry is None and time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
@@ -131,6 +144,8 @@ def clear() -> list[str]:
             elif entry is not None and not entry.kept:
                 remove(entry.name)
                 done.append(f"the keeper of pool {entry.name} was killed; the pool and what waited in it are gone")
-        except (StateError, FileNotFoundError):
+        except FileNotFoundError:
             continue
+        except StateError as error:
+            done.append(f"{error.what}: {error.why}; {error.fix}")
     return done

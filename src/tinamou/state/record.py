@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -18,12 +17,15 @@ from typing import Any
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
+from tinamou.system.lock import take
+from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
 __all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update"]
 
 FORMAT = 1
+_MOST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def locked(directory: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise _gone(directory) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take(descriptor, directory / files.LOCK)
         yield
     finally:
         os.close(descriptor)
@@ -164,12 +166,15 @@ def read(directory: Path) -> Record | None:
     """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged."""
     path = directory / files.RECORD
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(read_own(path, most=_MOST))
         known = {key: value for key, value in data.items() if key in _FIELDS}
         return Record(**{**known, "directory": str(directory)})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, AttributeError) as error:
+    except OSError as error:
+        fix = "see whose it is; tinamou acts on nothing that others can write to"
+        raise StateError(f"the record of machine {directory.name} is not read", why=str(error), fix=fix) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         fix = f"remove the machine with tinamou rm -f {directory.name}"
         raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
 

@@ -30,10 +30,12 @@ class Host:
     def default(cls, environment: Mapping[str, str] | None = None) -> Host:
         """This user's, as the environment says: ``TINAMOU_STATE``, ``TINAMOU_CACHE``, ``TINAMOU_RUN``, ``TINAMOU_UNITS``.
 
-        Without them /var/lib/tinamou, /var/cache/tinamou, /run and /etc/systemd/system for root; else the folders of the
-        XDG base directory specification, and of systemd.unit(5) for a user.
+        Without them /var/lib/tinamou, /var/cache/tinamou, /run/tinamou and /etc/systemd/system for root; else the folders of
+        the XDG base directory specification, and of systemd.unit(5) for a user. A user without ``XDG_RUNTIME_DIR`` has
+        ``run`` in the state directory: /tmp is everybody's.
         """
         root, said = os.geteuid() == 0, os.environ if environment is None else environment
+        runtime = said.get("XDG_RUNTIME_DIR")
 
         def of(variable: str, system: str, user: str) -> Path:
             named = said.get(variable)
@@ -42,7 +44,7 @@ class Host:
         return cls(
             of("TINAMOU_STATE", "/var/lib/tinamou", ".local/state/tinamou"),
             of("TINAMOU_CACHE", "/var/cache/tinamou", ".cache/tinamou"),
-            of("TINAMOU_RUN", "/run", said.get("XDG_RUNTIME_DIR") or f"/tmp/tinamou-{os.getuid()}"),  # noqa: S108
+            of("TINAMOU_RUN", "/run/tinamou", f"{runtime}/tinamou" if runtime else ".local/state/tinamou/run"),
             of("TINAMOU_UNITS", "/etc/systemd/system", ".config/systemd/user"),
         )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-__all__ = ["OddFileError", "copy_plain", "read_plain"]
+__all__ = ["OddFileError", "copy_plain", "folder_fault", "place_fault", "read_own", "read_plain"]
 
 _PIECE = 1 << 20
 
@@ -17,9 +17,11 @@ class OddFileError(OSError):
     """A file that is not what it should be: a link, a device, somebody else's, or too large."""
 
 
-def read_plain(path: Path, *, owners: Collection[int] | None, most: int) -> bytes:
-    """What a file holds; see `copy_plain`."""
-    descriptor = _opened(path, owners, most)
+def read_plain(
+    path: Path, *, owners: Collection[int] | None, most: int, fault: Callable[[os.stat_result], str] = lambda _: ""
+) -> bytes:
+    """What a file holds; see `copy_plain`. ``fault`` says what else is wrong with it."""
+    descriptor = _opened(path, owners, most, fault)
     try:
         found = bytearray()
         while piece := os.read(descriptor, min(_PIECE, most + 1 - len(found))):
@@ -29,6 +31,60 @@ def read_plain(path: Path, *, owners: Collection[int] | None, most: int) -> byte
     if len(found) > most:
         raise OddFileError(f"{path} grows while it is read")
     return bytes(found)
+
+
+def read_own(path: Path, *, most: int) -> bytes:
+    """What a file holds that is acted on: a plain one of this user that nobody else can write to. Raises OSError."""
+    return read_plain(path, owners=None, most=most, fault=_not_own)
+
+
+def _not_own(status: os.stat_result) -> str:
+    if status.st_nlink > 1:
+        return f"has {status.st_nlink} names"
+    return _own_fault(status)
+
+
+def _own_fault(status: os.stat_result) -> str:
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}, not to {os.geteuid()}"
+    if status.st_mode & 0o022:
+        return f"can be written to by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+def folder_fault(path: Path) -> str:
+    """Why what lies in a folder is not acted on: it is none, a link, another user's, or open to others. Else empty."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        return f"{path} cannot be looked at: {error.strerror}"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{path} is {'a link' if stat.S_ISLNK(status.st_mode) else 'no folder'}"
+    wrong = _own_fault(status)
+    return f"{path} {wrong}" if wrong else ""
+
+
+def place_fault(path: Path) -> str:
+    """The same, where nobody but this user and root may be able to put another folder in its place either."""
+    if not path.is_absolute() or ".." in path.parts:
+        return f"{path} is no plain path"
+    for above in path.parents:
+        try:
+            status = above.stat()
+        except OSError as error:
+            return f"{above} cannot be looked at: {error.strerror}"
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{above} belongs to user {status.st_uid}"
+        if status.st_mode & 0o022 & ~_tolerated(status):
+            return f"{above} can be written to by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    return folder_fault(path)
+
+
+def _tolerated(status: os.stat_result) -> int:
+    """Others may write where they cannot replace what is not theirs; the user's own group may, too."""
+    if status.st_mode & stat.S_ISVTX:
+        return 0o022
+    return 0o020 if status.st_gid == os.getegid() else 0
 
 
 def copy_plain(source: Path, target: Path, *, owners: Collection[int] | None, most: int) -> None:
@@ -49,11 +105,11 @@ def copy_plain(source: Path, target: Path, *, owners: Collection[int] | None, mo
         raise
 
 
-def _opened(path: Path, owners: Collection[int] | None, most: int) -> int:
+def _opened(path: Path, owners: Collection[int] | None, most: int, further: Callable[[os.stat_result], str]) -> int:
     held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(held)
-        if fault := _fault(status, owners, most):
+        if fault := _fault(status, owners, most) or further(status):
             raise OddFileError(f"{path} {fault}")
         return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import os
@@ -53,7 +54,7 @@ def spawn(
     stdin: int | None = None,
     environment: Mapping[str, str],
 ) -> Process:
-    """Start ``argv`` in a session of its own; stdin is empty unless one is given, stdout and stderr go to ``log``.
+    """Start ``argv`` in a session of its own, in ``/``; stdin is empty unless given, stdout and stderr go to ``log``.
 
     ``log`` is a file's name, or a descriptor. ``inherit`` are descriptors the process keeps under their numbers. It gets
     none of those this process was started with: they would be rights it was not given, and would keep whoever waits for the
@@ -97,9 +98,8 @@ def _spawn(
         kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
-        return os.posix_spawn(
-            find_tool(argv[0]) or argv[0], list(argv), dict(environment), file_actions=actions, setsid=True
-        )
+        words = _in_root(argv, environment)
+        return os.posix_spawn(words[0], words, dict(environment), file_actions=actions, setsid=True)
     finally:
         os.close(null)
 
@@ -146,6 +146,20 @@ def _leave_all(kept: int) -> int:
 def _say_once(descriptor: int) -> None:
     os.write(descriptor, b"!")
     os.close(descriptor)
+
+
+def _in_root(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The same, started in ``/``: the caller's folder is none of its business. Raises OSError for a missing program.
+
+    It keeps the name it was called by where it finds itself by that.
+    """
+    program, env = find_tool(argv[0]), find_tool("env")
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such program", argv[0])
+    if env is None or "=" in program:  # what has that sign is a variable to env(1)
+        return [program, *argv[1:]]
+    found = os.path.dirname(program) in environment.get("PATH", "").split(":")  # noqa: PTH120
+    return [env, "--chdir=/", argv[0] if found else program, *argv[1:]]
 
 
 def _open_to_children() -> list[int]:
