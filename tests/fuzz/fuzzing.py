@@ -34,6 +34,7 @@ MOST_GROWTH = 256 << 20
 LARGEST = 128 << 10
 """Bytes of one input."""
 _SILENCE = 30.0
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _KEPT = 400
 _SHARED = 64 + LARGEST * 4
 
@@ -273,8 +274,8 @@ def run_here(one: Target, seed: int, seconds: float, most: int, slot: _Slot) -> 
         ending, fault = _read(one, data, allowed)
         if number < sound and not ending.startswith("read"):
             result.refused.append(f"{one.name}, sound file {number}: {ending[:300]}")
-        if fault:
-            faults.setdefault(fault, _kept(one.name, data))
+        if fault and fault not in faults:
+            faults[fault] = _kept(one.name, data)
         if hash(ending) not in known and len(data) < large:
             known.add(hash(ending))
             learnt.append(data)
@@ -340,8 +341,10 @@ def run(name: str, *, seconds: float, seed: int = 1, most: int = 1 << 62, module
     descriptor = os.memfd_create("slot")
     os.ftruncate(descriptor, _SHARED)
     slot = _Slot(descriptor)
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen([*words, "--module", module, "--slot", str(descriptor)], stdout=said, pass_fds=[descriptor])
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory(prefix="fuzz-", dir=_MEMORY) as folder:
+        words += ["--module", module, "--slot", str(descriptor)]
+        environment = {**os.environ, "TINAMOU_FUZZ_FOLDER": folder}
+        child = subprocess.Popen(words, stdout=said, pass_fds=[descriptor], env=environment)
         os.close(descriptor)
         before, since = -1, time.monotonic()
         while child.poll() is None:
