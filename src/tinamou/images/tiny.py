@@ -84,7 +84,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 3016
+    builder: int = 20
     space: int = 1 << 30
 
     @property
