@@ -47,7 +47,7 @@ def _describe(place: Path) -> dict[str, Any]:
         "display": {"type": "vnc"},
         "tpm": {"enabled": True},
         "devices": {"rng": False, "balloon": False, "panic": False, "hotplug": 3},
-        "qemu_args": ["-device", "virtio-rng-pci,id=by-hand"],
+        "qemu_args": ["-device", "virtio-rng-pci,id=by-hand", "-device", "edu", "-device", "edu,addr=0x4"],
     }
 
 
