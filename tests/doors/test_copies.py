@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,16 @@ def test_a_port_of_the_host_leads_into_one_machine(leftovers) -> None:
     name = tinamou("fork", "ported").strip()
     assert "net[0].forward" in call("fork", "ported").stderr
     tinamou("rm", "-f", name)
+    assert leftovers.found() == []
+
+
+def test_a_copy_is_pinned_to_cpus_of_its_own(leftovers) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU cannot be two machines' own")
+    with Machine(cpu={"pin": "auto", "strict": True}, net=[]) as source, source.fork() as fork:
+        assert fork.record.pinning and fork.record.pinning != source.record.pinning
+        [vcpu] = fork.qmp("query-cpus-fast")
+        assert sorted(os.sched_getaffinity(vcpu["thread-id"])) == [int(cpu) for cpu in fork.record.pinning]
     assert leftovers.found() == []
 
 

@@ -65,10 +65,10 @@ def answering(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("answering")
-@pytest.mark.parametrize("door", [name if name == "run -d, start, fork" else slow(name) for name in EVERY if name != "warm"])
+@pytest.mark.parametrize("door", [name if name == "run -d, start" else slow(name) for name in ALONE])
 def test_what_it_has_of_the_host_for_itself(door: str, tmp_path: Path, leftovers) -> None:
-    """What a warm copy would lack of it is refused: test_refused.py."""
-    as_described(PLACED, EVERY[door], tmp_path, leftovers)
+    """Copies have CPUs of their own (test_copies.py); what a warm one would lack is refused (test_refused.py)."""
+    as_described(PLACED, ALONE[door], tmp_path, leftovers)
 
 
 @pytest.mark.parametrize("door", [slow(name) if name != "Machine()" else name for name in ALONE])
