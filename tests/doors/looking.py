@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from pprint import pformat
 
 from fields import Group, Look, said_by
+from leftovers import Leftovers
 from seen import Seen
 from ways import Asked, Way
 
 _MARK = "@@ "
 
 
-def differences(
-    group: Group, way: Way, place: Path, *, prefix: tuple[str, ...] = (), without: Collection[str] = ()
-) -> dict[str, tuple[object, object]]:
+def differences(group: Group, way: Way, place: Path, *, prefix: tuple[str, ...] = ()) -> dict[str, tuple[object, object]]:
     """``door: field`` → what was found, and what was expected."""
     description = group.describe(place)
     there = said_by(description)
-    looks = {name: look for name, look in group.looks.items() if name in there and name not in without}
+    looks = {name: look for name, look in group.looks.items() if name in there}
     asked = Asked(description, _script(looks), place, prefix, group.waited)
     wrong: dict[str, tuple[object, object]] = {}
     with contextlib.closing(way(asked)) as doors:
@@ -32,6 +32,14 @@ def differences(
                 if found.get(name) != wanted:
                     wrong[f"{opened.door}: {name}"] = (found.get(name), wanted)
     return wrong
+
+
+def as_described(group: Group, way: Way, place: Path, leftovers: Leftovers, *, prefix: tuple[str, ...] = ()) -> None:
+    """Fails with all that is not as described, and with what is left once the checkpoints that were kept are removed."""
+    wrong = differences(group, way, place, prefix=prefix)
+    assert not wrong, pformat(wrong, width=160)
+    leftovers.remove_checkpoints()
+    assert leftovers.settle() == []
 
 
 def _tried(look: Look, seen: Seen) -> object:

@@ -32,7 +32,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "net[0].network": {"net": [{"network": "lab"}]},
     "net[0].queues": {"net": [{"type": "user", "queues": 4}]},
     "share[0].path": {"share": [{"path": "/nosuch"}]},
-    "pci[0]": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False}]},
+    "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False}]},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
     "seed.timezone": {"seed": {"timezone": "Europe/Berlin"}},
@@ -56,7 +56,7 @@ WARM: dict[str, dict[str, Any]] = {
 def hosts_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that has an IOMMU, or TDX, refuses these for another reason, or not at all."""
     if any(Path("/sys/kernel/iommu_groups").glob("*")):
-        monkeypatch.setitem(REFUSED, "pci[0]", {"pci": [{"device": "ff:1f.7"}]})
+        monkeypatch.setitem(REFUSED, "pci", {"pci": [{"device": "ff:1f.7"}]})
     if Path("/sys/module/kvm_intel/parameters/tdx").exists():
         monkeypatch.delitem(REFUSED, "confidential.type")
     yield

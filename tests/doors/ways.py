@@ -192,7 +192,8 @@ def forked(asked: Asked) -> Iterator[Open]:
     fork = ""
     with contextlib.closing(detached(asked)) as before:
         try:
-            yield from (next(before), next(before))
+            yield next(before)
+            yield next(before)
             fork = asked.call("fork", asked.name).strip()
             yield _stays(asked, "tinamou fork", fork)
         finally:

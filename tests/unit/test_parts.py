@@ -144,3 +144,27 @@ def test_a_limited_machine_has_a_control_group():
 
 def is_group(step):
     return isinstance(step, MakeCgroup)
+
+
+@pytest.mark.parametrize(
+    ("words", "slots"),
+    [
+        ([], ["0x2", "0x3"]),
+        (["-device", "edu"], ["0x2", "0x3"]),
+        (["-device", "edu", "-device", "edu,id=two"], ["0x3", "0x4"]),
+        (["-device", "edu,addr=2"], ["0x3", "0x4"]),
+        (["-device", "edu,addr=0x3.0"], ["0x2", "0x4"]),
+        (["-device", '{"driver": "edu", "addr": "0x2"}', "-device", "edu"], ["0x3", "0x4"]),
+        (["-device", "usb-kbd,bus=usb.0", "-device", "edu,bus=pcie.0,addr=0x3"], ["0x2", "0x4"]),
+        (["-global", "edu.addr=0x2"], ["0x2", "0x3"]),
+    ],
+)
+def test_devices_added_by_hand_keep_their_slots(words, slots):
+    made = plan(load_spec({"qemu_args": words}), facts())
+    assert [element.props["addr"] for element in made.elements if element.id in ("serial0", "net0-dev")] == slots
+
+
+def test_a_hot_plug_slot_is_not_given_away_by_hand():
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"qemu_args": ["-device", "edu,addr=0x1d"]}), facts())
+    assert [problem.path for problem in error.value.problems] == ["qemu_args"]

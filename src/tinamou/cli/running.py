@@ -63,12 +63,14 @@ def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
         "--json": how.json and not (how.detach and words is None),
         "--time-limit": how.time_limit is not None and words is None,
         **dict.fromkeys(how.given.named(), words is None),
+        "--timeout": how.timeout != How.timeout and not how.wait,
     }
     why = {
         "--no-wait": ("a command, and a copy of a booted machine, need the guest", "leave it out"),
         "--json": ("what is printed is the guest's", "add --detach, without a command"),
         "--time-limit": ("it is the time a command may take", "name the command: -- COMMAND"),
         **dict.fromkeys(how.given.named(), ("it is about a command", "name the command: -- COMMAND")),
+        "--timeout": ("the guest is not waited for", "leave it, or --no-wait, out"),
     }
     if problems := [Problem(option, None, *why[option]) for option, useless in idle.items() if useless]:
         raise SpecError("these options do not go together", problems=problems)

@@ -9,10 +9,14 @@ from cyclopts import Parameter
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.running import say_what_waits
+from tinamou.errors import Problem, SpecError
+from tinamou.machine.connected import READY_SECONDS
 from tinamou.operations import machines
 
 
-def command(name: str, /, *, timeout: float = 300.0, wait: Annotated[bool, Parameter(negative="--no-wait")] = True) -> None:
+def command(
+    name: str, /, *, timeout: float = READY_SECONDS, wait: Annotated[bool, Parameter(negative="--no-wait")] = True
+) -> None:
     """Start a stopped machine in the background.
 
     Parameters
@@ -24,6 +28,9 @@ def command(name: str, /, *, timeout: float = 300.0, wait: Annotated[bool, Param
     wait
         Wait until the guest answers.
     """
+    if not wait and timeout != READY_SECONDS:
+        problem = Problem("--timeout", timeout, "the guest is not waited for", "leave it, or --no-wait, out")
+        raise SpecError("these options do not go together", problems=[problem])
     launched = run_until_done(machines.start(name, wait=wait, timeout=timeout))
     output.notes(launched.notes)
     say_what_waits(launched, wait=wait)

@@ -6,13 +6,14 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.images.chain import Layer, read_chain
 from tinamou.late import dataclass
 from tinamou.snapshots.extras import FILES, copy_files, owners_of
 from tinamou.snapshots.history import Disk, History, save
-from tinamou.snapshots.machine_disks import Disks
+from tinamou.snapshots.machine_disks import Disks, crypto_header, encryption
 from tinamou.system.qcow2 import write_overlay
 
 __all__ = ["Frozen", "give_disks", "give_files", "keep_files", "keep_frozen", "with_disks"]
@@ -59,7 +60,10 @@ def give_files(names: Sequence[str], source: Path, directory: Path, owner: int |
 
 
 def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner: int | None) -> None:
-    """An overlay over every frozen disk in the fork's folder, and the history that says so. Raises OSError, ImageError."""
+    """An overlay over every frozen disk in the fork's folder, and the history that says so. Raises OSError, ImageError.
+
+    Over an encrypted one it is encrypted with the same key. Raises StateError for one whose header is cut off.
+    """
     if not disks:
         return
     entries = {}
@@ -67,7 +71,7 @@ def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner
         below = _chain(frozen, source)[0]
         top = directory / f"{name}.qcow2"
         size = int(below.header.size) if below.header else below.length
-        write_overlay(top, size, below.path, below.format)
+        write_overlay(top, size, below.path, below.format, crypto=crypto_header(below))
         if owner is not None:
             os.chown(top, owner, owner)
         entries[name] = Disk(frozen.device, top.name, "qcow2", below.path, below.format)
@@ -134,6 +138,7 @@ def _nodes(top: Element, name: str, below: tuple[Layer, ...], file: str) -> Iter
     for index in reversed(range(len(below))):
         layer = below[index]
         props: dict[str, Value] = {"driver": layer.format, "node-name": f"{name}-base{index}", "read-only": True, **cache}
+        props |= cast("Mapping[str, Value]", encryption(name, layer))
         if index + 1 < len(below):
             props["backing"] = f"{name}-base{index + 1}"
         opened: dict[str, Value] = {**shared, "filename": layer.path, "read-only": True, "locking": "off"}

@@ -25,6 +25,7 @@ from tinamou.system.qcow2 import write_overlay
 __all__ = [
     "Disks",
     "chain_of",
+    "crypto_header",
     "encrypted",
     "encryption",
     "fresh_name",
@@ -83,12 +84,12 @@ def write_overlay_part(disks: Disks, file: str, below: str, format: str) -> Path
     size = int(layer.header.size) if layer.header else layer.length
     part = disks.path(file + PART)
     part.unlink(missing_ok=True)
-    write_overlay(part, size, below, layer.format, crypto=_crypto_header(layer))
+    write_overlay(part, size, below, layer.format, crypto=crypto_header(layer))
     disks.hand_over(part)
     return part
 
 
-def _crypto_header(layer: Layer) -> bytes:
+def crypto_header(layer: Layer) -> bytes:
     """The LUKS header of a file, empty for one that is not encrypted. Raises StateError for one that is cut off."""
     offset, length = layer.header.crypto if layer.header else (0, 0)
     with Path(layer.path).open("rb") as file:

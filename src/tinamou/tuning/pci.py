@@ -6,6 +6,9 @@ A hot-plug slot is a root port. The ports are functions of the root bus's last s
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 from tinamou.blueprint import Contribution, Element, Value, Why
 from tinamou.errors import PlanError, Problem
@@ -20,6 +23,11 @@ PORTS = 4
 """Hot-plug slots of a machine that stays."""
 
 _FUNCTIONS = 8
+_ADDING = ("device", "nic", "drive", "virtfs", "vga")
+"""Options of QEMU that may put a device on the root bus."""
+_ADDRESS = r"\baddr\"?[=:]\s*\"?(?:0x)?([0-9a-fA-F]+)"
+_BELOW = r"\bbus\"?[=:]\s*\"?(?!pcie\.0)"
+"""What says that a device sits on another bus."""
 _PORT = "pcie-root-port"
 
 
@@ -28,7 +36,8 @@ def with_slots(resolved: Resolved, needs: tuple[Need, ...]) -> Resolved:
     slots = [need for need in needs if isinstance(need, PciSlot)]
     hotplug = max([_reserved(resolved), *(slot.port for slot in slots if slot.port)])
     devices = [slot.device for slot in slots if not slot.port]
-    return dataclasses.replace(resolved, needs=needs, pci=_addresses(devices, hotplug), ports=_taken(slots), hotplug=hotplug)
+    room = _room(hotplug, resolved.spec.qemu_args)
+    return dataclasses.replace(resolved, needs=needs, pci=_addresses(devices, room), ports=_taken(slots), hotplug=hotplug)
 
 
 def _reserved(resolved: Resolved) -> int:
@@ -58,16 +67,37 @@ def port_name(number: int) -> str:
     return f"plug{number}"
 
 
-def _addresses(devices: list[str], hotplug: int) -> dict[str, str]:
+def _room(hotplug: int, by_hand: Sequence[str]) -> list[int]:
+    """The root bus's slots that are free for devices. Raises PlanError for one that was given away by hand.
+
+    What is added by hand is made first: it sits where it says, or in the first slots that are free then.
+    """
+    last = LAST - -(-hotplug // _FUNCTIONS)
+    named, unnamed = _by_hand(by_hand)
+    if clash := sorted(slot for slot in named if last < slot <= LAST):
+        reason = f"slot {clash[0]:#x} of the PCI bus is one of its hot-plug slots"
+        problem = Problem("qemu_args", list(by_hand), reason, f"name another addr, from {FIRST:#x} to {last:#x}, or none")
+        raise PlanError("the machine's devices cannot be placed", problems=[problem])
+    free = [slot for slot in range(1, last + 1) if slot not in named][unnamed:]
+    return [slot for slot in free if slot >= FIRST]
+
+
+def _by_hand(words: Sequence[str]) -> tuple[frozenset[int], int]:
+    """The slots that arguments passed on as they are name for devices, and how many devices they name none for."""
+    added = [value for option, value in pairwise(words) if option.lstrip("-") in _ADDING and not re.search(_BELOW, value)]
+    named = [match for value in added if (match := re.search(_ADDRESS, value))]
+    return frozenset(int(match[1], 16) for match in named), len(added) - len(named)
+
+
+def _addresses(devices: list[str], room: list[int]) -> dict[str, str]:
     """Addresses on the root bus by device id. Raises PlanError when the bus is full."""
-    room = LAST - FIRST + 1 - -(-hotplug // _FUNCTIONS)
-    if len(devices) > room:
+    if len(devices) > len(room):
         raise PlanError(
             f"{len(devices)} devices do not fit on the PCI bus",
-            why=f"it has {room} free slots",
+            why=f"it has {len(room)} free slots",
             fix="remove disks or network interfaces",
         )
-    return {device: f"{FIRST + index:#x}" for index, device in enumerate(devices)}
+    return {device: f"{slot:#x}" for device, slot in zip(devices, room, strict=False)}
 
 
 def check(resolved: Resolved) -> list[Problem]:

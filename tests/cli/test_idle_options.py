@@ -1,0 +1,31 @@
+"""Options that would do nothing beside others are refused by name, before anything is started."""
+
+from __future__ import annotations
+
+import pytest
+from typed import call
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "idle"),
+    [
+        (["--no-wait"], ["true"], "--no-wait"),
+        (["--no-wait", "-d"], ["true"], "--no-wait"),
+        (["--no-wait", "--warm", "-d"], [], "--no-wait"),
+        (["--no-wait", "--timeout", "5", "-d"], [], "--timeout"),
+        (["--json"], ["true"], "--json"),
+        (["--json", "-d"], ["true"], "--json"),
+        (["--json"], [], "--json"),
+        (["--time-limit", "5"], [], "--time-limit"),
+        (["--time-limit", "5", "-d"], [], "--time-limit"),
+    ],
+)
+def test_of_run(options: list[str], words: list[str], idle: str) -> None:
+    done = call("run", *options, *(["--", *words] if words else []))
+    said = done.stdout if "--json" in options else done.stderr
+    assert (done.returncode, idle in said) == (110, True), done.stderr
+
+
+def test_of_start() -> None:
+    done = call("start", "nosuch", "--no-wait", "--timeout", "5")
+    assert (done.returncode, "--timeout" in done.stderr) == (110, True)
