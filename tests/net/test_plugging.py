@@ -106,7 +106,7 @@ def test_rates_change_at_once_and_drops_are_counted(lab: Lab):
     assert lab.reaches("one", two)
     assert _filtered(lab, "two") == {"forged": 0}
     lab.tinamou("net", "rate", "two", "--in", "1Mbit")
-    flood = f"ping -q -c 400 -i 0.001 -s 1400 {two}"
+    flood = f"ping -q -c 400 -i 0.001 -s 20000 {two}"
     lab.guest("one", flood, check=False)
     assert _filtered(lab, "two")["rate"] > 0
     lab.tinamou("net", "rate", "two", "--in", "off")
