@@ -154,6 +154,8 @@ class Line:
         try:
             async with asyncio.timeout(timeout):
                 await self._settled(timeout)
+                if self._greeted and not self._met:  # whoever was greeted may be gone, or was replaced
+                    self._greet(anew=True)
                 self.send("H", nonce)
                 await answer
         except TimeoutError:
@@ -348,8 +350,9 @@ class Line:
         self._ended = self._ended or error
         self._wire.close()
         self._lose(error)
-        if self.on_end is not None:
-            self.on_end()
+        ended, self.on_end = self.on_end, None
+        if ended is not None:
+            ended()
         if self._turn is not None:  # at last: the next one begins where this one has left nothing
             self._turn.give()
             self._turn = None
