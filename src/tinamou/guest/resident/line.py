@@ -73,6 +73,10 @@ class Receiver(Protocol):
         """The line, or the guest behind it, has ended."""
 
 
+_GREET_SECONDS = 0.5
+"""How long the first greeting may go unanswered before another one is sent; each waits twice as long as the last."""
+
+
 class Line:
     """A connected line. A machine's resident serves one line at a time, so it belongs to one process at a time."""
 
@@ -149,17 +153,29 @@ class Line:
         """Return when the resident has answered. Raises LineError after ``timeout`` seconds."""
         import asyncio
 
-        nonce = os.urandom(8)
-        answer = self._hellos[nonce] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
                 await self._settled(timeout)
-                if self._greeted and not self._met:  # whoever was greeted may be gone, or was replaced
-                    self._greet(anew=True)
-                self.send("H", nonce)
-                await answer
+                pause = _GREET_SECONDS
+                while not await self._answers(pause):
+                    pause *= 2
         except TimeoutError:
             raise LineError("The guest's resident does not answer", why=f"nothing was heard for {timeout:g} s") from None
+
+    async def _answers(self, seconds: float) -> bool:
+        """Ask for an answer; one who has been greeted in vain so far may be gone, or was replaced, and is greeted anew."""
+        import asyncio
+
+        nonce = os.urandom(8)
+        answer = self._hellos[nonce] = asyncio.get_running_loop().create_future()
+        try:
+            if self._greeted and not self._met:
+                self._greet(anew=True)
+            self.send("H", nonce)
+            await asyncio.wait([answer], timeout=seconds)
+            while self._met and not answer.done():
+                await asyncio.wait([answer])
+            return answer.done() and answer.result() is None
         finally:
             self._hellos.pop(nonce, None)
 
