@@ -126,6 +126,8 @@ def test_input_comes_while_the_command_runs(state):
 
         async def broken():
             yield b"x"
+            while not ((state / "pid").exists() and (state / "pid").read_text()):
+                await asyncio.sleep(0.01)
             raise OSError("on purpose")
 
         with pytest.raises(OSError, match="on purpose"):
