@@ -126,7 +126,7 @@ def test_input_comes_while_the_command_runs(state):
 
         async def broken():
             yield b"x"
-            while not ((state / "pid").exists() and (state / "pid").read_text()):
+            while not ((state / "pid").exists() and (state / "pid").read_text()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             raise OSError("on purpose")
 
