@@ -24,11 +24,15 @@ _SHARED = Why("fork", "the disk as it was saved, never written")
 
 @dataclass(frozen=True)
 class Frozen:
-    """One disk as it was: its device in QEMU, the frozen file on top (a name in the checkpoint's folder, or a path)."""
+    """One disk as it was: its device in QEMU, the frozen file on top (a name in the checkpoint's folder, or a path).
+
+    ``floor`` is the file its machine was made over, which may lie in any folder its user named.
+    """
 
     device: str
     file: str
     format: str
+    floor: str = ""
 
 
 def keep_frozen(disks: Disks, before: History, directory: Path) -> dict[str, Frozen]:
@@ -43,7 +47,7 @@ def keep_frozen(disks: Disks, before: History, directory: Path) -> dict[str, Fro
             if path.parent == disks.directory and not (directory / path.name).exists():
                 (directory / path.name).hardlink_to(path)
                 os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-        kept[name] = Frozen(disk.device, disk.top, disk.format)
+        kept[name] = Frozen(disk.device, disk.top, disk.format, disk.floor)
     return kept
 
 
@@ -79,7 +83,8 @@ def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner
 
 
 def _chain(frozen: Frozen, source: Path) -> tuple[Layer, ...]:
-    return read_chain(source / frozen.file, format=frozen.format)
+    trusted = [Path(frozen.floor)] if frozen.floor else []
+    return read_chain(source / frozen.file, trusted=trusted, format=frozen.format)
 
 
 def with_disks(plan: Plan, disks: Mapping[str, Frozen], source: Path, directory: str) -> Plan:

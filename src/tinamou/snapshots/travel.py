@@ -125,7 +125,7 @@ def _entry(source: Path, staging: Path) -> dict[str, Any]:
 def _settled(source: Path, entry: Mapping[str, Any], directory: Path) -> Checkpoint:
     """The entry with the folders of this host. Raises StateError for what an export never is."""
     try:
-        disks = {name: Frozen(**one) for name, one in entry["disks"].items()}
+        disks = {name: Frozen(**{**one, "floor": ""}) for name, one in entry["disks"].items()}
         files = {"binary": File(**entry["binary"]), "state": File.of(directory / STREAM), "ram": None}
         here = {"name": directory.name, "directory": str(directory), "owner": None, "kind": "portable", "disks": disks}
         checkpoint = Checkpoint(**{**entry, **files, **here})
