@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from tinamou.errors import GuestError
 from tinamou.guest.command import Command, Completed, Hear, Input, command
 from tinamou.guest.resident.frames import HEADER, LARGEST, Size, identity, start
+from tinamou.guest.resident.owed import Owed, fail, resolve
 from tinamou.guest.resident.underway import RunningCommand, attend, capture
 from tinamou.guest.resident.wire import Wire
 from tinamou.late import dataclass
@@ -101,7 +102,7 @@ class Line:
         self._greeted = self._met = False
         self._cut_off = cut_off
         self._hellos: dict[bytes, asyncio.Future[None]] = {}
-        self._owed: _Owed | None = None
+        self._owed: Owed | None = None
         self._ended: LineError | None = None
         self._heard = time.monotonic()
         self.on_end: Callable[[], None] | None = None
@@ -202,7 +203,7 @@ class Line:
         )
         await self._settled(BECOME_SECONDS)
         self.send("I", b"".join(records))
-        self._owed = _Owed(records, after, asyncio.get_running_loop().create_future())
+        self._owed = Owed(records, after, asyncio.get_running_loop().create_future())
 
     @property
     def owes(self) -> bool:
@@ -349,10 +350,10 @@ class Line:
                     self._end(f"it sends what is no frame: {error}")
         elif kind in "RH":
             if payload in self._hellos:
-                _resolve(self._hellos[payload], None)
+                resolve(self._hellos[payload], None)
         elif kind == "I":
             if self._owed is not None:
-                _resolve(self._owed.answer, payload)
+                resolve(self._owed.answer, payload)
         elif kind == "N":
             self._lose(LineError("The guest was restarted", why="what ran in it has ended"))
         else:
@@ -379,33 +380,6 @@ class Line:
         for receiver in channels.values():
             receiver.lost(error)
         for hello in self._hellos.values():
-            _fail(hello, error)
+            fail(hello, error)
         if self._owed is not None:
-            _fail(self._owed.answer, error)
-
-
-@dataclass(frozen=True)
-class _Owed:
-    """The answer to identity records; ``after`` lets the guest run."""
-
-    records: list[bytes]
-    after: asyncio.Task[None] | None
-    answer: asyncio.Future[bytes]
-
-    def failed(self, results: bytes) -> str | None:
-        """What the guest did not do; None when it did everything. A process that is not there need not be told."""
-        if len(results) != len(self.records):
-            return f"it answered {len(results)} of {len(self.records)} wishes"
-        failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(self.records, results, strict=True) if code]
-        return "; ".join(one for one in failed if not one.startswith("s")) or None
-
-
-def _resolve(answer: asyncio.Future[T], value: T) -> None:
-    if not answer.done():
-        answer.set_result(value)
-
-
-def _fail(answer: asyncio.Future[T], error: LineError) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-        answer.exception()  # whoever waits raises it; nobody may
+            fail(self._owed.answer, error)
