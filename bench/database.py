@@ -152,8 +152,8 @@ async def measure(forks: int, cpus: int = 1, memory: str = "1G", clients: int = 
 
 async def checked(checkpoint: object) -> tuple[Books, Books]:
     """A fork's books as it was taken, and once more after its server was crashed."""
-    [woken] = await fork_many(checkpoint, 1)  # type: ignore[arg-type]
-    fork = Machine.around(Connected.of_fork(woken))
+    [restored] = await fork_many(checkpoint, 1)  # type: ignore[arg-type]
+    fork = Machine.around(Connected.of_fork(restored))
     try:
         return await ask(fork, _STOP), await ask(fork, _CRASH, _AMCHECK)
     finally:

@@ -84,8 +84,8 @@ def _boot() -> Mapping[str, float]:
 def _fork(checkpoint: Checkpoint) -> Callable[[], Mapping[str, float]]:
     def run() -> Mapping[str, float]:
         began = time.perf_counter()
-        [woken] = wait_for(fork_many(checkpoint, 1))
-        with Machine.around(AsyncMachine.around(Connected.of_fork(woken))) as machine:
+        [restored] = wait_for(fork_many(checkpoint, 1))
+        with Machine.around(AsyncMachine.around(Connected.of_fork(restored))) as machine:
             machine.run(["true"])
             return {"": time.perf_counter() - began}
 

@@ -5,7 +5,7 @@
     TinamouError
      ├── SpecError      110   what the user wrote cannot be a machine
      ├── ProbeError     111   the host or the QEMU binary could not be examined
-     ├── PlanError      112   the wish and the facts do not fit together
+     ├── PlanError      112   the request and the facts do not fit together
      ├── PrepareError   113   the host could not be made ready
      ├── LaunchError    114   QEMU did not start, or died at once
      ├── ControlError   115   QEMU does not answer, or refused a command
@@ -13,7 +13,7 @@
      │    ├── TimeLimitError 124   a command in the guest took longer than it was given
      │    └── NoCommandError 127   the guest has no such command, or may not run it
      ├── ImageError     117   an image is missing, damaged or not what it claims
-     └── StateError     118   the state directory and the wish do not fit together
+     └── StateError     118   the state directory and the request do not fit together
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class ProbeError(TinamouError):
 
 
 class PlanError(TinamouError):
-    """The wish and the facts do not fit together."""
+    """The request and the facts do not fit together."""
 
     stage = "plan"
     code = 112
@@ -204,7 +204,7 @@ class ImageError(TinamouError):
 
 
 class StateError(TinamouError):
-    """The state directory and the wish do not fit together (a name that runs already, an unknown machine)."""
+    """The state directory and the request do not fit together (a name that runs already, an unknown machine)."""
 
     stage = "state"
     code = 118

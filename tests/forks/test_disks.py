@@ -43,8 +43,8 @@ def read(machine: Machine, places: int) -> str:
 
 
 def restored(checkpoint: Checkpoint) -> Machine:
-    [woken] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
-    return Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
+    [restored] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
+    return Machine.around(AsyncMachine.around(Connected.of_fork(restored)))
 
 
 def test_every_machine_has_its_own_disk() -> None:

@@ -54,7 +54,7 @@ def checkpoint(source: Machine) -> Iterator[Checkpoint]:
     discard(Path(taken.directory))
 
 
-def woken(checkpoint: Checkpoint, count: int = 1) -> None:
+def restored(checkpoint: Checkpoint, count: int = 1) -> None:
     """Start forks and end them again: for what must be refused."""
     for one in wait_for(fork_many(checkpoint, count)):
         Machine.around(AsyncMachine.around(Connected.of_fork(one))).kill()
@@ -124,7 +124,7 @@ def test_what_runs_in_the_parent_runs_on_in_the_fork() -> None:
 
 def test_a_checkpoint_outlives_its_machine(source: Machine, checkpoint: Checkpoint) -> None:
     source.kill()
-    woken(checkpoint, 2)
+    restored(checkpoint, 2)
 
 
 def test_a_machine_that_is_not_forkable_says_how_to_make_it_so() -> None:
@@ -143,12 +143,12 @@ def test_what_differs_is_refused_and_named(source: Machine, checkpoint: Checkpoi
     assert [line for line in differences(plan, fewer) if "virtio-rng-pci" in line]
     changed = {**checkpoint.plan, "elements": [e for e in checkpoint.plan["elements"] if e["props"].get("id") != "rng0-dev"]}
     with pytest.raises(StateError, match="device arguments"):
-        woken(dataclasses.replace(checkpoint, plan=changed))
+        restored(dataclasses.replace(checkpoint, plan=changed))
     monkeypatch.setenv("TINAMOU_QEMU", "/bin/true")
     with pytest.raises(StateError, match="another binary"):
-        woken(checkpoint)
+        restored(checkpoint)
     monkeypatch.delenv("TINAMOU_QEMU")
-    woken(checkpoint)
+    restored(checkpoint)
 
 
 def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Checkpoint) -> None:
@@ -157,7 +157,7 @@ def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Ch
     from tinamou.snapshots.checkpoint import File
 
     with pytest.raises(TinamouError, match=r"ended before the machine ran|QEMU exited, or was killed"):
-        woken(dataclasses.replace(checkpoint, state=File.of(state)), 2)
+        restored(dataclasses.replace(checkpoint, state=File.of(state)), 2)
 
 
 def test_no_room_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

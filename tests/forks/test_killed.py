@@ -50,9 +50,9 @@ from tinamou.state import machines
 from tinamou.state.record import change
 
 def loaded(checkpoint, count, **how):
-    for woken in wait_for(fork_many(checkpoint, count, **how)):
-        woken.close()
-        end_machine(woken.record)
+    for restored in wait_for(fork_many(checkpoint, count, **how)):
+        restored.close()
+        end_machine(restored.record)
 
 def instant():
     loaded(wait_for(checkpoint_by_name(life.running("source"))), 2)
@@ -168,9 +168,9 @@ def test_kills_at_random_moments_leave_everything_whole(state: Path, tmp_path: P
                     discard(Path(one.directory))
             assert {path.name for path in (state / "checkpoints").iterdir()} == {"instant", "portable"}, seen
         for one in every():
-            [woken] = wait_for(fork_many(one, 1))
-            woken.close()
-            end_machine(woken.record)
+            [restored] = wait_for(fork_many(one, 1))
+            restored.close()
+            end_machine(restored.record)
     finally:
         for index, (victim, during, left) in enumerate(seen):
             print(index, "killed", victim, "during", during, "left it", left)

@@ -129,8 +129,8 @@ def checkpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def fork(checkpoint: Checkpoint) -> Machine:
     """A machine that runs."""
-    [woken] = wait_for(fork_many(checkpoint, 1))
-    return Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
+    [restored] = wait_for(fork_many(checkpoint, 1))
+    return Machine.around(AsyncMachine.around(Connected.of_fork(restored)))
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -170,7 +170,7 @@ except PermissionError:
 
 
 def test_the_user_id_of_the_source_is_not_the_owner_of_frozen_disks() -> None:
-    """Once the source is gone a fork may be lent that id, and a fork is handed these files for reading."""
+    """Once the source is gone a fork may be leased that id, and a fork is handed these files for reading."""
     with Machine(forkable=True, net=[], disks=[{"size": "64M"}]) as source:
         checkpoint, user = source.checkpoint("disks"), source.record.uid
     assert user

@@ -61,8 +61,8 @@ def test_forks_survive_resets_and_reboots(kind: Request, cpus: int) -> None:
     with Machine(forkable=True, cpus=cpus, disks=[{"size": "64M"}]) as source:
         source.run("echo kept >/dev/vda; sync")
         taken = source.checkpoint("moment", kind=kind)
-    [woken] = wait_for(fork_many(taken, 1))
-    with Machine.around(AsyncMachine.around(Connected.of_fork(woken))) as fork:
+    [restored] = wait_for(fork_many(taken, 1))
+    with Machine.around(AsyncMachine.around(Connected.of_fork(restored))) as fork:
         boots = set()
         for number in range(2 * RESETS):
             rebooted(fork) if number % 2 else fork.reset()

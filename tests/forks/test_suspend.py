@@ -197,7 +197,7 @@ def test_no_space_leaves_it_running(kept: Machine) -> None:
 def test_another_qemu_is_refused_and_named(kept: Machine) -> None:
     kept.suspend()
     from tinamou.snapshots.checkpoint import write
-    from tinamou.snapshots.remains import suspended
+    from tinamou.snapshots.orphans import suspended
 
     saved = suspended(kept.record)
     assert saved is not None

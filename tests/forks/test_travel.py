@@ -57,14 +57,14 @@ def test_it_stands_alone_elsewhere(exported: Path, elsewhere: Path) -> None:
     taken = wait_for(travel.take_in(exported))
     assert (taken.name, taken.machine, taken.kind) == ("moved", "traveller", "portable")
     for same in (False, True):
-        [woken] = wait_for(fork_many(taken, 1, names=["traveller"] if same else [], same=same))
-        machine = Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
+        [restored] = wait_for(fork_many(taken, 1, names=["traveller"] if same else [], same=same))
+        machine = Machine.around(AsyncMachine.around(Connected.of_fork(restored)))
         with machine:
             said = machine.run(
                 "cat /tmp/x; head -n 1 /dev/vda; dd if=/dev/vda bs=4096 skip=1 2>/dev/null | head -n 1; hostname"
             )
             assert said.text.split("\n") == ["kept", "first", "other", "traveller" if same else machine.name]
-            assert str(elsewhere) in " ".join(str(flag.value) for flag in woken.plan.flags if flag.name == "kernel")
+            assert str(elsewhere) in " ".join(str(flag.value) for flag in restored.plan.flags if flag.name == "kernel")
             machine.reset()
             assert machine.run("head -n 1 /dev/vda").text == "first"
     assert wait_for(travel.take_in(exported, "twin")).name == "twin"
@@ -174,8 +174,8 @@ def test_instant_and_damaged_checkpoints_are_not_exported(tmp_path: Path) -> Non
 
 
 def restored(checkpoint: Checkpoint) -> Machine:
-    [woken] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
-    return Machine.around(AsyncMachine.around(Connected.of_fork(woken)))
+    [restored] = wait_for(fork_many(checkpoint, 1, names=[checkpoint.machine], same=True))
+    return Machine.around(AsyncMachine.around(Connected.of_fork(restored)))
 
 
 @pytest.mark.parametrize("kind", ["instant", "portable"])

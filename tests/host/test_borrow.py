@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue, Why
+from tinamou.blueprint import LeaseCpus, MakeCgroup, ReserveHugepages, SetKernelValue, Why
 from tinamou.errors import PrepareError
 from tinamou.prepare import borrow, shortage
 from tinamou.prepare.apply import undo
@@ -183,13 +183,13 @@ def test_killed_while_the_pool_shrank(host, machine, reached, monkeypatch):
 
 def test_cpus_are_lent_once(host, machine):
     one, two = machine("one"), machine("two")
-    borrow.lend_cpus(LendCpus(CpuSet({0, 1}), WHY), one)
-    with pytest.raises(shortage.CpusTakenError, match="CPUs 1 were lent to one"):
-        borrow.lend_cpus(LendCpus(CpuSet({1, 2}), WHY), two)
-    assert ledger.look().lent() == {str(one.path.parent): {0, 1}}
-    assert ledger.look().lent(besides=str(one.path.parent)) == {}
+    borrow.lease_cpus(LeaseCpus(CpuSet({0, 1}), WHY), one)
+    with pytest.raises(shortage.CpusTakenError, match="CPUs 1 were leased to one"):
+        borrow.lease_cpus(LeaseCpus(CpuSet({1, 2}), WHY), two)
+    assert ledger.look().leased() == {str(one.path.parent): {0, 1}}
+    assert ledger.look().leased(exclude=str(one.path.parent)) == {}
     two.give_back(undo)
-    assert ledger.look().lent()
+    assert ledger.look().leased()
     one.give_back(undo)
     assert held_nothing()
 
@@ -218,7 +218,7 @@ def test_kernel_value_someone_else_changed(host, machine):
 
 
 def test_ledger_is_whole_on_disk(host, machine):
-    borrow.lend_cpus(LendCpus(CpuSet({0}), WHY), machine("one"))
+    borrow.lease_cpus(LeaseCpus(CpuSet({0}), WHY), machine("one"))
     assert json.loads(ledger.path().read_text())["cpus"]
     assert ledger.path().stat().st_mode & 0o777 == 0o600
     assert ledger.look().holders()

@@ -157,7 +157,7 @@ def test_second_machine_finds_no_cpu(pages):
     start()
     done = call("run", "--pin", "0", "--", "true")
     assert done.returncode == 112
-    assert "lent to held: 0" in done.stderr
+    assert "leased to held: 0" in done.stderr
     tinamou("rm", "-f", "held")
 
 

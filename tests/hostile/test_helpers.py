@@ -15,7 +15,7 @@ from lying import command
 
 from tinamou.blueprint import JoinNetwork, StartHelper, Why
 from tinamou.machine.reconcile import strays
-from tinamou.prepare import companions, networks
+from tinamou.prepare import helper_processes, networks
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.state import machines
@@ -73,25 +73,25 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_helper_is_known_by_its_number(folder):
     journal, step = Journal(folder), helper(folder)
-    companions.start(step, journal)
+    helper_processes.start(step, journal)
     [entry] = journal.open_entries().values()
-    known = companions.running(step, journal)
+    known = helper_processes.running(step, journal)
     assert known is not None
     assert (entry["pid"], entry["started"]) == (known.pid, known.started)
     with disguised(step.argv):  # the same again
-        assert companions.running(step, journal) == known
-        companions.stop(entry)
+        assert helper_processes.running(step, journal) == known
+        helper_processes.stop(entry)
         assert not alive(known)
 
 
 def test_one_whose_number_was_not_written_is_found(folder):
     journal, step = Journal(folder), helper(folder)
-    companions.start(step, journal)
+    helper_processes.start(step, journal)
     [entry] = journal.open_entries().values()
     lost = {key: value for key, value in entry.items() if key not in ("pid", "started")}
-    known = companions.found(lost)
+    known = helper_processes.found(lost)
     assert known is not None
-    companions.stop(lost)
+    helper_processes.stop(lost)
     assert not alive(known)
 
 
@@ -99,8 +99,8 @@ def test_a_number_that_another_process_has_got(folder):
     step = helper(folder)
     with disguised(["another", *step.argv]) as other:
         entry = {"argv": list(step.argv), "owner": None, "pid": other.pid, "started": other.started - 1}
-        assert companions.found(entry) is None
-        companions.stop(entry)
+        assert helper_processes.found(entry) is None
+        helper_processes.stop(entry)
         assert alive(other)
 
 
@@ -108,8 +108,8 @@ def test_the_same_words_of_another_program(folder):
     words = ["/bin/sleep", *helper(folder).argv]
     with disguised(words) as other:
         for entry in ({"argv": words}, {"argv": words, "pid": other.pid, "started": other.started}):
-            assert companions.found(entry) is None
-            companions.stop(entry)
+            assert helper_processes.found(entry) is None
+            helper_processes.stop(entry)
             assert alive(other)
 
 
@@ -119,10 +119,10 @@ def test_another_users_helper(folder):
     with disguised(words, uid=NOBODYS) as fake:
         entry = {"argv": words, "owner": None, "log": str(folder / "helper.log")}
         for known in ({}, {"pid": fake.pid, "started": fake.started}):
-            assert companions.found({**entry, **known}) is None
-            companions.stop({**entry, **known})
+            assert helper_processes.found({**entry, **known}) is None
+            helper_processes.stop({**entry, **known})
             assert alive(fake)
-        assert companions.found({**entry, "owner": NOBODYS}) == fake
+        assert helper_processes.found({**entry, "owner": NOBODYS}) == fake
 
 
 @pytest.mark.root

@@ -12,7 +12,7 @@ from tinamou.errors import GuestError
 from tinamou.guest import files
 from tinamou.guest.agent import Agent
 from tinamou.guest.resident import Line
-from tinamou.network.wires import guest_sides
+from tinamou.network.nics import guest_sides
 
 AGENTS = [way for way in stand_in.AGENT if way != "honest"]
 RESIDENTS = [way for way in stand_in.RESIDENT if way != "honest"]

@@ -236,15 +236,15 @@ def made(state, name):
 
 @pytest.fixture
 def two(run, tmp_path_factory, monkeypatch):
-    """Two state directories on one host: ``lent(place, name)`` makes a machine's folder in one and lends it an id."""
+    """Two state directories on one host: ``leased(place, name)`` makes a machine's folder in one and lends it an id."""
     places = [tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")]
 
-    def lent(place, *names):
+    def leased(place, *names):
         monkeypatch.setenv("TINAMOU_STATE", str(places[place]))
-        return machines.lend_uids([made(places[place], name) for name in names])
+        return machines.lease_uids([made(places[place], name) for name in names])
 
-    lent.places = places
-    return lent
+    leased.places = places
+    return leased
 
 
 def test_machines_of_two_state_directories_cannot_reach_each_other(two, tmp_path):
@@ -291,8 +291,8 @@ def test_numbers_begin_anew_at_the_end_and_skip_what_is_held(two):
     (kept,) = two(0, "kept")
     with shared.held():
         shared.write("uids.json", {"uids": {str(kept): str(two.places[0] / "machines/kept")}, "last": uids.FIRST + 65534})
-    lent = two(1, "x", "y", "z")
-    assert lent[0] == uids.FIRST + 65535 and kept not in lent and all(uid < kept + 100 for uid in lent[1:])
+    leased = two(1, "x", "y", "z")
+    assert leased[0] == uids.FIRST + 65535 and kept not in leased and all(uid < kept + 100 for uid in leased[1:])
 
 
 @pytest.mark.parametrize("what", ["process", "helper", "file", "deep", "shm"])

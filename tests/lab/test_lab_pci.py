@@ -64,7 +64,7 @@ def test_a_device_is_lent_and_comes_back(inner, end):
     locked = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max locked memory"))
     assert int(locked) == (256 << 20) + (1 << 30)
     assert address in tinamou("host")
-    assert listed(NETWORK)[0]["state"] == "lent to inner"
+    assert listed(NETWORK)[0]["state"] == "leased to inner"
     other = call("run", "--pci", address, "--accel", "kvm", "--", "true")
     assert other.returncode == 112
     assert "inner has it" in other.stderr

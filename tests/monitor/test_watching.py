@@ -87,8 +87,8 @@ def clock(monkeypatch):
 
 
 def decided(balance, **change):
-    sight = seen(floor=size(192), **change)
-    return balance.decide({"web": sight}, HOST)[0]
+    observation = seen(floor=size(192), **change)
+    return balance.decide({"web": observation}, HOST)[0]
 
 
 def test_nothing_is_taken_while_a_balloon_moves_or_on_numbers_from_before_that(clock):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinamou.doctor import Severity
-from tinamou.monitor.sight import NO_DRIVER, Disk, GuestMemory, Held, HostSight, Place, Sight
+from tinamou.monitor.observation import NO_DRIVER, DiskObservation, GuestMemory, Held, HostObservation, Observation, Place
 from tinamou.units import Size
 
 GOOD, INFO, WARNING, BAD, UNKNOWN = Severity.GOOD, Severity.INFO, Severity.WARNING, Severity.BAD, Severity.UNKNOWN
@@ -30,12 +30,12 @@ def memory(available=400, holds=512, why="", **more):
 
 
 PLACE = Place(7, "/vm", Size(50 * GIB), Size(100 * GIB))
-DISK = Disk("disk0", files=("/vm/disk0.qcow2",), may_grow=Size(10 * GIB), place=PLACE)
-SEEN = Sight(
+DISK = DiskObservation("disk0", files=("/vm/disk0.qcow2",), may_grow=Size(10 * GIB), place=PLACE)
+SEEN = Observation(
     "web", state="running", memory=memory(), held=Held(size(300), Size(0)), disks=(DISK,), console="boots\n", uptime=100.0
 )
-OFF = Sight("web")
-HOST = HostSight(Size(24 * GIB), Size(20 * GIB), 0.0)
+OFF = Observation("web")
+HOST = HostObservation(Size(24 * GIB), Size(20 * GIB), 0.0)
 SHORT = replace(HOST, available=Size(1 * GIB))
 
 
@@ -123,7 +123,7 @@ MACHINE_CASES = {
         (GOOD, "its floor is 192M", seen(floor=size(192)), SHORT),
         (GOOD, "its floor is 192M", seen(floor=size(192), memory=memory(90, holds=192)), HOST),
         (WARNING, "can give no more", seen(floor=size(192), memory=memory(90, holds=192)), SHORT),
-        (UNKNOWN, "not known", seen(floor=size(192)), HostSight()),
+        (UNKNOWN, "not known", seen(floor=size(192)), HostObservation()),
     ],
     "disk_chain": [
         (GOOD, "at most 1 files", SEEN, HOST),
@@ -149,7 +149,7 @@ HOST_CASES = {
          host(available=Size(1 * GIB), held=HOLD, promised={"db": Size(GIB)})),
         (BAD, "100M of 24G available, 1.2G should stay", host(available=size(100))),
         (WARNING, "40 % of the time", host(pressure=40.0)),
-        (UNKNOWN, "meminfo", HostSight()),
+        (UNKNOWN, "meminfo", HostObservation()),
     ],
     "budget": [
         (GOOD, "none was given", HOST),

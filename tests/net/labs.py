@@ -119,7 +119,7 @@ def sends(lab: Lab, sender: str, receiver: str, host: str, port: int = 5001, kib
 
 
 def speak6(lab: Lab, one: str, two: str) -> None:
-    """Two guests on one wire reach each other by the IPv6 addresses every interface has, and send bytes both ways."""
+    """Two guests on one nic reach each other by the IPv6 addresses every interface has, and send bytes both ways."""
     for sender, receiver in ((one, two), (two, one)):
         address = f"{lab.address6(receiver, 'fe80')}%eth0"
         assert lab.reaches(sender, address)

@@ -11,26 +11,26 @@ import pytest
 from labs import OUTSIDE, Lab
 
 from tinamou.network.diagnose import Surroundings, diagnose
-from tinamou.network.wires import GuestSide, HostSide, Wire
+from tinamou.network.nics import GuestSide, HostSide, NicView
 
 GUEST = GuestSide("eth0", "virtio_net", "52:54:00:00:00:01", 1500, True, 2, ("10.9.0.5/24",), {}, {}, 2)
 HOST = HostSide("tm-1-0", True, 1500, "tm-br1", 1500)
-GOOD = Wire("net0-dev", "virtio-net-pci", "52:54:00:00:00:01", "tap", "", "tm-1-0", 2, True, GUEST, HOST)
+GOOD = NicView("net0-dev", "virtio-net-pci", "52:54:00:00:00:01", "tap", "", "tm-1-0", 2, True, GUEST, HOST)
 AROUND = Surroundings(passt=True, root=True, vhost=True, server=True, address="10.9.0.5", mac="52:54:00:00:00:01")
 
 
 def changed(
-    wire: Wire = GOOD, guest: dict[str, object] | None = None, host: dict[str, object] | None = None, **more
-) -> Wire:
+    nic: NicView = GOOD, guest: dict[str, object] | None = None, host: dict[str, object] | None = None, **more
+) -> NicView:
     from dataclasses import replace
 
-    made = replace(wire, **more)
+    made = replace(nic, **more)
     made = replace(made, guest=replace(made.guest, **guest)) if guest else made
     return replace(made, host=replace(made.host, **host)) if host else made
 
 
-def first(wire: Wire, around: Surroundings = AROUND) -> str:
-    return diagnose([(wire, around)])[0].cause
+def first(nic: NicView, around: Surroundings = AROUND) -> str:
+    return diagnose([(nic, around)])[0].cause
 
 
 def test_a_good_wire_has_no_finding():
@@ -38,7 +38,7 @@ def test_a_good_wire_has_no_finding():
 
 
 @pytest.mark.parametrize(
-    ("wire", "cause"),
+    ("nic", "cause"),
     [
         (changed(model="e1000", backend="user"), "e1000 is emulated hardware"),
         (changed(backend="user"), "slirp"),
@@ -57,8 +57,8 @@ def test_a_good_wire_has_no_finding():
         (changed(host={"shaping": "qdisc tbf 8001: root rate 1Mbit"}), "queueing discipline"),
     ],
 )
-def test_each_cause_is_named_first(wire: Wire, cause: str):
-    assert cause in first(wire)
+def test_each_cause_is_named_first(nic: NicView, cause: str):
+    assert cause in first(nic)
 
 
 def test_a_dead_server_a_rate_and_a_missing_driver():

@@ -12,7 +12,7 @@ from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Link, NetFacts
 from tinamou.launch.argv import argv
 from tinamou.launch.handover import with_descriptors
-from tinamou.network.wires import guest_sides, wires
+from tinamou.network.nics import guest_sides, nics
 from tinamou.parts.net.spec import parse_filter, parse_rate
 from tinamou.planner import plan
 from tinamou.spec import load_spec
@@ -277,7 +277,7 @@ def test_reading_info_network():
         "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n"
         " \\ #net071: index=0,type=user,net=10.0.2.0,restrict=off\n"
     )
-    one, two = wires(text)
+    one, two = nics(text)
     assert (one.id, one.backend, one.queues) == ("net0-dev", "tap", 2)
     assert (two.model, two.backend) == ("e1000", "user")
 

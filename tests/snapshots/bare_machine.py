@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tinamou.control import Session, connect
 from tinamou.control.commands import monitor
-from tinamou.snapshots.history import Disk, load, save
+from tinamou.snapshots.history import DiskEntry, load, save
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.qcow2 import read_header, write_overlay
 
@@ -42,7 +42,7 @@ class BareMachine:
         found = {}
         for number in range(self.count):
             write_overlay(self.directory / f"disk{number}.qcow2", SIZE, str(base), "raw")
-            found[f"disk{number}"] = Disk(f"disk{number}-dev", f"disk{number}.qcow2", "qcow2", str(base), "raw")
+            found[f"disk{number}"] = DiskEntry(f"disk{number}-dev", f"disk{number}.qcow2", "qcow2", str(base), "raw")
         save(self.directory, replace(load(self.directory), disks=found))
 
     @property

@@ -15,7 +15,7 @@ from tinamou.errors import ImageError
 from tinamou.facts import ImageFacts
 from tinamou.images.seal import check_seals
 from tinamou.machine.disks import existing_chains, refuse_shared
-from tinamou.snapshots.check import Finding, check, last_results, repair
+from tinamou.snapshots.check import DiskFinding, check, last_results, repair
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import load, save
 from tinamou.spec import load_spec
@@ -35,11 +35,11 @@ def m(machine: Build) -> BareMachine:
     return m
 
 
-def findings(m: BareMachine, severity: str = "error") -> list[Finding]:
+def findings(m: BareMachine, severity: str = "error") -> list[DiskFinding]:
     return [one for one in run(check(m.disks, load(m.directory))) if one.severity == severity]
 
 
-def the_one(m: BareMachine, severity: str = "error") -> Finding:
+def the_one(m: BareMachine, severity: str = "error") -> DiskFinding:
     found = findings(m, severity)
     assert found
     return found[0]

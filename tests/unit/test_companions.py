@@ -9,7 +9,7 @@ import pytest
 
 from tinamou.blueprint import StartHelper, Why
 from tinamou.errors import PrepareError
-from tinamou.prepare import companions
+from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Journal
 
 
@@ -29,11 +29,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_that_lets_nobody_through_is_named(folder: Path) -> None:
     with pytest.raises(PrepareError, match=r"helper cannot reach") as refused:
-        companions.start(helper(folder, folder.stat().st_uid + 1), Journal(folder))
+        helper_processes.start(helper(folder, folder.stat().st_uid + 1), Journal(folder))
     named = re.search(r"and (\S+) lets no other user through\nfix: chmod o\+x (\S+),", str(refused.value))
     assert named and named[1] == named[2] and not Path(named[1]).stat().st_mode & 0o001
 
 
 def test_helpers_that_run_as_its_owner_pass(folder: Path) -> None:
-    companions.start(helper(folder, None), Journal(folder))
+    helper_processes.start(helper(folder, None), Journal(folder))
     assert (folder / "inner" / "helper.sock").exists()

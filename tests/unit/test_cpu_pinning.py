@@ -89,13 +89,13 @@ def check(host, request):
         return placement
     seats = [next(iter(cpus)) for cpus in placement.vcpus]
     assert len(seats) == len(set(seats)) == request.count, "no CPU twice"
-    assert set(seats) <= free, "none offline, isolated, forbidden or lent"
-    assert placement.lent <= free
+    assert set(seats) <= free, "none offline, isolated, forbidden or leased"
+    assert placement.leased <= free
     check_siblings(host, request, placement, seats, cores, free)
     check_nearness(host, request, placement, seats, free)
     helpers = placement.emulator.union(*placement.iothreads)
     shares = any("share the CPUs" in note.text for note in placement.notes)
-    assert shares or not helpers & placement.lent
+    assert shares or not helpers & placement.leased
     assert helpers <= free or shares
     assert all(why.reason for why in placement.whys)
     return placement
@@ -178,17 +178,17 @@ def check_picture(host, placement):
 @given(data=st.data())
 def test_recorded_hosts_with_neighbours(data):
     host = recorded_host(data.draw(st.sampled_from(RECORDED)))
-    lent = {}
+    leased = {}
     for number in range(3):
-        request = PinRequest(data.draw(st.integers(1, 12)), latency=data.draw(st.booleans()), lent=dict(lent))
-        lent[f"m{number}"] = check(host, request).lent
+        request = PinRequest(data.draw(st.integers(1, 12)), latency=data.draw(st.booleans()), leased=dict(leased))
+        leased[f"m{number}"] = check(host, request).leased
 
 
 @common
 @given(host=odd_hosts(), count=st.integers(1, 24), latency=st.booleans(), iothreads=st.integers(0, 2))
 def test_odd_hosts(host, count, latency, iothreads):
     placement = check(host, PinRequest(count, latency=latency, iothreads=iothreads))
-    check(host, PinRequest(1, lent={"first": placement.lent}))
+    check(host, PinRequest(1, leased={"first": placement.leased}))
 
 
 @common
@@ -206,7 +206,7 @@ def test_named_cpus(host, data):
 
 def test_memory_of_cpus_without_any():
     host = odd_memory(make_host(nodes=2, cores=4), {1}, 1)
-    first = pin(host, PinRequest(4)).lent
+    first = pin(host, PinRequest(4)).leased
     assert first == {4, 5, 6, 7} or first == {0, 1, 2, 3}
     placement = pin(host, PinRequest(4, cpus=CpuSet({4, 5, 6, 7})))
     plan = memory_nodes(host, placement, 4, Size.parse("1G"))
@@ -274,8 +274,8 @@ def test_memory_decides_the_node():
         ({"cores": 2}, {"count": 4, "strict": True}, ["4 vCPUs", "2 CPUs = 2 free, 4 wanted"]),
         (
             {"cores": 8, "offline": {7}, "isolated": {6}},
-            {"count": 8, "strict": True, "lent": {"build": CpuSet({0, 1})}},
-            ["8 CPUs − 1 offline (7) − 1 isolated (6) − 2 lent to build (0-1) = 4 free"],
+            {"count": 8, "strict": True, "leased": {"build": CpuSet({0, 1})}},
+            ["8 CPUs − 1 offline (7) − 1 isolated (6) − 2 leased to build (0-1) = 4 free"],
         ),
         ({"cores": 4, "threads": 2}, {"count": 5, "strict": True, "latency": True}, ["4 cores"]),
         ({"cores": 4}, {"count": 1, "cpus": CpuSet({9})}, ["not on this host: 9", "0-3"]),
@@ -287,8 +287,8 @@ def test_memory_decides_the_node():
         ),
         (
             {"cores": 4},
-            {"count": 1, "cpus": CpuSet({2}), "lent": {"db": CpuSet({2, 3})}},
-            ["lent to db: 2", "db holds 2-3"],
+            {"count": 1, "cpus": CpuSet({2}), "leased": {"db": CpuSet({2, 3})}},
+            ["leased to db: 2", "db holds 2-3"],
         ),
         ({"cores": 4}, {"count": 1, "cpus": CpuSet()}, ["no CPU is named"]),
         ({"cores": 4}, {"count": 3, "cpus": CpuSet({0, 1}), "strict": True}, ["2 CPUs named, 3 vCPUs wanted"]),
@@ -306,8 +306,8 @@ def test_refusals(host, requested, words):
 
 def test_isolated_cpus_only_by_name():
     host = make_host(cores=4, isolated={2, 3})
-    assert pin(host, PinRequest(2)).lent == {0, 1}
-    assert pin(host, PinRequest(2, cpus=CpuSet({2, 3}))).lent == {2, 3}
+    assert pin(host, PinRequest(2)).leased == {0, 1}
+    assert pin(host, PinRequest(2, cpus=CpuSet({2, 3}))).leased == {2, 3}
 
 
 def test_not_enough_is_said_aloud():

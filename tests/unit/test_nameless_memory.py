@@ -116,11 +116,11 @@ def test_memory_of_a_machine_is_what_was_given_to_it() -> None:
     os.close(mine)
 
 
-def kept(folder: Path, *, fleeting: bool = False) -> Held:
+def kept(folder: Path, *, ephemeral: bool = False) -> Held:
     """Memory that is kept for a checkpoint with this folder; nobody else has it."""
     memory = ram.blank("checkpoint one", PAGE)
     os.pwrite(memory, b"kept", 0)
-    with held(memory, folder, writable=True, fleeting=fleeting) as one:
+    with held(memory, folder, writable=True, ephemeral=ephemeral) as one:
         (folder / "checkpoint.json").touch()
     os.close(memory)
     return one
@@ -143,15 +143,15 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("fleeting", [True, False])
-def test_it_is_kept_until_it_is_let_go(tmp_path: Path, *, fleeting: bool) -> None:
-    one = kept(tmp_path, fleeting=fleeting)
-    assert (text(one), one.alone, one.pid == os.getpid()) == (b"kept", not fleeting, fleeting)
+@pytest.mark.parametrize("ephemeral", [True, False])
+def test_it_is_kept_until_it_is_let_go(tmp_path: Path, *, ephemeral: bool) -> None:
+    one = kept(tmp_path, ephemeral=ephemeral)
+    assert (text(one), one.alone, one.pid == os.getpid()) == (b"kept", not ephemeral, ephemeral)
     let_go(tmp_path, one)
     with pytest.raises(OSError, match=r"gone|No such file"):
         one.open()
     let_go(tmp_path, one)
-    assert fleeting or not alive(Process(one.pid, one.started))
+    assert ephemeral or not alive(Process(one.pid, one.started))
 
 
 def test_another_process_under_that_number_is_left_alone(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ import os, sys, time
 from pathlib import Path
 from tinamou.snapshots.ram import held
 from tinamou.system import ram
-with held(ram.blank("checkpoint one", 4096), Path(sys.argv[1]), writable=True, fleeting=False) as one:
+with held(ram.blank("checkpoint one", 4096), Path(sys.argv[1]), writable=True, ephemeral=False) as one:
     print(one.pid, one.started, flush=True)
     time.sleep(60)
 """
@@ -204,7 +204,7 @@ def test_a_save_that_is_killed_leaves_no_keeper(tmp_path: Path) -> None:
 
 def test_a_save_that_fails_leaves_no_keeper(tmp_path: Path) -> None:
     memory = ram.blank("checkpoint one", PAGE)
-    with pytest.raises(RuntimeError), held(memory, tmp_path, writable=False, fleeting=False) as one:
+    with pytest.raises(RuntimeError), held(memory, tmp_path, writable=False, ephemeral=False) as one:
         raise RuntimeError
     assert not alive(Process(one.pid, one.started))
     os.close(memory)

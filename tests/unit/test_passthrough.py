@@ -69,13 +69,13 @@ def test_a_card_with_all_its_functions_behind_a_port_of_its_own():
 
 
 def test_the_first_free_card_of_a_kind():
-    taken = dataclasses.replace(GPUS, lent={"0000:65:00.0": "train"})
+    taken = dataclasses.replace(GPUS, leased={"0000:65:00.0": "train"})
     assert [props["host"] for props in assigned(planned([V100], taken))] == ["0000:b3:00.0", "0000:b3:00.1"]
     two = assigned(planned([V100.upper(), V100]))
     assert [props["host"][5:7] for props in two] == ["65", "65", "b3", "b3"]
     assert {props["bus"] for props in two} == {"pci0-port", "pci1-port"}
     (said,) = refused([V100, V100], taken)
-    assert "0000:65:00.0 is lent to train" in said
+    assert "0000:65:00.0 is leased to train" in said
     assert "0000:b3:00.0 is given to this machine already" in said
 
 
@@ -105,7 +105,7 @@ def test_what_keeps_a_device_from_a_guest_is_said_all_at_once():
             device("04:00.0", group=4, code="0604"),
             device("05:00.0", group=5),
         ),
-        lent={"0000:05:00.0": "web"},
+        leased={"0000:05:00.0": "web"},
     )
     every = ["01:00.0", "02:00.0", "03:00.0", "04:00.0", "05:00.0", "06:00.0", "1234:5678"]
     said = refused(every, found)

@@ -60,7 +60,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def trial(files: list[Path], *, proc: bool = False) -> dict[str, object]:
     given, other, written = files
-    with socket.create_server(("127.0.0.1", 0)) as listening, written.open("r+b") as file, shut_in.lent(file.fileno()):
+    with socket.create_server(("127.0.0.1", 0)) as listening, written.open("r+b") as file, shut_in.leased(file.fileno()):
         port = str(listening.getsockname()[1])
         words = ["/usr/bin/python3", "-I", "-S", "-c", TRIAL, str(given), str(other), str(written), port, str(os.getpid())]
         said = shut_in.ask(

@@ -134,7 +134,7 @@ class StartHelper:
 
 
 @dataclass(frozen=True)
-class LendCpus:
+class LeaseCpus:
     """Hold host CPUs for this machine alone, so that no other machine is pinned to them; undone by giving them back."""
 
     cpus: CpuSet
@@ -197,7 +197,7 @@ class TakePciGroup:
         return f"of IOMMU group {self.group}: {', '.join(self.devices)}"
 
 
-HostStep = LendCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup
+HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (

@@ -14,7 +14,7 @@ from tinamou.errors import ImageError, StateError
 from tinamou.state import machines
 
 if TYPE_CHECKING:
-    from tinamou.snapshots.check import Finding
+    from tinamou.snapshots.check import DiskFinding
 
 
 def command(
@@ -57,19 +57,19 @@ def command(
     return ImageError.code if errors else 0
 
 
-def _print(findings: list[Finding]) -> None:
+def _print(findings: list[DiskFinding]) -> None:
     for one in findings:
         fix = f"\n    fix: {one.fix}" if one.fix else ""
         print(f"{one.severity:<8} {one.file}: {one.what}{fix}")
 
 
 def _last(name: str, json: bool) -> int:
-    from tinamou.snapshots.check import Finding, last_results
+    from tinamou.snapshots.check import DiskFinding, last_results
 
     kept = last_results(Path(machines.find(name).directory))
     if kept is None:
         raise StateError(f"the disks of {name} were never checked", fix=f"tinamou check {name}")
-    findings = [Finding(**one) for one in kept["findings"]]
+    findings = [DiskFinding(**one) for one in kept["findings"]]
     errors = sum(one.severity == "error" for one in findings)
     if json:
         output.print_json(kept)

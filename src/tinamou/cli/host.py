@@ -89,7 +89,7 @@ def topology(
     json
         Everything known about the host as JSON.
     """
-    from tinamou.machine.host_side import lent
+    from tinamou.machine.host_side import leased
     from tinamou.probe.host import probe_host
     from tinamou.tuning.cpu_pinning import pin
     from tinamou.tuning.placement import PinRequest
@@ -109,8 +109,8 @@ def topology(
             f"{tree} holds no /sys/devices/system/cpu", fix="name the folder that holds the recorded sys and proc"
         )
     facts = probe_host(tree)
-    held = lent("") if tree == "/" else {}
-    request = PinRequest(cpus, latency=latency, iothreads=iothreads, memory=size, lent=held)
+    held = leased("") if tree == "/" else {}
+    request = PinRequest(cpus, latency=latency, iothreads=iothreads, memory=size, leased=held)
     placement = pin(facts, request) if cpus else None
     if json:
         shown = dataclasses.asdict(facts)

@@ -18,7 +18,7 @@ _NAMES = [letter for letter in ascii_lowercase if letter not in "ivx"]
 def picture(
     host: HostFacts,
     pinning: Pinning | None = None,
-    lent: Mapping[str, CpuSet] | None = None,
+    leased: Mapping[str, CpuSet] | None = None,
     *,
     devices: Mapping[int, Sequence[str]] | None = None,
     width: int = 100,
@@ -27,15 +27,15 @@ def picture(
 
     ``devices`` are words about devices by memory node, ``width`` the columns of the terminal.
     """
-    letters = dict(zip(sorted(lent or {}), [*_NAMES, *["#"] * len(lent or {})], strict=False))
-    marks = _marks(host, pinning, lent or {}, letters)
+    letters = dict(zip(sorted(leased or {}), [*_NAMES, *["#"] * len(leased or {})], strict=False))
+    marks = _marks(host, pinning, leased or {}, letters)
     room = max((len(_box(cpu.siblings, marks, slow=False)) for cpu in host.cpus if cpu.online), default=0)
     lines = [_summary(host)]
     for node in host.nodes:
         lines.append(_heading(host, node))
         lines += _rows(host, node.cpus, marks, room, width)
         lines += [f"  {words}" for words in (devices or {}).get(node.number, ())]
-    return "\n".join([*lines, *_legend(host, set(marks.values()), lent or {}, letters)])
+    return "\n".join([*lines, *_legend(host, set(marks.values()), leased or {}, letters)])
 
 
 def _summary(host: HostFacts) -> str:
@@ -71,10 +71,10 @@ def _gib(size: Size) -> str:
 
 
 def _marks(
-    host: HostFacts, pinning: Pinning | None, lent: Mapping[str, CpuSet], letters: Mapping[str, str]
+    host: HostFacts, pinning: Pinning | None, leased: Mapping[str, CpuSet], letters: Mapping[str, str]
 ) -> dict[int, str]:
     """CPU → what stands beside its number; a later mark overrides an earlier one."""
-    marks = {cpu: letters[name] for name, cpus in lent.items() for cpu in cpus}
+    marks = {cpu: letters[name] for name, cpus in leased.items() for cpu in cpus}
     marks |= dict.fromkeys(host.isolated_cpus, "i")
     marks |= dict.fromkeys(host.online_cpus - host.allowed_cpus, "x")
     if pinning:
@@ -113,11 +113,11 @@ def _wrapped(head: str, boxes: Sequence[str], most: int) -> list[str]:
     return [((" " * len(head) if number else head) + " ".join(chunk)).rstrip() for number, chunk in enumerate(chunks)]
 
 
-def _legend(host: HostFacts, marks: set[str], lent: Mapping[str, CpuSet], letters: Mapping[str, str]) -> list[str]:
+def _legend(host: HostFacts, marks: set[str], leased: Mapping[str, CpuSet], letters: Mapping[str, str]) -> list[str]:
     kinds = "[core] (efficiency core)" if performance_cpus(host) != host.online_cpus else "[core]"
     used = {mark if mark in ("E", "EI", "I") else mark[0] for mark in marks}
     texts = {"v": "vN virtual CPU N", "E": "E emulator", "I": "I I/O thread", "EI": "EI both", "i": "i isolated"}
     texts |= {"x": "x not allowed here"}
     known = [text for mark, text in texts.items() if mark in used]
-    known += [f"{letters[name]} {name} holds {cpus}" for name, cpus in sorted(lent.items())]
+    known += [f"{letters[name]} {name} holds {cpus}" for name, cpus in sorted(leased.items())]
     return [f"{kinds}  {', '.join(known)}"] if known else []

@@ -102,16 +102,16 @@ def speed_row(speed: Speed) -> dict[str, str]:
 
 
 def _show(report: Report, speeds: list[dict[str, Any]], done: Sequence[str]) -> None:
-    for wire in report.wires:
-        side = f", {wire.guest.driver} {wire.guest.name} in the guest" if wire.guest else ""
-        link = f" {wire.link}" if wire.link else ""
-        vhost = ", vhost" if wire.vhost else ""
-        print(f"{wire.id}: {wire.model} on {wire.backend}{link}, {wire.queues} queue pairs{vhost}{side}")
+    for nic in report.nics:
+        side = f", {nic.guest.driver} {nic.guest.name} in the guest" if nic.guest else ""
+        link = f" {nic.link}" if nic.link else ""
+        vhost = ", vhost" if nic.vhost else ""
+        print(f"{nic.id}: {nic.model} on {nic.backend}{link}, {nic.queues} queue pairs{vhost}{side}")
     output.table(speeds, ("nic", "when", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s"))
     for cause in done:
         print(f"put right: {cause}")
     for number, finding in enumerate(report.findings, 1):
-        print(f"\n{number}. {finding.wire}: {finding.cause}")
+        print(f"\n{number}. {finding.nic}: {finding.cause}")
         for word, text in (("seen", finding.evidence), ("cost", finding.cost), ("fix", finding.fix)):
             print(f"   {word}: {text}")
     if not report.findings:

@@ -115,8 +115,8 @@ def rate(
     outward
         What the guest may send.
     """
-    wishes = {field: value for field, value in (("rate_in", inward), ("rate_out", outward)) if value is not None}
-    rates = {field: "" if value == "off" else value for field, value in wishes.items()}
+    requests = {field: value for field, value in (("rate_in", inward), ("rate_out", outward)) if value is not None}
+    rates = {field: "" if value == "off" else value for field, value in requests.items()}
     card = run_until_done(network.rate(name, nic, rates))
     if json:
         output.print_json({"machine": name, "nic": nic, "in": card.rate_in, "out": card.rate_out})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tinamou.blueprint import LendCpus, Plan, ReserveHugepages, Step
+from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
@@ -57,10 +57,10 @@ def _print(plan: Plan, *, why: bool) -> None:
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning:
         from tinamou.cli.host_picture import picture
-        from tinamou.machine.host_side import lent
+        from tinamou.machine.host_side import leased
         from tinamou.probe.host import probe_host
 
-        print(f"\n{picture(probe_host(), plan.pinning, lent(''))}")
+        print(f"\n{picture(probe_host(), plan.pinning, leased(''))}")
     print("\nhost steps")
     for step in plan.steps:
         print(
@@ -73,7 +73,7 @@ def _print(plan: Plan, *, why: bool) -> None:
 
 def _target(step: Step) -> str:
     """What a step is about, in a word or two."""
-    if isinstance(step, LendCpus):
+    if isinstance(step, LeaseCpus):
         return str(step.cpus)
     if isinstance(step, ReserveHugepages):
         return f"{step.count} of {step.page}" + ("" if step.node is None else f" on node {step.node}")

@@ -49,8 +49,8 @@ def create(
     from tinamou.cli.loop import run_until_done
     from tinamou.machine import pooled
 
-    wish = _checked(name, size, bound, source, options)
-    entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **wish))
+    request = _checked(name, size, bound, source, options)
+    entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **request))
     output.end_progress()
     if json:
         output.print_json(_rows([entry])[0])

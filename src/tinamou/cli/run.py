@@ -60,7 +60,7 @@ def command(
     timings
         Print on stderr how long each stage took.
     warm
-        Start a copy of a machine that was booted once for the same wish: milliseconds from the second time on. It has
+        Start a copy of a machine that was booted once for the same request: milliseconds from the second time on. It has
         a network only when --net or a file asks for one.
     json
         Print the machine as JSON (with --detach).

@@ -227,7 +227,7 @@ def _pins(draft: Draft, root: Element) -> None:
     cpus = CpuSet.of(number for one in pins for number in one) or cpu_set(crowd)
     if cpus:
         draft.put("cpu.pin", str(cpus))
-        reason = "each virtual CPU has one of these host CPUs, in the order of their cores; they are lent to nobody else"
+        reason = "each virtual CPU has one of these host CPUs, in the order of their cores; they are leased to nobody else"
         draft.changed("cputune", str(cpus), reason, 'cpu.pin = "auto" chooses them on whatever host this is')
     for one in tune if tune is not None else ():
         if one.tag in ("emulatorpin", "iothreadpin"):

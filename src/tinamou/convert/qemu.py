@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tinamou.arch import ARCHES
-from tinamou.convert import companions, qemu_cpu, qemu_devices, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert import beside, qemu_cpu, qemu_devices, qemu_disks, qemu_nets, qemu_rest
 from tinamou.convert.qemu_line import Line, options
 from tinamou.convert.result import Draft
 from tinamou.convert.shell import Command, commands
@@ -33,7 +33,7 @@ def is_script(text: str) -> bool:
         found = commands(text)
     except SpecError:
         return "qemu-system-" in text
-    return any(_at(one) is not None or _option(one.words[0]) or companions.known(one) for one in found)
+    return any(_at(one) is not None or _option(one.words[0]) or beside.known(one) for one in found)
 
 
 def read(text: str) -> Draft:
@@ -53,7 +53,7 @@ def read(text: str) -> Draft:
                 f"line {one.line}", " ".join(one.words)[:80], reason, "convert its line on its own: tinamou convert -- …"
             )
         else:
-            companions.read(draft, one)
+            beside.read(draft, one)
     return draft
 
 
@@ -63,13 +63,13 @@ def read_words(words: Sequence[str]) -> Draft:
     at = _at(command)
     draft = Draft("a QEMU command line", whole=at is not None)
     if at is None and not _option(words[0] if words else ""):
-        if not companions.known(command):
+        if not beside.known(command):
             raise SpecError(
                 "this is no QEMU command line",
                 why=f"it begins with {words[0] if words else 'nothing'}",
                 fix="a script: tinamou convert FILE",
             )
-        companions.read(draft, command)
+        beside.read(draft, command)
         return draft
     _read(draft, command)
     return draft
@@ -82,8 +82,8 @@ def _option(word: str) -> bool:
 
 def _at(command: Command) -> int | None:
     """Where the binary's name stands: first, or behind words such as sudo and taskset."""
-    for at, word in enumerate(command.words[: companions.MOST_WRAPPERS + 1]):
-        if _BINARY.fullmatch(word) and companions.precedes(command.words[:at]):
+    for at, word in enumerate(command.words[: beside.MOST_WRAPPERS + 1]):
+        if _BINARY.fullmatch(word) and beside.precedes(command.words[:at]):
             return at
     return None
 
@@ -93,7 +93,7 @@ def _read(draft: Draft, command: Command) -> None:
     line = Line(draft)
     if at is not None:
         _arch(draft, command.words[at])
-        companions.before(draft, command.words[:at])
+        beside.before(draft, command.words[:at])
     words = [word for word in command.words[at + 1 if at is not None else 0 :] if word]
     if len(words) > _MOST_WORDS:
         raise SpecError(f"the command line has {len(words)} words", why=f"more than {_MOST_WORDS} are no machine's")

@@ -228,7 +228,7 @@ def numa_nodes(line: Line) -> None:
 def pinned(line: Line, where: str, cpus: CpuSet, thing: str) -> None:
     """CPUs of the host that ``thing`` (a command, an option) would have kept the machine on."""
     line.draft.put("cpu.pin", str(cpus))
-    reason = f"{thing} moves QEMU's threads as a crowd; here each virtual CPU has a host CPU of its own, lent to nobody else"
+    reason = f"{thing} moves QEMU's threads as a crowd; here each virtual CPU has a host CPU that is nobody else's"
     line.draft.changed(where, str(cpus), reason, 'cpu.pin = "auto" chooses them on whatever host this is')
 
 

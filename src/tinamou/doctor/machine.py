@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
-from tinamou.prepare import companions
+from tinamou.prepare import helper_processes
 from tinamou.prepare.borrow import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
@@ -78,7 +78,7 @@ def _memory(record: Record, seen: Inspection) -> Finding:
     """Where the guest's memory really lies, from smaps (source: proc_pid_smaps(5))."""
     if not record.running:
         return unknown("it is not running")
-    wish = record.spec.get("memory", {}).get("hugepages", "off")
+    request = record.spec.get("memory", {}).get("hugepages", "off")
     text = seen.files.read(f"/proc/{record.pid}/smaps_rollup") or ""
     sizes = {name: sum(int(n) for n in re.findall(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)) >> 10 for name in _PAGES}
     if not text:
@@ -87,8 +87,8 @@ def _memory(record: Record, seen: Inspection) -> Finding:
     shown = (
         f"{sizes['Rss']} MiB on ordinary pages, {huge} MiB on huge pages, {sizes['AnonHugePages']} MiB on transparent ones"
     )
-    if wish not in ("off", "auto") and not huge:
-        return bad(f"{shown}; {wish} pages were asked for", "stop the machine and start it again")
+    if request not in ("off", "auto") and not huge:
+        return bad(f"{shown}; {request} pages were asked for", "stop the machine and start it again")
     return good(shown)
 
 
@@ -115,7 +115,7 @@ def _receipt(record: Record, seen: Inspection) -> Finding:
     if not record.running:
         kinds = ", ".join(sorted({str(entry["kind"]) for entry in entries}))
         return bad(f"it is stopped and holds {kinds}", "tinamou host repair") if entries else good("it holds nothing")
-    gone = [str(entry["name"]) for entry in entries if entry["kind"] == "helper" and companions.found(entry) is None]
+    gone = [str(entry["name"]) for entry in entries if entry["kind"] == "helper" and helper_processes.found(entry) is None]
     if gone:
         return bad(f"{', '.join(gone)} ended while the machine runs", "stop the machine and start it again")
     return good(f"{len(entries)} things, see tinamou host")

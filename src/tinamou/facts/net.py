@@ -1,4 +1,4 @@
-"""What the host's network offers to one machine, and what was lent to it there."""
+"""What the host's network offers to one machine, and what was leased to it there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Link:
 
 @dataclass(frozen=True)
 class NetFacts:
-    """``lent`` are the addresses reserved for this machine on networks tinamou makes, by interface number.
+    """``leased`` are the addresses reserved for this machine on networks tinamou makes, by interface number.
 
     ``subnets`` are those networks' addresses by name. ``ovs`` maps Open vSwitch bridges to their datapath type (``system``,
     ``netdev``); ``ovs_problem`` says why they could not be read, ``ovs_dpdk`` whether the switch runs with DPDK.
@@ -38,5 +38,5 @@ class NetFacts:
     ovs_dpdk: bool = False
     resolver: str = ""
     hears_routers: tuple[str, ...] = ()
-    lent: Mapping[int, str] = field(default_factory=dict)
+    leased: Mapping[int, str] = field(default_factory=dict)
     subnets: Mapping[str, str] = field(default_factory=dict)

@@ -63,15 +63,15 @@ class PciDevice:
 
 @dataclass(frozen=True)
 class PciFacts:
-    """All functions in order of their addresses, and what was lent.
+    """All functions in order of their addresses, and what was leased.
 
-    ``lent`` maps addresses to the machine that has them, without this machine's own. ``open_groups`` are the IOMMU groups
+    ``leased`` maps addresses to the machine that has them, without this machine's own. ``open_groups`` are the IOMMU groups
     whose device file this user may open without anyone's help. ``locked`` is how many bytes a process of this user may
     lock in memory, None for no limit. ``missing`` says why no device can be given away at all, empty where some can.
     """
 
     devices: tuple[PciDevice, ...] = ()
-    lent: Mapping[str, str] = field(default_factory=dict)
+    leased: Mapping[str, str] = field(default_factory=dict)
     open_groups: frozenset[int] = frozenset()
     locked: int | None = None
     missing: str = ""
@@ -94,5 +94,5 @@ class PciFacts:
         return tuple(one for one in self.devices if one.group == device.group and one.code != _TO_A_BUS)
 
     def holder(self, device: PciDevice) -> str:
-        """The machine that has the device, or one of its group: they can only be lent together."""
-        return next((self.lent[str(one.address)] for one in self.group_of(device) if str(one.address) in self.lent), "")
+        """The machine that has the device, or one of its group: they can only be leased together."""
+        return next((self.leased[str(one.address)] for one in self.group_of(device) if str(one.address) in self.leased), "")

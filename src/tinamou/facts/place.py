@@ -11,9 +11,9 @@ from tinamou.units import CpuSet, Size
 
 @dataclass(frozen=True)
 class Place:
-    """``directory`` holds the machine's files and sockets; ``uid`` is lent to its QEMU, None when tinamou is not root.
+    """``directory`` holds the machine's files and sockets; ``uid`` is leased to its QEMU, None when tinamou is not root.
 
-    ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked. ``lent`` are the CPUs other machines hold, ``claims``
+    ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked. ``leased`` are the CPUs other machines hold, ``claims``
     the memory other machines were promised and have not touched yet. A ``throwaway`` machine is
     started once and then gone.
     """
@@ -22,7 +22,7 @@ class Place:
     directory: str
     uid: int | None = None
     ssh_port: int = 0
-    lent: Mapping[str, CpuSet] = field(default_factory=dict)
+    leased: Mapping[str, CpuSet] = field(default_factory=dict)
     claims: Mapping[str, Size] = field(default_factory=dict)
     throwaway: bool = False
 

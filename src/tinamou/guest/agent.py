@@ -19,14 +19,14 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from tinamou.guest.login import Account
 
-__all__ = ["Agent", "Completed", "Interface", "OsInfo", "Progress"]
+__all__ = ["Agent", "Completed", "ExecStatus", "Interface", "OsInfo"]
 
 _SIGNALS, _STATUS = 127, (1 << 32) - 1
 """The largest number of a signal, and of an exit status (of Windows)."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class ExecStatus:
     """A command started by ``start``: None in ``completed`` while it runs."""
 
     completed: Completed | None
@@ -148,13 +148,13 @@ class Agent:
             arguments["env"] = [f"{name}={value}" for name, value in env.items()]
         return said.number(said.record(await self.command("guest-exec", arguments)), "pid")
 
-    async def progress(self, pid: int) -> Progress:
+    async def progress(self, pid: int) -> ExecStatus:
         """``guest-exec-status``; the agent forgets the process once it has told that it ended."""
         answer = said.record(await self.command("guest-exec-status", {"pid": pid}))
         if not said.flag(answer, "exited"):
-            return Progress(None)
+            return ExecStatus(None)
         signal = said.number(answer, "signal", 0, least=0, most=_SIGNALS)
-        return Progress(
+        return ExecStatus(
             Completed(
                 -signal if signal else said.number(answer, "exitcode", 0, least=0, most=_STATUS),
                 said.data(answer, "out-data", "", most=CAPTURED),

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from tinamou.late import dataclass
 
-__all__ = ["Finding", "Stage", "cause_of", "clean", "diagnose", "reached"]
+__all__ = ["BootFinding", "Stage", "cause_of", "clean", "diagnose", "reached"]
 
 
 class Stage(IntEnum):
@@ -24,7 +24,7 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class BootFinding:
     """Something recognised in the log.
 
     ``fatal``: this guest will not answer any more. ``until`` is the stage that proves it harmless (a boot entry that failed
@@ -40,7 +40,7 @@ class Finding:
     grace: float = 0.3
 
 
-_Sign = tuple[re.Pattern[str], Finding]
+_Sign = tuple[re.Pattern[str], BootFinding]
 
 
 def _sign(
@@ -53,7 +53,7 @@ def _sign(
     until: Stage = Stage.READY,
     grace: float = 0.3,
 ) -> _Sign:
-    return re.compile(pattern, re.MULTILINE), Finding(kind, "", meaning, fix, fatal, until, grace)
+    return re.compile(pattern, re.MULTILINE), BootFinding(kind, "", meaning, fix, fatal, until, grace)
 
 
 _NO_DISK = "check that the image is bootable with this firmware (--firmware bios|uefi), and complete"
@@ -225,13 +225,13 @@ def reached(text: str) -> Stage:
     return Stage.FIRMWARE if text.strip() else Stage.QEMU
 
 
-def cause_of(findings: Sequence[Finding]) -> Finding | None:
+def cause_of(findings: Sequence[BootFinding]) -> BootFinding | None:
     """The finding that best explains why a guest does not answer: fatal ones first, a panic only for want of better."""
     telling = [finding for finding in findings if finding.kind != "panic"] or findings
     return next((finding for finding in telling if finding.fatal), None) or next(iter(telling), None)
 
 
-def diagnose(text: str, stage: Stage = Stage.QEMU) -> tuple[Finding, ...]:
+def diagnose(text: str, stage: Stage = Stage.QEMU) -> tuple[BootFinding, ...]:
     """Everything recognised in a clean log, causes before effects, fatal or not; what ``stage`` disproves is left out."""
     stage = max(stage, reached(text))
     findings = []

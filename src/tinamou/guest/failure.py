@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import GuestError
-from tinamou.guest.diagnose import Finding, Stage, cause_of, clean, diagnose
+from tinamou.guest.diagnose import BootFinding, Stage, cause_of, clean, diagnose
 from tinamou.system import logs
 
 __all__ = ["NotReadyError", "not_ready", "tail"]
@@ -38,7 +38,7 @@ class NotReadyError(GuestError):
         what: str,
         *,
         reached: Stage,
-        findings: tuple[Finding, ...],
+        findings: tuple[BootFinding, ...],
         exit_status: int | None,
         why: str,
         fix: str,

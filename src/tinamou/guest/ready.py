@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident import Line
 
-__all__ = ["SETTLED", "Milestone", "NotReadyError", "ReadyReport", "launched", "wait_ready", "woken"]
+__all__ = ["SETTLED", "Milestone", "NotReadyError", "ReadyReport", "launched", "restored", "wait_ready"]
 
 SETTLED = """
 tries=0
@@ -71,8 +71,8 @@ def launched(since: float) -> ReadyReport:
     return ReadyReport((Milestone(Stage.QEMU, time.monotonic() - since),), "none")
 
 
-def woken(since: float) -> ReadyReport:
-    """The report of a machine that answered a command when it was woken; ``since`` as for `launched`."""
+def restored(since: float) -> ReadyReport:
+    """The report of a machine that answered a command when it was restored; ``since`` as for `launched`."""
     return ReadyReport((Milestone(Stage.READY, time.monotonic() - since),), "run")
 
 

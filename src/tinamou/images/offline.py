@@ -12,7 +12,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.images.qemu_img import MISSING, complaint
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.exec_async import run_async
-from tinamou.system.shut_in import ENVIRONMENT, lent, shut_in
+from tinamou.system.shut_in import ENVIRONMENT, leased, shut_in
 
 __all__ = ["changed", "made", "offline", "read_through"]
 
@@ -41,7 +41,7 @@ async def made(
     """The same, which makes the file ``target``. Raises ImageError; no target is left then."""
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with lent(descriptor):
+        with leased(descriptor):
             await _shut_in(argv, what, progress, reads, [str(target)])
     except BaseException:
         target.unlink(missing_ok=True)  # noqa: ASYNC240

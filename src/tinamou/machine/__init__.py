@@ -1,1 +1,1 @@
-"""Machines from wish to answer and to their end: starting, attending, reconciling."""
+"""Machines from request to answer and to their end: starting, attending, reconciling."""

@@ -9,7 +9,7 @@ from tinamou.images.progress import Progress
 from tinamou.machine.forking import fork_many
 from tinamou.machine.pooled import PoolClient, for_key
 from tinamou.machine.warm import key_of, warm
-from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.fork import Restored
 from tinamou.spec import MachineSpec
 from tinamou.state import pools
 
@@ -18,7 +18,7 @@ __all__ = ["pooled_or_forked"]
 
 async def pooled_or_forked(
     spec: MachineSpec, *, keep: bool, timeout: float, progress: Progress
-) -> tuple[Woken, Callable[[], None] | None]:
+) -> tuple[Restored, Callable[[], None] | None]:
     """A machine from a pool made for this request where there is one, else a fork of a machine booted once for it.
 
     A machine to ``keep``, or that is to have a name, does not come from a pool. Raises what booting and forking raise.
@@ -29,5 +29,5 @@ async def pooled_or_forked(
             return await PoolClient(name).claim()
     checkpoint = await warm(spec, timeout=timeout, progress=progress)
     names = [spec.name] if spec.name else []
-    [woken] = await fork_many(checkpoint, 1, ephemeral=not keep, dies_with_parent=not keep, names=names)
-    return woken, None
+    [restored] = await fork_many(checkpoint, 1, ephemeral=not keep, dies_with_parent=not keep, names=names)
+    return restored, None

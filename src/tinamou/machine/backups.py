@@ -119,7 +119,7 @@ def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
         directory=str(directory),
         spec={**spec, "net": []} if isolated else spec,
         ephemeral=False,
-        uid=machines.lend_uid(directory),
+        uid=machines.lease_uid(directory),
         created=time.time(),
         ssh_port=machines.free_port() if data["ssh_port"] and not isolated else None,
         pid=0,

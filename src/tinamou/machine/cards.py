@@ -63,16 +63,16 @@ async def _monitor(record: Record) -> AsyncIterator[Session]:
         yield session
 
 
-async def add(name: str, wish: object) -> tuple[int, list[str]]:
+async def add(name: str, request: object) -> tuple[int, list[str]]:
     """Give the machine one more card, now where it runs, and at every start from then on.
 
-    Returns its number, and what must be said about it. ``wish`` is a network as in a machine file. Raises SpecError,
+    Returns its number, and what must be said about it. ``request`` is a network as in a machine file. Raises SpecError,
     PlanError, PrepareError, ControlError; nothing has changed then.
     """
     async with _changing(name, "net add") as record:
         spec = load_spec(record.spec)
         number = len(spec.net)
-        new = load_spec({"net": [wish]}).net[0]
+        new = load_spec({"net": [request]}).net[0]
         try:
             wanted, said = await _added(record, spec, new, number)
         except BaseException:

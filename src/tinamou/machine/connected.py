@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tinamou.guest.command import Command, Hear, Input
     from tinamou.guest.ready import ReadyReport
     from tinamou.guest.resident import Line, RunningCommand
-    from tinamou.snapshots.fork import Woken
+    from tinamou.snapshots.fork import Restored
     from tinamou.spec import MachineSpec
 
 __all__ = ["READY_SECONDS", "Connected", "words_of"]
@@ -76,9 +76,9 @@ class Connected:
         self._session: Session | None = None
 
     @classmethod
-    def of_fork(cls, woken: Woken, on_end: Callable[[], None] | None = None) -> Self:
+    def of_fork(cls, restored: Restored, on_end: Callable[[], None] | None = None) -> Self:
         """A fork that runs."""
-        return cls(woken.record, woken.plan, line=woken.line, on_end=on_end)
+        return cls(restored.record, restored.plan, line=restored.line, on_end=on_end)
 
     @classmethod
     def visiting(cls, record: Record) -> Self:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.images.chain import Layer
     from tinamou.snapshots.graph import Attached, BlockGraph
-    from tinamou.snapshots.history import Disk, History
+    from tinamou.snapshots.history import DiskEntry, History
     from tinamou.snapshots.machine_disks import Disks
 
 __all__ = ["existing_chains", "held", "known_disks", "opened", "put_right_at_rest", "refuse_shared"]
@@ -147,7 +147,7 @@ async def held(record: Record, what: str, *, progress: Progress = silent) -> Asy
     """
     from tinamou.control import connect_qmp
     from tinamou.snapshots.machine_disks import Disks
-    from tinamou.snapshots.remains import is_suspended
+    from tinamou.snapshots.orphans import is_suspended
 
     if is_suspended(record):
         why = "the memory it was saved with belongs to its disks as they are"
@@ -212,8 +212,8 @@ async def known_disks(record: Record, disks: Disks, history: History, graph: Blo
 
 
 async def _running_disks(
-    disks: Disks, session: Session, known: Mapping[str, Disk], graph: BlockGraph | None
-) -> dict[str, Disk]:
+    disks: Disks, session: Session, known: Mapping[str, DiskEntry], graph: BlockGraph | None
+) -> dict[str, DiskEntry]:
     """Every disk the guest can write to, as QEMU has it open."""
     from tinamou.snapshots.graph import attached
 
@@ -225,14 +225,14 @@ async def _running_disks(
     return found
 
 
-async def _disk_of(disks: Disks, session: Session, one: Attached) -> Disk:
+async def _disk_of(disks: Disks, session: Session, one: Attached) -> DiskEntry:
     from tinamou.images.chain import read_layer
     from tinamou.snapshots.graph import driver_of
-    from tinamou.snapshots.history import Disk
+    from tinamou.snapshots.history import DiskEntry
 
     floor, driver = Path(one.files[-1]), await driver_of(session, one.top)
     kind = driver if len(one.files) == 1 else _floor_format(Path(one.files[-2]))
-    return Disk(one.device, disks.name(one.files[0]), driver, disks.name(str(floor)), read_layer(floor, kind).format)
+    return DiskEntry(one.device, disks.name(one.files[0]), driver, disks.name(str(floor)), read_layer(floor, kind).format)
 
 
 def _floor_format(above: Path) -> str:
@@ -241,9 +241,9 @@ def _floor_format(above: Path) -> str:
     return read_header(above).backing_format
 
 
-def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
+def _resting_disks(record: Record, disks: Disks) -> dict[str, DiskEntry]:
     """The same from spec and files, for a machine that is off."""
-    from tinamou.snapshots.history import Disk
+    from tinamou.snapshots.history import DiskEntry
 
     image = image_of(record)
     spec = load_spec(record.spec)
@@ -251,7 +251,7 @@ def _resting_disks(record: Record, disks: Disks) -> dict[str, Disk]:
     writable = {f"disk{n}" for n, disk in numbered(spec.disk, 1 if image.disk else 0) if not disk.readonly}
     writable |= {"disk0"} if image.disk else set()
     return {
-        name: Disk(f"{name}-dev", disks.name(c[0].path), c[0].format, disks.name(c[-1].path), c[-1].format)
+        name: DiskEntry(f"{name}-dev", disks.name(c[0].path), c[0].format, disks.name(c[-1].path), c[-1].format)
         for name, c in chains.items()
         if name in writable
     }

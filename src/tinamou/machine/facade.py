@@ -38,7 +38,7 @@ class AsyncMachine(Reach):
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
     ``AsyncMachine("debian", cpus=2, memory="1G")``. With ``keep`` the machine stays, stopped, when the block ends.
-    With ``warm`` it is a fork of a machine that was booted once for the same wish: milliseconds from the second time on,
+    With ``warm`` it is a fork of a machine that was booted once for the same request: milliseconds from the second time on,
     and without a network unless ``net`` asks for one. Without ``wait`` it is started as soon as QEMU runs, whether the
     guest has an agent that will ever answer or not. ``timeout`` is how long the guest may take to answer, in seconds.
     Raises SpecError at once for a bad description.
@@ -186,12 +186,12 @@ class AsyncMachine(Reach):
 
     async def _start_warm(self, since: float) -> ReadyReport:
         """Fork a machine that was booted once for this request, or take one from a pool for the same request."""
-        from tinamou.guest.ready import woken as report
+        from tinamou.guest.ready import restored as report
         from tinamou.machine.acquire import pooled_or_forked
 
         waking = pooled_or_forked(self._spec, keep=self._keep, timeout=self.timeout, progress=self._progress)
-        woken, ended = await waking
-        self._connected = Connected.of_fork(woken, ended)
+        restored, ended = await waking
+        self._connected = Connected.of_fork(restored, ended)
         return report(since)
 
     async def session(self) -> Session:
@@ -262,7 +262,7 @@ class AsyncMachine(Reach):
         Raises StateError for a damaged state, another QEMU or other hardware, LaunchError, ControlError.
         """
         from tinamou.machine.suspending import wake_up
-        from tinamou.snapshots.remains import is_suspended
+        from tinamou.snapshots.orphans import is_suspended
 
         if not is_suspended(self.record):
             await self.qmp("cont")

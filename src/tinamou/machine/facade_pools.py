@@ -60,9 +60,9 @@ class AsyncPool:
         """
         from tinamou.snapshots.fork import hand_out
 
-        woken = await self._pool.claim()
-        await hand_out(woken)
-        return AsyncMachine.around(Connected.of_fork(woken))
+        restored = await self._pool.claim()
+        await hand_out(restored)
+        return AsyncMachine.around(Connected.of_fork(restored))
 
     async def close(self) -> None:
         """End the machines that wait."""

@@ -25,12 +25,12 @@ from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.turns import turn
-from tinamou.prepare import companions
+from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import apply
 from tinamou.snapshots import fork, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks, give_files
-from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.fork import Restored
 from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines
@@ -147,7 +147,7 @@ async def fork_many(
     names: Sequence[str] = (),
     stopped: bool = False,
     same: bool = False,
-) -> list[Woken]:
+) -> list[Restored]:
     """So many machines from one checkpoint, each with its own identity; all of them or none. Raises the first error.
 
     ``stopped`` leaves them waiting, see `fork.hand_out`; ``same`` keeps the identity of the machine that was saved.
@@ -161,7 +161,7 @@ async def fork_many(
     records = _entries(checkpoint, count, ephemeral, names, same)
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
 
-    async def one(record: Record) -> Woken:
+    async def one(record: Record) -> Restored:
         async with room:
             return await _one(checkpoint, record, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
 
@@ -208,7 +208,7 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
     if checkpoint.kind == "portable":
         progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
     try:
-        woken = await fork_many(checkpoint, count)
+        restored = await fork_many(checkpoint, count)
     except BaseException:
         discard(Path(checkpoint.directory))
         raise
@@ -219,10 +219,10 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
         if not left[0]:
             discard(Path(checkpoint.directory))
 
-    return [Connected.of_fork(one, ended) for one in woken]
+    return [Connected.of_fork(one, ended) for one in restored]
 
 
-async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Woken:
+async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Restored:
     began = time.perf_counter()
     source, folder = Path(checkpoint.directory), Path(record.directory)
     await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
@@ -230,11 +230,11 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     keys = () if same else checkpoint.guest.get("host_keys", ())
     made = asyncio.ensure_future(host_keys.make(keys, folder))
     try:
-        woken = await load(checkpoint, record, made, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
+        restored = await load(checkpoint, record, made, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
     finally:
         made.cancel()
-    record = change(woken.record, timings={"fork": round(time.perf_counter() - began, 4)})
-    return dataclasses.replace(woken, record=record)
+    record = change(restored.record, timings={"fork": round(time.perf_counter() - began, 4)})
+    return dataclasses.replace(restored, record=record)
 
 
 async def _wake_instant(
@@ -245,7 +245,7 @@ async def _wake_instant(
     dies_with_parent: bool,
     stopped: bool,
     same: bool,
-) -> Woken:
+) -> Restored:
     plan = fork.fork_plan(checkpoint, record, same=same)
     write_plan(record, plan, beside=checkpoint.plan)
     if not all(isinstance(step, HandOver) for step in plan.steps):
@@ -264,7 +264,7 @@ async def _wake_instant(
 
 def _prepare(plan: Plan, directory: Path) -> None:
     """What a fork has beside its disks and its QEMU: helpers, folders for sockets, and a control group."""
-    companions.start_all(plan, directory)
+    helper_processes.start_all(plan, directory)
     apply((step for step in plan.steps if isinstance(step, MakeCgroup | MakeDir)), directory)
 
 
@@ -274,7 +274,7 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
     wanted = [*names, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(count - len(names)))]
     with contextlib.ExitStack() as stack:
         made = [stack.enter_context(machines.making(name)) for name in wanted]
-        uids = machines.lend_uids(made)
+        uids = machines.lease_uids(made)
         me = process_of(os.getpid())
         fields = {field.name for field in dataclasses.fields(Record)}
         saved = {key: value for key, value in checkpoint.record.items() if key in fields}
@@ -306,7 +306,7 @@ async def checkpoint_by_name(record: Record, name: str = "", *, kind: Request = 
 
 async def leave_running(checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False) -> list[str]:
     """Forks that stay when this process ends; returns their names. ``same`` keeps the identity of the saved machine."""
-    woken = await fork_many(checkpoint, count, ephemeral=False, dies_with_parent=False, names=names, same=same)
-    for one in woken:
+    restored = await fork_many(checkpoint, count, ephemeral=False, dies_with_parent=False, names=names, same=same)
+    for one in restored:
         await Connected.of_fork(one).release()
-    return [one.record.name for one in woken]
+    return [one.record.name for one in restored]

@@ -1,4 +1,4 @@
-"""Everything the planner has to know about one wish, collected: image, binary, accelerator, firmware, host, place."""
+"""Everything the planner has to know about one request, collected: image, binary, accelerator, firmware, host, place."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
 def _pci(place: Place) -> PciFacts:
     from tinamou.machine.passthrough import pci_facts
 
-    return pci_facts(besides=place.directory)
+    return pci_facts(exclude=place.directory)
 
 
 def _encryption(spec: MachineSpec, firmware: tuple[Firmware, ...]) -> EncryptionFacts:

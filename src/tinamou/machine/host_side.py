@@ -15,14 +15,14 @@ from tinamou.state.record import Record
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import CpuSet, Size
 
-__all__ = ["claims", "enter_groups", "lent", "without_huge_pages"]
+__all__ = ["claims", "enter_groups", "leased", "without_huge_pages"]
 
 _DEFAULT_MEMORY = "512M"
 
 
-def lent(directory: str) -> dict[str, CpuSet]:
+def leased(directory: str) -> dict[str, CpuSet]:
     """The CPUs other machines hold, by name."""
-    return {Path(machine).name: cpus for machine, cpus in ledger.look().lent(besides=directory).items()}
+    return {Path(machine).name: cpus for machine, cpus in ledger.look().leased(exclude=directory).items()}
 
 
 def claims(directory: str) -> dict[str, Size]:

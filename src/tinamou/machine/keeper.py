@@ -24,7 +24,7 @@ from tinamou.errors import TinamouError
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.pool import ForkPool
 from tinamou.machine.reconcile import end_machine
-from tinamou.snapshots.remains import give_up
+from tinamou.snapshots.orphans import give_up
 from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
@@ -34,7 +34,7 @@ from tinamou.system.spawn import process_of, spawn
 
 if TYPE_CHECKING:
     from tinamou.snapshots.checkpoint import Checkpoint
-    from tinamou.snapshots.fork import Woken
+    from tinamou.snapshots.fork import Restored
 
 __all__ = ["Keeper", "main", "start"]
 
@@ -100,14 +100,14 @@ class Keeper:
         """One caller: ``take`` hands out a machine, ``wait`` answers when the pool is full, ``look`` tells how many wait."""
         loop = asyncio.get_running_loop()
         with connection, contextlib.suppress(OSError, ValueError):
-            wish = json.loads(await loop.sock_recv(connection, 4096) or b"{}").get("wish")
+            request = json.loads(await loop.sock_recv(connection, 4096) or b"{}").get("request")
             try:
-                if wish == "take":
+                if request == "take":
                     await self._hand_out(connection, await (await asyncio.shield(self._ready)).claim())
-                elif wish == "wait":
+                elif request == "wait":
                     await asyncio.shield(self._ready)
                     await loop.sock_sendall(connection, b"{}\n")
-                elif wish == "look":
+                elif request == "look":
                     await loop.sock_sendall(connection, json.dumps(self._look()).encode() + b"\n")
             except TinamouError as error:
                 await loop.sock_sendall(connection, json.dumps({"error": error.to_json()}).encode() + b"\n")
@@ -116,16 +116,16 @@ class Keeper:
         pool = self._ready.result() if self._ready.done() and not self._ready.exception() else None
         return {"waiting": pool.waiting if pool else 0, "occupied": pool.occupied() if pool else 0, "up": pool is not None}
 
-    async def _hand_out(self, connection: socket.socket, woken: Woken) -> None:
+    async def _hand_out(self, connection: socket.socket, restored: Restored) -> None:
         """Give the machine with its lines to the process at the other end, and end it when that hangs up."""
         loop = asyncio.get_running_loop()
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        directory = Path(woken.record.directory)
-        self._handed.add(woken.record.pid)
+        directory = Path(restored.record.directory)
+        self._handed.add(restored.record.pid)
         with contextlib.suppress(OSError):
             taker = process_of(pid)
-            record = change(woken.record, owner_pid=taker.pid, owner_started=taker.started)
-            lines = woken.hand_over()
+            record = change(restored.record, owner_pid=taker.pid, owner_started=taker.started)
+            lines = restored.hand_over()
             try:
                 socket.send_fds(connection, [json.dumps({"machine": record.name}).encode() + b"\n"], lines)
             finally:
@@ -133,7 +133,7 @@ class Keeper:
                     os.close(descriptor)
             while await loop.sock_recv(connection, 4096):
                 pass
-        woken.close()
+        restored.close()
         await asyncio.to_thread(_end_if_thrown_away, directory)
 
     def reap(self) -> None:

@@ -1,4 +1,4 @@
-"""What a machine's interfaces need to know about the host's network, and the addresses they are lent there."""
+"""What a machine's interfaces need to know about the host's network, and the addresses they are leased there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["net_facts"]
 
 
 def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
-    """Only what these interfaces need is asked; a machine that is only planned is lent nothing."""
+    """Only what these interfaces need is asked; a machine that is only planned is leased nothing."""
     there = interfaces(specs)
     types = {spec.type for spec in there.values()}
     named = any(spec.bridge or spec.interface for spec in there.values())
     dpdk = any(spec.type == "vhost-user" and spec.bridge for spec in there.values())
     bridges, problem = probe.ovs_bridges() if "ovs" in types or dpdk else ({}, "")
-    lent, subnets = _lent(there, place)
+    leased, subnets = _lent(there, place)
     made = any(spec.type == "bridge" and not spec.bridge for spec in there.values())
     passt = bool(types & {"auto", "passt"})
     return NetFacts(
@@ -32,7 +32,7 @@ def net_facts(specs: Sequence[NetSpec], place: Place) -> NetFacts:
         ovs_problem=problem,
         ovs_dpdk=dpdk and not problem and probe.ovs_has_dpdk(),
         hears_routers=probe.hears_routers() if made else (),
-        lent=lent,
+        leased=leased,
         subnets=subnets,
     )
 
@@ -47,8 +47,8 @@ def _lent(specs: Mapping[int, NetSpec], place: Place) -> tuple[dict[int, str], d
 
         name = name_of(spec)
         if Path(place.directory).is_dir():
-            wish = spec.address.partition("/")[0]
-            subnets[name], addresses[number] = networks.lend(name, subnet_for(spec), f"{place.name}.{number}", wish)
+            request = spec.address.partition("/")[0]
+            subnets[name], addresses[number] = networks.lease(name, subnet_for(spec), f"{place.name}.{number}", request)
         elif (network := networks.read(name)) is not None:
             subnets[name] = network.subnet
     return addresses, subnets

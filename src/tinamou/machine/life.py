@@ -12,7 +12,7 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import end_machine
 from tinamou.monitor import states
 from tinamou.monitor.states import at_rest
-from tinamou.snapshots.remains import forget_suspended, is_suspended
+from tinamou.snapshots.orphans import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
 from tinamou.system.spawn import wait_gone

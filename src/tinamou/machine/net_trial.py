@@ -38,9 +38,9 @@ async def trial(
         end = time.monotonic() + 60
         while time.monotonic() < end:
             report = await examine(machine.record, session, machine.agent)
-            wire = report.wires[0]
-            if wire.guest and any("." in address for address in wire.guest.addresses):
-                speed = await speed_of(wire, machine.agent, trips=trips, seconds=seconds, pid=machine.record.pid)
+            nic = report.nics[0]
+            if nic.guest and any("." in address for address in nic.guest.addresses):
+                speed = await speed_of(nic, machine.agent, trips=trips, seconds=seconds, pid=machine.record.pid)
                 if speed:
                     if also:
                         await also(machine.agent)

@@ -28,11 +28,11 @@ class Row:
     free: bool
 
 
-def pci_facts(besides: str = "") -> PciFacts:
-    """The host's devices, and to which machines they were lent, without the one at ``besides``."""
+def pci_facts(exclude: str = "") -> PciFacts:
+    """The host's devices, and to which machines they were leased, without the one at ``exclude``."""
     held = ledger.look().devices
-    lent = {address: Path(one.machine).name for address, one in held.items() if one.machine not in ("", besides)}
-    return probe_pci(Rooted(), lent)
+    leased = {address: Path(one.machine).name for address, one in held.items() if one.machine not in ("", exclude)}
+    return probe_pci(Rooted(), leased)
 
 
 def rows() -> list[Row]:
@@ -47,7 +47,7 @@ def rows() -> list[Row]:
 def _state(device: PciDevice, facts: PciFacts, by_hand: set[str]) -> tuple[str, bool]:
     holder = facts.holder(device)
     if holder:
-        return f"lent to {holder}", False
+        return f"leased to {holder}", False
     if device.group is None:
         return "no IOMMU", False
     if device.uses:

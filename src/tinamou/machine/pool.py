@@ -12,7 +12,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import READY_SECONDS
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import end_machine
-from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.fork import Restored
 from tinamou.spec import load_spec
 from tinamou.units import Size
 
@@ -51,7 +51,7 @@ class ForkPool:
         self.size = size
         self._bound = Size.parse(bound) if bound else None
         self._timeout, self._progress = timeout, progress
-        self._waiting: asyncio.Queue[Woken] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Restored] = asyncio.Queue()
         self._filling: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
         self._closed = False
@@ -69,7 +69,7 @@ class ForkPool:
             self._of = await warm(self._spec, timeout=self._timeout, progress=self._progress)
         await self._fill(self.size)
 
-    async def claim(self) -> Woken:
+    async def claim(self) -> Restored:
         """A machine that was waiting, still stopped; another takes its place in the background.
 
         Raises StateError when the pool is closed, and the error of the last attempt when none could be started.
@@ -79,12 +79,12 @@ class ForkPool:
         while True:
             if not self._waiting.qsize() and not self._filling:
                 self._refill()
-            woken = await self._next()
+            restored = await self._next()
             asyncio.get_running_loop().call_later(REFILL_AFTER, self._refill)
-            if not woken.record.running:
-                await asyncio.to_thread(_end, woken)
+            if not restored.record.running:
+                await asyncio.to_thread(_end, restored)
                 continue
-            return woken
+            return restored
 
     async def close(self) -> None:
         """End the machines that wait."""
@@ -95,7 +95,7 @@ class ForkPool:
         while self._waiting.qsize():
             await asyncio.to_thread(_end, self._waiting.get_nowait())
 
-    async def _next(self) -> Woken:
+    async def _next(self) -> Restored:
         while not self._waiting.qsize():
             if self._failed is not None:
                 error, self._failed = self._failed, None
@@ -120,13 +120,13 @@ class ForkPool:
         if self._bound is not None and self._waiting.qsize() and await asyncio.to_thread(self.occupied) > self._bound:
             return
         assert not isinstance(self._of, str)
-        for woken in await fork_many(self._of, count, stopped=True, dies_with_parent=not self._lives_on):
-            self._waiting.put_nowait(woken)
+        for restored in await fork_many(self._of, count, stopped=True, dies_with_parent=not self._lives_on):
+            self._waiting.put_nowait(restored)
 
     def occupied(self) -> int:
         """Bytes the waiting machines occupy: their shares of the pages they use (PSS)."""
         waiting = list(getattr(self._waiting, "_queue", ()))
-        return sum(_share(woken.record.pid) for woken in waiting)
+        return sum(_share(restored.record.pid) for restored in waiting)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -144,6 +144,6 @@ def _share(pid: int) -> int:
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
 
 
-def _end(woken: Woken) -> None:
-    woken.close()
-    end_machine(woken.record)
+def _end(restored: Restored) -> None:
+    restored.close()
+    end_machine(restored.record)

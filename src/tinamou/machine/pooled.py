@@ -24,7 +24,7 @@ from tinamou.system.spawn import Process, end, process_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tinamou.snapshots.fork import Woken
+    from tinamou.snapshots.fork import Restored
     from tinamou.spec import MachineSpec
 
 __all__ = ["TAKE_SECONDS", "PoolClient", "create", "for_key", "remove"]
@@ -84,7 +84,7 @@ def remove(name: str) -> None:
 
 
 def for_key(key: str) -> str:
-    """The name of a pool whose machines are forks for the same wish (`warm.key_of`); empty where there is none."""
+    """The name of a pool whose machines are forks for the same request (`warm.key_of`); empty where there is none."""
     return next((entry.name for entry in pools.every() if entry.key == key and entry.kept), "")
 
 
@@ -94,7 +94,7 @@ class PoolClient:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def claim(self, timeout: float = TAKE_SECONDS) -> tuple[Woken, Callable[[], None]]:
+    async def claim(self, timeout: float = TAKE_SECONDS) -> tuple[Restored, Callable[[], None]]:
         """A machine nobody else has, running again, and how to tell the keeper that it is over.
 
         Waits up to ``timeout`` seconds for one. Raises StateError, and what starting the last one raised.
@@ -103,23 +103,23 @@ class PoolClient:
         try:
             answer, lines = await asyncio.wait_for(_answer(connection), timeout)
             record = machines.find(self._said(answer)["machine"])
-            woken = given(record, plan_of(record), lines)
-            await hand_out(woken)
+            restored = given(record, plan_of(record), lines)
+            await hand_out(restored)
         except TimeoutError:
             connection.close()
             raise StateError(f"pool {self.name} had no machine for {timeout:g} s", fix="make it larger") from None
         except BaseException:
             connection.close()
             raise
-        return woken, connection.close
+        return restored, connection.close
 
-    async def ask(self, wish: str, timeout: float = 5.0) -> dict[str, Any]:
+    async def ask(self, request: str, timeout: float = 5.0) -> dict[str, Any]:
         """One question to the keeper: ``wait`` is answered when the pool is full, ``look`` with what it holds."""
-        with await self._asked(wish, timeout) as connection:
+        with await self._asked(request, timeout) as connection:
             answer, _ = await asyncio.wait_for(_answer(connection), timeout)
             return self._said(answer)
 
-    async def _asked(self, wish: str, timeout: float) -> socket.socket:
+    async def _asked(self, request: str, timeout: float) -> socket.socket:
         entry, deadline = pools.find(self.name), time.monotonic() + timeout
         while True:
             try:
@@ -130,7 +130,7 @@ class PoolClient:
                     raise self._gone() from error
                 await asyncio.sleep(0.01)
             else:
-                connection.send(json.dumps({"wish": wish}).encode())
+                connection.send(json.dumps({"request": request}).encode())
                 return connection
 
     def _said(self, answer: bytes) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tinamou.machine.host_side import enter_groups
 from tinamou.machine.starting import plan_again, prepared, run_facts
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
-from tinamou.snapshots.fork import Woken
+from tinamou.snapshots.fork import Restored
 from tinamou.snapshots.hardware import differences
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.folder import image_of, plan_of, write_plan
@@ -99,7 +99,7 @@ async def wake(
     dies_with_parent: bool,
     stopped: bool,
     same: bool,
-) -> Woken:
+) -> Restored:
     """A machine from a portable checkpoint, with an identity of its own unless it is the ``same``. Raises as `loaded`."""
     async with loaded(checkpoint, record, dies_with_parent=dies_with_parent) as up:
         await cont(up.session)
@@ -114,7 +114,7 @@ async def wake(
             if line is not None:
                 line.close()
             raise
-    return Woken(up.record, up.plan, line, Monitor(str(record.file(files.QMP))) if stopped else None)
+    return Restored(up.record, up.plan, line, Monitor(str(record.file(files.QMP))) if stopped else None)
 
 
 @dataclass(frozen=True)

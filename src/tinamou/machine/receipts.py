@@ -10,7 +10,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.machine.reconcile import reconcile
-from tinamou.prepare import companions
+from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import ledger, machines
 from tinamou.state.record import read
@@ -101,7 +101,7 @@ def _described(entry: Entry) -> str:
 
 
 def _helper(entry: Entry) -> str:
-    process = companions.found(entry)
+    process = helper_processes.found(entry)
     return f"{entry['name']}, " + (f"process {process.pid}" if process else "which has ended")
 
 

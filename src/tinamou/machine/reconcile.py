@@ -9,7 +9,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
-from tinamou.snapshots import remains
+from tinamou.snapshots import orphans
 from tinamou.state import ledger, machines, networks, pools, uids
 from tinamou.state.record import Record, change, read
 from tinamou.system.known import matching
@@ -29,7 +29,7 @@ def reconcile() -> list[str]:
             done.append(f"{error.what}: {error.why}; {error.fix}")
     _tidy_networks()
     done += networks.odd()
-    return done + _reconcile_ledger() + remains.clear() + pools.clear()
+    return done + _reconcile_ledger() + orphans.clear() + pools.clear()
 
 
 def _tidy_networks() -> None:
@@ -67,7 +67,7 @@ def _reconcile_other(directory: Path) -> list[str]:
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
     if record is not None and not _left_behind(record):
-        said = remains.let_run_on_if_left(record) if record.running else remains.clear_half_suspended(record)
+        said = orphans.let_run_on_if_left(record) if record.running else orphans.clear_half_suspended(record)
         return [said] if said else []
     with machines.held(directory, wait=record is not None) as there:
         record = read(directory)
@@ -85,7 +85,7 @@ def _left_behind(record: Record) -> bool:
 
 def _must_not_run_on(record: Record) -> bool:
     """Whether its state is saved already: what its guest did from now on would not fit that state."""
-    return remains.is_suspended(record)
+    return orphans.is_suspended(record)
 
 
 def _end_left_behind(record: Record) -> list[str]:
@@ -122,7 +122,7 @@ def strays(directory: Path) -> list[Process]:
 
 
 def _uid(directory: Path) -> list[int]:
-    """The user id lent to the machine's QEMU, where there is one: no other user's process is the machine's."""
+    """The user id leased to the machine's QEMU, where there is one: no other user's process is the machine's."""
     uid = uids.of(directory)
     return [] if uid is None else [uid]
 

@@ -14,7 +14,7 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.named import VIRTIOFSD
 from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
-from tinamou.prepare import companions
+from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Journal
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
@@ -66,12 +66,12 @@ async def attach_to_fork(record: Record, plan: Plan, line: Line | None) -> None:
 async def plug(machine: Connected) -> None:
     """Plug in the machine's shares that are not there yet; the guest can mount them. Raises PrepareError, ControlError."""
     for number, share in enumerate(machine.spec.share):
-        if companions.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is None:
+        if helper_processes.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is None:
             await asyncio.to_thread(_end_daemon, machine.record, number)
             part = _part(machine.record, number, share)
             for step in part.steps:
                 if isinstance(step, StartHelper):
-                    await asyncio.to_thread(companions.start, step, Journal(machine.record.path))
+                    await asyncio.to_thread(helper_processes.start, step, Journal(machine.record.path))
             await hotplug.plug(await machine.session(), part, _name(number))
 
 
@@ -86,7 +86,7 @@ async def detach(machine: Connected) -> None:
                 why=done.stderr.decode(errors="replace").strip(),
                 fix="end what has its working folder or an open file there",
             )
-        if companions.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is not None:
+        if helper_processes.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is not None:
             await hotplug.unplug(await machine.session(), _part(machine.record, number, share).elements)
         await asyncio.to_thread(_end_daemon, machine.record, number)
 
@@ -147,5 +147,5 @@ def _end_daemon(record: Record, number: int) -> None:
     journal = Journal(record.path)
     for taken, entry in journal.open_entries().items():
         if entry["kind"] == "helper" and entry["name"] == f"virtiofsd-{number}":
-            companions.stop(entry)
+            helper_processes.stop(entry)
             journal.give(taken)

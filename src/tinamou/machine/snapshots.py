@@ -10,10 +10,10 @@ from tinamou.errors import StateError, TinamouError
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine.disks import held, known_disks, opened
-from tinamou.snapshots.check import Finding, check
+from tinamou.snapshots.check import DiskFinding, check
 from tinamou.snapshots.check import repair as mend
 from tinamou.snapshots.create import Taken, create
-from tinamou.snapshots.history import Disk, History, Snapshot, load, save
+from tinamou.snapshots.history import DiskEntry, History, Snapshot, load, save
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, chain_of
 from tinamou.snapshots.merge import MAX_DEPTH, flatten, forget, mergeable, tidy
@@ -66,7 +66,7 @@ async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
             history = await flatten(disks, history, disk)
 
 
-def _depth(disks: Disks, entry: Disk) -> int:
+def _depth(disks: Disks, entry: DiskEntry) -> int:
     """How many files a disk is read through: one more than when the disks were locked, one snapshot ago."""
     before = disks.graph.devices.get(entry.device) if disks.graph else None
     return len(before.files) + 1 if before else len(chain_of(disks, entry.top, entry.floor))
@@ -131,7 +131,7 @@ def _edit(disks: Disks, history: History, changed: Snapshot) -> Snapshot:
 class Report:
     """What a check found, after repairs where these were asked for; ``repaired`` maps files to the copies kept of them."""
 
-    findings: list[Finding]
+    findings: list[DiskFinding]
     repaired: dict[str, Path]
 
 

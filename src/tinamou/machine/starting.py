@@ -18,7 +18,7 @@ from tinamou.launch.process import start as launch
 from tinamou.machine import named
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
-from tinamou.machine.host_side import claims, enter_groups, lent, without_huge_pages
+from tinamou.machine.host_side import claims, enter_groups, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
 from tinamou.parts.boot import guest_of
@@ -26,7 +26,7 @@ from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, PagesShortError
-from tinamou.snapshots.remains import is_suspended
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, uids
 from tinamou.state.folder import image_of, write_image, write_plan
@@ -67,14 +67,14 @@ class _Clock:
 
 
 def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
-    """The plan for a wish on this host; nothing is built, taken or started."""
+    """The plan for a request on this host; nothing is built, taken or started."""
     spec = named.absolute(spec)
     named.check(spec)
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = uids.FIRST if os.geteuid() == 0 else None
     directory = str(machines.machines_dir() / name)
-    place = Place(name, directory, uid, 2222, lent(directory), claims(directory), throwaway)
+    place = Place(name, directory, uid, 2222, leased(directory), claims(directory), throwaway)
     return make_plan(spec, gather(spec, image, place))
 
 
@@ -138,7 +138,7 @@ def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bo
         directory=str(directory),
         spec=dump_spec(dataclasses.replace(spec, name=directory.name)),
         ephemeral=ephemeral,
-        uid=machines.lend_uid(directory),
+        uid=machines.lease_uid(directory),
         created=time.time(),
         arch=image.arch,
         image=spec.image,
@@ -207,13 +207,13 @@ def _prepared(
 
 
 def _place(record: Record) -> Place:
-    """Where a machine's files are, and what was lent to it."""
+    """Where a machine's files are, and what was leased to it."""
     return Place(
         record.name,
         record.directory,
         record.uid,
         record.ssh_port or 0,
-        lent=lent(record.directory),
+        leased=leased(record.directory),
         claims=claims(record.directory),
         throwaway=record.ephemeral,
     )

@@ -30,7 +30,7 @@ from tinamou.machine.turns import turn
 from tinamou.snapshots import save, stream
 from tinamou.snapshots.checkpoint import Checkpoint, verify
 from tinamou.snapshots.checkpoint import write as write_entry
-from tinamou.snapshots.remains import forget_suspended, is_suspended, suspended
+from tinamou.snapshots.orphans import forget_suspended, is_suspended, suspended
 from tinamou.state.record import Record, change
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.spawn import wait_gone
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["suspend", "wake_up"]
 
 CLOCK_SECONDS = 10.0
-"""How long a guest that has just woken may take to set its clock."""
+"""How long a guest that has just restored may take to set its clock."""
 
 
 async def suspend(machine: Connected) -> Checkpoint:

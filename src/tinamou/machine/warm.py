@@ -1,4 +1,4 @@
-"""Booted once, forked ever after: checkpoints kept for a wish, made on first use and again when it no longer fits."""
+"""Booted once, forked ever after: checkpoints kept for a request, made on first use and again when it no longer fits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def warm(spec: MachineSpec, *, timeout: float, progress: Progress = silent
 
 
 def key_of(spec: MachineSpec, progress: Progress = silent) -> str:
-    """The name of its warm checkpoint: the same for the same wish, image and QEMU."""
+    """The name of its warm checkpoint: the same for the same request, image and QEMU."""
     image = resolve_image(spec, build=True, progress=progress)
     request = {key: value for key, value in dump_spec(spec).items() if key != "name"}
     binary = identity_of(find_binary(image.arch))

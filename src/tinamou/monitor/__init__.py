@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tinamou.monitor.examine import HOST_CHECKS, MACHINE_CHECKS, examine_host, examine_machine, wrong
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
-__all__ = ["HOST_CHECKS", "MACHINE_CHECKS", "HostSight", "Sight", "examine_host", "examine_machine", "wrong"]
+__all__ = ["HOST_CHECKS", "MACHINE_CHECKS", "HostObservation", "Observation", "examine_host", "examine_machine", "wrong"]

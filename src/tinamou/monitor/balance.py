@@ -10,7 +10,7 @@ from tinamou.late import dataclass
 from tinamou.monitor import balloon
 from tinamou.monitor.guest_memory import set_balloon
 from tinamou.monitor.look import visit_to, within
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 from tinamou.monitor.states import LOOK_SECONDS, reason
 from tinamou.state.record import Record
 
@@ -43,11 +43,11 @@ class Balance:
         self._told: dict[str, _Told] = {}
         self._asked: dict[str, tuple[int, float]] = {}
 
-    def guests(self, seen: Mapping[str, Sight]) -> list[balloon.Guest]:
+    def guests(self, seen: Mapping[str, Observation]) -> list[balloon.Guest]:
         """The machines as the controller takes them; one that stands still has said nothing."""
         return [self._guest(one) for one in seen.values() if one.memory is not None]
 
-    def decide(self, seen: Mapping[str, Sight], host: HostSight) -> list[balloon.Decision]:
+    def decide(self, seen: Mapping[str, Observation], host: HostObservation) -> list[balloon.Decision]:
         """What each guest should hold."""
         known = balloon.Host(host.available, host.reserve, host.pressure or 0.0) if host.total else None
         decided = balloon.decide(self.guests(seen), known, self.budget)
@@ -71,7 +71,7 @@ class Balance:
         target, at = self._asked.get(one.name, (0, 0.0))
         return target == one.target and time.monotonic() - at < _REPEAT_SECONDS
 
-    def _guest(self, one: Sight) -> balloon.Guest:
+    def _guest(self, one: Observation) -> balloon.Guest:
         assert one.memory is not None
         memory = one.memory
         age = memory.age if one.state == "running" else None

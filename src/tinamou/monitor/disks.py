@@ -12,7 +12,7 @@ from tinamou.control import Session
 from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ImageError
 from tinamou.images.chain import read_layer
-from tinamou.monitor.sight import Disk, Place
+from tinamou.monitor.observation import DiskObservation, Place
 from tinamou.snapshots.graph import Attached, attached
 from tinamou.units import Size
 
@@ -31,7 +31,7 @@ _BLOCK = 512
 """The unit of st_blocks (source: stat(2))."""
 
 
-async def disks_of(session: Session, directory: Path, *, stopped: bool) -> tuple[Disk, ...]:
+async def disks_of(session: Session, directory: Path, *, stopped: bool) -> tuple[DiskObservation, ...]:
     """Every disk that has a medium, by name. ``stopped`` asks for the state of each too: which one the machine waits for."""
     import asyncio
 
@@ -44,7 +44,7 @@ async def disks_of(session: Session, directory: Path, *, stopped: bool) -> tuple
         stats = counts.get(device, {})
         moved: dict[str, Any] = {field: number(stats, key, 0, least=0) for field, key in _COUNTED.items()}
         own, grow, place = await asyncio.to_thread(_on_host, chain, directory)
-        seen = Disk(device.removesuffix("-dev"), **moved, files=chain.files, readonly=chain.readonly)
+        seen = DiskObservation(device.removesuffix("-dev"), **moved, files=chain.files, readonly=chain.readonly)
         seen = replace(seen, allocated=own, may_grow=grow, place=place, status=states.get(device, ""))
         found.append(seen)
     return tuple(found)

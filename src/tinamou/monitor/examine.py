@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from tinamou.doctor.finding import Finding, Severity
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
 __all__ = ["HOST_CHECKS", "MACHINE_CHECKS", "examine_host", "examine_machine", "wrong"]
 
@@ -28,13 +28,13 @@ HOST_CHECKS = ("host_memory", "budget")
 """Those of the host, which the machines share."""
 
 
-def examine_machine(seen: Sight, host: HostSight) -> list[Finding]:
+def examine_machine(seen: Observation, host: HostObservation) -> list[Finding]:
     """One finding per check, in their order."""
     modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in MACHINE_CHECKS}
     return [module.check(seen, host).named(name, module.TITLE) for name, module in modules.items()]
 
 
-def examine_host(host: HostSight) -> list[Finding]:
+def examine_host(host: HostObservation) -> list[Finding]:
     """One finding per check."""
     modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in HOST_CHECKS}
     return [module.check(host).named(name, module.TITLE) for name, module in modules.items()]

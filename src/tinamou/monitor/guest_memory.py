@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from tinamou.control import RefusedError, Session
 from tinamou.control.answers import member, number, record
 from tinamou.control.commands import qom_get, qom_set
-from tinamou.monitor.sight import NO_DRIVER, GuestMemory
+from tinamou.monitor.observation import NO_DRIVER, GuestMemory
 from tinamou.units import Size
 
 __all__ = ["Visit", "ask", "set_balloon", "stop_asking"]

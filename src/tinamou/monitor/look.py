@@ -15,7 +15,7 @@ from tinamou.guest.diagnose import clean
 from tinamou.late import dataclass
 from tinamou.monitor import console, guest_memory, processes
 from tinamou.monitor.disks import disks_of
-from tinamou.monitor.sight import Disk, GuestMemory, Sight
+from tinamou.monitor.observation import DiskObservation, GuestMemory, Observation
 from tinamou.monitor.states import LOOK_SECONDS, reason
 from tinamou.snapshots.check import last_results
 from tinamou.spec import load_spec
@@ -75,7 +75,9 @@ async def leave(records: Iterable[Record], seconds: float = 3.0) -> None:
     await asyncio.gather(*(one(record) for record in records if record.running))
 
 
-async def look(record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = ()) -> Sight:
+async def look(
+    record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = ()
+) -> Observation:
     """What can be seen of a machine now. ``errors`` are the failed requests of disks that QEMU told of lately."""
     files, plain = files or Rooted(), await _resting(record)
     if not record.running:
@@ -93,7 +95,7 @@ async def look(record: Record, patience: Patience, *, files: Rooted | None = Non
     answers, unasked = await _answers(record, visit, state, patience.agent)
     if not record.running:
         return plain
-    return Sight(
+    return Observation(
         record.name,
         state=state,
         silent=silent,
@@ -126,16 +128,16 @@ async def _ends_or_starts(record: Record, files: Rooted) -> bool:
     return record.owned and processes.uptime(files, record.pid) < _STARTING_SECONDS
 
 
-async def _resting(record: Record) -> Sight:
+async def _resting(record: Record) -> Observation:
     """What can be told of a machine without its QEMU."""
     import asyncio
 
     checked = await asyncio.to_thread(last_results, Path(record.directory))
     age = time.time() - checked["at"] if checked else 0.0
-    return Sight(record.name, ended=record.ended, checked=checked, check_age=age)
+    return Observation(record.name, ended=record.ended, checked=checked, check_age=age)
 
 
-async def _devices(record: Record, visit: guest_memory.Visit, failed: bool) -> tuple[str, tuple[Disk, ...]]:
+async def _devices(record: Record, visit: guest_memory.Visit, failed: bool) -> tuple[str, tuple[DiskObservation, ...]]:
     async with await visit() as session:
         state = (await status(session)).state
         return state, await disks_of(session, Path(record.directory), stopped=failed or state in _STOPPED)

@@ -7,7 +7,7 @@ import re
 import time
 
 from tinamou.late import dataclass
-from tinamou.monitor.sight import Held
+from tinamou.monitor.observation import Held
 from tinamou.system.rooted import Rooted
 from tinamou.units import Size
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tinamou.control import connect_qmp
 from tinamou.control.commands import status
 from tinamou.late import dataclass
-from tinamou.snapshots.remains import is_suspended
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.state.record import Record
 
 __all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_rest", "reason", "state_of", "states_of"]

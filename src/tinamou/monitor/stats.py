@@ -13,7 +13,7 @@ from tinamou.monitor import processes
 from tinamou.monitor.disks import disks_of
 from tinamou.monitor.guest_memory import Visit
 from tinamou.monitor.look import Patience, memory_of, visit_to, within
-from tinamou.monitor.sight import Disk, GuestMemory, Held
+from tinamou.monitor.observation import DiskObservation, GuestMemory, Held
 from tinamou.monitor.states import LOOK_SECONDS, UNKNOWN, reason
 from tinamou.network.counters import counted
 from tinamou.spec import load_spec
@@ -44,7 +44,7 @@ class Reading:
     asked: processes.Spent | None
     memory: GuestMemory | None
     held: Held | None
-    disks: tuple[Disk, ...] = ()
+    disks: tuple[DiskObservation, ...] = ()
     network: tuple[Mapping[str, Any], ...] = ()
     missing: tuple[str, ...] = ()
     percent: float | None = None
@@ -108,7 +108,7 @@ async def read(record: Record, patience: Patience) -> Reading:
     return replace(found, **seen, at=time.monotonic(), asked=processes.spent(files, record.pid))
 
 
-async def _devices(record: Record, visit: Visit) -> tuple[str, tuple[Disk, ...]]:
+async def _devices(record: Record, visit: Visit) -> tuple[str, tuple[DiskObservation, ...]]:
     from pathlib import Path
 
     async with await visit() as session:
@@ -182,7 +182,7 @@ def _guest(memory: GuestMemory | None) -> dict[str, Any] | None:
     return {**{name: _whole(getattr(memory, name)) for name in names}, "age": _rounded(memory.age)}
 
 
-def _disk(one: Disk) -> dict[str, Any]:
+def _disk(one: DiskObservation) -> dict[str, Any]:
     return {
         "name": one.name,
         "read_bytes": one.read,

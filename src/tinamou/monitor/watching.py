@@ -16,7 +16,7 @@ from tinamou.monitor.ears import Ears
 from tinamou.monitor.examine import examine_host, examine_machine, wrong
 from tinamou.monitor.host import look_at_host
 from tinamou.monitor.look import Patience, leave, look
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 from tinamou.monitor.states import reason
 from tinamou.state import machines
 from tinamou.state.record import Record, read
@@ -52,8 +52,8 @@ class Change:
 class Looked:
     """One look at everything: findings by machine, those of the host under ``HOST``; what was decided for the balloons."""
 
-    seen: Mapping[str, Sight] = field(default_factory=dict)
-    host: HostSight = field(default_factory=HostSight)
+    seen: Mapping[str, Observation] = field(default_factory=dict)
+    host: HostObservation = field(default_factory=HostObservation)
     findings: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
     moved: Sequence[Moved] = ()
 
@@ -140,7 +140,7 @@ class Watch:
         every = machines.machines()
         return [one for one in every if (one.name in self._names if self._names else one.running or one.ended)]
 
-    async def _look(self, record: Record) -> Sight | None:
+    async def _look(self, record: Record) -> Observation | None:
         """What is seen of one machine; None of one that is removed meanwhile."""
         from pathlib import Path
 
@@ -150,14 +150,14 @@ class Watch:
         except Exception as error:  # whatever one machine answers, the others are looked at
             if read(Path(record.directory)) is None:
                 return None
-            return Sight(record.name, silent=f"it cannot be looked at: {reason(error)}")
+            return Observation(record.name, silent=f"it cannot be looked at: {reason(error)}")
 
     def _patience_with(self, name: str) -> Patience:
         """Whose guest did not answer last time is not waited for as long: the others should not be looked at late."""
         silent = (name, "guest_silent") in self._known
         return replace(self._patience, first=_BRIEF, agent=_BRIEF) if silent else self._patience
 
-    def _budgeted(self, host: HostSight, seen: Mapping[str, Sight]) -> HostSight:
+    def _budgeted(self, host: HostObservation, seen: Mapping[str, Observation]) -> HostObservation:
         if self._balance is None or self._balance.budget is None:
             return host
         needed = {one.name: Size(need(one) if one.floor else one.holds) for one in self._balance.guests(seen)}

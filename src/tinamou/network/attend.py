@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
 from tinamou.network import diagnose as judge
-from tinamou.network.diagnose import Finding, Surroundings
+from tinamou.network.diagnose import NicFinding, Surroundings
+from tinamou.network.nics import NicView, look
 from tinamou.network.remedies import Describe, HostUp, InGuest, PlugIn, Serve, Unshape
 from tinamou.network.speed import Speed, measure
-from tinamou.network.wires import Wire, look
 from tinamou.parts.net import NetSpec, interfaces, mac_of, ssh_card
 from tinamou.parts.net.network import name_of
 from tinamou.parts.net.spec import FILTERED
@@ -45,8 +45,8 @@ _MOST_CAPTURED, _PIECE = 1 << 30, 1 << 20
 class Report:
     """What was seen of every interface, and what is wrong, worst first."""
 
-    wires: tuple[Wire, ...]
-    findings: tuple[Finding, ...]
+    nics: tuple[NicView, ...]
+    findings: tuple[NicFinding, ...]
 
 
 def specs_of(record: Record) -> dict[int, NetSpec]:
@@ -61,8 +61,8 @@ async def examine(record: Record, session: Session, agent: Agent) -> Report:
     specs = specs_of(record)
     expected = {f"net{n}-dev": host_link(spec, record.directory, n) for n, spec in specs.items()}
     cards = await monitor(session, "info network")
-    seen = [wire for wire in await look(cards, agent, expected, _on_vhost(record)) if wire.id != ssh_card.DEVICE]
-    pairs = [(wire, _surroundings(record, specs, wire)) for wire in seen]
+    seen = [nic for nic in await look(cards, agent, expected, _on_vhost(record)) if nic.id != ssh_card.DEVICE]
+    pairs = [(nic, _surroundings(record, specs, nic)) for nic in seen]
     return Report(tuple(seen), tuple(judge.diagnose(pairs)))
 
 
@@ -72,7 +72,7 @@ def _on_vhost(record: Record) -> set[str]:
     return {f"{one['props']['id']}-dev" for one in elements if one["kind"] == "netdev" and one["props"].get("vhost")}
 
 
-def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> Surroundings:
+def _surroundings(record: Record, specs: Mapping[int, NetSpec], nic: NicView) -> Surroundings:
     import os
 
     around = Surroundings(
@@ -82,7 +82,7 @@ def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> S
         machine=record.name,
         forwards=bool(record.ssh_port),
     )
-    number = _number(wire)
+    number = _number(nic)
     if number not in specs:
         return around
     spec = specs[number]
@@ -105,14 +105,14 @@ def _surroundings(record: Record, specs: Mapping[int, NetSpec], wire: Wire) -> S
     return dataclasses.replace(around, mac=mac, server=served, address=address)
 
 
-def _number(wire: Wire) -> int:
+def _number(nic: NicView) -> int:
     """The card's number, -1 for one that is not tinamou's."""
-    digits = wire.id.removeprefix("net").removesuffix("-dev")
+    digits = nic.id.removeprefix("net").removesuffix("-dev")
     return int(digits) if digits.isdecimal() else -1
 
 
 async def speed_of(
-    wire: Wire, agent: Agent, *, trips: int = 200, seconds: float = 2.0, pid: int | None = None
+    nic: NicView, agent: Agent, *, trips: int = 200, seconds: float = 2.0, pid: int | None = None
 ) -> Speed | None:
     """Latency and throughput between this host and the guest of process ``pid``; None where nothing leads to it."""
 
@@ -123,22 +123,22 @@ async def speed_of(
         return threads.computed(pid, "CPU ", "ALL CPUs") if pid else 0.0
 
     probe = functools.partial(measure, start, trips=trips, seconds=seconds, computed=computed)
-    if wire.backend == "user":
-        return await probe(f"10.0.{2 + _number(wire) % 250}.2", listen="127.0.0.1")
-    if wire.backend in ("stream", "socket") and "passt" in _peers(wire):
+    if nic.backend == "user":
+        return await probe(f"10.0.{2 + _number(nic) % 250}.2", listen="127.0.0.1")
+    if nic.backend in ("stream", "socket") and "passt" in _peers(nic):
         here = _own_address()
         return await probe(here, listen=here) if here else None
-    if wire.guest and wire.backend == "tap":
-        for address in wire.guest.addresses:
+    if nic.guest and nic.backend == "tap":
+        for address in nic.guest.addresses:
             plain = address.partition("/")[0]
             if "." in plain and _routed(plain):
                 return await probe(plain)
     return None
 
 
-def _peers(wire: Wire) -> str:
+def _peers(nic: NicView) -> str:
     """What is at the other end of a stream: tinamou's cables between machines have addresses other than passt's."""
-    addresses = wire.guest.addresses if wire.guest else ()
+    addresses = nic.guest.addresses if nic.guest else ()
     return "passt" if any(one.startswith("10.0.") and one.endswith(".15/24") for one in addresses) else ""
 
 
@@ -160,7 +160,7 @@ def _routed(address: str) -> bool:
         return False
 
 
-async def put_right(record: Record, session: Session, agent: Agent, finding: Finding) -> bool:
+async def put_right(record: Record, session: Session, agent: Agent, finding: NicFinding) -> bool:
     """Do what a finding's remedy says, where it has one; whether something was done. Raises what that raises."""
     match finding.remedy:
         case None | Describe():

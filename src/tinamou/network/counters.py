@@ -15,7 +15,7 @@ from tinamou.state.record import Record
 from tinamou.system.exec import CommandError, TimeoutExpired
 
 if TYPE_CHECKING:
-    from tinamou.network.wires import Wire
+    from tinamou.network.nics import NicView
 
 __all__ = ["counted"]
 
@@ -34,26 +34,26 @@ async def counted(record: Record, *, guest: bool = True) -> list[dict[str, Any]]
 
     In and out are the guest's: what the host's interface sends, the guest receives. Raises ControlError.
     """
-    wires = await _inside(record) if guest else {}
+    nics = await _inside(record) if guest else {}
     rows = []
     for number, spec in specs_of(record).items():
-        wire = wires.get(f"net{number}-dev")
-        if wire is not None and wire.guest is not None:
-            rows.append(_row(f"net{number}", "guest", wire.guest.counters))
+        nic = nics.get(f"net{number}-dev")
+        if nic is not None and nic.guest is not None:
+            rows.append(_row(f"net{number}", "guest", nic.guest.counters))
         rows += _outside(record, spec, number)
     return rows
 
 
-async def _inside(record: Record) -> dict[str, Wire]:
+async def _inside(record: Record) -> dict[str, NicView]:
     """The cards by id, as QEMU and the guest's agent have them; QEMU's monitor is left before the guest is asked."""
     from tinamou.control import connect_qmp
     from tinamou.control.commands import monitor
     from tinamou.guest.agent import Agent
-    from tinamou.network.wires import look
+    from tinamou.network.nics import look
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         cards = await monitor(session, "info network")
-    return {wire.id: wire for wire in await look(cards, Agent(str(record.file("agent.sock"))), {})}
+    return {nic.id: nic for nic in await look(cards, Agent(str(record.file("agent.sock"))), {})}
 
 
 def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:

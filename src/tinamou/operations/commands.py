@@ -19,7 +19,7 @@ from tinamou.guest.resident.sharing import shared, shared_path
 from tinamou.guest.resident.underway import RunningCommand
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
-from tinamou.snapshots.remains import is_suspended
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record, read
 from tinamou.system.sockets import NotListeningError

@@ -70,7 +70,7 @@ async def diagnose(
     With ``restarting`` also what takes a new start, and start the machine again. Raises StateError, ControlError.
     """
     first = await _examined(name, fix=fix, measure=measure, progress=progress)
-    wanted = [(one.wire.removesuffix("-dev"), one.remedy) for one in first.report.findings]
+    wanted = [(one.nic.removesuffix("-dev"), one.remedy) for one in first.report.findings]
     anew = [(nic, remedy.fields) for nic, remedy in wanted if isinstance(remedy, Describe) and remedy.fields]
     if not (fix and restarting and anew):
         return first
@@ -108,13 +108,13 @@ async def _examined(name: str, *, fix: bool, measure: bool, progress: Progress) 
 
 async def _speeds(machine: Connected, report: Report, when: str, progress: Progress) -> list[Measured]:
     found = []
-    dead = {finding.wire for finding in report.findings if finding.weight > DEAD}
-    for wire in (one for one in report.wires if one.id not in dead):
+    dead = {finding.nic for finding in report.findings if finding.weight > DEAD}
+    for nic in (one for one in report.nics if one.id not in dead):
         try:
-            if speed := await attend.speed_of(wire, machine.agent):
-                found.append(Measured(wire.id, when, speed))
+            if speed := await attend.speed_of(nic, machine.agent):
+                found.append(Measured(nic.id, when, speed))
         except (TinamouError, OSError, TimeoutError) as error:
-            progress(f"{wire.id} was not measured: {str(error) or type(error).__name__}", None)
+            progress(f"{nic.id} was not measured: {str(error) or type(error).__name__}", None)
     return found
 
 

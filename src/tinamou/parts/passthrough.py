@@ -105,7 +105,7 @@ def _why_not_free(device: PciDevice, pci: PciFacts, taken: set[PciAddress]) -> s
     if device.address in taken:
         return "is given to this machine already"
     holder = pci.holder(device)
-    return f"is lent to {holder}" if holder else f"is in use ({', '.join(device.uses)})"
+    return f"is leased to {holder}" if holder else f"is in use ({', '.join(device.uses)})"
 
 
 def _obstacles(assigned: AssignedDevice, pci: PciFacts, every: list[PciAddress]) -> list[Problem]:

@@ -13,7 +13,7 @@ from tinamou.facts import Facts, Firmware, MachineType, Trial
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
-    from tinamou.parts.disk import Disk
+    from tinamou.parts.disk import PlanDisk
     from tinamou.parts.passthrough import AssignedDevice
     from tinamou.spec import MachineSpec
     from tinamou.tuning.resources import Resources
@@ -64,7 +64,7 @@ class Resolved:
     accel: Trial
     accel_why: Why
     boot: str
-    disks: tuple[Disk, ...]
+    disks: tuple[PlanDisk, ...]
     assigned: tuple[AssignedDevice, ...]
     resources: Resources
     encryption: Encryption | None = None

@@ -22,7 +22,7 @@ from tinamou.blueprint import (
     JoinBridge,
     JoinNetwork,
     JoinOvs,
-    LendCpus,
+    LeaseCpus,
     MakeCgroup,
     MakeDir,
     MakeMacvtap,
@@ -71,7 +71,7 @@ def undo(entry: Entry) -> None:
     """Give one thing back. Raises PrepareError for a kind that nothing takes."""
     match entry["kind"]:
         case "helper":
-            from tinamou.prepare.companions import stop as give
+            from tinamou.prepare.helper_processes import stop as give
         case "cpus":
             from tinamou.prepare.borrow import give_cpus as give
         case "hugepages":
@@ -193,14 +193,14 @@ def _do(step: Step, journal: Journal) -> None:
         case HandOver():
             pass  # opened by launch/ when QEMU starts
         case StartHelper():
-            from tinamou.prepare import companions
+            from tinamou.prepare import helper_processes
 
-            companions.start(step, journal)
+            helper_processes.start(step, journal)
         case SetUpTpm():
             from tinamou.prepare import tpm
 
             tpm.set_up(step)
-        case LendCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup():
+        case LeaseCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup():
             _borrow(step, journal)
         case _:
             _wire(step, journal)
@@ -210,8 +210,8 @@ def _borrow(step: HostStep, journal: Journal) -> None:
     from tinamou.prepare import borrow
 
     match step:
-        case LendCpus():
-            borrow.lend_cpus(step, journal)
+        case LeaseCpus():
+            borrow.lease_cpus(step, journal)
         case ReserveHugepages():
             borrow.reserve_pages(step, journal)
         case SetKernelValue():

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import cast
 
-from tinamou.blueprint import LendCpus, MakeCgroup, ReserveHugepages, SetKernelValue
+from tinamou.blueprint import LeaseCpus, MakeCgroup, ReserveHugepages, SetKernelValue
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.passthrough import give_devices
@@ -30,7 +30,7 @@ __all__ = [
     "give_pages",
     "give_value",
     "group_places",
-    "lend_cpus",
+    "lease_cpus",
     "make_group",
     "remove_group",
     "reserve_pages",
@@ -42,15 +42,15 @@ def _machine(journal: Journal) -> str:
     return str(journal.path.parent)
 
 
-def lend_cpus(step: LendCpus, journal: Journal) -> None:
+def lease_cpus(step: LeaseCpus, journal: Journal) -> None:
     """Writes down that this machine holds the CPUs. Raises CpusTakenError when another one has them by now."""
     machine = _machine(journal)
     journal.take("cpus", cpus=str(step.cpus), machine=machine)
     with ledger.edit() as held:
-        for other, cpus in held.lent(besides=machine).items():
+        for other, cpus in held.leased(exclude=machine).items():
             if cpus & step.cpus:
                 raise CpusTakenError(
-                    f"CPUs {CpuSet(cpus & step.cpus)} were lent to {Path(other).name} a moment ago",
+                    f"CPUs {CpuSet(cpus & step.cpus)} were leased to {Path(other).name} a moment ago",
                     fix="start it again: the plan will name other CPUs",
                 )
         held.cpus[machine] = str(step.cpus)

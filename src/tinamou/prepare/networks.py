@@ -50,13 +50,13 @@ def join(step: JoinNetwork, journal: Journal) -> None:
         _forward(network, member)
 
 
-def _same(wish: Network, there: Network) -> None:
+def _same(request: Network, there: Network) -> None:
     for field in ("isolated", "host", "prefix6"):
-        if getattr(wish, field) != getattr(there, field):
+        if getattr(request, field) != getattr(there, field):
             name = "ipv6" if field == "prefix6" else field
             was = bool(getattr(there, field))
             raise PrepareError(
-                f"network {wish.name} exists with {name} = {str(was).lower()}",
+                f"network {request.name} exists with {name} = {str(was).lower()}",
                 why="its machines share one network, which cannot be both",
                 fix=f"set net.{name} = {str(was).lower()}, or name another network",
             )

@@ -30,7 +30,7 @@ def take_group(step: TakePciGroup, journal: Journal) -> None:
             known = held.devices.get(address)
             if known is not None and known.machine not in ("", machine):
                 raise PrepareError(
-                    f"{address} was lent to {Path(known.machine).name} a moment ago", fix="stop that machine first"
+                    f"{address} was leased to {Path(known.machine).name} a moment ago", fix="stop that machine first"
                 )
         for address in step.devices:
             _note(held, address).machine = machine
@@ -112,14 +112,14 @@ def take_by_hand(addresses: list[str], user: int) -> None:
 
 
 def give_by_hand(addresses: list[str]) -> None:
-    """Gives functions back to the drivers they had. Raises PrepareError for those that are not held by hand, or lent."""
+    """Gives functions back to the drivers they had. Raises PrepareError for those that are not held by hand, or leased."""
     with ledger.edit() as held:
         for address in addresses:
             known = held.devices.get(address)
             if known is None or not known.by_hand:
                 raise PrepareError(f"{address} was not taken by hand", fix="see: tinamou pci ls")
             if known.machine:
-                raise PrepareError(f"{address} is lent to {Path(known.machine).name}", fix="stop that machine first")
+                raise PrepareError(f"{address} is leased to {Path(known.machine).name}", fix="stop that machine first")
         for address in addresses:
             if held.devices[address].driver == VFIO:
                 pci.let_open(pci.group(address), 0)

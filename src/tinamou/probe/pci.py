@@ -25,14 +25,14 @@ _MEMORY, _PREFETCH, _WIDE = 0x200, 0x2000, 0x100000
 """Flags of a region in the file ``resource`` (source: include/linux/ioport.h)."""
 
 
-def probe_pci(files: Rooted, lent: Mapping[str, str]) -> PciFacts:
-    """Every function of the host whose /sys lies below the root; ``lent`` maps addresses to the machines that have them."""
+def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
+    """Every function of the host whose /sys lies below the root; ``leased`` maps an address to the machine that has it."""
     users = _card_users(files)
     uses = list(_uses(files, users))
     found = tuple(_device(files, name, uses, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
-    return PciFacts(found, lent, opened, lockable() if files.real else None, _missing(found))
+    return PciFacts(found, leased, opened, lockable() if files.real else None, _missing(found))
 
 
 def devices_by_node(files: Rooted) -> dict[int, list[str]]:

@@ -22,9 +22,9 @@ def find_binary(arch: str) -> str:
     ``$TINAMOU_QEMU`` names one binary, a directory of binaries, or a pattern with ``{arch}``; without it,
     qemu-system-ARCH from PATH is taken (or qemu-kvm, where the distribution calls it so). Raises ProbeError.
     """
-    wish = os.environ.get("TINAMOU_QEMU", "")
-    if wish:
-        return _wished(wish, arch)
+    request = os.environ.get("TINAMOU_QEMU", "")
+    if request:
+        return _wished(request, arch)
     names = [f"qemu-system-{arch}"]
     if os.uname().machine == arch:
         names.append("qemu-kvm")
@@ -48,11 +48,11 @@ _PACKAGES = {
 }
 
 
-def _wished(wish: str, arch: str) -> str:
-    path = Path(wish.replace("{arch}", arch)).expanduser().absolute()
+def _wished(request: str, arch: str) -> str:
+    path = Path(request.replace("{arch}", arch)).expanduser().absolute()
     if path.is_dir():
         path = path / f"qemu-system-{arch}"
-    _check_file(path, f"TINAMOU_QEMU={wish}")
+    _check_file(path, f"TINAMOU_QEMU={request}")
     named = path.name.removeprefix("qemu-system-")
     if named != path.name and "-" not in named and named != arch and "." not in named:
         raise _other_architecture(str(path), named, arch)

@@ -24,7 +24,7 @@ from tinamou.system.image_locks import processes_with_open, written_by_others
 from tinamou.system.replaced import replace_text
 from tinamou.system.shut_in import ENVIRONMENT, shut_in
 
-__all__ = ["RESULTS", "SEALS", "Finding", "check", "last_results", "repair"]
+__all__ = ["RESULTS", "SEALS", "DiskFinding", "check", "last_results", "repair"]
 
 RESULTS = "check.json"
 SEALS = "seals.json"
@@ -32,7 +32,7 @@ _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
 
 @dataclass(frozen=True)
-class Finding:
+class DiskFinding:
     """Something wrong with one file: ``severity`` is ``error`` (it must not be booted), ``warning`` or ``note``."""
 
     severity: str
@@ -41,16 +41,16 @@ class Finding:
     fix: str = ""
 
 
-async def check(disks: Disks, history: History, *, deep: bool = True) -> list[Finding]:
+async def check(disks: Disks, history: History, *, deep: bool = True) -> list[DiskFinding]:
     """Look at everything; ``deep`` has qemu-img walk every file that is not being written to. Results are kept beside it."""
-    found: list[Finding] = []
+    found: list[DiskFinding] = []
     for disk in history.disks:
         try:
             forest = read_forest(disks, history, disk)
             found += [*_links(disks, history, forest), *_tables(forest), *_open_elsewhere(disks, history, forest)]
         except TinamouError as error:
             found.append(
-                Finding("error", _named(error, disk), f"{error.what}{': ' + error.why if error.why else ''}", error.fix)
+                DiskFinding("error", _named(error, disk), f"{error.what}{': ' + error.why if error.why else ''}", error.fix)
             )
             continue
         if deep:
@@ -97,36 +97,36 @@ def _tops(history: History) -> frozenset[str]:
     return frozenset(disk.top for disk in history.present.values())
 
 
-def _links(disks: Disks, history: History, forest: Forest) -> Iterator[Finding]:
+def _links(disks: Disks, history: History, forest: Forest) -> Iterator[DiskFinding]:
     """Chains that end where they should, in the order the history tells, each file at least as large as the one below."""
     floor = history.disks[forest.disk].floor
     for name in sorted(forest.named(history)):
         if forest.chain(name)[-1] != floor:
             what = f"its chain ends at {forest.chain(name)[-1]}, not at {floor}"
-            yield Finding("error", name, what, "restore a backup, or put the right file back")
+            yield DiskFinding("error", name, what, "restore a backup, or put the right file back")
     for shot in history.snapshots:
         parent = next((one for one in history.snapshots if one.number == shot.parent), None)
         mine = shot.files.get(forest.disk, "")
         below = parent.files.get(forest.disk, "") if parent else ""
         if mine and below and below not in forest.chain(mine) and not set(forest.chain(mine)) & set(history.flattened):
-            yield Finding("error", mine, f"snapshot {shot.name} does not rest on {below}, its parent's file")
+            yield DiskFinding("error", mine, f"snapshot {shot.name} does not rest on {below}, its parent's file")
     for upper, lower in forest.below.items():
         sizes = [
             (int(lay.header.size) if lay.header else lay.length) for lay in (forest.layers[upper], forest.layers[lower])
         ]
         if sizes[0] < sizes[1]:
-            yield Finding("warning", upper, f"it is smaller ({sizes[0]}) than {lower} below it ({sizes[1]})")
+            yield DiskFinding("warning", upper, f"it is smaller ({sizes[0]}) than {lower} below it ({sizes[1]})")
 
 
-def _tables(forest: Forest) -> Iterator[Finding]:
+def _tables(forest: Forest) -> Iterator[DiskFinding]:
     for name, layer in forest.layers.items():
         try:
             verify_tables(layer)
         except ImageError as error:
-            yield Finding("error", name, error.why or error.what, error.fix)
+            yield DiskFinding("error", name, error.why or error.what, error.fix)
 
 
-def _open_elsewhere(disks: Disks, history: History, forest: Forest) -> Iterator[Finding]:
+def _open_elsewhere(disks: Disks, history: History, forest: Forest) -> Iterator[DiskFinding]:
     """A file of a machine that is off which some process writes to."""
     if disks.session is not None:
         return
@@ -136,19 +136,21 @@ def _open_elsewhere(disks: Disks, history: History, forest: Forest) -> Iterator[
                 ", ".join(f"{comm} ({pid})" for pid, comm in processes_with_open(disks.path(name)))
                 or "another user's process"
             )
-            yield Finding("error", name, f"it is open for writing in {who}", "end that program before the machine starts")
+            yield DiskFinding(
+                "error", name, f"it is open for writing in {who}", "end that program before the machine starts"
+            )
 
 
-def _seals(disks: Disks, history: History) -> Iterator[Finding]:
+def _seals(disks: Disks, history: History) -> Iterator[DiskFinding]:
     shared = [disk.floor for disk in history.disks.values() if disk.floor.startswith("/") and disk.floor != disk.top]
     for path in shared:
         try:
             check_seals(disks.directory / SEALS, [path])
         except ImageError as error:
-            yield Finding("error", path, error.why or error.what, error.fix)
+            yield DiskFinding("error", path, error.why or error.what, error.fix)
 
 
-def _foreign(disks: Disks, history: History) -> Iterator[Finding]:
+def _foreign(disks: Disks, history: History) -> Iterator[DiskFinding]:
     """Images in the machine's folder that belong to none of its chains."""
     known: set[str] = set()
     for disk in history.disks:
@@ -159,16 +161,16 @@ def _foreign(disks: Disks, history: History) -> Iterator[Finding]:
             return
     for path in sorted(disks.directory.iterdir()):
         if path.suffix in _DISK_ENDINGS and path.name not in known:
-            yield Finding(
+            yield DiskFinding(
                 "note", path.name, "no disk and no snapshot of this machine reads it", "remove it if nobody else does"
             )
 
 
-async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> list[Finding]:
+async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> list[DiskFinding]:
     if forest.layers[name].format != "qcow2":
         return []
     if disks.session is not None and name in _tops(history):
-        return [Finding("note", name, "the guest is writing to it; stop the machine to have it walked")]
+        return [DiskFinding("note", name, "the guest is writing to it; stop the machine to have it walked")]
     try:
         shared = ["-U"] if disks.session is not None else []
         argv = [disks.qemu_img, "check", "-q", *shared, *_opened(disks, forest, name)]
@@ -179,7 +181,9 @@ async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> li
         leaks = error.status == 3
         what = "; ".join(text[:3]) or f"qemu-img check ended with status {error.status}"
         severity = "warning" if leaks else "error"
-        return [Finding(severity, name, f"space is lost, data is not: {what}" if leaks else what, "tinamou check --repair")]
+        return [
+            DiskFinding(severity, name, f"space is lost, data is not: {what}" if leaks else what, "tinamou check --repair")
+        ]
     return []
 
 
@@ -193,24 +197,24 @@ def _opened(disks: Disks, forest: Forest, name: str) -> list[str]:
     return ["--object", f"secret,id=key,file={key}", f"json:{json.dumps(node)}"]
 
 
-async def _graph(disks: Disks, history: History) -> list[Finding]:
+async def _graph(disks: Disks, history: History) -> list[DiskFinding]:
     assert disks.session is not None
     found = []
     devices = await attached(disks.session)
     for name, disk in history.present.items():
         one = devices.get(disk.device)
         if one is None or not one.files:
-            found.append(Finding("warning", name, f"QEMU has no device {disk.device}"))
+            found.append(DiskFinding("warning", name, f"QEMU has no device {disk.device}"))
             continue
         live = tuple(disks.name(file) for file in one.files)
         told = await asyncio.to_thread(lambda d=name, t=disk.top: read_forest(disks, history, d).chain(t))  # type: ignore[misc]
         if live != told:
             found.append(
-                Finding("error", name, f"QEMU reads through {' > '.join(live)}, the headers say {' > '.join(told)}")
+                DiskFinding("error", name, f"QEMU reads through {' > '.join(live)}, the headers say {' > '.join(told)}")
             )
     return found
 
 
-def _keep(disks: Disks, found: list[Finding], deep: bool) -> None:
+def _keep(disks: Disks, found: list[DiskFinding], deep: bool) -> None:
     results = {"at": time.time(), "deep": deep, "findings": [dataclasses.asdict(one) for one in found]}
     replace_text(disks.directory / RESULTS, json.dumps(results, indent=1))

@@ -246,10 +246,10 @@ def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
 
 def _binary_problems(checkpoint: Checkpoint, environment: Mapping[str, str]) -> list[Problem]:
     saved = checkpoint.binary
-    wish = environment.get("TINAMOU_QEMU", "").replace("{arch}", str(checkpoint.plan.get("arch", "")))
-    wish = wish if "/" in wish else ""
+    request = environment.get("TINAMOU_QEMU", "").replace("{arch}", str(checkpoint.plan.get("arch", "")))
+    request = request if "/" in request else ""
     try:
-        now = identity_of(wish or saved.path)
+        now = identity_of(request or saved.path)
     except OSError as error:
         return [Problem("QEMU", saved.path, f"is gone: {error.strerror}", "install that version again")]
     if dataclasses.astuple(now) == dataclasses.astuple(saved):

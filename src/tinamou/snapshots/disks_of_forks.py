@@ -12,7 +12,7 @@ from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.images.chain import Layer, read_chain
 from tinamou.late import dataclass
 from tinamou.snapshots.extras import FILES, copy_files, owners_of
-from tinamou.snapshots.history import Disk, History, save
+from tinamou.snapshots.history import DiskEntry, History, save
 from tinamou.snapshots.machine_disks import Disks, crypto_header, encryption
 from tinamou.system.qcow2 import write_overlay
 
@@ -78,7 +78,7 @@ def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner
         write_overlay(top, size, below.path, below.format, crypto=crypto_header(below))
         if owner is not None:
             os.chown(top, owner, owner)
-        entries[name] = Disk(frozen.device, top.name, "qcow2", below.path, below.format)
+        entries[name] = DiskEntry(frozen.device, top.name, "qcow2", below.path, below.format)
     save(directory, History(disks=entries))
 
 

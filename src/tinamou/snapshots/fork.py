@@ -30,7 +30,7 @@ from tinamou.system import ram
 from tinamou.system.logs import last_lines
 from tinamou.tuning.memory import RAM
 
-__all__ = ["Woken", "fork_plan", "given", "hand_out", "identity_for", "wake"]
+__all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
 
 WAKE_SECONDS = 60.0
 _WARM_ROUNDS = 3
@@ -140,7 +140,7 @@ def _macs(plan: Plan) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Woken:
+class Restored:
     """A fork that runs: its entry, and the line to its resident (None where the guest has none)."""
 
     record: Record
@@ -162,27 +162,27 @@ class Woken:
             self.monitor.close()
 
 
-def given(record: Record, plan: Plan, lines: Sequence[int]) -> Woken:
-    """A waiting fork another process gave away with `Woken.hand_over`."""
+def given(record: Record, plan: Plan, lines: Sequence[int]) -> Restored:
+    """A waiting fork another process gave away with `Restored.hand_over`."""
     monitor = Monitor.adopted(lines[0], str(record.file("qmp.sock")))
-    return Woken(record, plan, Line.adopted(lines[1]) if len(lines) > 1 else None, monitor)
+    return Restored(record, plan, Line.adopted(lines[1]) if len(lines) > 1 else None, monitor)
 
 
-async def hand_out(woken: Woken) -> None:
+async def hand_out(restored: Restored) -> None:
     """Let a waiting fork run on, with the time of now and random numbers that were nowhere before.
 
     Where there is a line to its guest, nothing is waited for here: what the guest is asked next comes after that.
     """
-    if woken.monitor is None:
+    if restored.monitor is None:
         return
-    running = asyncio.create_task(_run_on(woken.monitor))
-    if woken.line is None:
+    running = asyncio.create_task(_run_on(restored.monitor))
+    if restored.line is None:
         await running
         return
     running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
     await asyncio.sleep(0)  # it is sent before anything else is done here
     try:
-        await woken.line.begin_to_become(Identity(), after=running)
+        await restored.line.begin_to_become(Identity(), after=running)
     except BaseException:
         running.cancel()
         raise
@@ -207,7 +207,7 @@ async def wake(
     dies_with_parent: bool,
     stopped: bool = False,
     settle: Settle | None = None,
-) -> Woken:
+) -> Restored:
     """Start QEMU for ``plan``, load the state and give the guest its identity. Raises LaunchError, GuestError.
 
     Everything is asked for at once, before QEMU has even started; it answers when it is there. ``who`` is awaited while QEMU
@@ -241,7 +241,7 @@ async def wake(
                     await line.become(Identity())
                 await monitor.execute([("stop", {})])
     except BaseException as error:
-        Woken(record, plan, line, monitor).close()
+        Restored(record, plan, line, monitor).close()
         if isinstance(error, DisconnectedError | RefusedError):
             raise died(plan, directory, process.pid) from error
         if isinstance(error, TimeoutError):
@@ -249,9 +249,9 @@ async def wake(
             raise GuestError(f"{record.name} did not wake within {WAKE_SECONDS:g} s", evidence=said) from error
         raise
     if stopped:
-        return Woken(record, plan, line, monitor)
+        return Restored(record, plan, line, monitor)
     monitor.close()
-    return Woken(record, plan, line)
+    return Restored(record, plan, line)
 
 
 def _memory(checkpoint: Checkpoint, plan: Plan) -> dict[str, int]:

@@ -20,14 +20,14 @@ from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.durable import PART, put_in_place
 
-__all__ = ["Disk", "History", "Intent", "Snapshot", "load", "save", "write_part"]
+__all__ = ["DiskEntry", "History", "Intent", "Snapshot", "load", "save", "write_part"]
 
 FILE = "snapshots.json"
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskEntry:
     """One writable disk: ``device`` is its id in QEMU, ``top`` the file the guest writes to, ``floor`` the lowest file.
 
     Paths are absolute, or names in the machine's folder. ``gone`` says that the machine has it no more, only snapshots do;
@@ -76,7 +76,7 @@ class History:
     ``flattened`` names the files into which all below them was copied: they rest on the floor, whatever came before them.
     """
 
-    disks: Mapping[str, Disk] = field(default_factory=dict)
+    disks: Mapping[str, DiskEntry] = field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
     current: int = 0
     counter: int = 0
@@ -84,7 +84,7 @@ class History:
     flattened: tuple[str, ...] = ()
 
     @property
-    def present(self) -> dict[str, Disk]:
+    def present(self) -> dict[str, DiskEntry]:
         """The disks the machine has, by name."""
         return {name: disk for name, disk in self.disks.items() if not disk.gone}
 
@@ -118,7 +118,7 @@ def load(directory: Path) -> History:
             raise StateError(f"{path} was written by another version of tinamou", why=f"format {data['format']}")
         intent = data["intent"]
         return History(
-            disks={name: Disk(**disk) for name, disk in data["disks"].items()},
+            disks={name: DiskEntry(**disk) for name, disk in data["disks"].items()},
             snapshots=tuple(Snapshot(**one) for one in data["snapshots"]),
             current=data["current"],
             counter=data["counter"],
@@ -148,6 +148,6 @@ def write_part(directory: Path, history: History) -> str:
     return FILE
 
 
-def _flat(one: Disk | Snapshot | Intent) -> dict[str, object]:
+def _flat(one: DiskEntry | Snapshot | Intent) -> dict[str, object]:
     """The fields, not copied: `dataclasses.asdict` takes ten times as long, and there may be a thousand snapshots."""
     return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}

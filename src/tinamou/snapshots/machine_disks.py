@@ -16,7 +16,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import BlockGraph
-from tinamou.snapshots.history import Disk, History
+from tinamou.snapshots.history import DiskEntry, History
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
 from tinamou.system.durable import PART
@@ -121,7 +121,7 @@ def fresh_name(disk: str, number: int) -> str:
     return f"{disk}-{number}.qcow2"
 
 
-def record_disks(history: History, found: Mapping[str, Disk], listed: Collection[str]) -> History:
+def record_disks(history: History, found: Mapping[str, DiskEntry], listed: Collection[str]) -> History:
     """The history with disks added or removed since it was written; the tops it knows stay what they are.
 
     ``listed`` are the disks of the machine's description: one that its guest pushed out is not gone for that.

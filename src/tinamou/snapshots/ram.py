@@ -72,15 +72,15 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(memory: int, directory: Path, *, writable: bool, fleeting: bool) -> Iterator[Held]:
+def held(memory: int, directory: Path, *, writable: bool, ephemeral: bool) -> Iterator[Held]:
     """Seal the memory and give it to whoever keeps it once the block has ended well. Raises StateError.
 
-    ``directory`` is the checkpoint's folder; the block writes the entry there. With ``fleeting`` it is kept by this process.
+    ``directory`` is the checkpoint's folder; the block writes the entry there. ``ephemeral`` memory this process keeps.
     ``writable`` allows to open it for writing, which some versions of QEMU do without ever writing.
     """
     ram.seal(memory, _WRITERS if writable else _READERS)
     status = os.fstat(memory)
-    if fleeting:
+    if ephemeral:
         mine = _ours[str(directory)] = os.dup(memory)
         me = process_of(os.getpid())
         yield Held(me.pid, me.started, mine, status.st_ino, status.st_size)

@@ -21,7 +21,7 @@ __all__ = ["discard", "resting_on"]
 def discard(directory: Path) -> None:
     """Remove a checkpoint's files; the entry goes first, so that a half-removed checkpoint is none, then its memory.
 
-    Frozen disks that others rest on stay; `remains.clear` removes them when nobody does any more.
+    Frozen disks that others rest on stay; `orphans.clear` removes them when nobody does any more.
     """
     kept = _memory_of(directory)
     (directory / "checkpoint.json").unlink(missing_ok=True)
@@ -50,9 +50,9 @@ def resting_on(directory: Path) -> list[tuple[str, str]]:
     return [who for who, chains in _everybody(directory) if any(path.parent == place for path in chains)]
 
 
-def _everybody(besides: Path) -> Iterator[tuple[tuple[str, str], set[Path]]]:
+def _everybody(exclude: Path) -> Iterator[tuple[tuple[str, str], set[Path]]]:
     for folder in sorted(checkpoints_dir().iterdir()):
-        if folder != besides and not folder_fault(folder):
+        if folder != exclude and not folder_fault(folder):
             yield ("checkpoint", folder.name), _of_checkpoint(folder)
     for folder in folders():
         yield ("machine", folder.name), _of_machine(folder)

@@ -53,7 +53,7 @@ __all__ = [
 class Moment:
     """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
 
-    ``fleeting`` is a checkpoint that is gone with this process; ``disks`` is how to change the machine's disks; ``why``
+    ``ephemeral`` is a checkpoint that is gone with this process; ``disks`` is how to change the machine's disks; ``why``
     says why the checkpoint is of its kind.
     """
 
@@ -63,7 +63,7 @@ class Moment:
     resident: bool
     guest: dict[str, Any]
     read_only: bool
-    fleeting: bool = False
+    ephemeral: bool = False
     disks: tuple[Disks, History] | None = None
     why: str = ""
 
@@ -113,7 +113,7 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
     began = time.perf_counter()
     with reserve(name) as directory, _both(moment, name) as (source, target):
         pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, source, target))
-        with held(target, directory, writable=not moment.read_only, fleeting=moment.fleeting) as kept:
+        with held(target, directory, writable=not moment.read_only, ephemeral=moment.ephemeral) as kept:
             checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began, kept)
             write(checkpoint)
         return checkpoint
@@ -206,7 +206,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         resident=moment.resident,
         guest=moment.guest,
         read_only=moment.read_only,
-        owner=dataclasses.astuple(process_of(os.getpid())) if moment.fleeting else None,
+        owner=dataclasses.astuple(process_of(os.getpid())) if moment.ephemeral else None,
         disks=disks,
         files=files,
         pause=pause,

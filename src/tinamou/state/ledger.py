@@ -67,9 +67,9 @@ class Ledger:
     reports: list[str] = field(default_factory=list)
     devices: dict[str, Device] = field(default_factory=dict)
 
-    def lent(self, besides: str = "") -> dict[str, CpuSet]:
-        """Machine directory → CPUs it holds, without the one at ``besides``."""
-        return {machine: CpuSet.parse(cpus) for machine, cpus in self.cpus.items() if machine != besides}
+    def leased(self, exclude: str = "") -> dict[str, CpuSet]:
+        """Machine directory → CPUs it holds, without the one at ``exclude``."""
+        return {machine: CpuSet.parse(cpus) for machine, cpus in self.cpus.items() if machine != exclude}
 
     def holders(self) -> set[str]:
         """The directories of all machines that hold anything."""

@@ -1,4 +1,4 @@
-"""The folder of machines: create, find, list, remove; names, user ids and ports are lent here."""
+"""The folder of machines: create, find, list, remove; names, user ids and ports are leased here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = [
     "folders",
     "free_port",
     "held",
-    "lend_uid",
-    "lend_uids",
+    "lease_uid",
+    "lease_uids",
     "machines",
     "machines_dir",
     "making",
@@ -151,15 +151,15 @@ def remove(directory: Path) -> None:
         networks.forget_machine(directory.name)
 
 
-def lend_uid(directory: Path) -> int | None:
+def lease_uid(directory: Path) -> int | None:
     """A user id no other machine of this host has, None when tinamou does not run as root and so cannot change identity.
 
     The folder's ``uid`` file holds it. Raises StateError.
     """
-    return lend_uids([directory])[0]
+    return lease_uids([directory])[0]
 
 
-def lend_uids(directories: Sequence[Path]) -> list[int | None]:
+def lease_uids(directories: Sequence[Path]) -> list[int | None]:
     """The same for several machines at once."""
     if os.geteuid() != 0:
         return [None] * len(directories)
@@ -170,12 +170,12 @@ def uid_again(directory: Path, uid: int | None) -> int | None:
     """The user id a machine at rest starts with: a new one where another machine got its own after a reboot."""
     if os.geteuid() != 0 or uid is None:
         return uid
-    return uids.kept_or_new(directory, uid, taken=_uids_here(besides=directory))
+    return uids.kept_or_new(directory, uid, taken=_uids_here(exclude=directory))
 
 
-def _uids_here(besides: Path | None = None) -> set[int]:
+def _uids_here(exclude: Path | None = None) -> set[int]:
     """Those of machines in this state directory, also of such as have not been started since the last reboot."""
-    return {uid for path in folders() if path != besides and (uid := uids.of(path)) is not None}
+    return {uid for path in folders() if path != exclude and (uid := uids.of(path)) is not None}
 
 
 def free_port() -> int:

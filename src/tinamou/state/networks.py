@@ -28,7 +28,7 @@ __all__ = [
     "folder",
     "forget",
     "forget_machine",
-    "lend",
+    "lease",
     "locked",
     "members",
     "names",
@@ -157,10 +157,10 @@ def forget_machine(machine: str) -> None:
                 forget(name)
 
 
-def lend(network: str, subnet: str, member: str, wish: str = "") -> tuple[str, str]:
+def lease(network: str, subnet: str, member: str, request: str = "") -> tuple[str, str]:
     """An address for a member, the same at every start; returns (subnet, address). Raises StateError when there is none.
 
-    The member must be new or lent before; ``wish`` is an address somebody insists on.
+    The member must be new or leased before; ``request`` is an address somebody insists on.
     """
     with locked():
         there = read(network)
@@ -168,13 +168,13 @@ def lend(network: str, subnet: str, member: str, wish: str = "") -> tuple[str, s
         known = {one.name: one for one in members(network)}
         addresses = ipaddress.IPv4Network(subnet)
         mine = known.get(member)
-        if mine and ipaddress.IPv4Address(mine.address) in addresses and wish in ("", mine.address):
+        if mine and ipaddress.IPv4Address(mine.address) in addresses and request in ("", mine.address):
             return subnet, mine.address
-        if wish and ipaddress.ip_address(wish) not in addresses:
+        if request and ipaddress.ip_address(request) not in addresses:
             fix = "choose an address of the network, or set net.subnet for a network that does not exist yet"
-            raise StateError(f"{wish} is no address of network {network}, which has {addresses}", fix=fix)
+            raise StateError(f"{request} is no address of network {network}, which has {addresses}", fix=fix)
         taken = {one.address for name, one in known.items() if name != member}
-        address = wish or _free(addresses, taken, member)
+        address = request or _free(addresses, taken, member)
         if address in taken:
             raise StateError(f"{address} on network {network} belongs to another machine", fix="choose another net.address")
         put(network, Member(member, address))

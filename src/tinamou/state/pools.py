@@ -29,7 +29,7 @@ class PoolEntry:
     """A pool's entry. ``size`` machines wait, ``bound`` is what they may occupy together, as written ("500M").
 
     ``spec`` describes the machine they are forks of, ``checkpoint`` names the checkpoint instead where the user named one;
-    ``key`` stands for the wish, as for a warm checkpoint. ``keeper`` is the process that refills it, and before that the
+    ``key`` stands for the request, as for a warm checkpoint. ``keeper`` is the process that refills it, and before that the
     one that makes it: number and start time. ``timeout`` is how long the guest may take to boot, in seconds.
     """
 

@@ -1,8 +1,8 @@
-"""User ids lent to QEMU processes and their helpers: each to one machine of this host, whatever state directory it is in.
+"""User ids leased to QEMU processes and their helpers: each to one machine of this host, whatever state directory it is in.
 
 ``uids.json`` (`tinamou.state.shared`) says which machine's folder has which; the folder's own ``uid`` file says so too, and
 outlives a reboot. One is free again when its machine is gone and nothing of that user is left on the host, and is not
-lent again soon: numbers are counted on, and begin anew only at the end.
+leased again soon: numbers are counted on, and begin anew only at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _lend(directories: Sequence[Path], taken: Collection[int]) -> list[int]:
     after = range(last + 1 - FIRST, last + 1 - FIRST + COUNT)
     free = [FIRST + number % COUNT for number in after if FIRST + number % COUNT not in used][: len(directories)]
     if len(free) < len(directories):
-        why, fix = f"all {COUNT} are lent or have left something behind", "remove machines, or what is left in /tmp"
+        why, fix = f"all {COUNT} are leased or have left something behind", "remove machines, or what is left in /tmp"
         raise StateError("no user id is free for another machine", why=why, fix=fix)
     leases.update((uid, str(directory)) for uid, directory in zip(free, directories, strict=True))
     _write(leases, free[-1] if free else last)
@@ -61,7 +61,7 @@ def of(directory: Path) -> int | None:
 
 
 def kept_or_new(directory: Path, uid: int, *, taken: Collection[int] = ()) -> int:
-    """The one a machine at rest starts with: its own, or a new one, to which its files are given, where it was lent on.
+    """The one a machine at rest starts with: its own, or a new one, to which its files are given, where it was leased on.
 
     That happens after a reboot, which forgets who has which, and where a folder came from elsewhere.
     """
@@ -82,7 +82,7 @@ def kept_or_new(directory: Path, uid: int, *, taken: Collection[int] = ()) -> in
 
 
 def _leases() -> tuple[dict[int, str], int]:
-    """Who has which, without those that have ended; and the last one lent."""
+    """Who has which, without those that have ended; and the last one leased."""
     data = shared.read(_FILE)
     said = data.get("uids")
     leases: dict[int, str] = {}

@@ -18,7 +18,7 @@ from tinamou.system import confine, landlock
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.namespaces import may_unshare
 
-__all__ = ["ENVIRONMENT", "MEMORY", "ask", "handed", "lent", "shut_in"]
+__all__ = ["ENVIRONMENT", "MEMORY", "ask", "handed", "leased", "shut_in"]
 
 ENVIRONMENT = {**confine.ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
 """What it sees; the C library is kept from reserving addresses for each of its threads."""
@@ -28,7 +28,7 @@ MEMORY = 4 << 30
 _SAID = 1 << 20
 """Bytes a program may say, or write into any one file, where it is asked something."""
 _FIRST_UID = 1_900_200_000
-"""User ids of such programs: above all that are lent to machines and their helpers, one for each process of tinamou."""
+"""User ids of such programs: above all that are leased to machines and their helpers, one for each process of tinamou."""
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/urandom")
 """What any program needs to start."""
 _OWN_TREE = ("bin", "sbin", "libexec")
@@ -46,7 +46,7 @@ def shut_in(
 ) -> list[str]:
     """``argv`` with the words before it that shut it in; it ends with the thread that started it.
 
-    ``reads`` and ``writes`` are all the files it may open; for root, those it writes must be `lent` to it, or belong to
+    ``reads`` and ``writes`` are all the files it may open; for root, those it writes must be `leased` to it, or belong to
     ``owner``, whom it runs as then. A limit of 0 is none. Where the kernel has no Landlock, it may read what its user may,
     and for root every file: it has no network to send it to. Raises FileNotFoundError where there is no such program.
     """
@@ -61,7 +61,7 @@ def shut_in(
 
 
 @contextlib.contextmanager
-def lent(descriptor: int) -> Iterator[None]:
+def leased(descriptor: int) -> Iterator[None]:
     """A file of ours, open here, belongs to the programs shut in meanwhile: they cannot write to it otherwise (for root)."""
     uid = _uid()
     if uid is None:

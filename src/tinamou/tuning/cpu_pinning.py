@@ -1,8 +1,8 @@
 """Decides which host CPU each vCPU, the emulator and the I/O threads run on, and which topology the guest is shown.
 
-The rules, in order: only CPUs that are online, allowed, not isolated and not lent to another machine; fast cores before slow
-ones; one memory node, one last-level cache, one cluster where they suffice; sibling threads together and shown as siblings,
-or left idle when latency matters; the tightest place that fits, so that big ones stay whole.
+The rules, in order: only CPUs that are online, allowed, not isolated and not leased to another machine; fast cores before
+slow ones; one memory node, one last-level cache, one cluster where they suffice; sibling threads together and shown as
+siblings, or left idle when latency matters; the tightest place that fits, so that big ones stay whole.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def _free(host: HostFacts, request: PinRequest) -> CpuSet:
 
 
 def _arithmetic(host: HostFacts, request: PinRequest, free: CpuSet) -> str:
-    """``16 CPUs − 4 offline − 2 lent to build = 10 free, 12 wanted``."""
+    """``16 CPUs − 4 offline − 2 leased to build = 10 free, 12 wanted``."""
     present = CpuSet(cpu.number for cpu in host.cpus)
     left, terms = present, [f"{len(present)} CPUs"]
     steps = [
         ("offline", present - host.online_cpus),
         ("outside the cpuset or affinity of this process", present - host.allowed_cpus),
         ("isolated", host.isolated_cpus),
-        *((f"lent to {name}", cpus) for name, cpus in sorted(request.lent.items())),
+        *((f"leased to {name}", cpus) for name, cpus in sorted(request.leased.items())),
     ]
     for name, cpus in steps:
         gone = CpuSet(left & cpus)
@@ -303,7 +303,10 @@ def _check_explicit(host: HostFacts, request: PinRequest, cpus: CpuSet) -> None:
             CpuSet((cpus & host.online_cpus) - host.allowed_cpus),
             f"allowed are {host.allowed_cpus}",
         ),
-        *((f"lent to {name}", CpuSet(cpus & held), f"{name} holds {held}") for name, held in sorted(request.lent.items())),
+        *(
+            (f"leased to {name}", CpuSet(cpus & held), f"{name} holds {held}")
+            for name, held in sorted(request.leased.items())
+        ),
     ]
     bad = [(f"{what}: {gone}", known) for what, gone, known in reasons if gone]
     if not cpus:

@@ -15,7 +15,7 @@ _SLOWER = 0.75
 
 @dataclass(frozen=True)
 class Core:
-    """The free hardware threads of one core; ``whole`` when none of its threads is lent, offline or forbidden."""
+    """The free hardware threads of one core; ``whole`` when none of its threads is leased, offline or forbidden."""
 
     threads: tuple[int, ...]
     whole: bool

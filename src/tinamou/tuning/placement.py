@@ -18,7 +18,7 @@ class PinRequest:
 
     ``cpus`` None lets the planner choose (``pin = "auto"``). ``strict``: refuse rather than run unpinned or share.
     ``latency``: one vCPU per core, its sibling threads left idle. ``memory`` is the guest's, kept on one node where it fits.
-    ``near`` is the memory node of a passed-through device. ``lent`` maps other machines to the CPUs they hold.
+    ``near`` is the memory node of a passed-through device. ``leased`` maps other machines to the CPUs they hold.
     """
 
     count: int
@@ -28,12 +28,12 @@ class PinRequest:
     iothreads: int = 0
     memory: Size = Size(0)
     near: int | None = None
-    lent: Mapping[str, CpuSet] = field(default_factory=dict)
+    leased: Mapping[str, CpuSet] = field(default_factory=dict)
 
     @property
     def taken(self) -> CpuSet:
         """Every CPU some other machine holds."""
-        return CpuSet(cpu for cpus in self.lent.values() for cpu in cpus)
+        return CpuSet(cpu for cpus in self.leased.values() for cpu in cpus)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,6 @@ class Placement:
     notes: tuple[Note, ...] = ()
 
     @property
-    def lent(self) -> CpuSet:
+    def leased(self) -> CpuSet:
         """The CPUs this machine holds for itself while it runs: those of its vCPUs and the siblings kept idle."""
         return CpuSet(self.idle.union(*self.vcpus)) if self.vcpus else CpuSet()

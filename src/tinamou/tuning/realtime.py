@@ -21,7 +21,7 @@ def real_time(cpu: CpuSpec, limits: LimitsSpec, facts: Facts, placement: Placeme
     if reasons:
         problems = [Problem("cpu.realtime", cpu.realtime, reason, fix) for reason, fix in reasons]
         raise PlanError("the virtual CPUs cannot have real-time priority", problems=problems)
-    text = f"virtual CPUs run before everything else on CPUs {CpuSet(placement.lent - placement.idle)}"
+    text = f"virtual CPUs run before everything else on CPUs {CpuSet(placement.leased - placement.idle)}"
     reason = "the kernel keeps a twentieth of each second for others unless kernel.sched_rt_runtime_us is -1"
     return (Note("info", text, Why("spec cpu.realtime", reason)),)
 
@@ -32,7 +32,7 @@ def _of_placement(cpu: CpuSpec, facts: Facts, placement: Placement) -> list[tupl
         free = CpuSet(facts.host.usable_cpus - facts.host.isolated_cpus)
         why = f"each needs a CPU of its own: {len(own)} of {cpu.count} have one (usable here: {free})"
         return [(why, "ask for fewer virtual CPUs, or name more CPUs in pin")]
-    shared = CpuSet(placement.lent & placement.emulator.union(*placement.iothreads))
+    shared = CpuSet(placement.leased & placement.emulator.union(*placement.iothreads))
     if shared:
         why = f"they hold all CPUs QEMU may use ({shared}): its own threads would never run, nor would the host"
         return [(why, "leave a CPU free: ask for fewer virtual CPUs, or name one more in pin")]

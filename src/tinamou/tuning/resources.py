@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from tinamou.blueprint import Contribution, LendCpus, Note, Pinning, ReserveHugepages, Step, Why
+from tinamou.blueprint import Contribution, LeaseCpus, Note, Pinning, ReserveHugepages, Step, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts
 from tinamou.late import dataclass
@@ -110,7 +110,7 @@ def _placement(cpu: CpuSpec, memory: MemorySpec, facts: Facts, iothreads: int, n
         latency=cpu.latency,
         iothreads=iothreads,
         memory=memory.size,
-        lent=facts.place.lent,
+        leased=facts.place.leased,
         near=near,
     )
     return pin(facts.host, request)
@@ -140,14 +140,14 @@ def _check_limit(limits: LimitsSpec, ram: Size, overhead: Size) -> None:
         raise PlanError("the machine does not fit below its own limit", problems=[problem])
 
 
-def _lend(placement: Placement, cpu: CpuSpec) -> tuple[LendCpus, ...]:
-    if not placement.lent:
+def _lend(placement: Placement, cpu: CpuSpec) -> tuple[LeaseCpus, ...]:
+    if not placement.leased:
         return ()
     asked_by = "spec cpu.pin"
     idle = f", and {placement.idle} idle beside them" if placement.idle else ""
-    reason = f"CPUs {CpuSet(placement.lent - placement.idle)} carry its vCPUs{idle}: no other machine is pinned to them"
+    reason = f"CPUs {CpuSet(placement.leased - placement.idle)} carry its vCPUs{idle}: no other machine is pinned to them"
     reason = "; ".join([reason, *(why.reason for why in placement.whys)])
-    return (LendCpus(placement.lent, Why(asked_by, reason)),)
+    return (LeaseCpus(placement.leased, Why(asked_by, reason)),)
 
 
 def _reserve(pages: HugepagePlan) -> tuple[ReserveHugepages, ...]:

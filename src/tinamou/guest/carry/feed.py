@@ -91,7 +91,7 @@ class Line:
             left = left[count:]
 
     def end(self) -> None:
-        """Nothing passes any more; who waits at this end is woken up."""
+        """Nothing passes any more; who waits at this end is restored up."""
         self._over.set()
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)

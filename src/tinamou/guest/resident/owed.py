@@ -27,7 +27,7 @@ class Owed:
     def failed(self, results: bytes) -> str | None:
         """What the guest did not do; None when it did everything. A process that is not there need not be told."""
         if len(results) != len(self.records):
-            return f"it answered {len(results)} of {len(self.records)} wishes"
+            return f"it answered {len(results)} of {len(self.records)} requests"
         failed = [f"{chr(r[0])}: {os.strerror(code)}" for r, code in zip(self.records, results, strict=True) if code]
         return "; ".join(one for one in failed if not one.startswith("s")) or None
 

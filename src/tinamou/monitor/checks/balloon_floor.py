@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, good, unknown, warning
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
 TITLE = "Balloon"
 _NEAR = 1 << 20
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """Only a machine with a floor has given anything."""
     if seen.floor is None:
         return good("it has no memory.floor: its memory is left alone")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, good, unknown, warning
-from tinamou.monitor.sight import HostSight
+from tinamou.monitor.observation import HostObservation
 from tinamou.units import Size
 
 TITLE = "Budget"
 
 
-def check(host: HostSight) -> Finding:
+def check(host: HostObservation) -> Finding:
     """Needs and floors go before the budget: it is exceeded rather than a guest starved."""
     if host.budget is None:
         return good("none was given")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, good, unknown, warning
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
 TITLE = "Chains of disks"
 _DEEP = 32
 """Snapshots flatten past 16 by themselves; what is twice as deep was told not to, or could not."""
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """The files QEMU reads each disk through."""
     if not seen.state:
         return unknown(seen.silent or "it does not run")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
 TITLE = "Last check of disks"
 _DAY = 86400.0
 _OLD = 30 * _DAY
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """The results that ``tinamou check`` keeps, a scheduled one too."""
     kept = seen.checked
     if kept is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
-from tinamou.monitor.sight import Disk, HostSight, Place, Sight
+from tinamou.monitor.observation import DiskObservation, HostObservation, Observation, Place
 from tinamou.units import Size
 
 TITLE = "Room for disks"
@@ -11,7 +11,7 @@ _LITTLE, _NOTHING = 10, 3
 """Per cent of the file system that is still free."""
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """A disk takes room only once the guest has written it, so that more can be promised than there is."""
     if not seen.state:
         return unknown(seen.silent or "it does not run")
@@ -25,7 +25,7 @@ def check(seen: Sight, host: HostSight) -> Finding:
     return min(found, key=lambda one: order.index(str(one.severity)), default=good("it has no disks"))
 
 
-def _judged(place: Place, disks: list[Disk]) -> Finding:
+def _judged(place: Place, disks: list[DiskObservation]) -> Finding:
     grow = Size(sum(disk.may_grow for disk in disks))
     names = ", ".join(disk.name for disk in disks)
     shown = f"{place.free.short} of {place.total.short} free below {place.path}, {names} may take {grow.short} more"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, unknown
-from tinamou.monitor.sight import Disk, HostSight, Sight
+from tinamou.monitor.observation import DiskObservation, HostObservation, Observation
 
-TITLE = "Disk requests"
+TITLE = "DiskObservation requests"
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """QEMU stops a machine whose disk is full, and tells of requests that failed (source: QMP reference, io-status)."""
     if not seen.state:
         return unknown(seen.silent or "it does not run")
@@ -28,5 +28,5 @@ def check(seen: Sight, host: HostSight) -> Finding:
     return good("no request failed")
 
 
-def _named(disks: list[Disk]) -> str:
+def _named(disks: list[DiskObservation]) -> str:
     return ", ".join(f"{disk.name} ({disk.files[0]})" if disk.files else disk.name for disk in disks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, unknown, warning
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 from tinamou.units import Size
 
 TITLE = "Guest memory"
@@ -11,7 +11,7 @@ _LITTLE, _NOTHING = 10, 4
 """Per cent of what the guest holds that is still available."""
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """What its kernel calls available: what programs can still have without swapping."""
     memory = seen.memory
     if memory is None or memory.available is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown
 from tinamou.monitor.console import Kill, kills
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 from tinamou.units import Size
 
 TITLE = "Out of memory in the guest"
@@ -12,7 +12,7 @@ _RECENT = 3600.0
 """Seconds for which it counts as something that is wrong."""
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """The lines of the guest's out-of-memory killer on its console."""
     found = kills(seen.console)
     if not found:
@@ -30,7 +30,7 @@ def check(seen: Sight, host: HostSight) -> Finding:
     return bad(shown, f"{limit}, or find out what {last.process} needs it for: tinamou logs {seen.name}")
 
 
-def _size(seen: Sight) -> str:
+def _size(seen: Observation) -> str:
     return str(seen.memory.size) if seen.memory else "it has"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, unknown
 from tinamou.monitor.console import panic
-from tinamou.monitor.sight import HostSight, Sight
+from tinamou.monitor.observation import HostObservation, Observation
 
 TITLE = "Guest's kernel"
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """QEMU is told by the guest; one without that device still says it on its console."""
     said = panic(seen.console)
     if seen.state == "guest-panicked" or (said and seen.state == "running"):

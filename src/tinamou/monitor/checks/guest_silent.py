@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, unknown
-from tinamou.monitor.sight import NO_DRIVER, HostSight, Sight
+from tinamou.monitor.observation import NO_DRIVER, HostObservation, Observation
 
 TITLE = "Guest's answer"
 
 
-def check(seen: Sight, host: HostSight) -> Finding:
+def check(seen: Observation, host: HostObservation) -> Finding:
     """A machine that was left to itself had answered: it is started so. One that boots again has no drivers yet."""
     if seen.answers is None:
         return unknown(seen.unasked or "it was not asked")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, bad, good, unknown, warning
-from tinamou.monitor.sight import HostSight
+from tinamou.monitor.observation import HostObservation
 from tinamou.units import Size
 
 TITLE = "Host memory"
 _SHOWN = 5
 
 
-def check(host: HostSight) -> Finding:
+def check(host: HostObservation) -> Finding:
     """What is available without swapping, against the reserve the host should keep."""
     if not host.total:
         return unknown("/proc/meminfo cannot be read")
@@ -23,7 +23,7 @@ def check(host: HostSight) -> Finding:
     return bad(found, fix) if host.available < host.reserve // 2 else warning(found, fix)
 
 
-def _arithmetic(host: HostSight) -> str:
+def _arithmetic(host: HostObservation) -> str:
     """Who holds what, the largest first; all parts together are what the host has."""
     ordered = sorted(host.held.items(), key=lambda one: (-one[1], one[0]))
     parts = [f"{name} holds {size.short}{_more(host, name)}" for name, size in ordered[:_SHOWN]]
@@ -33,6 +33,6 @@ def _arithmetic(host: HostSight) -> str:
     return ", ".join([*parts, f"everything else {Size(max(0, others)).short}"])
 
 
-def _more(host: HostSight, name: str) -> str:
+def _more(host: HostObservation, name: str) -> str:
     promised = host.promised.get(name, Size(0))
     return f" (and may take {promised.short} more)" if promised >= 1 << 20 else ""

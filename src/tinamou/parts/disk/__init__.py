@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinamou.parts.disk.contribute import PART
-from tinamou.parts.disk.disk import Disk, disks, numbered
+from tinamou.parts.disk.disk import PlanDisk, disks, numbered
 from tinamou.parts.disk.spec import DiskSpec
 
-__all__ = ["PART", "Disk", "DiskSpec", "disks", "numbered"]
+__all__ = ["PART", "DiskSpec", "PlanDisk", "disks", "numbered"]

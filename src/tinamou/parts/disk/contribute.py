@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tinamou.blueprint import Contribution, CreateImage, CreateOverlay, Element, HandOver, Step, Value, Why
 from tinamou.errors import Problem
 from tinamou.parts.disk import aio
-from tinamou.parts.disk.disk import Disk, check_numbers
+from tinamou.parts.disk.disk import PlanDisk, check_numbers
 from tinamou.parts.disk.nodes import guest_node, nodes, writes
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
@@ -38,7 +38,7 @@ def contribute(resolved: Resolved) -> Contribution:
     return Contribution.merge(list(elements(resolved).values()))
 
 
-def _steps(disk: Disk, resolved: Resolved) -> Iterator[Step]:
+def _steps(disk: PlanDisk, resolved: Resolved) -> Iterator[Step]:
     top = disk.top
     if disk.fresh and len(disk.files) > 1:
         below = disk.files[1]
@@ -52,7 +52,7 @@ def _steps(disk: Disk, resolved: Resolved) -> Iterator[Step]:
         yield HandOver(file.path, "write" if writes(disk, file) else "read", _HAND)
 
 
-def _device(disk: Disk, resolved: Resolved) -> Iterator[Element]:
+def _device(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     interface = disk.options.interface
     if disk.options.iothread:
         why = Why(f"spec disk[{disk.number}].iothread", "requests of this disk are served beside the main loop")
@@ -60,7 +60,7 @@ def _device(disk: Disk, resolved: Resolved) -> Iterator[Element]:
     yield from {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio}[interface](disk, resolved)
 
 
-def _common(disk: Disk, resolved: Resolved) -> dict[str, Value]:
+def _common(disk: PlanDisk, resolved: Resolved) -> dict[str, Value]:
     """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
     if resolved.boot == "direct":
@@ -69,7 +69,7 @@ def _common(disk: Disk, resolved: Resolved) -> dict[str, Value]:
     return {**props, "bootindex": order.index(disk.node) if disk.node in order else len(order) + disk.number}
 
 
-def _queues(disk: Disk) -> dict[str, Value]:
+def _queues(disk: PlanDisk) -> dict[str, Value]:
     props: dict[str, Value] = {}
     if disk.options.iothread:
         props["iothread"] = f"{disk.node}-io"
@@ -78,37 +78,37 @@ def _queues(disk: Disk) -> dict[str, Value]:
     return props
 
 
-def _writing(disk: Disk) -> dict[str, Value]:
+def _writing(disk: PlanDisk) -> dict[str, Value]:
     """Whether the guest has to flush, and whether a write that finds no space fails; QEMU pauses the guest by itself."""
     cached = "off" if disk.options.cache in ("writethrough", "directsync") else "on"
     return {"write-cache": cached, **({"werror": "report"} if disk.options.on_full == "error" else {})}
 
 
-def _virtio(disk: Disk, resolved: Resolved) -> Iterator[Element]:
+def _virtio(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     why = Why("part disk", "virtio-blk: the shortest path from guest to file, without emulated hardware")
     props: dict[str, Value] = {"driver": "virtio-blk-pci", **_common(disk, resolved), **resolved.slot(disk.device)}
     yield Element("device", {**props, "serial": disk.node, **_writing(disk), **_queues(disk)}, why)
 
 
-def _nvme(disk: Disk, resolved: Resolved) -> Iterator[Element]:
+def _nvme(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     why = Why("spec disk.interface", "an NVMe drive, for guests without virtio drivers")
     props: dict[str, Value] = {"driver": "nvme", "serial": disk.node, **_common(disk, resolved)}
     yield Element("device", {**props, **resolved.slot(disk.device)}, why)
 
 
-def _controller(disk: Disk, resolved: Resolved, why: Why) -> Element:
+def _controller(disk: PlanDisk, resolved: Resolved, why: Why) -> Element:
     props: dict[str, Value] = {"driver": "virtio-scsi-pci", "id": f"{disk.node}-bus", **resolved.slot(disk.device)}
     return Element("device", {**props, **_queues(disk)}, why)
 
 
-def _scsi(disk: Disk, resolved: Resolved) -> Iterator[Element]:
+def _scsi(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     why = Why("spec disk.interface", "a SCSI disk on virtio-scsi: many on one controller, reservations, unmap")
     yield _controller(disk, resolved, why)
     props: dict[str, Value] = {"driver": "scsi-hd", **_common(disk, resolved), "bus": f"{disk.node}-bus.0"}
     yield Element("device", {**props, "serial": disk.node, **_writing(disk)}, why)
 
 
-def _cdrom(disk: Disk, resolved: Resolved) -> Iterator[Element]:
+def _cdrom(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     why = Why("part disk", "an optical drive on virtio-scsi, whose disc can be changed while the guest runs")
     yield _controller(disk, resolved, why)
     yield Element("device", {"driver": "scsi-cd", **_common(disk, resolved), "bus": f"{disk.node}-bus.0"}, why)

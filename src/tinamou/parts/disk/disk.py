@@ -13,13 +13,13 @@ from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.units import Size
 
-__all__ = ["Disk", "check_numbers", "disks", "numbered"]
+__all__ = ["PlanDisk", "check_numbers", "disks", "numbered"]
 
 _ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
 
 
 @dataclass(frozen=True)
-class Disk:
+class PlanDisk:
     """One disk; its number gives node names (``disk0``) and device id (``disk0-dev``).
 
     ``files`` is its chain, top first; ``fresh`` says that the top has to be made, ``size`` how large it is then.
@@ -54,14 +54,14 @@ class Disk:
         return self.options.readonly or self.options.interface == "cdrom"
 
 
-def disks(specs: Sequence[DiskSpec], facts: Facts) -> tuple[Disk, ...]:
+def disks(specs: Sequence[DiskSpec], facts: Facts) -> tuple[PlanDisk, ...]:
     """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
     own = _image_disk(facts)
     every = (*own, *(_user_disk(spec, number, facts) for number, spec in numbered(specs, len(own))))
     return tuple(_with_aio(disk, facts) for disk in every)
 
 
-def _with_aio(disk: Disk, facts: Facts) -> Disk:
+def _with_aio(disk: PlanDisk, facts: Facts) -> PlanDisk:
     aio, why = choose(disk.options, facts)
     return replace(disk, options=replace(disk.options, aio=aio), aio_why=why)
 
@@ -75,7 +75,7 @@ def numbered(specs: Sequence[DiskSpec], first: int) -> Iterator[tuple[int, DiskS
         number += 1
 
 
-def _image_disk(facts: Facts) -> tuple[Disk, ...]:
+def _image_disk(facts: Facts) -> tuple[PlanDisk, ...]:
     image = facts.image
     if not image.disk:
         return ()
@@ -83,26 +83,26 @@ def _image_disk(facts: Facts) -> tuple[Disk, ...]:
     options = DiskSpec(path=image.disk)
     if image.format == "iso":
         why = Why("image", "an optical disc is read, never written")
-        return (Disk(0, (ChainFile(image.disk, "raw"),), why, replace(options, interface="cdrom")),)
+        return (PlanDisk(0, (ChainFile(image.disk, "raw"),), why, replace(options, interface="cdrom")),)
     if known := facts.chains.get("disk0"):
-        return (Disk(0, known, Why("state", "the machine goes on with the disk it has"), options),)
+        return (PlanDisk(0, known, Why("state", "the machine goes on with the disk it has"), options),)
     why = Why(
         "image", "the guest writes to an overlay of its own; the image stays as it is and is shared by all its machines"
     )
     top = ChainFile(facts.place.file("disk0.qcow2"), "qcow2", own=True)
-    return (Disk(0, (top, *below), why, options, fresh=True, size=image.size),)
+    return (PlanDisk(0, (top, *below), why, options, fresh=True, size=image.size),)
 
 
-def _user_disk(spec: DiskSpec, number: int, facts: Facts) -> Disk:
+def _user_disk(spec: DiskSpec, number: int, facts: Facts) -> PlanDisk:
     if known := facts.chains.get(f"disk{number}"):
-        return Disk(number, known, Why(f"spec disk[{number}]", "the disk that was asked for"), spec)
+        return PlanDisk(number, known, Why(f"spec disk[{number}]", "the disk that was asked for"), spec)
     if spec.size:
         new = spec.format if spec.format != "auto" else "qcow2"
         file = ChainFile(facts.place.file(f"disk{number}.{new}"), new, own=True, encrypted=bool(spec.key))
-        return Disk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
+        return PlanDisk(number, (file,), Why(f"spec disk[{number}]", f"a new disk of {spec.size}"), spec, True, spec.size)
     kind = str(spec.format) if spec.format != "auto" else _ENDINGS.get(spec.path.rsplit(".", 1)[-1].lower(), "raw")
     file = ChainFile(spec.path, kind, encrypted=bool(spec.key))
-    return Disk(number, (file,), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
+    return PlanDisk(number, (file,), Why(f"spec disk[{number}]", "the file that was asked for"), spec)
 
 
 def check_numbers(specs: Sequence[DiskSpec], first: int) -> list[Problem]:

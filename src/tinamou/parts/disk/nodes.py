@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 from tinamou.blueprint import Element, Value, Why
 from tinamou.facts import ChainFile
-from tinamou.parts.disk.disk import Disk
+from tinamou.parts.disk.disk import PlanDisk
 from tinamou.parts.disk.spec import DIRECT, DiskSpec
 
 __all__ = ["file_options", "guest_node", "nodes", "writes"]
 
 
-def guest_node(disk: Disk) -> str:
+def guest_node(disk: PlanDisk) -> str:
     """The node the guest's device is attached to: the limiter where there is one, else the top of the chain."""
     return f"{disk.node}-limit" if _limited(disk) else _name(disk, 0)
 
 
-def writes(disk: Disk, file: ChainFile) -> bool:
+def writes(disk: PlanDisk, file: ChainFile) -> bool:
     """Whether QEMU may write to a file of the chain: the top, and the machine's own below it, which merging rewrites."""
     return not disk.readonly and (file == disk.top or file.own)
 
 
-def nodes(disk: Disk) -> Iterator[Element]:
+def nodes(disk: PlanDisk) -> Iterator[Element]:
     """The objects and nodes of one disk, in the order QEMU needs them: bottom first."""
     if disk.options.key:
         why = Why(f"spec disk[{disk.number}].key", "the passphrase is read from a file and never seen in a command line")
@@ -42,7 +42,7 @@ def file_options(options: DiskSpec, *, write: bool = True) -> dict[str, Value]:
     return {**props, "discard": "unmap"} if options.discard and write else props
 
 
-def _node(disk: Disk, index: int) -> dict[str, Value]:
+def _node(disk: PlanDisk, index: int) -> dict[str, Value]:
     file = disk.files[index]
     write = writes(disk, file)
     access: dict[str, Value] = {"driver": "file", "filename": file.path, "read-only": not write}
@@ -65,7 +65,7 @@ def _node(disk: Disk, index: int) -> dict[str, Value]:
     return {**props, "file": {**access, **file_options(disk.options, write=write)}}
 
 
-def _name(disk: Disk, index: int) -> str:
+def _name(disk: PlanDisk, index: int) -> str:
     """The machine's own files are named after the file, so that nodes can be found again; the others after the disk."""
     file = disk.files[index]
     if file.own:
@@ -76,7 +76,7 @@ def _name(disk: Disk, index: int) -> str:
     return f"{disk.node}-base" + (f"{below}" if below else "")
 
 
-def _why(disk: Disk, index: int) -> Why:
+def _why(disk: PlanDisk, index: int) -> Why:
     if index == 0:
         return Why(disk.why.asked_by, f"{disk.why.reason}; {disk.aio_why}") if disk.aio_why else disk.why
     if disk.files[index].own:
@@ -90,11 +90,11 @@ def _cache(options: DiskSpec) -> dict[str, Value]:
     return {"cache": {"direct": direct, "no-flush": unsafe}} if direct or unsafe else {}
 
 
-def _limited(disk: Disk) -> bool:
+def _limited(disk: PlanDisk) -> bool:
     return bool(disk.options.iops or disk.options.bandwidth)
 
 
-def _limit(disk: Disk) -> Iterator[Element]:
+def _limit(disk: PlanDisk) -> Iterator[Element]:
     why = Why(f"spec disk[{disk.number}]", "requests beyond the limit wait, so that this disk leaves room for others")
     limits: dict[str, Value] = {}
     if disk.options.iops:

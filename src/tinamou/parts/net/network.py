@@ -36,10 +36,10 @@ def subnet_of(nic: Nic) -> str:
 
 
 def address_of(nic: Nic) -> str:
-    """The guest's address: as requested, as lent, or (in a plan that starts nothing) the second of the network."""
+    """The guest's address: as requested, as leased, or (in a plan that starts nothing) the second of the network."""
     if nic.spec.address:
         return nic.spec.address.partition("/")[0]
-    return nic.facts.net.lent.get(nic.number) or str(ipaddress.IPv4Network(subnet_of(nic))[2])
+    return nic.facts.net.leased.get(nic.number) or str(ipaddress.IPv4Network(subnet_of(nic))[2])
 
 
 def prefix6(name: str) -> str:

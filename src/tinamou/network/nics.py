@@ -14,7 +14,7 @@ from tinamou.system.exec import CommandError, find_tool
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
 
-__all__ = ["GuestSide", "HostSide", "Wire", "look", "wires"]
+__all__ = ["GuestSide", "HostSide", "NicView", "look", "nics"]
 
 _LINE = re.compile(r"(?P<name>[\w.#-]+): index=(?P<index>\d+),type=(?P<type>[\w-]+),?(?P<rest>.*)")
 
@@ -50,7 +50,7 @@ class HostSide:
 
 
 @dataclass(frozen=True)
-class Wire:
+class NicView:
     """One interface of a machine: the card's model, the backend's type, and both sides where they can be seen.
 
     ``vhost``: the host's kernel moves its packets, which QEMU does not tell. ``unseen``: the guest answers, and has no
@@ -70,7 +70,7 @@ class Wire:
     unseen: bool = False
 
 
-def wires(text: str) -> list[Wire]:
+def nics(text: str) -> list[NicView]:
     """The cards with their backends out of QEMU's ``info network``: pure."""
     found: list[dict[str, Any]] = []
     for line in text.splitlines():
@@ -88,7 +88,7 @@ def wires(text: str) -> list[Wire]:
             entry["queues"] += 1
             if entry["queues"] == 1:
                 entry |= {"backend": match["type"], "detail": rest, "link": _named(rest)}
-    return [Wire(**{**entry, "queues": max(entry["queues"], 1)}) for entry in found]
+    return [NicView(**{**entry, "queues": max(entry["queues"], 1)}) for entry in found]
 
 
 def _named(detail: str) -> str:
@@ -96,7 +96,7 @@ def _named(detail: str) -> str:
     return match[1] if match else ""
 
 
-async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Collection[str] = ()) -> list[Wire]:
+async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Collection[str] = ()) -> list[NicView]:
     """Every interface of a machine, whose QEMU says ``cards`` to ``info network``.
 
     ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards whose packets the host's kernel
@@ -105,17 +105,17 @@ async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Col
     from dataclasses import replace
 
     guests = await _guest_sides(agent)
-    found: list[Wire] = []
-    for wire in wires(cards):
-        name = wire.link or (expected.get(wire.id, "") if wire.backend == "tap" else "")
-        side = next((one for one in guests or () if one.mac == wire.mac), None) or _by_place(guests or [], len(found))
+    found: list[NicView] = []
+    for nic in nics(cards):
+        name = nic.link or (expected.get(nic.id, "") if nic.backend == "tap" else "")
+        side = next((one for one in guests or () if one.mac == nic.mac), None) or _by_place(guests or [], len(found))
         found.append(
             replace(
-                wire,
+                nic,
                 guest=side,
                 host=host_side(name) if name else None,
                 link=name,
-                vhost=wire.id in vhost,
+                vhost=nic.id in vhost,
                 unseen=guests is not None and side is None,
             )
         )

@@ -10,7 +10,7 @@ from tinamou.late import dataclass
 from tinamou.monitor.balloon import PRESSED
 from tinamou.units import Size
 
-__all__ = ["NO_DRIVER", "Disk", "GuestMemory", "Held", "HostSight", "Place", "Sight"]
+__all__ = ["NO_DRIVER", "DiskObservation", "GuestMemory", "Held", "HostObservation", "Observation", "Place"]
 
 NO_DRIVER = "the guest has no balloon driver, or has not loaded it yet"
 """Why a guest that boots, or never will have one, has not told of its memory."""
@@ -60,7 +60,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskObservation:
     """One disk: what the guest has moved, the files it rests on, top first, and where the top one lies.
 
     ``allocated`` is what the machine's own files take on the host, ``may_grow`` by how much the top one may still.
@@ -82,7 +82,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """One machine at one moment.
 
     ``state`` is QEMU's run state, empty where QEMU did not say it: ``silent`` tells why. ``ended`` says why it ended, where
@@ -98,7 +98,7 @@ class Sight:
     floor: Size | None = None
     memory: GuestMemory | None = None
     held: Held | None = None
-    disks: tuple[Disk, ...] = ()
+    disks: tuple[DiskObservation, ...] = ()
     console: str = ""
     uptime: float = 0.0
     answers: bool | None = None
@@ -114,7 +114,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class HostSight:
+class HostObservation:
     """The host at one moment: its memory, and who holds it.
 
     ``pressure`` is the share of time in which everything waited for memory over the last 10 s, in per cent, None where the
