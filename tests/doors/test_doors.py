@@ -30,24 +30,16 @@ def test_hardware(door: str, tmp_path: Path, leftovers) -> None:
     as_described(HARDWARE, EVERY[door], tmp_path, leftovers)
 
 
-def _known(door: str) -> None:
-    """A fault that is not mended yet: such a fork is refused, by name, for its disk lies over a file of its user's."""
-    if door == "run -d, start, fork":
-        pytest.xfail("the history of the fork names the checkpoint's file as the lowest one, and not its user's")
-
-
 @pytest.mark.parametrize(
     "door", [name if name in ("run", "run -d, start, fork") else slow(name) for name in EVERY if name != "warm"]
 )
 def test_a_kernel_of_ones_own_and_a_seed(door: str, tmp_path: Path, leftovers) -> None:
-    _known(door)
     as_described(OWN_KERNEL, EVERY[door], tmp_path, leftovers)
 
 
 @pytest.mark.parametrize("door", [name for name in EVERY if name != "warm"])
 def test_firmware(door: str, tmp_path: Path, leftovers) -> None:
     """No door for warm: nothing is known of a guest there that could say that it has booted."""
-    _known(door)
     as_described(FIRMWARE, EVERY[door], tmp_path, leftovers)
 
 

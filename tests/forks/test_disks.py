@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed import call, tinamou
 
 from tinamou import Machine
+from tinamou.images.resolve import resolve
 from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
@@ -58,6 +60,40 @@ def test_every_machine_has_its_own_disk() -> None:
                 put(later, 2, "new")
                 assert [read(one, 3) for one in (later, source, forks[1])] == ["onesrcnew", "onesrc...", "one......"]
         assert read(source, 3) == "onesrc..."
+
+
+@pytest.mark.parametrize("started_again", [False, True])
+def test_a_fork_over_an_image_of_its_users_has_snapshots_of_its_own(tmp_path: Path, leftovers, started_again: bool) -> None:
+    """What others read through, the checkpoint's files and the user's image, stays as it is, byte for byte."""
+    image, tiny = tmp_path / "disk.img", resolve("tiny", "x86_64")
+    image.write_bytes(b"own" + bytes((8 << 20) - 3))
+    boot = {"kernel": tiny.kernel, "initrd": tiny.initrd, "cmdline": f"{tiny.cmdline} tinamou.disks=1"}
+    with Machine(image=str(image), boot=boot, forkable=True, name="source") as source:
+        put(source, 1, "src")
+        source.checkpoint("moment")
+        shared = {path: path.read_bytes() for path in (image, *Path(every()[0].directory).glob("disk*"))}
+        assert len(shared) == 2
+        [name] = tinamou("fork", "moment").split()
+        words = ["ownsrc"]
+        for number in range(2, 6):
+            tinamou("exec", name, "--", "sh", "-c", f"printf n{number:02} | dd of=/dev/vda bs=3 seek={number} conv=notrunc")
+            tinamou("exec", name, "--", "sync")
+            tinamou("snapshot", "create", name, f"s{number}")
+            words.append(f"n{number:02}")
+        if started_again:
+            tinamou("stop", name)
+        for number in (2, 3, 4):
+            tinamou("snapshot", "rm", name, f"s{number}")
+        tinamou("snapshot", "flatten", name)
+        if started_again:
+            tinamou("start", name)
+        text = "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=3 count=6 2>/dev/null"
+        assert tinamou("exec", name, "--", "sh", "-c", text) == "".join(words)
+        assert call("check", name).returncode == 0
+        assert {path: path.read_bytes() for path in shared} == shared
+        tinamou("rm", "-f", name)
+    tinamou("checkpoints", "rm", "-f", "moment")
+    assert leftovers.settle() == []
 
 
 @pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])

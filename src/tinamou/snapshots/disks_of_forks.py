@@ -13,6 +13,7 @@ from tinamou.images.chain import Layer, read_chain
 from tinamou.late import dataclass
 from tinamou.snapshots.extras import FILES, copy_files, owners_of
 from tinamou.snapshots.history import DiskEntry, History, save
+from tinamou.snapshots.layers import named_below
 from tinamou.snapshots.machine_disks import Disks, crypto_header, encryption
 from tinamou.system.qcow2 import write_overlay
 
@@ -72,13 +73,15 @@ def give_disks(disks: Mapping[str, Frozen], source: Path, directory: Path, owner
         return
     entries = {}
     for name, frozen in disks.items():
-        below = _chain(frozen, source)[0]
+        chain = _chain(frozen, source)
+        below = chain[0]
+        floor = named_below(chain[-2]) if chain[1:] else below.path
         top = directory / f"{name}.qcow2"
         size = int(below.header.size) if below.header else below.length
         write_overlay(top, size, below.path, below.format, crypto=crypto_header(below))
         if owner is not None:
             os.chown(top, owner, owner)
-        entries[name] = DiskEntry(frozen.device, top.name, "qcow2", below.path, below.format)
+        entries[name] = DiskEntry(frozen.device, top.name, "qcow2", floor, chain[-1].format)
     save(directory, History(disks=entries))
 
 

@@ -8,19 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.chain import Layer, read_layer
+from tinamou.images.chain import Layer, may_open, read_layer
 from tinamou.late import dataclass
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["Forest", "own_files", "read_forest"]
+__all__ = ["Forest", "named_below", "own_files", "read_forest"]
 
 _OWN = re.compile(r"(disk\d+)(?:-\d+)?\.(?:qcow2|raw)")
 
 
 @dataclass(frozen=True)
 class Forest:
-    """All files of one disk: ``layers`` by name, ``below`` what each rests on (empty: nothing)."""
+    """All files of one disk: ``layers`` by name, ``below`` what each rests on (empty: nothing).
+
+    Names with a slash are files outside the machine's folder, which are never rewritten or removed: the floor, and what a
+    fork's disk rests on.
+    """
 
     disk: str
     layers: Mapping[str, Layer]
@@ -63,7 +67,7 @@ def own_files(disks: Disks, disk: str) -> list[str]:
 
 
 def read_forest(disks: Disks, history: History, disk: str) -> Forest:
-    """Read the headers of every file of one disk: those in the machine's folder, and its floor. Raises ImageError."""
+    """Read the headers of every file of one disk: those in the machine's folder and what they rest on. Raises ImageError."""
     entry = history.disks[disk]
     known = {*own_files(disks, disk), entry.top, *history.frozen(disk)}
     formats = {entry.top: entry.format, entry.floor: entry.floor_format}
@@ -76,12 +80,33 @@ def read_forest(disks: Disks, history: History, disk: str) -> Forest:
         raise ImageError(
             f"{floor.path} names a file behind it, {floor.header.backing_file}", why=why, fix="restore a backup"
         )
-    below = {name: _below(disks, layer) for name, layer in layers.items() if name != entry.floor}
-    return Forest(disk, layers, {name: lower for name, lower in below.items() if lower})
+    below: dict[str, str] = {}
+    unread = set(layers) - {entry.floor}
+    while unread:
+        name = unread.pop()
+        if not (lower := _below(disks, layers[name])):
+            continue
+        below[name] = lower
+        if "/" in lower and lower not in layers:
+            layers[lower] = _outside(layers[name], lower)
+            unread.add(lower)
+    return Forest(disk, layers, below)
+
+
+def _outside(upper: Layer, path: str) -> Layer:
+    """A file between a fork's own and its floor: a checkpoint's. Raises ImageError."""
+    if not may_open(upper.path, path):
+        raise ImageError(f"{upper.path} has a backing file outside its folder", why=path, fix="restore a backup")
+    return read_layer(Path(path), upper.header.backing_format if upper.header else "", upper.path)
 
 
 def _below(disks: Disks, layer: Layer) -> str:
     if layer.header is None or not layer.header.backing_file:
         return ""
-    name = layer.header.backing_file
-    return disks.name(name if name.startswith("/") else str(Path(layer.path).parent / name))
+    return disks.name(named_below(layer))
+
+
+def named_below(layer: Layer) -> str:
+    """The path of the file below one that has a backing file, as its header says."""
+    name = layer.header.backing_file if layer.header else ""
+    return name if name.startswith("/") else str(Path(layer.path).parent / name)

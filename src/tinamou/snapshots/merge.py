@@ -71,7 +71,7 @@ async def remove_unreachable(disks: Disks, history: History) -> list[str]:
     for disk in history.disks:
         forest = read_forest(disks, history, disk)
         needed = forest.needed(history) | used | {history.disks[disk].floor}
-        unneeded = forest.layers.keys() - needed
+        unneeded = {name for name in forest.layers.keys() - needed if "/" not in name}
         if unneeded:
             _settle(disks, forest, needed)
         for name in unneeded:
@@ -117,7 +117,7 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
     if not mergeable(disks, forest):
         why = "its files are merged by QEMU alone, which has the key"
         raise StateError(f"{disk} is encrypted", why=why, fix=f"tinamou start {disks.directory.name} first")
-    if len(chain) <= 3 or disks.path(chain[1]).stat().st_nlink > 1:
+    if len(chain) <= 3 or "/" in chain[1] or disks.path(chain[1]).stat().st_nlink > 1:
         return history
     history = save(disks.directory, dataclasses.replace(history, flattened=(*history.flattened, chain[1])))
     await _stream(disks, history, forest, chain[1], chain[-1])
@@ -132,10 +132,10 @@ def mergeable(disks: Disks, forest: Forest) -> bool:
 def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:
     """An unnamed file and the only file above it, as (forest, lower, upper); what checkpoints share stays as it is."""
     forest = read_forest(disks, history, disk)
-    named, entry = forest.named(history), history.disks[disk]
+    named = forest.named(history)
     for lower in forest.layers if mergeable(disks, forest) else ():
         above = forest.above(lower)
-        shared = lower == entry.floor and disks.path(lower).parent != disks.directory
+        shared = "/" in lower
         shared = shared or any(disks.path(file).stat().st_nlink > 1 for file in (lower, *above))
         if lower not in named and len(above) == 1 and not shared and not _left_alone(disks, history, lower, above[0]):
             return forest, lower, above[0]

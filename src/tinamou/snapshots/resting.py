@@ -63,7 +63,7 @@ def _of_checkpoint(folder: Path) -> set[Path]:
     with contextlib.suppress(TinamouError):
         one = read(folder)
         for disk in one.disks.values() if one else ():
-            found |= _files(folder / disk.file, disk.format)
+            found |= _files(folder / disk.file, disk.format, disk.floor)
     return found
 
 
