@@ -64,6 +64,7 @@ def test_a_port_of_the_host_leads_into_one_machine(leftovers) -> None:
     assert leftovers.found() == []
 
 
+@pytest.mark.usefixtures("whole_host")
 def test_a_copy_is_pinned_to_cpus_of_its_own(leftovers) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one CPU cannot be two machines' own")

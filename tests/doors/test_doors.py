@@ -64,7 +64,7 @@ def answering(tmp_path: Path) -> Iterator[None]:
         server.shutdown()
 
 
-@pytest.mark.usefixtures("answering")
+@pytest.mark.usefixtures("answering", "whole_host")
 @pytest.mark.parametrize("door", [name if name == "run -d, start" else slow(name) for name in ALONE])
 def test_what_it_has_of_the_host_for_itself(door: str, tmp_path: Path, leftovers) -> None:
     """Copies have CPUs of their own (test_copies.py); what a warm one would lack is refused (test_refused.py)."""
@@ -77,5 +77,6 @@ def test_several_parts_and_what_cannot_be_twice(door: str, tmp_path: Path, lefto
     as_described(IN_PARTS, ALONE[door], tmp_path, leftovers)
 
 
+@pytest.mark.usefixtures("whole_host")
 def test_a_converted_file(tmp_path: Path, leftovers) -> None:
     as_described(CONVERTED, ALONE["machine file"], tmp_path, leftovers)

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_receipt import whole_host  # noqa: F401
 
 from tinamou.machine.gather import resolve_image
 from tinamou.spec import load_spec
@@ -20,7 +19,13 @@ from tinamou.spec import load_spec
 ROUNDS = int(os.environ.get("TINAMOU_ROUNDS", "2"))
 PLAYER = Path(__file__).with_name("kill_rounds.py")
 
-pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(120 + 30 * ROUNDS)]
+pytestmark = [
+    pytest.mark.usefixtures("whole_host"),
+    pytest.mark.vm,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.timeout(120 + 30 * ROUNDS),
+]
 
 
 def play(*words):

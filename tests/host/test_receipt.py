@@ -1,6 +1,5 @@
 """A pinned machine on huge pages gives the host back, however it ends: orderly, by itself, by kill -9."""
 
-import fcntl
 import json
 import os
 import re
@@ -20,21 +19,9 @@ from tinamou.system import threads
 from tinamou.system.hugetlb import Pool
 from tinamou.units import CpuSet, Size
 
-pytestmark = [pytest.mark.vm, pytest.mark.root]
+pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.usefixtures("whole_host")]
 PAGE = Size(2 << 20)
 WISH = ("--cpus", "2", "--memory", "128M", "--pin", "auto", "--hugepages", "2M")
-
-
-@pytest.fixture(autouse=True)
-def whole_host(cache):
-    """One of these tests at a time, over all processes: they count the host's huge pages and lend its CPUs."""
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(cache, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if ledger.look().cpus:
-        pytest.skip(f"machines on this host hold CPUs: {ledger.look().cpus}")
-    yield
-    os.close(descriptor)
 
 
 @pytest.fixture

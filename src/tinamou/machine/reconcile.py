@@ -13,6 +13,7 @@ from tinamou.snapshots import orphans
 from tinamou.state import ledger, machines, networks, pools, uids
 from tinamou.state.record import Record, change, read
 from tinamou.system.known import matching
+from tinamou.system.logs import complete
 from tinamou.system.plain_file import place_fault
 from tinamou.system.spawn import Process, end, found_started, process_of
 
@@ -144,6 +145,7 @@ def _end(record: Record, cause: str = "") -> list[str]:
     known = {process for one in (record, newest) if one is not None and (process := one.process) is not None}
     for process in known or strays(directory):
         end(process)
+        complete(directory / files.QEMU_LOG)
     failed = give_back(record)
     if record.ephemeral and not failed:
         machines.remove(directory)

@@ -94,3 +94,5 @@ def stop(entry: Entry) -> None:
     ours = _children.pop(tuple(argv), None) if isinstance(argv, list) else None
     if ours is not None and (process is None or ours.pid != process.pid):
         end(ours)
+    if log := entry.get("log"):
+        complete(Path(str(log)))

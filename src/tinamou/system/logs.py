@@ -30,9 +30,9 @@ def older(path: Path) -> Path:
 
 
 def complete(path: Path) -> None:
-    """Return when the last words of a process that has ended are in its log."""
+    """Return when the last words of a process that has ended are in its log, and their writer is gone (1 s at most)."""
     deadline = time.monotonic() + _WRITTEN_SECONDS
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         while locked(path) and time.monotonic() < deadline:
             time.sleep(0.002)
 
