@@ -31,8 +31,9 @@ def _names(folder: str, prefixes: tuple[str, ...]) -> set[str]:
 class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 
-    Processes and sockets are known by that path (in their arguments, environment or working directory), so that tests
-    beside this one do not count; interfaces, control groups and memory this process keeps are known by their name.
+    Processes and sockets are known by that path (in their arguments, environment or working directory), interfaces by
+    their alias, so that tests and machines beside this one do not count; control groups and memory this process keeps are
+    known by their name.
     """
 
     def __init__(self, state: Path) -> None:
@@ -40,8 +41,13 @@ class Leftovers:
         self._named = self._by_name()
 
     def _by_name(self) -> set[str]:
-        folders = ("/sys/class/net", "/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-        return set().union(*(_names(folder, OURS) for folder in folders), self._memory())
+        folders = ("/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+        return set().union(*(_names(folder, OURS) for folder in folders), self._links(), self._memory())
+
+    def _links(self) -> set[str]:
+        """Interfaces of these machines and networks: their alias says whose they are."""
+        links = Path("/sys/class/net").iterdir()
+        return {str(link) for link in links if str(self.state) in _read(link / "ifalias")}
 
     def _memory(self) -> set[str]:
         """The memory of checkpoints that this very process keeps; others that do are processes of these machines."""

@@ -6,6 +6,11 @@ import os
 import socket
 import subprocess
 import time
+from pathlib import Path
+
+import pytest
+
+from tinamou.system import iproute
 
 
 def test_clean(leftovers):
@@ -45,6 +50,20 @@ def test_memory(leftovers):
         assert leftovers.found() == ["new: memory of checkpoint one"]
     finally:
         os.close(memory)
+    assert leftovers.found() == []
+
+
+@pytest.mark.root
+def test_interfaces_of_these_machines_and_of_no_others(leftovers, state):
+    names = f"tm-{os.getpid()}-0", f"tm-{os.getpid()}-1"
+    owners = state / "machines/one", Path("/tmp/tm-another/machines/one")
+    try:
+        for name, owner in zip(names, owners, strict=True):
+            iproute.batch([f"link add name {name} type bridge", f"link set dev {name} {iproute.alias(owner)}"])
+        assert leftovers.found() == [f"new: /sys/class/net/{names[0]}"]
+    finally:
+        for name in names:
+            iproute.remove(name)
     assert leftovers.found() == []
 
 

@@ -64,6 +64,10 @@ def _threads(seen: Seen, what: str) -> list[int]:
     return sorted({one["props"][what] for one in seen.ask("query-cpus-fast")})
 
 
+_WAIT = "until [ -e /sys/block/sda ] || [ $((i += 1)) -gt 100 ]; do sleep 0.1; done;"
+"""The kernel looks for such disks while the guest boots on."""
+
+
 CONVERTED = Group(
     _describe,
     {
@@ -81,7 +85,7 @@ CONVERTED = Group(
         "disk[].path": guest("grep -c 'hello from the disk' /dev/vda", "1"),
         "disk[].format": host(lambda seen: seen.node("disk0")["driver"], "raw"),
         "disk[].readonly": guest("cat /sys/block/vda/ro", "1"),
-        "disk[].interface": guest("cat /sys/block/sda/size", str((8 << 20) // 512)),
+        "disk[].interface": guest(f"{_WAIT} cat /sys/block/sda/size", str((8 << 20) // 512)),
         "disk[].cache": host(lambda seen: seen.nodes["disk1"]["cache"]["direct"], True),
         "disk[].discard": host(lambda seen: "discard" in seen.node("disk1"), False),
         "disk[].detect_zeroes": host(lambda seen: seen.nodes["disk1"]["detect_zeroes"], "on"),

@@ -88,7 +88,7 @@ class Seen:
         raise AssertionError(f"no control group of {self.record.name} has {files}")
 
     def helper(self, word: str) -> list[str]:
-        """The command lines of living processes that name this machine's folder and have this word."""
+        """The command lines of living processes that name this machine's folder and have this word, but for log writers."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
@@ -96,6 +96,6 @@ class Seen:
                     line = (entry / "cmdline").read_text().replace("\0", " ")
                 except OSError:
                     continue
-                if word in line and str(self.record.directory) in line:
+                if word in line and str(self.record.directory) in line and "/logwriter." not in line:
                     found.append(line)
         return found

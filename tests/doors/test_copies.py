@@ -61,6 +61,7 @@ def test_a_port_of_the_host_leads_into_one_machine(leftovers) -> None:
     name = tinamou("fork", "ported").strip()
     assert "net[0].forward" in call("fork", "ported").stderr
     tinamou("rm", "-f", name)
+    leftovers.remove_checkpoints()
     assert leftovers.found() == []
 
 

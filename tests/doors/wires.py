@@ -15,7 +15,7 @@ from tinamou.parts.net.wiring import link_name
 def lay(lab: Lab) -> None:
     """What the machine joins: a bridge, a tap with several queues, an interface to sit on."""
     for line in (
-        *("link add br0 type bridge", "link set br0 up", "link add under0 type dummy", "link set under0 up"),
+        *("link add br0 type bridge", "link set br0 up", "link add under0 type veth peer name under1", "link set under0 up"),
         *("tuntap add tap0 mode tap multi_queue", "link set tap0 up"),
     ):
         lab.ip(line)

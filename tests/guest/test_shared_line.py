@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
-from resident_here import resident_here
+from resident_here import line_to, resident_here
 from running import run
 
 from tinamou.guest.command import command
@@ -71,6 +72,27 @@ def test_a_program_that_is_killed_takes_its_own_command_along(state):
         until(lambda: not Path(f"/proc/{pid}").exists(), "the end of its command")
         (state / "go").touch()
         assert other.communicate(timeout=20)[0] == b"on\n"
+
+
+@pytest.mark.parametrize("by", ["the line itself", "who holds it"])
+def test_a_greeting_lost_in_a_restart_is_answered_by_the_next_guest(state, by):
+    async def work():
+        with resident_here(state) as here:
+            async with asyncio.timeout(30), line_to(here) as line:
+                sharing = Sharing(line, here.path)
+                asks = line if by == "the line itself" else Line.to(shared_path(here.path))
+                await asks.hello()
+                here.end()
+                asked = asyncio.create_task(asks.hello(timeout=20))
+                await asyncio.sleep(0.3)
+                termios.tcflush(here._theirs, termios.TCIOFLUSH)
+                here.start()
+                await asked
+                assert (await asks.run(["echo", "anew"])).text == "anew"
+                asks.close()
+                await sharing.idle()
+
+    run(work())
 
 
 def test_a_program_with_threads_shares_too(state):

@@ -96,6 +96,7 @@ def _programs(root: Path) -> dict[str, cpio.Entry]:
         found[target] = cpio.file(source.read_bytes(), 0o755)
         todo += _needed(target, found[target].content)
     found |= {f"usr/bin/{name}": cpio.link("busybox") for name in _applets(found["usr/bin/busybox"].content)} | found
+    found["usr/sbin/modprobe"] = cpio.link("../bin/busybox")  # where the kernel looks for it, to load what is asked of it
     while todo:
         name = todo.pop()
         path, data = _library(root, name)

@@ -138,9 +138,9 @@ class Connected:
         session = await self.session()
         _load_while_waiting()
         if self.record.resident and self._line is None:
-            from tinamou.guest.resident import Line
+            from tinamou.guest.resident import connect
 
-            self._line = Line(str(self.record.file(files.RESIDENT)))
+            self._line = connect(str(self.record.file(files.RESIDENT)))
         return await wait_ready(
             self.record.directory,
             self.agent,
@@ -158,7 +158,7 @@ class Connected:
         """Let other programs use the line to the guest's resident, for as long as it is held here."""
         from tinamou.guest.resident import Sharing
 
-        if self._line is not None and self._line.free and self._line.on_end is None:
+        if self._line is not None and self._line.free and not self._line.borrowed and self._line.on_end is None:
             Sharing(self._line, str(self.record.file(files.RESIDENT)))
 
     async def run(

@@ -73,7 +73,8 @@ def _build(network: Network, mtu: int) -> None:
     networks.write(network)
     bridge, length = network.bridge, ipaddress.IPv4Network(network.subnet).prefixlen
     lines = [f"link add name {bridge} type bridge stp_state 0 mcast_snooping 0 forward_delay 0"]
-    lines.append(f"link set dev {bridge} alias tinamou:{network.name}" + (f" mtu {mtu}" if mtu else ""))
+    alias = iproute.alias(networks.folder(network.name))
+    lines.append(f"link set dev {bridge} {alias}" + (f" mtu {mtu}" if mtu else ""))
     lines.append(f"address add {_gateway(network)}/{length} dev {bridge}")
     if network.prefix6:
         lines.append(f"address add {ipaddress.IPv6Network(network.prefix6)[1]}/64 dev {bridge} nodad")

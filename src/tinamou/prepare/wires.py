@@ -98,7 +98,12 @@ def make_tap(step: MakeTap, journal: Journal) -> None:
         fix = "run as root, or use type passt or user"
         raise PrepareError("no permission to make a tap interface", why="it takes CAP_NET_ADMIN", fix=fix) from error
     mtu = f" mtu {step.mtu}" if step.mtu else ""
-    iproute.batch([f"link set dev {step.name} addrgenmode none{mtu}", f"link set dev {step.name} up"])
+    iproute.batch(
+        [
+            f"link set dev {step.name} {iproute.alias(journal.path.parent)} addrgenmode none{mtu}",
+            f"link set dev {step.name} up",
+        ]
+    )
 
 
 def make_macvtap(step: MakeMacvtap, journal: Journal) -> None:
@@ -107,7 +112,7 @@ def make_macvtap(step: MakeMacvtap, journal: Journal) -> None:
     iproute.remove(step.name)
     mtu = f" mtu {step.mtu}" if step.mtu else ""
     make = f"link add link {step.parent} name {step.name} address {step.mac}{mtu} type macvtap mode bridge"
-    iproute.batch([make, f"link set dev {step.name} up"])
+    iproute.batch([make, f"link set dev {step.name} {iproute.alias(journal.path.parent)} up"])
 
 
 def remove_link(entry: Entry) -> None:

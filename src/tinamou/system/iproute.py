@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tinamou.system.exec import CommandError, find_tool, run
 
-__all__ = ["batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
+__all__ = ["alias", "batch", "bridge_batch", "exists", "kind", "links", "remove", "routes"]
 
 
 def batch(lines: Iterable[str]) -> None:
@@ -32,6 +33,11 @@ def _json(*words: str) -> list[dict[str, Any]]:
 def links(*filters: str) -> list[dict[str, Any]]:
     """``ip -json -details -stats link show`` with filters such as ``master br0``, ``dev tap0``."""
     return _json("-details", "-stats", "link", "show", *filters)
+
+
+def alias(owner: Path) -> str:
+    """For ``link set``: whose an interface is, a machine's or network's, by its folder; ``ip link`` shows it."""
+    return 'alias "' + f"tinamou {owner}".replace('"', "'").replace("\\", "/")[:255] + '"'
 
 
 def exists(name: str) -> bool:

@@ -105,6 +105,8 @@ class Line:
         self._owed: Owed | None = None
         self._ended: LineError | None = None
         self._heard = time.monotonic()
+        self.borrowed = False
+        """Whether it leads to the process that has the machine's own, and not to the guest."""
         self.on_end: Callable[[], None] | None = None
         """Called when the line has ended."""
 
@@ -121,11 +123,12 @@ class Line:
         """A line by way of the process that has the machine's own, and shares it on a socket. Raises as the class does."""
         line = cls.__new__(cls)
         line._begin(connect_unix(path), None)
+        line.borrowed = True
         return line
 
     def hand_over(self) -> int:
         """A descriptor to give to another process, while nothing is under way; the line ends here."""
-        if not self._wire.up or self.owes or self._channels:
+        if not self._wire.up or self.owes or self._channels or self.borrowed:
             raise LineError("The line to the guest's resident was closed, or is in use")
         descriptor = self._wire.copy()
         self.close()
@@ -355,7 +358,11 @@ class Line:
             if self._owed is not None:
                 resolve(self._owed.answer, payload)
         elif kind == "N":
+            hellos, self._hellos = self._hellos, {}
             self._lose(LineError("The guest was restarted", why="what ran in it has ended"))
+            self._hellos = hellos
+            for nonce in hellos:  # what the guest before was asked, this one was not
+                self.send("H", nonce)
         else:
             self._end(f"it sends what is no frame: {kind!r}")
 

@@ -36,12 +36,15 @@ def connect(path: str) -> Line:
 
     Raises HeldError where that one does not share it, NotListeningError where QEMU is gone.
     """
-    try:
-        return Line(path)
-    except HeldError:
+    for _ in range(_TRIES):
+        try:
+            return Line(path)
+        except HeldError as error:
+            held = error
         with contextlib.suppress(NotListeningError):
             return Line.to(shared_path(path))
-        raise
+        time.sleep(_PAUSE)
+    raise held
 
 
 def shared(path: str) -> Line:
@@ -187,8 +190,11 @@ class _Guest:
         import asyncio
 
         async def ask() -> None:
-            with contextlib.suppress(GuestError):
+            try:
                 await self._line.hello()
+            except GuestError:
+                self.close()  # whoever asked tries again, by another line
+            else:
                 self._wire.send("H", nonce)
 
         task = asyncio.create_task(ask())
