@@ -49,13 +49,16 @@ PLACED = Group(
         "cpu.pin": host(lambda seen: len(os.sched_getaffinity(_vcpu(seen))), 1),
         "cpu.strict": host(lambda seen: len(seen.record.pinning), 1),
         "cpu.realtime": host(
-            lambda seen: (os.sched_getscheduler(_vcpu(seen)), os.sched_getparam(_vcpu(seen)).sched_priority),
+            lambda seen: (
+                os.sched_getscheduler(_vcpu(seen)) & ~os.SCHED_RESET_ON_FORK,
+                os.sched_getparam(_vcpu(seen)).sched_priority,
+            ),
             (os.SCHED_FIFO, 1),
         ),
         "memory.hugepages": host(_large_pages, 256 << 20),
         "display.type": host(lambda seen: (Path(seen.record.directory) / "run/spice.sock").is_socket(), True),
         "net[].type": host(lambda seen: len(seen.helper("passt")), 1),
-        "net[].host": guest(f"nc -w 20 10.0.2.2 {DOOR} </dev/null", "from the host"),
+        "net[].host": guest(f"sleep 5 | nc -w 20 10.0.2.2 {DOOR}", "from the host"),
     },
 )
 

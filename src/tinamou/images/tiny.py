@@ -84,7 +84,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 22
+    builder: int = 23
     space: int = 1 << 30
 
     @property
