@@ -259,6 +259,29 @@ def test_a_device_that_is_never_released(state):
     with_session(state, work, stand_in.event("DEVICE_DELETED", device="b") * 500 + b'{"return": {}, "id": "ID"}\n')
 
 
+BUSY = b'{"error": {"class": "GenericError", "desc": "guest is busy (power indicator blinking)"}, "id": "ID"}\n'
+NEVER = b'{"error": {"class": "GenericError", "desc": "Bus has no hot-plug"}, "id": "ID"}\n'
+TAKEN = b'{"return": {}, "id": "ID"}\n'
+
+
+@pytest.mark.parametrize("first", [BUSY, TAKEN])
+def test_a_guest_at_work_on_the_slot_is_asked_again(state, monkeypatch, first):
+    monkeypatch.setattr(commands, "_ASKED_AGAIN", 0.2)
+
+    async def work(session):
+        await commands.device_del(session, "a", timeout=5)
+
+    with_session(state, work, first, BUSY, TAKEN + stand_in.event("DEVICE_DELETED", device="a"))
+
+
+def test_a_slot_that_gives_nothing_back_is_told_at_once(state):
+    async def work(session):
+        with pytest.raises(RefusedError, match="no hot-plug"):
+            await commands.device_del(session, "a", timeout=5)
+
+    with_session(state, work, NEVER)
+
+
 @pytest.mark.parametrize("line", [b"", b"{", b'{"a": NaN}', b'"\\udfff"', b"[" * 600 + b"]" * 600, b"[" * 20000, b"\x80"])
 def test_what_is_no_json(line):
     with pytest.raises(ValueError, match=r"."):

@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping
 
 from tinamou.control.answers import flag, number, record, records, shown, text
-from tinamou.control.session import DisconnectedError, Session
+from tinamou.control.session import DisconnectedError, Event, Listener, RefusedError, Session
 from tinamou.control.wire import LARGE_BYTES
 from tinamou.errors import ControlError
 from tinamou.late import dataclass
 
 Json = Mapping[str, object]
+
+_ASKED_AGAIN, _BUSY = 7.0, 0.5
+"""Seconds until a guest is asked again to release a device: a Linux guest waits 5 before it heeds the button at all."""
 
 _STATE = re.compile(r"[a-z-]{1,40}")
 
@@ -119,15 +122,19 @@ async def getfd(session: Session, fd: int, name: str) -> None:
 
 
 async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
-    """Ask the guest to give a device back, and wait until it has. Raises ControlError when it does not (seconds)."""
+    """Ask the guest to give a device back, and wait until it has. Raises ControlError when it does not (seconds).
+
+    It is asked again while it is silent: one that is just bringing the slot up takes the button for something else (the
+    attention button is the same for both: PCI Express Base Specification, 6.7.1.5), and QEMU does not press it meanwhile.
+    """
     import asyncio
 
     with session.listen("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR") as events:
-        await session.execute("device_del", id=id)
         try:
             async with asyncio.timeout(timeout):
-                while (event := await events.next()).data.get("device") != id:
-                    pass
+                asked = await _asked_to_release(session, id, again=False)
+                while (event := await _told_of(events, id, _ASKED_AGAIN if asked else _BUSY)) is None:
+                    asked = await _asked_to_release(session, id, again=True)
         except TimeoutError:
             raise ControlError(
                 f"The guest did not release the device {id} within {timeout:g} s",
@@ -135,6 +142,30 @@ async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
             ) from None
     if event.name != "DEVICE_DELETED":
         raise ControlError(f"The guest refused to release the device {id}", why=event.name)
+
+
+async def _asked_to_release(session: Session, id: str, *, again: bool) -> bool:
+    """Press the button; whether QEMU did. Refusals pass where the guest is at work on the slot; others are raised."""
+    try:
+        await session.execute("device_del", id=id)
+    except RefusedError as error:
+        if not again and "guest is busy" not in error.description and "process of unplug" not in error.description:
+            raise
+        return False
+    return True
+
+
+async def _told_of(events: Listener, id: str, seconds: float) -> Event | None:
+    """The next event about a device, within so many seconds; None where there is none."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(seconds):
+            while (event := await events.next()).data.get("device") != id:
+                pass
+            return event
+    except TimeoutError:
+        return None
 
 
 async def jobs(session: Session) -> tuple[Job, ...]:
