@@ -17,7 +17,7 @@ from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code
 
-__all__ = ["died", "start"]
+__all__ = ["died", "jail_of", "start"]
 
 _SIGNALS = {
     31: ": the sandbox refused a system call",
@@ -44,7 +44,7 @@ def start(
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
-        jail = _jail(plan, handed.descriptors, dies_with_parent=dies_with_parent)
+        jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
         words = argv(with_descriptors(plan, handed.descriptors))
         try:
             return jailed.spawn(jail, words, log=said, inherit=(*handed.descriptors.values(), *inherit))
@@ -55,7 +55,7 @@ def start(
             ) from error
 
 
-def _jail(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
+def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
     reads, nodes = (*jailed.SYSTEM, *around.reads), (path for path in jailed.NODES if Path(path).exists())

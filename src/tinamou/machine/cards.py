@@ -24,7 +24,7 @@ from tinamou.prepare.apply import apply, undo
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, networks
-from tinamou.state.folder import plan_data, update_plan
+from tinamou.state.folder import plan_data, plan_of, update_plan
 from tinamou.state.record import Record
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
 async def _plug(record: Record, session: Session, part: Contribution, number: int) -> None:
     """Make the host ready and plug it in; all undone when one of it fails."""
     _refuse_private(record, part)
+    _refuse_walled_in(record, part)
     apply(part.steps, record.path)
     try:
         await hotplug.plug(session, part, f"net{number}")
@@ -146,6 +147,20 @@ def _refuse_private(record: Record, part: Contribution) -> None:
         why = "the memory of a machine that was started without vhost-user is private to its QEMU"
         fix = f"tinamou stop {record.name}, add it, and start again"
         raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
+
+
+def _refuse_walled_in(record: Record, part: Contribution) -> None:
+    """What would have to reach through a wall around the running QEMU. Raises ControlError."""
+    around = plan_of(record).confinement
+    files, ports, _ = around.landlock
+    reasons = []
+    if ("net" in around.namespaces or ports) and any(one.props.get("type") == "user" for one in part.elements):
+        reasons.append("QEMU's own TCP/IP needs this host's network, which this QEMU was started without")
+    if ("mount" in around.namespaces or files) and any(one.kind == "chardev" for one in part.elements):
+        reasons.append("QEMU opens a vhost-user socket by its path, and sees no file of this host")
+    if reasons:
+        fix = f"tinamou stop {record.name}, add it, and start again"
+        raise ControlError("the card cannot be plugged into this machine while it runs", why="; ".join(reasons), fix=fix)
 
 
 def _give_back(record: Record, number: int) -> None:

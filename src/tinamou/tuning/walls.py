@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tinamou.blueprint import MakeDir, Note, Plan, StartHelper, TakePciGroup, Why
+from tinamou.blueprint import MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
 from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
 from tinamou.facts.walls import WallFacts
@@ -38,6 +38,8 @@ _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """What Landlock can refuse of files by version: all of the first one, moving elsewhere, cutting off, commands to devices."""
 _TCP, _SCOPES = 3, 3
 """Binding and connecting, since the fourth version; others' abstract sockets and signals, since the sixth."""
+_ROOMS = ("part display", "backend vhost-user")
+"""Who has a folder made in which QEMU makes a socket itself."""
 _OF_PASSTHROUGH = ("/sys/bus/pci", "/sys/devices", "/sys/kernel/iommu_groups")
 
 
@@ -55,13 +57,15 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
     landlock = _landlock(refused, facts, without, network=not _uses_network(plan))
     walls = (*_always(plan.confinement), *(_wall(name, why, landlock) for name, why in refused.items()))
     groups = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
+    sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
+    rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by in _ROOMS]
     return dataclasses.replace(
         plan.confinement,
         walls=walls,
         namespaces=(*(("user",) if facts.user and kinds else ()), *kinds),
         landlock=landlock,
-        reads=(*plan.confinement.reads, *(_OF_PASSTHROUGH if groups else ())),
-        writes=tuple(step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by == "part display"),
+        reads=(*plan.confinement.reads, *sockets, *(_OF_PASSTHROUGH if groups else ())),
+        writes=tuple(rooms),
         devices=(
             *(("/dev/kvm",) if plan.accel == "kvm" else ()),
             *(("/dev/vfio/vfio",) if groups else ()),
