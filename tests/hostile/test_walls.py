@@ -21,7 +21,7 @@ from made_facts import facts
 
 from tinamou.facts import WallFacts
 from tinamou.facts.walls import NAMESPACES
-from tinamou.launch.process import jail_of
+from tinamou.launch.process import jail_of, status_of
 from tinamou.planner import plan
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import load_spec
@@ -175,6 +175,28 @@ def test_who_has_no_root_has_the_walls_too(stage):
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_the_keys_of_the_caller_are_not_its_own():
+    """Who has a keyring may use what is in it, whoever he is (source: keyrings(7), possession)."""
+    add_key, keyctl = {"x86_64": (248, 250)}.get(os.uname().machine, (217, 219))
+    libc, name = ctypes.CDLL(None), secrets.token_hex(8)
+    assert libc.syscall(keyctl, 1, None) > 0 and libc.syscall(add_key, b"user", name.encode(), b"secret", 6, -3) > 0
+    code = f"print(ctypes.CDLL(None).syscall({keyctl}, 10, -3, b'user', {name.encode()!r}, 0) > 0)"
+    around = planned(probe_walls())
+    assert said(around, code) == "False"
+    assert said(dataclasses.replace(around, uid=None), code) == "True"
+
+
+def test_what_is_let_in_may_lie_in_tmp(tmp_path):
+    """The folder of a machine in a test, a QEMU unpacked there: below the process's own /tmp, which is there too."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    around = dataclasses.replace(planned(probe_walls()), writes=(str(tmp_path / "run"),))
+    code = f"print(gets(lambda: open({str(tmp_path / 'run/x')!r}, 'w').write('x')), os.listdir({str(tmp_path)!r}))"
+    assert said(around, code) == "True ['run']"
+    assert (tmp_path / "run/x").read_text() == "x"
+    assert said(around, "print(gets(lambda: open('/tmp/x', 'w').write('x')))") == "True"
+
+
 NUMBER = {"x86_64": 63, "aarch64": 160, "riscv64": 160}.get(os.uname().machine)
 """uname(2)."""
 
@@ -233,3 +255,12 @@ def test_it_can_be_ended_as_the_first_of_its_namespace(how):
     end(process, grace=10.0 if how == signal.SIGTERM else 0.0)
     assert not alive(process)
     os.close(log)
+
+
+def test_how_one_ends_that_gives_up_is_told():
+    """As the first process of its namespace it does not end by SIGABRT."""
+    log = os.memfd_create("said")
+    process = jail.spawn(planned(probe_walls()), [PYTHON, "-I", "-S", "-c", "import os; os.abort()"], log=log)
+    assert wait_gone(process, 30)
+    os.close(log)
+    assert "gave up" in status_of(process.pid)

@@ -17,7 +17,7 @@ from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code
 
-__all__ = ["died", "jail_of", "start"]
+__all__ = ["died", "jail_of", "start", "status_of"]
 
 _SIGNALS = {
     31: ": the sandbox refused a system call",
@@ -79,7 +79,7 @@ def _copies(ends: Mapping[str, int]) -> dict[str, int]:
 
 def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     """The error for a QEMU that is gone: its exit status where it was ours, its last words, and its command line."""
-    status = _status(pid)
+    status = status_of(pid)
     complete(directory / "qemu.log")
     return LaunchError(
         f"QEMU for {plan.name} ended before the machine ran" + (f" ({status})" if status else ""),
@@ -92,7 +92,8 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     )
 
 
-def _status(pid: int) -> str:
+def status_of(pid: int) -> str:
+    """How a child of ours ended, in words; empty where it is none, and when asked again."""
     code = exit_code(pid)
     if code is None:
         return ""

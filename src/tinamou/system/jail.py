@@ -66,7 +66,7 @@ class Jail:
         if any(self.landlock):
             pairs += [("-l", ",".join(map(str, self.landlock))), *(("-o", str(file)) for file in self.reopens)]
         pairs += [("-m", str(self.locked))] if self.locked else []
-        pairs += [("-f", str(self.call_filter))] if self.call_filter is not None else []
+        pairs += [("--filter", str(self.call_filter))] if self.call_filter is not None else []
         return [word for pair in pairs for word in pair]
 
 

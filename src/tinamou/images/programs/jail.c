@@ -8,11 +8,13 @@
  *   -r PATH     seen, read only; a symbolic link stays one. One that is not there is passed over
  *   -w PATH     seen, and written to        -d PATH  a device it uses
  *   -t BYTES    the size of /tmp, its own, in memory
- *   -u UID      whom it runs as, without any capability; the group has the same number        -g GID  a group beside (again)
+ *   -u UID      whom it runs as, without any capability; the group has the same number; with U, the caller's own
+ *   -g GID      a group beside, as often as there are groups; with U, the caller's own
  *   -m BYTES    memory it may lock
  *   -D FD       it dies with its parent, of which this is a pidfd
  *   -l FS,NET,SCOPES   Landlock: what is refused (masks of landlock(7)); of files, but those of -r, -w, -d, -o
- *   -o FD       an open file it may open again        -f FD  a system-call filter: an array of struct sock_filter
+ *   -o FD       an open file it may open again
+ *   --filter FD a system-call filter, an array of struct sock_filter, laid last of all
  *
  * With m its root is an empty folder in memory, with these paths, /tmp, and of /proc its own entry. Whatever cannot be done is
  * said on stderr and ends it: the program never runs with less around it. No core dumps, no new privileges, in any case.
@@ -21,9 +23,11 @@
 #include "linux.h"
 
 #if defined(__x86_64__)
-enum { UNSHARE = 272, SYMLINKAT = 266, MKNODAT = 259, READLINKAT = 267, PIVOT_ROOT = 155, UMOUNT2 = 166, PRLIMIT64 = 302, SECCOMP = 317 };
+enum { UNSHARE = 272, SYMLINKAT = 266, MKNODAT = 259, READLINKAT = 267, PIVOT_ROOT = 155, UMOUNT2 = 166, PRLIMIT64 = 302, SECCOMP = 317,
+       KEYCTL = 250 };
 #else
-enum { UNSHARE = 97, SYMLINKAT = 36, MKNODAT = 33, READLINKAT = 78, PIVOT_ROOT = 41, UMOUNT2 = 39, PRLIMIT64 = 261, SECCOMP = 277 };
+enum { UNSHARE = 97, SYMLINKAT = 36, MKNODAT = 33, READLINKAT = 78, PIVOT_ROOT = 41, UMOUNT2 = 39, PRLIMIT64 = 261, SECCOMP = 277,
+       KEYCTL = 219 };
 #endif
 enum { OPEN_TREE = 428, MOVE_MOUNT = 429, MOUNT_SETATTR = 442, CREATE_RULESET = 444, ADD_RULE = 445, RESTRICT_SELF = 446 };
 enum { CLONE_NEWNS = 0x20000, CLONE_NEWCGROUP = 0x2000000, CLONE_NEWUTS = 0x4000000, CLONE_NEWIPC = 0x8000000,
@@ -32,7 +36,8 @@ enum { MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_REC = 0x4000, MS_PRIVATE =
        OPEN_TREE_CLONE = 1, AT_RECURSIVE = 0x8000, AT_EMPTY_PATH = 0x1000, MOVE_MOUNT_F_EMPTY_PATH = 4,
        ATTR_RDONLY = 1, ATTR_NOSUID = 2, ATTR_NODEV = 4, ATTR_NOEXEC = 8, O_PATH = 010000000, S_IFREG = 0100000 };
 enum { PR_SET_PDEATHSIG = 1, PR_CAPBSET_DROP = 24, PR_CAP_AMBIENT = 47, PR_CAP_AMBIENT_CLEAR_ALL = 4, RLIMIT_CORE = 4,
-       RLIMIT_MEMLOCK = 8, SECCOMP_SET_MODE_FILTER = 1, EEXIST = 17, EBADFD = 77 };
+       RLIMIT_MEMLOCK = 8, SECCOMP_SET_MODE_FILTER = 1, KEYCTL_JOIN_SESSION_KEYRING = 1, EPERM = 1, ENOSYS = 38,
+       EEXIST = 17, EBADFD = 77 };
 /* Rights of Landlock: run, write, read a file; read a folder; cut off; commands to a device. */
 enum { RUN = 1, PUT = 2, GET = 4, LIST = 8, CUT = 1 << 14, COMMAND = 1 << 15, OF_FILES = RUN | PUT | GET | CUT | COMMAND };
 enum { MOST = 64, FILTER_MOST = 4096, STATUS = 125 };
@@ -179,6 +184,9 @@ static void own_root(void) {
     int own = (int)must(tree_of("/proc/self", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, 0), "open_tree", "/proc/self");
     own_memory("/proc", "mode=755,size=1m", 0);
     must(call(CHDIR, (long)"/proc", 0, 0, 0, 0), "chdir", "/proc");
+    must(call(MKDIRAT, AT_FDCWD, (long)"tmp", 0755, 0, 0), "mkdir", "/tmp");
+    append(append(text, "mode=1777,size="), room);
+    own_memory("tmp", text, MS_NOEXEC); /* what is seen of the host's own /tmp is put in it */
     for (int i = 0; i < place_count; i++) {
         if (places[i].tree >= 0) put_tree(places[i].tree, places[i].path);
         else if (link_of(places[i].path) >= 0) put_link(text, places[i].path);
@@ -186,9 +194,6 @@ static void own_root(void) {
     put_tree(own, "/proc/self");
     put_link("/proc/self/fd", "/dev/fd");
     put_link("/tmp", "/dev/shm");
-    call(MKDIRAT, AT_FDCWD, (long)"tmp", 0755, 0, 0);
-    append(append(text, "mode=1777,size="), room);
-    own_memory("tmp", text, MS_NOEXEC);
     must(call(PIVOT_ROOT, (long)".", (long)".", 0, 0, 0), "pivot_root", "/");
     must(call(UMOUNT2, (long)".", MNT_DETACH, 0, 0, 0), "umount", "/");
     uint64_t set[4] = { ATTR_RDONLY, 0, 0, 0 };
@@ -227,6 +232,8 @@ static void become_somebody_without_rights(void) {
     for (long right = 0; call(PRCTL, PR_CAPBSET_DROP, right, 0, 0, 0) >= 0; right++) {}
     call(PRCTL, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (!(spaces & CLONE_NEWUSER)) {
+        long keys = call(KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); /* the caller's keys are not to be its own */
+        if (keys < 0 && keys != -ENOSYS && keys != -EPERM) fail("keyctl", "", keys);
         must(call(SETGROUPS, group_count, (long)groups, 0, 0, 0), "setgroups", "");
         must(call(SETRESGID, uid, uid, uid, 0, 0), "setresgid", "");
         must(call(SETRESUID, uid, uid, uid, 0, 0), "setresuid", "");
@@ -281,9 +288,9 @@ __attribute__((used)) void begin(long *stack) {
     char **word = (char **)(stack + 1), **environment = word + stack[0] + 1;
     report = filter = parent = -1;
     room = "0";
-    for (word++; *word && !(word[0][0] == '-' && word[0][1] == '-'); word += 2) {
+    for (word++; *word && !(word[0][0] == '-' && word[0][1] == '-' && !word[0][2]); word += 2) {
         if (word[0][0] != '-' || !word[1]) fail("what is", *word, -EINVAL);
-        option(word[0][1], word[1]);
+        option(word[0][1] == '-' ? word[0][2] : word[0][1], word[1]);
     }
     into_namespaces();
     must(call(CHDIR, (long)"/", 0, 0, 0, 0), "chdir", "/");
