@@ -10,10 +10,7 @@ from pathlib import Path
 from tinamou.facts.stored import Plain
 from tinamou.facts.walls import NAMESPACES, WallFacts
 from tinamou.probe import cache
-from tinamou.system import landlock
-from tinamou.system.jail import NODES, SYSTEM, Jail, JailError, spawn
 from tinamou.system.own_programs import own_program
-from tinamou.system.spawn import exit_code, wait_gone
 
 __all__ = ["probe_walls"]
 
@@ -64,6 +61,8 @@ def _setting(name: str) -> str:
 
 
 def _tried() -> WallFacts:
+    from tinamou.system import landlock
+
     version, user = landlock.abi(), os.geteuid() != 0
     if not (why := _why_not(NAMESPACES, user)):
         return WallFacts({}, user, version)
@@ -77,6 +76,9 @@ def _tried() -> WallFacts:
 
 def _why_not(kinds: Iterable[str], user: bool) -> str:
     """Why a process cannot be given these namespaces; empty when it can."""
+    from tinamou.system.jail import NODES, SYSTEM, Jail, JailError, spawn
+    from tinamou.system.spawn import exit_code, wait_gone
+
     letters = "".join(NAMESPACES[kind] for kind in kinds)
     jail = Jail(None if user else _TRIAL_UID, (), "U" * user + letters, SYSTEM, devices=tuple(filter(os.path.exists, NODES)))
     said = os.memfd_create("said", os.MFD_CLOEXEC)
