@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
+from tinamou import Machine
+from tinamou.facts import WallFacts
+from tinamou.facts.walls import NAMESPACES
 from tinamou.probe.walls import probe_walls
+from tinamou.system import landlock
 
 pytestmark = pytest.mark.vm
 
@@ -47,3 +51,19 @@ def test_the_walls_of_a_running_machine(state):
         for name in ("walled", "open"):
             tinamou("rm", "-f", name)
     tinamou("confine", "walled", status=119)
+
+
+@pytest.mark.skipif(landlock.abi() < 1, reason="this kernel has no Landlock")
+def test_a_machine_runs_under_landlock_alone(monkeypatch):
+    """Where the kernel makes no namespaces: what is opened again by its descriptor is let in, snapshots and forks go on."""
+    alone = WallFacts(dict.fromkeys(NAMESPACES, "the test refuses it"), os.geteuid() != 0, landlock.abi())
+    for module in ("machine.gather", "snapshots.fork"):
+        monkeypatch.setattr(f"tinamou.{module}.probe_walls", lambda: alone)
+    with Machine(net=[], disk=["16M"], forkable=True) as vm:
+        assert [note.text for note in vm.notes if "the test refuses it" in note.text]
+        vm.run("echo first >/dev/vda; sync")
+        vm.snapshots.create("one")
+        with vm.fork() as fork:
+            assert fork.run("head -c 5 /dev/vda").text == "first"
+        seen = {wall["name"]: wall for wall in json.loads(tinamou("confine", vm.name, "--json"))[0]["walls"]}
+        assert "held by Landlock" in seen["files"]["found"] and not seen["processes"]["stands"]

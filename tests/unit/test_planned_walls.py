@@ -6,10 +6,10 @@ import pytest
 from made_facts import KVM_WORKS, PCI, TINY, facts
 
 from tinamou.blueprint import StartHelper
-from tinamou.errors import SpecError
+from tinamou.errors import PlanError, SpecError
 from tinamou.facts import WallFacts
 from tinamou.facts.walls import NAMESPACES
-from tinamou.planner import plan
+from tinamou.planner import plan, plan_card
 from tinamou.spec import load_spec
 
 EVERY = tuple(NAMESPACES)
@@ -54,7 +54,9 @@ def test_what_needs_the_host_s_network_has_it(spec, said):
     assert not [note for note in one.notes if said in note.text]
 
 
-@pytest.mark.parametrize(("net", "has"), [("passt", True), ("tap", True), ("user", False)])
+@pytest.mark.parametrize(
+    ("net", "has"), [("passt", True), ("tap", True), ("user", False), ({"type": "user", "isolated": True}, True)]
+)
 def test_cards_that_are_handed_over_need_none(net, has):
     assert ("net" in made({"net": [net]}).confinement.namespaces) is has
 
@@ -97,6 +99,19 @@ def test_devices_and_folders_it_uses_are_let_in():
     with_card = made({"pci": ["65:00.0"]}, known=dataclasses.replace(facts(), pci=PCI)).confinement
     assert with_card.devices == ("/dev/vfio/vfio", "/dev/vfio/20") and "/sys/devices" in with_card.reads
     assert made().confinement.devices == made().confinement.writes == made().confinement.reads == ()
+
+
+def test_a_card_that_needs_the_host_s_network_is_not_plugged_into_a_qemu_apart_from_it():
+    known = facts()
+    apart = dataclasses.replace(known, net=dataclasses.replace(known.net, apart=True))
+    for kind in ("auto", "passt", "tap", {"type": "user", "isolated": True}, {"type": "auto", "forward": ["8080:80"]}):
+        plugged = plan_card(load_spec({"net": [kind]}), apart, 0)
+        assert next(one for one in plugged.elements if one.kind == "netdev").props["type"] != "user" or "isolated" in str(
+            kind
+        )
+    with pytest.raises(PlanError) as error:
+        plan_card(load_spec({"net": ["user"]}), apart, 0)
+    assert [problem.path for problem in error.value.problems] == ["net[0].type"]
 
 
 def test_helpers_have_what_they_bear():

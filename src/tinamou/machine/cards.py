@@ -122,7 +122,12 @@ def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
 
 def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
     """The card's part of the machine's plan. Raises PlanError where it cannot be."""
-    return plan_card(spec, facts_again(record, spec), number)
+    facts = facts_again(record, spec)
+    if record.running:
+        around = plan_of(record).confinement
+        apart = "net" in around.namespaces or bool(around.landlock[1])
+        facts = dataclasses.replace(facts, net=dataclasses.replace(facts.net, apart=apart))
+    return plan_card(spec, facts, number)
 
 
 async def _plug(record: Record, session: Session, part: Contribution, number: int) -> None:
@@ -150,17 +155,11 @@ def _refuse_private(record: Record, part: Contribution) -> None:
 
 
 def _refuse_walled_in(record: Record, part: Contribution) -> None:
-    """What would have to reach through a wall around the running QEMU. Raises ControlError."""
     around = plan_of(record).confinement
-    files, ports, _ = around.landlock
-    reasons = []
-    if ("net" in around.namespaces or ports) and any(one.props.get("type") == "user" for one in part.elements):
-        reasons.append("QEMU's own TCP/IP needs this host's network, which this QEMU was started without")
-    if ("mount" in around.namespaces or files) and any(one.kind == "chardev" for one in part.elements):
-        reasons.append("QEMU opens a vhost-user socket by its path, and sees no file of this host")
-    if reasons:
+    if ("mount" in around.namespaces or around.landlock[0]) and any(one.kind == "chardev" for one in part.elements):
+        why = "QEMU opens a vhost-user socket by its path, and this one was started without a file of this host to be seen"
         fix = f"tinamou stop {record.name}, add it, and start again"
-        raise ControlError("the card cannot be plugged into this machine while it runs", why="; ".join(reasons), fix=fix)
+        raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
 
 
 def _give_back(record: Record, number: int) -> None:

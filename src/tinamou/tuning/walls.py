@@ -92,7 +92,8 @@ def _refused(name: str, plan: Plan, facts: WallFacts, without: Sequence[str]) ->
 
 
 def _uses_network(plan: Plan) -> str:
-    if cards := [one.id for one in plan.elements if one.kind == "netdev" and one.props.get("type") == "user"]:
+    inner = [one for one in plan.elements if one.kind == "netdev" and one.props.get("type") == "user"]
+    if cards := [one.id for one in inner if not one.props.get("restrict") or "hostfwd" in one.props]:
         return f"{', '.join(cards)} is QEMU's own TCP/IP, which speaks by this host's sockets (net.type = passt does not)"
     passed_on = any(not flag.name for flag in plan.flags)
     return "qemu_args may use this host's network: tinamou does not read them" if passed_on else ""
