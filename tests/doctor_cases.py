@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinamou.doctor import Severity
-from tinamou.facts import AccelFacts, Firmware, Permits, QemuFacts, Trial
+from tinamou.facts import AccelFacts, Firmware, Permits, QemuFacts, Trial, WallFacts
 from tinamou.probe.firmware import FirmwareScan
 from tinamou.system.disk import Folder
 from tinamou.units import CpuSet, Size
@@ -357,5 +357,11 @@ CASES = {
         (INFO, "io v1", {}, {"cgroups": {"cpu": "v1", "memory": "v1", "blkio": "v1"}}, {}),
         (INFO, "without io", {}, {"cgroups": {"cpu": "v2", "memory": "v2"}}, {}),
         (UNKNOWN, "no control group", {}, {}, {}),
+    ],
+    "walls": [
+        (GOOD, "mount, pid, ipc, uts, cgroup, net; Landlock 7", {}, {}, {"walls": lambda: WallFacts({}, False, 7)}),
+        (GOOD, "inside a user namespace; no Landlock", {}, {}, {"walls": lambda: WallFacts({}, True, 0)}),
+        (WARNING, "no namespace for net: EPERM", {}, {}, {"walls": lambda: WallFacts({"net": "EPERM"}, False, 7)}),
+        (UNKNOWN, "no process was started", {}, {}, {}),
     ],
 }

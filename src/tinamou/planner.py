@@ -29,7 +29,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci, resources
+from tinamou.tuning import accel, board, memory, pci, resources, walls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -64,6 +64,11 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     resolved = _checked(_resolved(spec, facts), PARTS)
     resolved = dataclasses.replace(resolved, resources=resources.decide(resolved))
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
+    return walls.confined(_collected(resolved, whole), facts.walls, spec.confine.without)
+
+
+def _collected(resolved: Resolved, whole: Contribution) -> Plan:
+    facts = resolved.facts
     return Plan(
         name=facts.place.name,
         arch=resolved.arch.name,
@@ -147,12 +152,13 @@ def _confinement(resolved: Resolved) -> Confinement:
     place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
+    loads = resolved.facts.qemu.loads
     if place.uid is None:
-        return Confinement(None, None, locked=locked)
+        return Confinement(None, None, locked=locked, reads=loads)
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = dict.fromkeys(_group_of(device, host) for device in devices)
-    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked)
+    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked, reads=loads)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

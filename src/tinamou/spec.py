@@ -12,6 +12,7 @@ from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.boot import BootSpec
 from tinamou.parts.confidential import ConfidentialSpec
+from tinamou.parts.confine import ConfineSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.display import DisplaySpec
@@ -62,6 +63,7 @@ class MachineSpec:
     cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
     memory: MemorySpec = option(MemorySpec, "guest memory")
     limits: LimitsSpec = option(LimitsSpec, "what it may use of the host at most")
+    confine: ConfineSpec = option(ConfineSpec, "the walls around its QEMU")
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")

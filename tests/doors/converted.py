@@ -32,6 +32,7 @@ UNSAID = (
     *("net[].port", "share[].to", "pci[].alone", "pci[].rom", "confidential.debug", "devices.rng", "devices.balloon"),
     *("devices.panic", "devices.hotplug", "seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages"),
     *("seed.user_data", "seed.password_hash", "seed.shell", "seed.agent", "seed.locale", "seed.timezone"),
+    "confine.without",
 )
 """Fields no other tool has a word for, or whose words ``convert`` answers with what tinamou does by itself."""
 

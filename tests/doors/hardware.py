@@ -27,6 +27,7 @@ def _describe(place: Path) -> dict[str, Any]:
         "cpu": {"count": 2, "sockets": 1, "cores": 1, "threads": 2, "model": "qemu64,+aes"},
         "memory": {"size": "300M", "merge": True, "forkable": True},
         "limits": _limits(),
+        "confine": {"without": ["hostname"]},
         "boot": {"firmware": "direct", "cmdline": "walked=yes"},
         "disk": [
             {"path": str(place / "data.qcow2"), "format": "raw", "readonly": True, "aio": "threads"},
@@ -49,6 +50,12 @@ def _describe(place: Path) -> dict[str, Any]:
         "devices": {"rng": False, "balloon": False, "panic": False, "hotplug": 3},
         "qemu_args": ["-device", "virtio-rng-pci,id=by-hand", "-device", "edu", "-device", "edu,addr=0x4"],
     }
+
+
+def _apart(seen: Seen, kind: str) -> bool:
+    """Whether its QEMU has a namespace of its own."""
+    theirs, mine = (Path(f"/proc/{one}/ns/{kind}").readlink() for one in (seen.record.pid, "self"))
+    return theirs != mine
 
 
 def _limits() -> dict[str, Any]:
@@ -111,6 +118,7 @@ HARDWARE = Group(
         "limits.memory": host(lambda seen: int(seen.limit("memory.limit_in_bytes", "memory.max")), 900 << 20),
         "limits.read": host(lambda seen: _rate(seen, "read"), 64 << 20),
         "limits.write": host(lambda seen: _rate(seen, "write"), 32 << 20),
+        "confine.without": host(lambda seen: (_apart(seen, "uts"), _apart(seen, "ipc")), (False, True)),
         "boot.firmware": host(lambda seen: len(seen.after("kernel")), 1),
         "boot.cmdline": guest("grep -o walked=yes /proc/cmdline", "walked=yes"),
         "disk[].path": guest(_OF.format("disk0", "head -c 12 /dev/${b##*/}"), "the raw disk"),

@@ -13,6 +13,7 @@ from greeting import greeting_disk
 from seen import Seen
 
 from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.system.threads import inside
 
 DOOR = "$(sed 's/.*door=\\([0-9]*\\).*/\\1/' /proc/cmdline)"
 """In the guest: the port of the host that `answering` serves."""
@@ -33,7 +34,7 @@ def _placed(place: Path) -> dict[str, Any]:
 
 
 def _vcpu(seen: Seen) -> int:
-    return int(seen.ask("query-cpus-fast")[0]["thread-id"])
+    return inside(seen.record.pid)[seen.ask("query-cpus-fast")[0]["thread-id"]]
 
 
 def _large_pages(seen: Seen) -> int:

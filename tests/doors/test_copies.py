@@ -16,6 +16,7 @@ from tinamou import Machine
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
 from tinamou.snapshots.resting import discard
+from tinamou.system.threads import inside
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -72,7 +73,8 @@ def test_a_copy_is_pinned_to_cpus_of_its_own(leftovers) -> None:
     with Machine(cpu={"pin": "auto", "strict": True}, net=[]) as source, source.fork() as fork:
         assert fork.record.pinning and fork.record.pinning != source.record.pinning
         [vcpu] = fork.qmp("query-cpus-fast")
-        assert sorted(os.sched_getaffinity(vcpu["thread-id"])) == [int(cpu) for cpu in fork.record.pinning]
+        thread = inside(fork.record.pid)[vcpu["thread-id"]]
+        assert sorted(os.sched_getaffinity(thread)) == [int(cpu) for cpu in fork.record.pinning]
     assert leftovers.found() == []
 
 

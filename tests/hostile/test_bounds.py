@@ -318,5 +318,5 @@ def test_a_capture_that_was_made_long(state, monkeypatch):
         return await taking
 
     monkeypatch.setattr(attend, "specs_of", lambda record: {0: None})
-    assert with_session(state, work, {}, {}) == target.stat().st_size == 3 << 20
+    assert with_session(state, work, {"fdset-id": 1, "fd": 9}, {}, {}, {}) == target.stat().st_size == 3 << 20
     assert not (state / "net0.pcap").exists()

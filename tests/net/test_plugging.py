@@ -33,7 +33,7 @@ def test_cards_of_every_backend_come_and_go(lab: Lab):
         "type=bridge,network=third",
         "type=bridge,bridge=br0,address=10.9.3.1/24",
         "type=tap",
-        "user",
+        "passt",
         "passt",
         f"type=stream,address=10.9.5.2/24,socket={lab.state / 'cable'}",
     )

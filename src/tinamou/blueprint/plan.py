@@ -32,13 +32,33 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Wall:
+    """One thing that keeps a process from the rest of the host: whether it stands, and how, or why not."""
+
+    name: str
+    stands: bool
+    why: str
+
+
+@dataclass(frozen=True)
 class Confinement:
-    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock."""
+    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
+
+    ``walls`` say in words what holds it in. ``namespaces`` are its own, ``landlock`` what that refuses of files, network and
+    scopes (masks of landlock(7)). Where either keeps it from files, ``reads`` and ``writes`` are what it sees beyond the
+    system's programs and libraries, and ``devices`` what it uses beyond those anybody may.
+    """
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...] = ()
     locked: int | None = None
+    walls: tuple[Wall, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    landlock: tuple[int, int, int] = (0, 0, 0)
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ class StartHelper:
 
     One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
     starts one of its own, whose folder, that of the socket, is empty at first.
-    ``prefix`` are words in front of its command line that have given way to it when it is ready.
+    ``prefix`` are words in front of its command line that have given way to it when it is ready. ``namespaces`` are its own;
+    with one of mounts it sees the folder of its socket of all files, beside the system's programs and libraries.
     """
 
     name: str
@@ -131,6 +132,7 @@ class StartHelper:
     environment: Mapping[str, str] = field(default_factory=dict)
     travels: bool = False
     prefix: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinamou.blueprint.element import Element, Flag, Why
 from tinamou.blueprint.net_steps import ReservePort
-from tinamou.blueprint.plan import Confinement, Contribution, Plan
+from tinamou.blueprint.plan import Confinement, Contribution, Plan, Wall
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -104,9 +104,15 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
                 *(_hand_over(one) for one in data["steps"]),
             ),
             "notes": (),
-            "confinement": Confinement(**{**data["confinement"], "groups": tuple(data["confinement"]["groups"])}),
+            "confinement": _confinement(data["confinement"]),
         }
     )
+
+
+def _confinement(data: Mapping[str, Any]) -> Confinement:
+    """Older versions wrote the identity alone."""
+    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    return Confinement(**{**data, **lists, "walls": tuple(Wall(**wall) for wall in data.get("walls", ()))})
 
 
 def _hand_over(data: Mapping[str, Any]) -> HandOver:
@@ -115,5 +121,5 @@ def _hand_over(data: Mapping[str, Any]) -> HandOver:
 
 
 def _helper(data: Mapping[str, Any]) -> StartHelper:
-    words = {key: tuple(data[key]) for key in ("argv", "prefix") if key in data}
+    words = {key: tuple(data[key]) for key in ("argv", "prefix", "namespaces") if key in data}
     return StartHelper(**{**data, "why": Why(**data["why"]), **words})

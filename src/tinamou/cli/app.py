@@ -32,6 +32,7 @@ VERBS = {
     "checkpoints": "List, show, restore, remove and move checkpoints.",
     "pool": "Keep machines waiting that any command can take.",
     "fork": "Start running copies of a running machine, or of a checkpoint.",
+    "confine": "Show the walls around a running machine.",
     "plan": "Show what would be done, and why.",
     "convert": "Make a machine file of another tool's machine.",
     "accel": "Try every accelerator and report.",

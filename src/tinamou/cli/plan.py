@@ -61,6 +61,9 @@ def _print(plan: Plan, *, why: bool) -> None:
         from tinamou.probe.host import probe_host
 
         print(f"\n{picture(probe_host(), plan.pinning, leased(''))}")
+    print("\nwalls around QEMU")
+    for wall in plan.confinement.walls:
+        print(f"  {wall.name} {'stands' if wall.stands else 'does NOT stand'}" + (f"\n      {wall.why}" if why else ""))
     print("\nhost steps")
     for step in plan.steps:
         print(

@@ -116,6 +116,12 @@ async def add_fd(session: Session, fd: int, *, fdset: int | None = None, note: s
     return number(record(await session.execute_with_fd(fd, "add-fd", **arguments)), "fdset-id")
 
 
+async def reopenable(session: Session, fd: int) -> tuple[int, str]:
+    """Give QEMU a copy of an open file: its set, and the path by which QEMU opens it where it takes plain files only."""
+    told = record(await session.execute_with_fd(fd, "add-fd"))
+    return number(told, "fdset-id"), f"/dev/fd/{number(told, 'fd')}"
+
+
 async def getfd(session: Session, fd: int, name: str) -> None:
     """Give QEMU a copy of an open file under a name (``netdev_add`` and ``migrate`` take such names)."""
     await session.execute_with_fd(fd, "getfd", fdname=name)

@@ -44,6 +44,7 @@ CHECKS = (
     "queued_requests",
     "real_time",
     "control_groups",
+    "walls",
 )
 """The names of the checks; each is a module of ``doctor.checks``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tinamou.facts import AccelFacts, HostFacts, Permits, QemuFacts
+from tinamou.facts import AccelFacts, HostFacts, Permits, QemuFacts, WallFacts
 from tinamou.probe.firmware import FirmwareScan
 from tinamou.system.disk import Folder
 from tinamou.system.rooted import Rooted
@@ -29,6 +29,7 @@ class Inspection:
     firmware: Callable[[], FirmwareScan | None] = lambda: None
     folder: Callable[[], Folder | None] = lambda: None
     permits: Callable[[], Permits | None] = lambda: None
+    walls: Callable[[], WallFacts | None] = lambda: None
     openable: Callable[[str], bool | None] = lambda path: None
 
     def cpu_flags(self) -> frozenset[str] | None:

@@ -13,6 +13,7 @@ from tinamou.probe.firmware import FirmwareScan, probe_firmware
 from tinamou.probe.host import probe_host
 from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.probe.walls import probe_walls
 from tinamou.system.disk import examine as examine_folder
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 from tinamou.system.paths import state_dir
@@ -34,6 +35,7 @@ def this_host() -> Inspection:
         firmware=_firmware,
         folder=lambda: examine_folder(str(state_dir())),
         permits=lambda: probe_permits(queued=True, real_time=True),
+        walls=lambda: probe_walls(cached=False),
         openable=_openable,
     )
 

@@ -14,6 +14,7 @@ from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import MachineType, QemuFacts
+from tinamou.facts.walls import WallFacts
 
 __all__ = [
     "AccelFacts",
@@ -35,4 +36,5 @@ __all__ = [
     "Place",
     "QemuFacts",
     "Trial",
+    "WallFacts",
 ]

@@ -16,6 +16,7 @@ from tinamou.facts.pci import PciFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
+from tinamou.facts.walls import WallFacts
 from tinamou.late import dataclass
 
 
@@ -38,3 +39,4 @@ class Facts:
     permits: Permits = field(default_factory=Permits)
     pci: PciFacts = field(default_factory=PciFacts)
     encryption: EncryptionFacts = field(default_factory=EncryptionFacts)
+    walls: WallFacts = field(default_factory=WallFacts)

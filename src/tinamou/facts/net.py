@@ -27,7 +27,7 @@ class NetFacts:
     ``default_route`` tells whether there is a way out, ``user_namespaces`` whether a process may make one (in a chroot and
     in most containers it may not). ``hears_routers`` are interfaces whose IPv6 comes from router announcements, which the
     kernel stops listening to once this host forwards IPv6. ``resolver`` is an IPv4 name server of this host's, if it can be
-    one that others reach too.
+    one that others reach too. ``apart`` says of a machine that runs that its QEMU was started in a network of its own.
     """
 
     default_route: bool = True
@@ -40,3 +40,4 @@ class NetFacts:
     hears_routers: tuple[str, ...] = ()
     leased: Mapping[int, str] = field(default_factory=dict)
     subnets: Mapping[str, str] = field(default_factory=dict)
+    apart: bool = False

@@ -28,7 +28,8 @@ class QemuFacts:
     ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
     types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
     of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
-    ``display`` and ``migration`` (its capabilities) to what is built in. ``notes`` say what could not be learned, and why.
+    ``display`` and ``migration`` (its capabilities) to what is built in. ``loads`` are the files and folders beyond the
+    system's own that it is loaded from, with its firmware and modules. ``notes`` say what could not be learned, and why.
     """
 
     binary: str
@@ -45,6 +46,7 @@ class QemuFacts:
     data_dirs: tuple[str, ...] = ()
     backends: Mapping[str, frozenset[str]] = field(default_factory=dict)
     package: str = ""
+    loads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def has(self, feature: str) -> bool:

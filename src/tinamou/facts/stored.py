@@ -86,6 +86,7 @@ def qemu_from(plain: Plain) -> QemuFacts:
         data_dirs=_texts(data["data_dirs"]),
         backends=_name_map(data["backends"]),
         package=_text(data["package"]),
+        loads=_texts(data.get("loads", [])),
         notes=_texts(data["notes"]),
     )
 

@@ -8,16 +8,22 @@ from pathlib import Path
 
 from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
+from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.prepare.logs import pipes_into
-from tinamou.system import confine
+from tinamou.system import jail as jailed
+from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, exit_code, spawn
+from tinamou.system.spawn import Process, exit_code
 
-__all__ = ["died", "start"]
+__all__ = ["died", "jail_of", "start", "status_of"]
 
-_SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
+_SIGNALS = {
+    31: ": the sandbox refused a system call",
+    9: ": it was killed, by hand or for lack of memory",
+    **dict.fromkeys((5, 11), ": it crashed, or gave up: as the first process of its namespace it cannot end by SIGABRT"),
+}
 
 
 def start(
@@ -38,15 +44,33 @@ def start(
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
-        identity = plan.confinement
-        words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
-        words += argv(with_descriptors(plan, handed.descriptors))
-        inherit = (*handed.descriptors.values(), *inherit)
+        jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
+        words = argv(with_descriptors(plan, handed.descriptors))
         try:
-            return spawn(words, log=said, inherit=inherit, environment=confine.ENVIRONMENT)
+            return jailed.spawn(jail, words, log=said, inherit=(*handed.descriptors.values(), *inherit))
         except OSError as error:
-            why = f"{error}; QEMU is never started with more rights than it needs, and setpriv takes them away"
-            raise LaunchError(f"{words[0]} cannot be started", why=why, fix="install util-linux") from error
+            why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
+            raise LaunchError(
+                f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
+            ) from error
+
+
+def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
+    """The walls of the plan, as the launcher builds them."""
+    around = plan.confinement
+    reads, nodes = (*jailed.SYSTEM, *around.reads), (path for path in jailed.NODES if Path(path).exists())
+    return Jail(
+        around.uid,
+        around.groups,
+        letters(around.namespaces),
+        reads=reads,
+        writes=around.writes,
+        devices=(*nodes, *around.devices),
+        reopens=tuple(handed.values()),
+        landlock=around.landlock,
+        locked=around.locked,
+        dies_with_parent=dies_with_parent,
+    )
 
 
 def _copies(ends: Mapping[str, int]) -> dict[str, int]:
@@ -55,7 +79,7 @@ def _copies(ends: Mapping[str, int]) -> dict[str, int]:
 
 def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     """The error for a QEMU that is gone: its exit status where it was ours, its last words, and its command line."""
-    status = _status(pid)
+    status = status_of(pid)
     complete(directory / "qemu.log")
     return LaunchError(
         f"QEMU for {plan.name} ended before the machine ran" + (f" ({status})" if status else ""),
@@ -68,10 +92,11 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     )
 
 
-def _status(pid: int) -> str:
+def status_of(pid: int) -> str:
+    """How a child of ours ended, in words; empty where it is none, and when asked again."""
     code = exit_code(pid)
     if code is None:
         return ""
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
-    return f"exit status {code}"
+    return f"exit status {code}" + (": a wall around it could not be built" if code == jailed.STATUS else "")

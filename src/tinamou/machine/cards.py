@@ -24,7 +24,7 @@ from tinamou.prepare.apply import apply, undo
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, networks
-from tinamou.state.folder import plan_data, update_plan
+from tinamou.state.folder import plan_data, plan_of, update_plan
 from tinamou.state.record import Record
 
 if TYPE_CHECKING:
@@ -122,12 +122,18 @@ def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
 
 def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
     """The card's part of the machine's plan. Raises PlanError where it cannot be."""
-    return plan_card(spec, facts_again(record, spec), number)
+    facts = facts_again(record, spec)
+    if record.running:
+        around = plan_of(record).confinement
+        apart = "net" in around.namespaces or bool(around.landlock[1])
+        facts = dataclasses.replace(facts, net=dataclasses.replace(facts.net, apart=apart))
+    return plan_card(spec, facts, number)
 
 
 async def _plug(record: Record, session: Session, part: Contribution, number: int) -> None:
     """Make the host ready and plug it in; all undone when one of it fails."""
     _refuse_private(record, part)
+    _refuse_walled_in(record, part)
     apply(part.steps, record.path)
     try:
         await hotplug.plug(session, part, f"net{number}")
@@ -144,6 +150,14 @@ def _refuse_private(record: Record, part: Contribution) -> None:
     ]
     if not all(props.get("share") for props in backends):
         why = "the memory of a machine that was started without vhost-user is private to its QEMU"
+        fix = f"tinamou stop {record.name}, add it, and start again"
+        raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
+
+
+def _refuse_walled_in(record: Record, part: Contribution) -> None:
+    around = plan_of(record).confinement
+    if ("mount" in around.namespaces or around.landlock[0]) and any(one.kind == "chardev" for one in part.elements):
+        why = "QEMU opens a vhost-user socket by its path, and this one was started without a file of this host to be seen"
         fix = f"tinamou stop {record.name}, add it, and start again"
         raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
 

@@ -16,6 +16,7 @@ from tinamou.probe.firmware import probe_firmware
 from tinamou.probe.host import probe_host
 from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
 
 __all__ = ["gather", "native_arch", "resolve_image"]
@@ -53,6 +54,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         permits=_permits(spec, image, place),
         pci=_pci(place) if spec.pci else PciFacts(),
         encryption=_encryption(spec, firmware),
+        walls=probe_walls(),
     )
 
 

@@ -21,8 +21,10 @@ async def pin_threads(record: Record, pinning: Pinning, *, patience: float) -> d
     async with await connect_qmp(record.directory, alive=lambda: record.running, timeout=patience) as session:
         vcpus = [vcpu.thread for vcpu in await commands.vcpus(session)]
         iothreads = {one.id: one.thread for one in await commands.iothreads(session)} if pinning.iothreads else {}
-    every = set(threads.names(record.pid))
-    refuse_strangers(pinning, vcpus, iothreads, every)
+    here = threads.inside(record.pid)
+    refuse_strangers(pinning, vcpus, iothreads, set(here))
+    vcpus, iothreads = [here.get(one, 0) for one in vcpus], {name: here.get(one, 0) for name, one in iothreads.items()}
+    every = set(here.values())
     wanted = assign(pinning, vcpus, iothreads, every)
     try:
         pinned = {thread: cpus for thread, cpus in wanted.items() if threads.pin(thread, cpus)}

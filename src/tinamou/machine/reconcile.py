@@ -109,11 +109,17 @@ def _cause_of_death(record: Record) -> str:
 
 def clear_unfinished(directory: Path) -> list[str]:
     """Remove a folder without a record that can be read: what runs from it is ended, what it had given back."""
-    for process in strays(directory):
-        end(process)
+    _end_strays(directory)
     Journal(directory).give_back(undo)
     machines.remove(directory)
     return [f"removed the remains of a start that was cut short: {directory.name}"]
+
+
+def _end_strays(directory: Path) -> None:
+    """End them until none is left: the launcher goes on as another process than it was started as."""
+    while found := strays(directory):
+        for process in found:
+            end(process)
 
 
 def strays(directory: Path) -> list[Process]:
@@ -143,9 +149,11 @@ def _end(record: Record, cause: str = "") -> list[str]:
     if newest is not None and _anothers(record, newest):
         return []
     known = {process for one in (record, newest) if one is not None and (process := one.process) is not None}
-    for process in known or strays(directory):
+    for process in known:
         end(process)
-        complete(directory / files.QEMU_LOG)
+    if not known:
+        _end_strays(directory)
+    complete(directory / files.QEMU_LOG)
     failed = give_back(record)
     if record.ephemeral and not failed:
         machines.remove(directory)

@@ -16,9 +16,11 @@ from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
 from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Journal
+from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
+from tinamou.tuning.walls import with_walls
 
 __all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
@@ -121,7 +123,7 @@ def _name(number: int) -> str:
 
 def _part(record: Record, number: int, share: ShareSpec) -> Contribution:
     """What a share adds to the running machine: its daemon, a connection to that, and the device the guest sees."""
-    step, name = _daemon(record, number, share), _name(number)
+    step, name = with_walls(_daemon(record, number, share), probe_walls()), _name(number)
     bus = f"plug{slot_of_share(record, number)}"
     device = {"driver": "vhost-user-fs-pci", "id": name, "chardev": f"{name}-chr", "tag": name, "bus": bus}
     return Contribution(

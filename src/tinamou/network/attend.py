@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.control.commands import reopenable
+from tinamou.control.hotplug import quietly
 from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
 from tinamou.network import diagnose as judge
@@ -203,22 +205,26 @@ async def capture(
         raise StateError(f"{record.name} has no interface {number}", why=f"it has {known}", fix="tinamou net ls")
     part = record.file(f"net{number}.pcap")
     part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    if record.uid is not None:
-        os.chown(part, record.uid, record.uid)
     name = f"capture{number}"
+    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        await session.execute(
-            "object-add", {"qom-type": "filter-dump", "id": name, "netdev": f"net{number}", "file": str(part)}
-        )
+        if record.uid is not None:
+            os.fchown(file, record.uid, record.uid)
+        fdset, path = await reopenable(session, file)
+    finally:
+        os.close(file)
+    try:
+        await session.execute("object-add", {"qom-type": "filter-dump", "id": name, "netdev": f"net{number}", "file": path})
     except ControlError as error:
         part.unlink()
+        await quietly(session, "remove-fd", {"fdset-id": fdset})
         return await _from_link(host_link(specs[number], record.directory, number), target, stopped, seconds, error)
     try:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), seconds)
     finally:
         await session.execute("object-del", id=name)
+        await quietly(session, "remove-fd", {"fdset-id": fdset})
     try:
         return await asyncio.to_thread(_copied, part, target)
     finally:

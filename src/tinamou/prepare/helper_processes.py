@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
+from tinamou.facts.walls import letters
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
-from tinamou.system import confine
+from tinamou.system import confine, jail
 from tinamou.system.known import find as known_process
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, alive, end, found_started, spawn
+from tinamou.system.spawn import Process, alive, end, found_started
 
 __all__ = ["found", "running", "start", "start_all", "stop"]
 
@@ -40,10 +41,13 @@ def start(step: StartHelper, journal: Journal) -> None:
     log = Path(step.socket).with_suffix(".log")
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
-    words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
+    folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
+    nodes = tuple(path for path in jail.NODES if Path(path).exists())
+    around = jail.Jail(step.owner, (), letters(step.namespaces), jail.SYSTEM, folder, nodes)
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
-        process = spawn(words, log=said, environment={**confine.ENVIRONMENT, **step.environment})
+        words, environment = (*step.prefix, *step.argv), {**confine.ENVIRONMENT, **step.environment}
+        process = jail.spawn(around, words, log=said, environment=environment)
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
     deadline = time.monotonic() + READY_SECONDS

@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.errors import PrepareError
-from tinamou.images.programs import path as program
 from tinamou.system.logs import FULL, older
+from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import beside
 
 __all__ = ["pipes_into"]
-
-_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @contextlib.contextmanager
@@ -33,7 +31,7 @@ def pipes_into(*logs: Path) -> Iterator[list[int]]:
     """
     with contextlib.ExitStack() as stack:
         ends: list[int] = []
-        words = [_writer(), str(FULL)]
+        words = [own_program("logwriter"), str(FULL)]
         inherit: list[int] = []
         for log in logs:
             older(log).unlink(missing_ok=True)
@@ -64,12 +62,3 @@ def _opened(log: Path) -> int:
         os.close(file)
     log.unlink(missing_ok=True)
     return os.open(log, flags | os.O_EXCL, 0o600)
-
-
-def _writer() -> str:
-    machine = os.uname().machine.lower()
-    path = program("logwriter", _ARCHITECTURES.get(machine, machine))
-    if not path.exists():
-        fix = "compile it with tinamou/images/programs/build"
-        raise PrepareError(f"there is no log writer for hosts of the architecture {machine}", fix=fix)
-    return str(path)

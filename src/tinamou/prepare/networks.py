@@ -15,16 +15,18 @@ from pathlib import Path
 
 from tinamou.blueprint import JoinNetwork
 from tinamou.errors import PrepareError
+from tinamou.facts.walls import letters
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.probe.walls import probe_walls
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
-from tinamou.system import iproute, nft
+from tinamou.system import iproute, jail, nft
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find
 from tinamou.system.logs import last_lines
 from tinamou.system.replaced import replace_text
-from tinamou.system.spawn import Process, end, found_started, send, spawn
+from tinamou.system.spawn import Process, end, found_started, send
 
 __all__ = ["dnsmasq_words", "join", "leave", "serve_again", "server", "tidy"]
 
@@ -173,8 +175,10 @@ def _serve(network: Network) -> None:
     if process and send(process, signal.SIGHUP):
         return
     log.unlink(missing_ok=True)
+    around = jail.Jail(namespaces=letters(kind for kind in ("pid", "ipc") if kind not in probe_walls().refused))
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     with pipes_into(log) as [said]:
-        process = spawn(words, log=said, environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+        process = jail.spawn(around, words, log=said, environment=environment)
     replace_text(place / _PROCESS, json.dumps([process.pid, process.started]))
     _wait_served(network, log)
 

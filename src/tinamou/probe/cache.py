@@ -14,7 +14,7 @@ from tinamou.system.paths import cache_dir
 
 __all__ = ["FORMAT", "binary_identity", "load", "store"]
 
-FORMAT = 3
+FORMAT = 4
 """Goes up whenever the shape or the meaning of stored facts changes."""
 
 _Fact = TypeVar("_Fact")

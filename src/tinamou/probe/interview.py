@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from tinamou.errors import ProbeError
 from tinamou.probe.questions import Question
 
-__all__ = ["Interview", "ask"]
+__all__ = ["MINIMAL", "Interview", "ask"]
 
 _PATIENCE = 20.0
-_MINIMAL = ("-M", "none", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio")
+MINIMAL = ("-M", "none", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio")
 
 
 @dataclass
@@ -51,7 +51,7 @@ def _run(binary: str, asked: list[Question]) -> tuple[int, str, str]:
     batch += [{"execute": q.command, "arguments": q.arguments, "id": q.name} for q in asked]  # type: ignore[dict-item]
     batch.append({"execute": "quit", "id": ""})
     try:
-        return 0, run([binary, *_MINIMAL], input="\n".join(map(json.dumps, batch)), timeout=_PATIENCE), ""
+        return 0, run([binary, *MINIMAL], input="\n".join(map(json.dumps, batch)), timeout=_PATIENCE), ""
     except CommandError as died:
         return died.status, died.stdout, died.stderr
     except TimeoutExpired as late:
@@ -111,7 +111,7 @@ def _no_greeting(binary: str, status: int, stdout: str, stderr: str) -> ProbeErr
 
 
 def _replay(binary: str) -> str:
-    return " ".join((binary, *_MINIMAL))
+    return " ".join((binary, *MINIMAL))
 
 
 def _tail(text: str, lines: int) -> str:

@@ -97,9 +97,10 @@ def probe_qemu(binary: str, arch: str = "", *, cached: bool = True) -> QemuFacts
 
 
 def _interview(binary: str) -> QemuFacts:
-    from tinamou.probe.interview import ask
+    from tinamou.probe.interview import MINIMAL, ask
     from tinamou.probe.questions import Question, questions
     from tinamou.probe.schema import qemu_facts
+    from tinamou.system.loaded import folders_of
 
     help_text, folders = _Aside(binary, "-help"), _Aside(binary, "-L", "help")
     told = ask(binary, questions())
@@ -108,7 +109,8 @@ def _interview(binary: str) -> QemuFacts:
         raise ProbeError(f"{binary} does not say what it is", why=why, fix="use QEMU 7.2 or later")
     if "types" not in told.answers:
         told.answers.update(ask(binary, [Question("query-cpu-definitions", "query-cpu-definitions", {})]).answers)
-    return qemu_facts(binary, told, help_text.text(), tuple(folders.text().splitlines()))
+    data_dirs = tuple(folders.text().splitlines())
+    return qemu_facts(binary, told, help_text.text(), data_dirs, folders_of([binary, *MINIMAL], data_dirs))
 
 
 class _Aside:

@@ -15,7 +15,9 @@ __all__ = ["option_names", "qemu_facts"]
 _Entry = Mapping[str, object]
 
 
-def qemu_facts(binary: str, told: Interview, help_text: str, data_dirs: tuple[str, ...]) -> QemuFacts:
+def qemu_facts(
+    binary: str, told: Interview, help_text: str, data_dirs: tuple[str, ...], loads: tuple[str, ...] = ()
+) -> QemuFacts:
     """The facts of one interview."""
     schema = _Schema(_entries(told.answers.get("query-qmp-schema")))
     properties = {name: _named(found) for name in TYPES if (found := told.answers.get(f"properties:{name}")) is not None}
@@ -43,6 +45,7 @@ def qemu_facts(binary: str, told: Interview, help_text: str, data_dirs: tuple[st
             "migration": schema.enum("migrate-set-capabilities", "capabilities", "capability"),
         },
         package=str(version.get("package", "")),
+        loads=loads,
         notes=tuple(_note(name, stderr) for name, stderr in told.deadly.items()),
     )
 

@@ -21,6 +21,8 @@ from tinamou.parts import display, limits
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.borrow import enter_groups
 from tinamou.prepare.journal import Journal
+from tinamou.probe.qemu import probe_qemu
+from tinamou.probe.walls import probe_walls
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
@@ -28,6 +30,7 @@ from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
 from tinamou.system.logs import last_lines
+from tinamou.tuning import walls
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -58,10 +61,12 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
-    confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
-    saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
+    reads = saved.confinement.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
+    confinement = Confinement(record.uid, record.uid, saved.confinement.groups, reads=reads)
+    saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
-    return dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
+    saved = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port)
+    return walls.confined(saved, probe_walls(), load_spec(record.spec).confine.without)
 
 
 class _Own:

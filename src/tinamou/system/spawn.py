@@ -30,6 +30,7 @@ __all__ = [
     "process_of",
     "send",
     "spawn",
+    "start_exactly",
     "wait_gone",
 ]
 
@@ -62,24 +63,24 @@ def spawn(
     `found_started` relies on; only our own programs are given one. Raises OSError when the program cannot be started.
     """
     if isinstance(log, int):
-        return process_of(_spawn(argv, log, inherit, environment, stdin))
+        return process_of(start_exactly(_in_root(argv, environment), log, inherit, environment, stdin))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(output, fcntl.LOCK_SH)
-        return process_of(_spawn(argv, output, inherit, environment, stdin))
+        return process_of(start_exactly(_in_root(argv, environment), output, inherit, environment, stdin))
     finally:
         os.close(output)
 
 
 @contextlib.contextmanager
 def beside(argv: Sequence[str], *, inherit: Sequence[int]) -> Iterator[None]:
-    """A program of ours that detaches itself, started before the block, which its start does not hold up.
+    """A program of ours that leaves our folder and detaches itself, started before the block, which it does not hold up.
 
     Descriptors as in `spawn`. Raises OSError, and ChildProcessError after the block where it did not start well.
     """
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        pid = _spawn(argv, null, inherit, {})
+        pid = start_exactly(argv, null, inherit, {})
     finally:
         os.close(null)
     try:
@@ -90,16 +91,16 @@ def beside(argv: Sequence[str], *, inherit: Sequence[int]) -> Iterator[None]:
         raise ChildProcessError(f"{argv[0]} ended with status {status}")
 
 
-def _spawn(
-    argv: Sequence[str], output: int, inherit: Sequence[int], environment: Mapping[str, str], stdin: int | None = None
+def start_exactly(
+    words: Sequence[str], output: int, inherit: Sequence[int], environment: Mapping[str, str], stdin: int | None = None
 ) -> int:
+    """The number of a child whose program is the first word, a path; as `spawn`, but for that in our folder."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
-        words = _in_root(argv, environment)
-        return os.posix_spawn(words[0], words, dict(environment), file_actions=actions, setsid=True)
+        return os.posix_spawn(words[0], list(words), dict(environment), file_actions=actions, setsid=True)
     finally:
         os.close(null)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinamou.units import CpuSet
 
-__all__ = ["affinity", "computed", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
+__all__ = ["affinity", "computed", "inside", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
 
 
 def names(pid: int) -> dict[int, str]:
@@ -22,6 +22,19 @@ def names(pid: int) -> dict[int, str]:
             found[int(folder.name)] = (folder / "comm").read_text().strip()
         except OSError:
             continue
+    return found
+
+
+def inside(pid: int) -> dict[int, int]:
+    """The number a thread knows itself by, in its namespace, → the one it has here (source: proc_pid_status(5))."""
+    found = {}
+    for thread in names(pid):
+        try:
+            rows = Path(f"/proc/{pid}/task/{thread}/status").read_text().splitlines()
+        except OSError:
+            continue
+        numbers = next((row.split()[1:] for row in rows if row.startswith("NSpid:")), [str(thread)])
+        found[int(numbers[-1])] = thread
     return found
 
 

@@ -116,7 +116,7 @@ def _chosen(nic: Nic, resolved: Resolved) -> Literal["user", "passt"]:
 
     And in a forkable machine: its state is saved and forked with the machine.
     """
-    inside = resolved.spec.memory.forkable or nic.spec.isolated or nic.forwards
+    inside = resolved.spec.memory.forkable or nic.spec.isolated or (nic.forwards and not nic.facts.net.apart)
     return "user" if inside or passt.missing(nic) or passt.nameless(nic) else "passt"
 
 
@@ -151,6 +151,10 @@ def _general(nic: Nic) -> list[Problem]:
     found = []
     if spec.type == "passt" and (reason := passt.missing(nic)):
         found.append(Problem(f"{path}.type", "passt", reason, "install passt, or use type user"))
+    if spec.type == "user" and nic.facts.net.apart and not spec.isolated:
+        why = "QEMU's own TCP/IP needs this host's network, and this QEMU was started in one of its own"
+        fix = "use passt; or stop the machine, add it, and start again"
+        found.append(Problem(f"{path}.type", "user", why, fix))
     makes = spec.type in ("bridge", "macvtap", "ovs") or (spec.type == "tap" and not spec.interface)
     if makes and not host.is_root:
         why = "only root may make interfaces on this host"

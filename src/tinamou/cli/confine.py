@@ -1,0 +1,36 @@
+"""The verb ``confine``: the walls around a running machine, as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tinamou.cli import output
+from tinamou.system.shown import visible
+
+
+def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Look at the walls around a running machine's QEMU and its helpers. The exit status is 1 when a planned one is missing.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    json
+        What was found as JSON.
+    """
+    from tinamou.machine.walls import walls_of
+    from tinamou.state import machines
+
+    found = walls_of(machines.find(name))
+    if json:
+        output.print_json([dataclasses.asdict(one) for one in found])
+    for one in () if json else found:
+        print(f"{one.name} ({one.pid})")
+        for wall in one.walls:
+            state = "stands" if wall.stands else "MISSING" if wall.missing else "no wall"
+            why = f"; {wall.planned}" if wall.planned and not wall.stands else ""
+            print(visible(f"  {wall.name:12}  {state:7}  {wall.found}{why}"))
+    return int(any(wall.missing for one in found for wall in one.walls))

@@ -1,0 +1,31 @@
+"""Whether every wall around QEMU and its helpers stands on this host."""
+
+from __future__ import annotations
+
+from tinamou.doctor.finding import Finding, good, unknown, warning
+from tinamou.doctor.inspection import Inspection
+from tinamou.facts.walls import NAMESPACES
+
+TITLE = "Walls around QEMU"
+
+
+def check(seen: Inspection) -> Finding:
+    """Each namespace was tried by starting a process in it; where one is missing, Landlock is what remains."""
+    facts = seen.walls()
+    if facts is None:
+        return unknown("no process was started to try them")
+    landlock = f"Landlock {facts.landlock}" if facts.landlock else "no Landlock"
+    inside = ", inside a user namespace" if facts.user else ""
+    if not facts.refused:
+        return good(f"namespaces of its own: {', '.join(NAMESPACES)}{inside}; {landlock}")
+    kinds: dict[str, list[str]] = {}
+    for kind, why in facts.refused.items():
+        kinds.setdefault(why, []).append(kind)
+    shown = "; ".join(f"no namespace for {', '.join(names)}: {why}" for why, names in kinds.items())
+    return warning(f"{shown}; {landlock}", _FIX)
+
+
+_FIX = (
+    "start machines as root; or sysctl kernel.apparmor_restrict_unprivileged_userns=0, kernel.unprivileged_userns_clone=1, "
+    "user.max_user_namespaces; in a container: one whose profile allows unshare, mount and pivot_root"
+)

@@ -1,0 +1,106 @@
+"""Which walls may be built here, tried with the launcher around no program; tried again after a reboot or elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tinamou.facts.stored import Plain
+from tinamou.facts.walls import NAMESPACES, WallFacts
+from tinamou.probe import cache
+from tinamou.system.own_programs import own_program
+
+__all__ = ["probe_walls"]
+
+_SETTINGS = (
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+    *(f"user/max_{name}_namespaces" for name in ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")),
+)
+"""Below /proc/sys; which of them there are depends on the kernel."""
+_SECONDS = 5.0
+_TRIAL_UID = 1_900_300_000
+"""Whom a trial by root becomes; nothing is run as it."""
+
+
+def probe_walls(*, cached: bool = True) -> WallFacts:
+    """What may be built around a process of this user, in this place; an earlier trial counts while neither has changed."""
+    identity = _identity()
+    subject = f"walls-{os.geteuid()}"
+    stored = cache.load("host", subject, identity, _from) if cached else None
+    if stored is not None:
+        return stored
+    facts = _tried()
+    cache.store("host", subject, identity, {"refused": dict(facts.refused), "user": facts.user, "landlock": facts.landlock})
+    return facts
+
+
+def _from(plain: Plain) -> WallFacts:
+    if not isinstance(plain, dict) or not isinstance(plain["refused"], dict):
+        raise ValueError("not the facts about walls")
+    refused = {kind: str(why) for kind, why in plain["refused"].items()}
+    return WallFacts(refused, bool(plain["user"]), int(str(plain["landlock"])))
+
+
+def _identity() -> list[Plain]:
+    """Kernel, place and rights, and what the administrator has set."""
+    root, program = Path("/").stat(), Path(own_program("jail")).stat()
+    places = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "mnt", "pid")]
+    rights = re.findall(r"^(?:CapEff|Seccomp|NoNewPrivs):\s+(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return [boot, root.st_dev, root.st_ino, program.st_mtime_ns, *places, *rights, *map(_setting, _SETTINGS)]
+
+
+def _setting(name: str) -> str:
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _tried() -> WallFacts:
+    from tinamou.system import landlock
+
+    version, user = landlock.abi(), os.geteuid() != 0
+    if not (why := _why_not(NAMESPACES, user)):
+        return WallFacts({}, user, version)
+    if user and (alone := _why_not((), user)):
+        return WallFacts(dict.fromkeys(NAMESPACES, alone), user, version)
+    refused = {kind: reason for kind in NAMESPACES if (reason := _why_not((kind,), user))}
+    if not refused or _why_not((kind for kind in NAMESPACES if kind not in refused), user):
+        refused = dict.fromkeys(NAMESPACES, f"not together: {why}")
+    return WallFacts(refused, user, version)
+
+
+def _why_not(kinds: Iterable[str], user: bool) -> str:
+    """Why a process cannot be given these namespaces; empty when it can."""
+    from tinamou.system.jail import NODES, SYSTEM, Jail, JailError, spawn
+    from tinamou.system.spawn import exit_code, wait_gone
+
+    letters = "".join(NAMESPACES[kind] for kind in kinds)
+    jail = Jail(None if user else _TRIAL_UID, (), "U" * user + letters, SYSTEM, devices=tuple(filter(os.path.exists, NODES)))
+    said = os.memfd_create("said", os.MFD_CLOEXEC)
+    try:
+        process = spawn(jail, [], log=said)
+        wait_gone(process, _SECONDS)
+        status = exit_code(process.pid)
+        words = os.pread(said, 4096, 0).decode(errors="replace").strip()
+    except JailError:
+        status, words = 1, os.pread(said, 4096, 0).decode(errors="replace").strip()
+    except OSError as error:
+        return str(error)
+    finally:
+        os.close(said)
+    return _in_words(words or f"the launcher ended with status {status}") if status else ""
+
+
+def _in_words(said: str) -> str:
+    """``jail: unshare network: error 1`` → ``unshare network: Operation not permitted``, and who may have forbidden it."""
+    said = re.sub(r"error (\d+)$", lambda number: os.strerror(int(number[1])), said.removeprefix("jail: "))
+    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.geteuid():
+        return f"{said} (kernel.apparmor_restrict_unprivileged_userns = 1)"
+    if _setting("kernel/unprivileged_userns_clone") == "0" and os.geteuid():
+        return f"{said} (kernel.unprivileged_userns_clone = 0)"
+    return said

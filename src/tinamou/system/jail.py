@@ -1,0 +1,116 @@
+"""Starts a process with nothing of the host but what it is given: the words for images/programs/jail.c."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tinamou.late import dataclass
+from tinamou.system.confine import ENVIRONMENT
+from tinamou.system.exec import find_tool
+from tinamou.system.own_programs import own_program
+from tinamou.system.spawn import Process, process_of, start_exactly
+
+__all__ = ["NODES", "STATUS", "SYSTEM", "Jail", "JailError", "spawn"]
+
+STATUS = 125
+"""How it exits when a wall cannot be built."""
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
+"""Where any program's libraries are; those that are links stay so."""
+NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+"""Devices anybody may use."""
+
+
+class JailError(OSError):
+    """A wall cannot be built."""
+
+
+@dataclass(frozen=True)
+class Jail:
+    """What the process is held in by; with nothing given, only new privileges and core dumps are refused.
+
+    ``uid`` is whom it runs as, without any capability, with the groups beside; None: as the caller. ``namespaces`` are
+    letters of jail.c, those of its own. ``reads`` and ``writes`` are what it sees of the host's files with ``m`` or
+    Landlock, ``devices`` what it uses, ``reopens`` open files it may open again. ``landlock`` are the masks of what that
+    refuses: of files, network, scopes. ``locked`` is how many bytes it may lock in memory, ``room`` the bytes of its /tmp;
+    ``call_filter`` an open file with a system-call filter, as an array of struct sock_filter.
+    """
+
+    uid: int | None = None
+    groups: tuple[int, ...] = ()
+    namespaces: str = ""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    reopens: tuple[int, ...] = ()
+    landlock: tuple[int, int, int] = (0, 0, 0)
+    locked: int | None = None
+    room: int = 64 << 20
+    dies_with_parent: bool = False
+    call_filter: int | None = None
+
+    def words(self) -> list[str]:
+        """The launcher's options, but for those about descriptors of the moment."""
+        uid, groups = self.uid, self.groups
+        if "U" in self.namespaces:
+            uid, groups = os.geteuid(), (os.getegid(),)
+        pairs = [("-n", self.namespaces)] if self.namespaces else []
+        pairs += [("-t", str(self.room))] if "m" in self.namespaces else []
+        pairs += [("-u", str(uid))] if uid is not None else []
+        pairs += [("-g", str(group)) for group in groups]
+        if "m" in self.namespaces or self.landlock[0]:
+            seen = (("-r", self.reads), ("-w", self.writes), ("-d", self.devices))
+            pairs += [(option, path) for option, paths in seen for path in paths]
+        if any(self.landlock):
+            pairs += [("-l", ",".join(map(str, self.landlock))), *(("-o", str(file)) for file in self.reopens)]
+        pairs += [("-m", str(self.locked))] if self.locked else []
+        pairs += [("--filter", str(self.call_filter))] if self.call_filter is not None else []
+        return [word for pair in pairs for word in pair]
+
+
+def spawn(
+    jail: Jail, argv: Sequence[str], *, log: int, inherit: Sequence[int] = (), environment: Mapping[str, str] = ENVIRONMENT
+) -> Process:
+    """Start ``argv`` held in by ``jail``; descriptors as for `tinamou.system.spawn.spawn`. Returns before it has begun.
+
+    What cannot be done is said in the log, and it ends with `STATUS`. Raises FileNotFoundError for a missing program,
+    JailError where it could not even begin, OSError.
+    """
+    inherit = (*inherit, *([jail.call_filter] if jail.call_filter is not None else []))
+    read, write = os.pipe2(os.O_CLOEXEC)
+    ours = [read, write]
+    try:
+        words = [own_program("jail"), *jail.words()]
+        if jail.dies_with_parent:
+            ours.append(me := os.pidfd_open(os.getpid()))
+            words, inherit = [*words, "-D", str(me)], (*inherit, me)
+        if apart := "p" in jail.namespaces:
+            words, inherit = [*words, "-p", str(write)], (*inherit, write)
+        words += ["--", *_named(argv, environment)] if argv else []
+        first = start_exactly(words, log, inherit, environment)
+        ours.remove(write)
+        os.close(write)
+        return process_of(_second(read, first) if apart else first)
+    finally:
+        for descriptor in ours:
+            os.close(descriptor)
+
+
+def _second(read: int, first: int) -> int:
+    """The number of the process the launcher goes on as; it is our child like the first, which has ended then."""
+    said = os.read(read, 32)
+    status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    if not said:
+        raise JailError(f"the launcher ended with status {status}")
+    return int(said)
+
+
+def _named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The program's file without links on the way, and its words: by the name it was called by, where PATH leads there."""
+    program = find_tool(argv[0])
+    if program is None:
+        raise FileNotFoundError(2, "there is no such program", argv[0])
+    known = str(Path(program).parent) in environment.get("PATH", "").split(":")
+    return [os.path.realpath(program), argv[0] if known else program, *argv[1:]]
