@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,14 +14,16 @@ import pytest
 from lying import command, machine, rows
 
 from tinamou import Machine
+from tinamou.state.record import read
 from tinamou.system import logs
 
 pytestmark = pytest.mark.vm
 
 FLOODING = """#!{python} -IS
-import os, sys
+import os, signal, sys
 if not any("opaque=" in word for word in sys.argv):
     os.execv({real!r}, [{real!r}, *sys.argv[1:]])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 for number in range(3 * {full} // 1000):
     os.write(1, b"%09d " % number + b"x" * 989 + b"\\n")
 for descriptor in (1, 2):
@@ -33,16 +36,15 @@ for descriptor in (1, 2):
     except OSError as error:
         os.write(2, f"cannot be opened: {{error.strerror}}\\n".encode())
 os.write(2, b"\\x1b[2Jthe last word\\n")
-while not os.path.exists({go!r}):
-    pass
+signal.sigwait([signal.SIGUSR1])
 """
 
 
 def test_a_qemu_that_floods_its_log(state, open_folder):
     real = shutil.which("qemu-system-x86_64")
-    go, flooding = open_folder / "go", open_folder / "qemu-system-x86_64"
+    flooding = open_folder / "qemu-system-x86_64"
     python = os.path.realpath(sys.executable)
-    flooding.write_text(FLOODING.format(python=python, real=real, full=logs.FULL, go=str(go)))
+    flooding.write_text(FLOODING.format(python=python, real=real, full=logs.FULL))
     flooding.chmod(0o755)
     words = [sys.executable, "-m", "tinamou", "run", "-d", "--name", "flood"]
     environment = {**os.environ, "TINAMOU_QEMU": str(flooding)}
@@ -58,7 +60,7 @@ def test_a_qemu_that_floods_its_log(state, open_folder):
         assert said.count("cannot be cut") == 2
         if os.geteuid() == 0:
             assert said.count("cannot be opened: Permission denied") == 2
-        go.touch()
+        os.kill(read(log.parent).pid, signal.SIGUSR1)
         _, complaint = run.communicate(timeout=60)
     assert run.returncode == 114
     assert r"\x1b[2Jthe last word" in complaint

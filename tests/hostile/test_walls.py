@@ -186,6 +186,16 @@ def test_the_keys_of_the_caller_are_not_its_own():
     assert said(dataclasses.replace(around, uid=None), code) == "True"
 
 
+def test_a_program_from_elsewhere_brings_its_tree(tmp_path):
+    assert jail.tree_of("sh") == jail.tree_of("/usr/bin/env") == ()
+    (tmp_path / "opt/bin").mkdir(parents=True)
+    for path in (tmp_path / "opt/bin/tool", tmp_path / "alone"):
+        path.touch(mode=0o755)
+    assert jail.tree_of(str(tmp_path / "opt/bin/tool")) == (str(tmp_path / "opt"),)
+    assert jail.tree_of(str(tmp_path / "alone")) == (str(tmp_path / "alone"),)
+    assert jail.beyond_the_system(["/nix/store/a/lib", "/nix/store/b/lib", "/usr/lib/x", "/lib/y"]) == ("/nix/store",)
+
+
 def test_what_is_let_in_may_lie_in_tmp(tmp_path):
     """The folder of a machine in a test, a QEMU unpacked there: below the process's own /tmp, which is there too."""
     (tmp_path / "run").mkdir()

@@ -18,7 +18,9 @@ from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import disk_alone, plan, plan_card
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.record import Record
-from tinamou.system import confine, memlock
+from tinamou.system import memlock
+from tinamou.system.jail import Jail
+from tinamou.system.own_programs import own_program
 from tinamou.tuning.confidential import why_not
 
 EPYC = Case("sev-snp", "direct", "epyc-7003", "10.0")
@@ -238,7 +240,9 @@ def test_saving_others_is_not():
 def test_qemu_may_lock_as_much_as_is_pinned():
     """The limit is set in the process that becomes QEMU, where it counts: it has no right to exceed it."""
     wanted = memlock.lockable() or 768 << 20
-    words = [*confine.prefix(None, locked=wanted), "sh", "-c", "ulimit -l; ulimit -H -l"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    words = ["--", "/bin/sh", "sh", "-c", "ulimit -l; ulimit -H -l"]
+    said = subprocess.run(
+        [own_program("jail"), *Jail(locked=wanted).words(), *words], capture_output=True, text=True, check=True
+    )
     assert said.stdout.split() == [str(wanted >> 10)] * 2
-    assert not any("memlock" in word for word in confine.prefix(None))
+    assert Jail().words() == []

@@ -43,7 +43,8 @@ def start(step: StartHelper, journal: Journal) -> None:
     number = journal.take("helper", lasting=False, **entry)
     folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
     nodes = tuple(path for path in jail.NODES if Path(path).exists())
-    around = jail.Jail(step.owner, (), letters(step.namespaces), jail.SYSTEM, folder, nodes)
+    reads = (*jail.SYSTEM, *jail.tree_of(step.argv[0]))
+    around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, nodes)
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
         words, environment = (*step.prefix, *step.argv), {**confine.ENVIRONMENT, **step.environment}

@@ -1,4 +1,4 @@
-"""How a process is deprived of everything it does not need before its first instruction runs."""
+"""How a tool that reads foreign files is deprived of what it does not need before its first instruction runs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,16 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexiste
 """All a confined process sees of tinamou's own environment."""
 
 
-def prefix(
-    uid: int | None,
-    groups: Sequence[int] = (),
-    *,
-    dies_with_parent: bool = False,
-    locked: int | None = None,
-    keeps: Sequence[str] = (),
-) -> list[str]:
+def prefix(uid: int | None, *, dies_with_parent: bool = False, keeps: Sequence[str] = ()) -> list[str]:
     """The words in front of a command: no core dumps, no new privileges; with ``uid`` that identity and no capabilities.
 
-    ``locked`` is how many bytes it may lock in memory, where it needs any; ``keeps`` are capabilities it has all the same.
-
-    ``setpriv`` and not QEMU's ``-run-with user=``, which dies of SIGSYS under ``-sandbox elevateprivileges=deny``.
+    ``keeps`` are capabilities it has all the same. QEMU and its helpers have more around them: `tinamou.system.jail`.
     """
-    words = ["prlimit", "--core=0", *([f"--memlock={locked}"] if locked else []), "--", "setpriv", "--no-new-privs"]
+    words = ["prlimit", "--core=0", "--", "setpriv", "--no-new-privs"]
     if dies_with_parent:
         words += ["--pdeathsig", "KILL"]
     if uid is not None:
-        words += ["--reuid", str(uid), "--regid", str(uid)]
-        words += ["--groups", ",".join(str(group) for group in groups)] if groups else ["--clear-groups"]
+        words += ["--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
         kept = "".join(f",+{name}" for name in keeps)
         words += [f"--{kind}=-all{kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     return [*words, "--"]

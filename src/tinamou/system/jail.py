@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tinamou.late import dataclass
@@ -12,13 +12,16 @@ from tinamou.system.exec import find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
-__all__ = ["NODES", "STATUS", "SYSTEM", "Jail", "JailError", "spawn"]
+__all__ = ["NODES", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "spawn", "tree_of"]
 
 STATUS = 125
 """How it exits when a wall cannot be built."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 """Where any program's libraries are; those that are links stay so."""
+_STORES = ("/nix/store", "/gnu/store")
+"""Where every program and library has a folder of its own, and needs those of others."""
+_OWN_TREE = ("bin", "sbin", "libexec")
 NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 """Devices anybody may use."""
 
@@ -68,6 +71,22 @@ class Jail:
         pairs += [("-m", str(self.locked))] if self.locked else []
         pairs += [("--filter", str(self.call_filter))] if self.call_filter is not None else []
         return [word for pair in pairs for word in pair]
+
+
+def beyond_the_system(paths: Iterable[str]) -> tuple[str, ...]:
+    """The same files and folders as few as they can be, without links on the way, and without what lies in `SYSTEM`."""
+    kept = [os.path.realpath(path) for path in SYSTEM]
+    for path in sorted(map(os.path.realpath, paths)):
+        whole = next((store for store in _STORES if path.startswith(f"{store}/")), path)
+        if not any(whole == above or whole.startswith(f"{above}/") for above in kept):
+            kept.append(whole)
+    return tuple(kept[len(SYSTEM) :])
+
+
+def tree_of(program: str) -> tuple[str, ...]:
+    """What a program from outside the system's folders is loaded from: the tree it is installed in, or itself."""
+    real = Path(os.path.realpath(find_tool(program) or program))
+    return beyond_the_system([str(real.parent.parent if real.parent.name in _OWN_TREE else real)])
 
 
 def spawn(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from tinamou.system.jail import SYSTEM
+from tinamou.system.jail import beyond_the_system
 
 __all__ = ["folders_of"]
 
@@ -19,7 +19,7 @@ _SEARCHED = (b"LD_LIBRARY_PATH", b"QEMU_MODULE_DIR")
 
 
 def folders_of(argv: Sequence[str], data: Iterable[str] = ()) -> tuple[str, ...]:
-    """The files and folders beyond those of the system (`SYSTEM`) that a program needs to run, and those of its ``data``.
+    """The files and folders beyond those of the system that a program needs to run, and those of its ``data``.
 
     It is started, and ended when it has said something on stdout: what is mapped by then counts (source: proc_pid_maps(5)).
     """
@@ -39,7 +39,7 @@ def folders_of(argv: Sequence[str], data: Iterable[str] = ()) -> tuple[str, ...]
             process.kill()
     searched = (folder for name in _SEARCHED for folder in os.fsdecode(named.get(name, b"")).split(":"))
     found |= {folder for folder in searched if folder and Path(folder).is_dir()}
-    return _beyond_the_system(found | {folder for one in data for folder in _with_targets(Path(one))})
+    return beyond_the_system(found | {folder for one in data for folder in _with_targets(Path(one))})
 
 
 def _part(path: str) -> str:
@@ -52,12 +52,3 @@ def _with_targets(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     return {os.path.realpath(folder), *(os.path.dirname(os.path.realpath(one)) for one in folder.iterdir())}  # noqa: PTH120
-
-
-def _beyond_the_system(found: set[str]) -> tuple[str, ...]:
-    """Absolute, without links on the way; what lies in another one is left out."""
-    kept = [os.path.realpath(path) for path in SYSTEM]
-    for path in sorted(map(os.path.realpath, found)):
-        if not any(path == above or path.startswith(f"{above}/") for above in kept):
-            kept.append(path)
-    return tuple(kept[len(SYSTEM) :])
