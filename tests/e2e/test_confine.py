@@ -50,7 +50,7 @@ def test_the_walls_of_a_running_machine(state):
     finally:
         for name in ("walled", "open"):
             tinamou("rm", "-f", name)
-    tinamou("confine", "walled", status=119)
+    tinamou("confine", "walled", status=118)
 
 
 @pytest.mark.skipif(landlock.abi() < 1, reason="this kernel has no Landlock")
@@ -59,7 +59,7 @@ def test_a_machine_runs_under_landlock_alone(monkeypatch):
     alone = WallFacts(dict.fromkeys(NAMESPACES, "the test refuses it"), os.geteuid() != 0, landlock.abi())
     for module in ("machine.gather", "snapshots.fork"):
         monkeypatch.setattr(f"tinamou.{module}.probe_walls", lambda: alone)
-    with Machine(net=[], disk=["16M"], forkable=True) as vm:
+    with Machine(net=[], disk=[{"size": "16M"}], forkable=True) as vm:
         assert [note.text for note in vm.notes if "the test refuses it" in note.text]
         vm.run("echo first >/dev/vda; sync")
         vm.snapshots.create("one")
