@@ -48,6 +48,8 @@ class House:
     """The name of an abstract socket that a process of the owner's listens on."""
     tcp: socket.socket
     udp: socket.socket
+    qemu: int = 0
+    """The QEMU of its own machine."""
     process: int = 0
     """The attacker's own number on the host."""
     memory: int = 0

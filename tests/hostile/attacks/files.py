@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import functools
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from attacks.attacker import CWD, Attacker, House, Tries, Walled, attack, unix
@@ -14,7 +16,20 @@ PRIVATE = ("machine.json", "serial.log", "qemu.log", "disk0.qcow2", "tpm/tpm2-00
 DESCRIPTIVE = ("plan.json", "image.json", "journal.jsonl", "uid")
 SOCKETS = ("qmp.sock", "qmp2.sock", "agent.sock", "console.sock", "resident.sock", "tpm/swtpm.sock")
 COMMON = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
-DEVICES = ("kvm", "net/tun", "fuse", "vda", "kmsg", "userfaultfd", "vsock", "mem", "vhost-net", "vfio/vfio", "rtc0", "uinput")
+DEVICES = (
+    "kvm",
+    "net/tun",
+    "fuse",
+    "vda",
+    "kmsg",
+    "userfaultfd",
+    "vsock",
+    "mem",
+    "vhost-net",
+    "vfio/vfio",
+    "rtc0",
+    "uinput",
+)
 SETTINGS = (
     "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/vm/drop_caches", "/sys/kernel/mm/ksm/run",
     "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state", "/sys/kernel/uevent_helper",
@@ -100,12 +115,27 @@ def locks(house: House) -> Tries:
 
 @attack("replace its own sockets and files, to catch who connects next")
 def own_folder(house: House) -> Tries:
-    path = str(house.own / "machine.lock")
+    path = house.own / "decoy"
+
+    def on(*call: object) -> Callable[[Attacker], None]:
+        """A call on a file of the owner's in that folder, whatever it does to it is undone."""
+
+        def tries(a: Attacker) -> None:
+            path.touch(0o600)
+            os.chown(path, house.secret.stat().st_uid, -1)
+            try:
+                a.call(*call)  # type: ignore[arg-type]
+            finally:
+                for made in house.own.glob("decoy*"):
+                    made.rmdir() if made.is_dir() else made.unlink()
+
+        return tries
+
     return {
-        "rename": lambda a: a.call("renameat", CWD, path, CWD, path + "2") or os.rename(path + "2", path),
-        "unlink": lambda a: a.call("unlinkat", CWD, path, 0) or Path(path).touch(0o600),
-        "symlink": lambda a: a.call("symlinkat", "/etc/passwd", CWD, path + "3") or os.unlink(path + "3"),
-        "mkdir": lambda a: a.call("mkdirat", CWD, path + "4", 0o700) or os.rmdir(path + "4"),
+        "rename": on("renameat", CWD, str(path), CWD, f"{path}2"),
+        "unlink": on("unlinkat", CWD, str(path), 0),
+        "symlink": on("symlinkat", "/etc/passwd", CWD, f"{path}2"),
+        "mkdir": on("mkdirat", CWD, f"{path}2", 0o700),
     }
 
 
@@ -150,12 +180,17 @@ def hard_links(house: House) -> Tries:
             raise Walled("a folder of its own, which the host does not see")
         into.unlink()
 
-    handle = bytearray(b"\x80\0\0\0" + bytes(132))
-    paths = [path for path in (house.image, house.secret) if path.stat().st_dev == os.stat("/tmp").st_dev]
+    empty = bytearray(b"\x80\0\0\0" + bytes(132))
+    handle, libc = bytes(empty), ctypes.CDLL(None)
+    found_there = ctypes.create_string_buffer(handle, len(handle))
+    by_handle = libc.name_to_handle_at(CWD, os.fsencode(house.secret), found_there, ctypes.byref(ctypes.c_int()), 0) == 0
+    handle = found_there.raw
+    paths = [path for path in (house.image, house.secret) if path.stat().st_dev == Path("/tmp").stat().st_dev]
     found: Tries = {str(path): functools.partial(link, path=path) for path in paths}
-    name = lambda a: a.call("name_to_handle_at", CWD, "/etc/passwd", bytearray(handle), bytearray(4), 0)  # noqa: E731
-    opened = lambda a: a.gets_to("open_by_handle_at", a.opens("/"), bytes(handle), 0, past=(22, 116))  # noqa: E731
-    return found | {"name_to_handle_at": name, "open_by_handle_at": opened}
+    found["name_to_handle_at"] = lambda a: a.call("name_to_handle_at", CWD, "/etc/passwd", bytearray(empty), bytearray(4), 0)
+    if by_handle:
+        found["open_by_handle_at"] = lambda a: a.call("open_by_handle_at", a.opens(house.readable), handle, 0)
+    return found
 
 
 def held(house: House) -> dict[int, tuple[str, os.stat_result, int]]:
@@ -163,7 +198,7 @@ def held(house: House) -> dict[int, tuple[str, os.stat_result, int]]:
     found = {}
     for entry in Path(f"/proc/{house.process}/fd").iterdir():
         flags = Path(f"/proc/{house.process}/fdinfo/{entry.name}").read_text().split("flags:")[1].split()[0]
-        found[int(entry.name)] = (os.readlink(entry), entry.stat(), int(flags, 8))
+        found[int(entry.name)] = (str(entry.readlink()), entry.stat(), int(flags, 8))
     return found
 
 
@@ -179,14 +214,16 @@ def open_folders(house: House) -> Tries:
 
 @attack("open what it holds for reading again for writing, and its log's pipe for reading (/proc/self/fd)", control=False)
 def reopening(house: House) -> Tries:
+    read = {what for what, _, flags in held(house).values() if flags & os.O_ACCMODE == os.O_RDONLY}
     closed = {
         n: (what, os.O_RDWR if not stat.S_ISFIFO(status.st_mode) else os.O_RDONLY)
         for n, (what, status, flags) in held(house).items()
         if (stat.S_ISREG(status.st_mode) and flags & os.O_ACCMODE == os.O_RDONLY and not _sealed(house, n))
-        or (stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_WRONLY)
+        or (stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_WRONLY and what not in read)
     }
     return {
-        f"{n} {what}": lambda a, n=n, flags=flags: a.opens(f"/proc/self/fd/{n}", flags) for n, (what, flags) in closed.items()
+        f"{n} {what}": lambda a, n=n, flags=flags: a.opens(f"/proc/self/fd/{n}", flags)
+        for n, (what, flags) in closed.items()
     }
 
 
@@ -234,7 +271,7 @@ def own_log(house: House) -> Tries:
 
 
 def _far(a: Attacker, number: int) -> None:
-    size = os.stat(f"/proc/{a.house.process}/fd/{number}").st_size
+    size = Path(f"/proc/{a.house.process}/fd/{number}").stat().st_size
     a.call("pwrite64", number, b"x", 1, 1 << 43)
     a.call("ftruncate", number, size)
 

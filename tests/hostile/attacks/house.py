@@ -1,4 +1,4 @@
-"""The machines, processes, files and services among which an attack takes place: real ones, started by the tinamou command."""
+"""The machines, processes, files and services among which an attack takes place, started by the real tinamou command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from attacks.attacker import House
 
@@ -69,10 +69,10 @@ class Owner:
     def processes(self, *words: str) -> dict[str, int]:
         """The processes that have one of these among their words, by program; of two the younger."""
         found = {}
-        for entry in sorted((int(path.name) for path in Path("/proc").glob("[0-9]*"))):
+        for entry in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
             with contextlib.suppress(OSError):
                 said = Path(f"/proc/{entry}/cmdline").read_text(errors="replace").split("\0")
-                program = os.path.basename(said[0]).removesuffix(".x86_64")
+                program = Path(said[0]).name.removesuffix(".x86_64")
                 if any(word in text for word in words for text in said[1:]) and not program.startswith("python"):
                     found["qemu" if program.startswith("qemu-system") else program] = entry
         return found
@@ -92,7 +92,7 @@ class Neighbourhood:
         self._owners: list[Owner] = []
         self._ends = contextlib.ExitStack()
 
-    def __enter__(self) -> Neighbourhood:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -166,68 +166,60 @@ class Neighbourhood:
             threading.Thread(target=accept, daemon=True).start()
         return made
 
-    def house(self, owner: Owner, name: str, neighbours: dict[str, tuple[Path, int]], *networks: str) -> House:
-        """What is around a machine of an owner's."""
+    def house(self, owner: Owner, name: str, neighbours: dict[str, tuple[Path, int]], *places: str, qemu: int = 0) -> House:
+        """What is around a machine of an owner's. ``places`` are words of helpers; ``qemu`` stands in for one."""
         secret, readable = owner.home / "secret", owner.home / "readable"
         for path, mode in ((secret, 0o600), (readable, 0o644)):
             path.write_text(SECRET)
             path.chmod(mode)
             os.chown(path, owner.uid, owner.uid)
-        reached = owner.home / f"{name}.sock"
+        reached, abstract = owner.home / f"{name}.sock", f"attacked-{self.scratch.name}-{name}"
         self._served(socket.SOCK_STREAM, str(reached), socket.AF_UNIX)
-        reached.chmod(0o777)
-        abstract = f"attacked-{owner.label}-{name}"
         self._served(socket.SOCK_STREAM, f"\0{abstract}", socket.AF_UNIX)
-        folder = owner.machine(name)
-        processes = owner.processes(f"{folder}/", *networks)
+        reached.chmod(0o777)
+        helpers = owner.processes(f"{owner.machine(name)}/", *places)
+        qemu = helpers.pop("qemu", 0) or qemu
         return House(
             scratch=owner.home, secret=secret, readable=readable, victim=self.process(owner, "--secret", SECRET),
-            sacrifice=lambda: self.process(owner), own=folder, own_uid=os.stat(f"/proc/{processes['qemu']}").st_uid,
-            helpers={program: pid for program, pid in processes.items() if program != "qemu"}, neighbours=neighbours,
-            image=_kernel(owner), sockets=reached, abstract=abstract,
+            sacrifice=lambda: self.process(owner), own=owner.machine(name), own_uid=Path(f"/proc/{qemu}").stat().st_uid,
+            helpers=helpers, neighbours=neighbours, image=_kernel(owner), sockets=reached, abstract=abstract,
             tcp=self._served(socket.SOCK_STREAM, ("127.0.0.1", 0)), udp=self._served(socket.SOCK_DGRAM, ("127.0.0.1", 0)),
-            process=processes["qemu"], memory=MEMORY,
+            qemu=qemu, process=qemu, memory=MEMORY,
         )  # fmt: skip
 
 
 def _kernel(owner: Owner) -> Path:
-    return next(path for path in owner.cache.glob(f"images/tiny/{platform.machine()}/current-*/vmlinuz")).resolve()
+    """A file of the image cache: the kernel of the tiny guest, or what is there in its place."""
+    kernels = owner.cache.glob(f"images/tiny/{platform.machine()}/current-*/vmlinuz")
+    return next((path.resolve() for path in kernels), owner.home / "readable")
 
 
 RUN = ("run", "-d", "--memory", "256M")
 
 
-@contextlib.contextmanager
-def of_root(around: Neighbourhood) -> Iterator[tuple[Owner, dict[str, House]]]:
+def of_root(around: Neighbourhood) -> tuple[Owner, dict[str, House]]:
     """Root's machines: ``whole`` has every helper, ``fork`` was forked; a third is in another state directory."""
     root, other = around.owner("root"), around.owner("other")
-    (root.home / "share").mkdir(exist_ok=True)
     cards = ("--net", "type=passt", "--net", f"type=bridge,network=ta{os.getpid()}")
-    whole = (*RUN, "--name", "whole", "--tpm", "--disk", "size=64M", *cards, "--share", f"{root.home}/share")
-    root.tinamou(*whole)
-    root.tinamou(*RUN, "--name", "fork", "--warm")
-    other.tinamou(*RUN, "--name", "whole")
-    stranger = (other.machine("whole"), other.qemu("whole"))
-    beside = {name: (root.machine(name), root.qemu(name)) for name in ("whole", "fork")}
-    networks = f"{root.home}/s/networks/"
-    yield root, {
-        "whole": around.house(root, "whole", {"same": beside["fork"], "other": stranger}, networks),
-        "fork": around.house(root, "fork", {"same": beside["whole"], "other": stranger}),
-    }
+    whole = ("--tpm", "--disk", "size=64M", *cards, "--share", f"{root.home}/share")
+    return root, _machines(around, root, other, whole, f"{root.home}/s/networks/")
 
 
-@contextlib.contextmanager
-def of_user(around: Neighbourhood) -> Iterator[tuple[Owner, dict[str, House]]]:
+def of_user(around: Neighbourhood) -> tuple[Owner, dict[str, House]]:
     """The machines of a user without rights, who has another beside it, as another user of the host has one."""
     user, other = around.owner("user", USER), around.owner("stranger", USER + 1)
-    user.tinamou(*RUN, "--name", "whole", "--tpm", "--disk", "size=64M", "--net", "type=passt")
-    user.tinamou(*RUN, "--name", "fork", "--warm")
+    return user, _machines(around, user, other, ("--tpm", "--disk", "size=64M", "--net", "type=passt"))
+
+
+def _machines(around: Neighbourhood, owner: Owner, other: Owner, whole: tuple[str, ...], *places: str) -> dict[str, House]:
+    owner.tinamou(*RUN, "--name", "whole", *whole)
+    owner.tinamou(*RUN, "--name", "fork", "--warm")
     other.tinamou(*RUN, "--name", "whole")
     stranger = (other.machine("whole"), other.qemu("whole"))
-    beside = {name: (user.machine(name), user.qemu(name)) for name in ("whole", "fork")}
-    yield user, {
-        "whole": around.house(user, "whole", {"same": beside["fork"], "other": stranger}),
-        "fork": around.house(user, "fork", {"same": beside["whole"], "other": stranger}),
+    beside = {name: (owner.machine(name), owner.qemu(name)) for name in ("whole", "fork")}
+    return {
+        "whole": around.house(owner, "whole", {"same": beside["fork"], "other": stranger}, *places),
+        "fork": around.house(owner, "fork", {"same": beside["whole"], "other": stranger}),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from pathlib import Path
 
@@ -41,7 +40,10 @@ def outlives_its_owner(owner: Owner) -> Outcome:
     """A machine in the foreground, whose QEMU clears its parent-death signal before the command is killed."""
     command = owner.start("run", "--name", "owned", "--", "sleep", "600")
     deadline = time.monotonic() + 120
-    while "qemu" not in owner.processes(f"{owner.machine('owned')}/") or not (owner.machine("owned") / "resident.sock").exists():
+    while (
+        "qemu" not in owner.processes(f"{owner.machine('owned')}/")
+        or not (owner.machine("owned") / "resident.sock").exists()
+    ):
         if time.monotonic() > deadline:
             raise RuntimeError("the machine owned did not start")
         time.sleep(0.1)
@@ -100,7 +102,7 @@ def uid_again(owner: Owner, house: House) -> Outcome:
     """The machine is removed, and the next one is made."""
     owner.tinamou("rm", "-f", house.own.name)
     owner.tinamou(*RUN, "--name", "next")
-    uid = os.stat(f"/proc/{owner.qemu('next')}").st_uid
+    uid = Path(f"/proc/{owner.qemu('next')}").stat().st_uid
     owner.tinamou("rm", "-f", "next")
     if owner.uid:
         return Outcome("uid-again", "", "void", "machines of a user have the user's own id")
@@ -115,4 +117,3 @@ def all_lasting(owner: Owner, house: House) -> list[Outcome]:
         outlives_kill(owner, house),
         uid_again(owner, house),
     ]
-

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
+from pathlib import Path
 
 from attacks.attacker import Attacker, House, Tries, Walled, attack, inet, unix
 
@@ -39,8 +39,8 @@ def abstract_sockets(house: House) -> Tries:
 @attack("connect to a service by its socket's path, which everybody may")
 def path_sockets(house: House) -> Tries:
     found: Tries = {str(house.sockets): lambda a: a.connects(socket.AF_UNIX, unix(house.sockets))}
-    bus = "/run/dbus/system_bus_socket"
-    return found | ({bus: lambda a: a.connects(socket.AF_UNIX, unix(bus))} if os.path.exists(bus) else {})
+    bus = Path("/run/dbus/system_bus_socket")
+    return found | ({str(bus): lambda a: a.connects(socket.AF_UNIX, unix(bus))} if bus.exists() else {})
 
 
 @attack("listen for connections: on all addresses, on an abstract name others might use")
@@ -97,7 +97,14 @@ def netlink(house: House) -> Tries:
 @attack("make sockets the kernel has much code behind: netlink, vsock, packet, raw, AF_ALG, Bluetooth, CAN, XDP, SMC, TIPC")
 def kinds_of_sockets(house: House) -> Tries:
     kinds = {"vsock": (40, 1, 0), "packet": (17, 3, 0x300), "raw": (2, 3, 255), "alg": (38, 5, 0), "bluetooth": (31, 3, 1)}
-    kinds |= {"can": (29, 3, 1), "xdp": (44, 3, 0), "smc": (43, 1, 0), "tipc": (30, 1, 0), "key": (15, 3, 2), "qrtr": (42, 2, 0)}
+    kinds |= {
+        "can": (29, 3, 1),
+        "xdp": (44, 3, 0),
+        "smc": (43, 1, 0),
+        "tipc": (30, 1, 0),
+        "key": (15, 3, 2),
+        "qrtr": (42, 2, 0),
+    }
     kinds |= {f"netlink {name}": (16, 3, number) for name, number in _NETLINK.items()}
     return {name: lambda a, kind=kind: a.call("socket", *kind) for name, kind in kinds.items()}
 

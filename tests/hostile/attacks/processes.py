@@ -35,7 +35,9 @@ def _against(pid: int, what: str) -> Tries:
     return {
         f"{what}: kill": lambda a: a.call("kill", pid, _HARMLESS),
         f"{what}: pidfd_send_signal": lambda a: a.call("pidfd_send_signal", a.call("pidfd_open", pid, 0), _HARMLESS, 0, 0),
-        f"{what}: rt_sigqueueinfo": lambda a: a.call("rt_tgsigqueueinfo", pid, pid, _HARMLESS, struct.pack("<iii", 23, 0, -1)),
+        f"{what}: rt_sigqueueinfo": lambda a: a.call(
+            "rt_tgsigqueueinfo", pid, pid, _HARMLESS, struct.pack("<iii", 23, 0, -1)
+        ),
         f"{what}: ptrace": lambda a: a.call("ptrace", 0x4206, pid, 0, 0),
         f"{what}: process_vm_readv": lambda a: _reads_memory(a, pid),
         f"{what}: mem": lambda a: a.opens(f"/proc/{pid}/mem", os.O_RDWR),
@@ -70,11 +72,12 @@ def other_state(house: House) -> Tries:
     return _against(house.neighbours["other"][1], "other") if "other" in house.neighbours else {}
 
 
-@attack("reach into its own machine's other processes: swtpm, passt, virtiofsd, the writer of its log")
+@attack("reach into its own machine's other processes: QEMU, swtpm, passt, virtiofsd, the writer of its log")
 def own_helpers(house: House) -> Tries:
     found: Tries = {}
-    for name, pid in house.helpers.items():
-        found |= _against(pid, name)
+    for name, pid in {**house.helpers, "qemu": house.qemu}.items():
+        if pid != house.process:
+            found |= _against(pid, name)
     return found
 
 

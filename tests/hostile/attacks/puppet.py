@@ -1,8 +1,9 @@
 """A process that is made to do what an attacker who took it over would do: ptrace(2) makes its system calls for it.
 
-The process is the real one, behind every wall that stands around it: nothing of it is imitated. Each attack runs in a copy of
-it, made by a fork the process's own filter would refuse (PTRACE_O_SUSPEND_SECCOMP lets that one through): the copy has the same
-user, capabilities, namespaces, control group, descriptors, limits and filters, and may be killed by them, the process goes on.
+The process is the real one, behind every wall that stands around it: nothing of it is imitated. Each attack runs in a copy
+of it, made by a fork the process's own filter would refuse (PTRACE_O_SUSPEND_SECCOMP lets that one through): the copy has
+the same user, capabilities, namespaces, control group, descriptors, limits and filters, and may be killed by them; the
+process goes on.
 
 x86-64 alone, for root, on a kernel with CONFIG_CHECKPOINT_RESTORE. Sources: ptrace(2), linux/ptrace.h, sys/user.h.
 """
@@ -32,8 +33,10 @@ _FAMILY = _SYSGOOD | _FORK | _VFORK | _CLONE
 _EVENTS_OF_BIRTH = (1, 2, 3)
 _WALL = 0x40000000
 """__WALL: threads too."""
-_REGISTERS = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es "
-              "fs gs").split()  # fmt: skip
+_REGISTERS = [
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip",
+    "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
+]  # fmt: skip
 _ROOM = 1 << 20
 """Bytes of memory for what the calls point at."""
 _PATIENCE = 5.0
@@ -163,7 +166,7 @@ class _Traced:
         """Put bytes into its memory until the end of the next call but for those put before it; the address."""
         address = self._room + self._used
         assert self._used + len(data) <= _ROOM
-        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+        with Path(f"/proc/{self.pid}/mem").open("r+b", buffering=0) as memory:
             memory.seek(address)
             memory.write(data)
         self._used += (len(data) + 15) & ~15
@@ -175,13 +178,13 @@ class _Traced:
 
     def poke(self, address: int, data: bytes) -> None:
         """Write into its memory."""
-        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+        with Path(f"/proc/{self.pid}/mem").open("r+b", buffering=0) as memory:
             memory.seek(address)
             memory.write(data)
 
     def peek(self, address: int, length: int) -> bytes:
         """Read from its memory."""
-        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+        with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
             memory.seek(address)
             return memory.read(length)
 
@@ -226,10 +229,10 @@ class Puppet(_Traced):
         if self._room < 0:
             raise OSError(-self._room, "no memory in the process")
         # Where it unshared its process namespace, the first copy is that namespace's init, and no other outlives it.
-        self._first = self._born() if free else 0
+        self._first = self._born() if free else (0, 0)
 
-    def _born(self) -> int:
-        """The number here of a copy that stands still; in a namespace of its own it has another."""
+    def _born(self) -> tuple[int, int]:
+        """A copy that stands still: its number here, and its number where the process is."""
         self.children.clear()
         result = self._raw("clone", signal.SIGCHLD)
         if result < 0:
@@ -237,18 +240,27 @@ class Puppet(_Traced):
         born = self.children.pop()
         os.waitpid(born, _WALL)
         _ptrace(_SETOPTIONS, born, 0, _FAMILY | _EXITKILL)
-        return born
+        return born, result
+
+    def _buried(self, born: tuple[int, int]) -> None:
+        """The copy is dead, and the process, whose child it was, has taken note."""
+        _reap(born[0])
+        self._raw("wait4", born[1], 0, _WALL, 0)
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[Copy]:
         """A copy of it, which dies with the block; its filters are in force."""
-        with Copy(self._born(), self._instruction, self._saved, self._room) as made:
-            yield made
+        born = self._born()
+        try:
+            with Copy(born[0], self._instruction, self._saved, self._room) as made:
+                yield made
+        finally:
+            self._buried(born)
 
     def release(self) -> None:
         """Let it go on as if nothing had been."""
-        if self._first:
-            _reap(self._first)
+        if self._first[0]:
+            self._buried(self._first)
         self._raw("munmap", self._room, _ROOM)
         _ptrace(_SETREGS, self.pid, 0, ctypes.byref(self._saved))
         _ptrace(_DETACH, self.pid)
@@ -259,7 +271,7 @@ def _system_call_instruction(pid: int) -> int:
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         if line.endswith("[vdso]"):
             begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-            with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
                 memory.seek(begin)
                 return begin + memory.read(end - begin).index(b"\x0f\x05")
     raise OSError(errno.ENOEXEC, f"process {pid} has no vdso")

@@ -90,4 +90,7 @@ def _same(a: Attacker, kind: str) -> bool:
 
 @attack("make its log's pipe larger, or keep others from reading it", control=False)
 def log_pipe(house: House) -> Tries:
-    return {"F_SETPIPE_SZ": lambda a: a.gets_to("fcntl", 1, 1031, 1 << 24), "read": lambda a: a.call("read", 1, bytearray(8), 8)}
+    return {
+        "F_SETPIPE_SZ": lambda a: a.gets_to("fcntl", 1, 1031, 1 << 24),
+        "read": lambda a: a.call("read", 1, bytearray(8), 8),
+    }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from attacks import files, kernel, network, processes, resources
@@ -24,7 +24,8 @@ NEEDED: dict[str, str] = {
 BY_DESIGN: dict[str, dict[str, str]] = {
     role: dict.fromkeys(("services", "datagrams", "listening", "netlink"), why) for role, why in NEEDED.items()
 }
-"""What a helper is there to do, and would not be one without."""
+BY_DESIGN["virtiofsd"] = {"rights/setresuid": "it makes files of the shared folder under the user ids the guest says"}
+"""What a helper is there to do, and would not be one without: by attack, or attack and way."""
 
 State = Literal["refused", "succeeded", "by design", "void"]
 
@@ -47,9 +48,7 @@ def tried(process: int, house: House, role: str, attacks: Iterable[Attack] = ATT
     free = Puppet(control) if control else None
     try:
         return [
-            _judged(puppet, free, one, way, house, role, call)
-            for one in attacks
-            for way, call in one.tries(house).items()
+            _judged(puppet, free, one, way, house, role, call) for one in attacks for way, call in one.tries(house).items()
         ]
     finally:
         puppet.release()
@@ -57,12 +56,11 @@ def tried(process: int, house: House, role: str, attacks: Iterable[Attack] = ATT
             free.release()
 
 
-def _judged(
-    puppet: Puppet, free: Puppet | None, one: Attack, way: str, house: House, role: str, call: Try
-) -> Outcome:
+def _judged(puppet: Puppet, free: Puppet | None, one: Attack, way: str, house: House, role: str, call: Try) -> Outcome:
     by = _refusal(puppet, house, call)
     if by is None:
-        allowed = BY_DESIGN.get(role, {}).get(one.name)
+        known = BY_DESIGN.get(role, {})
+        allowed = known.get(one.name) or known.get(f"{one.name}/{way}")
         return Outcome(one.name, way, "by design", allowed) if allowed else Outcome(one.name, way, "succeeded", "")
     if free and one.control and (also := _refusal(free, dataclasses.replace(house, process=free.pid), call)):
         return Outcome(one.name, way, "void", f"nobody can here: {also}")
@@ -83,5 +81,5 @@ def _refusal(puppet: Puppet, house: House, call: Try) -> str | None:
         except Walled as error:
             return str(error)
         except FileNotFoundError as error:
-            return f"nothing of it on the host ({os.path.basename(str(error.filename))})"
+            return f"nothing of it on the host ({Path(str(error.filename)).name})"
     return None
