@@ -205,6 +205,23 @@ def test_the_process_goes_on(stage):
     assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
 
 
+def test_the_writer_of_logs(stage):
+    """It runs as root, without capabilities: no path but its folder's is open to it, and no call but a few."""
+    from tinamou.prepare.logs import pipes_into
+
+    with pipes_into(stage.owner.machine("own") / "qemu.log") as [end]:
+        writer = stage.owner.processes(f"{stage.owner.machine('own')}/")["logwriter"]
+        deadline = time.monotonic() + 10
+        while "Seccomp:\t2" not in Path(f"/proc/{writer}/status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        outcomes = tried(writer, stage.house, "logwriter", ATTACKS, stage.control)
+        assert {f"{one.attack} {one.way}" for one in outcomes if one.state == "succeeded"} == set()
+        assert {one.by for one in outcomes if one.state == "refused"} >= {"SIGSYS"}
+        os.write(end, b"it goes on")
+    assert (stage.owner.machine("own") / "qemu.log").read_bytes() == b"it goes on"
+
+
 OPEN: set[str] = {
     "public-files", "common-folders", "names-of-tinamou", "locks", "terminals", "watching", "hard-links", "own-disk",
     "io-uring", "keyrings", "kernel-programs", "rare-calls", "host-name", "services", "datagrams", "abstract-sockets",

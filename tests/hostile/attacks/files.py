@@ -132,7 +132,7 @@ def own_folder(house: House) -> Tries:
         return tries
 
     return {
-        "rename": on("renameat", CWD, str(path), CWD, f"{path}2"),
+        "rename": on("renameat2", CWD, str(path), CWD, f"{path}2", 0),
         "unlink": on("unlinkat", CWD, str(path), 0),
         "symlink": on("symlinkat", "/etc/passwd", CWD, f"{path}2"),
         "mkdir": on("mkdirat", CWD, f"{path}2", 0o700),

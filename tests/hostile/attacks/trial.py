@@ -24,6 +24,7 @@ NEEDED: dict[str, str] = {
 BY_DESIGN: dict[str, dict[str, str]] = {
     role: dict.fromkeys(("services", "datagrams", "listening", "netlink"), why) for role, why in NEEDED.items()
 }
+BY_DESIGN["logwriter"] = {"own-folder/rename": "it makes logs in the machine's folder, and puts full ones aside"}
 BY_DESIGN["virtiofsd"] = {"rights/setresuid": "it makes files of the shared folder under the user ids the guest says"}
 """What a helper is there to do, and would not be one without: by attack, or attack and way."""
 
