@@ -210,11 +210,11 @@ def test_the_writer_of_logs(stage):
     from tinamou.prepare.logs import pipes_into
 
     with pipes_into(stage.owner.machine("own") / "qemu.log") as [end]:
-        writer = stage.owner.processes(f"{stage.owner.machine('own')}/")["logwriter"]
-        deadline = time.monotonic() + 10
-        while "Seccomp:\t2" not in Path(f"/proc/{writer}/status").read_text():
+        writer, deadline = 0, time.monotonic() + 20
+        while not writer or "Seccomp:\t2" not in Path(f"/proc/{writer}/status").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)
+            writer = stage.owner.processes(f"{stage.owner.machine('own')}/").get("logwriter", 0)
         outcomes = tried(writer, stage.house, "logwriter", ATTACKS, stage.control)
         assert {f"{one.attack} {one.way}" for one in outcomes if one.state == "succeeded"} == set()
         assert {one.by for one in outcomes if one.state == "refused"} >= {"SIGSYS"}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.attacker import CWD, Attacker, House, Tries, Walled, attack, unix
+from attacks.puppet import Refused
 
 PRIVATE = ("machine.json", "serial.log", "qemu.log", "disk0.qcow2", "tpm/tpm2-00.permall")
 DESCRIPTIVE = ("plan.json", "image.json", "journal.jsonl", "uid")
@@ -85,7 +86,8 @@ def public_files(house: House) -> Tries:
 @attack("make files where everybody may, that outlive the machine: /tmp, /var/tmp, /dev/shm, /run/lock")
 def common_folders(house: House) -> Tries:
     name = f"tinamou-attack-{house.process}"
-    return {folder: lambda a, folder=folder: a.makes(Path(folder, name)) for folder in COMMON if Path(folder).is_dir()}
+    places = [Path(folder, f"{name}-{number}") for number, folder in enumerate(COMMON) if Path(folder).is_dir()]
+    return {str(path.parent): lambda a, path=path: a.makes(path) for path in places}
 
 
 @attack("make files in /run, the image cache, the state directory, its own machine's folder")
@@ -159,14 +161,26 @@ def settings(house: House) -> Tries:
     return found | {spared: lambda a: a.call("write", a.opens(spared, os.O_WRONLY), "-900", 4)}
 
 
+def _watches(a: Attacker, path: Path) -> None:
+    """What is done on the host is told."""
+    told = a.call("inotify_init1", os.O_NONBLOCK)
+    a.call("inotify_add_watch", told, str(path), 0xFFF)
+    if path.is_dir():
+        made = path / f"tinamou-attack-seen-{a.house.process}"
+        made.touch()
+        made.unlink()
+    else:
+        path.read_bytes()
+    try:
+        a.call("read", told, bytearray(4096), 4096)
+    except Refused:
+        raise Walled("nothing was told") from None
+
+
 @attack("watch what others do with their files (inotify, fanotify)")
 def watching(house: House) -> Tries:
     paths = [*(folder for folder, _ in house.neighbours.values()), house.own.parent, Path("/dev/shm"), Path("/etc/passwd")]
-    every = 0xFFF
-    found: Tries = {
-        str(path): lambda a, path=path: a.call("inotify_add_watch", a.call("inotify_init1", 0), str(path), every)
-        for path in paths
-    }
+    found: Tries = {str(path): functools.partial(_watches, path=path) for path in paths}
     return found | {"fanotify": lambda a: a.call("fanotify_init", 0x200, 0)}
 
 
