@@ -39,7 +39,7 @@ _REGISTERS = [
 ]  # fmt: skip
 _ROOM = 1 << 20
 """Bytes of memory for what the calls point at."""
-_PATIENCE = 5.0
+_PATIENCE = 15.0
 """Seconds a system call may take."""
 
 _Registers = ctypes.c_ulonglong * len(_REGISTERS)
