@@ -20,6 +20,12 @@ def test_keys_of_many_parts(text):
     print(time.process_time() - started)
 
 
+def test_texts_of_many_escapes():
+    with pytest.raises(ValueError, match="more than 100000 escapes"):
+        toml_of('x = "' + "\\n" * 500_000 + '"')
+    assert toml_of("x = '" + "\\" * 9999 + "'")
+
+
 @pytest.mark.timeout(20)
 def test_the_square_of_what_is_let_through_is_small():
     key = ".".join(["a"] * 31)
