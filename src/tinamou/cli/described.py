@@ -89,14 +89,14 @@ def _listed(value: object) -> list[Any]:
 
 
 def _read(path: str) -> dict[str, Any]:
-    import tomllib
+    from tinamou.system.toml import toml_of
 
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise SpecError(f"{path} is no machine file", why=f"it is larger than {_LARGEST >> 20} MiB")
-        return tomllib.loads(data.decode())
+        return toml_of(data.decode())
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 from tinamou.spec import SHORT, MachineSpec
@@ -24,7 +25,21 @@ def text(machine: dict[str, Any], source: str) -> str:
         inside = isinstance(short[1], dict) or (isinstance(short[1], list) and any(isinstance(v, dict) for v in short[1]))
         (tables if inside else top)[short[0]] = short[1]
     source = "".join(one if one.isprintable() else "�" for one in source)
-    return f"# Converted from {source}.\n{tomlkit.dumps({**top, **tables})}"
+    return f"# Converted from {source}.\n{tomlkit.dumps(_quoted({**top, **tables}))}"
+
+
+def _quoted(value: Any) -> Any:
+    """The same with its texts as TOML: what tomlkit does takes time that grows with the square of what is to be escaped."""
+    from tomlkit.items import String, StringType, Trivia
+
+    if isinstance(value, dict):
+        return {key: _quoted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
+    return String(StringType.SLB, value, escaped, Trivia())
 
 
 def _short(key: str, value: Any) -> tuple[str, Any]:

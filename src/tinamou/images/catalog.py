@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tinamou.errors import ImageError, Problem
 from tinamou.late import dataclass
+from tinamou.system.toml import toml_of
 
 __all__ = ["FORMATS", "CatalogEntry", "SigningKey", "catalog_entries", "catalog_files", "find", "read_catalog"]
 
@@ -128,7 +128,7 @@ def read_catalog(path: Path, keys: dict[str, SigningKey] | None = None) -> list[
     """
     keys = {} if keys is None else keys
     try:
-        data: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, object] = toml_of(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ImageError(
             f"the catalogue {path} cannot be read", why=str(error), fix="correct the file or remove it"
