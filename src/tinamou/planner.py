@@ -17,7 +17,6 @@ from tinamou.parts import (
     cpu,
     disk,
     display,
-    limits,
     monitor,
     net,
     passthrough,
@@ -29,7 +28,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci, resources
+from tinamou.tuning import accel, board, group, memory, pci, resources
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -40,7 +39,7 @@ PARTS: tuple[Part, ...] = (
     cpu.PART,
     memory.PART,
     resources.PART,
-    limits.PART,
+    group.PART,
     boot.PART,
     monitor.PART,
     pci.PART,
@@ -144,15 +143,15 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
 
 
 def _confinement(resolved: Resolved) -> Confinement:
-    place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
+    place, host, encryption, files = resolved.facts.place, resolved.facts.host, resolved.encryption, group.files(resolved)
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
     if place.uid is None:
-        return Confinement(None, None, locked=locked)
+        return Confinement(None, None, locked=locked, files=files)
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = dict.fromkeys(_group_of(device, host) for device in devices)
-    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked)
+    return Confinement(place.uid, place.uid, tuple(one for one in groups if one != EVERYBODY), locked, files)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

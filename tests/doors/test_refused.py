@@ -24,6 +24,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "memory.overcommit": {"memory": {"size": "900000G"}},
     "memory.floor": {"memory": {"floor": "64M"}, "devices": {"balloon": False}},
     "limits.memory": {"limits": {"memory": "64M"}},
+    "limits.pids": {"limits": {"pids": 16}},
     "boot.secure": {"boot": {"secure": True}},
     "boot.menu": {"boot": {"menu": True}},
     "boot.order": {"boot": {"order": "disk0"}},

@@ -59,4 +59,5 @@ def test_what_is_looked_at_is_asked_for(name: str, tmp_path: Path) -> None:
     """A look at a default shows nothing; one whose field the host cannot have is left out with the field."""
     group: Group = GROUPS[name]
     idle = set(group.looks) - said_by(group.describe(tmp_path))
-    assert idle <= {"limits.cpu", "limits.memory", "limits.read", "limits.write", "display.type", "net[].type", "net[].host"}
+    limits = {f"limits.{name}" for name in ("cpu", "memory", "read", "write", "pids")}
+    assert idle <= {*limits, "display.type", "net[].type", "net[].host"}

@@ -33,12 +33,14 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock."""
+    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock,
+    the files it may have open at once."""
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...] = ()
     locked: int | None = None
+    files: int | None = None
 
 
 @dataclass(frozen=True)

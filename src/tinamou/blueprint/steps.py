@@ -165,9 +165,11 @@ class SetKernelValue:
 
 @dataclass(frozen=True)
 class MakeCgroup:
-    """A control group for this machine's QEMU: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in bytes a second.
+    """A control group for this machine's QEMU and helpers: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in
+    bytes a second, ``pids`` processes and threads.
 
-    ``beside`` is a file on the device whose rates are limited. Undone by removing the group.
+    ``beside`` is a file on the device whose rates are limited. ``by`` makes it: the ``kernel``, asked by this process, or
+    the user's own ``systemd``. Undone by removing the group.
     """
 
     name: str
@@ -177,6 +179,8 @@ class MakeCgroup:
     read: Size | None = None
     write: Size | None = None
     beside: str = ""
+    pids: int | None = None
+    by: str = "kernel"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.prepare.groups import enter_groups
+from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, exit_code, spawn
+from tinamou.system.spawn import Process, end, exit_code, spawn
 
 __all__ = ["died", "start"]
 
@@ -39,14 +41,26 @@ def start(
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
         identity = plan.confinement
-        words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
+        words = confine.prefix(
+            identity.uid,
+            identity.groups,
+            dies_with_parent=dies_with_parent,
+            locked=identity.locked,
+            files=identity.files,
+        )
         words += argv(with_descriptors(plan, handed.descriptors))
         inherit = (*handed.descriptors.values(), *inherit)
         try:
-            return spawn(words, log=said, inherit=inherit, environment=confine.ENVIRONMENT)
+            process = spawn(words, log=said, inherit=inherit, environment=confine.ENVIRONMENT)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, and setpriv takes them away"
             raise LaunchError(f"{words[0]} cannot be started", why=why, fix="install util-linux") from error
+    try:
+        enter_groups(Journal(directory), process.pid)
+    except BaseException:
+        end(process)
+        raise
+    return process
 
 
 def _copies(ends: Mapping[str, int]) -> dict[str, int]:

@@ -79,7 +79,7 @@ def undo(entry: Entry) -> None:
         case "value":
             from tinamou.prepare.borrow import give_value as give
         case "cgroup":
-            from tinamou.prepare.borrow import remove_group as give
+            from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
         case "link":
@@ -207,6 +207,11 @@ def _do(step: Step, journal: Journal) -> None:
 
 
 def _borrow(step: HostStep, journal: Journal) -> None:
+    if isinstance(step, MakeCgroup):
+        from tinamou.prepare import groups
+
+        groups.make_group(step, journal)
+        return
     from tinamou.prepare import borrow
 
     match step:
@@ -216,8 +221,6 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             borrow.reserve_pages(step, journal)
         case SetKernelValue():
             borrow.set_value(step, journal)
-        case MakeCgroup():
-            borrow.make_group(step, journal)
         case TakePciGroup():
             from tinamou.prepare import passthrough
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
+from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
@@ -46,6 +47,7 @@ def start(step: StartHelper, journal: Journal) -> None:
         process = spawn(words, log=said, environment={**confine.ENVIRONMENT, **step.environment})
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
+    enter_groups(journal, process.pid)
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
         gone = not alive(process) and found(entry) is None

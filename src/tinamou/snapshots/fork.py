@@ -8,8 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
-from tinamou.blueprint.plan import Confinement
+from tinamou.blueprint import Element, Flag, HandOver, MakeCgroup, Plan, StartHelper, Step, Value, Why
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
@@ -17,14 +16,11 @@ from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
-from tinamou.parts import display, limits
+from tinamou.parts import display
 from tinamou.parts.net import NetSpec, mac_of
-from tinamou.prepare.borrow import enter_groups
-from tinamou.prepare.journal import Journal
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
-from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
 from tinamou.system.logs import last_lines
@@ -54,11 +50,15 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
-    bounds = limits.step(load_spec(record.spec).limits, record.name, record.directory) if "limits" in record.spec else ()
+    bounds = tuple(
+        dataclasses.replace(step, name=record.name, beside=record.directory)
+        for step in saved.steps
+        if isinstance(step, MakeCgroup)
+    )
     rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
-    confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
+    confinement = dataclasses.replace(saved.confinement, uid=record.uid, gid=record.uid, locked=None)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
     return dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
@@ -221,7 +221,6 @@ async def wake(
         process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory)
     finally:
         os.close(state)
-    enter_groups(Journal(directory), process.pid)
     record = change(record, pid=process.pid, started=process.started)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
     monitor = Monitor(str(record.file("qmp.sock")))
