@@ -26,6 +26,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "limits.memory": {"limits": {"memory": "64M"}},
     "limits.pids": {"limits": {"pids": 16}},
     "boot.secure": {"boot": {"secure": True}},
+    "boot.secure_keys": {"boot": {"secure_keys": "/nosuch"}},
     "boot.menu": {"boot": {"menu": True}},
     "boot.order": {"boot": {"order": "disk0"}},
     "boot.kernel": {"boot": {"kernel": "/nosuch"}},

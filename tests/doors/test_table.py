@@ -27,6 +27,7 @@ GROUPS = {
 
 ELSEWHERE = {
     "boot.secure": "needs an image that is signed: tests/e2e/test_secure_boot.py; refused here",
+    "boot.secure_keys": "needs an image signed by such a key: tests/e2e/test_secure_boot.py; refused here",
     "cpu.latency": "differs only where cores have several threads: tests/unit/test_cpu_pinning.py, on recorded hosts",
     "cpu.near": "differs only where there are several memory nodes: tests/unit/test_cpu_pinning.py; refused here",
     "pci[].device": "needs an IOMMU: tests/lab/test_lab_pci.py; refused here",

@@ -38,6 +38,20 @@ class CopyFile:
 
 
 @dataclass(frozen=True)
+class EnrollKeys:
+    """Make a variable store from ``template`` that trusts these certificates; undone by removing it.
+
+    ``keys`` are pairs of a variable (``PK``, ``KEK``, ``db``) and a file.
+    """
+
+    path: str
+    template: str
+    keys: tuple[tuple[str, str], ...]
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True)
 class CreateImage:
     """Create an empty disk image of ``size``; undone by removing it.
 
@@ -207,6 +221,7 @@ HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciG
 Step = (
     MakeDir
     | CopyFile
+    | EnrollKeys
     | CreateImage
     | CreateOverlay
     | BuildIso

@@ -14,6 +14,7 @@ from tinamou.blueprint.steps import (
     CopyFile,
     CreateImage,
     CreateOverlay,
+    EnrollKeys,
     HandOver,
     MakeCgroup,
     MakeDir,
@@ -24,7 +25,7 @@ from tinamou.blueprint.steps import (
 )
 
 _INSIDE = (
-    *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeCgroup),
+    *(BuildIso, CopyFile, CreateImage, CreateOverlay, EnrollKeys, HandOver, MakeCgroup),
     *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""

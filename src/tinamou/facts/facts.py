@@ -11,6 +11,7 @@ from tinamou.facts.encryption import EncryptionFacts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
+from tinamou.facts.keys import KeyFacts
 from tinamou.facts.net import NetFacts
 from tinamou.facts.pci import PciFacts
 from tinamou.facts.permits import Permits
@@ -38,3 +39,4 @@ class Facts:
     permits: Permits = field(default_factory=Permits)
     pci: PciFacts = field(default_factory=PciFacts)
     encryption: EncryptionFacts = field(default_factory=EncryptionFacts)
+    keys: KeyFacts = field(default_factory=KeyFacts)

@@ -13,6 +13,7 @@ from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.state.allowed import apply
 from tinamou.system import confine
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, end, exit_code, spawn
@@ -40,6 +41,7 @@ def start(
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
+        apply(directory)
         identity = plan.confinement
         words = confine.prefix(
             identity.uid,

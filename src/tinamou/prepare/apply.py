@@ -17,6 +17,7 @@ from tinamou.blueprint import (
     CopyFile,
     CreateImage,
     CreateOverlay,
+    EnrollKeys,
     HandOver,
     HostStep,
     JoinBridge,
@@ -196,6 +197,10 @@ def _do(step: Step, journal: Journal) -> None:
             from tinamou.prepare import helper_processes
 
             helper_processes.start(step, journal)
+        case EnrollKeys():
+            from tinamou.prepare import secure_boot
+
+            secure_boot.enroll(step)
         case SetUpTpm():
             from tinamou.prepare import tpm
 

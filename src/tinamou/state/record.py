@@ -162,11 +162,14 @@ def _write(record: Record) -> None:
     replace_text(record.file(files.RECORD), json.dumps(plain, indent=1))
 
 
-def read(directory: Path) -> Record | None:
-    """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged."""
+def read(directory: Path, *, owner: int | None = None) -> Record | None:
+    """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged.
+
+    It is this user's own, or ``owner``'s.
+    """
     path = directory / files.RECORD
     try:
-        data = json.loads(read_own(path, most=_MOST))
+        data = json.loads(read_own(path, most=_MOST, owner=owner))
         known = {key: value for key, value in data.items() if key in _FIELDS}
         return Record(**{**known, "directory": str(directory)})
     except (FileNotFoundError, NotADirectoryError):
