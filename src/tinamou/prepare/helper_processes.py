@@ -38,7 +38,7 @@ def start_all(plan: Plan, directory: Path) -> None:
 def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
     _let_through(step)
-    log = Path(step.socket).with_suffix(".log")
+    log = journal.path.parent / Path(step.socket).with_suffix(".log").name  # not in a folder that is the helper's own
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
     words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
