@@ -30,11 +30,13 @@ def start(
     dies_with_parent: bool,
     inherit: Sequence[int] = (),
     given: Mapping[str, int] | None = None,
+    enters: bool = True,
 ) -> Process:
     """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError, PrepareError.
 
     ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over. Of those, the ones in
-    ``given`` are open already, by the plan's path; they are closed here.
+    ``given`` are open already, by the plan's path; they are closed here. Without ``enters`` the caller moves it into its
+    machine's control group, which takes the kernel some milliseconds.
     """
     logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
     with (
@@ -58,7 +60,8 @@ def start(
             why = f"{error}; QEMU is never started with more rights than it needs, and setpriv takes them away"
             raise LaunchError(f"{words[0]} cannot be started", why=why, fix="install util-linux") from error
     try:
-        enter_groups(Journal(directory), process.pid)
+        if enters:
+            enter_groups(Journal(directory), process.pid)
     except BaseException:
         end(process)
         raise

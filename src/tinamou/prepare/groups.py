@@ -13,6 +13,7 @@ from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.shortage import GroupRefusedError
 from tinamou.system import cgroups
+from tinamou.system.spawn import alive, process_of
 
 __all__ = ["enter_groups", "group_places", "make_group", "remove_group"]
 
@@ -65,8 +66,17 @@ def enter_groups(journal: Journal, pid: int) -> None:
             elif entry["kind"] == "cgroup":
                 cgroups.enter([Path(place) for place in cast("list[str]", entry["places"])], pid)
     except OSError as error:
+        if not _alive(pid):  # whoever waits for it says why
+            return
         why, fix = str(error), "tinamou doctor control_groups says what this host has"
         raise PrepareError("the machine's control group cannot be entered", why=why, fix=fix) from error
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return alive(process_of(pid))
+    except ProcessLookupError:
+        return False
 
 
 def group_places(journal: Journal) -> list[str]:

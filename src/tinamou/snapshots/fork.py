@@ -18,6 +18,8 @@ from tinamou.late import dataclass
 from tinamou.launch.process import died, start
 from tinamou.parts import display
 from tinamou.parts.net import NetSpec, mac_of
+from tinamou.prepare.groups import enter_groups
+from tinamou.prepare.journal import Journal
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
@@ -218,9 +220,11 @@ async def wake(
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         memory = _memory(checkpoint, plan)
-        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory)
+        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory, enters=False)
     finally:
         os.close(state)
+    entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
+    entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
     monitor = Monitor(str(record.file("qmp.sock")))
@@ -230,6 +234,7 @@ async def wake(
             try:
                 await _become(line, await who, loading)
                 await loading
+                await entering
             finally:
                 loading.cancel()
             if settle is not None:
