@@ -124,3 +124,13 @@ def test_a_user_asks_their_systemd(tmp_path):
     tree.write(f"{folder}/cgroup.controllers", "cpu memory pids")
     assert seen(tmp_path, 1000) == Grouping("systemd", frozenset(("cpu", "memory", "pids")), "")
     assert "busctl" in seen(tmp_path, 1000, busctl=False).fault
+
+
+def test_a_remark_is_for_who_asks_why(capsys):
+    from tinamou.cli import output
+
+    notes = planned({}, grouping=Grouping(fault="no way")).notes
+    output.notes(notes)
+    assert "control group" not in capsys.readouterr().err
+    output.notes(notes, why=True)
+    assert "no control group of its own (host: no way)" in capsys.readouterr().err

@@ -98,9 +98,7 @@ def _limits(record: Record, seen: Inspection) -> Finding:
         return unknown("it is not running")
     places = group_places(Journal(Path(record.directory)))
     if not record.spec.get("limits") and not places:
-        return info(
-            "it has no control group: nothing bounds what QEMU takes of the host", "see tinamou doctor control_groups"
-        )
+        return info("it has no control group: nothing bounds what QEMU takes of the host", "see tinamou doctor")
     missing = [place for place in places if str(record.pid) not in (seen.files.read(f"{place}/cgroup.procs") or "").split()]
     if missing or not places:
         return bad(f"QEMU is not in {', '.join(missing) or 'any control group'}", "stop the machine and start it again")

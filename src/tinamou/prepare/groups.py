@@ -68,7 +68,7 @@ def enter_groups(journal: Journal, pid: int) -> None:
     except OSError as error:
         if not _alive(pid):  # whoever waits for it says why
             return
-        why, fix = str(error), "tinamou doctor control_groups says what this host has"
+        why, fix = str(error), "tinamou doctor says what this host has"
         raise PrepareError("the machine's control group cannot be entered", why=why, fix=fix) from error
 
 

@@ -38,7 +38,7 @@ def start_all(plan: Plan, directory: Path) -> None:
 def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
     _let_through(step)
-    log = journal.path.parent / Path(step.socket).with_suffix(".log").name  # not in a folder that is the helper's own
+    log = _log(Path(step.socket), journal.path.parent)
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
     words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
@@ -59,6 +59,12 @@ def start(step: StartHelper, journal: Journal) -> None:
                 f"{step.name} did not start", why=last_lines(log)[-800:], fix=f"run it by hand: {shlex.join(step.argv)}"
             )
         time.sleep(0.002)
+
+
+def _log(socket: Path, home: Path) -> Path:
+    """Its log in the machine's own folder, also where the socket lies in one that is the helper's."""
+    inner = socket.relative_to(home) if socket.is_relative_to(home) else Path(socket.name)
+    return home / "-".join(inner.with_suffix(".log").parts)
 
 
 def _let_through(step: StartHelper) -> None:

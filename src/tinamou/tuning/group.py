@@ -60,7 +60,7 @@ def check(resolved: Resolved) -> list[Problem]:
     if (resolved.spec.limits.pids or few) < few:
         reason = f"QEMU has {few} threads with this many vCPUs, and ends where it is refused one"
         return [Problem("limits.pids", resolved.spec.limits.pids, reason, f"at least {few}")]
-    fix = "run as root, or leave it out; tinamou doctor control_groups says more"
+    fix = "run as root, or leave it out; tinamou doctor says more"
     return [
         Problem(f"limits.{name}", str(value), grouping.fault or f"no group can have the controller {needs[name]} here", fix)
         for name, value in lacking.items()
