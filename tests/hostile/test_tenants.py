@@ -166,3 +166,59 @@ def test_names_that_mean_nobody(folder: Path) -> None:
     with pytest.raises(SpecError) as error:
         allowing.change("web", ["nosuchuser", "@nosuchgroup"])
     assert [one.reason for one in error.value.problems] == [f"this host has no such {kind}" for kind in ("user", "group")]
+
+
+def test_what_the_lists_open(folder: Path) -> None:
+    """Every name a machine's folder can have, without a machine: the sockets listen, the files are there."""
+    names = ("qmp.sock", "qmp2.sock", "resident.sock", "agent.sock", "console.sock", "share0.sock")
+    listening = []
+    for name in names:
+        listening.append(socket.socket(socket.AF_UNIX))
+        listening[-1].bind(str(folder / name))
+        (folder / name).chmod(0o600)
+        listening[-1].listen()
+    for name in (
+        "serial.log",
+        "serial.log.1",
+        "qemu.log",
+        "plan.json",
+        "image.json",
+        "journal.jsonl",
+        "disk0.qcow2",
+        "vars.fd",
+    ):
+        (folder / name).touch(0o600)
+    assert reach(folder) == {}
+    change_allowed(folder, Allowed(frozenset({OTHER})))
+    assert reach(folder) == {**dict.fromkeys(USED, "connect"), **dict.fromkeys(READ | {"serial.log.1"}, "read")}
+    change_allowed(folder, Allowed(frozenset({STRANGER})))
+    assert reach(folder) == {}
+    (folder / "agent.sock").unlink()
+    again = socket.socket(socket.AF_UNIX)
+    again.bind(str(folder / "agent.sock"))
+    (folder / "agent.sock").chmod(0o600)
+    again.listen()
+    change_allowed(folder, Allowed(frozenset({OTHER})))
+    (folder / "agent.sock").unlink()
+    for one in (*listening, again):
+        one.close()
+
+
+def test_a_lock_is_taken_by_who_may_only_read_it(folder: Path) -> None:
+    """Turns are taken with others, and the file cannot be made to grow."""
+    from tinamou.system.turns import Turn
+
+    change_allowed(folder, Allowed(frozenset({OTHER})))
+    path = str(folder / "agent.sock.lock")
+
+    def take() -> list[object]:
+        turn = Turn(path)
+        return [turn.take(), turn.held, turn.give(), turn.held]
+
+    assert as_other(take) == [True, True, None, False]
+    mine = Turn(path)
+    assert mine.take()
+    assert as_other(lambda: Turn(path).take()) is False
+    assert Path(path).read_text() == str(os.getpid())
+    mine.give()
+    assert as_other(lambda: os.truncate(path, 10)) == "EACCES"
