@@ -84,7 +84,7 @@ def test_the_allowed_reach_the_guest_and_no_more(machine: Path) -> None:
 
 def reach(folder: Path) -> dict[str, str]:
     """Every file of the machine that another user can do something with, and what; nothing of it can be written to."""
-    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*"))]
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
     def one(name: str) -> str:
         path = folder / name
@@ -104,7 +104,7 @@ def reach(folder: Path) -> dict[str, str]:
 
     found = as_other(lambda: {name: what for name in names if (what := one(name))})
     assert isinstance(found, dict), found
-    return {name: what for name, what in found.items() if not (folder / name).is_dir()}
+    return found
 
 
 def hold(path: Path) -> subprocess.Popen[str]:
