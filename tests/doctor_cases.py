@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinamou.doctor import Severity
 from tinamou.facts import AccelFacts, Firmware, Permits, QemuFacts, Trial, WallFacts
+from tinamou.facts.host import Grouping
 from tinamou.probe.firmware import FirmwareScan
 from tinamou.system.disk import Folder
 from tinamou.units import CpuSet, Size
@@ -83,7 +84,9 @@ def pci(group, *devices):
 
 ETHTOOL = "tcp-segmentation-offload: {0}\ngeneric-segmentation-offload: on\ngeneric-receive-offload: on\n"
 CARD = {"/sys/class/net/eth0/device/x": ""}
-V2 = dict.fromkeys(("cpu", "memory", "io"), "v2")
+V2 = dict.fromkeys(("cpu", "memory", "io", "pids"), "v2")
+GROUPED = {"grouping": Grouping("kernel", frozenset(V2), "")}
+UNGROUPED = {"grouping": Grouping(fault="not you")}
 
 # check → [(expected severity, words in the evidence, files, facts, inspection)]
 CASES = {
@@ -352,10 +355,11 @@ CASES = {
         (UNKNOWN, "nothing was tried", {}, {}, {}),
     ],
     "control_groups": [
-        (GOOD, "cpu v2, memory v2, io v2", {}, {"cgroups": V2}, {}),
-        (INFO, "version 1 works", {}, {"cgroups": V2 | {"cpu": "v1"}}, {}),
-        (INFO, "io v1", {}, {"cgroups": {"cpu": "v1", "memory": "v1", "blkio": "v1"}}, {}),
-        (INFO, "without io", {}, {"cgroups": {"cpu": "v2", "memory": "v2"}}, {}),
+        (GOOD, "cpu v2, memory v2, io v2, pids v2", {}, {"cgroups": V2, **GROUPED}, {}),
+        (INFO, "version 1 works", {}, {"cgroups": V2 | {"cpu": "v1"}, **GROUPED}, {}),
+        (INFO, "io v1", {}, {"cgroups": {"cpu": "v1", "memory": "v1", "blkio": "v1", "pids": "v1"}, **GROUPED}, {}),
+        (INFO, "without io", {}, {"cgroups": {"cpu": "v2", "memory": "v2", "pids": "v2"}, **GROUPED}, {}),
+        (INFO, "nothing bounds what its QEMU takes of the host: not you", {}, {"cgroups": V2, **UNGROUPED}, {}),
         (UNKNOWN, "no control group", {}, {}, {}),
     ],
     "walls": [

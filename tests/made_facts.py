@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tinamou.facts import AccelFacts, Facts, Firmware, HostFacts, ImageFacts, MachineType, Place, QemuFacts, Trial
+from tinamou.facts.host import Grouping
 from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.units import CpuSet, PciAddress, Size
 
@@ -98,6 +99,7 @@ def host() -> HostFacts:
         groups={"kvm": 104},
         devices=frozenset({"/dev/net/tun"}),
         tools={"passt": "/usr/bin/passt", "dnsmasq": "/usr/sbin/dnsmasq", "nft": "/usr/sbin/nft", **SWTPM},
+        grouping=Grouping("kernel", frozenset(("cpu", "memory", "io", "pids")), ""),
     )
 
 

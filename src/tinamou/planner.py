@@ -17,7 +17,6 @@ from tinamou.parts import (
     cpu,
     disk,
     display,
-    limits,
     monitor,
     net,
     passthrough,
@@ -29,7 +28,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci, resources, walls
+from tinamou.tuning import accel, board, group, memory, pci, resources, walls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -40,7 +39,7 @@ PARTS: tuple[Part, ...] = (
     cpu.PART,
     memory.PART,
     resources.PART,
-    limits.PART,
+    group.PART,
     boot.PART,
     monitor.PART,
     pci.PART,
@@ -149,16 +148,16 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
 
 
 def _confinement(resolved: Resolved) -> Confinement:
-    place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
+    place, host, encryption, files = resolved.facts.place, resolved.facts.host, resolved.encryption, group.files(resolved)
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
     loads = resolved.facts.qemu.loads
     if place.uid is None:
-        return Confinement(None, None, locked=locked, reads=loads)
+        return Confinement(None, None, locked=locked, files=files, reads=loads)
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
-    groups = dict.fromkeys(_group_of(device, host) for device in devices)
-    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked, reads=loads)
+    groups = tuple(one for one in dict.fromkeys(_group_of(device, host) for device in devices) if one != EVERYBODY)
+    return Confinement(place.uid, place.uid, groups, locked, files, reads=loads)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

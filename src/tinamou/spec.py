@@ -37,6 +37,7 @@ SHORT = {
     "kernel": "boot.kernel",
     "initrd": "boot.initrd",
     "cmdline": "boot.cmdline",
+    "secure_boot_keys": "boot.secure_keys",
     "forkable": "memory.forkable",
     "disks": "disk",
     "nics": "net",

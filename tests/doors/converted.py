@@ -26,7 +26,8 @@ OTHERS = (
 
 UNSAID = (
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
-    *("limits.memory", "limits.read", "limits.write", "disk[].port", "disk[].number", "net[].subnet", "net[].gateway"),
+    *("limits.memory", "limits.read", "limits.write", "limits.pids", "disk[].port", "disk[].number", "net[].subnet"),
+    *("net[].gateway", "boot.secure_keys"),
     *("net[].peers", "net[].anti_spoof", "net[].allow_out", "net[].allow_in", "net[].rate_out", "net[].rate_in"),
     *("net[].queue_size", "net[].offload", "net[].rss", "net[].trunk", "net[].bond", "net[].bond_mode", "net[].lacp"),
     *("net[].port", "share[].to", "pci[].alone", "pci[].rom", "confidential.debug", "devices.rng", "devices.balloon"),

@@ -61,7 +61,13 @@ def _apart(seen: Seen, kind: str) -> bool:
 def _limits() -> dict[str, Any]:
     """What the control groups of this host can hold."""
     there = mounts()
-    wanted = {"cpu": ("cpu", 1.75), "memory": ("memory", "900M"), "read": ("io", "64M"), "write": ("io", "32M")}
+    wanted: dict[str, tuple[str, Any]] = {
+        "cpu": ("cpu", 1.75),
+        "memory": ("memory", "900M"),
+        "read": ("io", "64M"),
+        "write": ("io", "32M"),
+    }
+    wanted["pids"] = ("pids", 700)
     return {name: value for name, (controller, value) in wanted.items() if controller in there and os.geteuid() == 0}
 
 
@@ -116,6 +122,7 @@ HARDWARE = Group(
         ),
         "limits.cpu": host(_period, 1.75),
         "limits.memory": host(lambda seen: int(seen.limit("memory.limit_in_bytes", "memory.max")), 900 << 20),
+        "limits.pids": host(lambda seen: int(seen.limit("pids.max")), 700),
         "limits.read": host(lambda seen: _rate(seen, "read"), 64 << 20),
         "limits.write": host(lambda seen: _rate(seen, "write"), 32 << 20),
         "confine.without": host(lambda seen: (_apart(seen, "uts"), _apart(seen, "ipc")), (False, True)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.machine.connected import Connected
-from tinamou.prepare.borrow import group_places
+from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import wait_for

@@ -27,6 +27,7 @@ GROUPS = {
 
 ELSEWHERE = {
     "boot.secure": "needs an image that is signed: tests/e2e/test_secure_boot.py; refused here",
+    "boot.secure_keys": "needs an image signed by such a key: tests/e2e/test_secure_boot.py; refused here",
     "cpu.latency": "differs only where cores have several threads: tests/unit/test_cpu_pinning.py, on recorded hosts",
     "cpu.near": "differs only where there are several memory nodes: tests/unit/test_cpu_pinning.py; refused here",
     "pci[].device": "needs an IOMMU: tests/lab/test_lab_pci.py; refused here",
@@ -59,4 +60,5 @@ def test_what_is_looked_at_is_asked_for(name: str, tmp_path: Path) -> None:
     """A look at a default shows nothing; one whose field the host cannot have is left out with the field."""
     group: Group = GROUPS[name]
     idle = set(group.looks) - said_by(group.describe(tmp_path))
-    assert idle <= {"limits.cpu", "limits.memory", "limits.read", "limits.write", "display.type", "net[].type", "net[].host"}
+    limits = {f"limits.{name}" for name in ("cpu", "memory", "read", "write", "pids")}
+    assert idle <= {*limits, "display.type", "net[].type", "net[].host"}

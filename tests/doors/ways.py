@@ -29,6 +29,7 @@ NAMED = {
     "boot.kernel": "--kernel",
     "boot.initrd": "--initrd",
     "boot.cmdline": "--cmdline",
+    "boot.secure_keys": "--secure-boot-keys",
     "display.type": "--display",
     "confidential.type": "--confidential",
 }

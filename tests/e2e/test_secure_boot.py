@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from typed import call
+from typed import call, eventually
+
+from tinamou.images.resolve import resolve
+from tinamou.system.exec import find_tool
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "images"))
+from disk_making import ESP, SECTOR, gpt
 
 pytestmark = [
     pytest.mark.vm,
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)"),
 ]
 
 VARIABLE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -24,6 +33,7 @@ sync
 """
 
 
+@pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)")
 def test_secure_boot(leftovers):
     started = call("run", "debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", timeout=600)
     assert started.returncode == 0, started.stderr
@@ -46,3 +56,52 @@ def inside(script: str) -> str:
     done = call("exec", "safe", "--", "sh", "-c", script, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+NEEDED = ("sbsign", "virt-fw-vars", "mkfs.fat", "mcopy", "openssl")
+
+
+@pytest.mark.skipif(
+    any(find_tool(name) is None for name in NEEDED) or not Path("/usr/share/OVMF/OVMF_VARS_4M.fd").exists(),
+    reason=f"{', '.join(NEEDED)}, or an OVMF with an empty store of keys is not installed",
+)
+def test_keys_of_our_own(tmp_path):
+    """A kernel Debian has signed is refused; signed by our key too it starts, and says that Secure Boot is on."""
+    keys = tmp_path / "keys"
+    assert call("host", "secure-boot-keys", str(keys)).returncode == 0
+    kernel = resolve("tiny", "x86_64").kernel
+    signed = tmp_path / "signed.efi"
+    sign = ["sbsign", "--key", str(keys / "db.key"), "--cert", str(keys / "db.pem"), "--output", str(signed), kernel]
+    subprocess.run(sign, check=True, capture_output=True)
+    common = ("--memory", "512M", "--arch", "x86_64", "--accel", "tcg", "--secure-boot-keys", str(keys))
+    try:
+        done = call("run", str(disk(tmp_path / "unsigned.raw", Path(kernel))), "-d", "--name", "no", *common, timeout=600)
+        assert done.returncode == 116
+        assert "Secure Boot refused" in done.stderr, done.stderr
+        image = str(disk(tmp_path / "signed.raw", signed))
+        started = call("run", image, "-d", "--no-wait", "--name", "yes", *common, timeout=600)
+        assert started.returncode == 0, started.stderr
+        eventually(lambda: "UEFI Secure Boot is enabled" in call("logs", "yes").stdout, "the kernel was started", 300)
+        shown = json.loads(call("show", "yes", "--json").stdout)["trusts"]
+        assert [one.split()[0] for one in shown] == ["PK", "KEK", "db"]
+        assert all("tinamou" in one and "ends 20" in one for one in shown)
+    finally:
+        call("rm", "-f", "no")
+        call("rm", "-f", "yes")
+
+
+def disk(path: Path, loader: Path) -> Path:
+    """A disk with nothing but an EFI system partition, from which this program is started."""
+    size, first = 64 << 20, 2048
+    volume = path.with_suffix(".fat")
+    volume.write_bytes(bytes(size - (first + 64) * SECTOR))
+    for words in (
+        ["mkfs.fat", "-F", "32", volume],
+        ["mmd", "-i", volume, "::EFI", "::EFI/BOOT"],
+        ["mcopy", "-i", volume, loader, "::EFI/BOOT/BOOTX64.EFI"],
+    ):
+        subprocess.run([str(find_tool(str(words[0]))), *map(str, words[1:])], check=True, capture_output=True)
+    data = volume.read_bytes()
+    head = gpt(size, ESP, first, first + len(data) // SECTOR - 1).ljust(first * SECTOR, b"\0")
+    path.write_bytes((head + data).ljust(size, b"\0"))
+    return path

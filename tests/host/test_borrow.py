@@ -1,17 +1,24 @@
 """What a machine takes from the host comes back as it was; what others changed meanwhile is reported, not overwritten."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tinamou.blueprint import LeaseCpus, MakeCgroup, ReserveHugepages, SetKernelValue, Why
 from tinamou.errors import PrepareError
-from tinamou.prepare import borrow, shortage
+from tinamou.prepare import borrow, groups, shortage
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.state import ledger
+from tinamou.system import cgroups
 from tinamou.system.hugetlb import Pool
+from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
 WHY = Why("test", "because")
@@ -239,15 +246,15 @@ def test_real_pool(machine, monkeypatch, tmp_path):
 def test_no_rate_without_a_disk(machine):
     journal = machine("one")
     with pytest.raises(PrepareError, match="lies on no single disk"):
-        borrow.make_group(MakeCgroup("one", WHY, write=Size.parse("10M"), beside="/dev/shm"), journal)
+        groups.make_group(MakeCgroup("one", WHY, write=Size.parse("10M"), beside="/dev/shm"), journal)
     assert journal.open_entries() == {}
 
 
 @pytest.mark.root
 def test_real_control_group(machine, tmp_path):
     journal = machine("one")
-    step = MakeCgroup("one", WHY, cpu=150, memory=Size.parse("64M"), write=Size.parse("10M"), beside=str(tmp_path))
-    borrow.make_group(step, journal)
+    step = MakeCgroup("one", WHY, 150, Size.parse("64M"), write=Size.parse("10M"), beside=str(tmp_path), pids=40)
+    groups.make_group(step, journal)
     (entry,) = journal.open_entries().values()
     places = [Path(place) for place in entry["places"]]
     assert places
@@ -256,8 +263,9 @@ def test_real_control_group(machine, tmp_path):
         file.read_text()
         for place in places
         for file in place.glob("*")
-        if file.name in ("cpu.max", "cpu.cfs_quota_us", "memory.max", "memory.limit_in_bytes")
+        if file.name in ("cpu.max", "cpu.cfs_quota_us", "memory.max", "memory.limit_in_bytes", "pids.max")
     )
+    assert "40" in text.split()
     assert "150000" in text
     assert str(64 << 20) in text
     rates = [file.read_text() for place in places for file in place.glob("*write_bps_device")]
@@ -265,3 +273,51 @@ def test_real_control_group(machine, tmp_path):
     assert any(str(10 << 20) in rate for rate in rates), rates
     journal.give_back(undo)
     assert not any(place.exists() for place in places)
+
+
+HUNGRY = """
+import os, sys, time
+sys.stdin.readline()
+try:
+    for number in range(200):
+        if os.fork() == 0:
+            time.sleep(60)
+except OSError as error:
+    print(number, error.errno, flush=True)
+pieces = [bytearray(1 << 20) for _ in range(300)]
+print("had it all", flush=True)
+"""
+
+
+@pytest.mark.root
+def test_a_group_bounds_processes_and_memory(machine):
+    """What QEMU is after it was taken over: it wants every process and all memory, and gets what the group has."""
+    journal = machine("one")
+    groups.make_group(MakeCgroup("one", WHY, memory=Size.parse("64M"), pids=40), journal)
+    words = [sys.executable, "-c", HUNGRY]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    groups.enter_groups(journal, process.pid)
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    first = process.stdout.readline().split()
+    status = process.wait(60)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert first == ["39", str(errno.EAGAIN)]
+    assert status == -signal.SIGKILL
+    assert cgroups.ended_for_memory(Rooted(), groups.group_places(journal)) >= 1
+    journal.give_back(undo)
+
+
+def test_a_group_that_cannot_be_made_is_told_apart(machine, monkeypatch):
+    """Another plan may do; the journal owes nothing."""
+    journal = machine("one")
+
+    def refuse(name, limits):
+        raise OSError(errno.EROFS, "it is read-only")
+
+    monkeypatch.setattr(cgroups, "make", refuse)
+    with pytest.raises(shortage.GroupRefusedError, match="read-only"):
+        groups.make_group(MakeCgroup("one", WHY, memory=Size.parse("64M"), pids=40), journal)
+    assert journal.open_entries() == {}

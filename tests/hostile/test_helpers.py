@@ -165,3 +165,8 @@ def test_another_users_dnsmasq(network):
         journal.give_back(undo)
         assert not alive(served)
         assert alive(fake)
+
+
+@pytest.mark.parametrize("socket", ["share0.sock", "tpm/swtpm.sock", "net1/passt.sock"])
+def test_a_log_lies_in_no_folder_of_a_helper(tmp_path: Path, socket: str) -> None:
+    assert helper_processes._log(tmp_path / socket, tmp_path) == tmp_path / f"{socket[:-5].replace('/', '-')}.log"

@@ -6,7 +6,7 @@ import pytest
 from made_facts import DEBIAN, EveryFeature, facts
 
 from tinamou import planner
-from tinamou.blueprint import Contribution, Element, MakeCgroup, Why
+from tinamou.blueprint import Contribution, Element, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.parts.protocol import Part, PciSlot
 from tinamou.planner import PARTS, disk_alone, plan, plan_card
@@ -134,16 +134,6 @@ def test_shares_have_memory_their_server_sees_and_a_slot_each():
     assert [one.id for one in made.elements if one.id.startswith("plug")] == [f"plug{n}" for n in range(1, 7)]
     alone = next(one.props for one in plan(load_spec({}), facts()).elements if one.id == "ram0")
     assert (alone["qom-type"], alone["share"]) == ("memory-backend-ram", False)
-
-
-def test_a_limited_machine_has_a_control_group():
-    groups = [step for step in plan(load_spec({"limits": {"cpu": 1.5, "memory": "4G"}}), facts()).steps if is_group(step)]
-    assert [(one.name, one.cpu, one.memory, one.read) for one in groups] == [("web", 150, Size.parse("4G"), None)]
-    assert not any(is_group(step) for step in plan(load_spec({}), facts()).steps)
-
-
-def is_group(step):
-    return isinstance(step, MakeCgroup)
 
 
 @pytest.mark.parametrize(

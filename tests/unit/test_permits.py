@@ -6,6 +6,7 @@ import os
 import pytest
 from host_trees import Tree, make_host
 from made_facts import facts
+from made_facts import host as made_host
 
 from tinamou.errors import PlanError
 from tinamou.facts import Permits
@@ -79,7 +80,8 @@ def test_this_host_permits(tmp_path):
 
 def realtime(count, permits, **more):
     spec = load_spec({"cpu": {"count": count, "pin": "auto", "realtime": 5}, "memory": "64M", **more})
-    return plan(spec, permitted(permits, cores=4))
+    seen = permitted(permits, cores=4)
+    return plan(spec, dataclasses.replace(seen, host=dataclasses.replace(seen.host, grouping=made_host().grouping)))
 
 
 def test_real_time_priority():

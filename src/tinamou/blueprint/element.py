@@ -57,7 +57,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user must hear about the plan: ``level`` is ``info`` or ``warning``."""
+    """Something the user must hear about the plan: ``level`` is ``info``, ``warning``, or ``remark`` for who asks why."""
 
     level: str
     text: str

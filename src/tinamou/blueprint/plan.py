@@ -44,15 +44,17 @@ class Wall:
 class Confinement:
     """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
 
-    ``walls`` say in words what holds it in. ``namespaces`` are its own, ``landlock`` what that refuses of files, network and
-    scopes (masks of landlock(7)). Where either keeps it from files, ``reads`` and ``writes`` are what it sees beyond the
-    system's programs and libraries, and ``devices`` what it uses beyond those anybody may.
+    ``files`` is how many it may have open at once. ``walls`` say in words what holds it in. ``namespaces`` are its own,
+    ``landlock`` what that refuses of files, network and scopes (masks of landlock(7)). Where either keeps it from files,
+    ``reads`` and ``writes`` are what it sees beyond the system's programs and libraries, and ``devices`` what it uses beyond
+    those anybody may.
     """
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...] = ()
     locked: int | None = None
+    files: int | None = None
     walls: tuple[Wall, ...] = ()
     namespaces: tuple[str, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)

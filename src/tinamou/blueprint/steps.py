@@ -38,6 +38,20 @@ class CopyFile:
 
 
 @dataclass(frozen=True)
+class EnrollKeys:
+    """Make a variable store from ``template`` that trusts these certificates; undone by removing it.
+
+    ``keys`` are pairs of a variable (``PK``, ``KEK``, ``db``) and a file.
+    """
+
+    path: str
+    template: str
+    keys: tuple[tuple[str, str], ...]
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True)
 class CreateImage:
     """Create an empty disk image of ``size``; undone by removing it.
 
@@ -167,9 +181,11 @@ class SetKernelValue:
 
 @dataclass(frozen=True)
 class MakeCgroup:
-    """A control group for this machine's QEMU: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in bytes a second.
+    """A control group for this machine's QEMU and helpers: ``cpu`` in hundredths of a CPU, ``memory`` in bytes, rates in
+    bytes a second, ``pids`` processes and threads.
 
-    ``beside`` is a file on the device whose rates are limited. Undone by removing the group.
+    ``beside`` is a file on the device whose rates are limited. ``by`` makes it: the ``kernel``, asked by this process, or
+    the user's own ``systemd``. Undone by removing the group.
     """
 
     name: str
@@ -179,6 +195,8 @@ class MakeCgroup:
     read: Size | None = None
     write: Size | None = None
     beside: str = ""
+    pids: int | None = None
+    by: str = "kernel"
 
 
 @dataclass(frozen=True)
@@ -205,6 +223,7 @@ HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciG
 Step = (
     MakeDir
     | CopyFile
+    | EnrollKeys
     | CreateImage
     | CreateOverlay
     | BuildIso

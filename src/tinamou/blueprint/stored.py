@@ -14,6 +14,7 @@ from tinamou.blueprint.steps import (
     CopyFile,
     CreateImage,
     CreateOverlay,
+    EnrollKeys,
     HandOver,
     MakeCgroup,
     MakeDir,
@@ -24,7 +25,7 @@ from tinamou.blueprint.steps import (
 )
 
 _INSIDE = (
-    *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeCgroup),
+    *(BuildIso, CopyFile, CreateImage, CreateOverlay, EnrollKeys, HandOver, MakeCgroup),
     *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""
@@ -33,7 +34,7 @@ __all__ = ["plain", "plan_from", "plugged", "unplugged"]
 
 
 def plain(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON can say it, but for notes and pinning; of the steps only open files, and helpers a copy has too.
+    """The plan as JSON can say it, but for notes and pinning; of the steps only open files, helpers, groups a copy has too.
 
     ``outside`` says what the machine has beside its folder, its QEMU and these helpers.
     """
@@ -41,6 +42,7 @@ def plain(plan: Plan) -> dict[str, Any]:
     helpers = [_flat(step) for step in plan.steps if isinstance(step, StartHelper) and step.travels]
     outside = [_described(step) for step in plan.steps if _is_outside(step)]
     whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    groups = [_flat(step) for step in plan.steps if isinstance(step, MakeCgroup)]
     lists = {name: [_flat(one) for one in whole[name]] for name in ("elements", "flags")}
     confinement = dataclasses.asdict(plan.confinement)
     return {
@@ -48,6 +50,7 @@ def plain(plan: Plan) -> dict[str, Any]:
         **lists,
         "steps": steps,
         "helpers": helpers,
+        "groups": groups,
         "outside": outside,
         "notes": [],
         "pinning": None,
@@ -102,6 +105,7 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
             "steps": (
                 *(_helper(one) for one in data.get("helpers", ())),
                 *(_hand_over(one) for one in data["steps"]),
+                *(MakeCgroup(**{**one, "why": Why(**one["why"])}) for one in data.get("groups", ())),
             ),
             "notes": (),
             "confinement": _confinement(data["confinement"]),

@@ -19,6 +19,7 @@ VERBS = {
     "ssh": "Open a shell in a machine, or run a command, by ssh.",
     "exec": "Run a command in a machine.",
     "cp": "Copy files and folders into and out of a machine.",
+    "allow": "Let other users of this host use a machine of root's.",
     "start": "Start a stopped machine again.",
     "restart": "Shut a machine down and start it again.",
     "stop": "Shut machines down.",
@@ -60,6 +61,7 @@ VERBS = {
 USAGE = {
     "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
     "exec": "[OPTIONS] NAME -- COMMAND…",
+    "allow": "[OPTIONS] [NAME [USER | @GROUP]…]",
     "ssh": "[OPTIONS] NAME [-- COMMAND…]",
     "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
     "stats": "[OPTIONS] [NAME…]",

@@ -17,4 +17,4 @@ def command(name: str, /) -> int:
 
     from tinamou.guest.console import attach
 
-    return run_until_done(attach(life.running(name).directory))
+    return run_until_done(attach(life.running(name, others=True).directory))

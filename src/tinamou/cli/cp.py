@@ -13,6 +13,7 @@ from tinamou.cli.loop import run_until_done
 from tinamou.errors import GuestError, Problem, SpecError
 from tinamou.facts import files
 from tinamou.machine import life
+from tinamou.state.allowed import of_others
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -51,7 +52,7 @@ def command(*paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit:
     bound = _bound(limit)
     _check_tar(sources, target)
     try:
-        run_until_done(_copy(life.running(name), sources, target, bound))
+        run_until_done(_copy(life.running(name, others=True), sources, target, bound))
     finally:
         output.end_progress()
     return 0
@@ -121,7 +122,7 @@ async def _one(agent: Agent, record: Record, source: End, target: End, several: 
     from tinamou.images.progress import silent
 
     progress = output.progress if sys.stderr.isatty() else silent
-    directory = record.directory
+    directory = "" if of_others(record) else record.directory  # a port of its own would need QEMU's monitor
     if target.machine and source.path == _TAR:
         return await copy.tar_into_guest(agent, 0, target.path, directory=directory, progress=progress)
     if target.machine:

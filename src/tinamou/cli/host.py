@@ -49,6 +49,23 @@ def _pools() -> list[dict[str, object]]:
     return [{"node": n, "size": str(Size(size)), "total": total, "free": free} for n, size, total, free in pools if total]
 
 
+@app.command(name="secure-boot-keys")
+def secure_boot_keys(folder: Path, /) -> None:
+    """Make keys of your own for Secure Boot, in a new folder: for --secure-boot-keys FOLDER, and to sign with.
+
+    sbsign --key FOLDER/db.key --cert FOLDER/db.pem FILE.EFI makes a file that such a machine starts.
+
+    Parameters
+    ----------
+    folder
+        Where they are put; PK.key and KEK.key are needed only to change what is trusted.
+    """
+    from tinamou.prepare.secure_boot import make_keys
+
+    for path in make_keys(folder):
+        print(path)
+
+
 @app.command
 def repair(*, json: Json = False) -> None:
     """Give back what no living machine holds; what someone else changed meanwhile is named and left as it is."""

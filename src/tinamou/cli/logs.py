@@ -38,7 +38,7 @@ def command(
     tail
         Only so many lines from the end.
     """
-    record = machines.find(name)
+    record = machines.find_usable(name)
     path = record.file(files.QEMU_LOG if qemu else files.SERIAL_LOG)
     growing = Followed(path, path.stat().st_size if path.exists() else 0)
     lines = io.BytesIO(kept(path)).readlines()

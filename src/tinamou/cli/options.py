@@ -54,6 +54,8 @@ class MachineOptions:
     "Memory the host cannot read: off, auto, sev, sev-es, sev-snp, tdx."
     secure_boot: bool = False
     "Start only what is signed (Secure Boot, by UEFI)."
+    secure_boot_keys: str | None = None
+    "Folder with certificates of your own to trust, in place of Microsoft's: PK.pem, KEK.pem, db.pem."
     tpm: bool = False
     "Give it a TPM 2.0 of its own."
     user_data: str | None = None

@@ -40,10 +40,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def notes(every: Iterable[Note]) -> None:
-    """What the user must hear about a plan."""
+def notes(every: Iterable[Note], *, why: bool = False) -> None:
+    """What the user must hear about a plan; with ``why`` also remarks, and the reason for each."""
     for note in every:
-        warn(note.text)
+        if why or note.level != "remark":
+            warn(f"{note.text} ({note.why.asked_by}: {note.why.reason})" if note.level == "remark" else note.text)
 
 
 _last = [""]

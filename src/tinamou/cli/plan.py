@@ -43,7 +43,7 @@ def command(
         print(shell_line(_words(plan)))
     else:
         _print(plan, why=why)
-    output.notes(plan.notes)
+    output.notes(plan.notes, why=why)
 
 
 def _words(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
+from tinamou.facts import files
 from tinamou.monitor.states import at_rest, state_of
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -23,7 +25,7 @@ def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
     name
         The machine.
     """
-    record = machines.find(name)
+    record = machines.find_usable(name)
     data, seen = described(record), run_until_done(state_of(record))
     data |= {"state": seen.state, "why": seen.why or None}
     if json:
@@ -51,6 +53,21 @@ def _display(record: Record) -> str | None:
     return None if kind == "none" else f"{kind}+unix://{record.file(f'run/{kind}.sock')}"
 
 
+def _trusts(record: Record) -> list[str] | None:
+    """The certificates its firmware trusts for Secure Boot, of a machine that has it."""
+    boot = record.spec.get("boot", {})
+    if not (boot.get("secure") or boot.get("secure_keys")):
+        return None
+    from tinamou.errors import ProbeError
+    from tinamou.probe.keys import of_store
+
+    try:
+        owners = {os.geteuid(), *([record.uid] if record.uid is not None else [])}
+        return [str(one) for one in of_store(record.file(files.UEFI_VARS), owners)]
+    except ProbeError as error:
+        return [f"unknown: {error.why}"]
+
+
 def described(record: Record) -> dict[str, Any]:
     """The machine as plain data; ``state`` is only running, suspended or stopped here."""
     return {
@@ -65,6 +82,7 @@ def described(record: Record) -> dict[str, Any]:
         "binary": record.binary,
         "pinning": record.pinning or None,
         "encrypted": record.encrypted or None,
+        "trusts": _trusts(record),
         "qmp": str(record.file("qmp2.sock")),
         "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
         "display": _display(record),

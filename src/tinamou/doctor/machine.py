@@ -8,7 +8,7 @@ from pathlib import Path
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
 from tinamou.prepare import helper_processes
-from tinamou.prepare.borrow import group_places
+from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups, threads
@@ -94,11 +94,11 @@ def _memory(record: Record, seen: Inspection) -> Finding:
 
 def _limits(record: Record, seen: Inspection) -> Finding:
     """Whether the machine's control groups hold it back, and how often (source: cgroup-v2.rst, cpu.stat)."""
-    if not record.spec.get("limits"):
-        return good("it has no limits")
     if not record.running:
         return unknown("it is not running")
     places = group_places(Journal(Path(record.directory)))
+    if not record.spec.get("limits") and not places:
+        return info("it has no control group: nothing bounds what QEMU takes of the host", "see tinamou doctor")
     missing = [place for place in places if str(record.pid) not in (seen.files.read(f"{place}/cgroup.procs") or "").split()]
     if missing or not places:
         return bad(f"QEMU is not in {', '.join(missing) or 'any control group'}", "stop the machine and start it again")

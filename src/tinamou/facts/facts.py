@@ -11,6 +11,7 @@ from tinamou.facts.encryption import EncryptionFacts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
 from tinamou.facts.image import ImageFacts
+from tinamou.facts.keys import KeyFacts
 from tinamou.facts.net import NetFacts
 from tinamou.facts.pci import PciFacts
 from tinamou.facts.permits import Permits
@@ -40,3 +41,4 @@ class Facts:
     pci: PciFacts = field(default_factory=PciFacts)
     encryption: EncryptionFacts = field(default_factory=EncryptionFacts)
     walls: WallFacts = field(default_factory=WallFacts)
+    keys: KeyFacts = field(default_factory=KeyFacts)

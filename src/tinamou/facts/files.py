@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AGENT",
     "CHECKPOINTING",
+    "CONSOLE",
     "COPYING",
     "IMAGE",
     "JOURNAL",
@@ -57,6 +58,8 @@ QMP_VISITORS = "qmp2.sock"
 """QEMU's monitor for everybody else, one after another."""
 AGENT = "agent.sock"
 """The guest's agent."""
+CONSOLE = "console.sock"
+"""The guest's serial console."""
 RESIDENT = "resident.sock"
 """The resident program in the guest."""
 RESIDENT_SHARED = "resident-shared.sock"

@@ -59,6 +59,20 @@ class NumaNode:
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """Who makes control groups for this user: the ``kernel`` directly, the user's own ``systemd``, or nobody (empty).
+
+    ``controllers`` are those such a group can have, under their names in version 2; ``fault`` says why there is none.
+    ``huge`` is whether huge pages count as memory in them (mount option ``memory_hugetlb_accounting``).
+    """
+
+    by: str = ""
+    controllers: frozenset[str] = frozenset()
+    fault: str = "no control group hierarchy is mounted"
+    huge: bool = False
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """One host, as far as planning a machine needs to know it.
 
@@ -90,6 +104,7 @@ class HostFacts:
     thp: str = ""
     device_groups: Mapping[str, int | None] = field(default_factory=dict)
     cgroups: Mapping[str, str] = field(default_factory=dict)
+    grouping: Grouping = field(default_factory=Grouping)
 
     def has_tool(self, name: str) -> bool:
         """Whether a command such as ``swtpm`` is installed."""

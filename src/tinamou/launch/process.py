@@ -11,11 +11,14 @@ from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.prepare.groups import enter_groups
+from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, exit_code
+from tinamou.system.spawn import Process, end, exit_code
 
 __all__ = ["died", "jail_of", "start", "status_of"]
 
@@ -33,26 +36,36 @@ def start(
     dies_with_parent: bool,
     inherit: Sequence[int] = (),
     given: Mapping[str, int] | None = None,
+    enters: bool = True,
 ) -> Process:
     """Start the plan's QEMU; its own words go to ``directory/qemu.log``. Raises LaunchError, PrepareError.
 
     ``inherit`` are descriptors it is given under their numbers, beside those the plan hands over. Of those, the ones in
-    ``given`` are open already, by the plan's path; they are closed here.
+    ``given`` are open already, by the plan's path; they are closed here. Without ``enters`` the caller moves it into its
+    machine's control group, which takes the kernel some milliseconds.
     """
     logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
+        apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
         words = argv(with_descriptors(plan, handed.descriptors))
         try:
-            return jailed.spawn(jail, words, log=said, inherit=(*handed.descriptors.values(), *inherit))
+            process = jailed.spawn(jail, words, log=said, inherit=(*handed.descriptors.values(), *inherit))
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
             raise LaunchError(
                 f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
             ) from error
+    try:
+        if enters:
+            enter_groups(Journal(directory), process.pid)
+    except BaseException:
+        end(process)
+        raise
+    return process
 
 
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
@@ -69,6 +82,7 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
         reopens=tuple(handed.values()),
         landlock=around.landlock,
         locked=around.locked,
+        files=around.files,
         dies_with_parent=dies_with_parent,
     )
 

@@ -13,6 +13,7 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.checkpoint import Checkpoint, checkpoints_dir, read
 from tinamou.snapshots.resting import discard, resting_on
 from tinamou.state import machines
+from tinamou.state.allowed import of_root, refusal
 from tinamou.state.record import Record
 from tinamou.system.plain_file import folder_fault
 
@@ -22,6 +23,8 @@ __all__ = ["children", "every", "find", "remove", "tree"]
 def find(name: str) -> Checkpoint:
     """The checkpoint of that name. Raises StateError with a near name when there is none."""
     found = read(checkpoints_dir() / name) if name and "/" not in name else None
+    if found is None and (others := of_root(name)) is not None:
+        raise refusal(others)
     if found is None:
         near = difflib.get_close_matches(name, [one.name for one in every()], 1)
         fix = f"did you mean {near[0]}?" if near else "tinamou checkpoints ls shows all checkpoints"

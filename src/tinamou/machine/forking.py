@@ -263,9 +263,9 @@ async def _wake_instant(
 
 
 def _prepare(plan: Plan, directory: Path) -> None:
-    """What a fork has beside its disks and its QEMU: helpers, folders for sockets, and a control group."""
-    helper_processes.start_all(plan, directory)
+    """What a fork has beside its disks and its QEMU: a control group, folders for sockets, and helpers."""
     apply((step for step in plan.steps if isinstance(step, MakeCgroup | MakeDir)), directory)
+    helper_processes.start_all(plan, directory)
 
 
 def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:

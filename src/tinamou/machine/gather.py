@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, PciFacts, Permits, Place
+from tinamou.facts.keys import KeyFacts
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
@@ -55,6 +56,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         pci=_pci(place) if spec.pci else PciFacts(),
         encryption=_encryption(spec, firmware),
         walls=probe_walls(),
+        keys=_keys(spec, image, firmware),
     )
 
 
@@ -72,6 +74,15 @@ def _encryption(spec: MachineSpec, firmware: tuple[Firmware, ...]) -> Encryption
     from tinamou.system.rooted import Rooted
 
     return probe_encryption(Rooted(), firmware)
+
+
+def _keys(spec: MachineSpec, image: ImageFacts, firmware: tuple[Firmware, ...]) -> KeyFacts:
+    """Asked only for a machine with Secure Boot."""
+    if not spec.boot.checked:
+        return KeyFacts()
+    from tinamou.probe.keys import probe_keys
+
+    return probe_keys(spec.boot.secure_keys, (one for one in firmware if any(arch == image.arch for arch, _ in one.targets)))
 
 
 def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:

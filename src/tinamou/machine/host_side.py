@@ -1,4 +1,4 @@
-"""What other machines leave of the host for this one, and the control groups its QEMU is put into."""
+"""What other machines leave of the host for this one, and what it does without where the host refuses it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from tinamou.blueprint import Note, Why
-from tinamou.prepare.journal import Journal
 from tinamou.prepare.shortage import PagesShortError
 from tinamou.spec import MachineSpec
 from tinamou.state import ledger, machines
@@ -15,7 +14,7 @@ from tinamou.state.record import Record
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import CpuSet, Size
 
-__all__ = ["claims", "enter_groups", "leased", "without_huge_pages"]
+__all__ = ["claims", "leased", "without_huge_pages"]
 
 _DEFAULT_MEMORY = "512M"
 
@@ -51,10 +50,3 @@ def without_huge_pages(spec: MachineSpec, error: PagesShortError) -> tuple[Machi
         raise error
     note = Note("warning", "memory on transparent huge pages: the kernel had too few", Why("host", error.why or error.what))
     return dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, hugepages="off")), note
-
-
-def enter_groups(record: Record) -> None:
-    """Moves a QEMU that has just been started into its control groups."""
-    from tinamou.prepare import borrow
-
-    borrow.enter_groups(Journal(record.path), record.pid)

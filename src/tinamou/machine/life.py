@@ -41,9 +41,9 @@ ASK_SECONDS = 5.0
 """How long QEMU and the agent are each waited for when they are told that the machine is to end."""
 
 
-def running(name: str) -> Record:
-    """The machine of that name, which must run. Raises StateError."""
-    record = machines.find(name)
+def running(name: str, *, others: bool = False) -> Record:
+    """The machine of that name, which must run; with ``others`` also one of root's this user may use. Raises StateError."""
+    record = machines.find_usable(name) if others else machines.find(name)
     if is_suspended(record) and not record.owned:
         raise StateError(f"machine {name} is suspended", fix=f"tinamou resume {name}")
     if not record.running:

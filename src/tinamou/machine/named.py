@@ -20,6 +20,7 @@ VIRTIOFSD = "virtiofsd"
 def absolute(spec: MachineSpec) -> MachineSpec:
     """The description with whole paths: a machine starts again from wherever it is told to."""
     boot = dataclasses.replace(spec.boot, kernel=_whole(spec.boot.kernel), initrd=_whole(spec.boot.initrd))
+    boot = dataclasses.replace(boot, secure_keys=_whole(boot.secure_keys))
     disks = tuple(dataclasses.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
     nets = tuple(dataclasses.replace(one, socket=_whole(one.socket)) for one in spec.net)
     return dataclasses.replace(spec, boot=boot, disk=disks, net=nets)

@@ -24,7 +24,6 @@ from tinamou.launch.process import start as launch
 from tinamou.machine import shares
 from tinamou.machine.booting import pin
 from tinamou.machine.host_keys import Files
-from tinamou.machine.host_side import enter_groups
 from tinamou.machine.starting import plan_again, prepared, run_facts
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
@@ -139,7 +138,6 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = launch(waiting, record.path, dies_with_parent=dies_with_parent)
     record = change(record, **run_facts(plan, process))
-    await asyncio.to_thread(enter_groups, record)
     await pin(record, plan)
     try:
         async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:

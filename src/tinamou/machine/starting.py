@@ -12,20 +12,21 @@ from typing import Any
 from tinamou.blueprint import Note, Plan
 from tinamou.errors import StateError
 from tinamou.facts import Facts, ImageFacts, Place, files
+from tinamou.facts.host import Grouping
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
 from tinamou.machine import named
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
-from tinamou.machine.host_side import claims, enter_groups, leased, without_huge_pages
+from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
 from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
-from tinamou.prepare.shortage import CpusTakenError, PagesShortError
+from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesShortError
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, uids
@@ -159,7 +160,6 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     process = launch(plan, record.path, dies_with_parent=dies_with_parent)
     clock.lap("launch")
     record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages)
-    enter_groups(record)
     return Started(record, plan)
 
 
@@ -187,8 +187,11 @@ def _prepared(
 ) -> Plan:
     """Plan and prepare; plans anew when another machine took the same CPUs meanwhile, or huge pages ran short."""
     said: tuple[Note, ...] = ()
+    ungrouped: Grouping | None = None
     while True:
         facts = gather(spec, image, _place(record))
+        if ungrouped:
+            facts = dataclasses.replace(facts, host=dataclasses.replace(facts.host, grouping=ungrouped))
         refuse_shared(facts.chains)
         clock.lap("probe")
         plan = make_plan(spec, facts)
@@ -201,6 +204,9 @@ def _prepared(
         except PagesShortError as error:
             spec, note = without_huge_pages(spec, error)
             said = (note,)
+            continue
+        except GroupRefusedError as error:
+            ungrouped = Grouping(fault=error.why or error.what)
             continue
         clock.lap("prepare")
         return dataclasses.replace(plan, notes=(*plan.notes, *said))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tinamou.prepare.borrow import group_places
+from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups
@@ -43,8 +43,9 @@ def _by_group(record: Record, files: Rooted) -> str:
     places = group_places(Journal(Path(record.directory)))
     if not cgroups.ended_for_memory(files, places):
         return ""
-    limit = record.spec.get("limits", {}).get("memory", "its limit")
-    return f"the host's kernel ended QEMU: it needed more memory than limits.memory = {limit} allows"
+    limit = record.spec.get("limits", {}).get("memory")
+    bound = f"limits.memory = {limit} allows" if limit else "a machine of this size ever does (limits.memory allows it more)"
+    return f"the host's kernel ended QEMU: it needed more memory than {bound}"
 
 
 def _by_log(record: Record, log: str) -> str:

@@ -8,6 +8,7 @@ from tinamou.control import connect_qmp
 from tinamou.control.commands import status
 from tinamou.late import dataclass
 from tinamou.snapshots.orphans import is_suspended
+from tinamou.state.allowed import of_others
 from tinamou.state.record import Record
 
 __all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_rest", "reason", "state_of", "states_of"]
@@ -39,6 +40,8 @@ async def state_of(record: Record) -> State:
 
     if not record.running:
         return State(at_rest(record))
+    if of_others(record):  # its QEMU answers root alone
+        return State("running")
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             async with await connect_qmp(record.directory, alive=lambda: record.running) as session:

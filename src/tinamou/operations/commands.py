@@ -21,6 +21,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.state import machines
+from tinamou.state.allowed import of_others, of_root, refusal
 from tinamou.state.record import Record, read
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import age
@@ -132,6 +133,8 @@ async def _greeted(wait: _Wait) -> Line:
 async def _terminal_line(wait: _Wait) -> Line:
     """A line on which a terminal can be opened. Raises HeldError naming who has the only one, and does not share it."""
     record = await wait.started()
+    if of_others(record):
+        raise refusal(record)
     async with Agent(str(record.file(files.AGENT))) as agent:
         patience = 0.0
         while True:
@@ -175,7 +178,7 @@ class _Wait:
     async def started(self) -> Record:
         """The machine once its QEMU runs. Raises StateError when it does not, and nobody is starting it."""
         while True:
-            record = machines.find(self.name)
+            record = machines.find_usable(self.name)
             if record.running or not record.owned or is_suspended(record):
                 break
             self._say("start", f"waiting until process {record.owner_pid} has started {self.name}")
@@ -183,7 +186,7 @@ class _Wait:
                 why = f"process {record.owner_pid} is still starting it"
                 raise StateError(f"machine {self.name} does not run yet", why=why, fix="wait longer: --timeout SECONDS")
             await asyncio.sleep(_LOOK_SECONDS)
-        record = life.running(self.name)
+        record = life.running(self.name, others=True)
         if self._record is None and self._timeout is None:
             self._deadline = time.monotonic() + max(ANSWER_SECONDS - age(record.process), AT_LEAST_SECONDS)
         self._record = record
@@ -203,7 +206,7 @@ class _Wait:
 
     async def _look(self, waited: float) -> None:
         """Whether there is something left to be waited for."""
-        record = read(machines.machines_dir() / self.name)
+        record = read(machines.machines_dir() / self.name) or of_root(self.name)
         if record is None or not record.running:
             why = record.ended if record is not None else "it was a throw-away machine, or was removed"
             raise StateError(f"machine {self.name} ended before its guest answered", why=why)

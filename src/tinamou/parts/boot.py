@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from tinamou.arch import ARCHES
-from tinamou.blueprint import Contribution, CopyFile, Element, Flag, HandOver, Note, Why
+from tinamou.blueprint import Contribution, CopyFile, Element, EnrollKeys, Flag, HandOver, Note, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, Firmware, ImageFacts
 from tinamou.fields import option
@@ -32,6 +32,10 @@ class BootSpec:
         False,
         "Secure Boot with Microsoft's keys enrolled: only signed boot loaders and kernels start; firmware is uefi then",
     )
+    secure_keys: str = option(
+        "",
+        "folder with certificates to enrol in place of Microsoft's: PK.pem, KEK*.pem, db*.pem; Secure Boot is on then",
+    )
     kernel: str = option("", "kernel file for direct boot, in place of the image's")
     initrd: str = option("", "initial RAM disk for direct boot; with a kernel of your own the image's, when left out")
     cmdline: str = option(
@@ -43,7 +47,12 @@ class BootSpec:
     @property
     def requested(self) -> str:
         """The way of booting that was asked for; Secure Boot means UEFI."""
-        return "uefi" if self.secure else self.firmware
+        return "uefi" if self.checked else self.firmware
+
+    @property
+    def checked(self) -> bool:
+        """Whether Secure Boot is on: with keys of the user's own it is."""
+        return self.secure or bool(self.secure_keys)
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -52,16 +61,20 @@ class BootSpec:
 
     def problems(self) -> list[Problem]:
         """Kernel settings beside a firmware that ignores them, and what only a firmware does beside a direct boot."""
-        if self.secure and (self.kernel or self.firmware not in ("auto", "uefi")):
+        if self.checked and (self.kernel or self.firmware not in ("auto", "uefi")):
             how = "a kernel given directly" if self.kernel else f"firmware {self.firmware}"
             return [
-                Problem("secure", True, f"{how} checks no signatures", "leave it out: Secure Boot is for firmware = uefi")
+                Problem(self._asked, True, f"{how} checks no signatures", "leave it out: Secure Boot is for firmware = uefi")
             ]
         if self.kernel and self.firmware not in ("auto", "direct"):
             return [Problem("kernel", self.kernel, f"firmware {self.firmware} boots from the disk", "set firmware = direct")]
         if self.initrd and not self.kernel:
             return [Problem("initrd", self.initrd, "an initrd needs its kernel", "give boot.kernel too")]
         return self._of_another_way()
+
+    @property
+    def _asked(self) -> str:
+        return "secure_keys" if self.secure_keys else "secure"
 
     def _of_another_way(self) -> list[Problem]:
         """What the way of booting that was asked for has no use for."""
@@ -89,6 +102,7 @@ def way(spec: MachineSpec, facts: Facts) -> str:
     if found := possible(spec, facts):
         return found
     path, value = ("boot.secure", "true") if spec.boot.secure else ("boot.firmware", spec.boot.requested)
+    path, value = ("boot.secure_keys", spec.boot.secure_keys) if spec.boot.secure_keys else (path, value)
     if spec.boot.requested == "auto" and (decisive := spec.boot.decisive):
         path, value = f"boot.{decisive}", str(getattr(spec.boot, decisive))
     there = _ways(spec, facts)
@@ -210,10 +224,15 @@ def _append(resolved: Resolved) -> Flag:
 
 
 def _firmware(resolved: Resolved) -> Firmware | None:
-    """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled."""
-    special, secure = {"secure-boot", "enrolled-keys", "requires-smm"}, resolved.spec.boot.secure
+    """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled.
+
+    For keys of the user's own one whose store has none.
+    """
+    special, boot = {"secure-boot", "enrolled-keys", "requires-smm"}, resolved.spec.boot
+    wanted = {"secure-boot", "enrolled-keys"} if boot.secure else set()
+    wanted = {"secure-boot"} if boot.secure_keys else wanted
     for firmware in resolved.facts.firmware:
-        fits = {"secure-boot", "enrolled-keys"} <= firmware.features if secure else not firmware.features & special
+        fits = firmware.features & (special - {"requires-smm"} if wanted else special) == wanted
         if fits and "uefi" in firmware.interfaces and firmware.serves(resolved.arch.name, resolved.machine.name):
             return firmware
     return None
@@ -258,18 +277,31 @@ def _measured_firmware(encryption: Encryption) -> Contribution:
 
 def _pflash(firmware: Firmware, resolved: Resolved) -> Contribution:
     why = Why("spec boot.firmware", f"{resolved.arch.uefi_reason}: {firmware.description}")
-    stores = Why("part boot", "boot entries and keys are this machine's own and survive a restart")
     store = resolved.file("vars.fd")
+    made = _store(firmware, resolved, store)
+    stores = made.why
     code = _flash("flash0", firmware.executable, firmware.format, why, read_only=True)
     variables = _flash("flash1", store, firmware.format, stores, read_only=False)
     return Contribution(
         elements=(code, variables),
         flags=(Flag("machine", why, options={"pflash0": "flash0", "pflash1": "flash1"}),),
         steps=(
-            CopyFile(store, firmware.template, stores, owner=resolved.owner),
+            made,
             HandOver(store, "write", Why("confinement", "QEMU is handed the open variable store")),
         ),
     )
+
+
+def _store(firmware: Firmware, resolved: Resolved, path: str) -> CopyFile | EnrollKeys:
+    """The machine's variable store: the firmware's own, or one with the user's keys."""
+    keys, boot = resolved.facts.keys, resolved.spec.boot
+    enrolled = keys.own if boot.secure_keys else keys.templates.get(firmware.template, ()) if boot.secure else ()
+    said = "boot entries and keys are this machine's own and survive a restart"
+    said += f"; it trusts {'; '.join(map(str, enrolled))}" if enrolled else ""
+    if not boot.secure_keys:
+        return CopyFile(path, firmware.template, Why("part boot", said), owner=resolved.owner)
+    pairs = tuple((one.variable, one.file) for one in enrolled)
+    return EnrollKeys(path, firmware.template, pairs, Why("spec boot.secure_keys", said), resolved.owner)
 
 
 def _flash(name: str, path: str, driver: str, why: Why, *, read_only: bool) -> Element:
@@ -291,14 +323,36 @@ def _check_order(resolved: Resolved) -> list[Problem]:
 
 
 def _check_firmware(resolved: Resolved) -> list[Problem]:
-    if resolved.boot != "uefi" or resolved.encryption or _firmware(resolved):
+    if resolved.boot != "uefi" or resolved.encryption:
         return []
+    if (firmware := _firmware(resolved)) is not None:
+        return _check_keys(resolved, firmware)
     board = f"{resolved.arch.name} {resolved.machine.name}"
+    if resolved.spec.boot.secure_keys:
+        reason = f"no installed firmware with Secure Boot and an empty store of keys serves {board}"
+        return [Problem("boot.secure_keys", resolved.spec.boot.secure_keys, reason, "install ovmf or qemu-efi-aarch64")]
     if resolved.spec.boot.secure:
         reason = f"no installed firmware with Secure Boot and enrolled keys serves {board}"
         return [Problem("boot.secure", True, reason, "install ovmf or qemu-efi-aarch64, or boot without it")]
     fix = "install ovmf, qemu-efi-aarch64 or qemu-efi-riscv64, or boot another way"
     return [Problem("boot.firmware", "uefi", f"no installed firmware serves {board}", fix)]
+
+
+def _check_keys(resolved: Resolved, firmware: Firmware) -> list[Problem]:
+    """Keys of the user's own that cannot be enrolled."""
+    folder, keys = resolved.spec.boot.secure_keys, resolved.facts.keys
+    if not folder:
+        return []
+    if keys.fault:
+        fix = "tinamou host secure-boot-keys FOLDER makes such keys"
+        return [Problem("boot.secure_keys", folder, keys.fault, fix)]
+    if not resolved.facts.host.has_tool("virt-fw-vars"):
+        fix = "pip install virt-firmware (Debian 13: apt-get install python3-virt-firmware), so that it is found on PATH"
+        return [Problem("boot.secure_keys", folder, "virt-fw-vars, which writes keys into variable stores, is missing", fix)]
+    if firmware.format != "raw" or not firmware.template:
+        reason = f"the variable store of {firmware.executable} is not of a form that keys can be written into"
+        return [Problem("boot.secure_keys", folder, reason, "install the distribution's ovmf in raw form")]
+    return []
 
 
 PART = Part(contribute, check=check)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import Contribution, MakeCgroup, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
-from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import Size
 
-__all__ = ["PART", "LimitsSpec", "step"]
+__all__ = ["LimitsSpec"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +15,21 @@ class LimitsSpec:
     """Limits on QEMU as a whole: virtual CPUs, emulation and I/O together."""
 
     cpu: float = option(0.0, "CPUs it may use, for example 1.5; 0 is no limit")
-    memory: Size | None = option(None, "memory it may use, QEMU's own included; huge pages do not count", minimum=16 << 20)
+    memory: Size | None = option(
+        None,
+        "memory it may use, QEMU's own included; huge pages do not count; without it more than it ever needs",
+        minimum=16 << 20,
+    )
+    pids: int | None = option(
+        None, "processes and threads of QEMU and its helpers; without it more than they ever need", minimum=16
+    )
     read: Size | None = option(None, "bytes a second it may read from the disk its files lie on", minimum=4096)
     write: Size | None = option(None, "bytes a second it may write to the disk its files lie on", minimum=4096)
 
     @property
     def any(self) -> bool:
         """Whether anything is limited."""
-        return bool(self.cpu or self.memory or self.read or self.write)
+        return bool(self.cpu or self.memory or self.read or self.write or self.pids)
 
     @property
     def hundredths(self) -> int | None:
@@ -36,23 +41,3 @@ class LimitsSpec:
         if self.cpu and self.cpu < 0.01:
             return [Problem("cpu", self.cpu, "less than the kernel can hold a group to", "at least 0.01, or 0 for no limit")]
         return []
-
-
-def step(spec: LimitsSpec, name: str, directory: str) -> tuple[MakeCgroup, ...]:
-    """The control group of the machine of that name and folder, where anything is limited."""
-    if not spec.any:
-        return ()
-    asked = {"cpu": spec.cpu, "memory": spec.memory, "read": spec.read, "write": spec.write}
-    shown = ", ".join(f"{name} {value}" for name, value in asked.items() if value)
-    why = Why("spec limits", f"the machine may use no more of the host than {shown}")
-    group = MakeCgroup(name, why, spec.hundredths, spec.memory, spec.read, spec.write, directory)
-    return (group,)
-
-
-def contribute(resolved: Resolved) -> Contribution:
-    """The machine's control group, where anything is limited."""
-    place = resolved.facts.place
-    return Contribution(steps=step(resolved.spec.limits, place.name, place.directory))
-
-
-PART = Part(contribute)

@@ -17,6 +17,7 @@ from tinamou.blueprint import (
     CopyFile,
     CreateImage,
     CreateOverlay,
+    EnrollKeys,
     HandOver,
     HostStep,
     JoinBridge,
@@ -79,7 +80,7 @@ def undo(entry: Entry) -> None:
         case "value":
             from tinamou.prepare.borrow import give_value as give
         case "cgroup":
-            from tinamou.prepare.borrow import remove_group as give
+            from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
         case "link":
@@ -196,6 +197,10 @@ def _do(step: Step, journal: Journal) -> None:
             from tinamou.prepare import helper_processes
 
             helper_processes.start(step, journal)
+        case EnrollKeys():
+            from tinamou.prepare import secure_boot
+
+            secure_boot.enroll(step)
         case SetUpTpm():
             from tinamou.prepare import tpm
 
@@ -207,6 +212,11 @@ def _do(step: Step, journal: Journal) -> None:
 
 
 def _borrow(step: HostStep, journal: Journal) -> None:
+    if isinstance(step, MakeCgroup):
+        from tinamou.prepare import groups
+
+        groups.make_group(step, journal)
+        return
     from tinamou.prepare import borrow
 
     match step:
@@ -216,8 +226,6 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             borrow.reserve_pages(step, journal)
         case SetKernelValue():
             borrow.set_value(step, journal)
-        case MakeCgroup():
-            borrow.make_group(step, journal)
         case TakePciGroup():
             from tinamou.prepare import passthrough
 

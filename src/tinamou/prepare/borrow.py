@@ -1,4 +1,4 @@
-"""Takes from the host what is not a file (CPUs, huge pages, kernel values, control groups) and gives it back as it was.
+"""Takes from the host what is not a file (CPUs, huge pages, kernel values) and gives it back as it was.
 
 Each is written down twice before it is taken: in the machine's journal, and in the ledger all machines share. What someone
 else changed meanwhile is left alone and reported.
@@ -6,33 +6,25 @@ else changed meanwhile is left alone and reported.
 
 from __future__ import annotations
 
-import os
-import zlib
 from pathlib import Path
-from typing import cast
 
-from tinamou.blueprint import LeaseCpus, MakeCgroup, ReserveHugepages, SetKernelValue
+from tinamou.blueprint import LeaseCpus, ReserveHugepages, SetKernelValue
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.passthrough import give_devices
 from tinamou.prepare.shortage import CpusTakenError, PagesShortError
 from tinamou.state import ledger
 from tinamou.state.ledger import Claim, Ledger, Value
-from tinamou.system import cgroups
 from tinamou.system.hugetlb import Pool
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
 __all__ = [
-    "enter_groups",
     "give_all",
     "give_cpus",
     "give_pages",
     "give_value",
-    "group_places",
     "lease_cpus",
-    "make_group",
-    "remove_group",
     "reserve_pages",
     "set_value",
 ]
@@ -193,55 +185,3 @@ def _chosen(text: str | None) -> str:
     """The value of a kernel file; of ``always [madvise] never`` the one in brackets."""
     words = (text or "").split()
     return next((word.strip("[]") for word in words if word.startswith("[")), text or "")
-
-
-def group_name(machine: str, name: str) -> str:
-    """The group's name: the machine's, and a mark of its directory, as other state directories may use the same name."""
-    return f"{name}-{zlib.crc32(machine.encode()):08x}"
-
-
-def make_group(step: MakeCgroup, journal: Journal) -> None:
-    """Makes the groups; launch/ moves QEMU into them."""
-    name = group_name(_machine(journal), step.name)
-    limits = cgroups.Limits(
-        cpu=step.cpu / 100 if step.cpu else None,
-        memory=step.memory,
-        read=step.read,
-        write=step.write,
-        device=_device(step.beside) if step.read or step.write else "",
-    )
-    places = [str(folder) for _, folder in cgroups.folders(name, limits.controllers()).values()]
-    journal.take("cgroup", places=places)
-    cgroups.make(name, limits)
-
-
-def enter_groups(journal: Journal, pid: int) -> None:
-    """Moves a QEMU that has just been started into the groups its machine has."""
-    cgroups.enter([Path(place) for place in group_places(journal)], pid)
-
-
-def group_places(journal: Journal) -> list[str]:
-    """The folders of the groups its machine has."""
-    entries = journal.open_entries().values()
-    return [str(place) for entry in entries if entry["kind"] == "cgroup" for place in cast("list[str]", entry["places"])]
-
-
-def _device(path: str) -> str:
-    """``MAJOR:MINOR`` of the whole disk a file lies on (limits hold for disks, not for partitions). Raises PrepareError."""
-    number = Path(path).stat().st_dev
-    if not os.major(number):
-        raise PrepareError(
-            "limits.read and limits.write cannot be held",
-            why=f"{path} lies on no single disk: its filesystem is in memory, on the network, or spreads over disks (btrfs)",
-            fix="leave them out, or put TINAMOU_STATE on a filesystem of one disk",
-        )
-    spelled = f"{os.major(number)}:{os.minor(number)}"
-    disk = Path(f"/sys/dev/block/{spelled}/../dev")
-    return disk.read_text().strip() if Path(f"/sys/dev/block/{spelled}/partition").exists() else spelled
-
-
-def remove_group(entry: Entry) -> None:
-    """Removes the groups."""
-    places = entry["places"]
-    assert isinstance(places, list)
-    cgroups.remove([str(place) for place in places])

@@ -10,6 +10,7 @@ from pathlib import Path
 from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
 from tinamou.facts.walls import letters
+from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine, jail
@@ -38,7 +39,7 @@ def start_all(plan: Plan, directory: Path) -> None:
 def start(step: StartHelper, journal: Journal) -> None:
     """Start it and wait until its socket exists. Raises PrepareError with its last words."""
     _let_through(step)
-    log = Path(step.socket).with_suffix(".log")
+    log = _log(Path(step.socket), journal.path.parent)
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
     folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
@@ -51,6 +52,7 @@ def start(step: StartHelper, journal: Journal) -> None:
         process = jail.spawn(around, words, log=said, environment=environment)
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
+    enter_groups(journal, process.pid)
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
         gone = not alive(process) and found(entry) is None
@@ -62,6 +64,12 @@ def start(step: StartHelper, journal: Journal) -> None:
                 f"{step.name} did not start", why=last_lines(log)[-800:], fix=f"run it by hand: {shlex.join(step.argv)}"
             )
         time.sleep(0.002)
+
+
+def _log(socket: Path, home: Path) -> Path:
+    """Its log in the machine's own folder, also where the socket lies in one that is the helper's."""
+    inner = socket.relative_to(home) if socket.is_relative_to(home) else Path(socket.name)
+    return home / "-".join(inner.with_suffix(".log").parts)
 
 
 def _let_through(step: StartHelper) -> None:

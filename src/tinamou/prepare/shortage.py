@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinamou.errors import PrepareError
 
-__all__ = ["CpusTakenError", "PagesShortError"]
+__all__ = ["CpusTakenError", "GroupRefusedError", "PagesShortError"]
 
 
 class CpusTakenError(PrepareError):
@@ -13,3 +13,7 @@ class CpusTakenError(PrepareError):
 
 class PagesShortError(PrepareError):
     """The kernel could not find enough memory in one piece."""
+
+
+class GroupRefusedError(PrepareError):
+    """The kernel makes no control group here, though it looked as if it would; a machine without limits needs none."""

@@ -21,6 +21,7 @@ class Hierarchy:
     mount: str
     controllers: frozenset[str]
     path: str
+    options: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> str:
@@ -61,7 +62,7 @@ def hierarchies(host: Rooted) -> list[Hierarchy]:
     for kind, mount, options in _mounts(host):
         if kind == "cgroup2":
             names = (host.read(f"{mount}/cgroup.controllers") or "").split()
-            found.append(Hierarchy("v2", mount, frozenset(names), own.get("", "/")))
+            found.append(Hierarchy("v2", mount, frozenset(names), own.get("", "/"), frozenset(options)))
             continue
         mine = frozenset(options) & (own.keys() | {"cpu", "cpuacct", "cpuset", "memory", "blkio", "hugetlb", "pids"})
         path = next((own[name] for name in sorted(mine) if name in own), "/")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
-from tinamou.probe import cgroup, topology
+from tinamou.probe import cgroup, grouping, topology
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
 __all__ = ["TOOLS", "probe_host"]
 
 TOOLS = (
-    "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft", "ovs-vsctl", "ovs-vswitchd", "passt",
-    "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh", "ssh-keygen", "swtpm", "swtpm_setup", "virt-fw-vars",
-    "virtiofsd", "xorriso",
+    "busctl", "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft", "ovs-vsctl", "ovs-vswitchd",
+    "passt", "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh", "ssh-keygen", "swtpm", "swtpm_setup",
+    "virt-fw-vars", "virtiofsd", "xorriso",
 )  # fmt: skip
 """Commands some part may call; ``HostFacts.tools`` holds the paths of those that are installed."""
 
@@ -31,7 +31,7 @@ def probe_host(root: str = "/") -> HostFacts:
     nodes = topology.nodes(host)
     cpus = topology.cpus(host, {cpu: node.number for node in nodes for cpu in node.cpus})
     online = CpuSet(cpu.number for cpu in cpus if cpu.online)
-    limits = cgroup.limits(host)
+    limits, tools = cgroup.limits(host), _tools(host)
     isolated = host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet()
     memory, available = _memory(host, nodes)
     system, machine, kernel = _identity(host)
@@ -48,7 +48,7 @@ def probe_host(root: str = "/") -> HostFacts:
         memory_available=available if limits.memory_left is None else min(available, limits.memory_left),
         is_root=host.real and os.geteuid() == 0,
         groups=_groups(host),
-        tools=_tools(host),
+        tools=tools,
         devices=frozenset(path for path in _DEVICES if host.exists(path)),
         device_groups=_device_groups(host),
         nohz_full_cpus=host.cpu_list("/sys/devices/system/cpu/nohz_full") or CpuSet(),
@@ -56,6 +56,7 @@ def probe_host(root: str = "/") -> HostFacts:
         memory_limit=limits.memory,
         thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
         cgroups=limits.controllers,
+        grouping=grouping.probe(host, os.getuid() if host.real else 0, "busctl" in tools),
     )
 
 

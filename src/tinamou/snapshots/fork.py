@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
+from tinamou.blueprint import Element, Flag, HandOver, MakeCgroup, Plan, StartHelper, Step, Value, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
@@ -17,9 +17,9 @@ from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
-from tinamou.parts import display, limits
+from tinamou.parts import display
 from tinamou.parts.net import NetSpec, mac_of
-from tinamou.prepare.borrow import enter_groups
+from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.probe.qemu import probe_qemu
 from tinamou.probe.walls import probe_walls
@@ -57,12 +57,17 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     elements = tuple(own.element(element) for element in saved.elements)
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
-    bounds = limits.step(load_spec(record.spec).limits, record.name, record.directory) if "limits" in record.spec else ()
+    bounds = tuple(
+        dataclasses.replace(step, name=record.name, beside=record.directory)
+        for step in saved.steps
+        if isinstance(step, MakeCgroup)
+    )
     rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
     reads = saved.confinement.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
-    confinement = Confinement(record.uid, record.uid, saved.confinement.groups, reads=reads)
+    files = saved.confinement.files
+    confinement = Confinement(record.uid, record.uid, saved.confinement.groups, files=files, reads=reads)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
     saved = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port)
@@ -223,10 +228,11 @@ async def wake(
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         memory = _memory(checkpoint, plan)
-        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory)
+        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory, enters=False)
     finally:
         os.close(state)
-    enter_groups(Journal(directory), process.pid)
+    entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
+    entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
     line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
     monitor = Monitor(str(record.file("qmp.sock")))
@@ -236,6 +242,7 @@ async def wake(
             try:
                 await _become(line, await who, loading)
                 await loading
+                await entering
             finally:
                 loading.cancel()
             if settle is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -19,10 +20,12 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.durable import PART, put_in_place
+from tinamou.system.plain_file import read_plain
 
 __all__ = ["DiskEntry", "History", "Intent", "Snapshot", "load", "save", "write_part"]
 
 FILE = "snapshots.json"
+_MOST = 256 << 20
 FORMAT = 1
 
 
@@ -113,7 +116,7 @@ def load(directory: Path) -> History:
     """The machine's history; an empty one where nothing was ever recorded. Raises StateError when it is damaged."""
     path = directory / FILE
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_plain(path, owners={os.geteuid()}, most=_MOST))
         if data["format"] != FORMAT:
             raise StateError(f"{path} was written by another version of tinamou", why=f"format {data['format']}")
         intent = data["intent"]
@@ -127,7 +130,7 @@ def load(directory: Path) -> History:
         )
     except FileNotFoundError:
         return History()
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         fix = f"put back a copy of {path}; the disks' own headers still tell their chains: tinamou check"
         raise StateError(f"the history of snapshots in {directory} is damaged", why=str(error), fix=fix) from error
 

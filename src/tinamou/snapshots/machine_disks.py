@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import field, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.errors import StateError
-from tinamou.facts import files
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
@@ -18,6 +16,7 @@ from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import BlockGraph
 from tinamou.snapshots.history import DiskEntry, History
 from tinamou.spec import load_spec
+from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system.durable import PART
 from tinamou.system.qcow2 import write_overlay
@@ -112,8 +111,8 @@ def encryption(disk: str, layer: Layer) -> dict[str, object]:
 
 def listed_disks(record: Record) -> frozenset[str]:
     """The disks of a machine's description beside its image's, by name."""
-    has_image = json.loads(record.file(files.IMAGE).read_text()).get("disk")
-    return frozenset(f"disk{number}" for number, _ in numbered(load_spec(record.spec).disk, 1 if has_image else 0))
+    first = 1 if image_of(record).disk else 0
+    return frozenset(f"disk{number}" for number, _ in numbered(load_spec(record.spec).disk, first))
 
 
 def fresh_name(disk: str, number: int) -> str:

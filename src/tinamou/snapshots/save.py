@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import time
@@ -30,6 +29,7 @@ from tinamou.snapshots.ram import Held, held
 from tinamou.snapshots.resting import discard
 from tinamou.state.record import Record
 from tinamou.system import ram
+from tinamou.system.lock import take
 from tinamou.system.spawn import process_of
 from tinamou.tuning.memory import RAM
 
@@ -94,8 +94,8 @@ def reserve(name: str) -> Iterator[Path]:
             what, fix = f"the name {name} is still in use by disks that rest on a removed checkpoint", "choose another name"
         raise StateError(what, fix=fix) from None
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
+        take(lock, directory / "lock")
         yield directory
     except BaseException:
         discard(directory)

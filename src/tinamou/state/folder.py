@@ -12,10 +12,14 @@ from tinamou.blueprint.stored import plain, plan_from
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, files
 from tinamou.state.record import Record, locked
+from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
 __all__ = ["image_of", "plan_data", "plan_of", "update_plan", "write_image", "write_plan"]
+
+
+_MOST = 64 << 20
 
 
 def plan_of(record: Record) -> Plan:
@@ -29,8 +33,8 @@ def plan_of(record: Record) -> Plan:
 def plan_data(record: Record) -> dict[str, Any]:
     """The same as plain data (`tinamou.blueprint.stored.plain`). Raises StateError."""
     try:
-        return dict(json.loads(record.file(files.PLAN).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        return dict(json.loads(read_own(record.file(files.PLAN), most=_MOST)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _not_written(record, error) from error
 
 
@@ -59,10 +63,10 @@ def write_image(record: Record, image: ImageFacts) -> None:
 def image_of(record: Record) -> ImageFacts:
     """The image a machine was made from. Raises StateError for a machine that was never started."""
     try:
-        data = json.loads(record.file(files.IMAGE).read_text())
+        data = json.loads(read_own(record.file(files.IMAGE), most=_MOST))
         return ImageFacts(**{**data, "size": Size(data["size"]), "boots": tuple(data["boots"])})
     except FileNotFoundError:
         raise StateError(f"machine {record.name} was never started", fix=f"tinamou start {record.name}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         path, fix = record.file(files.IMAGE), f"tinamou backup restore, or tinamou rm -f {record.name}"
         raise StateError(f"the image of {record.name} is not known any more", why=f"{path}: {error!r}", fix=fix) from error

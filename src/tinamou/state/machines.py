@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.state import uids
+from tinamou.state.allowed import of_root, refusal
 from tinamou.state.record import Record, forget, read
 from tinamou.system.lock import take
 from tinamou.system.paths import state_dir
@@ -19,6 +20,7 @@ from tinamou.system.remove import remove_tree
 
 __all__ = [
     "find",
+    "find_usable",
     "folders",
     "free_port",
     "held",
@@ -109,6 +111,8 @@ def throwaway_name(image: str) -> str:
 def find(name: str) -> Record:
     """The machine of that name. Raises StateError with a near name when there is none."""
     record = read(machines_dir() / name) if name and "/" not in name else None
+    if record is None and (others := of_root(name)) is not None:
+        raise refusal(others)
     if record is None:
         names = [entry.name for entry in machines_dir().iterdir()]
         import difflib
@@ -118,6 +122,12 @@ def find(name: str) -> Record:
             f"there is no machine named {name}", fix=f"did you mean {near[0]}?" if near else "tinamou ls shows all machines"
         )
     return record
+
+
+def find_usable(name: str) -> Record:
+    """The same, or a machine of root that this user is allowed to use."""
+    here = read(machines_dir() / name) if name and "/" not in name else None
+    return here or of_root(name) or find(name)
 
 
 def folders() -> list[Path]:

@@ -162,12 +162,18 @@ def _write(record: Record) -> None:
     replace_text(record.file(files.RECORD), json.dumps(plain, indent=1))
 
 
-def read(directory: Path) -> Record | None:
-    """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged."""
+def read(directory: Path, *, owner: int | None = None) -> Record | None:
+    """The machine in that folder; None where there is none (any more). Raises StateError for a record that is damaged.
+
+    It is this user's own, or ``owner``'s.
+    """
     path = directory / files.RECORD
     try:
-        data = json.loads(read_own(path, most=_MOST))
-        known = {key: value for key, value in data.items() if key in _FIELDS}
+        data = json.loads(read_own(path, most=_MOST, owner=owner))
+        known = {key: value for key, value in data.items() if key in _KINDS}
+        odd = [key for key, value in known.items() if not _KINDS[key](value)]
+        if odd:
+            raise ValueError(f"{odd[0]} is {known[odd[0]]!r:.60}")
         return Record(**{**known, "directory": str(directory)})
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -179,4 +185,27 @@ def read(directory: Path) -> Record | None:
         raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
 
 
-_FIELDS = frozenset(field.name for field in dataclasses.fields(Record))
+def _is(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: type(value) in kinds
+
+
+def _listed(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _timed(value: object) -> bool:
+    return isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
+
+
+_BY_TYPE: dict[str, Callable[[object], bool]] = {
+    "str": _is(str),
+    "bool": _is(bool),
+    "int": _is(int),
+    "float": _is(int, float),
+    "int | None": _is(int, type(None)),
+    "dict[str, Any]": _is(dict),
+    "list[str]": _listed,
+    "dict[str, float]": _timed,
+}
+_KINDS = {field.name: _BY_TYPE[str(field.type)] for field in dataclasses.fields(Record)}
+"""Field → whether a value is one it can have."""

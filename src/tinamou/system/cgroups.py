@@ -24,17 +24,19 @@ _SETTLE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What a group may use: ``cpu`` in CPUs, ``memory`` in bytes, ``read`` and ``write`` in bytes a second on ``device``."""
+    """What a group may use: ``cpu`` in CPUs, ``memory`` in bytes, ``read`` and ``write`` in bytes a second on ``device``;
+    ``pids`` processes and threads."""
 
     cpu: float | None = None
     memory: int | None = None
     read: int | None = None
     write: int | None = None
     device: str = ""
+    pids: int | None = None
 
     def controllers(self) -> tuple[str, ...]:
         """The controllers these limits need, under their names in version 2."""
-        wanted = {"cpu": self.cpu, "memory": self.memory, "io": self.read or self.write}
+        wanted = {"cpu": self.cpu, "memory": self.memory, "io": self.read or self.write, "pids": self.pids}
         return tuple(name for name, value in wanted.items() if value)
 
     def values(self, controller: str, version: str) -> dict[str, str]:
@@ -42,6 +44,8 @@ class Limits:
         if controller == "cpu":
             quota = int((self.cpu or 0) * _PERIOD)
             return {"cpu.max": f"{quota} {_PERIOD}"} if version == "v2" else {"cpu.cfs_quota_us": str(quota)}
+        if controller == "pids":
+            return {"pids.max": str(self.pids)}
         if controller == "memory":
             return {"memory.max" if version == "v2" else "memory.limit_in_bytes": str(int(self.memory or 0))}
         rates = {way: int(rate) for way, rate in (("read", self.read), ("write", self.write)) if rate}

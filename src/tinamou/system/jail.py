@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Jail:
     ``uid`` is whom it runs as, without any capability, with the groups beside; None: as the caller. ``namespaces`` are
     letters of jail.c, those of its own. ``reads`` and ``writes`` are what it sees of the host's files with ``m`` or
     Landlock, ``devices`` what it uses, ``reopens`` open files it may open again. ``landlock`` are the masks of what that
-    refuses: of files, network, scopes. ``locked`` is how many bytes it may lock in memory, ``room`` the bytes of its /tmp;
+    refuses: of files, network, scopes. ``locked`` is how many bytes it may lock in memory, ``files`` how
+    many it may have open (no more than this process may), ``room`` the bytes of its /tmp;
     ``call_filter`` an open file with a system-call filter, as an array of struct sock_filter.
     """
 
@@ -50,6 +52,7 @@ class Jail:
     reopens: tuple[int, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)
     locked: int | None = None
+    files: int | None = None
     room: int = 64 << 20
     dies_with_parent: bool = False
     call_filter: int | None = None
@@ -69,8 +72,14 @@ class Jail:
         if any(self.landlock):
             pairs += [("-l", ",".join(map(str, self.landlock))), *(("-o", str(file)) for file in self.reopens)]
         pairs += [("-m", str(self.locked))] if self.locked else []
+        pairs += [("-N", str(_open_at_most(self.files)))] if self.files else []
         pairs += [("--filter", str(self.call_filter))] if self.call_filter is not None else []
         return [word for pair in pairs for word in pair]
+
+
+def _open_at_most(files: int) -> int:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return files if most == resource.RLIM_INFINITY else min(files, most)
 
 
 def beyond_the_system(paths: Iterable[str]) -> tuple[str, ...]:

@@ -33,20 +33,24 @@ def read_plain(
     return bytes(found)
 
 
-def read_own(path: Path, *, most: int) -> bytes:
-    """What a file holds that is acted on: a plain one of this user that nobody else can write to. Raises OSError."""
-    return read_plain(path, owners=None, most=most, fault=_not_own)
+def read_own(path: Path, *, most: int, owner: int | None = None) -> bytes:
+    """What a file holds that is acted on: a plain one of this user, or of ``owner``, that nobody else can write to.
+
+    Raises OSError.
+    """
+    return read_plain(path, owners=None, most=most, fault=lambda status: _not_own(status, owner))
 
 
-def _not_own(status: os.stat_result) -> str:
+def _not_own(status: os.stat_result, owner: int | None) -> str:
     if status.st_nlink > 1:
         return f"has {status.st_nlink} names"
-    return _own_fault(status)
+    return _own_fault(status, owner)
 
 
-def _own_fault(status: os.stat_result) -> str:
-    if status.st_uid != os.geteuid():
-        return f"belongs to user {status.st_uid}, not to {os.geteuid()}"
+def _own_fault(status: os.stat_result, owner: int | None = None) -> str:
+    owner = os.geteuid() if owner is None else owner
+    if status.st_uid != owner:
+        return f"belongs to user {status.st_uid}, not to {owner}"
     if status.st_mode & 0o022:
         return f"can be written to by others (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""

@@ -7,13 +7,15 @@ import itertools
 import os
 from pathlib import Path
 
+from tinamou.system.acl import keep
+
 __all__ = ["replace_text"]
 
 _count = itertools.count()
 
 
 def replace_text(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Give a file this text, as a whole; the name it has until then is nobody else's. Raises OSError.
+    """Give a file this text, as a whole; the name it has until then is nobody else's; who may read it stays. Raises OSError.
 
     It is not written through to the disk: it outlives every process, not a power cut.
     """
@@ -22,6 +24,7 @@ def replace_text(path: Path, text: str, *, mode: int = 0o600) -> None:
     descriptor = os.open(part, flags, mode)
     try:
         with os.fdopen(descriptor, "w") as file:
+            keep(path, descriptor)
             file.write(text)
         part.replace(path)
     except BaseException:

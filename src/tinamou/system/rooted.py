@@ -53,6 +53,10 @@ class Rooted:
         finally:
             os.close(descriptor)
 
+    def writable(self, path: str) -> bool:
+        """Whether this process may write there."""
+        return os.access(self.root + path, os.W_OK)
+
     def integer(self, path: str) -> int | None:
         """A file holding one decimal number."""
         text = self.read(path)

@@ -22,6 +22,15 @@ class Turn:
         self._path = path
         self._held = -1
         self._sign = -1
+        self._ours = True
+
+    @staticmethod
+    def _opened(path: str) -> tuple[int, bool]:
+        """A file to lock, and whether it may be written to: one that may only be read is another user's."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), True
+        except PermissionError:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
     def __del__(self) -> None:
         self.give()
@@ -36,14 +45,15 @@ class Turn:
         """Take the turn if it is free, without waiting. Raises OSError when the file cannot be made."""
         if self.held:
             return True
-        lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock, self._ours = self._opened(self._path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             return False
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        if self._ours:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._held = lock
         self.stop_waiting()
         return True
@@ -51,14 +61,15 @@ class Turn:
     def give(self) -> None:
         """Give the turn back."""
         if self.held:
-            os.ftruncate(self._held, 0)
+            if self._ours:
+                os.ftruncate(self._held, 0)
             os.close(self._held)
             self._held = -1
 
     def wait(self) -> None:
         """Show the sign of those who wait."""
         if self._sign < 0:
-            self._sign = os.open(f"{self._path}.wait", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._sign, _ = self._opened(f"{self._path}.wait")
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
 

@@ -24,7 +24,7 @@ def contribute(resolved: Resolved) -> Contribution:
     """
     arch, machine, has = resolved.arch, resolved.machine, resolved.facts.qemu.has
     wanted = {**arch.machine_options, **(arch.unused if _bare(resolved) else {})}
-    if resolved.spec.boot.secure:
+    if resolved.spec.boot.checked:
         wanted.pop("smm", None)
     known = {name: pair for name, pair in wanted.items() if has(f"property:{arch.board}.{name}")}
     reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]

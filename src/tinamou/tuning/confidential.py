@@ -194,7 +194,7 @@ def _conflicts(kind: str, resolved: Resolved) -> Iterable[Problem]:
     if spec.memory.hugepages != "off" and kind not in PINNED:
         reason = "the private memory is made by KVM (guest_memfd), on small pages; the huge ones would lie unused"
         yield Problem("memory.hugepages", spec.memory.hugepages, reason, "leave it out")
-    if spec.boot.secure:
+    if spec.boot.checked:
         smm = "" if kind == "sev" else f"it needs system management mode, which {NAMES[kind]} does not have; "
         reason = f"{smm}its keys lie in a store nothing measures"
         yield Problem("boot.secure", True, reason, "leave it out: what is started is attested instead")

@@ -10,7 +10,7 @@
  *   -t BYTES    the size of /tmp, its own, in memory
  *   -u UID      whom it runs as, without any capability; the group has the same number; with U, the caller's own
  *   -g GID      a group beside, as often as there are groups; with U, the caller's own
- *   -m BYTES    memory it may lock
+ *   -m BYTES    memory it may lock          -N COUNT  files it may have open
  *   -D FD       it dies with its parent, of which this is a pidfd
  *   -l FS,NET,SCOPES   Landlock: what is refused (masks of landlock(7)); of files, but those of -r, -w, -d, -o
  *   -o FD       an open file it may open again
@@ -36,7 +36,7 @@ enum { MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_REC = 0x4000, MS_PRIVATE =
        OPEN_TREE_CLONE = 1, AT_RECURSIVE = 0x8000, AT_EMPTY_PATH = 0x1000, MOVE_MOUNT_F_EMPTY_PATH = 4,
        ATTR_RDONLY = 1, ATTR_NOSUID = 2, ATTR_NODEV = 4, ATTR_NOEXEC = 8, O_PATH = 010000000, S_IFREG = 0100000 };
 enum { PR_SET_PDEATHSIG = 1, PR_CAPBSET_DROP = 24, PR_CAP_AMBIENT = 47, PR_CAP_AMBIENT_CLEAR_ALL = 4, RLIMIT_CORE = 4,
-       RLIMIT_MEMLOCK = 8, SECCOMP_SET_MODE_FILTER = 1, KEYCTL_JOIN_SESSION_KEYRING = 1, EPERM = 1, ENOSYS = 38,
+       RLIMIT_NOFILE = 7, RLIMIT_MEMLOCK = 8, SECCOMP_SET_MODE_FILTER = 1, KEYCTL_JOIN_SESSION_KEYRING = 1, EPERM = 1, ENOSYS = 38,
        EEXIST = 17, EBADFD = 77 };
 /* Rights of Landlock: run, write, read a file; read a folder; cut off; commands to a device. */
 enum { RUN = 1, PUT = 2, GET = 4, LIST = 8, CUT = 1 << 14, COMMAND = 1 << 15, OF_FILES = RUN | PUT | GET | CUT | COMMAND };
@@ -48,7 +48,7 @@ static uint32_t groups[MOST];
 static int again[MOST];
 static int place_count, group_count, again_count, report, filter, parent, has_uid, landlock;
 static long spaces, uid;
-static uint64_t lockable, masks[3];
+static uint64_t lockable, files, masks[3];
 static const char *room;
 static char text[4096 + 64];
 static uint64_t instructions[FILTER_MOST];
@@ -116,6 +116,7 @@ static void option(char name, const char *value) {
     case 'u': uid = (long)number(&rest); has_uid = 1; break;
     case 'g': groups[group_count++] = (uint32_t)number(&rest); break;
     case 'm': lockable = number(&rest); break;
+    case 'N': files = number(&rest); break;
     case 'D': parent = (int)number(&rest); break;
     case 'l': landlock = 1; for (int i = 0; i < 3; i++) masks[i] = number(&rest); break;
     case 'o': again[again_count++] = (int)number(&rest); break;
@@ -296,6 +297,7 @@ __attribute__((used)) void begin(long *stack) {
     must(call(CHDIR, (long)"/", 0, 0, 0, 0), "chdir", "/");
     bound(RLIMIT_CORE, 0);
     if (lockable) bound(RLIMIT_MEMLOCK, lockable);
+    if (files) bound(RLIMIT_NOFILE, files);
     must(call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS");
     if (landlock) no_more_than_landlock_lets();
     if (has_uid) become_somebody_without_rights();

@@ -51,7 +51,7 @@ def contribute(nic: Nic) -> Wired:
         {"type": "stream", "id": nic.id, "server": False, "addr": {"type": "unix", "path": socket}},
         why,
     )
-    room = MakeDir(folder, Why("backend passt", "its socket and log; it has a user id of its own"), owner=owner)
+    room = MakeDir(folder, Why("backend passt", "its socket; it has a user id of its own"), owner=owner)
     process = StartHelper("passt", argv(nic, socket), socket, why, owner)
     hand = HandOver(socket, "connect", Why("confinement", "QEMU is handed the connected socket"))
     unnamed = nameless(nic)
