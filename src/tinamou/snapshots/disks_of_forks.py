@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
+from tinamou.facts import files
 from tinamou.images.chain import Layer, read_chain
 from tinamou.late import dataclass
 from tinamou.snapshots.extras import FILES, copy_files, owners_of
@@ -60,7 +61,7 @@ def keep_files(machine: Path, directory: Path, owner: int | None) -> list[str]:
 def give_files(names: Sequence[str], source: Path, directory: Path, owner: int | None) -> None:
     """Copy a checkpoint's files to a fork's folder, and hand it those its QEMU opens. Raises StateError."""
     for name in copy_files(source, directory, set(names) & set(FILES), owners_of(None)):
-        if owner is not None and not name.startswith("id_"):
+        if owner is not None and name in (files.SEED, files.UEFI_VARS):
             os.chown(directory / name, owner, owner)
 
 
