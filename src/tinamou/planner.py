@@ -22,6 +22,7 @@ from tinamou.parts import (
     net,
     passthrough,
     process,
+    security,
     seed_disk,
     share,
     standard,
@@ -29,7 +30,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci, resources
+from tinamou.tuning import accel, board, memory, pci, resources, syscalls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -52,6 +53,7 @@ PARTS: tuple[Part, ...] = (
     tpm.PART,
     passthrough.PART,
     confidential.PART,
+    security.PART,
     standard.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
@@ -74,7 +76,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         flags=_merged(whole.flags),
         steps=whole.steps,
         notes=whole.notes,
-        confinement=_confinement(resolved),
+        confinement=_confinement(resolved, whole),
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=resolved.resources.pinning,
     )
@@ -143,16 +145,17 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
     return tuple(joined if flag is head else flag for flag in flags if flag is head or flag.name != "machine")
 
 
-def _confinement(resolved: Resolved) -> Confinement:
+def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
     place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
+    calls = syscalls.decide(resolved, whole.elements)
     if place.uid is None:
-        return Confinement(None, None, locked=locked)
+        return Confinement(None, None, locked=locked, calls=calls)
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = dict.fromkeys(_group_of(device, host) for device in devices)
-    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked)
+    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked, calls)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

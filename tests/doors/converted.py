@@ -29,7 +29,16 @@ UNSAID = (
     *("limits.memory", "limits.read", "limits.write", "disk[].port", "disk[].number", "net[].subnet", "net[].gateway"),
     *("net[].peers", "net[].anti_spoof", "net[].allow_out", "net[].allow_in", "net[].rate_out", "net[].rate_in"),
     *("net[].queue_size", "net[].offload", "net[].rss", "net[].trunk", "net[].bond", "net[].bond_mode", "net[].lacp"),
-    *("net[].port", "share[].to", "pci[].alone", "pci[].rom", "confidential.debug", "devices.rng", "devices.balloon"),
+    *(
+        "net[].port",
+        "share[].to",
+        "pci[].alone",
+        "pci[].rom",
+        "confidential.debug",
+        "security.syscalls",
+        "devices.rng",
+        "devices.balloon",
+    ),
     *("devices.panic", "devices.hotplug", "seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages"),
     *("seed.user_data", "seed.password_hash", "seed.shell", "seed.agent", "seed.locale", "seed.timezone"),
 )

@@ -16,7 +16,7 @@ from tinamou.blueprint.net_steps import (
     ReservePort,
     SetRules,
 )
-from tinamou.blueprint.plan import Contribution, Pinning, Plan
+from tinamou.blueprint.plan import Calls, Confinement, Contribution, Pinning, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -39,7 +39,9 @@ from tinamou.blueprint.steps import (
 __all__ = [
     "JSON_KINDS",
     "BuildIso",
+    "Calls",
     "ClaimSocket",
+    "Confinement",
     "Contribution",
     "CopyFile",
     "CreateImage",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
-from tinamou.blueprint.element import Element, Flag, Note
+from tinamou.blueprint.element import Element, Flag, Note, Why
 from tinamou.blueprint.steps import Step
 from tinamou.late import dataclass
 from tinamou.units import CpuSet
@@ -32,13 +32,25 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """A group of system calls that QEMU is allowed (launch/syscalls.py has them by name), and why this machine needs it."""
+
+    group: str
+    why: Why
+
+
+@dataclass(frozen=True)
 class Confinement:
-    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock."""
+    """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
+
+    ``calls`` are all the system calls it may make; where there are none, the filter that is its own is the only one.
+    """
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...] = ()
     locked: int | None = None
+    calls: tuple[Calls, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinamou.blueprint.element import Element, Flag, Why
 from tinamou.blueprint.net_steps import ReservePort
-from tinamou.blueprint.plan import Confinement, Contribution, Plan
+from tinamou.blueprint.plan import Calls, Confinement, Contribution, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -104,9 +104,14 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
                 *(_hand_over(one) for one in data["steps"]),
             ),
             "notes": (),
-            "confinement": Confinement(**{**data["confinement"], "groups": tuple(data["confinement"]["groups"])}),
+            "confinement": _confinement(data["confinement"]),
         }
     )
+
+
+def _confinement(data: Mapping[str, Any]) -> Confinement:
+    calls = tuple(Calls(one["group"], Why(**one["why"])) for one in data.get("calls", ()))
+    return Confinement(**{**data, "groups": tuple(data["groups"]), "calls": calls})
 
 
 def _hand_over(data: Mapping[str, Any]) -> HandOver:

@@ -29,6 +29,7 @@ class QemuFacts:
     types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
     of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
     ``display`` and ``migration`` (its capabilities) to what is built in. ``notes`` say what could not be learned, and why.
+    ``script`` says that the file is one, which becomes QEMU.
     """
 
     binary: str
@@ -46,6 +47,7 @@ class QemuFacts:
     backends: Mapping[str, frozenset[str]] = field(default_factory=dict)
     package: str = ""
     notes: tuple[str, ...] = ()
+    script: bool = False
 
     def has(self, feature: str) -> bool:
         """Whether the binary offers a feature, written ``kind:name``.

@@ -9,15 +9,19 @@ from pathlib import Path
 from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.launch.argv import argv, shell_line
+from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.launch.refused import IN_VAIN, refused_call
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
+from tinamou.system.kernel_log import audit_lines
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code, spawn
 
 __all__ = ["died", "start"]
 
-_SIGNALS = {31: ": the sandbox refused a system call", 9: ": it was killed, by hand or for lack of memory"}
+_SIGSYS = 31
+_SIGNALS = {9: ": it was killed, by hand or for lack of memory"}
 
 
 def start(
@@ -37,11 +41,12 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
+        filtered(plan.confinement.calls) as (loads, held),
     ):
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
-        words += argv(with_descriptors(plan, handed.descriptors))
-        inherit = (*handed.descriptors.values(), *inherit)
+        words += [*loads, *argv(with_descriptors(plan, handed.descriptors))]
+        inherit = (*handed.descriptors.values(), *held, *inherit)
         try:
             return spawn(words, log=said, inherit=inherit, environment=confine.ENVIRONMENT)
         except OSError as error:
@@ -72,6 +77,9 @@ def _status(pid: int) -> str:
     code = exit_code(pid)
     if code is None:
         return ""
+    if code == -_SIGSYS:
+        calls = (refused_call(line, pid) for line in reversed(audit_lines()))
+        return f"signal {_SIGSYS}: its filter refused a system call: {next(filter(None, calls), IN_VAIN)}"
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
     return f"exit status {code}"

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, Value, Why
-from tinamou.blueprint.plan import Confinement
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
@@ -58,7 +57,7 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
-    confinement = Confinement(record.uid, record.uid, saved.confinement.groups)
+    confinement = dataclasses.replace(saved.confinement, uid=record.uid, gid=record.uid, locked=None)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
     return dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)

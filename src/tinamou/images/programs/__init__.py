@@ -2,7 +2,8 @@
 
 ``resident.c`` gives a fork its identity and runs commands within milliseconds; it is part of the tiny guest, and pushed into
 others before their first checkpoint. ``first.c`` is the first process of the tiny guest, ``attended.c`` starts its
-guest agent when somebody asks for it. ``logwriter.c`` runs on the host, and keeps the logs of QEMU and its helpers short.
+guest agent when somebody asks for it. ``logwriter.c`` runs on the host, and keeps the logs of QEMU and its helpers short;
+``filtered.c`` loads QEMU's filter of system calls and becomes QEMU.
 ``build`` compiles them.
 """
 
