@@ -30,7 +30,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, memory, pci, resources, syscalls
+from tinamou.tuning import accel, apparmor, board, memory, pci, resources, syscalls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -66,7 +66,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     resolved = _checked(_resolved(spec, facts), PARTS)
     resolved = dataclasses.replace(resolved, resources=resources.decide(resolved))
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
-    return Plan(
+    made = Plan(
         name=facts.place.name,
         arch=resolved.arch.name,
         binary=facts.qemu.binary,
@@ -79,6 +79,9 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         confinement=_confinement(resolved, whole),
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=resolved.resources.pinning,
+    )
+    return (
+        apparmor.confined(made, facts.place, [one.host for one in spec.share]) if security.has_profiles(resolved) else made
     )
 
 

@@ -44,6 +44,7 @@ class Confinement:
     """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
 
     ``calls`` are all the system calls it may make; where there are none, the filter that is its own is the only one.
+    ``profile`` is the AppArmor profile QEMU enters, empty for none.
     """
 
     uid: int | None
@@ -51,6 +52,7 @@ class Confinement:
     groups: tuple[int, ...] = ()
     locked: int | None = None
     calls: tuple[Calls, ...] = ()
+    profile: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tinamou.blueprint.steps import (
     CreateImage,
     CreateOverlay,
     HandOver,
+    LoadProfiles,
     MakeCgroup,
     MakeDir,
     MakeSshKey,
@@ -24,7 +25,7 @@ from tinamou.blueprint.steps import (
 )
 
 _INSIDE = (
-    *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, MakeCgroup),
+    *(BuildIso, CopyFile, CreateImage, CreateOverlay, HandOver, LoadProfiles, MakeCgroup),
     *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""

@@ -1,4 +1,4 @@
-"""QEMU's filter of system calls on its way into the process: what is put before QEMU's words, and handed to it."""
+"""QEMU's filter of system calls and its AppArmor profile on their way into the process: words before QEMU's, descriptors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ __all__ = ["filtered"]
 
 
 @contextlib.contextmanager
-def filtered(calls: tuple[Calls, ...]) -> Iterator[tuple[list[str], list[int]]]:
+def filtered(calls: tuple[Calls, ...], profile: str = "") -> Iterator[tuple[list[str], list[int]]]:
     """The words that load the filter and become what follows them, and the descriptors they need, open in the block.
 
-    None of both where there are no ``calls``. The program is run by a descriptor, as QEMU's user may not get at its path; it
-    closes both. Raises LaunchError where there is none for this host.
+    None of both where there are neither ``calls`` nor a ``profile``. The program is run by a descriptor, as QEMU's user may
+    not get at its path; it closes both. Raises LaunchError where there is none for this host.
     """
-    if not calls:
+    if not calls and not profile:
         yield [], []
         return
     arch = os.uname().machine
-    key = (secrets.randbits(64), secrets.randbits(64), secrets.randbits(64))
-    code = program(cast("Arch", arch), [one.group for one in calls], key)
     with contextlib.ExitStack() as stack:
         try:
             loader = os.open(path("filtered", arch), os.O_RDONLY | os.O_CLOEXEC)
@@ -38,7 +36,18 @@ def filtered(calls: tuple[Calls, ...]) -> Iterator[tuple[list[str], list[int]]]:
             fix = "compile it with tinamou/images/programs/build"
             raise LaunchError("QEMU's filter of system calls cannot be loaded", why=str(error), fix=fix) from error
         stack.callback(os.close, loader)
+        words = [f"/proc/self/fd/{loader}", "-", str(loader), profile or "-"]
+        if not calls:
+            yield words, [loader]
+            return
         file = os.memfd_create("filter", os.MFD_CLOEXEC)
         stack.callback(os.close, file)
-        os.write(file, code + struct.pack("<3Q", *key))
-        yield [f"/proc/self/fd/{loader}", str(file), str(loader)], [loader, file]
+        os.write(file, _filter(calls, arch))
+        words[1] = str(file)
+        yield words, [loader, file]
+
+
+def _filter(calls: tuple[Calls, ...], arch: str) -> bytes:
+    """The program, and the key to the one execve it allows."""
+    key = (secrets.randbits(64), secrets.randbits(64), secrets.randbits(64))
+    return program(cast("Arch", arch), [one.group for one in calls], key) + struct.pack("<3Q", *key)

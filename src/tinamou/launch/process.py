@@ -14,7 +14,7 @@ from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.launch.refused import IN_VAIN, refused_call
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
-from tinamou.system.kernel_log import audit_lines
+from tinamou.system.kernel_log import lately_audited
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code, spawn
 
@@ -41,7 +41,7 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
-        filtered(plan.confinement.calls) as (loads, held),
+        filtered(plan.confinement.calls, plan.confinement.profile) as (loads, held),
     ):
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)
@@ -75,11 +75,12 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
 
 def _status(pid: int) -> str:
     code = exit_code(pid)
+    if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
+        return f"signal {_SIGSYS}: its filter refused a system call: {call}"
     if code is None:
         return ""
     if code == -_SIGSYS:
-        calls = (refused_call(line, pid) for line in reversed(audit_lines()))
-        return f"signal {_SIGSYS}: its filter refused a system call: {next(filter(None, calls), IN_VAIN)}"
+        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}"
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
     return f"exit status {code}"

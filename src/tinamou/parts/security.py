@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
+from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
 
-__all__ = ["HOSTS", "PART", "SecuritySpec"]
+__all__ = ["HOSTS", "PART", "SecuritySpec", "has_profiles"]
 
 HOSTS = ("x86_64", "aarch64", "riscv64")
 """Architectures of hosts whose system calls are listed."""
@@ -24,17 +25,44 @@ class SecuritySpec:
         "allow-list: QEMU may make the system calls this machine needs, any other ends it; "
         "qemu: QEMU's own filter alone, which refuses what is known to be dangerous",
     )
+    apparmor: Literal["auto", "require", "off"] = option(
+        "auto", "profiles of the machine's own for QEMU and its helpers: auto has them where AppArmor is active"
+    )
+
+
+def has_profiles(resolved: Resolved) -> bool:
+    """Whether the machine gets AppArmor profiles of its own."""
+    return resolved.spec.security.apparmor != "off" and not _without(resolved)
+
+
+def _without(resolved: Resolved) -> str:
+    """Why there can be no AppArmor profiles here, empty where there can."""
+    if not resolved.facts.host.apparmor:
+        return "AppArmor is not active on this host, or its programs (package apparmor) are not installed"
+    if resolved.owner is None:
+        return "only root can load profiles"
+    if resolved.facts.qemu.script:
+        return f"{resolved.facts.qemu.binary} is a script: what it will run is not known beforehand"
+    return ""
+
+
+def _check(resolved: Resolved) -> list[Problem]:
+    """Profiles that were asked for and cannot be had."""
+    reason = _without(resolved) if resolved.spec.security.apparmor == "require" else ""
+    return [Problem("security.apparmor", "require", reason, "use auto")] if reason else []
 
 
 def _contribute(resolved: Resolved) -> Contribution:
-    """A word where QEMU's own filter is the only one."""
-    if resolved.spec.security.syscalls == "qemu":
-        why = Why("spec security.syscalls", "was asked for")
-    elif resolved.facts.host.arch not in HOSTS:
-        why = Why("host", f"the system calls of {resolved.facts.host.arch or 'this architecture'} are not listed")
-    else:
-        return Contribution()
-    return Contribution(notes=(Note("warning", f"QEMU's own filter of system calls is the only one: {why.reason}", why),))
+    """A word where something that stands between QEMU and a host is left out, or cannot be had though the host has it."""
+    spec, facts = resolved.spec.security, resolved.facts
+    notes: list[Note] = []
+    if spec.syscalls == "qemu" or facts.host.arch not in HOSTS:
+        asked = Why("spec security.syscalls", "was asked for")
+        why = asked if spec.syscalls == "qemu" else Why("host", f"the system calls of {facts.host.arch} are not listed")
+        notes.append(Note("warning", f"QEMU's own filter of system calls is the only one: {why.reason}", why))
+    if facts.host.apparmor and spec.apparmor == "auto" and (reason := _without(resolved)):
+        notes.append(Note("info", f"no AppArmor profile: {reason}", Why("host", reason)))
+    return Contribution(notes=tuple(notes))
 
 
-PART = Part(_contribute)
+PART = Part(_contribute, check=_check)

@@ -11,6 +11,7 @@ from tinamou.blueprint import Plan, StartHelper
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.prepare.profiles import entering
 from tinamou.system import confine
 from tinamou.system.known import find as known_process
 from tinamou.system.logs import complete, last_lines
@@ -40,7 +41,7 @@ def start(step: StartHelper, journal: Journal) -> None:
     log = Path(step.socket).with_suffix(".log")
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
-    words = [*confine.prefix(step.owner), *step.prefix, *step.argv]
+    words = [*confine.prefix(step.owner), *step.prefix, *entering(step.name, journal), *step.argv]
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
         process = spawn(words, log=said, environment={**confine.ENVIRONMENT, **step.environment})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, topology
@@ -12,9 +13,9 @@ from tinamou.units import CpuSet, Size
 __all__ = ["TOOLS", "probe_host"]
 
 TOOLS = (
-    "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft", "ovs-vsctl", "ovs-vswitchd", "passt",
-    "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh", "ssh-keygen", "swtpm", "swtpm_setup", "virt-fw-vars",
-    "virtiofsd", "xorriso",
+    "aa-exec", "apparmor_parser", "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft",
+    "ovs-vsctl", "ovs-vswitchd", "passt", "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh",
+    "ssh-keygen", "swtpm", "swtpm_setup", "virt-fw-vars", "virtiofsd", "xorriso",
 )  # fmt: skip
 """Commands some part may call; ``HostFacts.tools`` holds the paths of those that are installed."""
 
@@ -34,6 +35,7 @@ def probe_host(root: str = "/") -> HostFacts:
     limits = cgroup.limits(host)
     isolated = host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet()
     memory, available = _memory(host, nodes)
+    tools = _tools(host)
     system, machine, kernel = _identity(host)
     return HostFacts(
         system=system,
@@ -48,7 +50,7 @@ def probe_host(root: str = "/") -> HostFacts:
         memory_available=available if limits.memory_left is None else min(available, limits.memory_left),
         is_root=host.real and os.geteuid() == 0,
         groups=_groups(host),
-        tools=_tools(host),
+        tools=tools,
         devices=frozenset(path for path in _DEVICES if host.exists(path)),
         device_groups=_device_groups(host),
         nohz_full_cpus=host.cpu_list("/sys/devices/system/cpu/nohz_full") or CpuSet(),
@@ -56,6 +58,7 @@ def probe_host(root: str = "/") -> HostFacts:
         memory_limit=limits.memory,
         thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
         cgroups=limits.controllers,
+        apparmor=_apparmor(host, tools),
     )
 
 
@@ -123,6 +126,14 @@ def _tools(host: Rooted) -> dict[str, str]:
     for folder in reversed(list(dict.fromkeys(folders))):
         found |= {name: f"{folder}/{name}" for name in TOOLS if host.exists(f"{folder}/{name}")}
     return found
+
+
+def _apparmor(host: Rooted, tools: Mapping[str, str]) -> bool:
+    """Whether the module is active here, takes profiles, and both its programs are installed."""
+    active = (host.read("/sys/module/apparmor/parameters/enabled") or "").strip() == "Y"
+    return (
+        active and host.exists("/sys/kernel/security/apparmor/.replace") and {"aa-exec", "apparmor_parser"} <= tools.keys()
+    )
 
 
 def _chosen(text: str | None) -> str:

@@ -12,7 +12,7 @@ from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Step, 
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
-from tinamou.facts import files
+from tinamou.facts import Place, files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
@@ -27,6 +27,7 @@ from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
 from tinamou.system.logs import last_lines
+from tinamou.tuning import apparmor
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -60,7 +61,14 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     confinement = dataclasses.replace(saved.confinement, uid=record.uid, gid=record.uid, locked=None)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
-    return dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
+    made = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port, confinement=confinement)
+    return _profiled(made, record) if saved.confinement.profile else made
+
+
+def _profiled(plan: Plan, record: Record) -> Plan:
+    """The fork under AppArmor profiles of its own, as the machine it is made of was."""
+    shares = [one.host for one in load_spec(record.spec).share]
+    return apparmor.confined(plan, Place(record.name, record.directory, record.uid), shares)
 
 
 class _Own:

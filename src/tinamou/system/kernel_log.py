@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 
-__all__ = ["audit_lines", "kernel_log"]
+__all__ = ["kernel_log", "lately_audited"]
 
 _SECONDS = 5.0
 _AUDIT = "/var/log/audit/audit.log"
 _TAIL = 256 << 10
+_STAMP = re.compile(r"\baudit\((\d+\.\d+):\d+\)")
+"""Seconds since 1970, and a number."""
 
 
 def kernel_log() -> str | None:
@@ -22,10 +26,11 @@ def kernel_log() -> str | None:
         return None
 
 
-def audit_lines() -> list[str]:
-    """What the kernel told its auditor last: its own log, and that of auditd, where one has taken its place."""
+def lately_audited(seconds: float = 60.0) -> list[str]:
+    """What the kernel told its auditor last, newest first: its own log, and that of auditd, where there is one."""
     lines = (kernel_log() or "").splitlines()
     with contextlib.suppress(OSError), open(_AUDIT, "rb") as file:  # noqa: PTH123
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         lines += file.read().decode(errors="replace").splitlines()
-    return lines
+    stamped = ((_STAMP.search(line), line) for line in reversed(lines))
+    return [line for stamp, line in stamped if stamp is not None and float(stamp[1]) > time.time() - seconds]

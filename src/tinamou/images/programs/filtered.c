@@ -1,9 +1,9 @@
-/* Loads a filter of system calls, and becomes another program, which starts under it.
+/* Loads a filter of system calls, and becomes another program, which starts under it and an AppArmor profile.
  *
- * usage: filtered FD OWN PROGRAM [ARGUMENT]…
+ * usage: filtered FD OWN PROFILE PROGRAM [ARGUMENT]…
  *
  * FD has an array of struct sock_filter, and after it three words of 64 bits; OWN is the descriptor this was started from.
- * PROGRAM has neither.
+ * PROGRAM has neither. A dash in place of FD or PROFILE is none.
  *
  * The words are the key to execve(2): they go into its fourth to sixth argument, which the kernel ignores and the filter reads.
  * It needs no_new_privs, and no other right.
@@ -44,17 +44,33 @@ static void fail(const char *why) {
     call(EXIT, 126, 0, 0, 0, 0);
 }
 
-__attribute__((used)) void begin(long *stack) {
-    char **argv = (char **)(stack + 1), **environment = argv + stack[0] + 1;
-    if (stack[0] < 4) fail("usage: filtered FD OWN PROGRAM [ARGUMENT]...\n");
-    int descriptor = number(argv[1]);
+/* Since Linux 5.8 the name is AppArmor's own; before, the directory is that of the one module that had it. */
+static void enter_with_next_program(const char *profile) {
+    static char words[512] = "exec ";
+    size_t n = length_of(profile);
+    int file = (int)call(OPENAT, AT_FDCWD, (long)"/proc/self/attr/apparmor/exec", O_WRONLY | O_CLOEXEC, 0, 0);
+    if (file < 0) file = (int)call(OPENAT, AT_FDCWD, (long)"/proc/self/attr/exec", O_WRONLY | O_CLOEXEC, 0, 0);
+    if (n > sizeof words - 6) fail("filtered: the profile's name is too long\n");
+    memcpy(words + 5, profile, n);
+    if (call(WRITE, file, (long)words, 5 + (long)n, 0, 0) < 0) fail("filtered: the AppArmor profile cannot be entered\n");
+    call(CLOSE, file, 0, 0, 0, 0);
+}
+static const uint64_t *load(int descriptor) {
     call(LSEEK, descriptor, 0, 0, 0, 0);
     long length = call(READ, descriptor, (long)read_here, sizeof read_here, 0, 0) / 8 - 3;
     if (length < 1 || length > MOST) fail("filtered: there is no filter in this descriptor\n");
     call(CLOSE, descriptor, 0, 0, 0, 0);
-    call(CLOSE, number(argv[2]), 0, 0, 0, 0);
     struct { unsigned short length; uint64_t *filter; } program = { (unsigned short)length, read_here };
     if (call(PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (long)&program, 0, 0) < 0) fail("filtered: the kernel does not take the filter\n");
-    become(argv[3], argv + 3, environment, read_here + length);
+    return read_here + length;
+}
+
+__attribute__((used)) void begin(long *stack) {
+    char **argv = (char **)(stack + 1), **environment = argv + stack[0] + 1;
+    if (stack[0] < 5) fail("usage: filtered FD OWN PROFILE PROGRAM [ARGUMENT]...\n");
+    if (argv[3][0] != '-') enter_with_next_program(argv[3]);
+    call(CLOSE, number(argv[2]), 0, 0, 0, 0);
+    const uint64_t *key = argv[1][0] == '-' ? read_here : load(number(argv[1]));
+    become(argv[4], argv + 4, environment, key);
     fail("filtered: the program cannot be started\n");
 }
