@@ -36,6 +36,7 @@ UNSAID = (
         "pci[].rom",
         "confidential.debug",
         "security.syscalls",
+        "security.apparmor",
         "devices.rng",
         "devices.balloon",
     ),

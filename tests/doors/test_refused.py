@@ -35,6 +35,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False}]},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
+    "security.apparmor": {"security": {"apparmor": "require"}},
     "seed.timezone": {"seed": {"timezone": "Europe/Berlin"}},
 }
 """A field, and a description that no host can give a machine, or that this one cannot."""
@@ -57,6 +58,8 @@ def hosts_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that has an IOMMU, or TDX, refuses these for another reason, or not at all."""
     if any(Path("/sys/kernel/iommu_groups").glob("*")):
         monkeypatch.setitem(REFUSED, "pci", {"pci": [{"device": "ff:1f.7"}]})
+    if Path("/sys/kernel/security/apparmor/.replace").exists():
+        monkeypatch.delitem(REFUSED, "security.apparmor")
     if Path("/sys/module/kvm_intel/parameters/tdx").exists():
         monkeypatch.delitem(REFUSED, "confidential.type")
     yield
