@@ -152,13 +152,14 @@ def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
     place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
-    calls = syscalls.decide(resolved, whole.elements)
+    calls, own_cores = syscalls.decide(resolved, whole.elements), security.cores(resolved)
     if place.uid is None:
-        return Confinement(None, None, locked=locked, calls=calls)
+        return Confinement(None, None, locked=locked, calls=calls, own_cores=own_cores)
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = dict.fromkeys(_group_of(device, host) for device in devices)
-    return Confinement(place.uid, place.uid, tuple(group for group in groups if group != EVERYBODY), locked, calls)
+    kept = tuple(group for group in groups if group != EVERYBODY)
+    return Confinement(place.uid, place.uid, kept, locked, calls, own_cores=own_cores)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

@@ -37,6 +37,7 @@ UNSAID = (
         "confidential.debug",
         "security.syscalls",
         "security.apparmor",
+        "security.sched_core",
         "devices.rng",
         "devices.balloon",
     ),

@@ -55,11 +55,11 @@ def test_what_it_needs_is_in_the_plan():
 
 
 def test_a_call_that_is_not_listed_ends_it_and_is_named(state):
-    with pytest.raises(LaunchError) as told, Machine(net=[], qemu_args=OPENS_A_SOCKET):
+    with pytest.raises(LaunchError) as told, Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET):
         pass
     assert "signal 31" in str(told.value)
     assert "socket" in str(told.value) or kernel_log() is None
-    with Machine(net=[], qemu_args=OPENS_A_SOCKET, security={"syscalls": "qemu"}) as vm:
+    with Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET, security={"syscalls": "qemu"}) as vm:
         assert vm.run("true").status == 0
 
 

@@ -11,14 +11,16 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tinamou.blueprint import Calls, Why
+from tinamou.blueprint import Calls, Confinement, Why
 from tinamou.launch.filtered import filtered
 from tinamou.launch.refused import refused_call
 from tinamou.launch.syscall_numbers import AUDIT, number_of
 from tinamou.launch.syscalls import program
+from tinamou.system import threads
 from tinamou.system.kernel_log import lately_audited
 from tinamou.tuning.syscalls import EVERY
 
@@ -128,9 +130,12 @@ def test_the_kernel_log_names_the_call():
     assert refused_call(lines[0], 1) == ""
 
 
-def loaded(*words: str, calls: tuple[str, ...] = EVERY) -> subprocess.CompletedProcess[str]:
+def loaded(*words: str, calls: tuple[str, ...] = EVERY, own_cores: bool = False) -> subprocess.CompletedProcess[str]:
     why = Why("a test", "it is tried")
-    with filtered(tuple(Calls(group, why) for group in calls)) as (before, inherit):
+    with filtered(Confinement(None, None, calls=tuple(Calls(group, why) for group in calls), own_cores=own_cores)) as (
+        before,
+        inherit,
+    ):
         whole = ["setpriv", "--no-new-privs", *before, *words]
         return subprocess.run(whole, pass_fds=inherit, capture_output=True, text=True, check=False)
 
@@ -144,6 +149,27 @@ def test_the_loader_becomes_the_program_and_leaves_nothing_open():
     assert "[]" in done.stdout
 
 
+def test_cores_of_its_own_are_had_or_nothing_starts():
+    """A host whose cores have one hardware thread, or whose kernel cannot, refuses; elsewhere it has a cookie."""
+    done = loaded("/bin/cat", "/proc/self/stat", own_cores=True)
+    if threads.schedules_cores():
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 126
+        assert "security.sched_core" in done.stderr
+
+
+def test_a_profile_is_entered_or_nothing_starts():
+    if Path("/sys/kernel/security/apparmor").exists():
+        pytest.skip("AppArmor is active: tests/lab/test_lab_apparmor.py")
+    with filtered(Confinement(None, None, profile="tinamou-x")) as (before, inherit):
+        words = [*before, "/bin/echo", "started"]
+        done = subprocess.run(words, pass_fds=inherit, capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert done.stdout == ""
+    assert "AppArmor profile cannot be entered" in done.stderr
+
+
 def test_the_program_it_became_becomes_no_other():
     done = loaded("/bin/sh", "-c", "exec /bin/true")
     assert done.returncode == -signal.SIGSYS
@@ -151,7 +177,7 @@ def test_the_program_it_became_becomes_no_other():
 
 
 def test_without_calls_nothing_is_put_before():
-    with filtered(()) as (words, inherit):
+    with filtered(Confinement(None, None)) as (words, inherit):
         assert (words, inherit) == ([], [])
 
 
@@ -159,7 +185,7 @@ def test_without_calls_nothing_is_put_before():
 def test_a_filter_that_is_none_starts_nothing(data):
     file = os.memfd_create("filter")
     os.write(file, data)
-    with filtered((Calls("memory", Why("a test", "it is tried")),)) as (before, inherit):
+    with filtered(Confinement(None, None, calls=(Calls("memory", Why("a test", "it is tried")),))) as (before, inherit):
         words = ["setpriv", "--no-new-privs", before[0], str(file), *before[2:], "/bin/echo", "started"]
         done = subprocess.run(words, pass_fds=[*inherit, file], capture_output=True, text=True, check=False)
     os.close(file)

@@ -44,7 +44,8 @@ class Confinement:
     """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
 
     ``calls`` are all the system calls it may make; where there are none, the filter that is its own is the only one.
-    ``profile`` is the AppArmor profile QEMU enters, empty for none.
+    ``profile`` is the AppArmor profile QEMU enters, empty for none. ``own_cores``: nobody else's
+    thread runs on a core while one of QEMU's does.
     """
 
     uid: int | None
@@ -53,6 +54,7 @@ class Confinement:
     locked: int | None = None
     calls: tuple[Calls, ...] = ()
     profile: str = ""
+    own_cores: bool = False
 
 
 @dataclass(frozen=True)

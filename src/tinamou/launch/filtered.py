@@ -1,4 +1,4 @@
-"""QEMU's filter of system calls and its AppArmor profile on their way into the process: words before QEMU's, descriptors."""
+"""What QEMU starts under: a filter of system calls, an AppArmor profile, cores of its own; the words before its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import cast
 
-from tinamou.blueprint import Calls
+from tinamou.blueprint import Calls, Confinement
 from tinamou.errors import LaunchError
 from tinamou.images.programs import path
 from tinamou.launch.syscall_numbers import Arch
@@ -19,13 +19,14 @@ __all__ = ["filtered"]
 
 
 @contextlib.contextmanager
-def filtered(calls: tuple[Calls, ...], profile: str = "") -> Iterator[tuple[list[str], list[int]]]:
+def filtered(confinement: Confinement) -> Iterator[tuple[list[str], list[int]]]:
     """The words that load the filter and become what follows them, and the descriptors they need, open in the block.
 
-    None of both where there are neither ``calls`` nor a ``profile``. The program is run by a descriptor, as QEMU's user may
-    not get at its path; it closes both. Raises LaunchError where there is none for this host.
+    None of both where there is nothing to load, to enter or to ask for. The program is run by a descriptor, as QEMU's user
+    may not get at its path; it closes both. Raises LaunchError where there is none for this host.
     """
-    if not calls and not profile:
+    calls, profile = confinement.calls, confinement.profile
+    if not calls and not profile and not confinement.own_cores:
         yield [], []
         return
     arch = os.uname().machine
@@ -36,7 +37,7 @@ def filtered(calls: tuple[Calls, ...], profile: str = "") -> Iterator[tuple[list
             fix = "compile it with tinamou/images/programs/build"
             raise LaunchError("QEMU's filter of system calls cannot be loaded", why=str(error), fix=fix) from error
         stack.callback(os.close, loader)
-        words = [f"/proc/self/fd/{loader}", "-", str(loader), profile or "-"]
+        words = [f"/proc/self/fd/{loader}", "-", str(loader), profile or "-", "own" if confinement.own_cores else "-"]
         if not calls:
             yield words, [loader]
             return

@@ -41,7 +41,7 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
-        filtered(plan.confinement.calls, plan.confinement.profile) as (loads, held),
+        filtered(plan.confinement) as (loads, held),
     ):
         identity = plan.confinement
         words = confine.prefix(identity.uid, identity.groups, dies_with_parent=dies_with_parent, locked=identity.locked)

@@ -10,7 +10,7 @@ from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
 
-__all__ = ["HOSTS", "PART", "SecuritySpec", "has_profiles"]
+__all__ = ["HOSTS", "PART", "SecuritySpec", "cores", "has_profiles"]
 
 HOSTS = ("x86_64", "aarch64", "riscv64")
 """Architectures of hosts whose system calls are listed."""
@@ -28,6 +28,23 @@ class SecuritySpec:
     apparmor: Literal["auto", "require", "off"] = option(
         "auto", "profiles of the machine's own for QEMU and its helpers: auto has them where AppArmor is active"
     )
+    sched_core: Literal["auto", "require", "off"] = option(
+        "auto",
+        "while a thread of QEMU runs, the other hardware threads of its core run nobody else's; auto: where cores have any",
+    )
+
+
+def cores(resolved: Resolved) -> bool:
+    """Whether QEMU gets the cores it runs on for itself while it runs there."""
+    return resolved.spec.security.sched_core != "off" and not _sharing(resolved)
+
+
+def _sharing(resolved: Resolved) -> str:
+    """Why a core is not kept from others, empty where it can and should be."""
+    host = resolved.facts.host
+    if not host.smt:
+        return "no core of this host runs more than one hardware thread"
+    return "" if host.core_scheduling else "this kernel cannot schedule by cores (CONFIG_SCHED_CORE)"
 
 
 def has_profiles(resolved: Resolved) -> bool:
@@ -47,9 +64,14 @@ def _without(resolved: Resolved) -> str:
 
 
 def _check(resolved: Resolved) -> list[Problem]:
-    """Profiles that were asked for and cannot be had."""
-    reason = _without(resolved) if resolved.spec.security.apparmor == "require" else ""
-    return [Problem("security.apparmor", "require", reason, "use auto")] if reason else []
+    """What was asked for and cannot be had."""
+    spec = resolved.spec.security
+    wanted = {"apparmor": (spec.apparmor, _without(resolved)), "sched_core": (spec.sched_core, _sharing(resolved))}
+    return [
+        Problem(f"security.{name}", wish, reason, "use auto")
+        for name, (wish, reason) in wanted.items()
+        if wish == "require" and reason
+    ]
 
 
 def _contribute(resolved: Resolved) -> Contribution:
@@ -62,6 +84,9 @@ def _contribute(resolved: Resolved) -> Contribution:
         notes.append(Note("warning", f"QEMU's own filter of system calls is the only one: {why.reason}", why))
     if facts.host.apparmor and spec.apparmor == "auto" and (reason := _without(resolved)):
         notes.append(Note("info", f"no AppArmor profile: {reason}", Why("host", reason)))
+    if facts.host.smt and spec.sched_core == "auto" and (reason := _sharing(resolved)):
+        text = f"its threads share cores with those of others, and what a processor leaks between them: {reason}"
+        notes.append(Note("info", text, Why("host", reason)))
     return Contribution(notes=tuple(notes))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, topology
+from tinamou.system import threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
@@ -35,7 +36,7 @@ def probe_host(root: str = "/") -> HostFacts:
     limits = cgroup.limits(host)
     isolated = host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet()
     memory, available = _memory(host, nodes)
-    tools = _tools(host)
+    tools, smt = _tools(host), (host.read("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
     system, machine, kernel = _identity(host)
     return HostFacts(
         system=system,
@@ -59,6 +60,8 @@ def probe_host(root: str = "/") -> HostFacts:
         thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
         cgroups=limits.controllers,
         apparmor=_apparmor(host, tools),
+        smt=smt,
+        core_scheduling=smt and host.real and threads.schedules_cores(),
     )
 
 

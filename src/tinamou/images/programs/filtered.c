@@ -1,16 +1,17 @@
 /* Loads a filter of system calls, and becomes another program, which starts under it and an AppArmor profile.
  *
- * usage: filtered FD OWN PROFILE PROGRAM [ARGUMENT]…
+ * usage: filtered FD OWN PROFILE CORES PROGRAM [ARGUMENT]…
  *
  * FD has an array of struct sock_filter, and after it three words of 64 bits; OWN is the descriptor this was started from.
- * PROGRAM has neither. A dash in place of FD or PROFILE is none.
+ * PROGRAM has neither. A dash in place of FD or PROFILE is none. Where CORES is "own", no thread of anybody else runs on a core
+ * while one of PROGRAM's does (PR_SCHED_CORE, prctl(2)).
  *
  * The words are the key to execve(2): they go into its fourth to sixth argument, which the kernel ignores and the filter reads.
  * It needs no_new_privs, and no other right.
  */
 #include "linux.h"
 
-enum { MOST = 4096, PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2 };
+enum { MOST = 4096, PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2, PR_SCHED_CORE = 62, PR_SCHED_CORE_CREATE = 1 };
 static uint64_t read_here[MOST + 3];
 
 static long become(const char *program, char **argv, char **environment, const uint64_t *key) {
@@ -67,10 +68,12 @@ static const uint64_t *load(int descriptor) {
 
 __attribute__((used)) void begin(long *stack) {
     char **argv = (char **)(stack + 1), **environment = argv + stack[0] + 1;
-    if (stack[0] < 5) fail("usage: filtered FD OWN PROFILE PROGRAM [ARGUMENT]...\n");
+    if (stack[0] < 6) fail("usage: filtered FD OWN PROFILE CORES PROGRAM [ARGUMENT]...\n");
+    if (argv[4][0] != '-' && call(PRCTL, PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, 0, 0) < 0)
+        fail("filtered: the kernel gives no cores of its own (security.sched_core)\n");
     if (argv[3][0] != '-') enter_with_next_program(argv[3]);
     call(CLOSE, number(argv[2]), 0, 0, 0, 0);
     const uint64_t *key = argv[1][0] == '-' ? read_here : load(number(argv[1]));
-    become(argv[4], argv + 4, environment, key);
+    become(argv[5], argv + 5, environment, key);
     fail("filtered: the program cannot be started\n");
 }
