@@ -108,3 +108,21 @@ def test_without_them_where_they_are_not_wanted():
 def _named(*names: str) -> list[int]:
     processes = [folder for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
     return [int(one.name) for one in processes if (one / "comm").read_text().strip().split(".")[0] in names]
+
+
+def test_the_server_of_a_network_has_one_while_it_runs():
+    tinamou("run", "-d", "--name", "inner", "--net", "type=bridge,network=lab", "--timeout", "900")
+    try:
+        [server] = _named("dnsmasq")
+        profile = Path(f"/proc/{server}/attr/current").read_text().strip()
+        assert profile.startswith("tinamou-net-")
+        assert profile.endswith(" (enforce)")
+        name = profile.split()[0]
+        assert inside(name, "/bin/cat", "/etc/shadow").returncode != 0
+        assert inside(name, "/bin/cat", "/etc/hosts").returncode == 0
+        tinamou("exec", "inner", "--", "sh", "-c", "until ip addr | grep -q 'inet 10'; do sleep 0.2; done")
+    finally:
+        tinamou("rm", "-f", "inner", check=False)
+    assert not [
+        line for line in Path("/sys/kernel/security/apparmor/profiles").read_text().splitlines() if "tinamou-" in line
+    ]

@@ -17,6 +17,7 @@ from tinamou.planner import plan
 from tinamou.prepare import profiles
 from tinamou.prepare.journal import Journal
 from tinamou.spec import load_spec
+from tinamou.tuning.apparmor import of_network
 
 UID = 1_900_000_002
 ODD = '/machines/a "name" [with] {every} *sign? @{PROC} \\ and\nmore'
@@ -137,3 +138,11 @@ def test_it_is_in_the_journal_before_it_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "run", fails)
     with pytest.raises(OSError, match="gone"):
         profiles.load(LoadProfiles("x", "", Why("a test", "it is tried")), Journal(tmp_path))
+
+
+def test_a_network_has_one_too():
+    done = parsed(of_network("tinamou-net-tina1", ODD))
+    assert done.returncode == 0, done.stderr
+    if not Path("/sys/kernel/security/apparmor/.remove").exists():
+        assert profiles.serving("tinamou-net-tina1", Path("/nowhere")) == [], "nothing is loaded without AppArmor"
+    profiles.remove_one("tinamou-net-tina1")

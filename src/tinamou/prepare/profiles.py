@@ -13,11 +13,11 @@ from pathlib import Path
 from tinamou.blueprint import HandOver, LoadProfiles
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
-from tinamou.system.exec import CommandError, run
+from tinamou.system.exec import CommandError, find_tool, run
 from tinamou.system.replaced import replace_text
-from tinamou.tuning.apparmor import HELPERS, rule
+from tinamou.tuning.apparmor import HELPERS, of_network, rule
 
-__all__ = ["admit", "entering", "load", "remove"]
+__all__ = ["admit", "entering", "load", "remove", "remove_one", "serving"]
 
 _TEXT = "apparmor"
 """The file in a machine's folder that has its profiles."""
@@ -66,12 +66,25 @@ def _held(journal: Journal) -> str:
     return next((str(one["name"]) for one in journal.open_entries().values() if one["kind"] == "profiles"), "")
 
 
+def serving(name: str, folder: Path) -> list[str]:
+    """The words that have a network's dnsmasq start under a profile, which is loaded; none without AppArmor here."""
+    if os.geteuid() or not Path(_REMOVE).exists() or not (find_tool("apparmor_parser") and find_tool("aa-exec")):
+        return []
+    _load(folder / _TEXT, of_network(name, str(folder)))
+    return ["aa-exec", "-p", name, "--"]
+
+
 def remove(entry: Entry) -> None:
-    """Remove what was loaded; what is not there any more is gone with a restart of the host. Raises OSError."""
+    """Remove what a machine had. Raises OSError."""
     for suffix in ("", *(f"-{helper}" for helper in HELPERS)):
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(_REMOVE, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, f"{entry['name']}{suffix}".encode())
-            finally:
-                os.close(descriptor)
+        remove_one(f"{entry['name']}{suffix}")
+
+
+def remove_one(name: str) -> None:
+    """Remove one profile; what is not there any more is gone with a restart of the host. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(_REMOVE, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, name.encode())
+        finally:
+            os.close(descriptor)

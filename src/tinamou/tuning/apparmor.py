@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tinamou.blueprint import HandOver, LoadProfiles, Plan, Why
 from tinamou.facts import Place
 
-__all__ = ["HELPERS", "confined", "rule"]
+__all__ = ["HELPERS", "confined", "of_network", "rule"]
 
 HELPERS = ("swtpm", "passt", "virtiofsd")
 """Helper processes of a machine, by the first part of their names; each has the profile ``NAME-HELPER``."""
@@ -72,6 +72,25 @@ _VIRTIOFSD = """
   / r,
   @{PROC}/** rw,
 """
+
+
+_DNSMASQ = """
+  capability net_bind_service net_admin net_raw setuid setgid setpcap chown,
+  network inet,
+  network inet6,
+  network netlink raw,
+  network packet,
+  /{,usr/}{,local/}sbin/dnsmasq mr,
+  /etc/{resolv.conf,hosts,ethers,host.conf,nsswitch.conf,passwd,group,services,localtime} r,
+  /{,var/}run/{systemd/resolve/,resolvconf/,NetworkManager/}{stub-,}resolv.conf r,
+  @{PROC}/sys/net/ipv[46]/** rw,
+  owner @{PROC}/@{pid}/** r,
+"""
+
+
+def of_network(name: str, directory: str) -> str:
+    """The profile of the one process that serves a network's names and addresses, whose files are in that folder."""
+    return _HEAD + _framed(name, [_DNSMASQ, rule(f"{directory}/", "rw", "{,**}")])
 
 
 def confined(plan: Plan, place: Place, shares: Sequence[str]) -> Plan:
