@@ -11,7 +11,7 @@ from tinamou.errors import LaunchError
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
-from tinamou.launch.refused import IN_VAIN, refused_call
+from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
 from tinamou.system.kernel_log import lately_audited
@@ -76,11 +76,11 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
 def _status(pid: int) -> str:
     code = exit_code(pid)
     if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
-        return f"signal {_SIGSYS}: its filter refused a system call: {call}"
+        return f"signal {_SIGSYS}: its filter refused a system call: {call}; {LEFT_OUT}"
     if code is None:
         return ""
     if code == -_SIGSYS:
-        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}"
+        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}; {LEFT_OUT}"
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
     return f"exit status {code}"

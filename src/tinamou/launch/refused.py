@@ -6,16 +6,15 @@ import re
 
 from tinamou.launch.syscall_numbers import name_of
 
-__all__ = ["IN_VAIN", "refused_call"]
+__all__ = ["IN_VAIN", "LEFT_OUT", "refused_call"]
 
 _REFUSED = re.compile(r"\bpid=(\d+) .*\bsig=31 arch=([0-9a-f]+) syscall=(\d+)")
 """A line of type 1326 (SECCOMP) of either log (source: kernel/auditsc.c, audit_seccomp)."""
 
-IN_VAIN = (
-    "the kernel's log may say which one (dmesg, as root, where the kernel audits); "
-    'security.syscalls = "qemu" leaves QEMU\'s own filter alone'
-)
+IN_VAIN = "the kernel's log says which one, to root and where it audits: dmesg"
 """What to do where no log tells."""
+LEFT_OUT = 'security.syscalls = "qemu" leaves the list of calls out'
+"""How to find out whether the list was too short."""
 
 
 def refused_call(line: str, pid: int) -> str:
