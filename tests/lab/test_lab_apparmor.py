@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
+HELPERS = ("swtpm", "passt", "virtiofsd")
 OUT_OF_THE_CHROOT = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -63,7 +64,10 @@ def machine(tmp_path: Path):
     for line in ("link add way type dummy", "address add 10.1.1.1/24 dev way", "link set way up"):
         subprocess.run(["ip", *line.split()], check=True)
     subprocess.run(["ip", "route", "add", "default", "via", "10.1.1.2"], check=True)
-    words = ("--tpm", "--net", "passt", "--set", "security.apparmor=require", "--timeout", "900")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/greeting").write_text("hello\n")
+    share = f"{tmp_path}/shared:/mnt/shared"
+    words = ("--tpm", "--net", "passt", "--share", share, "--set", "security.apparmor=require", "--timeout", "900")
     tinamou("run", "-d", "--name", "inner", *words)
     yield json.loads(tinamou("show", "inner", "--json").stdout), extra
     tinamou("rm", "-f", "inner", check=False)
@@ -74,10 +78,12 @@ def test_a_machine_has_profiles_of_its_own_while_it_runs(machine):
     shown, extra = machine
     name = f"tinamou-inner-{shown['uid']}"
     assert Path(f"/proc/{shown['pid']}/attr/current").read_text().strip() == f"{name} (enforce)"
-    assert {line.split()[0] for line in loaded()} == {name, *(f"{name}-{one}" for one in ("swtpm", "passt", "virtiofsd"))}
-    under = {Path(f"/proc/{pid}/attr/current").read_text().split()[0] for pid in _named("swtpm", "passt")}
-    assert under == {f"{name}-swtpm", f"{name}-passt"}
-    assert tinamou("exec", "inner", "--", "echo", "alive").stdout == "alive\n"
+    assert {line.split()[0] for line in loaded()} == {name, *(f"{name}-{one}" for one in HELPERS)}
+    under = {Path(f"/proc/{pid}/attr/current").read_text().split()[0] for pid in _named(*HELPERS)}
+    assert under == {f"{name}-{one}" for one in HELPERS}
+    assert tinamou("exec", "inner", "--", "cat", "/mnt/shared/greeting").stdout == "hello\n"
+    tinamou("exec", "inner", "--", "sh", "-c", "echo hi > /mnt/shared/answer; rm /mnt/shared/greeting")
+    assert [one.name for one in extra.parent.joinpath("shared").iterdir()] == ["answer"]
     assert inside(name, "/bin/cat", "/etc/shadow").returncode != 0, "a file of root's"
     assert rooted("/bin/cat", "/etc/shadow", check=False).returncode == 0, "without the profile it can be read"
     assert inside(name, "/bin/cat", "/proc/1/environ").returncode != 0, "another process"
