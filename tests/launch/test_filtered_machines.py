@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from typed import call, eventually, tinamou
 from tinamou import Machine
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import LaunchError
+from tinamou.images.programs import path as own_program
 from tinamou.launch.syscall_numbers import AUDIT, number_of
 from tinamou.launch.syscalls import program
 from tinamou.state import machines
 from tinamou.system.kernel_log import kernel_log
+from tinamou.tuning.syscalls import EVERY
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(os.uname().machine not in AUDIT, reason="no list for this architecture")]
 
@@ -144,3 +147,22 @@ def _listed(name: str) -> bool:
 
 def _groups(*words: str) -> list[str]:
     return [one["group"] for one in json.loads(tinamou("plan", "--json", *words))["confinement"]["calls"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", sorted(AUDIT))
+def test_the_loader_and_the_filter_on_a_kernel_of_each_architecture(state, tmp_path, arch):
+    """In a guest: a program starts under the filter and works, another one cannot follow it."""
+    if not shutil.which(f"qemu-system-{arch}"):
+        pytest.skip(f"no qemu-system-{arch}")
+    key = (1, 2 << 40, 3)
+    (tmp_path / "filter").write_bytes(program(arch, EVERY, key) + struct.pack("<3Q", *key))
+    shutil.copy(own_program("filtered", arch), tmp_path / "filtered")
+    tinamou("run", "-d", "--name", "web", "--arch", arch, "--net", "none")
+    for name in ("filter", "filtered"):
+        tinamou("cp", str(tmp_path / name), f"web:/tmp/{name}")
+    start = "chmod +x /tmp/filtered; exec 9</tmp/filter 8</tmp/filtered; /tmp/filtered 9 8 - - /bin/busybox"
+    assert tinamou("exec", "web", "--", "sh", "-c", f"{start} cat /proc/version").startswith("Linux")
+    assert call("exec", "web", "--", "sh", "-c", f"{start} sh -c 'exec /bin/busybox true'").returncode == 128 + 31
+    assert call("exec", "web", "--", "sh", "-c", f"{start} unshare true").returncode == 128 + 31
+    tinamou("rm", "-f", "web")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import struct
 from collections.abc import Iterator
 from typing import cast
@@ -50,5 +49,6 @@ def filtered(confinement: Confinement) -> Iterator[tuple[list[str], list[int]]]:
 
 def _filter(calls: tuple[Calls, ...], arch: str) -> bytes:
     """The program, and the key to the one execve it allows."""
-    key = (secrets.randbits(64), secrets.randbits(64), secrets.randbits(64))
-    return program(cast("Arch", arch), [one.group for one in calls], key) + struct.pack("<3Q", *key)
+    key = os.urandom(24)
+    first, second, third = struct.unpack("<3Q", key)
+    return program(cast("Arch", arch), tuple(one.group for one in calls), (first, second, third)) + key

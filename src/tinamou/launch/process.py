@@ -14,7 +14,6 @@ from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.logs import pipes_into
 from tinamou.system import confine
-from tinamou.system.kernel_log import lately_audited
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, exit_code, spawn
 
@@ -74,6 +73,8 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
 
 
 def _status(pid: int) -> str:
+    from tinamou.system.kernel_log import lately_audited
+
     code = exit_code(pid)
     if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
         return f"signal {_SIGSYS}: its filter refused a system call: {call}; {LEFT_OUT}"

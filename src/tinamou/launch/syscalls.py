@@ -9,6 +9,7 @@ tests/launch/test_recorded_calls.py records again. Source: seccomp(2), Documenta
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -143,17 +144,29 @@ def program(arch: Arch, groups: Iterable[str], key: tuple[int, int, int] | None 
     ``key`` are three random words: execve is allowed to whoever passes them as its fourth to sixth argument, which is the
     process that becomes QEMU, and to nobody else. Without them it is allowed to nobody, but with the group ``wrapper``.
     """
+    chosen = frozenset(groups)
+    free = any("execve" in GROUPS[name].calls.split() for name in chosen)
+    keyed = [] if key is None or free else _keyed(key)
+    begun = [(_EQUAL, 0, len(keyed), number_of("execve", arch) or 0), *keyed] if keyed else []
+    foreign = [(_AT_LEAST, 0, 1, _SECOND_TABLE[arch]), *_answer(_KILL)] if arch in _SECOND_TABLE else []
+    start = [_load(_ARCH), (_EQUAL, 1, 0, AUDIT[arch]), *_answer(_KILL), _load(_NUMBER), *foreign]
+    return _packed([*start, *begun]) + _listed(arch, chosen)
+
+
+@functools.cache
+def _listed(arch: Arch, groups: frozenset[str]) -> bytes:
+    """The part that is the same for every machine with these groups: the number is in the accumulator."""
     chosen = {name: GROUPS[name] for name in groups}
     allowed = {name for group in chosen.values() for name in group.calls.split()} | {"socket"}
     actions = {name: _answer(_ERRNO | error) for name, error in _PROBED.items()}
     actions |= {name: _answer(_ALLOW) for name in allowed}
     actions |= {name: code for name, code in _checks(chosen).items() if name in allowed}
-    if key is not None and "execve" not in allowed:
-        actions["execve"] = _keyed(key)
     numbered = {number: code for name, code in actions.items() if (number := number_of(name, arch)) is not None}
-    foreign = [(_AT_LEAST, 0, 1, _SECOND_TABLE[arch]), *_answer(_KILL)] if arch in _SECOND_TABLE else []
-    start = [_load(_ARCH), (_EQUAL, 1, 0, AUDIT[arch]), *_answer(_KILL), _load(_NUMBER), *foreign]
-    return b"".join(struct.pack("<HBBI", *one) for one in [*start, *_tree(_spans(numbered))])
+    return _packed(_tree(_spans(numbered)))
+
+
+def _packed(code: Code) -> bytes:
+    return b"".join(struct.pack("<HBBI", *one) for one in code)
 
 
 def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
@@ -217,9 +230,10 @@ def _whole(wanted: Iterable[tuple[int, int]], otherwise: int) -> Code:
 
 def _spans(actions: Mapping[int, Code]) -> list[tuple[int, Code]]:
     """Ranges of numbers by their first one, each with what is done; the last has no end."""
+    others, newer = _answer(_KILL), _answer(_ERRNO | errno.ENOSYS)
     spans: list[tuple[int, Code]] = []
     for number in range(NEWEST + 2):
-        code = actions.get(number, _answer(_KILL if number <= NEWEST else _ERRNO | errno.ENOSYS))
+        code = actions.get(number, others if number <= NEWEST else newer)
         if not spans or spans[-1][1] != code:
             spans.append((number, code))
     return spans
