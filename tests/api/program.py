@@ -24,7 +24,7 @@ def change(name: str) -> tuple[Snapshot, str, str]:
         assert vm.running
         before: Snapshot = vm.snapshots.create("before", note="as it was made")
         disk = vm.disks.add(size=Size.parse("32M"))
-        nic = vm.nics.add("user", model="virtio")
+        nic = vm.nics.add("passt", model="virtio")
         disks: Sequence[Disk] = vm.disks.list()
         nics: Sequence[Nic] = vm.nics.list()
         assert [one.name for one in disks] == ["disk0", disk]

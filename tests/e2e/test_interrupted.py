@@ -64,7 +64,7 @@ VERBS = [
     Verb(("snapshot", "create", "m"), seconds=1.0),
     Verb(("snapshot", "create", "m"), running=False, seconds=1.0),
     Verb(("disk", "add", "m", "size=8M"), seconds=1.0),
-    Verb(("net", "add", "m", "user"), seconds=1.0),
+    Verb(("net", "add", "m", "passt"), seconds=1.0),
     Verb(("check", "m"), running=False, seconds=1.0),
     Verb(("backup", "create", "m", "BACKUP"), seconds=2.0),
     Verb(("pool", "create", "web", "--size", "2"), running=None, seconds=4.0, after=forget("pools")),
