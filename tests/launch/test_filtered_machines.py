@@ -162,7 +162,7 @@ def test_the_loader_and_the_filter_on_a_kernel_of_each_architecture(state, tmp_p
     for name in ("filter", "filtered"):
         tinamou("cp", str(tmp_path / name), f"web:/tmp/{name}")
     start = "chmod +x /tmp/filtered; exec 9</tmp/filter 8</tmp/filtered; /tmp/filtered 9 8 - - /bin/busybox"
-    assert tinamou("exec", "web", "--", "sh", "-c", f"{start} cat /proc/version").startswith("Linux")
+    assert tinamou("exec", "web", "--", "sh", "-c", f"{start} echo alive") == "alive\n"
     assert call("exec", "web", "--", "sh", "-c", f"{start} sh -c 'exec /bin/busybox true'").returncode == 128 + 31
     assert call("exec", "web", "--", "sh", "-c", f"{start} unshare true").returncode == 128 + 31
     tinamou("rm", "-f", "web")
