@@ -21,6 +21,7 @@ from tinamou.parts import (
     net,
     passthrough,
     process,
+    security,
     seed_disk,
     share,
     standard,
@@ -28,7 +29,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, board, group, memory, pci, resources, walls
+from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
 
@@ -51,6 +52,7 @@ PARTS: tuple[Part, ...] = (
     tpm.PART,
     passthrough.PART,
     confidential.PART,
+    security.PART,
     standard.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
@@ -63,7 +65,10 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     resolved = _checked(_resolved(spec, facts), PARTS)
     resolved = dataclasses.replace(resolved, resources=resources.decide(resolved))
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
-    return walls.confined(_collected(resolved, whole), facts.walls, spec.confine.without)
+    made = _collected(resolved, whole)
+    if security.has_profiles(resolved):
+        made = apparmor.confined(made, facts.place, [one.host for one in spec.share])
+    return walls.confined(made, facts.walls, spec.confine.without)
 
 
 def _collected(resolved: Resolved, whole: Contribution) -> Plan:
@@ -78,7 +83,7 @@ def _collected(resolved: Resolved, whole: Contribution) -> Plan:
         flags=_merged(whole.flags),
         steps=whole.steps,
         notes=whole.notes,
-        confinement=_confinement(resolved),
+        confinement=_confinement(resolved, whole),
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=resolved.resources.pinning,
     )
@@ -147,17 +152,25 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
     return tuple(joined if flag is head else flag for flag in flags if flag is head or flag.name != "machine")
 
 
-def _confinement(resolved: Resolved) -> Confinement:
-    place, host, encryption, files = resolved.facts.place, resolved.facts.host, resolved.encryption, group.files(resolved)
+def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
+    place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
-    loads = resolved.facts.qemu.loads
+    bare = Confinement(
+        place.uid,
+        place.uid,
+        locked=locked,
+        files=group.files(resolved),
+        reads=resolved.facts.qemu.loads,
+        calls=syscalls.decide(resolved, whole.elements),
+        own_cores=security.cores(resolved),
+    )
     if place.uid is None:
-        return Confinement(None, None, locked=locked, files=files, reads=loads)
+        return bare
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = tuple(one for one in dict.fromkeys(_group_of(device, host) for device in devices) if one != EVERYBODY)
-    return Confinement(place.uid, place.uid, groups, locked, files, reads=loads)
+    return dataclasses.replace(bare, groups=groups)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

@@ -20,6 +20,7 @@ from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
 from tinamou.parts.passthrough import PassthroughSpec
+from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
@@ -73,6 +74,7 @@ class MachineSpec:
     display: DisplaySpec = option(DisplaySpec, "the guest's screen")
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     confidential: ConfidentialSpec = option(ConfidentialSpec, "memory the host cannot read")
+    security: SecuritySpec = option(SecuritySpec, "what stands between QEMU and the host")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")

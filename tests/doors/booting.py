@@ -26,6 +26,7 @@ def _own_kernel(place: Path) -> dict[str, Any]:
         "memory": {"size": "300M"},
         "boot": {"kernel": tiny.kernel, "initrd": tiny.initrd, "cmdline": f"{tiny.cmdline} walked=yes"},
         "net": [{"type": "user"}],
+        "security": {"syscalls": "qemu"},
         "seed": {
             **{"user": "ada", "ssh_keys": [KEY], "hostname": "walked", "packages": ["jq"], "shell": "/bin/sh"},
             **{"user_data": "#cloud-config\nwrite_files: []\n", "password_hash": HASH, "agent": "leave"},
@@ -50,6 +51,7 @@ OWN_KERNEL = Group(
         "boot.kernel": host(lambda seen: len(seen.after("kernel")), 1),
         "boot.initrd": host(lambda seen: len(seen.after("initrd")), 1),
         "boot.cmdline": guest("grep -o walked=yes /proc/cmdline", "walked=yes"),
+        "security.syscalls": host(lambda seen: seen.filters, 1),
         "seed.user": _seeded('"name": "ada"'),
         "seed.ssh_keys": _seeded(KEY),
         "seed.hostname": _seeded('"local-hostname": "walked"', "meta-data"),

@@ -78,6 +78,12 @@ class Seen:
         """Its block nodes by name."""
         return {one["node-name"]: one for one in self.ask("query-named-block-nodes")}
 
+    @cached_property
+    def filters(self) -> int:
+        """How many filters of system calls QEMU has."""
+        lines = Path(f"/proc/{self.record.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Seccomp_filters:")).split()[1])
+
     def limit(self, *files: str) -> str:
         """What the machine's control groups say in the first of these files, and that its QEMU is in there."""
         for place in map(Path, group_places(Journal(self.record.path))):

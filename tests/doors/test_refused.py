@@ -15,6 +15,7 @@ from ways import options
 
 from tinamou import Machine
 from tinamou.errors import TinamouError
+from tinamou.probe.host import probe_host
 
 REFUSED: dict[str, dict[str, Any]] = {
     "accel": {"accel": "nvmm"},
@@ -37,6 +38,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False}]},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
+    "security.apparmor": {"security": {"apparmor": "require"}},
+    "security.sched_core": {"security": {"sched_core": "require"}},
     "seed.timezone": {"seed": {"timezone": "Europe/Berlin"}},
 }
 """A field, and a description that no host can give a machine, or that this one cannot."""
@@ -59,6 +62,10 @@ def hosts_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that has an IOMMU, or TDX, refuses these for another reason, or not at all."""
     if any(Path("/sys/kernel/iommu_groups").glob("*")):
         monkeypatch.setitem(REFUSED, "pci", {"pci": [{"device": "ff:1f.7"}]})
+    if probe_host().core_scheduling:
+        monkeypatch.delitem(REFUSED, "security.sched_core")
+    if Path("/sys/kernel/security/apparmor/.replace").exists():
+        monkeypatch.delitem(REFUSED, "security.apparmor")
     if Path("/sys/module/kvm_intel/parameters/tdx").exists():
         monkeypatch.delitem(REFUSED, "confidential.type")
     yield

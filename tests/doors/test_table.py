@@ -34,6 +34,8 @@ ELSEWHERE = {
     "pci[].alone": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
     "pci[].rom": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
+    "security.sched_core": "needs cores with several threads: tests/unit/test_security.py; refused here",
+    "security.apparmor": "needs AppArmor: tests/lab/test_lab_apparmor.py; refused here",
     "confidential.debug": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
 }
 """What a host without the hardware cannot show, and where it is tried."""

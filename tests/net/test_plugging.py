@@ -25,7 +25,8 @@ def test_cards_of_every_backend_come_and_go(lab: Lab):
     lab.ip("address add 10.9.3.254/24 dev br0")
     lab.ip("link set br0 up")
     lab.start("one", "type=bridge,network=lab")
-    lab.start("two", "type=bridge,network=lab", "--net", "type=bridge,network=second", "--set", "devices.hotplug=6")
+    more = ("--net", "type=bridge,network=second", "--net", "user", "--set", "devices.hotplug=6")
+    lab.start("two", "type=bridge,network=lab", *more)
     before = lab.traces()
     net1 = "type=stream,listen=true,address=10.9.5.1/24,socket=" + str(lab.state / "cable")
     lab.tinamou("net", "add", "one", net1)
@@ -37,21 +38,21 @@ def test_cards_of_every_backend_come_and_go(lab: Lab):
         "passt",
         f"type=stream,address=10.9.5.2/24,socket={lab.state / 'cable'}",
     )
-    for number, wish in enumerate(wishes, 2):
+    for number, wish in enumerate(wishes, 3):
         assert lab.tinamou("net", "add", "two", wish).stdout.strip() == f"net{number}"
     full = lab.tinamou("net", "add", "two", "user", check=False)
     assert full.returncode == 115
     assert "slots are taken" in full.stderr
     assert lab.run("ping", "-c", "2", "-W", "5", "10.9.3.1", check=False).returncode == 0
     assert lab.reaches("two", "10.9.5.1")
-    lab.wait("two", "ip addr | grep -q 'inet 10.0.7.15/24' && ip addr | grep -q 'inet 10.0.8.15/24'")
-    assert lab.run("ping", "-c", "2", "-W", "5", str(cards(lab, "two")[2]["address"]), check=False).returncode == 0
-    for number in range(2, 8):
+    lab.wait("two", "ip addr | grep -q 'inet 10.0.8.15/24' && ip addr | grep -q 'inet 10.0.9.15/24'")
+    assert lab.run("ping", "-c", "2", "-W", "5", str(cards(lab, "two")[3]["address"]), check=False).returncode == 0
+    for number in range(3, 9):
         lab.tinamou("net", "rm", "two", f"net{number}")
-    assert lab.guest("two", "ls -d /sys/class/net/eth* | wc -l").strip() == "2"
+    assert lab.guest("two", "ls -d /sys/class/net/eth* | wc -l").strip() == "3"
     lab.tinamou("net", "rm", "one", "net1")
     assert lab.traces() == before
-    assert list(cards(lab, "two")) == [0, 1]
+    assert list(cards(lab, "two")) == [0, 1, 2]
     journal = [json.loads(line) for line in (lab.state / "machines/two/journal.jsonl").read_text().splitlines() if line]
     gone = {entry["gave"] for entry in journal if "gave" in entry}
     still = [entry for entry in journal if "took" in entry and entry["took"] not in gone]

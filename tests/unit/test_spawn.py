@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from tinamou.system.spawn import end, spawn
+from tinamou.system.spawn import end, exit_code, spawn, wait_gone
 
 SLEEPING = {"230": "clock_nanosleep, x86_64", "115": "clock_nanosleep, aarch64 and riscv64"}
 """The system call ``sleep`` waits in, by number (source: proc_pid_syscall(5))."""
@@ -49,3 +49,9 @@ def test_a_descriptor_the_caller_was_started_with_can_be_given(tmp_path):
         end(process)
         os.close(read)
         os.close(write)
+
+
+def test_how_a_child_ended_is_told_to_all_who_ask(tmp_path):
+    process = spawn(["sh", "-c", "exit 7"], log=str(tmp_path / "log"), environment={"PATH": "/usr/bin:/bin"})
+    assert wait_gone(process, 10)
+    assert [exit_code(process.pid) for _ in range(3)] == [7, 7, 7]

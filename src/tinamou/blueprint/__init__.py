@@ -16,7 +16,7 @@ from tinamou.blueprint.net_steps import (
     ReservePort,
     SetRules,
 )
-from tinamou.blueprint.plan import Contribution, Pinning, Plan
+from tinamou.blueprint.plan import Calls, Confinement, Contribution, Pinning, Plan
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -26,6 +26,7 @@ from tinamou.blueprint.steps import (
     HandOver,
     HostStep,
     LeaseCpus,
+    LoadProfiles,
     MakeCgroup,
     MakeDir,
     MakeSshKey,
@@ -40,7 +41,9 @@ from tinamou.blueprint.steps import (
 __all__ = [
     "JSON_KINDS",
     "BuildIso",
+    "Calls",
     "ClaimSocket",
+    "Confinement",
     "Contribution",
     "CopyFile",
     "CreateImage",
@@ -54,6 +57,7 @@ __all__ = [
     "JoinNetwork",
     "JoinOvs",
     "LeaseCpus",
+    "LoadProfiles",
     "MakeCgroup",
     "MakeDir",
     "MakeMacvtap",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
-from tinamou.blueprint.element import Element, Flag, Note
+from tinamou.blueprint.element import Element, Flag, Note, Why
 from tinamou.blueprint.steps import Step
 from tinamou.late import dataclass
 from tinamou.units import CpuSet
@@ -41,13 +41,23 @@ class Wall:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """A group of system calls that QEMU is allowed (launch/syscalls.py has them by name), and why this machine needs it."""
+
+    group: str
+    why: Why
+
+
+@dataclass(frozen=True)
 class Confinement:
     """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
 
     ``files`` is how many it may have open at once. ``walls`` say in words what holds it in. ``namespaces`` are its own,
     ``landlock`` what that refuses of files, network and scopes (masks of landlock(7)). Where either keeps it from files,
     ``reads`` and ``writes`` are what it sees beyond the system's programs and libraries, and ``devices`` what it uses beyond
-    those anybody may.
+    those anybody may. ``calls`` are all the system calls it may make; where there are none, the filter that is its own is
+    the only one. ``profile`` is the AppArmor profile it enters, empty for none. ``own_cores``: nobody else's thread runs on
+    a core while one of QEMU's does.
     """
 
     uid: int | None
@@ -61,6 +71,9 @@ class Confinement:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    calls: tuple[Calls, ...] = ()
+    profile: str = ""
+    own_cores: bool = False
 
 
 @dataclass(frozen=True)

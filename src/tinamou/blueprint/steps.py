@@ -217,7 +217,19 @@ class TakePciGroup:
         return f"of IOMMU group {self.group}: {', '.join(self.devices)}"
 
 
-HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup
+@dataclass(frozen=True)
+class LoadProfiles:
+    """Load AppArmor profiles: ``text`` has them, ``name`` is QEMU's, and what all their names begin with.
+
+    Undone by removing them, when their processes have ended.
+    """
+
+    name: str
+    text: str
+    why: Why
+
+
+HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup | LoadProfiles
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinamou.blueprint.element import Element, Flag, Why
 from tinamou.blueprint.net_steps import ReservePort
-from tinamou.blueprint.plan import Confinement, Contribution, Plan, Wall
+from tinamou.blueprint.plan import Calls, Confinement, Contribution, Plan, Wall
 from tinamou.blueprint.steps import (
     BuildIso,
     CopyFile,
@@ -16,6 +16,7 @@ from tinamou.blueprint.steps import (
     CreateOverlay,
     EnrollKeys,
     HandOver,
+    LoadProfiles,
     MakeCgroup,
     MakeDir,
     MakeSshKey,
@@ -25,7 +26,7 @@ from tinamou.blueprint.steps import (
 )
 
 _INSIDE = (
-    *(BuildIso, CopyFile, CreateImage, CreateOverlay, EnrollKeys, HandOver, MakeCgroup),
+    *(BuildIso, CopyFile, CreateImage, CreateOverlay, EnrollKeys, HandOver, LoadProfiles, MakeCgroup),
     *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""
@@ -116,7 +117,8 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
 def _confinement(data: Mapping[str, Any]) -> Confinement:
     """Older versions wrote the identity alone."""
     lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    return Confinement(**{**data, **lists, "walls": tuple(Wall(**wall) for wall in data.get("walls", ()))})
+    calls = tuple(Calls(one["group"], Why(**one["why"])) for one in data.get("calls", ()))
+    return Confinement(**{**data, **lists, "walls": tuple(Wall(**wall) for wall in data.get("walls", ())), "calls": calls})
 
 
 def _hand_over(data: Mapping[str, Any]) -> HandOver:

@@ -11,6 +11,7 @@ from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
+from tinamou.launch.syscalls import GROUPS
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.units import Size
 
@@ -54,6 +55,8 @@ def _print(plan: Plan, *, why: bool) -> None:
     identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
     if plan.confinement.locked:
         identity += f", with {Size(plan.confinement.locked)} of memory it may lock"
+    if plan.confinement.own_cores:
+        identity += ", nobody else on its cores while it runs there"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning:
         from tinamou.cli.host_picture import picture
@@ -69,6 +72,11 @@ def _print(plan: Plan, *, why: bool) -> None:
         print(
             f"  {type(step).__name__} {_target(step)}" + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else "")
         )
+    if plan.confinement.calls:
+        print("\nsystem calls QEMU may make")
+    for calls in plan.confinement.calls:
+        needed = f"\n      {calls.why.asked_by}: {calls.why.reason}" if why else ""
+        print(f"  {calls.group}" + (f": {GROUPS[calls.group].why}{needed}" if why else ""))
     print(f"\narguments of {plan.binary}")
     for words, because in spelled(plan):
         print(f"  {chr(32).join(words)}" + (f"\n      {because.asked_by}: {because.reason}" if why else ""))

@@ -81,7 +81,9 @@ class HostFacts:
     ``memory_available`` is already bounded by ``memory_limit``, the smallest limit of the memory cgroups above this process
     (None without one). ``thp`` is the transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown).
     ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``. ``device_groups`` maps a device to the
-    group whose members may read and write it: `EVERYBODY` when all may, None when only its owner may.
+    group whose members may read and write it: `EVERYBODY` when all may, None when only its owner may. ``apparmor`` says
+    that the module is active, that it takes profiles from this process, and that its parser is installed. ``smt``: cores
+    run several hardware threads; ``core_scheduling``: the kernel can keep strangers off a core's other threads.
     """
 
     system: str
@@ -105,6 +107,9 @@ class HostFacts:
     device_groups: Mapping[str, int | None] = field(default_factory=dict)
     cgroups: Mapping[str, str] = field(default_factory=dict)
     grouping: Grouping = field(default_factory=Grouping)
+    apparmor: bool = False
+    smt: bool = False
+    core_scheduling: bool = False
 
     def has_tool(self, name: str) -> bool:
         """Whether a command such as ``swtpm`` is installed."""

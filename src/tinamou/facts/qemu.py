@@ -30,6 +30,7 @@ class QemuFacts:
     of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
     ``display`` and ``migration`` (its capabilities) to what is built in. ``loads`` are the files and folders beyond the
     system's own that it is loaded from, with its firmware and modules. ``notes`` say what could not be learned, and why.
+    ``script`` says that the file is one, which becomes QEMU.
     """
 
     binary: str
@@ -48,6 +49,7 @@ class QemuFacts:
     package: str = ""
     loads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    script: bool = False
 
     def has(self, feature: str) -> bool:
         """Whether the binary offers a feature, written ``kind:name``.

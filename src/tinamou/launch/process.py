@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,21 +10,25 @@ from pathlib import Path
 from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
+from tinamou.images.programs import path as program
 from tinamou.launch.argv import argv, shell_line
+from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
+from tinamou.system.exec import find_tool
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, end, exit_code
 
 __all__ = ["died", "jail_of", "start", "status_of"]
 
+_SIGSYS = 31
 _SIGNALS = {
-    31: ": the sandbox refused a system call",
     9: ": it was killed, by hand or for lack of memory",
     **dict.fromkeys((5, 11), ": it crashed, or gave up: as the first process of its namespace it cannot end by SIGABRT"),
 }
@@ -48,12 +53,14 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
+        filtered(plan.confinement) as (loads, held),
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
         words = argv(with_descriptors(plan, handed.descriptors))
+        inherit = (*handed.descriptors.values(), *held, *inherit)
         try:
-            process = jailed.spawn(jail, words, log=said, inherit=(*handed.descriptors.values(), *inherit))
+            process = jailed.spawn(jail, [*loads, *(_by_file(words) if loads else words)], log=said, inherit=inherit)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
             raise LaunchError(
@@ -68,10 +75,20 @@ def start(
     return process
 
 
+def _by_file(words: Sequence[str]) -> list[str]:
+    """The program by its file, without links on the way: what is seen in there of those it would be found by is little."""
+    program = find_tool(words[0])
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such program", words[0])
+    return [os.path.realpath(program), *words[1:]]
+
+
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
     reads, nodes = (*jailed.SYSTEM, *around.reads), (path for path in jailed.NODES if Path(path).exists())
+    if around.landlock[0]:
+        reads += (str(program("filtered", os.uname().machine)),)  # what is run must lie in what is seen
     return Jail(
         around.uid,
         around.groups,
@@ -108,9 +125,15 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
 
 def status_of(pid: int) -> str:
     """How a child of ours ended, in words; empty where it is none, and when asked again."""
+    from tinamou.system.kernel_log import lately_audited
+
     code = exit_code(pid)
+    if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
+        return f"signal {_SIGSYS}: its filter refused a system call: {call}; {LEFT_OUT}"
     if code is None:
         return ""
+    if code == -_SIGSYS:
+        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}; {LEFT_OUT}"
     if code < 0:
         return f"signal {-code}" + _SIGNALS.get(-code, "")
     return f"exit status {code}" + (": a wall around it could not be built" if code == jailed.STATUS else "")

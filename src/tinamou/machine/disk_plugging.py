@@ -12,6 +12,7 @@ from tinamou.control import Session, hotplug
 from tinamou.control.commands import device_del
 from tinamou.control.hotplug import UNPLUG_SECONDS, quietly
 from tinamou.errors import StateError
+from tinamou.machine.calls import as_filtered, refuse_calls
 from tinamou.machine.description import describe
 from tinamou.machine.disks import opened, refuse_shared
 from tinamou.machine.slots import free_for
@@ -43,6 +44,8 @@ async def plug(record: Record, request: DiskSpec) -> str:
         more = dataclasses.replace(request, path=path, number=number, port=port)
         spec = dataclasses.replace(spec, disk=(*spec.disk, more))
         facts, name = facts_again(record, spec), f"disk{number}"
+        if disks.session is not None:
+            facts = as_filtered(record, facts)
         refuse_shared({name: facts.chains[name]} if name in facts.chains and not more.readonly else {})
         alone = disk_alone(spec, facts, number)
         save(disks.directory, dataclasses.replace(history, intent=Intent("disk", {"disk": name})))
@@ -50,6 +53,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
         try:
             apply(alone.steps, record.path)
             if disks.session is not None:
+                refuse_calls(record, alone)
                 await hotplug.plug(disks.session, alone, name)
                 update_plan(record, lambda data: plugged(data, alone))
         except BaseException:

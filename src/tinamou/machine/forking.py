@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tinamou.blueprint import HandOver, MakeCgroup, MakeDir, Plan, ReservePort, Why
+from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan, ReservePort, Why
 from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.carry.port import kept_out
@@ -263,7 +263,8 @@ async def _wake_instant(
 
 
 def _prepare(plan: Plan, directory: Path) -> None:
-    """What a fork has beside its disks and its QEMU: a control group, folders for sockets, and helpers."""
+    """What a fork has beside its disks and its QEMU: a control group, profiles, folders for sockets, and helpers."""
+    apply((step for step in plan.steps if isinstance(step, LoadProfiles)), directory)
     apply((step for step in plan.steps if isinstance(step, MakeCgroup | MakeDir)), directory)
     helper_processes.start_all(plan, directory)
 

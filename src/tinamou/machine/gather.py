@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tinamou.probe.accel import probe_accel
 from tinamou.probe.firmware import probe_firmware
 from tinamou.probe.host import probe_host
 from tinamou.probe.permits import probe_permits
-from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.probe.qemu import find_binary, is_script, probe_qemu
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
 
@@ -46,7 +47,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     return Facts(
         chains=existing_chains(spec, image, Path(place.directory)),
         host=probe_host(),
-        qemu=qemu,
+        qemu=dataclasses.replace(qemu, script=is_script(qemu.binary)),
         accel=probe_accel(qemu),
         firmware=firmware,
         image=image,

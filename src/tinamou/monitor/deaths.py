@@ -1,4 +1,7 @@
-"""Why a QEMU is gone: ended by the host's kernel for lack of memory, or crashed (source: cgroup-v2.rst, mm/oom_kill.c)."""
+"""Why a QEMU is gone: ended by the host's kernel for lack of memory or for a system call it may not make, or crashed.
+
+Source: cgroup-v2.rst, mm/oom_kill.c.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from tinamou.launch.refused import refused_call
 from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups
-from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
+from tinamou.system.kernel_log import kernel_log
 from tinamou.system.rooted import Rooted
 
-__all__ = ["cause_of", "kernel_log"]
+__all__ = ["cause_of"]
 
-_SECONDS = 5.0
 _STAMP = re.compile(r"\[ *(\d+\.\d+)\]")
-
-
-def kernel_log() -> str | None:
-    """The host's kernel log; None where it may not be read."""
-    try:
-        return run([find_tool("dmesg") or "dmesg"], timeout=_SECONDS)
-    except (CommandError, TimeoutExpired, OSError):
-        return None
 
 
 def cause_of(record: Record, files: Rooted | None = None, log: Callable[[], str | None] = kernel_log) -> str:
@@ -59,6 +54,8 @@ def _by_log(record: Record, log: str) -> str:
         if f"Killed process {record.pid} (" in line:
             group = "the control group QEMU was in" if "emory cgroup" in line else "the host"
             return f"the host's kernel ended QEMU, because {group} was out of memory: {said}"
+        if call := refused_call(line, record.pid):
+            return f"QEMU was ended, because it made a system call that its filter refuses: {call}"
         if crashed.search(line):
             return f"QEMU crashed: {said}"
     return ""

@@ -24,6 +24,7 @@ from tinamou.blueprint import (
     JoinNetwork,
     JoinOvs,
     LeaseCpus,
+    LoadProfiles,
     MakeCgroup,
     MakeDir,
     MakeMacvtap,
@@ -73,16 +74,18 @@ def undo(entry: Entry) -> None:
     match entry["kind"]:
         case "helper":
             from tinamou.prepare.helper_processes import stop as give
-        case "cpus":
-            from tinamou.prepare.borrow import give_cpus as give
-        case "hugepages":
-            from tinamou.prepare.borrow import give_pages as give
+        case "cpus" | "hugepages" as kind:
+            from tinamou.prepare import borrow
+
+            give = borrow.give_cpus if kind == "cpus" else borrow.give_pages
         case "value":
             from tinamou.prepare.borrow import give_value as give
         case "cgroup":
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
+        case "profiles":
+            from tinamou.prepare.profiles import remove as give
         case "link":
             from tinamou.prepare.wires import remove_link as give
         case "rules":
@@ -191,8 +194,10 @@ def _do(step: Step, journal: Journal) -> None:
             _build_iso(step)
         case MakeSshKey():
             _make_ssh_key(step)
-        case HandOver():
-            pass  # opened by launch/ when QEMU starts
+        case HandOver():  # opened by launch/ when QEMU starts
+            from tinamou.prepare import profiles
+
+            profiles.admit(step, journal)
         case StartHelper():
             from tinamou.prepare import helper_processes
 
@@ -205,7 +210,7 @@ def _do(step: Step, journal: Journal) -> None:
             from tinamou.prepare import tpm
 
             tpm.set_up(step)
-        case LeaseCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup():
+        case LeaseCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup() | LoadProfiles():
             _borrow(step, journal)
         case _:
             _wire(step, journal)
@@ -230,6 +235,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import passthrough
 
             passthrough.take_group(step, journal)
+        case LoadProfiles():
+            from tinamou.prepare import profiles
+
+            profiles.load(step, journal)
         case _:
             assert_never(step)
 

@@ -13,6 +13,7 @@ from tinamou.facts.walls import letters
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.prepare.profiles import entering
 from tinamou.system import confine, jail
 from tinamou.system.known import find as known_process
 from tinamou.system.logs import complete, last_lines
@@ -48,7 +49,8 @@ def start(step: StartHelper, journal: Journal) -> None:
     around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, nodes)
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
-        words, environment = (*step.prefix, *step.argv), {**confine.ENVIRONMENT, **step.environment}
+        words = (*step.prefix, *entering(step.name, journal), *step.argv)
+        environment = {**confine.ENVIRONMENT, **step.environment}
         process = jail.spawn(around, words, log=said, environment=environment)
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process

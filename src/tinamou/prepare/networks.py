@@ -16,6 +16,7 @@ from pathlib import Path
 from tinamou.blueprint import JoinNetwork
 from tinamou.errors import PrepareError
 from tinamou.facts.walls import letters
+from tinamou.prepare import profiles
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.probe.walls import probe_walls
@@ -178,9 +179,14 @@ def _serve(network: Network) -> None:
     around = jail.Jail(namespaces=letters(kind for kind in ("pid", "ipc") if kind not in probe_walls().refused))
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     with pipes_into(log) as [said]:
+        words = [*profiles.serving(_profile(network), place), *words]
         process = jail.spawn(around, words, log=said, environment=environment)
     replace_text(place / _PROCESS, json.dumps([process.pid, process.started]))
     _wait_served(network, log)
+
+
+def _profile(network: Network) -> str:
+    return f"tinamou-net-{network.bridge}"
 
 
 def serve_again(name: str) -> None:
@@ -254,6 +260,7 @@ def _settle(network: Network) -> None:
     process = found_started(lambda: server(network), log)
     if process:
         end(process, grace=1.0)
+    profiles.remove_one(_profile(network))
     nft.remove("inet", network.bridge)
     iproute.remove(network.bridge)
     networks.forget(network.name)

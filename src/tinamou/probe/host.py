@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, grouping, topology
+from tinamou.system import threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
 __all__ = ["TOOLS", "probe_host"]
 
 TOOLS = (
-    "busctl", "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap", "nft", "ovs-vsctl", "ovs-vswitchd",
-    "passt", "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh", "ssh-keygen", "swtpm", "swtpm_setup",
-    "virt-fw-vars", "virtiofsd", "xorriso",
+    "aa-exec", "apparmor_parser", "busctl", "bwrap", "dnsmasq", "genisoimage", "gpgv", "ip", "mkfs.ext4", "mmdebstrap",
+    "nft", "ovs-vsctl", "ovs-vswitchd", "passt", "prlimit", "qemu-img", "qemu-storage-daemon", "setpriv", "ssh",
+    "ssh-keygen", "swtpm", "swtpm_setup", "virt-fw-vars", "virtiofsd", "xorriso",
 )  # fmt: skip
 """Commands some part may call; ``HostFacts.tools`` holds the paths of those that are installed."""
 
@@ -31,9 +33,10 @@ def probe_host(root: str = "/") -> HostFacts:
     nodes = topology.nodes(host)
     cpus = topology.cpus(host, {cpu: node.number for node in nodes for cpu in node.cpus})
     online = CpuSet(cpu.number for cpu in cpus if cpu.online)
-    limits, tools = cgroup.limits(host), _tools(host)
+    limits = cgroup.limits(host)
     isolated = host.cpu_list("/sys/devices/system/cpu/isolated") or CpuSet()
     memory, available = _memory(host, nodes)
+    tools, smt = _tools(host), (host.read("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
     system, machine, kernel = _identity(host)
     return HostFacts(
         system=system,
@@ -57,6 +60,9 @@ def probe_host(root: str = "/") -> HostFacts:
         thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
         cgroups=limits.controllers,
         grouping=grouping.probe(host, os.getuid() if host.real else 0, "busctl" in tools),
+        apparmor=_apparmor(host, tools),
+        smt=smt,
+        core_scheduling=smt and host.real and threads.schedules_cores(),
     )
 
 
@@ -124,6 +130,14 @@ def _tools(host: Rooted) -> dict[str, str]:
     for folder in reversed(list(dict.fromkeys(folders))):
         found |= {name: f"{folder}/{name}" for name in TOOLS if host.exists(f"{folder}/{name}")}
     return found
+
+
+def _apparmor(host: Rooted, tools: Mapping[str, str]) -> bool:
+    """Whether the module is active here, takes profiles, and both its programs are installed."""
+    active = (host.read("/sys/module/apparmor/parameters/enabled") or "").strip() == "Y"
+    return (
+        active and host.exists("/sys/kernel/security/apparmor/.replace") and {"aa-exec", "apparmor_parser"} <= tools.keys()
+    )
 
 
 def _chosen(text: str | None) -> str:

@@ -11,7 +11,7 @@ from tinamou.facts.stored import qemu_from, to_plain
 from tinamou.probe import cache
 from tinamou.probe.questions import FINGERPRINT
 
-__all__ = ["find_binary", "probe_qemu"]
+__all__ = ["find_binary", "is_script", "probe_qemu"]
 
 _ELSEWHERE = ("/usr/local/bin", "/usr/libexec", "/usr/lib/qemu", "/opt/homebrew/bin", "/run/current-system/sw/bin")
 
@@ -94,6 +94,12 @@ def probe_qemu(binary: str, arch: str = "", *, cached: bool = True) -> QemuFacts
     if arch and facts.arch != arch:
         raise _other_architecture(binary, facts.arch, arch)
     return facts
+
+
+def is_script(binary: str) -> bool:
+    """Whether the file is a script, which becomes QEMU."""
+    with open(binary, "rb") as file:  # noqa: PTH123
+        return file.read(2) == b"#!"
 
 
 def _interview(binary: str) -> QemuFacts:

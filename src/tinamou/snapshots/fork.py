@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from tinamou.blueprint import Element, Flag, HandOver, MakeCgroup, Plan, StartHelper, Step, Value, Why
-from tinamou.blueprint.plan import Confinement
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
-from tinamou.facts import files
+from tinamou.facts import Place, files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
@@ -30,7 +29,7 @@ from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
 from tinamou.system.logs import last_lines
-from tinamou.tuning import walls
+from tinamou.tuning import apparmor, walls
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -65,13 +64,20 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
-    reads = saved.confinement.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
-    files = saved.confinement.files
-    confinement = Confinement(record.uid, record.uid, saved.confinement.groups, files=files, reads=reads)
+    before = saved.confinement
+    reads = before.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
+    confinement = dataclasses.replace(before, uid=record.uid, gid=record.uid, locked=None, reads=reads)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
     saved = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port)
-    return walls.confined(saved, probe_walls(), load_spec(record.spec).confine.without)
+    made = _profiled(saved, record) if before.profile else saved
+    return walls.confined(made, probe_walls(), load_spec(record.spec).confine.without)
+
+
+def _profiled(plan: Plan, record: Record) -> Plan:
+    """The fork under AppArmor profiles of its own, as the machine it is made of was."""
+    shares = [one.host for one in load_spec(record.spec).share]
+    return apparmor.confined(plan, Place(record.name, record.directory, record.uid), shares)
 
 
 class _Own:

@@ -139,7 +139,7 @@ def drop(network: str, member: str) -> None:
 
 def forget(network: str) -> None:
     """Remove what is only there while the network exists on the host."""
-    for name in ("network.json", "dnsmasq.log", "leases", "hosts", "dhcp"):
+    for name in ("network.json", "dnsmasq.log", "leases", "hosts", "dhcp", "apparmor"):
         (folder(network) / name).unlink(missing_ok=True)
     if not members(network):
         import shutil

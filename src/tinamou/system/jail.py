@@ -13,8 +13,10 @@ from tinamou.system.exec import find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
-__all__ = ["NODES", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "spawn", "tree_of"]
+__all__ = ["BY_DESCRIPTOR", "NODES", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "spawn", "tree_of"]
 
+BY_DESCRIPTOR = "/proc/self/fd/"
+"""How a program is named of which there is no path in there, only an open file."""
 STATUS = 125
 """How it exits when a wall cannot be built."""
 
@@ -137,6 +139,8 @@ def _second(read: int, first: int) -> int:
 
 def _named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The program's file without links on the way, and its words: by the name it was called by, where PATH leads there."""
+    if argv[0].startswith(BY_DESCRIPTOR):
+        return [argv[0], *argv]
     program = find_tool(argv[0])
     if program is None:
         raise FileNotFoundError(2, "there is no such program", argv[0])

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _BORN_SECONDS = 5.0
+_ended: dict[int, int] = {}
+"""How children ended that were asked about: who asks first has them gone from the process table."""
 
 T = TypeVar("T")
 
@@ -100,7 +102,9 @@ def start_exactly(
         kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
-        return os.posix_spawn(words[0], list(words), dict(environment), file_actions=actions, setsid=True)
+        pid = os.posix_spawn(words[0], list(words), dict(environment), file_actions=actions, setsid=True)
+        _ended.pop(pid, None)
+        return pid
     finally:
         os.close(null)
 
@@ -265,9 +269,12 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
 
 
 def exit_code(pid: int) -> int | None:
-    """How a child of this process ended, -N for signal N; None while it runs, for no child, and when asked again."""
+    """How a child of this process ended, -N for signal N; None while it runs, and for no child."""
     try:
         done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
+        return _ended.get(pid)
+    if not done:
         return None
-    return os.waitstatus_to_exitcode(status) if done else None
+    _ended[pid] = os.waitstatus_to_exitcode(status)
+    return _ended[pid]

@@ -7,7 +7,29 @@ from pathlib import Path
 
 from tinamou.units import CpuSet
 
-__all__ = ["affinity", "computed", "inside", "make_real_time", "names", "pin", "priority", "real_time_refusal"]
+__all__ = [
+    "affinity",
+    "computed",
+    "inside",
+    "make_real_time",
+    "names",
+    "pin",
+    "priority",
+    "real_time_refusal",
+    "schedules_cores",
+]
+
+
+_SCHED_CORE, _GET = 62, 0
+"""PR_SCHED_CORE, PR_SCHED_CORE_GET (source: Documentation/admin-guide/hw-vuln/core-scheduling.rst)."""
+
+
+def schedules_cores() -> bool:
+    """Whether the kernel can keep strangers off the other hardware threads of a core: built so, on such cores."""
+    import ctypes
+
+    cookie = ctypes.c_uint64()
+    return bool(ctypes.CDLL(None).prctl(_SCHED_CORE, _GET, 0, 0, ctypes.byref(cookie)) == 0)
 
 
 def names(pid: int) -> dict[int, str]:

@@ -1,0 +1,47 @@
+"""The system calls of a machine that runs: its filter was loaded when it started, and nothing adds to it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tinamou.blueprint import Contribution
+from tinamou.errors import ControlError
+from tinamou.facts import Facts
+from tinamou.facts.permits import Permits
+from tinamou.state.folder import plan_data
+from tinamou.state.record import Record
+from tinamou.tuning.syscalls import EVERY, of_elements
+
+__all__ = ["as_filtered", "refuse_calls"]
+
+
+def _allowed(record: Record) -> frozenset[str] | None:
+    """The groups it was started with; None where its filter is QEMU's own alone."""
+    calls = plan_data(record)["confinement"].get("calls", ())
+    return frozenset(one["group"] for one in calls) or None
+
+
+def as_filtered(record: Record, facts: Facts) -> Facts:
+    """What the host offers to a machine that runs: no way of queuing requests that its filter refuses."""
+    allowed = _allowed(record)
+    if allowed is None:
+        return facts
+    why = "the machine was started without it, and its filter of system calls refuses it since"
+    offered = facts.permits
+    ring, native = (why if way not in allowed else was for way, was in _ways(offered))
+    return dataclasses.replace(facts, permits=dataclasses.replace(offered, io_uring=ring, native=native))
+
+
+def _ways(offered: Permits) -> tuple[tuple[str, str | None], ...]:
+    return (("io_uring", offered.io_uring), ("native", offered.native))
+
+
+def refuse_calls(record: Record, part: Contribution) -> None:
+    """Raises ControlError for a part that would have QEMU make system calls for which it would be ended."""
+    allowed = _allowed(record)
+    needed = of_elements(part.elements)
+    lacking = [group for group in needed if allowed is not None and group not in {*EVERY, *allowed}]
+    if lacking:
+        why = f"it needs system calls ({', '.join(lacking)}) that the running QEMU was not allowed when it was started"
+        fix = f"tinamou stop {record.name}, add it, and start again; or start with --set security.syscalls=qemu"
+        raise ControlError("it cannot be plugged into this machine while it runs", why=why, fix=fix)

@@ -1,0 +1,194 @@
+"""The real kernel under the filter: what a QEMU that was taken over would call ends it, or gets an error."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinamou.blueprint import Calls, Confinement, Why
+from tinamou.launch.filtered import filtered
+from tinamou.launch.refused import refused_call
+from tinamou.launch.syscall_numbers import AUDIT, number_of
+from tinamou.launch.syscalls import program
+from tinamou.system import threads
+from tinamou.system.kernel_log import lately_audited
+from tinamou.tuning.syscalls import EVERY
+
+ARCH = os.uname().machine
+pytestmark = pytest.mark.skipif(ARCH not in AUDIT, reason=f"no filter for {ARCH}")
+
+MAKE_FILTER, NO_NEW_PRIVS, THREAD = 22, 38, 0x3D0F00
+AF_UNIX, AF_INET, AF_NETLINK, AF_VSOCK, AF_PACKET = 1, 2, 16, 40, 17
+NEW_USER = 0x10000000
+
+
+def doing(code: bytes, calls: Callable[[Callable[..., int]], int]) -> int:
+    """How a child of this process ends that loads the filter and then makes calls: its exit status, or -N for a signal."""
+    child = os.fork()
+    if not child:
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        loaded = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
+
+        def call(name: str, *arguments: int) -> int:
+            words = [ctypes.c_ulong(word & (1 << 64) - 1) for word in arguments]
+            done = libc.syscall(number_of(name, ARCH), *words)
+            return done if done >= 0 else -ctypes.get_errno()
+
+        if not code or (libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0) == 0 and libc.prctl(MAKE_FILTER, 2, loaded) == 0):
+            os._exit(calls(call) & 0x7F)
+        os._exit(126)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+FATAL: dict[str, tuple[object, ...]] = {
+    "ptrace": ("ptrace", 0, 0, 0, 0),
+    "execve": ("execve", 0, 0, 0),
+    "execve with a guessed key": ("execve", 0, 0, 0, 1, 2, 3),
+    "execveat": ("execveat", -1, 0, 0, 0, 0),
+    "a process": ("clone", 17, 0, 0, 0, 0),
+    "a thread in a namespace of its own": ("clone", THREAD | NEW_USER, 0, 0, 0, 0),
+    "unshare": ("unshare", NEW_USER),
+    "setns": ("setns", -1, 0),
+    "mount": ("mount", 0, 0, 0, 0, 0),
+    "bpf": ("bpf", 0, 0, 0),
+    "keyctl": ("keyctl", 0, 0, 0, 0, 0),
+    "add_key": ("add_key", 0, 0, 0, 0, 0),
+    "request_key": ("request_key", 0, 0, 0, 0),
+    "perf_event_open": ("perf_event_open", 0, 0, 0, 0, 0),
+    "process_vm_readv": ("process_vm_readv", 0, 0, 0, 0, 0, 0),
+    "pidfd_getfd": ("pidfd_getfd", -1, -1, 0),
+    "name_to_handle_at": ("name_to_handle_at", -1, 0, 0, 0, 0),
+    "io_uring_enter": ("io_uring_enter", -1, 0, 0, 0, 0, 0),
+    "shmget": ("shmget", 0, 4096, 0o1600),
+    "mq_open": ("mq_open", 0, 0, 0, 0),
+    "setuid": ("setuid", 0),
+    "an internet socket": ("socket", AF_INET, 1, 0),
+    "netlink": ("socket", AF_NETLINK, 3, 0),
+    "netlink with a disguise": ("socket", AF_NETLINK | 1 << 32, 3, 0),
+    "vsock": ("socket", AF_VSOCK, 1, 0),
+    "packets": ("socket", AF_PACKET, 3, 0),
+    "words put into a terminal": ("ioctl", 0, 0x5412, 0),
+    "bind": ("bind", -1, 0, 0),
+    "connect": ("connect", -1, 0, 0),
+}
+
+
+@pytest.mark.parametrize("what", FATAL)
+def test_it_ends_the_process(what):
+    code = program(ARCH, EVERY, (7, 8, 9))
+    assert doing(code, lambda call: call(*FATAL[what])) == -signal.SIGSYS
+    if what in ("a process", "a thread in a namespace of its own"):
+        return  # it would go on as two
+    assert doing(b"", lambda call: call(*FATAL[what])) >= 0, "without the filter it goes on"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("clone3", 0, 0), errno.ENOSYS),
+        (("io_uring_setup", 1, 0), errno.ENOSYS),
+        (("userfaultfd", 0), errno.EPERM),
+        (("socket", AF_UNIX, 1, 0), errno.EACCES),
+        (("prctl", 35, 1, 0, 0, 0), errno.EINVAL),
+        (("prlimit64", 0, 4, 1 << 32, 0), errno.EPERM),
+        (("ioctl", 0, 0xAE00, 0), errno.ENOTTY),
+        (("unlinkat", -100, 0, 0), errno.EACCES),
+        (("sched_setaffinity", 0, 0, 0), errno.EPERM),
+        (("getpid",), 0),
+        (("socketpair", AF_UNIX, 1, 0, 0), errno.EFAULT),
+    ],
+)
+def test_it_gets_an_error_and_goes_on(words, error):
+    code = program(ARCH, EVERY)
+    assert doing(code, lambda call: 0 if (got := call(*words)) == -error or (not error and got > 0) else 1) == 0
+
+
+def test_a_group_allows_more():
+    asks = ("socket", AF_INET, 1, 0)
+    assert doing(program(ARCH, EVERY), lambda call: call(*asks)) == -signal.SIGSYS
+    assert doing(program(ARCH, [*EVERY, "internet"]), lambda call: call(*asks)) >= 0
+
+
+def test_the_kernel_log_names_the_call():
+    assert doing(program(ARCH, EVERY), lambda call: call("ptrace", 0, 0, 0, 0)) == -signal.SIGSYS
+    lines = [line for line in lately_audited() if "sig=31" in line]
+    if not lines:
+        pytest.skip("this host's kernel does not log it, or not to us")
+    named = [refused_call(line, pid) for line in lines for pid in [int(line.split(" pid=")[1].split()[0])]]
+    assert "ptrace" in named
+    assert refused_call(lines[0], 1) == ""
+
+
+def loaded(*words: str, calls: tuple[str, ...] = EVERY, own_cores: bool = False) -> subprocess.CompletedProcess[str]:
+    why = Why("a test", "it is tried")
+    with filtered(Confinement(None, None, calls=tuple(Calls(group, why) for group in calls), own_cores=own_cores)) as (
+        before,
+        inherit,
+    ):
+        whole = ["setpriv", "--no-new-privs", *before, *words]
+        return subprocess.run(whole, pass_fds=inherit, capture_output=True, text=True, check=False)
+
+
+OPEN = "import os\nprint([f for f in range(3, 64) if os.path.exists(f'/proc/self/fd/{f}')])\n"
+
+
+def test_the_loader_becomes_the_program_and_leaves_nothing_open():
+    done = loaded(sys.executable, "-I", "-S", "-c", OPEN)
+    assert done.returncode == 0, done.stderr
+    assert "[]" in done.stdout
+
+
+def test_cores_of_its_own_are_had_or_nothing_starts():
+    """A host whose cores have one hardware thread, or whose kernel cannot, refuses; elsewhere it has a cookie."""
+    done = loaded("/bin/cat", "/proc/self/stat", own_cores=True)
+    if threads.schedules_cores():
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 126
+        assert "security.sched_core" in done.stderr
+
+
+def test_a_profile_is_entered_or_nothing_starts():
+    if Path("/sys/kernel/security/apparmor").exists():
+        pytest.skip("AppArmor is active: tests/lab/test_lab_apparmor.py")
+    with filtered(Confinement(None, None, profile="tinamou-x")) as (before, inherit):
+        words = [*before, "/bin/echo", "started"]
+        done = subprocess.run(words, pass_fds=inherit, capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert done.stdout == ""
+    assert "AppArmor profile cannot be entered" in done.stderr
+
+
+def test_the_program_it_became_becomes_no_other():
+    done = loaded("/bin/sh", "-c", "exec /bin/true")
+    assert done.returncode == -signal.SIGSYS
+    assert loaded("/bin/sh", "-c", "exec /bin/true", calls=(*EVERY, "wrapper")).returncode == 0
+
+
+def test_without_calls_nothing_is_put_before():
+    with filtered(Confinement(None, None)) as (words, inherit):
+        assert (words, inherit) == ([], [])
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 24, secrets.token_bytes(64)])
+def test_a_filter_that_is_none_starts_nothing(data):
+    file = os.memfd_create("filter")
+    os.write(file, data)
+    with filtered(Confinement(None, None, calls=(Calls("memory", Why("a test", "it is tried")),))) as (before, inherit):
+        words = ["setpriv", "--no-new-privs", before[0], str(file), *before[2:], "/bin/echo", "started"]
+        done = subprocess.run(words, pass_fds=[*inherit, file], capture_output=True, text=True, check=False)
+    os.close(file)
+    assert done.returncode == 126
+    assert done.stdout == ""
+    assert done.stderr.startswith("filtered: ")
