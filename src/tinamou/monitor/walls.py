@@ -39,7 +39,7 @@ class WallView:
 
 def look(pid: int, planned: Confinement) -> list[WallView]:
     """Every wall around the process of that number. Raises OSError when it has ended, or may not be looked at."""
-    status = dict(re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+    status = dict(re.findall(r"^(\w+):[ \t]*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
     seen = {
         "identity": _identity(status),
         "rights": _rights(pid, status),
