@@ -22,6 +22,7 @@ from made_facts import facts
 from tinamou.facts import WallFacts
 from tinamou.facts.walls import NAMESPACES
 from tinamou.launch.process import jail_of, status_of
+from tinamou.monitor.walls import look
 from tinamou.planner import plan
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import load_spec
@@ -274,3 +275,24 @@ def test_how_one_ends_that_gives_up_is_told():
     assert wait_gone(process, 30)
     os.close(log)
     assert "gave up" in status_of(process.pid)
+
+
+def test_what_is_seen_of_one_from_outside():
+    log = os.memfd_create("said")
+    spec = load_spec({"net": []})
+    known = dataclasses.replace(facts(uid=UID), walls=probe_walls())
+    made = plan(spec, known)
+    process = jail.spawn(jail_of(made, {}, dies_with_parent=False), ["sleep", "600"], log=log)
+    bare = jail.spawn(dataclasses.replace(planned(probe_walls()), uid=None, namespaces=""), ["sleep", "600"], log=log)
+    try:
+        while any(Path(f"/proc/{one.pid}/comm").read_text() != "sleep\n" for one in (process, bare)):
+            assert alive(process) and alive(bare)
+        around = {wall.name: wall for wall in look(process.pid, made.confinement)}
+        assert {name for name, wall in around.items() if wall.missing} == {"system calls"}  # sleep asks for no filter
+        assert around["identity"].found == f"user {UID}, groups 104" or around["identity"].found.endswith("groups none")
+        missing = {wall.name for wall in look(bare.pid, made.confinement) if wall.missing}
+        assert missing == {wall.name for wall in made.confinement.walls}
+    finally:
+        for one in (process, bare):
+            end(one)
+        os.close(log)

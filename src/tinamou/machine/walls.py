@@ -32,7 +32,15 @@ def walls_of(record: Record) -> list[Walled]:
         for entry in Journal(record.path).open_entries().values():
             process = helper_processes.found(entry) if entry["kind"] == "helper" else None
             if process is not None:
-                found.append(Walled(str(entry["name"]), process.pid, tuple(look(process.pid, Confinement(None, None)))))
+                found.append(Walled(str(entry["name"]), process.pid, _around_helper(process.pid)))
     except OSError as error:
         raise StateError(f"the walls of {record.name} cannot be looked at", why=str(error), fix="try it as root") from error
     return found
+
+
+def _around_helper(pid: int) -> tuple[WallView, ...]:
+    """passt shuts itself off from all but root."""
+    try:
+        return tuple(look(pid, Confinement(None, None)))
+    except PermissionError as error:
+        return (WallView("all", False, f"cannot be looked at by this user: {error.strerror}"),)
