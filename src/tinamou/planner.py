@@ -80,9 +80,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         ssh_port=facts.place.ssh_port if facts.image.may_have_sshd else None,
         pinning=resolved.resources.pinning,
     )
-    return (
-        apparmor.confined(made, facts.place, [one.host for one in spec.share]) if security.has_profiles(resolved) else made
-    )
+    return apparmor.confined(made, facts.place) if security.has_profiles(resolved) else made
 
 
 def plan_card(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
