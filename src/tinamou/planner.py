@@ -67,7 +67,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):
-        made = apparmor.confined(made, facts.place, [one.host for one in spec.share])
+        made = apparmor.confined(made, facts.place)
     return walls.confined(made, facts.walls, spec.confine.without)
 
 

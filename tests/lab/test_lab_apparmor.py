@@ -79,6 +79,7 @@ def inside(name: str, *words: str) -> subprocess.CompletedProcess[str]:
 def machine(tmp_path: Path):
     extra = tmp_path / 'a disk "of" the user*s.raw'
     extra.write_bytes(b"x" * (1 << 20))
+    subprocess.run(["ip", "link", "del", "way"], check=False)
     for line in ("link add way type dummy", "address add 10.1.1.1/24 dev way", "link set way up"):
         subprocess.run(["ip", *line.split()], check=True)
     subprocess.run(["ip", "route", "add", "default", "via", "10.1.1.2"], check=True)

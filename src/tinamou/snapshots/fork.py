@@ -76,8 +76,7 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
 
 def _profiled(plan: Plan, record: Record) -> Plan:
     """The fork under AppArmor profiles of its own, as the machine it is made of was."""
-    shares = [one.host for one in load_spec(record.spec).share]
-    return apparmor.confined(plan, Place(record.name, record.directory, record.uid), shares)
+    return apparmor.confined(plan, Place(record.name, record.directory, record.uid))
 
 
 class _Own:

@@ -68,10 +68,9 @@ _VIRTIOFSD = """
   pivot_root,
   network netlink raw,
   /{,usr/}{,local/}{bin,sbin,lib,libexec}/** mrix,
-  /etc/** r,
-  / r,
-  @{PROC}/** rw,
+  /{,**} rwkl,
 """
+"""It makes the shared folder its root, and its files' names begin there: no rule can tell them from the host's by then."""
 
 
 _DNSMASQ = """
@@ -93,30 +92,27 @@ def of_network(name: str, directory: str) -> str:
     return _HEAD + _framed(name, [_DNSMASQ, rule(f"{directory}/", "rw", "{,**}")])
 
 
-def confined(plan: Plan, place: Place, shares: Sequence[str]) -> Plan:
-    """The same plan under profiles of the machine's own; ``shares`` are the folders it shows its guest."""
+def confined(plan: Plan, place: Place) -> Plan:
+    """The same plan under profiles of the machine's own."""
     if place.uid is None:
         return plan
     name = f"tinamou-{place.name}-{place.uid}"
     why = Why("host", "AppArmor is active: QEMU and its helper processes may open what is this machine's, and nothing else")
-    step = LoadProfiles(name, _text(name, plan, place.directory, shares), why)
+    step = LoadProfiles(name, _text(name, plan, place.directory), why)
     steps = tuple(one for one in plan.steps if not isinstance(one, LoadProfiles))
     return dataclasses.replace(plan, steps=(step, *steps), confinement=dataclasses.replace(plan.confinement, profile=name))
 
 
-def _text(name: str, plan: Plan, directory: str, shares: Sequence[str]) -> str:
+def _text(name: str, plan: Plan, directory: str) -> str:
     groups = {one.group for one in plan.confinement.calls}
     qemu = [rule(plan.binary, "mr"), rule(f"{directory}/", "r"), rule(f"{directory}/", "rwk", "**")]
     qemu += [rule(step.path, "r" if step.access in ("read", "secret") else "rwk") for step in _outside(plan, directory)]
     qemu += [f"  {path} rw,\n" for group, path in _DEVICES.items() if group in groups or not groups]
     qemu += ["  network inet,\n  network inet6,\n"] if "internet" in groups or not groups else []
-    shared = [
-        one for share in shares for one in (rule(f"{share.rstrip('/')}/", "r"), rule(f"{share.rstrip('/')}/", "rwkl", "**"))
-    ]
     own = {
         "swtpm": [_SWTPM, rule(f"{directory}/tpm/", "rwk", "{,**}")],
         "passt": [_PASST, rule(f"{directory}/", "rw", "net*/{,**}")],
-        "virtiofsd": [_VIRTIOFSD, rule(f"{directory}/", "rwk", "{,*.sock,*.sock.lock,*.pid}"), *shared],
+        "virtiofsd": [_VIRTIOFSD],
     }
     whole = [_framed(name, [_QEMU, *dict.fromkeys(qemu)])]
     whole += [_framed(f"{name}-{helper}", own[helper]) for helper in HELPERS]
