@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import signal
 import struct
 import subprocess
@@ -181,7 +180,7 @@ def test_without_calls_nothing_is_put_before():
         assert (words, inherit) == ([], [])
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 24, secrets.token_bytes(64)])
+@pytest.mark.parametrize("data", [b"", b"x" * 24, bytes(range(64))])
 def test_a_filter_that_is_none_starts_nothing(data):
     file = os.memfd_create("filter")
     os.write(file, data)
