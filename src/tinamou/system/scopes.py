@@ -43,6 +43,7 @@ def enter(name: str, limits: Limits, pid: int) -> Path:
 
 def _properties(limits: Limits, pid: int) -> list[str]:
     asked = [("PIDs", "au", "1", str(pid)), ("CollectMode", "s", "inactive-or-failed")]
+    asked.append(("Delegate", "b", "true"))  # without it no process can be moved in later
     numbers = {
         "MemoryMax": limits.memory,
         "TasksMax": limits.pids,
