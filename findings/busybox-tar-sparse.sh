@@ -1,14 +1,15 @@
 #!/bin/bash
-# A sparse file packed by GNU tar in pax format comes out of busybox's tar under another name, with other content, and status 0.
+# A sparse file packed by GNU tar in pax format leaves busybox's tar with another name, other content and status 0.
 #
 # Expected: a tar that does not know the sparse extension of pax says so, as it does for the older GNU form.
 #
-# What happens: pax has no type for sparse files. GNU tar stores an ordinary file that begins with the map of data and holes,
-# in a folder GNUSparseFile.PID, and has the true name and size in records that a reader may skip. Busybox skips them: it writes
-# map and data as one short file into that folder and ends with 0. For the old GNU form it ends with 1.
+# What happens: pax has no type for sparse files. GNU tar stores an ordinary file that begins with the map of data and
+# holes, in a folder GNUSparseFile.PID, and has the true name and size in records that a reader may skip. Busybox skips
+# them: it writes map and data as one short file into that folder and ends with 0. For the old GNU form it ends with 1.
 #
-# Why it matters: `tar -S … | ssh guest tar -x` is how disks and databases get into small guests, whose tar is busybox's. The
-# form that looks like the portable one loses the file without a word; who packs for such a guest leaves out -S, or writes no pax.
+# Why it matters: `tar -S … | ssh guest tar -x` is how disks and databases get into small guests, whose tar is busybox's.
+# The form that looks like the portable one loses the file without a word; who packs for such a guest leaves out -S, or
+# writes no pax.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
@@ -40,5 +41,6 @@ done
 is "status of busybox for pax" "$(cat posix.status)" 0
 is "status of busybox for the GNU form" "$(cat gnu.status)" 1
 is "disk.img after the first" "$([ -e posix/disk.img ] && echo there || echo missing)" missing
-is "in its place" "$(cd posix && find . -type f -printf '%p %s' | sed 's/File\.[0-9]*/File.PID/')" "./GNUSparseFile.PID/disk.img 8704"
+is "in its place" \
+  "$(cd posix && find . -type f -printf '%p %s' | sed 's/File\.[0-9]*/File.PID/')" "./GNUSparseFile.PID/disk.img 8704"
 is "it begins with a count of pieces" "$(head -1 posix/*/disk.img)" 3

@@ -1,26 +1,23 @@
 #!/bin/bash
-# cloud-init 22.4 renders `match: {name: "en*"}` of a version 2 network configuration with the section's label as an interface.
+# cloud-init 22.4 takes a section's label for the interface where network configuration 2 says `match: {name: "en*"}`.
 #
-# Expected: in version 2 the key below `ethernets` is a label of one's own, and `match` says which interfaces are meant; where a
-# renderer cannot match names by a pattern, cloud-init says so.
+# Expected: in version 2 the key below `ethernets` is a label of one's own, and `match` says which interfaces are meant;
+# where a renderer cannot match names by a pattern, cloud-init says so.
 #
-# What happens: only netplan is handed the pattern. For ifupdown (eni), systemd-networkd and NetworkManager the pattern is dropped
-# and the label becomes the interface's name: no interface has it, the guest has no network, and nothing is logged.
-# networkd and NetworkManager could match the pattern themselves.
+# What happens: only netplan is handed the pattern. For ifupdown (eni), systemd-networkd and NetworkManager the pattern is
+# dropped and the label becomes the interface's name: no interface has it, the guest has no network, and nothing is
+# logged. networkd and NetworkManager could match the pattern themselves.
 #
-# Why it matters: a seed that was tried on Ubuntu (netplan) leaves Debian 12 guests without network. Matching by macaddress with
-# set-name works everywhere.
+# Why it matters: a seed that was tried on Ubuntu (netplan) leaves Debian 12 guests without network. Matching by
+# macaddress with set-name works everywhere.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
-deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
-  [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
-  (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
-}
 is() { # WHAT SEEN EXPECTED
   printf '%s: %s\n' "$1" "$2"
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
 }
-(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download cloud-init=22.4.2-1+deb12u4 && dpkg-deb -x cloud-init_*.deb root)
+(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download cloud-init=22.4.2-1+deb12u4)
+dpkg-deb -x "$work"/cloud-init_*.deb "$work/root"
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q --disable-pip-version-check PyYAML==6.0.4 Jinja2==3.1.6 jsonschema==4.26.0 jsonpatch==1.48 \
   configobj==5.0.9 oauthlib==4.0.1 requests==2.34.2 2>"$work/pip.log" || { cat "$work/pip.log"; exit 1; }

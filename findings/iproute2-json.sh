@@ -3,12 +3,13 @@
 #
 # Expected: `ip -json link show up` lists the interfaces that are up, and only those; `tc -json …` prints JSON or fails.
 #
-# What happens: filters that iproute2 applies itself (up, group, addresses) leave `{}` for each interface that does not match,
-# while those the kernel applies (master, type of a loaded module) leave nothing. `tc -json class show` of an HTB class, what limits
-# a machine's rate, prints the text it prints without -json, and ends with 0.
+# What happens: filters that iproute2 applies itself (up, group, addresses) leave `{}` for each interface that does not
+# match, while those the kernel applies (master, type of a loaded module) leave nothing. `tc -json class show` of an HTB
+# class, what limits a machine's rate, prints the text it prints without -json, and ends with 0.
 #
-# Why it matters: counting the list counts interfaces that are down, `item["ifname"]` raises KeyError on a host with one more
-# interface than the developer's, and a parser of tc works for the other disciplines (tbf, fq_codel) and breaks on this one.
+# Why it matters: counting the list counts interfaces that are down, `item["ifname"]` raises KeyError on a host with one
+# more interface than the developer's, and a parser of tc works for the other disciplines (tbf, fq_codel) and breaks on
+# this one.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
@@ -21,6 +22,7 @@ is() { # WHAT SEEN EXPECTED
 }
 deb iproute2 6.1.0-3
 export PATH=$work/root/sbin:$work/root/bin:/usr/sbin:/sbin:$PATH
+kinds() { python3 -c 'import json, sys; print(*[discipline["kind"] for discipline in json.load(sys.stdin)])'; }
 names() { python3 -c 'import json, sys; print(*[link.get("ifname", "{}") for link in json.load(sys.stdin)])'; }
 if [ "${1-}" != inside ]; then # in a network namespace of its own: nothing of the host is seen or changed
   own=(unshare --net)
@@ -40,7 +42,7 @@ is "ip -json link show master br0" "$(ip -json link show master br0 | names)" "v
 
 tc qdisc add dev veth0 root handle 1: htb default 10
 tc class add dev veth0 parent 1: classid 1:10 htb rate 10mbit
-is "tc -json qdisc show, kinds" "$(tc -json qdisc show dev veth0 | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["kind"])')" htb
+is "tc -json qdisc show, kinds" "$(tc -json qdisc show dev veth0 | kinds)" htb
 status=0
 tc -json class show dev veth0 >"$work/class" || status=$?
 is "exit status of tc -json class show" "$status" 0

@@ -1,14 +1,15 @@
 #!/bin/bash
 # nft does not read back what it lists as JSON, where a chain hangs on a device.
 #
-# Expected: `nft -j list ruleset` is the ruleset in another notation, and `nft -j -f` of it gives the same rules, as
-# `nft list ruleset` and `nft -f` do.
+# Expected: `nft -j list ruleset` is the ruleset in another notation, and `nft -j -f` of it gives the same rules, as `nft
+# list ruleset` and `nft -f` do.
 #
 # What happens: the JSON of a base chain of family netdev has type, hook, priority and policy, and no device. Reading it
 # back is refused ("Missing `device' in this chain definition"), and with it the whole transaction: no table comes back.
 #
-# Why it matters: filters of a guest's tap are such chains, in ingress and egress. A tool that keeps, compares or restores them
-# through JSON (python-nftables gives nothing else) cannot tell which interface a chain filters; it has to read the text.
+# Why it matters: filters of a guest's tap are such chains, in ingress and egress. A tool that keeps, compares or restores
+# them through JSON (python-nftables gives nothing else) cannot tell which interface a chain filters; it has to read the
+# text.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
@@ -47,8 +48,8 @@ nft -j list ruleset >rules.json
 nft flush ruleset
 nft -f rules.txt
 is "tables after reading the text" "$(nft list tables | tr '\n' ' ')" "table netdev guest table inet host "
-is "what the JSON says of the chain" \
-  "$(python3 -c 'import json; print(*sorted([x["chain"] for x in json.load(open("rules.json"))["nftables"] if "chain" in x][0]))')" \
+members='import json; print(*sorted(next(x["chain"] for x in json.load(open("rules.json"))["nftables"] if "chain" in x)))'
+is "what the JSON says of the chain" "$(python3 -c "$members")" \
   "family handle hook name policy prio table type"
 nft flush ruleset
 status=0

@@ -1,15 +1,18 @@
 #!/bin/bash
 # A compressed cluster of a qcow2 image, cut out by its own descriptor, is more than one zstd frame.
 #
-# Expected: the descriptor of a compressed cluster says where its data is and how long it is, so what lies there can be given
-# to a zstd decoder, as that of a zlib cluster can be given to inflate, which stops at its end and hands back the rest.
+# Expected: the descriptor of a compressed cluster says where its data is and how long it is, so what lies there can be
+# given to a zstd decoder, as that of a zlib cluster can be given to inflate, which stops at its end and hands back the
+# rest.
 #
-# What happens: the length counts whole sectors of 512 bytes, and qemu-img packs clusters without a gap. Behind the frame lie
-# those of the next clusters, and zstd defines frames that follow one another as one stream: a decoder of whole buffers, the
-# command among them, does not stop. It gives the neighbours' data too, and then fails on the frame that is cut off, or on padding.
+# What happens: the length counts whole sectors of 512 bytes, and qemu-img packs clusters without a gap. Behind the frame
+# lie those of the next clusters, and zstd defines frames that follow one another as one stream: a decoder of whole
+# buffers, the command among them, does not stop. It gives the neighbours' data too, and then fails on the frame that is
+# cut off, or on padding.
 #
-# Why it matters: a reader of qcow2 that passed its tests with zlib returns too much, or an error, on sound images. It has to
-# decode one frame, or stop at the size of a cluster; ZSTD_decompress, `zstd -d` and Python's zstd.decompress do neither.
+# Why it matters: a reader of qcow2 that passed its tests with zlib returns too much, or an error, on sound images. It has
+# to decode one frame, or stop at the size of a cluster; ZSTD_decompress, `zstd -d` and Python's zstd.decompress do
+# neither.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
@@ -31,7 +34,7 @@ for letter in A B C D; do head -c 65536 /dev/zero | tr '\0' $letter; done >plain
 qemu-img convert -f raw -O qcow2 -c -o compression_type=zstd plain.raw packed.qcow2
 qemu-img compare plain.raw packed.qcow2
 
-# The first entry of the first L2 table: bit 62 compressed, then the number of further sectors (from bit 54), then the offset.
+# The first entry of the first L2 table: bit 62 compressed, from bit 54 the number of further sectors, then the offset.
 python3 - <<'PY'
 import struct
 image = open("packed.qcow2", "rb").read()

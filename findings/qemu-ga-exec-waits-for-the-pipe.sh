@@ -3,12 +3,13 @@
 #
 # Expected: `exited` of guest-exec-status tells of the process whose number guest-exec gave.
 #
-# What happens: with capture-output the agent waits for both pipes to close as well. A command that leaves a background process
-# behind (`service x start`, `sleep 9 &`) is reported as running, without output, until that one ends too, though its process was
-# reaped at once and its number may already be another's. Without capture-output the same command has exited at once.
+# What happens: with capture-output the agent waits for both pipes to close as well. A command that leaves a background
+# process behind (`service x start`, `sleep 9 &`) is reported as running, without output, until that one ends too, though
+# its process was reaped at once and its number may already be another's. Without capture-output the same command has
+# exited at once.
 #
-# Why it matters: who runs commands through the agent and waits for `exited` waits for every daemon a script starts, and must not
-# signal the number meanwhile. Output and an early end are to be had only by redirecting to files in the guest.
+# Why it matters: who runs commands through the agent and waits for `exited` waits for every daemon a script starts, and
+# must not signal the number meanwhile. Output and an early end are to be had only by redirecting to files in the guest.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
