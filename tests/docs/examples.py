@@ -75,6 +75,8 @@ def examples(page: str, markdown: str) -> Iterator[tuple[Block, ...]]:
         if "continues" not in block.words and chain:
             yield tuple(chain)
             chain = []
+        if chain and chain[0].skip and not block.skip:
+            raise ExampleError(f"{page}:{block.line}: it continues an example that is not run: {chain[0].skip}")
         chain.append(block)
     if chain:
         yield tuple(chain)

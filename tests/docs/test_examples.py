@@ -94,6 +94,11 @@ def test_block_that_does_not_say_how_it_is_run(info):
         list(examples.blocks("page.md", f"text\n```{info}\n$ true\n```\n"))
 
 
+def test_what_continues_an_example_that_is_not_run():
+    with pytest.raises(ExampleError, match=r"p\.md:4.*no card"):
+        list(examples.examples("p.md", "```console skip: no card\n$ a\n```\n```console continues\n$ b\n```\n"))
+
+
 def test_reading():
     table = "```toml data file=a.toml\nx = 1\n```\n"
     item = "1. list\n   ```console vm\n   $ a\n   ```\n   ```console continues skip: no card\n   $ b\n   ```\n"

@@ -55,7 +55,7 @@ def _script(looks: Mapping[str, Look]) -> str:
     """One script for all that is asked of the guest, which waits until it has done all of its boot."""
     lines = ["tries=0; until [ -e /run/settled ] || [ $tries -gt 300 ]; do sleep 0.1; tries=$((tries + 1)); done"]
     lines += [f"echo; echo '{_MARK}{name}'; {{ {look.guest}; }} 2>&1" for name, look in looks.items() if look.guest]
-    return "\n".join([*lines, "exit 0"])
+    return "\n".join([*lines, "true"])
 
 
 def _told(text: str) -> dict[str, object]:
