@@ -17,7 +17,7 @@ from tinamou.facts import files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
-from tinamou.parts import display, limits
+from tinamou.parts import limits, process
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.borrow import enter_groups
 from tinamou.prepare.journal import Journal
@@ -58,9 +58,8 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
     bounds = limits.step(load_spec(record.spec).limits, record.name, record.directory) if "limits" in record.spec else ()
-    rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
-    steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
+    steps: tuple[Step, ...] = (process.room(record.directory, record.uid), *helpers, *handed, *bounds)
     reads = saved.confinement.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
     confinement = Confinement(record.uid, record.uid, saved.confinement.groups, reads=reads)
     saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
