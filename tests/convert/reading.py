@@ -11,6 +11,7 @@ from made_facts import DEBIAN, SWTPM, TCG, TINY, facts
 from tinamou.blueprint import Plan
 from tinamou.convert import kinds, qemu
 from tinamou.convert.assemble import Converted, Seen, assemble
+from tinamou.facts.host import Grouping
 from tinamou.facts.net import Link, NetFacts
 from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.planner import plan
@@ -36,7 +37,9 @@ def planned(result: Converted) -> Plan:
     image = TINY if spec.image in ("tiny", "none") else dataclasses.replace(DEBIAN, disk=spec.image)
     known = facts(image, TCG)
     made = make_host(nodes=1, caches=2, cores=8, threads=1)
-    host = dataclasses.replace(made, is_root=True, devices=frozenset({"/dev/net/tun", "/dev/vhost-net"}), tools=TOOLS)
+    has = {"devices": frozenset({"/dev/net/tun", "/dev/vhost-net"}), "tools": TOOLS}
+    groups = Grouping("kernel", frozenset({"cpu", "cpuset", "io", "memory", "pids"}), "")
+    host = dataclasses.replace(made, is_root=True, grouping=groups, **has)
     links = {"br0": Link("br0", "bridge"), "vmtap0": Link("vmtap0", "tun")}
     cards = PciFacts(tuple(PciDevice(PciAddress.parse(one.device), "10de", "1db4", "0302", group=1) for one in spec.pci))
     return plan(spec, dataclasses.replace(known, host=host, net=NetFacts(links=links), pci=cards))

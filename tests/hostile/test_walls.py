@@ -57,7 +57,8 @@ def planned(walls: WallFacts, *without: str, uid: int | None = UID) -> jail.Jail
     spec = load_spec({"net": [], "confine": {"without": list(without)}})
     known = facts(uid=uid)
     host = dataclasses.replace(known.host, groups={}, device_groups={})
-    return jail_of(plan(spec, dataclasses.replace(known, walls=walls, host=host)), {}, dies_with_parent=False)
+    made = jail_of(plan(spec, dataclasses.replace(known, walls=walls, host=host)), {}, dies_with_parent=False)
+    return dataclasses.replace(made, writes=())  # the machine has no folder
 
 
 def said(around: jail.Jail, code: str, inherit=()) -> str:
@@ -282,7 +283,8 @@ def test_what_is_seen_of_one_from_outside():
     spec = load_spec({"net": []})
     known = dataclasses.replace(facts(uid=UID), walls=probe_walls())
     made = plan(spec, known)
-    process = jail.spawn(jail_of(made, {}, dies_with_parent=False), ["sleep", "600"], log=log)
+    around = dataclasses.replace(jail_of(made, {}, dies_with_parent=False), writes=())
+    process = jail.spawn(around, ["sleep", "600"], log=log)
     bare = jail.spawn(dataclasses.replace(planned(probe_walls()), uid=None, namespaces=""), ["sleep", "600"], log=log)
     try:
         while any(Path(f"/proc/{one.pid}/comm").read_text() != "sleep\n" for one in (process, bare)):

@@ -199,7 +199,7 @@ def test_vhost_user_needs_a_switch_that_reads_memory():
     assert "does not answer" in refused(port, some=dataclasses.replace(facts(), net=NetFacts(ovs_problem="does not answer")))
     able = made(port, some=dataclasses.replace(facts(), net=NetFacts(ovs={"sw0": "netdev"}, ovs_dpdk=True)))
     [join] = steps(able, JoinOvs)
-    assert (join.vlan, join.socket.rpartition("/")[2]) == (5, "vhost.sock")
+    assert (join.vlan, join.socket.rpartition("/")[2]) == (5, "net0.sock")
     memory = next(one.props for one in able.elements if one.id == "ram0")
     assert memory["share"] is True
 

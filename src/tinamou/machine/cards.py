@@ -158,8 +158,9 @@ def _refuse_private(record: Record, part: Contribution) -> None:
 
 def _refuse_walled_in(record: Record, part: Contribution) -> None:
     around = plan_of(record).confinement
-    if ("mount" in around.namespaces or around.landlock[0]) and any(one.kind == "chardev" for one in part.elements):
-        why = "QEMU opens a vhost-user socket by its path, and this one was started without a file of this host to be seen"
+    connects = any(one.kind == "chardev" and "server" not in one.props for one in part.elements)
+    if ("mount" in around.namespaces or around.landlock[0]) and connects:
+        why = "QEMU opens the socket of a vhost-user program by its path, and this one sees no file of this host"
         fix = f"tinamou stop {record.name}, add it, and start again"
         raise ControlError("a vhost-user card cannot be plugged into this machine while it runs", why=why, fix=fix)
 
@@ -177,6 +178,7 @@ def _give_back(record: Record, number: int) -> None:
         spec = interfaces(load_spec(record.spec).net).get(number)
         return entry["kind"] == "socket" and spec is not None and entry["path"] == spec.socket
 
+    record.file(f"run/net{number}.sock").unlink(missing_ok=True)
     failed = Journal(record.path).give_back(undo, its)
     if failed:
         raise StateError("not everything could be given back", why="; ".join(f"{e['kind']}: {error}" for e, error in failed))

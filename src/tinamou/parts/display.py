@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tinamou.blueprint import Contribution, Element, Flag, MakeDir, Why
+from tinamou.blueprint import Contribution, Element, Flag, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PART", "DisplaySpec", "room"]
+__all__ = ["PART", "DisplaySpec"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,7 @@ def contribute(resolved: Resolved) -> Contribution:
         if spec.type == "vnc"
         else Flag("spice", why, options={"unix": "on", "addr": path, "disable-ticketing": "on"})
     )
-    return Contribution((_card(resolved, why),), (quiet, server), (room(resolved.facts.place.directory, resolved.owner),))
-
-
-def room(directory: str, owner: int | None) -> MakeDir:
-    """The folder of the machine in ``directory`` for the server's socket."""
-    return MakeDir(f"{directory}/run", Why("part display", "the one folder QEMU may create sockets in"), owner=owner)
+    return Contribution((_card(resolved, why),), (quiet, server))
 
 
 def _card(resolved: Resolved, why: Why) -> Element:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import Contribution, Flag, Note, Value, Why
+from tinamou.blueprint import Contribution, Flag, MakeDir, Note, Value, Why
 from tinamou.parts.protocol import Part, Resolved
 
-__all__ = ["ARGUMENTS", "PART"]
+__all__ = ["ARGUMENTS", "PART", "ROOM", "room"]
+
+ROOM = "run"
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -21,8 +23,14 @@ def contribute(resolved: Resolved) -> Contribution:
             Flag("no-user-config", config),
             Flag("nodefaults", bare),
             Flag("sandbox", Why("confinement", refused), "on", denied),
-        )
+        ),
+        steps=(room(resolved.facts.place.directory, resolved.owner),),
     )
+
+
+def room(directory: str, owner: int | None) -> MakeDir:
+    """The folder of the machine in ``directory`` that its QEMU may write in: for screens, and cables plugged in later."""
+    return MakeDir(f"{directory}/{ROOM}", Why("confinement", "the one folder QEMU may create sockets in"), owner=owner)
 
 
 def _arguments(resolved: Resolved) -> Contribution:

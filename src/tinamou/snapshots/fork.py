@@ -16,7 +16,7 @@ from tinamou.facts import Place, files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
-from tinamou.parts import display
+from tinamou.parts import process
 from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
@@ -61,9 +61,8 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
         for step in saved.steps
         if isinstance(step, MakeCgroup)
     )
-    rooms = (display.room(record.directory, record.uid),) if "display" in record.spec else ()
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
-    steps: tuple[Step, ...] = (*rooms, *helpers, *handed, *bounds)
+    steps: tuple[Step, ...] = (process.room(record.directory, record.uid), *helpers, *handed, *bounds)
     before = saved.confinement
     reads = before.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
     confinement = dataclasses.replace(before, uid=record.uid, gid=record.uid, locked=None, reads=reads)

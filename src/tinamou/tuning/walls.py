@@ -38,8 +38,6 @@ _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """What Landlock can refuse of files by version: all of the first one, moving elsewhere, cutting off, commands to devices."""
 _TCP, _SCOPES = 3, 3
 """Binding and connecting, since the fourth version; others' abstract sockets and signals, since the sixth."""
-_ROOMS = ("part display", "backend vhost-user")
-"""Who has a folder made in which QEMU makes a socket itself."""
 _OF_PASSTHROUGH = ("/sys/bus/pci", "/sys/devices", "/sys/kernel/iommu_groups")
 
 
@@ -58,7 +56,7 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
     walls = (*_always(plan.confinement), *(_wall(name, why, landlock) for name, why in refused.items()))
     groups = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
     sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
-    rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by in _ROOMS]
+    rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by == "confinement"]
     return dataclasses.replace(
         plan.confinement,
         walls=walls,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import ClaimSocket, Contribution, Element, HandOver, MakeDir, ReachSocket, Step, Value, Why
+from tinamou.blueprint import ClaimSocket, Contribution, Element, HandOver, ReachSocket, Step, Value, Why
 from tinamou.parts.net.wiring import Nic, Wired
 
 __all__ = ["contribute"]
@@ -16,12 +16,10 @@ def contribute(nic: Nic) -> Wired:
     spec, place = nic.spec, nic.facts.place
     end = "waits for the other machine" if spec.listen else "connects to the machine that waits"
     why = Why("spec net.socket", f"a cable to another machine: this end {end} at {spec.socket}")
-    folder = place.file(nic.id)
-    path = f"{folder}/cable.sock" if spec.listen else spec.socket
+    path = place.file(f"run/{nic.id}.sock") if spec.listen else spec.socket
     address: dict[str, Value] = {"type": "unix", "path": path}
     element = Element("netdev", {"type": "stream", "id": nic.id, "server": spec.listen, "addr": address}, why)
-    room = MakeDir(folder, Why("backend stream", "QEMU makes its end's socket there"), owner=place.uid)
     hand = HandOver(path, "connect", Why("confinement", "QEMU is handed the open socket"))
     reach = ReachSocket(path, why)
-    steps: tuple[Step, ...] = (room, ClaimSocket(spec.socket, why, path)) if spec.listen else (reach, hand)
+    steps: tuple[Step, ...] = (ClaimSocket(spec.socket, why, path),) if spec.listen else (reach, hand)
     return Wired(Contribution((element,), steps=steps), offload=False)

@@ -6,7 +6,7 @@ vSwitch with DPDK, and the interface becomes a port of its ``bridge``, which con
 
 from __future__ import annotations
 
-from tinamou.blueprint import ClaimSocket, Contribution, Element, MakeDir, ReachSocket, Step, Value, Why
+from tinamou.blueprint import ClaimSocket, Contribution, Element, ReachSocket, Step, Value, Why
 from tinamou.errors import Problem
 from tinamou.parts.net import ovs
 from tinamou.parts.net.wiring import Nic, Wired
@@ -21,9 +21,8 @@ def contribute(nic: Nic) -> Wired:
     guest's memory, can be passed over it.
     """
     spec = nic.spec
-    folder = nic.facts.place.file(nic.id)
     listens = spec.listen or bool(spec.bridge)
-    path = f"{folder}/vhost.sock" if listens else spec.socket
+    path = nic.facts.place.file(f"run/{nic.id}.sock") if listens else spec.socket
     program = f"Open vSwitch bridge {spec.bridge}" if spec.bridge else f"the program behind {spec.socket}"
     why = Why("spec net.bridge" if spec.bridge else "spec net.socket", f"{program} reads and writes packets in guest memory")
     channel: dict[str, Value] = {"id": f"{nic.id}-chr", "path": path}
@@ -36,12 +35,11 @@ def contribute(nic: Nic) -> Wired:
 
 
 def _before(nic: Nic, path: str, why: Why) -> tuple[Step, ...]:
-    """A folder for the socket QEMU makes; the switch tries to connect from the moment its port is there, once a second."""
+    """QEMU makes the socket itself; the switch tries to connect from the moment its port is there, once a second."""
     spec, place = nic.spec, nic.facts.place
     if not spec.listen and not spec.bridge:
         return (ReachSocket(path, why, place.uid),)
-    room = MakeDir(place.file(nic.id), Why("backend vhost-user", "QEMU makes the socket itself"), owner=place.uid)
-    return (room, ovs.port(nic, why, socket=path) if spec.bridge else ClaimSocket(spec.socket, why, path))
+    return (ovs.port(nic, why, socket=path) if spec.bridge else ClaimSocket(spec.socket, why, path),)
 
 
 def check(nic: Nic) -> list[Problem]:
