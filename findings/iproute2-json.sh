@@ -11,7 +11,6 @@
 # more interface than the developer's, and a parser of tc works for the other disciplines (tbf, fq_codel) and breaks on
 # this one.
 set -euo pipefail
-work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
   [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
   (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
@@ -20,15 +19,18 @@ is() { # WHAT SEEN EXPECTED
   printf '%s: %s\n' "$1" "$2"
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
 }
-deb iproute2 6.1.0-3
+if [ "${1-}" != inside ]; then # in a network namespace of its own: nothing of the host is seen or changed
+  work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
+  deb iproute2 6.1.0-3
+  own=(unshare --net)
+  [ "$(id -u)" = 0 ] || own+=(--map-root-user)
+  "${own[@]}" "$0" inside "$work"
+  exit
+fi
+work=$2
 export PATH=$work/root/sbin:$work/root/bin:/usr/sbin:/sbin:$PATH
 kinds() { python3 -c 'import json, sys; print(*[discipline["kind"] for discipline in json.load(sys.stdin)])'; }
 names() { python3 -c 'import json, sys; print(*[link.get("ifname", "{}") for link in json.load(sys.stdin)])'; }
-if [ "${1-}" != inside ]; then # in a network namespace of its own: nothing of the host is seen or changed
-  own=(unshare --net)
-  [ "$(id -u)" = 0 ] || own+=(--map-root-user)
-  exec "${own[@]}" "$0" inside
-fi
 ip -Version
 ip link set lo up
 ip link add veth0 type veth peer name veth1

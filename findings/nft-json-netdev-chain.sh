@@ -11,7 +11,6 @@
 # them through JSON (python-nftables gives nothing else) cannot tell which interface a chain filters; it has to read the
 # text.
 set -euo pipefail
-work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
   [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
   (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
@@ -21,11 +20,14 @@ is() { # WHAT SEEN EXPECTED
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
 }
 if [ "${1-}" != inside ]; then # in a network namespace of its own: nothing of the host is seen or changed
+  work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
+  for package in nftables libnftables1; do deb $package 1.0.6-2+deb12u2; done
   own=(unshare --net)
   [ "$(id -u)" = 0 ] || own+=(--map-root-user)
-  exec "${own[@]}" "$0" inside
+  "${own[@]}" "$0" inside "$work"
+  exit
 fi
-for package in nftables libnftables1; do deb $package 1.0.6-2+deb12u2; done
+work=$2
 libraries=$(echo "$work"/root/usr/lib/*-linux-gnu)
 export PATH=$work/root/usr/sbin:/usr/sbin:/sbin:$PATH LD_LIBRARY_PATH=$libraries
 cd "$work"
