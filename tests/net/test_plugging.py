@@ -91,7 +91,7 @@ def test_a_card_that_cannot_be_leaves_nothing(lab: Lab):
         ("type=bridge,bridge=br7", 112, "no such interface"),
         ("type=bridge,network=lab,rate_in=fast", 110, "not a rate"),
         ("type=bridge,network=lab,subnet=192.0.2.0/24,address=198.51.100.7", 118, "is no address of network lab"),
-        (f"type=stream,socket={lab.state}/nobody", 114, "cannot be opened"),
+        (f"type=stream,socket={lab.state}/nobody", 113, "there is nothing of that name"),
     ):
         done = lab.tinamou("net", "add", "one", wish, check=False)
         assert done.returncode == code, done.stderr

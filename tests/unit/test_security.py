@@ -13,11 +13,12 @@ from tinamou.planner import plan
 from tinamou.spec import load_spec
 from tinamou.tuning.syscalls import EVERY
 
+SMALL = {"net": [{"type": "none"}], "devices": {"hotplug": 0}}
+CABLE = {"type": "stream", "socket": "/srv/cable", "listen": True}
+
 
 def groups(spec=None, known=None):
-    return {
-        one.group for one in plan(load_spec({"net": [{"type": "none"}], **(spec or {})}), known or facts()).confinement.calls
-    } - set(EVERY)
+    return {one.group for one in plan(load_spec({**SMALL, **(spec or {})}), known or facts()).confinement.calls} - set(EVERY)
 
 
 def on_host(known, **host):
@@ -33,6 +34,8 @@ def test_a_machine_is_allowed_what_it_has():
     assert groups(known=facts(TINY, KVM_WORKS)) == {"kvm"}
     assert groups({"net": [{"type": "user"}]}, facts(TINY, TCG)) == {"internet"}
     assert groups({"display": "vnc"}, facts(TINY, TCG)) == {"server"}
+    assert groups({"net": [CABLE]}, facts(TINY, TCG)) == {"server"}
+    assert groups({"devices": {"hotplug": 1}}, facts(TINY, TCG)) == {"server"}
     script = dataclasses.replace(facts(TINY, TCG), qemu=dataclasses.replace(facts().qemu, script=True))
     assert groups(known=script) == {"wrapper"}
 

@@ -91,7 +91,11 @@ GROUPS: Mapping[str, Group] = {
     "internet": Group(
         "QEMU's own network (libslirp) opens sockets for the guest", "bind connect", families=(AF_INET, AF_INET6)
     ),
-    "server": Group("a screen's server makes its socket", "bind unlink unlinkat", families=(AF_UNIX,)),
+    "server": Group(
+        "the server of a screen or a cable makes its socket, in the machine's folder for them",
+        "bind unlink unlinkat",
+        families=(AF_UNIX,),
+    ),
     "wrapper": Group(
         "the QEMU binary is a script, which becomes QEMU; from then on QEMU's own filter refuses these",
         "execve fork vfork wait4",

@@ -25,6 +25,8 @@ def decide(resolved: Resolved, elements: Iterable[Element]) -> tuple[Calls, ...]
         found["kvm"] = resolved.accel_why
     if resolved.encryption is not None:
         found["encryption"] = Why("spec confidential.type", "the guest's memory is encrypted")
+    if resolved.hotplug:
+        found.setdefault("server", Why("spec devices.hotplug", "a cable that waits may be plugged in while it runs"))
     if spec.display.type != "none":
         found["server"] = Why("spec display.type", f"a {spec.display.type} server on a socket of the machine")
     if facts.qemu.script:
@@ -45,6 +47,8 @@ def _groups(element: Element) -> Iterator[str]:
     props = element.props
     if element.kind == "netdev" and props.get("type") == "user":
         yield "internet"
+    if props.get("server") and (element.kind == "netdev" or element.id.endswith("-chr")):  # other sockets are handed over
+        yield "server"
     if props.get("driver") == "vfio-pci":
         yield "vfio"
     if "host-nodes" in props:
