@@ -50,10 +50,8 @@ class Faked(RuleBasedStateMachine):
 
 @pytest.mark.timeout(600)
 def test_everybody_agrees_about_a_fake(open_folder: Path, monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers) -> None:
-    (open_folder / "bin").mkdir()  # behind its walls it sees the tree it lies in
-    fake, script = open_folder / "bin/qemu-system-x86_64", open_folder / "fake_qemu.py"
-    script.write_text(Path(__file__).with_name("fake_qemu.py").read_text())
-    fake.write_text(f'#!/bin/sh\nexec {os.path.realpath(sys.executable)} -IS {script} "$@"\n')
+    fake = open_folder / "qemu-system-x86_64"  # all that is seen of it behind its walls
+    fake.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n" + Path(__file__).with_name("fake_qemu.py").read_text())
     fake.chmod(0o755)
     monkeypatch.setenv("TINAMOU_QEMU", str(fake))
     examples = settings(
