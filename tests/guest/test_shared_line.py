@@ -95,6 +95,26 @@ def test_a_greeting_lost_in_a_restart_is_answered_by_the_next_guest(state, by):
     run(work())
 
 
+def test_two_greetings_that_waited_are_both_answered(state):
+    """As when a guest is given its resident while several ask for it: what one greeted anew does not end the other's."""
+
+    async def work():
+        with resident_here(state) as here:
+            here.end()
+            line = Line(here.path)
+            first = asyncio.create_task(line.hello(timeout=20))
+            await asyncio.sleep(0.2)
+            second = asyncio.create_task(line.hello(timeout=20))
+            await asyncio.sleep(0.1)
+            line._greet(anew=True)
+            here.start()
+            await asyncio.gather(first, second)
+            assert (await line.run(["echo", "both"])).text == "both"
+            line.close()
+
+    run(work())
+
+
 def test_a_program_with_threads_shares_too(state):
     async def work():
         with resident_here(state) as here:

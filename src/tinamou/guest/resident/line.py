@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tinamou.errors import GuestError
 from tinamou.guest.command import Command, Completed, Hear, Input, command
@@ -26,8 +26,6 @@ __all__ = ["PORT", "HeldError", "Identity", "Line", "LineError", "Receiver"]
 
 PORT = "org.tinamou.resident.0"
 """The name of the virtio-serial port the resident listens on."""
-
-T = TypeVar("T")
 
 BECOME_SECONDS = 60.0
 """How long a guest may take to become another."""
@@ -102,6 +100,7 @@ class Line:
         self._greeted = self._met = False
         self._cut_off = cut_off
         self._hellos: dict[bytes, asyncio.Future[None]] = {}
+        self._asked_since: set[bytes] = set()
         self._owed: Owed | None = None
         self._ended: LineError | None = None
         self._heard = time.monotonic()
@@ -176,12 +175,14 @@ class Line:
             if self._greeted and not self._met:
                 self._greet(anew=True)
             self.send("H", nonce)
+            self._asked_since.add(nonce)
             await asyncio.wait([answer], timeout=seconds)
             while self._met and not answer.done():
                 await asyncio.wait([answer])
             return answer.done() and answer.result() is None
         finally:
             self._hellos.pop(nonce, None)
+            self._asked_since.discard(nonce)
 
     async def become(self, who: Identity, timeout: float = BECOME_SECONDS) -> None:
         """Reseed the guest's random numbers, set its clock, and make it ``who``. Raises LineError, GuestError."""
@@ -336,15 +337,14 @@ class Line:
         if anew:
             self._wire.pad(LARGEST + HEADER.size)
         self._greeted, self._met, self._greeting = True, False, os.urandom(8)
+        self._asked_since.clear()
         self._wire.send("R", self._greeting)
 
     def _take(self, kind: str, channel: int, payload: bytes) -> None:
         """A frame that came. Until the resident has answered the greeting, it speaks to the last host."""
         self._heard = time.monotonic()
         if not self._met:
-            self._met = kind == "R" and payload == self._greeting
-            if kind == "H" and payload in self._hellos:
-                self._end("it is that of an older version; it is replaced when the guest restarts")
+            self._hear_greeting(kind, payload)
         elif channel:
             if (receiver := self._channels.get(channel)) is not None:
                 try:
@@ -365,6 +365,13 @@ class Line:
                 self.send("H", nonce)
         else:
             self._end(f"it sends what is no frame: {kind!r}")
+
+    def _hear_greeting(self, kind: str, payload: bytes) -> None:
+        self._met = kind == "R" and payload == self._greeting
+        if kind == "H" and payload in self._asked_since:
+            self._end("it is that of an older version; it is replaced when the guest restarts")
+        elif kind == "H" and payload in self._hellos:  # asked after an earlier greeting, which was answered just before
+            resolve(self._hellos[payload], None)
 
     def _end(self, why: str) -> None:
         """The line has ended by itself."""

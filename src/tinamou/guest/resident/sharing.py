@@ -158,6 +158,8 @@ class _Guest:
         for theirs, ours in list(self._channels.items()):
             self._line.say("B", channel=ours)
             self.over(theirs)
+        for task in self._asking:
+            task.cancel()
         self._wire.close()
         self._sharing.left(self)
 
@@ -190,12 +192,13 @@ class _Guest:
         import asyncio
 
         async def ask() -> None:
-            try:
-                await self._line.hello()
-            except GuestError:
-                self.close()  # whoever asked tries again, by another line
-            else:
-                self._wire.send("H", nonce)
+            while self._line.free:  # who asked knows how long to wait: the guest may yet be given its resident
+                with contextlib.suppress(GuestError):
+                    await self._line.hello()
+                    self._wire.send("H", nonce)
+                    return
+                await asyncio.sleep(_PAUSE)
+            self.close()
 
         task = asyncio.create_task(ask())
         self._asking.add(task)
