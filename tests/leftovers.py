@@ -11,6 +11,8 @@ from pathlib import Path
 
 from running import memory_kept_by
 
+from tinamou.prepare.groups import group_name
+
 OURS = ("tinamou", "tm-")
 
 
@@ -32,8 +34,8 @@ class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 
     Processes and sockets are known by that path (in their arguments, environment or working directory), interfaces by
-    their alias, so that tests and machines beside this one do not count; control groups and memory this process keeps are
-    known by their name.
+    their alias, control groups by their mark, so that tests and machines beside this one do not count; memory this process
+    keeps is known by its name.
     """
 
     def __init__(self, state: Path) -> None:
@@ -41,8 +43,14 @@ class Leftovers:
         self._named = self._by_name()
 
     def _by_name(self) -> set[str]:
-        folders = ("/dev/hugepages", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-        return set().union(*(_names(folder, OURS) for folder in folders), self._links(), self._memory())
+        return _names("/dev/hugepages", OURS) | self._groups() | self._links() | self._memory()
+
+    def _groups(self) -> set[str]:
+        """Control groups of these machines: a group's name ends with a mark of its machine's folder."""
+        folders = [*Path("/sys/fs/cgroup").glob("tinamou/*-*"), *Path("/sys/fs/cgroup").glob("*/tinamou/*-*")]
+        return {
+            str(one) for one in folders if one.name == group_name(f"{self.state}/machines/{one.name[:-9]}", one.name[:-9])
+        }
 
     def _links(self) -> set[str]:
         """Interfaces of these machines and networks: their alias says whose they are."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.system import iproute
+from tinamou.prepare.groups import group_name
+from tinamou.system import cgroups, iproute
 
 
 def test_clean(leftovers):
@@ -64,6 +65,23 @@ def test_interfaces_of_these_machines_and_of_no_others(leftovers, state):
     finally:
         for name in names:
             iproute.remove(name)
+    assert leftovers.found() == []
+
+
+@pytest.mark.root
+def test_control_groups_of_these_machines_and_of_no_others(leftovers, state):
+    mounted = cgroups.mounts().get("pids")
+    if mounted is None:
+        pytest.skip("no control groups are mounted")
+    names = [group_name(f"{folder}/machines/one", "one") for folder in (state, "/tmp/tm-another")]
+    folders = [mounted[1] / cgroups.PARENT / name for name in names]
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True)
+        assert leftovers.found() == [f"new: {folders[0]}"]
+    finally:
+        for folder in folders:
+            folder.rmdir()
     assert leftovers.found() == []
 
 
