@@ -53,8 +53,8 @@ def other_machines_plan(house: House) -> Tries:
 
 @attack("list all machines")
 def list_machines(house: House) -> Tries:
-    folders = {folder.parent for folder, _ in house.neighbours.values()} | {house.own.parent}
-    return {str(folder): lambda a, folder=folder: a.lists(folder) for folder in folders}
+    others = {folder.parent: folder.name for folder, _ in house.neighbours.values()}
+    return {str(folder): lambda a, folder=folder, name=name: a.lists(folder, name) for folder, name in others.items()}
 
 
 @attack("connect to another machine's monitor, agent, console, resident, TPM")
