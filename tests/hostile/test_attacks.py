@@ -225,7 +225,7 @@ def test_the_writer_of_logs(stage):
 
 
 OPEN = {"own-disk", "io-uring"}
-"""Attacks a QEMU of root\'s succeeds with: its disk\'s file has any length it likes, and a disk of this one uses io_uring."""
+"""Attacks a QEMU of root's succeeds with: its disk's file has any length it likes, and its disk uses io_uring."""
 
 
 @pytest.mark.vm
