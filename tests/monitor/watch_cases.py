@@ -47,8 +47,8 @@ def disk(**change):
     return seen(disks=(replace(DISK, **change),))
 
 
-def room(free, grow):
-    return disk(place=replace(PLACE, free=Size(free * GIB)), may_grow=Size(grow * GIB))
+def room(free, grow, status="ok"):
+    return disk(place=replace(PLACE, free=Size(free * GIB)), may_grow=Size(grow * GIB), status=status)
 
 
 def checked(age, *findings, deep=True):
@@ -116,6 +116,7 @@ MACHINE_CASES = {
         (INFO, "more was promised", room(50, 60), HOST),
         (WARNING, "will be full", room(8, 60), HOST),
         (BAD, "nearly full", room(1, 60), HOST),
+        (BAD, "nearly full", room(4, 60, "nospace"), HOST),
         (UNKNOWN, "cannot be asked", disk(place=None), HOST),
     ],
     "balloon_floor": [

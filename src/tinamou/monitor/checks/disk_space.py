@@ -33,7 +33,7 @@ def _judged(place: Place, disks: list[DiskObservation]) -> Finding:
         return good(shown)
     share = 100 * place.free / max(place.total, 1)
     fix = "make room: tinamou snapshot rm, tinamou image rm, fstrim in the guest; or use a larger file system"
-    if share < _NOTHING:
+    if share < _NOTHING or any(disk.status == "nospace" for disk in disks):  # what is left may be less than one request
         return bad(f"{shown}: it is nearly full, and a machine whose disk is full stands still", fix)
     if share < _LITTLE:
         return warning(f"{shown}: it will be full", fix)

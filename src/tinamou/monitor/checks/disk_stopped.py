@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinamou.doctor.finding import Finding, bad, good, unknown
 from tinamou.monitor.observation import DiskObservation, HostObservation, Observation
 
-TITLE = "DiskObservation requests"
+TITLE = "Disk requests"
 
 
 def check(seen: Observation, host: HostObservation) -> Finding:
