@@ -72,8 +72,9 @@ class Receiver(Protocol):
         """The line, or the guest behind it, has ended."""
 
 
-_GREET_SECONDS = 0.5
-"""How long the first greeting may go unanswered before another one is sent; each waits twice as long as the last."""
+_GREET_SECONDS, _PADDED_SECONDS = 0.5, 2.0
+"""How long the first greeting may go unanswered before another one is sent; each waits twice as long as the last. A guest
+that boots reads them all: only those that wait long end a frame it may be in the middle of, which is 32 KiB more to read."""
 
 
 class Line:
@@ -173,7 +174,7 @@ class Line:
         answer = self._hellos[nonce] = asyncio.get_running_loop().create_future()
         try:
             if self._greeted and not self._met:
-                self._greet(anew=True)
+                self._greet(anew=seconds > _PADDED_SECONDS)
             self.send("H", nonce)
             self._asked_since.add(nonce)
             await asyncio.wait([answer], timeout=seconds)
