@@ -15,7 +15,7 @@ from tinamou.late import dataclass
 from tinamou.system.paths import image_dir, state_dir
 from tinamou.system.qcow2 import Header, Qcow2Error, parse_header
 
-__all__ = ["MAX_DEPTH", "Layer", "may_open", "read_chain", "read_layer", "verify_tables"]
+__all__ = ["MAX_DEPTH", "Layer", "may_open", "read_below", "read_chain", "read_layer", "verify_tables"]
 
 MAX_DEPTH = 256
 _OFFSET = 0x00FFFFFFFFFFFE00
@@ -41,11 +41,10 @@ def read_chain(path: str | Path, *, trusted: Sequence[Path] = (), format: str = 
     """
     layers: list[Layer] = []
     seen: set[tuple[int, int]] = set()
-    current, declared, named_by = Path(path), format, ""
+    layer = read_layer(Path(path), format)
     while True:
-        layer = read_layer(current, declared, named_by)
         if layer.identity[:2] in seen:
-            raise ImageError(f"the chain of {path} is a loop", why=f"{named_by} leads back to {layer.path}")
+            raise ImageError(f"the chain of {path} is a loop", why=f"{layers[-1].path} leads back to {layer.path}")
         seen.add(layer.identity[:2])
         layers.append(layer)
         if len(layers) > MAX_DEPTH:
@@ -54,7 +53,7 @@ def read_chain(path: str | Path, *, trusted: Sequence[Path] = (), format: str = 
             )
         if layer.header is None or not layer.header.backing_file:
             return tuple(layers)
-        current, declared, named_by = _backing_of(layer, trusted), layer.header.backing_format, layer.path
+        layer = read_below(layer, trusted)
 
 
 _TELLING = (".qcow2", ".vhdx", ".vdi", ".iso")
@@ -123,6 +122,12 @@ def _header(named: str, descriptor: int, head: bytes, length: int) -> Header:
         why = f"an image file can name any file of this host there ({header.data_file or 'unnamed'})"
         raise ImageError(f"{named} keeps its data in another file", why=why, fix="convert it with qemu-img convert -O qcow2")
     return header
+
+
+def read_below(layer: Layer, trusted: Sequence[Path] = ()) -> Layer:
+    """The file that one with a backing file rests on, checked as in `read_chain`. Raises ImageError."""
+    assert layer.header is not None
+    return read_layer(_backing_of(layer, trusted), layer.header.backing_format, layer.path)
 
 
 def _backing_of(layer: Layer, trusted: Sequence[Path]) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import ImageError
-from tinamou.images.chain import Layer, may_open, read_layer
+from tinamou.images.chain import Layer, read_below, read_layer
 from tinamou.late import dataclass
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
@@ -88,16 +88,9 @@ def read_forest(disks: Disks, history: History, disk: str) -> Forest:
             continue
         below[name] = lower
         if "/" in lower and lower not in layers:
-            layers[lower] = _outside(layers[name], lower)
+            layers[lower] = read_below(layers[name])  # between a fork's own files and its floor: a checkpoint's
             unread.add(lower)
     return Forest(disk, layers, below)
-
-
-def _outside(upper: Layer, path: str) -> Layer:
-    """A file between a fork's own and its floor: a checkpoint's. Raises ImageError."""
-    if not may_open(upper.path, path):
-        raise ImageError(f"{upper.path} has a backing file outside its folder", why=path, fix="restore a backup")
-    return read_layer(Path(path), upper.header.backing_format if upper.header else "", upper.path)
 
 
 def _below(disks: Disks, layer: Layer) -> str:
