@@ -86,7 +86,7 @@ def _by_file(words: Sequence[str]) -> list[str]:
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
-    reads, nodes = (*jailed.SYSTEM, *around.reads), (path for path in jailed.NODES if Path(path).exists())
+    reads = (*jailed.SYSTEM, *around.reads)
     if around.landlock[0]:
         reads += (str(program("filtered", os.uname().machine)),)  # what is run must lie in what is seen
     return Jail(
@@ -95,7 +95,7 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
         letters(around.namespaces),
         reads=reads,
         writes=around.writes,
-        devices=(*nodes, *around.devices),
+        devices=(*jailed.nodes(), *around.devices),
         reopens=tuple(handed.values()),
         landlock=around.landlock,
         locked=around.locked,

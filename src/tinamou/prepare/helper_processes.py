@@ -44,9 +44,8 @@ def start(step: StartHelper, journal: Journal) -> None:
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
     folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
-    nodes = tuple(path for path in jail.NODES if Path(path).exists())
     reads = (*jail.SYSTEM, *jail.tree_of(step.argv[0]))
-    around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, nodes)
+    around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, jail.nodes())
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
         words = (*step.prefix, *entering(step.name, journal), *step.argv)

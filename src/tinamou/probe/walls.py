@@ -76,11 +76,11 @@ def _tried() -> WallFacts:
 
 def _why_not(kinds: Iterable[str], user: bool) -> str:
     """Why a process cannot be given these namespaces; empty when it can."""
-    from tinamou.system.jail import NODES, SYSTEM, Jail, JailError, spawn
+    from tinamou.system.jail import SYSTEM, Jail, JailError, nodes, spawn
     from tinamou.system.spawn import exit_code, wait_gone
 
     letters = "".join(NAMESPACES[kind] for kind in kinds)
-    jail = Jail(None if user else _TRIAL_UID, (), "U" * user + letters, SYSTEM, devices=tuple(filter(os.path.exists, NODES)))
+    jail = Jail(None if user else _TRIAL_UID, (), "U" * user + letters, SYSTEM, devices=nodes())
     said = os.memfd_create("said", os.MFD_CLOEXEC)
     try:
         process = spawn(jail, [], log=said)

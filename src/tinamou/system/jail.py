@@ -13,7 +13,7 @@ from tinamou.system.exec import find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
-__all__ = ["BY_DESCRIPTOR", "NODES", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "spawn", "tree_of"]
+__all__ = ["BY_DESCRIPTOR", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "nodes", "spawn", "tree_of"]
 
 BY_DESCRIPTOR = "/proc/self/fd/"
 """How a program is named of which there is no path in there, only an open file."""
@@ -25,8 +25,7 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache
 _STORES = ("/nix/store", "/gnu/store")
 """Where every program and library has a folder of its own, and needs those of others."""
 _OWN_TREE = ("bin", "sbin", "libexec")
-NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-"""Devices anybody may use."""
+_NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 class JailError(OSError):
@@ -92,6 +91,11 @@ def beyond_the_system(paths: Iterable[str]) -> tuple[str, ...]:
         if not any(whole == above or whole.startswith(f"{above}/") for above in kept):
             kept.append(whole)
     return tuple(kept[len(SYSTEM) :])
+
+
+def nodes() -> tuple[str, ...]:
+    """The devices anybody may use, of those that are here."""
+    return tuple(filter(os.path.exists, _NODES))
 
 
 def tree_of(program: str) -> tuple[str, ...]:
