@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
-from tinamou.system.exec import find_tool
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, end, exit_code
@@ -57,15 +55,14 @@ def start(
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
-        words = argv(with_descriptors(plan, handed.descriptors))
+        name, *more = argv(with_descriptors(plan, handed.descriptors))
         inherit = (*handed.descriptors.values(), *held, *inherit)
         try:
-            process = jailed.spawn(jail, [*loads, *(_by_file(words) if loads else words)], log=said, inherit=inherit)
+            words = [*loads, jailed.file_of(name), *more] if loads else [name, *more]
+            process = jailed.spawn(jail, words, log=said, inherit=inherit)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
-            raise LaunchError(
-                f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
-            ) from error
+            raise LaunchError(f"{name} cannot be started", why=why, fix="tinamou doctor tells what stands here") from error
     try:
         if enters:
             enter_groups(Journal(directory), process.pid)
@@ -73,14 +70,6 @@ def start(
         end(process)
         raise
     return process
-
-
-def _by_file(words: Sequence[str]) -> list[str]:
-    """The program by its file, without links on the way: what is seen in there of those it would be found by is little."""
-    program = find_tool(words[0])
-    if program is None:
-        raise FileNotFoundError(errno.ENOENT, "there is no such program", words[0])
-    return [os.path.realpath(program), *words[1:]]
 
 
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,18 @@ from tinamou.system.exec import find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
-__all__ = ["BY_DESCRIPTOR", "STATUS", "SYSTEM", "Jail", "JailError", "beyond_the_system", "nodes", "spawn", "tree_of"]
+__all__ = [
+    "BY_DESCRIPTOR",
+    "STATUS",
+    "SYSTEM",
+    "Jail",
+    "JailError",
+    "beyond_the_system",
+    "file_of",
+    "nodes",
+    "spawn",
+    "tree_of",
+]
 
 BY_DESCRIPTOR = "/proc/self/fd/"
 """How a program is named of which there is no path in there, only an open file."""
@@ -145,8 +157,18 @@ def _named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The program's file without links on the way, and its words: by the name it was called by, where PATH leads there."""
     if argv[0].startswith(BY_DESCRIPTOR):
         return [argv[0], *argv]
-    program = find_tool(argv[0])
-    if program is None:
-        raise FileNotFoundError(2, "there is no such program", argv[0])
+    program = _found(argv[0])
     known = str(Path(program).parent) in environment.get("PATH", "").split(":")
     return [os.path.realpath(program), argv[0] if known else program, *argv[1:]]
+
+
+def file_of(program: str) -> str:
+    """A program's file, without links on the way, few of which are seen in there. Raises FileNotFoundError."""
+    return os.path.realpath(_found(program))
+
+
+def _found(program: str) -> str:
+    found = find_tool(program)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such program", program)
+    return found

@@ -77,7 +77,9 @@ def _always(base: Confinement) -> tuple[Wall, ...]:
     who = "a user id no other process of this host has"
     alone = Wall("identity", base.uid is not None, who if base.uid is not None else "QEMU runs as the user who starts it")
     rights = Wall("rights", True, "no capability, no new privileges, no core dumps, an environment of its own")
-    return (alone, rights, Wall("system calls", True, "QEMU refuses itself those a machine never needs (-sandbox)"))
+    own = "QEMU refuses itself those a machine never needs (-sandbox)"
+    listed = f"it may make those listed for this machine alone; on top of that {own}" if base.calls else own
+    return (alone, rights, Wall("system calls", True, listed))
 
 
 def _refused(name: str, plan: Plan, facts: WallFacts, without: Sequence[str]) -> str:
