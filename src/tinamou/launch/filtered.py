@@ -10,10 +10,10 @@ from typing import cast
 
 from tinamou.blueprint import Calls, Confinement
 from tinamou.errors import LaunchError
-from tinamou.images.programs import path
 from tinamou.launch.syscall_numbers import Arch
 from tinamou.launch.syscalls import program
 from tinamou.system.jail import BY_DESCRIPTOR
+from tinamou.system.own_programs import own_program
 
 __all__ = ["filtered"]
 
@@ -29,10 +29,9 @@ def filtered(confinement: Confinement) -> Iterator[tuple[list[str], list[int]]]:
     if not calls and not profile and not confinement.own_cores:
         yield [], []
         return
-    arch = os.uname().machine
     with contextlib.ExitStack() as stack:
         try:
-            loader = os.open(path("filtered", arch), os.O_RDONLY | os.O_CLOEXEC)
+            loader = os.open(own_program("filtered"), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             fix = "compile it with tinamou/images/programs/build"
             raise LaunchError("QEMU's filter of system calls cannot be loaded", why=str(error), fix=fix) from error
@@ -43,7 +42,7 @@ def filtered(confinement: Confinement) -> Iterator[tuple[list[str], list[int]]]:
             return
         file = os.memfd_create("filter", os.MFD_CLOEXEC)
         stack.callback(os.close, file)
-        os.write(file, _filter(calls, arch))
+        os.write(file, _filter(calls, os.uname().machine))
         words[1] = str(file)
         yield words, [loader, file]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
-from tinamou.images.programs import path as program
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
@@ -21,6 +20,7 @@ from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
+from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, end, exit_code
 
 __all__ = ["died", "jail_of", "start", "status_of"]
@@ -77,7 +77,7 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
     around = plan.confinement
     reads = (*jailed.SYSTEM, *around.reads)
     if around.landlock[0]:
-        reads += (str(program("filtered", os.uname().machine)),)  # what is run must lie in what is seen
+        reads += (own_program("filtered"),)  # what is run must lie in what is seen
     return Jail(
         around.uid,
         around.groups,
