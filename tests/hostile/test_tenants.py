@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_neighbours import OTHER, as_other
@@ -202,6 +205,17 @@ def test_what_the_lists_open(folder: Path) -> None:
     (folder / "agent.sock").unlink()
     for one in (*listening, again):
         one.close()
+
+
+@pytest.mark.parametrize("revoke", [False, True])
+def test_of_many_who_change_it_at_once_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revoke: bool) -> None:
+    users = sorted(entry.pw_uid for entry in pwd.getpwall())[:12]
+    monkeypatch.setattr(allowing.machines, "find", lambda name: SimpleNamespace(name=name, path=tmp_path))
+    if revoke:
+        change_allowed(tmp_path, Allowed(frozenset(users)))
+    with ThreadPoolExecutor(len(users)) as pool:
+        list(pool.map(lambda uid: allowing.change("web", [str(uid)], revoke=revoke), users))
+    assert allowed(tmp_path).users == frozenset(() if revoke else users)
 
 
 def test_a_lock_is_taken_by_who_may_only_read_it(folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinamou.errors import Problem, SpecError, StateError
 from tinamou.facts import files
 from tinamou.state import machines
-from tinamou.state.allowed import Allowed, allowed, change_allowed
+from tinamou.state.allowed import Allowed, allowed, change_allowed, update_allowed
 
 __all__ = ["change", "shown"]
 
@@ -34,14 +34,12 @@ def change(name: str, who: Sequence[str], *, revoke: bool = False) -> list[str]:
     record = machines.find(name)
     named = _numbers(who, gone=revoke)
     if not revoke:
-        before = allowed(record.path)
-        change_allowed(record.path, Allowed(before.users | named.users, before.groups | named.groups))
+        update_allowed(record.path, lambda now: Allowed(now.users | named.users, now.groups | named.groups))
         return []
-    now = Allowed()
     if who:
-        before = allowed(record.path)
-        now = Allowed(before.users - named.users, before.groups - named.groups)
-    change_allowed(record.path, now)
+        update_allowed(record.path, lambda now: Allowed(now.users - named.users, now.groups - named.groups))
+    else:
+        change_allowed(record.path, Allowed())
     return [_still_there(record.path, line) for line in (files.AGENT, files.CONSOLE) if _connected(record.path / line)]
 
 
@@ -52,8 +50,7 @@ def _names(now: Allowed) -> list[str]:
     ]
 
 
-def _named(look: object, number: int) -> str:
-    assert callable(look)
+def _named(look: Callable[[int], Sequence[object]], number: int) -> str:
     try:
         return str(look(number)[0])
     except KeyError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tinamou.errors import StateError
@@ -20,7 +21,7 @@ from tinamou.system.acl import READ, READ_WRITE, allow
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 
-__all__ = ["VERBS", "Allowed", "allowed", "apply", "change_allowed", "of_others", "of_root", "refusal"]
+__all__ = ["VERBS", "Allowed", "allowed", "apply", "change_allowed", "of_others", "of_root", "refusal", "update_allowed"]
 
 VERBS = ("exec", "cp", "console", "logs", "show")
 """What those who are allowed can do."""
@@ -61,10 +62,23 @@ def _number(value: object) -> int:
 
 
 def change_allowed(directory: Path, now: Allowed) -> None:
-    """From now on these may use the machine, and nobody else. Raises StateError."""
+    """From now on these may use the machine, and nobody else, whoever it was before. Raises StateError."""
     with locked(directory):
-        replace_text(directory / _FILE, json.dumps({"users": sorted(now.users), "groups": sorted(now.groups)}))
-        _give(directory, now)
+        _write(directory, now)
+
+
+def update_allowed(directory: Path, change: Callable[[Allowed], Allowed]) -> None:
+    """From now on those may use it whom ``change`` makes of those who may; nobody else changes it meanwhile.
+
+    Raises StateError.
+    """
+    with locked(directory):
+        _write(directory, change(allowed(directory)))
+
+
+def _write(directory: Path, now: Allowed) -> None:
+    replace_text(directory / _FILE, json.dumps({"users": sorted(now.users), "groups": sorted(now.groups)}))
+    _give(directory, now)
 
 
 def apply(directory: Path) -> None:
