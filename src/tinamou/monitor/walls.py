@@ -58,9 +58,8 @@ def look(pid: int, planned: Confinement) -> list[WallView]:
 
 def _identity(status: Mapping[str, str]) -> tuple[bool, str]:
     users, mine = set(map(int, status["Uid"].split())), os.geteuid()
-    return users.isdisjoint(
-        {0, mine}
-    ), f"user {', '.join(map(str, sorted(users)))}, groups {status['Groups'].strip() or 'none'}"
+    named, groups = ", ".join(map(str, sorted(users))), status["Groups"].strip() or "none"
+    return users.isdisjoint({0, mine}), f"user {named}, groups {groups}"
 
 
 def _rights(pid: int, status: Mapping[str, str]) -> tuple[bool, str]:

@@ -47,17 +47,7 @@ def make_keys(folder: Path) -> list[Path]:
             key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
             words = ["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", _DAYS]
             words += ["-subj", f"/CN=tinamou {meaning} of {os.uname().nodename}/"]
-            run(
-                [
-                    *words,
-                    "-subj",
-                    f"/CN=tinamou {meaning} of {os.uname().nodename}/",
-                    "-keyout",
-                    str(key),
-                    "-out",
-                    str(certificate),
-                ]
-            )
+            run([*words, "-keyout", str(key), "-out", str(certificate)])
             key.chmod(0o600)
             made += [key, certificate]
     except FileExistsError as error:
