@@ -12,6 +12,7 @@ from pathlib import Path
 from running import memory_kept_by
 
 from tinamou.prepare.groups import group_name
+from tinamou.system import cgroups
 
 OURS = ("tinamou", "tm-")
 
@@ -110,9 +111,10 @@ class Leftovers:
         return found
 
     def clear(self) -> None:
-        """End the processes that were left, so that the next test does not meet them."""
+        """End what was left, so that the next test does not meet it: processes, and the control groups they were in."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        cgroups.remove(sorted(self._groups()))

@@ -79,9 +79,12 @@ def test_control_groups_of_these_machines_and_of_no_others(leftovers, state):
         for folder in folders:
             folder.mkdir(parents=True)
         assert leftovers.found() == [f"new: {folders[0]}"]
+        leftovers.clear()
+        assert [folder.exists() for folder in folders] == [False, True]
     finally:
         for folder in folders:
-            folder.rmdir()
+            if folder.exists():
+                folder.rmdir()
     assert leftovers.found() == []
 
 

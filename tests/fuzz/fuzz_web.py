@@ -50,10 +50,10 @@ def server() -> Server:
 
 @functools.cache
 def one_client() -> object:
-    """Making one takes longer than anything that is asked with it."""
+    """Making one takes longer than anything it is asked. It keeps no connection: the server hangs up after each."""
     import httpx2
 
-    made = httpx2.Client(timeout=2.0, follow_redirects=False)
+    made = httpx2.Client(timeout=2.0, follow_redirects=False, limits=httpx2.Limits(max_keepalive_connections=0))
     return mock.patch.object(http, "client", lambda _: contextlib.nullcontext(made))
 
 
