@@ -60,7 +60,7 @@ class Leftovers:
 
     def _memory(self) -> set[str]:
         """The memory of checkpoints that this very process keeps; others that do are processes of these machines."""
-        return {f"memory of {name}" for name in memory_kept_by(os.getpid())}
+        return {f"memory {inode}" for inode in memory_kept_by(os.getpid())}
 
     def claims(self) -> bool:
         """Whether the ledger of the host still names one of these machines."""

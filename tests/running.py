@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from tinamou.guest.agent import Agent
+from tinamou.snapshots.checkpoint import checkpoints_dir, read
 
 T = TypeVar("T")
 
@@ -44,22 +45,30 @@ class Started:
         self.process.wait()
 
 
-def memory_kept_by(pid: int) -> set[str]:
-    """The names of memory of checkpoints that a process has open: ``checkpoint NAME``."""
-    names = set()
+def memory_kept_by(pid: int) -> set[int]:
+    """The inodes of memory of machines and checkpoints that a process has open."""
+    kept = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                target = str(entry.readlink())
-                if target.startswith("/memfd:checkpoint "):
-                    names.add(target.removeprefix("/memfd:").removesuffix(" (deleted)"))
-    return names
+                if str(entry.readlink()).startswith(("/memfd:ram", "/memfd:changes", "/memfd:checkpoint")):
+                    kept.add(entry.stat().st_ino)
+    return kept
 
 
-def memory_exists(checkpoint: str) -> bool:
-    """Whether any process of this host has the memory of a checkpoint open."""
+def memory_of(checkpoint: str) -> set[int]:
+    """The inodes of an instant checkpoint's memory, which is there."""
+    taken = read(checkpoints_dir() / checkpoint)
+    assert taken
+    kept = {one.inode for one in (taken.ram, taken.changes) if one}
+    assert memory_exists(kept)
+    return kept
+
+
+def memory_exists(kept: set[int]) -> bool:
+    """Whether any process of this host has one of these open."""
     processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return any(f"checkpoint {checkpoint}" in memory_kept_by(pid) for pid in processes)
+    return any(kept & memory_kept_by(pid) for pid in processes)
 
 
 def monitors(directory: str) -> list[str]:

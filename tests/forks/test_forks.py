@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from running import memory_exists
+from running import memory_exists, memory_of
 
 from tinamou import Machine
 from tinamou.errors import StateError, TinamouError
@@ -161,6 +161,7 @@ def test_a_damaged_device_state_ends_in_an_error_and_nothing_left(checkpoint: Ch
 
 
 def test_no_room_for_memory_leaves_the_machine_running(source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinamou.snapshots.branching.why_not", lambda: "a test says so")
     monkeypatch.setattr("tinamou.probe.topology.kib", lambda _text, _name: 1 << 20)
     with pytest.raises(StateError, match="cannot be copied") as refused:
         source.checkpoint("big")
@@ -197,11 +198,13 @@ def test_a_save_cut_short_is_put_right(source: Machine) -> None:
     assert source.run("echo on").text == "on"
 
 
-def test_fleeting_checkpoints_go_with_their_process(checkpoint: Checkpoint) -> None:
+def test_fleeting_checkpoints_go_with_their_process(source: Machine, checkpoint: Checkpoint) -> None:
+    memory = memory_of(checkpoint.name)
+    source.kill()
     write(dataclasses.replace(checkpoint, owner=(os.getpid(), 1)))
     reconcile()
     assert read(Path(checkpoint.directory)) is None
-    assert not memory_exists(checkpoint.name)
+    assert not memory_exists(memory)
 
 
 def test_a_killed_owner_leaves_nothing(state: Path) -> None:
@@ -217,9 +220,9 @@ with Machine(forkable=True) as vm:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
-        assert memory_exists(name)
+        memory = memory_of(name)
         process.send_signal(signal.SIGKILL)
     time.sleep(0.5)
     reconcile()
     assert not list((state / "machines").iterdir())
-    assert not memory_exists(name)
+    assert not memory_exists(memory)

@@ -93,7 +93,7 @@ for pid in pids:
     for number in descriptors(pid) or range(64):
         path = f"/proc/{pid}/fd/{number}"
         try:
-            if not os.readlink(path).startswith("/memfd:checkpoint"):
+            if not os.readlink(path).startswith(("/memfd:checkpoint", "/memfd:ram", "/memfd:changes")):
                 continue
         except OSError:
             pass

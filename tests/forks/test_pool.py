@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import memory_exists
+from running import memory_exists, memory_of
 from typed import call, tinamou
 
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
 from tinamou.snapshots.resting import discard
+from tinamou.system.spawn import Process, alive
 
 pytestmark = pytest.mark.vm
 
@@ -59,6 +61,8 @@ def test_warm_machines_are_forks_of_one_that_is_made_again_when_damaged() -> Non
         assert (second.name, second.record.parent) == ("second", made.name)
     assert made.ram
     os.kill(made.ram.pid, signal.SIGKILL)
+    while alive(Process(made.ram.pid, made.ram.started)):
+        time.sleep(0.01)
     with Machine(warm=True) as third:
         assert third.run("echo on").text == "on"
     [again] = every()
@@ -82,9 +86,10 @@ def test_the_verbs() -> None:
     tinamou("checkpoints", "restore", "one")
     assert tinamou("exec", "src", "--", "hostname") == "src\n"
     tinamou("checkpoints", "restore", "one", status=118)
+    memory = memory_of("one")
     tinamou("checkpoints", "rm", "-f", "one")
     assert json.loads(tinamou("ls", "--json")) == []
-    assert not memory_exists("one")
+    assert not memory_exists(memory)
 
 
 def test_run_warm() -> None:

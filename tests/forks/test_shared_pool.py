@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import memory_exists
+from running import memory_exists, memory_of
 from typed import eventually, tinamou
 
 from tinamou import Machine, SharedPool
@@ -55,11 +55,12 @@ def test_the_verbs(state: Path) -> None:
     assert tinamou("exec", stays, "--", "hostname").strip() == stays
     assert "waiting" in tinamou("pool", "show", "web")
     tinamou("pool", "create", "web", status=118)
+    memory = memory_of("pool-web")
     tinamou("pool", "rm", "web")
     assert json.loads(tinamou("pool", "ls", "--json")) == []
     assert [row["name"] for row in json.loads(tinamou("ls", "--json"))] == [stays]
     tinamou("rm", "-f", stays)
-    assert not memory_exists("pool-web")
+    assert not memory_exists(memory)
     assert list((state / "pools").iterdir()) == []
 
 
@@ -112,6 +113,7 @@ def test_a_pool_of_a_checkpoint() -> None:
 
 def test_a_keeper_that_is_killed_leaves_nothing_but_what_was_taken(state: Path) -> None:
     pool = of_tiny()
+    memory = memory_of("pool-two")
     with pool.take() as taken:
         os.kill(pools.find("two").keeper[0], signal.SIGKILL)
         eventually(lambda: [one.name for one in machines.machines()] == [taken.name], "what waited is gone, unasked")
@@ -119,12 +121,13 @@ def test_a_keeper_that_is_killed_leaves_nothing_but_what_was_taken(state: Path) 
         assert taken.run("echo on").text == "on"
         with pytest.raises(StateError, match="no pool"):
             pool.take()
-    eventually(lambda: not memory_exists("pool-two"), "its memory is gone")
+    eventually(lambda: not memory_exists(memory), "its memory is gone")
     assert list((state / "machines").iterdir()) == []
 
 
 def test_a_keeper_killed_with_its_watcher_is_cleared_away_by_the_next_command(state: Path) -> None:
     of_tiny()
+    memory = memory_of("pool-two")
     keeper = pools.find("two").keeper[0]
     leash = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
     watchers = [pid for pid in leash if b"host\0repair" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -134,7 +137,7 @@ def test_a_keeper_killed_with_its_watcher_is_cleared_away_by_the_next_command(st
     eventually(lambda: not Path(f"/proc/{keeper}").exists() or "Z" in Path(f"/proc/{keeper}/stat").read_text(), "it is dead")
     assert json.loads(tinamou("ls", "--json")) == []
     assert list((state / "pools").iterdir()) == []
-    assert not memory_exists("pool-two")
+    assert not memory_exists(memory)
 
 
 TAKER = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.snapshots.ram import Held, held, let_go
+from tinamou.snapshots.ram import Held, held, let_go, shut
 from tinamou.system import ram
 from tinamou.system.spawn import Process, alive, process_of
 
@@ -26,7 +26,8 @@ def sealed() -> Iterator[int]:
     """Two pages, sealed."""
     memory = ram.blank("sealed", 2 * PAGE)
     os.pwrite(memory, b"kept", PAGE)
-    ram.seal(memory, 0o666)
+    ram.seal(memory)
+    os.fchmod(memory, 0o666)
     yield memory
     os.close(memory)
 
@@ -47,7 +48,7 @@ def test_what_is_sealed_stays_as_it_is(sealed: int) -> None:
     private[PAGE : PAGE + 4] = b"mine"
     os.close(again)
     assert os.pread(sealed, 4, PAGE) == b"kept"
-    assert ram.is_sealed(sealed)
+    assert ram.is_closed(sealed)
 
 
 def test_memory_of_a_size_keeps_it() -> None:
@@ -56,7 +57,7 @@ def test_memory_of_a_size_keeps_it() -> None:
         with pytest.raises(PermissionError):
             os.ftruncate(memory, size)
     os.pwrite(memory, b"x", 0)
-    assert not ram.is_sealed(memory)
+    assert not ram.is_closed(memory)
     os.close(memory)
 
 
@@ -93,6 +94,10 @@ time.sleep(60)
 """
 
 
+def _memories(pid: int) -> list[int]:
+    return [one.stat().st_ino for one in Path(f"/proc/{pid}/fd").iterdir() if str(one.readlink()).startswith("/memfd:")]
+
+
 @pytest.mark.root
 def test_memory_of_a_machine_is_what_was_given_to_it() -> None:
     """A QEMU that was taken over shows memory of its own making: the copy would be cut under who makes it, or endless."""
@@ -101,17 +106,21 @@ def test_memory_of_a_machine_is_what_was_given_to_it() -> None:
     with subprocess.Popen(program, stdout=subprocess.PIPE) as hostile:
         assert hostile.stdout is not None
         hostile.stdout.readline()
-        with pytest.raises(FileNotFoundError, match="no memory ram of 4096 bytes"):
-            ram.memory_of(hostile.pid, "ram", PAGE)
+        for inode in _memories(hostile.pid):
+            with pytest.raises(FileNotFoundError, match="no memory of 4096 bytes that was made for it"):
+                ram.memory_of(hostile.pid, inode, PAGE)
         hostile.kill()
     with subprocess.Popen(program, stdout=subprocess.PIPE, pass_fds=[mine]) as hostile:
         assert hostile.stdout is not None
         hostile.stdout.readline()
-        found = ram.memory_of(hostile.pid, "ram", PAGE)
+        inode = os.fstat(mine).st_ino
+        found, numbers = ram.memory_of(hostile.pid, inode, PAGE)
         assert os.path.sameopenfile(found, mine)
+        assert numbers == [mine]
         os.close(found)
-        with pytest.raises(FileNotFoundError):
-            ram.memory_of(hostile.pid, "ram", 2 * PAGE)
+        for other, size in ((inode, 2 * PAGE), (inode + 1, PAGE)):
+            with pytest.raises(FileNotFoundError):
+                ram.memory_of(hostile.pid, other, size)
         hostile.kill()
     os.close(mine)
 
@@ -120,10 +129,44 @@ def kept(folder: Path, *, ephemeral: bool = False) -> Held:
     """Memory that is kept for a checkpoint with this folder; nobody else has it."""
     memory = ram.blank("checkpoint one", PAGE)
     os.pwrite(memory, b"kept", 0)
-    with held(memory, folder, writable=True, ephemeral=ephemeral) as one:
+    with held([memory], folder, writable=True, ephemeral=ephemeral) as [one]:
         (folder / "checkpoint.json").touch()
     os.close(memory)
     return one
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+def test_what_is_written_over_it_is_kept_beside(tmp_path: Path, *, ephemeral: bool) -> None:
+    memories = [ram.blank("ram", PAGE), ram.blank("changes", 2 * PAGE)]
+    for number, memory in enumerate(memories):
+        os.pwrite(memory, b"%4d" % number, 0)
+    with held(memories, tmp_path, writable=False, ephemeral=ephemeral) as both:
+        (tmp_path / "checkpoint.json").touch()
+    for memory in memories:
+        os.close(memory)
+    assert [text(one) for one in both] == [b"   0", b"   1"]
+    let_go(tmp_path, both[0])
+    for one in both:
+        with pytest.raises(OSError, match=r"gone|No such file"):
+            one.open()
+
+
+def test_who_had_it_mapped_may_write_until_it_is_shut(tmp_path: Path) -> None:
+    """A source that just went over to private pages has its old mapping for a moment; nobody else begins to write."""
+    memory = ram.blank("ram", PAGE)
+    before = mmap.mmap(memory, PAGE)
+    with held([memory], tmp_path, writable=True, ephemeral=True) as [one]:
+        assert text(one)
+    before[:4] = b"late"
+    with pytest.raises(PermissionError):
+        os.pwrite(memory, b"x", 0)
+    with pytest.raises(OSError, match="busy"):
+        shut(tmp_path)
+    before.close()
+    shut(tmp_path)
+    assert text(one) == b"late"
+    let_go(tmp_path, one)
+    os.close(memory)
 
 
 def text(one: Held) -> bytes:
@@ -187,7 +230,7 @@ import os, sys, time
 from pathlib import Path
 from tinamou.snapshots.ram import held
 from tinamou.system import ram
-with held(ram.blank("checkpoint one", 4096), Path(sys.argv[1]), writable=True, ephemeral=False) as one:
+with held([ram.blank("checkpoint one", 4096)], Path(sys.argv[1]), writable=True, ephemeral=False) as [one]:
     print(one.pid, one.started, flush=True)
     time.sleep(60)
 """
@@ -204,7 +247,7 @@ def test_a_save_that_is_killed_leaves_no_keeper(tmp_path: Path) -> None:
 
 def test_a_save_that_fails_leaves_no_keeper(tmp_path: Path) -> None:
     memory = ram.blank("checkpoint one", PAGE)
-    with pytest.raises(RuntimeError), held(memory, tmp_path, writable=False, ephemeral=False) as one:
+    with pytest.raises(RuntimeError), held([memory], tmp_path, writable=False, ephemeral=False) as [one]:
         raise RuntimeError
     assert not alive(Process(one.pid, one.started))
     os.close(memory)

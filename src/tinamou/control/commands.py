@@ -118,8 +118,19 @@ async def add_fd(session: Session, fd: int, *, fdset: int | None = None, note: s
 
 async def reopenable(session: Session, fd: int) -> tuple[int, str]:
     """Give QEMU a copy of an open file: its set, and the path by which QEMU opens it where it takes plain files only."""
+    fdset, theirs = await add_fd_numbered(session, fd)
+    return fdset, f"/dev/fd/{theirs}"
+
+
+async def add_fd_numbered(session: Session, fd: int) -> tuple[int, int]:
+    """Give QEMU a copy of an open file: its set, and its number in QEMU."""
     told = record(await session.execute_with_fd(fd, "add-fd"))
-    return number(told, "fdset-id"), f"/dev/fd/{number(told, 'fd')}"
+    return number(told, "fdset-id"), number(told, "fd")
+
+
+async def remove_fd(session: Session, fdset: int) -> None:
+    """Have QEMU close a set it was given."""
+    await session.execute("remove-fd", fdset_id=fdset)
 
 
 async def getfd(session: Session, fd: int, name: str) -> None:

@@ -83,7 +83,8 @@ class HostFacts:
     ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``. ``device_groups`` maps a device to the
     group whose members may read and write it: `EVERYBODY` when all may, None when only its owner may. ``apparmor`` says
     that the module is active, that it takes profiles from this process, and that its parser is installed. ``smt``: cores
-    run several hardware threads; ``core_scheduling``: the kernel can keep strangers off a core's other threads.
+    run several hardware threads; ``core_scheduling``: the kernel can keep strangers off a core's other threads. ``holding``
+    says why no QEMU can be made to map its memory anew, and is empty where it can.
     """
 
     system: str
@@ -110,6 +111,7 @@ class HostFacts:
     apparmor: bool = False
     smt: bool = False
     core_scheduling: bool = False
+    holding: str = ""
 
     def has_tool(self, name: str) -> bool:
         """Whether a command such as ``swtpm`` is installed."""

@@ -27,7 +27,7 @@ from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.turns import turn
 from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import apply
-from tinamou.snapshots import fork, save
+from tinamou.snapshots import branching, fork, ram, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks, give_files
 from tinamou.snapshots.fork import Restored
@@ -207,9 +207,13 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
     checkpoint = await take_checkpoint(machine, ephemeral=True)
     if checkpoint.kind == "portable":
         progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
+    directory = Path(checkpoint.directory)
+    shutting = asyncio.ensure_future(_shut(machine, directory))
     try:
         restored = await fork_many(checkpoint, count)
+        await shutting
     except BaseException:
+        shutting.cancel()
         discard(Path(checkpoint.directory))
         raise
     left = [count]
@@ -220,6 +224,12 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
             discard(Path(checkpoint.directory))
 
     return [Connected.of_fork(one, ended) for one in restored]
+
+
+async def _shut(machine: Connected, directory: Path) -> None:
+    """What the machine still has of how its memory was mapped goes while its forks start."""
+    await branching.tidied(machine.record.pid)
+    ram.shut(directory)
 
 
 async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Restored:

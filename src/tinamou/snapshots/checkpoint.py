@@ -79,11 +79,12 @@ class Checkpoint:
     """One checkpoint. ``pause`` is how long the machine stood still, ``took`` how long it took in all, in seconds.
 
     ``plan`` and ``record`` are those of the machine it was taken of, as plain data; ``digest`` is of all arguments that
-    shape the guest's hardware. ``ram`` says where an instant one's memory is, ``read_only`` whether its forks open that for
-    reading alone, ``resident`` whether the guest can be given a new identity; ``guest`` what was found in it. ``parent`` is
-    the checkpoint the machine was forked from, ``owner`` the process (number, start time) it is gone with, None for one that
-    stays. ``disks`` are the frozen disks, ``files`` the names of the machine's other files kept with it. ``memory`` is the
-    guest's, in bytes; ``why`` says why it is of this kind; ``cpu`` is the host's where the guest sees it (not under TCG).
+    shape the guest's hardware. ``ram`` says where an instant one's memory is, ``changes`` what is written over that in each
+    fork, ``read_only`` whether its forks open that for reading alone, ``resident`` whether the guest can be given a new
+    identity; ``guest`` what was found in it. ``parent`` is the checkpoint the machine was forked from, ``owner`` the process
+    (number, start time) it is gone with, None for one that stays. ``disks`` are the frozen disks, ``files`` the names of the
+    machine's other files kept with it. ``memory`` is the guest's, in bytes; ``why`` says why it is of this kind; ``cpu`` is
+    the host's where the guest sees it (not under TCG).
     """
 
     name: str
@@ -99,6 +100,7 @@ class Checkpoint:
     state: File
     state_sha256: str
     ram: Held | None = None
+    changes: Held | None = None
     disks: dict[str, Frozen] = dataclasses.field(default_factory=dict)
     files: list[str] = dataclasses.field(default_factory=list)
     parent: str = ""
@@ -161,10 +163,10 @@ def read(directory: Path) -> Checkpoint | None:
             why = "an older tinamou took it, and its memory lay open to every user of this host"
             raise OutdatedError(f"checkpoint {directory.name} is not used any more", why=why, fix="take it again")
         files = {name: File(**data[name]) for name in ("binary", "state")}
-        ram = Held(**data["ram"]) if data["ram"] else None
+        memories = {name: Held(**data[name]) if data.get(name) else None for name in ("ram", "changes")}
         owner = tuple(data["owner"]) if data["owner"] else None
         disks = {name: Frozen(**disk) for name, disk in data["disks"].items()}
-        return Checkpoint(**{**data, **files, "ram": ram, "owner": owner, "disks": disks})
+        return Checkpoint(**{**data, **files, **memories, "owner": owner, "disks": disks})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -283,7 +285,8 @@ def _memory_problems(checkpoint: Checkpoint) -> list[Problem]:
     try:
         if checkpoint.ram is None:
             raise ProcessLookupError("nobody keeps it")
-        os.close(checkpoint.ram.open())
+        for one in (checkpoint.ram, *([checkpoint.changes] if checkpoint.changes else [])):
+            os.close(one.open())
     except OSError as error:
         reason = f"is gone ({error}): it does not outlive a restart of the host, nor the process that keeps it"
         return [Problem("memory", None, reason, _remove(checkpoint))]

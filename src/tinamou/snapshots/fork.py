@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,10 +26,11 @@ from tinamou.probe.walls import probe_walls
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
+from tinamou.snapshots.memory_of_forks import ForkMemory, is_copied, is_mapped, memory_for
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
-from tinamou.system import ram
 from tinamou.system.logs import last_lines
+from tinamou.system.spawn import Process
 from tinamou.tuning import apparmor, walls
 from tinamou.tuning.memory import RAM
 
@@ -43,8 +45,9 @@ _WHY = Why("fork", "the memory of the checkpoint, shared with all its forks unti
 def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> Plan:
     """The plan of a fork: that of the checkpoint's machine with everything replaced that is a machine's own.
 
-    ``same`` keeps the addresses of its network interfaces, and gives it memory of its own, so that it can be checkpointed.
-    A fork with shared folders has memory of its own too: another process works in it.
+    ``same`` keeps the addresses of its network interfaces. A fork with shared folders has memory of its own: another process
+    works in it. Any other has the checkpoint's below its own, which can be checkpointed in turn: put there when QEMU is up
+    (branching.py), or mapped by QEMU itself where that cannot be; then one that is the ``same`` gets a copy too.
     Raises StateError when the checkpoint's hardware is not what its digest says.
     """
     saved = checkpoint.loaded_plan()
@@ -83,7 +86,8 @@ class _Own:
 
     def __init__(self, checkpoint: Checkpoint, record: Record, same: bool) -> None:
         self._checkpoint, self._same = checkpoint, same
-        self._memory = same or bool(record.spec.get("share"))
+        self._copied = is_copied(record, same=same)
+        self._mapped = checkpoint.ram is not None and is_mapped(record, same=same)
         self._name, self._old_name = record.name, checkpoint.machine
         self._directory, self._old_directory = f"{record.directory}/", f"{checkpoint.record['directory']}/"
         self._ports = (f":{checkpoint.record.get('ssh_port')}-:", f":{record.ssh_port}-:")
@@ -101,7 +105,7 @@ class _Own:
         return value.replace(*self._ports) if isinstance(value, str) else value
 
     def step(self, step: HandOver) -> HandOver:
-        shared = step.access == "memory" and not self._memory
+        shared = step.access == "memory" and not self._copied
         return dataclasses.replace(step, path=str(self.value(step.path)), why=_WHY if shared else step.why)
 
     def helper(self, helper: StartHelper) -> StartHelper:
@@ -125,7 +129,7 @@ class _Own:
 
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
-        if element.id == RAM and self._checkpoint.ram is not None and not self._memory:
+        if element.id == RAM and self._mapped:
             props["share"] = False
             props |= {"readonly": True, "rom": "off"} if self._checkpoint.read_only else {}
         if "mac" in props and not self._same:
@@ -224,17 +228,17 @@ async def wake(
 ) -> Restored:
     """Start QEMU for ``plan``, load the state and give the guest its identity. Raises LaunchError, GuestError.
 
-    Everything is asked for at once, before QEMU has even started; it answers when it is there. ``who`` is awaited while QEMU
-    starts, ``settle`` done when the guest is that. ``stopped`` leaves the fork waiting after that, warm and with an identity
-    of its own.
+    The guest is asked to become another before QEMU has even started; it answers when it is there. ``who`` is awaited while
+    QEMU starts, ``settle`` done when the guest is that. ``stopped`` leaves the fork waiting after that, warm and with an
+    identity of its own.
     """
     directory = Path(record.directory)
-    state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
+    memory = memory_for(checkpoint, plan, record)
     try:
-        memory = _memory(checkpoint, plan)
-        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory, enters=False)
-    finally:
-        os.close(state)
+        process, state = _begun(checkpoint, plan, directory, memory, dies_with_parent=dies_with_parent)
+    except BaseException:
+        memory.close()
+        raise
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
     entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
@@ -242,7 +246,7 @@ async def wake(
     monitor = Monitor(str(record.file("qmp.sock")))
     try:
         async with asyncio.timeout(WAKE_SECONDS):
-            loading = asyncio.create_task(monitor.execute(_load(checkpoint, state), until="RESUME"))
+            loading = asyncio.create_task(_loaded(checkpoint, memory, monitor, process.pid, state))
             try:
                 await _become(line, await who, loading)
                 await loading
@@ -270,17 +274,25 @@ async def wake(
     return Restored(record, plan, line)
 
 
-def _memory(checkpoint: Checkpoint, plan: Plan) -> dict[str, int]:
-    """What the fork's memory is made of, by the plan's path: the checkpoint's, or a copy of that. Raises StateError."""
-    path = next(step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "memory")
-    own = next(element.props["share"] for element in plan.elements if element.id == RAM)
-    assert checkpoint.ram is not None
+def _begun(
+    checkpoint: Checkpoint, plan: Plan, directory: Path, memory: ForkMemory, *, dies_with_parent: bool
+) -> tuple[Process, int]:
+    """Start its QEMU; returns also the number it has the saved state under."""
+    state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
+    inherit = (state,) if memory.template is None else (state, memory.template)
     try:
-        kept = checkpoint.ram.open()
-        return {path: ram.copied(kept, Path(path).name) if own else kept}
-    except OSError as error:
-        fix = f"tinamou checkpoints rm {checkpoint.name}, and take it again"
-        raise StateError(f"the memory of checkpoint {checkpoint.name} is gone", why=str(error), fix=fix) from error
+        how = {"dies_with_parent": dies_with_parent, "enters": False}
+        return start(plan, directory, **how, inherit=inherit, given=memory.given), state
+    finally:
+        os.close(state)
+
+
+async def _loaded(checkpoint: Checkpoint, memory: ForkMemory, monitor: Monitor, pid: int, state: int) -> None:
+    with contextlib.closing(memory):
+        if memory.template is not None:
+            await monitor.execute([])
+            await memory.put_on(pid)
+    await monitor.execute(_load(checkpoint, state), until="RESUME")
 
 
 async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None]) -> None:

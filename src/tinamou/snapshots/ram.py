@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
@@ -16,7 +16,7 @@ from tinamou.late import dataclass
 from tinamou.system import ram
 from tinamou.system.spawn import Process, alive, end, process_of, spawn
 
-__all__ = ["Held", "held", "let_go"]
+__all__ = ["Held", "held", "let_go", "shut"]
 
 _HOLD = """
 cd /
@@ -37,8 +37,8 @@ Nobody else has a descriptor, and whoever has one cannot write all the same: the
 
 _LEFT_SECONDS = 2.0
 
-_ours: dict[str, int] = {}
-"""The memory this process keeps, by the checkpoint's folder."""
+_ours: dict[str, list[int]] = {}
+"""The memories this process keeps, by the checkpoint's folder."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Held:
         try:
             status = os.fstat(found)
             as_saved = (status.st_uid, status.st_ino, status.st_size) == (os.geteuid(), self.inode, self.size)
-            if as_saved and ram.is_sealed(found):
+            if as_saved and ram.is_closed(found):
                 return os.dup(found)
         finally:
             os.close(found)
@@ -72,33 +72,40 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(memory: int, directory: Path, *, writable: bool, ephemeral: bool) -> Iterator[Held]:
-    """Seal the memory and give it to whoever keeps it once the block has ended well. Raises StateError.
+def held(memories: Sequence[int], directory: Path, *, writable: bool, ephemeral: bool) -> Iterator[list[Held]]:
+    """Seal memories and give them to whoever keeps them once the block has ended well. Raises StateError.
 
-    ``directory`` is the checkpoint's folder; the block writes the entry there. ``ephemeral`` memory this process keeps.
-    ``writable`` allows to open it for writing, which some versions of QEMU do without ever writing.
+    ``directory`` is the checkpoint's folder; the block writes the entry there. ``ephemeral`` memory this process keeps, and
+    seals it against those who had it mapped before by `shut`. ``writable`` allows to open it for writing, which some
+    versions of QEMU do without ever writing.
     """
-    ram.seal(memory, _WRITERS if writable else _READERS)
-    status = os.fstat(memory)
+    for memory in memories:
+        (ram.close_to_writers if ephemeral else ram.seal)(memory)
+        os.fchmod(memory, _WRITERS if writable else _READERS)
     if ephemeral:
-        mine = _ours[str(directory)] = os.dup(memory)
-        me = process_of(os.getpid())
-        yield Held(me.pid, me.started, mine, status.st_ino, status.st_size)
+        mine = _ours[str(directory)] = [os.dup(memory) for memory in memories]
+        yield [_held(process_of(os.getpid()), memory, number) for memory, number in zip(memories, mine, strict=True)]
         return
-    with _holder(memory, directory) as process:
-        yield Held(process.pid, process.started, 0, status.st_ino, status.st_size, alone=True)
+    with _holder(memories, directory) as process:
+        numbers = (0, *memories[1:])
+        yield [_held(process, memory, number, alone=True) for memory, number in zip(memories, numbers, strict=True)]
+
+
+def _held(process: Process, memory: int, number: int, *, alone: bool = False) -> Held:
+    status = os.fstat(memory)
+    return Held(process.pid, process.started, number, status.st_ino, status.st_size, alone)
 
 
 @contextlib.contextmanager
-def _holder(memory: int, directory: Path) -> Iterator[Process]:
-    """A shell that holds the memory from the end of the block on; it ends by itself when this process is killed before.
+def _holder(memories: Sequence[int], directory: Path) -> Iterator[Process]:
+    """A shell that holds memories from the end of the block on; it ends by itself when this process is killed before.
 
     Raises StateError when it cannot be started, and for an OSError of the block.
     """
     word, say = os.pipe()
     process = None
     try:
-        process = _shell(memory, directory, word)
+        process = _shell(memories, directory, word)
         yield process
         os.write(say, b"hold")
     except BaseException as error:
@@ -112,15 +119,26 @@ def _holder(memory: int, directory: Path) -> Iterator[Process]:
         os.close(say)
 
 
-def _shell(memory: int, directory: Path, word: int) -> Process:
+def _shell(memories: Sequence[int], directory: Path, word: int) -> Process:
     words = ["sh", "-c", _HOLD, str(word), str(directory / "checkpoint.json")]
-    return spawn(words, log=str(directory / "memory.log"), inherit=(word,), stdin=memory, environment={"PATH": os.defpath})
+    beside = (word, *memories[1:])
+    return spawn(
+        words, log=str(directory / "memory.log"), inherit=beside, stdin=memories[0], environment={"PATH": os.defpath}
+    )
+
+
+def shut(directory: Path) -> None:
+    """Seal the memory this process keeps for that checkpoint, which nobody may have mapped for writing any more.
+
+    Raises OSError.
+    """
+    for mine in _ours.get(str(directory), ()):
+        ram.seal(mine)
 
 
 def let_go(directory: Path, kept: Held | None) -> None:
     """Have nobody keep the memory of a checkpoint that is removed; another process's own is left to that."""
-    mine = _ours.pop(str(directory), None)
-    if mine is not None:
+    for mine in _ours.pop(str(directory), ()):
         os.close(mine)
     if kept is not None and kept.alone:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tinamou.control import Listener, Session
 from tinamou.control.commands import cont, getfd, migrate, migration, set_migration, wait_migrated
 from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
-from tinamou.snapshots import stream
+from tinamou.snapshots import branching, stream
 from tinamou.snapshots.checkpoint import Checkpoint, File, Kind, checkpoints_dir, digest_of, host_cpu, identity_of, write
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
@@ -28,7 +28,6 @@ from tinamou.snapshots.machine_disks import Disks
 from tinamou.snapshots.ram import Held, held
 from tinamou.snapshots.resting import discard
 from tinamou.state.record import Record
-from tinamou.system import ram
 from tinamou.system.lock import take
 from tinamou.system.spawn import process_of
 from tinamou.tuning.memory import RAM
@@ -107,35 +106,27 @@ def reserve(name: str) -> Iterator[Path]:
 async def save_instant(moment: Moment, name: str) -> Checkpoint:
     """Checkpoint a forkable machine that goes on. Raises ControlError, StateError; nothing is left then, and it runs on.
 
-    Its memory is copied while it runs, the state of its devices saved in a moment's stop, and before it runs on the copy is
-    compared with the memory and brought up to date: the stop grows with the memory in use, but copies only what changed.
+    The state of its devices is saved in a moment's stop, in which its memory becomes that of the checkpoint (branching.py).
     """
     began = time.perf_counter()
-    with reserve(name) as directory, _both(moment, name) as (source, target):
-        pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, source, target))
-        with held(target, directory, writable=not moment.read_only, ephemeral=moment.ephemeral) as kept:
-            checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began, kept)
-            write(checkpoint)
+    element = next(one for one in moment.plan.elements if one.id == RAM)
+    size, merge = int(str(element.props["size"])), bool(element.props["merge"])
+    record, elsewhere = moment.record, bool(moment.record.spec.get("share"))
+    branch = branching.way(moment.session, record.pid, record.name, size, merge=merge, works_elsewhere=elsewhere)
+    with reserve(name) as directory:
+        async with branch as way:
+            await way.ahead()
+            pause = await _save(moment, lambda switch: _stand_still(moment, switch, directory, way))
+            if not moment.ephemeral:
+                await branching.tidied(moment.record.pid)
+            memories = [way.memory] if way.changes is None else [way.memory, way.changes]
+            with held(
+                memories, directory, writable=bool(branching.why_not()) and not moment.read_only, ephemeral=moment.ephemeral
+            ) as kept:
+                moment = dataclasses.replace(moment, why=way.why)
+                checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began, kept)
+                write(checkpoint)
         return checkpoint
-
-
-@contextlib.contextmanager
-def _both(moment: Moment, name: str) -> Iterator[tuple[int, int]]:
-    """The machine's memory and what it is copied to. Raises StateError when there is no room for a copy."""
-    try:
-        source = ram.memory_of(moment.record.pid, "ram", memory_of(moment.plan))
-    except OSError as error:
-        fix = "stop it and start it again, where an older tinamou started it; or take a portable one"
-        raise StateError(f"the memory of {moment.record.name} cannot be reached", why=str(error), fix=fix) from error
-    try:
-        _refuse_without_room(moment, os.fstat(source).st_blocks * 512)
-        target = ram.blank(f"checkpoint {name}", os.fstat(source).st_size)
-        try:
-            yield source, target
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
 
 
 async def save_portable(moment: Moment, name: str) -> Checkpoint:
@@ -163,25 +154,14 @@ async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> fl
         return await _stood_still(events)
 
 
-def _refuse_without_room(moment: Moment, used: int) -> None:
-    """Memory without a name has no bound of its own: where the host has too little, the kernel kills whom it likes."""
-    from tinamou.probe.topology import kib
-
-    left = int(kib(Path("/proc/meminfo").read_text(), "MemAvailable"))
-    if used > left:
-        why = f"{used >> 20} MiB of it are in use, and the host has {left >> 20} MiB left"
-        what, fix = f"the memory of {moment.record.name} cannot be copied", "remove checkpoints, or end machines"
-        raise StateError(what, why=why, fix=fix)
-
-
 STREAM = "state.zst"
 """The file of a whole state, memory included."""
 
 
-def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: float, kept: Held | None = None) -> Checkpoint:
+def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: float, kept: Sequence[Held] = ()) -> Checkpoint:
     """The entry of what was saved in ``directory``, with everything else that belongs to it copied there. Raises OSError.
 
-    ``kept`` is the memory of an instant one.
+    ``kept`` is the memory of an instant one, and what is to be written over it.
     """
     state = directory / (STREAM if kind == "portable" else "state")
     folder = Path(moment.record.directory)
@@ -201,7 +181,8 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         version=".".join(str(part) for part in moment.session.version),
         state=File.of(state),
         state_sha256=digest_of(state),
-        ram=kept,
+        ram=kept[0] if kept else None,
+        changes=kept[1] if len(kept) > 1 else None,
         parent=machine.parent,
         resident=moment.resident,
         guest=moment.guest,
@@ -278,14 +259,13 @@ async def _save(moment: Moment, work: Callable[[_Switch | None], Awaitable[float
     return pause
 
 
-async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, source: int, target: int) -> float:
-    """Copy, stop, save, copy again, run on."""
+async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, way: branching.Way) -> float:
+    """Stop, save, take the memory over, run on."""
     session = moment.session
-    await asyncio.to_thread(_copied, ram.copy_all, source, target)
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, _DEVICES):
             await _save_state(session, directory / "state", switch)
-            await asyncio.to_thread(_copied, ram.copy_changed, source, target)
+            await way.at_rest()
             await cont(session)
         return await _stood_still(events)
 
@@ -300,14 +280,6 @@ async def _stood_still(events: Listener) -> float:
     except TimeoutError:
         raise ControlError("QEMU did not say that the machine runs on", why=f"not within {_EVENT_SECONDS:g} s") from None
     return resumed.at - stopped.at
-
-
-def _copied(copy: Callable[[int, int], int], source: int, target: int) -> int:
-    try:
-        return copy(source, target)
-    except OSError as error:
-        fix = "remove checkpoints, or end machines"
-        raise StateError("the machine's memory cannot be copied", why=str(error), fix=fix) from error
 
 
 @contextlib.contextmanager

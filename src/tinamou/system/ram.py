@@ -11,12 +11,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["blank", "copied", "copy_all", "copy_changed", "extents", "is_sealed", "memory_of", "opened", "seal"]
+__all__ = [
+    "NAME",
+    "blank",
+    "close_to_writers",
+    "copied",
+    "copy_all",
+    "copy_changed",
+    "extents",
+    "is_closed",
+    "mapped",
+    "memory_of",
+    "opened",
+    "seal",
+]
+
+NAME = "ram"
+"""What the memory of a machine is called in the list of a process' descriptors."""
 
 _CHUNK = 1 << 20
 _BLOCK = 64 << 10
 _SIZED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _SEALED = _SIZED | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_FUTURE_WRITE = 0x10
+"""F_SEAL_FUTURE_WRITE, which Python does not name."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -34,18 +52,33 @@ def blank(name: str, size: int = 0) -> int:
     return descriptor
 
 
-def seal(descriptor: int, mode: int) -> None:
+def seal(descriptor: int) -> None:
     """From now on nobody can change its content or size, by whatever descriptor, and never again. Raises OSError.
 
-    ``mode`` says who may open it anew through a descriptor of it; opened for writing it can still be mapped privately.
+    Opened for writing it can still be mapped privately.
     """
-    os.fchmod(descriptor, mode)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
+    if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALED != _SEALED:
+        _add_seals(descriptor, _SEALED)
 
 
-def is_sealed(descriptor: int) -> bool:
-    """Whether `seal` was called for it."""
-    return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALED == _SEALED
+def close_to_writers(descriptor: int) -> None:
+    """From now on nobody begins to write to it; mappings there are already go on. Raises OSError."""
+    if not is_closed(descriptor):
+        _add_seals(descriptor, _SIZED | _FUTURE_WRITE)
+
+
+def _add_seals(descriptor: int, seals: int) -> None:
+    writable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)  # whoever may not write may not seal
+    try:
+        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, seals)
+    finally:
+        os.close(writable)
+
+
+def is_closed(descriptor: int) -> bool:
+    """Whether nobody can begin to write to it: `close_to_writers` was called for it, or `seal`."""
+    seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    return seals & _SIZED == _SIZED and bool(seals & (_FUTURE_WRITE | fcntl.F_SEAL_WRITE))
 
 
 def opened(pid: int, number: int) -> int:
@@ -73,32 +106,31 @@ def _mount(descriptor: int) -> str:
     return next(line for line in lines if line.startswith("mnt_id:"))
 
 
-def memory_of(pid: int, name: str, size: int) -> int:
-    """The memory ``name`` of this size that this user made (`blank`) and the process has open. Raises OSError.
+def memory_of(pid: int, inode: int, size: int) -> tuple[int, list[int]]:
+    """The memory that this user made (`blank`), for reading, and the numbers the process has it open under. Raises OSError.
 
-    The process may be hostile: memory of its own making, under that name or not, is passed over.
+    The process may be hostile: memory of its own making is passed over.
     """
+    numbers = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if _name(entry) != name:
-                continue
-            found = opened(pid, int(entry.name))
+            if str(entry.readlink()).startswith("/memfd:") and entry.stat().st_ino == inode:
+                numbers.append(int(entry.name))
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            found = opened(pid, number)
             try:
-                if _name(Path(f"/proc/self/fd/{found}")) == name and _is_blank(found, size):
-                    return os.dup(found)
+                if _is_blank(found, inode, size):
+                    return os.dup(found), sorted(numbers)
             finally:
                 os.close(found)
-    raise FileNotFoundError(f"process {pid} has no memory {name} of {size} bytes")
+    raise FileNotFoundError(f"process {pid} has no memory of {size} bytes that was made for it")
 
 
-def _name(entry: Path) -> str:
-    return str(entry.readlink()).removeprefix("/memfd:").removesuffix(" (deleted)")
-
-
-def _is_blank(descriptor: int, size: int) -> bool:
+def _is_blank(descriptor: int, inode: int, size: int) -> bool:
     status = os.fstat(descriptor)
     sized = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SIZED == _SIZED
-    return sized and (status.st_uid, status.st_size) == (os.geteuid(), size)
+    return sized and (status.st_uid, status.st_ino, status.st_size) == (os.geteuid(), inode, size)
 
 
 def extents(descriptor: int) -> Iterator[tuple[int, int]]:
@@ -146,7 +178,7 @@ def copy_changed(source: int, target: int) -> int:
     size = os.fstat(source).st_size
     changed = 0
     there = list(extents(target))
-    with _mapped(source, size, mmap.PROT_READ) as old, _mapped(target, size, mmap.PROT_READ | mmap.PROT_WRITE) as new:
+    with mapped(source, size, mmap.PROT_READ) as old, mapped(target, size, mmap.PROT_READ | mmap.PROT_WRITE) as new:
         for begin, end in extents(source):
             for at in range(begin, end, _BLOCK):
                 length = min(_BLOCK, end - at)
@@ -161,7 +193,8 @@ def copy_changed(source: int, target: int) -> int:
 
 
 @contextlib.contextmanager
-def _mapped(descriptor: int, size: int, protection: int) -> Iterator[int]:
+def mapped(descriptor: int, size: int, protection: int) -> Iterator[int]:
+    """The address its content has here, shared with whoever else has it, for as long as the block lasts. Raises OSError."""
     address = _libc.mmap(None, size, protection, mmap.MAP_SHARED, descriptor, 0)
     if address in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), "memory cannot be mapped")

@@ -73,11 +73,14 @@ def _asked(spec: LimitsSpec) -> dict[str, object]:
 
 
 def _memory(resolved: Resolved) -> tuple[Size, str]:
-    """Guest RAM, what QEMU takes by the sum that admits machines, and room for what that leaves out; and why."""
+    """Guest RAM, what QEMU takes by the sum that admits machines, and room for what that leaves out; and why.
+
+    A forkable machine may have changed all of its memory since a checkpoint froze that.
+    """
     spec, host = resolved.spec, resolved.facts.host
     on_pages = bool(resolved.resources.pages.page) and not host.grouping.huge
     encrypted = resolved.encryption is not None and resolved.encryption.kind in _ENCRYPTED
-    ram = Size(0 if on_pages else spec.memory.size * (2 if encrypted else 1))
+    ram = Size(0 if on_pages else spec.memory.size * (2 if encrypted or spec.memory.forkable else 1))
     qemu = MemoryBill.qemu_overhead(spec.cpu.count, translation_cache(resolved.accel, spec.memory.size))
     devices = len(resolved.disks) + _helpers(resolved)
     slack = _SLACK + spec.memory.size // _SHARE + devices * _PER_DEVICE

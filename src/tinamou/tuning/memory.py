@@ -23,7 +23,7 @@ def contribute(resolved: Resolved) -> Contribution:
     spec, nodes = resolved.spec.memory, resolved.resources.numa.nodes
     file = resolved.file("ram")
     if spec.forkable:
-        backends: tuple[Element, ...] = (_forkable(spec, file),)
+        backends: tuple[Element, ...] = (_forkable(spec, file, resolved.facts.host.holding),)
     else:
         backends = tuple(_backend(f"ram{i}", node, resolved) for i, node in enumerate(nodes))
     size = Flag("m", Why("spec memory.size", "the size the guest sees"), f"{spec.size.mib}M")
@@ -36,9 +36,17 @@ def contribute(resolved: Resolved) -> Contribution:
     return Contribution(elements=backends, flags=(size, link, merge), steps=steps)
 
 
-def _forkable(spec: MemorySpec, file: str) -> Element:
-    """A file backend over nameless memory: only a file's content is left out of a saved state on every version of QEMU."""
-    why = Why("spec memory.forkable", f"{spec.size} of guest memory that a checkpoint copies without QEMU writing it out")
+def _forkable(spec: MemorySpec, file: str, holding: str) -> Element:
+    """A file backend over nameless memory: only a file's content is left out of a saved state on every version of QEMU.
+
+    ``holding`` says why it cannot be frozen where it lies.
+    """
+    how = (
+        f"a checkpoint copies while it runs: {holding}"
+        if holding
+        else "a checkpoint freezes where it lies, for forks to share"
+    )
+    why = Why("spec memory.forkable", f"{spec.size} of guest memory that {how}")
     props: dict[str, Value] = {"qom-type": "memory-backend-file", "id": RAM, "size": int(spec.size), "share": True}
     return Element("object", {**props, "mem-path": file, "merge": spec.merge}, why)
 
