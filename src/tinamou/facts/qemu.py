@@ -7,7 +7,7 @@ from dataclasses import field
 
 from tinamou.late import dataclass
 
-BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration")
+BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration", "transport")
 """What ``QemuFacts.backends`` is keyed by."""
 
 
@@ -28,9 +28,9 @@ class QemuFacts:
     ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
     types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
     of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
-    ``display`` and ``migration`` (its capabilities) to what is built in. ``loads`` are the files and folders beyond the
-    system's own that it is loaded from, with its firmware and modules. ``notes`` say what could not be learned, and why.
-    ``script`` says that the file is one, which becomes QEMU.
+    ``display``, ``migration`` (its capabilities) and ``transport`` (what a state travels by; QEMU 7.2 does not say) to what
+    is built in. ``loads`` are the files and folders beyond the system's own that it is loaded from, with its firmware and
+    modules. ``notes`` say what could not be learned, and why. ``script`` says that the file is one, which becomes QEMU.
     """
 
     binary: str
@@ -56,7 +56,8 @@ class QemuFacts:
 
         ``type:virtio-net-pci``, ``property:memory-backend-file.rom``, ``command:snapshot-save``, ``netdev:stream``,
         ``option:run-with``, ``option:machine.hpet``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``,
-        ``aio:io_uring``, ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``.
+        ``aio:io_uring``, ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``,
+        ``transport:file``.
         Raises ValueError for an unknown kind.
         """
         kind, _, name = feature.partition(":")

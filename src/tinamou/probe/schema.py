@@ -43,6 +43,7 @@ def qemu_facts(
             "chardev": schema.enum("chardev-add", "backend", "type"),
             "display": schema.enum("query-display-options", "type"),
             "migration": schema.enum("migrate-set-capabilities", "capabilities", "capability"),
+            "transport": schema.enum("migrate", "channels", "addr", "transport"),
         },
         package=str(version.get("package", "")),
         loads=loads,

@@ -25,6 +25,7 @@ from tinamou.probe.walls import probe_walls
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
+from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system import ram
@@ -232,7 +233,9 @@ async def wake(
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         memory = _memory(checkpoint, plan)
-        process = start(plan, directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory, enters=False)
+        process = start(
+            loads(plan, state), directory, dies_with_parent=dies_with_parent, inherit=(state,), given=memory, enters=False
+        )
     finally:
         os.close(state)
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
@@ -242,13 +245,13 @@ async def wake(
     monitor = Monitor(str(record.file("qmp.sock")))
     try:
         async with asyncio.timeout(WAKE_SECONDS):
-            loading = asyncio.create_task(monitor.execute(_load(checkpoint, state), until="RESUME"))
+            resuming = asyncio.create_task(monitor.execute(_load(checkpoint, plan, state), until="RESUME"))
             try:
-                await _become(line, await who, loading)
-                await loading
+                await _become(line, await who, resuming)
+                await resuming
                 await entering
             finally:
-                loading.cancel()
+                resuming.cancel()
             if settle is not None:
                 await settle(record, line)
             if stopped and line is not None:
@@ -297,7 +300,7 @@ async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None])
         becoming.cancel()
 
 
-def _load(checkpoint: Checkpoint, state: int) -> list[tuple[str, Mapping[str, object]]]:
+def _load(checkpoint: Checkpoint, plan: Plan, state: int) -> list[tuple[str, Mapping[str, object]]]:
     capabilities = [{"capability": "x-ignore-shared", "state": True}] if checkpoint.ram is not None else []
     commands: list[tuple[str, Mapping[str, object]]] = [("migrate-set-capabilities", {"capabilities": capabilities})]
-    return [*commands, ("migrate-incoming", {"uri": f"fd:{state}"})]
+    return [*commands, *loading(plan, state)]
