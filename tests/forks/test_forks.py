@@ -32,13 +32,6 @@ pytestmark = pytest.mark.vm
 WHO = "hostname; cat /etc/machine-id; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
 @pytest.fixture
 def source() -> Iterator[Machine]:
     """A forkable machine that runs."""
@@ -60,7 +53,7 @@ def restored(checkpoint: Checkpoint, count: int = 1) -> None:
         Machine.around(AsyncMachine.around(Connected.of_fork(one))).kill()
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_forks_are_themselves(cpus: int) -> None:
     with Machine(forkable=True, cpus=cpus) as source:

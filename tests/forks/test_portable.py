@@ -26,13 +26,6 @@ READY = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; "
 WHO = READY + "hostname; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
 @pytest.fixture(autouse=True)
 def no_checkpoints_left() -> Iterator[None]:
     """Checkpoints stay when machines go; a test's own must not."""
@@ -57,7 +50,7 @@ def checkpoint() -> Checkpoint:
         return machine.checkpoint("kept")
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("forkable", [False, True])
 def test_forks_are_themselves_and_the_machine_goes_on(forkable: bool) -> None:
     with Machine(forkable=forkable, cpus=2, disks=[{"size": "64M"}]) as source:

@@ -25,13 +25,6 @@ from tinamou.system.loop_thread import wait_for
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
 @pytest.fixture
 def kept() -> Iterator[Machine]:
     """A machine that stays."""
@@ -45,7 +38,7 @@ def state() -> str:
     return wait_for(life.state_of(machines.find("kept")))
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 def test_it_goes_on_where_it_was_with_the_clock_right(kept: Machine) -> None:
     kept.run("echo here >/tmp/x; echo disk >/dev/vda; sleep 1000 >/dev/null 2>&1 &")
     boot = kept.run("cat /proc/sys/kernel/random/boot_id; cat /sys/class/net/eth0/address; pidof sleep").text

@@ -26,11 +26,12 @@ class QemuFacts:
     """One binary, as it describes itself over QMP and in its help.
 
     ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
-    types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
-    of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
-    ``display``, ``migration`` (its capabilities) and ``transport`` (what a state travels by; QEMU 7.2 does not say) to what
-    is built in. ``loads`` are the files and folders beyond the system's own that it is loaded from, with its firmware and
-    modules. ``notes`` say what could not be learned, and why. ``script`` says that the file is one, which becomes QEMU.
+    types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters that
+    are not deprecated (those of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``,
+    ``chardev``, ``display``, ``migration`` (its capabilities) and ``transport`` (what a state travels by; QEMU 7.2 does not
+    say) to what is built in. ``loads`` are the files and folders beyond the system's own that it is loaded from, with its
+    firmware and modules. ``notes`` say what could not be learned, and why. ``script`` says that the file is one, which
+    becomes QEMU.
     """
 
     binary: str
