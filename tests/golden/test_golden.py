@@ -78,6 +78,7 @@ def test_the_real_binary_accepts_it(case: Case, program_of, state: Path):
     finally:
         Journal(folder).give_back(undo)
     assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
     greeting, *answers = [json.loads(line) for line in done.stdout.splitlines()]
     major, minor = case.version.split(".")
     assert greeting["QMP"]["version"]["qemu"]["major"] == int(major)
