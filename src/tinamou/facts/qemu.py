@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 
@@ -80,13 +81,14 @@ class QemuFacts:
             raise ValueError(f"unknown kind of feature: {feature!r}")
         return name in offered[kind]
 
-    def loads_states_of(self, version: str) -> bool:
-        """Whether it loads the whole state of a machine that ``version`` (``7.2.22``) saved.
+    def same_board(self, machine_type: str, version: str) -> bool:
+        """Whether that board is what it was in QEMU ``version`` (``7.2.22``): a versioned one is, or should be.
 
-        Within a series (7.2) a versioned machine type stays the same: a host is updated and its machines go on (source:
-        docs/devel/migration/compatibility.rst of QEMU). Across series that is promised too, but not trusted here.
+        Any board stays the same within a series (7.2), a versioned one (``pc-q35-7.2``) in all that have it (source:
+        docs/devel/migration/compatibility.rst of QEMU). Whether the state of a machine loads is known when it was tried.
         """
-        return version.split(".")[:2] == [str(part) for part in self.version[:2]]
+        versioned = re.search(r"-\d+\.\d+$", machine_type) is not None
+        return versioned or version.split(".")[:2] == [str(part) for part in self.version[:2]]
 
     def machine(self, name: str) -> MachineType | None:
         """The machine type of that name or alias."""

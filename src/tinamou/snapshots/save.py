@@ -200,6 +200,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         digest=digest(moment.plan),
         binary=identity_of(moment.plan.binary),
         version=".".join(str(part) for part in moment.session.version),
+        package=moment.session.package,
         state=File.of(state),
         state_sha256=digest_of(state),
         ram=kept,
