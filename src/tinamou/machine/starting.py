@@ -27,6 +27,7 @@ from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesShortError
+from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, uids
@@ -175,6 +176,7 @@ def run_facts(plan: Plan, process: Process) -> dict[str, Any]:
         "accel": plan.accel,
         "machine_type": plan.machine_type,
         "binary": plan.binary,
+        "package": probe_qemu(plan.binary).package,
         "pinning": [str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
         "encrypted": encrypted_by(plan.elements),
     }
