@@ -22,6 +22,7 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import reconcile
+from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.checkpoint import Checkpoint, read, write
 from tinamou.snapshots.hardware import differences
 from tinamou.snapshots.resting import discard
@@ -216,3 +217,20 @@ with Machine(forkable=True) as vm:
     reconcile()
     assert not list((state / "machines").iterdir())
     assert not memory_exists(name)
+
+
+@pytest.mark.qemu11
+def test_a_machine_whose_qemu_was_replaced_is_refused_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, open_folder: Path
+) -> None:
+    """An update of the host: the file has the same name and is another program."""
+    file = open_folder / "qemu-system-x86_64"
+    file.write_text(f'#!/bin/sh\nexec {find_binary("x86_64")} "$@"\n')
+    file.chmod(0o755)
+    monkeypatch.setenv("TINAMOU_QEMU", str(file))
+    with Machine(forkable=True) as source:
+        file.write_text(f'#!/bin/sh\nexec {os.environ["TINAMOU_QEMU11"].replace("{arch}", "x86_64")} "$@"\n')
+        with pytest.raises(StateError, match="QEMU was replaced"):
+            source.checkpoint("late", kind="instant")
+        assert source.run("echo on").text == "on"
+        assert every() == []

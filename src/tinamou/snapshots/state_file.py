@@ -15,7 +15,7 @@ from pathlib import Path
 from tinamou.blueprint import Flag, Plan, Why
 from tinamou.control import Session
 from tinamou.control.commands import add_fd, getfd
-from tinamou.errors import ControlError
+from tinamou.errors import ControlError, StateError
 from tinamou.launch.handover import FDSET
 from tinamou.probe.qemu import probe_qemu
 
@@ -30,9 +30,22 @@ def _opens_files(binary: str) -> bool:
     return probe_qemu(binary).has("transport:file")
 
 
+def _refuse_replaced(session: Session, binary: str) -> None:
+    """What the old one saves next to shared memory is for itself alone, and nobody could start it any more."""
+    now = probe_qemu(binary)
+    if (now.version, now.package) != (session.version, session.package):
+        here = f"it runs QEMU {'.'.join(map(str, session.version))} ({session.package}), {binary} is another by now"
+        fix = "take a portable checkpoint of it (--kind portable), or start it again"
+        raise StateError("the machine's QEMU was replaced since it was started", why=here, fix=fix)
+
+
 @contextlib.asynccontextmanager
 async def saved_to(session: Session, path: Path, binary: str) -> AsyncIterator[str]:
-    """A new file, handed to the QEMU of ``binary``: what it is told to migrate to. Raises OSError, ControlError."""
+    """A new file, handed to the QEMU of ``binary``: what it is told to migrate to.
+
+    Raises StateError where the file of that name is another QEMU by now, OSError, ControlError.
+    """
+    _refuse_replaced(session, binary)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     number = None
     try:
