@@ -1,4 +1,4 @@
-"""What every test stands on: its own state directory, one shared cache, recorded hosts, QEMU 10, a clean host afterwards."""
+"""What every test stands on: its own state directory, one shared cache, recorded hosts, each QEMU, a clean host after."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,12 +31,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "root": None if os.geteuid() == 0 else "root: run the tests as root",
         "vm": None if shutil.which("qemu-system-x86_64") else "vm: no qemu-system-x86_64 in PATH (script/setup installs it)",
         "lab": None if os.environ.get("TINAMOU_LAB") or (slow and os.geteuid() == 0) else "lab: run with --slow, as root",
-        "qemu10": None if os.environ.get("TINAMOU_QEMU10") else "qemu10: TINAMOU_QEMU10 names no binary (script/qemu10)",
+        **{f"qemu{number}": _unnamed(number) for number in FETCHED},
     }
     for item in items:
         for marker, reason in unmet.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+FETCHED = ("10", "11")
+"""Series of QEMU that a script fetches where the distribution has another."""
+
+
+def _unnamed(number: str) -> str | None:
+    """Why tests with that QEMU are skipped; None where there is one."""
+    name = f"TINAMOU_QEMU{number}"
+    return None if os.environ.get(name) else f"qemu{number}: {name} names no binary (script/qemu{number})"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -125,13 +136,29 @@ def hosts() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def qemu10() -> Callable[[str], str]:
-    """The path of a QEMU 10 binary by name: ``qemu10("qemu-system-x86_64")``, ``qemu10("qemu-img")``."""
+def program_of() -> Callable[[str, str], str]:
+    """The path of a program of that QEMU: ``program_of("10.0", "qemu-img")``; skips where there is none.
 
-    def binary(name: str) -> str:
-        pattern = os.environ.get("TINAMOU_QEMU10")
-        if not pattern:
-            pytest.skip("qemu10: TINAMOU_QEMU10 names no binary (script/qemu10)")
-        return str(Path(pattern).parent / name)
+    It is the installed one where that is of this version, else the one a script fetched.
+    """
+
+    def binary(version: str, name: str) -> str:
+        number, found = version.partition(".")[0], shutil.which(name)
+        said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""
+        if found and f"version {version}" in said:
+            return found
+        if number not in FETCHED:
+            pytest.skip(f"the installed {name} is not {version}: {said.splitlines()[:1]}")
+        if reason := _unnamed(number):
+            pytest.skip(reason)
+        return str(Path(os.environ[f"TINAMOU_QEMU{number}"]).parent / name)
 
     return binary
+
+
+@pytest.fixture(params=["installed", *(pytest.param(one, marks=getattr(pytest.mark, f"qemu{one}")) for one in FETCHED)])
+def every_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Once with the QEMU that is installed, once with each that was fetched."""
+    if request.param != "installed":
+        monkeypatch.setenv("TINAMOU_QEMU", os.environ[f"TINAMOU_QEMU{request.param}"])
+    return str(request.param)

@@ -245,7 +245,7 @@ CASES = {
         (UNKNOWN, "no physical", {"/sys/class/net/lo/x": ""}, {}, {}),
     ],
     "qemu": [
-        (GOOD, "qemu 7.2.0", {}, {}, {"qemu": qemu()}),
+        (GOOD, "package qemu-system-modules-spice", {}, {}, {"qemu": qemu()}),
         (WARNING, "virtio-net-pci", {}, {}, {"qemu": qemu(types=("virtio-blk-pci", "virtio-rng-pci"))}),
         (WARNING, "no passt", {}, {}, {"qemu": qemu(netdevs=())}),
         (WARNING, "without seccomp", {}, {}, {"qemu": qemu(options=())}),

@@ -1,4 +1,4 @@
-"""Recorded facts for tests of pure code: QEMU 7.2 and 10.0 of Debian, its firmware, and what accelerator trials can say."""
+"""Recorded facts for tests of pure code: QEMU 7.2, 10.0 and 11.1 of Debian, its firmware, what accelerator trials say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinamou.facts import AccelFacts, Firmware, QemuFacts
 from tinamou.facts.stored import accel_from, qemu_from
 
 FOLDER = Path(__file__).parent / "facts"
-VERSIONS = ("7.2", "10.0")
+VERSIONS = ("7.2", "10.0", "11.1")
 ARCHES = ("x86_64", "aarch64", "riscv64")
 ACCELS = ("kvm-works", "kvm-needs", "kvm-fails", "hvf", "tcg")
 

@@ -114,7 +114,7 @@ def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
         spec=spec,
         facts=facts,
         arch=arch,
-        machine=board.choose(arch, facts.qemu),
+        machine=board.choose(arch, facts.qemu, facts.place.machine_type),
         accel=trial,
         accel_why=why,
         boot=boot.way(spec, facts),

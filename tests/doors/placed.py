@@ -12,6 +12,7 @@ from fields import Group, guest, host
 from greeting import greeting_disk
 from seen import Seen
 
+from tinamou.parts.display import has_spice
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.system.threads import inside
 
@@ -29,7 +30,7 @@ def _placed(place: Path) -> dict[str, Any]:
         "boot": {"cmdline": f"door={port}"},
         "net": [{"type": "passt", "host": True}] if shutil.which("passt") else [],
     }
-    spice = probe_qemu(find_binary(os.uname().machine)).has("option:spice")
+    spice = has_spice(probe_qemu(find_binary(os.uname().machine)))
     return {**described, "display": {"type": "spice"}} if spice else described
 
 

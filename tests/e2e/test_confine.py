@@ -30,6 +30,7 @@ def walls(name):
 
 
 @pytest.mark.skipif(bool(probe_walls().refused), reason="this kernel makes no namespaces here")
+@pytest.mark.usefixtures("every_qemu")
 def test_the_walls_of_a_running_machine(state):
     words = ["--set", "net=[]", "--set", "tpm=true"]
     tinamou("run", "-d", "--name", "walled", *words)

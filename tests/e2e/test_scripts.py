@@ -1,4 +1,4 @@
-"""The scripts of a checkout: packages, setup, run, qemu10, and the proof on a bare system."""
+"""The scripts of a checkout: packages, setup, run, qemu10, qemu11, and the proof on a bare system."""
 
 from __future__ import annotations
 
@@ -137,16 +137,22 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert "$ ./script/test\n" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.qemu10
+@pytest.fixture(params=[pytest.param("10", marks=pytest.mark.qemu10), pytest.param("11", marks=pytest.mark.qemu11)])
+def fetched(request):
+    """A series that a script fetches, and the folder of its programs."""
+    return request.param, Path(os.environ[f"TINAMOU_QEMU{request.param}"]).parent
+
+
 @pytest.mark.parametrize("name", ["qemu-img", "qemu-system-x86_64", "qemu-system-aarch64", "qemu-system-riscv64"])
-def test_qemu10(qemu10, name):
-    assert re.search(r"version 1\d\.", call(qemu10(name), "--version").stdout)
+def test_a_qemu_that_was_fetched(fetched, name):
+    number, folder = fetched
+    assert f"version {number}." in call(folder / name, "--version").stdout
 
 
-@pytest.mark.qemu10
-def test_qemu10_finds_its_firmware(qemu10):
+def test_a_qemu_that_was_fetched_finds_its_firmware(fetched):
     machine = ["-M", "virt", "-display", "none", "-serial", "stdio", "-bios", "default"]
-    process = subprocess.Popen([qemu10("qemu-system-riscv64"), *machine], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    binary = fetched[1] / "qemu-system-riscv64"
+    process = subprocess.Popen([binary, *machine], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         assert process.stdout
         assert any(b"OpenSBI" in line for line in process.stdout)

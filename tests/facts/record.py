@@ -3,8 +3,8 @@
 usage: python tests/facts/record.py BINARY…      (for example /usr/bin/qemu-system-x86_64)
        python tests/facts/record.py --firmware   (the descriptors below /usr/share/qemu/firmware)
 
-Paths are written as a Debian installation in / has them. A QEMU 10 unpacked beside an older one must be recorded with
-its own modules over the older one's, or it dies when asked for its types:
+Paths are written as a Debian installation in / has them. The QEMU 10 of script/qemu10 must be recorded with its own
+modules over the older one's, or it dies when asked for its types:
 
     unshare -m sh -c 'mount --bind MODULES /usr/lib/x86_64-linux-gnu/qemu && exec python tests/facts/record.py BINARY'
 """
@@ -28,7 +28,7 @@ def normalised(facts: QemuFacts) -> QemuFacts:
     """The same facts as if the binary were installed in /usr/bin."""
     folders = (str(Path(folder).resolve()) for folder in facts.data_dirs)
     installed = dict.fromkeys("/usr/" + folder.rpartition("/usr/")[2] for folder in folders)
-    return dataclasses.replace(facts, binary=f"/usr/bin/qemu-system-{facts.arch}", data_dirs=tuple(installed))
+    return dataclasses.replace(facts, binary=f"/usr/bin/qemu-system-{facts.arch}", data_dirs=tuple(installed), loads=())
 
 
 def name_of(facts: QemuFacts) -> str:

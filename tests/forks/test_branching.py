@@ -48,10 +48,12 @@ def sums(machine: Machine) -> str:
 
 
 @in_place
-@pytest.mark.parametrize("qemu", ["installed", pytest.param("10", marks=pytest.mark.qemu10)])
+@pytest.mark.parametrize(
+    "qemu", ["", pytest.param("10", marks=pytest.mark.qemu10), pytest.param("11", marks=pytest.mark.qemu11)]
+)
 def test_every_fork_is_the_machine_at_its_moment(qemu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if qemu == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
+    if qemu:
+        monkeypatch.setenv("TINAMOU_QEMU", os.environ[f"TINAMOU_QEMU{qemu}"])
     ways, taken = [], []
     with Machine(forkable=True, net=[], cpus=2, disks=[{"size": "8M"}]) as source, ExitStack() as forks:
         for number, size in enumerate((1, 1, 2, 70, 1)):

@@ -96,14 +96,7 @@ def test_a_fork_over_an_image_of_its_users_has_snapshots_of_its_own(tmp_path: Pa
     assert leftovers.settle() == []
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("kind", ["instant", "portable"])
 @pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_rounds_of_checkpoint_restore_and_write_keep_every_write(kind: Request) -> None:

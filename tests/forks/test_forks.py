@@ -22,6 +22,7 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import reconcile
+from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.checkpoint import Checkpoint, read, write
 from tinamou.snapshots.hardware import differences
 from tinamou.snapshots.resting import discard
@@ -30,13 +31,6 @@ from tinamou.system.loop_thread import wait_for
 pytestmark = pytest.mark.vm
 
 WHO = "hostname; cat /etc/machine-id; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
-
-
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def restored(checkpoint: Checkpoint, count: int = 1) -> None:
         Machine.around(AsyncMachine.around(Connected.of_fork(one))).kill()
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_forks_are_themselves(cpus: int) -> None:
     with Machine(forkable=True, cpus=cpus) as source:
@@ -226,3 +220,20 @@ with Machine(forkable=True) as vm:
     reconcile()
     assert not list((state / "machines").iterdir())
     assert not memory_exists(memory)
+
+
+@pytest.mark.qemu11
+def test_a_machine_whose_qemu_was_replaced_is_refused_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, open_folder: Path
+) -> None:
+    """An update of the host: the file has the same name and is another program."""
+    file = open_folder / "qemu-system-x86_64"
+    file.write_text(f'#!/bin/sh\nexec {find_binary("x86_64")} "$@"\n')
+    file.chmod(0o755)
+    monkeypatch.setenv("TINAMOU_QEMU", str(file))
+    with Machine(forkable=True) as source:
+        file.write_text(f'#!/bin/sh\nexec {os.environ["TINAMOU_QEMU11"].replace("{arch}", "x86_64")} "$@"\n')
+        with pytest.raises(StateError, match="QEMU was replaced"):
+            source.checkpoint("late", kind="instant")
+        assert source.run("echo on").text == "on"
+        assert every() == []

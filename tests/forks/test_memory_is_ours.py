@@ -116,11 +116,9 @@ def attacked(user: int, *pids: int) -> list[str]:
     return done
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def checkpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkpoint]:
-    """One of a machine that is gone, once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
+@pytest.fixture
+def checkpoint(every_qemu: str) -> Iterator[Checkpoint]:
+    """One of a machine that is gone, once with each QEMU."""
     with Machine(forkable=True, net=[]) as source:
         taken = source.checkpoint("moment")
     yield taken

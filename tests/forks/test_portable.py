@@ -26,13 +26,6 @@ READY = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; "
 WHO = READY + "hostname; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
 @pytest.fixture(autouse=True)
 def no_checkpoints_left() -> Iterator[None]:
     """Checkpoints stay when machines go; a test's own must not."""
@@ -57,7 +50,7 @@ def checkpoint() -> Checkpoint:
         return machine.checkpoint("kept")
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("forkable", [False, True])
 def test_forks_are_themselves_and_the_machine_goes_on(forkable: bool) -> None:
     with Machine(forkable=forkable, cpus=2, disks=[{"size": "64M"}]) as source:
@@ -159,14 +152,50 @@ def test_other_hardware_is_refused_and_named(checkpoint: Checkpoint) -> None:
     assert machines.machines() == []
 
 
-@pytest.mark.qemu10
-def test_another_qemu_is_refused_and_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-    with pytest.raises(StateError, match=rf"is version 10\..* was saved by {checkpoint.version}"):
-        forks_of(checkpoint)
+@pytest.mark.parametrize("number", [pytest.param(one, marks=getattr(pytest.mark, f"qemu{one}")) for one in ("10", "11")])
+def test_another_qemu_loads_it_on_the_same_board(
+    checkpoint: Checkpoint, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINAMOU_QEMU", os.environ[f"TINAMOU_QEMU{number}"])
+    (fork,) = forks_of(checkpoint)
+    try:
+        assert fork.run("cat /tmp/before").text == "kept"
+        assert fork.record.machine_type == checkpoint.plan["machine_type"]
+        again = fork.checkpoint("again", kind="portable")
+        assert again.version.startswith(f"{number}.")
+    finally:
+        fork.kill()
     monkeypatch.delenv("TINAMOU_QEMU")
+    (back,) = forks_of(again)
+    try:
+        assert back.run("cat /tmp/before").text == "kept"
+    finally:
+        back.kill()
+
+
+def test_another_qemu_that_does_not_load_it_says_whose_it_is(checkpoint: Checkpoint) -> None:
+    """What is wrong with the state stands for what the two do not agree on; its file stays as it is."""
+    from tinamou.snapshots.checkpoint import digest_of
+
+    state = Path(checkpoint.state.path)
+    whole = state.read_bytes()
+    state.write_bytes(whole[:100_000])
+    short = dataclasses.replace(checkpoint, state=File.of(state), state_sha256=digest_of(state), package="Another 1:2.3")
+    with pytest.raises(
+        StateError, match=rf"does not load a state of QEMU {checkpoint.version} \(Another 1:2.3\)"
+    ) as refused:
+        forks_of(short)
+    assert "TINAMOU_QEMU" in refused.value.fix
+    assert state.read_bytes() == whole[:100_000]
+    assert machines.machines() == []
+
+
+def test_a_board_without_a_version_is_loaded_by_its_series_alone(checkpoint: Checkpoint) -> None:
     check(checkpoint)
-    check(dataclasses.replace(checkpoint, version=".".join([*checkpoint.version.split(".")[:2], "99"])))
+    unversioned = dataclasses.replace(checkpoint, plan={**checkpoint.plan, "machine_type": "q35"})
+    check(unversioned)
+    with pytest.raises(StateError, match="q35: has no version"):
+        check(dataclasses.replace(unversioned, version="1.0.0"))
 
 
 def test_another_cpu_is_refused_where_the_guest_sees_it(checkpoint: Checkpoint) -> None:

@@ -23,13 +23,6 @@ RESETS = int(os.environ.get("TINAMOU_RESETS", "3"))
 """How often each fork is reset, and reboots; 12 in a thorough run."""
 
 
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
-
-
 @pytest.fixture(autouse=True)
 def no_checkpoints_left() -> Iterator[None]:
     """Checkpoints stay when machines go; a test's own must not."""
@@ -53,7 +46,7 @@ def rebooted(machine: Machine) -> None:
     wait_for(reboot())
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 @pytest.mark.parametrize("kind", ["instant", "portable"])
 @pytest.mark.parametrize("cpus", [1, 2])
 @pytest.mark.timeout(120 + 40 * RESETS)

@@ -18,18 +18,13 @@ from tinamou.machine import life
 from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.starting import begin_again
+from tinamou.probe.qemu import find_binary
 from tinamou.state import machines
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import wait_for
+from tinamou.units import Size
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
-
-
-@pytest.fixture(params=["installed", pytest.param("10", marks=pytest.mark.qemu10)])
-def either_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the QEMU that is installed, once with QEMU 10."""
-    if request.param == "10":
-        monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU10"])
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def state() -> str:
     return wait_for(life.state_of(machines.find("kept")))
 
 
-@pytest.mark.usefixtures("either_qemu")
+@pytest.mark.usefixtures("every_qemu")
 def test_it_goes_on_where_it_was_with_the_clock_right(kept: Machine) -> None:
     kept.run("echo here >/tmp/x; echo disk >/dev/vda; sleep 1000 >/dev/null 2>&1 &")
     boot = kept.run("cat /proc/sys/kernel/random/boot_id; cat /sys/class/net/eth0/address; pidof sleep").text
@@ -65,6 +60,21 @@ def test_it_goes_on_where_it_was_with_the_clock_right(kept: Machine) -> None:
     kept.suspend()
     kept.resume()
     assert kept.run("cat /tmp/x").text == "here\nmore"
+
+
+@pytest.mark.qemu11
+def test_a_later_qemu_takes_it_up(kept: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the board it has, with what was plugged in meanwhile, and back."""
+    board, boot = kept.record.machine_type, kept.run("cat /proc/sys/kernel/random/boot_id").text
+    kept.suspend()
+    monkeypatch.setenv("TINAMOU_QEMU", os.environ["TINAMOU_QEMU11"])
+    kept.resume()
+    assert (kept.record.machine_type, kept.record.binary) == (board, find_binary("x86_64"))
+    kept.disks.add(size=Size.parse("64M"))
+    kept.suspend()
+    monkeypatch.delenv("TINAMOU_QEMU")
+    kept.resume()
+    assert kept.run("cat /proc/sys/kernel/random/boot_id").text == boot
 
 
 def test_what_a_suspended_machine_refuses(kept: Machine) -> None:

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import time
@@ -19,6 +18,7 @@ from uuid import UUID
 
 import pytest
 from confidential_cases import CASES, FOLDER, Case, facts, image_of, spec_of, text_of
+from recorded import VERSIONS
 
 from tinamou.blueprint import Plan
 from tinamou.facts import Firmware, Place
@@ -77,16 +77,6 @@ def test_every_argument_has_its_reason():
 
 def _kind(case: Case) -> tuple[str, str]:
     return ("sev-snp" if '"sev-snp-guest"' in case.file.read_text() else "sev"), case.version
-
-
-def _binary(case: Case, qemu10) -> str:
-    if case.version != "7.2":
-        return qemu10("qemu-system-x86_64")
-    found = shutil.which("qemu-system-x86_64")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""
-    if f"version {case.version}" not in version:
-        pytest.skip(f"the installed QEMU is not {case.version}: {version.splitlines()[:1]}")
-    return found
 
 
 def _verifying(folder: Path) -> str:
@@ -170,9 +160,9 @@ def folder(state: Path) -> Path:
 
 @pytest.mark.vm
 @pytest.mark.parametrize("case", STARTED, ids=str)
-def test_the_real_binary_refuses_it_for_the_lack_of_hardware_alone(case: Case, qemu10, folder: Path):
+def test_the_real_binary_refuses_it_for_the_lack_of_hardware_alone(case: Case, program_of, folder: Path):
     _without_the_hardware()
-    done = _said(_binary(case, qemu10), _real_plan(case, folder), folder)
+    done = _said(program_of(case.version, "qemu-system-x86_64"), _real_plan(case, folder), folder)
     first, *rest = done.stderr.splitlines()
     assert done.returncode == 1
     assert re.search(REFUSALS[_kind(case)] + "$", first), done.stderr
@@ -182,14 +172,14 @@ def test_the_real_binary_refuses_it_for_the_lack_of_hardware_alone(case: Case, q
 @pytest.mark.vm
 @pytest.mark.parametrize("accel", ["kvm", "tcg"])
 @pytest.mark.parametrize("case", REST, ids=str)
-def test_the_rest_of_the_machine_is_accepted(case: Case, accel: str, qemu10, folder: Path):
+def test_the_rest_of_the_machine_is_accepted(case: Case, accel: str, program_of, folder: Path):
     """Everything but the encryption: firmware, board, devices on shared memory, with the processor's part left out."""
     if accel == "kvm" and not os.access("/dev/kvm", os.W_OK):
         pytest.skip("KVM cannot be opened on this host")
     made = _plain(_real_plan(case, folder))
     made = _emulated(made) if accel == "tcg" else made
     asked = '{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n{"execute":"quit"}\n'
-    done = _said(_binary(case, qemu10), made, folder, "-qmp", "stdio", asked=asked)
+    done = _said(program_of(case.version, "qemu-system-x86_64"), made, folder, "-qmp", "stdio", asked=asked)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line).get("return") for line in done.stdout.splitlines()]
     assert any(isinstance(one, dict) and one.get("status") == "prelaunch" for one in answers)
@@ -197,9 +187,9 @@ def test_the_rest_of_the_machine_is_accepted(case: Case, accel: str, qemu10, fol
 
 @pytest.mark.vm
 @pytest.mark.parametrize("case", [case for case in STARTED if case.boot == "direct"], ids=str)
-def test_without_kvm_the_real_binary_refuses_or_dies(case: Case, qemu10, folder: Path):
+def test_without_kvm_the_real_binary_refuses_or_dies(case: Case, program_of, folder: Path):
     """Why a plan without KVM is refused beforehand."""
-    done = _said(_binary(case, qemu10), _emulated(_real_plan(case, folder)), folder)
+    done = _said(program_of(case.version, "qemu-system-x86_64"), _emulated(_real_plan(case, folder)), folder)
     assert done.returncode != 0
     assert re.search(EMULATED[_kind(case)], done.stderr), done.stderr
 
@@ -207,7 +197,7 @@ def test_without_kvm_the_real_binary_refuses_or_dies(case: Case, qemu10, folder:
 @pytest.mark.vm
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["sev", "sev-snp"])
-def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, qemu10, folder: Path):
+def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, program_of, folder: Path):
     """Confined: a user id of its own, the groups of both devices, and the right to lock what is pinned."""
     _without_the_hardware()
     device = Path("/dev/kvm").stat()
@@ -216,7 +206,7 @@ def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, qemu10, 
     if kind == "sev" and lockable() is not None:
         pytest.skip("the limit of locked memory cannot be raised here, and such a plan is refused")
     case = next(one for one in STARTED if (one.requested, one.boot, one.version) == (kind, "direct", "10.0"))
-    made = dataclasses.replace(_real_plan(case, folder), binary=_binary(case, qemu10))
+    made = dataclasses.replace(_real_plan(case, folder), binary=program_of(case.version, "qemu-system-x86_64"))
     groups = (Path("/dev/kvm").stat().st_gid, *made.confinement.groups[1:])
     made = dataclasses.replace(made, confinement=dataclasses.replace(made.confinement, groups=groups))
     apply(made.steps, folder)
@@ -228,27 +218,27 @@ def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, qemu10, 
 
 
 @pytest.mark.vm
-def test_qemu_judges_firmware_as_it_is_judged_here(qemu10, folder: Path):
+def test_qemu_judges_firmware_as_it_is_judged_here(program_of, folder: Path):
     """QEMU 10 looks for the room for hashes before it looks at the accelerator."""
     case = next(one for one in STARTED if (one.requested, one.boot, one.version) == ("sev", "direct", "10.0"))
     made = _emulated(_real_plan(case, folder))
     without = tuple(dataclasses.replace(one, value=str(OVMF)) if one.name == "bios" else one for one in made.flags)
     assert not takes_hashes(str(OVMF))
-    done = _said(_binary(case, qemu10), dataclasses.replace(made, flags=without), folder)
+    done = _said(program_of(case.version, "qemu-system-x86_64"), dataclasses.replace(made, flags=without), folder)
     assert "guest firmware hashes table area is invalid (base=0x0 size=0x0)" in done.stderr
 
 
 @pytest.mark.vm
 @pytest.mark.slow
-@pytest.mark.parametrize("version", ["7.2", "10.0"])
-def test_a_guest_boots_on_such_a_machine(version: str, qemu10, folder: Path):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_guest_boots_on_such_a_machine(version: str, program_of, folder: Path):
     """Firmware as one image loads the kernel, and the guest's agent comes up over devices with iommu_platform."""
     case = next(one for one in STARTED if (one.requested, one.boot, one.version) == ("sev", "direct", version))
     made = _emulated(_plain(_real_plan(case, folder, throwaway=True)))
     apply(made.steps, folder)
     log = folder / "serial.log"
     with (folder / "qemu.log").open("w") as output:
-        words = [_binary(case, qemu10), *argv(made)[1:]]
+        words = [program_of(case.version, "qemu-system-x86_64"), *argv(made)[1:]]
         qemu = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 240

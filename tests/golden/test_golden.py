@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cases import CASES, Case, facts, image_of, spec_of, text_of
+from recorded import VERSIONS
 
 from tinamou.facts import Place
 from tinamou.launch.argv import argv
@@ -41,16 +42,6 @@ def test_no_stray_recording():
     assert recorded == {case.file.name for case in CASES}
 
 
-def _binary(case: Case, qemu10) -> str:
-    if case.version == "10.0":
-        return qemu10(f"qemu-system-{case.arch}")
-    found = shutil.which(f"qemu-system-{case.arch}")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""
-    if f"version {case.version}" not in version:
-        pytest.skip(f"the installed QEMU for {case.arch} is not {case.version}: {version.splitlines()[:1]}")
-    return found
-
-
 def _real_image(case: Case, folder: Path):
     """The case's image with files that exist: the tiny guest's kernel, and an empty disk."""
     from tinamou.images.resolve import resolve
@@ -66,10 +57,10 @@ def _real_image(case: Case, folder: Path):
 
 @pytest.mark.vm
 @pytest.mark.parametrize("case", ACCEPTED, ids=str)
-def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
+def test_the_real_binary_accepts_it(case: Case, program_of, state: Path):
     if case.accel == "kvm-needs" and (case.arch != os.uname().machine or not os.access("/dev/kvm", os.W_OK)):
         pytest.skip(f"KVM for {case.arch} cannot be opened on this host")
-    binary = _binary(case, qemu10)
+    binary = program_of(case.version, f"qemu-system-{case.arch}")
     folder = state / "m"
     folder.mkdir()
     folder.chmod(0o711)
@@ -87,6 +78,7 @@ def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
     finally:
         Journal(folder).give_back(undo)
     assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
     greeting, *answers = [json.loads(line) for line in done.stdout.splitlines()]
     major, minor = case.version.split(".")
     assert greeting["QMP"]["version"]["qemu"]["major"] == int(major)
@@ -95,13 +87,14 @@ def test_the_real_binary_accepts_it(case: Case, qemu10, state: Path):
 
 
 @pytest.mark.vm
-@pytest.mark.parametrize("version", ["7.2", "10.0"])
-def test_only_the_device_is_missing(version: str, qemu10):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_only_the_device_is_missing(version: str, program_of):
     """What is said of a device of the host is understood by the real binary, which then does not find it."""
     case = Case("passthrough", version, "x86_64", "tcg")
     made = plan(spec_of(case), facts(case, image_of(case), Place("web", "/nowhere", None, 0)))
     ours = [e for e in made.elements if e.props.get("driver") == "vfio-pci" or e.id == "pci0-port"]
-    words = [_binary(case, qemu10), "-machine", "q35", "-nodefaults", "-display", "none", "-S"]
+    binary = program_of(version, "qemu-system-x86_64")
+    words = [binary, "-machine", "q35", "-nodefaults", "-display", "none", "-S"]
     words += [word for element in ours for word in ("-device", json.dumps(element.props))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode != 0

@@ -18,6 +18,7 @@ from tinamou.guest import copy, files
 from tinamou.guest.carry import exchange, port
 from tinamou.guest.carry.feed import Line
 from tinamou.guest.files import write
+from tinamou.probe.qemu import find_binary
 
 pytestmark = pytest.mark.vm
 
@@ -223,8 +224,8 @@ def test_hostile_shells_of_a_real_guest(state, here, monkeypatch):
         run(talk(machine))
 
 
-@pytest.mark.parametrize("binary", ["", pytest.param("qemu-system-x86_64", marks=pytest.mark.qemu10)])
-def test_a_machine_is_saved_without_the_port(state, binary, request):
+@pytest.mark.usefixtures("every_qemu")
+def test_a_machine_is_saved_without_the_port(state):
     """A copy that was killed leaves one in QEMU; the next copy and the next checkpoint take it out."""
     folder = str(state)
 
@@ -256,8 +257,7 @@ def test_a_machine_is_saved_without_the_port(state, binary, request):
         device = {"driver": "virtserialport", "id": "tinamou-copy", "chardev": "tinamou-copy-line"}
         await session.execute("device_add", device)
 
-    found = request.getfixturevalue("qemu10")(binary) if binary else "qemu-system-x86_64"
-    with qemu(state, "-machine", "q35", "-device", "virtio-serial-pci,max_ports=2", binary=found) as machine:
+    with qemu(state, "-machine", "q35", "-device", "virtio-serial-pci,max_ports=2", binary=find_binary("x86_64")) as machine:
         run(talk(machine))
 
 

@@ -17,7 +17,7 @@ from tinamou.snapshots.history import DiskEntry, load, save
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.qcow2 import read_header, write_overlay
 
-QEMU = os.environ.get("TINAMOU_QEMU", "qemu-system-x86_64")
+QEMU = os.environ.get("TINAMOU_QEMU", "qemu-system-x86_64").replace("{arch}", "x86_64")
 SIZE = 4 << 20
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import recorded
 from made_facts import DEBIAN, KVM_FAILS, KVM_WORKS, OVMF, TCG, TINY, facts, of_arch
 
 from tinamou.blueprint import StartHelper
@@ -35,6 +36,18 @@ def test_no_argument_without_a_reason(arch, accel, image):
     assert all(why.reason and why.asked_by for _, why in spelled(made))
     assert all(step.why.reason for step in made.steps)
     assert plan(load_spec({"disk": [{"size": "1G"}], "display": "vnc"}), known) == made
+
+
+@pytest.mark.parametrize(("version", "modules"), [("7.2", True), ("10.0", False), ("11.1", True)])
+def test_spice_needs_its_modules(version, modules):
+    """QEMU 10 was recorded without them, and knows the option all the same."""
+    known = dataclasses.replace(facts(), qemu=recorded.qemu(version, "x86_64"))
+    assert known.qemu.has("option:spice")
+    if modules:
+        assert "-spice" in words({"display": "spice"}, known)
+    else:
+        with pytest.raises(PlanError, match=r"has no SPICE.*qemu-system-modules-spice"):
+            words({"display": "spice"}, known)
 
 
 def thrown_away(known):

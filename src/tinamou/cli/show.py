@@ -80,6 +80,7 @@ def described(record: Record) -> dict[str, Any]:
         "machine_type": record.machine_type,
         "image": record.image,
         "binary": record.binary,
+        "package": record.package or None,
         "pinning": record.pinning or None,
         "encrypted": record.encrypted or None,
         "trusts": _trusts(record),

@@ -121,7 +121,8 @@ class Listener:
 class Session:
     """An open QMP session; ``async with`` closes it.
 
-    ``version`` is QEMU's (major, minor, micro); ``recent`` holds the last events, whoever listened.
+    ``version`` is QEMU's (major, minor, micro), ``package`` the distribution's name for it; ``recent`` holds the last
+    events, whoever listened.
     """
 
     def __init__(self, connection: socket.socket, path: str) -> None:
@@ -136,6 +137,7 @@ class Session:
         self._counted_from, self._counted = 0.0, 0
         self._hearing: asyncio.Task[None] | None = None
         self.version: tuple[int, int, int] = (0, 0, 0)
+        self.package = ""
         self.recent: deque[Event] = deque(maxlen=_REMEMBERED_EVENTS)
         self.listeners: list[Listener] = []
 
@@ -143,7 +145,7 @@ class Session:
         """Hear QEMU's greeting and answer it. Raises ControlError, OSError, EOFError; may wait for ever."""
         import asyncio
 
-        self.version = _version(await self._wire.receive())
+        self.version, self.package = _version(await self._wire.receive())
         self._hearing = asyncio.create_task(self._hear())
         await self._ask(_GREETING, {}, None)
 
@@ -382,6 +384,7 @@ def _dashed(names: Mapping[str, object]) -> dict[str, object]:
     return {name.replace("_", "-"): value for name, value in names.items()}
 
 
-def _version(greeting: Mapping[str, object]) -> tuple[int, int, int]:
-    qemu = record(record(record(greeting.get("QMP")).get("version")).get("qemu"))
-    return number(qemu, "major"), number(qemu, "minor"), number(qemu, "micro")
+def _version(greeting: Mapping[str, object]) -> tuple[tuple[int, int, int], str]:
+    version = record(record(greeting.get("QMP")).get("version"))
+    qemu = record(version.get("qemu"))
+    return (number(qemu, "major"), number(qemu, "minor"), number(qemu, "micro")), text(version, "package", "")

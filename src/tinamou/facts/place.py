@@ -15,7 +15,7 @@ class Place:
 
     ``ssh_port`` is a TCP port on 127.0.0.1 that was free when asked. ``leased`` are the CPUs other machines hold, ``claims``
     the memory other machines were promised and have not touched yet. A ``throwaway`` machine is
-    started once and then gone.
+    started once and then gone. ``machine_type`` is the board it must have, for a state was saved on it; else it is chosen.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Place:
     leased: Mapping[str, CpuSet] = field(default_factory=dict)
     claims: Mapping[str, Size] = field(default_factory=dict)
     throwaway: bool = False
+    machine_type: str = ""
 
     def file(self, name: str) -> str:
         """The path of one of the machine's files."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 
 from tinamou.late import dataclass
 
-BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration")
+BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration", "transport")
 """What ``QemuFacts.backends`` is keyed by."""
 
 
@@ -26,11 +27,12 @@ class QemuFacts:
     """One binary, as it describes itself over QMP and in its help.
 
     ``types`` are the concrete QOM types; ``properties`` maps a device or object type to the names of its properties, for the
-    types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters (those
-    of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``, ``chardev``,
-    ``display`` and ``migration`` (its capabilities) to what is built in. ``loads`` are the files and folders beyond the
-    system's own that it is loaded from, with its firmware and modules. ``notes`` say what could not be learned, and why.
-    ``script`` says that the file is one, which becomes QEMU.
+    types tinamou uses. ``options`` are command-line options without dash and, as ``machine.hpet``, their parameters that
+    are not deprecated (those of ``machine`` are the union over all machine types). ``backends`` maps ``aio``, ``blockdev``,
+    ``chardev``, ``display``, ``migration`` (its capabilities) and ``transport`` (what a state travels by; QEMU 7.2 does not
+    say) to what is built in. ``loads`` are the files and folders beyond the system's own that it is loaded from, with its
+    firmware and modules. ``notes`` say what could not be learned, and why. ``script`` says that the file is one, which
+    becomes QEMU.
     """
 
     binary: str
@@ -56,7 +58,8 @@ class QemuFacts:
 
         ``type:virtio-net-pci``, ``property:memory-backend-file.rom``, ``command:snapshot-save``, ``netdev:stream``,
         ``option:run-with``, ``option:machine.hpet``, ``machine:microvm``, ``accel:kvm``, ``cpu:max``,
-        ``aio:io_uring``, ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``.
+        ``aio:io_uring``, ``blockdev:qcow2``, ``chardev:socket``, ``display:gtk``, ``migration:mapped-ram``,
+        ``transport:file``.
         Raises ValueError for an unknown kind.
         """
         kind, _, name = feature.partition(":")
@@ -78,13 +81,14 @@ class QemuFacts:
             raise ValueError(f"unknown kind of feature: {feature!r}")
         return name in offered[kind]
 
-    def loads_states_of(self, version: str) -> bool:
-        """Whether it loads the whole state of a machine that ``version`` (``7.2.22``) saved.
+    def same_board(self, machine_type: str, version: str) -> bool:
+        """Whether that board is what it was in QEMU ``version`` (``7.2.22``): a versioned one is, or should be.
 
-        Within a series (7.2) a versioned machine type stays the same: a host is updated and its machines go on (source:
-        docs/devel/migration/compatibility.rst of QEMU). Across series that is promised too, but not trusted here.
+        Any board stays the same within a series (7.2), a versioned one (``pc-q35-7.2``) in all that have it (source:
+        docs/devel/migration/compatibility.rst of QEMU). Whether the state of a machine loads is known when it was tried.
         """
-        return version.split(".")[:2] == [str(part) for part in self.version[:2]]
+        versioned = re.search(r"-\d+\.\d+$", machine_type) is not None
+        return versioned or version.split(".")[:2] == [str(part) for part in self.version[:2]]
 
     def machine(self, name: str) -> MachineType | None:
         """The machine type of that name or alias."""

@@ -259,7 +259,7 @@ class AsyncMachine(Reach):
     async def resume(self) -> None:
         """Let its virtual CPUs run on; a suspended machine is taken up where it was.
 
-        Raises StateError for a damaged state, another QEMU or other hardware, LaunchError, ControlError.
+        Raises StateError for a damaged state, other hardware or a QEMU that does not take it, LaunchError, ControlError.
         """
         from tinamou.machine.suspending import wake_up
         from tinamou.snapshots.orphans import is_suspended

@@ -15,8 +15,8 @@ from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, stop
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
-from tinamou.errors import ControlError, Problem, StateError
-from tinamou.facts import files
+from tinamou.errors import ControlError, Problem, StateError, TinamouError
+from tinamou.facts import QemuFacts, files
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died
@@ -25,6 +25,7 @@ from tinamou.machine import shares
 from tinamou.machine.booting import pin
 from tinamou.machine.host_keys import Files
 from tinamou.machine.starting import plan_again, prepared, run_facts
+from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Restored
@@ -71,8 +72,10 @@ async def saved_plan(record: Record, session: Session) -> Plan:
     reasons = await stream.blockers(session)
     plan = plan_of(record)
     there = await stream.plugged(session) - _by_hand(plan)
-    if there != _devices(plan) and (again := await asyncio.to_thread(plan_again, record.name)) and there == _devices(again):
-        plan = again
+    if there != _devices(plan):
+        again = await asyncio.to_thread(plan_again, record.name, plan.machine_type)
+        if again is not None and there == _devices(again):
+            plan = again
     reasons += [f"{one} was plugged in while it ran and is not described" for one in sorted(there - _devices(plan))]
     reasons += [f"{one} was unplugged while it ran and is still described" for one in sorted(_devices(plan) - there)]
     if reasons:
@@ -139,14 +142,32 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     process = launch(waiting, record.path, dies_with_parent=dies_with_parent)
     record = change(record, **run_facts(plan, process))
     await pin(record, plan)
+    loading = True
     try:
         async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:
             await stream.load(session, Path(saved.state.path), record.uid)
+            loading = False
             yield Loaded(record, plan, session)
     except (DisconnectedError, ControlError) as error:
-        if record.running:
+        reason: TinamouError = error if record.running else died(waiting, record.path, process.pid)
+        reason = _not_loaded(saved, probe_qemu(plan.binary), reason) if loading else reason
+        if reason is error:
             raise
-        raise died(waiting, record.path, process.pid) from error
+        raise reason from error
+
+
+def _not_loaded(saved: Checkpoint, now: QemuFacts, reason: TinamouError) -> TinamouError:
+    """What to say: the reason alone where its own QEMU does not load it, and what to do where another was tried."""
+    here = ".".join(map(str, now.version))
+    if here == saved.version and saved.package in ("", now.package):
+        return reason
+    by = f"QEMU {saved.version}" + (f" ({saved.package})" if saved.package else "")
+    return StateError(
+        f"QEMU {here} ({now.package or now.binary}) does not load a state of {by}",
+        why=reason.why or reason.what,
+        fix="the state is as it was: load it with that QEMU, installed again or named by TINAMOU_QEMU",
+        evidence=reason.evidence,
+    )
 
 
 def _planned(saved: Checkpoint, record: Record) -> Plan:
@@ -159,4 +180,4 @@ def _planned(saved: Checkpoint, record: Record) -> Plan:
             raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)
 
     stays = dataclasses.replace(record, ephemeral=False)
-    return prepared(load_spec(record.spec), stays, image_of(record), fits)
+    return prepared(load_spec(record.spec), stays, image_of(record), str(saved.plan["machine_type"]), fits)

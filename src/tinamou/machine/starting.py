@@ -27,6 +27,7 @@ from tinamou.parts.confidential import encrypted_by
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesShortError
+from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, uids
@@ -79,19 +80,22 @@ def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress 
     return make_plan(spec, gather(spec, image, place))
 
 
-def plan_again(name: str) -> Plan | None:
-    """The plan of a machine that exists, as its next start would follow it; None where there is no such machine."""
+def plan_again(name: str, machine_type: str = "") -> Plan | None:
+    """The plan of a machine that exists, as its next start would follow it; None where there is no such machine.
+
+    With ``machine_type`` it is one on that board.
+    """
     record = read(machines.machines_dir() / name) if name and "/" not in name else None
     if record is None:
         return None
     spec = load_spec(record.spec)
     named.check(spec)
-    return make_plan(spec, facts_again(record, spec))
+    return make_plan(spec, facts_again(record, spec, machine_type))
 
 
-def facts_again(record: Record, spec: MachineSpec) -> Facts:
+def facts_again(record: Record, spec: MachineSpec, machine_type: str = "") -> Facts:
     """Everything known about a machine that exists, for planning it as ``spec``."""
-    return gather(spec, image_of(record), _place(record))
+    return gather(spec, image_of(record), _place(record, machine_type))
 
 
 def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False, progress: Progress = silent) -> Started:
@@ -172,24 +176,30 @@ def run_facts(plan: Plan, process: Process) -> dict[str, Any]:
         "accel": plan.accel,
         "machine_type": plan.machine_type,
         "binary": plan.binary,
+        "package": probe_qemu(plan.binary).package,
         "pinning": [str(cpus) for cpus in plan.pinning.vcpus] if plan.pinning else [],
         "encrypted": encrypted_by(plan.elements),
     }
 
 
-def prepared(spec: MachineSpec, record: Record, image: ImageFacts, fits: Callable[[Plan], None]) -> Plan:
-    """Plan and prepare a machine whose folder is there; ``fits`` raises for a plan that must not be followed."""
-    return _prepared(spec, record, image, _Clock(), fits)
+def prepared(spec: MachineSpec, record: Record, image: ImageFacts, machine_type: str, fits: Callable[[Plan], None]) -> Plan:
+    """Plan and prepare a machine of that board whose folder is there; ``fits`` raises for a plan not to be followed."""
+    return _prepared(spec, record, image, _Clock(), machine_type, fits)
 
 
 def _prepared(
-    spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, fits: Callable[[Plan], None] = lambda _: None
+    spec: MachineSpec,
+    record: Record,
+    image: ImageFacts,
+    clock: _Clock,
+    machine_type: str = "",
+    fits: Callable[[Plan], None] = lambda _: None,
 ) -> Plan:
     """Plan and prepare; plans anew when another machine took the same CPUs meanwhile, or huge pages ran short."""
     said: tuple[Note, ...] = ()
     ungrouped: Grouping | None = None
     while True:
-        facts = gather(spec, image, _place(record))
+        facts = gather(spec, image, _place(record, machine_type))
         if ungrouped:
             facts = dataclasses.replace(facts, host=dataclasses.replace(facts.host, grouping=ungrouped))
         refuse_shared(facts.chains)
@@ -212,8 +222,8 @@ def _prepared(
         return dataclasses.replace(plan, notes=(*plan.notes, *said))
 
 
-def _place(record: Record) -> Place:
-    """Where a machine's files are, and what was leased to it."""
+def _place(record: Record, machine_type: str) -> Place:
+    """Where a machine's files are, what was leased to it, and the board it must have."""
     return Place(
         record.name,
         record.directory,
@@ -222,4 +232,5 @@ def _place(record: Record) -> Place:
         leased=leased(record.directory),
         claims=claims(record.directory),
         throwaway=record.ephemeral,
+        machine_type=machine_type,
     )

@@ -101,8 +101,8 @@ def _write_surely(saved: Checkpoint, folder: Path) -> None:
 async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
     """Take a suspended machine up where it was: the same machine, its clock set right; its entry, owned by this process.
 
-    Its shared folders are plugged in and mounted again. Raises StateError for a damaged state, another QEMU or other
-    hardware, LaunchError, ControlError; it is still suspended then.
+    Its shared folders are plugged in and mounted again. Raises StateError for a damaged state, other hardware or a
+    QEMU that does not take it, LaunchError, ControlError; it is still suspended then.
     """
     saved = suspended(record)
     if saved is None:

@@ -82,12 +82,18 @@ def _apart(pid: int, kind: str) -> tuple[bool, str]:
 def _root(pid: int, apart: bool, found: str, planned: Confinement) -> tuple[bool, str]:
     """What its root holds: a namespace of its own may still have all of the host."""
     root = f"/proc/{pid}/root"
-    telling = [name for name in _TELLING if os.path.lexists(f"{root}/{name}")]
+    telling = [name for name in _TELLING if os.path.lexists(f"{root}/{name}") and not _let_in(root, name, planned)]
     if apart and not telling:
         return True, f"{found}, its root holds {' '.join(sorted(os.listdir(root)))}"  # noqa: PTH208
     held = bool(planned.landlock[0])
     by = "; held by Landlock, which is not seen from outside" if held else ""
     return held, f"{found}, sees {', '.join(telling)}{by}"
+
+
+def _let_in(root: str, name: str, planned: Confinement) -> bool:
+    """Whether that folder holds nothing but the way to what was let in: a QEMU below /var, for example."""
+    ways = {path.split("/")[2] for path in (*planned.reads, *planned.writes) if path.startswith(f"/{name}/")}
+    return bool(ways) and ways.issuperset(os.listdir(f"{root}/{name}"))  # noqa: PTH208
 
 
 def _network(pid: int, apart: bool, found: str, planned: Confinement) -> tuple[bool, str]:

@@ -6,11 +6,21 @@ from typing import Literal
 
 from tinamou.blueprint import Contribution, Element, Flag, Why
 from tinamou.errors import Problem
+from tinamou.facts import QemuFacts
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PART", "DisplaySpec"]
+__all__ = ["PART", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
+
+
+SPICE_PACKAGE = "qemu-system-modules-spice"
+"""Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
+
+
+def has_spice(qemu: QemuFacts) -> bool:
+    """Whether SPICE is there: the option is known without its modules too, the types are not (where they are listed)."""
+    return qemu.has("option:spice") and (qemu.has("type:chardev-spicevmc") or bool(qemu.notes))
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,9 @@ class DisplaySpec:
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """A protocol this QEMU was built without."""
-    if resolved.spec.display.type == "spice" and not resolved.facts.qemu.has("option:spice"):
-        return [Problem("display.type", "spice", "this QEMU has no SPICE", "install qemu-system-modules-spice, or use vnc")]
+    """A protocol this QEMU was built without, or whose modules are not installed."""
+    if resolved.spec.display.type == "spice" and not has_spice(resolved.facts.qemu):
+        return [Problem("display.type", "spice", "this QEMU has no SPICE", f"install {SPICE_PACKAGE}, or use vnc")]
     return []
 
 

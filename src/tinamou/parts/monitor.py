@@ -32,9 +32,16 @@ def _monitors(resolved: Resolved) -> Contribution:
     why = Why("part monitor", "QEMU is steered over QMP, on a socket only the owner can open")
     for name in MONITORS:
         chardev, step = _socket(name, resolved, why)
-        elements += [chardev, Element("mon", {"chardev": name, "mode": "control"}, why)]
+        elements += [chardev, _monitor(name, resolved, why)]
         steps.append(step)
     return Contribution(elements=tuple(elements), steps=tuple(steps))
+
+
+def _monitor(name: str, resolved: Resolved, why: Why) -> Element:
+    """An object where there is such a type: ``-mon`` is deprecated there."""
+    if resolved.facts.qemu.has("type:monitor-qmp"):
+        return Element("object", {"qom-type": "monitor-qmp", "id": f"{name}-mon", "chardev": name}, why)
+    return Element("mon", {"chardev": name, "mode": "control"}, why)
 
 
 def _console(resolved: Resolved) -> Contribution:

@@ -17,9 +17,10 @@ def contribute(resolved: Resolved) -> Contribution:
     named = Why("spec name", "the process and its windows carry the machine's name")
     refused = "system calls a machine never needs are refused: obsolete ones, new privileges, new processes"
     denied: dict[str, Value] = dict.fromkeys(("obsolete", "elevateprivileges", "spawn", "resourcecontrol"), "deny")
+    threads: dict[str, Value] = {"debug-threads": "on"} if resolved.facts.qemu.has("option:name.debug-threads") else {}
     return Contribution(
         flags=(
-            Flag("name", named, f"guest={resolved.facts.place.name}", {"debug-threads": "on"}),
+            Flag("name", named, f"guest={resolved.facts.place.name}", threads),
             Flag("no-user-config", config),
             Flag("nodefaults", bare),
             Flag("sandbox", Why("confinement", refused), "on", denied),

@@ -19,7 +19,7 @@ _VIRTIO_MMIO = "net blk scsi rng balloon serial gpu 9p"
 _OTHERS = """
 virtio-mmio virtserialport virtconsole vhost-vsock-pci vhost-vsock-device vhost-user-fs-pci vhost-user-blk-pci
 memory-backend-ram memory-backend-memfd memory-backend-file memory-backend-epc pc-dimm nvdimm
-iothread main-loop thread-context throttle-group secret tls-creds-x509 rng-random rng-builtin iommufd
+iothread main-loop monitor-qmp thread-context throttle-group secret tls-creds-x509 rng-random rng-builtin iommufd
 sev-guest sev-snp-guest tdx-guest arm-rme-guest pef-guest s390-pv-guest acpi-generic-initiator
 pcie-root-port pcie-pci-bridge pci-bridge pxb pxb-pcie x3130-upstream xio3130-downstream
 cxl-rp cxl-type3 pxb-cxl vfio-pci vmgenid vmcoreinfo pvpanic pvpanic-pci

@@ -43,6 +43,7 @@ def qemu_facts(
             "chardev": schema.enum("chardev-add", "backend", "type"),
             "display": schema.enum("query-display-options", "type"),
             "migration": schema.enum("migrate-set-capabilities", "capabilities", "capability"),
+            "transport": schema.enum("migrate", "channels", "addr", "transport"),
         },
         package=str(version.get("package", "")),
         loads=loads,
@@ -110,11 +111,12 @@ def _types(told: Interview, properties: Iterable[str], machines: Iterable[Machin
 
 
 def _parameters(groups: Iterable[_Entry]) -> frozenset[str]:
+    """Options with their parameters, without those whose help calls them deprecated: they have done their time."""
     found: set[str] = set()
     for group in groups:
         option = str(group["option"])
-        found.add(option)
-        found.update(f"{option}.{name}" for name in _named(group.get("parameters")))
+        kept = [one for one in _entries(group.get("parameters")) if "deprecated" not in str(one.get("help"))]
+        found |= {option, *(f"{option}.{name}" for name in _named(kept))}
     return _names(found)
 
 

@@ -84,7 +84,8 @@ class Checkpoint:
     identity; ``guest`` what was found in it. ``parent`` is the checkpoint the machine was forked from, ``owner`` the process
     (number, start time) it is gone with, None for one that stays. ``disks`` are the frozen disks, ``files`` the names of the
     machine's other files kept with it. ``memory`` is the guest's, in bytes; ``why`` says why it is of this kind; ``cpu`` is
-    the host's where the guest sees it (not under TCG).
+    the host's where the guest sees it (not under TCG); ``package`` the distribution's version of the QEMU, which patches it
+    (``Debian 1:10.0.13+ds-0+deb13u1``).
     """
 
     name: str
@@ -113,6 +114,7 @@ class Checkpoint:
     memory: int = 0
     why: str = ""
     cpu: str = ""
+    package: str = ""
     format: int = FORMAT
 
     def file(self, name: str) -> Path:
@@ -224,7 +226,7 @@ def _called(checkpoint: Checkpoint) -> str:
 
 
 def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
-    """A whole state is loaded by any QEMU of the same series: its versioned machine types promise that."""
+    """A whole state may be loaded by any QEMU that has its board; whether it is, is seen when it is tried."""
     from tinamou.probe.qemu import find_binary, probe_qemu
 
     arch = str(checkpoint.plan["arch"])
@@ -233,13 +235,15 @@ def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
     except ProbeError as error:
         return [Problem("QEMU", None, f"cannot be asked: {error.what}", error.fix)]
     problems = []
-    if not now.loads_states_of(checkpoint.version):
-        here = ".".join(map(str, now.version))
-        fix = f"point TINAMOU_QEMU at a QEMU {checkpoint.version}"
-        problems.append(Problem("QEMU", now.binary, f"is version {here}; the state was saved by {checkpoint.version}", fix))
-    kind = str(checkpoint.plan["machine_type"])
+    kind, fix = str(checkpoint.plan["machine_type"]), f"point TINAMOU_QEMU at a QEMU {checkpoint.version}"
     if now.machine(kind) is None:
-        problems.append(Problem("machine type", kind, f"is not known to {now.binary}", "use the QEMU that saved it"))
+        problems.append(Problem("machine type", kind, f"is not known to {now.binary}", fix))
+    elif not now.same_board(kind, checkpoint.version):
+        here = ".".join(map(str, now.version))
+        reason = (
+            f"has no version: in QEMU {here} it may be another board than in {checkpoint.version}, which saved the state"
+        )
+        problems.append(Problem("machine type", kind, reason, fix))
     if checkpoint.cpu and checkpoint.cpu != host_cpu():
         reason = f"is not this host's ({host_cpu()}), and its guest uses what that CPU could do"
         problems.append(Problem("CPU", checkpoint.cpu, reason, "load it on such a host"))

@@ -27,6 +27,7 @@ from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
 from tinamou.snapshots.hardware import digest
 from tinamou.snapshots.memory_of_forks import ForkMemory, is_copied, is_mapped, memory_for
+from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system.logs import last_lines
@@ -246,13 +247,13 @@ async def wake(
     monitor = Monitor(str(record.file("qmp.sock")))
     try:
         async with asyncio.timeout(WAKE_SECONDS):
-            loading = asyncio.create_task(_loaded(checkpoint, memory, monitor, process.pid, state))
+            resuming = asyncio.create_task(_loaded(checkpoint, plan, memory, monitor, process.pid, state))
             try:
-                await _become(line, await who, loading)
-                await loading
+                await _become(line, await who, resuming)
+                await resuming
                 await entering
             finally:
-                loading.cancel()
+                resuming.cancel()
             if settle is not None:
                 await settle(record, line)
             if stopped and line is not None:
@@ -282,17 +283,17 @@ def _begun(
     inherit = (state,) if memory.template is None else (state, memory.template)
     try:
         how = {"dies_with_parent": dies_with_parent, "enters": False}
-        return start(plan, directory, **how, inherit=inherit, given=memory.given), state
+        return start(loads(plan, state), directory, **how, inherit=inherit, given=memory.given), state
     finally:
         os.close(state)
 
 
-async def _loaded(checkpoint: Checkpoint, memory: ForkMemory, monitor: Monitor, pid: int, state: int) -> None:
+async def _loaded(checkpoint: Checkpoint, plan: Plan, memory: ForkMemory, monitor: Monitor, pid: int, state: int) -> None:
     with contextlib.closing(memory):
         if memory.template is not None:
             await monitor.execute([])
             await memory.put_on(pid)
-    await monitor.execute(_load(checkpoint, state), until="RESUME")
+    await monitor.execute(_load(checkpoint, plan, state), until="RESUME")
 
 
 async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None]) -> None:
@@ -309,7 +310,7 @@ async def _become(line: Line | None, who: Identity, loading: asyncio.Task[None])
         becoming.cancel()
 
 
-def _load(checkpoint: Checkpoint, state: int) -> list[tuple[str, Mapping[str, object]]]:
+def _load(checkpoint: Checkpoint, plan: Plan, state: int) -> list[tuple[str, Mapping[str, object]]]:
     capabilities = [{"capability": "x-ignore-shared", "state": True}] if checkpoint.ram is not None else []
     commands: list[tuple[str, Mapping[str, object]]] = [("migrate-set-capabilities", {"capabilities": capabilities})]
-    return [*commands, ("migrate-incoming", {"uri": f"fd:{state}"})]
+    return [*commands, *loading(plan, state)]

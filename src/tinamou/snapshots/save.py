@@ -15,7 +15,7 @@ from typing import Any
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
 from tinamou.control import Listener, Session
-from tinamou.control.commands import cont, getfd, migrate, migration, set_migration, wait_migrated
+from tinamou.control.commands import cont, migrate, migration, set_migration, wait_migrated
 from tinamou.errors import ControlError, StateError
 from tinamou.late import dataclass
 from tinamou.snapshots import branching, stream
@@ -27,6 +27,7 @@ from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.snapshots.ram import Held, held
 from tinamou.snapshots.resting import discard
+from tinamou.snapshots.state_file import saved_to
 from tinamou.state.record import Record
 from tinamou.system.lock import take
 from tinamou.system.spawn import process_of
@@ -179,6 +180,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         digest=digest(moment.plan),
         binary=identity_of(moment.plan.binary),
         version=".".join(str(part) for part in moment.session.version),
+        package=moment.session.package,
         state=File.of(state),
         state_sha256=digest_of(state),
         ram=kept[0] if kept else None,
@@ -264,7 +266,7 @@ async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, 
     session = moment.session
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, _DEVICES):
-            await _save_state(session, directory / "state", switch)
+            await _save_state(session, directory / "state", moment.plan.binary, switch)
             await way.at_rest()
             await cont(session)
         return await _stood_still(events)
@@ -326,16 +328,11 @@ async def let_run_on(session: Session) -> None:
         await cont(session)
 
 
-async def _save_state(session: Session, path: Path, switch: _Switch | None) -> None:
+async def _save_state(session: Session, path: Path, binary: str, switch: _Switch | None) -> None:
     """Stop the machine and write the state of its devices, all but its memory."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        await getfd(session, descriptor, "checkpoint")
-    finally:
-        os.close(descriptor)
-    try:
-        async with asyncio.timeout(_SAVE_SECONDS):
-            await migrate(session, "fd:checkpoint")
+        async with asyncio.timeout(_SAVE_SECONDS), saved_to(session, path, binary) as uri:
+            await migrate(session, uri)
             while (now := await migration(session)).status != "pre-switchover":
                 if now.status in ("completed", "failed", "cancelled"):
                     raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)

@@ -33,10 +33,10 @@ class Record:
     """A machine's record. ``pid`` is 0 while it does not run.
 
     ``pinning`` are the CPUs of each vCPU, ``timings`` seconds by stage, ``encrypted`` what encrypts its memory (``SEV-SNP``,
-    empty for nothing); all are of the last start. ``parent`` is the checkpoint it was
-    forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is the byte of
-    ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go. ``directory``
-    is where the record was read from, and not written down.
+    empty for nothing), ``package`` the distribution's version of QEMU; all are of the last start. ``parent`` is the
+    checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is
+    the byte of ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
+    ``directory`` is where the record was read from, and not written down.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Record:
     accel: str = ""
     machine_type: str = ""
     binary: str = ""
+    package: str = ""
     image: str = ""
     ssh_port: int | None = None
     ssh_user: str = ""

@@ -9,11 +9,12 @@ from tinamou.facts import MachineType, QemuFacts
 from tinamou.parts.protocol import Part, Resolved
 
 
-def choose(arch: Arch, qemu: QemuFacts) -> MachineType:
-    """The versioned type behind the architecture's board. Raises PlanError when the binary lacks it."""
-    machine = qemu.machine(arch.machine)
+def choose(arch: Arch, qemu: QemuFacts, held: str) -> MachineType:
+    """``held``, else the versioned type behind the architecture's board. Raises PlanError when the binary lacks it."""
+    name = held or arch.machine
+    machine = qemu.machine(name)
     if machine is None:
-        raise PlanError(f"{qemu.binary} has no machine type {arch.machine}", fix=f"install a QEMU that emulates {arch.name}")
+        raise PlanError(f"{qemu.binary} has no machine type {name}", fix=f"install a QEMU that emulates {arch.name}")
     return machine
 
 
@@ -28,6 +29,8 @@ def contribute(resolved: Resolved) -> Contribution:
         wanted.pop("smm", None)
     known = {name: pair for name, pair in wanted.items() if has(f"property:{arch.board}.{name}")}
     reasons = [f"{arch.machine} is {machine.name} in this QEMU: pinned, so that a restored machine finds the same board"]
+    if resolved.facts.place.machine_type:
+        reasons = [f"the state that is loaded was saved on {machine.name}"]
     reasons += [f"{name}={value}: {reason}" for name, (value, reason) in known.items()]
     options = {name: value for name, (value, _) in known.items()}
     return Contribution(flags=(Flag("machine", Why("architecture", "; ".join(reasons)), machine.name, options),))
