@@ -58,7 +58,7 @@ def planned(walls: WallFacts, *without: str, uid: int | None = UID) -> jail.Jail
     known = facts(uid=uid)
     host = dataclasses.replace(known.host, groups={}, device_groups={})
     made = jail_of(plan(spec, dataclasses.replace(known, walls=walls, host=host)), {}, dies_with_parent=False)
-    return dataclasses.replace(made, writes=())  # the machine has no folder
+    return dataclasses.replace(made, writes=(), call_filter=b"")  # the machine has no folder, and what is tried ends it
 
 
 def said(around: jail.Jail, code: str, inherit=()) -> str:
@@ -216,14 +216,11 @@ NUMBER = {"x86_64": 63, "aarch64": 160, "riscv64": 160}.get(os.uname().machine)
 @pytest.mark.skipif(NUMBER is None, reason="the number of uname(2) is not known for this architecture")
 def test_a_filter_is_the_last_thing_that_is_laid():
     lines = [(0x20, 0, 0, 0), (0x15, 0, 1, NUMBER), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
-    program = os.memfd_create("filter")
-    os.write(program, b"".join(struct.pack("<HBBI", *line) for line in lines))
-    os.lseek(program, 0, os.SEEK_SET)
+    program = b"".join(struct.pack("<HBBI", *line) for line in lines) + bytes(24)
     code = "print(gets(os.uname), [line for line in open('/proc/self/status') if line.startswith('Seccomp:')])"
     around = planned(probe_walls())
     assert said(dataclasses.replace(around, call_filter=program), code) == "False ['Seccomp:\\t2\\n']"
     assert said(around, code) == "True ['Seccomp:\\t0\\n']"
-    os.close(program)
 
 
 STARTS = f"""

@@ -8,8 +8,8 @@ import errno
 import pytest
 from bpf import ALLOW, ERRNO, KILL, verdict
 
-from tinamou.launch.syscall_numbers import AUDIT, NAMES, NEWEST, name_of, number_of
-from tinamou.launch.syscalls import GROUPS, program
+from tinamou.system.syscall_numbers import AUDIT, NAMES, NEWEST, name_of, number_of
+from tinamou.system.syscalls import GROUPS, program
 from tinamou.tuning.syscalls import EVERY
 
 KEY = (0x0123456789ABCDEF, 2, 1 << 63)

@@ -134,8 +134,8 @@ class StartHelper:
 
     One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
     starts one of its own, whose folder, that of the socket, is empty at first.
-    ``prefix`` are words in front of its command line that have given way to it when it is ready. ``namespaces`` are its own;
-    with one of mounts it sees the folder of its socket of all files, beside the system's programs and libraries.
+    It sees the folder ``fixed`` as it is, and can change nothing in it. ``namespaces`` are its own; with one of mounts it
+    sees the folder of its socket of all files, beside the system's programs and libraries.
     """
 
     name: str
@@ -145,7 +145,7 @@ class StartHelper:
     owner: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     travels: bool = False
-    prefix: tuple[str, ...] = ()
+    fixed: str = ""
     namespaces: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
-from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
 from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.groups import enter_groups
@@ -20,8 +20,8 @@ from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, end, exit_code
+from tinamou.system.syscalls import keyed
 
 __all__ = ["died", "jail_of", "start", "status_of"]
 
@@ -51,18 +51,18 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
-        filtered(plan.confinement) as (loads, held),
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
-        name, *more = argv(with_descriptors(plan, handed.descriptors))
-        inherit = (*handed.descriptors.values(), *held, *inherit)
+        words = argv(with_descriptors(plan, handed.descriptors))
+        inherit = (*handed.descriptors.values(), *inherit)
         try:
-            words = [*loads, jailed.file_of(name), *more] if loads else [name, *more]
             process = jailed.spawn(jail, words, log=said, inherit=inherit)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
-            raise LaunchError(f"{name} cannot be started", why=why, fix="tinamou doctor tells what stands here") from error
+            raise LaunchError(
+                f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
+            ) from error
     try:
         if enters:
             enter_groups(Journal(directory), process.pid)
@@ -75,21 +75,21 @@ def start(
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
-    reads = (*jailed.SYSTEM, *around.reads)
-    if around.landlock[0]:
-        reads += (own_program("filtered"),)  # what is run must lie in what is seen
+    limits = {resource.RLIMIT_MEMLOCK: around.locked, resource.RLIMIT_NOFILE: around.files}
     return Jail(
         around.uid,
         around.groups,
         letters(around.namespaces),
-        reads=reads,
+        reads=(*jailed.SYSTEM, *around.reads),
         writes=around.writes,
         devices=(*jailed.nodes(), *around.devices),
         reopens=tuple(handed.values()),
         landlock=around.landlock,
-        locked=around.locked,
-        files=around.files,
+        limits={what: most for what, most in limits.items() if most},
         dies_with_parent=dies_with_parent,
+        profile=around.profile or "",
+        own_cores=around.own_cores,
+        call_filter=keyed(one.group for one in around.calls) if around.calls else b"",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tinamou.launch.syscall_numbers import name_of
+from tinamou.system.syscall_numbers import name_of
 
 __all__ = ["IN_VAIN", "LEFT_OUT", "refused_call"]
 

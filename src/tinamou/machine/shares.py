@@ -35,7 +35,6 @@ until mount -t virtiofs -o "$3,nosuid,nodev" "$1" "$2" 2>/tmp/.tinamou-mount; do
 done
 """
 _UNMOUNT = 'grep -q "^$1 " /proc/mounts || exit 0; umount "$2"'
-_READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 
 
 async def attach(machine: Connected) -> None:
@@ -140,8 +139,7 @@ def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
     socket = str(record.file(f"{_name(number)}.sock"))
     argv = (find_tool(VIRTIOFSD) or VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={share.host}", "-f")
     options = ("-o", "sandbox=namespace", "-o", "cache=auto", "-o", "modcaps=-mknod:-setfcap")
-    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _READ_ONLY, "sh", share.host)
-    return StartHelper(f"virtiofsd-{number}", (*argv, *options), socket, why, prefix=prefix if share.fixed else ())
+    return StartHelper(f"virtiofsd-{number}", (*argv, *options), socket, why, fixed=share.host if share.fixed else "")
 
 
 def _end_daemon(record: Record, number: int) -> None:

@@ -45,12 +45,20 @@ def start(step: StartHelper, journal: Journal) -> None:
     number = journal.take("helper", lasting=False, **entry)
     folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
     reads = (*jail.SYSTEM, *jail.tree_of(step.argv[0]))
-    around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, jail.nodes())
+    around = jail.Jail(
+        step.owner,
+        (),
+        letters(step.namespaces),
+        reads,
+        folder,
+        jail.nodes(),
+        fixed=step.fixed,
+        profile=entering(step.name, journal),
+    )
     Path(step.socket).unlink(missing_ok=True)
     with pipes_into(log) as [said]:
-        words = (*step.prefix, *entering(step.name, journal), *step.argv)
         environment = {**confine.ENVIRONMENT, **step.environment}
-        process = jail.spawn(around, words, log=said, environment=environment)
+        process = jail.spawn(around, step.argv, log=said, environment=environment)
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
     enter_groups(journal, process.pid)

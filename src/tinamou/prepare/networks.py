@@ -176,10 +176,10 @@ def _serve(network: Network) -> None:
     if process and send(process, signal.SIGHUP):
         return
     log.unlink(missing_ok=True)
-    around = jail.Jail(namespaces=letters(kind for kind in ("pid", "ipc") if kind not in probe_walls().refused))
+    spaces = letters(kind for kind in ("pid", "ipc") if kind not in probe_walls().refused)
+    around = jail.Jail(namespaces=spaces, profile=profiles.serving(_profile(network), place))
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     with pipes_into(log) as [said]:
-        words = [*profiles.serving(_profile(network), place), *words]
         process = jail.spawn(around, words, log=said, environment=environment)
     replace_text(place / _PROCESS, json.dumps([process.pid, process.started]))
     _wait_served(network, log)

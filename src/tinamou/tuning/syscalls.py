@@ -1,4 +1,4 @@
-"""Which groups of system calls a machine's QEMU is allowed (launch/syscalls.py says what is in each)."""
+"""Which groups of system calls a machine's QEMU is allowed (system/syscalls.py says what is in each)."""
 
 from __future__ import annotations
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tinamou.launch.syscall_numbers import AUDIT, NEWEST, Arch, number_of
+from tinamou.system.syscall_numbers import AUDIT, NEWEST, Arch, number_of
 
-__all__ = ["GROUPS", "Group", "program"]
+__all__ = ["GROUPS", "Group", "keyed", "program"]
 
 Code = list[tuple[int, int, int, int]]
 """Instructions (struct sock_filter): code, how many to skip where a comparison is true, and where it is false, constant."""
@@ -155,6 +156,16 @@ def program(arch: Arch, groups: Iterable[str], key: tuple[int, int, int] | None 
     foreign = [(_AT_LEAST, 0, 1, _SECOND_TABLE[arch]), *_answer(_KILL)] if arch in _SECOND_TABLE else []
     start = [_load(_ARCH), (_EQUAL, 1, 0, AUDIT[arch]), *_answer(_KILL), _load(_NUMBER), *foreign]
     return _packed([*start, *begun]) + _listed(arch, chosen)
+
+
+def keyed(groups: Iterable[str]) -> bytes:
+    """The filter for this host, and the random key to the one execve it allows; empty for an architecture without one."""
+    machine = os.uname().machine
+    if machine not in AUDIT:
+        return b""
+    key = os.urandom(24)
+    first, second, third = struct.unpack("<3Q", key)
+    return program(machine, groups, (first, second, third)) + key
 
 
 @functools.cache
