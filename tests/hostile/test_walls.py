@@ -21,12 +21,13 @@ from made_facts import facts
 
 from tinamou.facts import WallFacts
 from tinamou.facts.walls import NAMESPACES
-from tinamou.launch.process import jail_of, status_of
+from tinamou.launch.process import jail_of
 from tinamou.monitor.walls import look
 from tinamou.planner import plan
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import load_spec
 from tinamou.system import jail, landlock
+from tinamou.system.ended import status_of
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import alive, end, exit_code, start_exactly, wait_gone
 

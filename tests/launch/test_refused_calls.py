@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.launch.refused import refused_call
 from tinamou.system import jail, threads
+from tinamou.system.ended import refused_call
 from tinamou.system.kernel_log import lately_audited
 from tinamou.system.spawn import exit_code, wait_gone
 from tinamou.system.syscall_numbers import AUDIT, number_of

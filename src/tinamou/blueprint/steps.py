@@ -135,7 +135,8 @@ class StartHelper:
     One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
     starts one of its own, whose folder, that of the socket, is empty at first.
     It sees the folder ``fixed`` as it is, and can change nothing in it. ``namespaces`` are its own; with one of mounts it
-    sees the folder of its socket of all files, beside the system's programs and libraries.
+    sees the folder of its socket of all files, beside the system's programs and libraries. ``calls`` are groups of system
+    calls it is allowed; none: all that its own filter allows. ``landlock`` are masks of what that refuses besides.
     """
 
     name: str
@@ -146,6 +147,8 @@ class StartHelper:
     environment: Mapping[str, str] = field(default_factory=dict)
     travels: bool = False
     fixed: str = ""
+    calls: tuple[str, ...] = ()
+    landlock: tuple[int, int, int] = (0, 0, 0)
     namespaces: tuple[str, ...] = ()
 
 

@@ -12,24 +12,18 @@ from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, with_descriptors
-from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
+from tinamou.system.ended import status_of
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.spawn import Process, end, exit_code
+from tinamou.system.spawn import Process, end
 from tinamou.system.syscalls import keyed
 
-__all__ = ["died", "jail_of", "start", "status_of"]
-
-_SIGSYS = 31
-_SIGNALS = {
-    9: ": it was killed, by hand or for lack of memory",
-    **dict.fromkeys((5, 11), ": it crashed, or gave up: as the first process of its namespace it cannot end by SIGABRT"),
-}
+__all__ = ["died", "jail_of", "start"]
 
 
 def start(
@@ -110,19 +104,3 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
         },
         fix="see what QEMU said above; tinamou plan --why explains every argument",
     )
-
-
-def status_of(pid: int) -> str:
-    """How a child of ours ended, in words; empty where it is none, and when asked again."""
-    from tinamou.system.kernel_log import lately_audited
-
-    code = exit_code(pid)
-    if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
-        return f"signal {_SIGSYS}: its filter refused a system call: {call}; {LEFT_OUT}"
-    if code is None:
-        return ""
-    if code == -_SIGSYS:
-        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}; {LEFT_OUT}"
-    if code < 0:
-        return f"signal {-code}" + _SIGNALS.get(-code, "")
-    return f"exit status {code}" + (": a wall around it could not be built" if code == jailed.STATUS else "")

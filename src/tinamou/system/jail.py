@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ __all__ = [
     "Jail",
     "JailError",
     "beyond_the_system",
-    "file_of",
+    "in_memory",
+    "named",
     "nodes",
     "spawn",
     "tree_of",
@@ -141,7 +143,7 @@ def spawn(
             words, inherit = [*words, "--filter", str(loaded)], (*inherit, loaded)
         if apart := "p" in jail.namespaces:
             words, inherit = [*words, "-p", str(write)], (*inherit, write)
-        words += ["--", *_named(argv, environment)] if argv else []
+        words += ["--", *named(argv, environment)] if argv else []
         first = start_exactly(words, log, inherit, environment)
         ours.remove(write)
         os.close(write)
@@ -167,16 +169,22 @@ def _second(read: int, first: int) -> int:
     return int(said)
 
 
-def _named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+def named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The program's file without links on the way, and its words: by the name it was called by, where PATH leads there."""
     program = _found(argv[0])
     known = str(Path(program).parent) in environment.get("PATH", "").split(":")
-    return [os.path.realpath(program), argv[0] if known else program, *argv[1:]]
+    return [_variant(os.path.realpath(program)), argv[0] if known else program, *argv[1:]]
 
 
-def file_of(program: str) -> str:
-    """A program's file, without links on the way, few of which are seen in there. Raises FileNotFoundError."""
-    return os.path.realpath(_found(program))
+def _variant(program: str) -> str:
+    """The build for this processor, ``passt.avx2``, which the program would become: it becomes nothing now."""
+    better = f"{program}.avx2"
+    return better if os.path.exists(better) and _has_avx2() else program  # noqa: PTH110
+
+
+@functools.cache
+def _has_avx2() -> bool:
+    return " avx2 " in Path("/proc/cpuinfo").read_text()
 
 
 def _found(program: str) -> str:
