@@ -114,7 +114,7 @@ def test_what_is_plugged_in_later_is_let_in(tmp_path, loaded):
     mine, more = HandOver(f"{tmp_path}/disk1.qcow2", "write", why), HandOver('/the "other" disk', "write", why)
     profiles.admit(more, journal)
     assert loaded.texts == [], "a machine without profiles"
-    assert profiles.entering("swtpm", journal) == []
+    assert profiles.entering("swtpm", journal) == ""
     text = step_of(planned(case_of("tiny", "7.2"), str(tmp_path))).text
     profiles.load(LoadProfiles(f"tinamou-web-{UID}", text, why), journal)
     profiles.admit(mine, journal)
@@ -126,8 +126,8 @@ def test_what_is_plugged_in_later_is_let_in(tmp_path, loaded):
     assert '"/the \\"other\\" disk" rwk,' in qemu
     assert not any("other" in one for one in helpers)
     assert parsed(loaded.texts[-1]).returncode == 0
-    assert profiles.entering("virtiofsd-0", journal) == ["aa-exec", "-p", f"tinamou-web-{UID}-virtiofsd", "--"]
-    assert profiles.entering("unknown", journal) == []
+    assert profiles.entering("virtiofsd-0", journal) == f"tinamou-web-{UID}-virtiofsd"
+    assert profiles.entering("unknown", journal) == ""
 
 
 def test_it_is_in_the_journal_before_it_is_loaded(tmp_path, monkeypatch):
@@ -144,5 +144,5 @@ def test_a_network_has_one_too():
     done = parsed(of_network("tinamou-net-tina1", ODD))
     assert done.returncode == 0, done.stderr
     if not Path("/sys/kernel/security/apparmor/.remove").exists():
-        assert profiles.serving("tinamou-net-tina1", Path("/nowhere")) == [], "nothing is loaded without AppArmor"
+        assert profiles.serving("tinamou-net-tina1", Path("/nowhere")) == "", "nothing is loaded without AppArmor"
     profiles.remove_one("tinamou-net-tina1")

@@ -18,10 +18,10 @@ from tinamou import Machine
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import LaunchError
 from tinamou.images.programs import path as own_program
-from tinamou.launch.syscall_numbers import AUDIT, number_of
-from tinamou.launch.syscalls import program
 from tinamou.state import machines
 from tinamou.system.kernel_log import kernel_log
+from tinamou.system.syscall_numbers import AUDIT, number_of
+from tinamou.system.syscalls import program
 from tinamou.tuning.syscalls import EVERY
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(os.uname().machine not in AUDIT, reason="no list for this architecture")]
@@ -157,11 +157,11 @@ def test_the_loader_and_the_filter_on_a_kernel_of_each_architecture(state, tmp_p
         pytest.skip(f"no qemu-system-{arch}")
     key = (1, 2 << 40, 3)
     (tmp_path / "filter").write_bytes(program(arch, EVERY, key) + struct.pack("<3Q", *key))
-    shutil.copy(own_program("filtered", arch), tmp_path / "filtered")
+    shutil.copy(own_program("jail", arch), tmp_path / "jail")
     tinamou("run", "-d", "--name", "web", "--arch", arch, "--net", "none")
-    for name in ("filter", "filtered"):
+    for name in ("filter", "jail"):
         tinamou("cp", str(tmp_path / name), f"web:/tmp/{name}")
-    start = "chmod +x /tmp/filtered; exec 9</tmp/filter 8</tmp/filtered; /tmp/filtered 9 8 - - /bin/busybox"
+    start = "chmod +x /tmp/jail; /tmp/jail --filter /tmp/filter -- /bin/busybox busybox"
     assert tinamou("exec", "web", "--", "sh", "-c", f"{start} echo alive") == "alive\n"
     assert call("exec", "web", "--", "sh", "-c", f"{start} sh -c 'exec /bin/busybox true'").returncode == 128 + 31
     assert call("exec", "web", "--", "sh", "-c", f"{start} unshare true").returncode == 128 + 31

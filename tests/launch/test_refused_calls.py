@@ -7,20 +7,18 @@ import errno
 import os
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tinamou.blueprint import Calls, Confinement, Why
-from tinamou.launch.filtered import filtered
-from tinamou.launch.refused import refused_call
-from tinamou.launch.syscall_numbers import AUDIT, number_of
-from tinamou.launch.syscalls import program
-from tinamou.system import threads
+from tinamou.system import jail, threads
+from tinamou.system.ended import refused_call
 from tinamou.system.kernel_log import lately_audited
+from tinamou.system.spawn import exit_code, wait_gone
+from tinamou.system.syscall_numbers import AUDIT, number_of
+from tinamou.system.syscalls import keyed, program
 from tinamou.tuning.syscalls import EVERY
 
 ARCH = os.uname().machine
@@ -129,65 +127,51 @@ def test_the_kernel_log_names_the_call():
     assert refused_call(lines[0], 1) == ""
 
 
-def loaded(*words: str, calls: tuple[str, ...] = EVERY, own_cores: bool = False) -> subprocess.CompletedProcess[str]:
-    why = Why("a test", "it is tried")
-    with filtered(Confinement(None, None, calls=tuple(Calls(group, why) for group in calls), own_cores=own_cores)) as (
-        before,
-        inherit,
-    ):
-        whole = ["setpriv", "--no-new-privs", *before, *words]
-        return subprocess.run(whole, pass_fds=inherit, capture_output=True, text=True, check=False)
+def loaded(*words: str, calls: tuple[str, ...] = EVERY, data: bytes | None = None, **more: object) -> tuple[int, str]:
+    """How a program ends that the launcher becomes under a filter, and what it said."""
+    held = keyed(calls) if data is None else data
+    said = os.memfd_create("said")
+    try:
+        process = jail.spawn(jail.Jail(call_filter=held, **more), words, log=said)
+        assert wait_gone(process, 20)
+        return exit_code(process.pid), os.pread(said, 65536, 0).decode()
+    finally:
+        os.close(said)
 
 
 OPEN = "import os\nprint([f for f in range(3, 64) if os.path.exists(f'/proc/self/fd/{f}')])\n"
 
 
-def test_the_loader_becomes_the_program_and_leaves_nothing_open():
-    done = loaded(sys.executable, "-I", "-S", "-c", OPEN)
-    assert done.returncode == 0, done.stderr
-    assert "[]" in done.stdout
+def test_the_launcher_becomes_the_program_and_leaves_nothing_open():
+    assert loaded(sys.executable, "-I", "-S", "-c", OPEN) == (0, "[]\n")
 
 
 def test_cores_of_its_own_are_had_or_nothing_starts():
     """A host whose cores have one hardware thread, or whose kernel cannot, refuses; elsewhere it has a cookie."""
-    done = loaded("/bin/cat", "/proc/self/stat", own_cores=True)
+    status, said = loaded("/bin/cat", "/proc/self/stat", own_cores=True)
     if threads.schedules_cores():
-        assert done.returncode == 0
+        assert status == 0
     else:
-        assert done.returncode == 126
-        assert "security.sched_core" in done.stderr
+        assert status == jail.STATUS
+        assert "security.sched_core" in said
 
 
 def test_a_profile_is_entered_or_nothing_starts():
     if Path("/sys/kernel/security/apparmor").exists():
         pytest.skip("AppArmor is active: tests/lab/test_lab_apparmor.py")
-    with filtered(Confinement(None, None, profile="tinamou-x")) as (before, inherit):
-        words = [*before, "/bin/echo", "started"]
-        done = subprocess.run(words, pass_fds=inherit, capture_output=True, text=True, check=False)
-    assert done.returncode == 126
-    assert done.stdout == ""
-    assert "AppArmor profile cannot be entered" in done.stderr
+    status, said = loaded("/bin/echo", "started", profile="tinamou-x")
+    assert status == jail.STATUS
+    assert "AppArmor profile cannot be entered: tinamou-x" in said
+    assert "started" not in said
 
 
 def test_the_program_it_became_becomes_no_other():
-    done = loaded("/bin/sh", "-c", "exec /bin/true")
-    assert done.returncode == -signal.SIGSYS
-    assert loaded("/bin/sh", "-c", "exec /bin/true", calls=(*EVERY, "wrapper")).returncode == 0
+    assert loaded("/bin/sh", "-c", "exec /bin/true")[0] == -signal.SIGSYS
+    assert loaded("/bin/sh", "-c", "exec /bin/true", calls=(*EVERY, "wrapper"))[0] == 0
 
 
-def test_without_calls_nothing_is_put_before():
-    with filtered(Confinement(None, None)) as (words, inherit):
-        assert (words, inherit) == ([], [])
-
-
-@pytest.mark.parametrize("data", [b"", b"x" * 24, bytes(range(64))])
+@pytest.mark.parametrize("data", [b"x" * 8, b"x" * 24, b"x" * 32, bytes(range(64))])
 def test_a_filter_that_is_none_starts_nothing(data):
-    file = os.memfd_create("filter")
-    os.write(file, data)
-    with filtered(Confinement(None, None, calls=(Calls("memory", Why("a test", "it is tried")),))) as (before, inherit):
-        words = ["setpriv", "--no-new-privs", before[0], str(file), *before[2:], "/bin/echo", "started"]
-        done = subprocess.run(words, pass_fds=[*inherit, file], capture_output=True, text=True, check=False)
-    os.close(file)
-    assert done.returncode == 126
-    assert done.stdout == ""
-    assert done.stderr.startswith("filtered: ")
+    status, said = loaded("/bin/echo", "started", data=data)
+    assert status == jail.STATUS
+    assert said.startswith("jail: ")

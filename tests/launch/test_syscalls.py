@@ -8,13 +8,13 @@ import errno
 import pytest
 from bpf import ALLOW, ERRNO, KILL, verdict
 
-from tinamou.launch.syscall_numbers import AUDIT, NAMES, NEWEST, name_of, number_of
-from tinamou.launch.syscalls import GROUPS, program
-from tinamou.tuning.syscalls import EVERY
+from tinamou.system.syscall_numbers import AUDIT, NAMES, NEWEST, name_of, number_of
+from tinamou.system.syscalls import GROUPS, READER, program
+from tinamou.tuning.syscalls import EVERY, HELPERS
 
 KEY = (0x0123456789ABCDEF, 2, 1 << 63)
 ARCHES = list(AUDIT)
-AF_UNIX, AF_INET, AF_NETLINK, AF_VSOCK = 1, 2, 16, 40
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_VSOCK = 1, 2, 10, 16, 40
 THREAD, NEW_USER = 0x3D0F00, 0x10000000
 
 
@@ -112,12 +112,12 @@ def test_calls_nobody_knew_do_not_exist(arch):
 @pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
 def test_only_the_half_that_the_kernel_looks_at_counts(arch, high):
     """An ``int`` is read from the low half of a register: what is in the high half must neither help nor hurt."""
-    assert answer(arch, "socket", AF_NETLINK | high) == KILL
-    assert answer(arch, "socket", AF_VSOCK | high) == KILL
-    assert answer(arch, "socket", AF_INET | high) == KILL
-    assert answer(arch, "socket", AF_INET | high, groups=[*EVERY, "internet"]) == ALLOW
-    assert answer(arch, "socket", AF_UNIX | high) == ERRNO | errno.EACCES
-    assert answer(arch, "socket", AF_UNIX | high, groups=[*EVERY, "server"]) == ALLOW
+    assert answer(arch, "socket", AF_NETLINK | high, 1) == KILL
+    assert answer(arch, "socket", AF_VSOCK | high, 1) == KILL
+    assert answer(arch, "socket", AF_INET | high, 1) == KILL
+    assert answer(arch, "socket", AF_INET | high, 1, groups=[*EVERY, "internet"]) == ALLOW
+    assert answer(arch, "socket", AF_UNIX | high, 1) == ERRNO | errno.EACCES
+    assert answer(arch, "socket", AF_UNIX | high, 1, groups=[*EVERY, "server"]) == ALLOW
     assert answer(arch, "socketpair", AF_UNIX | high) == ALLOW
     assert answer(arch, "socketpair", AF_INET | high) == KILL
     assert answer(arch, "ioctl", 3, 0x5412 | high) == KILL
@@ -131,6 +131,45 @@ def test_only_the_half_that_the_kernel_looks_at_counts(arch, high):
     assert answer(arch, "clone", 17 | high) == KILL
     assert answer(arch, "prctl", 15 | high) == ALLOW
     assert answer(arch, "prctl", 35 | high) == ERRNO | errno.EINVAL
+
+
+DGRAM, RAW, ICMP6 = 2, 3, 58
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("flags", [0, 0o2000000, 1 << 32])
+def test_sockets_of_helpers(arch, flags):
+    """Of netlink what tells of routes, and no raw sockets but those of ICMPv6 for who announces them."""
+
+    def answered(helper, family, kind, protocol):
+        return answer(arch, "socket", family, kind | flags, protocol, groups=HELPERS[helper])
+
+    for helper in ("passt", "dnsmasq"):
+        assert answered(helper, AF_INET, DGRAM, 0) == answered(helper, AF_NETLINK, RAW, 0) == ALLOW
+        assert answered(helper, AF_NETLINK, RAW, 12) == answered(helper, AF_INET, RAW, 1) == KILL
+        assert answered(helper, AF_VSOCK, 1, 0) == KILL
+    assert answered("dnsmasq", AF_INET6, RAW, ICMP6) == ALLOW
+    assert answered("passt", AF_INET6, RAW, ICMP6) == answered("dnsmasq", AF_INET6, RAW, 17) == KILL
+    assert answered("swtpm", AF_UNIX, 1, 0) == answered("virtiofsd", AF_UNIX, 1, 0) == ALLOW
+    assert answered("swtpm", AF_INET, 1, 0) == answered("virtiofsd", AF_INET, 1, 0) == KILL
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_processes_of_helpers(arch):
+    fork = 0x1200011
+    assert answer(arch, "clone", fork, groups=HELPERS["dnsmasq"]) == ALLOW
+    assert answer(arch, "clone", fork | NEW_USER, groups=HELPERS["dnsmasq"]) == KILL
+    assert answer(arch, "clone", fork, groups=HELPERS["swtpm"]) == KILL
+    assert answer(arch, "unshare", 0x60020000, groups=HELPERS["virtiofsd"]) == ALLOW
+    assert answer(arch, "unshare", 0x60020000 | NEW_USER, groups=HELPERS["virtiofsd"]) == KILL
+    assert answer(arch, "execve", 1, 2, 3, 0, 0, 0, groups=HELPERS["virtiofsd"]) == KILL
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_who_reads_files_learns_of_no_other_process(arch):
+    for call in ("getsid", "getpgid", "sched_getaffinity", "prlimit64"):
+        assert answer(arch, call, 0, groups=READER) == ALLOW
+        assert answer(arch, call, 7, groups=READER) == ERRNO | errno.EPERM
 
 
 @pytest.mark.parametrize("arch", ARCHES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import subprocess
 
 import pytest
@@ -242,7 +243,10 @@ def test_qemu_may_lock_as_much_as_is_pinned():
     wanted = memlock.lockable() or 768 << 20
     words = ["--", "/bin/sh", "sh", "-c", "ulimit -l; ulimit -H -l"]
     said = subprocess.run(
-        [own_program("jail"), *Jail(locked=wanted).words(), *words], capture_output=True, text=True, check=True
+        [own_program("jail"), *Jail(limits={resource.RLIMIT_MEMLOCK: wanted}).words(), *words],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.split() == [str(wanted >> 10)] * 2
     assert Jail().words() == []

@@ -1,4 +1,4 @@
-"""What a program that was shut in cannot do, tried: for root and for a user, with Landlock and without."""
+"""What a program that was shut in cannot do, tried: for root and for a user, with a root of its own, with Landlock alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from tinamou.system import landlock, shut_in
 from tinamou.system.exec import CommandError
 from tinamou.system.namespaces import may_unshare
+from tinamou.system.syscall_numbers import AUDIT
 
 TRIAL = """
 import json, os, signal, socket, sys
@@ -58,6 +59,12 @@ def files(tmp_path: Path) -> list[Path]:
     return made
 
 
+@pytest.fixture
+def any_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the filter of system calls, which would end who tries."""
+    monkeypatch.setattr(shut_in, "AUDIT", {})
+
+
 def trial(files: list[Path], *, proc: bool = False) -> dict[str, object]:
     given, other, written = files
     with socket.create_server(("127.0.0.1", 0)) as listening, written.open("r+b") as file, shut_in.leased(file.fileno()):
@@ -66,6 +73,7 @@ def trial(files: list[Path], *, proc: bool = False) -> dict[str, object]:
         said = shut_in.ask(
             [*words, *(["proc"] if proc else [])], reads=[given], writes=[written], seconds=20, cpu_seconds=10
         )
+    assert not Path(f"{written}.more").exists()
     return dict(json.loads(said))
 
 
@@ -73,19 +81,50 @@ needs_landlock = pytest.mark.skipif(not landlock.abi(), reason="this kernel has 
 needs_network = pytest.mark.skipif(not may_unshare("--net"), reason="this process may not make a network namespace")
 
 
-@needs_landlock
-def test_it_opens_what_it_is_given_and_nothing_else(files: list[Path]) -> None:
+needs_root_folder = pytest.mark.skipif("m" not in shut_in._apart(), reason="this process may not make a mount namespace")
+
+
+@pytest.mark.usefixtures("any_call")
+@pytest.mark.parametrize(
+    "by", [pytest.param("root", marks=needs_root_folder), pytest.param("landlock", marks=needs_landlock)]
+)
+def test_it_opens_what_it_is_given_and_nothing_else(files: list[Path], by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "landlock":
+        monkeypatch.setattr(shut_in, "_apart", lambda: "")
     found = trial(files)
     for may in ("reads", "writes"):
         assert found[may] == ""
-    for may_not in ("reads another", "reads the host's", "lists", "writes what it reads", "makes"):
+    for may_not in ("reads another", "reads the host's", "writes what it reads", "makes"):
         assert found[may_not], may_not
+    assert bool(found["lists"]) == (by == "landlock")  # of its own root it sees all
     assert files[2].read_text() == "done"
     assert files[2].stat().st_uid == os.geteuid()
 
 
+@needs_root_folder
+def test_links_lead_to_what_is_given(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "second").symlink_to("folder/given")
+    (tmp_path / "first").symlink_to(tmp_path / "second")
+    code = "import sys; print(open(sys.argv[1]).read())"
+    words = ["/usr/bin/python3", "-I", "-S", "-c", code, str(tmp_path / "first")]
+    assert shut_in.ask(words, reads=[tmp_path / "first"], seconds=20, cpu_seconds=5) == "content\n"
+
+
+@pytest.mark.skipif(os.uname().machine not in AUDIT, reason="no list for this architecture")
+@pytest.mark.parametrize("code", ["import socket; socket.socket()", "import os; os.execv('/bin/true', ['true'])"])
+def test_it_is_ended_for_a_call_that_no_reader_makes(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/usr/bin/python3", "-I", "-S", "-c", code]
+    with pytest.raises(CommandError) as ended:
+        shut_in.ask(words, reads=[], seconds=20, cpu_seconds=5)
+    assert ended.value.status == -31
+    monkeypatch.setattr(shut_in, "AUDIT", {})
+    shut_in.ask(words, reads=[], seconds=20, cpu_seconds=5)
+
+
 @pytest.mark.root
 @needs_network
+@pytest.mark.usefixtures("any_call")
 def test_it_is_nobody_and_has_no_network(files: list[Path]) -> None:
     found = trial(files)
     assert found["uid"] == shut_in._FIRST_UID + os.getpid() and found["groups"] in ([], [found["uid"]])
@@ -93,10 +132,10 @@ def test_it_is_nobody_and_has_no_network(files: list[Path]) -> None:
 
 
 @pytest.mark.root
-def test_without_landlock_it_reads_and_neither_writes_nor_signals(
-    files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("any_call")
+def test_with_neither_it_reads_and_neither_writes_nor_signals(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(shut_in, "_apart", lambda: "in")
     found = trial(files, proc=True)
     assert found["caps"] == ["0000000000000004"]  # to read, and to pass through folders
     assert found["reads"] == found["writes"] == "" and found["writes what it reads"] and found["makes"] and found["signals"]
@@ -115,6 +154,7 @@ def test_for_a_user_it_is_that_user_without_a_network(tmp_path: Path) -> None:
     shutil.chown(folder, 65534, 65534)
     body = (
         "import json, sys, test_shut_in as t; from pathlib import Path\n"
+        "t.shut_in.AUDIT = {}\n"
         "files = [Path(sys.argv[1]) / n for n in ('given', 'other', 'written')]\n"
         "[f.write_bytes(b'x') for f in files]; [f.chmod(0o600) for f in files]\n"
         "print(json.dumps([t.trial(files), t.landlock.abi(), t.may_unshare('--user', '--net')]))"
@@ -126,7 +166,7 @@ def test_for_a_user_it_is_that_user_without_a_network(tmp_path: Path) -> None:
         shutil.rmtree(folder)
     found, walls, apart = json.loads(said.stdout)
     assert found["uid"] == 65534 and found["reads"] == found["writes"] == ""
-    assert not walls or (found["reads another"] and found["makes"])
+    assert not walls or found["reads another"]
     assert not apart or (found["connects"] and found["interfaces"] == [])
 
 

@@ -42,7 +42,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class Calls:
-    """A group of system calls that QEMU is allowed (launch/syscalls.py has them by name), and why this machine needs it."""
+    """A group of system calls that QEMU is allowed (system/syscalls.py has them by name), and why this machine needs it."""
 
     group: str
     why: Why

@@ -134,8 +134,9 @@ class StartHelper:
 
     One whose state ``travels`` with the machine's own when that is saved does not keep a machine from being copied: the copy
     starts one of its own, whose folder, that of the socket, is empty at first.
-    ``prefix`` are words in front of its command line that have given way to it when it is ready. ``namespaces`` are its own;
-    with one of mounts it sees the folder of its socket of all files, beside the system's programs and libraries.
+    It sees the folder ``fixed`` as it is, and can change nothing in it. ``namespaces`` are its own; with one of mounts it
+    sees the folder of its socket of all files, beside the system's programs and libraries. ``calls`` are groups of system
+    calls it is allowed; none: all that its own filter allows. ``landlock`` are masks of what that refuses besides.
     """
 
     name: str
@@ -145,7 +146,9 @@ class StartHelper:
     owner: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     travels: bool = False
-    prefix: tuple[str, ...] = ()
+    fixed: str = ""
+    calls: tuple[str, ...] = ()
+    landlock: tuple[int, int, int] = (0, 0, 0)
     namespaces: tuple[str, ...] = ()
 
 

@@ -127,5 +127,7 @@ def _hand_over(data: Mapping[str, Any]) -> HandOver:
 
 
 def _helper(data: Mapping[str, Any]) -> StartHelper:
-    words = {key: tuple(data[key]) for key in ("argv", "prefix", "namespaces") if key in data}
-    return StartHelper(**{**data, "why": Why(**data["why"]), **words})
+    """Older versions wrote a ``prefix`` too: a shell that made a folder read only."""
+    words = {key: tuple(data[key]) for key in ("argv", "namespaces", "calls", "landlock") if key in data}
+    kept = {key: value for key, value in data.items() if key != "prefix"}
+    return StartHelper(**{**kept, "why": Why(**data["why"]), **words})

@@ -11,8 +11,8 @@ from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
-from tinamou.launch.syscalls import GROUPS
 from tinamou.machine.starting import plan_again, plan_only
+from tinamou.system.syscalls import GROUPS
 from tinamou.units import Size
 
 

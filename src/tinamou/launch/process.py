@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,26 +11,19 @@ from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
-from tinamou.launch.filtered import filtered
 from tinamou.launch.handover import open_all, with_descriptors
-from tinamou.launch.refused import IN_VAIN, LEFT_OUT, refused_call
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
+from tinamou.system.ended import status_of
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
-from tinamou.system.own_programs import own_program
-from tinamou.system.spawn import Process, end, exit_code
+from tinamou.system.spawn import Process, end
+from tinamou.system.syscalls import keyed
 
-__all__ = ["died", "jail_of", "start", "status_of"]
-
-_SIGSYS = 31
-_SIGNALS = {
-    9: ": it was killed, by hand or for lack of memory",
-    **dict.fromkeys((5, 11), ": it crashed, or gave up: as the first process of its namespace it cannot end by SIGABRT"),
-}
+__all__ = ["died", "jail_of", "start"]
 
 
 def start(
@@ -51,18 +45,18 @@ def start(
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
-        filtered(plan.confinement) as (loads, held),
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
-        name, *more = argv(with_descriptors(plan, handed.descriptors))
-        inherit = (*handed.descriptors.values(), *held, *inherit)
+        words = argv(with_descriptors(plan, handed.descriptors))
+        inherit = (*handed.descriptors.values(), *inherit)
         try:
-            words = [*loads, jailed.file_of(name), *more] if loads else [name, *more]
             process = jailed.spawn(jail, words, log=said, inherit=inherit)
         except OSError as error:
             why = f"{error}; QEMU is never started with more rights than it needs, or fewer walls than were planned"
-            raise LaunchError(f"{name} cannot be started", why=why, fix="tinamou doctor tells what stands here") from error
+            raise LaunchError(
+                f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
+            ) from error
     try:
         if enters:
             enter_groups(Journal(directory), process.pid)
@@ -75,21 +69,21 @@ def start(
 def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) -> Jail:
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
-    reads = (*jailed.SYSTEM, *around.reads)
-    if around.landlock[0]:
-        reads += (own_program("filtered"),)  # what is run must lie in what is seen
+    limits = {resource.RLIMIT_MEMLOCK: around.locked, resource.RLIMIT_NOFILE: around.files}
     return Jail(
         around.uid,
         around.groups,
         letters(around.namespaces),
-        reads=reads,
+        reads=(*jailed.SYSTEM, *around.reads),
         writes=around.writes,
         devices=(*jailed.nodes(), *around.devices),
         reopens=tuple(handed.values()),
         landlock=around.landlock,
-        locked=around.locked,
-        files=around.files,
+        limits={what: most for what, most in limits.items() if most},
         dies_with_parent=dies_with_parent,
+        profile=around.profile or "",
+        own_cores=around.own_cores,
+        call_filter=keyed(one.group for one in around.calls) if around.calls else b"",
     )
 
 
@@ -110,19 +104,3 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
         },
         fix="see what QEMU said above; tinamou plan --why explains every argument",
     )
-
-
-def status_of(pid: int) -> str:
-    """How a child of ours ended, in words; empty where it is none, and when asked again."""
-    from tinamou.system.kernel_log import lately_audited
-
-    code = exit_code(pid)
-    if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
-        return f"signal {_SIGSYS}: its filter refused a system call: {call}; {LEFT_OUT}"
-    if code is None:
-        return ""
-    if code == -_SIGSYS:
-        return f"signal {_SIGSYS}: its filter refused a system call; {IN_VAIN}; {LEFT_OUT}"
-    if code < 0:
-        return f"signal {-code}" + _SIGNALS.get(-code, "")
-    return f"exit status {code}" + (": a wall around it could not be built" if code == jailed.STATUS else "")

@@ -1,18 +1,20 @@
-"""The system calls of a machine that runs: its filter was loaded when it started, and nothing adds to it."""
+"""Walls of a machine that runs: QEMU's filter was loaded when it started, and nothing adds to it; helpers may come later."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from tinamou.blueprint import Contribution
+from tinamou.blueprint import Contribution, StartHelper
 from tinamou.errors import ControlError
 from tinamou.facts import Facts
 from tinamou.facts.permits import Permits
+from tinamou.probe.walls import probe_walls
 from tinamou.state.folder import plan_data
 from tinamou.state.record import Record
 from tinamou.tuning.syscalls import EVERY, of_elements
+from tinamou.tuning.walls import with_walls
 
-__all__ = ["as_filtered", "refuse_calls"]
+__all__ = ["as_filtered", "refuse_calls", "walled"]
 
 
 def _allowed(record: Record) -> frozenset[str] | None:
@@ -23,12 +25,12 @@ def _allowed(record: Record) -> frozenset[str] | None:
 
 def as_filtered(record: Record, facts: Facts) -> Facts:
     """What the host offers to a machine that runs: no way of queuing requests that its filter refuses."""
-    allowed = _allowed(record)
-    if allowed is None:
+    mine = _allowed(record)
+    if mine is None:
         return facts
     why = "the machine was started without it, and its filter of system calls refuses it since"
     offered = facts.permits
-    ring, native = (why if way not in allowed else was for way, was in _ways(offered))
+    ring, native = (why if way not in mine else was for way, was in _ways(offered))
     return dataclasses.replace(facts, permits=dataclasses.replace(offered, io_uring=ring, native=native))
 
 
@@ -38,10 +40,17 @@ def _ways(offered: Permits) -> tuple[tuple[str, str | None], ...]:
 
 def refuse_calls(record: Record, part: Contribution) -> None:
     """Raises ControlError for a part that would have QEMU make system calls for which it would be ended."""
-    allowed = _allowed(record)
+    mine = _allowed(record)
     needed = of_elements(part.elements)
-    lacking = [group for group in needed if allowed is not None and group not in {*EVERY, *allowed}]
+    lacking = [group for group in needed if mine is not None and group not in {*EVERY, *mine}]
     if lacking:
         why = f"it needs system calls ({', '.join(lacking)}) that the running QEMU was not allowed when it was started"
         fix = f"tinamou stop {record.name}, add it, and start again; or start with --set security.syscalls=qemu"
         raise ControlError("it cannot be plugged into this machine while it runs", why=why, fix=fix)
+
+
+def walled(record: Record, part: Contribution) -> Contribution:
+    """The part with walls around its helpers, as those have that were started with the machine."""
+    listed, facts = _allowed(record) is not None, probe_walls()
+    steps = (with_walls(step, facts, listed=listed) if isinstance(step, StartHelper) else step for step in part.steps)
+    return dataclasses.replace(part, steps=tuple(steps))

@@ -11,7 +11,7 @@ from tinamou.blueprint import Contribution, SetRules
 from tinamou.blueprint.stored import plugged, unplugged
 from tinamou.control import hotplug
 from tinamou.errors import ControlError, StateError
-from tinamou.machine.calls import refuse_calls
+from tinamou.machine.calls import refuse_calls, walled
 from tinamou.machine.description import describe
 from tinamou.machine.slots import free_for
 from tinamou.machine.starting import facts_again
@@ -136,7 +136,7 @@ async def _plug(record: Record, session: Session, part: Contribution, number: in
     _refuse_private(record, part)
     _refuse_walled_in(record, part)
     refuse_calls(record, part)
-    apply(part.steps, record.path)
+    apply(walled(record, part).steps, record.path)
     try:
         await hotplug.plug(session, part, f"net{number}")
     except BaseException:

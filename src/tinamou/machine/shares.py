@@ -10,17 +10,16 @@ from tinamou.blueprint import Contribution, Element, HandOver, Note, Plan, Start
 from tinamou.control import hotplug
 from tinamou.errors import GuestError
 from tinamou.guest.resident import Line
+from tinamou.machine.calls import walled
 from tinamou.machine.connected import Connected
 from tinamou.machine.named import VIRTIOFSD
 from tinamou.machine.slots import slot_of_share
 from tinamou.parts.share import ShareSpec
 from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Journal
-from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
-from tinamou.tuning.walls import with_walls
 
 __all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
@@ -35,7 +34,6 @@ until mount -t virtiofs -o "$3,nosuid,nodev" "$1" "$2" 2>/tmp/.tinamou-mount; do
 done
 """
 _UNMOUNT = 'grep -q "^$1 " /proc/mounts || exit 0; umount "$2"'
-_READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 
 
 async def attach(machine: Connected) -> None:
@@ -123,16 +121,17 @@ def _name(number: int) -> str:
 
 def _part(record: Record, number: int, share: ShareSpec) -> Contribution:
     """What a share adds to the running machine: its daemon, a connection to that, and the device the guest sees."""
-    step, name = with_walls(_daemon(record, number, share), probe_walls()), _name(number)
+    step, name = _daemon(record, number, share), _name(number)
     bus = f"plug{slot_of_share(record, number)}"
     device = {"driver": "vhost-user-fs-pci", "id": name, "chardev": f"{name}-chr", "tag": name, "bus": bus}
-    return Contribution(
+    part = Contribution(
         elements=(
             Element("chardev", {"id": f"{name}-chr", "path": step.socket}, step.why, "socket"),
             Element("device", {**device, "queue-size": 1024}, step.why),
         ),
         steps=(step, HandOver(step.socket, "connect", step.why)),
     )
+    return walled(record, part)
 
 
 def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
@@ -140,8 +139,7 @@ def _daemon(record: Record, number: int, share: ShareSpec) -> StartHelper:
     socket = str(record.file(f"{_name(number)}.sock"))
     argv = (find_tool(VIRTIOFSD) or VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={share.host}", "-f")
     options = ("-o", "sandbox=namespace", "-o", "cache=auto", "-o", "modcaps=-mknod:-setfcap")
-    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _READ_ONLY, "sh", share.host)
-    return StartHelper(f"virtiofsd-{number}", (*argv, *options), socket, why, prefix=prefix if share.fixed else ())
+    return StartHelper(f"virtiofsd-{number}", (*argv, *options), socket, why, fixed=share.host if share.fixed else "")
 
 
 def _end_daemon(record: Record, number: int) -> None:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tinamou.launch.refused import refused_call
 from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
 from tinamou.system import cgroups
+from tinamou.system.ended import refused_call
 from tinamou.system.kernel_log import kernel_log
 from tinamou.system.rooted import Rooted
 

@@ -15,9 +15,12 @@ from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.prepare.profiles import entering
 from tinamou.system import confine, jail
+from tinamou.system.ended import status_of
+from tinamou.system.exec import find_tool
 from tinamou.system.known import find as known_process
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, alive, end, found_started
+from tinamou.system.syscalls import keyed
 
 __all__ = ["found", "running", "start", "start_all", "stop"]
 
@@ -43,14 +46,24 @@ def start(step: StartHelper, journal: Journal) -> None:
     log = _log(Path(step.socket), journal.path.parent)
     entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
     number = journal.take("helper", lasting=False, **entry)
-    folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces else ()
+    folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces or step.landlock[0] else ()
     reads = (*jail.SYSTEM, *jail.tree_of(step.argv[0]))
-    around = jail.Jail(step.owner, (), letters(step.namespaces), reads, folder, jail.nodes())
+    around = jail.Jail(
+        step.owner,
+        (),
+        letters(step.namespaces),
+        reads,
+        folder,
+        jail.nodes(),
+        landlock=step.landlock,
+        fixed=step.fixed,
+        profile=entering(step.name, journal),
+        call_filter=keyed(step.calls, find_tool(step.argv[0]) or "") if step.calls else b"",
+    )
     Path(step.socket).unlink(missing_ok=True)
-    with pipes_into(log) as [said]:
-        words = (*step.prefix, *entering(step.name, journal), *step.argv)
+    with pipes_into(log) as [end_of_log]:
         environment = {**confine.ENVIRONMENT, **step.environment}
-        process = jail.spawn(around, words, log=said, environment=environment)
+        process = jail.spawn(around, step.argv, log=end_of_log, environment=environment)
     journal.add(number, pid=process.pid, started=process.started)
     _children[step.argv] = process
     enter_groups(journal, process.pid)
@@ -58,12 +71,12 @@ def start(step: StartHelper, journal: Journal) -> None:
     while not Path(step.socket).exists():
         gone = not alive(process) and found(entry) is None
         if gone or time.monotonic() > deadline:
+            status = status_of(process.pid) if gone else ""
             stop(entry)
             journal.give(number)
             complete(log)
-            raise PrepareError(
-                f"{step.name} did not start", why=last_lines(log)[-800:], fix=f"run it by hand: {shlex.join(step.argv)}"
-            )
+            said = " ".join(filter(None, (status, last_lines(log)[-800:])))
+            raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
         time.sleep(0.002)
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import ipaddress
 import json
 import os
-import pwd
+import resource
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,13 +24,37 @@ from tinamou.probe.walls import probe_walls
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
 from tinamou.system import iproute, jail, nft
+from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find
 from tinamou.system.logs import last_lines
 from tinamou.system.replaced import replace_text
-from tinamou.system.spawn import Process, end, found_started, send
+from tinamou.system.spawn import Process, alive, end, found_started, send
+from tinamou.system.syscalls import keyed
+from tinamou.tuning.syscalls import HELPERS
 
 __all__ = ["dnsmasq_words", "join", "leave", "serve_again", "server", "tidy"]
+
+
+RESOLVERS = "/etc/resolv.conf"
+_COPY = "resolv.conf"
+"""The host's name servers as they were when somebody joined or left: where the host has a plain file of them.
+
+Where that is a link into a folder of such files, dnsmasq sees the folder, and what changes in it.
+"""
+_NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
+_FIRST_UID = 1_900_400_000
+"""Above all that are leased to machines, and those of programs that are shut in."""
+_RIGHTS = 1 << 10 | 1 << 12
+_RAW = 1 << 13
+"""CAP_NET_BIND_SERVICE; CAP_NET_ADMIN, without which its DHCP does not start; CAP_NET_RAW for announcements of IPv6."""
+_LIMITS = {
+    resource.RLIMIT_AS: 256 << 20,
+    resource.RLIMIT_NPROC: 32,
+    resource.RLIMIT_NOFILE: 1024,
+    resource.RLIMIT_FSIZE: 16 << 20,
+}
+"""It has at most 20 processes for those who ask by TCP; no other process has its user id."""
 
 
 def join(step: JoinNetwork, journal: Journal) -> None:
@@ -147,13 +172,17 @@ def dnsmasq_words(network: Network) -> list[str]:
     """DHCP, router announcements and names of one network."""
     place, gateway = networks.folder(network.name), _gateway(network)
     words = [find_tool("dnsmasq") or "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]
-    words += ["--log-facility=-", "--user=nobody", f"--interface={network.bridge}", "--except-interface=lo"]
+    words += ["--log-facility=-", "--user=", f"--interface={network.bridge}", "--except-interface=lo"]
     words += ["--bind-interfaces", "--no-hosts", "--dhcp-authoritative", "--no-ping", "--domain-needed", "--bogus-priv"]
     words += [f"--addn-hosts={place}/hosts", f"--dhcp-hostsfile={place}/dhcp", f"--dhcp-leasefile={place}/leases"]
     words += [f"--dhcp-range={ipaddress.IPv4Network(network.subnet)[0]},static,infinite"]
     words += [f"--dhcp-option=option:dns-server,{gateway}"]
     if network.isolated:
         words += ["--no-resolv", "--dhcp-option=3"]
+    elif (names := Path(RESOLVERS).resolve()).parent == Path(RESOLVERS).parent:
+        words += [f"--resolv-file={place}/{_COPY}", "--no-poll"]
+    else:
+        words += [f"--resolv-file={names}"]
     if network.prefix6:
         words += ["--enable-ra", f"--dhcp-range={ipaddress.IPv6Network(network.prefix6)[0]},ra-only,infinite"]
         words += [] if network.onward6 else [f"--ra-param={network.bridge},0,0"]
@@ -170,19 +199,47 @@ def _serve(network: Network) -> None:
     place.parent.chmod(0o711)
     (place / "hosts").write_text("\n".join(names) + "\n")
     (place / "dhcp").write_text("".join(f"{one.mac},{one.address},{one.machine},infinite\n" for one in there))
+    with contextlib.suppress(FileNotFoundError):
+        (place / _COPY).write_bytes(Path(RESOLVERS).read_bytes())
     words = dnsmasq_words(network)
     log = place / "dnsmasq.log"
     process = found_started(lambda: server(network), log)
     if process and send(process, signal.SIGHUP):
         return
     log.unlink(missing_ok=True)
-    around = jail.Jail(namespaces=letters(kind for kind in ("pid", "ipc") if kind not in probe_walls().refused))
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     with pipes_into(log) as [said]:
-        words = [*profiles.serving(_profile(network), place), *words]
-        process = jail.spawn(around, words, log=said, environment=environment)
-    replace_text(place / _PROCESS, json.dumps([process.pid, process.started]))
-    _wait_served(network, log)
+        process = jail.spawn(_around(network, words[0]), words, log=said, environment=environment)
+    replace_text(place / _PROCESS, json.dumps([process.pid, process.started, _uid(network)]))
+    _wait_served(process, log)
+
+
+def _around(network: Network, program: str) -> jail.Jail:
+    """dnsmasq sees three files, those of name servers, and the host's network; it writes to one of them."""
+    place, uid = networks.folder(network.name), _uid(network)
+    leases = os.open(place / "leases", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchown(leases, uid, uid)
+    finally:
+        os.close(leases)
+    names = Path(RESOLVERS).resolve()
+    seen = [place / "hosts", place / "dhcp", place / _COPY if names.parent == Path(RESOLVERS).parent else names.parent]
+    return jail.Jail(
+        uid,
+        namespaces=letters(kind for kind in _NAMESPACES if kind not in probe_walls().refused),
+        reads=(*jail.SYSTEM, *jail.tree_of(program), *(str(path) for path in seen if path.exists())),
+        writes=(str(place / "leases"),),
+        devices=jail.nodes(),
+        limits=_LIMITS,
+        keeps=_RIGHTS | (_RAW if network.prefix6 else 0),
+        profile=profiles.serving(_profile(network), place),
+        call_filter=keyed(HELPERS["dnsmasq"], program),
+    )
+
+
+def _uid(network: Network) -> int:
+    """Whom its dnsmasq runs as: nobody else of this host does, as no other link has the number of its bridge."""
+    return _FIRST_UID + socket.if_nametoindex(network.bridge)
 
 
 def _profile(network: Network) -> str:
@@ -198,24 +255,28 @@ def serve_again(name: str) -> None:
 
 
 _PROCESS = "dnsmasq.json"
-"""Number and start time of a network's dnsmasq."""
+"""Number, start time and user of a network's dnsmasq."""
 
 
 def server(network: Network) -> Process | None:
-    """The network's dnsmasq, None where it does not run. It is started by us, and becomes nobody."""
-    known = None
+    """The network's dnsmasq, None where it does not run."""
+    known, users = None, {os.geteuid()}
+    with contextlib.suppress(OSError):  # a bridge that is gone
+        users.add(_uid(network))
     with contextlib.suppress(OSError, ValueError, TypeError):
-        pid, started = json.loads((networks.folder(network.name) / _PROCESS).read_text())
-        known = Process(int(pid), int(started))
-    return find(dnsmasq_words(network), {os.geteuid(), pwd.getpwnam("nobody").pw_uid}, known)
+        pid, started, uid = map(int, json.loads((networks.folder(network.name) / _PROCESS).read_text()))
+        known = Process(pid, started)
+        users.add(uid)
+    return find(dnsmasq_words(network), users, known)
 
 
-def _wait_served(network: Network, log: Path) -> None:
+def _wait_served(process: Process, log: Path) -> None:
     deadline = time.monotonic() + 5.0
-    while "started" not in (said := last_lines(log)) or server(network) is None:
-        if (server(network) is None and said) or time.monotonic() > deadline:
+    while "started" not in last_lines(log) or not alive(process):
+        if not alive(process) or time.monotonic() > deadline:
+            why = " ".join(filter(None, (status_of(process.pid), last_lines(log).strip()[-500:])))
             fix = "see whether another DHCP server is bound to all interfaces (ss -lunp), or set net.subnet"
-            raise PrepareError("the network's dnsmasq did not start", why=said.strip()[-500:], fix=fix)
+            raise PrepareError("the network's dnsmasq did not start", why=why, fix=fix)
         time.sleep(0.005)
 
 

@@ -54,11 +54,11 @@ def admit(step: HandOver, journal: Journal) -> None:
         _load(path, f"{head}{frame}{opened}{brace}{line}{rules}")
 
 
-def entering(helper: str, journal: Journal) -> list[str]:
-    """The words that have a helper of the machine start under its profile; none where the machine has no profiles."""
+def entering(helper: str, journal: Journal) -> str:
+    """The profile a helper of the machine starts under; empty where the machine has no profiles."""
     name = _held(journal)
     mine = next((one for one in HELPERS if helper.startswith(one)), None)
-    return ["aa-exec", "-p", f"{name}-{mine}", "--"] if name and mine else []
+    return f"{name}-{mine}" if name and mine else ""
 
 
 def _held(journal: Journal) -> str:
@@ -66,12 +66,12 @@ def _held(journal: Journal) -> str:
     return next((str(one["name"]) for one in journal.open_entries().values() if one["kind"] == "profiles"), "")
 
 
-def serving(name: str, folder: Path) -> list[str]:
-    """The words that have a network's dnsmasq start under a profile, which is loaded; none without AppArmor here."""
-    if os.geteuid() or not Path(_REMOVE).exists() or not (find_tool("apparmor_parser") and find_tool("aa-exec")):
-        return []
+def serving(name: str, folder: Path) -> str:
+    """The same profile, which a network's dnsmasq starts under and is loaded here; empty without AppArmor."""
+    if os.geteuid() or not Path(_REMOVE).exists() or not find_tool("apparmor_parser"):
+        return ""
     _load(folder / _TEXT, of_network(name, str(folder)))
-    return ["aa-exec", "-p", name, "--"]
+    return name
 
 
 def remove(entry: Entry) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 
 from tinamou.late import dataclass
@@ -15,20 +17,18 @@ from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
 __all__ = [
-    "BY_DESCRIPTOR",
     "STATUS",
     "SYSTEM",
     "Jail",
     "JailError",
     "beyond_the_system",
-    "file_of",
+    "in_memory",
+    "named",
     "nodes",
     "spawn",
     "tree_of",
 ]
 
-BY_DESCRIPTOR = "/proc/self/fd/"
-"""How a program is named of which there is no path in there, only an open file."""
 STATUS = 125
 """How it exits when a wall cannot be built."""
 
@@ -48,12 +48,13 @@ class JailError(OSError):
 class Jail:
     """What the process is held in by; with nothing given, only new privileges and core dumps are refused.
 
-    ``uid`` is whom it runs as, without any capability, with the groups beside; None: as the caller. ``namespaces`` are
-    letters of jail.c, those of its own. ``reads`` and ``writes`` are what it sees of the host's files with ``m`` or
-    Landlock, ``devices`` what it uses, ``reopens`` open files it may open again. ``landlock`` are the masks of what that
-    refuses: of files, network, scopes. ``locked`` is how many bytes it may lock in memory, ``files`` how
-    many it may have open (no more than this process may), ``room`` the bytes of its /tmp;
-    ``call_filter`` an open file with a system-call filter, as an array of struct sock_filter.
+    ``uid`` is whom it runs as, with the groups beside, and no capability but those of the mask ``keeps``; None: as the
+    caller. ``namespaces`` are letters of jail.c, those of its own. ``reads`` and ``writes`` are what it sees of the host's
+    files with ``m`` or Landlock, ``devices`` what it uses, ``reopens`` open files it may open again; ``fixed`` is a folder
+    it sees as it is, and read only, without ``m``. ``landlock`` are the masks of what that refuses: of files, network,
+    scopes. ``limits`` are resource limits by their numbers (resource.RLIMIT_*), ``room`` the bytes of its /tmp, ``profile``
+    the AppArmor profile it enters; with ``own_cores`` no thread of others is beside its own on a core. ``call_filter`` is a
+    system-call filter and the key to it (`tinamou.system.syscalls.keyed`).
     """
 
     uid: int | None = None
@@ -64,11 +65,14 @@ class Jail:
     devices: tuple[str, ...] = ()
     reopens: tuple[int, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)
-    locked: int | None = None
-    files: int | None = None
+    limits: Mapping[int, int] = field(default_factory=dict)
+    keeps: int = 0
     room: int = 64 << 20
     dies_with_parent: bool = False
-    call_filter: int | None = None
+    fixed: str = ""
+    profile: str = ""
+    own_cores: bool = False
+    call_filter: bytes = b""
 
     def words(self) -> list[str]:
         """The launcher's options, but for those about descriptors of the moment."""
@@ -84,15 +88,18 @@ class Jail:
             pairs += [(option, path) for option, paths in seen for path in paths]
         if any(self.landlock):
             pairs += [("-l", ",".join(map(str, self.landlock))), *(("-o", str(file)) for file in self.reopens)]
-        pairs += [("-m", str(self.locked))] if self.locked else []
-        pairs += [("-N", str(_open_at_most(self.files)))] if self.files else []
-        pairs += [("--filter", str(self.call_filter))] if self.call_filter is not None else []
+        pairs += [("-L", f"{what},{_at_most(what, most)}") for what, most in self.limits.items()]
+        pairs += [("-k", str(self.keeps))] if self.keeps else []
+        pairs += [("-R", self.fixed)] if self.fixed else []
+        pairs += [("-a", self.profile)] if self.profile else []
+        pairs += [("-c", "own")] if self.own_cores else []
         return [word for pair in pairs for word in pair]
 
 
-def _open_at_most(files: int) -> int:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return files if most == resource.RLIM_INFINITY else min(files, most)
+def _at_most(what: int, wanted: int) -> int:
+    """No more than this process has, which only some may raise; all of the memory to be locked, or it does not start."""
+    most = resource.getrlimit(what)[1]
+    return wanted if most == resource.RLIM_INFINITY or what == resource.RLIMIT_MEMLOCK else min(wanted, most)
 
 
 def beyond_the_system(paths: Iterable[str]) -> tuple[str, ...]:
@@ -124,7 +131,6 @@ def spawn(
     What cannot be done is said in the log, and it ends with `STATUS`. Raises FileNotFoundError for a missing program,
     JailError where it could not even begin, OSError.
     """
-    inherit = (*inherit, *([jail.call_filter] if jail.call_filter is not None else []))
     read, write = os.pipe2(os.O_CLOEXEC)
     ours = [read, write]
     try:
@@ -132,9 +138,12 @@ def spawn(
         if jail.dies_with_parent:
             ours.append(me := os.pidfd_open(os.getpid()))
             words, inherit = [*words, "-D", str(me)], (*inherit, me)
+        if jail.call_filter:
+            ours.append(loaded := in_memory(jail.call_filter))
+            words, inherit = [*words, "--filter", str(loaded)], (*inherit, loaded)
         if apart := "p" in jail.namespaces:
             words, inherit = [*words, "-p", str(write)], (*inherit, write)
-        words += ["--", *_named(argv, environment)] if argv else []
+        words += ["--", *named(argv, environment)] if argv else []
         first = start_exactly(words, log, inherit, environment)
         ours.remove(write)
         os.close(write)
@@ -142,6 +151,13 @@ def spawn(
     finally:
         for descriptor in ours:
             os.close(descriptor)
+
+
+def in_memory(data: bytes) -> int:
+    """An open file that holds the data."""
+    file = os.memfd_create("filter", os.MFD_CLOEXEC)
+    os.pwrite(file, data, 0)
+    return file
 
 
 def _second(read: int, first: int) -> int:
@@ -153,18 +169,22 @@ def _second(read: int, first: int) -> int:
     return int(said)
 
 
-def _named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+def named(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The program's file without links on the way, and its words: by the name it was called by, where PATH leads there."""
-    if argv[0].startswith(BY_DESCRIPTOR):
-        return [argv[0], *argv]
     program = _found(argv[0])
     known = str(Path(program).parent) in environment.get("PATH", "").split(":")
-    return [os.path.realpath(program), argv[0] if known else program, *argv[1:]]
+    return [_variant(os.path.realpath(program)), argv[0] if known else program, *argv[1:]]
 
 
-def file_of(program: str) -> str:
-    """A program's file, without links on the way, few of which are seen in there. Raises FileNotFoundError."""
-    return os.path.realpath(_found(program))
+def _variant(program: str) -> str:
+    """The build for this processor, ``passt.avx2``, which the program would become: it becomes nothing now."""
+    better = f"{program}.avx2"
+    return better if os.path.exists(better) and _has_avx2() else program  # noqa: PTH110
+
+
+@functools.cache
+def _has_avx2() -> bool:
+    return " avx2 " in Path("/proc/cpuinfo").read_text()
 
 
 def _found(program: str) -> str:

@@ -1,7 +1,8 @@
 """Programs that read files nobody vouches for: each runs without rights, network, or more of the host than those files.
 
-Whatever such a file makes the program do, it does as a user nobody else is (for root), in a network of its own without
-cards, and with Landlock, where the kernel has it, it opens nothing but the files named. Its time and its memory are bounded.
+Whatever such a file makes the program do, it does as a user nobody else is (for root), with the few system calls that
+reading takes, in a root of its own that holds the files named and nothing else of the host's, and in a network of its own.
+Where the kernel gives it no root, Landlock keeps it from all other files. Its time, memory and processes are bounded.
 """
 
 from __future__ import annotations
@@ -9,29 +10,36 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
+import resource
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tinamou.system import confine, landlock
+from tinamou.system import confine, jail, landlock
 from tinamou.system.exec import CommandError, find_tool
-from tinamou.system.namespaces import may_unshare
+from tinamou.system.own_programs import own_program
+from tinamou.system.syscall_numbers import AUDIT
+from tinamou.system.syscalls import READER, keyed
 
 __all__ = ["ENVIRONMENT", "MEMORY", "ask", "handed", "leased", "shut_in"]
 
 ENVIRONMENT = {**confine.ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
 """What it sees; the C library is kept from reserving addresses for each of its threads."""
 
-MEMORY = 4 << 30
-"""Bytes of addresses: most of what qemu-img takes are the stacks of its worker threads."""
+MEMORY = 1 << 30
+"""Bytes of addresses: most of what qemu-img takes are the stacks of its worker threads, up to 64 of a MiB each."""
+_STACK = 1 << 20
+_TASKS, _FILES = 128, 1024
+_LINKS = 40
 _SAID = 1 << 20
 """Bytes a program may say, or write into any one file, where it is asked something."""
 _FIRST_UID = 1_900_200_000
 """User ids of such programs: above all that are leased to machines and their helpers, one for each process of tinamou."""
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/urandom")
-"""What any program needs to start."""
-_OWN_TREE = ("bin", "sbin", "libexec")
+_ANY_OWNERS = 1 << 2
+"""CAP_DAC_READ_SEARCH: to read what its user may not."""
+_COUNTED_APART = (5, 14)
+"""Since this version of the kernel what a user runs in a namespace of users is counted alone."""
 
 
 def shut_in(
@@ -47,17 +55,60 @@ def shut_in(
     """``argv`` with the words before it that shut it in; it ends with the thread that started it.
 
     ``reads`` and ``writes`` are all the files it may open; for root, those it writes must be `leased` to it, or belong to
-    ``owner``, whom it runs as then. A limit of 0 is none. Where the kernel has no Landlock, it may read what its user may,
-    and for root every file: it has no network to send it to. Raises FileNotFoundError where there is no such program.
+    ``owner``, whom it runs as then. A limit of 0 is none. Where the kernel gives it neither a root nor Landlock, it may read
+    what its user may, and for root every file: it has no network to send it to. Raises FileNotFoundError where there is no
+    such program.
     """
     program = find_tool(argv[0])
     if program is None:
         raise FileNotFoundError(f"{argv[0]} is not installed")
-    limits = {"--as": memory, "--cpu": cpu_seconds, "--fsize": file_bytes}
-    words = ["prlimit", *(f"{name}={most}" for name, most in limits.items() if most), "--", *_apart()]
-    uid = _uid() if owner is None or os.geteuid() else owner
-    words += confine.prefix(uid, dies_with_parent=True, keeps=("dac_read_search",) if uid is not None else ())
-    return [*words, *_walls(program, reads, writes), program, *argv[1:]]
+    spaces, root = _apart(), os.geteuid() == 0
+    limits = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_FSIZE: file_bytes}
+    limits |= {resource.RLIMIT_STACK: _STACK, resource.RLIMIT_NOFILE: _FILES}
+    if root or ("U" in spaces and _kernel() >= _COUNTED_APART):
+        limits[resource.RLIMIT_NPROC] = _TASKS
+    around = jail.Jail(
+        _uid() if owner is None or not root else owner,
+        namespaces=spaces,
+        reads=(*jail.SYSTEM, *jail.tree_of(program), *_with_targets(map(str, reads))),
+        writes=tuple(map(str, writes)),
+        devices=jail.nodes(),
+        landlock=(0, 0, 0) if "m" in spaces else landlock.masks(),
+        limits={what: most for what, most in limits.items() if most},
+        keeps=_ANY_OWNERS if root and ("m" not in spaces or not all(map(_for_all, reads))) else 0,
+    )
+    words = [own_program("jail"), *around.words(), "-P", str(os.getpid())]
+    words += ["--filter", _filter(os.getpid(), program)] if os.uname().machine in AUDIT else []
+    return [*words, "--", *jail.named((program, *argv[1:]), ENVIRONMENT)]
+
+
+def _with_targets(paths: Iterable[str]) -> Iterator[str]:
+    """The same, and what links among them lead to."""
+    for path in paths:
+        for _ in range(_LINKS):
+            yield path
+            if not os.path.islink(path):  # noqa: PTH114
+                break
+            path = os.path.join(os.path.dirname(path), os.readlink(path))  # noqa: PTH118, PTH120, PTH115
+        yield os.path.realpath(path)
+
+
+def _for_all(path: str | Path) -> bool:
+    """Whether anybody may read it; also where it is not there."""
+    try:
+        return bool(os.stat(path).st_mode & 0o004)  # noqa: PTH116
+    except OSError:
+        return True
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+
+
+@functools.cache
+def _filter(pid: int, program: str) -> str:
+    """A path to the filter of system calls, for whoever this process of that number starts."""
+    return f"/proc/{pid}/fd/{jail.in_memory(keyed(READER, program))}"
 
 
 @contextlib.contextmanager
@@ -131,23 +182,16 @@ def _uid() -> int | None:
 
 
 @functools.cache
-def _apart() -> tuple[str, ...]:
-    """The words that give it namespaces of its own, of those the kernel permits."""
-    user = () if os.geteuid() == 0 else ("--user", "--map-current-user")
-    for kinds in (("--net", "--ipc"), ("--net",)):
-        if may_unshare(*user, *kinds):
-            return ("unshare", *user, *kinds, "--")
-    return ()
+def _apart() -> str:
+    """The letters of the namespaces it has of its own, of those the kernel permits."""
+    user = "" if os.geteuid() == 0 else "U"
+    return next((user + kinds for kinds in ("miucn", "iucn", "in", "n") if _stands(user + kinds)), "")
 
 
-def _walls(program: str, reads: Sequence[str | Path], writes: Sequence[str | Path]) -> list[str]:
-    if not landlock.abi():
-        return []
-    folder = os.path.dirname(os.path.realpath(program))  # noqa: PTH120
-    tree = os.path.dirname(folder) if os.path.basename(folder) in _OWN_TREE else folder  # noqa: PTH119, PTH120
-    words = [sys.executable, "-I", "-S", landlock.__file__]
-    for path in (*_SYSTEM, tree, *reads):
-        words += ["--read", str(path)]
-    for path in writes:
-        words += ["--write", str(path)]
-    return [*words, "--"]
+def _stands(spaces: str) -> bool:
+    around = jail.Jail(_uid(), namespaces=spaces, reads=jail.SYSTEM, devices=jail.nodes())
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(jail.spawn(around, [], log=null).pid, 0)[1]) == 0
+    finally:
+        os.close(null)

@@ -74,13 +74,13 @@ _VIRTIOFSD = """
 
 
 _DNSMASQ = """
-  capability net_bind_service net_admin net_raw setuid setgid setpcap chown,
+  capability net_bind_service net_admin net_raw,
   network inet,
   network inet6,
   network netlink raw,
   network packet,
   /{,usr/}{,local/}sbin/dnsmasq mr,
-  /etc/{resolv.conf,hosts,ethers,host.conf,nsswitch.conf,passwd,group,services,localtime} r,
+  /etc/{resolv.conf,host.conf,nsswitch.conf,group,services,localtime} r,
   /{,var/}run/{systemd/resolve/,resolvconf/,NetworkManager/}{stub-,}resolv.conf r,
   @{PROC}/sys/net/ipv[46]/** rw,
   owner @{PROC}/@{pid}/** r,

@@ -1,4 +1,4 @@
-"""Which groups of system calls a machine's QEMU is allowed (launch/syscalls.py says what is in each)."""
+"""Which groups of system calls a machine's QEMU is allowed (system/syscalls.py says what is in each)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from tinamou.blueprint import Calls, Element, Value, Why
 from tinamou.parts.protocol import Resolved
 from tinamou.parts.security import HOSTS
 
-__all__ = ["EVERY", "decide", "of_elements"]
+__all__ = ["EVERY", "HELPERS", "decide", "of_elements"]
 
-EVERY = ("memory", "files", "events", "threads", "signals", "time", "identity", "sockets", "sandbox", "cards")
+_ANY = ("memory", "files", "events", "threads", "signals", "time", "identity", "sockets", "sandbox")
+EVERY = (*_ANY, "cards")
 """What any machine needs, or may have plugged in while it runs."""
+HELPERS = {
+    "swtpm": (*_ANY, "own files", "swtpm"),
+    "passt": (*_ANY, "passt"),
+    "dnsmasq": (*_ANY, "own files", "dnsmasq"),
+    "virtiofsd": (*_ANY, "own files", "virtiofsd"),
+}
+"""What each helper process needs, by the first part of its name."""
 
 
 def decide(resolved: Resolved, elements: Iterable[Element]) -> tuple[Calls, ...]:

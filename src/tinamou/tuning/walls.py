@@ -6,13 +6,14 @@ Source: namespaces(7), landlock(7), docs/decisions/0080-walls-around-qemu.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tinamou.blueprint import MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
 from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
 from tinamou.facts.walls import WallFacts
 from tinamou.late import dataclass
+from tinamou.tuning.syscalls import HELPERS
 
 __all__ = ["confined", "with_walls"]
 
@@ -44,7 +45,8 @@ _OF_PASSTHROUGH = ("/sys/bus/pci", "/sys/devices", "/sys/kernel/iommu_groups")
 def confined(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Plan:
     """The plan with every wall decided, around QEMU and its helpers; what the kernel refuses is in its notes."""
     confinement = _around(plan, facts, without)
-    steps = tuple(with_walls(step, facts) if isinstance(step, StartHelper) else step for step in plan.steps)
+    listed = bool(plan.confinement.calls)
+    steps = tuple(with_walls(step, facts, listed=listed) if isinstance(step, StartHelper) else step for step in plan.steps)
     notes = (*plan.notes, *_notes(confinement, facts))
     return dataclasses.replace(plan, confinement=confinement, steps=steps, notes=notes)
 
@@ -52,7 +54,8 @@ def confined(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Plan:
 def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement:
     refused = {name: _refused(name, plan, facts, without) for name in _KINDS}
     kinds = tuple(_KINDS[name].namespace for name, why in refused.items() if not why)
-    landlock = _landlock(refused, facts, without, network=not _uses_network(plan))
+    open_ = {name for name, why in refused.items() if why and name not in without}
+    landlock = _landlock(open_, facts, network=not _uses_network(plan))
     walls = (*_always(plan.confinement), *(_wall(name, why, landlock) for name, why in refused.items()))
     groups = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
     sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
@@ -99,12 +102,11 @@ def _uses_network(plan: Plan) -> str:
     return "qemu_args may use this host's network: tinamou does not read them" if passed_on else ""
 
 
-def _landlock(refused: dict[str, str], facts: WallFacts, without: Sequence[str], *, network: bool) -> tuple[int, int, int]:
-    """What Landlock refuses where there is no namespace for it: masks of files, network, scopes."""
-    open_ = {name for name, why in refused.items() if why and name not in without}
+def _landlock(open_: Collection[str], facts: WallFacts, *, network: bool) -> tuple[int, int, int]:
+    """What Landlock refuses for these walls, for which there is no namespace: masks of files, network, scopes."""
     rights = sum(right for version, right in _FILES.items() if version <= facts.landlock) if "files" in open_ else 0
     ports = _TCP if "network" in open_ and network and facts.landlock >= 4 else 0
-    return rights, ports, _SCOPES if open_ & {"network", "processes"} and facts.landlock >= 6 else 0
+    return rights, ports, _SCOPES if {"network", "processes"} & set(open_) and facts.landlock >= 6 else 0
 
 
 def _wall(name: str, refused: str, landlock: tuple[int, int, int]) -> Wall:
@@ -135,13 +137,18 @@ _BEARS: dict[str, tuple[str, ...]] = {
     "swtpm": ("mount", "pid", "ipc", "uts", "cgroup", "net"),
     "passt": (),
 }
-"""Namespaces each helper bears: passt makes its own, in which it keeps no more than its sockets."""
+"""Namespaces each helper bears: passt makes its own, in which it keeps no more than its sockets, but for the network's."""
 _OTHERS = ("ipc", "uts")
 """virtiofsd, started by root, makes itself a root, process numbers and a network of its own."""
 
 
-def with_walls(helper: StartHelper, facts: WallFacts) -> StartHelper:
-    """The helper with the namespaces it bears, of those the kernel allows."""
+def with_walls(helper: StartHelper, facts: WallFacts, *, listed: bool) -> StartHelper:
+    """The helper with the namespaces it bears, of those the kernel allows; a list of system calls where QEMU has one; and
+    Landlock for what is open: no files of a helper that mounts, for it could not then."""
     bears = _BEARS.get(helper.name, () if facts.user else _OTHERS)
     kinds = tuple(kind for kind in bears if kind not in facts.refused)
-    return dataclasses.replace(helper, namespaces=(*(("user",) if facts.user and kinds else ()), *kinds))
+    calls = HELPERS[helper.name.partition("-")[0]] if listed else ()
+    spaces = (*(("user",) if facts.user and kinds else ()), *kinds)
+    open_ = {name for name, kind in _KINDS.items() if kind.namespace not in kinds}
+    landlock = _landlock(open_ if helper.name == "swtpm" else open_ - {"files"}, facts, network=helper.name == "swtpm")
+    return dataclasses.replace(helper, namespaces=spaces, calls=calls, landlock=landlock)

@@ -284,10 +284,14 @@ def own_log(house: House) -> Tries:
     return {f"ftruncate {n}": lambda a, n=n: a.call("ftruncate", n, 1 << 40) for n in (1, 2)}
 
 
-def _far(a: Attacker, number: int) -> None:
-    size = Path(f"/proc/{a.house.process}/fd/{number}").stat().st_size
-    a.call("pwrite64", number, b"x", 1, 1 << 43)
+def _far(a: Attacker, number: int, call: tuple[object, ...]) -> None:
+    path = Path(f"/proc/{a.house.process}/fd/{number}")
+    size = path.stat().st_size
+    a.call(call[0], number, *call[1:])
+    reached = path.stat().st_size
     a.call("ftruncate", number, size)
+    if reached <= 1 << 43:
+        raise Walled("it writes at the end alone")
 
 
 @attack("make its own disk's file 8 TiB long, to fill the host's disk", control=False)
@@ -297,4 +301,9 @@ def own_disk(house: House) -> Tries:
         for n, (what, _, flags) in _plain(house).items()
         if flags & os.O_ACCMODE == os.O_RDWR and "memfd:" not in what and not what.startswith("/dev/shm")
     }
-    return {f"{n} {what}": functools.partial(_far, number=n) for n, what in written.items()}
+    calls = {"write": ("pwrite64", b"x", 1, 1 << 43), "length": ("ftruncate", (1 << 43) + 1)}
+    return {
+        f"{way} {n} {what}": functools.partial(_far, number=n, call=call)
+        for n, what in written.items()
+        for way, call in calls.items()
+    }

@@ -22,7 +22,8 @@ NEEDED: dict[str, str] = {
     "dnsmasq": "it answers the guests of a network, by sockets of the host",
 }
 BY_DESIGN: dict[str, dict[str, str]] = {
-    role: dict.fromkeys(("services", "datagrams", "listening", "netlink"), why) for role, why in NEEDED.items()
+    role: dict.fromkeys(("services", "datagrams", "listening", "netlink", "kinds-of-sockets/netlink route"), why)
+    for role, why in NEEDED.items()
 }
 BY_DESIGN["logwriter"] = {"own-folder/rename": "it makes logs in the machine's folder, and puts full ones aside"}
 BY_DESIGN["virtiofsd"] = {"rights/setresuid": "it makes files of the shared folder under the user ids the guest says"}

@@ -1,37 +1,50 @@
-"""The filter of system calls that QEMU runs under: a list of what is allowed, in groups, each with the reason it is needed.
+"""The filters of system calls that QEMU and helpers run under: lists of what is allowed, in groups, each with its reason.
 
-It is loaded before QEMU's first instruction, and QEMU's own ``-sandbox`` on top of it. Whatever is not in a group that the
-planner allows (tuning/syscalls.py) ends QEMU with SIGSYS, which the kernel logs; what is merely tried gets an error. The
-list was made by recording machines of all kinds, and by reading QEMU, glib and the C libraries;
-tests/launch/test_recorded_calls.py records again. Source: seccomp(2), Documentation/userspace-api/seccomp_filter.rst.
+One is loaded before the first instruction; QEMU's own ``-sandbox`` and the helpers' own filters come on top of it. Whatever
+is in no group that is allowed (tuning/syscalls.py says which) ends it with SIGSYS, which the kernel logs; what is merely
+tried gets an error. The lists were made by recording machines and helpers of all kinds, and by reading QEMU, glib and the
+C libraries; tests/launch/test_filtered_machines.py records again.
+Source: seccomp(2), Documentation/userspace-api/seccomp_filter.rst.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tinamou.launch.syscall_numbers import AUDIT, NEWEST, Arch, number_of
+from tinamou.system.syscall_numbers import AUDIT, NEWEST, Arch, number_of
 
-__all__ = ["GROUPS", "Group", "program"]
+__all__ = ["GROUPS", "Group", "keyed", "program"]
 
 Code = list[tuple[int, int, int, int]]
 """Instructions (struct sock_filter): code, how many to skip where a comparison is true, and where it is false, constant."""
 
 
 class Group(NamedTuple):
-    """What belongs together: why QEMU needs it, the calls, the first letters of ioctl requests, and the socket families."""
+    """What belongs together: why it is needed, the calls, and which arguments some of them may have.
+
+    ``ioctls`` are the first letters of requests, ``requests`` whole ones; ``families`` those of sockets, of netlink only
+    what tells of routes; ``options`` are of prctl. With ``forks`` it may make processes, but for those with namespaces; with
+    ``announces`` raw sockets of ICMPv6, with ``users`` user namespaces.
+    """
 
     why: str
     calls: str = ""
     ioctls: tuple[int, ...] = ()
     families: tuple[int, ...] = ()
+    requests: tuple[int, ...] = ()
+    options: tuple[int, ...] = ()
+    forks: bool = False
+    announces: bool = False
+    users: bool = False
 
 
-AF_UNIX, AF_INET, AF_INET6, AF_ALG = 1, 2, 10, 38
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG = 1, 2, 10, 16, 38
 
 GROUPS: Mapping[str, Group] = {
     "memory": Group(
@@ -97,11 +110,55 @@ GROUPS: Mapping[str, Group] = {
         families=(AF_UNIX,),
     ),
     "wrapper": Group(
-        "the QEMU binary is a script, which becomes QEMU; from then on QEMU's own filter refuses these",
+        "the program is a script, which becomes it; from then on QEMU's and the helpers' own filters refuse these",
         "execve fork vfork wait4",
+        forks=True,
     ),
+    "own files": Group(
+        "files in a folder of its own are made, named anew, removed",
+        "chmod fchmod fchmodat link linkat mkdir mkdirat rename renameat renameat2 rmdir unlink unlinkat utimensat",
+    ),
+    "swtpm": Group("it makes the socket QEMU is connected to", "bind", families=(AF_UNIX,)),
+    "passt": Group(
+        "it makes the guest's connections, and at first walls of its own, whose filter refuses these calls from then on",
+        "bind capget capset chown connect epoll_create mount pivot_root setgid setgroups setresgid setresuid setsid setuid "
+        "splice tee umount2 unlink unlinkat unshare",
+        families=(AF_UNIX, AF_INET, AF_INET6, AF_NETLINK),
+        requests=(0x8910, 0x8933),  # SIOCGIFNAME, SIOCGIFINDEX
+        users=True,
+        options=(
+            4,
+            24,
+            27,
+            28,
+            36,
+            47,
+        ),  # SET_DUMPABLE, CAPBSET_DROP, {GET,SET}_SECUREBITS, SET_CHILD_SUBREAPER, CAP_AMBIENT
+    ),
+    "dnsmasq": Group(
+        "it answers by sockets of the host, watches files of names, and forks for whoever asks by TCP",
+        "alarm bind capget connect inotify_add_watch inotify_init1 inotify_rm_watch wait4",
+        families=(AF_INET, AF_INET6, AF_NETLINK),
+        requests=(0x8910, 0x8912, 0x8913, 0x8915, 0x8921, 0x8927, 0x8933, 0x8955),  # SIOCGIF*; SIOCSARP for its DHCP
+        forks=True,
+        announces=True,
+    ),
+    "virtiofsd": Group(
+        "it makes what the guest makes in the shared folder, as the guest's users; at first walls of its own",
+        "bind capget capset chown chroot fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr getxattr kill lchown "
+        "lgetxattr listxattr llistxattr lremovexattr lsetxattr mknod mknodat mount name_to_handle_at open_by_handle_at "
+        "pivot_root removexattr setfsgid setfsuid setgid setgroups setresgid setresuid setuid setxattr symlink symlinkat "
+        "syncfs truncate umount2 unshare wait4",
+        families=(AF_UNIX,),
+        options=(1, 2, 4, 7, 8, 24, 27, 28, 47),  # {SET,GET}_PDEATHSIG, SET_DUMPABLE, {GET,SET}_KEEPCAPS, as above
+        forks=True,
+    ),
+    "reader": Group("it reads a file and says what is in it", "unlink unlinkat"),
 }
 """Every group by its name."""
+
+READER = ("memory", "files", "events", "threads", "signals", "time", "identity", "sockets", "reader")
+"""What a program is allowed that reads a file nobody vouches for."""
 
 _PROBED: Mapping[str, int] = {
     "clone3": errno.ENOSYS,  # its flags lie in memory, where no filter sees them; C libraries fall back to clone
@@ -132,6 +189,13 @@ _FORK = (0x1200011, 0x4111)
 _PRCTL = (15, 16, 21, 22, 29, 30, 33, 34, 38, 39, 3, 23, 0x53564D41)
 """PR_{SET,GET}_NAME, _SECCOMP, _TIMERSLACK, MCE_KILL, _NO_NEW_PRIVS; GET_DUMPABLE, CAPBSET_READ, SET_VMA."""
 _NOFILE = 7
+_ICMPV6 = 58
+_NEW_USER = 0x10000000
+_TELLING = (
+    *("getpgid", "getsid", "get_robust_list", "sched_getaffinity", "sched_getattr", "sched_getparam"),
+    "sched_getscheduler",
+)
+"""Calls that tell of any process, where those of the host are not hidden."""
 _IOCTLS = (
     *(0x5421, 0x541B, 0x5450, 0x5451, 0x5401, 0x5413),
     *(0x800454CF, 0x800454D2, 0x400454D0, 0x400454D4, 0x800454D7),
@@ -157,6 +221,26 @@ def program(arch: Arch, groups: Iterable[str], key: tuple[int, int, int] | None 
     return _packed([*start, *begun]) + _listed(arch, chosen)
 
 
+def keyed(groups: Iterable[str], program_file: str = "") -> bytes:
+    """The filter for this host, and the random key to the one execve it allows; empty for an architecture without one.
+
+    A ``program_file`` that is a script may become another program, and start some.
+    """
+    machine = os.uname().machine
+    if machine not in AUDIT:
+        return b""
+    groups = (*groups, "wrapper") if program_file and _is_script(program_file) else groups
+    key = os.urandom(24)
+    first, second, third = struct.unpack("<3Q", key)
+    return program(machine, groups, (first, second, third)) + key
+
+
+def _is_script(path: str) -> bool:
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+        return file.read(2) == b"#!"
+    return False
+
+
 @functools.cache
 def _listed(arch: Arch, groups: frozenset[str]) -> bytes:
     """The part that is the same for every machine with these groups: the number is in the accumulator."""
@@ -177,23 +261,55 @@ def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
     """Calls that are allowed with some arguments only; where an argument is an ``int``, the kernel looks at its low half."""
     families = [family for group in chosen.values() for family in group.families]
     letters = [letter for group in chosen.values() for letter in group.ioctls]
+    requests = [request for group in chosen.values() for request in group.requests]
+    options = [option for group in chosen.values() for option in group.options]
+    forks = any(group.forks for group in chosen.values())
+    users = any(group.users for group in chosen.values())
+    raw = any(group.announces for group in chosen.values())
     mine = {AF_UNIX: errno.EACCES, AF_ALG: errno.EAFNOSUPPORT}  # the C library's name service and QEMU's ciphers try these
     refused = [(family, _ERRNO | error) for family, error in mine.items() if family not in families]
     return {
-        "socket": _by_value(_low(0), [*((family, _ALLOW) for family in families), *refused], _KILL),
+        "socket": [
+            *_netlink(families),
+            *_plain(raw),
+            *_by_value(_low(0), [*((one, _ALLOW) for one in families), *refused], _KILL),
+        ],
         "socketpair": _by_value(_low(0), [(AF_UNIX, _ALLOW)], _KILL),
-        "clone": _by_value(
-            _low(0), [(flags, _ALLOW) for flags in (*_THREAD, *(_FORK if "wrapper" in chosen else ()))], _KILL
-        ),
-        "prctl": _by_value(_low(0), [(option, _ALLOW) for option in _PRCTL], _ERRNO | errno.EINVAL),
-        "prlimit64": [*_low(1), (_EQUAL, 0, 1, _NOFILE), *_answer(_ALLOW), *_null(2)],
+        "clone": _by_value(_low(0), [(flags, _ALLOW) for flags in (*_THREAD, *(_FORK if forks else ()))], _KILL),
+        "unshare": [*_low(0), (_AND, 0, 0, 0 if users else _NEW_USER), (_EQUAL, 0, 1, 0), *_answer(_ALLOW), *_answer(_KILL)],
+        "prctl": _by_value(_low(0), [(option, _ALLOW) for option in (*_PRCTL, *options)], _ERRNO | errno.EINVAL),
+        "prlimit64": [*_of_itself(), *_low(1), (_EQUAL, 0, 1, _NOFILE), *_answer(_ALLOW), *_null(2)],
+        **({name: [*_of_itself(), *_answer(_ALLOW)] for name in _TELLING} if "reader" in chosen else {}),
         "ioctl": [
             *_low(1),
             (_AND, 0, 0, 0xFF00),
             *(one for letter in letters for one in ((_EQUAL, 0, 1, letter << 8), *_answer(_ALLOW))),
-            *_by_value(_low(1), [*((r, _ALLOW) for r in _IOCTLS), *((r, _KILL) for r in _INJECTING)], _ERRNO | errno.ENOTTY),
+            *_by_value(
+                _low(1),
+                [*((r, _ALLOW) for r in (*_IOCTLS, *requests)), *((r, _KILL) for r in _INJECTING)],
+                _ERRNO | errno.ENOTTY,
+            ),
         ],
     }
+
+
+def _netlink(families: Iterable[int]) -> Code:
+    """Of netlink, NETLINK_ROUTE alone: not the packet filter, audit, generic families."""
+    if AF_NETLINK not in families:
+        return []
+    return [*_low(0), (_EQUAL, 0, 4, AF_NETLINK), *_low(2), (_EQUAL, 0, 1, 0), *_answer(_ALLOW), *_answer(_KILL)]
+
+
+def _plain(raw: bool) -> Code:
+    """Streams, datagrams, packets in order; of raw sockets those of ICMPv6 where it announces routes."""
+    kinds = [*_low(1), (_AND, 0, 0, 0xF), (_EQUAL, 3, 0, 1), (_EQUAL, 2, 0, 2), (_EQUAL, 1, 0, 5), *_answer(_KILL)]
+    allowed = [*_low(0), (_EQUAL, 0, 3, AF_INET6), *_low(2), (_EQUAL, 0, 1, _ICMPV6), *_answer(_ALLOW)]
+    return [*(allowed if raw else []), *kinds]
+
+
+def _of_itself() -> Code:
+    """An error where the first argument is the number of a process; 0 is the one that asks."""
+    return [*_low(0), (_EQUAL, 1, 0, 0), *_answer(_ERRNO | errno.EPERM)]
 
 
 def _load(offset: int) -> tuple[int, int, int, int]:
