@@ -20,6 +20,7 @@ from typed import begin, call, tinamou
 pytestmark = pytest.mark.vm
 
 MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "2"))
+SEED = os.environ.get("TINAMOU_SEED", "")  # other moments than those of every run
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
 ODD = re.compile(r"Traceback|was never|was destroyed|Exception ignored|Error:")
 
@@ -104,8 +105,8 @@ def heeds(process: subprocess.Popen[bytes]) -> bool:
     return bool(caught >> (signal.SIGHUP - 1) & 1) or process.poll() is not None
 
 
-def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) -> None:
-    """One round: what the command says and how it ends."""
+def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) -> str:
+    """One round: what the command says and how it ends; which that was, in a sentence."""
     process = begin(*(str(folder / "backup") if word == "BACKUP" else word for word in verb.words))
     while not heeds(process):
         time.sleep(0.002)
@@ -121,6 +122,14 @@ def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) 
     assert process.returncode in (0, 128 + number), where
     if process.returncode:
         assert told.count(SAID[number]) == 1 and told[-1] == SAID[number], where
+    return f"{where} status {process.returncode}"
+
+
+def unfinished(state: Path) -> list[str]:
+    """Files of what was begun and not done, and machines that were to end with the command that started them."""
+    kept = {"m", "other"}
+    machines = [one.name for one in state.glob("machines/*") if one.name not in kept and not one.name.startswith(("warm", "web"))]
+    return [*machines, *(str(one) for one in state.rglob("*.part"))]
 
 
 def label(verb: Verb) -> str:
@@ -129,12 +138,16 @@ def label(verb: Verb) -> str:
 
 @pytest.mark.parametrize("verb", VERBS, ids=label)
 @pytest.mark.timeout(120 + 20 * MOMENTS)
-def test_at_random_moments(verb: Verb, tmp_path: Path, leftovers: Leftovers) -> None:
-    dice = random.Random(f"{verb.words}{verb.running}")
+def test_at_random_moments(verb: Verb, state: Path, tmp_path: Path, leftovers: Leftovers) -> None:
+    dice = random.Random(f"{verb.words}{verb.running}{SEED}")
     for moment in range(MOMENTS):
         prepared(verb.running)
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
-        interrupted(verb, number, dice.uniform(0.0, verb.seconds), tmp_path)
+        said = interrupted(verb, number, dice.uniform(0.0, verb.seconds), tmp_path)
+        assert unfinished(state) == [], said
+        if "TINAMOU_TALLY" in os.environ:
+            with Path(os.environ["TINAMOU_TALLY"]).open("a") as tally:
+                tally.write(said + "\n")
         verb.after()
     for row in json.loads(tinamou("ls", "--json")):
         tinamou("rm", "-f", row["name"])
