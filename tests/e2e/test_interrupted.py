@@ -36,7 +36,7 @@ class Verb:
 
 
 def forget(kind: str) -> Callable[[], object]:
-    """Removes checkpoints, pools or forks that a round may have made."""
+    """Removes checkpoints, pools or machines that a round may have made."""
 
     def checkpoints() -> None:
         for row in json.loads(tinamou("checkpoints", "ls", "--json")):
@@ -46,14 +46,17 @@ def forget(kind: str) -> Callable[[], object]:
         for row in json.loads(tinamou("pool", "ls", "--json")):
             call("pool", "rm", row["name"])
 
-    return {"checkpoints": checkpoints, "pools": pools}[kind]
+    def machine() -> None:
+        call("rm", "-f", "other")
+
+    return {"checkpoints": checkpoints, "pools": pools, "machine": machine}[kind]
 
 
 VERBS = [
     Verb(("run", "--", "true"), running=None, seconds=3.0),
     Verb(("run", "--", "sleep", "100"), running=None, seconds=4.0),
     Verb(("run", "--warm", "--", "sleep", "100"), running=None, seconds=2.0),
-    Verb(("run", "-d", "--name", "other"), running=None, seconds=3.0),
+    Verb(("run", "-d", "--name", "other"), running=None, seconds=3.0, after=forget("machine")),
     Verb(("start", "m"), running=False, seconds=3.0),
     Verb(("restart", "m"), seconds=4.0),
     Verb(("stop", "m"), seconds=1.5),
@@ -114,6 +117,11 @@ def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) 
     process.send_signal(number)
     try:
         _, said = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # with PYTHONFAULTHANDLER=1 it says where it is
+        pytest.fail(
+            f"{' '.join(verb.words)} goes on after {number.name} at {after:.2f} s: {process.communicate()[1].decode()}"
+        )
     finally:
         process.kill()
     told = said.decode().splitlines()
@@ -128,7 +136,9 @@ def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) 
 def unfinished(state: Path) -> list[str]:
     """Files of what was begun and not done, and machines that were to end with the command that started them."""
     kept = {"m", "other"}
-    machines = [one.name for one in state.glob("machines/*") if one.name not in kept and not one.name.startswith(("warm", "web"))]
+    machines = [
+        one.name for one in state.glob("machines/*") if one.name not in kept and not one.name.startswith(("warm", "web"))
+    ]
     return [*machines, *(str(one) for one in state.rglob("*.part"))]
 
 

@@ -21,8 +21,9 @@ def main() -> None:
     gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
     words = meant.spelled(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     sys.unraisablehook = _end_after_all
     shown.guard()
     asked = quick.read(words)
@@ -104,7 +105,12 @@ def _leave(status: int) -> None:
 
 
 def _end(number: int, _: object) -> None:
-    """A request to end is heeded like Ctrl-C: what was begun is given back."""
+    """A request to end is heeded like Ctrl-C: what was begun is given back, and what had not begun yet is no fault."""
+    import warnings
+
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + number)
 
 
