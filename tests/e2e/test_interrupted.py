@@ -36,7 +36,7 @@ class Verb:
 
 
 def forget(kind: str) -> Callable[[], object]:
-    """Removes checkpoints, pools or machines that a round may have made."""
+    """Removes checkpoints, pools machines or requests that a round may have made."""
 
     def checkpoints() -> None:
         for row in json.loads(tinamou("checkpoints", "ls", "--json")):
@@ -49,7 +49,10 @@ def forget(kind: str) -> Callable[[], object]:
     def machine() -> None:
         call("rm", "-f", "other")
 
-    return {"checkpoints": checkpoints, "pools": pools, "machine": machine}[kind]
+    def guest() -> None:
+        call("kill", "m")  # asked to stop, it would do so in the middle of the next round
+
+    return {"checkpoints": checkpoints, "pools": pools, "machine": machine, "guest": guest}[kind]
 
 
 VERBS = [
@@ -58,8 +61,8 @@ VERBS = [
     Verb(("run", "--warm", "--", "sleep", "100"), running=None, seconds=2.0),
     Verb(("run", "-d", "--name", "other"), running=None, seconds=3.0, after=forget("machine")),
     Verb(("start", "m"), running=False, seconds=3.0),
-    Verb(("restart", "m"), seconds=4.0),
-    Verb(("stop", "m"), seconds=1.5),
+    Verb(("restart", "m"), seconds=4.0, after=forget("guest")),
+    Verb(("stop", "m"), seconds=1.5, after=forget("guest")),
     Verb(("suspend", "m"), seconds=2.0),
     Verb(("exec", "m", "--", "sleep", "100"), seconds=1.5),
     Verb(("cp", "/usr/bin/python3", "m:/tmp/x"), seconds=2.0),

@@ -1,75 +1,88 @@
-"""Runs a command's asynchronous work so that a request to end cancels it and is cleaned up after."""
+"""Requests to end a command (Ctrl-C, SIGTERM, SIGHUP): where it stands, and in its asynchronous work, which cleans up."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["run_until_done", "run_until_told"]
+__all__ = ["heed_requests", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
 
-
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 3
-"""So many requests to end it takes to end the wait for the clean-up, too."""
+"""So many requests to end it takes to end the clean-up, too."""
+
+_asked: list[int] = []
+_tell: list[Callable[[], None]] = []
+"""How the loop that runs is told; empty where none does."""
+
+
+def heed_requests() -> None:
+    """From now on a request to end is raised as KeyboardInterrupt or SystemExit, where no loop is to be told of it.
+
+    So is the third, whatever goes on. What this process was started to ignore (nohup) stays ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _heed)
+
+
+def _heed(number: int, _: object) -> None:
+    _asked.append(number)
+    if len(_asked) == 1 and _tell:
+        _tell[-1]()
+    elif len(_asked) == 1 or len(_asked) >= _PATIENCE:
+        import warnings
+
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # no fault any more
+        raise _request()
+
+
+def _request() -> BaseException:
+    return KeyboardInterrupt() if _asked[0] == signal.SIGINT else SystemExit(128 + _asked[0])
 
 
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; on Ctrl-C, SIGTERM or SIGHUP it is cancelled, and that is raised when it has cleaned up."""
-    result, heeded = _run(work)
-    if heeded:
-        raise _request(heeded[0])
+    """The work's result; on a request to end it is cancelled, and that is raised when it has cleaned up."""
+    result, told = _run(work)
+    if told:
+        raise _request()
     return result  # type: ignore[return-value]
 
 
 def run_until_told(work: Coroutine[Any, Any, int]) -> int:
-    """The work's result; on Ctrl-C, SIGTERM or SIGHUP it is cancelled, which is how it is meant to end: 0."""
-    result, heeded = _run(work)
-    return 0 if heeded or result is None else result
+    """The work's result; on a request to end it is cancelled, which is how it is meant to end: 0."""
+    result, told = _run(work)
+    return 0 if told or result is None else result
 
 
-def _request(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
+    """The work's result, None when a request to end cancelled it, and whether one came."""
+    running: list[asyncio.Task[T]] = []
+    before = len(_asked)
 
+    def tell() -> None:
+        if running and not running[0].done():
+            running[0].get_loop().call_soon_threadsafe(running[0].cancel)
 
-def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, list[int]]:
-    """The work's result, None when a request to end cancelled it, and the requests that came, in their order.
+    async def heeding() -> T | None:
+        with heeded_at_once():
+            task = asyncio.ensure_future(work)
+            running.append(task)
+            if len(_asked) > before:
+                task.cancel()
+            await asyncio.wait([task])
+            return None if task.cancelled() and len(_asked) > before else task.result()
 
-    One that this process was started to ignore (nohup) is none.
-    """
-    before = {number: handler for number in _ENDS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
-    heeded: list[int] = []
     try:
         import asyncio
 
         from tinamou.system.signals import heeded_at_once
 
-        running: list[asyncio.Task[T]] = []
-
-        def end(number: int, _: object) -> None:
-            heeded.append(number)
-            if len(heeded) >= _PATIENCE:
-                raise _request(number)
-            if len(heeded) == 1 and running and not running[0].done():
-                running[0].get_loop().call_soon_threadsafe(running[0].cancel)
-
-        async def heeding() -> T | None:
-            with heeded_at_once():
-                task = asyncio.ensure_future(work)
-                running.append(task)
-                if heeded:
-                    task.cancel()
-                await asyncio.wait([task])
-                if task.cancelled() and heeded:
-                    return None
-                return task.result()
-
-        for number in before:
-            signal.signal(number, end)
-        return asyncio.run(heeding()), heeded
+        _tell.append(tell)
+        result = asyncio.run(heeding())
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _tell.clear()
         work.close()
+    return result, len(_asked) > before

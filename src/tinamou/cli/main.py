@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from tinamou.cli import after_dashes, meant, quick
+from tinamou.cli.loop import heed_requests
 from tinamou.errors import TinamouError
 from tinamou.system import shown
 
@@ -21,9 +22,7 @@ def main() -> None:
     gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
     words, after_dashes.words = after_dashes.split(sys.argv[1:])
     words = meant.spelled(words)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _end)
+    heed_requests()
     sys.unraisablehook = _end_after_all
     shown.guard()
     asked = quick.read(words)
@@ -102,16 +101,6 @@ def _leave(status: int) -> None:
     except BrokenPipeError:
         status = status or 141
     os._exit(status)
-
-
-def _end(number: int, _: object) -> None:
-    """A request to end is heeded like Ctrl-C: what was begun is given back, and what had not begun yet is no fault."""
-    import warnings
-
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + number)
 
 
 def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
