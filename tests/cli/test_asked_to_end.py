@@ -72,6 +72,45 @@ def work(words):
     run_until_done(asyncio.sleep(0.01))
     ask()
 """
+SWALLOWED = """
+def work(words):
+    try:
+        ask()
+    except BaseException:
+        pass
+    time.sleep(10)
+"""
+AT_FIRST = """
+cli.shown.guard, work = ask, None
+"""
+AT_LAST = """
+def work(words):
+    heed = signal.signal
+    def ignore(number, handler):
+        if handler is signal.SIG_IGN and number == signal.SIGTERM:
+            signal.signal = heed
+            ask()
+        return heed(number, handler)
+    signal.signal = ignore
+    return 0
+"""
+SAYING = """
+def work(words):
+    raise cli.TinamouError("x")
+
+cli._report = lambda *_: ask()
+"""
+SLOW_CLEAN_UP = """
+def work(words):
+    try:
+        ask()
+    finally:
+        try:
+            open("/nowhere")
+        except OSError:
+            time.sleep(0.5)
+        print("clean")
+"""
 IN_CLEAN_UP = """
 def work(words):
     async def cleans():
@@ -126,8 +165,22 @@ def test_around_a_loop(name: str, status: int, work: str) -> None:
 
 
 @every
-def test_clean_up_is_not_interrupted_by_a_second_request(name: str, status: int) -> None:
-    done = ended(name, IN_CLEAN_UP)
+@pytest.mark.parametrize("work", [AT_FIRST, AT_LAST, SAYING], ids=["as it begins", "as it ends", "while it says why"])
+def test_around_the_work(name: str, status: int, work: str) -> None:
+    done = ended(name, work)
+    assert (done.returncode, done.stderr) == (status, LINES[name])
+
+
+@every
+def test_what_a_library_swallows_is_not_lost(name: str, status: int) -> None:
+    done = ended(name, SWALLOWED)
+    assert (done.returncode, done.stderr) == (status, LINES[name])
+
+
+@every
+@pytest.mark.parametrize("work", [SLOW_CLEAN_UP, IN_CLEAN_UP], ids=["that takes long", "by a second request"])
+def test_clean_up_is_not_interrupted(name: str, status: int, work: str) -> None:
+    done = ended(name, work)
     assert (done.returncode, done.stderr, done.stdout) == (status, LINES[name], "clean\n")
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["heed_requests", "run_until_done", "run_until_told"]
+__all__ = ["heed_requests", "heeded", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
 
 _PATIENCE = 3
 """So many requests to end it takes to end the clean-up, too."""
+_AGAIN = 0.1
+"""So many seconds after it was raised, a request to end must be on its way."""
 
 _asked: list[int] = []
 _tell: list[Callable[[], None]] = []
@@ -23,6 +26,7 @@ def heed_requests() -> None:
 
     So is the third, whatever goes on. What this process was started to ignore (nohup) stays ignored.
     """
+    sys.unraisablehook = _lost
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _heed)
@@ -36,7 +40,33 @@ def _heed(number: int, _: object) -> None:
         import warnings
 
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # no fault any more
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
         raise _request()
+
+
+def _again(_: int, __: object) -> None:
+    """Raise a request to end that was lost: nothing cleans up after it, neither here nor in a loop.
+
+    Python drops what is raised while it tidies up after an object, which it does at every import, and while it asks a C
+    library something.
+    """
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        error = error.__context__
+    if error is None and not _tell:
+        raise _request()
+
+
+def _lost(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+
+
+def heeded() -> None:
+    """From now on requests to end are ignored: the command ends."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _request() -> BaseException:
