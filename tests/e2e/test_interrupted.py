@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from interrupting import judged, note, state_of, unfinished
 from leftovers import Leftovers
 from typed import begin, call, tinamou
 
@@ -21,8 +22,6 @@ pytestmark = pytest.mark.vm
 
 MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "2"))
 SEED = os.environ.get("TINAMOU_SEED", "")  # other moments than those of every run
-SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
-ODD = re.compile(r"Traceback|was never|was destroyed|Exception ignored|Error:")
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,6 @@ VERBS = [
 ]
 
 
-def state_of(name: str) -> str:
-    rows = {row["name"]: row["state"] for row in json.loads(tinamou("ls", "--json"))}
-    return str(rows.get(name, "gone"))
-
-
 def prepared(running: bool | None) -> None:
     """The machine ``m`` as a verb needs it, whatever the round before made of it."""
     if running is None:
@@ -127,19 +121,7 @@ def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) 
         )
     finally:
         process.kill()
-    told = said.decode().splitlines()
-    where = f"{' '.join(verb.words)} after {after:.2f} s by {number.name}: {told}"
-    assert not ODD.search(said.decode()), where
-    assert process.returncode in (0, 128 + number), where
-    if process.returncode:
-        assert told.count(SAID[number]) == 1 and told[-1] == SAID[number], where
-    return f"{where} status {process.returncode}"
-
-
-def unfinished(state: Path, *, done: bool) -> list[str]:
-    """Files of what was begun and not done, and machines a command leaves that was not ``done``."""
-    machines = [] if done else [path for path in state.glob("machines/*") if path.name not in ("m", "other")]
-    return [str(path) for path in (*machines, *state.rglob("*.part"))]
+    return judged(f"{' '.join(verb.words)} after {after:.2f} s", number, process.returncode, said.decode())
 
 
 def label(verb: Verb) -> str:
@@ -155,9 +137,7 @@ def test_at_random_moments(verb: Verb, state: Path, tmp_path: Path, leftovers: L
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
         said = interrupted(verb, number, dice.uniform(0.0, verb.seconds), tmp_path)
         assert unfinished(state, done=said.endswith(" 0")) == [], said
-        if "TINAMOU_TALLY" in os.environ:
-            with Path(os.environ["TINAMOU_TALLY"]).open("a") as tally:
-                tally.write(said + "\n")
+        note(said)
         verb.after()
     for row in json.loads(tinamou("ls", "--json")):
         tinamou("rm", "-f", row["name"])
