@@ -199,6 +199,7 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
     import asyncio
 
     from tinamou.errors import TimeLimitError
+    from tinamou.system.loop_thread import dropped
 
     running = asyncio.ensure_future(command)
     try:
@@ -207,10 +208,7 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
             return running.result()
         await machine.end()
     finally:
-        running.cancel()
-        await asyncio.wait([running], timeout=1.0)
-        if running.done() and not running.cancelled():
-            running.exception()  # it is over; nobody asks for it any more
+        await dropped(running, 1.0)
     raise TimeLimitError(f"the command did not end within {seconds:g} s", why="its machine was ended")
 
 

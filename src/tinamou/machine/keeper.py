@@ -29,6 +29,7 @@ from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
 from tinamou.state.record import change, read
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
 from tinamou.system.signals import heard
 from tinamou.system.spawn import process_of, spawn
@@ -135,7 +136,7 @@ class Keeper:
             while await loop.sock_recv(connection, 4096):
                 pass
         restored.close()
-        await asyncio.to_thread(_end_if_thrown_away, directory)
+        await in_thread(_end_if_thrown_away, directory)
 
     def reap(self) -> None:
         """Take note of handed-out machines that have ended: their QEMU is this process's child."""
