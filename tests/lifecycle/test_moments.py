@@ -32,7 +32,7 @@ VERBS: list[tuple[str, str]] = [
     ("running", "reset m"),
     ("running", "rm -f m"),
     ("stopped", "rm m"),
-    ("running", "net add m user"),
+    ("running", "net add m passt"),
     ("stopped", "net add m user"),
     ("stopped", "disk add m size=8M"),
     ("stopped", "snapshot create m"),
