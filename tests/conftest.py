@@ -16,8 +16,9 @@ import pytest
 from host_trees import recorded_folder, unpack
 from leftovers import Leftovers
 
-# A runner may have been started with hang-ups ignored (nohup); what the tests start must hear them all the same.
+# A runner may have been started with hang-ups and Ctrl-C ignored (nohup, &); what the tests start must hear them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

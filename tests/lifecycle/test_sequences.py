@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,11 +48,7 @@ class Faked(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)
-def test_everybody_agrees_about_a_fake(open_folder: Path, monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers) -> None:
-    fake = open_folder / "qemu-system-x86_64"  # all that is seen of it behind its walls
-    fake.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n" + Path(__file__).with_name("fake_qemu.py").read_text())
-    fake.chmod(0o755)
-    monkeypatch.setenv("TINAMOU_QEMU", str(fake))
+def test_everybody_agrees_about_a_fake(fake_qemu: Path, leftovers: Leftovers) -> None:
     examples = settings(
         max_examples=SEQUENCES,
         stateful_step_count=12,

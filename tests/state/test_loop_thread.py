@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tinamou.system.loop_thread import wait_for
+from tinamou.system.lock import exclusive
+from tinamou.system.loop_thread import dropped, in_thread, wait_for
 
 INTERRUPTED = """
 import asyncio, signal, sys
-from tinamou.system.loop_thread import wait_for
+from tinamou.system.lock import exclusive
+from tinamou.system.loop_thread import dropped, in_thread, wait_for
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -84,3 +88,42 @@ def test_not_on_the_loops_own_thread() -> None:
 
     with pytest.raises(RuntimeError, match=r"tinamou\.aio"):
         wait_for(outer())
+
+
+def test_a_thread_has_ended_before_its_cancellation_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    order = []
+
+    def slow() -> None:
+        time.sleep(0.2)
+        order.append("thread")
+        raise ValueError("nobody asks for it")
+
+    async def work() -> None:
+        task = asyncio.ensure_future(in_thread(slow))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        order.append("cleaned up")
+
+    asyncio.run(work())
+    gc.collect()
+    assert order == ["thread", "cleaned up"] and caplog.text == ""
+
+
+def test_a_cancelled_thread_waits_for_no_lock(tmp_path: Path) -> None:
+    def waits() -> None:
+        with exclusive(tmp_path / "lock"):
+            raise AssertionError("it was free")
+
+    async def work() -> float:
+        task = asyncio.ensure_future(in_thread(waits))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await dropped(task)
+        return time.monotonic() - began
+
+    with exclusive(tmp_path / "lock"):
+        assert asyncio.run(work()) < 5
+    with exclusive(tmp_path / "lock"):
+        pass

@@ -99,14 +99,13 @@ def verify(folder: Path, number: int = 0) -> None:
     number
         Which one; the newest when left out.
     """
-    import asyncio
-
+    from tinamou.cli.loop import run_until_done
     from tinamou.snapshots.backup import verify as verify_backup
     from tinamou.snapshots.backup_shelf import read_shelf
 
     shelf = read_shelf(folder.absolute())
     backup = shelf.find(number)
-    asyncio.run(verify_backup(shelf, backup))
+    run_until_done(verify_backup(shelf, backup))
     print(f"backup {backup.number} of {shelf.machine} is what was written")
 
 

@@ -1,52 +1,118 @@
-"""Runs a command's asynchronous work so that a request to end cancels it and is cleaned up after."""
+"""Requests to end a command (Ctrl-C, SIGTERM, SIGHUP): where it stands, and in its asynchronous work, which cleans up."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["run_until_done", "run_until_told"]
+__all__ = ["heed_requests", "heeded", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
 
+_PATIENCE = 3
+"""So many requests to end it takes to end the clean-up, too."""
+_AGAIN = 0.1
+"""So many seconds after it was raised, a request to end must be on its way."""
+
+_asked: list[int] = []
+_tell: list[Callable[[], None]] = []
+"""How the loop that runs is told; empty where none does."""
+
+
+def heed_requests() -> None:
+    """From now on a request to end is raised as KeyboardInterrupt or SystemExit, where no loop is to be told of it.
+
+    So is the third, whatever goes on. What this process was started to ignore (nohup) stays ignored.
+    """
+    sys.unraisablehook = _lost
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _heed)
+
+
+def _heed(number: int, _: object) -> None:
+    _asked.append(number)
+    if len(_asked) == 1 and _tell:
+        _tell[-1]()
+    elif len(_asked) == 1 or len(_asked) >= _PATIENCE:
+        import warnings
+
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # no fault any more
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        raise _request()
+
+
+def _again(_: int, __: object) -> None:
+    """Raise a request to end that was lost: nothing cleans up after it, neither here nor in a loop.
+
+    Python drops what is raised while it tidies up after an object, which it does at every import, and while it asks a C
+    library something.
+    """
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        error = error.__context__
+    if error is None and not _tell:
+        raise _request()
+
+
+def _lost(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+
+
+def heeded() -> None:
+    """From now on requests to end are ignored: the command ends."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _request() -> BaseException:
+    return KeyboardInterrupt() if _asked[0] == signal.SIGINT else SystemExit(128 + _asked[0])
+
 
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; on SIGTERM or SIGHUP it is cancelled, and the process ends with 128 + the signal's number."""
-    result, heeded = _run(work, (signal.SIGTERM, signal.SIGHUP))
-    if heeded:
-        sys.exit(128 + heeded[0])
+    """The work's result; on a request to end it is cancelled, and that is raised when it has cleaned up."""
+    result, told = _run(work)
+    if told:
+        raise _request()
     return result  # type: ignore[return-value]
 
 
 def run_until_told(work: Coroutine[Any, Any, int]) -> int:
-    """The work's result; on Ctrl-C, SIGTERM or SIGHUP it is cancelled, which is how it is meant to end: 0."""
-    result, heeded = _run(work, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    return 0 if heeded or result is None else result
+    """The work's result; on a request to end it is cancelled, which is how it is meant to end: 0."""
+    result, told = _run(work)
+    return 0 if told or result is None else result
 
 
-def _run(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> tuple[T | None, list[int]]:
-    """The work's result, None when it was cancelled by one of the signals, and those that came."""
-    import asyncio
+def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
+    """The work's result, None when a request to end cancelled it, and whether one came."""
+    running: list[asyncio.Task[T]] = []
+    before = len(_asked)
 
-    heeded: list[int] = []
+    def tell() -> None:
+        if running and not running[0].done():
+            running[0].get_loop().call_soon_threadsafe(running[0].cancel)
 
     async def heeding() -> T | None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
+        with heeded_at_once():
+            task = asyncio.ensure_future(work)
+            running.append(task)
+            if len(_asked) > before:
+                task.cancel()
+            await asyncio.wait([task])
+            return None if task.cancelled() and len(_asked) > before else task.result()
 
-        def end(number: int) -> None:
-            heeded.append(number)
-            task.cancel()
+    try:
+        import asyncio
 
-        for number in signals:
-            loop.add_signal_handler(number, end, number)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if not heeded:
-                raise
-            return None
+        from tinamou.system.signals import heeded_at_once
 
-    return asyncio.run(heeding()), heeded
+        _tell.append(tell)
+        result = asyncio.run(heeding())
+    finally:
+        _tell.clear()
+        work.close()
+    return result, len(_asked) > before

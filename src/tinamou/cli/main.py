@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from tinamou.cli import after_dashes, meant, quick
+from tinamou.cli.loop import heed_requests, heeded
 from tinamou.errors import TinamouError
 from tinamou.system import shown
 
@@ -19,38 +20,40 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
     gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
-    words, after_dashes.words = after_dashes.split(sys.argv[1:])
-    words = meant.spelled(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
-    sys.unraisablehook = _end_after_all
-    shown.guard()
-    asked = quick.read(words)
+    asked = None
     try:
-        status = _parsed(words) if asked is None else quick.run(asked, after_dashes.words)
-    except TinamouError as error:
-        status = _report(error, words)
+        try:
+            heed_requests()
+            words, after_dashes.words = after_dashes.split(sys.argv[1:])
+            words = meant.spelled(words)
+            shown.guard()
+            asked = quick.read(words)
+            status = _status(words, asked)
+        finally:
+            heeded()
     except KeyboardInterrupt:
+        heeded()
         print("interrupted", file=sys.stderr)
         status = 130
     except SystemExit as request:
+        heeded()
         status = _ended(request)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 141
-    except OSError as error:
-        status = _report(_of_the_system(error), words)
-    finally:
-        _ending()
     if asked is not None:
         _leave(status)
     sys.exit(status)
 
 
-def _ending() -> None:
-    """Requests to end are heeded already, those that `_end_after_all` has put off too."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
-        signal.signal(number, signal.SIG_IGN)
+def _status(words: list[str], asked: quick.Asked | None) -> int:
+    """Do what the line asks for; what goes wrong is said."""
+    try:
+        return _parsed(words) if asked is None else quick.run(asked, after_dashes.words)
+    except TinamouError as error:
+        return _report(error, words)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        return _report(_of_the_system(error), words)
 
 
 def _ended(request: SystemExit) -> int:
@@ -101,26 +104,6 @@ def _leave(status: int) -> None:
     except BrokenPipeError:
         status = status or 141
     os._exit(status)
-
-
-def _end(number: int, _: object) -> None:
-    """A request to end is heeded like Ctrl-C: what was begun is given back."""
-    sys.exit(128 + number)
-
-
-def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised while it tidies up after an object, which it does at every import: a request to end that
-    came just then is heeded a moment later."""
-    if not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    request = lost.exc_value
-
-    def heed(_: int, __: object) -> None:
-        raise request
-
-    signal.signal(signal.SIGALRM, heed)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _report(error: TinamouError, words: Sequence[str]) -> int:

@@ -198,16 +198,16 @@ def capture(
         The file; NAME-netN.pcap when left out.
     """
     import asyncio
+    import signal
 
     from tinamou.operations import network
+    from tinamou.system.signals import heard
 
     target = Path(out or f"{name}-{nic}.pcap")
 
     async def work() -> int:
-        import signal
-
         stopped = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
-        return await network.capture(name, nic, target, stopped=stopped, seconds=seconds)
+        with heard([signal.SIGINT], lambda _: stopped.set()):
+            return await network.capture(name, nic, target, stopped=stopped, seconds=seconds)
 
     print(f"{target}: {run_until_done(work())} bytes")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.streams import Given, given_input, hearing
+from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
 
 if TYPE_CHECKING:
@@ -47,11 +48,15 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
     if how.detach and words is None:
         return _launch(spec, how)
     started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
-    since = time.monotonic() - sum(started.record.timings.get(stage, 0.0) for stage in ("launch",))
-    gc.enable()
-    output.end_progress()
-    output.notes(started.plan.notes)
-    return _attend(started, words, since, how)
+    try:
+        since = time.monotonic() - started.record.timings.get("launch", 0.0)
+        gc.enable()
+        output.end_progress()
+        output.notes(started.plan.notes)
+        return _attend(started, words, since, how)
+    except BaseException:
+        end_machine(started.record)
+        raise
 
 
 def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
@@ -194,6 +199,7 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
     import asyncio
 
     from tinamou.errors import TimeLimitError
+    from tinamou.system.loop_thread import dropped
 
     running = asyncio.ensure_future(command)
     try:
@@ -202,10 +208,7 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
             return running.result()
         await machine.end()
     finally:
-        running.cancel()
-        await asyncio.wait([running], timeout=1.0)
-        if running.done() and not running.cancelled():
-            running.exception()  # it is over; nobody asks for it any more
+        await dropped(running, 1.0)
     raise TimeLimitError(f"the command did not end within {seconds:g} s", why="its machine was ended")
 
 

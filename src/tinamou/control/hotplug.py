@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from tinamou.control.commands import add_fd, device_del, getfd
 from tinamou.control.session import RefusedError, Session
 from tinamou.errors import ControlError
 from tinamou.launch.handover import FDSET, TAP, VHOST, netdev, open_all, properties
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["UNPLUG_SECONDS", "plug", "quietly", "unplug"]
 
@@ -38,7 +38,7 @@ async def plug(session: Session, part: Contribution, prefix: str) -> None:
     Raises LaunchError for a file that cannot be opened, ControlError.
     """
     async with contextlib.AsyncExitStack() as undo:
-        opening = asyncio.to_thread(open_all, [step for step in part.steps if not _is_secret(step)])
+        opening = in_thread(open_all, [step for step in part.steps if not _is_secret(step)])
         with await opening as handed:
             names = await _hand_over(session, part, handed.descriptors, prefix, undo)
         for kind in _ORDER:

@@ -20,6 +20,7 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["begun", "begun_again", "pin", "reset", "started", "until_launched", "until_up"]
 
@@ -58,7 +59,7 @@ async def _unless_cancelled(asked: threading.Event, start: Callable[[], Started]
         asked.set()
         await asyncio.wait([starting])
         if not starting.cancelled() and starting.exception() is None:
-            await asyncio.to_thread(end_machine, starting.result().record)
+            await in_thread(end_machine, starting.result().record)
         raise
 
 

@@ -17,6 +17,7 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.spec import load_spec
 from tinamou.state.folder import plan_of
 from tinamou.state.record import Record, change, read
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import exit_code
 
 if TYPE_CHECKING:
@@ -269,10 +270,9 @@ class Connected:
 
     async def end(self) -> None:
         """Cut the power; a throw-away machine is gone then."""
-        import asyncio
 
         await self.close()
-        await asyncio.to_thread(self.ended)
+        await in_thread(self.ended)
 
     def ended(self) -> None:
         """Give everything back that the machine had."""

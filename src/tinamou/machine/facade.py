@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from tinamou.machine.reach import Reach
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, newest, read
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class AsyncMachine(Reach):
     async def kill(self) -> None:
         """Cut the power; a throw-away machine is gone then, a kept one can be started again."""
         if self._connected is None and self._known is not None:
-            await asyncio.to_thread(life.kill, self.record)
+            await in_thread(life.kill, self.record)
         elif self._connected is not None:
             machine, self._connected = self._connected, None
             await machine.end()
@@ -313,7 +313,7 @@ class AsyncMachine(Reach):
         """Remove a kept machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
         if force and self._connected is not None:
             await self.kill()
-        await asyncio.to_thread(life.remove, self.record, force=force)
+        await in_thread(life.remove, self.record, force=force)
         self._known = None
 
     async def release(self, *, stays: bool = False) -> None:

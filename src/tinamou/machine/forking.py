@@ -36,6 +36,7 @@ from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
 from tinamou.state.record import Record, change, create
+from tinamou.system.loop_thread import dropped
 from tinamou.system.spawn import process_of
 
 __all__ = ["Request", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
@@ -209,27 +210,36 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
         progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
     directory = Path(checkpoint.directory)
     shutting = asyncio.ensure_future(_shut(machine, directory))
+    restored: list[Restored] = []
     try:
         restored = await fork_many(checkpoint, count)
         await shutting
     except BaseException:
-        shutting.cancel()
-        discard(Path(checkpoint.directory))
+        await dropped(shutting)
+        for one in restored:
+            one.close()
+            with contextlib.suppress(TinamouError):
+                end_machine(one.record)
+        discard(directory)
         raise
     left = [count]
 
     def ended() -> None:
         left[0] -= 1
         if not left[0]:
-            discard(Path(checkpoint.directory))
+            discard(directory)
 
     return [Connected.of_fork(one, ended) for one in restored]
 
 
 async def _shut(machine: Connected, directory: Path) -> None:
-    """What the machine still has of how its memory was mapped goes while its forks start."""
+    """What the machine still has of how its memory was mapped goes while its forks start. Raises StateError."""
     await branching.tidied(machine.record.pid)
-    ram.shut(directory)
+    try:
+        ram.shut(directory)
+    except OSError as error:
+        fix = "fork it again, or take a portable checkpoint"
+        raise StateError(f"the memory of {machine.name} cannot be sealed", why=str(error), fix=fix) from error
 
 
 async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Restored:

@@ -29,7 +29,9 @@ from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
 from tinamou.state.record import change, read
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
+from tinamou.system.signals import heard
 from tinamou.system.spawn import process_of, spawn
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ class Keeper:
             while await loop.sock_recv(connection, 4096):
                 pass
         restored.close()
-        await asyncio.to_thread(_end_if_thrown_away, directory)
+        await in_thread(_end_if_thrown_away, directory)
 
     def reap(self) -> None:
         """Take note of handed-out machines that have ended: their QEMU is this process's child."""
@@ -195,10 +197,9 @@ def main(name: str) -> int:
 async def _until_asked(entry: PoolEntry) -> None:
     keeper = Keeper(entry)
     serving = asyncio.ensure_future(keeper.serve())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, keeper.reap)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    children, asked = heard([signal.SIGCHLD], lambda _: keeper.reap()), heard(ends, lambda _: serving.cancel())
+    with children, asked, contextlib.suppress(asyncio.CancelledError):
         await serving
 
 

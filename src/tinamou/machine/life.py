@@ -15,6 +15,7 @@ from tinamou.monitor.states import at_rest
 from tinamou.snapshots.orphans import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import wait_gone
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
             agent = await machine.settled_agent()
     orderly = await shut_down(machine.record, session, agent, grace=max(0.0, until - time.monotonic()))
     await machine.close()
-    await asyncio.to_thread(machine.ended)
+    await in_thread(machine.ended)
     return orderly
 
 

@@ -14,6 +14,7 @@ from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.fork import Restored
 from tinamou.spec import load_spec
+from tinamou.system.loop_thread import in_thread
 from tinamou.units import Size
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ForkPool:
             restored = await self._next()
             asyncio.get_running_loop().call_later(REFILL_AFTER, self._refill)
             if not restored.record.running:
-                await asyncio.to_thread(_end, restored)
+                await in_thread(_end, restored)
                 continue
             return restored
 
@@ -93,7 +94,7 @@ class ForkPool:
             task.cancel()
         await asyncio.gather(*self._filling, return_exceptions=True)
         while self._waiting.qsize():
-            await asyncio.to_thread(_end, self._waiting.get_nowait())
+            await in_thread(_end, self._waiting.get_nowait())
 
     async def _next(self) -> Restored:
         while not self._waiting.qsize():

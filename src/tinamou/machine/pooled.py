@@ -18,6 +18,7 @@ from tinamou.state import machines, pools
 from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
 from tinamou.system.logs import last_lines
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.spawn import Process, end, process_of
 
@@ -43,7 +44,7 @@ async def create(
     """
     from tinamou.spec import dump_spec
 
-    await asyncio.to_thread(reconcile)
+    await in_thread(reconcile)
     me = process_of(os.getpid())
     key = await asyncio.to_thread(key_of, spec) if spec is not None else ""
     entry = PoolEntry(

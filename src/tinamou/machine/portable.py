@@ -33,6 +33,7 @@ from tinamou.snapshots.hardware import differences
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.folder import image_of, plan_of, write_plan
 from tinamou.state.record import Record, change
+from tinamou.system.loop_thread import in_thread
 from tinamou.units import Mac
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     machine then.
     """
     plan = await asyncio.to_thread(_planned, saved, record)
-    await asyncio.to_thread(write_plan, record, plan)
+    await in_thread(write_plan, record, plan)
     waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
     waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = launch(waiting, record.path, dies_with_parent=dies_with_parent)

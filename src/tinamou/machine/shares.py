@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
@@ -20,6 +19,7 @@ from tinamou.prepare.journal import Journal
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["attach", "attach_to_fork", "by_hand", "detach", "plug", "taken_out"]
 
@@ -67,11 +67,11 @@ async def plug(machine: Connected) -> None:
     """Plug in the machine's shares that are not there yet; the guest can mount them. Raises PrepareError, ControlError."""
     for number, share in enumerate(machine.spec.share):
         if helper_processes.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is None:
-            await asyncio.to_thread(_end_daemon, machine.record, number)
+            await in_thread(_end_daemon, machine.record, number)
             part = _part(machine.record, number, share)
             for step in part.steps:
                 if isinstance(step, StartHelper):
-                    await asyncio.to_thread(helper_processes.start, step, Journal(machine.record.path))
+                    await in_thread(helper_processes.start, step, Journal(machine.record.path))
             await hotplug.plug(await machine.session(), part, _name(number))
 
 
@@ -88,7 +88,7 @@ async def detach(machine: Connected) -> None:
             )
         if helper_processes.running(_daemon(machine.record, number, share), Journal(machine.record.path)) is not None:
             await hotplug.unplug(await machine.session(), _part(machine.record, number, share).elements)
-        await asyncio.to_thread(_end_daemon, machine.record, number)
+        await in_thread(_end_daemon, machine.record, number)
 
 
 @contextlib.asynccontextmanager

@@ -107,13 +107,17 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     image = resolve_image(spec, build=True, progress=progress)
     clock.lap("image")
     name = spec.name or machines.throwaway_name(spec.image)
-    with machines.making(name) as directory:
-        record = create(_record(spec, directory, image, ephemeral))
+    record: Record | None = None
     try:
+        with machines.making(name) as directory:
+            record = create(_record(spec, directory, image, ephemeral))
         write_image(record, image)
         return _start(spec, record, image, clock, dies_with_parent)
-    except BaseException:
-        end_machine(dataclasses.replace(record, ephemeral=True))
+    except BaseException as error:
+        if record is not None:
+            end_machine(dataclasses.replace(record, ephemeral=True))
+        elif not isinstance(error, Exception):  # interrupted while its folder was made: one that nobody holds is a leftover
+            reconcile()
         raise
 
 

@@ -33,6 +33,7 @@ from tinamou.snapshots.checkpoint import write as write_entry
 from tinamou.snapshots.orphans import forget_suspended, is_suspended, suspended
 from tinamou.state.record import Record, change
 from tinamou.system.durable import sync_file, sync_folder
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import wait_gone
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ async def suspend(machine: Connected) -> Checkpoint:
         async with shares.taken_out(machine, over=lambda: is_suspended(record)):
             saved = await _saved(record, await machine.session())
         await machine.close()
-        await asyncio.to_thread(end_machine, record)
+        await in_thread(end_machine, record)
     return saved
 
 
@@ -75,11 +76,11 @@ async def _saved(record: Record, session: Session) -> Checkpoint:
                 await session.execute("stop")
                 seconds = stream.saving_seconds(save.memory_of(plan))
                 await stream.pour(session, folder / save.STREAM, record.uid, seconds=seconds)
-                saved = await asyncio.to_thread(save.entry, moment, folder, "portable", 0.0, began)
+                saved = await in_thread(save.entry, moment, folder, "portable", 0.0, began)
                 _write_surely(saved, folder)
             with contextlib.suppress(TinamouError, TimeoutError):
                 await quit(session)
-            await asyncio.to_thread(wait_gone, record.process, 10.0)
+            await in_thread(wait_gone, record.process, 10.0)
     except BaseException:
         if not is_suspended(record):
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,8 +108,8 @@ async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
     saved = suspended(record)
     if saved is None:
         raise StateError(f"machine {record.name} is not suspended", fix=f"tinamou start {record.name}")
-    await asyncio.to_thread(verify, saved)
-    record = await asyncio.to_thread(claim, record)
+    await in_thread(verify, saved)
+    record = await in_thread(claim, record)
     began = time.perf_counter()
     try:
         async with loaded(saved, record, dies_with_parent=dies_with_parent) as up:
@@ -118,7 +119,7 @@ async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
                 await cont(up.session)
     except BaseException:
         if is_suspended(record):
-            await asyncio.to_thread(end_machine, record)
+            await in_thread(end_machine, record)
         raise
     await _set_clock(record)
     if record.has("share"):

@@ -23,6 +23,7 @@ from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, ide
 from tinamou.snapshots.resting import discard
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.system.lock import exclusive
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["booted", "copied", "key_of", "warm"]
 
@@ -69,8 +70,8 @@ def _usable(name: str) -> Checkpoint | None:
 
 async def _made(spec: MachineSpec, name: str, timeout: float, progress: Progress) -> Checkpoint:
     turn = exclusive(checkpoints_dir() / f".{name}.lock")
-    await asyncio.to_thread(turn.__enter__)
     try:
+        await in_thread(turn.__enter__)
         if found := _usable(name):
             return found
         progress("booting a machine to fork from, once", None)

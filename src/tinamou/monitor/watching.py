@@ -20,6 +20,7 @@ from tinamou.monitor.observation import HostObservation, Observation
 from tinamou.monitor.states import reason
 from tinamou.state import machines
 from tinamou.state.record import Record, read
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.rooted import Rooted
 from tinamou.units import Size
 
@@ -86,7 +87,7 @@ class Watch:
         """Look once."""
         import asyncio
 
-        for line in await asyncio.to_thread(self._tidy):
+        for line in await in_thread(self._tidy):
             self._complain(line)
         records = {record.name: record for record in self._records()}
         if self._ears is not None:

@@ -30,6 +30,7 @@ from tinamou.state import networks
 from tinamou.state.record import Record
 from tinamou.system import nft, threads
 from tinamou.system.exec import CommandError, find_tool, run
+from tinamou.system.loop_thread import in_thread
 
 if TYPE_CHECKING:
     import asyncio
@@ -226,7 +227,7 @@ async def capture(
         await session.execute("object-del", id=name)
         await quietly(session, "remove-fd", {"fdset-id": fdset})
     try:
-        return await asyncio.to_thread(_copied, part, target)
+        return await in_thread(_copied, part, target)
     finally:
         part.unlink()
 

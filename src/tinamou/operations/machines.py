@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.spec import MachineSpec
 from tinamou.state import machines
 from tinamou.state.record import Record, change
+from tinamou.system.loop_thread import in_thread
 
 __all__ = [
     "Launched",
@@ -65,7 +65,7 @@ async def launch(
         return await _up(machine, begun.plan.notes, wait=wait)
     except BaseException:
         await machine.close()
-        await asyncio.to_thread(life.discard, machine.record)
+        await in_thread(life.discard, machine.record)
         raise
 
 
@@ -132,7 +132,7 @@ async def stop(name: str, *, grace: float = life.GRACE_SECONDS) -> bool:
 async def kill(name: str) -> None:
     """Cut a machine's power; of a suspended one, give up the saved state. Raises StateError for a machine at rest."""
     record = machines.find(name)
-    await asyncio.to_thread(life.kill, record if life.at_rest(record) == "suspended" else life.running(name))
+    await in_thread(life.kill, record if life.at_rest(record) == "suspended" else life.running(name))
 
 
 async def reset(name: str) -> None:
@@ -193,11 +193,11 @@ async def remove(names: Sequence[str], *, force: bool = False) -> None:
     for record in found:
         if isinstance(record, Record) and not force:
             async with turn(record, "rm"):
-                await asyncio.to_thread(life.remove, record)
+                await in_thread(life.remove, record)
         elif isinstance(record, Record):
-            await asyncio.to_thread(life.remove, record, force=True)
+            await in_thread(life.remove, record, force=True)
         else:
-            await asyncio.to_thread(clear_unfinished, record)
+            await in_thread(clear_unfinished, record)
 
 
 def _removable(name: str, *, force: bool) -> Record | Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tinamou.machine import checkpoints, life
 from tinamou.machine.forking import Request, checkpoint_by_name, leave_running
 from tinamou.snapshots.checkpoint import Checkpoint, check
 from tinamou.state import machines
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["Forked", "Imported", "checkpoint", "export", "fork", "remove", "restore", "take_in"]
 
@@ -60,7 +60,7 @@ async def restore(checkpoint: str, *, name: str = "") -> str:
 
 async def remove(checkpoint: str, *, force: bool = False) -> list[str]:
     """Remove a checkpoint; with ``force`` also what rests on it. Returns what went with it. Raises StateError."""
-    return await asyncio.to_thread(checkpoints.remove, checkpoint, force=force)
+    return await in_thread(checkpoints.remove, checkpoint, force=force)
 
 
 async def export(checkpoint: str, file: Path, *, progress: Progress = silent) -> int:

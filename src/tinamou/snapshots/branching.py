@@ -13,7 +13,6 @@ the changes are written over the copy, and the machine goes on over that.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import mmap
 import os
@@ -27,6 +26,7 @@ from tinamou.errors import StateError
 from tinamou.snapshots import changes
 from tinamou.system import ram
 from tinamou.system.inject import Caller, begin, held, why_not
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, clear_shelf, mapping_of, move, read_into
 
 __all__ = ["Way", "put_on", "tidied", "way", "why_not"]
@@ -133,7 +133,7 @@ async def _refusal(pid: int) -> str:
         clear_shelf(pid)
 
     try:
-        await asyncio.wrap_future(begin(work))
+        await in_thread(lambda: begin(work).result())
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -193,7 +193,7 @@ def _replace(caller: Caller, numbers: list[int], new: int) -> None:
 
 async def _done(work: Callable[[], T], *, ptrace: bool = False) -> T:
     try:
-        return await (asyncio.wrap_future(begin(work)) if ptrace else asyncio.to_thread(work))
+        return await in_thread(lambda: begin(work).result() if ptrace else work())
     except OSError as error:
         fix = "remove checkpoints, or end machines"
         raise StateError("the machine's memory cannot be taken over", why=str(error), fix=fix) from error

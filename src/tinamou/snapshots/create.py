@@ -22,6 +22,7 @@ from tinamou.snapshots.history import FILE as HISTORY
 from tinamou.snapshots.history import History, Intent, Snapshot, save, write_part
 from tinamou.snapshots.machine_disks import Disks, encryption, fresh_name, write_overlay_part
 from tinamou.system.durable import PART, put_in_place
+from tinamou.system.loop_thread import dropped, in_thread
 
 __all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
 
@@ -80,7 +81,7 @@ async def create(
         await _undo(disks, history, number, files)
         raise
     shot = dataclasses.replace(shot, state=done.state, quiesced=done.quiesced)
-    after = await asyncio.to_thread(save, disks.directory, taken(history, shot, files))
+    after = await in_thread(save, disks.directory, taken(history, shot, files))
     return Taken(shot, after, done.seconds, time.perf_counter() - began)
 
 
@@ -95,7 +96,7 @@ async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _
     except BaseException:
         await _undo(disks, history, number, files)
         raise
-    return await asyncio.to_thread(save, disks.directory, grown(written, files))
+    return await in_thread(save, disks.directory, grown(written, files))
 
 
 def grown(history: History, files: Mapping[str, str]) -> History:
@@ -147,27 +148,29 @@ async def _begin(
             part = write_overlay_part(disks, file, entry.top, entry.format)
             parts[file] = os.open(part, os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, parts[file])
-        placing = asyncio.ensure_future(asyncio.to_thread(put_in_place, disks.directory, [HISTORY, *parts]))
+        opening = asyncio.ensure_future(_open(disks, disks.session, written, files, parts, graph))
         try:
-            opened = await _open(disks, disks.session, written, files, parts, graph) if disks.session else None
+            await in_thread(put_in_place, disks.directory, [HISTORY, *parts])
+            opened = await opening
         finally:
-            await asyncio.wait([placing])
-        placing.result()
+            await dropped(opening)
     return await _switch(disks.session, *opened, quiesce) if disks.session and opened else _Switched()
 
 
 async def _open(
     disks: Disks,
-    session: Session,
+    session: Session | None,
     history: History,
     files: dict[str, str],
     parts: Mapping[str, int],
     graph: BlockGraph | None,
-) -> tuple[str, list[dict[str, object]]]:
-    """Have QEMU open the overlays; the machine's state, and the actions that put them in front.
+) -> tuple[str, list[dict[str, object]]] | None:
+    """Have QEMU, where it runs, open the overlays; the machine's state, and the actions that put them in front.
 
     Raises StateError when QEMU writes to other files than the history says.
     """
+    if session is None:
+        return None
     devices = graph.devices if graph else await attached(session)
     actions: list[dict[str, object]] = []
     openings = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from tinamou.errors import GuestError
 from tinamou.guest.agent import Agent
 from tinamou.system.exec import clean_environment
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import Process, end, spawn
 
 __all__ = ["frozen"]
@@ -44,7 +45,7 @@ async def frozen(directory: Path, deadline: float) -> AsyncIterator[bool]:
     finally:
         os.write(pipe, b".")
         os.close(pipe)
-        await asyncio.to_thread(end, watcher, grace=1.0)
+        await in_thread(end, watcher, grace=1.0)
         await agent.close()
 
 

@@ -30,6 +30,7 @@ from tinamou.snapshots.resting import discard
 from tinamou.snapshots.state_file import saved_to
 from tinamou.state.record import Record
 from tinamou.system.lock import take
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import process_of
 from tinamou.tuning.memory import RAM
 
@@ -125,7 +126,7 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
                 memories, directory, writable=bool(branching.why_not()) and not moment.read_only, ephemeral=moment.ephemeral
             ) as kept:
                 moment = dataclasses.replace(moment, why=way.why)
-                checkpoint = await asyncio.to_thread(entry, moment, directory, "instant", pause, began, kept)
+                checkpoint = await in_thread(entry, moment, directory, "instant", pause, began, kept)
                 write(checkpoint)
         return checkpoint
 
@@ -139,7 +140,7 @@ async def save_portable(moment: Moment, name: str) -> Checkpoint:
     began = time.perf_counter()
     with reserve(name) as directory:
         pause = await _save(moment, lambda switch: _poured(moment, switch, directory))
-        checkpoint = await asyncio.to_thread(entry, moment, directory, "portable", pause, began)
+        checkpoint = await in_thread(entry, moment, directory, "portable", pause, began)
         write(checkpoint)
         return checkpoint
 

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from tinamou.errors import StateError
 
-__all__ = ["LONG_SECONDS", "SECONDS", "exclusive", "holder", "locked", "take"]
+__all__ = ["LONG_SECONDS", "SECONDS", "exclusive", "given_up", "holder", "locked", "take"]
 
 SECONDS = 120.0
 """How long a lock is waited for that is held for moments only."""
 LONG_SECONDS = 3600.0
 """The same for one that is held while an image is built, or a machine boots."""
+given_up: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
+"""Whether what this flow of control does is wanted no more."""
 _MOMENT = 1.0
 _LONGEST_NAP = 0.02
 
@@ -42,7 +45,7 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None, *, seconds:
 def take(descriptor: int, path: Path, *, seconds: float = SECONDS, on_wait: Callable[[], None] | None = None) -> None:
     """Take the lock on an open file or folder; after a moment stderr says who is waited for.
 
-    Raises StateError, naming the holder, after ``seconds``.
+    Raises StateError, naming the holder, after ``seconds``, or when it is `given_up`.
     """
     began, nap, said = time.monotonic(), 0.0005, False
     while not _taken(descriptor):
@@ -50,7 +53,7 @@ def take(descriptor: int, path: Path, *, seconds: float = SECONDS, on_wait: Call
         if on_wait:
             on_wait()
             on_wait = None
-        if waited > seconds:
+        if waited > seconds or given_up.get()():
             why = f"{holder(descriptor)} has held {path} for {waited:.0f} s"
             raise StateError(f"{path.name} of {path.parent} is in the hands of another command", why=why, fix="end that one")
         if waited > _MOMENT and not said:

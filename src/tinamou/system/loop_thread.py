@@ -1,4 +1,4 @@
-"""The bridge between blocking and asynchronous code: one event loop in a thread of its own, and how to wait for it."""
+"""The bridge between blocking and asynchronous code: an event loop in a thread of its own, and threads beside a loop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import concurrent.futures
 import contextvars
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["wait_for"]
+from tinamou.system import lock
+
+__all__ = ["dropped", "in_thread", "wait_for"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 _PATIENCE = 3
 """So many requests to end are heeded while a coroutine cleans up; the last one ends the wait for that, too."""
 
@@ -75,3 +78,35 @@ def _wait_until_clean(ended: concurrent.futures.Future[Any]) -> None:
         except (KeyboardInterrupt, SystemExit):
             continue
         return
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``work`` returns, called beside the event loop.
+
+    A thread cannot be cancelled: a request for that is raised when the thread has ended, so that it changes nothing behind
+    the back of who cleans up. It waits for no lock any more then.
+    """
+    given_up = threading.Event()
+    mark = lock.given_up.set(given_up.is_set)
+    try:
+        running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    finally:
+        lock.given_up.reset(mark)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        given_up.set()
+        await _over(running)
+        raise
+
+
+async def dropped(task: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Cancel a task and wait until it has ended, so many seconds at most; nobody asks what it raised."""
+    task.cancel()
+    await _over(task, seconds)
+
+
+async def _over(task: asyncio.Future[Any], seconds: float | None = None) -> None:
+    await asyncio.wait([task], timeout=seconds)
+    if task.done() and not task.cancelled():
+        task.exception()

@@ -8,6 +8,9 @@ import signal
 import termios
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+
+from tinamou.system.signals import heard
 
 __all__ = ["PIECE", "is_terminal", "on_end_signal", "on_resize", "raw", "read", "read_all", "window", "write_all"]
 
@@ -59,43 +62,17 @@ def write_all(descriptor: int, data: bytes) -> None:
             select.select([], [descriptor], [])
 
 
-@contextlib.contextmanager
-def on_end_signal(act: Callable[[int], None]) -> Iterator[None]:
+def on_end_signal(act: Callable[[int], object]) -> AbstractContextManager[None]:
     """In a running event loop: call ``act`` with the signal's number on SIGTERM and SIGHUP, where nothing else would.
 
     A signal the program already handles, or ignores, is left alone. Outside the main thread nothing happens.
     """
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    taken = []
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            with contextlib.suppress(ValueError, RuntimeError):
-                loop.add_signal_handler(number, act, int(number))
-                taken.append(number)
-    try:
-        yield
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
+    return heard([one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL], act)
 
 
-@contextlib.contextmanager
-def on_resize(act: Callable[[], None]) -> Iterator[None]:
+def on_resize(act: Callable[[], object]) -> AbstractContextManager[None]:
     """In a running event loop: call ``act`` when the terminal's size changes. Outside the main thread nothing happens."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(signal.SIGWINCH, act)
-    except (ValueError, RuntimeError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGWINCH)
+    return heard([signal.SIGWINCH], lambda _: act())
 
 
 async def read(descriptor: int) -> bytes:

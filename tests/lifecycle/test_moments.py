@@ -1,0 +1,86 @@
+"""Verbs interrupted at random lines of the program, on a machine whose QEMU is a stand-in: what they say, and leave."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from interrupting import judged, note, state_of, unfinished
+from leftovers import Leftovers
+from typed import call, tinamou
+
+pytestmark = pytest.mark.vm
+
+MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "4"))
+SEED = os.environ.get("TINAMOU_SEED", "")
+AT_LINE = Path(__file__).with_name("at_line.py")
+NEW = ("--name", "m", "--disk", "size=8M", "--no-wait", "--set", "memory.size=192M")
+
+VERBS: list[tuple[str, str]] = [
+    ("gone", "run -d " + " ".join(NEW)),
+    ("gone", "run --no-wait --name m"),
+    ("stopped", "start --no-wait m"),
+    ("running", "stop m"),
+    ("running", "kill m"),
+    ("running", "pause m"),
+    ("paused", "resume m"),
+    ("running", "reset m"),
+    ("running", "rm -f m"),
+    ("stopped", "rm m"),
+    ("running", "net add m passt"),
+    ("stopped", "net add m user"),
+    ("stopped", "disk add m size=8M"),
+    ("stopped", "snapshot create m"),
+    ("stopped", "check m"),
+    ("running", "ls"),
+    ("running", "show m"),
+]
+
+
+def prepared(wanted: str) -> None:
+    """The machine in the state a verb needs, whatever the round before made of it."""
+    while (now := state_of("m")) != wanted:
+        if wanted == "gone":
+            tinamou("rm", "-f", "m")
+        elif now == "gone":
+            tinamou("run", "-d", *NEW)
+        elif now == "stopped":
+            tinamou("start", "--no-wait", "m")
+        elif wanted == "stopped":
+            tinamou("kill", "m")
+        else:
+            tinamou("pause" if wanted == "paused" else "resume", "m")
+
+
+def ran(at: int, number: signal.Signals, words: str, count: Path) -> tuple[int, str]:
+    """How it ended, and what it said on stderr."""
+    line = [sys.executable, str(AT_LINE), str(at), number.name, str(count), *words.split()]
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("wanted", "words"), VERBS, ids=lambda value: value[:24])
+@pytest.mark.timeout(120 + 20 * MOMENTS)
+def test_at_random_lines(
+    wanted: str, words: str, state: Path, tmp_path: Path, fake_qemu: Path, leftovers: Leftovers
+) -> None:
+    dice = random.Random(words + SEED)
+    prepared(wanted)
+    count = tmp_path / "lines"
+    status, said = ran(0, signal.SIGINT, words, count)
+    assert status == 0, said
+    lines = int(count.read_text())
+    for moment in range(MOMENTS):
+        prepared(wanted)
+        number, at = (signal.SIGINT, signal.SIGTERM)[moment % 2], dice.randint(1, lines)
+        status, said = ran(at, number, words, count)
+        told = judged(f"{words} at line {at} of {lines}", number, status, said)
+        assert unfinished(state, done=status == 0) == [], told
+        note(told)
+    call("rm", "-f", "m")
+    assert leftovers.settle() == []
