@@ -27,7 +27,7 @@ def work(words):
     time.sleep(10)
     return 0
 
-cli._parsed = work
+cli._done = work
 sys.argv = ["tinamou", "ls"]
 cli.main()
 """
