@@ -8,7 +8,7 @@ import sys
 import pytest
 from typed import call
 
-from tinamou.cli.app import VERBS
+from tinamou.cli.verbs import VERBS
 
 
 def test_what_stands_behind_the_dashes_is_told():

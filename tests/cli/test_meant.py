@@ -6,8 +6,9 @@ import pytest
 from typed import call
 
 from tinamou.cli import meant
-from tinamou.cli.app import GROUPS, VERBS, app
+from tinamou.cli.app import app
 from tinamou.cli.described import described
+from tinamou.cli.verbs import GROUPS, VERBS
 from tinamou.errors import SpecError
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tinamou import errors
-from tinamou.cli.app import VERBS, app
+from tinamou.cli.app import app
+from tinamou.cli.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs/reference"

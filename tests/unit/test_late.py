@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,41 @@ def test_many_threads_make_the_first():
         for thread in threads:
             thread.join()
         assert found == [upper("a")] * 4
+
+
+def test_no_method_is_compiled():
+    """Which takes the standard library longer than everything else a short command does."""
+    _, upper = made()
+    upper("a")
+    sources = {method.__code__.co_filename for method in vars(upper).values() if hasattr(method, "__code__")}
+    assert {Path(one).name for one in sources} == {"late.py"}
+
+
+@pytest.mark.parametrize(("values", "named"), [((), {}), ((1,), {"what": 2}), ((1, (), 3, 4), {}), ((1,), {"name": 2})])
+def test_what_a_class_is_not_given_is_refused(values, named):
+    _, upper = made()
+    with pytest.raises(TypeError, match="Upper"):
+        upper(*values, **named)
+
+
+def test_made_defaults_are_each_ones_own():
+    @dataclass()
+    class Held:
+        parts: list[int] = dataclasses.field(default_factory=list)
+
+    one, other = Held(), Held()
+    one.parts.append(1)
+    assert (one.parts, other.parts, Held([1]) == one) == ([1], [], True)
+    with pytest.raises(TypeError):
+        hash(one)
+
+
+def test_ordered():
+    @dataclass(frozen=True, order=True)
+    class Number:
+        value: int
+
+    assert sorted([Number(3), Number(1)]) == [Number(1), Number(3)]
+    assert Number(1) < Number(2) >= Number(2)
+    with pytest.raises(TypeError):
+        _ = Number(1) < 2

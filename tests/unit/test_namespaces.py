@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from tinamou.system.namespaces import may_make_user_namespace, may_unshare
+from tinamou.probe import place
+from tinamou.probe.net import may_make_user_namespace
+from tinamou.system.namespaces import may_unshare
 
 
 def test_as_the_kernel_says():
@@ -16,11 +18,28 @@ def test_as_the_kernel_says():
     assert may_make_user_namespace() == (done.returncode == 0)
 
 
-def test_without_the_command(monkeypatch):
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """What was found out by others does not count."""
+    monkeypatch.setenv("TINAMOU_CACHE", str(tmp_path / "cache"))
+    may_unshare.cache_clear()
+    yield
+    may_unshare.cache_clear()
+
+
+def test_tried_once_for_one_place(own_cache, monkeypatch):
+    """Nothing is started to know it again, until anything has changed that it may depend on."""
+    first, tried = may_make_user_namespace(), []
+    monkeypatch.setattr("tinamou.probe.net.may_unshare", lambda *kinds: tried.append(kinds) or not first)
+    assert (may_make_user_namespace(), tried) == (first, [])
+    setting = place.setting
+    monkeypatch.setattr(place, "setting", lambda name: "0" if name == "user/max_user_namespaces" else setting(name))
+    assert (may_make_user_namespace(), tried) == (not first, [("--user",)])
+
+
+def test_without_the_command(own_cache, monkeypatch):
     monkeypatch.setattr(os, "defpath", "/nonexistent")
-    may_unshare.cache_clear()
     assert not may_make_user_namespace()
-    may_unshare.cache_clear()
 
 
 @pytest.mark.root
@@ -31,7 +50,7 @@ def test_refused_in_a_chroot(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"
-        "from tinamou.system.namespaces import may_make_user_namespace\n"
+        "from tinamou.probe.net import may_make_user_namespace\n"
         "os.chroot(sys.argv[1])\n"
         "sys.exit(may_make_user_namespace())\n"
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.machine.gather import native_arch
 
 
-def command(*, arch: str = "", json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(*, arch: str = "", json: Switch = False) -> None:
     """Try every accelerator and report.
 
     Parameters

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 
 
 def command(
     name: str = "",
     /,
     *who: str,
-    revoke: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    revoke: Switch = False,
+    json: Switch = False,
 ) -> None:
     """Let other users use a machine of root's: exec, cp, console, logs and show, by its name; nothing else.
 

@@ -2,75 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from cyclopts import App, Parameter
+import cyclopts
+from cyclopts import App, validators
 
+from tinamou.cli.grammar import Group, Parameter, Verb
+from tinamou.cli.verbs import ABOUT, GROUPS, USAGE, VERBS, module_of
 from tinamou.version import __version__
 
-__all__ = ["VERBS", "app"]
-
-VERBS = {
-    "run": "Start a machine: with its console here, in the background, or for one command.",
-    "ls": "List machines.",
-    "show": "Show one machine.",
-    "logs": "Print what a guest said on its console, or QEMU.",
-    "console": "Attach to a machine's console; Ctrl-] detaches.",
-    "ssh": "Open a shell in a machine, or run a command, by ssh.",
-    "exec": "Run a command in a machine.",
-    "cp": "Copy files and folders into and out of a machine.",
-    "allow": "Let other users of this host use a machine of root's.",
-    "start": "Start a stopped machine again.",
-    "restart": "Shut a machine down and start it again.",
-    "stop": "Shut machines down.",
-    "kill": "Cut the power of machines.",
-    "reset": "Press a machine's reset button.",
-    "pause": "Freeze a machine.",
-    "suspend": "Save a machine to disk and end it.",
-    "resume": "Let a frozen machine run on, or take a suspended one up.",
-    "rm": "Remove machines and their disks.",
-    "checkpoint": "Save the whole state of a running machine, which goes on.",
-    "checkpoints": "List, show, restore, remove and move checkpoints.",
-    "pool": "Keep machines waiting that any command can take.",
-    "fork": "Start running copies of a running machine, or of a checkpoint.",
-    "confine": "Show the walls around a running machine.",
-    "plan": "Show what would be done, and why.",
-    "convert": "Make a machine file of another tool's machine.",
-    "accel": "Try every accelerator and report.",
-    "image": "Build, download, examine and remove images.",
-    "snapshot": "Take snapshots of a machine's disks and go back to them.",
-    "disk": "Change a machine's disks, while it runs where that can be.",
-    "check": "Check a machine's disks.",
-    "backup": "Copy machines to a folder, and prove the copies.",
-    "pci": "Show the host's devices, and take them from it for guests.",
-    "stats": "Show what machines use of processor, memory, disks and network.",
-    "top": "Show what machines use, again and again.",
-    "watch": "Say what begins and ends to be wrong with machines, and balance their memory.",
-    "doctor": "Examine this host, or a machine on it.",
-    "net": "Look at machines' networks, find what slows them down, capture.",
-    "tune": "Measure which choices make a machine faster here.",
-    "host": "Show what machines took from the host, and give it back.",
-    "completion": "Print the completion script of a shell.",
-    "schema": "Print the JSON Schema of machine files.",
-}
-"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, an App ``app``.
-
-``completion`` is here: it reads all the others.
-"""
-
-USAGE = {
-    "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
-    "exec": "[OPTIONS] NAME -- COMMAND…",
-    "allow": "[OPTIONS] [NAME [USER | @GROUP]…]",
-    "ssh": "[OPTIONS] NAME [-- COMMAND…]",
-    "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
-    "stats": "[OPTIONS] [NAME…]",
-    "top": "[OPTIONS] [NAME…]",
-    "watch": "[OPTIONS] [NAME…]",
-}
-"""Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
-
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
+__all__ = ["app"]
 
 
 def _default(value: object) -> str | None:
@@ -83,16 +24,51 @@ def _default(value: object) -> str | None:
 app: App = App(
     name="tinamou",
     version=__version__,
-    help="Starts QEMU virtual machines the right way and keeps them right.",
+    help=ABOUT,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(show_default=_default),
+    default_parameter=cyclopts.Parameter(show_default=_default),
 )
 for _verb, _help in VERBS.items():
     if _verb == "completion":
         continue
     _usage = {"usage": f"Usage: tinamou {_verb} {USAGE[_verb]}"} if _verb in USAGE else {}
-    app.command(f"tinamou.cli.{_verb}:{'app' if _verb in GROUPS else 'command'}", name=_verb, help=_help, **_usage)
+    app.command(f"tinamou.cli.app:_{_verb}", name=_verb, help=_help, **_usage)
+
+
+def __getattr__(name: str) -> Any:
+    """``_VERB``: what the parser calls for a verb, loaded when it comes to it."""
+    verb = name[1:]
+    if name[:1] != "_" or verb not in VERBS:
+        raise AttributeError(name)
+    if verb not in GROUPS:
+        return _told(module_of(verb).command)
+    group: Group = module_of(verb).app
+    below = App(name=verb, result_action="return_value")
+    for one, function in group.verbs.items():
+        below.command(_told(function), name=one, show=one not in group.hidden)
+    if group.default:
+        below.default(_told(group.default))
+    return below
+
+
+def _told(function: Verb) -> Verb:
+    """The function, with its parameters described in the library's own words as well."""
+    hints = get_type_hints(function, include_extras=True)
+    function.__annotations__ = {name: _hint(hint) for name, hint in hints.items()}
+    return function
+
+
+def _hint(hint: Any) -> Any:
+    if get_origin(hint) is not Annotated:
+        return hint
+    kind, *said = get_args(hint)
+    parameters = [_parameter(one) for one in said if isinstance(one, Parameter)]
+    return Annotated[(kind, *said, *parameters)]
+
+
+def _parameter(about: Parameter) -> cyclopts.Parameter:
+    return cyclopts.Parameter(**about.said, validator=None if about.least is None else validators.Number(gte=about.least))
 
 
 @app.command(name="completion", help=VERBS["completion"])

@@ -5,17 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Switch
 from tinamou.state import machines
 
-app: App = App(
-    name="backup", help="Copy machines to a folder, and prove the copies by starting them.", result_action="return_value"
-)
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
 @app.command
@@ -59,7 +54,7 @@ def create(
         print(f"{backup.number} {backup.kind} {backup.size >> 10} KiB")
 
 
-@app.command(name="ls")
+@app.named("ls")
 def list_(folder: Path, *, json: Switch = False) -> None:
     """List the backups in a folder.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.errors import ImageError, StateError
 from tinamou.state import machines
 
@@ -21,10 +20,10 @@ def command(
     name: str,
     /,
     *,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    repair: Annotated[bool, Parameter(negative="")] = False,
-    last: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    quick: Switch = False,
+    repair: Switch = False,
+    last: Switch = False,
+    json: Switch = False,
 ) -> int:
     """Look at every file of every disk and snapshot of a machine.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 
 
 def command(
@@ -16,7 +15,7 @@ def command(
     /,
     *,
     kind: Literal["auto", "instant", "portable"] = "auto",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Switch = False,
 ) -> None:
     """Save the whole state of a running machine, which goes on: memory, devices, disks.
 

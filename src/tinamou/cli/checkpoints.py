@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Parameter, Switch
 
-app: App = App(name="checkpoints", help="List, show, restore, remove and move checkpoints.", result_action="return_value")
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
-@app.command(name="ls")
+@app.named("ls")
 def list_(*, json: Switch = False) -> None:
     """List all checkpoints, oldest first."""
     from tinamou.machine.checkpoints import children, every
@@ -81,7 +79,7 @@ def tree() -> None:
     print("\n".join(checkpoints.tree()))
 
 
-@app.command(name="rm")
+@app.named("rm")
 def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
     """Remove checkpoints.
 
@@ -122,7 +120,7 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
         output.say(f"{size >> 20} MiB")
 
 
-@app.command(name="import")
+@app.named("import")
 def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
     """Make a checkpoint from an exported file, and say whether it can be loaded here.
 

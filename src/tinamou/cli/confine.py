@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.system.shown import visible
 
 
-def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def command(name: str, /, *, json: Switch = False) -> int:
     """Look at the walls around a running machine's QEMU and its helpers. The exit status is 1 when a planned one is missing.
 
     Parameters

@@ -6,16 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
 from tinamou.cli import after_dashes, output
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.errors import SpecError, StateError, TinamouError
 
 if TYPE_CHECKING:
     from tinamou.convert.assemble import Converted
     from tinamou.convert.result import Draft
-
-Switch = Annotated[bool, Parameter(negative="")]
 
 
 def command(

@@ -6,9 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import GuestError, Problem, SpecError
 from tinamou.facts import files

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App, Parameter
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.machine import disk_changes, disk_plugging
 from tinamou.state import machines
 from tinamou.units import Size
 
-app: App = App(name="disk", help="Change a machine's disks, while it runs where that can be.", result_action="return_value")
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
 @app.command

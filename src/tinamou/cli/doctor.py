@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 
 
 def command(
     machine: str = "",
     *,
-    fix: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    fix: Switch = False,
+    json: Switch = False,
 ) -> int:
     """Examine the host, and a machine when one is named. The exit status is 1 when something cannot work.
 

@@ -6,9 +6,8 @@ import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
 from tinamou.cli import after_dashes, output
+from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.streams import Given, given_input, hearing
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter, Switch
 
 
 def command(
@@ -14,7 +13,7 @@ def command(
     /,
     *,
     count: Annotated[int, Parameter(name=["--count", "-n"])] = 1,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Switch = False,
 ) -> None:
     """Start running copies of a running machine, or of a checkpoint, each with its own identity.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import App, Parameter
+from typing import TYPE_CHECKING
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Switch
 from tinamou.errors import ProbeError, Problem, SpecError
 
 if TYPE_CHECKING:
@@ -17,13 +16,11 @@ if TYPE_CHECKING:
     from tinamou.tuning.placement import Placement
     from tinamou.units import CpuSet
 
-app: App = App(name="host", help="What machines hold of this host, and repairing it.", result_action="return_value")
-
-Json = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
-@app.default
-def show(*, json: Json = False) -> None:
+@app.alone
+def show(*, json: Switch = False) -> None:
     """Show who holds what: processes, CPUs, huge pages, control groups, interfaces, changed kernel values, files."""
     from tinamou.machine.receipts import holdings, reports
 
@@ -49,7 +46,7 @@ def _pools() -> list[dict[str, object]]:
     return [{"node": n, "size": str(Size(size)), "total": total, "free": free} for n, size, total, free in pools if total]
 
 
-@app.command(name="secure-boot-keys")
+@app.named("secure-boot-keys")
 def secure_boot_keys(folder: Path, /) -> None:
     """Make keys of your own for Secure Boot, in a new folder: for --secure-boot-keys FOLDER, and to sign with.
 
@@ -67,7 +64,7 @@ def secure_boot_keys(folder: Path, /) -> None:
 
 
 @app.command
-def repair(*, json: Json = False) -> None:
+def repair(*, json: Switch = False) -> None:
     """Give back what no living machine holds; what someone else changed meanwhile is named and left as it is."""
     from tinamou.machine.receipts import repair as mend
 
@@ -85,9 +82,9 @@ def topology(
     cpus: int = 0,
     iothreads: int = 0,
     memory: str = "0",
-    latency: Annotated[bool, Parameter(negative="")] = False,
+    latency: Switch = False,
     tree: str = "/",
-    json: Json = False,
+    json: Switch = False,
 ) -> None:
     """Draw the CPUs, caches and memory nodes, and which machines hold which.
 

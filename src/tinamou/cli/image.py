@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 from tinamou.machine.gather import native_arch
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
     from tinamou.images.store import Kept
 
-app: App = App(name="image", help="Build, download, examine and remove images.", result_action="return_value")
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
 @app.command
@@ -198,7 +196,7 @@ def rm(
         print(f"removed {item.name} {item.arch}, {item.size.mib} MiB")
 
 
-@app.command(name="import")
+@app.named("import")
 def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> None:
     """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc), shared by all machines made from it.
 

@@ -7,8 +7,7 @@ import sys
 import time
 from typing import Annotated
 
-from cyclopts import Parameter, validators
-
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.facts import files
 from tinamou.state import machines
 from tinamou.system.logs import FULL, Followed, complete, kept
@@ -19,9 +18,9 @@ def command(
     name: str,
     /,
     *,
-    qemu: Annotated[bool, Parameter(negative="")] = False,
+    qemu: Switch = False,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
-    tail: Annotated[int | None, Parameter(name=["--tail", "-n"], validator=validators.Number(gte=0))] = None,
+    tail: Annotated[int | None, Parameter(name=["--tail", "-n"], least=0)] = None,
 ) -> None:
     """Print a machine's log: the last 4 MiB of it, or a little more.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.machine.reconcile import reconcile
 from tinamou.monitor.states import states_of
@@ -17,7 +16,7 @@ from tinamou.state import machines
 def command(
     *,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Switch = False,
 ) -> None:
     """List machines.
 

@@ -9,10 +9,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tinamou.cli import after_dashes, meant, quick
+from tinamou.cli import after_dashes, meant
 from tinamou.cli.loop import heed_requests, heeded
 from tinamou.errors import TinamouError
 from tinamou.system import shown
+from tinamou.version import __version__
 
 __all__ = ["main"]
 
@@ -20,15 +21,13 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
     gc.disable()  # until the modules are there: looking for garbage while they are imported finds none
-    asked = None
     try:
         try:
             heed_requests()
             words, after_dashes.words = after_dashes.split(sys.argv[1:])
             words = meant.spelled(words)
             shown.guard()
-            asked = quick.read(words)
-            status = _status(words, asked)
+            status = _status(words)
         finally:
             heeded()
     except KeyboardInterrupt:
@@ -38,15 +37,13 @@ def main() -> None:
     except SystemExit as request:
         heeded()
         status = _ended(request)
-    if asked is not None:
-        _leave(status)
-    sys.exit(status)
+    _leave(status)
 
 
-def _status(words: list[str], asked: quick.Asked | None) -> int:
+def _status(words: Sequence[str]) -> int:
     """Do what the line asks for; what goes wrong is said."""
     try:
-        return _parsed(words) if asked is None else quick.run(asked, after_dashes.words)
+        return _done(words)
     except TinamouError as error:
         return _report(error, words)
     except BrokenPipeError:
@@ -71,23 +68,40 @@ def _of_the_system(error: OSError) -> TinamouError:
     return TinamouError(f"{error.strerror or error}{at}", fix=fix)
 
 
-def _parsed(words: Sequence[str]) -> int:
+def _done(words: Sequence[str]) -> int:
+    """Do what the line says, read in the quickest way there is for it; the exit status."""
+    if words == ["--version"]:
+        print(__version__)
+        return 0
+    if not words or {"--help", "-h"} & set(words):
+        from tinamou.cli.help import show
+
+        return show(words)
+    from tinamou.cli import quick
+
+    asked = quick.read(words)
+    if words[0] != "run" or asked is None:  # a run turns it on when QEMU has been started
+        gc.enable()
+    status = _parsed(words) if asked is None else asked.run()
+    return status if isinstance(status, int) else 0
+
+
+def _parsed(words: Sequence[str]) -> object:
     from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-    from tinamou.cli.app import VERBS, app
+    from tinamou.cli.app import app
+    from tinamou.cli.verbs import VERBS
 
-    gc.enable()
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         return _not_understood(meant.verb(words[0], VERBS))
     try:
-        status = app(words, exit_on_error=False, print_error=False)
+        return app(words, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
         if words[0] in ("run", "exec", "ssh") or words[:2] == ["pool", "run"]:
             return _not_understood(meant.dashes(words, (error.unused_tokens or [""])[0]))
         return _not_understood(str(error))
     except CycloptsError as error:
         return _not_understood(f"{error} See: tinamou {words[0]} --help" if words else str(error))
-    return status if isinstance(status, int) else 0
 
 
 def _not_understood(text: str) -> int:
@@ -99,10 +113,12 @@ def _not_understood(text: str) -> int:
 def _leave(status: int) -> None:
     """End at once: everything has been given back by now, and taking the interpreter apart would take longer than that."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
     except BrokenPipeError:
         status = status or 141
+    except OSError as error:
+        status = status or _report(_of_the_system(error), ())
     os._exit(status)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
-
-from tinamou.cli import output
+from tinamou.cli import net_changes, output
+from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
 from tinamou.state import machines, networks
@@ -19,19 +18,10 @@ if TYPE_CHECKING:
     from tinamou.network.speed import Speed
     from tinamou.state.record import Record
 
-app: App = App(
-    name="net", help="Look at machines' networks, find what slows them down, capture.", result_action="return_value"
-)
-Switch = Annotated[bool, Parameter(negative="")]
-CHANGES = {
-    "add": "Give a machine one more network card, while it runs as well.",
-    "set": "Describe a network card anew, from the next start on, or starting at once.",
-    "rm": "Take a network card away from a machine.",
-    "link": "Plug a card's virtual cable in or out.",
-    "rate": "Limit what a card may receive and send, at once.",
-}
-for _verb, _help in CHANGES.items():
-    app.command(f"tinamou.cli.net_changes:{_verb if _verb != 'set' else 'change'}", name=_verb, help=_help)
+app = Group()
+for _change in (net_changes.add, net_changes.rm, net_changes.link, net_changes.rate):
+    app.command(_change)
+app.named("set")(net_changes.change)
 
 
 @app.command

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.operations import network
 
 __all__ = ["add", "change", "link", "rate", "rm"]
-
-Switch = Annotated[bool, Parameter(negative="")]
 
 
 def add(name: str, net: str, /, *, json: Switch = False) -> None:

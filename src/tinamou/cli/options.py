@@ -14,54 +14,81 @@ __all__ = ["MachineOptions", "spec_from"]
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """What can be said about a machine on the command line; --set reaches everything else."""
+    """What can be said about a machine on the command line; --set reaches everything else.
+
+    Parameters
+    ----------
+    name
+        Name of the machine, and hostname of its guest.
+    arch
+        Guest architecture: x86_64, aarch64, riscv64.
+    cpus
+        Number of virtual CPUs.
+    memory
+        Guest memory, for example 2G.
+    pin
+        Host CPUs for the virtual ones: off, auto, or a list such as 8-11.
+    hugepages
+        Pages the memory lies on: off, auto, 2M, 1G.
+    accel
+        auto, kvm, hvf, whpx, tcg.
+    firmware
+        auto, bios, uefi, direct.
+    kernel
+        Kernel for direct boot.
+    initrd
+        Initial RAM disk for direct boot.
+    cmdline
+        Kernel arguments, added to the necessary ones.
+    disk
+        A disk: a file, or size=10G,format=qcow2,…; may be repeated.
+    net
+        A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated.
+    share
+        A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated.
+    publish
+        A port of the host that leads into the guest: 8080:80, 127.0.0.1:8080:80, 5353:53/udp; may be repeated.
+    pci
+        A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated.
+    display
+        none, vnc, spice.
+    confidential
+        Memory the host cannot read: off, auto, sev, sev-es, sev-snp, tdx.
+    secure_boot
+        Start only what is signed (Secure Boot, by UEFI).
+    secure_boot_keys
+        Folder with certificates of your own to trust, in place of Microsoft's: PK.pem, KEK.pem, db.pem.
+    tpm
+        Give it a TPM 2.0 of its own.
+    user_data
+        File with cloud-init user-data, merged with tinamou's own.
+    set
+        Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not.
+    """
 
     name: str | None = None
-    "Name of the machine, and hostname of its guest."
     arch: str | None = None
-    "Guest architecture: x86_64, aarch64, riscv64."
     cpus: int | None = None
-    "Number of virtual CPUs."
     memory: str | None = None
-    "Guest memory, for example 2G."
     pin: str | None = None
-    "Host CPUs for the virtual ones: off, auto, or a list such as 8-11."
     hugepages: str | None = None
-    "Pages the memory lies on: off, auto, 2M, 1G."
     accel: str | None = None
-    "auto, kvm, hvf, whpx, tcg."
     firmware: str | None = None
-    "auto, bios, uefi, direct."
     kernel: str | None = None
-    "Kernel for direct boot."
     initrd: str | None = None
-    "Initial RAM disk for direct boot."
     cmdline: str | None = None
-    "Kernel arguments, added to the necessary ones."
     disk: tuple[str, ...] = ()
-    "A disk: a file, or size=10G,format=qcow2,…; may be repeated."
     net: tuple[str, ...] = ()
-    "A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated."
     share: tuple[str, ...] = ()
-    "A folder of the host in the guest: /data, /data:/mnt/data, /data:/mnt/data:ro; may be repeated."
     publish: tuple[str, ...] = ()
-    "A port of the host that leads into the guest: 8080:80, 127.0.0.1:8080:80, 5353:53/udp; may be repeated."
     pci: tuple[str, ...] = ()
-    "A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated."
     display: str | None = None
-    "none, vnc, spice."
     confidential: str | None = None
-    "Memory the host cannot read: off, auto, sev, sev-es, sev-snp, tdx."
     secure_boot: bool = False
-    "Start only what is signed (Secure Boot, by UEFI)."
     secure_boot_keys: str | None = None
-    "Folder with certificates of your own to trust, in place of Microsoft's: PK.pem, KEK.pem, db.pem."
     tpm: bool = False
-    "Give it a TPM 2.0 of its own."
     user_data: str | None = None
-    "File with cloud-init user-data, merged with tinamou's own."
     set: tuple[str, ...] = ()
-    "Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not."
 
 
 def spec_from(image: str, options: MachineOptions | None, *, apart: bool = False) -> MachineSpec:

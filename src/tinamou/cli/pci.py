@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import App, Parameter
+from typing import TYPE_CHECKING
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Switch
 
 if TYPE_CHECKING:
     from tinamou.facts.pci import PciDevice
     from tinamou.machine.passthrough import Row
 
-app: App = App(name="pci", help="Devices of the host for guests.", result_action="return_value")
-
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
 @app.command

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
 from tinamou.machine.starting import plan_again, plan_only
@@ -20,9 +19,9 @@ def command(
     image: str = "",
     *,
     options: Annotated[MachineOptions | None, Parameter(name="*", negative="")] = None,
-    why: Annotated[bool, Parameter(negative="")] = False,
+    why: Switch = False,
     argv: Annotated[bool, Parameter(name="--argv", negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Switch = False,
 ) -> None:
     """Show the plan for a machine.
 

@@ -7,16 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
-
 from tinamou.cli import after_dashes, output
+from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 
 if TYPE_CHECKING:
     from tinamou.state.pools import PoolEntry
 
-app: App = App(name="pool", help="Keep machines waiting that any command can take.", result_action="return_value")
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 
 
 @app.command
@@ -131,7 +129,7 @@ def _cleared() -> None:
         output.warn(line)
 
 
-@app.command(name="ls")
+@app.named("ls")
 def list_(*, json: Switch = False) -> None:
     """List pools."""
     from tinamou.state import pools
@@ -229,7 +227,7 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
     return run_until_done(whole())
 
 
-@app.command(name="rm")
+@app.named("rm")
 def remove(*names: str) -> None:
     """Remove pools and the machines that wait in them; machines that were taken go on.
 

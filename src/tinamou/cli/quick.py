@@ -1,86 +1,91 @@
-"""Reads the plain forms of ``tinamou run`` without the parser's library, whose import takes longer than starting QEMU.
+"""Reads plain lines without the parser's library, whose import takes longer than most commands.
 
-What is not perfectly plain is left to the parser: it alone decides what is wrong, and prints help. A test holds that both
-read the same.
+What is not perfectly plain is left to the parser: it alone decides what is wrong. A test holds that both read the same.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinamou.cli.options import MachineOptions
-from tinamou.late import dataclass
+from tinamou.cli.verbs import function_of
 
-__all__ = ["Asked", "read", "run"]
+if TYPE_CHECKING:
+    from tinamou.cli.grammar import Argument, Verb
 
-_SINGLE, _REPEATED, _SWITCHES = (
-    {f"--{name.replace('_', '-')}": name for name, kind in MachineOptions.__annotations__.items() if kind in kinds}
-    for kinds in (("str | None", "int | None"), ("tuple[str, ...]",), ("bool",))
-)
-_FLAGS = {"--detach": "detach", "-d": "detach", "--timings": "timings", "--warm": "warm", "--json": "json"}
-_NEGATED = {"--no-wait": "wait"}
-_SECONDS = {"--timeout": "timeout", "--time-limit": "time_limit"}
+__all__ = ["Asked", "read"]
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
+_NUMBERS = {int: re.compile(r"0|[1-9][0-9]{0,8}"), float: re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")}
 
 
-@dataclass(frozen=True)
 class Asked:
-    """A ``tinamou run``: the image, the options that describe the machine, and those about the run itself."""
+    """A line that was read: the verb's function and what it is called with."""
 
-    image: str
-    options: dict[str, Any]
-    about: dict[str, Any]
+    def __init__(self, function: Verb, words: Sequence[object], options: dict[str, Any]) -> None:
+        self.function = function
+        self.words = words
+        self.options = options
+
+    def run(self) -> object:
+        """Do it; returns what the function does, the exit status for most."""
+        return self.function(*self.words, **self.options)
 
 
 def read(words: Sequence[str]) -> Asked | None:
-    """The run that ``words`` (what stands before ``--``) ask for; None where the parser has to look at it."""
-    if not words or words[0] != "run":
+    """What ``words`` (those before ``--``) ask for; None where the parser has to look at them."""
+    if (found := function_of(words)) is None:
         return None
-    image = ""
-    options: dict[str, Any] = {}
-    about: dict[str, Any] = {}
-    rest = iter(words[1:])
-    for word in rest:
-        if word in _FLAGS and _FLAGS[word] not in about:
-            about[_FLAGS[word]] = True
-        elif word in _NEGATED and _NEGATED[word] not in about:
-            about[_NEGATED[word]] = False
-        elif word in _SWITCHES and _SWITCHES[word] not in options:
-            options[_SWITCHES[word]] = True
-        elif word in _SINGLE or word in _REPEATED or word in _SECONDS:
-            value = _value(word, next(rest, ""))
-            if value is None or _SINGLE.get(word, word) in options or _SECONDS.get(word) in about:
+    from tinamou.cli.grammar import arguments
+
+    function, rest = found
+    known = arguments(function)
+    spelled = {option: (one, True) for one in known if one.place == "option" for option in one.options}
+    spelled |= {one.off: (one, False) for one in known if one.place == "option" and one.off}
+    given: dict[str, Any] = {}
+    places: list[Argument] = [one for one in known if one.place != "option"]
+    for option in (option for one in places for option in one.options):  # a word that can be an option, too
+        spelled.pop(option, None)
+    said: list[object] = []
+    following = iter(rest)
+    for word in following:
+        if word.startswith("-"):
+            one, value = spelled.get(word, (None, False))
+            if one is None or not _put(given, one, value if one.kind is bool else _value(one, next(following, ""))):
                 return None
-            if word in _SECONDS:
-                about[_SECONDS[word]] = value
-            elif word in _REPEATED:
-                options[_REPEATED[word]] = (*options.get(_REPEATED[word], ()), value)
-            else:
-                options[_SINGLE[word]] = value
-        elif image or not _PLAIN.fullmatch(word):
-            return None
+        elif len(said) < len(places) or (places and places[-1].place == "words"):
+            said.append(_value(places[min(len(said), len(places) - 1)], word))
         else:
-            image = word
-    return Asked(image, options, about)
-
-
-def _value(option: str, text: str) -> object | None:
-    if not _PLAIN.fullmatch(text):
+            return None
+    missing = (one.default is ... and one.key not in given for one in known if one not in places[: len(said)])
+    if None in said or any(missing):
         return None
-    if option == "--cpus":
-        return int(text) if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
-    if option in _SECONDS:
-        return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) else None
-    return text
+    return Asked(function, said, _called(known, given))
 
 
-def run(asked: Asked, words: list[str] | None) -> int:
-    """Do it; ``words`` are the guest's command. Returns the exit status."""
-    from tinamou.cli import running
-    from tinamou.cli.described import described
+def _put(given: dict[str, Any], one: Argument, value: object) -> bool:
+    """Note an option's value; whether it can be."""
+    if value is None or (one.key in given and not one.repeated):
+        return False
+    given[one.key] = (*given.get(one.key, ()), value) if one.repeated else value
+    return True
 
-    warm = asked.about.pop("warm", False)
-    spec = described(asked.image, asked.options, apart=warm)
-    return running.run(spec, words, running.How(**asked.about), warm=warm)
+
+def _value(one: Argument, text: str) -> object | None:
+    """The value that a plain word stands for, else None."""
+    if one.kind is None or one.kind is bool or not _PLAIN.fullmatch(text) or (one.choices and text not in one.choices):
+        return None
+    if one.kind in _NUMBERS and not _NUMBERS[one.kind].fullmatch(text):
+        return None
+    value: object = one.kind(text)
+    return None if one.about.least is not None and int(text) < one.about.least else value
+
+
+def _called(known: Sequence[Argument], given: dict[str, Any]) -> dict[str, Any]:
+    """The options as the function takes them: those of one class as one object of it."""
+    called = {one.key: given[one.key] for one in known if one.key in given and one.within is None}
+    for whole in {one.within for one in known if one.within}:
+        if fields := {one.key: given[one.key] for one in known if one.key in given and one.within is whole}:
+            called[whole.key] = whole.hint(**fields)
+    return called

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
-
+from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_done
 from tinamou.operations import machines
 

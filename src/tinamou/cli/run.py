@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from tinamou.cli import after_dashes, running
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.cli.streams import Given
 
@@ -24,9 +23,9 @@ def command(
     interactive: Annotated[bool, Parameter(name=["--interactive", "-i"], negative="")] = False,
     tty: Annotated[bool, Parameter(name=["--tty", "-t"], negative="")] = False,
     wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
-    timings: Annotated[bool, Parameter(negative="")] = False,
-    warm: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    timings: Switch = False,
+    warm: Switch = False,
+    json: Switch = False,
 ) -> int:
     """Start a machine: with its console here, in the background, or for one command.
 

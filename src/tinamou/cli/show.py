@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.facts import files
 from tinamou.monitor.states import at_rest, state_of
@@ -17,7 +16,7 @@ from tinamou.state import machines
 from tinamou.state.record import Record
 
 
-def command(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def command(name: str, /, *, json: Switch = False) -> None:
     """Show one machine.
 
     Parameters

@@ -6,18 +6,14 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.state import machines
 
 if TYPE_CHECKING:
     from tinamou.snapshots.history import Snapshot
 
-app: App = App(
-    name="snapshot", help="Take snapshots of a machine's disks and go back to them.", result_action="return_value"
-)
-Switch = Annotated[bool, Parameter(negative="")]
+app = Group()
 MAX_DEPTH = 16
 
 
@@ -72,7 +68,7 @@ def create(
         print(taken.snapshot.name)
 
 
-@app.command(name="ls")
+@app.named("ls")
 def list_(name: str, /, *, json: Switch = False) -> None:
     """List the snapshots of a machine, oldest first.
 
@@ -281,7 +277,7 @@ def unschedule(name: str, /) -> None:
         print(f"removed {path}")
 
 
-@app.command(show=False)
+@app.named("scheduled", show=False)
 def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -> None:
     """What a schedule's timer runs."""
     from tinamou.cli.loop import run_until_done

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.running import say_what_waits
 from tinamou.errors import Problem, SpecError

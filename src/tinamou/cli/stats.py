@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.errors import ControlError
 from tinamou.monitor.states import UNKNOWN
 from tinamou.units import Size
@@ -23,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def command(*names: str, interval: float = 0.5, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def command(*names: str, interval: float = 0.5, json: Switch = False) -> int:
     """Show what machines use: processor time, memory in the guest and on the host, disks, network.
 
     One whose QEMU does not answer is shown without numbers; where it was named, that is the exit status too.

@@ -6,11 +6,10 @@ import json as jsonlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
 from tinamou.state import machines
@@ -26,7 +25,7 @@ COLUMNS = ("name", "state", "cpu", "used", "avail", "holds", "host", "swap", "re
 Pair = tuple["Reading", "Rates | None"]
 
 
-def command(*names: str, interval: float = 2.0, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def command(*names: str, interval: float = 2.0, json: Switch = False) -> int:
     """Show what machines use, again and again; Ctrl-C ends it.
 
     Parameters

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
 from tinamou.cli import output
+from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ def command(
     *,
     only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     rounds: int = 3,
-    keep: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    keep: Switch = False,
+    json: Switch = False,
 ) -> None:
     """Measure choices in throw-away twins of a machine: pinning, hugepages, aio, cache, iothread, queues.
 

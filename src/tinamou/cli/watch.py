@@ -5,11 +5,10 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
+from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
 from tinamou.errors import Problem, SpecError
 from tinamou.units import Size
@@ -17,8 +16,6 @@ from tinamou.units import Size
 if TYPE_CHECKING:
     from tinamou.monitor.balance import Moved
     from tinamou.monitor.watching import Change, Looked, Watch
-
-Switch = Annotated[bool, Parameter(negative="")]
 
 WRONG = 1
 """The exit status of ``--once`` when something is wrong, as of ``doctor``."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tinamou.facts.net import Link
-from tinamou.system.namespaces import may_make_user_namespace
+from tinamou.probe import cache, place
+from tinamou.system.namespaces import may_unshare
 
 __all__ = [
     "has_default_route",
@@ -16,6 +18,19 @@ __all__ = [
     "probe_links",
     "resolver",
 ]
+
+
+def may_make_user_namespace() -> bool:
+    """Whether a child of this process may make a user namespace; tried once for this user, place and boot."""
+    try:
+        identity, subject = place.identity(), f"namespaces-{os.geteuid()}"
+    except OSError:  # without /proc nobody can tell this place from others
+        return may_unshare("--user")
+    known = cache.load("host", subject, identity, bool)
+    if known is None:
+        known = may_unshare("--user")
+        cache.store("host", subject, identity, known)
+    return known
 
 
 def has_default_route() -> bool:

@@ -9,17 +9,11 @@ from pathlib import Path
 
 from tinamou.facts.stored import Plain
 from tinamou.facts.walls import NAMESPACES, WallFacts
-from tinamou.probe import cache
+from tinamou.probe import cache, place
 from tinamou.system.own_programs import own_program
 
 __all__ = ["probe_walls"]
 
-_SETTINGS = (
-    "kernel/unprivileged_userns_clone",
-    "kernel/apparmor_restrict_unprivileged_userns",
-    *(f"user/max_{name}_namespaces" for name in ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")),
-)
-"""Below /proc/sys; which of them there are depends on the kernel."""
 _SECONDS = 5.0
 _TRIAL_UID = 1_900_300_000
 """Whom a trial by root becomes; nothing is run as it."""
@@ -27,7 +21,7 @@ _TRIAL_UID = 1_900_300_000
 
 def probe_walls(*, cached: bool = True) -> WallFacts:
     """What may be built around a process of this user, in this place; an earlier trial counts while neither has changed."""
-    identity = _identity()
+    identity: list[Plain] = [*place.identity(), Path(own_program("jail")).stat().st_mtime_ns]
     subject = f"walls-{os.geteuid()}"
     stored = cache.load("host", subject, identity, _from) if cached else None
     if stored is not None:
@@ -42,22 +36,6 @@ def _from(plain: Plain) -> WallFacts:
         raise ValueError("not the facts about walls")
     refused = {kind: str(why) for kind, why in plain["refused"].items()}
     return WallFacts(refused, bool(plain["user"]), int(str(plain["landlock"])))
-
-
-def _identity() -> list[Plain]:
-    """Kernel, place and rights, and what the administrator has set."""
-    root, program = Path("/").stat(), Path(own_program("jail")).stat()
-    places = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "mnt", "pid")]
-    rights = re.findall(r"^(?:CapEff|Seccomp|NoNewPrivs):\s+(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return [boot, root.st_dev, root.st_ino, program.st_mtime_ns, *places, *rights, *map(_setting, _SETTINGS)]
-
-
-def _setting(name: str) -> str:
-    try:
-        return Path("/proc/sys", name).read_text().strip()
-    except OSError:
-        return ""
 
 
 def _tried() -> WallFacts:
@@ -99,8 +77,8 @@ def _why_not(kinds: Iterable[str], user: bool) -> str:
 def _in_words(said: str) -> str:
     """``jail: unshare network: error 1`` → ``unshare network: Operation not permitted``, and who may have forbidden it."""
     said = re.sub(r"error (\d+)$", lambda number: os.strerror(int(number[1])), said.removeprefix("jail: "))
-    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.geteuid():
+    if place.setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.geteuid():
         return f"{said} (kernel.apparmor_restrict_unprivileged_userns = 1)"
-    if _setting("kernel/unprivileged_userns_clone") == "0" and os.geteuid():
+    if place.setting("kernel/unprivileged_userns_clone") == "0" and os.geteuid():
         return f"{said} (kernel.unprivileged_userns_clone = 0)"
     return said

@@ -8,8 +8,8 @@ leased again soon: numbers are counted on, and begin anew only at the end.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state import shared
+from tinamou.system import proc
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
 
@@ -41,8 +42,8 @@ def lend(directories: Sequence[Path], *, taken: Collection[int] = ()) -> list[in
 def _lend(directories: Sequence[Path], taken: Collection[int]) -> list[int]:
     leases, last = _leases()
     used = {*taken, *leases, *_alive_on_host()}
-    after = range(last + 1 - FIRST, last + 1 - FIRST + COUNT)
-    free = [FIRST + number % COUNT for number in after if FIRST + number % COUNT not in used][: len(directories)]
+    after = (FIRST + number % COUNT for number in range(last + 1 - FIRST, last + 1 - FIRST + COUNT))
+    free = list(itertools.islice((uid for uid in after if uid not in used), len(directories)))
     if len(free) < len(directories):
         why, fix = f"all {COUNT} are leased or have left something behind", "remove machines, or what is left in /tmp"
         raise StateError("no user id is free for another machine", why=why, fix=fix)
@@ -117,11 +118,9 @@ def _first_of(uid: int) -> int:
 
 def _of_processes() -> set[int]:
     found = set()
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdecimal():
-            with contextlib.suppress(OSError):
-                said = re.search(rb"^Uid:\s+(.*)$", Path(f"/proc/{name}/status").read_bytes(), re.MULTILINE)
-                found |= {_first_of(int(uid)) for uid in said[1].split()} if said else set()
+    for pid in proc.numbers():
+        with contextlib.suppress(OSError):
+            found |= {_first_of(uid) for uid in proc.user_ids(pid)}
     return found
 
 

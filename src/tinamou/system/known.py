@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from tinamou.system import proc
 from tinamou.system.exec import find_tool
 from tinamou.system.spawn import Process, alive, process_of
 
 __all__ = ["find", "matching"]
+
+_LONGEST = 4 << 20
+"""Bytes of a command line: more than any of ours has."""
 
 
 def find(argv: Sequence[str], users: Collection[int], started: Process | None = None) -> Process | None:
@@ -20,8 +23,8 @@ def find(argv: Sequence[str], users: Collection[int], started: Process | None = 
     ``started`` is it where its number was written down: then no other one is, and the rest is compared all the same. Where
     the number is not known, who started it was killed a moment later, and no two of ours have one command line.
     """
-    if started is not None and alive(started) and _is(started.pid, argv, users):
-        return started
+    if started is not None:
+        return started if alive(started) and _is(started.pid, argv, users) else None
     wanted = b"".join(os.fsencode(word) + b"\0" for word in argv)
     return next((one for one in matching(wanted.__eq__, users) if _is(one.pid, argv, users)), None)
 
@@ -29,11 +32,10 @@ def find(argv: Sequence[str], users: Collection[int], started: Process | None = 
 def matching(match: Callable[[bytes], bool], users: Collection[int]) -> list[Process]:
     """The processes of these users whose command line, each word with a zero byte after it, matches."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if match((entry / "cmdline").read_bytes()) and _user_is(int(entry.name), users):
-                    found.append(process_of(int(entry.name)))
+    for pid in proc.numbers():
+        with contextlib.suppress(OSError):
+            if match(proc.read(pid, "cmdline", _LONGEST)) and _user_is(pid, users):
+                found.append(process_of(pid))
     return found
 
 
@@ -42,12 +44,11 @@ def _is(pid: int, argv: Sequence[str], users: Collection[int]) -> bool:
 
 
 def _user_is(pid: int, users: Collection[int]) -> bool:
-    """Whether it has these user ids alone: real, effective, saved, of the file system (source: proc_pid_status(5))."""
+    """Whether it has these user ids alone."""
     try:
-        found = re.search(r"^Uid:\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return bool(found := proc.user_ids(pid)) and found <= set(users)
     except OSError:
         return False
-    return found is not None and {int(uid) for uid in found[1].split()} <= set(users)
 
 
 def _runs(pid: int, program: str) -> bool:

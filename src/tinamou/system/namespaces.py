@@ -5,12 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
-__all__ = ["may_make_user_namespace", "may_unshare"]
-
-
-def may_make_user_namespace() -> bool:
-    """Whether a child of this process may make a user namespace."""
-    return may_unshare("--user")
+__all__ = ["may_unshare"]
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tinamou.late import dataclass
+from tinamou.system import proc
 from tinamou.system.exec import find_tool
 from tinamou.system.lock import locked
 
@@ -219,7 +220,7 @@ def age(process: Process | None) -> float:
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on (source: proc_pid_stat(5); index 0 is field 3)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return proc.read(pid, "stat").rpartition(b")")[2].decode().split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -1,0 +1,95 @@
+"""The verbs of the command line: what each is for, and where its function is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinamou.cli.grammar import Group, Verb
+
+__all__ = ["ABOUT", "GROUPS", "USAGE", "VERBS", "function_of", "module_of"]
+
+ABOUT = "Starts QEMU virtual machines the right way and keeps them right."
+VERBS = {
+    "run": "Start a machine: with its console here, in the background, or for one command.",
+    "ls": "List machines.",
+    "show": "Show one machine.",
+    "logs": "Print what a guest said on its console, or QEMU.",
+    "console": "Attach to a machine's console; Ctrl-] detaches.",
+    "ssh": "Open a shell in a machine, or run a command, by ssh.",
+    "exec": "Run a command in a machine.",
+    "cp": "Copy files and folders into and out of a machine.",
+    "allow": "Let other users of this host use a machine of root's.",
+    "start": "Start a stopped machine again.",
+    "restart": "Shut a machine down and start it again.",
+    "stop": "Shut machines down.",
+    "kill": "Cut the power of machines.",
+    "reset": "Press a machine's reset button.",
+    "pause": "Freeze a machine.",
+    "suspend": "Save a machine to disk and end it.",
+    "resume": "Let a frozen machine run on, or take a suspended one up.",
+    "rm": "Remove machines and their disks.",
+    "checkpoint": "Save the whole state of a running machine, which goes on.",
+    "checkpoints": "List, show, restore, remove and move checkpoints.",
+    "pool": "Keep machines waiting that any command can take.",
+    "fork": "Start running copies of a running machine, or of a checkpoint.",
+    "confine": "Show the walls around a running machine.",
+    "plan": "Show what would be done, and why.",
+    "convert": "Make a machine file of another tool's machine.",
+    "accel": "Try every accelerator and report.",
+    "image": "Build, download, examine and remove images.",
+    "snapshot": "Take snapshots of a machine's disks and go back to them.",
+    "disk": "Change a machine's disks, while it runs where that can be.",
+    "check": "Check a machine's disks.",
+    "backup": "Copy machines to a folder, and prove the copies.",
+    "pci": "Show the host's devices, and take them from it for guests.",
+    "stats": "Show what machines use of processor, memory, disks and network.",
+    "top": "Show what machines use, again and again.",
+    "watch": "Say what begins and ends to be wrong with machines, and balance their memory.",
+    "doctor": "Examine this host, or a machine on it.",
+    "net": "Look at machines' networks, find what slows them down, capture.",
+    "tune": "Measure which choices make a machine faster here.",
+    "host": "Show what machines took from the host, and give it back.",
+    "completion": "Print the completion script of a shell.",
+    "schema": "Print the JSON Schema of machine files.",
+}
+"""Verb → one line of help; its module below tinamou.cli has a function ``command`` or, for a group, a `Group` ``app``.
+
+``completion`` is in the parser's app: it reads all the others.
+"""
+
+USAGE = {
+    "run": "[OPTIONS] [IMAGE | FILE.toml] [-- COMMAND…]",
+    "exec": "[OPTIONS] NAME -- COMMAND…",
+    "allow": "[OPTIONS] [NAME [USER | @GROUP]…]",
+    "ssh": "[OPTIONS] NAME [-- COMMAND…]",
+    "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
+    "stats": "[OPTIONS] [NAME…]",
+    "top": "[OPTIONS] [NAME…]",
+    "watch": "[OPTIONS] [NAME…]",
+}
+"""Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
+
+GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
+
+
+def module_of(verb: str) -> Any:
+    """Where a verb of `VERBS` is. Raises LookupError for any other word."""
+    for known in VERBS:
+        if known == verb:
+            return __import__(f"tinamou.cli.{known}", fromlist=[known])
+    raise LookupError(verb)
+
+
+def function_of(words: Sequence[str]) -> tuple[Verb, Sequence[str]] | None:
+    """The function that a line is about, and the words for it; None where it names no verb, or the parser's own."""
+    if not words or words[0] not in VERBS or words[0] == "completion":
+        return None
+    if words[0] not in GROUPS:
+        return module_of(words[0]).command, words[1:]
+    group: Group = module_of(words[0]).app
+    if len(words) > 1 and words[1] in group.verbs:
+        return group.verbs[words[1]], words[2:]
+    alone = len(words) == 1 or words[1].startswith("-")
+    return (group.default, words[1:]) if group.default and alone else None

@@ -1,0 +1,34 @@
+"""Small files of /proc: read in four system calls, where Python's own way takes nine, as there is one for every process."""
+
+from __future__ import annotations
+
+import os
+import re
+
+__all__ = ["numbers", "read", "user_ids"]
+
+_PIECE = 16384
+_UIDS = re.compile(rb"^Uid:\s+(.*)$", re.MULTILINE)
+
+
+def read(pid: int | str, name: str, most: int = 65536) -> bytes:
+    """A file of a process, or ``"self"``; at most so many bytes of it. Raises OSError."""
+    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = b""
+        while len(found) < most and (more := os.read(descriptor, min(_PIECE, most - len(found)))):
+            found += more
+        return found
+    finally:
+        os.close(descriptor)
+
+
+def numbers() -> list[int]:
+    """The processes there are."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+def user_ids(pid: int) -> set[int]:
+    """Its user ids: real, effective, saved, of the file system (source: proc_pid_status(5)). Raises OSError."""
+    found = _UIDS.search(read(pid, "status", 4096))
+    return {int(uid) for uid in found[1].split()} if found else set()
