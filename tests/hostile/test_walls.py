@@ -214,6 +214,35 @@ NUMBER = {"x86_64": 63, "aarch64": 160, "riscv64": 160}.get(os.uname().machine)
 """uname(2)."""
 
 
+def test_its_files_are_no_longer_than_allowed_until_that_is_raised_from_outside(tmp_path):
+    code = """
+import os, sys, time, errno
+file = os.open('/tmp/x', os.O_RDWR | os.O_CREAT)
+def tried(length):
+    try:
+        os.ftruncate(file, length)
+        os.pwrite(file, b'x', length)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return 'done'
+print(tried(1 << 20), tried(1 << 21), flush=True)
+deadline = time.monotonic() + 20
+while tried(1 << 21) != 'done' and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(tried(1 << 21))
+"""
+    log = os.memfd_create("said")
+    around = dataclasses.replace(planned(probe_walls()), longest=(1 << 20) + 1)
+    process = jail.spawn(around, [PYTHON, "-I", "-S", "-c", code], log=log)
+    while b"EFBIG" not in os.pread(log, 100, 0):
+        assert alive(process), os.pread(log, 100, 0)
+    jail.longer(process.pid, (1 << 21) + 1)
+    assert wait_gone(process, 30)
+    assert exit_code(process.pid) == 0
+    assert os.pread(log, 100, 0).decode().split() == ["done", "EFBIG", "done"]
+    os.close(log)
+
+
 @pytest.mark.skipif(NUMBER is None, reason="the number of uname(2) is not known for this architecture")
 def test_a_filter_is_the_last_thing_that_is_laid():
     lines = [(0x20, 0, 0, 0), (0x15, 0, 1, NUMBER), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from tinamou.errors import ControlError, ImageError, StateError, TinamouError
 from tinamou.machine.blocking import Machine
 from tinamou.machine.booting import until_up
 from tinamou.machine.connected import Connected
-from tinamou.machine.disk_changes import listed
+from tinamou.machine.disk_changes import listed, resize
 from tinamou.machine.disk_plugging import plug, unplug
 from tinamou.machine.snapshots import examine, history_of, remove, take
 from tinamou.machine.starting import begin_again
 from tinamou.parts.disk import DiskSpec
 from tinamou.state import machines
+from tinamou.system.jail import longer
 from tinamou.system.loop_thread import wait_for
 from tinamou.units import Size
 
@@ -48,6 +50,28 @@ def fill(vm: Machine, device: str, text: str) -> None:
 
 def clean(record: machines.Record) -> list[str]:
     return [f"{one.file}: {one.what}" for one in wait_for(examine(record)).findings if "writing to it" not in one.what]
+
+
+def bound(vm: Machine) -> int:
+    said = re.search(r"^Max file size +(\d+)", Path(f"/proc/{vm.record.pid}/limits").read_text(), re.MULTILINE)
+    assert said is not None, "without limit"
+    return int(said[1])
+
+
+def test_a_disk_larger_than_all_before_it_is_written_to_its_end() -> None:
+    """QEMU's files are bounded by its largest disk: the bound grows with it, and does not end QEMU where it is reached."""
+    end = "dd if=/dev/zero of=/dev/vdb bs=4096 count=1 conv=fsync,notrunc seek=$(($(blockdev --getsz /dev/vdb) / 8 - 1))"
+    with Machine("tiny", keep=True, name="m", disk=[{"size": "16M"}], net=[]) as vm:
+        assert 0 < bound(vm) < 4 << 30
+        assert wait_for(plug(vm.record, DiskSpec(size=Size.parse("8G"), format="raw"))) == "disk1"
+        appears(vm, "vdb")
+        vm.run(end)
+        wait_for(resize(vm.record, "disk1", Size.parse("12G")))
+        vm.run("while [ $(blockdev --getsz /dev/vdb) != 25165824 ]; do sleep 0.1; done")
+        vm.run(end)
+        longer(vm.record.pid, 4 << 30)
+        assert vm.run(f"{end} 2>/dev/null", check=False).status != 0
+        vm.run("true")
 
 
 def test_plugged_in_written_snapshot_and_taken_away(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def _print(plan: Plan, *, why: bool) -> None:
     identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
     if plan.confinement.locked:
         identity += f", with {Size(plan.confinement.locked)} of memory it may lock"
+    if plan.confinement.file_size:
+        identity += f", no file longer than {Size(plan.confinement.file_size).mib} MiB"
     if plan.confinement.own_cores:
         identity += ", nobody else on its cores while it runs there"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")

@@ -8,10 +8,11 @@ from tinamou.late import dataclass
 @dataclass(frozen=True)
 class ChainFile:
     """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it; ``frozen`` when it is a
-    checkpoint's, which nobody writes to any more."""
+    checkpoint's, which nobody writes to any more. ``size`` is that of the guest's disk in bytes, 0 where it is not known."""
 
     path: str
     format: str
     own: bool = False
     encrypted: bool = False
     frozen: bool = False
+    size: int = 0

@@ -79,6 +79,7 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
         devices=(*jailed.nodes(), *around.devices),
         reopens=tuple(handed.values()),
         landlock=around.landlock,
+        longest=around.file_size,
         limits={what: most for what, most in limits.items() if most},
         dies_with_parent=dies_with_parent,
         profile=around.profile or "",

@@ -9,12 +9,15 @@ from tinamou.errors import ControlError
 from tinamou.facts import Facts
 from tinamou.facts.permits import Permits
 from tinamou.probe.walls import probe_walls
-from tinamou.state.folder import plan_data
+from tinamou.spec import load_spec
+from tinamou.state.folder import plan_data, update_plan
 from tinamou.state.record import Record
+from tinamou.system.jail import longer
+from tinamou.tuning.group import longest
 from tinamou.tuning.syscalls import EVERY, of_elements
 from tinamou.tuning.walls import with_walls
 
-__all__ = ["as_filtered", "refuse_calls", "walled"]
+__all__ = ["as_filtered", "refuse_calls", "walled", "widen"]
 
 
 def _allowed(record: Record) -> frozenset[str] | None:
@@ -47,6 +50,15 @@ def refuse_calls(record: Record, part: Contribution) -> None:
         why = f"it needs system calls ({', '.join(lacking)}) that the running QEMU was not allowed when it was started"
         fix = f"tinamou stop {record.name}, add it, and start again; or start with --set security.syscalls=qemu"
         raise ControlError("it cannot be plugged into this machine while it runs", why=why, fix=fix)
+
+
+def widen(record: Record, disk: int) -> None:
+    """Let QEMU's files become as long as a disk of that many bytes needs, which is plugged in or made larger."""
+    bound = plan_data(record)["confinement"].get("file_size")
+    wanted = longest([disk], load_spec(record.spec).memory.size)
+    if bound is not None and wanted > bound:
+        longer(record.pid, wanted)
+        update_plan(record, lambda data: {**data, "confinement": {**data["confinement"], "file_size": wanted}})
 
 
 def walled(record: Record, part: Contribution) -> Contribution:

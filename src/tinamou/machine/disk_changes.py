@@ -11,6 +11,7 @@ from tinamou.control.answers import records
 from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
 from tinamou.images.inspect import inspect_image
+from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
 from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
@@ -55,6 +56,7 @@ async def resize(record: Record, name: str, size: Size) -> None:
             argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]
             await changed(argv, f"resizing {name}", read_forest(disks, history, name).files(top.top), file)
             return
+        widen(record, int(size))
         node = (await attached(disks.session))[top.device].node
         await disks.session.execute("block_resize", {"node-name": node, "size": int(size)})
 

@@ -12,7 +12,8 @@ from tinamou.control import Session, hotplug
 from tinamou.control.commands import device_del
 from tinamou.control.hotplug import UNPLUG_SECONDS, quietly
 from tinamou.errors import StateError
-from tinamou.machine.calls import as_filtered, refuse_calls
+from tinamou.facts import Facts
+from tinamou.machine.calls import as_filtered, refuse_calls, widen
 from tinamou.machine.description import describe
 from tinamou.machine.disks import opened, refuse_shared
 from tinamou.machine.slots import free_for
@@ -54,6 +55,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
             apply(alone.steps, record.path)
             if disks.session is not None:
                 refuse_calls(record, alone)
+                widen(record, more.size or _size_of(facts, name))
                 await hotplug.plug(disks.session, alone, name)
                 update_plan(record, lambda data: plugged(data, alone))
         except BaseException:
@@ -62,6 +64,12 @@ async def plug(record: Record, request: DiskSpec) -> str:
             raise
         save(disks.directory, dataclasses.replace(history, intent=None))
         return name
+
+
+def _size_of(facts: Facts, name: str) -> int:
+    """The bytes the guest sees of a disk that was there; without limit where its header does not say."""
+    chain = facts.chains.get(name)
+    return chain[0].size or 1 << 60 if chain else 1 << 60
 
 
 async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, force: bool = False) -> None:

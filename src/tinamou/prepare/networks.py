@@ -28,6 +28,7 @@ from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find
 from tinamou.system.logs import last_lines
+from tinamou.system.own_programs import own_program
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive, end, found_started, send
 from tinamou.system.syscalls import keyed
@@ -45,9 +46,8 @@ Where that is a link into a folder of such files, dnsmasq sees the folder, and w
 _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 _FIRST_UID = 1_900_400_000
 """Above all that are leased to machines, and those of programs that are shut in."""
-_RIGHTS = 1 << 10 | 1 << 12
-_RAW = 1 << 13
-"""CAP_NET_BIND_SERVICE; CAP_NET_ADMIN, without which its DHCP does not start; CAP_NET_RAW for announcements of IPv6."""
+_BIND, _RAW = 1 << 10, 1 << 13
+"""CAP_NET_BIND_SERVICE for its ports; CAP_NET_RAW for announcements of IPv6."""
 _LIMITS = {
     resource.RLIMIT_AS: 256 << 20,
     resource.RLIMIT_NPROC: 32,
@@ -173,7 +173,15 @@ def dnsmasq_words(network: Network) -> list[str]:
     place, gateway = networks.folder(network.name), _gateway(network)
     words = [find_tool("dnsmasq") or "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]
     words += ["--log-facility=-", "--user=", f"--interface={network.bridge}", "--except-interface=lo"]
-    words += ["--bind-interfaces", "--no-hosts", "--dhcp-authoritative", "--no-ping", "--domain-needed", "--bogus-priv"]
+    words += [
+        "--bind-interfaces",
+        "--no-hosts",
+        "--dhcp-authoritative",
+        "--dhcp-broadcast",
+        "--no-ping",
+        "--domain-needed",
+        "--bogus-priv",
+    ]
     words += [f"--addn-hosts={place}/hosts", f"--dhcp-hostsfile={place}/dhcp", f"--dhcp-leasefile={place}/leases"]
     words += [f"--dhcp-range={ipaddress.IPv4Network(network.subnet)[0]},static,infinite"]
     words += [f"--dhcp-option=option:dns-server,{gateway}"]
@@ -207,7 +215,7 @@ def _serve(network: Network) -> None:
     if process and send(process, signal.SIGHUP):
         return
     log.unlink(missing_ok=True)
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": own_program("claims")}
     with pipes_into(log) as [said]:
         process = jail.spawn(_around(network, words[0]), words, log=said, environment=environment)
     replace_text(place / _PROCESS, json.dumps([process.pid, process.started, _uid(network)]))
@@ -215,7 +223,10 @@ def _serve(network: Network) -> None:
 
 
 def _around(network: Network, program: str) -> jail.Jail:
-    """dnsmasq sees three files, those of name servers, and the host's network; it writes to one of them."""
+    """dnsmasq sees three files, those of name servers, and the host's network; it writes to one of them.
+
+    It has no right to change that network, which it asks for and does not need (images/programs/claims.c).
+    """
     place, uid = networks.folder(network.name), _uid(network)
     leases = os.open(place / "leases", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -223,7 +234,12 @@ def _around(network: Network, program: str) -> jail.Jail:
     finally:
         os.close(leases)
     names = Path(RESOLVERS).resolve()
-    seen = [place / "hosts", place / "dhcp", place / _COPY if names.parent == Path(RESOLVERS).parent else names.parent]
+    seen = [
+        Path(own_program("claims")),
+        place / "hosts",
+        place / "dhcp",
+        place / _COPY if names.parent == Path(RESOLVERS).parent else names.parent,
+    ]
     return jail.Jail(
         uid,
         namespaces=letters(kind for kind in _NAMESPACES if kind not in probe_walls().refused),
@@ -231,7 +247,7 @@ def _around(network: Network, program: str) -> jail.Jail:
         writes=(str(place / "leases"),),
         devices=jail.nodes(),
         limits=_LIMITS,
-        keeps=_RIGHTS | (_RAW if network.prefix6 else 0),
+        keeps=_BIND | (_RAW if network.prefix6 else 0),
         profile=profiles.serving(_profile(network), place),
         call_filter=keyed(HELPERS["dnsmasq"], program),
     )

@@ -11,8 +11,9 @@ from dataclasses import field
 from pathlib import Path
 
 from tinamou.late import dataclass
+from tinamou.system import confine
 from tinamou.system.confine import ENVIRONMENT
-from tinamou.system.exec import find_tool
+from tinamou.system.exec import find_tool, run
 from tinamou.system.own_programs import own_program
 from tinamou.system.spawn import Process, process_of, start_exactly
 
@@ -23,6 +24,7 @@ __all__ = [
     "JailError",
     "beyond_the_system",
     "in_memory",
+    "longer",
     "named",
     "nodes",
     "spawn",
@@ -52,9 +54,10 @@ class Jail:
     caller. ``namespaces`` are letters of jail.c, those of its own. ``reads`` and ``writes`` are what it sees of the host's
     files with ``m`` or Landlock, ``devices`` what it uses, ``reopens`` open files it may open again; ``fixed`` is a folder
     it sees as it is, and read only, without ``m``. ``landlock`` are the masks of what that refuses: of files, network,
-    scopes. ``limits`` are resource limits by their numbers (resource.RLIMIT_*), ``room`` the bytes of its /tmp, ``profile``
-    the AppArmor profile it enters; with ``own_cores`` no thread of others is beside its own on a core. ``call_filter`` is a
-    system-call filter and the key to it (`tinamou.system.syscalls.keyed`).
+    scopes. ``limits`` are resource limits by their numbers (resource.RLIMIT_*), ``longest`` the bytes a file of its may
+    have, which may be raised from outside (`longer`), ``room`` those of its /tmp, ``profile`` the AppArmor profile it
+    enters; with ``own_cores`` no thread of others is beside its own on a core. ``call_filter`` is a system-call filter and
+    the key to it (`tinamou.system.syscalls.keyed`).
     """
 
     uid: int | None = None
@@ -66,6 +69,7 @@ class Jail:
     reopens: tuple[int, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)
     limits: Mapping[int, int] = field(default_factory=dict)
+    longest: int | None = None
     keeps: int = 0
     room: int = 64 << 20
     dies_with_parent: bool = False
@@ -89,6 +93,7 @@ class Jail:
         if any(self.landlock):
             pairs += [("-l", ",".join(map(str, self.landlock))), *(("-o", str(file)) for file in self.reopens)]
         pairs += [("-L", f"{what},{_at_most(what, most)}") for what, most in self.limits.items()]
+        pairs += [("-s", str(self.longest))] if self.longest else []
         pairs += [("-k", str(self.keeps))] if self.keeps else []
         pairs += [("-R", self.fixed)] if self.fixed else []
         pairs += [("-a", self.profile)] if self.profile else []
@@ -100,6 +105,13 @@ def _at_most(what: int, wanted: int) -> int:
     """No more than this process has, which only some may raise; all of the memory to be locked, or it does not start."""
     most = resource.getrlimit(what)[1]
     return wanted if most == resource.RLIM_INFINITY or what == resource.RLIMIT_MEMLOCK else min(wanted, most)
+
+
+def longer(pid: int, size: int) -> None:
+    """Let a process that was started with ``longest`` make files of this size. Raises OSError, CommandError."""
+    uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+    as_it = confine.prefix(uid) if uid != os.geteuid() else []
+    run([*as_it, "prlimit", f"--pid={pid}", f"--fsize={size}:"])
 
 
 def beyond_the_system(paths: Iterable[str]) -> tuple[str, ...]:

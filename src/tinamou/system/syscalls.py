@@ -137,9 +137,9 @@ GROUPS: Mapping[str, Group] = {
     ),
     "dnsmasq": Group(
         "it answers by sockets of the host, watches files of names, and forks for whoever asks by TCP",
-        "alarm bind capget connect inotify_add_watch inotify_init1 inotify_rm_watch wait4",
+        "alarm bind connect inotify_add_watch inotify_init1 inotify_rm_watch wait4",
         families=(AF_INET, AF_INET6, AF_NETLINK),
-        requests=(0x8910, 0x8912, 0x8913, 0x8915, 0x8921, 0x8927, 0x8933, 0x8955),  # SIOCGIF*; SIOCSARP for its DHCP
+        requests=(0x8910, 0x8912, 0x8913, 0x8915, 0x8921, 0x8927, 0x8933),  # SIOCGIF*
         forks=True,
         announces=True,
     ),

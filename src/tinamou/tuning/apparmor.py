@@ -74,12 +74,13 @@ _VIRTIOFSD = """
 
 
 _DNSMASQ = """
-  capability net_bind_service net_admin net_raw,
+  capability net_bind_service net_raw,
   network inet,
   network inet6,
   network netlink raw,
   network packet,
   /{,usr/}{,local/}sbin/dnsmasq mr,
+  /**/tinamou/images/programs/claims.* mr,
   /etc/{resolv.conf,host.conf,nsswitch.conf,group,services,localtime} r,
   /{,var/}run/{systemd/resolve/,resolvconf/,NetworkManager/}{stub-,}resolv.conf r,
   @{PROC}/sys/net/ipv[46]/** rw,

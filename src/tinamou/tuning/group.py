@@ -5,6 +5,8 @@ Without limits a QEMU that was taken over could have all memory and all processe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tinamou.blueprint import Contribution, MakeCgroup, Note, Why
 from tinamou.errors import Problem
 from tinamou.parts.limits import LimitsSpec
@@ -13,7 +15,7 @@ from tinamou.tuning.accel import translation_cache
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import Size
 
-__all__ = ["PART", "files"]
+__all__ = ["PART", "file_size", "files", "longest"]
 
 _SLACK = 256 << 20
 _SHARE = 32
@@ -23,6 +25,8 @@ _PER_DEVICE = 64 << 20
 _ENCRYPTED = ("sev-snp", "tdx")
 """The guest's private memory and what it shares with the host are two pieces, which may both be full."""
 
+_BESIDE = 1 << 30
+"""A capture of packets, device state beside memory."""
 _FEWEST_TASKS = 16
 _FILES = 1024
 _BASE_TASKS = 64
@@ -104,6 +108,22 @@ def _pids(resolved: Resolved) -> tuple[int, str]:
 def files(resolved: Resolved) -> int:
     """How many files QEMU may have open: its own, and up to eight event descriptors for each vCPU of each device."""
     return _FILES + 8 * resolved.spec.cpu.count * (len(resolved.disks) + _helpers(resolved))
+
+
+def file_size(resolved: Resolved) -> int | None:
+    """How long QEMU may make any file; None where that is not known beforehand."""
+    written = [disk for disk in resolved.disks if not disk.readonly]
+    sizes = [disk.size or disk.top.size for disk in written]
+    return None if resolved.spec.qemu_args or 0 in sizes else longest(sizes, resolved.spec.memory.size)
+
+
+def longest(disks: Iterable[int], memory: int) -> int:
+    """How long a file of QEMU's may become, in bytes: the largest disk and tables of it, guest RAM with states, captures.
+
+    Tables take a 8192nd of a qcow2 disk with clusters of 64 KiB, and less than a 32nd with the smallest there are.
+    """
+    largest = max(disks, default=0)
+    return largest + largest // 32 + memory + _BESIDE
 
 
 def _helpers(resolved: Resolved) -> int:

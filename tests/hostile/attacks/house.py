@@ -230,7 +230,9 @@ def reader(around: Neighbourhood, owner: Owner) -> int:
         "words = shut_in(['sleep', '3600'], reads=[sys.argv[1]])\n"
         "process = subprocess.Popen(words, env=ENVIRONMENT)\nprint(process.pid, flush=True)\nprocess.wait()"
     )
-    started = around.kept(owner.start(str(owner.home / "readable"), python=code))
+    given = owner.home / "given"
+    given.write_bytes(b"an image")
+    started = around.kept(owner.start(str(given), python=code))
     assert started.stdout is not None
     first = int(started.stdout.readline())
     deadline = time.monotonic() + 10

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from pathlib import Path
 
 from attacks.attacker import Attacker, House, Tries, Walled, attack, inet, unix
+from attacks.puppet import Refused
 
 _NETLINK = {"route": 0, "audit": 9, "uevent": 15, "generic": 16, "netfilter": 12, "xfrm": 6}
 
@@ -107,6 +109,41 @@ def kinds_of_sockets(house: House) -> Tries:
     }
     kinds |= {f"netlink {name}": (16, 3, number) for name, number in _NETLINK.items()}
     return {name: lambda a, kind=kind: a.call("socket", *kind) for name, kind in kinds.items()}
+
+
+def _address(a: Attacker) -> None:
+    """Another address for lo, by RTM_NEWADDR; the answer is an error code, 0 where it was done."""
+    made, said = a.call("socket", socket.AF_NETLINK, socket.SOCK_RAW, 0), bytearray(4096)
+    address = socket.inet_aton("127.254.253.252")
+    asked = struct.pack("<IHHIIBBBBI", 40, 20, 0x405, 1, 0, socket.AF_INET, 32, 0, 0, 1)
+    asked += struct.pack("<HH4sHH4s", 8, 2, address, 8, 1, address)
+    a.call("sendto", made, asked, len(asked), 0, 0, 0)
+    a.call("recvfrom", made, said, len(said), 0, 0, 0)
+    if error := struct.unpack_from("<i", said, 16)[0]:
+        raise Refused(-error, "RTM_NEWADDR")
+    a.call("sendto", made, asked[:4] + struct.pack("<H", 21) + asked[6:], len(asked), 0, 0, 0)
+
+
+@attack("change the host's network: an address, a link, the ARP table, the packet filter")
+def host_network(house: House) -> Tries:
+    down = struct.pack("<16sH22x", b"nosuchlink", 0)
+    arp = struct.pack("<HxxI8xH14xI16x16s", socket.AF_INET, 0, 1, 0, b"lo")
+    return {
+        "RTM_NEWADDR": _address,
+        "SIOCSIFFLAGS": lambda a: a.gets_to(
+            "ioctl", a.call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0), 0x8914, down, past=(errno.ENODEV,)
+        ),
+        "SIOCSARP": lambda a: a.gets_to(
+            "ioctl", a.call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0), 0x8955, arp, past=(errno.EINVAL, errno.ENODEV)
+        ),
+        "IPT_SO_GET_INFO": lambda a: a.gets_to(
+            "getsockopt",
+            a.call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0),
+            *(0, 64, bytearray(84), struct.pack("<I", 84)),
+            past=(errno.ENOPROTOOPT, errno.ENOENT),
+        ),
+        "nf_tables": lambda a: a.call("socket", socket.AF_NETLINK, socket.SOCK_RAW, 12),
+    }
 
 
 @attack("reach other virtual machines, or the host, by vsock")

@@ -138,6 +138,7 @@ def new_processes(house: House) -> Tries:
         "fork": lambda a: a.call("fork"),
         "vfork": lambda a: a.call("clone", 0x100 | signal.SIGCHLD),
         "clone": lambda a: a.call("clone", signal.SIGCHLD),
+        "clone as the C library does": lambda a: a.call("clone", 0x1200011, 0, 0, a.copy.room(8), 0),
         "clone3": lambda a: a.call("clone3", plain, len(plain)),
         "execve": lambda a: a.gets_to("execve", shell, 0, 0),
         "execve of nothing": lambda a: a.gets_to("execve", "/nonexistent", 0, 0, past=(2,)),

@@ -26,7 +26,14 @@ BY_DESIGN: dict[str, dict[str, str]] = {
     for role, why in NEEDED.items()
 }
 BY_DESIGN["logwriter"] = {"own-folder/rename": "it makes logs in the machine's folder, and puts full ones aside"}
-BY_DESIGN["virtiofsd"] = {"rights/setresuid": "it makes files of the shared folder under the user ids the guest says"}
+BY_DESIGN["virtiofsd"] = {
+    "rights/setresuid": "it makes files of the shared folder under the user ids the guest says",
+    "new-processes/clone as the C library does": "it becomes two as it starts; the machine's control group bounds them",
+}
+BY_DESIGN["dnsmasq"]["new-processes/clone as the C library does"] = "it has a process for whoever asks by TCP, 32 at most"
+BY_DESIGN["qemu"] = {
+    "io-uring": "its disk's requests are queued in a ring (disk.aio); who has no such disk has no such call"
+}
 """What a helper is there to do, and would not be one without: by attack, or attack and way."""
 
 State = Literal["refused", "succeeded", "by design", "void"]

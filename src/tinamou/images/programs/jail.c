@@ -12,7 +12,7 @@
  *   -u UID      whom it runs as; the group has the same number; with U, the caller's own
  *   -g GID      a group beside, as often as there are groups; with U, the caller's own
  *   -k MASK     capabilities it keeps; none without
- *   -L WHAT,MOST  a resource limit, by its number (RLIMIT_*)
+ *   -L WHAT,MOST  a resource limit, by its number (RLIMIT_*)        -s BYTES  how long its files may be, raised from outside
  *   -D FD       it dies with its parent, of which this is a pidfd        -P PID  the same, without p; this is its number
  *   -c own      no thread of anybody else runs on a core while one of its does (PR_SCHED_CORE, prctl(2))
  *   -a PROFILE  the AppArmor profile it starts under
@@ -54,7 +54,7 @@ static uint32_t groups[MOST];
 static int again[MOST];
 static int place_count, group_count, again_count, limit_count, report, parent, has_uid, landlock;
 static long spaces, uid, filter, parent_number;
-static uint64_t kept, masks[3], limits[MOST][2];
+static uint64_t kept, longest, masks[3], limits[MOST][2];
 static const char *room, *profile, *cores, *fixed;
 static char text[4096 + 64];
 static uint64_t instructions[FILTER_MOST + KEY];
@@ -124,6 +124,7 @@ static void option(char name, const char *value) {
     case 'g': groups[group_count++] = (uint32_t)number(&rest); break;
     case 'k': kept = number(&rest); break;
     case 'L': limits[limit_count][0] = number(&rest); limits[limit_count++][1] = number(&rest); break;
+    case 's': longest = number(&rest); break;
     case 'D': parent = (int)number(&rest); break;
     case 'P': parent_number = (long)number(&rest); break;
     case 'c': cores = value; break;
@@ -243,11 +244,17 @@ static void no_more_than_landlock_lets(void) {
     call(CLOSE, rules, 0, 0, 0, 0);
 }
 
-/* A file that would be longer than allowed is an error to whoever writes it, and no end. */
 static void bound(long what, uint64_t most) {
-    uint64_t limit[2] = { most, most }, ignored[4] = { 1, 0, 0, 0 };
+    uint64_t limit[2] = { most, most };
     must(call(PRLIMIT64, 0, what, (long)limit, 0, 0), "prlimit", "");
-    if (what == RLIMIT_FSIZE) call(SIGACTION, SIGXFSZ, (long)ignored, 0, 8, 0);
+}
+/* A file that would be longer is an error to whoever writes it, and no end. */
+static void bound_files(void) {
+    uint64_t limit[2], ignored[4] = { 1, 0, 0, 0 };
+    must(call(PRLIMIT64, 0, RLIMIT_FSIZE, 0, (long)limit, 0), "prlimit", "");
+    limit[0] = longest < limit[1] ? longest : limit[1];
+    must(call(PRLIMIT64, 0, RLIMIT_FSIZE, (long)limit, 0, 0), "prlimit", "");
+    call(SIGACTION, SIGXFSZ, (long)ignored, 0, 8, 0);
 }
 static void become_somebody_without_rights(void) {
     for (long right = 0; kept >> right & 1 || call(PRCTL, PR_CAPBSET_DROP, right, 0, 0, 0) >= 0; right++) {}
@@ -362,6 +369,7 @@ __attribute__((used)) void begin(long *stack) {
     must(call(CHDIR, (long)"/", 0, 0, 0, 0), "chdir", "/");
     bound(RLIMIT_CORE, 0);
     for (int i = 0; i < limit_count; i++) bound((long)limits[i][0], limits[i][1]);
+    if (longest) bound_files();
     must(call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS");
     if (landlock) no_more_than_landlock_lets();
     if (has_uid) become_somebody_without_rights();
