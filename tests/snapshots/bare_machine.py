@@ -13,11 +13,11 @@ from typing import TypeVar
 
 from tinamou.control import Session, connect
 from tinamou.control.commands import monitor
+from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.history import DiskEntry, load, save
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.qcow2 import read_header, write_overlay
 
-QEMU = os.environ.get("TINAMOU_QEMU", "qemu-system-x86_64").replace("{arch}", "x86_64")
 SIZE = 4 << 20
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class BareMachine:
                 below = f"{disk}-limit"
             argv += ["-device", f"virtio-blk-pci,drive={below},id={entry.device}"]
         sock = str(self.directory / "qmp.sock")
-        head = [QEMU, "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64"]
+        head = [find_binary("x86_64"), "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64"]
         monitors = ["-qmp", f"unix:{sock},server,wait=off", "-qmp", f"unix:{sock}2,server,wait=off"]
         log = (self.directory / "qemu.log").open("ab")
         self.process = subprocess.Popen([*head, *monitors, *argv], pass_fds=descriptors, stdout=log, stderr=log)

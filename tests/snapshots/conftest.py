@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bare_machine import QEMU, BareMachine
+from bare_machine import BareMachine
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BareMachine]]:
-    for tool in (QEMU, "qemu-img", "qemu-io"):
+    for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
     monkeypatch.setenv("TINAMOU_STATE", str(tmp_path / "state"))

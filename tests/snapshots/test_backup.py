@@ -16,6 +16,7 @@ from tinamou.snapshots.history import load
 from tinamou.snapshots.merge import flatten, forget, tidy
 
 Build = Callable[..., BareMachine]
+pytestmark = pytest.mark.usefixtures("every_qemu")
 
 
 def back_up(m: BareMachine, folder: Path, value: int, *, full: bool = False) -> Shelf:

@@ -18,6 +18,7 @@ from tinamou.snapshots.reconcile import reconcile
 from tinamou.snapshots.revert import revert
 
 Build = Callable[..., BareMachine]
+pytestmark = pytest.mark.usefixtures("every_qemu")
 
 
 def offline(machine: BareMachine, name: str) -> None:

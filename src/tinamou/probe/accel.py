@@ -36,6 +36,7 @@ _KNOWN_WORDS = (
         "the Windows Hypervisor Platform is off",
         "turn on that Windows feature, then restart",
     ),
+    ("/dev/mshv: No such file", "this host does not run on Microsoft's hypervisor", "use kvm or tcg"),
     ("Permission denied", "this user may not use it", "check the rights of the accelerator's device"),
     (
         "[Ii]nvalid accelerator|only modules|not built",
