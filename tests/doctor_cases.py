@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tinamou.doctor import Severity
+from tinamou.doctor.finding import Severity
 from tinamou.facts import AccelFacts, Firmware, Permits, QemuFacts, Trial, WallFacts
 from tinamou.facts.host import Grouping
 from tinamou.probe.firmware import FirmwareScan

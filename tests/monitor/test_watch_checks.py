@@ -10,9 +10,9 @@ import pytest
 from watch_cases import BAD, GOOD, HOST, HOST_CASES, INFO, KILLED, MACHINE_CASES, PANIC, SEEN, UNKNOWN, WARNING, seen
 
 import tinamou.monitor.checks
-from tinamou.monitor import HOST_CHECKS, MACHINE_CHECKS, examine_host, examine_machine, wrong
 from tinamou.monitor.console import kills, panic
 from tinamou.monitor.deaths import cause_of
+from tinamou.monitor.examine import HOST_CHECKS, MACHINE_CHECKS, examine_host, examine_machine, wrong
 from tinamou.monitor.host import look_at_host
 from tinamou.monitor.look import printed
 from tinamou.monitor.processes import held, spent, uptime

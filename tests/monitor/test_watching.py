@@ -10,9 +10,9 @@ from running import run
 from watch_cases import HOST, KILLED, MIB, OFF, memory, seen, size
 
 from tinamou.control import Event
-from tinamou.monitor import examine_machine
 from tinamou.monitor.balance import Balance
 from tinamou.monitor.ears import Ears
+from tinamou.monitor.examine import examine_machine
 from tinamou.monitor.stats import Reading, rates
 from tinamou.monitor.watching import Looked, Watch
 from tinamou.state.record import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tinamou.doctor import Severity
+from tinamou.doctor.finding import Severity
 from tinamou.monitor.observation import NO_DRIVER, DiskObservation, GuestMemory, Held, HostObservation, Observation, Place
 from tinamou.units import Size
 

@@ -8,8 +8,10 @@ from doctor_cases import BAD, CASES, GOOD, INFO, UNKNOWN, WARNING
 from host_trees import make_host
 
 import tinamou.doctor.checks
-from tinamou.doctor import CHECKS, Finding, Inspection, Remedy, examine, remedies
-from tinamou.doctor.examine import examine_one
+from tinamou.doctor import remedies
+from tinamou.doctor.examine import CHECKS, examine, examine_one
+from tinamou.doctor.finding import Finding, Remedy
+from tinamou.doctor.inspection import Inspection
 from tinamou.doctor.report import exit_status, summary, table, to_json
 from tinamou.doctor.this_host import this_host
 from tinamou.errors import PrepareError

@@ -25,7 +25,9 @@ def command(
     json
         The findings as JSON.
     """
-    from tinamou.doctor import examine, examine_machine, remedies
+    from tinamou.doctor import remedies
+    from tinamou.doctor.examine import examine
+    from tinamou.doctor.machine import examine_machine
     from tinamou.doctor.report import exit_status, summary, table, to_json
     from tinamou.doctor.this_host import this_host
     from tinamou.state import machines

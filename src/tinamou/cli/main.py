@@ -17,6 +17,9 @@ from tinamou.version import __version__
 
 __all__ = ["main"]
 
+_OFTEN = 10_000
+"""Objects made before garbage is looked for: of what most commands make, nothing is."""
+
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code (docs/reference/exit-codes.md)."""
@@ -81,6 +84,8 @@ def _done(words: Sequence[str]) -> int:
 
     asked = quick.read(words)
     if words[0] != "run" or asked is None:  # a run turns it on when QEMU has been started
+        gc.freeze()
+        gc.set_threshold(_OFTEN)
         gc.enable()
     status = _parsed(words) if asked is None else asked.run()
     return status if isinstance(status, int) else 0

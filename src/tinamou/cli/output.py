@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tinamou.blueprint import Note
 from tinamou.system.shown import unguarded, visible
 
-__all__ = ["notes", "print_json", "progress", "say", "table", "warn"]
+__all__ = ["lines", "notes", "print_json", "progress", "say", "table", "warn"]
 
 
 def print_json(data: object) -> None:
@@ -19,13 +19,20 @@ def print_json(data: object) -> None:
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Rows under a heading, columns as wide as they need to be; nothing where there are no rows."""
+    lines(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
+
+
+def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The same of texts in the order of the columns."""
     if not rows:
         return
-    shown = ([visible(str(row.get(column, ""))).replace("\n", " ") for column in columns] for row in rows)
-    cells = [[column.upper() for column in columns], *shown]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    cells = [[column.upper() for column in columns], *([_cell(text) for text in row] for row in rows)]
+    form = "  ".join(f"{{:{max(map(len, column))}}}" for column in zip(*cells, strict=True)).format
+    print("\n".join([form(*line).rstrip() for line in cells]))
+
+
+def _cell(text: str) -> str:
+    return text if text.isprintable() else visible(text).replace("\n", " ")
 
 
 def warn(text: str) -> None:

@@ -11,7 +11,7 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.facts import files
-from tinamou.monitor.states import at_rest, state_of
+from tinamou.monitor.states import at_once, at_rest, state_of
 from tinamou.state import machines
 from tinamou.state.record import Record
 
@@ -25,7 +25,8 @@ def command(name: str, /, *, json: Switch = False) -> None:
         The machine.
     """
     record = machines.find_usable(name)
-    data, seen = described(record), run_until_done(state_of(record))
+    data = described(record)
+    [seen] = at_once([record]) or [run_until_done(state_of(record))]
     data |= {"state": seen.state, "why": seen.why or None}
     if json:
         output.print_json(data)

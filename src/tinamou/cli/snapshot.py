@@ -77,9 +77,9 @@ def list_(name: str, /, *, json: Switch = False) -> None:
     name
         The machine.
     """
-    from tinamou.machine.snapshots import history_of
+    from tinamou.snapshots.history import load
 
-    history = history_of(machines.find(name))
+    history = load(machines.find(name).path)
     if json:
         output.print_json([_plain(one) for one in history.snapshots])
         return
@@ -105,10 +105,10 @@ def tree(name: str, /) -> None:
     name
         The machine.
     """
-    from tinamou.machine.snapshots import history_of
+    from tinamou.snapshots.history import load
     from tinamou.snapshots.picture import draw
 
-    print(draw(history_of(machines.find(name))))
+    print(draw(load(machines.find(name).path)))
 
 
 @app.command
@@ -122,10 +122,9 @@ def show(name: str, snapshot: str, /, *, json: Switch = False) -> None:
     snapshot
         The snapshot's name or number.
     """
-    from tinamou.machine.snapshots import history_of
+    from tinamou.snapshots.history import load
 
-    record = machines.find(name)
-    plain = _plain(history_of(record).snapshot(snapshot))
+    plain = _plain(load(machines.find(name).path).snapshot(snapshot))
     if json:
         output.print_json(plain)
         return

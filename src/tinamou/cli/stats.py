@@ -60,7 +60,7 @@ def running(names: Sequence[str]) -> list[Record]:
         output.warn(line)
     if names:
         return [life.running(name) for name in names]
-    return [record for record in machines.machines() if record.running]
+    return [record for record in machines.awake() if record.running]
 
 
 async def _measure(records: Sequence[Record], interval: float) -> list[Reading]:

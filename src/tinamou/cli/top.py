@@ -80,7 +80,7 @@ def _paired(last: Reading | None, one: Reading) -> Pair:
 
 
 def _running(names: Sequence[str]) -> list[Record]:
-    return [one for one in machines.machines() if one.running and (not names or one.name in names)]
+    return [one for one in machines.awake() if one.running and (not names or one.name in names)]
 
 
 async def _readings(names: Sequence[str], interval: float) -> list[Reading]:

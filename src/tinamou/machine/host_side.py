@@ -26,7 +26,7 @@ def leased(directory: str) -> dict[str, CpuSet]:
 
 def claims(directory: str) -> dict[str, Size]:
     """The memory other running machines were promised and have not touched yet, by name."""
-    running = [one for one in machines.machines() if one.directory != directory and one.running]
+    running = [one for one in machines.awake() if one.directory != directory and one.running]
     return {one.name: Size(max(_promised(one) - _used(one.pid), 0)) for one in running}
 
 

@@ -11,6 +11,7 @@ from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import orphans
 from tinamou.state import ledger, machines, networks, pools, uids
+from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
 from tinamou.system.known import matching
 from tinamou.system.logs import complete
@@ -20,10 +21,11 @@ from tinamou.system.spawn import Process, end, found_started, process_of
 __all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
 
 
-def reconcile() -> list[str]:
-    """Look at every machine once; returns one sentence for each thing that was put right."""
-    done = machines.odd()
-    for directory in machines.folders():
+def reconcile(found: Look | None = None) -> list[str]:
+    """Look at every machine that is not at rest; returns one sentence for each thing that was put right."""
+    found = found or look()
+    done = list(found.odd)
+    for directory in found.others:
         try:
             done += _reconcile_one(directory)
         except StateError as error:  # a damaged entry: the other machines have nothing to do with it

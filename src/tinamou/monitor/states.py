@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tinamou.control import connect_qmp
-from tinamou.control.commands import status
 from tinamou.late import dataclass
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.state.allowed import of_others
 from tinamou.state.record import Record
 
-__all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_rest", "reason", "state_of", "states_of"]
+__all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_once", "at_rest", "reason", "state_of", "states_of"]
 
 LOOK_SECONDS = 2.0
 """How long the QEMU of one machine is waited for where many are looked at."""
@@ -25,6 +23,12 @@ class State:
 
     state: str
     why: str = ""
+
+
+def at_once(records: Iterable[Record]) -> list[State] | None:
+    """The states of machines none of which runs, so that nobody has to be asked; None where one does."""
+    there = list(records)
+    return None if any(record.running for record in there) else [State(at_rest(record)) for record in there]
 
 
 async def states_of(records: Iterable[Record]) -> list[State]:
@@ -42,6 +46,9 @@ async def state_of(record: Record) -> State:
         return State(at_rest(record))
     if of_others(record):  # its QEMU answers root alone
         return State("running")
+    from tinamou.control import connect_qmp
+    from tinamou.control.commands import status
+
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             async with await connect_qmp(record.directory, alive=lambda: record.running) as session:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.state import uids
 from tinamou.state.allowed import of_root, refusal
+from tinamou.state.index import Look, look, machines_dir
 from tinamou.state.record import Record, forget, read
 from tinamou.system.lock import take
 from tinamou.system.paths import state_dir
@@ -19,6 +19,7 @@ from tinamou.system.plain_file import folder_fault
 from tinamou.system.remove import remove_tree
 
 __all__ = [
+    "awake",
     "find",
     "find_usable",
     "folders",
@@ -29,20 +30,10 @@ __all__ = [
     "machines",
     "machines_dir",
     "making",
-    "odd",
     "remove",
     "throwaway_name",
     "uid_again",
 ]
-
-
-def machines_dir() -> Path:
-    """Where the machines' folders are; other users can pass through it but not list it."""
-    path = state_dir() / "machines"
-    if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o711)
-    return path
 
 
 @contextlib.contextmanager
@@ -131,24 +122,27 @@ def find_usable(name: str) -> Record:
 
 
 def folders() -> list[Path]:
-    """The folders of machines, by name; what else lies beside them (`odd`) is left out."""
+    """The folders of machines, by name; what else lies beside them (`index.Look.odd`) is left out."""
     return sorted(path for path in machines_dir().iterdir() if not folder_fault(path))
-
-
-def odd() -> list[str]:
-    """What lies beside the machines' folders and is not looked into, one sentence for each."""
-    faults = (folder_fault(path) for path in sorted(machines_dir().iterdir()) if os.path.lexists(path))
-    return [f"{fault}: it is left alone" for fault in faults if fault]
 
 
 def machines() -> list[Record]:
     """Every machine, by name; folders without an entry (a start that was cut short), or with a damaged one, are left out."""
+    return _records(folders())
+
+
+def _records(paths: Sequence[Path]) -> list[Record]:
     records = []
-    for path in folders():
+    for path in paths:
         with contextlib.suppress(StateError):  # said by whoever tidies up
             if (record := read(path)) is not None:
                 records.append(record)
     return records
+
+
+def awake(found: Look | None = None) -> list[Record]:
+    """The same of those that are not known to be at rest, of which one that runs is."""
+    return _records((found or look()).others)
 
 
 def remove(directory: Path) -> None:
@@ -173,23 +167,28 @@ def lease_uids(directories: Sequence[Path]) -> list[int | None]:
     """The same for several machines at once."""
     if os.geteuid() != 0:
         return [None] * len(directories)
-    return [*uids.lend(directories, taken=_uids_here())]
+    here = _uids_here()
+    return [*uids.lend(directories, taken=here.values(), known=here)]
 
 
 def uid_again(directory: Path, uid: int | None) -> int | None:
     """The user id a machine at rest starts with: a new one where another machine got its own after a reboot."""
     if os.geteuid() != 0 or uid is None:
         return uid
-    return uids.kept_or_new(directory, uid, taken=_uids_here(exclude=directory))
+    return uids.kept_or_new(directory, uid, taken=_uids_here(exclude=directory).values())
 
 
-def _uids_here(exclude: Path | None = None) -> set[int]:
-    """Those of machines in this state directory, also of such as have not been started since the last reboot."""
-    return {uid for path in folders() if path != exclude and (uid := uids.of(path)) is not None}
+def _uids_here(exclude: Path | None = None) -> dict[str, int]:
+    """By folder those of machines in this state directory, also of such as have not been started since the last reboot."""
+    found = look()
+    others = {str(path): uid for path in found.others if (uid := uids.of(path)) is not None}
+    return {folder: uid for folder, uid in (found.uids() | others).items() if folder != str(exclude)}
 
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that is free now."""
+    import socket
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import ipaddress
 import json
 from collections.abc import Iterator
@@ -182,6 +181,8 @@ def lease(network: str, subnet: str, member: str, request: str = "") -> tuple[st
 
 
 def _free(addresses: ipaddress.IPv4Network, taken: set[str], member: str) -> str:
+    import hashlib
+
     room = addresses.num_addresses - 3
     start = int.from_bytes(hashlib.sha256(member.encode()).digest()[:4], "big")
     for step in range(max(room, 0)):

@@ -11,8 +11,9 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tinamou.errors import StateError
 from tinamou.facts import files
@@ -33,14 +34,17 @@ _OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock")  # n
 _MOST_LOOKED_AT = 100_000
 
 
-def lend(directories: Sequence[Path], *, taken: Collection[int] = ()) -> list[int]:
-    """One for each machine's folder, written into it; none of ``taken``. Raises StateError when there are not enough."""
+def lend(directories: Sequence[Path], *, taken: Collection[int] = (), known: Mapping[str, int] | None = None) -> list[int]:
+    """One for each machine's folder, written into it; none of ``taken``. Raises StateError when there are not enough.
+
+    ``known`` is what folders say that have been looked into just now.
+    """
     with shared.held():
-        return _lend(directories, taken)
+        return _lend(directories, taken, known or {})
 
 
-def _lend(directories: Sequence[Path], taken: Collection[int]) -> list[int]:
-    leases, last = _leases()
+def _lend(directories: Sequence[Path], taken: Collection[int], known: Mapping[str, int]) -> list[int]:
+    leases, last = _leases(known)
     used = {*taken, *leases, *_alive_on_host()}
     after = (FIRST + number % COUNT for number in range(last + 1 - FIRST, last + 1 - FIRST + COUNT))
     free = list(itertools.islice((uid for uid in after if uid not in used), len(directories)))
@@ -77,19 +81,20 @@ def kept_or_new(directory: Path, uid: int, *, taken: Collection[int] = ()) -> in
             _write({**leases, uid: str(directory)}, last)
             return uid
         else:
-            (new,) = _lend([directory], {*taken, uid})
+            (new,) = _lend([directory], {*taken, uid}, {})
     give_files(directory, uid, new)
     return new
 
 
-def _leases() -> tuple[dict[int, str], int]:
+def _leases(known: Mapping[str, int] = MappingProxyType({})) -> tuple[dict[int, str], int]:
     """Who has which, without those that have ended; and the last one leased."""
     data = shared.read(_FILE)
     said = data.get("uids")
     leases: dict[int, str] = {}
     for uid, directory in said.items() if isinstance(said, dict) else ():
         number = int(uid) if str(uid).isdecimal() else 0
-        if FIRST <= number < FIRST + COUNT and isinstance(directory, str) and _has_still(Path(directory), number):
+        ours = FIRST <= number < FIRST + COUNT and isinstance(directory, str)
+        if ours and (known.get(directory) == number or _has_still(Path(directory), number)):
             leases[number] = directory
     last = data.get("last")
     return leases, last if isinstance(last, int) and FIRST <= last < FIRST + COUNT else FIRST - 1

@@ -1,0 +1,133 @@
+"""What every machine at rest is, in one small file: who asks about all of them need not read the record of each.
+
+The machines' folders are the truth. A row counts while the machine's record is the very file it was made of, unchanged since
+in text, owner and rights, and is made anew where it is not; so an index that is missing, old or damaged costs time alone. A
+machine has a row while nothing is to be done for it: it does not run, nobody has it in hand, it stays, and it is not
+suspended. None of that changes without a change of its record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from tinamou.errors import StateError
+from tinamou.facts import files
+from tinamou.state import uids
+from tinamou.state.record import Record, read
+from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import folder_fault, read_own
+from tinamou.system.replaced import replace_text
+
+__all__ = ["Look", "Row", "look", "machines_dir"]
+
+_FILE = "index.json"
+_FORMAT = 1
+_MOST = 64 << 20
+_YOUNG_NS = 1_000_000_000
+"""What was changed less than so long ago has no row: the next change could bear the same time."""
+_KEY = 2
+
+
+Row = tuple[str, str, str, str, float, int | None]
+"""A machine at rest: name, image, architecture, accelerator, when it was made, and the user id its folder says it has."""
+
+
+class Look:
+    """All machines at one moment: ``rows`` of those at rest, the folders of the ``others``, by name, and what is ``odd``."""
+
+    def __init__(self, plain: dict[str, list[Any]], others: list[Path], odd: list[str]) -> None:
+        self._plain = plain
+        self.others = sorted(others)
+        self.odd = sorted(odd)
+
+    def rows(self) -> list[Row]:
+        """The machines at rest, by name."""
+        return [(name, *plain[_KEY:]) for name, plain in sorted(self._plain.items())]
+
+    def uids(self) -> dict[str, int]:
+        """Folder → user id, of the machines at rest that have one."""
+        home = machines_dir()
+        return {f"{home}/{name}": plain[-1] for name, plain in self._plain.items() if plain[-1] is not None}
+
+
+def machines_dir() -> Path:
+    """Where the machines' folders are; other users can pass through it but not list it."""
+    path = state_dir() / "machines"
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o711)
+    return path
+
+
+def look() -> Look:
+    """Look at every folder, and into those that have changed since somebody last did."""
+    home, stored = machines_dir(), _stored()
+    rows: dict[str, list[Any]] = {}
+    changed: list[Path] = []
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                known = stored.get(entry.name)
+                if known is not None and entry.is_dir(follow_symlinks=False) and known[:_KEY] == _key(entry.name, folder):
+                    rows[entry.name] = known
+                else:
+                    changed.append(home / entry.name)
+    finally:
+        os.close(folder)
+    faults = {path: fault for path in changed if (fault := folder_fault(path)) and os.path.lexists(path)}
+    others = []
+    for path in (path for path in changed if path not in faults and path.is_dir()):
+        if row := _row(path):
+            rows[path.name] = row
+        else:
+            others.append(path)
+    if rows != stored:
+        with contextlib.suppress(OSError):
+            replace_text(state_dir() / _FILE, json.dumps({"format": _FORMAT, "rows": rows}, separators=(",", ":")))
+    return Look(rows, others, [f"{fault}: it is left alone" for fault in faults.values()])
+
+
+def _stored() -> dict[str, list[Any]]:
+    try:
+        data = json.loads(read_own(state_dir() / _FILE, most=_MOST))
+        rows = data["rows"] if data["format"] == _FORMAT else {}
+        return rows if all(map(_sound, rows.values())) else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def _sound(row: Any) -> bool:
+    texts = type(row) is list and len(row) == _KEY + 5 and str is type(row[2]) is type(row[3]) is type(row[4])
+    return texts and type(row[5]) in (int, float) and type(row[6]) in (int, NoneType)
+
+
+def _key(machine: str, above: int | None = None) -> list[int]:
+    """Which file a machine's record is, and when it changed last, also in owner and rights; empty where there is none."""
+    try:
+        status = os.lstat(f"{machine}/{files.RECORD}", dir_fd=above)
+    except OSError:
+        return []
+    return [status.st_ino, status.st_ctime_ns]
+
+
+def _row(path: Path) -> list[Any] | None:
+    """A machine's row, where it can have one."""
+    key = _key(str(path))
+    with contextlib.suppress(StateError):  # said by whoever tidies up
+        record = read(path)
+        if record is not None and _at_rest(record) and key and key[1] < time.time_ns() - _YOUNG_NS:
+            row = [*key, record.image, record.arch, record.accel, record.created, uids.of(path)]
+            return row if key == _key(str(path)) else None
+    return None
+
+
+def _at_rest(record: Record) -> bool:
+    taken = record.pid or record.owner_pid or record.ephemeral
+    return not taken and not os.path.lexists(record.file(files.SUSPENDED))
