@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,3 +148,32 @@ def test_memory_that_helpers_of_shares_work_in_is_copied(tmp_path: Path) -> None
         assert taken.why == "its memory is copied while it runs: the helpers of its shared folders work in it"
         source.run("echo after > /mnt/there/file; sync")
         assert (tmp_path / "file").read_text() == "after\n"
+
+
+AS_USER = """
+from tinamou import Machine
+from tinamou.machine.checkpoints import remove
+with Machine(forkable=True, net=[]) as source:
+    source.run("echo kept > /tmp/kept")
+    print(source.checkpoint("mine").why)
+    with source.fork() as fork, fork.fork() as child:
+        print(child.run("cat /tmp/kept").text)
+remove("mine", force=True)
+"""
+
+
+@in_place
+@pytest.mark.root
+def test_a_user_without_rights_forks_in_the_same_way(open_folder: Path) -> None:
+    uid = 65533
+    home = open_folder / "home"
+    home.mkdir()
+    os.chown(home, uid, uid)
+    sources = Path(branching.__file__).parent.parent.parent.absolute()
+    places = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(sources)}
+    words = [sys.executable, "-c", AS_USER]
+    whoever = {"user": uid, "group": uid, "extra_groups": []}
+    if subprocess.run(["test", "-r", branching.__file__, "-a", "-x", sys.executable], **whoever, check=False).returncode:
+        pytest.skip("other users cannot run this checkout")
+    done = subprocess.run(words, env=places, cwd="/", capture_output=True, text=True, check=False, timeout=300, **whoever)
+    assert done.stdout.splitlines() == [FROZEN, "kept"], done.stderr

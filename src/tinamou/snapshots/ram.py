@@ -29,8 +29,10 @@ while [ -e "$1" ]; do sleep 60 </dev/null & wait $!; done
 A shell's own ``read`` would put something else there meanwhile.
 """
 
-_READERS, _WRITERS = 0o444, 0o666
+_READERS, _WRITERS = 0o644, 0o666
 """Who may open the memory anew through a descriptor: a QEMU under a user id of its own, which may have to say "for writing".
+
+Whoever seals it has to say that, too.
 
 Nobody else has a descriptor, and whoever has one cannot write all the same: the memory is sealed.
 """
