@@ -29,6 +29,7 @@ VERBS = {
     "pause": "Freeze a machine.",
     "suspend": "Save a machine to disk and end it.",
     "resume": "Let a frozen machine run on, or take a suspended one up.",
+    "upgrade": "Put another QEMU under machines while they run.",
     "rm": "Remove machines and their disks.",
     "checkpoint": "Save the whole state of a running machine, which goes on.",
     "checkpoints": "List, show, restore, remove and move checkpoints.",

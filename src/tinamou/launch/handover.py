@@ -52,7 +52,7 @@ def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None) -> H
                 descriptors[step.path] = _take(step)
             except OSError as error:
                 problems.append(Problem(step.path, None, f"cannot be opened ({step.access}): {error.strerror or error}"))
-        elif isinstance(step, OpenTap):
+        elif isinstance(step, OpenTap) and f"{TAP}{step.name}#0" not in descriptors:
             try:
                 descriptors |= _tap(step)
             except OSError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
+    from tinamou.machine.upgrading import Upgraded
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.snapshots.history import Snapshot
     from tinamou.spec import MachineSpec
@@ -197,6 +198,10 @@ class Machine:
     def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU; see `AsyncMachine.suspend`."""
         wait_for(self._machine.suspend())
+
+    def upgrade(self, binary: str = "") -> Upgraded:
+        """Put another QEMU under the machine while it runs; see `AsyncMachine.upgrade`."""
+        return wait_for(self._machine.upgrade(binary))
 
     def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again."""

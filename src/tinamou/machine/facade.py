@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tinamou.guest.agent import Completed
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
+    from tinamou.machine.upgrading import Upgraded
     from tinamou.snapshots.checkpoint import Checkpoint
 
 __all__ = ["AsyncMachine"]
@@ -284,6 +285,19 @@ class AsyncMachine(Reach):
             await suspend(machine)
             self._known = machine.refresh()
         self._connected = None
+
+    async def upgrade(self, binary: str = "") -> Upgraded:
+        """Put another QEMU under the machine while it runs: ``binary``, or the one that is found now.
+
+        Its memory stays where it is, and it stands still for some milliseconds; where that cannot be (the result's ``why``)
+        it is suspended and resumed. Raises StateError, LaunchError, ControlError; it runs on with the QEMU it had then.
+        """
+        from tinamou.machine.upgrading import upgrade
+
+        async with self._at_hand(long=True) as machine:
+            done = await upgrade(machine, binary, progress=self._progress)
+            self._known = machine.refresh()
+        return done
 
     async def reset(self) -> None:
         """Press the reset button, and wait until the guest answers again. Raises StateError where memory is encrypted."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.machine import sockets_aside
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import orphans
@@ -70,6 +71,7 @@ def _reconcile_other(directory: Path) -> list[str]:
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
     if record is not None and not _left_behind(record):
+        _settle_upgrade(record)
         said = orphans.let_run_on_if_left(record) if record.running else orphans.clear_half_suspended(record)
         return [said] if said else []
     with machines.held(directory, wait=record is not None) as there:
@@ -77,6 +79,15 @@ def _reconcile_one(directory: Path) -> list[str]:
         if not there or (record is not None and not _left_behind(record)):
             return []
         return _end_left_behind(record) if record else clear_unfinished(directory)
+
+
+def _settle_upgrade(record: Record) -> None:
+    """An upgrade that was cut short: the machine is the QEMU's that its record names, and the other one ends."""
+    if record.running and sockets_aside.left(record.path) and not orphans.being_saved(record):
+        for process in strays(record.path):
+            if process != record.process:
+                end(process)
+        sockets_aside.settle(record)
 
 
 def _left_behind(record: Record) -> bool:
@@ -153,13 +164,14 @@ def _end(record: Record, cause: str = "") -> list[str]:
     known = {process for one in (record, newest) if one is not None and (process := one.process) is not None}
     for process in known:
         end(process)
-    if not known:
+    if not known or sockets_aside.left(directory):
         _end_strays(directory)
     complete(directory / files.QEMU_LOG)
     failed = give_back(record)
     if record.ephemeral and not failed:
         machines.remove(directory)
         return failed
+    sockets_aside.forget(directory)
     for path in directory.glob("*.sock"):
         path.unlink(missing_ok=True)
     if newest is not None:

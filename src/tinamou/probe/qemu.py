@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.errors import ProbeError
@@ -11,9 +14,22 @@ from tinamou.facts.stored import qemu_from, to_plain
 from tinamou.probe import cache
 from tinamou.probe.questions import FINGERPRINT
 
-__all__ = ["find_binary", "is_script", "probe_qemu"]
+__all__ = ["choosing", "find_binary", "is_script", "probe_qemu"]
 
 _ELSEWHERE = ("/usr/local/bin", "/usr/libexec", "/usr/lib/qemu", "/opt/homebrew/bin", "/run/current-system/sw/bin")
+
+
+_chosen: contextvars.ContextVar[str] = contextvars.ContextVar("chosen", default="")
+
+
+@contextlib.contextmanager
+def choosing(binary: str) -> Iterator[None]:
+    """In the block that one is found, said as in ``$TINAMOU_QEMU``; empty changes nothing."""
+    mark = _chosen.set(binary or _chosen.get())
+    try:
+        yield
+    finally:
+        _chosen.reset(mark)
 
 
 def find_binary(arch: str) -> str:
@@ -22,7 +38,7 @@ def find_binary(arch: str) -> str:
     ``$TINAMOU_QEMU`` names one binary, a directory of binaries, or a pattern with ``{arch}``; without it,
     qemu-system-ARCH from PATH is taken (or qemu-kvm, where the distribution calls it so). Raises ProbeError.
     """
-    request = os.environ.get("TINAMOU_QEMU", "")
+    request = _chosen.get() or os.environ.get("TINAMOU_QEMU", "")
     if request:
         return _wished(request, arch)
     names = [f"qemu-system-{arch}"]

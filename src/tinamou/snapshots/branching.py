@@ -29,7 +29,7 @@ from tinamou.system.inject import Caller, begin, held, why_not
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, clear_shelf, mapping_of, move, read_into
 
-__all__ = ["Way", "put_on", "tidied", "way", "why_not"]
+__all__ = ["Way", "put_on", "reached", "tidied", "way", "why_not"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ async def way(session: Session, pid: int, name: str, size: int, *, merge: bool, 
     ``name`` is the machine's; ``merge`` whether equal pages of its memory may be merged, ``works_elsewhere`` whether another
     process has it mapped too.
     """
-    with _reached(pid, name, size) as (source, numbers, mapping):
+    with reached(pid, name, size) as (source, numbers, mapping):
         reason = "the helpers of its shared folders work in it" if works_elsewhere else why_not() or await _refusal(pid)
         if reason and mapping.private:
             what = f"the memory of {name}, which an earlier checkpoint froze, cannot be taken up"
@@ -111,7 +111,8 @@ async def put_on(pid: int, template: int, changed: int | None, size: int, *, mer
 
 
 @contextlib.contextmanager
-def _reached(pid: int, name: str, size: int) -> Iterator[tuple[int, list[int], Mapping]]:
+def reached(pid: int, name: str, size: int) -> Iterator[tuple[int, list[int], Mapping]]:
+    """The memory of a running machine: a descriptor here, its numbers there, how it is mapped. Raises StateError."""
     try:
         mapping = mapping_of(pid, size)
         source, numbers = ram.memory_of(pid, mapping.inode, size)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinamou.snapshots.checkpoint import Checkpoint
 
 __all__ = [
+    "being_saved",
     "clear",
     "clear_half_suspended",
     "forget_suspended",
@@ -149,14 +150,19 @@ def forget_suspended(record: Record) -> None:
         remove_tree(folder)
 
 
+def being_saved(record: Record) -> bool:
+    """Whether a process that lives is at the machine's state (`tinamou.snapshots.save.marked`)."""
+    try:
+        pid, started = map(int, record.file("checkpointing").read_text().split())
+    except (FileNotFoundError, ValueError):
+        return False
+    return alive(Process(pid, started))
+
+
 def let_run_on_if_left(record: Record) -> str:
     """Let a machine run on that a dead process left standing still while saving it; says so, else is empty."""
     mark = record.file("checkpointing")
-    try:
-        pid, started = map(int, mark.read_text().split())
-    except (FileNotFoundError, ValueError):
-        return ""
-    if alive(Process(pid, started)):
+    if not mark.exists() or being_saved(record):
         return ""
     with contextlib.suppress(TinamouError, TimeoutError):  # the next command tries again
         _let_run_on(record)

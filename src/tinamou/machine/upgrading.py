@@ -1,0 +1,331 @@
+"""Another QEMU takes a running machine over: its memory where it lies, its devices by a stream of some kilobytes.
+
+The new one is started beside the old, waits, and has everything but the devices' state. The machine stands still while
+that goes from one to the other. Until the new one has it all the old one can go on; from the moment the record names the
+new one the old one cannot. Where the memory is QEMU's own, the machine is suspended and resumed instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
+from tinamou.control import connect_qmp
+from tinamou.control.commands import cont, getfd, migrate, migrate_incoming, migration, wait_migrated
+from tinamou.errors import ControlError, Problem, StateError, TinamouError
+from tinamou.guest.carry.port import kept_out
+from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
+from tinamou.launch.handover import TAP
+from tinamou.launch.process import died
+from tinamou.launch.process import start as launch
+from tinamou.machine import encrypted, shares, sockets_aside
+from tinamou.machine.booting import pin
+from tinamou.machine.connected import Connected
+from tinamou.machine.portable import saved_plan
+from tinamou.machine.starting import plan_again, run_facts
+from tinamou.machine.suspending import suspend, wake_up
+from tinamou.machine.turns import turn
+from tinamou.probe.qemu import choosing
+from tinamou.snapshots import branching, changes, save
+from tinamou.snapshots.hardware import differences
+from tinamou.state.folder import write_plan
+from tinamou.state.record import Record, change
+from tinamou.system import ram
+from tinamou.system.descriptors import taken, taps_of
+from tinamou.system.loop_thread import in_thread
+from tinamou.system.mappings import Mapping, changed, mapping_of
+from tinamou.system.spawn import Process, end
+from tinamou.tuning.memory import RAM
+
+if TYPE_CHECKING:
+    from tinamou.control import Event, Session
+
+__all__ = ["Upgraded", "upgrade"]
+
+_SECONDS = 60.0
+"""How long the state of the devices may take from one QEMU to the other."""
+_EVENT_SECONDS = 10.0
+_STREAM = "upgrade"
+_CAPABILITIES = {"x-ignore-shared": True, "pause-before-switchover": True}
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What a machine ran on ``before`` and runs on ``after``: version and package of QEMU.
+
+    It stood still for ``pause`` seconds, and all of it took ``took``. ``why`` is empty where the memory stayed where it is,
+    else says why the machine was suspended and resumed.
+    """
+
+    name: str
+    before: str
+    after: str
+    pause: float
+    took: float
+    why: str = ""
+
+
+async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = silent) -> Upgraded:
+    """Put another QEMU under a running machine, ``binary`` or the one that is found now, as in ``$TINAMOU_QEMU``.
+
+    Raises StateError, LaunchError, ControlError; the machine runs on as it was then.
+    """
+    record, began = machine.refresh(), time.perf_counter()
+    encrypted.refuse(record, "upgraded")
+    before = _version(await machine.session())
+    async with turn(record, "upgrade"):
+        plan = await saved_plan(record, await machine.session())
+        with choosing(binary):
+            if why := _kept_from_it(plan):
+                progress(f"{record.name} is suspended and resumed, as {why}: it stands still for longer", None)
+                pause = await _by_the_disk(machine, progress)
+            else:
+                pause = await _in_place(machine, plan)
+        after = _version(await machine.session())
+    return Upgraded(record.name, before, after, pause, time.perf_counter() - began, why)
+
+
+def _version(session: Session) -> str:
+    number = ".".join(map(str, session.version))
+    return f"{number} ({session.package})" if session.package else number
+
+
+def _kept_from_it(plan: Plan) -> str:
+    """Why the memory and the devices cannot go from one QEMU to the other directly; empty where they can."""
+    if not save.forkable(plan):
+        return "its memory is QEMU's own (memory.forkable would change that)"
+    for step in plan.steps:
+        if isinstance(step, HandOver) and step.access == "connect":
+            return f"its QEMU has a connection to a helper ({Path(step.path).name}) that cannot be made twice"
+    for flag in plan.flags:
+        if flag.name in ("vnc", "spice"):
+            return "its screen is served on an address that cannot be taken twice"
+    for element in plan.elements:
+        if element.kind == "netdev" and element.props.get("type") not in ("user", "tap", "hubport"):
+            return f"its network {element.id} ({element.props.get('type')}) cannot be connected twice"
+    return ""
+
+
+async def _by_the_disk(machine: Connected, progress: Progress) -> float:
+    """Suspend and resume; where the new QEMU does not take the state, the old one does. Returns the seconds in between."""
+    record, ours = machine.record, machine.record.owned
+    began = time.perf_counter()
+    await suspend(machine)
+    try:
+        await wake_up(machine.refresh(), dies_with_parent=ours)
+    except TinamouError:
+        progress(f"{record.name} is not taken up by the new QEMU; the old one does so", None)
+        with choosing(record.binary):
+            await wake_up(machine.refresh(), dies_with_parent=ours)
+        raise
+    finally:
+        if not ours:
+            change(machine.refresh(), owner_pid=0, owner_started=0)
+        machine.refresh()
+    return time.perf_counter() - began
+
+
+async def _in_place(machine: Connected, plan: Plan) -> float:
+    record = machine.record
+    new = await in_thread(_planned, record, plan)
+    async with kept_out(record.directory, await machine.session()), shares.taken_out(machine):
+        with branching.reached(record.pid, record.name, save.memory_of(plan)) as (memory, _, mapping):
+            if mapping.private and (why := branching.why_not()):
+                raise StateError(f"the memory of {record.name} cannot be handed on", why=why)
+            with save.marked(record):
+                pause = await _taken_over(machine, new, memory, mapping)
+    return pause
+
+
+def _planned(record: Record, plan: Plan) -> Plan:
+    """The plan of the same machine for the new QEMU. Raises StateError where it would be another one.
+
+    A device the new one could have beside and the machine has not is left out.
+    """
+    new = plan_again(record.name, plan.machine_type)
+    if new is None:
+        raise StateError(f"machine {record.name} is gone", why="another command removed it", fix="tinamou ls")
+    there = {element.id for element in plan.elements}
+    new = dataclasses.replace(new, elements=tuple(e for e in new.elements if e.kind != "device" or e.id in there))
+    if found := differences(plan, new):
+        problems = [Problem("hardware", None, one) for one in found]
+        raise StateError(f"{record.name} would not be the machine it is", problems=problems, fix="start it again instead")
+    return new
+
+
+async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapping) -> float:
+    old = machine.record
+    process: Process | None = None
+    sockets_aside.put_aside(old, _sockets(plan))
+    try:
+        async with _waiting(old, plan, memory, mapping) as (process, new, receiving):
+            stopped = await _carried(machine, old, process, new, mapping, plan, receiving)
+            record = await in_thread(_is_now, old, plan, process)
+            with new.listen("RESUME") as events:
+                await cont(new)
+                async with asyncio.timeout(_EVENT_SECONDS):
+                    resumed = await events.next()
+            await in_thread(end, Process(old.pid, old.started))
+            await _lead_in(new, plan)
+            await pin(record, plan)
+    except BaseException:
+        if machine.refresh().pid == old.pid:
+            if process is not None:
+                await in_thread(end, process)
+            sockets_aside.settle(old)
+            await asyncio.shield(save.let_run_on(await machine.session()))
+        raise
+    await machine.close()
+    machine.refresh()
+    sockets_aside.forget(old.path)
+    return resumed.at - stopped.at
+
+
+def _sockets(plan: Plan) -> list[str]:
+    return [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"]
+
+
+@contextlib.asynccontextmanager
+async def _waiting(
+    old: Record, plan: Plan, memory: int, mapping: Mapping
+) -> AsyncIterator[tuple[Process, Session, socket.socket]]:
+    """A QEMU that has the machine's memory and waits for the state of its devices; what that is sent into.
+
+    It is ended where the block raises before the record names it.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, _given(old, plan, memory, mapping) as (given, template):
+        with theirs:
+            waits = Why("upgrade", "it waits for the state of the devices, and stands still then")
+            flags = (*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits))
+            waiting = dataclasses.replace(plan, flags=flags, elements=_without_ports(plan))
+            inherit = (theirs.fileno(), *([] if template is None else [template]))
+            process = await in_thread(launch, waiting, old.path, dies_with_parent=old.owned, inherit=inherit, given=given)
+            number = theirs.fileno()
+        alive = dataclasses.replace(old, pid=process.pid, started=process.started)
+        try:
+            async with await connect_qmp(old.directory, owner=True, alive=lambda: alive.running) as session:
+                if template is not None:
+                    size, merge = mapping.size, any(e.id == RAM and e.props["merge"] is True for e in plan.elements)
+                    await branching.put_on(process.pid, template, None, size, merge=merge)
+                await session.execute("migrate-set-capabilities", capabilities=_capability("x-ignore-shared"))
+                await migrate_incoming(session, f"fd:{number}")
+                yield process, session, ours
+        except ControlError as error:
+            if not alive.running:
+                raise died(waiting, old.path, process.pid) from error
+            raise
+        except BaseException:
+            if _named(old) != process.pid:
+                end(process)
+            raise
+
+
+def _named(record: Record) -> int:
+    from tinamou.state.record import read
+
+    found = read(record.path)
+    return found.pid if found else 0
+
+
+def _capability(name: str) -> list[dict[str, object]]:
+    return [{"capability": name, "state": True}]
+
+
+@contextlib.contextmanager
+def _given(old: Record, plan: Plan, memory: int, mapping: Mapping) -> Iterator[tuple[dict[str, int], int | None]]:
+    """What the new QEMU gets that is the old one's, by the plan's path; and the frozen memory it is put on.
+
+    Those given are closed by who starts it.
+    """
+    path = next(step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "memory")
+    given = {path: ram.blank(ram.NAME, mapping.size) if mapping.private else taken(old.pid, _number(old, mapping))}
+    try:
+        for step in plan.steps:
+            if isinstance(step, OpenTap):
+                for index, number in enumerate(taps_of(old.pid, step.name)):
+                    given[f"{TAP}{step.name}#{index}"] = taken(old.pid, number)
+    except OSError:
+        for descriptor in given.values():
+            os.close(descriptor)
+        raise
+    yield given, memory if mapping.private else None
+
+
+def _number(old: Record, mapping: Mapping) -> int:
+    found, numbers = ram.memory_of(old.pid, mapping.inode, mapping.size)
+    os.close(found)
+    return numbers[0]
+
+
+def _without_ports(plan: Plan) -> tuple[Element, ...]:
+    """QEMU's own network without the ports of the host that lead into it, which the old one still has."""
+    return tuple(
+        dataclasses.replace(one, props={key: value for key, value in one.props.items() if key != "hostfwd"})
+        if one.kind == "netdev"
+        else one
+        for one in plan.elements
+    )
+
+
+async def _lead_in(session: Session, plan: Plan) -> None:
+    """Lead the host's ports into the guest again. Raises ControlError for one that somebody else took meanwhile."""
+    for element in plan.elements:
+        rules = element.props.get("hostfwd") if element.kind == "netdev" else None
+        for rule in rules if isinstance(rules, list) else ():
+            text = rule["str"] if isinstance(rule, dict) else rule
+            line = f"hostfwd_add {element.id} {text}"
+            said = str(await session.execute("human-monitor-command", command_line=line)).strip()
+            if said:
+                raise ControlError(f"the port of {text} does not lead into the guest any more", why=said)
+
+
+async def _carried(
+    machine: Connected, old: Record, process: Process, new: Session, mapping: Mapping, plan: Plan, into: socket.socket
+) -> Event:
+    """Stop the machine, and give the new QEMU what it changed and the state of its devices; returns when it was stopped."""
+    session = await machine.session()
+    with session.listen("STOP") as events:
+        await session.execute(
+            "migrate-set-capabilities", capabilities=[one for name in _CAPABILITIES for one in _capability(name)]
+        )
+        await session.execute("migrate-set-parameters", max_bandwidth=1 << 40)
+        await getfd(session, into.fileno(), _STREAM)
+        async with asyncio.timeout(_SECONDS):
+            await migrate(session, f"fd:{_STREAM}")
+            while (now := await migration(session)).status != "pre-switchover":
+                if now.status in ("completed", "failed", "cancelled"):
+                    raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
+                await asyncio.sleep(0.0005)
+            if mapping.private:
+                await in_thread(_bring_over, old.pid, mapping, process.pid)
+            await session.execute("migrate-continue", state="pre-switchover")
+            await wait_migrated(session)
+            await wait_migrated(new)
+            return await events.next()
+
+
+def _bring_over(pid: int, mapping: Mapping, to: int) -> None:
+    """What the machine changed since its memory was frozen."""
+    side = changes.room_for(0)
+    try:
+        changes.save(side, pid, mapping, changed(pid, mapping))
+        changes.apply(side, to, mapping_of(to, mapping.size))
+    finally:
+        os.close(side)
+
+
+def _is_now(old: Record, plan: Plan, process: Process) -> Record:
+    """From here on the machine is the new QEMU's."""
+    write_plan(old, plan)
+    facts = run_facts(plan, process)
+    return change(old, **facts)

@@ -1,0 +1,60 @@
+"""Machines that run on another QEMU than the one that is installed: which they are, and putting that under them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
+from tinamou.machine import life, upgrading
+from tinamou.machine.connected import Connected
+from tinamou.machine.upgrading import Upgraded
+from tinamou.probe.qemu import choosing, find_binary, probe_qemu
+from tinamou.state import machines
+from tinamou.state.record import Record
+
+__all__ = ["COLUMNS", "Outdated", "outdated", "upgrade"]
+
+COLUMNS = ("name", "runs", "installed", "why")
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A machine, the QEMU it runs on, the one a start of today would take, and how that is known."""
+
+    name: str
+    runs: str
+    installed: str
+    why: str
+
+
+async def upgrade(name: str, binary: str = "", *, progress: Progress = silent) -> Upgraded:
+    """Put another QEMU under a running machine; see `tinamou.machine.upgrading.upgrade`."""
+    record = life.running(name)
+    async with Connected(record, owner=not record.owned) as machine:
+        return await upgrading.upgrade(machine, binary, progress=progress)
+
+
+def outdated(binary: str = "") -> list[Outdated]:
+    """The running machines whose QEMU is another than ``binary``, or than the one that is found; throw-away ones first.
+
+    Raises ProbeError where there is none.
+    """
+    running = [record for record in machines.machines() if record.running]
+    with choosing(binary):
+        return [one for record in sorted(running, key=lambda one: not one.ephemeral) if (one := _outdated(record))]
+
+
+def _outdated(record: Record) -> Outdated | None:
+    now = probe_qemu(find_binary(record.arch))
+    here = f"{'.'.join(map(str, now.version))} ({now.package})" if now.package else ".".join(map(str, now.version))
+    runs = record.package or record.binary
+    try:
+        program = str(Path(f"/proc/{record.pid}/exe").readlink())
+    except OSError:
+        return None  # it ended just now
+    if program.endswith(" (deleted)"):
+        return Outdated(record.name, runs, here, "the file it was started from has been replaced")
+    if record.package != now.package:
+        return Outdated(record.name, runs, here, "it is of another package")
+    return None

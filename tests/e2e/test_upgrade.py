@@ -1,0 +1,175 @@
+"""Another QEMU takes a running machine over: everything goes on, and where it cannot, the old one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typed import call, tinamou
+
+from tinamou import Machine
+from tinamou.errors import TinamouError
+from tinamou.machine import sockets_aside
+from tinamou.machine.reconcile import reconcile, strays
+from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.state import machines
+from tinamou.system.inject import why_not
+from tinamou.system.mappings import mapping_of
+
+pytestmark = pytest.mark.vm
+
+TICKS = "(while :; do echo $((++i)) $(cut -d' ' -f1 /proc/uptime) >> /tmp/ticks; usleep 20000; done) >/dev/null 2>&1 &"
+WRITES = "(while :; do echo $((++i)) > /dev/vda; sync; echo $i > /tmp/synced; done) >/dev/null 2>&1 &"
+HELD = "dd if=/dev/urandom of=/tmp/f bs=1M count=20 2>&1; sha256sum /tmp/f > /tmp/sum"
+
+
+def binary(which: str) -> str:
+    """The QEMU of that series, as TINAMOU_QEMU names it."""
+    return os.environ[f"TINAMOU_QEMU{which}"] if which else find_binary("x86_64")
+
+
+PAIRS = [
+    pytest.param("", "", id="installed-installed"),
+    pytest.param("", "11", id="installed-11", marks=pytest.mark.qemu11),
+    pytest.param("10", "11", id="10-11", marks=[pytest.mark.qemu10, pytest.mark.qemu11]),
+    pytest.param("11", "11", id="11-11", marks=pytest.mark.qemu11),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), PAIRS)
+def test_memory_disks_and_commands_go_on(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if old:
+        monkeypatch.setenv("TINAMOU_QEMU", binary(old))
+    with Machine(forkable=True, disks=[{"size": "8M"}]) as machine:
+        machine.run(f"{HELD}; {TICKS} {WRITES} until [ -e /tmp/synced ]; do usleep 10000; done")
+        for number in range(3):
+            if number == 2 and not why_not():
+                machine.fork().kill()  # from now on its memory is frozen, and what it changed since goes over by itself
+                assert mapping_of(machine.record.pid, 512 << 20).private
+            before, synced = machine.record.process, int(machine.run("cat /tmp/synced").text)
+            done = machine.upgrade(binary(new))
+            assert done.why == ""
+            assert done.after.startswith(".".join(map(str, probe_qemu(binary(new).replace("{arch}", "x86_64")).version)))
+            assert machine.record.process != before
+            assert strays(machine.record.path) == [machine.record.process]
+            assert machine.run("sha256sum -c /tmp/sum").text == "/tmp/f: OK"
+            assert int(machine.run("dd if=/dev/vda bs=512 count=1 2>/dev/null | head -1").text) >= synced
+            later = machine.run("cat /tmp/synced; sleep 1; cat /tmp/synced").text.split()
+            assert int(later[1]) > int(later[0]) >= synced
+            assert abs(float(machine.run("date +%s").text) - time.time()) < 2
+        ticks = [int(line.split()[0]) for line in machine.run("cat /tmp/ticks").text.splitlines()]
+        assert ticks == list(range(1, len(ticks) + 1))
+        machine.snapshots.create("after")
+        assert tinamou("exec", machine.name, "--", "hostname").strip() == machine.name
+        assert sockets_aside.left(machine.record.path) == []
+
+
+def test_a_port_of_the_host_leads_into_the_guest_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Machine(forkable=True, net=[{"type": "user", "forward": [f"{port}:80"]}]) as machine:
+        machine.run("(while :; do echo there | nc -l -p 80; done) >/dev/null 2>&1 &")
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connected:
+                assert connected.recv(100) == b"there\n"
+            machine.upgrade()
+
+
+@pytest.fixture
+def wrapped(open_folder: Path) -> Iterator[Path]:
+    """A QEMU like the installed one, but for what a test puts in front of its last line."""
+    path = open_folder / "qemu-system-x86_64"
+    path.write_text("")
+    path.chmod(0o755)
+    yield path
+
+
+REFUSES = {
+    "it does not start": 'case "$*" in *incoming*) echo no such luck >&2; exit 3;; esac',
+    "it does not take the state": """
+case "$*" in *incoming*)
+    for word; do
+        shift
+        case $word in
+            *virtio-rng-pci*) set -- "$@" '{"driver":"pci-testdev","id":"other"}' ;;
+            *) set -- "$@" "$word" ;;
+        esac
+    done ;;
+esac""",
+}
+
+
+@pytest.mark.parametrize("how", REFUSES)
+def test_where_the_new_one_fails_the_old_one_goes_on(how: str, wrapped: Path) -> None:
+    wrapped.write_text(f'#!/bin/sh\n{REFUSES[how]}\nexec {find_binary("x86_64")} "$@"\n')
+    with Machine(forkable=True, net=[], disks=[{"size": "8M"}]) as machine:
+        machine.run(f"{HELD}; {TICKS} {WRITES} until [ -e /tmp/synced ]; do usleep 10000; done")
+        before = machine.record.process
+        with pytest.raises(TinamouError):
+            machine.upgrade(str(wrapped))
+        assert machine.record.process == before
+        assert strays(machine.record.path) == [before]
+        assert machine.run("sha256sum -c /tmp/sum").text == "/tmp/f: OK"
+        synced = machine.run("cat /tmp/synced; sleep 1; cat /tmp/synced").text.split()
+        assert int(synced[1]) > int(synced[0])
+        assert tinamou("exec", machine.name, "--", "hostname").strip() == machine.name
+        assert sockets_aside.left(machine.record.path) == []
+        assert machine.upgrade().why == ""
+
+
+CUT_SHORT = """
+import os, signal, sys
+from tinamou import Machine
+from tinamou.machine import upgrading
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "before": upgrading._is_now = die
+else: upgrading.cont = die
+Machine.open(sys.argv[1]).upgrade()
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_command_that_is_killed_leaves_one_machine_that_runs(moment: str, state: Path) -> None:
+    tinamou("run", "-d", "--name", "kept", "--net", "none", "--set", "memory.forkable=true")
+    try:
+        before = machines.find("kept").process
+        tinamou("exec", "kept", "--", "sh", "-c", HELD)
+        subprocess.run([sys.executable, "-c", CUT_SHORT, "kept", moment], check=False, timeout=120)
+        reconcile()
+        record = machines.find("kept")
+        assert (record.process == before) == (moment == "before")
+        assert strays(record.path) == [record.process]
+        assert tinamou("exec", "kept", "--", "sha256sum", "-c", "/tmp/sum") == "/tmp/f: OK\n"
+        assert sockets_aside.left(record.path) == []
+        assert json.loads(tinamou("upgrade", "kept", "--json"))[0]["why"] == ""
+    finally:
+        call("rm", "-f", "kept")
+
+
+def test_a_machine_with_memory_of_its_own_is_suspended_and_resumed() -> None:
+    tinamou("run", "-d", "--name", "plain", "--net", "none")
+    try:
+        tinamou("exec", "plain", "--", "sh", "-c", HELD)
+        done = call("upgrade", "plain")
+        assert done.returncode == 0, done.stderr
+        assert "plain is suspended and resumed, as its memory is QEMU's own" in done.stderr
+        assert tinamou("exec", "plain", "--", "sha256sum", "-c", "/tmp/sum") == "/tmp/f: OK\n"
+    finally:
+        call("rm", "-f", "plain")
+
+
+def test_who_runs_on_another_qemu_is_listed(wrapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("upgrade").returncode == call("upgrade", "one", "--all").returncode == 110
+    with Machine(forkable=True, net=[]) as machine:
+        assert json.loads(tinamou("upgrade", "--list", "--json")) == []
+        newer = os.environ.get("TINAMOU_QEMU11") or os.environ.get("TINAMOU_QEMU10")
+        if newer:
+            [row] = json.loads(tinamou("upgrade", "--list", "--to", newer, "--json"))
+            assert (row["name"], row["why"]) == (machine.name, "it is of another package")
