@@ -10,7 +10,7 @@ import recorded
 from made_facts import DEBIAN, TINY, host
 
 from tinamou.errors import PlanError
-from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, Place, QemuFacts
+from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, Place
 from tinamou.launch.argv import argv, shell_line
 from tinamou.planner import plan
 from tinamou.spec import load_spec
@@ -78,10 +78,10 @@ CASES = [
     *(Case("sev", boot, "epyc-7001", version) for boot in ("direct", "uefi") for version in recorded.VERSIONS),
     *(Case("sev-es", boot, "epyc-7003", version) for boot in ("direct", "uefi") for version in recorded.VERSIONS),
     *(Case("sev-snp", boot, "epyc-7003", version) for boot in ("direct", "uefi") for version in recorded.VERSIONS),
-    *(Case("tdx", boot, "xeon", version) for boot in ("direct", "uefi") for version in ("10.0", "with-tdx")),
-    *(Case("auto", "direct", name, version) for name in HOSTS for version in (*recorded.VERSIONS, "with-tdx")),
+    *(Case("tdx", boot, "xeon", version) for boot in ("direct", "uefi") for version in ("10.0", "11.1")),
+    *(Case("auto", "direct", name, version) for name in HOSTS for version in recorded.VERSIONS),
     Case("sev-snp", "everything", "epyc-7003", "10.0"),
-    Case("tdx", "direct", "epyc-7003", "with-tdx"),
+    Case("tdx", "direct", "epyc-7003", "11.1"),
 ]
 
 EVERYTHING = {
@@ -92,14 +92,6 @@ EVERYTHING = {
     "display": "vnc",
     "confidential": {"debug": True},
 }
-
-
-def qemu(version: str) -> QemuFacts:
-    """Recorded; ``with-tdx`` is 10.0 with the one type of 10.1 that is asked for, added by hand."""
-    if version != "with-tdx":
-        return recorded.qemu(version, "x86_64")
-    made = recorded.qemu("10.0", "x86_64")
-    return dataclasses.replace(made, version=(10, 1, 0), types=made.types | {"tdx-guest"})
 
 
 def spec_of(case: Case):
@@ -121,7 +113,7 @@ def facts(case: Case, image: ImageFacts, place: Place = PLACE) -> Facts:
     known = HOSTS[case.host]
     return Facts(
         host=dataclasses.replace(host(), devices=devices, device_groups=groups),
-        qemu=qemu(case.version),
+        qemu=recorded.qemu(case.version, "x86_64"),
         accel=recorded.accel("kvm-needs", "x86_64"),
         firmware=FIRMWARE,
         image=image,

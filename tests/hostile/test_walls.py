@@ -305,6 +305,27 @@ def test_how_one_ends_that_gives_up_is_told():
     assert "gave up" in status_of(process.pid)
 
 
+def test_the_way_to_what_is_let_in_is_no_hole_seen_from_outside():
+    """A QEMU below /var brings that folder to the root, and nothing else that is there."""
+    log = os.memfd_create("said")
+    made = plan(load_spec({"net": []}), dataclasses.replace(facts(uid=UID), walls=probe_walls()))
+    let_in = dataclasses.replace(made.confinement, reads=("/var/lib/dpkg",), writes=())
+    around = jail_of(dataclasses.replace(made, confinement=let_in), {}, dies_with_parent=False)
+    process = jail.spawn(around, ["sleep", "600"], log=log)
+    try:
+        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
+            assert alive(process)
+        seen = [
+            next(wall for wall in look(process.pid, one) if wall.name == "files")
+            for one in (let_in, *(dataclasses.replace(let_in, reads=other) for other in ((), ("/var/cache/x",))))
+        ]
+        held = bool(let_in.landlock[0])  # by what is not seen from outside
+        assert [wall.stands for wall in seen] == [True, held, held]
+    finally:
+        end(process)
+        os.close(log)
+
+
 def test_what_is_seen_of_one_from_outside():
     log = os.memfd_create("said")
     spec = load_spec({"net": []})

@@ -25,7 +25,7 @@ from tinamou.system.own_programs import own_program
 from tinamou.tuning.confidential import why_not
 
 EPYC = Case("sev-snp", "direct", "epyc-7003", "10.0")
-XEON = Case("tdx", "direct", "xeon", "with-tdx")
+XEON = Case("tdx", "direct", "xeon", "11.1")
 
 
 def known(case=EPYC, image=TINY, **change):
