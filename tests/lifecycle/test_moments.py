@@ -96,9 +96,7 @@ def test_a_guest_that_does_not_go_keeps_nobody(fake_qemu: Path, leftovers: Lefto
     time.sleep(12)  # QEMU and the agent have been asked
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    asked = time.monotonic()
-    _, said = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 10
+    _, said = process.communicate(timeout=8)
     judged("stop", signal.SIGINT, process.returncode, said.decode())
     assert process.returncode == 130 and state_of("m") == "running"
     call("rm", "-f", "m")
