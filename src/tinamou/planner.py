@@ -9,7 +9,6 @@ from tinamou.blueprint import Contribution, Flag, Plan, Why
 from tinamou.blueprint.plan import Confinement
 from tinamou.errors import PlanError
 from tinamou.facts import Facts, HostFacts
-from tinamou.facts.encryption import DEVICE
 from tinamou.facts.host import EVERYBODY
 from tinamou.parts import (
     boot,
@@ -68,7 +67,7 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):
         made = apparmor.confined(made, facts.place)
-    return walls.confined(made, facts.walls, spec.confine.without)
+    return _in_groups(walls.confined(made, facts.walls, spec.confine.without), facts.host)
 
 
 def _collected(resolved: Resolved, whole: Contribution) -> Plan:
@@ -153,10 +152,10 @@ def _merged(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
 
 
 def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
-    place, host, encryption = resolved.facts.place, resolved.facts.host, resolved.encryption
+    place, encryption = resolved.facts.place, resolved.encryption
     mapped = passthrough.locked(resolved.assigned, resolved.spec.memory.size)
     locked = confidential.lockable(encryption.kind, resolved.spec.memory.size) if encryption else mapped
-    bare = Confinement(
+    return Confinement(
         place.uid,
         place.uid,
         locked=locked,
@@ -166,12 +165,15 @@ def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
         calls=syscalls.decide(resolved, whole.elements),
         own_cores=security.cores(resolved),
     )
-    if place.uid is None:
-        return bare
-    devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
-    devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
-    groups = tuple(one for one in dict.fromkeys(_group_of(device, host) for device in devices) if one != EVERYBODY)
-    return dataclasses.replace(bare, groups=groups)
+
+
+def _in_groups(made: Plan, host: HostFacts) -> Plan:
+    """The plan with the groups through which a QEMU that is another user uses its devices."""
+    if made.confinement.uid is None:
+        return made
+    found = dict.fromkeys(_group_of(device, host) for device in made.confinement.devices)
+    groups = tuple(one for one in found if one != EVERYBODY)
+    return dataclasses.replace(made, confinement=dataclasses.replace(made.confinement, groups=groups))
 
 
 def _group_of(device: str, host: HostFacts) -> int:

@@ -7,12 +7,13 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from interrupting import judged, note, state_of, unfinished
 from leftovers import Leftovers
-from typed import call, tinamou
+from typed import begin, call, tinamou
 
 pytestmark = pytest.mark.vm
 
@@ -82,5 +83,21 @@ def test_at_random_lines(
         told = judged(f"{words} at line {at} of {lines}", number, status, said)
         assert unfinished(state, done=status == 0) == [], told
         note(told)
+    call("rm", "-f", "m")
+    assert leftovers.settle() == []
+
+
+@pytest.mark.slow
+def test_a_guest_that_does_not_go_keeps_nobody(fake_qemu: Path, leftovers: Leftovers) -> None:
+    """Ctrl-C ends the wait for it at once, however long it was to be."""
+    fake_qemu.write_text(fake_qemu.read_text().replace('"system_powerdown" | "quit"', '"quit"'))
+    prepared("running")
+    process = begin("stop", "m")
+    time.sleep(12)  # QEMU and the agent have been asked
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=8)
+    judged("stop", signal.SIGINT, process.returncode, said.decode())
+    assert process.returncode == 130 and state_of("m") == "running"
     call("rm", "-f", "m")
     assert leftovers.settle() == []

@@ -1,10 +1,11 @@
 """A process that tinamou starts has the descriptors it was given and no others."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
 
-from tinamou.system.spawn import end, exit_code, spawn, wait_gone
+from tinamou.system.spawn import Process, end, exit_code, gone, spawn, wait_gone
 
 SLEEPING = {"230": "clock_nanosleep, x86_64", "115": "clock_nanosleep, aarch64 and riscv64"}
 """The system call ``sleep`` waits in, by number (source: proc_pid_syscall(5))."""
@@ -55,3 +56,18 @@ def test_how_a_child_ended_is_told_to_all_who_ask(tmp_path):
     process = spawn(["sh", "-c", "exit 7"], log=str(tmp_path / "log"), environment={"PATH": "/usr/bin:/bin"})
     assert wait_gone(process, 10)
     assert [exit_code(process.pid) for _ in range(3)] == [7, 7, 7]
+
+
+def test_an_end_is_waited_for_on_the_event_loop(tmp_path):
+    process = spawn(["sleep", "0.5"], log=str(tmp_path / "log"), environment={"PATH": "/usr/bin:/bin"})
+    assert asyncio.run(gone(process, 0.05)) is False
+    assert asyncio.run(gone(process, 10)) is True
+    assert asyncio.run(gone(process, 10)) is True and asyncio.run(gone(None, 10)) is True
+
+
+def test_another_process_of_that_number_is_not_waited_for(tmp_path):
+    process = spawn(["sleep", "60"], log=str(tmp_path / "log"), environment={"PATH": "/usr/bin:/bin"})
+    try:
+        assert asyncio.run(gone(Process(process.pid, process.started + 1), 10)) is True
+    finally:
+        end(process)

@@ -36,7 +36,7 @@ from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
 from tinamou.state.record import Record, change, create
-from tinamou.system.loop_thread import dropped
+from tinamou.system.loop_thread import dropped, in_thread
 from tinamou.system.spawn import process_of
 
 __all__ = ["Request", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
@@ -245,7 +245,7 @@ async def _shut(machine: Connected, directory: Path) -> None:
 async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool, stopped: bool, same: bool) -> Restored:
     began = time.perf_counter()
     source, folder = Path(checkpoint.directory), Path(record.directory)
-    await asyncio.to_thread(give_disks, checkpoint.disks, source, folder, record.uid)
+    await in_thread(give_disks, checkpoint.disks, source, folder, record.uid)
     load = portable.wake if checkpoint.kind == "portable" else _wake_instant
     keys = () if same else checkpoint.guest.get("host_keys", ())
     made = asyncio.ensure_future(host_keys.make(keys, folder))
@@ -269,7 +269,7 @@ async def _wake_instant(
     plan = fork.fork_plan(checkpoint, record, same=same)
     write_plan(record, plan, beside=checkpoint.plan)
     if not all(isinstance(step, HandOver) for step in plan.steps):
-        await asyncio.to_thread(_prepare, plan, Path(record.directory))
+        await in_thread(_prepare, plan, Path(record.directory))
 
     async def who() -> Identity:
         return Identity() if same else fork.identity_for(checkpoint, plan, await made)

@@ -16,7 +16,7 @@ from tinamou.snapshots.orphans import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import in_thread
-from tinamou.system.spawn import wait_gone
+from tinamou.system.spawn import gone
 
 if TYPE_CHECKING:
     from tinamou.control import Session
@@ -108,7 +108,7 @@ async def shut_down(record: Record, session: Session | None, agent: Agent, *, gr
     if record.agent:
         with contextlib.suppress(TinamouError, TimeoutError):
             await asyncio.wait_for(agent.shutdown(), _patience(until))
-    return await asyncio.to_thread(wait_gone, record.process, max(0.0, until - time.monotonic()))
+    return await gone(record.process, max(0.0, until - time.monotonic()))
 
 
 def _patience(until: float) -> float:

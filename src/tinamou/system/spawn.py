@@ -28,6 +28,7 @@ __all__ = [
     "end",
     "exit_code",
     "found_started",
+    "gone",
     "process_of",
     "send",
     "spawn",
@@ -267,6 +268,27 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
         return another or bool(poll.poll(seconds * 1000))
     finally:
         os.close(handle)
+
+
+async def gone(process: Process | None, seconds: float) -> bool:
+    """As `wait_gone`, on the event loop: cancelled, it waits no longer."""
+    import asyncio
+
+    try:
+        handle = os.pidfd_open(process.pid if process else 0)
+    except OSError:
+        return wait_gone(process, 0)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(handle, ended.set)
+        async with asyncio.timeout(0 if wait_gone(process, 0) else seconds):
+            await ended.wait()
+    except TimeoutError:
+        pass
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+    return wait_gone(process, 0)
 
 
 def exit_code(pid: int) -> int | None:
