@@ -282,7 +282,7 @@ def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
         "unshare": [*_low(0), (_AND, 0, 0, 0 if users else _NEW_USER), (_EQUAL, 0, 1, 0), *_answer(_ALLOW), *_answer(_KILL)],
         "prctl": _by_value(_low(0), [(option, _ALLOW) for option in (*_PRCTL, *options)], _ERRNO | errno.EINVAL),
         "prlimit64": [*_of_itself(), *_low(1), (_EQUAL, 0, 1, _NOFILE), *_answer(_ALLOW), *_null(2)],
-        **({name: [*_of_itself(), *_answer(_ALLOW)] for name in _TELLING} if "reader" in chosen else {}),
+        **({name: [*_of_itself(), *_answer(_ALLOW)] for name in _TELLING} if chosen.keys() & {"reader", "swtpm"} else {}),
         "ioctl": [
             *_low(1),
             (_AND, 0, 0, 0xFF00),
