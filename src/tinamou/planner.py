@@ -161,6 +161,7 @@ def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
         locked=locked,
         files=group.files(resolved),
         file_size=group.file_size(resolved),
+        tasks=group.tasks(resolved),
         reads=resolved.facts.qemu.loads,
         calls=syscalls.decide(resolved, whole.elements),
         own_cores=security.cores(resolved),

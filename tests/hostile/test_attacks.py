@@ -177,7 +177,8 @@ def test_memory_others_have_too(stage):
     os.ftruncate(sealed, 4096)
     from tinamou.system import ram
 
-    ram.seal(sealed, 0o400)
+    ram.seal(sealed)
+    os.fchmod(sealed, 0o400)
     plain = stage.owner.home / "kernel"
     plain.write_bytes(b"x" * 4096)
     with plain.open("rb") as reading:

@@ -214,6 +214,14 @@ NUMBER = {"x86_64": 63, "aarch64": 160, "riscv64": 160}.get(os.uname().machine)
 """uname(2)."""
 
 
+@pytest.mark.parametrize(("card", "seen"), [("user", True), ("none", False)])
+def test_qemus_own_network_finds_the_name_servers(card, seen):
+    made = plan(load_spec({"net": [{"type": card}]}), dataclasses.replace(facts(uid=UID), walls=probe_walls()))
+    around = dataclasses.replace(jail_of(made, {}, dies_with_parent=False), writes=(), call_filter=b"", groups=())
+    assert said(around, "print(gets(lambda: open('/etc/resolv.conf').read()))") == str(seen)
+    assert said(around, "print(gets(lambda: open('/etc/passwd').read()))") == "False"
+
+
 def test_its_files_are_no_longer_than_allowed_until_that_is_raised_from_outside(tmp_path):
     code = """
 import os, sys, time, errno

@@ -130,6 +130,8 @@ def test_only_the_half_that_the_kernel_looks_at_counts(arch, high):
     assert answer(arch, "clone", THREAD | NEW_USER | high) == KILL
     assert answer(arch, "clone", 17 | high) == KILL
     assert answer(arch, "prctl", 15 | high) == ALLOW
+    assert answer(arch, "fcntl", 3, 3 | high) == ALLOW
+    assert answer(arch, "fcntl", 3, 8 | high) == answer(arch, "fcntl", 3, 1024 | high) == ERRNO | errno.EPERM
     assert answer(arch, "prctl", 35 | high) == ERRNO | errno.EINVAL
 
 

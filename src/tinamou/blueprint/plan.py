@@ -52,12 +52,13 @@ class Calls:
 class Confinement:
     """How little the QEMU process may do: the identity it runs under, the extra groups it needs, the bytes it may lock.
 
-    ``files`` is how many it may have open at once, ``file_size`` how many bytes each may be made (None: any). ``walls`` say
-    in words what holds it in. ``namespaces`` are its own, ``landlock`` what that refuses of files, network and scopes (masks
-    of landlock(7)). Where either keeps it from files, ``reads`` and ``writes`` are what it sees beyond the system's programs
-    and libraries, and ``devices`` what it uses beyond those anybody may. ``calls`` are all the system calls it may make;
-    where there are none, the filter that is its own is the only one. ``profile`` is the AppArmor profile it enters, empty
-    for none. ``own_cores``: nobody else's thread runs on a core while one of QEMU's does.
+    ``files`` is how many it may have open at once, ``file_size`` how many bytes each may be made (None: any), ``tasks`` is
+    how many threads it may have in a namespace of users, where no control group says so. ``walls`` say in words what holds
+    it in. ``namespaces`` are its own, ``landlock`` what that refuses of files, network and scopes (masks of landlock(7)).
+    Where either keeps it from files, ``reads`` and ``writes`` are what it sees beyond the system's programs and libraries,
+    and ``devices`` what it uses beyond those anybody may. ``calls`` are all the system calls it may make; where there are
+    none, the filter that is its own is the only one. ``profile`` is the AppArmor profile it enters, empty for none.
+    ``own_cores``: nobody else's thread runs on a core while one of QEMU's does.
     """
 
     uid: int | None
@@ -66,6 +67,7 @@ class Confinement:
     locked: int | None = None
     files: int | None = None
     file_size: int | None = None
+    tasks: int | None = None
     walls: tuple[Wall, ...] = ()
     namespaces: tuple[str, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)

@@ -136,7 +136,8 @@ class StartHelper:
     starts one of its own, whose folder, that of the socket, is empty at first.
     It sees the folder ``fixed`` as it is, and can change nothing in it. ``namespaces`` are its own; with one of mounts it
     sees the folder of its socket of all files, beside the system's programs and libraries. ``calls`` are groups of system
-    calls it is allowed; none: all that its own filter allows. ``landlock`` are masks of what that refuses besides.
+    calls it is allowed; none: all that its own filter allows. ``landlock`` are masks of what that refuses besides,
+    ``memory`` the bytes of addresses it may have; 0: as many as it likes.
     """
 
     name: str
@@ -149,6 +150,7 @@ class StartHelper:
     fixed: str = ""
     calls: tuple[str, ...] = ()
     landlock: tuple[int, int, int] = (0, 0, 0)
+    memory: int = 0
     namespaces: tuple[str, ...] = ()
 
 

@@ -70,6 +70,8 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
     """The walls of the plan, as the launcher builds them."""
     around = plan.confinement
     limits = {resource.RLIMIT_MEMLOCK: around.locked, resource.RLIMIT_NOFILE: around.files}
+    if "user" in around.namespaces:
+        limits[resource.RLIMIT_NPROC] = around.tasks
     return Jail(
         around.uid,
         around.groups,

@@ -13,6 +13,8 @@ from tinamou.parts.protocol import Part, Resolved
 
 __all__ = ["PART", "TpmSpec", "check", "contribute"]
 
+_MEMORY = 512 << 20
+"""Bytes of addresses of the emulator, which takes a tenth of that."""
 UIDS = 2 * 65536
 """How far the emulator's user id lies from its machine's: QEMU can neither signal it nor read the TPM's secrets."""
 
@@ -58,7 +60,7 @@ def contribute(resolved: Resolved) -> Contribution:
     made = Why("part tpm", "keys and certificates are made once: they are what makes this TPM this one")
     steps = (
         SetUpTpm(folder, made, owner),
-        StartHelper("swtpm", argv(folder, socket), socket, why, owner, travels=True),
+        StartHelper("swtpm", argv(folder, socket), socket, why, owner, travels=True, memory=_MEMORY),
         HandOver(socket, "connect", Why("confinement", "QEMU is handed the connected socket")),
     )
     return Contribution(elements, steps=steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import time
 from pathlib import Path
@@ -56,6 +57,7 @@ def start(step: StartHelper, journal: Journal) -> None:
         folder,
         jail.nodes(),
         landlock=step.landlock,
+        limits={resource.RLIMIT_AS: step.memory} if step.memory else {},
         fixed=step.fixed,
         profile=entering(step.name, journal),
         call_filter=keyed(step.calls, find_tool(step.argv[0]) or "") if step.calls else b"",

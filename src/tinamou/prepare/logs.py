@@ -39,6 +39,7 @@ def pipes_into(*logs: Path) -> Iterator[list[int]]:
             stack.callback(os.close, file)
             fcntl.flock(file, fcntl.LOCK_SH)
             read, write = os.pipe2(os.O_CLOEXEC)
+            os.fchmod(write, 0o200)  # who writes to it cannot open it again to read (/proc/self/fd), the same user neither
             for end in (read, write):
                 stack.callback(os.close, end)
             ends.append(write)

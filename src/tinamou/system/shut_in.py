@@ -65,7 +65,7 @@ def shut_in(
     spaces, root = _apart(), os.geteuid() == 0
     limits = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_FSIZE: file_bytes}
     limits |= {resource.RLIMIT_STACK: _STACK, resource.RLIMIT_NOFILE: _FILES}
-    if root or ("U" in spaces and _kernel() >= _COUNTED_APART):
+    if (root and owner is None) or ("U" in spaces and _kernel() >= _COUNTED_APART):
         limits[resource.RLIMIT_NPROC] = _TASKS
     around = jail.Jail(
         _uid() if owner is None or not root else owner,

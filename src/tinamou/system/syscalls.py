@@ -191,6 +191,8 @@ _PRCTL = (15, 16, 21, 22, 29, 30, 33, 34, 38, 39, 3, 23, 0x53564D41)
 _NOFILE = 7
 _ICMPV6 = 58
 _NEW_USER = 0x10000000
+_FCNTL = (8, 10, 15, 1024, 1026)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX have the kernel send signals; F_SETLEASE has others wait; F_NOTIFY watches folders."""
 _TELLING = (
     *("getpgid", "getsid", "get_robust_list", "sched_getaffinity", "sched_getattr", "sched_getparam"),
     "sched_getscheduler",
@@ -276,10 +278,11 @@ def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
         ],
         "socketpair": _by_value(_low(0), [(AF_UNIX, _ALLOW)], _KILL),
         "clone": _by_value(_low(0), [(flags, _ALLOW) for flags in (*_THREAD, *(_FORK if forks else ()))], _KILL),
+        "fcntl": _by_value(_low(1), [(command, _ERRNO | errno.EPERM) for command in _FCNTL], _ALLOW),
         "unshare": [*_low(0), (_AND, 0, 0, 0 if users else _NEW_USER), (_EQUAL, 0, 1, 0), *_answer(_ALLOW), *_answer(_KILL)],
         "prctl": _by_value(_low(0), [(option, _ALLOW) for option in (*_PRCTL, *options)], _ERRNO | errno.EINVAL),
         "prlimit64": [*_of_itself(), *_low(1), (_EQUAL, 0, 1, _NOFILE), *_answer(_ALLOW), *_null(2)],
-        **({name: [*_of_itself(), *_answer(_ALLOW)] for name in _TELLING} if "reader" in chosen else {}),
+        **({name: [*_of_itself(), *_answer(_ALLOW)] for name in _TELLING} if chosen.keys() & {"reader", "swtpm"} else {}),
         "ioctl": [
             *_low(1),
             (_AND, 0, 0, 0xFF00),

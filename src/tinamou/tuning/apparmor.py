@@ -81,7 +81,7 @@ _DNSMASQ = """
   network packet,
   /{,usr/}{,local/}sbin/dnsmasq mr,
   /**/tinamou/images/programs/claims.* mr,
-  /etc/{resolv.conf,host.conf,nsswitch.conf,group,services,localtime} r,
+  /etc/{resolv.conf,hosts,host.conf,nsswitch.conf,group,services,localtime} r,
   /{,var/}run/{systemd/resolve/,resolvconf/,NetworkManager/}{stub-,}resolv.conf r,
   @{PROC}/sys/net/ipv[46]/** rw,
   owner @{PROC}/@{pid}/** r,

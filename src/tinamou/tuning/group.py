@@ -15,7 +15,7 @@ from tinamou.tuning.accel import translation_cache
 from tinamou.tuning.admission import MemoryBill
 from tinamou.units import Size
 
-__all__ = ["PART", "file_size", "files", "longest"]
+__all__ = ["PART", "file_size", "files", "longest", "tasks"]
 
 _SLACK = 256 << 20
 _SHARE = 32
@@ -27,6 +27,8 @@ _ENCRYPTED = ("sev-snp", "tdx")
 
 _BESIDE = 1 << 30
 """A capture of packets, device state beside memory."""
+_COUNTED_APART = (5, 14)
+"""Since this version of the kernel RLIMIT_NPROC counts in each namespace of users alone."""
 _FEWEST_TASKS = 16
 _FILES = 1024
 _BASE_TASKS = 64
@@ -108,6 +110,14 @@ def _pids(resolved: Resolved) -> tuple[int, str]:
 def files(resolved: Resolved) -> int:
     """How many files QEMU may have open: its own, and up to eight event descriptors for each vCPU of each device."""
     return _FILES + 8 * resolved.spec.cpu.count * (len(resolved.disks) + _helpers(resolved))
+
+
+def tasks(resolved: Resolved) -> int | None:
+    """The same where no group can be made, for a user's QEMU in a namespace of users, in which it is counted alone."""
+    host = resolved.facts.host
+    version = tuple(int(part) for part in host.kernel.split("-")[0].split(".")[:2] if part.isdecimal())
+    apart = resolved.facts.walls.user and version >= _COUNTED_APART
+    return _pids(resolved)[0] if apart and not host.grouping.by else None
 
 
 def file_size(resolved: Resolved) -> int | None:

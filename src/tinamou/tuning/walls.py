@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from tinamou.blueprint import MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
+from tinamou.blueprint import Element, MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
 from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
 from tinamou.facts.walls import WallFacts
@@ -39,6 +39,8 @@ _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """What Landlock can refuse of files by version: all of the first one, moving elsewhere, cutting off, commands to devices."""
 _TCP, _SCOPES = 3, 3
 """Binding and connecting, since the fourth version; others' abstract sockets and signals, since the sixth."""
+_OF_NAMES = ("/etc/resolv.conf", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager")
+"""Where QEMU's own TCP/IP finds the name servers it asks for the guest; of a plain file it does not see a later one."""
 _OF_PASSTHROUGH = ("/sys/bus/pci", "/sys/devices", "/sys/kernel/iommu_groups")
 
 
@@ -65,7 +67,12 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
         walls=walls,
         namespaces=(*(("user",) if facts.user and kinds else ()), *kinds),
         landlock=landlock,
-        reads=(*plan.confinement.reads, *sockets, *(_OF_PASSTHROUGH if groups else ())),
+        reads=(
+            *plan.confinement.reads,
+            *sockets,
+            *(_OF_PASSTHROUGH if groups else ()),
+            *(_OF_NAMES if _inner(plan) else ()),
+        ),
         writes=tuple(rooms),
         devices=(
             *(("/dev/kvm",) if plan.accel == "kvm" else ()),
@@ -94,9 +101,12 @@ def _refused(name: str, plan: Plan, facts: WallFacts, without: Sequence[str]) ->
     return facts.refused.get(_KINDS[name].namespace, "")
 
 
+def _inner(plan: Plan) -> list[Element]:
+    return [one for one in plan.elements if one.kind == "netdev" and one.props.get("type") == "user"]
+
+
 def _uses_network(plan: Plan) -> str:
-    inner = [one for one in plan.elements if one.kind == "netdev" and one.props.get("type") == "user"]
-    if cards := [one.id for one in inner if not one.props.get("restrict") or "hostfwd" in one.props]:
+    if cards := [one.id for one in _inner(plan) if not one.props.get("restrict") or "hostfwd" in one.props]:
         return f"{', '.join(cards)} is QEMU's own TCP/IP, which speaks by this host's sockets (net.type = passt does not)"
     passed_on = any(not flag.name for flag in plan.flags)
     return "qemu_args may use this host's network: tinamou does not read them" if passed_on else ""

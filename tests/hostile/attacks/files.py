@@ -127,6 +127,8 @@ def own_folder(house: House) -> Tries:
             os.chown(path, house.secret.stat().st_uid, -1)
             try:
                 a.call(*call)  # type: ignore[arg-type]
+                if [made.name for made in house.own.glob("decoy*")] == [path.name]:
+                    raise Walled("a folder of its own, which the host does not see")
             finally:
                 for made in house.own.glob("decoy*"):
                     made.rmdir() if made.is_dir() else made.unlink()

@@ -3,7 +3,8 @@
 ``resident.c`` gives a fork its identity and runs commands within milliseconds; it is part of the tiny guest, and pushed into
 others before their first checkpoint. ``first.c`` is the first process of the tiny guest, ``attended.c`` starts its
 guest agent when somebody asks for it. ``logwriter.c`` runs on the host, and keeps the logs of QEMU and its helpers short;
-``jail.c`` builds the walls around them, and becomes them.
+``jail.c`` builds the walls around them, and becomes them; ``claims.c`` is a library for dnsmasq, which asks for more rights
+than it needs.
 ``build`` compiles them.
 """
 

@@ -248,13 +248,11 @@ static void bound(long what, uint64_t most) {
     uint64_t limit[2] = { most, most };
     must(call(PRLIMIT64, 0, what, (long)limit, 0, 0), "prlimit", "");
 }
-/* A file that would be longer is an error to whoever writes it, and no end. */
 static void bound_files(void) {
-    uint64_t limit[2], ignored[4] = { 1, 0, 0, 0 };
+    uint64_t limit[2];
     must(call(PRLIMIT64, 0, RLIMIT_FSIZE, 0, (long)limit, 0), "prlimit", "");
     limit[0] = longest < limit[1] ? longest : limit[1];
     must(call(PRLIMIT64, 0, RLIMIT_FSIZE, (long)limit, 0, 0), "prlimit", "");
-    call(SIGACTION, SIGXFSZ, (long)ignored, 0, 8, 0);
 }
 static void become_somebody_without_rights(void) {
     for (long right = 0; kept >> right & 1 || call(PRCTL, PR_CAPBSET_DROP, right, 0, 0, 0) >= 0; right++) {}
@@ -370,6 +368,8 @@ __attribute__((used)) void begin(long *stack) {
     bound(RLIMIT_CORE, 0);
     for (int i = 0; i < limit_count; i++) bound((long)limits[i][0], limits[i][1]);
     if (longest) bound_files();
+    uint64_t ignored[4] = { 1, 0, 0, 0 }; /* SIG_IGN: a file that would be too long is an error to who writes it, and no end */
+    call(SIGACTION, SIGXFSZ, (long)ignored, 0, 8, 0);
     must(call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS");
     if (landlock) no_more_than_landlock_lets();
     if (has_uid) become_somebody_without_rights();
