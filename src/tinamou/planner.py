@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, Flag, Plan, Why
 from tinamou.blueprint.plan import Confinement
@@ -63,7 +62,7 @@ PARTS: tuple[Part, ...] = (
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
     resolved = _checked(_resolved(spec, facts), PARTS)
-    resolved = dataclasses.replace(resolved, resources=resources.decide(resolved))
+    resolved = late.replace(resolved, resources=resources.decide(resolved))
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):
@@ -107,7 +106,7 @@ def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contri
 
 def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     """Every decision that several parts rest on, but for what the machine gets of the host."""
-    facts = dataclasses.replace(facts, image=boot.guest_of(spec, facts.image))
+    facts = late.replace(facts, image=boot.guest_of(spec, facts.image))
     arch = ARCHES[facts.image.arch]
     trial, why, notes = accel.choose(spec.accel, facts.accel)
     resolved = Resolved(
@@ -126,7 +125,7 @@ def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     if spec.confidential.type != "off":
         from tinamou.tuning.confidential import choose
 
-        resolved = choose(dataclasses.replace(resolved, needs=_needs(resolved)))
+        resolved = choose(late.replace(resolved, needs=_needs(resolved)))
     return pci.with_slots(resolved, _needs(resolved))
 
 
@@ -171,7 +170,7 @@ def _confinement(resolved: Resolved, whole: Contribution) -> Confinement:
     devices = ("/dev/kvm",) * (resolved.accel.accel == "kvm") + ("/dev/vfio/vfio",) * (mapped is not None)
     devices += (DEVICE,) * (encryption is not None and encryption.kind != "tdx")
     groups = tuple(one for one in dict.fromkeys(_group_of(device, host) for device in devices) if one != EVERYBODY)
-    return dataclasses.replace(bare, groups=groups)
+    return late.replace(bare, groups=groups)
 
 
 def _group_of(device: str, host: HostFacts) -> int:

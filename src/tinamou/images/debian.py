@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from tinamou.facts.image import ImageFacts
 from tinamou.images.gpt import Identities
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.units import Size
 
 __all__ = ["ARCHES", "SUITES", "Debian"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tinamou.errors import ImageError
@@ -15,7 +14,7 @@ from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks,
 from tinamou.images.bootable import Boot, examine_disc, examine_disk
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
-from tinamou.late import dataclass
+from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 
 if TYPE_CHECKING:
     from tinamou.images.packages import Apt, Package

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.errors import StateError, TinamouError
 from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import end_machine
@@ -124,7 +124,7 @@ def kill(record: Record) -> None:
 
 def discard(record: Record) -> None:
     """End a machine whose making failed, and remove it."""
-    end_machine(dataclasses.replace(record, ephemeral=True))
+    end_machine(late.replace(record, ephemeral=True))
 
 
 def refuse_running(record: Record, *, force: bool) -> None:

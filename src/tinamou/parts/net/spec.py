@@ -6,12 +6,11 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Literal
 
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, fields
 from tinamou.units import Mac
 
 __all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
