@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
+from tinamou.digest import sha256
 from tinamou.facts.image import ImageFacts
 from tinamou.images.gpt import Identities
 from tinamou.images.progress import Progress
@@ -118,7 +118,7 @@ class Debian:
         _, apt, left_out = packages.first_usable([wanted], port.debian, work, progress)
         offered = apt.closure([*_PACKAGES, *port.packages, *self.packages])
         versions = {package.name: package.version for package in offered}
-        key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
+        key = sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
         manifest: dict[str, object] = {"guest": self.name, "arch": self.arch, "builder": self.builder}
         manifest.update(packages=versions, left_out=left_out)
         build = _Build(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.digest import sha256
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
@@ -114,7 +114,7 @@ class Tiny:
         versions = {package.name: package.version for package in wanted}
         manifest: dict[str, object] = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "release": release.suite}
         manifest.update(packages=versions, left_out=left_out)
-        key = hashlib.sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
+        key = sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
         return Prepared(key, lambda out: self._build(apt.download(wanted, progress), manifest, work / "root", out, progress))
 
     def _build(self, debs: list[Path], manifest: dict[str, object], root: Path, out: Path, progress: Progress) -> ImageFacts:
