@@ -83,7 +83,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 23
+    builder: int = 24
     space: int = 1 << 30
 
     @property
