@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from lz4 import block
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
@@ -78,7 +79,13 @@ def _bzimage(payload: bytes) -> bytes:
     return bytes(head) + payload
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def _as_linux_packs(data: bytes) -> bytes:
+    """Legacy frame of lz4: blocks of 8 MiB, each with its length before it."""
+    parts = [block.compress(data[at : at + (8 << 20)], store_size=False) for at in range(0, len(data), 8 << 20)]
+    return b"\x02\x21\x4c\x18" + b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, _as_linux_packs])
 def test_a_kernel_with_the_note_is_found_in_its_bzimage(pack: object) -> None:
     elf = _elf_with_note()
     assert callable(pack)
@@ -124,6 +131,25 @@ def test_every_compression_of_a_kernel_is_understood(tool: list[str]) -> None:
         decompress(packed, len(data) - 1)
 
 
+def test_the_frame_debian_packs_its_kernels_in_is_understood() -> None:
+    data = bytes(range(256)) * (17 << 12)
+    packed = _as_linux_packs(data)
+    assert decompress(packed) == decompress(packed + b"size", len(data)) == data
+    for damaged in (
+        packed[:-20],
+        packed[:30],
+        packed[:4],
+        packed[:4] + bytes(100),
+        packed[:8] + b"\xff" * 100 + packed[108:],
+    ):
+        with pytest.raises(CodecError):
+            decompress(damaged)
+    with pytest.raises(CodecError, match="more than"):
+        decompress(packed, len(data) - 1)
+    with pytest.raises(CodecError, match="more than 65536 bytes"):
+        decompress(_as_linux_packs(bytes(1 << 26)), 1 << 16)
+
+
 def test_a_stream_that_claims_too_much_is_an_error() -> None:
     bombs = [zlib.compress(bytes(1 << 24), wbits=31), bz2.compress(bytes(1 << 24)), lzma.compress(bytes(1 << 24))]
     for packed in bombs:
@@ -136,7 +162,7 @@ def test_a_stream_that_claims_too_much_is_an_error() -> None:
 
 
 def test_a_kernel_packed_in_another_way_starts_by_itself() -> None:
-    assert kernel.pvh_kernel(_bzimage(b"\x02\x21\x4c\x18" + bytes(100))) is None
+    assert kernel.pvh_kernel(_bzimage(b"\x89LZO\x00\r\n\x1a\n" + bytes(100))) is None
 
 
 @pytest.mark.parametrize(
@@ -320,7 +346,7 @@ def test_what_goes_into_the_tiny_guest_has_a_builder_number_of_its_own() -> None
     files = [*(folder / "rootfs").iterdir(), *programs]
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    assert (tiny.Tiny("x86_64").builder, digest.hexdigest()[:16]) == (23, "5c8dfe3b29640325")
+    assert (tiny.Tiny("x86_64").builder, digest.hexdigest()[:16]) == (24, "5c8dfe3b29640325")
 
 
 def test_a_failed_or_crashed_build_leaves_nothing(tmp_path: Path) -> None:

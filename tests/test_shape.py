@@ -160,7 +160,7 @@ def test_contract_of_pure_modules_is_complete():
     assert [name for name in exist if f"tinamou.{name}\n" not in contract] == []
 
 
-@pytest.mark.parametrize("module", ["tinamou", "tinamou.cli.main", "tinamou.cli.running"])
+@pytest.mark.parametrize("module", ["tinamou", "tinamou.cli.main", "tinamou.cli.run", "tinamou.cli.running"])
 def test_import_stays_light(module):
     """Heavy libraries are imported where they are used, so that the way from the command line to QEMU stays short."""
     if (

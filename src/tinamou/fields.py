@@ -6,13 +6,13 @@ description yields the JSON Schema. Why this is not pydantic: docs/decisions/000
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from tinamou import late
 from tinamou.errors import Problem
 from tinamou.units import CpuSet, Mac, PciAddress, Size
 
@@ -35,8 +35,8 @@ def option(
     """One field of a spec: its default, what it means, and its limits (``hint`` is the fix shown on a bad value)."""
     limits = {"doc": doc, "minimum": minimum, "maximum": maximum, "pattern": pattern, "hint": hint}
     if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=limits)
-    return dataclasses.field(default=default, metadata=limits)
+        return late.field(default_factory=default, metadata=limits)
+    return late.field(default=default, metadata=limits)
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Pro
         if not shorthand:
             return None, [Problem(path or "spec", data, "expected a table of settings", "write it as key = value pairs")]
         data = {shorthand: data}
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in late.fields(cls)}  # type: ignore[arg-type]
     problems = [_unknown(str(key), _join(path, str(key)), known) for key in data if key not in known]
     values: dict[str, Any] = {}
     hints = _hints(cast(Any, cls))
@@ -69,7 +69,7 @@ def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Pro
         return None, problems
     built = cls(**values)
     check = getattr(built, "problems", None)
-    found = [dataclasses.replace(p, path=_join(path, p.path)) for p in check()] if check else []
+    found = [late.replace(p, path=_join(path, p.path)) for p in check()] if check else []
     return (None, found) if found else (built, [])
 
 
@@ -90,7 +90,7 @@ def _unknown(key: str, path: str, known: Mapping[str, object]) -> Problem:
     return Problem(path, None, "unknown field", fix)
 
 
-def _limits(field: dataclasses.Field[Any], value: Any, path: str) -> list[Problem]:
+def _limits(field: late.Field[Any], value: Any, path: str) -> list[Problem]:
     low, high, pattern = (field.metadata.get(key) for key in ("minimum", "maximum", "pattern"))
     hint = field.metadata.get("hint", "")
     if low is not None and isinstance(value, int) and value < low:
@@ -118,7 +118,7 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return _convert_choice(get_args(kind), value, path)
     if origin is tuple:
         return _convert_list(get_args(kind)[0], value, path)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
+    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
         return load(kind, value, path)
     if kind in _PARSED:
         return _parse(kind, value, path)
@@ -188,16 +188,16 @@ def plain(value: object) -> Any:
     """A spec as plain data that `load` reads back: sizes and addresses in their notation, defaults left out."""
     if isinstance(value, _PARSED):
         return str(value)
-    if dataclasses.is_dataclass(value):
-        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+    if late.is_dataclass(value):
+        fields = ((f, getattr(value, f.name)) for f in late.fields(value))
         return {f.name: plain(v) for f, v in fields if v != _default(f)}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return value
 
 
-def _default(field: dataclasses.Field[Any]) -> object:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def _default(field: late.Field[Any]) -> object:
+    return field.default if field.default_factory is late.MISSING else field.default_factory()
 
 
 def json_schema(cls: type) -> dict[str, Any]:
@@ -220,14 +220,14 @@ def _schema_of(kind: Any) -> dict[str, Any]:
         }
     if kind in _PARSED:
         return {"type": "string"}
-    if dataclasses.is_dataclass(kind):
+    if late.is_dataclass(kind):
         return _schema_of_class(kind)
     return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}.get(kind, "string")}
 
 
 def _schema_of_class(cls: Any) -> dict[str, Any]:
     properties = {}
-    for field in dataclasses.fields(cls):
+    for field in late.fields(cls):
         schema = _schema_of(_hints(cls)[field.name])
         schema["description"] = field.metadata.get("doc", "")
         for key in ("minimum", "maximum"):

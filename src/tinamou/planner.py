@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, Flag, Plan, Why
 from tinamou.blueprint.plan import Confinement
@@ -62,7 +61,7 @@ PARTS: tuple[Part, ...] = (
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
     resolved = _checked(_resolved(spec, facts), PARTS)
-    resolved = dataclasses.replace(resolved, resources=resources.decide(resolved))
+    resolved = late.replace(resolved, resources=resources.decide(resolved))
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):
@@ -106,7 +105,7 @@ def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contri
 
 def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     """Every decision that several parts rest on, but for what the machine gets of the host."""
-    facts = dataclasses.replace(facts, image=boot.guest_of(spec, facts.image))
+    facts = late.replace(facts, image=boot.guest_of(spec, facts.image))
     arch = ARCHES[facts.image.arch]
     trial, why, notes = accel.choose(spec.accel, facts.accel)
     resolved = Resolved(
@@ -125,7 +124,7 @@ def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     if spec.confidential.type != "off":
         from tinamou.tuning.confidential import choose
 
-        resolved = choose(dataclasses.replace(resolved, needs=_needs(resolved)))
+        resolved = choose(late.replace(resolved, needs=_needs(resolved)))
     return pci.with_slots(resolved, _needs(resolved))
 
 
@@ -174,7 +173,7 @@ def _in_groups(made: Plan, host: HostFacts) -> Plan:
         return made
     found = dict.fromkeys(_group_of(device, host) for device in made.confinement.devices)
     groups = tuple(one for one in found if one != EVERYBODY)
-    return dataclasses.replace(made, confinement=dataclasses.replace(made.confinement, groups=groups))
+    return late.replace(made, confinement=late.replace(made.confinement, groups=groups))
 
 
 def _group_of(device: str, host: HostFacts) -> int:

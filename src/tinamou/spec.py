@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tinamou import fields
+from tinamou import fields, late
 from tinamou.errors import Problem, SpecError
 from tinamou.fields import option
 from tinamou.late import dataclass
@@ -130,7 +129,7 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
 
 def shorthand(table: str) -> str:
     """The field that a bare value in place of a table stands for, as ``size`` in ``memory = "2G"``; empty where none is."""
-    kinds = {one.name: one.default_factory for one in dataclasses.fields(MachineSpec)}
+    kinds = {one.name: one.default_factory for one in late.fields(MachineSpec)}
     return str(getattr(kinds.get(table), "shorthand", ""))
 
 

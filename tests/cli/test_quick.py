@@ -109,7 +109,7 @@ def test_plain_runs_are_read():
 
 
 PLAIN = ["--version", "--help", "run --help", "ls", "ls -q", "show web", "snapshot ls web", "host", "rm", "cp a"]
-HEAVY = {"cyclopts", "rich", "markdown_it", "docstring_parser", "attrs", "httpx2", "pyroute2", "psutil"}
+HEAVY = {"dataclasses", "cyclopts", "rich", "markdown_it", "docstring_parser", "attrs", "httpx2", "pyroute2", "psutil"}
 
 
 @pytest.mark.parametrize("line", PLAIN)

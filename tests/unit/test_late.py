@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tinamou import late
 from tinamou.late import dataclass
 
 
@@ -106,3 +107,31 @@ def test_ordered():
     assert Number(1) < Number(2) >= Number(2)
     with pytest.raises(TypeError):
         _ = Number(1) < 2
+
+
+def test_answers_as_the_standard_library():
+    """Also of classes it made, and of such within others."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Plain:
+        size: int = 3
+
+    @dataclass(frozen=True)
+    class Holder:
+        name: str
+        inner: object
+        many: tuple[object, ...] = ()
+        table: dict[str, object] = late.field(default_factory=dict, metadata={"doc": "a table"})
+
+    one = Holder("a", Plain(), (Plain(4), [5]), {"x": Plain(6)})
+    for ask in ("asdict", "astuple"):
+        assert getattr(late, ask)(one) == getattr(dataclasses, ask)(one)
+    assert late.replace(one, name="b") == dataclasses.replace(one, name="b")
+    assert late.replace(Plain(), size=4) == Plain(4)
+    assert [field.name for field in late.fields(Holder)] == [field.name for field in dataclasses.fields(one)]
+    assert late.fields(Holder)[3].metadata == dict(dataclasses.fields(Holder)[3].metadata) == {"doc": "a table"}
+    assert late.fields(one)[3].default_factory is dict
+    assert [late.is_dataclass(what) for what in (one, Holder, Plain, Plain(), "a", str)] == [True] * 4 + [False] * 2
+    with pytest.raises(TypeError):
+        late.fields("a")
+    assert Holder("a", 1).table is not Holder("a", 1).table

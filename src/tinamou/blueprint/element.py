@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 Value = str | int | bool | list["Value"] | dict[str, "Value"]
 """What a property of an element can be: what JSON can say, without null and floats."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from tinamou.blueprint.element import Element, Flag, Note, Why
 from tinamou.blueprint.steps import Step
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.units import CpuSet
 
 

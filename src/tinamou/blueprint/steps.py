@@ -7,12 +7,11 @@ file must belong to it, else None.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Literal
 
 from tinamou.blueprint.element import Why
 from tinamou.blueprint.net_steps import NetStep
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.units import CpuSet, Size
 
 

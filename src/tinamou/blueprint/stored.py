@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tinamou import late
 from tinamou.blueprint.element import Element, Flag, Why
 from tinamou.blueprint.net_steps import ReservePort
 from tinamou.blueprint.plan import Calls, Confinement, Contribution, Plan, Wall
@@ -42,10 +42,10 @@ def plain(plan: Plan) -> dict[str, Any]:
     steps = [_flat(step) for step in plan.steps if isinstance(step, HandOver)]
     helpers = [_flat(step) for step in plan.steps if isinstance(step, StartHelper) and step.travels]
     outside = [_described(step) for step in plan.steps if _is_outside(step)]
-    whole = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    whole = {field.name: getattr(plan, field.name) for field in late.fields(plan)}
     groups = [_flat(step) for step in plan.steps if isinstance(step, MakeCgroup)]
     lists = {name: [_flat(one) for one in whole[name]] for name in ("elements", "flags")}
-    confinement = dataclasses.asdict(plan.confinement)
+    confinement = late.asdict(plan.confinement)
     return {
         **whole,
         **lists,
@@ -80,8 +80,8 @@ def unplugged(data: Mapping[str, Any], part: Contribution) -> dict[str, Any]:
 
 
 def _flat(one: Any) -> dict[str, Any]:
-    """The fields of a dataclass, not copied: `dataclasses.asdict` would take longer than everything else here together."""
-    values = ((field.name, getattr(one, field.name)) for field in dataclasses.fields(one))
+    """The fields of a dataclass, not copied: `late.asdict` would take longer than everything else here together."""
+    values = ((field.name, getattr(one, field.name)) for field in late.fields(one))
     return {name: _flat(value) if isinstance(value, Why) else value for name, value in values}
 
 
@@ -97,7 +97,7 @@ def _described(step: Step) -> str:
 
 def plan_from(data: Mapping[str, Any]) -> Plan:
     """The plan that `plain` wrote. Raises KeyError, TypeError for anything else."""
-    known = {field.name for field in dataclasses.fields(Plan)}
+    known = {field.name for field in late.fields(Plan)}
     return Plan(
         **{
             **{name: value for name, value in data.items() if name in known},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.machine.gather import native_arch
@@ -21,7 +20,7 @@ def command(*, arch: str = "", json: Switch = False) -> None:
     from tinamou.probe.qemu import find_binary, probe_qemu
 
     facts = probe_accel(probe_qemu(find_binary(arch or native_arch())))
-    rows = [dataclasses.asdict(trial) for trial in facts.trials]
+    rows = [late.asdict(trial) for trial in facts.trials]
     if json:
         output.print_json(rows)
         return

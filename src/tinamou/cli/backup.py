@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.state import machines
@@ -49,7 +49,7 @@ def create(
     backup = run_until_done(backing_up)
     output.end_progress()
     if json:
-        output.print_json(dataclasses.asdict(backup))
+        output.print_json(late.asdict(backup))
     else:
         print(f"{backup.number} {backup.kind} {backup.size >> 10} KiB")
 
@@ -67,7 +67,7 @@ def list_(folder: Path, *, json: Switch = False) -> None:
 
     shelf = read_shelf(folder)
     if json:
-        output.print_json([dataclasses.asdict(one) for one in shelf.backups])
+        output.print_json([late.asdict(one) for one in shelf.backups])
         return
     rows = [
         {
@@ -144,6 +144,6 @@ def drill(folder: Path, *, number: int = 0, timeout: float = 300.0, json: Switch
     drilled = run_until_done(drill_backup(folder, number=number, seconds=timeout, progress=output.progress))
     output.end_progress()
     if json:
-        output.print_json(dataclasses.asdict(drilled))
+        output.print_json(late.asdict(drilled))
     else:
         print(f"backup {drilled.backup}: its guest answered after {drilled.seconds:.1f} s: {drilled.said}")

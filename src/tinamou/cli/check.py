@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.errors import ImageError, StateError
@@ -46,7 +46,7 @@ def command(
     report = run_until_done(examine(machines.find(name), deep=not quick, repair=repair))
     errors = sum(one.severity == "error" for one in report.findings)
     if json:
-        plain = {"findings": [dataclasses.asdict(one) for one in report.findings]}
+        plain = {"findings": [late.asdict(one) for one in report.findings]}
         output.print_json({**plain, "repaired": {file: str(copy) for file, copy in report.repaired.items()}})
     else:
         _print(report.findings)

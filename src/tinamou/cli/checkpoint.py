@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 
@@ -34,7 +34,7 @@ def command(
 
     taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind))
     if json:
-        output.print_json({**dataclasses.asdict(taken), "plan": None, "record": None})
+        output.print_json({**late.asdict(taken), "plan": None, "record": None})
         return
     output.say(f"{taken.kind} checkpoint, as {taken.why}")
     stored = "" if taken.ram else f" in {taken.state.size >> 20} MiB"

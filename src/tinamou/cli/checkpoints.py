@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 
@@ -59,7 +59,7 @@ def show(name: str, /, *, json: Switch = False) -> None:
     except StateError as error:
         usable = "; ".join(map(str, error.problems))
     shown = {
-        **{key: value for key, value in dataclasses.asdict(found).items() if key not in ("plan", "record")},
+        **{key: value for key, value in late.asdict(found).items() if key not in ("plan", "record")},
         "machine_type": found.plan["machine_type"],
         "forks": [record.name for record in children(found)],
         "usable": usable,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.system.shown import visible
@@ -24,7 +23,7 @@ def command(name: str, /, *, json: Switch = False) -> int:
 
     found = walls_of(machines.find(name))
     if json:
-        output.print_json([dataclasses.asdict(one) for one in found])
+        output.print_json([late.asdict(one) for one in found])
     for one in () if json else found:
         print(f"{one.name} ({one.pid})")
         for wall in one.walls:

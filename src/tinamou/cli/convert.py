@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tinamou import late
 from tinamou.cli import after_dashes, output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.errors import SpecError, StateError, TinamouError
@@ -131,6 +131,6 @@ def _try(converted: Converted) -> None:
 
 
 def _plain(converted: Converted) -> dict[str, Any]:
-    notes = [dataclasses.asdict(note) for note in converted.notes]
+    notes = [late.asdict(note) for note in converted.notes]
     disks = [{"file": one.disk.file, "field": one.field, "part": one.disk.part} for one in converted.disks]
     return {"source": converted.source, "machine": converted.machine, "disks": disks, "notes": notes}

@@ -7,9 +7,12 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from tinamou.cli.grammar import Argument, Verb, arguments
 from tinamou.cli.verbs import ABOUT, GROUPS, USAGE, VERBS, function_of, module_of
+
+if TYPE_CHECKING:
+    from tinamou.cli.grammar import Argument, Verb
 
 __all__ = ["show"]
 
@@ -56,6 +59,8 @@ def _first(verb: Verb) -> str:
 
 
 def _usage(verb: Verb) -> str:
+    from tinamou.cli.grammar import arguments
+
     known = arguments(verb)
     options = ["[OPTIONS]"] if any(one.place == "option" for one in known) else []
     return " ".join([*options, *(_written(one) for one in known if one.place != "option")])
@@ -68,6 +73,8 @@ def _written(one: Argument) -> str:
 
 def _rows(verb: Verb) -> dict[str, list[Row]]:
     """The tables of a verb: its words, its options."""
+    from tinamou.cli.grammar import arguments
+
     said = _said(verb.__doc__)
     tables: dict[str, list[Row]] = {"Arguments": [], "Options": []}
     for one in arguments(verb):

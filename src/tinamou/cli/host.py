@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.errors import ProbeError, Problem, SpecError
@@ -24,7 +24,7 @@ def show(*, json: Switch = False) -> None:
     """Show who holds what: processes, CPUs, huge pages, control groups, interfaces, changed kernel values, files."""
     from tinamou.machine.receipts import holdings, reports
 
-    rows = [dataclasses.asdict(one) for one in holdings()]
+    rows = [late.asdict(one) for one in holdings()]
     if json:
         output.print_json({"holdings": rows, "pools": _pools(), "reports": reports()})
         return
@@ -127,8 +127,8 @@ def topology(
     request = PinRequest(cpus, latency=latency, iothreads=iothreads, memory=size, leased=held)
     placement = pin(facts, request) if cpus else None
     if json:
-        shown = dataclasses.asdict(facts)
-        output.print_json(shown if placement is None else {**shown, "placement": dataclasses.asdict(placement)})
+        shown = late.asdict(facts)
+        output.print_json(shown if placement is None else {**shown, "placement": late.asdict(placement)})
     else:
         _draw(facts, held, placement, tree)
 

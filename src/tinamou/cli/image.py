@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
@@ -303,7 +303,7 @@ def _resting_on(item: Kept) -> list[str]:
 
 
 def _print(facts: ImageFacts, json: bool) -> None:
-    data = dataclasses.asdict(facts)
+    data = late.asdict(facts)
     if json:
         output.print_json(data)
         return

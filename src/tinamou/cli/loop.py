@@ -106,6 +106,7 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
             return None if task.cancelled() and len(_asked) > before else task.result()
 
     try:
+        _load_without_tls()
         import asyncio
 
         from tinamou.system.signals import heeded_at_once
@@ -116,3 +117,19 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
         _tell.clear()
         work.close()
     return result, len(_asked) > before
+
+
+def _load_without_tls() -> None:
+    """Load asyncio as where Python has no TLS: a command speaks by unix sockets, and OpenSSL takes a tenth of a short one.
+
+    Who wants TLS beside it loads it as ever.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        import asyncio
+
+        assert asyncio
+    finally:
+        del sys.modules["ssl"]

@@ -62,7 +62,7 @@ def _lines(found: Look, records: Sequence[Record], states: Sequence[State]) -> l
     ]
     for one, seen in zip(records, states, strict=True):
         lines.append([one.name, seen.state, one.image, one.arch, one.accel, str(one.pid or ""), _age(now - one.created)])
-    return sorted(lines)
+    return sorted(lines) if records else lines
 
 
 def _age(seconds: float) -> str:

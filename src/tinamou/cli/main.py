@@ -17,7 +17,7 @@ from tinamou.version import __version__
 
 __all__ = ["main"]
 
-_OFTEN = 10_000
+_OFTEN = 50_000
 """Objects made before garbage is looked for: of what most commands make, nothing is."""
 
 

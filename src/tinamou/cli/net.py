@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tinamou import late
 from tinamou.cli import net_changes, output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
@@ -29,7 +29,7 @@ def ls(*, json: Switch = False) -> None:
     """List the interfaces of all machines, and the networks they are on."""
     rows = [row for record in machines.machines() for row in _rows(record)]
     if json:
-        nets = [dataclasses.asdict(found) for name in networks.names() if (found := networks.read(name))]
+        nets = [late.asdict(found) for name in networks.names() if (found := networks.read(name))]
         output.print_json({"interfaces": rows, "networks": nets})
         return
     output.table(rows, ("machine", "nic", "type", "network", "model", "mac", "address", "link", "state"))
@@ -39,7 +39,7 @@ def _rows(record: Record) -> list[dict[str, object]]:
     from tinamou.machine.parts_of import nics_of
 
     state = "up" if record.running else "stopped"
-    shown = [dataclasses.asdict(one) for one in nics_of(record)]
+    shown = [late.asdict(one) for one in nics_of(record)]
     return [{"machine": record.name, "nic": int(row.pop("name")[3:]), **row, "state": state} for row in shown]
 
 
@@ -74,7 +74,7 @@ def diagnose(
     )
     speeds = [{"nic": one.nic, "when": one.when, **speed_row(one.speed)} for one in found.speeds]
     if json:
-        data: dict[str, Any] = dataclasses.asdict(found.report)
+        data: dict[str, Any] = late.asdict(found.report)
         output.print_json({**data, "speed": speeds, "fixed": list(found.done)})
     else:
         _show(found.report, speeds, found.done)

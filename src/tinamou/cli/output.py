@@ -26,13 +26,13 @@ def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The same of texts in the order of the columns."""
     if not rows:
         return
-    cells = [[column.upper() for column in columns], *([_cell(text) for text in row] for row in rows)]
+    cells = [[column.upper() for column in columns], *map(_cells, rows)]
     form = "  ".join(f"{{:{max(map(len, column))}}}" for column in zip(*cells, strict=True)).format
     print("\n".join([form(*line).rstrip() for line in cells]))
 
 
-def _cell(text: str) -> str:
-    return text if text.isprintable() else visible(text).replace("\n", " ")
+def _cells(row: Sequence[str]) -> Sequence[str]:
+    return row if "".join(row).isprintable() else [visible(text).replace("\n", " ") for text in row]
 
 
 def warn(text: str) -> None:

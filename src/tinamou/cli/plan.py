@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
+from tinamou import late
 from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
@@ -38,7 +38,7 @@ def command(
     """
     plan = plan_again(image) or plan_only(spec_from(image, options))
     if json:
-        output.print_json({**dataclasses.asdict(plan), "argv": _words(plan)})
+        output.print_json({**late.asdict(plan), "argv": _words(plan)})
     elif argv:
         print(shell_line(_words(plan)))
     else:

@@ -5,7 +5,6 @@ What is not perfectly plain is left to the parser: it alone decides what is wron
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "read"]
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./~][^\x00-\x20\x7f-\uffff]*")
-_NUMBERS = {int: re.compile(r"0|[1-9][0-9]{0,8}"), float: re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")}
+_BEGINS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./~")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is printable ASCII without blanks that begins as no option does."""
+    return text[:1] in _BEGINS and text.isascii() and text.isprintable() and " " not in text
+
+
+def _is_whole(text: str, longest: int) -> bool:
+    return text.isdecimal() and len(text) <= longest
+
+
+def _is_number(text: str, kind: type) -> bool:
+    whole, point, part = text.partition(".")
+    if kind is int:
+        return _is_whole(text, 9) and (text == "0" or text[0] != "0")
+    return _is_whole(whole, 6) and (not point or _is_whole(part, 3))
 
 
 class Asked:
@@ -74,9 +88,9 @@ def _put(given: dict[str, Any], one: Argument, value: object) -> bool:
 
 def _value(one: Argument, text: str) -> object | None:
     """The value that a plain word stands for, else None."""
-    if one.kind is None or one.kind is bool or not _PLAIN.fullmatch(text) or (one.choices and text not in one.choices):
+    if one.kind is None or one.kind is bool or not _is_plain(text) or (one.choices and text not in one.choices):
         return None
-    if one.kind in _NUMBERS and not _NUMBERS[one.kind].fullmatch(text):
+    if one.kind in (int, float) and not _is_number(text, one.kind):
         return None
     value: object = one.kind(text)
     return None if one.about.least is not None and int(text) < one.about.least else value

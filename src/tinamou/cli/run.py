@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from tinamou.cli import after_dashes, running
+from tinamou.cli import after_dashes
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.cli.streams import Given
@@ -64,6 +64,8 @@ def command(
     json
         Print the machine as JSON (with --detach).
     """
+    from tinamou.cli import running
+
     spec = spec_from(image, options, apart=warm)
     given = Given(env, workdir, user, interactive, tty)
     about: dict[str, Any] = {"detach": detach, "timings": timings, "wait": wait, "json": json}

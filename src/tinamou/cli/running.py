@@ -6,12 +6,12 @@ import gc
 import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.streams import Given, given_input, hearing
+from tinamou.late import dataclass, field
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Annotated
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.state import machines
@@ -286,4 +286,4 @@ def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -
 
 
 def _plain(shot: Snapshot) -> dict[str, object]:
-    return dataclasses.asdict(shot)
+    return late.asdict(shot)

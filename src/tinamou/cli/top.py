@@ -69,8 +69,7 @@ async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair
 
 def _paired(last: Reading | None, one: Reading) -> Pair:
     """A reading with the processor time and the rates since the last one."""
-    from dataclasses import replace
-
+    from tinamou.late import replace
     from tinamou.monitor.processes import percent
     from tinamou.monitor.stats import rates
 
@@ -151,7 +150,7 @@ def _plain(pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _rounded(moving: Rates | None) -> dict[str, float | None] | None:
-    from dataclasses import asdict
+    from tinamou.late import asdict
 
     if moving is None:
         return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
@@ -49,8 +49,8 @@ def command(
     output.end_progress()
     verdicts = list(trials.judge(measured))
     if json:
-        rows = [dataclasses.asdict(one) for one in measured]
-        output.print_json({"measured": rows, "verdicts": [dataclasses.asdict(one) for one in verdicts]})
+        rows = [late.asdict(one) for one in measured]
+        output.print_json({"measured": rows, "verdicts": [late.asdict(one) for one in verdicts]})
     else:
         _print(measured, verdicts)
     if keep:

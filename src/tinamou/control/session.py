@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +16,7 @@ from tinamou.control.answers import number, record, text
 from tinamou.control.bounds import CONNECT_SECONDS, largest, patience
 from tinamou.control.wire import MESSAGE_BYTES, GarbledError, Wire
 from tinamou.errors import ControlError
+from tinamou.late import dataclass, field
 from tinamou.system.sockets import NotListeningError, connect_unix
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SilentError(ControlError):
         super().__init__(f"QEMU did not answer {command} within {seconds:g} s", why=why)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """Something QEMU reported: ``at`` is its own clock, in seconds since 1970."""
 

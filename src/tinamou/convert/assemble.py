@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
+from tinamou.late import dataclass, field
 from tinamou.spec import load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from tinamou.convert.result import Draft
+from tinamou.late import dataclass, field
 
 __all__ = ["Definition", "Line", "keys", "options", "pairs"]
 

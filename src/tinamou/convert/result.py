@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from tinamou.late import dataclass, field
 
 __all__ = ["RANKS", "Disk", "Draft", "Note", "Rank"]
 

@@ -10,9 +10,9 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tinamou.errors import SpecError
+from tinamou.late import dataclass
 
 __all__ = ["Command", "commands"]
 

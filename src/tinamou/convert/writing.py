@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
+from tinamou import late
 from tinamou.spec import SHORT, MachineSpec
 
 __all__ = ["text"]
@@ -17,7 +17,7 @@ def text(machine: dict[str, Any], source: str) -> str:
     """The machine file."""
     import tomlkit
 
-    order = [field.name for field in dataclasses.fields(MachineSpec)]
+    order = [field.name for field in late.fields(MachineSpec)]
     top: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     for key, value in sorted(machine.items(), key=lambda item: order.index(item[0])):

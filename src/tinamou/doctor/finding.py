@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from tinamou.late import dataclass, replace
 
 __all__ = ["Finding", "Remedy", "Severity", "bad", "good", "info", "unknown", "warning"]
 
@@ -18,7 +19,7 @@ class Severity(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remedy:
     """What ``--fix`` does, until the next reboot: write ``value`` into each of ``paths``, or run ``argv``."""
 
@@ -30,7 +31,7 @@ class Remedy:
         return " ".join(self.argv) if self.argv else f"write {self.value} to {', '.join(self.paths)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """One check's outcome: ``evidence`` is what was seen and where, ``fix`` what a person would do."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tinamou.facts import AccelFacts, HostFacts, Permits, QemuFacts, WallFacts
+from tinamou.late import dataclass
 from tinamou.probe.firmware import FirmwareScan
 from tinamou.system.disk import Folder
 from tinamou.system.rooted import Rooted

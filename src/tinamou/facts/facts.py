@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from tinamou.facts.accel import AccelFacts
 from tinamou.facts.chain import ChainFile
@@ -18,7 +17,7 @@ from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
 from tinamou.facts.walls import WallFacts
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 
 @dataclass(frozen=True)

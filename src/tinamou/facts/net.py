@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 
 @dataclass(frozen=True)

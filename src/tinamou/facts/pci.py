@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field, replace
 from tinamou.units import PciAddress, Size
 
 VFIO = "vfio-pci"

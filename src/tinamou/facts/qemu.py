@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration", "transport")
 """What ``QemuFacts.backends`` is keyed by."""

@@ -6,11 +6,11 @@ Sets of names are one string, sorted and separated by blanks: it parses several 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import cast
 
 from tinamou.facts.accel import AccelFacts, Trial
 from tinamou.facts.qemu import MachineType, QemuFacts
+from tinamou.late import fields, is_dataclass
 
 __all__ = ["Plain", "accel_from", "qemu_from", "to_plain"]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import field
 
 from tinamou.errors import GuestError, NoCommandError, Problem, SpecError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 __all__ = [
     "CAPTURED",

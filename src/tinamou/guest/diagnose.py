@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import IntEnum
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 
 __all__ = ["BootFinding", "Stage", "cause_of", "clean", "diagnose", "reached"]
 

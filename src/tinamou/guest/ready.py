@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +12,7 @@ from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.diagnose import Stage, clean, diagnose, reached
 from tinamou.guest.failure import NotReadyError, not_ready
 from tinamou.guest.resident.line import LineError
+from tinamou.late import dataclass, field
 from tinamou.system.logs import Followed
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ do dozens of times where a reset takes QEMU long because it restores a large ker
 Proof = Literal["run", "answer", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Milestone:
     """A stage, and when it was first seen, in seconds since the machine was started."""
 
@@ -50,7 +50,7 @@ class Milestone:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReadyReport:
     """The stages in order, and the ``proof``.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from tinamou.errors import ImageError, Problem
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.system.toml import toml_of
 
 __all__ = ["FORMATS", "CatalogEntry", "SigningKey", "catalog_entries", "catalog_files", "find", "read_catalog"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
+from tinamou.digest import sha256
 from tinamou.facts.image import ImageFacts
 from tinamou.images.gpt import Identities
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.units import Size
 
 __all__ = ["ARCHES", "SUITES", "Debian"]
@@ -119,7 +118,7 @@ class Debian:
         _, apt, left_out = packages.first_usable([wanted], port.debian, work, progress)
         offered = apt.closure([*_PACKAGES, *port.packages, *self.packages])
         versions = {package.name: package.version for package in offered}
-        key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
+        key = sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
         manifest: dict[str, object] = {"guest": self.name, "arch": self.arch, "builder": self.builder}
         manifest.update(packages=versions, left_out=left_out)
         build = _Build(

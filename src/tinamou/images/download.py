@@ -9,14 +9,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tinamou.errors import ImageError
 from tinamou.images import http as web
 from tinamou.images.verify import refuse_page, refuse_wrong_magic
-from tinamou.late import dataclass
+from tinamou.late import asdict, dataclass, replace
 
 if TYPE_CHECKING:
     import httpx2

@@ -20,7 +20,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tinamou.images.inspect import image_files, inspect_image
 from tinamou.images.offline import changed, made, read_through
 from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
+from tinamou.late import asdict, fields, replace
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
 from tinamou.system.lock import exclusive

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
+from tinamou.digest import sha256
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks, Unreadable
 from tinamou.images.bootable import Boot, examine_disc, examine_disk
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
-from tinamou.late import dataclass
+from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 
@@ -67,7 +66,7 @@ def image_files(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str
 def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_Finding, tuple[str, ...]]:
     resolved = os.path.realpath(path)
     key = "\0".join([resolved, *map(str, trusted)])
-    record = cache_dir() / "inspected" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
+    record = cache_dir() / "inspected" / f"{sha256(os.fsencode(key)).hexdigest()[:32]}.json"
     known = _recall(record, resolved)
     if known is not None:
         return known

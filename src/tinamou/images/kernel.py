@@ -28,7 +28,7 @@ def bzimage_payload(data: bytes) -> bytes | None:
 def pvh_kernel(data: bytes) -> bytes | None:
     """The uncompressed ELF kernel with a PVH entry point inside a bzImage; None where the kernel has none.
 
-    None too where it is packed in a way not known here (lz4): it starts by its own decompressor then. Raises ImageError.
+    None too where it is packed in a way not known here (lzo): it starts by its own decompressor then. Raises ImageError.
     """
     payload = bzimage_payload(data)
     if payload is None or not compression_of(payload):

@@ -16,7 +16,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images import catalog
 from tinamou.images.catalog import CatalogEntry
-from tinamou.late import dataclass
+from tinamou.late import asdict, dataclass, fields, replace
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 

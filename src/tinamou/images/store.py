@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Protocol
 
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
-from tinamou.late import dataclass
+from tinamou.late import asdict, dataclass, fields, replace
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 

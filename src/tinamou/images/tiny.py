@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.digest import sha256
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 
 if TYPE_CHECKING:
     from tinamou.images.packages import Apt, Package
@@ -84,7 +83,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 23
+    builder: int = 24
     space: int = 1 << 30
 
     @property
@@ -115,7 +114,7 @@ class Tiny:
         versions = {package.name: package.version for package in wanted}
         manifest: dict[str, object] = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "release": release.suite}
         manifest.update(packages=versions, left_out=left_out)
-        key = hashlib.sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
+        key = sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
         return Prepared(key, lambda out: self._build(apt.download(wanted, progress), manifest, work / "root", out, progress))
 
     def _build(self, debs: list[Path], manifest: dict[str, object], root: Path, out: Path, progress: Progress) -> ImageFacts:

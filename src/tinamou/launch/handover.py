@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import socket
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
+from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
@@ -159,17 +159,17 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     sets = {path: number for number, path in enumerate(others, 1)}
     names = {path: f"{FDSET}{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
-    elements = tuple(dataclasses.replace(e, props=properties(e, handed, names)) for e in plan.elements)
+    elements = tuple(late.replace(e, props=properties(e, handed, names)) for e in plan.elements)
     flags = tuple(_flag(flag, handed) for flag in plan.flags)
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
-    return dataclasses.replace(plan, elements=elements, flags=(*flags, *added))
+    return late.replace(plan, elements=elements, flags=(*flags, *added))
 
 
 def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
     if flag.value is None or flag.value not in handed:
         return flag
-    return dataclasses.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
+    return late.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
 
 
 def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Value]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any, cast
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.images.progress import Progress, silent
@@ -55,7 +55,7 @@ async def back_up(
     tag = f"{SCHEDULE}:{shelf.folder}"
     async with turn(record, "backup"):
         taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
-        entry = dataclasses.asdict(record)
+        entry = late.asdict(record)
         async with opened(record, "backup", progress=progress) as (disks, history):
             try:
                 if nbd:
@@ -84,7 +84,7 @@ def _shelf_of(record: Record, folder: Path) -> Shelf:
     shelf = read_shelf(folder.absolute())
     if shelf.machine and shelf.machine != record.name:
         raise StateError(f"{folder} holds backups of {shelf.machine}, not of {record.name}", fix="choose another folder")
-    return dataclasses.replace(shelf, machine=record.name)
+    return late.replace(shelf, machine=record.name)
 
 
 async def restore(
@@ -110,10 +110,10 @@ async def restore(
 
 
 def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
-    known = {field.name for field in dataclasses.fields(Record)}
+    known = {field.name for field in late.fields(Record)}
     data = cast("dict[str, Any]", {key: value for key, value in backup.record.items() if key in known})
     spec = {**data["spec"], "name": directory.name}
-    return dataclasses.replace(
+    return late.replace(
         Record(**data),
         name=directory.name,
         directory=str(directory),

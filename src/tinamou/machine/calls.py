@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.blueprint import Contribution, StartHelper
 from tinamou.errors import ControlError
 from tinamou.facts import Facts
@@ -34,7 +33,7 @@ def as_filtered(record: Record, facts: Facts) -> Facts:
     why = "the machine was started without it, and its filter of system calls refuses it since"
     offered = facts.permits
     ring, native = (why if way not in mine else was for way, was in _ways(offered))
-    return dataclasses.replace(facts, permits=dataclasses.replace(offered, io_uring=ring, native=native))
+    return late.replace(facts, permits=late.replace(offered, io_uring=ring, native=native))
 
 
 def _ways(offered: Permits) -> tuple[tuple[str, str | None], ...]:
@@ -65,4 +64,4 @@ def walled(record: Record, part: Contribution) -> Contribution:
     """The part with walls around its helpers, as those have that were started with the machine."""
     listed, facts = _allowed(record) is not None, probe_walls()
     steps = (with_walls(step, facts, listed=listed) if isinstance(step, StartHelper) else step for step in part.steps)
-    return dataclasses.replace(part, steps=tuple(steps))
+    return late.replace(part, steps=tuple(steps))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.blueprint import Contribution, SetRules
 from tinamou.blueprint.stored import plugged, unplugged
 from tinamou.control import hotplug
@@ -101,7 +101,7 @@ async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -
         return wanted, [note.text for note in _check(record, wanted, number).notes]
     async with _monitor(record) as session:
         slot = new.port or await free_for(record, session)
-        wanted = _with(spec, number, dataclasses.replace(new, port=slot))
+        wanted = _with(spec, number, late.replace(new, port=slot))
         part = _check(record, wanted, number)
         await _plug(record, session, part, number)
     update_plan(record, lambda data: plugged(data, part))
@@ -118,7 +118,7 @@ def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
     cards = [*spec.net[:number], card, *spec.net[number + 1 :]]
     while cards and cards[-1].type == "none":
         cards.pop()
-    return dataclasses.replace(spec, net=tuple(cards))
+    return late.replace(spec, net=tuple(cards))
 
 
 def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
@@ -127,7 +127,7 @@ def _check(record: Record, spec: MachineSpec, number: int) -> Contribution:
     if record.running:
         around = plan_of(record).confinement
         apart = "net" in around.namespaces or bool(around.landlock[1])
-        facts = dataclasses.replace(facts, net=dataclasses.replace(facts.net, apart=apart))
+        facts = late.replace(facts, net=late.replace(facts.net, apart=apart))
     return plan_card(spec, facts, number)
 
 

@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from tinamou.control.bounds import CONNECT_SECONDS
 from tinamou.errors import ControlError, GuestError
 from tinamou.facts import files
-from tinamou.launch.process import died
-from tinamou.machine.reconcile import end_machine
-from tinamou.spec import load_spec
-from tinamou.state.folder import plan_of
 from tinamou.state.record import Record, change, read
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import exit_code
@@ -94,12 +90,16 @@ class Connected:
     @property
     def spec(self) -> MachineSpec:
         """What the machine is, as its record has it."""
+        from tinamou.spec import load_spec
+
         return load_spec(self.record.spec)
 
     @property
     def plan(self) -> Plan:
         """The plan it was started from. Raises StateError where that is not known."""
         if self._plan is None:
+            from tinamou.state.folder import plan_of
+
             self._plan = plan_of(self.record)
         return self._plan
 
@@ -126,6 +126,8 @@ class Connected:
             except ControlError as error:
                 if self._plan is None or not await _ended(self.record):
                     raise
+                from tinamou.launch.process import died
+
                 raise died(self._plan, self.record.path, self.record.pid) from error
         return self._session
 
@@ -276,6 +278,8 @@ class Connected:
 
     def ended(self) -> None:
         """Give everything back that the machine had."""
+        from tinamou.machine.reconcile import end_machine
+
         end_machine(self.record)
         if self._on_end is not None:
             told, self._on_end = self._on_end, None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+from tinamou import late
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.record import Record, update
 
@@ -19,8 +19,8 @@ def describe(record: Record, **parts: Any) -> Record:
     """
 
     def changed(newest: Record) -> Record:
-        spec = dump_spec(dataclasses.replace(load_spec(newest.spec), **parts))
+        spec = dump_spec(late.replace(load_spec(newest.spec), **parts))
         load_spec(spec)
-        return dataclasses.replace(newest, spec=spec)
+        return late.replace(newest, spec=spec)
 
     return update(record.path, changed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.blueprint.stored import plugged
 from tinamou.control import Session, hotplug
 from tinamou.control.commands import device_del
@@ -42,14 +42,14 @@ async def plug(record: Record, request: DiskSpec) -> str:
         spec = load_spec(record.spec)
         number, port = _next_number(spec, record, history), await free_for(record, disks.session)
         path = str(Path(request.path).absolute()) if request.path else ""  # noqa: ASYNC240
-        more = dataclasses.replace(request, path=path, number=number, port=port)
-        spec = dataclasses.replace(spec, disk=(*spec.disk, more))
+        more = late.replace(request, path=path, number=number, port=port)
+        spec = late.replace(spec, disk=(*spec.disk, more))
         facts, name = facts_again(record, spec), f"disk{number}"
         if disks.session is not None:
             facts = as_filtered(record, facts)
         refuse_shared({name: facts.chains[name]} if name in facts.chains and not more.readonly else {})
         alone = disk_alone(spec, facts, number)
-        save(disks.directory, dataclasses.replace(history, intent=Intent("disk", {"disk": name})))
+        save(disks.directory, late.replace(history, intent=Intent("disk", {"disk": name})))
         describe(record, disk=spec.disk)
         try:
             apply(alone.steps, record.path)
@@ -62,7 +62,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
             describe(record, disk=spec.disk[:-1])
             drop_disk(disks, history, name)
             raise
-        save(disks.directory, dataclasses.replace(history, intent=None))
+        save(disks.directory, late.replace(history, intent=None))
         return name
 
 
@@ -82,7 +82,7 @@ async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, 
     async with opened(record, "disk rm") as (disks, history):
         record = read(record.path) or record
         spec = load_spec(record.spec)
-        there = {f"disk{number}": dataclasses.replace(one, number=number) for number, one in _with_numbers(spec, record)}
+        there = {f"disk{number}": late.replace(one, number=number) for number, one in _with_numbers(spec, record)}
         if name not in there:
             fix = f"it has: {', '.join(there)}" if there else "it has none beside its image's"
             raise StateError(f"{record.name} has no disk {name} that could be taken away", fix=fix)
@@ -94,7 +94,7 @@ async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, 
         if disks.session is not None:
             await _take_out(record, disks.session, name, there[name], seconds)
         kept = tuple(one for key, one in there.items() if key != name)
-        save(disks.directory, dataclasses.replace(history, intent=Intent("disk", {"disk": name})))
+        save(disks.directory, late.replace(history, intent=Intent("disk", {"disk": name})))
         describe(record, disk=kept)
         drop_disk(disks, history, name)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tinamou import late
 from tinamou.errors import ImageError, StateError
 from tinamou.facts import ChainFile, ImageFacts, files
 from tinamou.images.progress import Progress, silent
@@ -181,7 +181,7 @@ async def opened(record: Record, what: str, *, progress: Progress = silent) -> A
         history = await known_disks(record, disks, before, graph)
         if history != before:
             save(disks.directory, history)
-        yield dataclasses.replace(disks, options=_options(record, history), graph=graph), history
+        yield late.replace(disks, options=_options(record, history), graph=graph), history
 
 
 async def _graph(disks: Disks) -> BlockGraph | None:
@@ -285,4 +285,4 @@ def _with_aio(options: DiskSpec, record: Record, disk: str) -> DiskSpec:
     elements = plan_data(record)["elements"] if record.file(files.PLAN).exists() else []
     nodes = (one["props"]["file"] for one in elements if re.fullmatch(rf"{disk}(\D.*)?", str(one["props"].get("node-name"))))
     ways = [file["aio"] for file in nodes if isinstance(file, dict) and "aio" in file]
-    return dataclasses.replace(options, aio=ways[-1] if ways else "threads")
+    return late.replace(options, aio=ways[-1] if ways else "threads")

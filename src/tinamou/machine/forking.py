@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import secrets
 import time
@@ -12,6 +11,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from tinamou import late
 from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan, ReservePort, Why
 from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
@@ -78,7 +78,7 @@ async def _taken(machine: Connected, name: str, held: Line | None, *, ephemeral:
         if not any(element.kind == "blockdev" for element in plan.elements):
             return await take(moment, wanted)
         async with opened(record, "checkpoint") as (disks, history):
-            return await take(dataclasses.replace(moment, disks=(disks, history)), wanted)
+            return await take(late.replace(moment, disks=(disks, history)), wanted)
     finally:
         if line is not None and line is not held:
             line.close()
@@ -179,7 +179,7 @@ async def fork_many(
                 task.result().close()
         for record in records:
             with contextlib.suppress(TinamouError):
-                end_machine(dataclasses.replace(record, pid=0, ephemeral=True))
+                end_machine(late.replace(record, pid=0, ephemeral=True))
         raise
 
 
@@ -254,7 +254,7 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
     finally:
         made.cancel()
     record = change(restored.record, timings={"fork": round(time.perf_counter() - began, 4)})
-    return dataclasses.replace(restored, record=record)
+    return late.replace(restored, record=record)
 
 
 async def _wake_instant(
@@ -297,7 +297,7 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
         made = [stack.enter_context(machines.making(name)) for name in wanted]
         uids = machines.lease_uids(made)
         me = process_of(os.getpid())
-        fields = {field.name for field in dataclasses.fields(Record)}
+        fields = {field.name for field in late.fields(Record)}
         saved = {key: value for key, value in checkpoint.record.items() if key in fields}
         fresh = {
             "ephemeral": ephemeral,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
+from tinamou import late
 from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, PciFacts, Permits, Place
 from tinamou.facts.keys import KeyFacts
 from tinamou.images.progress import Progress, silent
@@ -47,7 +47,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     return Facts(
         chains=existing_chains(spec, image, Path(place.directory)),
         host=probe_host(),
-        qemu=dataclasses.replace(qemu, script=is_script(qemu.binary)),
+        qemu=late.replace(qemu, script=is_script(qemu.binary)),
         accel=probe_accel(qemu),
         firmware=firmware,
         image=image,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
+from tinamou import late
 from tinamou.blueprint import Note, Why
 from tinamou.prepare.shortage import PagesShortError
 from tinamou.spec import MachineSpec
@@ -49,4 +49,4 @@ def without_huge_pages(spec: MachineSpec, error: PagesShortError) -> tuple[Machi
     if spec.memory.hugepages != "auto":
         raise error
     note = Note("warning", "memory on transparent huge pages: the kernel had too few", Why("host", error.why or error.what))
-    return dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, hugepages="off")), note
+    return late.replace(spec, memory=late.replace(spec.memory, hugepages="off")), note

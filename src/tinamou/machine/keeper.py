@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinamou import late
 from tinamou.errors import TinamouError
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.pool import ForkPool
@@ -179,7 +179,7 @@ def start(name: str) -> None:
 def main(name: str) -> int:
     """Keep the pool of that name until a request to end (SIGTERM, SIGINT)."""
     me = process_of(os.getpid())
-    entry = dataclasses.replace(pools.find(name), keeper=(me.pid, me.started))
+    entry = late.replace(pools.find(name), keeper=(me.pid, me.started))
     pools.write(entry)
     leash = _leash(entry)
     status = 0

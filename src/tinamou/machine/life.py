@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.errors import StateError, TinamouError
-from tinamou.machine.connected import Connected
-from tinamou.machine.reconcile import end_machine
 from tinamou.monitor import states
 from tinamou.monitor.states import at_rest
 from tinamou.snapshots.orphans import forget_suspended, is_suspended
@@ -21,6 +19,7 @@ from tinamou.system.spawn import gone
 if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
+    from tinamou.machine.connected import Connected
 
 __all__ = [
     "GRACE_SECONDS",
@@ -118,13 +117,17 @@ def _patience(until: float) -> float:
 
 def kill(record: Record) -> None:
     """Cut the power; the state of a suspended machine is given up, as if its power had been cut then."""
+    from tinamou.machine.reconcile import end_machine
+
     end_machine(record)
     forget_suspended(record)
 
 
 def discard(record: Record) -> None:
     """End a machine whose making failed, and remove it."""
-    end_machine(dataclasses.replace(record, ephemeral=True))
+    from tinamou.machine.reconcile import end_machine
+
+    end_machine(late.replace(record, ephemeral=True))
 
 
 def refuse_running(record: Record, *, force: bool) -> None:
@@ -137,6 +140,7 @@ def refuse_running(record: Record, *, force: bool) -> None:
 
 def remove(record: Record, *, force: bool = False) -> None:
     """Remove the machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+    from tinamou.machine.reconcile import end_machine
     from tinamou.machine.schedules import remove_schedules
 
     refuse_running(record, force=force)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import PrepareError, Problem
 from tinamou.spec import MachineSpec
 from tinamou.system.exec import find_tool
@@ -19,11 +19,11 @@ VIRTIOFSD = "virtiofsd"
 
 def absolute(spec: MachineSpec) -> MachineSpec:
     """The description with whole paths: a machine starts again from wherever it is told to."""
-    boot = dataclasses.replace(spec.boot, kernel=_whole(spec.boot.kernel), initrd=_whole(spec.boot.initrd))
-    boot = dataclasses.replace(boot, secure_keys=_whole(boot.secure_keys))
-    disks = tuple(dataclasses.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
-    nets = tuple(dataclasses.replace(one, socket=_whole(one.socket)) for one in spec.net)
-    return dataclasses.replace(spec, boot=boot, disk=disks, net=nets)
+    boot = late.replace(spec.boot, kernel=_whole(spec.boot.kernel), initrd=_whole(spec.boot.initrd))
+    boot = late.replace(boot, secure_keys=_whole(boot.secure_keys))
+    disks = tuple(late.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
+    nets = tuple(late.replace(one, socket=_whole(one.socket)) for one in spec.net)
+    return late.replace(spec, boot=boot, disk=disks, net=nets)
 
 
 def _whole(path: str) -> str:

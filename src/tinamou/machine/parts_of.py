@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinamou import late
 from tinamou.late import dataclass
 from tinamou.machine.of_host import of_host
 from tinamou.spec import load_spec
@@ -183,5 +183,5 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
             address6="",
             link=host_link(spec, record.directory, number),
         )
-        found.append(dataclasses.replace(nic, address=mine.address, address6=mine.address6) if mine else nic)
+        found.append(late.replace(nic, address=mine.address, address6=mine.address6) if mine else nic)
     return tuple(found)

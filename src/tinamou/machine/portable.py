@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import re
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.blueprint import Flag, Plan, Why
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, stop
@@ -57,12 +57,12 @@ def spec_for(checkpoint: Checkpoint, name: str, *, same: bool) -> dict[str, Any]
     nets = []
     for one in spec.net:
         mac = next(macs, None) if one.type != "none" else None
-        nets.append(dataclasses.replace(one, mac=Mac.parse(mac) if same and mac else None))
-    spec = dataclasses.replace(spec, name=name, net=tuple(nets))
+        nets.append(late.replace(one, mac=Mac.parse(mac) if same and mac else None))
+    spec = late.replace(spec, name=name, net=tuple(nets))
     if checkpoint.record.get("ephemeral") and any(flag.name == "kernel" for flag in saved.flags):
-        spec = dataclasses.replace(spec, boot=dataclasses.replace(spec.boot, firmware="direct"))
+        spec = late.replace(spec, boot=late.replace(spec.boot, firmware="direct"))
     ports = sum(element.id.startswith(_PLUGS) for element in saved.elements) - len(spec.share)
-    return dump_spec(dataclasses.replace(spec, devices=dataclasses.replace(spec.devices, hotplug=ports)))
+    return dump_spec(late.replace(spec, devices=late.replace(spec.devices, hotplug=ports)))
 
 
 async def saved_plan(record: Record, session: Session) -> Plan:
@@ -139,7 +139,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     plan = await asyncio.to_thread(_planned, saved, record)
     await in_thread(write_plan, record, plan)
     waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
-    waiting = dataclasses.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
+    waiting = late.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = launch(waiting, record.path, dies_with_parent=dies_with_parent)
     record = change(record, **run_facts(plan, process))
     await pin(record, plan)
@@ -180,5 +180,5 @@ def _planned(saved: Checkpoint, record: Record) -> Plan:
             problems = [Problem("hardware", None, one) for one in found]
             raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)
 
-    stays = dataclasses.replace(record, ephemeral=False)
+    stays = late.replace(record, ephemeral=False)
     return prepared(load_spec(record.spec), stays, image_of(record), str(saved.plan["machine_type"]), fits)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from pathlib import Path
 
 from tinamou.errors import StateError, TinamouError
 from tinamou.images.progress import Progress, silent
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.machine.disks import held, known_disks, opened
 from tinamou.snapshots.check import DiskFinding, check
 from tinamou.snapshots.check import repair as mend

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.blueprint import Note, Plan
 from tinamou.errors import StateError
 from tinamou.facts import Facts, ImageFacts, Place, files
@@ -115,7 +115,7 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException as error:
         if record is not None:
-            end_machine(dataclasses.replace(record, ephemeral=True))
+            end_machine(late.replace(record, ephemeral=True))
         elif not isinstance(error, Exception):  # interrupted while its folder was made: one that nobody holds is a leftover
             reconcile()
         raise
@@ -145,7 +145,7 @@ def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bo
     return Record(
         name=directory.name,
         directory=str(directory),
-        spec=dump_spec(dataclasses.replace(spec, name=directory.name)),
+        spec=dump_spec(late.replace(spec, name=directory.name)),
         ephemeral=ephemeral,
         uid=machines.lease_uid(directory),
         created=time.time(),
@@ -205,7 +205,7 @@ def _prepared(
     while True:
         facts = gather(spec, image, _place(record, machine_type))
         if ungrouped:
-            facts = dataclasses.replace(facts, host=dataclasses.replace(facts.host, grouping=ungrouped))
+            facts = late.replace(facts, host=late.replace(facts.host, grouping=ungrouped))
         refuse_shared(facts.chains)
         clock.lap("probe")
         plan = make_plan(spec, facts)
@@ -223,7 +223,7 @@ def _prepared(
             ungrouped = Grouping(fault=error.why or error.what)
             continue
         clock.lap("prepare")
-        return dataclasses.replace(plan, notes=(*plan.notes, *said))
+        return late.replace(plan, notes=(*plan.notes, *said))
 
 
 def _place(record: Record, machine_type: str) -> Place:

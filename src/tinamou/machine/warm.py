@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tinamou import late
 from tinamou.blueprint.stored import plain
 from tinamou.errors import Problem, StateError
 from tinamou.images.progress import Progress, silent
@@ -51,7 +51,7 @@ def key_of(spec: MachineSpec, progress: Progress = silent) -> str:
     image = resolve_image(spec, build=True, progress=progress)
     request = {key: value for key, value in dump_spec(spec).items() if key != "name"}
     binary = identity_of(find_binary(image.arch))
-    what = json.dumps([request, dataclasses.asdict(image), dataclasses.astuple(binary)], default=str, sort_keys=True)
+    what = json.dumps([request, late.asdict(image), late.astuple(binary)], default=str, sort_keys=True)
     return f"warm-{image.name.replace(':', '-').replace('/', '-')[:20]}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
@@ -97,8 +97,8 @@ def copied(spec: MachineSpec) -> MachineSpec:
 
     Raises SpecError, PlanError and StateError naming what of the description no copy would have.
     """
-    forkable = dataclasses.replace(spec.memory, forkable=True)
-    nameless = load_spec(dump_spec(dataclasses.replace(spec, name="", memory=forkable)))
+    forkable = late.replace(spec.memory, forkable=True)
+    nameless = load_spec(dump_spec(late.replace(spec, name="", memory=forkable)))
     own = {f"net[{number}].mac": str(one.mac) for number, one in enumerate(spec.net) if one.mac is not None}
     own |= {"seed.hostname": spec.seed.hostname} if spec.seed.hostname else {}
     problems = [Problem(field, value, "every copy has one of its own", "leave it out") for field, value in own.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tinamou.control import Session
 from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ImageError
 from tinamou.images.chain import read_layer
+from tinamou.late import replace
 from tinamou.monitor.observation import DiskObservation, Place
 from tinamou.snapshots.graph import Attached, attached
 from tinamou.units import Size

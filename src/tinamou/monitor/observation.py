@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.monitor.balloon import PRESSED
 from tinamou.units import Size
 

@@ -77,7 +77,8 @@ class Rates:
 async def measure(record: Record, seconds: float = 0.5) -> Reading:
     """One machine, its processor time over ``seconds``."""
     import asyncio
-    from dataclasses import replace
+
+    from tinamou.late import replace
 
     before = processes.spent(Rooted(), record.pid)
     await asyncio.sleep(seconds)
@@ -88,7 +89,8 @@ async def measure(record: Record, seconds: float = 0.5) -> Reading:
 async def read(record: Record, patience: Patience) -> Reading:
     """What can be read of a running machine now; its state is ``unknown`` where its QEMU does not say what it is asked."""
     import asyncio
-    from dataclasses import replace
+
+    from tinamou.late import replace
 
     files, visit = Rooted(), visit_to(record)
     spent, held = processes.spent(files, record.pid), processes.held(files, record.pid, share=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from tinamou.doctor.finding import Finding, Severity
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field, replace
 from tinamou.monitor.balance import Balance, Moved
 from tinamou.monitor.balloon import need
 from tinamou.monitor.ears import Ears

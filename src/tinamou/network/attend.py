@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import socket
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.control.commands import reopenable
 from tinamou.control.hotplug import quietly
 from tinamou.errors import ControlError, StateError
@@ -89,23 +89,23 @@ def _surroundings(record: Record, specs: Mapping[int, NetSpec], nic: NicView) ->
     if number not in specs:
         return around
     spec = specs[number]
-    around = dataclasses.replace(
+    around = late.replace(
         around, rate_in=spec.rate_in, rate_out=spec.rate_out, forwards=around.forwards or bool(spec.forward)
     )
     if spec.type in FILTERED:
-        around = dataclasses.replace(
+        around = late.replace(
             around, forged=nft.dropped(host_link(spec, record.directory, number)).get("forged", 0) if around.root else 0
         )
     if spec.type != "bridge":
         return around
     mac = mac_of(spec, record.name, number) if spec.anti_spoof else ""
     if spec.bridge:
-        return dataclasses.replace(around, mac=mac)
+        return late.replace(around, mac=mac)
     network = networks.read(name_of(spec))
     member = next((one for one in networks.members(name_of(spec)) if one.name == f"{record.name}.{number}"), None)
     served = network is not None and server(network) is not None
     address = member.address if member and spec.anti_spoof else ""
-    return dataclasses.replace(around, mac=mac, server=served, address=address)
+    return late.replace(around, mac=mac, server=served, address=address)
 
 
 def _number(nic: NicView) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.network import remedies
 from tinamou.network.nics import GuestSide, HostSide, NicView
 from tinamou.network.remedies import Describe, HostUp, PlugIn, Remedy, Serve, Unshape

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError, TinamouError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.system.exec import CommandError, find_tool
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Col
     ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards whose packets the host's kernel
     moves.
     """
-    from dataclasses import replace
+    from tinamou.late import replace
 
     guests = await _guest_sides(agent)
     found: list[NicView] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -29,7 +29,7 @@ class Operation(Generic[T]):
     """
 
     def __init__(self, verb: str, about: str) -> None:
-        self.id: str = secrets.token_hex(8)
+        self.id: str = os.urandom(8).hex()
         self.verb = verb
         self.about = about
         self.started: float = time.time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from tinamou.arch import ARCHES
@@ -10,7 +9,7 @@ from tinamou.blueprint import Contribution, CopyFile, Element, EnrollKeys, Flag,
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts, Firmware, ImageFacts
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.parts import net, seed_disk
 from tinamou.parts.protocol import Encryption, Part, Resolved
 

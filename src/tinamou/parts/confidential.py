@@ -7,10 +7,10 @@ tuning/confidential.py.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Literal
 
+from tinamou import late
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
@@ -132,7 +132,7 @@ def on_shared_memory(part: Contribution, resolved: Resolved) -> Contribution:
     """The devices as a guest with encrypted memory can use them: over memory it shares with the host, without boot ROMs."""
     if resolved.encryption is None:
         return part
-    return dataclasses.replace(part, elements=tuple(_shared(one) if one.kind == "device" else one for one in part.elements))
+    return late.replace(part, elements=tuple(_shared(one) if one.kind == "device" else one for one in part.elements))
 
 
 def _shared(element: Element) -> Element:
@@ -144,7 +144,7 @@ def _shared(element: Element) -> Element:
     if driver.endswith("vga"):
         props["romfile"] = ""
         reasons.append("no boot ROM, whose code nothing measures")
-    return dataclasses.replace(element, props=props, why=Why(element.why.asked_by, "; ".join(reasons)))
+    return late.replace(element, props=props, why=Why(element.why.asked_by, "; ".join(reasons)))
 
 
 def lockable(kind: str, memory: Size) -> Size | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinamou.arch import Arch
 from tinamou.blueprint import Contribution, Note, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import Facts, Firmware, MachineType, Trial
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 if TYPE_CHECKING:
     from tinamou.parts.disk import PlanDisk

@@ -7,12 +7,12 @@ are YAML written as JSON, which YAML contains, so no YAML library is needed to w
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from tinamou.digest import sha256
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
@@ -122,7 +122,7 @@ def documents(
     user_data = _user_data(seed)
     network = _document(_network(macs, fixed or {}))
     host = seed.hostname or _host_name(name)
-    digest = hashlib.sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
+    digest = sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
     meta = {"instance-id": f"iid-{digest[:16]}", "local-hostname": host}
     return {"meta-data": _document(meta), "user-data": user_data, "network-config": network}
 
@@ -195,7 +195,7 @@ def _user_data(seed: SeedSpec) -> str:
     if not seed.user_data.strip():
         return ours
     theirs = seed.user_data
-    boundary = f"==tinamou-{hashlib.sha256(theirs.encode()).hexdigest()[:16]}=="
+    boundary = f"==tinamou-{sha256(theirs.encode()).hexdigest()[:16]}=="
     parts = (_their_part(theirs), _part("text/cloud-config", ours, {"X-Merge-Type": _APPEND}))
     body = "".join(f"--{boundary}\n{part}\n" for part in parts)
     return f'Content-Type: multipart/mixed; boundary="{boundary}"\nMIME-Version: 1.0\n\n{body}--{boundary}--\n'

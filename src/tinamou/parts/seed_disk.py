@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
 from tinamou.errors import Problem
+from tinamou.late import fields
 from tinamou.parts import net
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 from tinamou.parts.seed import SeedSpec, documents

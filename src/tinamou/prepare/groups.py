@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import zlib
 from pathlib import Path
 from typing import Any, cast
 
+from tinamou import late
 from tinamou.blueprint import MakeCgroup
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
@@ -38,7 +38,7 @@ def make_group(step: MakeCgroup, journal: Journal) -> None:
         pids=step.pids,
     )
     if step.by == "systemd":
-        journal.take("cgroup", places=[], scope=name, limits=dataclasses.asdict(limits))
+        journal.take("cgroup", places=[], scope=name, limits=late.asdict(limits))
         return
     try:
         places = [str(folder) for _, folder in cgroups.folders(name, limits.controllers()).values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ipaddress
 import json
 import os
@@ -14,6 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tinamou import late
 from tinamou.blueprint import JoinNetwork
 from tinamou.errors import PrepareError
 from tinamou.facts.walls import letters
@@ -320,7 +320,7 @@ def leave(entry: Entry) -> None:
     with networks.locked():
         for one in networks.members(name):
             if one.name == member and one.up:
-                networks.put(name, dataclasses.replace(one, up=False))
+                networks.put(name, late.replace(one, up=False))
         network = networks.read(name)
         if network is not None:
             nft.remove("inet", f"{network.bridge}-{member}")

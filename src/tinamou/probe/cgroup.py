@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from tinamou.errors import ProbeError
+from tinamou.late import dataclass, field
 from tinamou.probe.questions import Question
 
 __all__ = ["MINIMAL", "Interview", "ask"]

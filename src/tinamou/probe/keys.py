@@ -6,7 +6,6 @@ Source: edk2 MdeModulePkg/Include/Guid/VariableFormat.h, UEFI specification 2.10
 from __future__ import annotations
 
 import datetime
-import hashlib
 import itertools
 import re
 import struct
@@ -14,6 +13,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from tinamou.digest import sha256
 from tinamou.errors import ProbeError
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.keys import MICROSOFT, Certificate, KeyFacts
@@ -125,7 +125,7 @@ def _certificates(value: bytes) -> Iterator[bytes]:
 
 
 def _certificate(variable: str, der: bytes, file: str = "") -> Certificate:
-    fingerprint = hashlib.sha256(der).hexdigest()
+    fingerprint = sha256(der).hexdigest()
     name, ends = MICROSOFT.get(fingerprint) or _read(der)
     return Certificate(variable, name, ends, fingerprint, file)
 

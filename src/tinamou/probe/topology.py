@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tinamou.facts.host import Cache, Cpu, NumaNode
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.system.rooted import Rooted, mask
 from tinamou.units import CpuSet, Size
 

@@ -7,12 +7,12 @@ dirty bitmaps: docs/decisions/0041-backups-from-overlays.md.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import ImageError
 from tinamou.images.chain import read_chain
 from tinamou.images.offline import made, offline, read_through
@@ -87,7 +87,7 @@ async def copy_out(
         size=sum(path.stat().st_blocks * 512 for path in files_in(folder)),
         quiesced=shot.quiesced,
     )
-    return save_shelf(dataclasses.replace(shelf, backups=(*shelf.backups, backup)))
+    return save_shelf(late.replace(shelf, backups=(*shelf.backups, backup)))
 
 
 async def _whole(disks: Disks, forest: Forest, name: str, target: Path, progress: Progress) -> Path:

@@ -7,7 +7,6 @@ was written is read back from the server and compared before the backup counts; 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tinamou import late
 from tinamou.errors import ImageError, Problem, StateError
 from tinamou.images.chain import Layer
 from tinamou.images.offline import offline
@@ -89,7 +89,7 @@ async def copy_to_nbd(
     folder = shelf.folder / f"{number:04}"
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     keep_extras(disks, shot, folder)
-    empty = save_shelf(dataclasses.replace(shelf, backups=()))
+    empty = save_shelf(late.replace(shelf, backups=()))
     remote = {}
     for disk, file in shot.files.items():
         for name, below in _steps(disks, history, disk, file, last):
@@ -111,7 +111,7 @@ async def copy_to_nbd(
         quiesced=shot.quiesced,
         remote=remote,
     )
-    after = save_shelf(dataclasses.replace(empty, backups=(backup,)))
+    after = save_shelf(late.replace(empty, backups=(backup,)))
     for old in shelf.backups:
         shutil.rmtree(shelf.folder / f"{old.number:04}", ignore_errors=True)
     return after

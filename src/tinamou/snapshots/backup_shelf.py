@@ -10,18 +10,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import read_forest
@@ -172,7 +171,7 @@ def save_shelf(shelf: Shelf) -> Shelf:
     if shelf.backups:
         for path in files_in(shelf.folder / f"{shelf.backups[-1].number:04}"):
             sync_file(path)
-    backups = [dataclasses.asdict(one) for one in shelf.backups]
+    backups = [late.asdict(one) for one in shelf.backups]
     data = {"machine": shelf.machine, "saved": time.time(), "backups": backups}
     (shelf.folder / (FILE + ".part")).write_text(json.dumps(data, indent=1))
     put_in_place(shelf.folder, [FILE])

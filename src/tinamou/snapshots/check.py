@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.errors import ImageError, TinamouError
 from tinamou.images.chain import verify_tables
 from tinamou.images.seal import check_seals
@@ -216,5 +216,5 @@ async def _graph(disks: Disks, history: History) -> list[DiskFinding]:
 
 
 def _keep(disks: Disks, found: list[DiskFinding], deep: bool) -> None:
-    results = {"at": time.time(), "deep": deep, "findings": [dataclasses.asdict(one) for one in found]}
+    results = {"at": time.time(), "deep": deep, "findings": [late.asdict(one) for one in found]}
     replace_text(disks.directory / RESULTS, json.dumps(results, indent=1))

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import ProbeError, Problem, StateError
@@ -102,13 +102,13 @@ class Checkpoint:
     state_sha256: str
     ram: Held | None = None
     changes: Held | None = None
-    disks: dict[str, Frozen] = dataclasses.field(default_factory=dict)
-    files: list[str] = dataclasses.field(default_factory=list)
+    disks: dict[str, Frozen] = late.field(default_factory=dict)
+    files: list[str] = late.field(default_factory=list)
     parent: str = ""
     owner: tuple[int, int] | None = None
     resident: bool = False
     read_only: bool = True
-    guest: dict[str, Any] = dataclasses.field(default_factory=dict)
+    guest: dict[str, Any] = late.field(default_factory=dict)
     pause: float = 0.0
     took: float = 0.0
     memory: int = 0
@@ -149,7 +149,7 @@ def checkpoints_dir() -> Path:
 def write(checkpoint: Checkpoint) -> None:
     """Write the entry as a whole; from then on there is such a checkpoint."""
     part = checkpoint.file("checkpoint.part")
-    part.write_text(json.dumps(dataclasses.asdict(checkpoint)))
+    part.write_text(json.dumps(late.asdict(checkpoint)))
     part.replace(checkpoint.file("checkpoint.json"))
 
 
@@ -258,7 +258,7 @@ def _binary_problems(checkpoint: Checkpoint, environment: Mapping[str, str]) -> 
         now = identity_of(request or saved.path)
     except OSError as error:
         return [Problem("QEMU", saved.path, f"is gone: {error.strerror}", "install that version again")]
-    if dataclasses.astuple(now) == dataclasses.astuple(saved):
+    if late.astuple(now) == late.astuple(saved):
         return []
     fix = f"use {saved.path}, or take the checkpoint again with {now.path}"
     reason = f"saved by {checkpoint.version} in {saved.path}, which is another binary: a state is only safe in its own"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from tinamou import late
 from tinamou.control import Session
 from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
@@ -72,15 +72,15 @@ async def create(
         note=note,
         schedule=schedule,
     )
-    intent = Intent("create", {"snapshot": dataclasses.asdict(shot), "files": files})
-    written = dataclasses.replace(history, counter=number, intent=intent)
+    intent = Intent("create", {"snapshot": late.asdict(shot), "files": files})
+    written = late.replace(history, counter=number, intent=intent)
     try:
         extras.keep(disks, number)
         done = await _begin(disks, written, files, quiesce, disks.graph)
     except BaseException:
         await _undo(disks, history, number, files)
         raise
-    shot = dataclasses.replace(shot, state=done.state, quiesced=done.quiesced)
+    shot = late.replace(shot, state=done.state, quiesced=done.quiesced)
     after = await in_thread(save, disks.directory, taken(history, shot, files))
     return Taken(shot, after, done.seconds, time.perf_counter() - began)
 
@@ -90,7 +90,7 @@ async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _
     assert disks.session is not None
     number = history.counter + 1
     files = {disk: fresh_name(disk, number) for disk in names}
-    written = dataclasses.replace(history, counter=number, intent=Intent("grow", {"number": number, "files": files}))
+    written = late.replace(history, counter=number, intent=Intent("grow", {"number": number, "files": files}))
     try:
         await _begin(disks, written, files, quiesce)
     except BaseException:
@@ -101,15 +101,15 @@ async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _
 
 def grown(history: History, files: Mapping[str, str]) -> History:
     """The history with other tops, and nothing left to do."""
-    tops = {name: dataclasses.replace(history.disks[name], top=file, format="qcow2") for name, file in files.items()}
-    return dataclasses.replace(history, disks={**history.disks, **tops}, intent=None)
+    tops = {name: late.replace(history.disks[name], top=file, format="qcow2") for name, file in files.items()}
+    return late.replace(history, disks={**history.disks, **tops}, intent=None)
 
 
 def taken(history: History, shot: Snapshot, files: Mapping[str, str]) -> History:
     """The history after a snapshot whose overlays are ``files``."""
     counter = max(history.counter, shot.number)
     shots = (*history.snapshots, shot)
-    return dataclasses.replace(grown(history, files), snapshots=shots, current=shot.number, counter=counter)
+    return late.replace(grown(history, files), snapshots=shots, current=shot.number, counter=counter)
 
 
 def _check_name(history: History, name: str) -> None:
@@ -212,7 +212,7 @@ async def _undo(disks: Disks, history: History, number: int, files: dict[str, st
         disks.path(file).unlink(missing_ok=True)
         disks.path(file + PART).unlink(missing_ok=True)
     extras.drop(disks, number)
-    save(disks.directory, dataclasses.replace(history, counter=number, intent=None))
+    save(disks.directory, late.replace(history, counter=number, intent=None))
 
 
 def overlay_written(path: Path) -> bool:

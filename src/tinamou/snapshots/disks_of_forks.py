@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from tinamou import late
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.facts import files
 from tinamou.images.chain import Layer, read_chain
@@ -115,7 +115,7 @@ def _with_disk(plan: Plan, name: str, device: str, below: tuple[Layer, ...], fil
             elements.append(_renamed(element, old, name))
     steps = [step for step in plan.steps if getattr(step, "path", "") not in gone]
     steps += [HandOver(file, "write", _WHY), *(HandOver(layer.path, "read", _SHARED) for layer in below)]
-    return dataclasses.replace(plan, elements=tuple(elements), steps=tuple(steps))
+    return late.replace(plan, elements=tuple(elements), steps=tuple(steps))
 
 
 def _backing(nodes: Mapping[str, Element], top: str) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _filename(node: Element) -> str:
 
 def _renamed(element: Element, old: str, new: str) -> Element:
     props = {key: new if key in ("drive", "file") and value == old else value for key, value in element.props.items()}
-    return dataclasses.replace(element, props=props)
+    return late.replace(element, props=props)
 
 
 def _nodes(top: Element, name: str, below: tuple[Layer, ...], file: str) -> Iterator[Element]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, MakeCgroup, Plan, StartHelper, Step, Value, Why
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
@@ -61,18 +61,16 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     flags = (*(own.flag(flag) for flag in saved.flags), Flag("incoming", Why("fork", "the saved state is loaded"), "defer"))
     helpers = tuple(own.helper(step) for step in saved.steps if isinstance(step, StartHelper))
     bounds = tuple(
-        dataclasses.replace(step, name=record.name, beside=record.directory)
-        for step in saved.steps
-        if isinstance(step, MakeCgroup)
+        late.replace(step, name=record.name, beside=record.directory) for step in saved.steps if isinstance(step, MakeCgroup)
     )
     handed = tuple(own.step(step) for step in saved.steps if isinstance(step, HandOver))
     steps: tuple[Step, ...] = (process.room(record.directory, record.uid), *helpers, *handed, *bounds)
     before = saved.confinement
     reads = before.reads or probe_qemu(saved.binary).loads  # entries of before there were walls do not say
-    confinement = dataclasses.replace(before, uid=record.uid, gid=record.uid, locked=None, reads=reads)
-    saved = dataclasses.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
+    confinement = late.replace(before, uid=record.uid, gid=record.uid, locked=None, reads=reads)
+    saved = late.replace(saved, elements=elements, flags=flags, steps=steps, confinement=confinement)
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
-    saved = dataclasses.replace(saved, name=record.name, ssh_port=record.ssh_port)
+    saved = late.replace(saved, name=record.name, ssh_port=record.ssh_port)
     made = _profiled(saved, record) if before.profile else saved
     return walls.confined(made, probe_walls(), load_spec(record.spec).confine.without)
 
@@ -107,14 +105,14 @@ class _Own:
 
     def step(self, step: HandOver) -> HandOver:
         shared = step.access == "memory" and not self._copied
-        return dataclasses.replace(step, path=str(self.value(step.path)), why=_WHY if shared else step.why)
+        return late.replace(step, path=str(self.value(step.path)), why=_WHY if shared else step.why)
 
     def helper(self, helper: StartHelper) -> StartHelper:
         words = tuple(word.replace(self._old_directory, self._directory) for word in helper.argv)
         owner = helper.owner
         if owner is not None and self._uid is not None:
             owner += self._uid - self._old_uid
-        return dataclasses.replace(helper, argv=words, socket=str(self.value(helper.socket)), owner=owner)
+        return late.replace(helper, argv=words, socket=str(self.value(helper.socket)), owner=owner)
 
     def flag(self, flag: Flag) -> Flag:
         value = flag.value
@@ -126,7 +124,7 @@ class _Own:
                 value = value.replace(f":{old}:", f":{new}:")
         if value and flag.name:
             value = value.replace(self._old_directory, self._directory)
-        return dataclasses.replace(flag, value=value, options={key: self.value(one) for key, one in flag.options.items()})
+        return late.replace(flag, value=value, options={key: self.value(one) for key, one in flag.options.items()})
 
     def element(self, element: Element) -> Element:
         props: dict[str, Value] = {key: self.value(value) for key, value in element.props.items()}
@@ -137,7 +135,7 @@ class _Own:
             props["mac"] = mac_of(NetSpec(), self._name, self._card)
             self._macs[str(element.props["mac"]).replace(":", "-")] = str(props["mac"]).replace(":", "-")
             self._card += 1
-        return dataclasses.replace(element, props=props)
+        return late.replace(element, props=props)
 
 
 def identity_for(checkpoint: Checkpoint, plan: Plan, files: tuple[tuple[str, int, bytes], ...] = ()) -> Identity:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 
 from tinamou.control import RefusedError, Session
 from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ControlError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 
 __all__ = [
     "Attached",

@@ -10,15 +10,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.system.durable import PART, put_in_place
 from tinamou.system.plain_file import read_plain
 
@@ -152,5 +151,5 @@ def write_part(directory: Path, history: History) -> str:
 
 
 def _flat(one: DiskEntry | Snapshot | Intent) -> dict[str, object]:
-    """The fields, not copied: `dataclasses.asdict` takes ten times as long, and there may be a thousand snapshots."""
-    return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    """The fields, not copied: `late.asdict` takes ten times as long, and there may be a thousand snapshots."""
+    return {field.name: getattr(one, field.name) for field in late.fields(one)}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import field, replace
 from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field, replace
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import BlockGraph
 from tinamou.snapshots.history import DiskEntry, History

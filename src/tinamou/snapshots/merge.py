@@ -6,10 +6,10 @@ into F, which then stands for X. What X reads as never changes, so either can be
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 
+from tinamou import late
 from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.images.offline import offline
@@ -38,12 +38,12 @@ def forget(disks: Disks, history: History, name: str) -> History:
 
     gone = history.snapshot(name)
     kept = tuple(
-        dataclasses.replace(one, parent=gone.parent) if one.parent == gone.number else one
+        late.replace(one, parent=gone.parent) if one.parent == gone.number else one
         for one in history.snapshots
         if one.number != gone.number
     )
     current = gone.parent if history.current == gone.number else history.current
-    after = save(disks.directory, dataclasses.replace(history, snapshots=kept, current=current))
+    after = save(disks.directory, late.replace(history, snapshots=kept, current=current))
     extras.drop(disks, gone.number)
     return after
 
@@ -87,8 +87,8 @@ def drop_disk(disks: Disks, history: History, name: str) -> History:
     if entry is not None and frozen:
         newest = max((one for one in history.snapshots if name in one.files), key=lambda one: one.number).files[name]
         kind = entry.floor_format if newest == entry.floor else "qcow2"
-        kept[name] = dataclasses.replace(entry, top=newest, format=kind, gone=True)
-    history = save(disks.directory, dataclasses.replace(history, disks=kept, intent=None))
+        kept[name] = late.replace(entry, top=newest, format=kind, gone=True)
+    history = save(disks.directory, late.replace(history, disks=kept, intent=None))
     needed = read_forest(disks, history, name).needed(history) if frozen else frozenset()
     for file in own_files(disks, name):
         if file not in needed:
@@ -119,7 +119,7 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
         raise StateError(f"{disk} is encrypted", why=why, fix=f"tinamou start {disks.directory.name} first")
     if len(chain) <= 3 or "/" in chain[1] or disks.path(chain[1]).stat().st_nlink > 1:
         return history
-    history = save(disks.directory, dataclasses.replace(history, flattened=(*history.flattened, chain[1])))
+    history = save(disks.directory, late.replace(history, flattened=(*history.flattened, chain[1])))
     await _stream(disks, history, forest, chain[1], chain[-1])
     return history
 
@@ -161,13 +161,13 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
         if disks.session is not None and upper == history.disks[forest.disk].top:
             return await grow(disks, history, forest.disk)
         intent = Intent("commit", {"disk": forest.disk, "upper": upper, "lower": lower})
-        history = save(disks.directory, dataclasses.replace(history, intent=intent))
+        history = save(disks.directory, late.replace(history, intent=intent))
         return await finish_commit(disks, history, intent.arguments)
     save(disks.directory, history)
     await _stream(disks, history, forest, upper, forest.below.get(lower, ""))
     if lower == history.disks[forest.disk].floor:
-        entry = dataclasses.replace(history.disks[forest.disk], floor=upper, floor_format="qcow2")
-        history = save(disks.directory, dataclasses.replace(history, disks={**history.disks, forest.disk: entry}))
+        entry = late.replace(history.disks[forest.disk], floor=upper, floor_format="qcow2")
+        history = save(disks.directory, late.replace(history, disks={**history.disks, forest.disk: entry}))
     return history
 
 
@@ -175,7 +175,7 @@ def _inherit(history: History, lower: str, upper: str) -> History:
     """What is merged with a flattened file is one itself; saved with the merge."""
     if not {lower, upper} & set(history.flattened):
         return history
-    return dataclasses.replace(history, flattened=tuple(sorted({*history.flattened, lower, upper})))
+    return late.replace(history, flattened=tuple(sorted({*history.flattened, lower, upper})))
 
 
 def _same_size(forest: Forest, lower: str, upper: str) -> bool:
@@ -237,14 +237,14 @@ async def finish_commit(disks: Disks, history: History, arguments: Mapping[str, 
         await _commit_offline(disks, history, disk, upper, lower)
     entry = history.disks[disk]
     if entry.top == upper:
-        entry = dataclasses.replace(entry, top=lower, format=entry.floor_format if lower == entry.floor else "qcow2")
+        entry = late.replace(entry, top=lower, format=entry.floor_format if lower == entry.floor else "qcow2")
     shots = tuple(
-        dataclasses.replace(one, files={**one.files, disk: lower}) if one.files.get(disk) == upper else one
+        late.replace(one, files={**one.files, disk: lower}) if one.files.get(disk) == upper else one
         for one in history.snapshots
     )
     return save(
         disks.directory,
-        dataclasses.replace(history, disks={**history.disks, disk: entry}, snapshots=shots, intent=None),
+        late.replace(history, disks={**history.disks, disk: entry}, snapshots=shots, intent=None),
     )
 
 

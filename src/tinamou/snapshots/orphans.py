@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.errors import StateError, TinamouError
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
@@ -79,7 +79,7 @@ def give_up(checkpoint: Checkpoint) -> bool:
 
     resting = any(one.parent == checkpoint.name and not one.ephemeral for one in machines())
     if resting and checkpoint.disks:
-        write(dataclasses.replace(checkpoint, owner=None, ram=None))
+        write(late.replace(checkpoint, owner=None, ram=None))
         let_go(Path(checkpoint.directory), checkpoint.ram)
         return False
     discard(Path(checkpoint.directory))

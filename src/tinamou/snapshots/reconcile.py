@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import cast
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.snapshots import extras, merge, revert
 from tinamou.snapshots.create import grown, overlay_written, taken
@@ -54,7 +54,7 @@ def _finish_listing(disks: Disks, history: History, name: str) -> History:
     """A disk was being added or removed: it is the machine's if its description says so, else its files go."""
     record = read_record(disks.directory)
     if record is not None and name in listed_disks(record):
-        return save(disks.directory, dataclasses.replace(history, intent=None))
+        return save(disks.directory, late.replace(history, intent=None))
     return merge.drop_disk(disks, history, name)
 
 
@@ -74,7 +74,7 @@ async def _finish_switch(disks: Disks, history: History, arguments: Mapping[str,
         disks.path(file).unlink(missing_ok=True)
     if shot:
         extras.drop(disks, shot.number)
-    return save(disks.directory, dataclasses.replace(history, intent=None))
+    return save(disks.directory, late.replace(history, intent=None))
 
 
 async def _switched(disks: Disks, files: Mapping[str, str]) -> bool:

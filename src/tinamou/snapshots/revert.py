@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import cast
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Intent, save
@@ -28,7 +28,7 @@ def revert(disks: Disks, history: History, name: str) -> History:
     number = history.counter + 1
     files = {disk: fresh_name(disk, number) for disk in target.files if disk in history.present}
     intent = Intent("revert", {"snapshot": target.number, "files": files})
-    written = save(disks.directory, dataclasses.replace(history, counter=number, intent=intent))
+    written = save(disks.directory, late.replace(history, counter=number, intent=intent))
     return finish(disks, written, intent.arguments)
 
 
@@ -40,7 +40,7 @@ def finish(disks: Disks, history: History, arguments: Mapping[str, object]) -> H
     for disk, file in files.items():
         below = target.files[disk]
         write_overlay_part(disks, file, below, "" if below.endswith(".qcow2") else history.disks[disk].floor_format)
-        tops[disk] = dataclasses.replace(history.disks[disk], top=file, format="qcow2")
+        tops[disk] = late.replace(history.disks[disk], top=file, format="qcow2")
     put_in_place(disks.directory, list(files.values()))
     extras.put_back(disks, target.number)
-    return save(disks.directory, dataclasses.replace(history, disks=tops, current=target.number, intent=None))
+    return save(disks.directory, late.replace(history, disks=tops, current=target.number, intent=None))

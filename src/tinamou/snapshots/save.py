@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import re
 import time
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
 from tinamou.control import Listener, Session
@@ -125,7 +125,7 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
             with held(
                 memories, directory, writable=bool(branching.why_not()) and not moment.read_only, ephemeral=moment.ephemeral
             ) as kept:
-                moment = dataclasses.replace(moment, why=way.why)
+                moment = late.replace(moment, why=way.why)
                 checkpoint = await in_thread(entry, moment, directory, "instant", pause, began, kept)
                 write(checkpoint)
         return checkpoint
@@ -177,7 +177,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         machine=machine.name,
         created=time.time(),
         plan=plain(moment.plan),
-        record=dataclasses.asdict(machine),
+        record=late.asdict(machine),
         digest=digest(moment.plan),
         binary=identity_of(moment.plan.binary),
         version=".".join(str(part) for part in moment.session.version),
@@ -190,7 +190,7 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         resident=moment.resident,
         guest=moment.guest,
         read_only=moment.read_only,
-        owner=dataclasses.astuple(process_of(os.getpid())) if moment.ephemeral else None,
+        owner=late.astuple(process_of(os.getpid())) if moment.ephemeral else None,
         disks=disks,
         files=files,
         pause=pause,

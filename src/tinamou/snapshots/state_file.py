@@ -7,11 +7,11 @@ is searched for a descriptor of exactly the mode that is asked for: writing alon
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from tinamou import late
 from tinamou.blueprint import Flag, Plan, Why
 from tinamou.control import Session
 from tinamou.control.commands import add_fd, getfd
@@ -68,7 +68,7 @@ def loads(plan: Plan, state: int) -> Plan:
     if not _opens_files(plan.binary):
         return plan
     given = Flag("add-fd", Why("fork", "the saved state, an open file"), options={"fd": state, "set": _SET})
-    return dataclasses.replace(plan, flags=(*plan.flags, given))
+    return late.replace(plan, flags=(*plan.flags, given))
 
 
 def loading(plan: Plan, state: int) -> list[tuple[str, Mapping[str, object]]]:

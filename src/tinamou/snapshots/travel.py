@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.errors import ImageError, Problem, StateError
 from tinamou.images.chain import read_layer
 from tinamou.images.offline import offline
@@ -84,7 +84,7 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
         name: {"device": one.device, "file": f"{name}.qcow2", "format": "qcow2"} for name, one in checkpoint.disks.items()
     }
     own = {"directory": "", "disks": disks, "owner": None, "parent": ""}
-    return {**dataclasses.asdict(checkpoint), **own}
+    return {**late.asdict(checkpoint), **own}
 
 
 async def take_in(source: Path, name: str = "") -> Checkpoint:

@@ -7,12 +7,12 @@ QEMU's monitor: whoever has that has QEMU.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
@@ -113,7 +113,7 @@ def of_root(name: str) -> Record | None:
         if isinstance(error.__cause__, PermissionError):
             return None
         raise
-    return record and dataclasses.replace(record, resident=False)
+    return record and late.replace(record, resident=False)
 
 
 def of_others(record: Record) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain, plan_from
 from tinamou.errors import StateError
@@ -57,7 +57,7 @@ def update_plan(record: Record, changed: Callable[[dict[str, Any]], Mapping[str,
 
 def write_image(record: Record, image: ImageFacts) -> None:
     """Write down which image a machine is made from: its disk is an overlay of exactly that one. Raises OSError."""
-    replace_text(record.file(files.IMAGE), json.dumps(dataclasses.asdict(image)))
+    replace_text(record.file(files.IMAGE), json.dumps(late.asdict(image)))
 
 
 def image_of(record: Record) -> ImageFacts:

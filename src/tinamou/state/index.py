@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -68,19 +69,7 @@ def machines_dir() -> Path:
 def look() -> Look:
     """Look at every folder, and into those that have changed since somebody last did."""
     home, stored = machines_dir(), _stored()
-    rows: dict[str, list[Any]] = {}
-    changed: list[Path] = []
-    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                known = stored.get(entry.name)
-                if known is not None and entry.is_dir(follow_symlinks=False) and known[:_KEY] == _key(entry.name, folder):
-                    rows[entry.name] = known
-                else:
-                    changed.append(home / entry.name)
-    finally:
-        os.close(folder)
+    rows, changed = _unchanged(home, stored)
     faults = {path: fault for path in changed if (fault := folder_fault(path)) and os.path.lexists(path)}
     others = []
     for path in (path for path in changed if path not in faults and path.is_dir()):
@@ -92,6 +81,27 @@ def look() -> Look:
         with contextlib.suppress(OSError):
             replace_text(state_dir() / _FILE, json.dumps({"format": _FORMAT, "rows": rows}, separators=(",", ":")))
     return Look(rows, others, [f"{fault}: it is left alone" for fault in faults.values()])
+
+
+def _unchanged(home: Path, stored: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], list[Path]]:
+    """The rows that hold still, and what has none. This is done for every machine: one system call, little besides."""
+    rows, others, lstat = {}, [], os.lstat
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if (row := stored.get(name := entry.name)) is not None and entry.is_dir(follow_symlinks=False):
+                    try:
+                        status = lstat(f"{name}/{files.RECORD}", dir_fd=folder)
+                    except OSError:
+                        status = None
+                    if status and status.st_ino == row[0] and status.st_ctime_ns == row[1]:
+                        rows[name] = row
+                        continue
+                others.append(home / name)
+    finally:
+        os.close(folder)
+    return rows, others
 
 
 def _stored() -> dict[str, list[Any]]:
@@ -108,23 +118,16 @@ def _sound(row: Any) -> bool:
     return texts and type(row[5]) in (int, float) and type(row[6]) in (int, NoneType)
 
 
-def _key(machine: str, above: int | None = None) -> list[int]:
-    """Which file a machine's record is, and when it changed last, also in owner and rights; empty where there is none."""
-    try:
-        status = os.lstat(f"{machine}/{files.RECORD}", dir_fd=above)
-    except OSError:
-        return []
-    return [status.st_ino, status.st_ctime_ns]
-
-
 def _row(path: Path) -> list[Any] | None:
     """A machine's row, where it can have one."""
-    key = _key(str(path))
-    with contextlib.suppress(StateError):  # said by whoever tidies up
+    with contextlib.suppress(OSError, StateError):  # said by whoever tidies up
+        before = os.lstat(path / files.RECORD)
         record = read(path)
-        if record is not None and _at_rest(record) and key and key[1] < time.time_ns() - _YOUNG_NS:
+        if record is not None and _at_rest(record) and before.st_ctime_ns < time.time_ns() - _YOUNG_NS:
+            key = [before.st_ino, before.st_ctime_ns]  # also of a change of owner or rights
             row = [*key, record.image, record.arch, record.accel, record.created, uids.of(path)]
-            return row if key == _key(str(path)) else None
+            after = os.lstat(path / files.RECORD)
+            return row if [after.st_ino, after.st_ctime_ns] == key else None
     return None
 
 

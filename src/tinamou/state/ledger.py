@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tinamou.errors import TinamouError
+from tinamou.late import asdict, dataclass, field
 from tinamou.state import shared
 from tinamou.system.paths import run_dir
 from tinamou.units import CpuSet

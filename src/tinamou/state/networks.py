@@ -7,12 +7,12 @@ as long as its machine exists, so that it keeps the address over restarts; ``up`
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ipaddress
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.lock import SECONDS, exclusive
@@ -97,7 +97,7 @@ def read(name: str) -> Network | None:
 
 def write(network: Network) -> None:
     """Write down that the network is (about to be) on the host."""
-    _replace(folder(network.name) / "network.json", dataclasses.asdict(network))
+    _replace(folder(network.name) / "network.json", late.asdict(network))
 
 
 def _replace(path: Path, data: object) -> None:
@@ -128,7 +128,7 @@ def members(network: str) -> list[Member]:
 
 def put(network: str, member: Member) -> None:
     """Write one member."""
-    _replace(folder(network) / "members" / f"{member.name}.json", dataclasses.asdict(member))
+    _replace(folder(network) / "members" / f"{member.name}.json", late.asdict(member))
 
 
 def drop(network: str, member: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system.paths import state_dir
@@ -37,7 +37,7 @@ class PoolEntry:
     size: int
     created: float
     keeper: tuple[int, int]
-    spec: dict[str, Any] = dataclasses.field(default_factory=dict)
+    spec: dict[str, Any] = late.field(default_factory=dict)
     checkpoint: str = ""
     bound: str = ""
     key: str = ""
@@ -88,7 +88,7 @@ def write(entry: PoolEntry) -> None:
 
 
 def _text(entry: PoolEntry) -> str:
-    return json.dumps(dataclasses.asdict(entry), indent=1)
+    return json.dumps(late.asdict(entry), indent=1)
 
 
 def read(name: str) -> PoolEntry | None:

@@ -7,13 +7,13 @@ lock, so that what another command wrote meanwhile stays.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
@@ -59,10 +59,10 @@ class Record:
     started: int = 0
     owner_pid: int = 0
     owner_started: int = 0
-    pinning: list[str] = dataclasses.field(default_factory=list)
+    pinning: list[str] = late.field(default_factory=list)
     encrypted: str = ""
     parent: str = ""
-    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    timings: dict[str, float] = late.field(default_factory=dict)
     log_from: int = 0
     ended: str = ""
     format: int = FORMAT
@@ -119,7 +119,7 @@ def update(directory: Path, changed: Callable[[Record], Record]) -> Record:
 
 def change(record: Record, **fields: Any) -> Record:
     """Set these fields of a machine's record and leave all others as they are now. Raises as `update` does."""
-    return update(record.path, lambda newest: dataclasses.replace(newest, **fields))
+    return update(record.path, lambda newest: late.replace(newest, **fields))
 
 
 def newest(record: Record) -> Record:
@@ -158,7 +158,7 @@ def _gone(directory: Path) -> StateError:
 
 
 def _write(record: Record) -> None:
-    plain = dataclasses.asdict(record)
+    plain = late.asdict(record)
     del plain["directory"]
     replace_text(record.file(files.RECORD), json.dumps(plain, indent=1))
 
@@ -208,5 +208,5 @@ _BY_TYPE: dict[str, Callable[[object], bool]] = {
     "list[str]": _listed,
     "dict[str, float]": _timed,
 }
-_KINDS = {field.name: _BY_TYPE[str(field.type)] for field in dataclasses.fields(Record)}
+_KINDS = {field.name: _BY_TYPE[str(field.type)] for field in late.fields(Record)}
 """Field → whether a value is one it can have."""

@@ -124,8 +124,10 @@ def _first_of(uid: int) -> int:
 def _of_processes() -> set[int]:
     found = set()
     for pid in proc.numbers():
-        with contextlib.suppress(OSError):
-            found |= {_first_of(uid) for uid in proc.user_ids(pid)}
+        try:
+            found |= {_first_of(uid) for uid in proc.users(pid)}
+        except OSError:
+            continue
     return found
 
 
@@ -137,11 +139,13 @@ def _of_files() -> Iterator[int]:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 left -= 1
-                with contextlib.suppress(OSError):
+                try:
                     status = entry.stat(follow_symlinks=False)
-                    yield status.st_uid
-                    if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o002:
-                        folders.append(entry.path)
+                except OSError:
+                    continue
+                yield status.st_uid
+                if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o002:
+                    folders.append(entry.path)
 
 
 def _of_ipc() -> Iterator[int]:

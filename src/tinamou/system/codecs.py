@@ -18,6 +18,7 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x5d\x00\x00", "lzma"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x02\x21\x4c\x18", "lz4"),
 )
 _MEMORY = 256 << 20
 """What a dictionary may take: xz at its highest level needs a quarter of it."""
@@ -118,10 +119,45 @@ def _zstandard() -> ModuleType:
     return zstd
 
 
+class _Lz4Blocks:
+    """The frame that kernels are packed in: its magic, then blocks of (length, data), each 8 MiB unpacked at most.
+
+    What follows the last of them is no block: Linux writes the kernel's size there (source: lz4_Frame_format.md, "Legacy
+    frame"; scripts/Makefile.lib, ``size_append``).
+    """
+
+    _BLOCK = 8 << 20
+
+    def __init__(self) -> None:
+        self.eof = False
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """The content of a whole frame, as far as ``most`` bytes. Raises LZ4BlockError."""
+        from lz4 import block
+
+        parts, at = list[bytes](), 4
+        while len(data) - at > 4 and sum(map(len, parts)) < most:
+            length = int.from_bytes(data[at : at + 4], "little")
+            packed = data[at + 4 : at + 4 + length]
+            if not 0 < length == len(packed):
+                return b"".join(parts)
+            parts.append(block.decompress(packed, uncompressed_size=self._BLOCK))
+            at += 4 + length
+        self.eof = bool(parts)
+        return b"".join(parts)
+
+
+def _lz4() -> tuple[_Decoder, tuple[type[Exception], ...]]:
+    from lz4.block import LZ4BlockError
+
+    return _Lz4Blocks(), (LZ4BlockError, ValueError, OverflowError)
+
+
 _DECODERS: dict[str, Callable[[], tuple[_Decoder, tuple[type[Exception], ...]]]] = {
     "gzip": _gzip,
     "bzip2": _bzip2,
     "xz": _lzma,
     "lzma": _lzma,
     "zstd": _zstd,
+    "lz4": _lz4,
 }

@@ -6,9 +6,10 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     from subprocess import TimeoutExpired

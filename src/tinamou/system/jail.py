@@ -7,10 +7,9 @@ import functools
 import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.system import confine
 from tinamou.system.confine import ENVIRONMENT
 from tinamou.system.exec import find_tool, run

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 
-from tinamou.late import dataclass
+from tinamou.late import dataclass, fields
 
 __all__ = ["DEVICE", "KvmOutcome", "try_kvm"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["numbers", "read", "user_ids"]
+__all__ = ["numbers", "read", "user_ids", "users"]
 
 _PIECE = 16384
 _UIDS = re.compile(rb"^Uid:\s+(.*)$", re.MULTILINE)
@@ -26,6 +26,28 @@ def read(pid: int | str, name: str, most: int = 65536) -> bytes:
 def numbers() -> list[int]:
     """The processes there are."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+def users(pid: int) -> set[int]:
+    """The same, sooner where it is one that is not root, or runs no program. Raises OSError.
+
+    The folder belongs to the effective user, whatever else of it is hidden (source: fs/proc/base.c, ``task_dump_owner``).
+    """
+    user = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+    if user == 0 and not _runs_a_program(pid):
+        return {0}
+    return {user, *user_ids(pid)}
+
+
+def _runs_a_program(pid: int) -> bool:
+    """A thread of the kernel runs none, nor does what has ended."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def user_ids(pid: int) -> set[int]:

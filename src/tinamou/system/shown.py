@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, cast
 
 __all__ = ["guard", "unguarded", "visible"]
 
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSEEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 """Control characters but for the end of a line and the tabulator, what turns the direction of writing, half characters."""
 
 
 def visible(text: str) -> str:
     """The text with every character that cannot be seen spelled out, ``\\x1b``."""
-    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    if text.replace("\n", "").isprintable():
+        return text
+    import re
+
+    return re.sub(_UNSEEN, lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class _Guarded:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from tinamou.blueprint import Note, Why
 from tinamou.errors import PlanError
 from tinamou.facts.host import HostFacts
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.units import Size
 
 __all__ = ["MemoryBill", "admit"]

@@ -6,9 +6,9 @@ Helpers that may be plugged in later have theirs from the start. Source: apparmo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
+from tinamou import late
 from tinamou.blueprint import HandOver, LoadProfiles, Plan, Why
 from tinamou.facts import Place
 
@@ -101,7 +101,7 @@ def confined(plan: Plan, place: Place) -> Plan:
     why = Why("host", "AppArmor is active: QEMU and its helper processes may open what is this machine's, and nothing else")
     step = LoadProfiles(name, _text(name, plan, place.directory), why)
     steps = tuple(one for one in plan.steps if not isinstance(one, LoadProfiles))
-    return dataclasses.replace(plan, steps=(step, *steps), confinement=dataclasses.replace(plan.confinement, profile=name))
+    return late.replace(plan, steps=(step, *steps), confinement=late.replace(plan.confinement, profile=name))
 
 
 def _text(name: str, plan: Plan, directory: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
+from tinamou import late
 from tinamou.blueprint import Note, Why
 from tinamou.errors import Problem
 from tinamou.facts import EncryptionFacts, Facts, Firmware
@@ -31,7 +31,7 @@ def choose(resolved: Resolved) -> Resolved:
     requested, boot = resolved.spec.confidential.type, possible(resolved.spec, resolved.facts, left_out="bios")
     if requested != "auto":
         problems = tuple(_problems(requested, resolved, boot))
-        return dataclasses.replace(resolved, problems=problems) if problems else _encrypted(requested, resolved, boot)
+        return late.replace(resolved, problems=problems) if problems else _encrypted(requested, resolved, boot)
     failed: dict[str, str] = {}
     for kind in resolved.arch.encryption:
         name = NAMES[kind]
@@ -41,7 +41,7 @@ def choose(resolved: Resolved) -> Resolved:
         failed[name] = problems[0].reason
     failed = failed or {"encrypted": f"no {resolved.arch.name} processor can"}
     said = _auto("memory is NOT encrypted, the host can read it", failed)
-    return dataclasses.replace(resolved, notes=(*resolved.notes, *said))
+    return late.replace(resolved, notes=(*resolved.notes, *said))
 
 
 def _auto(what: str, failed: dict[str, str]) -> tuple[Note, ...]:
@@ -57,7 +57,7 @@ def _auto(what: str, failed: dict[str, str]) -> tuple[Note, ...]:
 def _encrypted(kind: str, resolved: Resolved, boot: str, said: tuple[Note, ...] = ()) -> Resolved:
     found = Encryption(kind, _firmware(kind, resolved, boot)[0])
     notes = (*resolved.notes, *said, *_notes(resolved.spec, resolved.facts))
-    return dataclasses.replace(resolved, encryption=found, boot=boot, notes=notes)
+    return late.replace(resolved, encryption=found, boot=boot, notes=notes)
 
 
 def _notes(spec: MachineSpec, facts: Facts) -> tuple[Note, ...]:

@@ -5,11 +5,11 @@ A hot-plug slot is a root port. The ports are functions of the root bus's last s
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from tinamou import late
 from tinamou.blueprint import Contribution, Element, Value, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
@@ -37,7 +37,7 @@ def with_slots(resolved: Resolved, needs: tuple[Need, ...]) -> Resolved:
     hotplug = max([_reserved(resolved), *(slot.port for slot in slots if slot.port)])
     devices = [slot.device for slot in slots if not slot.port]
     room = _room(hotplug, resolved.spec.qemu_args)
-    return dataclasses.replace(resolved, needs=needs, pci=_addresses(devices, room), ports=_taken(slots), hotplug=hotplug)
+    return late.replace(resolved, needs=needs, pci=_addresses(devices, room), ports=_taken(slots), hotplug=hotplug)
 
 
 def _reserved(resolved: Resolved) -> int:

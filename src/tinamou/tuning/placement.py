@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from tinamou.blueprint import Note, Why
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.units import CpuSet, Size
 
 __all__ = ["GuestTopology", "PinRequest", "Placement"]

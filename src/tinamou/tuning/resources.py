@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from tinamou.blueprint import Contribution, LeaseCpus, Note, Pinning, ReserveHugepages, Step, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.facts import Facts
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec

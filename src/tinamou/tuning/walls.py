@@ -5,9 +5,9 @@ Source: namespaces(7), landlock(7), docs/decisions/0080-walls-around-qemu.md.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
 
+from tinamou import late
 from tinamou.blueprint import Element, MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
 from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
@@ -50,7 +50,7 @@ def confined(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Plan:
     listed = bool(plan.confinement.calls)
     steps = tuple(with_walls(step, facts, listed=listed) if isinstance(step, StartHelper) else step for step in plan.steps)
     notes = (*plan.notes, *_notes(confinement, facts))
-    return dataclasses.replace(plan, confinement=confinement, steps=steps, notes=notes)
+    return late.replace(plan, confinement=confinement, steps=steps, notes=notes)
 
 
 def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement:
@@ -62,7 +62,7 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
     groups = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
     sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
     rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by == "confinement"]
-    return dataclasses.replace(
+    return late.replace(
         plan.confinement,
         walls=walls,
         namespaces=(*(("user",) if facts.user and kinds else ()), *kinds),
@@ -161,4 +161,4 @@ def with_walls(helper: StartHelper, facts: WallFacts, *, listed: bool) -> StartH
     spaces = (*(("user",) if facts.user and kinds else ()), *kinds)
     open_ = {name for name, kind in _KINDS.items() if kind.namespace not in kinds}
     landlock = _landlock(open_ if helper.name == "swtpm" else open_ - {"files"}, facts, network=helper.name == "swtpm")
-    return dataclasses.replace(helper, namespaces=spaces, calls=calls, landlock=landlock)
+    return late.replace(helper, namespaces=spaces, calls=calls, landlock=landlock)

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, Self
 
 from tinamou.errors import GuestError
@@ -15,7 +14,7 @@ from tinamou.guest.resident.frames import HEADER, LARGEST, Size, identity, start
 from tinamou.guest.resident.owed import Owed, fail, resolve
 from tinamou.guest.resident.underway import RunningCommand, attend, capture
 from tinamou.guest.resident.wire import Wire
-from tinamou.late import dataclass
+from tinamou.late import dataclass, field
 from tinamou.system.sockets import connect_unix
 from tinamou.system.turns import Turn
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from tinamou.blueprint import Why
 from tinamou.errors import Problem
 from tinamou.facts import ChainFile, Facts
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.units import Size

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
 from tinamou.errors import Problem
+from tinamou.late import replace
 from tinamou.parts.net import passt, ssh_card
 from tinamou.parts.net.card import card, notes
 from tinamou.parts.net.spec import NetSpec, interfaces, mac_of, parse_forward

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tinamou.blueprint import JoinBridge, JoinNetwork, MakeTap, Note, SetKernelValue, SetRules, Step, Why
 from tinamou.errors import Problem
+from tinamou.late import replace
 from tinamou.parts.net import firewall, network, tap
 from tinamou.parts.net.user import reserved
 from tinamou.parts.net.wiring import Nic, Wired

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 
+from tinamou.digest import sha256
 from tinamou.parts.net.spec import NetSpec
 from tinamou.parts.net.wiring import Nic
 
@@ -19,14 +19,14 @@ def name_of(spec: NetSpec) -> str:
 def bridge_of(nic: Nic) -> str:
     """The name of the network's bridge; another state directory's network of that name is another one."""
     home = nic.facts.place.directory.rpartition("/")[0]
-    return "tm-br" + hashlib.sha256(f"{home}/{name_of(nic.spec)}".encode()).hexdigest()[:8]
+    return "tm-br" + sha256(f"{home}/{name_of(nic.spec)}".encode()).hexdigest()[:8]
 
 
 def subnet_for(spec: NetSpec) -> str:
     """The addresses as requested, or a /24 of 10.64.0.0/10 by the network's name."""
     if spec.subnet:
         return spec.subnet
-    number = int.from_bytes(hashlib.sha256(name_of(spec).encode()).digest()[:2], "big") & 0x3FFF
+    number = int.from_bytes(sha256(name_of(spec).encode()).digest()[:2], "big") & 0x3FFF
     return f"10.{64 + (number >> 8)}.{number & 255}.0/24"
 
 
@@ -44,7 +44,7 @@ def address_of(nic: Nic) -> str:
 
 def prefix6(name: str) -> str:
     """The network's own IPv6 addresses, a /64 of fd00::/8 (source: RFC 4193)."""
-    digest = hashlib.sha256(f"tinamou network {name}".encode()).hexdigest()
+    digest = sha256(f"tinamou network {name}".encode()).hexdigest()
     return f"fd{digest[:2]}:{digest[2:6]}:{digest[6:10]}:1::/64"
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Literal
 
+from tinamou.digest import sha256
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, fields
 from tinamou.units import Mac
 
 __all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
@@ -269,7 +268,7 @@ def mac_of(spec: NetSpec, machine: str, number: int) -> str:
     """The interface's address: as given, or derived from machine name and number (52:54:00 is QEMU's own prefix)."""
     if spec.mac:
         return str(spec.mac)
-    digest = hashlib.sha256(f"{machine}/{number}".encode()).digest()
+    digest = sha256(f"{machine}/{number}".encode()).digest()
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 

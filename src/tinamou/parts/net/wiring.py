@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from tinamou.blueprint import Contribution
+from tinamou.digest import sha256
 from tinamou.facts import Facts
 from tinamou.late import dataclass
 from tinamou.parts.net.spec import TAPS, Forward, NetSpec
@@ -14,7 +13,7 @@ __all__ = ["Nic", "Wired", "host_link", "link_name"]
 
 def link_name(directory: str, number: int) -> str:
     """The name of a machine's interface on the host, from its directory: 13 of the 15 bytes the kernel allows."""
-    return f"tm-{hashlib.sha256(directory.encode()).hexdigest()[:8]}-{number}"
+    return f"tm-{sha256(directory.encode()).hexdigest()[:8]}-{number}"
 
 
 def host_link(spec: NetSpec, directory: str, number: int) -> str:
