@@ -160,6 +160,7 @@ def test_sockets_of_helpers(arch, flags):
 def test_processes_of_helpers(arch):
     fork = 0x1200011
     assert answer(arch, "clone", fork, groups=HELPERS["dnsmasq"]) == ALLOW
+    assert answer(arch, "clone", 17, groups=HELPERS["dnsmasq"]) == ALLOW, "musl"
     assert answer(arch, "clone", fork | NEW_USER, groups=HELPERS["dnsmasq"]) == KILL
     assert answer(arch, "clone", fork, groups=HELPERS["swtpm"]) == KILL
     assert answer(arch, "unshare", 0x60020000, groups=HELPERS["virtiofsd"]) == ALLOW

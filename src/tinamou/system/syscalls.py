@@ -137,7 +137,7 @@ GROUPS: Mapping[str, Group] = {
     ),
     "dnsmasq": Group(
         "it answers by sockets of the host, watches files of names, and forks for whoever asks by TCP",
-        "alarm bind connect inotify_add_watch inotify_init1 inotify_rm_watch wait4",
+        "alarm bind connect fork inotify_add_watch inotify_init1 inotify_rm_watch wait4",
         families=(AF_INET, AF_INET6, AF_NETLINK),
         requests=(0x8910, 0x8912, 0x8913, 0x8915, 0x8921, 0x8927, 0x8933),  # SIOCGIF*
         forks=True,
@@ -145,10 +145,10 @@ GROUPS: Mapping[str, Group] = {
     ),
     "virtiofsd": Group(
         "it makes what the guest makes in the shared folder, as the guest's users; at first walls of its own",
-        "bind capget capset chown chroot fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr getxattr kill lchown "
-        "lgetxattr listxattr llistxattr lremovexattr lsetxattr mknod mknodat mount name_to_handle_at open_by_handle_at "
-        "pivot_root removexattr setfsgid setfsuid setgid setgroups setresgid setresuid setuid setxattr symlink symlinkat "
-        "syncfs truncate umount2 unshare wait4",
+        "bind capget capset chown chroot fork fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr getxattr kill "
+        "lchown lgetxattr listxattr llistxattr lremovexattr lsetxattr mknod mknodat mount name_to_handle_at "
+        "open_by_handle_at pivot_root removexattr setfsgid setfsuid setgid setgroups setresgid setresuid setuid setxattr "
+        "symlink symlinkat syncfs truncate umount2 unshare wait4",
         families=(AF_UNIX,),
         options=(1, 2, 4, 7, 8, 24, 27, 28, 47),  # {SET,GET}_PDEATHSIG, SET_DUMPABLE, {GET,SET}_KEEPCAPS, as above
         forks=True,
@@ -184,8 +184,8 @@ _SECOND_TABLE: Mapping[Arch, int] = {"x86_64": 0x40000000}
 """Numbers from here on are those of another interface of the same processor (x32), which is refused."""
 _THREAD = (0x3D0F00, 0x7D0F00)
 """Flags of clone(2) for a thread, as glibc and musl have them."""
-_FORK = (0x1200011, 0x4111)
-"""Flags of fork() and posix_spawn() in glibc."""
+_FORK = (0x1200011, 0x4111, 0x11)
+"""Flags of fork() and posix_spawn() in glibc, of fork() in musl."""
 _PRCTL = (15, 16, 21, 22, 29, 30, 33, 34, 38, 39, 3, 23, 0x53564D41)
 """PR_{SET,GET}_NAME, _SECCOMP, _TIMERSLACK, MCE_KILL, _NO_NEW_PRIVS; GET_DUMPABLE, CAPBSET_READ, SET_VMA."""
 _NOFILE = 7

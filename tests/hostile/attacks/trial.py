@@ -25,12 +25,19 @@ BY_DESIGN: dict[str, dict[str, str]] = {
     role: dict.fromkeys(("services", "datagrams", "listening", "netlink", "kinds-of-sockets/netlink route"), why)
     for role, why in NEEDED.items()
 }
+
+
+def _forks(why: str) -> dict[str, str]:
+    """As glibc and musl do it."""
+    return {f"new-processes/{way}": why for way in ("fork", "clone", "clone as the C library does")}
+
+
 BY_DESIGN["logwriter"] = {"own-folder/rename": "it makes logs in the machine's folder, and puts full ones aside"}
 BY_DESIGN["virtiofsd"] = {
     "rights/setresuid": "it makes files of the shared folder under the user ids the guest says",
-    "new-processes/clone as the C library does": "it becomes two as it starts; the machine's control group bounds them",
+    **_forks("it becomes two as it starts; the machine's control group bounds them"),
 }
-BY_DESIGN["dnsmasq"]["new-processes/clone as the C library does"] = "it has a process for whoever asks by TCP, 32 at most"
+BY_DESIGN["dnsmasq"] |= _forks("it has a process for whoever asks by TCP, 32 at most")
 BY_DESIGN["qemu"] = {
     "io-uring": "its disk's requests are queued in a ring (disk.aio); who has no such disk has no such call"
 }
