@@ -142,8 +142,9 @@ def network(state: Path) -> Iterator[tuple[JoinNetwork, Journal]]:
     """A network of its own on this host, and where it is written down that it is to go again."""
     if not shutil.which("dnsmasq"):
         pytest.skip("no dnsmasq on this host (script/setup installs it)")
-    place = {"network": "fake", "bridge": "tm-fake0", "subnet": "10.77.77.0/24", "prefix6": "", "isolated": True}
-    who = {"member": "m.0", "machine": "m", "mac": "52:54:00:00:00:09", "address": "10.77.77.9", "address6": ""}
+    mark = os.getpid() % 250  # the same test of another checkout may run beside
+    place = {"network": "fake", "bridge": f"tm-fake{mark}", "subnet": f"10.77.{mark}.0/24", "prefix6": "", "isolated": True}
+    who = {"member": "m.0", "machine": "m", "mac": "52:54:00:00:00:09", "address": f"10.77.{mark}.9", "address6": ""}
     step = JoinNetwork(**place, **who, host=False, why=Why("test", "test"))
     folder = machines.machines_dir() / "m"
     folder.mkdir(mode=0o711)

@@ -238,6 +238,8 @@ def made(state, name):
 def two(run, tmp_path_factory, monkeypatch):
     """Two state directories on one host: ``leased(place, name)`` makes a machine's folder in one and lends it an id."""
     places = [tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")]
+    with shared.held():  # other machines of this host begin at the first one, and each test here at its own
+        shared.write("uids.json", {"uids": {}, "last": uids.FIRST + 1000 + os.getpid() % 60000})
 
     def leased(place, *names):
         monkeypatch.setenv("TINAMOU_STATE", str(places[place]))

@@ -5,6 +5,7 @@ usage: a script that runs this file with the real QEMU's path in TINAMOU_REAL_QE
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -74,19 +75,24 @@ def serve(fake: Fake, listener: socket.socket) -> None:
     """One client of a monitor after another, as QEMU does."""
     while True:
         peer, _ = listener.accept()
-        with peer:
-            say(peer, GREETING)
-            fake.peers.append(peer)
-            for line in peer.makefile("rb"):
-                asked = json.loads(line)
-                with fake.lock:
-                    try:
-                        reply = {"return": fake.answer(asked["execute"], asked.get("arguments", {}))}
-                    except KeyError as missing:
-                        reply = {"error": {"class": "GenericError", "desc": f"not here: {missing}"}}
-                    say(peer, {**reply, "id": asked.get("id")})
-            if peer in fake.peers:
-                fake.peers.remove(peer)
+        with peer, contextlib.suppress(OSError):  # it hung up before it was answered
+            attend(fake, peer)
+        if peer in fake.peers:
+            fake.peers.remove(peer)
+
+
+def attend(fake: Fake, peer: socket.socket) -> None:
+    """Answer a client until it hangs up."""
+    say(peer, GREETING)
+    fake.peers.append(peer)
+    for line in peer.makefile("rb"):
+        asked = json.loads(line)
+        with fake.lock:
+            try:
+                reply = {"return": fake.answer(asked["execute"], asked.get("arguments", {}))}
+            except KeyError as missing:
+                reply = {"error": {"class": "GenericError", "desc": f"not here: {missing}"}}
+            say(peer, {**reply, "id": asked.get("id")})
 
 
 def main(words: list[str]) -> None:

@@ -233,10 +233,6 @@ class Agent:
             await asyncio.gather(thawing, return_exceptions=True)
             raise
 
-    async def trim(self) -> None:
-        """Tell the disks which blocks are free (``guest-fstrim``)."""
-        await self.command("guest-fstrim")
-
     async def shutdown(self, mode: Literal["powerdown", "reboot", "halt"] = "powerdown") -> None:
         """Ask the guest to end; returns when the agent took the order, not when the guest has ended."""
         await self.channel.notify("guest-shutdown", {"mode": mode})

@@ -14,7 +14,7 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from subprocess import TimeoutExpired
 
-__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "limited", "run"]
+__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "run"]
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
 _BEYOND_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
@@ -59,11 +59,6 @@ def find_tool(name: str) -> str | None:
     """The path of a command, looked up in PATH and the sbin folders an ordinary user's PATH lacks."""
     places = [name] if "/" in name else [f"{folder}/{name}" for folder in (*os.get_exec_path(), *_BEYOND_PATH)]
     return next((place for place in places if os.access(place, os.X_OK) and Path(place).is_file()), None)
-
-
-def limited(argv: Sequence[str], *, cpu_seconds: int, memory_bytes: int) -> list[str]:
-    """``argv`` under limits of CPU time and address space, through prlimit(1), which every Linux distribution installs."""
-    return [find_tool("prlimit") or "prlimit", f"--cpu={cpu_seconds}", f"--as={memory_bytes}", "--core=0", "--", *argv]
 
 
 def run(

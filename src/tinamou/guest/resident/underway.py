@@ -15,7 +15,7 @@ from tinamou.guest.resident.frames import PIECE, RING, WINDOW, Size
 
 __all__ = ["RunningCommand", "attend", "capture"]
 
-KILL, HANG_UP = 9, 1
+KILL = 9
 AFTERWARDS_SECONDS = 5.0
 """How long a guest is waited for that was told to kill a command."""
 
