@@ -9,7 +9,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["AtLeast", "AtMost", "Bar", "Difference", "Missing", "Result", "Row", "Table", "Way", "measure", "summary"]
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "Bar",
+    "Difference",
+    "Missing",
+    "Result",
+    "Row",
+    "Table",
+    "Way",
+    "Within",
+    "measure",
+    "summary",
+]
 
 P99_FROM = 100
 
@@ -56,7 +69,16 @@ class AtLeast:
     than: str
 
 
-Bar = AtMost | AtLeast
+@dataclass(frozen=True)
+class Within:
+    """The median of ``row`` must not be above ``times`` times the median of ``than``."""
+
+    row: str
+    times: float
+    than: str
+
+
+Bar = AtMost | AtLeast | Within
 
 
 @dataclass(frozen=True)
@@ -190,4 +212,7 @@ def _judge(result: Result, bar: Bar, name: str) -> tuple[str, bool] | None:
     other = result.of(bar.than)
     if not other:
         return None
+    if isinstance(bar, Within):
+        ratio = median / statistics.median(other)
+        return f"{ratio:.2f} of ≤ {bar.times:g} × {bar.than}", ratio <= bar.times
     return f"{bar.times:g} × faster than {bar.than}", statistics.median(other) >= bar.times * median

@@ -125,3 +125,21 @@ main()
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
     )
     assert done.stdout.splitlines()[-1] == "loaded:", done.stderr
+
+
+def test_a_loop_loads_no_tls_and_leaves_it_to_who_wants_it():
+    code = """
+import sys
+from tinamou.cli.loop import run_until_done
+
+async def work():
+    import asyncio
+    await asyncio.sleep(0)
+    return sorted({"ssl", "_ssl"} & set(sys.modules))
+
+print(run_until_done(work()))
+import ssl
+print(ssl.create_default_context().verify_mode)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "2"]

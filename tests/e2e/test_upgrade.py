@@ -20,7 +20,7 @@ from tinamou.machine import sockets_aside
 from tinamou.machine.reconcile import reconcile, strays
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.state import machines
-from tinamou.system.inject import why_not
+from tinamou.system.holding import why_not
 from tinamou.system.mappings import mapping_of
 
 pytestmark = pytest.mark.vm

@@ -20,7 +20,7 @@ from tinamou.machine.forking import fork_many
 from tinamou.snapshots import branching
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.resting import discard
-from tinamou.system.inject import why_not
+from tinamou.system.holding import why_not
 from tinamou.system.loop_thread import wait_for
 from tinamou.system.mappings import mapping_of, on_shelf
 

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import appliances
+from lz4 import block
 
 from tinamou.convert import qemu
 from tinamou.system.qcow2 import encode_overlay
@@ -39,6 +40,7 @@ def streams() -> Iterator[bytes]:
     yield bz2.compress(text)
     yield lzma.compress(text)
     yield lzma.compress(text, format=lzma.FORMAT_ALONE)
+    yield lz4_frame(text)
     yield zstd.compress(text)
     yield zstd.compress(text, options={zstd.CompressionParameter.checksum_flag: 1})
 
@@ -81,9 +83,15 @@ def bzimage(payload: bytes) -> bytes:
     return bytes(head) + payload
 
 
+def lz4_frame(data: bytes) -> bytes:
+    """As Linux packs with lz4: a magic, and a block with its length."""
+    packed: bytes = block.compress(data, store_size=False)
+    return b"\x02\x21\x4c\x18" + struct.pack("<I", len(packed)) + packed
+
+
 def kernels() -> Iterator[bytes]:
     """Kernels in every wrapping."""
-    for pack in (lambda data: gzip.compress(data, mtime=0), lzma.compress, zstd.compress, bz2.compress):
+    for pack in (lambda data: gzip.compress(data, mtime=0), lzma.compress, zstd.compress, bz2.compress, lz4_frame):
         packed = pack(elf())
         yield bzimage(packed)
         yield b"MZ\0\0zimg" + struct.pack("<II", 16, len(packed)) + packed

@@ -18,7 +18,7 @@ def test_same_as_openssl(data):
 
 @pytest.mark.parametrize("module", ["tinamou.cli.run", "tinamou.machine.starting", "tinamou.cli.ls"])
 def test_the_way_to_qemu_loads_no_openssl(module):
-    heavy = {"_hashlib", "hashlib", "dataclasses", "inspect", "ssl"}
+    heavy = {"_hashlib", "hashlib", "dataclasses", "inspect", "ssl", "ctypes"}
     code = f"import sys, {module}; print(*sorted(set(sys.modules) & {heavy!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

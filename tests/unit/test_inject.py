@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tinamou.system import inject
+from tinamou.system import holding
 from tinamou.system.inject import begin, held
 
-pytestmark = pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not() or "-")
+pytestmark = pytest.mark.skipif(bool(holding.why_not()), reason=holding.why_not() or "-")
 
 WAITS = """
 import select, signal, sys, time

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import threading
 from pathlib import Path
 
@@ -135,3 +136,9 @@ def test_answers_as_the_standard_library():
     with pytest.raises(TypeError):
         late.fields("a")
     assert Holder("a", 1).table is not Holder("a", 1).table
+
+
+def test_no_module_loads_the_standard_librarys():
+    package = Path(late.__file__).parent
+    wrong = [path for path in package.rglob("*.py") if re.search(r"^\s*(import|from) dataclasses\b", path.read_text(), re.M)]
+    assert [path.name for path in wrong] == ["late.py"]

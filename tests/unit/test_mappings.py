@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tinamou.snapshots import changes
-from tinamou.system import inject, mappings, ram
+from tinamou.system import holding, mappings, ram
 from tinamou.system.inject import begin, held
 from tinamou.system.mappings import Mapping, changed, clear_shelf, mapping_of, move, on_shelf
 
-pytestmark = pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not() or "-")
+pytestmark = pytest.mark.skipif(bool(holding.why_not()), reason=holding.why_not() or "-")
 
 PAGE, SIZE = mmap.PAGESIZE, 64 << 20
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 
@@ -41,7 +40,7 @@ def command(
         raise SpecError("which machines are meant is unclear", problems=[problem])
     found = upgrading.outdated(to)
     if list:
-        rows = [dataclasses.asdict(one) for one in found]
+        rows = [late.asdict(one) for one in found]
         if json:
             output.print_json(rows)
         else:
@@ -56,4 +55,4 @@ def command(
             how = f"{upgraded.pause * 1000:.0f} ms" if not upgraded.why else f"{upgraded.pause:.1f} s"
             output.say(f"{name} stood still for {how}: QEMU {upgraded.before} → {upgraded.after}")
     if json:
-        output.print_json([dataclasses.asdict(one) for one in done])
+        output.print_json([late.asdict(one) for one in done])

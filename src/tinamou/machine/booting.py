@@ -8,10 +8,10 @@ import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from tinamou.blueprint import Plan
 from tinamou.errors import ControlError
-from tinamou.guest.ready import ReadyReport, launched
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
 from tinamou.machine import encrypted
@@ -21,6 +21,9 @@ from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import in_thread
+
+if TYPE_CHECKING:
+    from tinamou.guest.ready import ReadyReport
 
 __all__ = ["begun", "begun_again", "pin", "reset", "started", "until_launched", "until_up"]
 
@@ -110,6 +113,8 @@ async def until_launched(machine: Connected) -> ReadyReport:
         from tinamou.machine import shares
 
         await shares.plug(machine)
+    from tinamou.guest.ready import launched
+
     return launched(machine.since)
 
 

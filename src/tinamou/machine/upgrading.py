@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import socket
 import time
@@ -17,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, getfd, migrate, migrate_incoming, migration, wait_migrated
@@ -155,7 +155,7 @@ def _planned(record: Record, plan: Plan) -> Plan:
     if new is None:
         raise StateError(f"machine {record.name} is gone", why="another command removed it", fix="tinamou ls")
     there = {element.id for element in plan.elements}
-    new = dataclasses.replace(new, elements=tuple(e for e in new.elements if e.kind != "device" or e.id in there))
+    new = late.replace(new, elements=tuple(e for e in new.elements if e.kind != "device" or e.id in there))
     if found := differences(plan, new):
         problems = [Problem("hardware", None, one) for one in found]
         raise StateError(f"{record.name} would not be the machine it is", problems=problems, fix="start it again instead")
@@ -207,11 +207,11 @@ async def _waiting(
         with theirs:
             waits = Why("upgrade", "it waits for the state of the devices, and stands still then")
             flags = (*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits))
-            waiting = dataclasses.replace(plan, flags=flags, elements=_without_ports(plan))
+            waiting = late.replace(plan, flags=flags, elements=_without_ports(plan))
             inherit = (theirs.fileno(), *([] if template is None else [template]))
             process = await in_thread(launch, waiting, old.path, dies_with_parent=old.owned, inherit=inherit, given=given)
             number = theirs.fileno()
-        alive = dataclasses.replace(old, pid=process.pid, started=process.started)
+        alive = late.replace(old, pid=process.pid, started=process.started)
         try:
             async with await connect_qmp(old.directory, owner=True, alive=lambda: alive.running) as session:
                 if template is not None:
@@ -270,7 +270,7 @@ def _number(old: Record, mapping: Mapping) -> int:
 def _without_ports(plan: Plan) -> tuple[Element, ...]:
     """QEMU's own network without the ports of the host that lead into it, which the old one still has."""
     return tuple(
-        dataclasses.replace(one, props={key: value for key, value in one.props.items() if key != "hostfwd"})
+        late.replace(one, props={key: value for key, value in one.props.items() if key != "hostfwd"})
         if one.kind == "netdev"
         else one
         for one in plan.elements

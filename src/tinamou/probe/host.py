@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, grouping, topology
-from tinamou.system import inject, threads
+from tinamou.system import holding, threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
@@ -63,7 +63,7 @@ def probe_host(root: str = "/") -> HostFacts:
         apparmor=_apparmor(host, tools),
         smt=smt,
         core_scheduling=smt and host.real and threads.schedules_cores(),
-        holding=inject.why_not() if host.real else "",
+        holding=holding.why_not() if host.real else "",
     )
 
 

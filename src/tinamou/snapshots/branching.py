@@ -25,7 +25,8 @@ from tinamou.control.commands import add_fd_numbered, remove_fd
 from tinamou.errors import StateError
 from tinamou.snapshots import changes
 from tinamou.system import ram
-from tinamou.system.inject import Caller, begin, held, why_not
+from tinamou.system.holding import why_not
+from tinamou.system.inject import Caller, begin, held
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, clear_shelf, mapping_of, move, read_into
 

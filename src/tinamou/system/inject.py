@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Caller", "begin", "held", "why_not"]
+__all__ = ["Caller", "begin", "held"]
 
 T = TypeVar("T")
 
@@ -27,7 +26,6 @@ _SEIZE, _INTERRUPT, _OPTIONS, _GETREGS, _SETREGS, _STEP, _DETACH = 0x4206, 0x420
 _EXITKILL = 1 << 20
 """It must not run on with our registers in it: where we end inside, the kernel ends it."""
 _WALL = 0x40000000
-_NOBODY, _CAP_SYS_PTRACE = 3, 19
 _WAIT_SECONDS = 5.0
 _GLANCE_SECONDS = 0.00002
 _SYSCALL = b"\x0f\x05"
@@ -46,29 +44,6 @@ class _Registers(ctypes.Structure):
     """struct user_regs_struct of x86_64."""
 
     _fields_ = tuple((name, ctypes.c_ulong) for name in _REGISTERS.split())
-
-
-def why_not() -> str:
-    """Why no process of this host can be made to call the kernel; empty where it can, as far as is known without trying.
-
-    Source: Documentation/admin-guide/LSM/Yama.rst, ptrace(2).
-    """
-    if (here := platform.machine()) != "x86_64":
-        return f"the registers of {here} are not known to tinamou"
-    scope = 0
-    with contextlib.suppress(OSError, ValueError):
-        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
-    if scope == _NOBODY:
-        return "kernel.yama.ptrace_scope is 3: nobody may hold another process until the host is restarted"
-    if os.geteuid() == 0 and not _may_hold():
-        return "this process has no CAP_SYS_PTRACE, which holding a process of another user takes"
-    return ""
-
-
-def _may_hold() -> bool:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
-    return bool(effective >> _CAP_SYS_PTRACE & 1)
 
 
 def begin(work: Callable[[], T]) -> Future[T]:

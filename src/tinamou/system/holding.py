@@ -1,0 +1,34 @@
+"""Whether a process of this host can be held and made to call the kernel (`tinamou.system.inject`), looked up alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["why_not"]
+
+_NOBODY, _CAP_SYS_PTRACE = 3, 19
+
+
+def why_not() -> str:
+    """Why no process of this host can be made to call the kernel; empty where it can, as far as is known without trying.
+
+    Source: Documentation/admin-guide/LSM/Yama.rst, ptrace(2).
+    """
+    if (here := os.uname().machine) != "x86_64":
+        return f"the registers of {here} are not known to tinamou"
+    scope = 0
+    with contextlib.suppress(OSError, ValueError):
+        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
+    if scope == _NOBODY:
+        return "kernel.yama.ptrace_scope is 3: nobody may hold another process until the host is restarted"
+    if os.geteuid() == 0 and not _may_hold():
+        return "this process has no CAP_SYS_PTRACE, which holding a process of another user takes"
+    return ""
+
+
+def _may_hold() -> bool:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
+    return bool(effective >> _CAP_SYS_PTRACE & 1)
