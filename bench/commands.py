@@ -22,7 +22,7 @@ from bench.guest_line import PROCESSOR, ended
 from bench.libvirt import Libvirt
 from tinamou.system.paths import cache_dir
 
-__all__ = ["tables"]
+__all__ = ["OLD", "ROOT", "Build", "built", "older", "tables"]
 
 ROOT = Path(__file__).parent.parent
 OLD = "eed7bb9"
@@ -88,10 +88,10 @@ def _timed(words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str,
 def tables(stack: ExitStack, scratch: Path) -> list[Table]:
     """Commands by themselves; runs with a guest of constant time; real ones."""
     guest = the_guest(scratch)
-    builds = [_build(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
+    builds = [built(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
     missing = []
     try:
-        builds.append(_build(guest, scratch, OLD, *_old(scratch)))
+        builds.append(built(guest, scratch, OLD, *older(scratch)))
     except (OSError, subprocess.CalledProcessError) as error:
         missing.append(Missing(f"the build {OLD}", str(error)))
     return [_lines(stack, guest, builds, missing), _shares(stack, guest, builds), _real(builds)]
@@ -100,7 +100,7 @@ def tables(stack: ExitStack, scratch: Path) -> list[Table]:
 # ── builds ──
 
 
-def _build(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench: Path) -> Build:
+def built(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench: Path) -> Build:
     folder = scratch / f"build-{name or 'here'}"
     folder.mkdir()
     standin, command = folder / "qemu-system-x86_64", folder / "tinamou"
@@ -118,7 +118,7 @@ def _build(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench:
     return build
 
 
-def _old(scratch: Path) -> tuple[list[Path], Path]:
+def older(scratch: Path) -> tuple[list[Path], Path]:
     """The earlier build's sources, and the packages it needs that this one does not; its bench."""
     tree, packages = scratch / OLD, scratch / f"{OLD}-packages"
     tree.mkdir()
