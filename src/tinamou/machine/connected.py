@@ -263,6 +263,16 @@ class Connected:
         await self.hang_up()
         self.drop_line()
 
+    async def anew(self) -> None:
+        """Another QEMU has taken the machine over: every line is opened anew when it is used, that to its resident too."""
+        had_line = self._line is not None
+        await self.close()
+        self.refresh()
+        if had_line and self.record.resident:
+            from tinamou.guest.resident import connect
+
+            self._line = connect(str(self.record.file(files.RESIDENT)))
+
     async def release(self, *, stays: bool = False) -> None:
         """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
         await self.settled_agent()

@@ -184,8 +184,7 @@ async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapp
             sockets_aside.settle(old)
             await asyncio.shield(save.let_run_on(await machine.session()))
         raise
-    await machine.close()
-    machine.refresh()
+    await machine.anew()
     sockets_aside.forget(old.path)
     return resumed.at - stopped.at
 
