@@ -1,28 +1,38 @@
-"""Runs a command with the lab's chroot as the root of a mount namespace, as on any host: AppArmor sees paths from that on."""
+"""Runs a command in the lab with its chroot as the root of a mount namespace: AppArmor sees paths from that on."""
+
+from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from pathlib import Path
 
-libc = ctypes.CDLL(None, use_errno=True)
+_NEWNS, _MOVE, _PRIVATE_BELOW = 0x20000, 0x2000, 0x44000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def must(done):
-    if done:
+def _mount(source: bytes | None, flags: int) -> None:
+    if _libc.mount(source, b"/", None, flags, None):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-must(libc.unshare(0x20000))
-here = os.getcwd()
-os.makedirs("/tmp/below", exist_ok=True)
-os.chdir("/")
-os.chroot("/tmp/below")
-for _ in range(20):
-    os.chdir("..")
-os.chroot(".")
-must(libc.mount(None, b"/", None, 0x44000, None))
-os.chdir("/lab")
-must(libc.mount(b".", b"/", None, 0x2000, None))
-os.chroot(".")
-os.chdir(here)
-os.execvp(sys.argv[1], sys.argv[1:])
+def main() -> None:
+    """Leave the chroot, in a mount namespace of its own, and put what it was in place of the root."""
+    here, below = Path.cwd(), Path("/tmp/below")
+    if _libc.unshare(_NEWNS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    below.mkdir(exist_ok=True)
+    os.chdir("/")
+    os.chroot(below)
+    for _ in range(20):
+        os.chdir("..")
+    os.chroot(".")
+    _mount(None, _PRIVATE_BELOW)
+    os.chdir("/lab")
+    _mount(b".", _MOVE)
+    os.chroot(".")
+    os.chdir(here)
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
+
+
+main()
