@@ -17,7 +17,7 @@ from typed import begin, call, tinamou
 
 pytestmark = pytest.mark.vm
 
-MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "4"))
+MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "1"))
 SEED = os.environ.get("TINAMOU_SEED", "")
 AT_LINE = Path(__file__).with_name("at_line.py")
 NEW = ("--name", "m", "--disk", "size=8M", "--no-wait", "--set", "memory.size=192M")
