@@ -17,7 +17,7 @@ from typed import begin, call, tinamou
 
 pytestmark = pytest.mark.vm
 
-MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "4"))
+MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "1"))
 SEED = os.environ.get("TINAMOU_SEED", "")
 AT_LINE = Path(__file__).with_name("at_line.py")
 NEW = ("--name", "m", "--disk", "size=8M", "--no-wait", "--set", "memory.size=192M")
@@ -38,6 +38,8 @@ VERBS: list[tuple[str, str]] = [
     ("stopped", "disk add m size=8M"),
     ("stopped", "snapshot create m"),
     ("stopped", "check m"),
+]
+MORE: list[tuple[str, str]] = [
     ("fresh", "disk rm m disk0"),
     ("fresh", "disk resize m disk0 16M"),
     ("fresh", "snapshot rm m first"),
@@ -83,7 +85,11 @@ def ran(at: int, number: signal.Signals, words: str, count: Path) -> tuple[int, 
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("wanted", "words"), VERBS, ids=lambda value: value[:24])
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [*VERBS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE)],
+    ids=lambda value: value[:24],
+)
 @pytest.mark.timeout(120 + 20 * MOMENTS)
 def test_at_random_lines(
     wanted: str, words: str, state: Path, tmp_path: Path, fake_qemu: Path, leftovers: Leftovers

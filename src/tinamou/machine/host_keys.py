@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
 from tinamou.system.exec import run
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["Files", "make"]
 
@@ -25,7 +25,7 @@ async def make(paths: Iterable[str], directory: Path) -> Files:
     files: list[tuple[str, int, bytes]] = []
     for path in paths:
         kind = _QUICK.get(path.rpartition("ssh_host_")[2].removesuffix("_key"), "")
-        private, public = await asyncio.to_thread(_pair, kind, directory / "host_key") if kind else (b"", b"")
+        private, public = await in_thread(_pair, kind, directory / "host_key") if kind else (b"", b"")
         files += [(path, 0o600, private), (f"{path}.pub", 0o644, public)]
     return tuple(files)
 

@@ -136,7 +136,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     Raises StateError naming what differs from the hardware that was saved, LaunchError, ControlError; the caller ends the
     machine then.
     """
-    plan = await asyncio.to_thread(_planned, saved, record)
+    plan = await in_thread(_planned, saved, record)
     await in_thread(write_plan, record, plan)
     waits = Why("saved state", "it waits for the state that is loaded, and stands still then")
     waiting = late.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
