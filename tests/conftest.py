@@ -140,19 +140,20 @@ def hosts() -> Callable[[str], Path]:
 def program_of() -> Callable[[str, str], str]:
     """The path of a program of that QEMU: ``program_of("10.0", "qemu-img")``; skips where there is none.
 
-    It is the installed one where that is of this version, else the one a script fetched.
+    It is the installed one where that is of this version, else the one a script fetched, where that is.
     """
 
     def binary(version: str, name: str) -> str:
-        number, found = version.partition(".")[0], shutil.which(name)
-        said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""
-        if found and f"version {version}" in said:
-            return found
-        if number not in FETCHED:
-            pytest.skip(f"the installed {name} is not {version}: {said.splitlines()[:1]}")
-        if reason := _unnamed(number):
-            pytest.skip(reason)
-        return str(Path(os.environ[f"TINAMOU_QEMU{number}"]).parent / name)
+        number = version.partition(".")[0]
+        fetched = Path(os.environ.get(f"TINAMOU_QEMU{number}") or "nowhere").parent / name
+        for found in filter(None, map(shutil.which, (name, str(fetched)))):
+            if (
+                f"version {version}"
+                in subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+            ):
+                return found
+        reason = _unnamed(number) if number in FETCHED else None
+        pytest.skip(reason or f"no {name} here is {version}")
 
     return binary
 

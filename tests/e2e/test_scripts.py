@@ -146,7 +146,8 @@ def fetched(request):
 @pytest.mark.parametrize("name", ["qemu-img", "qemu-system-x86_64", "qemu-system-aarch64", "qemu-system-riscv64"])
 def test_a_qemu_that_was_fetched(fetched, name):
     number, folder = fetched
-    assert f"version {number}." in call(folder / name, "--version").stdout
+    said = re.search(r"version (\d+)\.", call(folder / name, "--version").stdout)
+    assert said and int(said[1]) >= int(number)
 
 
 def test_a_qemu_that_was_fetched_finds_its_firmware(fetched):
