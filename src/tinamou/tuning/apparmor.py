@@ -40,7 +40,7 @@ _QEMU = """
   /dev/{vhost-net,vhost-vsock,net/tun} rw,
   @{sys}/{bus,class,devices,kernel,module}/** r,
   @{PROC}/{cpuinfo,meminfo,stat,devices,filesystems,sys/**} r,
-  owner @{PROC}/@{pid}/** r,
+  owner @{PROC}/{@{pid},self}/** r,
 """
 _SWTPM = """
   deny capability,
@@ -84,7 +84,7 @@ _DNSMASQ = """
   /etc/{resolv.conf,hosts,host.conf,nsswitch.conf,group,services,localtime} r,
   /{,var/}run/{systemd/resolve/,resolvconf/,NetworkManager/}{stub-,}resolv.conf r,
   @{PROC}/sys/net/ipv[46]/** rw,
-  owner @{PROC}/@{pid}/** r,
+  owner @{PROC}/{@{pid},self}/** r,
 """
 
 
