@@ -198,7 +198,7 @@ def test_a_board_without_a_version_is_loaded_by_its_series_alone(checkpoint: Che
     check(checkpoint)
     unversioned = dataclasses.replace(checkpoint, plan={**checkpoint.plan, "machine_type": "q35"})
     check(unversioned)
-    with pytest.raises(StateError, match="q35: has no version"):
+    with pytest.raises(StateError, match="'q35': has no version"):
         check(dataclasses.replace(unversioned, version="1.0.0"))
 
 
