@@ -87,8 +87,8 @@ def test_forks_of_forks_and_of_restored_machines() -> None:
         source.run("echo 1 >/tmp/generation")
         with source.fork() as fork:
             fork.run("echo 2 >>/tmp/generation")
-            taken = fork.checkpoint("second")
-            assert (taken.kind, taken.why) == ("portable", "it shares its memory with other forks")
+            taken = fork.checkpoint("second", kind="portable")
+            assert (taken.kind, taken.why) == ("portable", "it was asked for")
             name = fork.name
             [third] = forks_of(taken)
             with third:
