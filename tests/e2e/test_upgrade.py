@@ -165,6 +165,16 @@ def test_a_machine_with_memory_of_its_own_is_suspended_and_resumed() -> None:
         call("rm", "-f", "plain")
 
 
+def test_a_machine_that_was_paused_stays_so() -> None:
+    with Machine(forkable=True, net=[]) as machine:
+        machine.pause()
+        with pytest.raises(TinamouError, match="it is paused"):
+            machine.upgrade()
+        assert machine.qmp("query-status")["status"] == "paused"
+        machine.resume()
+        assert machine.upgrade().why == ""
+
+
 def test_who_runs_on_another_qemu_is_listed(wrapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("upgrade").returncode == call("upgrade", "one", "--all").returncode == 110
     with Machine(forkable=True, net=[]) as machine:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
 from tinamou.control import connect_qmp
-from tinamou.control.commands import cont, getfd, migrate, migrate_incoming, migration, wait_migrated
+from tinamou.control.commands import cont, getfd, migrate, migrate_incoming, migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.guest.carry.port import kept_out
 from tinamou.images.progress import Progress, silent
@@ -82,6 +82,10 @@ async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = 
     record, began = machine.refresh(), time.perf_counter()
     encrypted.refuse(record, "upgraded")
     before = _version(await machine.session())
+    if not (now := await status(await machine.session())).running:
+        raise StateError(
+            f"{record.name} does not run: it is {now.state}", fix=f"let it run first: tinamou resume {record.name}"
+        )
     async with turn(record, "upgrade"):
         plan = await saved_plan(record, await machine.session())
         with choosing(binary):
@@ -164,7 +168,6 @@ def _planned(record: Record, plan: Plan) -> Plan:
 
 async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapping) -> float:
     old = machine.record
-    process: Process | None = None
     sockets_aside.put_aside(old, _sockets(plan))
     try:
         async with _waiting(old, plan, memory, mapping) as (process, new, receiving):
@@ -178,11 +181,12 @@ async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapp
             await _lead_in(new, plan)
             await pin(record, plan)
     except BaseException:
-        if machine.refresh().pid == old.pid:
-            if process is not None:
-                await in_thread(end, process)
-            sockets_aside.settle(old)
-            await asyncio.shield(save.let_run_on(await machine.session()))
+        taken_over = machine.refresh().pid != old.pid
+        if taken_over:
+            await in_thread(end, Process(old.pid, old.started))
+            await machine.anew()
+        sockets_aside.settle(machine.record)
+        await asyncio.shield(save.let_run_on(await machine.session()))
         raise
     await machine.anew()
     sockets_aside.forget(old.path)
@@ -219,13 +223,12 @@ async def _waiting(
                 await session.execute("migrate-set-capabilities", capabilities=_capability("x-ignore-shared"))
                 await migrate_incoming(session, f"fd:{number}")
                 yield process, session, ours
-        except ControlError as error:
-            if not alive.running:
-                raise died(waiting, old.path, process.pid) from error
-            raise
-        except BaseException:
+        except BaseException as error:
+            gone = not alive.running
             if _named(old) != process.pid:
-                end(process)
+                await in_thread(end, process)
+            if gone and isinstance(error, ControlError):
+                raise died(waiting, old.path, process.pid) from error
             raise
 
 

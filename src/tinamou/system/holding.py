@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 __all__ = ["why_not"]
 
 _NOBODY, _CAP_SYS_PTRACE = 3, 19
+_MOVES_SHARED = (5, 13)
+"""From this Linux on MREMAP_DONTUNMAP takes shared memory."""
 
 
 def why_not() -> str:
-    """Why no process of this host can be made to call the kernel; empty where it can, as far as is known without trying.
+    """Why no process of this host can be made to map its memory anew; empty where it can, as far as is known without trying.
 
-    Source: Documentation/admin-guide/LSM/Yama.rst, ptrace(2).
+    Source: Documentation/admin-guide/LSM/Yama.rst, ptrace(2), mremap(2).
     """
     if (here := os.uname().machine) != "x86_64":
         return f"the registers of {here} are not known to tinamou"
+    if _kernel() < _MOVES_SHARED:
+        return f"shared memory cannot be moved away by Linux {os.uname().release}: from 5.13 on it can"
     scope = 0
     with contextlib.suppress(OSError, ValueError):
         scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
@@ -26,6 +31,11 @@ def why_not() -> str:
     if os.geteuid() == 0 and not _may_hold():
         return "this process has no CAP_SYS_PTRACE, which holding a process of another user takes"
     return ""
+
+
+def _kernel() -> tuple[int, ...]:
+    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return tuple(map(int, numbers.groups())) if numbers else (0, 0)
 
 
 def _may_hold() -> bool:
