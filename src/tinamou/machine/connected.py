@@ -264,14 +264,23 @@ class Connected:
         self.drop_line()
 
     async def anew(self) -> None:
-        """Another QEMU has taken the machine over: every line is opened anew when it is used, that to its resident too."""
+        """Another QEMU has taken the machine over: its monitor, and where one was held the line to its resident, once more.
+
+        What the resident is told while it still looks at the line that ended is lost, so it is greeted until it answers.
+        """
+        from tinamou.guest.resident import LineError, connect
+
         had_line = self._line is not None
         await self.close()
         self.refresh()
         if had_line and self.record.resident:
-            from tinamou.guest.resident import connect
-
-            self._line = connect(str(self.record.file(files.RESIDENT)))
+            line = connect(str(self.record.file(files.RESIDENT)))
+            try:
+                await line.hello()
+            except LineError:
+                line.close()
+            else:
+                self._line = line
 
     async def release(self, *, stays: bool = False) -> None:
         """Leave the machine to itself: it runs on when this process ends; ``stays`` keeps even a throw-away one."""
