@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.boot import the_guest
-from bench.commands import OLD, ROOT, built, older
-from bench.framework import Bar, Missing, Table, Way, Within
+from bench.commands import both_builds
+from bench.framework import Bar, Table, Way, Within
 
 __all__ = ["tables"]
 
@@ -54,13 +54,7 @@ if machine is not None:
 
 def tables(stack: ExitStack, scratch: Path) -> list[Table]:
     """Here and as it was, in turns."""
-    guest = the_guest(scratch)
-    builds = [built(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
-    missing = []
-    try:
-        builds.append(built(guest, scratch, OLD, *older(scratch)))
-    except (OSError, subprocess.CalledProcessError) as error:
-        missing.append(Missing(f"the build {OLD}", str(error)))
+    builds, missing = both_builds(the_guest(scratch), scratch)
     ways, bars = [], list[Bar]()
     for name, memory, held, written in ((IDLE, "512M", 0, 0), (HELD, "4G", 2000, 0), (AGAIN, "4G", 2000, 50)):
         for build in builds:

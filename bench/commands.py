@@ -22,7 +22,7 @@ from bench.guest_line import PROCESSOR, ended
 from bench.libvirt import Libvirt
 from tinamou.system.paths import cache_dir
 
-__all__ = ["OLD", "ROOT", "Build", "built", "older", "tables"]
+__all__ = ["OLD", "ROOT", "Build", "both_builds", "tables"]
 
 ROOT = Path(__file__).parent.parent
 OLD = "eed7bb9"
@@ -88,19 +88,23 @@ def _timed(words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str,
 def tables(stack: ExitStack, scratch: Path) -> list[Table]:
     """Commands by themselves; runs with a guest of constant time; real ones."""
     guest = the_guest(scratch)
-    builds = [built(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
-    missing = []
-    try:
-        builds.append(built(guest, scratch, OLD, *older(scratch)))
-    except (OSError, subprocess.CalledProcessError) as error:
-        missing.append(Missing(f"the build {OLD}", str(error)))
+    builds, missing = both_builds(guest, scratch)
     return [_lines(stack, guest, builds, missing), _shares(stack, guest, builds), _real(builds)]
 
 
 # ── builds ──
 
 
-def built(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench: Path) -> Build:
+def both_builds(guest: Guest, scratch: Path) -> tuple[list[Build], list[Missing]]:
+    """This tree's, and that of `OLD`; what is missing where that cannot be had."""
+    builds = [_built(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
+    try:
+        return [*builds, _built(guest, scratch, OLD, *_older(scratch))], []
+    except (OSError, subprocess.CalledProcessError) as error:
+        return builds, [Missing(f"the build {OLD}", str(error))]
+
+
+def _built(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench: Path) -> Build:
     folder = scratch / f"build-{name or 'here'}"
     folder.mkdir()
     standin, command = folder / "qemu-system-x86_64", folder / "tinamou"
@@ -118,7 +122,7 @@ def built(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench: 
     return build
 
 
-def older(scratch: Path) -> tuple[list[Path], Path]:
+def _older(scratch: Path) -> tuple[list[Path], Path]:
     """The earlier build's sources, and the packages it needs that this one does not; its bench."""
     tree, packages = scratch / OLD, scratch / f"{OLD}-packages"
     tree.mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.snapshots import branching
 from tinamou.snapshots.checkpoint import Checkpoint
-from tinamou.snapshots.resting import discard
 from tinamou.system.holding import why_not
 from tinamou.system.loop_thread import wait_for
 from tinamou.system.mappings import mapping_of, on_shelf
@@ -29,13 +27,6 @@ in_place = pytest.mark.skipif(bool(why_not()), reason=f"memory is not frozen her
 
 FROZEN, CHANGES, RENEWED = (kind.why for kind in (branching._Frozen, branching._Changes, branching._Renewed))
 SIZE = 512 << 20
-
-
-@pytest.fixture(autouse=True)
-def _no_checkpoints_left() -> Iterator[None]:
-    yield
-    for one in every():
-        discard(Path(one.directory))
 
 
 def forked(checkpoint: Checkpoint) -> Machine:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
 from tinamou.control import connect_qmp
-from tinamou.control.commands import cont, getfd, migrate, migrate_incoming, migration, status, wait_migrated
+from tinamou.control.commands import cont, getfd, migrate_incoming, set_migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.guest.carry.port import kept_out
 from tinamou.images.progress import Progress, silent
@@ -55,7 +55,6 @@ _SECONDS = 60.0
 """How long the state of the devices may take from one QEMU to the other."""
 _EVENT_SECONDS = 10.0
 _STREAM = "upgrade"
-_CAPABILITIES = {"x-ignore-shared": True, "pause-before-switchover": True}
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapp
     sockets_aside.put_aside(old, _sockets(plan))
     try:
         async with _waiting(old, plan, memory, mapping) as (process, new, receiving):
-            stopped = await _carried(machine, old, process, new, mapping, plan, receiving)
+            stopped = await _carried(machine, old, process, new, mapping, receiving)
             record = await in_thread(_is_now, old, plan, process)
             with new.listen("RESUME") as events:
                 await cont(new)
@@ -220,7 +219,7 @@ async def _waiting(
                 if template is not None:
                     size, merge = mapping.size, any(e.id == RAM and e.props["merge"] is True for e in plan.elements)
                     await branching.put_on(process.pid, template, None, size, merge=merge)
-                await session.execute("migrate-set-capabilities", capabilities=_capability("x-ignore-shared"))
+                await set_migration(session, capabilities={"x-ignore-shared": True})
                 await migrate_incoming(session, f"fd:{number}")
                 yield process, session, ours
         except BaseException as error:
@@ -237,10 +236,6 @@ def _named(record: Record) -> int:
 
     found = read(record.path)
     return found.pid if found else 0
-
-
-def _capability(name: str) -> list[dict[str, object]]:
-    return [{"capability": name, "state": True}]
 
 
 @contextlib.contextmanager
@@ -292,26 +287,20 @@ async def _lead_in(session: Session, plan: Plan) -> None:
 
 
 async def _carried(
-    machine: Connected, old: Record, process: Process, new: Session, mapping: Mapping, plan: Plan, into: socket.socket
+    machine: Connected, old: Record, process: Process, new: Session, mapping: Mapping, into: socket.socket
 ) -> Event:
     """Stop the machine, and give the new QEMU what it changed and the state of its devices; returns when it was stopped."""
     session = await machine.session()
+
+    async def bring_over() -> None:
+        if mapping.private:
+            await in_thread(_bring_over, old.pid, mapping, process.pid)
+
     with session.listen("STOP") as events:
-        await session.execute(
-            "migrate-set-capabilities", capabilities=[one for name in _CAPABILITIES for one in _capability(name)]
-        )
-        await session.execute("migrate-set-parameters", max_bandwidth=1 << 40)
+        await set_migration(session, capabilities=save.DEVICES, parameters=save.FAST)
         await getfd(session, into.fileno(), _STREAM)
         async with asyncio.timeout(_SECONDS):
-            await migrate(session, f"fd:{_STREAM}")
-            while (now := await migration(session)).status != "pre-switchover":
-                if now.status in ("completed", "failed", "cancelled"):
-                    raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
-                await asyncio.sleep(0.0005)
-            if mapping.private:
-                await in_thread(_bring_over, old.pid, mapping, process.pid)
-            await session.execute("migrate-continue", state="pre-switchover")
-            await wait_migrated(session)
+            await save.send_state(session, f"fd:{_STREAM}", bring_over)
             await wait_migrated(new)
             return await events.next()
 

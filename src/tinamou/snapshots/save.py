@@ -35,6 +35,8 @@ from tinamou.system.spawn import process_of
 from tinamou.tuning.memory import RAM
 
 __all__ = [
+    "DEVICES",
+    "FAST",
     "STREAM",
     "WHOLE",
     "Moment",
@@ -47,6 +49,7 @@ __all__ = [
     "running_on",
     "save_instant",
     "save_portable",
+    "send_state",
 ]
 
 
@@ -266,7 +269,7 @@ async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, 
     """Stop, save, take the memory over, run on."""
     session = moment.session
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
-        async with running_on(session, _DEVICES):
+        async with running_on(session, DEVICES):
             await _save_state(session, directory / "state", moment.plan.binary, switch)
             await way.at_rest()
             await cont(session)
@@ -300,16 +303,18 @@ def marked(record: Record) -> Iterator[None]:
 _EVENT_SECONDS, _SAVE_SECONDS = 10.0, 60.0
 """How long QEMU may take to tell what it did, and to save its devices."""
 
-_DEVICES = {"x-ignore-shared": True, "pause-before-switchover": True}
+DEVICES: Mapping[str, bool] = {"x-ignore-shared": True, "pause-before-switchover": True}
 WHOLE: Mapping[str, bool] = {"x-ignore-shared": False, "pause-before-switchover": True}
 """Capabilities for saving the memory with the devices; a fork was loaded without, and has the first one set."""
+FAST: Mapping[str, object] = {"max-bandwidth": 1 << 40}
+"""No bound on how fast it is sent: QEMU's own is 128 MiB a second."""
 
 
 @contextlib.asynccontextmanager
 async def running_on(session: Session, capabilities: Mapping[str, bool]) -> AsyncIterator[None]:
     """Whatever happens in the block, the machine runs on after it and can be saved again; so set up, it can be saved."""
     try:
-        await set_migration(session, capabilities=capabilities, parameters={"max-bandwidth": 1 << 40})
+        await set_migration(session, capabilities=capabilities, parameters=FAST)
         yield
     except BaseException:
         await asyncio.shield(let_run_on(session))
@@ -333,14 +338,22 @@ async def _save_state(session: Session, path: Path, binary: str, switch: _Switch
     """Stop the machine and write the state of its devices, all but its memory."""
     try:
         async with asyncio.timeout(_SAVE_SECONDS), saved_to(session, path, binary) as uri:
-            await migrate(session, uri)
-            while (now := await migration(session)).status != "pre-switchover":
-                if now.status in ("completed", "failed", "cancelled"):
-                    raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
-                await asyncio.sleep(0.0005)
-            if switch is not None:
-                await switch.switch()
-            await session.execute("migrate-continue", state="pre-switchover")
-            await wait_migrated(session)
+            await send_state(session, uri, None if switch is None else switch.switch)
     except TimeoutError:
         raise ControlError(f"QEMU did not save the machine's state within {_SAVE_SECONDS:g} s") from None
+
+
+async def send_state(session: Session, uri: str, at_rest: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Stop the machine and send its state to ``uri``; ``at_rest`` is done in between. Raises ControlError.
+
+    QEMU has been told to pause before the switchover.
+    """
+    await migrate(session, uri)
+    while (now := await migration(session)).status != "pre-switchover":
+        if now.status in ("completed", "failed", "cancelled"):
+            raise ControlError(f"QEMU did not save the machine's state: {now.status}", why=now.error)
+        await asyncio.sleep(0.0005)
+    if at_rest is not None:
+        await at_rest()
+    await session.execute("migrate-continue", state="pre-switchover")
+    await wait_migrated(session)
