@@ -57,6 +57,59 @@ def test_cleans_up_before_it_ends(number: signal.Signals, times: int, status: in
     assert err == ""
 
 
+AT_EACH_LINE = """
+import asyncio, signal, sys, time
+from tinamou.system import loop_thread
+
+async def work(events):
+    events.append("begun")
+    try:
+        await asyncio.sleep(0.05)
+        events.append("done")
+    finally:
+        await asyncio.sleep(0.001)
+        events.append("cleaned up")
+
+async def nothing():
+    pass
+
+loop_thread.wait_for(nothing())
+for at in range(1, 100):
+    seen, events, raised = [], [], False
+
+    def line(frame, event, _):
+        if event == "line":
+            seen.append(frame.f_lineno)
+            if len(seen) == at:
+                signal.raise_signal(signal.SIGINT)
+        return line
+
+    def frame(frame, event, _):
+        if frame.f_code.co_filename == loop_thread.__file__ and frame.f_code.co_name in ("wait_for", "_end"):
+            return line
+
+    sys.settrace(frame)
+    try:
+        loop_thread.wait_for(work(events))
+    except KeyboardInterrupt:
+        raised = True
+    sys.settrace(None)
+    before = list(events)
+    time.sleep(0.01)
+    assert before == events and events in ([], ["begun", "cleaned up"], ["begun", "done", "cleaned up"]), (seen, events)
+    if len(seen) < at:
+        break
+    assert raised, seen
+print(at)
+"""
+
+
+def test_cleans_up_wherever_the_request_comes() -> None:
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", AT_EACH_LINE], capture_output=True, text=True, timeout=60)
+    assert ran.stderr == ""
+    assert 8 < int(ran.stdout) < 99
+
+
 def test_results_and_errors_come_through() -> None:
     async def work(value: int) -> int:
         await asyncio.sleep(0)

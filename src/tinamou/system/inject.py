@@ -33,6 +33,8 @@ _NUMBERS = {"close": 3, "mmap": 9, "munmap": 11, "mremap": 25, "madvise": 28, "g
 _REGISTERS = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
 )
+_AGAIN = (512, 513, 514, 516)
+"""How the kernel says to a tracer alone that a signal came, and the call is to be made again (linux/errno.h)."""
 _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -94,14 +96,14 @@ class Caller:
         registers.rip, registers.orig_rax, registers.rax = self._where, ctypes.c_ulong(-1).value, _NUMBERS[name]
         for register, value in zip(_ARGUMENTS, arguments, strict=False):
             setattr(registers, register, ctypes.c_ulong(value).value)
-        _ptrace(_SETREGS, self._pid, 0, ctypes.addressof(registers))
-        while True:
+        told = _Registers.from_buffer_copy(registers)
+        while registers.rip == self._where or -ctypes.c_long(registers.rax).value in _AGAIN:
+            _ptrace(_SETREGS, self._pid, 0, ctypes.addressof(told))
             _ptrace(_STEP, self._pid)
             came = _stopped(self._pid)
+            if came != signal.SIGTRAP:
+                self._signals.append(came)  # given back at the end: it came before the step, or interrupted the call
             _ptrace(_GETREGS, self._pid, 0, ctypes.addressof(registers))
-            if registers.rip != self._where:
-                break
-            self._signals.append(came)  # it came before the step, and is given back at the end
         if registers.rip != self._where + len(_SYSCALL):
             raise OSError(errno.EIO, f"process {self._pid} did not do what it was told")
         answer = int(ctypes.c_long(registers.rax).value)
@@ -114,8 +116,7 @@ class Caller:
         with contextlib.suppress(ProcessLookupError):
             _ptrace(_SETREGS, self._pid, 0, ctypes.addressof(self._saved))
             for number in self._signals:
-                if number != signal.SIGTRAP:
-                    _libc.tgkill(self._pid, self._pid, number)
+                _libc.tgkill(self._pid, self._pid, number)
             _ptrace(_DETACH, self._pid)
 
 

@@ -44,37 +44,54 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         raise RuntimeError("a blocking call was made from within the asynchronous machine: use tinamou.aio there")
     ended: concurrent.futures.Future[T] = concurrent.futures.Future()
     started: list[asyncio.Task[T]] = []
+    told: list[bool] = []
     context = contextvars.copy_context()
 
     def start() -> None:
+        if told:
+            return
         task = loop.create_task(work, context=context)
         started.append(task)
         task.add_done_callback(lambda task: _pass_on(task, ended))
 
-    loop.call_soon_threadsafe(start)
+    def cancel() -> None:
+        """Once alone: a second one would cancel its clean-up."""
+        if not told and started:
+            started[0].cancel()
+        elif not told:
+            work.close()
+            _cancelled(ended)
+        told.append(True)
+
     try:
+        loop.call_soon_threadsafe(start)
         return ended.result()
     except BaseException:
-        if not ended.done():
-            loop.call_soon_threadsafe(lambda: started[0].cancel())  # noqa: PLW0108  there is none before the loop made it
-            _wait_until_clean(ended)
+        _end(ended, lambda: loop.call_soon_threadsafe(cancel))
         raise
 
 
 def _pass_on(task: asyncio.Task[T], ended: concurrent.futures.Future[T]) -> None:
     if task.cancelled():
-        ended.cancel()
-        ended.set_running_or_notify_cancel()
+        _cancelled(ended)
     elif (error := task.exception()) is not None:
         ended.set_exception(error)
     else:
         ended.set_result(task.result())
 
 
-def _wait_until_clean(ended: concurrent.futures.Future[Any]) -> None:
+def _cancelled(ended: concurrent.futures.Future[Any]) -> None:
+    ended.cancel()
+    ended.set_running_or_notify_cancel()
+
+
+def _end(ended: concurrent.futures.Future[Any], tell: Callable[[], object]) -> None:
+    """Have a coroutine cancelled, and wait until it has cleaned up; requests to end come at any moment of this, too."""
     for _ in range(_PATIENCE):
         try:
-            concurrent.futures.wait([ended])
+            if not ended.done():
+                tell()
+                concurrent.futures.wait([ended])
         except (KeyboardInterrupt, SystemExit):
             continue
         return

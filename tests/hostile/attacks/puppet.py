@@ -37,6 +37,8 @@ _REGISTERS = [
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip",
     "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 ]  # fmt: skip
+_ERESTARTNOINTR = 513
+"""Seen by tracers alone (linux/errno.h)."""
 _ROOM = 1 << 20
 """Bytes of memory for what the calls point at."""
 _PATIENCE = 15.0
@@ -234,7 +236,9 @@ class Puppet(_Traced):
     def _born(self) -> tuple[int, int]:
         """A copy that stands still: its number here, and its number where the process is."""
         self.children.clear()
-        result = self._raw("clone", signal.SIGCHLD)
+        result = -_ERESTARTNOINTR
+        while result == -_ERESTARTNOINTR:  # a signal came meanwhile
+            result = self._raw("clone", signal.SIGCHLD)
         if result < 0:
             raise OSError(-result, f"process {self.pid} cannot be copied: {os.strerror(-result)}")
         born = self.children.pop()
