@@ -38,6 +38,7 @@ VERBS = {
     "confine": "Show the walls around a running machine.",
     "plan": "Show what would be done, and why.",
     "convert": "Make a machine file of another tool's machine.",
+    "attest": "Judge what a processor's report proves of a guest, offline.",
     "accel": "Try every accelerator and report.",
     "image": "Build, download, examine and remove images.",
     "snapshot": "Take snapshots of a machine's disks and go back to them.",
@@ -72,7 +73,7 @@ USAGE = {
 }
 """Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
+GROUPS = frozenset({"attest", "backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
 
 
 def module_of(verb: str) -> Any:
