@@ -11,7 +11,7 @@ from tinamou.late import dataclass
 __all__ = ["QUESTIONS", "Answer", "Verdict", "no", "not_judged", "yes"]
 
 QUESTIONS = {
-    "genuine": "the maker's processor signed it, and no certificate on the way was revoked",
+    "genuine": "the key that must have signed it did, and no certificate on the way was revoked",
     "fresh": "it was made for this question, after it was asked",
     "expected": "it measured what this machine must be",
     "policy": "the guest runs under the policy that is demanded",

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.late import dataclass
 
-__all__ = ["ALGORITHMS", "Event", "parse", "replay"]
+__all__ = ["ALGORITHMS", "Event", "parse", "parse_ima", "replay"]
 
 ALGORITHMS = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 """Hash functions by the numbers the TCG gave them."""
 _MOST = 16 << 20
 _EVENTS = 100_000
 _NO_ACTION, _IPL, _VARIABLE_BOOT = 3, 0xD, 0x80000002
+_IMA = 1 << 32
+"""Of the kernel's own events, which have no type: none the TCG could give."""
 _TYPES = {
     0: "PREBOOT_CERT",
     1: "POST_CODE",
@@ -49,6 +51,7 @@ _TYPES = {
     0x8000000C: "EFI_VARIABLE_BOOT2",
     0x80000010: "EFI_HCRTM_EVENT",
     0x800000E0: "EFI_VARIABLE_AUTHORITY",
+    1 << 32: "IMA",
 }
 _OF_ITSELF = {4, 5, 8, 0x80000001, 0x80000006, 0x80000007, 0x8000000C, 0x800000E0}
 """Types whose digest is that of what the log says."""
@@ -83,6 +86,8 @@ class Event:
         """What may have been hashed, for this type, of all the log says."""
         if self.type in _OF_ITSELF:
             return [self.data]
+        if self.type == _IMA:
+            return [self.data]
         if self.type == _IPL:
             words = self.data.rstrip(b"\0")
             before = next((one for one in _SPOKEN if words.startswith(one)), b"")
@@ -96,6 +101,8 @@ class Event:
     def text(self) -> str:
         """What the log says of it, in words; what its digest does not cover is marked."""
         said = self._variable() if self.type in _VARIABLES else _printable(self.data)
+        if self.type == _IMA:
+            said = _file_of(self.data)
         return said if self.covered or not said else f"{said} (as the log says)"
 
     def _variable(self) -> str:
@@ -110,6 +117,17 @@ class Event:
 
 
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "�")
+
+
+def _file_of(data: bytes) -> str:
+    """The file an event of the kernel's is about: the second field of its template."""
+    try:
+        reader = Reader(data, "event")
+        reader.take(reader.number(4, "length"), "hash")
+        name = reader.take(reader.number(4, "length"), "name")
+        return name.rstrip(b"\0").decode("utf-8", "replace").translate(_CONTROL)
+    except MalformedError:
+        return ""
 
 
 def _printable(data: bytes) -> str:
@@ -139,6 +157,27 @@ def parse(data: bytes) -> list[Event]:
         if event is None:
             break
         events.append(event)
+    return events
+
+
+def parse_ima(data: bytes) -> list[Event]:
+    """The events of the kernel's own log, which goes on after the firmware's: IMA's binary_runtime_measurements.
+
+    Its digests are computed from what it says, as the kernel does for the bank by SHA-256. Raises MalformedError.
+    """
+    if len(data) > _MOST:
+        raise MalformedError(f"a log of {len(data)} bytes; {_MOST} are looked at")
+    reader, events = Reader(data, "the kernel's log"), list[Event]()
+    while reader.left and len(events) < _EVENTS:
+        register = reader.number(4, "register")
+        digest = reader.take(20, "digest")
+        reader.take(reader.number(4, "length"), "template")
+        said = reader.take(reader.number(4, "length"), "event")
+        violation = not any(digest)
+        found = b"\xff" * 32 if violation else hashlib.sha256(said).digest()
+        if register > 23:
+            raise MalformedError(f"the kernel's log speaks of register {register}")
+        events.append(Event(register, _IMA, {"sha256": found}, said))
     return events
 
 

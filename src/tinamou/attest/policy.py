@@ -31,6 +31,8 @@ class Policy:
     smt: bool = option(True, "the guest may share a core with another (AMD); false demands a host without threads")
     single_socket: bool = option(False, "demand that the guest's policy allows one socket alone (AMD)")
     vmpl: tuple[int, ...] = option((0,), "privilege levels a report may come from (AMD)")
+    secure_boot: bool = option(False, "demand that the firmware checked what it started (a machine's TPM)")
+    host_trusted: bool = option(False, "the host is trusted: a machine's TPM is a program of its")
     floor: SnpFloor = option(SnpFloor, "the least versions of an AMD host")
     statuses: tuple[str, ...] = option(("UpToDate",), "what Intel may say of the host's level")
     advisories: tuple[str, ...] = option((), "Intel's advisories that are accepted, such as INTEL-SA-00615")

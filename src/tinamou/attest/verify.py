@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from tinamou.attest import eventlog, snp, tdx
+from tinamou.attest import eventlog, snp, tdx, tpm
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.certificates import load, load_lists
@@ -26,7 +26,9 @@ class Known:
     ``nonce``: up to 64 bytes the guest was asked to have in its report. ``measured``: what must have been measured, by
     register (``measurement`` of SEV-SNP; ``mrtd``, ``rtmr0`` to ``rtmr3`` of TDX), each of 48 bytes; ``source`` says where
     that is from. ``certificates`` and ``revoked``: PEM or DER, each what one file holds. ``collateral``: Intel's, as JSON.
-    ``log``: the guest's log of events. ``at``: the time by which certificates are judged; now, when left out.
+    ``log``: the guest's log of events. ``key``: the name of the key that signs for a machine's TPM; ``reference``: a quote
+    of that machine, or the log in it, from a start that is trusted. ``at``: the time by which certificates are judged; now,
+    when left out.
     """
 
     nonce: bytes = b""
@@ -36,12 +38,14 @@ class Known:
     revoked: tuple[bytes, ...] = ()
     collateral: str = ""
     log: bytes = b""
+    key: bytes = b""
+    reference: bytes = b""
     policy: Policy = field(default_factory=Policy)
     at: datetime | None = None
 
 
 def verify(report: bytes, known: Known) -> Verdict:
-    """The five answers about a report of SEV-SNP or a quote of TDX.
+    """The five answers about a report of SEV-SNP, a quote of TDX, or a quote of a machine's TPM.
 
     Raises MalformedError where it is neither, or what is known beside it cannot be read; never anything else. Takes some
     milliseconds, whatever the report is.
@@ -56,7 +60,11 @@ def verify(report: bytes, known: Known) -> Verdict:
     if tdx.is_one(report):
         quote = tdx.parse(report)
         return tdx.judge(quote, lists, known.collateral, at, known.policy, fresh, expected)
-    raise MalformedError(f"{len(report)} bytes that are neither a report of SEV-SNP nor a quote of TDX of version 4 or 5")
+    if tpm.is_one(report):
+        return tpm.judge(tpm.parse(report), known.key, known.policy, fresh, known.reference)
+    raise MalformedError(
+        f"{len(report)} bytes that are neither a report of SEV-SNP nor a quote of TDX (version 4 or 5) or of a TPM"
+    )
 
 
 def _fresh(known: Known, data: bytes) -> Answer:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tinamou import late
 from tinamou.cli import output
-from tinamou.cli.grammar import Group, Switch
+from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 app = Group()
 
-_REPORT, _LOG, _TEXT = 1 << 16, 16 << 20, 1 << 22
+_REPORT, _LOG, _TEXT = 24 << 20, 16 << 20, 1 << 22
 _STATUS = {"genuine": 20, "fresh": 21, "expected": 22, "policy": 23, "tcb": 24}
 _NOT_JUDGED = 25
 
@@ -33,6 +34,8 @@ def verify(
     expect: str = "",
     machine: str = "",
     cpu: str = "",
+    key: str = "",
+    reference: Path | None = None,
     certs: Path | None = None,
     collateral: Path | None = None,
     log: Path | None = None,
@@ -40,10 +43,11 @@ def verify(
     at: str = "",
     json: Switch = False,
 ) -> None:
-    """Judge a report of SEV-SNP or a quote of TDX: genuine, fresh, expected, policy, tcb. 0 only where all five are yes.
+    """Judge a report of SEV-SNP, or a quote of TDX or a TPM: genuine, fresh, expected, policy, tcb.
 
-    Nothing is fetched, and nothing is believed because the host says so. Else the status is that of the first no:
-    20 genuine, 21 fresh, 22 expected, 23 policy, 24 tcb; 25 where nothing is wrong, but something was not judged.
+    0 only where all five are yes. Nothing is fetched, and nothing is believed because the host says so. Else the status is
+    that of the first no: 20 genuine, 21 fresh, 22 expected, 23 policy, 24 tcb; 25 where nothing is wrong, but something was
+    not judged.
 
     Parameters
     ----------
@@ -58,6 +62,10 @@ def verify(
         The machine that must have been measured; its plan says from what it is started. With --cpu.
     cpu
         The processor its vCPUs are, by QEMU's name: EPYC-Milan.
+    key
+        The name of the key that signs for the machine's TPM, as attest quote printed it when you trusted it.
+    reference
+        A quote of the machine's TPM from a start you trust.
     certs
         A folder with the maker's certificates and lists of revoked ones.
     collateral
@@ -71,7 +79,7 @@ def verify(
     """
     from tinamou import attest
 
-    known = _known(nonce, expect, machine, cpu, certs, collateral, log, policy, at)
+    known = _known(nonce, expect, machine, cpu, key, reference, certs, collateral, log, policy, at)
     try:
         verdict = attest.verify(attest.bounded(report, _REPORT, "report"), known)
     except attest.MalformedError as error:
@@ -82,6 +90,45 @@ def verify(
         _print(verdict)
     wrong = [_STATUS[one.question] for one in verdict.answers if one.answer == "no"]
     sys.exit(wrong[0] if wrong else 0 if verdict.proven else _NOT_JUDGED)
+
+
+@app.command
+def quote(
+    name: str,
+    /,
+    *,
+    nonce: str = "",
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    json: Switch = False,
+) -> None:
+    """Have the TPM of a running machine quote what was measured while it started, with the log of it.
+
+    The key that signs is one the TPM makes for this, the same at each start; that it is in this machine's TPM the TPM proves
+    by a challenge to its endorsement key, and this host's authority by the certificate of that.
+
+    Parameters
+    ----------
+    name
+        The machine; its guest is Linux.
+    nonce
+        A number of yours the quote is to have, in hexadecimal, up to 32 bytes; one is drawn, when left out.
+    out
+        Where the quote goes; NAME.quote, when left out.
+    """
+    import os
+
+    from tinamou.operations.attesting import quote_of
+
+    number = _nonce(nonce) if nonce else os.urandom(32)
+    found = run_until_done(quote_of(name, number))
+    path = out or Path(f"{name}.quote")
+    path.write_bytes(found.quote.written())
+    told = {"file": str(path), "nonce": number.hex(), "key": found.key.hex(), "certified": found.certified}
+    if json:
+        output.print_json(told)
+        return
+    print(f"quote   {path}\nnonce   {number.hex()}\nkey     {found.key.hex()}")
+    print("        in the TPM " + (f"of {found.certified}" if found.certified else "whose endorsement nobody certified"))
 
 
 @app.command
@@ -167,6 +214,8 @@ def _known(
     expect: str,
     machine: str,
     cpu: str,
+    key: str,
+    reference: Path | None,
     certs: Path | None,
     collateral: Path | None,
     log: Path | None,
@@ -204,6 +253,8 @@ def _known(
             "collateral", collateral, lambda: attest.bounded(collateral or Path(), _TEXT, "collateral").decode(), ""
         ),
         log=told("log", log, lambda: attest.bounded(log or Path(), _LOG, "log"), b""),
+        key=told("key", key, lambda: _hexed(key, 34), b""),
+        reference=told("reference", reference, lambda: attest.bounded(reference or Path(), _REPORT, "reference"), b""),
         policy=told(
             "policy", policy, lambda: attest.read_policy(attest.bounded(policy or Path(), _TEXT, "policy")), attest.Policy()
         ),
@@ -212,6 +263,16 @@ def _known(
     if problems:
         raise SpecError(f"{len(problems)} of what was given cannot be used", problems=problems)
     return known
+
+
+def _hexed(text: str, length: int) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        raise ValueError("no hexadecimal number") from None
+    if len(found) != length:
+        raise ValueError(f"{len(found)} bytes, it has {length}")
+    return found
 
 
 def _nonce(text: str) -> bytes:
