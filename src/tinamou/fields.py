@@ -118,6 +118,8 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return _convert_choice(get_args(kind), value, path)
     if origin is tuple:
         return _convert_list(get_args(kind)[0], value, path)
+    if origin is dict:
+        return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
     if late.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
         return load(kind, value, path)
     if kind in _PARSED:
@@ -214,6 +216,8 @@ def _schema_of(kind: Any) -> dict[str, Any]:
     if origin is tuple:
         item = _schema_of(get_args(kind)[0])
         return {"anyOf": [{"type": "array", "items": item}, item]}
+    if origin is dict:
+        return {"type": "object"}
     if kind is Size:
         return {
             "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[BbKkMmGgTtPp]?([Ii]?[Bb])?$"}, {"type": "integer"}]

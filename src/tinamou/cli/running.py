@@ -220,7 +220,7 @@ async def _console(machine: Connected, boot: Coroutine[Any, Any, None] | None = 
 
 
 def _announce(record: Record, json: bool) -> None:
-    from tinamou.cli.show import described
+    from tinamou.machine.listing import described
 
     if json:
         output.print_json(described(record))

@@ -53,6 +53,8 @@ VERBS = {
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
     "host": "Show what machines took from the host, and give it back.",
+    "serve": "Serve machines to programs and browsers: an API, a page, metrics.",
+    "token": "Make, list and revoke the tokens by which the service knows programs.",
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of machine files.",
 }
@@ -73,7 +75,7 @@ USAGE = {
 }
 """Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
-GROUPS = frozenset({"attest", "backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
+GROUPS = frozenset({"attest", "backup", "checkpoints", "disk", "host", "image", "net", "pci", "pool", "snapshot", "token"})
 
 
 def module_of(verb: str) -> Any:

@@ -26,7 +26,7 @@ from tinamou.state.record import Record, read
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import age
 
-__all__ = ["ANSWER_SECONDS", "open_terminal", "stream"]
+__all__ = ["ANSWER_SECONDS", "open_session", "open_terminal", "stream"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,15 @@ async def open_terminal(
 
     A guest that does not bring the program that makes terminals is given it. Raises StateError, GuestError, SpecError.
     """
+    async with open_session(name, command, size, timeout=timeout, progress=progress) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    name: str, command: Command, size: Size | None, *, timeout: float | None = None, progress: Progress = silent
+) -> AsyncIterator[RunningCommand]:
+    """As `open_terminal`, without a terminal where ``size`` is None: who has the block reads its output."""
     wait = _Wait(name, timeout, progress)
     line = await _terminal_line(wait)
     try:

@@ -1,0 +1,77 @@
+"""The verb ``serve``: the service, in the foreground until it is asked to end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from tinamou.cli import output
+from tinamou.cli.grammar import Parameter
+from tinamou.cli.loop import run_until_told
+from tinamou.errors import Problem, SpecError, TinamouError
+
+
+def command(
+    *,
+    socket: Path | None = None,
+    mode: str = "0600",
+    listen: str = "",
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    name: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+) -> int:
+    """Serve machines to programs and browsers: an API, a page, metrics.
+
+    It keeps nothing of its own: end, kill and start it whenever you like. On the unix socket the kernel says who calls:
+    you and root may do all, and with root's machines others what tinamou allow gave them. On TCP, which is TLS alone,
+    tokens say it: tinamou token create.
+
+    Parameters
+    ----------
+    socket
+        The unix socket; tinamou.sock where tinamou keeps what is gone after a reboot, when left out.
+    mode
+        Who may connect to it, as for chmod; what they may do is another matter.
+    listen
+        Serve HOST:PORT as well.
+    tls_cert
+        The certificate for that, with its chain, in PEM.
+    tls_key
+        Its key.
+    name
+        A name or address by which others reach it. May be repeated.
+    """
+    try:
+        from tinamou.service.server import Listening, serve
+    except ImportError as error:
+        fix = "install them: pip install 'tinamou[service]'"
+        raise TinamouError("the libraries of the service are not installed", why=str(error), fix=fix) from None
+    from tinamou.system.paths import run_dir
+
+    place = (socket or run_dir() / "tinamou.sock").absolute()
+    certificate, key = tls_cert and tls_cert.absolute(), tls_key and tls_key.absolute()
+    listening = Listening(place, _mode(mode), _address(listen), certificate, key, name)
+    os.chdir("/")  # paths in descriptions are whole; what is not means the same whoever starts the service
+    return run_until_told(serve(listening, lambda where: output.say(f"serving at {where}")))
+
+
+def _mode(text: str) -> int:
+    try:
+        found = int(text, 8)
+        if not found & ~0o777:
+            return found
+    except ValueError:
+        pass
+    problem = Problem("--mode", text, "not the rights of a file", "three octal digits, such as 0660")
+    raise SpecError("the socket cannot be made so", problems=[problem])
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if host and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
+        return host.strip("[]"), int(port)
+    problem = Problem("--listen", text, "not HOST:PORT", "for example 127.0.0.1:8443, or [::1]:8443")
+    raise SpecError("nothing can be served there", problems=[problem])
