@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tinamou import late
-from tinamou.errors import ImageError, StateError
+from tinamou.errors import ImageError, StateError, if_full
 from tinamou.facts import ChainFile, ImageFacts, files
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.turns import turn
@@ -163,7 +163,7 @@ async def held(record: Record, what: str, *, progress: Progress = silent) -> Asy
             yield Disks(record.path.resolve(), record.uid, session, keys=_keys(record), progress=progress)
         except OSError as error:
             why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-            fix = "free some space, then do it again; what was begun is put right first"
+            fix = if_full(why, "do it again; what was begun is put right first")
             raise StateError(f"the disks of {record.name} cannot be worked on", why=why, fix=fix) from error
 
 
