@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tinamou import late
-from tinamou.errors import Problem
+from tinamou.errors import Problem, SpecError
 from tinamou.units import CpuSet, Mac, PciAddress, Size
 
-__all__ = ["json_schema", "load", "option", "plain"]
+__all__ = ["json_schema", "load", "option", "plain", "size_of"]
 
 T = TypeVar("T")
 _PARSED = (Size, CpuSet, Mac, PciAddress)
@@ -37,6 +37,15 @@ def option(
     if isinstance(default, type):
         return late.field(default_factory=default, metadata=limits)
     return late.field(default=default, metadata=limits)
+
+
+def size_of(text: str, name: str) -> Size:
+    """A size as machine files have it, for whoever takes one by itself. Raises SpecError that names it."""
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        problem = Problem(name, text, *str(error).split("; "))
+        raise SpecError(f"{name} is no size", problems=[problem]) from None
 
 
 @functools.cache

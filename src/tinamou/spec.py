@@ -18,6 +18,7 @@ from tinamou.parts.display import DisplaySpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
+from tinamou.parts.net.forwards import doubled
 from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
@@ -80,6 +81,9 @@ class MachineSpec:
 
     def problems(self) -> list[Problem]:
         """What does not fit together between the parts."""
+        return [*self._floored(), *doubled([one.forward for one in self.net])]
+
+    def _floored(self) -> list[Problem]:
         if self.memory.floor is None:
             return []
         hindrances = {

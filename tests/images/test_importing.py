@@ -12,9 +12,12 @@ import pytest
 from disk_making import qemu_img
 
 from tinamou.errors import ImageError
+from tinamou.facts import ImageFacts
 from tinamou.images.importing import convert, import_image, imported, rebase, resize
 from tinamou.images.inspect import inspect_image
 from tinamou.images.resolve import resolve
+from tinamou.machine.disks import existing_chains
+from tinamou.spec import load_spec
 from tinamou.system.qcow2 import read_header, write_overlay
 from tinamou.units import Size
 
@@ -102,3 +105,11 @@ def test_convert_resize_and_rebase(efi_disk: EfiDisk, tmp_path: Path) -> None:
     assert inspect_image(tmp_path / "o.qcow2").size == 16 << 20
     with pytest.raises(ImageError, match="cut off"):
         asyncio.run(resize(tmp_path / "o.qcow2", Size(8 << 20)))
+
+
+def test_a_file_that_ends_within_a_sector_is_known(tmp_path: Path) -> None:
+    (tmp_path / "odd.raw").write_bytes(bytes(1000001))
+    (tmp_path / "whole.raw").write_bytes(bytes(1000448))
+    spec = load_spec({"disk": [{"path": str(tmp_path / name)} for name in ("odd.raw", "whole.raw")]})
+    found = existing_chains(spec, ImageFacts("tiny", "x86_64"), tmp_path / "none")
+    assert [found[name][0].odd for name in ("disk0", "disk1")] == [True, False]

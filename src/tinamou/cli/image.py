@@ -12,9 +12,9 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
+from tinamou.fields import size_of
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
-from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
@@ -228,15 +228,14 @@ def convert(source: Path, target: Path, *, format: str = "") -> None:
         Its format; by the ending of its name when left out.
     """
     from tinamou.images import importing
+    from tinamou.images.empty import format_of
 
-    endings = {"img": "raw", "vhd": "vpc"}
-    ending = target.suffix.removeprefix(".")
-    run_until_done(importing.convert(source, target, format or endings.get(ending, ending), progress=output.progress))
+    run_until_done(importing.convert(source, target, format_of(target, format), progress=output.progress))
     output.end_progress()
 
 
 @app.command
-def create(file: Path, size: str, *, format: str = "qcow2") -> None:
+def create(file: Path, size: str, *, format: str = "") -> None:
     """Make an empty image.
 
     Parameters
@@ -246,15 +245,11 @@ def create(file: Path, size: str, *, format: str = "qcow2") -> None:
     size
         Its size, for example 20G.
     format
-        qcow2 or raw.
+        qcow2, raw, vmdk, vhdx, vdi or vpc; by the ending of its name when left out.
     """
-    from tinamou.system.qcow2 import write_overlay
+    from tinamou.images import empty
 
-    if format == "qcow2":
-        write_overlay(file, Size.parse(size))
-    else:
-        with file.open("xb") as empty:
-            empty.truncate(Size.parse(size))
+    run_until_done(empty.create(file, size_of(size, "SIZE"), format))
 
 
 @app.command
@@ -272,7 +267,7 @@ def resize(file: Path, size: str, *, shrink: Switch = False) -> None:
     """
     from tinamou.images import importing
 
-    run_until_done(importing.resize(file, Size.parse(size), shrink=shrink))
+    run_until_done(importing.resize(file, size_of(size, "SIZE"), shrink=shrink))
 
 
 @app.command

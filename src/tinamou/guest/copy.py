@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ _NO_LIMIT = 1 << 62
 _OVERHEAD = 1 << 20
 """Bytes beside those of the files that a limit does not count."""
 _TELL_SECONDS = 0.1
+_SERVER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -190,10 +192,15 @@ async def tar_out_of_guest(
 
 
 async def by_scp(target: SshTarget, sources: Sequence[str], destination: str, *, into: bool) -> None:
-    """Copy over ssh, for guests without an agent; scp's own rules. Raises GuestError."""
-    from tinamou.guest.ssh import scp_argv
+    """Copy over ssh, for guests without an agent; scp's own rules. Waits for the guest's server. Raises GuestError."""
+    from tinamou.guest.ssh import scp_argv, until_served
     from tinamou.system.exec_async import communicate
 
+    over = threading.Event()
+    try:
+        await asyncio.to_thread(until_served, target, _SERVER_SECONDS, lambda: not over.is_set(), lambda: None)
+    finally:
+        over.set()
     argv = scp_argv(target, sources, destination, into_guest=into)
     status, out, err = await communicate(argv)
     if status:

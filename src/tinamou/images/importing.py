@@ -37,7 +37,7 @@ from tinamou.system.paths import image_dir
 from tinamou.system.qcow2 import read_header
 from tinamou.units import Size
 
-__all__ = ["convert", "import_image", "imported", "rebase", "resize"]
+__all__ = ["convert", "import_image", "imported", "rebase", "refuse_fixed", "resize"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _READ = 4 << 20
@@ -194,8 +194,12 @@ def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> tuple[li
 
 
 async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
-    """Give an image that nobody uses another virtual size. Raises ImageError for a smaller one unless ``shrink``."""
-    found = inspect_image(path)
+    """Give an image that nobody uses another virtual size, rounded up to whole sectors.
+
+    Raises ImageError for a smaller one unless ``shrink``, and for a format that is never given another size.
+    """
+    found, size = inspect_image(path), size.whole
+    refuse_fixed(path, found.format)
     _refuse_used(path)
     if size < found.size and not shrink:
         fix = "shrink its file systems first, then pass --shrink"
@@ -203,6 +207,13 @@ async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
     extra = ["--shrink"] if size < found.size else []
     argv = ["qemu-img", "resize", "-f", found.format, *extra, found.disk, str(int(size))]
     await changed(argv, f"resizing {path.name}", image_files(path), found.disk)
+
+
+def refuse_fixed(path: Path, format: str) -> None:
+    """Raises ImageError for a format that qemu-img gives no other size."""
+    if format not in ("raw", "qcow2"):
+        fix = f"convert it first: tinamou image convert {path} {path.stem}.qcow2"
+        raise ImageError(f"{path} cannot be given another size", why=f"its format is {format}", fix=fix)
 
 
 async def rebase(path: Path, base: Path | None, *, progress: Progress = silent) -> None:

@@ -32,6 +32,7 @@ _APT_LINE = {
     "unshare": "util-linux",
 }
 _OWN_ARCHIVE = re.compile(r"/(debian|debian-security|ubuntu|ubuntu-ports)(/\d{8}T\d{6}Z)?/?$")
+_UNKNOWN = re.compile(r"^E: (?:Unable to locate package |Package ')([^\s']+)", re.MULTILINE)
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
@@ -135,9 +136,17 @@ class Apt:
         return [part.split("|")[0].split("(")[0].split(":")[0].strip() for part in listed.split(",") if part.strip()]
 
     def closure(self, names: Sequence[str]) -> list[Package]:
-        """These packages and all they depend on, in the versions apt would install."""
+        """These packages and all they depend on, in the versions apt would install. Raises ImageError."""
         argv = ["apt-get", "install", "-qq", "--print-uris", "-y", "--no-install-recommends", *names]
-        text = self._run(f"{', '.join(names)} cannot be installed from the archive", argv)
+        try:
+            text = self._run("the packages cannot be installed from the archive", argv)
+        except ImageError as error:
+            unknown = list(dict.fromkeys(_UNKNOWN.findall(error.evidence["apt"])))
+            if not unknown:
+                raise
+            few = "no package" if len(unknown) == 1 else "no packages"
+            fix = "check the spelling, and that it is in this release: https://packages.debian.org"
+            raise ImageError(f"the archive has {few} {', '.join(unknown)}", fix=fix) from error
         return [_package(line) for line in text.splitlines() if line.startswith("'")]
 
     def download(self, packages: Sequence[Package], progress: Progress) -> list[Path]:

@@ -38,16 +38,19 @@ async def listed(record: Record) -> list[dict[str, object]]:
 
 
 async def resize(record: Record, name: str, size: Size) -> None:
-    """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+    """Make a disk larger by whole sectors; a running guest sees it at once. Raises StateError for less, ImageError."""
+    size = size.whole
     async with opened(record, "disk resize") as (disks, history):
         _known(history, name)
         top = history.disks[name]
         from tinamou.images.chain import read_layer
+        from tinamou.images.importing import refuse_fixed
 
         layer = read_layer(disks.path(top.top), top.format)
         now = int(layer.header.size) if layer.header else layer.length
         if size < now:
             raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
+        refuse_fixed(disks.path(top.top), top.format)
         if disks.session is None:
             from tinamou.images.offline import changed
             from tinamou.snapshots.layers import read_forest

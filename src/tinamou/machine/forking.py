@@ -185,16 +185,16 @@ async def fork_many(
 
 def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
     """A port of the host leads into one machine. Raises StateError naming those that do so already, or would twice."""
-    from tinamou.parts.net.spec import parse_forward
+    from tinamou.parts.net.forwards import forwards_of
     from tinamou.prepare.wires import reserve_port
 
     problems = []
     for number, net in enumerate(load_spec(checkpoint.record["spec"]).net):
         for text in net.forward:
-            protocol, address, port, _ = parse_forward(text)
             reason = f"{count} machines cannot have the same port" if count > 1 else ""
             try:
-                reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
+                for protocol, address, port, _ in forwards_of(text):
+                    reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
             except PrepareError as error:
                 reason = f"{error.what}: {error.why}"
             if reason:

@@ -123,10 +123,11 @@ class AsyncDisks(_Of):
         await unplug(self._record(), name, seconds=timeout, force=force)
 
     async def resize(self, name: str, size: Size | str) -> None:
-        """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+        """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one, SpecError."""
+        from tinamou.fields import size_of
         from tinamou.machine.disk_changes import resize
 
-        await resize(self._record(), name, Size.parse(size) if isinstance(size, str) else size)
+        await resize(self._record(), name, size_of(size, "size") if isinstance(size, str) else size)
 
 
 @of_host

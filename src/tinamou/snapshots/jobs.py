@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
-from tinamou.errors import ControlError
+from tinamou.errors import ControlError, if_full
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.system.durable import sync_file
@@ -67,9 +67,7 @@ async def run_job(
         raise
     await session.execute("job-dismiss", id=name)
     if job.error:
-        raise ControlError(
-            f"{command} of {name} failed", why=job.error, fix="free some space and do it again; nothing is lost"
-        )
+        raise ControlError(f"{command} of {name} failed", why=job.error, fix=if_full(job.error))
 
 
 async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:

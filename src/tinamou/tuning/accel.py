@@ -28,7 +28,8 @@ def choose(requested: str, facts: AccelFacts) -> tuple[Trial, Why, tuple[Note, .
     if best.accel != "tcg" or not failed:
         return best, why, ()
     reasons = "; ".join(f"{_NAMES.get(t.accel, t.accel)}: {t.what}" for t in failed)
-    return best, why, (Note("warning", f"running under TCG emulation, much slower than hardware: {reasons}", why),)
+    text = f"running under TCG emulation, much slower than hardware: {reasons}"
+    return best, why, (Note("warning", text, why, of_host=True),)
 
 
 def _named(requested: str, facts: AccelFacts) -> Trial:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tinamou.blueprint import Contribution, CreateImage, CreateOverlay, Element, HandOver, Step, Value, Why
 from tinamou.errors import Problem
 from tinamou.parts.disk import aio
-from tinamou.parts.disk.disk import PlanDisk, check_numbers
+from tinamou.parts.disk.disk import PlanDisk, check_numbers, numbered
 from tinamou.parts.disk.nodes import guest_node, nodes, writes
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
@@ -22,7 +22,8 @@ def needs(resolved: Resolved) -> tuple[Need, ...]:
 def check(resolved: Resolved) -> list[Problem]:
     """Numbers that are taken, ways of queueing and cache modes that cannot be had here."""
     specs, facts = resolved.spec.disk, resolved.facts
-    return [*check_numbers(specs, 1 if facts.image.disk else 0), *aio.check(specs, facts)]
+    first = 1 if facts.image.disk else 0
+    return [*check_numbers(specs, first), *aio.check(list(numbered(specs, first)), facts)]
 
 
 def elements(resolved: Resolved) -> dict[int, Contribution]:

@@ -61,7 +61,7 @@ def disks(specs: Sequence[DiskSpec], facts: Facts) -> tuple[PlanDisk, ...]:
 
 
 def _with_aio(disk: PlanDisk, facts: Facts) -> PlanDisk:
-    aio, why = choose(disk.options, facts)
+    aio, why = choose(disk.options, disk.files, facts)
     return replace(disk, options=replace(disk.options, aio=aio), aio_why=why)
 
 

@@ -11,12 +11,10 @@ from tinamou.digest import sha256
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass, fields
+from tinamou.parts.net.forwards import forwards_of
 from tinamou.units import Mac
 
-__all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
-
-Forward = tuple[str, str, int, int]
-"""Protocol, address on the host, port of the host, port of the guest."""
+__all__ = ["MADE", "TAPS", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_rate"]
 
 Type = Literal["auto", "user", "passt", "tap", "bridge", "macvtap", "ovs", "vhost-user", "stream", "none"]
 
@@ -81,7 +79,9 @@ class NetSpec:
     )
     model: Literal["virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option("virtio", "the card the guest sees")
     mac: Mac | None = option(None, "hardware address; derived from the machine's name when left out")
-    forward: tuple[str, ...] = option((), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80")
+    forward: tuple[str, ...] = option(
+        (), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80, 8080-8085:80-85, [::1]:8080:80"
+    )
     network: str = option(
         "",
         "bridge: the network to be on; tinamou makes it with its first machine and removes it with its last",
@@ -166,9 +166,9 @@ class NetSpec:
     def _bad_notations(self) -> Iterator[Problem]:
         for index, text in enumerate(self.forward):
             try:
-                parse_forward(text)
+                forwards_of(text)
             except ValueError as error:
-                fix = "write for example tcp:127.0.0.1:8080:80, or 8080:80"
+                fix = "write for example tcp:127.0.0.1:8080:80, 8080:80, or 8080-8085:80-85"
                 yield Problem(f"forward[{index}]", text, str(error), fix)
         for field, rules in (("allow_out", self.allow_out), ("allow_in", self.allow_in)):
             for index, text in enumerate(rules or ()):
@@ -235,17 +235,6 @@ class NetSpec:
 
 def _shown(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
-
-
-def parse_forward(text: str) -> Forward:
-    """``"tcp:127.0.0.1:8080:80"`` or ``"8080:80"`` → (protocol, address, host port, guest port). Raises ValueError."""
-    parts = text.split(":")
-    protocol = parts.pop(0) if parts[0] in ("tcp", "udp") else "tcp"
-    address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) < 65536 for part in parts):
-        raise ValueError("not a port forward of the form [tcp:|udp:][address:]hostport:guestport")
-    ipaddress.IPv4Address(address)
-    return protocol, address, int(parts[0]), int(parts[1])
 
 
 def parse_rate(text: str) -> int:
