@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.guest.agent import Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
@@ -191,9 +192,9 @@ class Machine:
         """Freeze its virtual CPUs."""
         wait_for(self._machine.pause())
 
-    def resume(self) -> None:
-        """Let its virtual CPUs run on; a suspended machine is taken up where it was."""
-        wait_for(self._machine.resume())
+    def resume(self) -> Clock:
+        """Let its virtual CPUs run on, its guest's clock set right; a suspended machine is taken up where it was."""
+        return wait_for(self._machine.resume())
 
     def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU; see `AsyncMachine.suspend`."""

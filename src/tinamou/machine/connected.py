@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tinamou.blueprint import Plan
     from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.command import Command, Hear, Input
     from tinamou.guest.ready import ReadyReport
     from tinamou.guest.resident import Line, RunningCommand
@@ -252,6 +253,13 @@ class Connected:
         await self._quickest()
         await self.settled_agent()
         return self._line
+
+    async def set_clock(self) -> Clock:
+        """Set its guest's clock, which stood still with it; what became of that."""
+        from tinamou.guest.clock import set_clock
+
+        line = self._line if self._line is not None and self._line.free else None
+        return await set_clock(self.record, await self.session(), line=line, agent=self.agent)
 
     def drop_line(self) -> None:
         """Hang up on the resident, which is gone with a restart of the guest."""

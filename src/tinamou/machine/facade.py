@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tinamou.control import Session
     from tinamou.guest.agent import Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
     from tinamou.machine.upgrading import Upgraded
@@ -234,7 +235,7 @@ class AsyncMachine(Reach):
         from tinamou.machine.forking import take_checkpoint
 
         async with self._at_hand(long=True) as machine:
-            return await take_checkpoint(machine, name, kind=kind, ephemeral=ephemeral)
+            return await take_checkpoint(machine, name, kind=kind, ephemeral=ephemeral, progress=self._progress)
 
     @overload
     async def fork(self) -> Self: ...
@@ -257,22 +258,30 @@ class AsyncMachine(Reach):
         """Freeze its virtual CPUs."""
         await self.qmp("stop")
 
-    async def resume(self) -> None:
-        """Let its virtual CPUs run on; a suspended machine is taken up where it was.
+    async def resume(self) -> Clock:
+        """Let its virtual CPUs run on, and set its guest's clock; a suspended machine is taken up where it was.
 
+        What became of the clock is returned; where it could not be set, ``progress`` is told the result's ``note``.
         Raises StateError for a damaged state, other hardware or a QEMU that does not take it, LaunchError, ControlError.
         """
         from tinamou.machine.suspending import wake_up
         from tinamou.snapshots.orphans import is_suspended
 
         if not is_suspended(self.record):
-            await self.qmp("cont")
-            return
-        machine = Connected(await wake_up(self.record, dies_with_parent=not self._opened), timeout=self.timeout)
+            async with self._at_hand() as machine:
+                return self._told(await life.resume(machine))
+        awake = await wake_up(self.record, dies_with_parent=not self._opened)
+        machine = Connected(awake.record, timeout=self.timeout)
         if self._opened:
             await machine.release()
         else:
             self._connected = machine
+        return self._told(awake.clock)
+
+    def _told(self, clock: Clock) -> Clock:
+        if clock.note:
+            self._progress(clock.note, None)
+        return clock
 
     async def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU: `resume` takes it up, also after a restart of the host.

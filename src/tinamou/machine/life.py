@@ -19,6 +19,7 @@ from tinamou.system.spawn import gone
 if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
+    from tinamou.guest.clock import Clock
     from tinamou.machine.connected import Connected
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "refuse_running",
     "remove",
     "reset",
+    "resume",
     "running",
     "shut_down",
     "state_of",
@@ -57,6 +59,14 @@ async def command(record: Record, name: str) -> object:
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         return await session.execute(name)
+
+
+async def resume(machine: Connected) -> Clock:
+    """Let a machine run on that stands still, and set its guest's clock; what became of that. Raises ControlError."""
+    from tinamou.control.commands import cont
+
+    await cont(await machine.session())
+    return await machine.set_clock()
 
 
 async def reset(record: Record) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tinamou.blueprint import Note
 from tinamou.errors import Problem, StateError, TinamouError
 from tinamou.facts import files
+from tinamou.guest.clock import Clock
 from tinamou.guest.failure import NotReadyError
 from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress, silent
@@ -153,16 +154,20 @@ async def pause(name: str) -> None:
     await life.command(life.running(name), "stop")
 
 
-async def resume(name: str) -> None:
-    """Let a frozen machine run on, or take a suspended one up where it was. Raises StateError, ControlError, LaunchError."""
+async def resume(name: str) -> Clock:
+    """Let a frozen machine run on, or take a suspended one up where it was; what became of its guest's clock.
+
+    Raises StateError, ControlError, LaunchError.
+    """
     record = machines.find(name)
     if life.at_rest(record) != "suspended":
-        await life.command(life.running(name), "cont")
-        return
+        async with Connected.visiting(life.running(name)) as machine:
+            return await life.resume(machine)
     from tinamou.machine.suspending import wake_up
 
     awake = await wake_up(record)
-    change(awake, owner_pid=0, owner_started=0)
+    change(awake.record, owner_pid=0, owner_started=0)
+    return awake.clock
 
 
 async def suspend(name: str) -> Checkpoint:
