@@ -16,10 +16,11 @@ from tinamou import late
 from tinamou.errors import Problem, SpecError
 from tinamou.units import CpuSet, Mac, PciAddress, Size
 
-__all__ = ["json_schema", "load", "option", "plain", "size_of"]
+__all__ = ["PARSED", "json_schema", "load", "option", "plain", "size_of"]
 
 T = TypeVar("T")
-_PARSED = (Size, CpuSet, Mac, PciAddress)
+PARSED = (Size, CpuSet, Mac, PciAddress)
+"""Values with a notation of their own."""
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -116,7 +117,7 @@ def _like(value: int, limit: int) -> str:
 
 
 def _shown(value: object) -> object:
-    return str(value) if isinstance(value, _PARSED) else value
+    return str(value) if isinstance(value, PARSED) else value
 
 
 def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
@@ -129,9 +130,9 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return _convert_list(get_args(kind)[0], value, path)
     if origin is dict:
         return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
-    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
+    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in PARSED:
         return load(kind, value, path)
-    if kind in _PARSED:
+    if kind in PARSED:
         return _parse(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), []
@@ -197,7 +198,7 @@ def _convert_list(kind: Any, value: object, path: str) -> tuple[Any, list[Proble
 
 def plain(value: object) -> Any:
     """A spec as plain data that `load` reads back: sizes and addresses in their notation, defaults left out."""
-    if isinstance(value, _PARSED):
+    if isinstance(value, PARSED):
         return str(value)
     if late.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in late.fields(value))
@@ -231,7 +232,7 @@ def _schema_of(kind: Any) -> dict[str, Any]:
         return {
             "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[BbKkMmGgTtPp]?([Ii]?[Bb])?$"}, {"type": "integer"}]
         }
-    if kind in _PARSED:
+    if kind in PARSED:
         return {"type": "string"}
     if late.is_dataclass(kind):
         return _schema_of_class(kind)

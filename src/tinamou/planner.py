@@ -29,7 +29,7 @@ from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
 
-__all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
+__all__ = ["PARTS", "disk_alone", "plan", "plan_card", "plan_cpu"]
 
 PARTS: tuple[Part, ...] = (
     process.PART,
@@ -95,6 +95,11 @@ def plan_card(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
 def disk_alone(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """What the disk of that number adds to the machine, to plug it in while it runs. Raises PlanError."""
     return _element(disk.PART, spec, facts, number)
+
+
+def plan_cpu(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
+    """The same of the virtual CPU of that number. Raises PlanError."""
+    return _element(cpu.PART, spec, facts, number)
 
 
 def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contribution:

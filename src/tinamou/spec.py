@@ -26,7 +26,7 @@ from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
 
-__all__ = ["MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
+__all__ = ["ELEMENTS", "MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
 
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?"
 
@@ -134,7 +134,12 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
 def shorthand(table: str) -> str:
     """The field that a bare value in place of a table stands for, as ``size`` in ``memory = "2G"``; empty where none is."""
     kinds = {one.name: one.default_factory for one in late.fields(MachineSpec)}
-    return str(getattr(kinds.get(table), "shorthand", ""))
+    kind = kinds.get(table)
+    return str(getattr(ELEMENTS.get(table, kind), "shorthand", ""))
+
+
+ELEMENTS = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec}
+"""What a list at the top of a description is of."""
 
 
 def dump_spec(spec: MachineSpec) -> dict[str, Any]:

@@ -25,6 +25,7 @@ OTHERS = (
 """Fields that other sources, or other command lines, have: tests/convert reads them, and every machine file is one door."""
 
 UNSAID = (
+    *("cpu.max", "cpu.plugged"),
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
     *("limits.memory", "limits.read", "limits.write", "limits.pids", "disk[].port", "disk[].number", "net[].subnet"),
     *("net[].gateway", "boot.secure_keys"),

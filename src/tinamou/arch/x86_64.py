@@ -35,6 +35,7 @@ ARCH = Arch(
     panic_device="pvpanic",
     levels={"dies": "dies", "clusters": "modules"},
     caches=True,
+    plugs_cpus=True,
     tpm_device="tpm-crb",
     window_file="opt/ovmf/X-PciMmio64Mb",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),

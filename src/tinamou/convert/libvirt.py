@@ -103,8 +103,8 @@ def _cpus(draft: Draft, root: Element) -> None:
         draft.lost(
             "vcpu",
             f"{count} of {most}",
-            f"CPUs are not plugged in while the machine runs: it has {count}",
-            f"set cpus = {most}",
+            f"it has {count}, and no room for more while it runs",
+            f"set cpus = {most}, or cpu.max = {most} where nothing is pinned",
         )
     topology = root.find("cpu/topology")
     if topology is None:

@@ -89,4 +89,5 @@ def described(record: Record) -> dict[str, Any]:
         "created": record.created,
         "timings": record.timings,
         "spec": record.spec,
+        "later": record.later or None,
     }

@@ -36,6 +36,9 @@ class Record:
     empty for nothing), ``package`` the distribution's version of QEMU; all are of the last start. ``parent`` is the
     checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is
     the byte of ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
+    ``later`` is the description from the next start on, empty where that is ``spec``: a machine that runs, or is suspended,
+    is what it was started as. ``former`` are the names it had before, the first one first. ``base`` is the machine it is a
+    clone of, empty for none; a ``template`` is cloned and nothing else.
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -65,7 +68,21 @@ class Record:
     timings: dict[str, float] = late.field(default_factory=dict)
     log_from: int = 0
     ended: str = ""
+    later: dict[str, Any] = late.field(default_factory=dict)
+    former: list[str] = late.field(default_factory=list)
+    base: str = ""
+    template: bool = False
     format: int = FORMAT
+
+    @property
+    def identity(self) -> str:
+        """The name that its addresses and its guest's identity are made of: the first one it had."""
+        return self.former[0] if self.former else self.name
+
+    @property
+    def next_spec(self) -> dict[str, Any]:
+        """Its description from the next start on."""
+        return self.later or self.spec
 
     @property
     def process(self) -> Process | None:

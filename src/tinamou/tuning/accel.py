@@ -56,7 +56,7 @@ def contribute(resolved: Resolved) -> Contribution:
     if trial.accel != "tcg":
         return Contribution(flags=(Flag("accel", why, trial.accel),))
     ordered = not resolved.arch.strong_memory_order or resolved.facts.host.arch in STRONGLY_ORDERED_HOSTS
-    parallel = spec.cpu.count > 1 and ordered
+    parallel = spec.cpu.room > 1 and ordered
     cache = translation_cache(trial, spec.memory.size).mib
     threads = "one thread per vCPU" if parallel else "one thread"
     reason = f"{why.reason}; {threads}, and {cache} MiB for translated code"
