@@ -17,10 +17,12 @@ from fuzzing import target
 from tinamou.cli import described
 from tinamou.convert import files, kinds, ova, writing
 from tinamou.convert.assemble import assemble
-from tinamou.errors import ImageError, SpecError
+from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
 from tinamou.images.inspect import inspect_image
 from tinamou.images.part import check_part
+from tinamou.screen.picture import from_ppm
+from tinamou.screen.text import Font, read_text
 from tinamou.spec import dump_spec, load_spec
 from tinamou.system.codecs import CodecError, decompress
 from tinamou.system.qcow2 import Qcow2Error, parse_header
@@ -29,6 +31,15 @@ sys.path.append(str(seeds.TESTS / "convert"))
 import reading
 
 NOWHERE = Path("/nonexistent")
+
+
+# ── what a guest shows ──
+
+
+@target("picture of a screen", seeds=seeds.screens, errors=[ControlError, StateError])
+def screen(data: bytes) -> object:
+    font = Font(16, {bytes(16): " ", bytes([0x18] * 16): "|"})
+    return read_text(from_ppm(data), [font])
 
 
 # ── packed streams, programs, archives ──

@@ -29,7 +29,8 @@ class Arch:
     core, ``caches`` tells that they can show which of these share a cache, ``plugs_cpus`` that CPUs can be added later.
     ``devices`` are present in every machine: (device type, reason); ``tpm_device`` is the one that makes a TPM, empty where
     guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
-    4 GiB. ``encryption`` are the ways its processors keep the host out of a guest's memory, best first.
+    4 GiB. ``keyboard`` is the option of ``machine`` that takes away the board's own keyboard, empty where it has none.
+    ``encryption`` are the ways its processors keep the host out of a guest's memory, best first.
     """
 
     name: str
@@ -52,4 +53,5 @@ class Arch:
     unused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tpm_device: str = ""
     window_file: str = ""
+    keyboard: str = ""
     encryption: tuple[str, ...] = ()

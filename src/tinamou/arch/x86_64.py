@@ -38,6 +38,7 @@ ARCH = Arch(
     plugs_cpus=True,
     tpm_device="tpm-crb",
     window_file="opt/ovmf/X-PciMmio64Mb",
+    keyboard="i8042",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -12,6 +12,7 @@ from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.facade_pools import TAKE_SECONDS, AsyncPool, AsyncSharedPool
+from tinamou.machine.handled import PlainHandled
 from tinamou.machine.kept_blocking import Kept
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots, Disk, Nic
 from tinamou.system.loop_thread import wait_for
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"]
 
 
-class Machine(Kept):
+class Machine(PlainHandled, Kept):
     """One virtual machine, started on entering ``with`` and gone without trace on leaving it.
 
     ``with Machine("debian", cpus=2, memory="1G") as vm: vm.run("uname -a")``. Arguments as for `AsyncMachine`.
     """
+
+    _machine: AsyncMachine
 
     def __init__(
         self,

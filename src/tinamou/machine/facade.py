@@ -11,10 +11,10 @@ from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS, Connected
+from tinamou.machine.handled import Handled
 from tinamou.machine.kept import Kept
 from tinamou.machine.of_host import of_host
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots
-from tinamou.machine.reach import Reach
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, newest, read
@@ -36,7 +36,7 @@ __all__ = ["AsyncMachine"]
 
 
 @of_host
-class AsyncMachine(Reach, Kept):
+class AsyncMachine(Handled, Kept):
     """One virtual machine, started on entering ``async with`` and gone without trace on leaving it.
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
