@@ -29,7 +29,8 @@ class Arch:
     core, ``caches`` tells that they can show which of these share a cache.
     ``devices`` are present in every machine: (device type, reason); ``tpm_device`` is the one that makes a TPM, empty where
     guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
-    4 GiB. ``encryption`` are the ways its processors keep the host out of a guest's memory, best first.
+    4 GiB. ``encryption`` are the ways its processors keep the host out of a guest's memory, best first; ``sata_ports`` are
+    those of the board.
     """
 
     name: str
@@ -52,3 +53,4 @@ class Arch:
     tpm_device: str = ""
     window_file: str = ""
     encryption: tuple[str, ...] = ()
+    sata_ports: int = 0

@@ -38,5 +38,6 @@ ARCH = Arch(
     tpm_device="tpm-crb",
     window_file="opt/ovmf/X-PciMmio64Mb",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
+    sata_ports=6,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

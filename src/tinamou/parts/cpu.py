@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from tinamou.blueprint import Contribution, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
+from tinamou.parts import hyperv
+from tinamou.parts.hyperv import Feature
 from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import CpuSet
 
@@ -33,6 +35,10 @@ class CpuSpec:
         "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
     )
 
+    hyperv: str = option(
+        "auto",
+        "interfaces of Hyper-V the guest is shown: auto (what its system needs), off, or a list: relaxed,vapic,time",
+    )
     pin: str = option(
         "off", "host CPUs for the virtual ones: off (the kernel decides), auto (tinamou decides), or a list such as 8-11"
     )
@@ -52,7 +58,16 @@ class CpuSpec:
 
     def problems(self) -> list[Problem]:
         """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
-        return [*self._topology_problems(), *self._pin_problems(), *self._node_problems()]
+        return [*self._topology_problems(), *self._pin_problems(), *self._node_problems(), *self._hyperv_problems()]
+
+    def _hyperv_problems(self) -> list[Problem]:
+        if self.hyperv in ("auto", "off"):
+            return []
+        try:
+            hyperv.parse(self.hyperv)
+        except ValueError as error:
+            return [Problem("hyperv", self.hyperv, str(error), "auto, off, or a list of names")]
+        return []
 
     def _node_problems(self) -> list[Problem]:
         if self.nodes > 1 and self.count % self.nodes:
@@ -97,12 +112,13 @@ class CpuSpec:
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """More virtual CPUs than the board has room for."""
+    """More virtual CPUs than the board has room for, and enlightenments that cannot be had."""
+    problems = list(hyperv.decide(resolved).problems)
     count, machine = resolved.spec.cpu.count, resolved.machine
     if count <= machine.max_cpus:
-        return []
+        return problems
     reason = f"{machine.name} has at most {machine.max_cpus} CPUs"
-    return [Problem("cpu.count", count, reason, f"set it to {machine.max_cpus} or less")]
+    return [*problems, Problem("cpu.count", count, reason, f"set it to {machine.max_cpus} or less")]
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -117,7 +133,17 @@ def contribute(resolved: Resolved) -> Contribution:
         options = _arranged(mirrored, resolved)
         why = Why("spec cpu.pin", f"{spec.count} virtual CPU{plural} arranged as the host CPUs they are pinned to")
         caches = _caches(mirrored, options, resolved)
-    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, _model(spec, resolved)))
+    decided = hyperv.decide(resolved)
+    model = _with(decided.features, _model(spec, resolved))
+    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, model), notes=decided.notes)
+
+
+def _with(features: tuple[Feature, ...], model: Flag) -> Flag:
+    """The model with more features, but for those the user has named."""
+    named = {word.replace("_", "-").lstrip("+-").partition("=")[0] for word in (model.value or "").split(",")}
+    more = [one for one in features if one.name not in named]
+    reason = "; ".join([model.why.reason, *(one.why.reason for one in more)])
+    return replace(model, value=",".join([model.value or "", *map(str, more)]), why=Why(model.why.asked_by, reason))
 
 
 def _arranged(topology: GuestTopology, resolved: Resolved) -> dict[str, Value]:
