@@ -11,6 +11,7 @@ from tinamou.facts import Facts, HostFacts
 from tinamou.facts.host import EVERYBODY
 from tinamou.parts import (
     boot,
+    clock,
     confidential,
     cpu,
     disk,
@@ -24,6 +25,7 @@ from tinamou.parts import (
     share,
     standard,
     tpm,
+    windows,
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
@@ -52,6 +54,8 @@ PARTS: tuple[Part, ...] = (
     confidential.PART,
     security.PART,
     standard.PART,
+    clock.PART,
+    windows.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )
@@ -110,6 +114,7 @@ def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contri
 
 def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     """Every decision that several parts rest on, but for what the machine gets of the host."""
+    spec = windows.settled(spec)
     facts = late.replace(facts, image=boot.guest_of(spec, facts.image))
     arch = ARCHES[facts.image.arch]
     trial, why, notes = accel.choose(spec.accel, facts.accel)
@@ -121,7 +126,7 @@ def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
         accel=trial,
         accel_why=why,
         boot=boot.way(spec, facts),
-        disks=disk.disks(spec.disk, facts),
+        disks=disk.disks(spec.disk, facts, "sata" if windows.without_virtio(spec) else "virtio"),
         assigned=passthrough.choose(spec.pci, facts)[0],
         resources=resources.Resources(),
         notes=notes,

@@ -10,6 +10,7 @@ from tinamou.errors import Problem, SpecError
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.boot import BootSpec
+from tinamou.parts.clock import ClockSpec
 from tinamou.parts.confidential import ConfidentialSpec
 from tinamou.parts.confine import ConfineSpec
 from tinamou.parts.cpu import CpuSpec
@@ -25,6 +26,7 @@ from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
+from tinamou.parts.windows import OS, WindowsSpec
 
 __all__ = ["ELEMENTS", "MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
 
@@ -60,6 +62,7 @@ class MachineSpec:
         "tiny",
         "one built here (tiny, debian, debian+nginx with packages), one of the catalogue (ubuntu:24.04), or an image file",
     )
+    os: OS = option("", "the system in the guest: its machine is made as that needs it; nothing is assumed when left out")
     arch: Literal["", "x86_64", "aarch64", "riscv64"] = option("", "the guest's architecture; the host's when left out")
     accel: Literal["auto", "kvm", "hvf", "whpx", "nvmm", "tcg"] = option("auto", "auto takes the best that runs code here")
     cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
@@ -75,6 +78,8 @@ class MachineSpec:
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     confidential: ConfidentialSpec = option(ConfidentialSpec, "memory the host cannot read")
     security: SecuritySpec = option(SecuritySpec, "what stands between QEMU and the host")
+    windows: WindowsSpec = option(WindowsSpec, "what a Windows in the guest brings with it")
+    clock: ClockSpec = option(ClockSpec, "what the guest's clock shows when it starts")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")

@@ -19,6 +19,8 @@ from tinamou.probe.host import probe_host
 
 REFUSED: dict[str, dict[str, Any]] = {
     "accel": {"accel": "nvmm"},
+    "os": {"os": "windows-10", "arch": "aarch64"},
+    "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},
     "cpu.near": {"cpu": {"pin": "auto", "near": "nosuch"}},
     "cpu.strict": {"cpu": {"count": (os.cpu_count() or 1) + 1, "pin": "auto", "strict": True}},
     "cpu.nodes": {"cpu": {"count": 2, "nodes": 2}, "memory": {"forkable": True}},

@@ -19,6 +19,7 @@ from tinamou.state.record import Record
 
 NAMED = {
     "name": "--name",
+    "os": "--os",
     "arch": "--arch",
     "accel": "--accel",
     "cpu.count": "--cpus",

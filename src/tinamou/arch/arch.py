@@ -30,7 +30,8 @@ class Arch:
     ``devices`` are present in every machine: (device type, reason); ``tpm_device`` is the one that makes a TPM, empty where
     guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
     4 GiB. ``keyboard`` is the option of ``machine`` that takes away the board's own keyboard, empty where it has none.
-    ``encryption`` are the ways its processors keep the host out of a guest's memory, best first.
+    ``encryption`` are the ways its processors keep the host out of a guest's memory, best first; ``sata_ports`` are those of
+    the board.
     """
 
     name: str
@@ -55,3 +56,4 @@ class Arch:
     window_file: str = ""
     keyboard: str = ""
     encryption: tuple[str, ...] = ()
+    sata_ports: int = 0

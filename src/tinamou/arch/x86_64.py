@@ -40,5 +40,6 @@ ARCH = Arch(
     window_file="opt/ovmf/X-PciMmio64Mb",
     keyboard="i8042",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
+    sata_ports=6,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -20,6 +20,8 @@ class MachineOptions:
     ----------
     name
         Name of the machine, and hostname of its guest.
+    os
+        The system in the guest: windows-11, windows-10, windows-server-2025, -2022, -2019, linux.
     arch
         Guest architecture: x86_64, aarch64, riscv64.
     cpus
@@ -67,6 +69,7 @@ class MachineOptions:
     """
 
     name: str | None = None
+    os: str | None = None
     arch: str | None = None
     cpus: int | None = None
     memory: str | None = None

@@ -6,7 +6,7 @@ Source: libvirt's documentation, *Domain XML format*.
 from __future__ import annotations
 
 from tinamou.arch import ARCHES
-from tinamou.convert import foreign, libvirt_devices
+from tinamou.convert import foreign, libvirt_devices, libvirt_features
 from tinamou.convert.result import Draft
 from tinamou.convert.values import cpu_set, size, switch, whole
 from tinamou.convert.xml import Element, children, parse, text_of
@@ -20,7 +20,6 @@ _ITSELF = {
     "uuid": "a machine is known by its name; its guest's identity changes with it",
     "metadata": "what other tools noted about the machine",
     "genid": "the generation id is there",
-    "features": "the board's features follow from what the machine has",
     "pm": "the machine can be shut down and suspended",
     "on_poweroff": "a machine that shuts down ends, and stays on the list",
     "on_reboot": "a machine that reboots goes on",
@@ -48,9 +47,8 @@ def read(text: str) -> Draft:
         raise SpecError(f"the domain is of {root.get('type')}, not of QEMU", fix="convert it with virt-v2v first")
     draft = Draft("a libvirt domain")
     foreign.named(draft, "name", text_of(root, "name"))
-    windows = any(
-        foreign.is_windows(one.get("id", "").rpartition("microsoft.com/")[2]) for one in root.iter("os") if one.get("id")
-    )
+    ids = (one.get("id", "").rpartition("microsoft.com/") for one in root.iter("os"))
+    windows = any(foreign.system(draft, "libosinfo:os", one[2]) for one in ids if one[1])
     _memory(draft, root)
     _cpus(draft, root)
     _model(draft, root.find("cpu"), root.get("type") or "kvm")
@@ -60,7 +58,7 @@ def read(text: str) -> Draft:
     _security(draft, root)
     libvirt_devices.read(draft, root.find("devices"), windows=windows)
     _boot(draft, root.find("os"))
-    _rest(draft, root, windows=windows)
+    _rest(draft, root)
     return draft
 
 
@@ -266,14 +264,31 @@ def _security(draft: Draft, root: Element) -> None:
         foreign.encrypted(draft, "launchSecurity", kind, kind, bit=one.find("cbitpos") is not None)
 
 
-def _rest(draft: Draft, root: Element, *, windows: bool) -> None:
+def _clock(draft: Draft, node: Element) -> None:
+    """Local time, UTC, or an offset that the guest has set itself; how late ticks are made up for follows from the guest."""
+    offset = node.get("offset", "utc")
+    if offset == "localtime":
+        draft.put("clock.base", "localtime")
+        draft.done("clock", offset, "the clock is the host's local time")
+    elif offset == "variable" and (seconds := whole(node.get("adjustment", "0"))):
+        draft.put("clock.offset", seconds)
+        draft.done("clock", f"{offset} {seconds}", "the clock is as far from the host's")
+    elif offset in ("timezone", "absolute"):
+        shown = node.get("timezone", node.get("start", ""))
+        draft.lost("clock", f"{offset} {shown}", "the clock is UTC, local time, or seconds away from it", "set clock.offset")
+    else:
+        if draft.get("os"):
+            draft.put("clock.base", "utc")
+        draft.done("clock", offset, "the clock is in UTC")
+
+
+def _rest(draft: Draft, root: Element) -> None:
     for one in root:
         value = text_of(one) or one.get("offset", "")
-        if one.tag == "clock" and one.get("offset") == "localtime":
-            draft.put("qemu_args", [*(draft.get("qemu_args") or []), "-rtc", "base=localtime"])
-            draft.changed("clock", "localtime", "kept in qemu_args", "Windows wants local time; every other guest wants UTC")
-        elif one.tag == "clock":
-            draft.done("clock", value, "the clock is in UTC" + (", which Windows has to be told" if windows else ""))
+        if one.tag == "clock":
+            _clock(draft, one)
+        elif one.tag == "features":
+            libvirt_features.read(draft, one)
         elif one.tag == "commandline":
             words = [arg.get("value", "") for arg in children(one, "arg")]
             draft.put("qemu_args", [*(draft.get("qemu_args") or []), *words])

@@ -39,7 +39,7 @@ def read(text: str) -> Draft:
     foreign.named(draft, "VirtualSystem", text_of(system, "Name") or system.get("id", ""))
     for other in systems[1:]:
         draft.lost("VirtualSystem", other.get("id", ""), "a second machine in the same description", "export it on its own")
-    _hardware(draft, root, system, windows=foreign.is_windows(guest))
+    _hardware(draft, root, system, windows=foreign.system(draft, "OperatingSystemSection", guest))
     _firmware(draft, system)
     _rest(draft, root, system)
     return draft

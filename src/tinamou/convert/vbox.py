@@ -53,7 +53,7 @@ def read(text: str) -> Draft:
     if machine is None:
         raise SpecError("the file has no VirtualBox machine in it", fix="name the machine's own .vbox file")
     draft = Draft("a VirtualBox machine", confined=True)
-    windows = foreign.is_windows(machine.get("OSType", ""))
+    windows = foreign.system(draft, "OSType", machine.get("OSType", ""))
     foreign.named(draft, "Machine", machine.get("name", ""))
     hardware = machine.find("Hardware")
     _size(draft, hardware)

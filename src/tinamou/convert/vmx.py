@@ -97,7 +97,7 @@ def read(text: str) -> Draft:
             "the .vmx is encrypted", why="its settings and disks need VMware's key", fix="remove the encryption there"
         )
     draft = Draft("a VMware machine", confined=True)
-    windows = foreign.is_windows(values.pop("guestos", ""))
+    windows = foreign.system(draft, "guestOS", values.pop("guestos", ""))
     foreign.named(draft, "displayName", values.pop("displayname", ""))
     memory = size(values.pop("memsize", "256"), unit="M")
     draft.put("memory.size", str(memory) if memory else "512M")

@@ -167,10 +167,11 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
     from tinamou.parts.net import interfaces, mac_of
     from tinamou.parts.net.network import name_of
     from tinamou.parts.net.wiring import host_link
+    from tinamou.parts.windows import settled
     from tinamou.state import networks
 
     found = []
-    for number, spec in interfaces(load_spec(record.spec).net).items():
+    for number, spec in interfaces(settled(load_spec(record.spec)).net).items():
         made = spec.type == "bridge" and not spec.bridge
         members = networks.members(name_of(spec)) if made else []
         mine = next((one for one in members if one.name == f"{record.name}.{number}"), None)

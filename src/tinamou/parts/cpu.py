@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
+from tinamou.parts import hyperv
+from tinamou.parts.hyperv import Feature
 from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import CpuSet
 
@@ -40,6 +42,10 @@ class CpuSpec:
         "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
     )
 
+    hyperv: str = option(
+        "auto",
+        "interfaces of Hyper-V the guest is shown: auto (what its system needs), off, or a list: relaxed,vapic,time",
+    )
     pin: str = option(
         "off", "host CPUs for the virtual ones: off (the kernel decides), auto (tinamou decides), or a list such as 8-11"
     )
@@ -59,7 +65,8 @@ class CpuSpec:
 
     def problems(self) -> list[Problem]:
         """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
-        return [*self._topology_problems(), *self._pin_problems(), *self._node_problems(), *self._room_problems()]
+        mine = [*self._topology_problems(), *self._pin_problems(), *self._node_problems()]
+        return [*mine, *self._room_problems(), *self._hyperv_problems()]
 
     @property
     def present(self) -> int:
@@ -83,6 +90,15 @@ class CpuSpec:
             reason = f"what is plugged in later has no place in {other}, which is chosen before"
             found.append(Problem("max", self.max, reason, f"leave max or {other} out"))
         return found
+
+    def _hyperv_problems(self) -> list[Problem]:
+        if self.hyperv in ("auto", "off"):
+            return []
+        try:
+            hyperv.parse(self.hyperv)
+        except ValueError as error:
+            return [Problem("hyperv", self.hyperv, str(error), "auto, off, or a list of names")]
+        return []
 
     def _node_problems(self) -> list[Problem]:
         if self.nodes > 1 and self.count % self.nodes:
@@ -128,15 +144,16 @@ class CpuSpec:
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """More virtual CPUs than the board has room for."""
+    """More virtual CPUs than the board has room for, and enlightenments that cannot be had."""
+    problems = list(hyperv.decide(resolved).problems)
     spec, machine = resolved.spec.cpu, resolved.machine
     if spec.room > spec.count and (reason := _fixed(resolved)):
-        return [Problem("cpu.max", spec.max, reason, "leave it out")]
+        return [*problems, Problem("cpu.max", spec.max, reason, "leave it out")]
     if spec.room <= machine.max_cpus:
-        return []
+        return problems
     reason = f"{machine.name} has at most {machine.max_cpus} CPUs"
     field, value = ("cpu.max", spec.max) if spec.room > spec.count else ("cpu.count", spec.count)
-    return [Problem(field, value, reason, f"set it to {machine.max_cpus} or less")]
+    return [*problems, Problem(field, value, reason, f"set it to {machine.max_cpus} or less")]
 
 
 def _fixed(resolved: Resolved) -> str:
@@ -163,8 +180,9 @@ def contribute(resolved: Resolved) -> Contribution:
     if spec.room > spec.count:
         options = {**options, "maxcpus": spec.room}
         why = Why(why.asked_by, f"{why.reason}; room for {spec.room} while it runs (spec cpu.max)")
-    flags = (Flag("smp", why, str(spec.count), options), *caches, _model(spec, resolved))
-    return Contribution.merge([Contribution(flags=flags), *elements(resolved).values()])
+    decided = hyperv.decide(resolved)
+    flags = (Flag("smp", why, str(spec.count), options), *caches, _with(decided.features, _model(spec, resolved)))
+    return Contribution.merge([Contribution(flags=flags, notes=decided.notes), *elements(resolved).values()])
 
 
 def elements(resolved: Resolved) -> dict[int, Contribution]:
@@ -179,6 +197,14 @@ def elements(resolved: Resolved) -> dict[int, Contribution]:
         one = Element("device", {"driver": kind, "id": f"cpu{number}", **seat}, why)
         found[number] = Contribution(elements=(one,))
     return found
+
+
+def _with(features: tuple[Feature, ...], model: Flag) -> Flag:
+    """The model with more features, but for those the user has named."""
+    named = {word.replace("_", "-").lstrip("+-").partition("=")[0] for word in (model.value or "").split(",")}
+    more = [one for one in features if one.name not in named]
+    reason = "; ".join([model.why.reason, *(one.why.reason for one in more)])
+    return replace(model, value=",".join([model.value or "", *map(str, more)]), why=Why(model.why.asked_by, reason))
 
 
 def _arranged(topology: GuestTopology, resolved: Resolved) -> dict[str, Value]:

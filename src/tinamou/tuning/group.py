@@ -139,7 +139,7 @@ def longest(disks: Iterable[int], memory: int) -> int:
 def _helpers(resolved: Resolved) -> int:
     """How many processes it may have beside it: a TPM's, one for each share and card, and what is plugged in later."""
     spec = resolved.spec
-    return spec.tpm.enabled + len(spec.share) + len(spec.net) + resolved.hotplug
+    return bool(spec.tpm.enabled) + len(spec.share) + len(spec.net) + resolved.hotplug
 
 
 PART = Part(contribute, check=check)

@@ -77,7 +77,9 @@ class NetSpec:
         "tap: an interface of the host; bridge: a network with other machines; macvtap: on a host interface; ovs: a port of "
         "an Open vSwitch bridge; vhost-user: another program's socket; stream: a cable to another machine; none",
     )
-    model: Literal["virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option("virtio", "the card the guest sees")
+    model: Literal["auto", "virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option(
+        "auto", "the card the guest sees; auto: virtio, and e1000e for a Windows without its drivers"
+    )
     mac: Mac | None = option(None, "hardware address; derived from the machine's name when left out")
     forward: tuple[str, ...] = option(
         (), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80, 8080-8085:80-85, [::1]:8080:80"
@@ -157,7 +159,7 @@ class NetSpec:
             return f"type {self.type} has no use for it", f"leave it out, or use type {' or '.join(users)}"
         if name in _OF_A_MADE_NETWORK and self.bridge:
             return f"it says what a network tinamou makes is like, and {self.bridge} is there already", "leave it out"
-        if name in _OF_VIRTIO and self.model != "virtio":
+        if name in _OF_VIRTIO and self.model not in ("auto", "virtio"):
             return f"a card of model {self.model} has no such thing", "leave it out, or use model virtio"
         if (other := _GOES_WITH.get(name)) and other not in given:
             return f"it says more about {other}, which is not given", f"leave it out, or add {other} = …"
