@@ -22,7 +22,7 @@ from tinamou.machine.description import describe
 from tinamou.machine.starting import facts_again
 from tinamou.monitor.guest_memory import set_balloon
 from tinamou.parts.disk import numbered
-from tinamou.parts.net.spec import parse_forward
+from tinamou.parts.net.forwards import forwards_of
 from tinamou.planner import plan_cpu
 from tinamou.prepare.wires import reserve_port
 from tinamou.spec import MachineSpec, dump_spec, load_spec
@@ -172,7 +172,8 @@ async def _forward(live: Live, match: re.Match[str]) -> str:
     kinds = {one["props"].get("id"): one["props"].get("type") for one in elements if one["kind"] == "netdev"}
     if (kind := kinds.get(f"net{index}")) != "user":
         raise StateError(f"only QEMU's own TCP/IP takes ports while it runs, and net{index} is {kind}")
-    gone, fresh = ([parse_forward(one) for one in a if one not in b] for a, b in ((before, after), (after, before)))
+    lists = [{port for one in forwards for port in forwards_of(one)} for forwards in (before, after)]
+    gone, fresh = sorted(lists[0] - lists[1]), sorted(lists[1] - lists[0])
     for protocol, address, port, _ in fresh:
         reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "it is to lead into the guest")))
     async with _monitor(live.record) as session:
