@@ -54,6 +54,7 @@ VERBS = {
     "host": "Show what machines took from the host, and give it back.",
     "serve": "Serve machines to programs and browsers: an API, a page, metrics.",
     "token": "Make, list and revoke the tokens by which the service knows programs.",
+    "mcp": "Serve machines as tools of a language model, by the Model Context Protocol.",
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of machine files.",
 }
