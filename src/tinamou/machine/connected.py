@@ -211,13 +211,20 @@ class Connected:
 
         A guest that does not bring the program that makes terminals is given it.
         """
-        from tinamou.guest.resident import install
+        return await (await self.talking()).open(command, size)
+
+    async def talking(self) -> Line:
+        """The line to the guest's resident, once that answers; a guest without one is given it. Raises GuestError."""
+        from tinamou.guest.resident import connect, install
 
         line = await self.held_line()
-        if line is None:
-            path = str(self.record.file(files.RESIDENT))
+        path = str(self.record.file(files.RESIDENT))
+        if line is None and self.record.resident:
+            line = self._line = await in_thread(connect, path)
+            await line.hello(self.timeout)
+        elif line is None:
             line = self._line = await install(self.agent, path, self.record.arch)
-        return await line.open(command, size)
+        return line
 
     async def _quickest(self) -> Line | Agent:
         """The guest's resident, unless it is gone because the guest restarted; else the guest's agent."""

@@ -8,7 +8,7 @@ from tinamou.errors import GuestError
 from tinamou.guest.command import Completed
 from tinamou.late import dataclass
 
-__all__ = ["Found", "Run", "links", "parsed", "walk"]
+__all__ = ["Found", "Run", "links", "look", "parsed", "walk"]
 
 Run = Callable[[Sequence[str]], Awaitable[Completed]]
 """Runs a command in the guest; its status is looked at by who asked."""
@@ -24,11 +24,12 @@ fi
 """
 _WALK = f"""
 path=$1; depth=$2; shift 2
-find "$path" -mindepth 1 -maxdepth "$depth" "$@" -exec sh -c "$0" '{_FORMAT}' {{}} +
+find -H "$path" -mindepth 1 -maxdepth "$depth" "$@" -exec sh -c "$0" '{_FORMAT}' {{}} +
 """
 """For each batch the names, each ended by NUL, a NUL, and a line for each of them, ended by NUL: a name can hold all but
 NUL."""
 
+_LOOK = f"""[ -e "$1" ] || [ -L "$1" ] || exit 44; stat $2 -c '{_FORMAT}' -- "$1\""""
 _LINKS = r"""for f; do printf '%s\0' "$(readlink "$f"; echo .)"; done"""
 
 
@@ -57,6 +58,16 @@ async def walk(run: Run, path: str, depth: int = 1, *words: str) -> list[Found]:
     if done.status and not done.stdout:
         raise GuestError(f"The folder {path} cannot be listed", why=done.stderr.decode(errors="replace").strip())
     return list(parsed(done.stdout))
+
+
+async def look(run: Run, path: str, *, follow: bool = False) -> Found | None:
+    """What is at a path, None where nothing is; with ``follow`` what a link leads to. Raises GuestError."""
+    done = await run(["sh", "-c", _LOOK, "sh", path, "-L" if follow else ""])
+    if done.status == 44:
+        return None
+    if done.status:
+        raise GuestError(f"{path} cannot be looked at", why=done.stderr.decode(errors="replace").strip())
+    return _found(path, done.stdout.decode(errors="replace").split())
 
 
 def parsed(text: bytes) -> Iterator[Found]:
