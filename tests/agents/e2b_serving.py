@@ -13,8 +13,6 @@ from pathlib import Path
 from tinamou.state import tokens
 from tinamou.state.machines import free_port
 
-SERVER = Path(__file__).with_name("e2b_server.py")
-
 
 class Serving:
     """The server at ``url``; it can be killed and started again on the same port."""
@@ -22,7 +20,7 @@ class Serving:
     def __init__(self, monkeypatch, templates: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._words = [str(templates)] if templates else []
+        self._words = ["--e2b-templates", str(templates)] if templates else []
         for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
             monkeypatch.setenv(name, self.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -35,7 +33,9 @@ class Serving:
         return "e2b_" + tokens.create(name, verbs=verbs).removeprefix("tnm_")
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, str(SERVER), str(self.port), *self._words], env=dict(os.environ))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tinamou", "serve", "--e2b", f"127.0.0.1:{self.port}", *self._words], env=dict(os.environ)
+        )
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 
 import httpx2
 import pytest
@@ -11,9 +13,14 @@ from e2b_serving import Serving
 
 from tinamou.errors import SpecError
 from tinamou.service.agents.e2b.app import UNSUPPORTED
+from tinamou.service.agents.e2b.entries import Entry
+from tinamou.service.agents.e2b.keys import need_of_owner
+from tinamou.service.agents.e2b.problems import RefusedError
 from tinamou.service.agents.e2b.templates import load
 from tinamou.service.agents.e2b.watching import changes
 from tinamou.service.agents.listing import Found
+from tinamou.service.auth import NotAllowedError
+from tinamou.state import tokens
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,43 @@ def test_a_sandbox_that_is_not_there_answers_as_e2bs_edge(served):
         answer = httpx2.post(f"{served.url}/{method}", headers=headers, content=frame)
         assert answer.status_code in (501, 502)
         assert json.loads(answer.text)["message"]
+
+
+def test_inside_a_sandbox_its_maker_is_asked():
+    """What a sandbox's own token opens is what its maker may do now."""
+    entry = Entry("sb7", "sb7", "token:reader", "base", "secret", 0.0, 1e12, ready=True)
+
+    def allowed(verb):
+        try:
+            need_of_owner(entry, verb)
+        except (RefusedError, NotAllowedError):
+            return False
+        return True
+
+    tokens.create("reader", verbs=("ls", "show"))
+    assert [verb for verb in ("exec", "cp", "ls", "show", "rm") if allowed(verb)] == ["ls", "show"]
+    tokens.revoke("reader")
+    assert not allowed("ls")
+    tokens.create("reader", verbs=("exec",), machines=("other-*",))
+    assert not allowed("exec")
+    tokens.revoke("reader")
+    tokens.create("reader", verbs=("exec",), machines=("sb*",))
+    assert allowed("exec") and not allowed("cp")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--e2b", "0.0.0.0:3000"], "for everybody to read"),
+        (["--e2b", "nowhere"], "--e2b"),
+        (["--e2b-domain", "x.example.org"], "--e2b"),
+        (["--e2b", "127.0.0.1:3000", "--e2b-domain", "x.example.org"], "--tls-cert"),
+        (["--e2b", "127.0.0.1:3000", "--e2b-templates", "/nowhere"], "cannot be read"),
+    ],
+)
+def test_it_is_not_served_where_keys_could_be_read(words, says):
+    done = subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 110 and says in done.stderr
 
 
 def test_templates_of_a_file(tmp_path):

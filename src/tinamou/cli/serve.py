@@ -20,6 +20,9 @@ def command(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     name: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    e2b: str = "",
+    e2b_domain: str = "",
+    e2b_templates: Path | None = None,
 ) -> int:
     """Serve machines to programs and browsers: an API, a page, metrics.
 
@@ -41,8 +44,15 @@ def command(
         Its key.
     name
         A name or address by which others reach it. May be repeated.
+    e2b
+        Serve E2B's own clients at HOST:PORT as well: sandboxes that are machines.
+    e2b_domain
+        The domain below which sandboxes are reached there, by TLS; without one clients are told E2B_SANDBOX_URL.
+    e2b_templates
+        What the names of templates stand for, in TOML; base alone, which is the tiny guest, when left out.
     """
     try:
+        from tinamou.service.agents.e2b.serving import Address
         from tinamou.service.server import Listening, serve
     except ImportError as error:
         fix = "install them: pip install 'tinamou[service]'"
@@ -51,7 +61,12 @@ def command(
 
     place = (socket or run_dir() / "tinamou.sock").absolute()
     certificate, key = tls_cert and tls_cert.absolute(), tls_key and tls_key.absolute()
-    listening = Listening(place, _mode(mode), _address(listen), certificate, key, name)
+    agents = _address(e2b, "--e2b")
+    sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute()) if agents else None
+    if sandboxes is None and (e2b_domain or e2b_templates):
+        problem = Problem("--e2b", None, "is not given", "say where E2B's clients are served: 127.0.0.1:3000")
+        raise SpecError("the sandboxes cannot be served", problems=[problem])
+    listening = Listening(place, _mode(mode), _address(listen), certificate, key, name, sandboxes)
     os.chdir("/")  # paths in descriptions are whole; what is not means the same whoever starts the service
     return run_until_told(serve(listening, lambda where: output.say(f"serving at {where}")))
 
@@ -67,11 +82,11 @@ def _mode(text: str) -> int:
     raise SpecError("the socket cannot be made so", problems=[problem])
 
 
-def _address(text: str) -> tuple[str, int] | None:
+def _address(text: str, option: str = "--listen") -> tuple[str, int] | None:
     if not text:
         return None
     host, _, port = text.rpartition(":")
     if host and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
         return host.strip("[]"), int(port)
-    problem = Problem("--listen", text, "not HOST:PORT", "for example 127.0.0.1:8443, or [::1]:8443")
+    problem = Problem(option, text, "not HOST:PORT", "for example 127.0.0.1:8443, or [::1]:8443")
     raise SpecError("nothing can be served there", problems=[problem])

@@ -9,17 +9,21 @@ import socket
 import ssl
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinamou.errors import SpecError, StateError
 from tinamou.late import dataclass
+from tinamou.service.agents.e2b.serving import Address, served
 from tinamou.service.app import application
 from tinamou.service.shared import Service, Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 __all__ = ["Listening", "serve"]
 
@@ -33,7 +37,10 @@ _MOST_CONNECTIONS = 1000
 
 @dataclass(frozen=True)
 class Listening:
-    """Where the service listens: a unix socket with that mode, an address by TLS with that certificate and key."""
+    """Where the service listens: a unix socket with that mode, an address by TLS with that certificate and key.
+
+    ``e2b`` is where E2B's own clients find it.
+    """
 
     socket: Path | None = None
     mode: int = 0o600
@@ -41,6 +48,7 @@ class Listening:
     certificate: Path | None = None
     key: Path | None = None
     names: tuple[str, ...] = ()
+    e2b: Address | None = None
 
 
 class _Protocol(H11Protocol):
@@ -73,6 +81,19 @@ async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
     service = Service(Settings(names=_names(listening)))
     app = application(service)
     plain, secure = _sockets(listening)
+    async with contextlib.AsyncExitStack() as stack:
+        used = [(_server(app), plain), (_server(app, listening), secure)] if secure else [(_server(app), plain)]
+        if listening.e2b is not None:
+            sandboxes = await stack.enter_async_context(served(listening.e2b))
+            tls = listening if listening.e2b.domain else None
+            used.append((_server(sandboxes, tls), [_tcp(listening.e2b.address)]))
+        await stack.enter_async_context(service.running())
+        await _until_ended([(server, mine) for server, mine in used if mine], listening, ready)
+    return 0
+
+
+def _server(app: ASGIApp, tls: Listening | None = None) -> _Server:
+    """A server of an application, by TLS with that one's certificate where one is given."""
     options: dict[str, Any] = {
         "http": _Protocol,
         "ws": "websockets-sansio",
@@ -86,31 +107,31 @@ async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
         "timeout_graceful_shutdown": 3,
         "limit_concurrency": _MOST_CONNECTIONS,
     }
-    servers = [_Server(uvicorn.Config(app, **options))]
-    used = [plain]
-    if secure:
-        tls: dict[str, Any] = {"ssl_certfile": str(listening.certificate), "ssl_keyfile": str(listening.key)}
-        servers, used = ([*servers, _Server(uvicorn.Config(app, **options, **tls))]), [plain, secure]
-    async with service.running():
-        tasks = [
-            asyncio.ensure_future(server.serve(sockets=mine)) for server, mine in zip(servers, used, strict=True) if mine
-        ]
-        try:
-            while not all(server.started for server, mine in zip(servers, used, strict=True) if mine):
-                await asyncio.sleep(0.01)
-                for task in (one for one in tasks if one.done()):
-                    task.result()
-            for one in (*plain, *secure):
-                ready(_shown(one, listening))
-            _notify("READY=1")
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            _notify("STOPPING=1")
-            for server in servers:
-                server.should_exit = True
-            await asyncio.gather(*tasks, return_exceptions=True)
-            _unlink(listening)
-    return 0
+    if tls is not None:
+        options |= {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
+    return _Server(uvicorn.Config(app, **options))
+
+
+async def _until_ended(
+    used: Sequence[tuple[_Server, list[socket.socket]]], listening: Listening, ready: Callable[[str], None]
+) -> None:
+    tasks = [asyncio.ensure_future(server.serve(sockets=mine)) for server, mine in used]
+    try:
+        while not all(server.started for server, _ in used):
+            await asyncio.sleep(0.01)
+            for task in (one for one in tasks if one.done()):
+                task.result()
+        for server, mine in used:
+            for one in mine:
+                ready(_shown(one, listening, secure=bool(server.config.ssl_certfile)))
+        _notify("READY=1")
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        _notify("STOPPING=1")
+        for server, _ in used:
+            server.should_exit = True
+        await asyncio.gather(*tasks, return_exceptions=True)
+        _unlink(listening)
 
 
 def _names(listening: Listening) -> tuple[str, ...]:
@@ -128,10 +149,10 @@ def _sockets(listening: Listening) -> tuple[list[socket.socket], list[socket.soc
         plain.append(_unix(listening.socket, listening.mode))
     if listening.address is not None:
         secure.append(_tcp(listening.address))
-    if secure and not (listening.certificate and listening.key):
+    if (secure or (listening.e2b and listening.e2b.domain)) and not (listening.certificate and listening.key):
         why, fix = "tokens would go over the net for everybody to read", "name both: --tls-cert FILE --tls-key FILE"
         raise SpecError("TCP is served by TLS alone", why=why, fix=fix)
-    if secure:
+    if secure or (listening.e2b and listening.e2b.domain):
         _check_tls(listening)
     return plain, secure
 
@@ -194,13 +215,13 @@ def _tcp(address: tuple[str, int]) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
-def _shown(one: socket.socket, listening: Listening) -> str:
+def _shown(one: socket.socket, listening: Listening, *, secure: bool) -> str:
     """Where a socket is reached; one that was made here is bound by a name it has no more."""
     if one.family == socket.AF_UNIX:
         name = str(one.getsockname())
         return f"unix:{listening.socket if Path(name).name.startswith('.') else name}"
     host, port = one.getsockname()[:2]
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _notify(text: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,12 +16,12 @@ from starlette.routing import Route
 from tinamou.errors import TinamouError
 from tinamou.service.agents.e2b import carrying, filing, processing
 from tinamou.service.agents.e2b.control import Control
+from tinamou.service.agents.e2b.keys import caller_of, need_of_owner
 from tinamou.service.agents.e2b.live import Live
 from tinamou.service.agents.e2b.problems import RefusedError, answer, gone, refusal_of, unsupported
 from tinamou.service.agents.e2b.rpc import failure
 from tinamou.service.agents.e2b.sandboxes import Sandboxes
-from tinamou.service.agents.e2b.templates import Template
-from tinamou.service.auth import Caller, by_token
+from tinamou.service.auth import Caller
 
 __all__ = ["NOWHERE", "application"]
 
@@ -31,7 +30,6 @@ NOWHERE = "sandbox.invalid"
 told only where the control routes are sends no token to strangers."""
 
 _PORT = "49983"
-_KEY = "e2b_"
 _HOST = re.compile(r"(\d+)-([a-z0-9]+)\.")
 
 UNSUPPORTED = {
@@ -67,19 +65,12 @@ UNSUPPORTED = {
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def application(templates: Mapping[str, Template], *, domain: str = "") -> Starlette:
-    """The application; sandboxes are served while its lifespan lasts.
+def application(sandboxes: Sandboxes, *, domain: str = "") -> Starlette:
+    """The application.
 
     ``domain`` is the one below which ``49983-ID.DOMAIN`` leads here, by TLS; without one clients must be told
     ``E2B_SANDBOX_URL``.
     """
-    sandboxes = Sandboxes(dict(templates))
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with sandboxes:
-            yield
-
     control, inside = Control(sandboxes, domain or NOWHERE), _Inside(sandboxes)
     routes = [
         Route("/templates/{id:path}", _known(control.forget), methods=["DELETE"]),
@@ -91,7 +82,7 @@ def application(templates: Mapping[str, Template], *, domain: str = "") -> Starl
         Route("/filesystem.Filesystem/{method}", inside.filesystem, methods=["POST"]),
         Route("/{rest:path}", _unknown, methods=_METHODS),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes)
 
 
 def _control(control: Control) -> list[Route]:
@@ -117,11 +108,7 @@ def _control(control: Control) -> list[Route]:
 def _known(handler: Callable[[Request, Caller], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def asked(request: Request) -> Response:
         try:
-            key = request.headers.get("x-api-key", "")
-            caller = by_token(f"tnm_{key.removeprefix(_KEY)}" if key.startswith(_KEY) else key) if key else None
-            if caller is None:
-                raise RefusedError(401, "the API key is unknown: make one with tinamou token create")
-            return await handler(request, caller)
+            return await handler(request, caller_of(request.headers.get("x-api-key", "")))
         except RefusedError as refused:
             return answer(refused)
         except TinamouError as error:
@@ -150,7 +137,7 @@ class _Inside:
     async def health(self, request: Request) -> Response:
         """Whether the sandbox runs."""
         try:
-            await self._live(request, open_to_all=True)
+            await self._live(request, "")
         except RefusedError as refused:
             return answer(refused)
         return Response(status_code=204)
@@ -158,7 +145,7 @@ class _Inside:
     async def files(self, request: Request) -> Response:
         """A file read, or files written."""
         try:
-            live = await self._live(request)
+            live = await self._live(request, "cp")
             carry = carrying.download if request.method == "GET" else carrying.upload
             return await carry(request, live, request.query_params.get("username", ""))
         except RefusedError as refused:
@@ -168,27 +155,31 @@ class _Inside:
 
     async def process(self, request: Request) -> Response:
         """A call about commands."""
-        return await self._called(request, processing.call, {*processing.METHODS, "Start", "Connect", "StreamInput"})
+        methods = {*processing.METHODS, "Start", "Connect", "StreamInput"}
+        return await self._called(request, "exec", processing.call, methods)
 
     async def filesystem(self, request: Request) -> Response:
         """A call about files."""
-        return await self._called(request, filing.call, {*filing.METHODS, "WatchDir"})
+        return await self._called(request, "cp", filing.call, {*filing.METHODS, "WatchDir"})
 
     async def _called(
-        self, request: Request, call: Callable[[Request, Live, str, str], Awaitable[Response]], methods: set[str]
+        self, request: Request, verb: str, call: Callable[[Request, Live, str, str], Awaitable[Response]], methods: set[str]
     ) -> Response:
         method = request.path_params["method"]
         try:
             if method not in methods:
                 raise RefusedError(404, f"there is no method {method[:64]}", code="unimplemented")
-            return await call(request, await self._live(request), _user(request), method)
+            return await call(request, await self._live(request, verb), _user(request), method)
         except RefusedError as refused:
             return answer(refused) if refused.status == 502 else failure(refused)
         except TinamouError as error:
             return failure(error)
 
-    async def _live(self, request: Request, *, open_to_all: bool = False) -> Live:
-        """The sandbox a request is for, which the caller must have the token of. Raises RefusedError, 401, 502."""
+    async def _live(self, request: Request, verb: str) -> Live:
+        """The sandbox a request is for, which needs its token, and a maker who may do this; without a verb it does not.
+
+        Raises RefusedError, 401, 502, NotAllowedError.
+        """
         port, key = _target(request)
         if port != _PORT:
             raise unsupported(
@@ -202,8 +193,10 @@ class _Inside:
             raise gone(key[:64])
         token = request.headers.get("x-access-token", "")
         known = hmac.compare_digest(token.encode(), entry.token.encode())
-        if not (known or open_to_all or (signed is not None and signed.id == entry.id)):
+        if verb and not (known or (signed is not None and signed.id == entry.id)):
             raise RefusedError(401, "the access token, or the signature, is not this sandbox's")
+        if verb:
+            need_of_owner(entry, verb)
         return await self._all.live(entry)
 
 
