@@ -17,12 +17,18 @@ from tinamou.state.machines import free_port
 class Serving:
     """The server at ``url``; it can be killed and started again on the same port."""
 
-    def __init__(self, monkeypatch, templates: Path | None = None) -> None:
+    def __init__(self, monkeypatch, templates: Path | None = None, domain: tuple[str, Path, Path] | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._words = ["--e2b-templates", str(templates)] if templates else []
-        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
-            monkeypatch.setenv(name, self.url)
+        if domain is None:
+            for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+                monkeypatch.setenv(name, self.url)
+        else:
+            name, certificate, key = f"{domain[0]}:{self.port}", *map(str, domain[1:])
+            self._words += ["--e2b-domain", name, "--tls-cert", certificate, "--tls-key", key]
+            monkeypatch.setenv("E2B_DOMAIN", name)
+            monkeypatch.setenv("SSL_CERT_FILE", certificate)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("E2B_API_KEY", self.key("test"))
         self.start()

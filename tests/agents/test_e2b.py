@@ -43,7 +43,8 @@ def serving(monkeypatch):
 
 def test_the_core(serving):
     """Made, used, forked, ended; found again by a server that was killed and started anew; over when its time is."""
-    with Sandbox.create(envs={"WHO": "me"}, metadata={"a": "b c"}) as sandbox:
+    with Sandbox.create(envs={"WHO": "me"}, metadata={"a": "b c"}, idempotency_key="once") as sandbox:
+        assert Sandbox.create(idempotency_key="once").sandbox_id == sandbox.sandbox_id
         done = sandbox.commands.run("echo $WHO; echo oh >&2")
         assert (done.stdout, done.stderr, done.exit_code) == ("me\n", "oh\n", 0)
         with pytest.raises(CommandExitException) as failed:

@@ -16,7 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinamou.state.record import Record, create, read
+
 PATIENCE = 60.0
+
+
+def machine(state: Path, name: str) -> Record:
+    """A machine at rest, there at once: a service may be looking."""
+    aside, folder = state / f"aside-{name}", state / "machines" / name
+    aside.mkdir(parents=True)
+    folder.parent.mkdir(exist_ok=True)
+    create(Record(name=name, directory=str(aside), spec={"name": name}, image="tiny", arch="x86_64", created=1.0))
+    return create_at(aside, folder)
+
+
+def create_at(aside: Path, folder: Path) -> Record:
+    """The machine, moved to its place."""
+    aside.rename(folder)
+    found = read(folder)
+    assert found is not None
+    return found
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_here import serving
+from service_here import machine, serving
 from starlette.routing import Route as HttpRoute
 from starlette.testclient import TestClient
 
@@ -24,7 +24,6 @@ from tinamou.service.shared import Service
 from tinamou.service.table import made
 from tinamou.state import tokens
 from tinamou.state.allowed import Allowed, change_allowed
-from tinamou.state.record import Record, create
 
 STRANGER, GUEST = 54321, 54322
 ALL = frozenset(tokens.VERBS)
@@ -40,12 +39,6 @@ WHO: dict[str, dict[str, frozenset[str]]] = {
 }
 """Caller → machine (none: "") → what they may do."""
 REFUSED = ("nobody", "expired", "revoked", "made up")
-
-
-def machine(state: Path, name: str) -> Record:
-    folder = state / "machines" / name
-    folder.mkdir(parents=True)
-    return create(Record(name=name, directory=str(folder), spec={"name": name}, image="tiny", arch="x86_64"))
 
 
 @pytest.fixture
@@ -117,15 +110,15 @@ def status(client: TestClient, route: Any, machine: str, given: dict[str, Any]) 
 def test_every_cell(client, headers, who):
     wrong = []
     for route in ROUTES:
-        for machine in ("web", "ci-1") if "{name}" in route.path else ("",):
-            got = status(client, route, machine, headers[who])
+        for name in ("web", "ci-1") if "{name}" in route.path else ("",):
+            got = status(client, route, name, headers[who])
             if who in REFUSED:
                 right = got == 401
             else:
-                may = not route.verb or route.verb in WHO[who][machine]
+                may = not route.verb or route.verb in WHO[who][name]
                 right = got in (200, 202) if may else got == 403
             if not right:
-                wrong.append((route.method, route.path, machine, got))
+                wrong.append((route.method, route.path, name, got))
     assert wrong == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.errors import Problem, SpecError, TinamouError
 
 TOKEN = "TINAMOU_MCP_TOKEN"  # noqa: S105 (the name of a variable)
 
@@ -28,23 +29,20 @@ def command(
     """
     from tinamou.cli.loop import run_until_done
 
+    try:
+        from tinamou.service.agents.mcp.server import serve_http, serve_stdio
+    except ImportError as error:
+        fix = "install them: pip install 'tinamou[service]'"
+        raise TinamouError("the libraries of the service are not installed", why=str(error), fix=fix) from None
     if not listen:
-        from tinamou.service.agents.mcp.server import serve_stdio
-
         run_until_done(serve_stdio(all_machines=all_machines))
         return
     host, port = _address(listen)
-    token = _token(f"http://{listen}/mcp")
-
-    from tinamou.service.agents.mcp.server import serve_http
-
-    run_until_done(serve_http(host, port, token, all_machines=all_machines))
+    run_until_done(serve_http(host, port, _token(f"http://{listen}/mcp"), all_machines=all_machines))
 
 
 def _address(text: str) -> tuple[str, int]:
     """Raises SpecError for what is no address of this host's own."""
-    from tinamou.errors import Problem, SpecError
-
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise SpecError(

@@ -218,6 +218,8 @@ class Connected:
         """The line to the guest's resident, once that answers; a guest without one is given it. Raises GuestError."""
         from tinamou.guest.resident import connect, install
 
+        if self._line is not None and not self._line.free:
+            self.drop_line()
         line = await self.held_line()
         path = str(self.record.file(files.RESIDENT))
         if line is None and self.record.resident:

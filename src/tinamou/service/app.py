@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tinamou.service.door import Door
 from tinamou.service.openapi import document
-from tinamou.service.problems import Answer, refusal
+from tinamou.service.problems import Answer, refusal, told
 from tinamou.service.routes import ROUTES
 from tinamou.service.shared import Service
 from tinamou.service.table import as_json, made
@@ -47,10 +47,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     """What the router refuses: no such path, no such method."""
     assert isinstance(error, HTTPException)
     body = refusal(Answer(error.status_code, error.detail, fix="see /v1/openapi.json"))
-    return JSONResponse(body, error.status_code, error.headers, media_type="application/problem+json")
+    return told(body, error.status_code, error.headers)
 
 
 async def _fault(_: Request, error: Exception) -> Response:
     """A fault of the service's own, which it also says in its log."""
     body = refusal(Answer(500, f"{type(error).__name__}: {error}"[:500], "this is a fault of tinamou's"))
-    return JSONResponse(body, 500, media_type="application/problem+json")
+    return told(body, 500)

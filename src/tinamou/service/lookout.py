@@ -12,7 +12,7 @@ from tinamou.late import dataclass
 from tinamou.machine.listing import rows
 from tinamou.machine.reconcile import reconcile
 from tinamou.monitor.ears import Ears
-from tinamou.monitor.states import at_once, states_of
+from tinamou.monitor.states import State, at_once, states_of
 from tinamou.service.feed import Feed
 from tinamou.state import machines
 from tinamou.state.index import look
@@ -21,8 +21,8 @@ from tinamou.system.loop_thread import in_thread
 
 __all__ = ["Lookout", "Seen"]
 
-_FRESH, _TIDY_SECONDS = 1.0, 5.0
-"""How old an answer may be; how often what a crash left is put right."""
+_FRESH, _ASKED_SECONDS, _TIDY_SECONDS = 0.1, 1.0, 5.0
+"""How old the list of machines may be, and what QEMU said; how often what a crash left is put right."""
 _HEARD, _ALONE = 1.0, 10.0
 """Seconds between looks while somebody listens to events, and while nobody does."""
 
@@ -42,6 +42,7 @@ class Lookout:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._seen: Seen | None = None
+        self._states: dict[tuple[str, int, int], tuple[float, State]] = {}
         self._looking: asyncio.Task[Seen] | None = None
         self._tidied = 0.0
         self._known: dict[str, str] | None = None
@@ -49,9 +50,10 @@ class Lookout:
     def changed(self) -> None:
         """Something has been done: the next who asks is told what is now."""
         self._seen = None
+        self._states.clear()
 
     async def seen(self) -> Seen:
-        """The machines, as of a second ago at most."""
+        """The machines as they are now; what a QEMU says of itself is as of a second ago at most."""
         if self._seen is not None and time.monotonic() - self._seen.at < _FRESH:
             return self._seen
         if self._looking is None or self._looking.done():
@@ -65,12 +67,21 @@ class Lookout:
         found, records, said = await in_thread(_found, tidy)
         for line in said:
             self._feed.tell("tidied", "", {"text": line})
-        states = at_once(records)
-        if states is None:
-            states = await states_of(records)
+        states = at_once(records) or await self._asked(records)
         self._seen = seen = Seen(at, rows(found, records, states), records)
         self._compare(seen)
         return seen
+
+    async def _asked(self, records: Sequence[Record]) -> list[State]:
+        """Their states, by asking each QEMU that was not asked just now."""
+        now = time.monotonic()
+        keys = [(one.name, one.pid, one.started) for one in records]
+        self._states = {key: self._states[key] for key in keys if key in self._states}
+        old = [key for key in keys if now - self._states.get(key, (-_ASKED_SECONDS, None))[0] >= _ASKED_SECONDS]
+        wanted = [one for one, key in zip(records, keys, strict=True) if key in set(old)]
+        for key, state in zip(old, await states_of(wanted), strict=True):
+            self._states[key] = (now, state)
+        return [self._states[key][1] if key in self._states else State("unknown", "it changes just now") for key in keys]
 
     def _compare(self, seen: Seen) -> None:
         """Tell what came, went and does something else now."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
 from tinamou.errors import GuestError, ImageError, PlanError, SpecError, StateError, TinamouError
 from tinamou.late import dataclass
 from tinamou.service.auth import NotAllowedError
 
-__all__ = ["Answer", "MissingError", "problem_of", "refusal"]
+__all__ = ["Answer", "MissingError", "problem_of", "refusal", "status_of", "told"]
 
 _KEPT = 2000
 """Characters of a text of evidence, which is a log's tail, in an answer."""
@@ -51,6 +56,11 @@ def problem_of(error: TinamouError) -> dict[str, object]:
         "detail": error.why or error.what,
         **plain,
     }
+
+
+def told(body: dict[str, object], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The response. Whatever a caller wrote is in it, half characters too: it is written in ASCII."""
+    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
 
 
 def refusal(answer: Answer) -> dict[str, object]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listening", "serve"]
 
-_HEAD_SECONDS = 10.0
+_HEAD_SECONDS = 5.0
 """How long a caller may take until the head of its first request is there."""
 _HEAD_BYTES = 32 << 10
 _CREDENTIALS = struct.Struct("3i")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as HttpRoute
 
@@ -16,7 +16,7 @@ from tinamou import fields
 from tinamou.errors import Problem, SpecError, TinamouError
 from tinamou.late import dataclass
 from tinamou.service.auth import Caller, caller_of
-from tinamou.service.problems import Answer, problem_of, refusal, status_of
+from tinamou.service.problems import Answer, problem_of, refusal, status_of, told
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
@@ -107,9 +107,9 @@ def _endpoint(route: Route, service: Service) -> Callable[[Request], Awaitable[R
                 asked.body = _read(route.body, asked.given, "the request")
             return answered(await route.call(asked), request, route.status)
         except TinamouError as error:
-            return JSONResponse(problem_of(error), status_of(error), media_type="application/problem+json")
+            return told(problem_of(error), status_of(error))
         except _RefusedError as error:
-            return JSONResponse(refusal(error.answer), error.answer.status, media_type="application/problem+json")
+            return told(refusal(error.answer), error.answer.status)
 
     return answer
 

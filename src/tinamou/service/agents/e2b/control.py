@@ -31,7 +31,7 @@ VERSION = "0.5.7"
 Data = dict[str, Any]
 
 _SECONDS, _FORK_SECONDS, _LONGEST, _MOST_FORKS, _PAGE = 300, 15, 30 * 24 * 3600, 100, 100
-_METRICS = "head -1 /proc/stat; sleep 0.2; head -1 /proc/stat; cat /proc/meminfo; stat -f -c '%S %b %f' /"
+_METRICS = "nproc; head -1 /proc/stat; sleep 0.2; head -1 /proc/stat; cat /proc/meminfo; stat -f -c '%S %b %f' /"
 _REFUSED = {
     "mcp": "run an MCP server with commands.run",
     "iam": "there is no issuer of workload tokens",
@@ -51,6 +51,9 @@ class Control:
         """``POST /v2/sandboxes``."""
         data = await _data(request)
         _refuse(data)
+        asked = request.headers.get("idempotency-key", "")[:256]
+        if (before := self._all.made_by(caller.name, asked)) is not None:
+            return JSONResponse(self._sandbox(before), status_code=201)
         key = fresh_id("sb")
         caller.need("create", key)
         template, name = self._template(str(data.get("templateID") or BASE), caller)
@@ -67,6 +70,7 @@ class Control:
             env=_texts(data, "envVars"),
             auto_pause=bool(data.get("autoPause")),
             user=template.user,
+            request=asked,
         )
         network = data.get("allow_internet_access") is not False
         made = await self._all.create(entry, template, network=network)
@@ -302,9 +306,9 @@ def _size(entry: Entry) -> Data:
 
 
 def _metric(text: str) -> Data:
-    """A metric out of two looks at /proc/stat, one at /proc/meminfo, and one at /. Raises RefusedError."""
+    """A metric out of the number of CPUs, two looks at /proc/stat, meminfo and the file system at /. Raises RefusedError."""
     try:
-        first, second, *lines = text.splitlines()
+        count, first, second, *lines = text.splitlines()
         memory = {
             words[0].rstrip(":"): int(words[1]) << 10 for line in lines if line.endswith("kB") and (words := line.split())
         }
@@ -317,7 +321,7 @@ def _metric(text: str) -> Data:
     return {
         "timestamp": _time(now),
         "timestampUnix": int(now),
-        "cpuCount": 1,
+        "cpuCount": int(count),
         "cpuUsedPct": round(100 * busy / over, 2) if over else 0.0,
         "memTotal": memory["MemTotal"],
         "memUsed": memory["MemTotal"] - free,

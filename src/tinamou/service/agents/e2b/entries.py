@@ -33,7 +33,7 @@ class Entry:
 
     ``started`` and ``deadline`` are seconds since 1970, ``deadline`` 0 while it is paused; then it is paused again where
     ``auto_pause``, else ended. ``user`` runs commands that name none. ``checkpoint`` is what its machine is a fork of and
-    nobody else needs. ``ready`` is false while its machine is being made.
+    nobody else needs. ``request`` is the key its maker gave his request. ``ready`` is false while its machine is made.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Entry:
     auto_pause: bool = False
     user: str = ""
     checkpoint: str = ""
+    request: str = ""
     ready: bool = False
 
 

@@ -59,9 +59,12 @@ class Sandboxes:
             raise StateError("another process serves the sandboxes of this state directory", why=error.why) from error
         self.entries = Shelf(folder, Entry)
         self.snapshots = Shelf(folder / "snapshots", Snapshot)
-        for one in self.entries:
-            if not one.ready:
+        for one in [one for one in self.entries if not one.ready]:
+            try:
                 await self._remove(one)
+            except TinamouError as error:
+                _log.warning("what was made of sandbox %s before a crash is left: %s", one.id, error)
+                self.entries.drop(one.id)
         watch = asyncio.create_task(self._watch_deadlines())
         self._end.push_async_callback(_cancelled, watch)
         return self
@@ -84,6 +87,13 @@ class Sandboxes:
         for one in self.entries:
             if one.owner == owner and one.ready and (state := self.state(one)) != "gone":
                 yield one, state
+
+    def made_by(self, owner: str, request: str) -> Entry | None:
+        """The sandbox that this request of that owner has made already. Raises RefusedError, 409, while it is being made."""
+        found = next((one for one in self.entries if request and (one.owner, one.request) == (owner, request)), None)
+        if found is not None and not found.ready:
+            raise RefusedError(409, "the sandbox of this Idempotency-Key is being made")
+        return found if found is not None and self.state(found) != "gone" else None
 
     def state(self, entry: Entry) -> State:
         """Whether its machine runs, is suspended, or is neither: then it is no sandbox any more."""
@@ -159,7 +169,13 @@ class Sandboxes:
             await live.line()
             checkpoint = await making.saved(live.machine, f"{_FORKED}{secrets.token_hex(6)}")
         now = time.time()
-        copy: dict[str, Any] = {"checkpoint": checkpoint.name, "started": now, "deadline": now + seconds, "ready": False}
+        copy: dict[str, Any] = {
+            "request": "",
+            "checkpoint": checkpoint.name,
+            "started": now,
+            "deadline": now + seconds,
+            "ready": False,
+        }
         fresh = [late.replace(entry, id=key, machine=key, token=secrets.token_hex(32), **copy) for key in ids]
         try:
             for one in fresh:
@@ -224,8 +240,8 @@ class Sandboxes:
         while True:
             self._changed.clear()
             now = time.time()
-            for one in [one for one in self.entries if one.ready and one.deadline and one.deadline <= now]:
-                await self._over(one)
+            due = [one for one in self.entries if one.ready and one.deadline and one.deadline <= now]
+            await asyncio.gather(*(self._over(one) for one in due))
             left = [one.deadline - time.time() for one in self.entries if one.ready and one.deadline]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(0.0, min([*left, _LONGEST_NAP])))
@@ -234,8 +250,10 @@ class Sandboxes:
         pause = entry.auto_pause and self.state(entry) == "running"
         try:
             await (self.pause(entry) if pause else self.kill(entry))
-        except (TinamouError, RefusedError, OSError) as error:
-            _log.warning("sandbox %s could not be %s: %s", entry.id, "paused" if pause else "ended", error)
+        except Exception as error:  # whatever it is, the other sandboxes' time passes too
+            expected = isinstance(error, TinamouError | RefusedError | OSError)
+            verb = "paused" if pause else "ended"
+            _log.warning("sandbox %s could not be %s: %s", entry.id, verb, error, exc_info=not expected)
             if (current := self.entries.get(entry.id)) is not None:
                 self.entries.put(late.replace(current, deadline=time.time() + _AGAIN_SECONDS))
 
