@@ -135,7 +135,9 @@ def test_killed_while_it_makes_a_machine(state):
         served.kill()
         served.process.stderr.close()
         served = started(state)
-        assert served.ask("GET", f"/v1/operations/{number}").json["state"] == "interrupted", stage
+        assert served.ask("GET", f"/v1/operations/{number}").json["state"] in (
+            ("interrupted", "done") if stage == "again" else ("interrupted",)
+        ), stage
         assert served.ask("POST", "/v1/machines", body, **key).json["id"] == number
     try:
         done = operation(served, served.ask("GET", f"/v1/operations/{number}"))

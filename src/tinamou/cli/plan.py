@@ -61,7 +61,7 @@ def _print(plan: Plan, *, why: bool) -> None:
         identity += ", nobody else on its cores while it runs there"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning:
-        from tinamou.cli.host_picture import picture
+        from tinamou.machine.host_picture import picture
         from tinamou.machine.host_side import leased
         from tinamou.probe.host import probe_host
 

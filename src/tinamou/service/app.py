@@ -14,6 +14,8 @@ from starlette.routing import Route
 
 from tinamou.service.door import Door
 from tinamou.service.openapi import document
+from tinamou.service.page.routes import open_to_all
+from tinamou.service.page.routes import routes as pages
 from tinamou.service.problems import Answer, refusal, told
 from tinamou.service.routes import ROUTES
 from tinamou.service.shared import Service
@@ -38,9 +40,9 @@ def application(service: Service, more: Sequence[BaseRoute] = ()) -> ASGIApp:
         async with service.running():
             yield
 
-    routes = [*made(ROUTES, service), Route("/v1/openapi.json", openapi), *more]
+    routes = [*made(ROUTES, service), Route("/v1/openapi.json", openapi), *pages(service), *more]
     inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _refused, Exception: _fault})
-    return Door(inner, names=service.settings.names)
+    return Door(inner, names=service.settings.names, open_paths=open_to_all)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -19,10 +19,13 @@ from tinamou.service.problems import Answer, problem_of, refusal
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["COOKIE", "Door", "secret_of"]
+__all__ = ["COOKIE", "LOGIN", "Door", "cookie_of", "secret_of"]
 
 COOKIE = "tinamou"
 """The cookie of a browser that has logged in, on TCP: its token."""
+
+LOGIN = "/login"
+"""Where a browser is sent whose user is not known."""
 
 _LOCAL = ("localhost", "127.0.0.1", "::1", "tinamou")
 """What a unix socket's caller may say whom it wants: what stands before it (ssh -L, socat) is on this name."""
@@ -57,6 +60,9 @@ class Door:
             return
         if refused is None and caller is None and not self._open(scope["path"]):
             refused = _unknown(scope)
+        if refused is not None and refused.status == 401 and _browses(scope, headers):
+            await _sent_to(send, LOGIN)
+            return
         if refused is not None:
             await _answer(scope, send, refused.status, refusal(refused))
             return
@@ -72,25 +78,40 @@ class Door:
 
 
 def secret_of(headers: dict[str, str]) -> str:
-    """The token a request brings: ``Authorization: Bearer``, ``X-API-Key``, or the page's cookie; empty without one."""
+    """The token a program sends: ``Authorization: Bearer`` or ``X-API-Key``; empty without one."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret:
         return secret.strip()
-    if key := headers.get("x-api-key", ""):
-        return key.strip()
+    return headers.get("x-api-key", "").strip()
+
+
+def cookie_of(headers: dict[str, str], name: str) -> str:
+    """A cookie's value; empty where there is none."""
     try:
         cookies = http.cookies.SimpleCookie(headers.get("cookie", ""))
     except http.cookies.CookieError:
         return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    return cookies[name].value if name in cookies else ""
 
 
 def _who(scope: Scope, headers: dict[str, str]) -> Caller | None:
     """The caller: a token counts before the kernel's word, so that whoever could do all can also do less."""
-    secret, peer = secret_of(headers), scope.get("state", {}).get("peer")
-    if secret and (peer is None or not headers.get("cookie")):
+    peer = scope.get("state", {}).get("peer")
+    if secret := secret_of(headers):
         return by_token(secret)
-    return by_peer(peer) if peer is not None else None
+    return by_peer(peer) if peer is not None else by_token(cookie_of(headers, COOKIE))
+
+
+def _browses(scope: Scope, headers: dict[str, str]) -> bool:
+    """Whether a person is to be shown a page, and not a program an answer."""
+    shown = scope["type"] == "http" and scope["method"] == "GET" and not scope["path"].startswith("/v1")
+    return shown and "text/html" in headers.get("accept", "")
+
+
+async def _sent_to(send: Send, path: str) -> None:
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _foreign(scope: Scope, headers: dict[str, str]) -> Answer | None:

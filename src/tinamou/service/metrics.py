@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,15 @@ class Sample:
     network: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True)
+class Look:
+    """The running machines at one moment: those that are told one by one, and how many there were."""
+
+    at: float
+    samples: Sequence[Sample]
+    running: int
+
+
 class Metrics:
     """The numbers of one service."""
 
@@ -74,7 +83,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._told: tuple[float, bytes] = (-_FRESH, b"")
+        self._looks: list[Look] = []
+        """The last one, and the one before."""
         self._turn = asyncio.Lock()
 
     def ended(self, operation: dict[str, Any]) -> None:
@@ -85,19 +95,40 @@ class Metrics:
 
     async def text(self) -> bytes:
         """All of them, as they are scraped."""
+        look = await self._look()
+        families = _Families(list(_families(await self._lookout.seen(), look.samples, look.running)))
+        self._registry.register(families)
+        try:
+            return bytes(generate_latest(self._registry))  # type: ignore[no-untyped-call]
+        finally:
+            self._registry.unregister(families)
+
+    async def numbers(self) -> dict[str, dict[str, Any]]:
+        """Machine → the same numbers for people: processor in per cent of its own, memory in bytes."""
+        look = await self._look()
+        before = {one.record.name: one for one in self._looks[0].samples}
+        return {
+            one.record.name: _numbers(one, before[one.record.name], look.at - self._looks[0].at)
+            for one in look.samples
+            if one.record.name in before
+        }
+
+    async def _look(self) -> Look:
+        """What the running machines use, as of some seconds ago at most."""
         async with self._turn:
-            if time.monotonic() - self._told[0] >= _FRESH:
-                seen = await self._lookout.seen()
+            if not self._looks or time.monotonic() - self._looks[-1].at >= _FRESH:
+                running = [one for one in (await self._lookout.seen()).records if one.running]
                 gate = asyncio.Semaphore(_AT_ONCE)
-                running = [one for one in seen.records if one.running]
                 samples = await asyncio.gather(*(_sample(one, gate) for one in running[:_MOST]))
-                families = _Families(list(_families(seen, samples, len(running))))
-                self._registry.register(families)
-                try:
-                    self._told = (time.monotonic(), generate_latest(self._registry))  # type: ignore[no-untyped-call]
-                finally:
-                    self._registry.unregister(families)
-            return self._told[1]
+                self._looks = [*self._looks[-1:], Look(time.monotonic(), samples, len(running))]
+            return self._looks[-1]
+
+
+def _numbers(now: Sample, before: Sample, seconds: float) -> dict[str, Any]:
+    spec, percent = load_spec(now.record.spec), None
+    if seconds > 0 and now.seconds is not None and before.seconds is not None and now.record.pid == before.record.pid:
+        percent = 100 * (now.seconds - before.seconds) / seconds / spec.cpu.count
+    return {"percent": percent, "resident": now.resident, "memory": int(spec.memory.size)}
 
 
 class _Families(Collector):

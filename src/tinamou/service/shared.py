@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from tinamou.late import dataclass
@@ -39,7 +40,8 @@ class Service:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        state = this_host().state
+        self.state: Path = this_host().state
+        state = self.state
         self.feed = Feed(state)
         self.lookout = Lookout(self.feed)
         self.metrics = Metrics(self.lookout)
