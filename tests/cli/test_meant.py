@@ -38,7 +38,7 @@ def test_spelled(words, own):
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
-        ("clone", "tinamou fork NAME"),
+        ("save", "tinamou suspend NAME"),
         ("monitor", "qmp"),
         ("resart", "did you mean restart?"),
         ("inspekt", "did you mean inspect?"),

@@ -91,7 +91,7 @@ async def _told(record: Record, card: NetSpec, number: int) -> str:
 
     if not record.agent:
         return "it has no agent"
-    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.name, number))
+    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.identity, number))
 
 
 async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -> tuple[MachineSpec, list[str]]:

@@ -81,7 +81,6 @@ async def alter(
 async def make_it(name: str, wanted: Callable[[MachineSpec], MachineSpec], *, what: str, dry_run: bool = False) -> Altered:
     """Make a machine what ``wanted`` makes of its description from the next start on. Raises as `alter`."""
     async with turn(machines.find(name), what) as record:
-        _refuse_template(record)
         old = load_spec(record.next_spec)
         new = named.absolute(wanted(old))
         changed = changes_between(old, new)
@@ -93,12 +92,6 @@ async def make_it(name: str, wanted: Callable[[MachineSpec], MachineSpec], *, wh
             return late.replace(told, changes=done)
         shown = tuple(Change(field, a, b, "next start", "nothing was changed") for field, a, b in changed)
         return late.replace(told, changes=shown)
-
-
-def _refuse_template(record: Record) -> None:
-    if record.template:
-        fix = f"tinamou template --undo {record.name}, where no clone rests on it; or change a clone"
-        raise StateError(f"{record.name} is a template, and stays as it is", fix=fix)
 
 
 def _refuse(record: Record, old: MachineSpec, new: MachineSpec, changed: Sequence[str]) -> None:

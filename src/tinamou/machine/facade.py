@@ -134,6 +134,13 @@ class AsyncMachine(Handled, Kept):
             return newest(self._known)
         return self.connected.record
 
+    def _is_now(self, record: Record) -> None:
+        self._spec = load_spec(record.next_spec)
+        if self._known is not None:
+            self._known = record
+        if self._connected is not None:
+            self._connected.refresh()
+
     @property
     def running(self) -> bool:
         """Whether its QEMU lives."""
@@ -335,6 +342,9 @@ class AsyncMachine(Handled, Kept):
 
     async def remove(self, *, force: bool = False) -> None:
         """Remove a kept machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+        from tinamou.machine.cloning import refuse_base
+
+        refuse_base(self.record, force=force)
         if force and self._connected is not None:
             await self.kill()
         await in_thread(life.remove, self.record, force=force)

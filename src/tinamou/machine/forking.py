@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tinamou import late
 from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan, ReservePort, Why
@@ -339,12 +339,16 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             "pid": 0,
             "started": 0,
             "log_from": 0,
+            "later": {},
+            "base": "",
+            "template": False,
         }
         records = []
         for directory, uid in zip(made, uids, strict=True):
             spec = portable.spec_for(checkpoint, directory.name, same=same)
             port = machines.free_port() if saved.get("ssh_port") else None
-            own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
+            own: dict[str, Any] = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port}
+            own |= {"spec": spec, "former": saved.get("former", []) if same else []}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
             create(record)
             give_files(checkpoint.files, Path(checkpoint.directory), directory, uid)

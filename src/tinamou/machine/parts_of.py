@@ -180,7 +180,7 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
             type=spec.type,
             network=name_of(spec) if made else spec.bridge or spec.interface or spec.socket,
             model=spec.model,
-            mac=str(mac_of(spec, record.name, number)),
+            mac=str(mac_of(spec, record.identity, number)),
             address=spec.address,
             address6="",
             link=host_link(spec, record.directory, number),

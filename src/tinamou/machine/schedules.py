@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
-from tinamou.snapshots.schedule import Schedule, scheduled_units, units
+from tinamou.snapshots.schedule import Schedule, scheduled_units, schedules, units
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
@@ -14,7 +15,7 @@ from tinamou.system import systemd
 from tinamou.system.exec import run
 from tinamou.system.paths import unit_dir
 
-__all__ = ["refuse_diskless", "remove_schedules", "systemd_runs", "write_schedule"]
+__all__ = ["refuse_diskless", "remove_schedules", "rename_schedules", "systemd_runs", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
@@ -47,6 +48,14 @@ def remove_schedules(machine: str) -> list[Path]:
     if gone:
         _systemctl("daemon-reload")
     return gone
+
+
+def rename_schedules(old: str, new: str) -> None:
+    """Have a machine's schedules be about it under its new name. Raises OSError."""
+    there = schedules(unit_dir(), old)
+    for one in there:
+        write_schedule(late.replace(one, machine=new))
+    remove_schedules(old)
 
 
 def systemd_runs() -> bool:

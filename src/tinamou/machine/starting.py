@@ -129,9 +129,6 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
         raise StateError(
             f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
         )
-    if record.template:
-        why = "a template is what clones are made of, and stays as it is"
-        raise StateError(f"{record.name} is a template", why=why, fix=f"tinamou clone {record.name} NAME, and start that")
     spec = load_spec(record.next_spec)
     named.check(spec)
     record = settled(claim(record))
@@ -241,4 +238,6 @@ def _place(record: Record, machine_type: str) -> Place:
         claims=claims(record.directory),
         throwaway=record.ephemeral,
         machine_type=machine_type,
+        identity=record.identity,
+        copied=bool(record.base),
     )

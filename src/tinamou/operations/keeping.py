@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinamou.machine import changing, editing
+from tinamou.images.progress import Progress, silent
+from tinamou.machine import changing, cloning, editing, renaming
 from tinamou.machine.changing import Altered
+from tinamou.machine.cloning import Cloned
+from tinamou.state.record import Record
 
-__all__ = ["MOST", "edit", "machine_file", "set_fields"]
+__all__ = ["MOST", "clone", "edit", "machine_file", "rename", "set_fields", "template"]
 
 machine_file = editing.as_text
 MOST = editing.MOST
@@ -31,3 +34,18 @@ async def edit(name: str, text: str, *, before: str = "", dry_run: bool = False,
     ``before`` is the text that was edited (`machine_file`): where the machine was changed since, nothing is taken.
     """
     return await editing.take_text(name, text, before=before, dry_run=dry_run, source=source)
+
+
+async def rename(name: str, new: str) -> Record:
+    """Give a machine that is off another name; its guest goes on as who it was. Raises SpecError, StateError."""
+    return await renaming.rename(name, new)
+
+
+async def clone(name: str, new: str, *, linked: bool = False, progress: Progress = silent) -> Cloned:
+    """A new machine, off, with another's disks and an identity of its own; ``linked`` copies nothing. Raises StateError."""
+    return await cloning.clone(name, new, linked=linked, progress=progress)
+
+
+async def template(name: str, *, undo: bool = False) -> Record:
+    """Make a machine that is off a template, which can be cloned and no more; or a machine again. Raises StateError."""
+    return await cloning.mark_template(name, undo=undo)

@@ -14,6 +14,7 @@ from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import booting, life
+from tinamou.machine.cloning import refuse_base
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import clear_unfinished
 from tinamou.machine.turns import turn
@@ -215,4 +216,5 @@ def _removable(name: str, *, force: bool) -> Record | Path:
             return folder
         raise
     life.refuse_running(record, force=force)
+    refuse_base(record, force=force)
     return record

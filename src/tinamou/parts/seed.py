@@ -53,6 +53,13 @@ _START_AGENT = (
 )
 
 
+_NEW_MACHINE_ID = [
+    *("cloud-init-per", "instance", "tinamou-machine-id", "sh", "-c"),
+    "rm -f /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup || dbus-uuidgen --ensure=/etc/machine-id",
+]
+"""Once for each instance, before the network is used (source: the cloud-init reference, Bootcmd; machine-id(5))."""
+
+
 @dataclass(frozen=True)
 class SeedSpec:
     """What a guest should find at its first boot."""
@@ -111,15 +118,21 @@ class FixedAddress:
 
 
 def documents(
-    seed: SeedSpec, name: str, macs: Mapping[str, str], fixed: Mapping[str, FixedAddress] | None = None
+    seed: SeedSpec,
+    name: str,
+    macs: Mapping[str, str],
+    fixed: Mapping[str, FixedAddress] | None = None,
+    *,
+    renew: bool = False,
 ) -> dict[str, str]:
     """The files of a NoCloud seed, by name: ``meta-data``, ``user-data``, ``network-config``.
 
     ``name`` is the machine's; ``macs`` are the addresses of its interfaces by the names they get in the guest; each has
     DHCP, or what ``fixed`` has under its name. The same arguments give the same documents; the instance id changes with
-    the contents, so that cloud-init acts on a changed seed.
+    the contents, so that cloud-init acts on a changed seed. ``renew`` is for a disk that was another machine's: what that
+    one was known by is made anew where cloud-init does not do so.
     """
-    user_data = _user_data(seed)
+    user_data = _user_data(seed, renew)
     network = _document(_network(macs, fixed or {}))
     host = seed.hostname or _host_name(name)
     digest = sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
@@ -190,8 +203,8 @@ def _keys(seed: SeedSpec) -> list[str]:
     return [MACHINE_KEY, *(key.strip() for key in seed.ssh_keys)]
 
 
-def _user_data(seed: SeedSpec) -> str:
-    ours = _CLOUD_CONFIG + _document(_config(seed))
+def _user_data(seed: SeedSpec, renew: bool) -> str:
+    ours = _CLOUD_CONFIG + _document({**_config(seed), **({"bootcmd": [_NEW_MACHINE_ID]} if renew else {})})
     if not seed.user_data.strip():
         return ours
     theirs = seed.user_data

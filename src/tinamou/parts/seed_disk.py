@@ -43,7 +43,8 @@ def contribute(resolved: Resolved) -> Contribution:
     device = {"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed", "addr": resolved.pci["seed-dev"]}
     own = Why("part seed", "ssh into the guest works with a key of its own and no password")
     key = MakeSshKey(resolved.file("id_ed25519"), own)
-    files = documents(resolved.spec.seed, resolved.facts.place.name, net.macs(resolved), net.fixed(resolved))
+    place, macs = resolved.facts.place, net.macs(resolved)
+    files = documents(resolved.spec.seed, place.known_as, macs, net.fixed(resolved), renew=place.copied)
     disc = BuildIso(path, "CIDATA", files, why, resolved.owner)
     hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open disc"))
     return Contribution((Element("blockdev", node, why), Element("device", device, why)), steps=(key, disc, hand))

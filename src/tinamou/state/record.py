@@ -22,7 +22,7 @@ from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update"]
+__all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update", "written_anew"]
 
 FORMAT = 1
 _MOST = 16 << 20
@@ -139,6 +139,16 @@ def change(record: Record, **fields: Any) -> Record:
     return update(record.path, lambda newest: late.replace(newest, **fields))
 
 
+def written_anew(directory: Path) -> Record:
+    """Have the file say what the record is, which its folder's name is part of. Raises as `update` does."""
+    with locked(directory):
+        found = read(directory)
+        if found is None:
+            raise _gone(directory)
+        _write(found)
+        return found
+
+
 def newest(record: Record) -> Record:
     """The record as it is now. Raises StateError for a machine that is gone."""
     found = read(record.path)
@@ -192,7 +202,7 @@ def read(directory: Path, *, owner: int | None = None) -> Record | None:
         odd = [key for key, value in known.items() if not _KINDS[key](value)]
         if odd:
             raise ValueError(f"{odd[0]} is {known[odd[0]]!r:.60}")
-        return Record(**{**known, "directory": str(directory)})
+        return _of_folder(Record(**{**known, "directory": str(directory)}))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -201,6 +211,15 @@ def read(directory: Path, *, owner: int | None = None) -> Record | None:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         fix = f"remove the machine with tinamou rm -f {directory.name}"
         raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
+
+
+def _of_folder(found: Record) -> Record:
+    """The record under the name of its folder: that is what a machine is called, and it had another one before."""
+    name = found.path.name
+    if found.name == name:
+        return found
+    spec, later = ({**one, "name": name} if one else one for one in (found.spec, found.later))
+    return late.replace(found, name=name, former=[*found.former, found.name], spec=spec, later=later)
 
 
 def _is(*kinds: type) -> Callable[[object], bool]:

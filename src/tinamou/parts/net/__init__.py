@@ -79,7 +79,7 @@ def kernel_words(resolved: Resolved) -> dict[str, str]:
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
-            card = mac_of(spec, place.name, number).replace(":", "-") if ours else f"eth{index}"
+            card = mac_of(spec, place.known_as, number).replace(":", "-") if ours else f"eth{index}"
             word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::{card}:off:{server}"
             words[word] = f"interface {number} has a fixed address"
     return words
@@ -94,7 +94,7 @@ def fixed(resolved: Resolved) -> dict[str, FixedAddress]:
 def macs(resolved: Resolved) -> dict[str, str]:
     """Hardware addresses by the interface's name in the guest."""
     specs, facts = resolved.spec.net, resolved.facts
-    found = {f"net{number}": mac_of(one, facts.place.name, number) for number, one in interfaces(specs).items()}
+    found = {f"net{number}": mac_of(one, facts.place.known_as, number) for number, one in interfaces(specs).items()}
     return {**found, **({"ssh0": ssh_card.mac(facts)} if ssh_card.wanted(specs, facts) else {})}
 
 
@@ -107,7 +107,7 @@ def nics(resolved: Resolved) -> list[Nic]:
         if number == leads and facts.image.may_have_sshd and facts.place.ssh_port:
             forwards.append(("tcp", "127.0.0.1", facts.place.ssh_port, 22))
         queues = (spec.queues or min(resolved.spec.cpu.count, 16)) if spec.model == "virtio" else 1
-        nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
+        nic = Nic(number, spec, mac_of(spec, facts.place.known_as, number), tuple(forwards), queues, facts)
         found.append(replace(nic, spec=replace(spec, type=_chosen(nic, resolved))) if spec.type == "auto" else nic)
     return found
 
