@@ -226,13 +226,15 @@ def _append(resolved: Resolved) -> Flag:
 def firmware_of(resolved: Resolved) -> Firmware | None:
     """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled.
 
-    For keys of the user's own one whose store has none.
+    For keys of the user's own one whose store has none. Keys need a store that stays: firmware loaded as one image into
+    memory has none, whatever its descriptor claims (Debian's ovmf 2026.08 does for TDX).
     """
     special, boot = {"secure-boot", "enrolled-keys", "requires-smm"}, resolved.spec.boot
     wanted = {"secure-boot", "enrolled-keys"} if boot.secure else set()
     wanted = {"secure-boot"} if boot.secure_keys else wanted
     for firmware in resolved.facts.firmware:
         fits = firmware.features & (special - {"requires-smm"} if wanted else special) == wanted
+        fits = fits and (not wanted or (firmware.device == "flash" and bool(firmware.template)))
         if fits and "uefi" in firmware.interfaces and firmware.serves(resolved.arch.name, resolved.machine.name):
             return firmware
     return None
