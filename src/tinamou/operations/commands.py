@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from tinamou.errors import StateError
+from tinamou.errors import GuestError, StateError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
 from tinamou.guest.command import Command, Hear, Input
@@ -196,6 +196,9 @@ class _Wait:
                 raise StateError(f"machine {self.name} does not run yet", why=why, fix="wait longer: --timeout SECONDS")
             await asyncio.sleep(_LOOK_SECONDS)
         record = life.running(self.name, others=True)
+        if record.spec.get("seed", {}).get("agent") == "none":
+            fix = f"tinamou ssh {self.name} -- COMMAND, or tinamou console {self.name}"
+            raise GuestError(f"the guest of {self.name} has no agent (seed.agent = none)", fix=fix)
         if self._record is None and self._timeout is None:
             self._deadline = time.monotonic() + max(ANSWER_SECONDS - age(record.process), AT_LEAST_SECONDS)
         self._record = record
