@@ -108,7 +108,7 @@ def _limits(field: late.Field[Any], value: Any, path: str) -> list[Problem]:
     if high is not None and isinstance(value, int) and value > high:
         return [Problem(path, _shown(value), f"must be at most {_like(value, high)}", hint)]
     if pattern and value and not re.fullmatch(pattern, value):
-        return [Problem(path, value, f"does not have the form {pattern}", hint)]
+        return [Problem(path, value, "not a value it can have" if hint else f"does not have the form {pattern}", hint)]
     return []
 
 

@@ -82,6 +82,8 @@ def test_each_port_of_a_range_is_led_in() -> None:
 
 def test_ipv6_leads_in_by_passt_or_is_refused() -> None:
     assert netdev(forward=["[::1]:8080:80"])["type"] == "stream"
+    said = plan(load_spec({"net": [{"forward": ["[::1]:8080:80"]}]}), facts()).notes
+    assert [one.level for one in said if "passt of Debian 12" in one.text] == ["warning"]
     for net, reason in (
         ({"type": "user"}, "listens on IPv4 alone"),
         ({"type": "passt", "ipv6": False}, "no IPv6"),

@@ -92,6 +92,18 @@ class BuildIso:
 
 
 @dataclass(frozen=True)
+class WriteText:
+    """Write a file that only its owner reads, the machine's own public key where the text has a place for it.
+
+    Undone with the machine's folder.
+    """
+
+    path: str
+    text: str
+    why: Why
+
+
+@dataclass(frozen=True)
 class MakeSshKey:
     """Create an ed25519 key pair at ``path`` and ``path.pub``; undone by removing both."""
 
@@ -243,6 +255,7 @@ Step = (
     | CreateImage
     | CreateOverlay
     | BuildIso
+    | WriteText
     | MakeSshKey
     | HandOver
     | SetUpTpm

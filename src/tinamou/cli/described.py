@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["described", "disk_of"]
 
 _LARGEST = 1 << 20
-_SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
-"""Options without a value, and the fields they make true."""
-_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", "user_data", *_SWITCHES})
+_GZIP = b"\x1f\x8b"
+_SWITCHES = {"tpm": "tpm=true", "secure_boot": "boot.secure=true", "no_agent": "seed.agent=none"}
+"""Options without a value, and what they set."""
+_SEEDS = ("user_data", "ignition", "combustion")
+"""Options that name a file whose text is the field of that name of the seed."""
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", *_SEEDS, *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -41,10 +44,10 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["pci"] = [*listed(data.get("pci", [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
         data["net"] = []
-    assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
-    if path := given.get("user_data"):
+    assigned = [assignment for option, assignment in _SWITCHES.items() if given.get(option)]
+    if texts := {name: _text(path) for name in _SEEDS if (path := given.get(name))}:
         seed = data.get("seed", {})
-        data["seed"] = {**seed, "user_data": _text(path)} if isinstance(seed, dict) else seed
+        data["seed"] = {**seed, **texts} if isinstance(seed, dict) else seed
     assign(data, (*assigned, *given.get("set", ())))
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
 
@@ -99,10 +102,25 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _text(path: str) -> str:
+    """A document of the user's, unpacked where it is packed, as for clouds that bound its length. Raises SpecError."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            return file.read(_LARGEST)
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(_LARGEST + 1)
+        if data.startswith(_GZIP):
+            data = _unpacked(data, path)
+        if len(data) > _LARGEST:
+            raise SpecError(f"{path} is no first-boot document", why=f"it is larger than {_LARGEST >> 20} MiB")
+        return data.decode()
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     except ValueError as error:
         raise SpecError(f"{path} is no text", why=str(error), fix="name a file in UTF-8") from error
+
+
+def _unpacked(data: bytes, path: str) -> bytes:
+    from tinamou.system.codecs import CodecError, decompress
+
+    try:
+        return decompress(data, _LARGEST + 1)
+    except CodecError as error:
+        raise SpecError(f"{path} cannot be unpacked", why=str(error), fix="pack it again, or name it unpacked") from error

@@ -197,7 +197,7 @@ def rm(
 
 
 @app.named("import")
-def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> None:
+def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Switch = False) -> None:
     """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc), shared by all machines made from it.
 
     Parameters
@@ -208,10 +208,14 @@ def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> N
         Its name from now on: tinamou run NAME.
     arch
         The guest's architecture, where the image does not tell.
+    like
+        An image whose guest has the same agent, ssh server, user and first-boot configuration: debian
     """
     from tinamou.images.importing import import_image
+    from tinamou.images.resolve import resolve
 
-    _print(run_until_done(import_image(file, name, arch=arch, progress=output.progress)), json)
+    known = resolve(like, arch or native_arch(), build=False) if like else None
+    _print(run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress)), json)
 
 
 @app.command

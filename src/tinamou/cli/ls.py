@@ -36,10 +36,11 @@ def command(
         return
     if (states := at_once(records)) is None:
         states = run_until_done(states_of(records))
+    tables = rows(found, records, states)
     if json:
-        output.print_json(rows(found, records, states))
+        output.print_json(tables)
         return
-    output.lines(COLUMNS, lines(found, records, states))
+    output.lines(COLUMNS, lines(tables))
     for record, seen in zip(records, states, strict=True):
         if seen.why:
             output.warn(f"{record.name}: {seen.why}")

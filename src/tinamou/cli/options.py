@@ -63,7 +63,13 @@ class MachineOptions:
     tpm
         Give it a TPM 2.0 of its own.
     user_data
-        File with cloud-init user-data, merged with tinamou's own.
+        File with cloud-init user-data, packed by gzip or not, merged with tinamou's own.
+    ignition
+        File with an Ignition configuration (JSON), for Fedora CoreOS and Flatcar.
+    combustion
+        File with a Combustion script, for openSUSE MicroOS.
+    no_agent
+        Wait for no guest agent, and give the guest no first-boot configuration but what is asked for.
     set
         Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not.
     """
@@ -91,6 +97,9 @@ class MachineOptions:
     secure_boot_keys: str | None = None
     tpm: bool = False
     user_data: str | None = None
+    ignition: str | None = None
+    combustion: str | None = None
+    no_agent: bool = False
     set: tuple[str, ...] = ()
 
 

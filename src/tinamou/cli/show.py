@@ -12,6 +12,7 @@ from tinamou.cli.loop import run_until_done
 from tinamou.machine.listing import described
 from tinamou.monitor.states import at_once, state_of
 from tinamou.state import machines
+from tinamou.units import Size
 
 
 def command(name: str, /, *, json: Switch = False) -> None:
@@ -30,6 +31,7 @@ def command(name: str, /, *, json: Switch = False) -> None:
         output.print_json(data)
         return
     data["created"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["created"]))
+    data |= {name: Size(data[name]).short for name in ("memory", "storage")}
     rows = list(_flat(data))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:

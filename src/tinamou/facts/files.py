@@ -20,6 +20,7 @@ __all__ = [
     "RESIDENT_SHARED",
     "SEALS",
     "SEED",
+    "SEEDS",
     "SERIAL_LOG",
     "SNAPSHOTS",
     "SUSPENDED",
@@ -71,5 +72,7 @@ QEMU_LOG = "qemu.log"
 """What QEMU printed."""
 SEED = "seed.iso"
 """First-boot configuration for the guest."""
+SEEDS = ("ignition", "combustion")
+"""First-boot configurations that the firmware hands on."""
 UEFI_VARS = "vars.fd"
 """The guest's UEFI variables."""

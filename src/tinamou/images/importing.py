@@ -68,19 +68,24 @@ async def import_image(
     arch: str = "",
     part: Part | None = None,
     trusted: Sequence[Path] = (),
+    like: ImageFacts | None = None,
     progress: Progress = silent,
 ) -> ImageFacts:
     """Make a base image of a local file of any format inspection knows; holes stay holes.
 
     ``arch`` is needed where the image does not tell; ``part`` is where in the file the image lies, if it is not all of it;
-    ``trusted`` as for `inspect_image`. The copy is compared with its source before it gets its name. Raises ImageError;
-    nothing is left behind then.
+    ``trusted`` as for `inspect_image`; ``like`` is an image whose guest has the same agent, ssh server, user and first-boot
+    configuration, which no disk tells. A file that somebody writes to is refused. The copy is compared with its source
+    before it gets its name. Raises ImageError; nothing is left behind then.
     """
     if not _NAME.fullmatch(name):
         raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
     if part is not None:
-        return await _import_part(path, name, arch, part, progress)
+        return await _import_part(path, name, arch, part, like, progress)
     found = inspect_image(path, arch=arch, trusted=trusted)
+    _refuse_used(path)
+    if like is not None:
+        found = replace(found, agent=like.agent, seed=like.seed, ssh=like.ssh, user=like.user)
     if not found.arch:
         raise ImageError(f"{path} does not tell for which architecture it is", fix="add --arch x86_64, aarch64 or riscv64")
     folder = image_dir() / name / found.arch
@@ -95,14 +100,16 @@ async def import_image(
             shutil.rmtree(work, ignore_errors=True)
 
 
-async def _import_part(path: Path, name: str, arch: str, part: Part, progress: Progress) -> ImageFacts:
+async def _import_part(
+    path: Path, name: str, arch: str, part: Part, like: ImageFacts | None, progress: Progress
+) -> ImageFacts:
     """The image is copied out of the file first: whatever is asked of it then, is asked of the copy."""
     parent = image_dir() / name
     parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
         await convert(path, work / "disk.qcow2", "qcow2", part=part, progress=progress)
-        return await import_image(work / "disk.qcow2", name, arch=arch, progress=progress)
+        return await import_image(work / "disk.qcow2", name, arch=arch, like=like, progress=progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -170,6 +177,7 @@ async def convert(
     ``part`` and ``trusted`` as for `import_image`.
     """
     given, files = _named(source, part, trusted)
+    _refuse_used(source)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
     force = ["-o", "force_size=on"] if format == "vpc" else []

@@ -160,13 +160,15 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     names = {path: f"{FDSET}{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
     elements = tuple(late.replace(e, props=properties(e, handed, names)) for e in plan.elements)
-    flags = tuple(_flag(flag, handed) for flag in plan.flags)
+    flags = tuple(_flag(flag, handed, names) for flag in plan.flags)
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
     return late.replace(plan, elements=elements, flags=(*flags, *added))
 
 
-def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
+def _flag(flag: Flag, handed: Mapping[str, int], names: Mapping[str, str]) -> Flag:
+    if any(value in names for value in flag.options.values() if isinstance(value, str)):
+        return late.replace(flag, options={key: _value(value, names) for key, value in flag.options.items()})
     if flag.value is None or flag.value not in handed:
         return flag
     return late.replace(flag, value=f"/dev/fd/{handed[flag.value]}")

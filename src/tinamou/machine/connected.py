@@ -5,6 +5,7 @@ Everything that is done to running machines is a function over this.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from tinamou.spec import MachineSpec
 
 __all__ = ["READY_SECONDS", "Connected", "words_of"]
+
+_MUCH = 1 << 20
+"""Bytes of input from which on it is worth giving the guest what carries them quickly."""
 
 READY_SECONDS = 300.0
 """How long a guest may take to answer, where nobody says otherwise."""
@@ -65,7 +69,9 @@ class Connected:
         self.record: Record = record
         self.agent: Agent = Agent(str(record.file(files.AGENT)))
         self.timeout = timeout
-        self._patience = CONNECT_SECONDS if plan is None else timeout  # one that starts may have much memory to fill first
+        self._patience = (
+            CONNECT_SECONDS if plan is None else max(timeout, CONNECT_SECONDS)
+        )  # one that starts may have much memory to fill first
         self._plan = plan
         self._owner = owner
         self._line = line
@@ -180,7 +186,8 @@ class Connected:
 
         Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        way = await self._quickest()
+        small = input is None or (isinstance(input, bytes) and len(input) < _MUCH)
+        way = await (self._quickest() if small else self._carrying())
         done = await way.run(words_of(command), input=input, env=env, cwd=cwd, user=user, timeout=timeout)
         if check and done.status:
             raise GuestError(
@@ -203,7 +210,7 @@ class Connected:
         timeout: float | None = None,
     ) -> int:
         """As `run`, but the output is heard while it runs, without limit; returns the exit status."""
-        way = await self._quickest()
+        way = await self._carrying()
         how: dict[str, Any] = {"input": input, "env": env, "cwd": cwd, "user": user, "timeout": timeout}
         return (await way.stream(words_of(command), out, err, **how)).exit_status
 
@@ -228,6 +235,12 @@ class Connected:
         elif line is None:
             line = self._line = await install(self.agent, path, self.record.arch)
         return line
+
+    async def _carrying(self) -> Line | Agent:
+        """What carries much data: the line to the resident, which the guest is given, or the agent where it cannot be."""
+        with contextlib.suppress(GuestError, OSError):
+            return await self.talking()
+        return await self._quickest()
 
     async def _quickest(self) -> Line | Agent:
         """The guest's resident, unless it is gone because the guest restarted; else the guest's agent."""

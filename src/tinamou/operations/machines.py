@@ -90,7 +90,7 @@ async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launc
         if wait and machine.record.agent:
             report = await booting.until_up(machine)
         else:
-            waits = "nobody waited for it" if machine.record.agent else _unknown(machine.record)
+            waits = "nobody waited for it" if machine.record.agent else _unknown(machine)
             report = await booting.until_launched(machine)
     except NotReadyError as error:
         if not error.late:
@@ -110,8 +110,11 @@ def _unmounted(machine: Connected) -> tuple[Note, ...]:
     return shares.by_hand(machine.spec)
 
 
-def _unknown(record: Record) -> str:
-    return f"whether it ever will is not known, as nothing is known of a guest agent in {record.image}"
+def _unknown(machine: Connected) -> str:
+    """Why nobody waits for the guest's agent; nothing where there shall be none."""
+    if machine.spec.seed.agent == "none":
+        return ""
+    return f"whether it ever will is not known, as nothing is known of a guest agent in {machine.record.image}"
 
 
 async def restart(

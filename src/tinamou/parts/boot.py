@@ -142,6 +142,8 @@ def guest_of(spec: MachineSpec, image: ImageFacts) -> ImageFacts:
     boot = spec.boot
     if boot.initrd and not image.disk:
         image = replace(image, cmdline="", agent=False, resident=False, seed="", ssh=False)
+    if spec.seed.agent == "none":
+        image = replace(image, agent=False, resident=False)
     if not boot.kernel:
         return image
     initrd = boot.initrd or image.initrd

@@ -41,10 +41,12 @@ from tinamou.blueprint import (
     StartHelper,
     Step,
     TakePciGroup,
+    WriteText,
 )
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
+from tinamou.system.replaced import replace_text
 
 __all__ = ["apply", "run_timed_hash", "undo"]
 
@@ -162,16 +164,24 @@ def run_timed_hash(argv: list[str], attempts: int = 20) -> None:
                 raise
 
 
-def _build_iso(step: BuildIso) -> None:
-    from tinamou.system.iso import build_iso
-
+def _write_seed(step: WriteText | BuildIso) -> None:
     path = Path(step.path)
-    if not path.exists():
-        public = path.with_name("id_ed25519.pub")
-        key = public.read_text().strip() if public.exists() else ""
-        build_iso(path, step.label, {name: text.replace("@MACHINE_KEY@", key) for name, text in step.files.items()})
+    if path.exists():
+        return
+    if isinstance(step, WriteText):
+        replace_text(path, _with_key(step.text, path))
+    else:
+        from tinamou.system.iso import build_iso
+
+        build_iso(path, step.label, {name: _with_key(text, path) for name, text in step.files.items()})
         path.chmod(0o600)
         _hand_to(path, step.owner)
+
+
+def _with_key(text: str, beside: Path) -> str:
+    """The text with the public key of the machine whose files lie there."""
+    public = beside.with_name("id_ed25519.pub")
+    return text.replace("@MACHINE_KEY@", public.read_text().strip() if public.exists() else "")
 
 
 def _make_ssh_key(step: MakeSshKey) -> None:
@@ -190,8 +200,8 @@ def _do(step: Step, journal: Journal) -> None:
             _create_overlay(step)
         case CreateImage():
             _create_image(step)
-        case BuildIso():
-            _build_iso(step)
+        case WriteText() | BuildIso():
+            _write_seed(step)
         case MakeSshKey():
             _make_ssh_key(step)
         case HandOver():  # opened by launch/ when QEMU starts

@@ -35,7 +35,11 @@ def _or_null(of: Schema) -> Schema:
 _PROBLEM = _table({"field": _TEXT, "path": _TEXT, "value": {}, "reason": _TEXT, "fix": _TEXT})
 _ERROR = _table({"error": _TEXT, "stage": _TEXT, "code": _WHOLE, "why": _TEXT, "fix": _TEXT})
 _ROW = _table(
-    {"name": _TEXT, "state": _TEXT, "image": _TEXT, "arch": _TEXT, "accel": _TEXT, "pid": _or_null(_WHOLE), "age": _TEXT},
+    {
+        **{"name": _TEXT, "state": _TEXT, "image": _TEXT, "arch": _TEXT, "accel": _TEXT, "pid": _or_null(_WHOLE)},
+        **{"age": _WHOLE, "created": {"type": "number"}, "cpus": _WHOLE, "memory": _WHOLE},
+        **{"addresses": _list(_TEXT), "ports": _list(_TEXT)},
+    },
     why=_or_null(_TEXT),
 )
 _STATES = ("running", "done", "failed", "cancelled", "interrupted")

@@ -70,6 +70,10 @@ async def run_job(
         raise ControlError(f"{command} of {name} failed", why=job.error, fix=if_full(job.error))
 
 
+_SAID = {"stream": "merging files", "commit": "merging files", "backup": "copying", "mirror": "copying"}
+"""What a job does, for people."""
+
+
 async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:
     with session.listen("JOB_STATUS_CHANGE") as changes:
         began, longest = time.monotonic(), 10 * PATIENCE + target.amount / _SLOWEST
@@ -77,7 +81,7 @@ async def _until_over(session: Session, name: str, target: Target, progress: Pro
             job = next((one for one in await jobs(session) if one.id == name), None)
             if job is None or job.status == "concluded":
                 return job or Job(name, "", "null", 0, 0, "")
-            progress(job.kind, job.progress / job.total if job.total else None)
+            progress(_SAID.get(job.kind, job.kind), job.progress / job.total if job.total else None)
             await asyncio.to_thread(sync_file, target.file)
             if job.status == "pending":
                 await flush(session, target.node)

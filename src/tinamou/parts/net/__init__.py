@@ -202,6 +202,10 @@ def _interface(nic: Nic, resolved: Resolved) -> Contribution:
 
 def _fallen_back(nic: Nic, resolved: Resolved) -> tuple[Note, ...]:
     auto = resolved.spec.net[nic.number].type == "auto" and not resolved.spec.memory.forkable
+    if nic.spec.type == "passt" and any(map(is_ipv6, nic.forwards)):
+        why = "QEMU's own TCP/IP listens on IPv4 alone"
+        text = f"ports lead in to network interface {nic.number} by passt, as {why}: with passt of Debian 12 none answers"
+        return (Note("warning", text, Why("spec net.forward", why)),)
     if not auto or nic.spec.type != "user" or nic.spec.isolated or nic.facts.host.system != "Linux":
         return ()
     reason = passt.missing(nic) or passt.nameless(nic)
