@@ -18,7 +18,7 @@ __all__ = ["described", "disk_of"]
 _LARGEST = 1 << 20
 _SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
 """Options without a value, and the fields they make true."""
-_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", "user_data", *_SWITCHES})
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "usb", "set", "user_data", *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -37,8 +37,9 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["share"] = [*listed(data.get("share", [])), *(_absolute(text) for text in shares)]
     if ports := given.get("publish"):
         data["net"] = _published(data, ports)
-    if devices := given.get("pci"):
-        data["pci"] = [*listed(data.get("pci", [])), *(table_of(text) for text in devices)]
+    for name in ("pci", "usb"):
+        if devices := given.get(name):
+            data[name] = [*listed(data.get(name, [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
         data["net"] = []
     assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]

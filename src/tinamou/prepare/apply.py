@@ -7,7 +7,7 @@ a machine that starts again finds its disks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -169,9 +169,23 @@ def _build_iso(step: BuildIso) -> None:
     if not path.exists():
         public = path.with_name("id_ed25519.pub")
         key = public.read_text().strip() if public.exists() else ""
-        build_iso(path, step.label, {name: text.replace("@MACHINE_KEY@", key) for name, text in step.files.items()})
+        told = {"@MACHINE_KEY@": key, **({"@PASSWORD@": _password(step.password)} if step.password else {})}
+        build_iso(path, step.label, {name: _told(text, told) for name, text in step.files.items()})
         path.chmod(0o600)
         _hand_to(path, step.owner)
+
+
+def _told(text: str, told: Mapping[str, str]) -> str:
+    for mark, value in told.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _password(path: str) -> str:
+    """The first line of a file, as answer files of Windows have passwords."""
+    from tinamou.parts.answers import hidden
+
+    return hidden(Path(path).read_text().partition("\n")[0].rstrip("\r"))
 
 
 def _make_ssh_key(step: MakeSshKey) -> None:
