@@ -16,6 +16,8 @@ from tinamou.parts import (
     cpu,
     disk,
     display,
+    extra,
+    identity,
     monitor,
     net,
     passthrough,
@@ -25,7 +27,9 @@ from tinamou.parts import (
     share,
     standard,
     tpm,
+    usb,
     windows,
+    windows_setup,
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
@@ -54,8 +58,12 @@ PARTS: tuple[Part, ...] = (
     confidential.PART,
     security.PART,
     standard.PART,
+    extra.PART,
+    usb.PART,
+    identity.PART,
     clock.PART,
     windows.PART,
+    windows_setup.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )

@@ -16,6 +16,7 @@ from tinamou.parts.confine import ConfineSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.display import DisplaySpec
+from tinamou.parts.identity import SmbiosSpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
@@ -26,7 +27,9 @@ from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
-from tinamou.parts.windows import OS, WindowsSpec
+from tinamou.parts.usb import UsbSpec
+from tinamou.parts.windows import OS
+from tinamou.parts.windows_spec import WindowsSpec
 
 __all__ = ["ELEMENTS", "MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
 
@@ -80,6 +83,8 @@ class MachineSpec:
     security: SecuritySpec = option(SecuritySpec, "what stands between QEMU and the host")
     windows: WindowsSpec = option(WindowsSpec, "what a Windows in the guest brings with it")
     clock: ClockSpec = option(ClockSpec, "what the guest's clock shows when it starts")
+    usb: tuple[UsbSpec, ...] = option((), "USB devices")
+    smbios: SmbiosSpec = option(SmbiosSpec, "what the guest reads about its maker")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")

@@ -27,6 +27,11 @@ OTHERS = (
 
 UNSAID = (
     *("cpu.max", "cpu.plugged"),
+    *("disk[].block_size", "usb[].type", "usb[].path", "usb[].format", "display.video", "devices.sound", "devices.watchdog"),
+    *("devices.serial", "devices.vsock", "smbios.manufacturer", "smbios.product", "smbios.version", "smbios.serial"),
+    *("smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem", "windows.drivers", "windows.user"),
+    *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),
+    *("windows.timezone", "windows.agent", "windows.ssh", "windows.ssh_keys", "windows.firstboot"),
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
     *("limits.memory", "limits.read", "limits.write", "limits.pids", "disk[].port", "disk[].number", "net[].subnet"),
     *("net[].gateway", "boot.secure_keys"),

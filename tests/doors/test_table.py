@@ -27,6 +27,22 @@ GROUPS = {
 }
 
 ELSEWHERE = {
+    "devices.vsock": "needs /dev/vhost-vsock: tests/unit/test_extra.py; refused here",
+    **dict.fromkeys(
+        (
+            *("windows.user", "windows.password_file", "windows.edition", "windows.product_key", "windows.locale"),
+            *(
+                "windows.keyboard",
+                "windows.timezone",
+                "windows.agent",
+                "windows.ssh",
+                "windows.ssh_keys",
+                "windows.firstboot",
+            ),
+            "windows.drivers",
+        ),
+        "needs the setup of a Windows: tests/windows/test_answers.py; refused without os here",
+    ),
     "cpu.hyperv": "needs KVM: tests/golden/test_windows_plans.py, tests/unit/test_hyperv.py; refused here",
     "windows.virtio": "needs a Windows that has the drivers: tests/golden/test_windows_plans.py",
     "boot.secure": "needs an image that is signed: tests/e2e/test_secure_boot.py; refused here",

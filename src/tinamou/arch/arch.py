@@ -31,7 +31,7 @@ class Arch:
     guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
     4 GiB. ``keyboard`` is the option of ``machine`` that takes away the board's own keyboard, empty where it has none.
     ``encryption`` are the ways its processors keep the host out of a guest's memory, best first; ``sata_ports`` are those of
-    the board.
+    the board, ``isa_serial`` the serial ports it has room for beside the console.
     """
 
     name: str
@@ -57,3 +57,4 @@ class Arch:
     keyboard: str = ""
     encryption: tuple[str, ...] = ()
     sata_ports: int = 0
+    isa_serial: int = 0

@@ -41,5 +41,6 @@ ARCH = Arch(
     keyboard="i8042",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
     sata_ports=6,
+    isa_serial=3,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

@@ -82,13 +82,17 @@ class CreateOverlay:
 
 @dataclass(frozen=True)
 class BuildIso:
-    """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it."""
+    """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it.
+
+    ``password`` names a file whose first line takes the place of ``@PASSWORD@``, as answer files of Windows have it.
+    """
 
     path: str
     label: str
     files: Mapping[str, str]
     why: Why
     owner: int | None = None
+    password: str = ""
 
 
 @dataclass(frozen=True)

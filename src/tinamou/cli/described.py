@@ -21,7 +21,7 @@ _SWITCHES = {"tpm": "tpm=true", "secure_boot": "boot.secure=true", "no_agent": "
 """Options without a value, and what they set."""
 _SEEDS = ("user_data", "ignition", "combustion")
 """Options that name a file whose text is the field of that name of the seed."""
-_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", *_SEEDS, *_SWITCHES})
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "usb", "set", *_SEEDS, *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -40,8 +40,9 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["share"] = [*listed(data.get("share", [])), *(_absolute(text) for text in shares)]
     if ports := given.get("publish"):
         data["net"] = _published(data, ports)
-    if devices := given.get("pci"):
-        data["pci"] = [*listed(data.get("pci", [])), *(table_of(text) for text in devices)]
+    for name in ("pci", "usb"):
+        if devices := given.get(name):
+            data[name] = [*listed(data.get(name, [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
         data["net"] = []
     assigned = [assignment for option, assignment in _SWITCHES.items() if given.get(option)]

@@ -52,6 +52,8 @@ class MachineOptions:
         A port of the host that leads into the guest: 8080:80, 127.0.0.1:8080:80, 5353:53/udp; may be repeated.
     pci
         A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated.
+    usb
+        A USB device: tablet, keyboard, hub, or type=stick,path=FILE; may be repeated.
     display
         none, vnc, spice.
     confidential
@@ -91,6 +93,7 @@ class MachineOptions:
     share: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
     pci: tuple[str, ...] = ()
+    usb: tuple[str, ...] = ()
     display: str | None = None
     confidential: str | None = None
     secure_boot: bool = False

@@ -19,6 +19,7 @@ from tinamou.guest.archive import Packing, opened
 from tinamou.guest.carry import exchange, wire
 from tinamou.guest.carry.holes import stretches
 from tinamou.guest.carry.placing import room
+from tinamou.guest.command import is_windows_path
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 
@@ -59,8 +60,10 @@ class Copied:
 
 
 def parse_end(text: str) -> End:
-    """``NAME:/path`` is in a guest, anything else on this host (write ``./a:/b`` for a file so named). Raises SpecError."""
+    """``NAME:/path`` or ``NAME:C:/path`` is in a guest, anything else here (``./a:/b`` for a file). Raises SpecError."""
     name, colon, path = text.partition(":")
+    if is_windows_path(path) and "/" not in name and len(name) > 1:
+        return End(name, path)
     if not colon or "/" in name or not name:
         return End("", text)
     if not path.startswith("/"):
@@ -80,6 +83,10 @@ async def into_guest(
     it a port of its own carries the data, many times quicker than the agent. Raises GuestError; OSError when the source
     cannot be read.
     """
+    if is_windows_path(target):
+        from tinamou.guest import windows
+
+        return Copied(*await windows.sent(agent, source, target))
     given = os.fspath(source)
     path = os.path.realpath(given)
     spot = await _spot(agent, target, "" if given.endswith("/.") else posixpath.basename(os.path.abspath(given)))  # noqa: PTH100
@@ -139,6 +146,10 @@ async def out_of_guest(
     here belongs to the caller, and no link here is gone through but those in ``target`` itself. A guest may send ``limit``
     bytes, or if that is None nine tenths of what is free. ``directory`` as for `into_guest`. Raises GuestError, OSError.
     """
+    if is_windows_path(source):
+        from tinamou.guest import windows
+
+        return Copied(*await windows.fetched(agent, source, target, limit=limit))
     spot = await _spot(agent, source)
     place = Path(os.path.realpath(target))
     if place.is_dir() and not source.endswith("/."):

@@ -18,6 +18,7 @@ __all__ = ["FDSET", "Handed", "netdev", "open_all", "properties", "with_descript
 _LISTEN_SECONDS = 5.0
 
 _MEMORY = "mem-path"
+_VHOST_FD = "vhostfd"
 FDSET = "/dev/fdset/"
 """What QEMU opens in place of a file it was handed, followed by the number of its set."""
 
@@ -184,6 +185,9 @@ def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, 
     memory = element.props.get(_MEMORY)
     if isinstance(memory, str) and memory in handed:
         props[_MEMORY] = f"/dev/fd/{handed[memory]}"
+    kernels = element.props.get(_VHOST_FD)
+    if isinstance(kernels, str) and kernels in handed:
+        props[_VHOST_FD] = str(handed[kernels])
     path = element.props.get("path")
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]

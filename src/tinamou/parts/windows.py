@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinamou.blueprint import Contribution, Flag, Note, Why
 from tinamou.errors import Problem
-from tinamou.fields import option
 from tinamou.late import dataclass, replace
 from tinamou.parts.boot import firmware_of
 from tinamou.parts.protocol import Part, Resolved
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from tinamou.parts.net import NetSpec
     from tinamou.spec import MachineSpec
 
-__all__ = ["OS", "PART", "RELEASES", "Release", "WindowsSpec", "board_before", "release", "settled", "without_virtio"]
+__all__ = ["OS", "PART", "RELEASES", "Release", "board_before", "release", "settled", "without_virtio"]
 
 OS = Literal[
     "", "linux", "windows-10", "windows-11", "windows-server-2019", "windows-server-2022", "windows-server-2025", "other"
@@ -63,16 +62,10 @@ def release(spec: MachineSpec) -> Release | None:
     return RELEASES.get(spec.os)
 
 
-@dataclass(frozen=True)
-class WindowsSpec:
-    """Windows as a guest."""
-
-    virtio: bool = option(False, "it has the drivers for virtio already: disks and cards are on virtio from the start")
-
-
 def without_virtio(spec: MachineSpec) -> bool:
-    """Whether the guest is a Windows that has no drivers for virtio."""
-    return release(spec) is not None and not spec.windows.virtio
+    """Whether the guest is a Windows that has no drivers for virtio, nor gets them while it is set up."""
+    own = spec.windows
+    return release(spec) is not None and not (own.virtio or (own.drivers and own.user))
 
 
 def board_before(name: str, version: tuple[int, int]) -> bool:
@@ -151,7 +144,7 @@ def _notes(here: Release, resolved: Resolved) -> Iterator[Note]:
     if here.sockets and spec.cpu.sockets > here.sockets:
         text = f"{here.name} uses {here.sockets} sockets at most: CPUs beyond stay idle; arrange them as cores"
         yield Note("warning", text, why)
-    if not spec.windows.virtio:
+    if without_virtio(spec):
         text = "disks are on SATA and cards are Intel's, which Windows knows; windows.virtio = true when it has the drivers"
         yield Note("remark", text, Why("spec os", "Windows has no drivers for virtio of its own"))
     yield from _certificates(resolved)

@@ -7,7 +7,7 @@ a machine that starts again finds its disks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -168,20 +168,30 @@ def _write_seed(step: WriteText | BuildIso) -> None:
     path = Path(step.path)
     if path.exists():
         return
+    public = path.with_name("id_ed25519.pub")
+    told = {"@MACHINE_KEY@": public.read_text().strip() if public.exists() else ""}
     if isinstance(step, WriteText):
-        replace_text(path, _with_key(step.text, path))
+        replace_text(path, _told(step.text, told))
     else:
         from tinamou.system.iso import build_iso
 
-        build_iso(path, step.label, {name: _with_key(text, path) for name, text in step.files.items()})
+        told |= {"@PASSWORD@": _password(step.password)} if step.password else {}
+        build_iso(path, step.label, {name: _told(text, told) for name, text in step.files.items()})
         path.chmod(0o600)
         _hand_to(path, step.owner)
 
 
-def _with_key(text: str, beside: Path) -> str:
-    """The text with the public key of the machine whose files lie there."""
-    public = beside.with_name("id_ed25519.pub")
-    return text.replace("@MACHINE_KEY@", public.read_text().strip() if public.exists() else "")
+def _told(text: str, told: Mapping[str, str]) -> str:
+    for mark, value in told.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _password(path: str) -> str:
+    """The first line of a file, as answer files of Windows have passwords."""
+    from tinamou.parts.answers import hidden
+
+    return hidden(Path(path).read_text().partition("\n")[0].rstrip("\r"))
 
 
 def _make_ssh_key(step: MakeSshKey) -> None:

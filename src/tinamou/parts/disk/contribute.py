@@ -17,7 +17,7 @@ _HAND = Why("confinement", "QEMU is handed the open file and needs no right to i
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A PCI slot for each disk that is a PCI device of its own."""
-    return tuple(PciSlot(disk.device, disk.options.port) for disk in resolved.disks if disk.device not in _on_sata(resolved))
+    return tuple(PciSlot(disk.device, disk.options.port) for disk in resolved.disks if disk.device not in on_sata(resolved))
 
 
 def check(resolved: Resolved) -> list[Problem]:
@@ -27,15 +27,15 @@ def check(resolved: Resolved) -> list[Problem]:
     return [*check_numbers(specs, first), *aio.check(list(numbered(specs, first)), facts), *_check_sata(resolved)]
 
 
-def _on_sata(resolved: Resolved) -> dict[str, int]:
-    """The SATA port of each disk that sits on one: discs too, where the guest knows no other controller."""
-    kinds = ("sata", "cdrom") if windows.without_virtio(resolved.spec) else ("sata",)
+def on_sata(resolved: Resolved) -> dict[str, int]:
+    """The SATA port of each disk that sits on one: discs too of a Windows, whose setup knows no other."""
+    kinds = ("sata", "cdrom") if windows.release(resolved.spec) else ("sata",)
     there = [disk for disk in resolved.disks if disk.options.interface in kinds]
     return {disk.device: port for port, disk in enumerate(there)}
 
 
 def _check_sata(resolved: Resolved) -> list[Problem]:
-    count, ports = len(_on_sata(resolved)), resolved.arch.sata_ports
+    count, ports = len(on_sata(resolved)), resolved.arch.sata_ports
     if count <= ports:
         return []
     reason = (
@@ -85,6 +85,8 @@ def _device(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
 def _common(disk: PlanDisk, resolved: Resolved) -> dict[str, Value]:
     """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
+    if disk.options.block_size != 512:
+        props |= {"logical_block_size": disk.options.block_size, "physical_block_size": disk.options.block_size}
     if resolved.boot == "direct":
         return props
     order = resolved.spec.boot.disks
@@ -135,13 +137,13 @@ def _sata(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     props: dict[str, Value] = {
         "driver": "ide-hd",
         **_common(disk, resolved),
-        "bus": f"ide.{_on_sata(resolved)[disk.device]}",
+        "bus": f"ide.{on_sata(resolved)[disk.device]}",
     }
     yield Element("device", {**props, "serial": disk.node, **_writing(disk)}, why)
 
 
 def _cdrom(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
-    if (port := _on_sata(resolved).get(disk.device)) is not None:
+    if (port := on_sata(resolved).get(disk.device)) is not None:
         known = Why("spec os", "an optical drive on a SATA port, which the setup of Windows knows")
         yield Element("device", {"driver": "ide-cd", **_common(disk, resolved), "bus": f"ide.{port}"}, known)
         return
