@@ -6,23 +6,19 @@ import asyncio
 import signal
 import time
 
-import httpx2
+import operations_of_e2b as operations
 import pytest
 from e2b import (
     AsyncSandbox,
     AuthenticationException,
     CommandExitException,
-    FileNotFoundException,
-    NotFoundException,
     Sandbox,
     SandboxException,
     SandboxNotFoundException,
     SandboxNotRunningException,
     SandboxQuery,
     SandboxState,
-    TimeoutException,
 )
-from e2b.sandbox.commands.command_handle import PtySize
 from e2b_serving import Serving, until
 
 from tinamou import machines
@@ -82,92 +78,19 @@ def test_its_time_passes_while_nobody_serves(serving):
 
 
 @pytest.mark.slow
-def test_commands(serving):
+def test_commands_and_files(serving):
     with Sandbox.create() as sandbox:
-        heard = []
-        sandbox.commands.run("for i in 1 2 3; do echo $i; sleep 0.1; done", on_stdout=heard.append)
-        assert "".join(heard) == "1\n2\n3\n"
-        assert sandbox.commands.run("pwd", cwd="/tmp").stdout == "/tmp\n"
+        operations.commands(sandbox)
+        operations.files(sandbox, "/root/top", serving.url)
         assert sandbox.commands.run("id -u; echo $MORE", user="nobody", envs={"MORE": "x"}).stdout == "65534\nx\n"
         with pytest.raises(AuthenticationException, match="no user"):
             sandbox.commands.run("true", user="user")
-        with pytest.raises(TimeoutException):
-            sandbox.commands.run("sleep 60", timeout=1)
-        until(lambda: not sandbox.commands.list())
-        large = sandbox.commands.run("head -c 3000000 /dev/zero | tr '\\0' x")
-        assert len(large.stdout) == 3_000_000
-        handle = sandbox.commands.run("cat; echo end", background=True, stdin=True)
-        assert [one.args[-1] for one in sandbox.commands.list()] == ["cat; echo end"]
-        sandbox.commands.send_stdin(handle.pid, "typed\n")
-        sandbox.commands.close_stdin(handle.pid)
-        assert handle.wait().stdout == "typed\nend\n"
-        handle = sandbox.commands.run("echo before; cat", background=True, stdin=True)
-        again = sandbox.commands.connect(handle.pid)
-        sandbox.commands.send_stdin(handle.pid, "both\n")
-        assert sandbox.commands.kill(handle.pid) and not sandbox.commands.kill(handle.pid)
-        for one in (handle, again):
-            with pytest.raises(CommandExitException) as killed:
-                one.wait()
-            assert killed.value.exit_code == -1 and "both\n" in killed.value.stdout
-        terminal = sandbox.pty.create(PtySize(rows=24, cols=80))
-        sandbox.pty.resize(terminal.pid, PtySize(rows=30, cols=100))
-        sandbox.pty.send_stdin(terminal.pid, b"stty size; exit 4\n")
-        seen = bytearray()
-        with pytest.raises(CommandExitException) as left:
-            terminal.wait(on_pty=seen.extend)
-        assert left.value.exit_code == 4 and b"30 100" in seen
-        with pytest.raises(NotFoundException):
-            sandbox.commands.connect(1)
-
-
-@pytest.mark.slow
-def test_files(serving):
-    with Sandbox.create() as sandbox:
-        files = sandbox.files
-        files.write("b.bin", b"\0\1\xff")
-        assert bytes(files.read("~/b.bin", format="bytes")) == b"\0\1\xff"
-        assert [
-            one.path for one in files.write_files([{"path": "/tmp/1", "data": "a"}, {"path": "/tmp/q/2", "data": "b"}])
-        ] == [
-            "/tmp/1",
-            "/tmp/q/2",
-        ]
-        files.write("/tmp/large", b"xyz" * 1_000_000, gzip=True)
-        assert b"".join(files.read("/tmp/large", format="stream")) == b"xyz" * 1_000_000
-        files.write("/tmp/nobody's", "mine", user="nobody")
-        assert files.get_info("/tmp/nobody's").owner == "nobody" or files.get_info("/tmp/nobody's").owner == "65534"
+        sandbox.files.write("b.bin", b"\0\1\xff")
+        assert bytes(sandbox.files.read("~/b.bin", format="bytes")) == b"\0\1\xff"
+        sandbox.files.write("/tmp/nobody's", "mine", user="nobody")
+        assert sandbox.files.get_info("/tmp/nobody's").owner in ("nobody", "65534")
         with pytest.raises(SandboxException, match="Permission denied"):
-            files.write("/etc/passwd", "mine", user="nobody")
-        assert files.make_dir("/root/x/y") and not files.make_dir("/root/x/y")
-        files.write("/root/x/y/with space\nand line", "1")
-        assert {one.name: one.type.value for one in files.list("/root/x", depth=2)} == {
-            "y": "dir",
-            "with space\nand line": "file",
-        }
-        moved = files.rename("/root/b.bin", "/root/new/c.bin")
-        assert (moved.path, moved.size, moved.permissions) == ("/root/new/c.bin", 3, "-rw-r--r--")
-        assert files.get_info("/bin").symlink_target == "usr/bin"
-        assert files.exists("/root/new/c.bin") and not files.exists("/root/b.bin")
-        files.remove("/root/x")
-        assert not files.exists("/root/x")
-        for path in ("/nope", "/root/x/y"):
-            with pytest.raises(FileNotFoundException):
-                files.read(path)
-            with pytest.raises(FileNotFoundException):
-                files.list(path)
-        signed = sandbox.download_url("/tmp/1", use_signature_expiration=60)
-        assert httpx2.get(signed).text == "a"
-        assert httpx2.get(signed.replace("%2F1", "%2Flarge").replace("/tmp/1", "/tmp/large")).status_code == 401
-        sent = httpx2.post(sandbox.upload_url("/tmp/up"), files={"file": ("up", b"sent")})
-        assert sent.status_code == 200 and files.read("/tmp/up") == "sent"
-        assert (
-            httpx2.get(f"{serving.url}/files?path=/tmp/1", headers={"E2b-Sandbox-Id": sandbox.sandbox_id}).status_code == 401
-        )
-        watch = files.watch_dir("/root/new", recursive=True)
-        files.write("/root/new/deep/file", "1")
-        found = []
-        until(lambda: found.extend(watch.get_new_events()) or {"deep", "deep/file"} <= {one.name for one in found})
-        watch.stop()
+            sandbox.files.write("/etc/passwd", "mine", user="nobody")
 
 
 @pytest.mark.slow
