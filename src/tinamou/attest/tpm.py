@@ -60,6 +60,10 @@ class TpmQuote:
         plain = {name: base64.b64encode(value).decode() for name, value in fields.items()}
         return json.dumps({"kind": "tinamou-tpm-quote-1", **plain}, indent=1).encode() + b"\n"
 
+    def events(self) -> list[eventlog.Event]:
+        """What its logs say, the firmware's and then the kernel's. Raises MalformedError."""
+        return [*(eventlog.parse(self.log) if self.log else ()), *eventlog.parse_ima(self.ima)]
+
 
 def is_one(data: bytes) -> bool:
     """Whether these bytes have the form of a quote that `TpmQuote.written` wrote."""
@@ -100,7 +104,7 @@ def judge(
     try:
         nonce, mask, digest, firmware = _attested(quote.attest)
         signed_by(quote)
-        events = _events(quote)
+        events = quote.events()
         registers = eventlog.replay(events, "sha256")
     except MalformedError as error:
         return Verdict(
@@ -117,10 +121,6 @@ def judge(
         _tcb(policy),
     )
     return Verdict("tpm", says, answers)
-
-
-def _events(quote: TpmQuote) -> list[eventlog.Event]:
-    return [*(eventlog.parse(quote.log) if quote.log else ()), *eventlog.parse_ima(quote.ima)]
 
 
 def _tcb(policy: Policy) -> Answer:
@@ -215,7 +215,7 @@ def _expected(events: Sequence[eventlog.Event], registers: Mapping[int, bytes], 
     if not reference:
         fix = "keep the quote of a start you trust, and give it by --reference"
         return not_judged("expected", "nothing was said to compare it with", fix, seen)
-    known = _events(parse(reference)) if is_one(reference) else eventlog.parse(reference)
+    known = parse(reference).events() if is_one(reference) else eventlog.parse(reference)
     then, now = eventlog.replay(known, "sha256"), dict(registers)
     files = {one.digests["sha256"] for one in known if one.register == _IMA}
     new = any(one.digests.get("sha256") not in files for one in events if one.register == _IMA)

@@ -182,12 +182,14 @@ def log(file: Path, /, *, json: Switch = False) -> None:
     Parameters
     ----------
     file
-        The log: /sys/firmware/acpi/tables/data/CCEL, or /sys/kernel/security/tpm0/binary_bios_measurements.
+        The log: /sys/firmware/acpi/tables/data/CCEL, or /sys/kernel/security/tpm0/binary_bios_measurements; or the quote of
+        a machine's TPM.
     """
-    from tinamou.attest import MalformedError, bounded, eventlog
+    from tinamou.attest import MalformedError, bounded, eventlog, tpm
 
     try:
-        events = eventlog.parse(bounded(file, _LOG, "log"))
+        data = bounded(file, _REPORT, "log")
+        events = tpm.parse(data).events() if tpm.is_one(data) else eventlog.parse(data)
         functions = [name for name in ("sha256", "sha384", "sha1") if any(name in one.digests for one in events)]
         registers = {name: eventlog.replay(events, name) for name in functions}
     except MalformedError as error:
