@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
 from tinamou.parts.windows_spec import WindowsSpec
 
@@ -95,7 +95,7 @@ def _written(passes: dict[str, list[Node]]) -> Iterator[str]:
 def _lines(node: Node, indent: str) -> Iterator[str]:
     attributes = (' wcm:action="add"' if node.add else "") + (f' wcm:keyValue="{node.key}"' if node.key else "")
     if isinstance(node.value, str):
-        yield f"{indent}<{node.name}{attributes}>{escape(node.value)}</{node.name}>\n"
+        yield f"{indent}<{node.name}{attributes}>{escape(node.value, quote=False)}</{node.name}>\n"
         return
     yield f"{indent}<{node.name}{attributes}>\n"
     for inner in node.value:
