@@ -108,7 +108,8 @@ def _screen(seen: Seen) -> tuple[str, bool]:
     """Where QEMU's server listens, and whether that is there."""
     [text] = seen.after("vnc")
     assert seen.ask("query-vnc-servers")
-    return text, Path(text.removeprefix("unix:")).is_socket()
+    path = text.removeprefix("unix:").partition(",")[0]
+    return f"unix:{path}", Path(path).is_socket()
 
 
 def _key_of(seen: Seen) -> tuple[str, bool]:

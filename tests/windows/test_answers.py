@@ -29,7 +29,7 @@ ISO = dataclasses.replace(
 )
 USER = WindowsSpec(user="ada", password_file="/p")
 names = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"/\\[]:;|=,+*?<>@'), min_size=1, max_size=20
+    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"/\\[]:;|=,+*?%<>@'), min_size=1, max_size=20
 )
 
 
@@ -73,6 +73,7 @@ def test_of_any_description(user: str, secret: str, edition: str, name: str):
         (' wcm:action="add" wcm:keyValue="1"', "", "wcm:action=add"),
         ("<ComputerName>web-1", "<ComputerName>web.example.org", "ComputerName"),
         ("<ComputerName>web-1", "<ComputerName>12345", "ComputerName"),
+        ("<SanPolicy>1", "<SanPolicy>4", "SanPolicy"),
     ],
 )
 def test_a_wrong_one_would_be_noticed(was: str, becomes: str, fault: str):
@@ -115,6 +116,7 @@ def test_the_script_is_powershell_whatever_a_key_says():
     [
         ({"user": "ada"}, "windows.password_file"),
         ({"user": "a:b", "password_file": "p"}, "windows.user"),
+        ({"user": "NONE", "password_file": "p"}, "windows.user"),
         ({"edition": "Pro"}, "windows.edition"),
         ({"user": "ada", "password_file": "p", "firstboot": ["a\nb"]}, "windows.firstboot[0]"),
         ({"user": "ada", "password_file": "p", "ssh_keys": ["k"]}, "windows.ssh_keys"),

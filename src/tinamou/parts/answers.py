@@ -64,14 +64,17 @@ def computer_name(name: str) -> str:
 
 
 def documents(spec: WindowsSpec, target: Target) -> dict[str, str]:
-    """The files of the disc by their names."""
+    """The files of the disc by their names. Disks that come later are online on servers, too (SanPolicy 1)."""
     passes = {
         "windowsPE": [
             *_language_of_setup(spec),
             *_driver_paths("Microsoft-Windows-PnpCustomizationsWinPE", target),
             _setup(spec, target),
         ],
-        "offlineServicing": list(_driver_paths("Microsoft-Windows-PnpCustomizationsNonWinPE", target)),
+        "offlineServicing": [
+            Node("Microsoft-Windows-PartitionManager", [Node("SanPolicy", "1")]),
+            *_driver_paths("Microsoft-Windows-PnpCustomizationsNonWinPE", target),
+        ],
         "specialize": [*_specialize(spec, target)],
         "oobeSystem": [*_oobe(spec)],
     }
@@ -170,9 +173,8 @@ def _formats(target: Target) -> Iterator[Node]:
 
 
 def _specialize(spec: WindowsSpec, target: Target) -> Iterator[Node]:
-    """The machine's name; disks that come later are online on servers, too."""
+    """The machine's name, and its time zone."""
     named = [Node("ComputerName", computer_name(target.name)), Node("TimeZone", spec.timezone)]
-    yield Node("Microsoft-Windows-PartitionManager", [Node("SanPolicy", "1")])
     yield Node("Microsoft-Windows-Shell-Setup", named)
 
 

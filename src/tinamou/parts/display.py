@@ -18,7 +18,6 @@ SPICE_PACKAGE = "qemu-system-modules-spice"
 """Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
 
 
-_QXL_PACKAGE = "qemu-system-modules-spice"
 _DRIVERS = {
     "virtio": ("virtio-vga", "virtio-gpu-pci"),
     "qxl": ("qxl-vga", "qxl"),
@@ -60,7 +59,7 @@ def check(resolved: Resolved) -> list[Problem]:
         return [Problem("display.video", spec.video, reason, "use virtio, or give the guest a card: pci = [...]")]
     if spec.card != "none" and not _driver(resolved):
         names = " or ".join(_DRIVERS[spec.card])
-        more = f"install {_QXL_PACKAGE}, or " if spec.card == "qxl" else ""
+        more = f"install {SPICE_PACKAGE}, or " if spec.card == "qxl" else ""
         return [Problem("display.video", spec.video, f"{qemu.binary} has no {names}", f"{more}use virtio")]
     if spec.type != "none" and spec.card == "none":
         return [Problem("display.video", "none", f"{spec.type} shows what a card draws", "leave one of the two out")]

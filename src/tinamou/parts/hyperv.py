@@ -216,6 +216,12 @@ def _cores_are_its_own(resolved: Resolved) -> bool:
     return bool(resources.pinning and resources.topology and not resolved.spec.cpu.arranged)
 
 
+def _threads(resolved: Resolved) -> int:
+    """How many threads a core of the guest has: as asked for, or as the host CPUs it is pinned to."""
+    cpu, mirrored = resolved.spec.cpu, resolved.resources.topology
+    return mirrored.threads if mirrored and not cpu.arranged else cpu.topology()[2]
+
+
 def _has_nvidia(resolved: Resolved) -> bool:
     """Drivers of before 2021 (465) refuse to work where they see a hypervisor they know."""
     return any(one.vendor == "10de" and one.kind == "graphics" for card in resolved.assigned for one in card.functions)
@@ -223,7 +229,7 @@ def _has_nvidia(resolved: Resolved) -> bool:
 
 def _hidden(resolved: Resolved) -> list[Feature]:
     """What the processor has and Windows had better not see (source: changelog of Proxmox's qemu-server 9.1.12 to 9.2.0)."""
-    release, known, spec = windows.release(resolved.spec), resolved.facts.hyperv, resolved.spec.cpu
+    release, known = windows.release(resolved.spec), resolved.facts.hyperv
     assert release is not None
     has, hidden = resolved.facts.qemu.has, []
     if release.vbs:
@@ -233,7 +239,7 @@ def _hidden(resolved: Resolved) -> list[Feature]:
             hidden.append(
                 ("vmx-mbec", "off", "boards of before 11.0 did not show it, and VBS hangs where it comes and goes")
             )
-    if known.vendor == "AuthenticAMD" and spec.threads > 1:
+    if known.vendor == "AuthenticAMD" and _threads(resolved) > 1:
         hidden.append(("topoext", "on", "AMD processors say by it which threads share a core"))
     there = [one for one in hidden if has(f"property:host-x86_64-cpu.{one[0]}")]
     return [Feature(name, value, Why("spec os", f"{name}={value}: {reason}")) for name, value, reason in there]

@@ -14,6 +14,7 @@ from tinamou.errors import Problem
 from tinamou.late import dataclass, replace
 from tinamou.parts.boot import firmware_of
 from tinamou.parts.protocol import Part, Resolved
+from tinamou.parts.usb import UsbSpec
 from tinamou.units import Size
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def settled(spec: MachineSpec) -> MachineSpec:
     disks = tuple(replace(one, interface=disk) if one.interface == "auto" else one for one in spec.disk)
     nets = tuple(replace(one, model=_card(one, card)) if one.model == "auto" else one for one in spec.net)
     spec = replace(spec, disk=disks, net=nets)
+    if here and spec.display.type != "none" and not any(one.type == "tablet" for one in spec.usb):
+        spec = replace(spec, usb=(*spec.usb, UsbSpec("tablet")))
     if here is None or not here.secure:
         return spec
     checks = spec.boot.firmware in ("auto", "uefi") and not (spec.boot.kernel or spec.boot.cmdline)
@@ -144,6 +147,8 @@ def _notes(here: Release, resolved: Resolved) -> Iterator[Note]:
     if here.sockets and spec.cpu.sockets > here.sockets:
         text = f"{here.name} uses {here.sockets} sockets at most: CPUs beyond stay idle; arrange them as cores"
         yield Note("warning", text, why)
+    if resolved.facts.image.format == "iso" and spec.display.type == "none":
+        yield Note("warning", 'the setup of Windows draws on a screen, and the machine has none: display = "vnc"', why)
     if without_virtio(spec):
         text = "disks are on SATA and cards are Intel's, which Windows knows; windows.virtio = true when it has the drivers"
         yield Note("remark", text, Why("spec os", "Windows has no drivers for virtio of its own"))

@@ -10,7 +10,7 @@ __all__ = ["WindowsSpec"]
 
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z]{4})?(-[A-Z]{2})?"
 _KEY = r"([0-9A-Z]{5}-){4}[0-9A-Z]{5}"
-_USER = r'[^"/\\\[\]:;|=,+*?<>@\x00-\x1f]{1,20}'
+_USER = r'(?!NONE$)[^"/\\\[\]:;|=,+*?%<>@\x00-\x1f]{1,20}'
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WindowsSpec:
         "",
         "an administrator to create: the setup asks nothing then",
         pattern=_USER,
-        hint='1 to 20 characters, none of " / \\ [ ] : ; | = , + * ? < > @',
+        hint='1 to 20 characters, none of " / \\ [ ] : ; | = , + * ? % < > @',
     )
     password_file: str = option("", "a file with the user's password in its first line; read when the answers are written")
     edition: str = option(

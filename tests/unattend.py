@@ -1,7 +1,7 @@
 """What an answer file of Windows may hold: components, the passes they are read in, their settings.
 
-Source: Microsoft, *Unattended Windows Setup Reference*: each component's and each setting's own page, as published. Only
-what tinamou writes is here: anything else is wrong, too.
+Source: Microsoft, *Unattended Windows Setup Reference*: the pages of each component and setting (windows-driver-docs,
+customize/desktop/unattend), values and valid configuration passes. Only what tinamou writes is here: anything else is wrong.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ COMPONENTS = {
             },
         },
     ),
-    "Microsoft-Windows-PartitionManager": (("offlineServicing", "specialize"), {"SanPolicy": "[0-4]"}),
+    "Microsoft-Windows-PartitionManager": (("offlineServicing",), {"SanPolicy": "[1-3]"}),
     "Microsoft-Windows-International-Core": (("specialize", "oobeSystem"), _LANGUAGES),
     "Microsoft-Windows-Shell-Setup": (
         ("specialize", "oobeSystem"),
