@@ -38,4 +38,15 @@ def test_other_failures_keep_their_reason(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ImageError, match="cannot be installed") as error:
         packages.Apt(tmp_path, ()).closure(["systemd", "udev"])
     assert error.value.why == "Unmet dependencies"
+    assert error.value.fix == ""
     assert "systemd" not in error.value.what
+
+
+def test_a_mirror_that_is_not_reached_is_a_matter_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str], **_: object) -> str:
+        raise CommandError(tuple(argv), 100, "", "E: Failed to fetch http://deb.debian.org  Could not resolve host\n")
+
+    monkeypatch.setattr(packages, "run", run)
+    with pytest.raises(ImageError) as error:
+        packages.Apt(tmp_path, ()).closure(["systemd"])
+    assert "network" in error.value.fix

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from tinamou.errors import ImageError
+from tinamou.errors import ImageError, if_full
 from tinamou.images.progress import Progress
 from tinamou.images.sources import Distribution, Repository, repositories
 from tinamou.late import dataclass
@@ -33,6 +33,8 @@ _APT_LINE = {
 }
 _OWN_ARCHIVE = re.compile(r"/(debian|debian-security|ubuntu|ubuntu-ports)(/\d{8}T\d{6}Z)?/?$")
 _UNKNOWN = re.compile(r"^E: (?:Unable to locate package |Package ')([^\s']+)", re.MULTILINE)
+_UNREACHED = ("Failed to fetch", "Could not resolve", "Unable to connect", "Release", "Connection", "timed out")
+"""What apt says where a mirror is not reached, or not trusted."""
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
@@ -163,12 +165,10 @@ class Apt:
         try:
             return run(argv, environment={"APT_CONFIG": str(self.folder / "apt.conf")}, cwd=cwd)
         except CommandError as error:
-            raise ImageError(
-                what,
-                why=_reason(error.stderr),
-                fix="check the network, the mirrors in /etc/apt and its proxy settings: apt-get update",
-                evidence={"apt": error.stderr},
-            ) from error
+            fix = "check the network, the mirrors in /etc/apt and its proxy settings: apt-get update"
+            unreached = any(text in error.stderr for text in _UNREACHED)
+            fix = fix if unreached else if_full(error.stderr)
+            raise ImageError(what, why=_reason(error.stderr), fix=fix, evidence={"apt": error.stderr}) from error
 
 
 def first_usable(

@@ -95,7 +95,7 @@ class AsyncDisks(_Of):
     """The disks of one machine. Every method raises StateError for a machine that is gone, or busy."""
 
     async def list(self) -> tuple[Disk, ...]:
-        """Those its guest can write to."""
+        """Those its guest can write to, then its optical drives, each with the disc in it."""
         from tinamou.machine.disk_changes import listed
 
         rows: list[Any] = await listed(self._record())

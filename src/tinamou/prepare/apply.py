@@ -43,7 +43,7 @@ from tinamou.blueprint import (
     TakePciGroup,
     WriteText,
 )
-from tinamou.errors import PrepareError
+from tinamou.errors import PrepareError, if_full
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
 from tinamou.system.replaced import replace_text
@@ -67,8 +67,8 @@ def apply(steps: Iterable[Step], directory: Path) -> None:
             raise
         except (OSError, CommandError) as error:
             journal.give_back(undo, ours)
-            fix = "free some space, or put TINAMOU_STATE on a larger file system" if getattr(error, "errno", 0) == 28 else ""
-            raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix or "see the reason above") from error
+            fix = if_full(str(error), "start it again; or put TINAMOU_STATE on a larger file system")
+            raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix) from error
 
 
 def undo(entry: Entry) -> None:
