@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from service_here import machine, operation, serving, started
+from service_here import Served, machine, operation, serving, started
 from starlette.testclient import TestClient
 
 from tinamou.service.app import application
@@ -289,6 +293,46 @@ def test_heads_without_end_are_refused(state):
 def test_one_service_of_a_state_directory(state):
     with serving(state), pytest.raises(AssertionError, match="somebody listens at"):
         started(state)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not here")
+def test_begun_by_the_first_who_connects(state):
+    """As systemd begins it from tinamou.socket; its socket stays when the service ends."""
+    path = state / "tinamou.sock"
+    passed = (f"-E{name}" for name in {*os.environ, "NOTIFY_SOCKET"})
+    command = ["systemd-socket-activate", "-l", str(path), *passed]
+    command += [sys.executable, "-m", "tinamou", "serve", "--socket", str(state / "other.sock")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(state / "notify"))
+        told.settimeout(60)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(state / "notify")}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert Served(path, process).ask("GET", "/v1/me").status == 200
+            assert told.recv(100) == b"READY=1"
+            process.terminate()
+            assert told.recv(100) == b"STOPPING=1" and process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert path.exists() and not (state / "other.sock").exists()
+
+
+def test_units_that_systemd_understands(state):
+    words = ["--units", str(state), "--mode", "0660", "--socket", "/run/tinamou/tinamou.sock", "--name", "a b"]
+    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, stdout=subprocess.DEVNULL)
+    text = (state / "tinamou.service").read_text()
+    assert "KillMode=process" in text and "serve --name 'a b'" in text
+    assert "ListenStream=/run/tinamou/tinamou.sock\nSocketMode=0660" in (state / "tinamou.socket").read_text()
+    if analyze := shutil.which("systemd-analyze"):
+        units = [str(state / name) for name in ("tinamou.socket", "tinamou.service")]
+        done = subprocess.run(
+            [analyze, "verify", "--recursive-errors=no", *units], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, [line for line in done.stderr.splitlines() if "tinamou" in line]) == (0, [])
 
 
 def test_what_ran_when_it_was_killed_is_interrupted_and_done_anew_with_its_key(state):
