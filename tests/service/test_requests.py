@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -293,6 +295,36 @@ def test_heads_without_end_are_refused(state):
 def test_one_service_of_a_state_directory(state):
     with serving(state), pytest.raises(AssertionError, match="somebody listens at"):
         started(state)
+
+
+@pytest.mark.parametrize("words", [(), ("--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname")])
+def test_nothing_goes_over_tcp_without_tls(state, words):
+    with pytest.raises(AssertionError, match=r"served by TLS alone|cannot be used"):
+        started(state, "--listen", "127.0.0.1:0", *words)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
+def test_tls_and_tokens(state):
+    words = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(state / "key.pem"), "-out", str(state / "cert.pem")]
+    subprocess.run(["openssl", "req", "-x509", *words, *files], check=True, stderr=subprocess.DEVNULL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    secret = tokens.create("ci", verbs=["ls"])
+    tls = ["--tls-cert", str(state / "cert.pem"), "--tls-key", str(state / "key.pem")]
+    with serving(state, "--listen", f"127.0.0.1:{port}", *tls) as served:
+        assert served.ask("GET", "/v1/me").status == 200
+        trusted = ssl.create_default_context(cafile=str(state / "cert.pem"))
+        for given, status in (({}, 401), ({"Authorization": "Bearer x"}, 401), ({"Authorization": f"Bearer {secret}"}, 200)):
+            secure = http.client.HTTPSConnection("localhost", port, context=trusted, timeout=60)
+            secure.request("GET", "/v1/me", headers=given)
+            assert secure.getresponse().status == status
+            secure.close()
+        plain = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            plain.request("GET", "/v1/me", headers={"Authorization": f"Bearer {secret}"})
+            plain.getresponse()
+        plain.close()
 
 
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not here")

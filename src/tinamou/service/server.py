@@ -10,6 +10,7 @@ import ssl
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _HEAD_BYTES = 32 << 10
 _CREDENTIALS = struct.Struct("3i")
 _FIRST_DESCRIPTOR = 3
 _MOST_CONNECTIONS = 1000
+_THREADS = 128
+"""So that images that are downloaded, and guests that are slow, keep nobody from looking."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Server(uvicorn.Server):
 
 async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
     """Serve until cancelled; ``ready`` is told where, once anybody can connect. Raises SpecError, StateError, OSError."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     service = Service(Settings(names=_names(listening)))
     app = application(service)
     plain, secure = _sockets(listening)
