@@ -224,7 +224,7 @@ def _use(page: Any, port: int) -> None:
     page.keyboard.type("\necho $((6*7))4\n")
     page.locator("#console .xterm-accessibility, #console .xterm-rows").get_by_text("424").first.wait_for()
     shot(page, "3-console")
-    page.get_by_label("Command").fill("uname -m; exit 3")
+    page.get_by_role("textbox", name="Command").fill("uname -m; exit 3")
     page.get_by_role("button", name="Run").click()
     page.locator("#ran", has_text="[3]").wait_for()
     assert page.locator("#ran").inner_text().startswith("x86_64")

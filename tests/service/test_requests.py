@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import os
+import shutil
 import socket
+import ssl
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from service_here import machine, operation, serving, started
+from service_here import Served, machine, operation, serving, started
 from starlette.testclient import TestClient
 
 from tinamou.service.app import application
@@ -289,6 +295,76 @@ def test_heads_without_end_are_refused(state):
 def test_one_service_of_a_state_directory(state):
     with serving(state), pytest.raises(AssertionError, match="somebody listens at"):
         started(state)
+
+
+@pytest.mark.parametrize("words", [(), ("--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname")])
+def test_nothing_goes_over_tcp_without_tls(state, words):
+    with pytest.raises(AssertionError, match=r"served by TLS alone|cannot be used"):
+        started(state, "--listen", "127.0.0.1:0", *words)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
+def test_tls_and_tokens(state):
+    words = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(state / "key.pem"), "-out", str(state / "cert.pem")]
+    subprocess.run(["openssl", "req", "-x509", *words, *files], check=True, stderr=subprocess.DEVNULL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    secret = tokens.create("ci", verbs=["ls"])
+    tls = ["--tls-cert", str(state / "cert.pem"), "--tls-key", str(state / "key.pem")]
+    with serving(state, "--listen", f"127.0.0.1:{port}", *tls) as served:
+        assert served.ask("GET", "/v1/me").status == 200
+        trusted = ssl.create_default_context(cafile=str(state / "cert.pem"))
+        for given, status in (({}, 401), ({"Authorization": "Bearer x"}, 401), ({"Authorization": f"Bearer {secret}"}, 200)):
+            secure = http.client.HTTPSConnection("localhost", port, context=trusted, timeout=60)
+            secure.request("GET", "/v1/me", headers=given)
+            assert secure.getresponse().status == status
+            secure.close()
+        plain = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            plain.request("GET", "/v1/me", headers={"Authorization": f"Bearer {secret}"})
+            plain.getresponse()
+        plain.close()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not here")
+def test_begun_by_the_first_who_connects(state):
+    """As systemd begins it from tinamou.socket; its socket stays when the service ends."""
+    path = state / "tinamou.sock"
+    passed = (f"-E{name}" for name in {*os.environ, "NOTIFY_SOCKET"})
+    command = ["systemd-socket-activate", "-l", str(path), *passed]
+    command += [sys.executable, "-m", "tinamou", "serve", "--socket", str(state / "other.sock")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(state / "notify"))
+        told.settimeout(60)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(state / "notify")}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert Served(path, process).ask("GET", "/v1/me").status == 200
+            assert told.recv(100) == b"READY=1"
+            process.terminate()
+            assert told.recv(100) == b"STOPPING=1" and process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert path.exists() and not (state / "other.sock").exists()
+
+
+def test_units_that_systemd_understands(state):
+    words = ["--units", str(state), "--mode", "0660", "--socket", "/run/tinamou/tinamou.sock", "--name", "a b"]
+    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, stdout=subprocess.DEVNULL)
+    text = (state / "tinamou.service").read_text()
+    assert "KillMode=process" in text and "serve --name 'a b'" in text
+    assert "ListenStream=/run/tinamou/tinamou.sock\nSocketMode=0660" in (state / "tinamou.socket").read_text()
+    if analyze := shutil.which("systemd-analyze"):
+        units = [str(state / name) for name in ("tinamou.socket", "tinamou.service")]
+        done = subprocess.run(
+            [analyze, "verify", "--recursive-errors=no", *units], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, [line for line in done.stderr.splitlines() if "tinamou" in line]) == (0, [])
 
 
 def test_what_ran_when_it_was_killed_is_interrupted_and_done_anew_with_its_key(state):

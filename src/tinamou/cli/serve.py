@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_told
 from tinamou.errors import Problem, SpecError, TinamouError
+
+if TYPE_CHECKING:
+    from tinamou.service.server import Listening
 
 
 def command(
@@ -23,6 +26,7 @@ def command(
     e2b: str = "",
     e2b_domain: str = "",
     e2b_templates: Path | None = None,
+    units: Path | None = None,
 ) -> int:
     """Serve machines to programs and browsers: an API, a page, metrics.
 
@@ -50,6 +54,8 @@ def command(
         The domain below which sandboxes are reached there, by TLS; without one clients are told E2B_SANDBOX_URL.
     e2b_templates
         What the names of templates stand for, in TOML; base alone, which is the tiny guest, when left out.
+    units
+        Only write systemd units into this folder: tinamou.socket, and tinamou.service that it starts.
     """
     try:
         from tinamou.service.agents.e2b.serving import Address
@@ -67,8 +73,27 @@ def command(
         problem = Problem("--e2b", None, "is not given", "say where E2B's clients are served: 127.0.0.1:3000")
         raise SpecError("the sandboxes cannot be served", problems=[problem])
     listening = Listening(place, _mode(mode), _address(listen), certificate, key, name, sandboxes)
+    if units is not None:
+        return _write_units(units, listening, listen, e2b)
     os.chdir("/")  # paths in descriptions are whole; what is not means the same whoever starts the service
     return run_until_told(serve(listening, lambda where: output.say(f"serving at {where}")))
+
+
+def _write_units(folder: Path, listening: Listening, listen: str, e2b: str) -> int:
+    from tinamou.service.units import units
+    from tinamou.system import systemd
+
+    words, agents = [*systemd.command(), "serve"], listening.e2b
+    given = {"--listen": listen, "--tls-cert": listening.certificate, "--tls-key": listening.key, "--e2b": e2b}
+    if agents is not None:
+        given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates}
+    words += [word for option, value in given.items() if value for word in (option, str(value))]
+    words += [word for one in listening.names for word in ("--name", one)]
+    assert listening.socket is not None
+    for name, text in units(listening.socket, listening.mode, words, systemd.environment()).items():
+        (folder / name).write_text(text)
+        print(folder / name)
+    return 0
 
 
 def _mode(text: str) -> int:

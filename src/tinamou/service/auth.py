@@ -62,6 +62,8 @@ class Caller:
 
     def sees(self, names: Iterable[str]) -> list[str]:
         """Those of the machines' names that they may be told of."""
+        if not self.guest and "*" in self.machines:  # there may be thousands
+            return [*names] if self.verbs & {"*", "ls", "show"} else []
         return [name for name in names if self.may("show", name) or self.may("ls", name)]
 
     def _is_let_in(self, machine: str) -> bool:

@@ -10,6 +10,7 @@ import ssl
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _HEAD_BYTES = 32 << 10
 _CREDENTIALS = struct.Struct("3i")
 _FIRST_DESCRIPTOR = 3
 _MOST_CONNECTIONS = 1000
+_THREADS = 128
+"""So that images that are downloaded, and guests that are slow, keep nobody from looking."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Server(uvicorn.Server):
 
 async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
     """Serve until cancelled; ``ready`` is told where, once anybody can connect. Raises SpecError, StateError, OSError."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     service = Service(Settings(names=_names(listening)))
     app = application(service)
     plain, secure = _sockets(listening)
@@ -115,6 +119,7 @@ def _server(app: ASGIApp, tls: Listening | None = None) -> _Server:
 async def _until_ended(
     used: Sequence[tuple[_Server, list[socket.socket]]], listening: Listening, ready: Callable[[str], None]
 ) -> None:
+    made = any(one.family == socket.AF_UNIX and _made_here(one) for _, mine in used for one in mine)
     tasks = [asyncio.ensure_future(server.serve(sockets=mine)) for server, mine in used]
     try:
         while not all(server.started for server, _ in used):
@@ -131,7 +136,13 @@ async def _until_ended(
         for server, _ in used:
             server.should_exit = True
         await asyncio.gather(*tasks, return_exceptions=True)
-        _unlink(listening)
+        if made:
+            _unlink(listening)
+
+
+def _made_here(one: socket.socket) -> bool:
+    """Whether a unix socket was made by `_unix`, and not handed over: it was bound by a name of its own."""
+    return Path(str(one.getsockname())).name.startswith(".")
 
 
 def _names(listening: Listening) -> tuple[str, ...]:
@@ -194,7 +205,7 @@ def _unix(path: Path, mode: int) -> socket.socket:
 
 
 def _unlink(listening: Listening) -> None:
-    """Take away the name of the socket nobody listens to any more: systemd's listens on, and somebody else's."""
+    """Take away the name of the socket that was made here, unless somebody else's has it by now."""
     with contextlib.suppress(OSError):
         if listening.socket and not _answers(listening.socket):
             listening.socket.unlink()
@@ -218,8 +229,7 @@ def _tcp(address: tuple[str, int]) -> socket.socket:
 def _shown(one: socket.socket, listening: Listening, *, secure: bool) -> str:
     """Where a socket is reached; one that was made here is bound by a name it has no more."""
     if one.family == socket.AF_UNIX:
-        name = str(one.getsockname())
-        return f"unix:{listening.socket if Path(name).name.startswith('.') else name}"
+        return f"unix:{listening.socket if _made_here(one) else one.getsockname()}"
     host, port = one.getsockname()[:2]
     return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
