@@ -62,6 +62,7 @@ def test_below_a_domain_by_tls(served, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=sb.localhost", "-addext", "subjectAltName=DNS:*.sb.localhost"]
+    names += ["-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run([*words, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
     served(domain=("sb.localhost", certificate, key))
     sandbox = Sandbox.create()

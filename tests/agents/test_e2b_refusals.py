@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import subprocess
@@ -10,12 +11,14 @@ import sys
 import httpx2
 import pytest
 from e2b_serving import Serving
+from starlette.requests import Request
 
 from tinamou.errors import SpecError
 from tinamou.service.agents.e2b.app import UNSUPPORTED
 from tinamou.service.agents.e2b.entries import Entry
 from tinamou.service.agents.e2b.keys import need_of_owner
 from tinamou.service.agents.e2b.problems import RefusedError
+from tinamou.service.agents.e2b.rpc import message_of
 from tinamou.service.agents.e2b.templates import load
 from tinamou.service.agents.e2b.watching import changes
 from tinamou.service.agents.listing import Found
@@ -163,6 +166,32 @@ def test_inside_a_sandbox_its_maker_is_asked():
 def test_it_is_not_served_where_keys_could_be_read(words, says):
     done = subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 110 and says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "no message"),
+        (b"\0\0\0\0\5{}", "cut short"),
+        (b"\1\0\0\0\2{}", "compressed"),
+        (b"\0\xff\xff\xff\xff", "larger than 64 MiB"),
+        (b"\0\0\0\0\2[]", "no JSON object"),
+        (b"\0\0\0\0\1{", "no JSON"),
+        (b"\2\0\0\0\2{}", "no message"),
+    ],
+)
+def test_messages_that_are_none(body, says):
+    async def read():
+        sent = [{"type": "http.request", "body": body[at : at + 1], "more_body": True} for at in range(len(body))]
+        pieces = iter([*sent, {"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive():
+            return next(pieces)
+
+        await message_of(Request({"type": "http", "method": "POST", "headers": []}, receive))
+
+    with pytest.raises(RefusedError, match=says):
+        asyncio.run(read())
 
 
 def test_templates_of_a_file(tmp_path):

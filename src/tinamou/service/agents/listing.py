@@ -90,6 +90,8 @@ def _found(path: str, words: Sequence[str]) -> Found:
     try:
         mode, size, uid, gid, user, group, modified, changed, inode = words
         numbers = (int(mode, 16), int(size), int(modified), int(changed), int(inode))
+        if not 0 <= numbers[0] < 1 << 32 or any(abs(one) >> 64 for one in numbers):
+            raise ValueError("no stat(2) says that")
     except ValueError:
         raise GuestError("The guest's list of files cannot be read", why=f"its stat said {' '.join(words)!r:.80}") from None
     kind, bytes_, when, status, number = numbers

@@ -125,7 +125,7 @@ class Control:
     async def metrics(self, request: Request, caller: Caller) -> Response:
         """``GET /sandboxes/{id}/metrics``: what the guest says of this moment, as a list of one."""
         live = await self._all.live(self._found(request, caller, "stats"))
-        return JSONResponse([_metric((await live.run(["sh", "-c", _METRICS])).stdout.decode(errors="replace"))])
+        return JSONResponse([metric_of((await live.run(["sh", "-c", _METRICS])).stdout.decode(errors="replace"))])
 
     async def pause(self, request: Request, caller: Caller) -> Response:
         """``POST /sandboxes/{id}/pause``."""
@@ -305,26 +305,28 @@ def _size(entry: Entry) -> Data:
     return {"cpuCount": spec.cpu.count or 1, "memoryMB": memory >> 20, "diskSizeMB": disks >> 20}
 
 
-def _metric(text: str) -> Data:
+def metric_of(text: str) -> Data:
     """A metric out of the number of CPUs, two looks at /proc/stat, meminfo and the file system at /. Raises RefusedError."""
     try:
         count, first, second, *lines = text.splitlines()
         memory = {
             words[0].rstrip(":"): int(words[1]) << 10 for line in lines if line.endswith("kB") and (words := line.split())
         }
+        processors = int(count)
         block, blocks, unused = (int(word) for word in lines[-1].split())
         busy, over = (after - before for before, after in zip(_ticks(first), _ticks(second), strict=True))
-        free, cached = memory["MemAvailable"], memory["Cached"]
-    except (ValueError, IndexError, KeyError) as error:
+        total, free, cached = (memory[name] for name in ("MemTotal", "MemAvailable", "Cached"))
+        share = round(100 * busy / over, 2) if over else 0.0
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise RefusedError(500, f"the guest does not say what it uses: {error!r}") from error
     now = time.time()
     return {
         "timestamp": _time(now),
         "timestampUnix": int(now),
-        "cpuCount": int(count),
-        "cpuUsedPct": round(100 * busy / over, 2) if over else 0.0,
-        "memTotal": memory["MemTotal"],
-        "memUsed": memory["MemTotal"] - free,
+        "cpuCount": processors,
+        "cpuUsedPct": share,
+        "memTotal": total,
+        "memUsed": total - free,
         "memCache": cached,
         "diskUsed": block * (blocks - unused),
         "diskTotal": block * blocks,

@@ -20,11 +20,13 @@ from tinamou.service.agents.e2b.rpc import beat_of, limited, message_of, seconds
 from tinamou.service.agents.e2b.watching import Watch
 from tinamou.service.agents.listing import Found, links, look, walk
 
-__all__ = ["METHODS", "call", "found_at"]
+__all__ = ["METHODS", "call", "entry_of", "found_at"]
 
 Data = dict[str, Any]
 
 _DEEPEST, _WATCHES = 64, 64
+_LATEST = 253402300799
+"""The last second of the year 9999, which is the last one that JSON's times have."""
 _MISSING, _THERE, _ODD = 44, 45, 46
 """Exit statuses of the scripts below."""
 _MAKE = f'[ -d "$1" ] && exit {_THERE}; [ -e "$1" ] || [ -L "$1" ] && exit {_ODD}; mkdir -p -- "$1"'
@@ -62,12 +64,13 @@ async def _run(live: Live, user: str, script: str, *words: str) -> Completed:
 
 async def _entries(live: Live, found: Sequence[Found], user: str) -> list[Data]:
     linked = await links(live.runner(user), [one.path for one in found if stat.S_ISLNK(one.mode)])
-    return [_entry(one, linked.get(one.path)) for one in found]
+    return [entry_of(one, linked.get(one.path)) for one in found]
 
 
-def _entry(one: Found, target: str | None) -> Data:
+def entry_of(one: Found, target: str | None) -> Data:
+    """A `filesystem.EntryInfo` as JSON, with where a link leads."""
     kinds = {stat.S_IFREG: "FILE", stat.S_IFDIR: "DIRECTORY", stat.S_IFLNK: "SYMLINK"}
-    when = datetime.datetime.fromtimestamp(one.modified, datetime.UTC)
+    when = datetime.datetime.fromtimestamp(min(max(one.modified, 0), _LATEST), datetime.UTC)
     entry = {
         "name": _text(posixpath.basename(one.path)) or "/",
         "type": f"FILE_TYPE_{kinds.get(stat.S_IFMT(one.mode), 'UNSPECIFIED')}",

@@ -59,7 +59,7 @@ class Sandboxes:
             raise StateError("another process serves the sandboxes of this state directory", why=error.why) from error
         self.entries = Shelf(folder, Entry)
         self.snapshots = Shelf(folder / "snapshots", Snapshot)
-        for one in [one for one in self.entries if not one.ready]:
+        for one in [one for one in self.entries if not one.ready or record_of(one) is None]:
             try:
                 await self._remove(one)
             except TinamouError as error:
