@@ -39,7 +39,7 @@ def test_spelled(words, own):
     ("word", "answer"),
     [
         ("save", "tinamou suspend NAME"),
-        ("monitor", "qmp"),
+        ("qmp", "tinamou monitor"),
         ("resart", "did you mean restart?"),
         ("inspekt", "did you mean inspect?"),
         ("frobnicate", "tinamou --help"),

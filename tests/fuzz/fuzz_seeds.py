@@ -31,11 +31,6 @@ SECTOR = 512
 ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 
 
-def screens() -> list[bytes]:
-    """A screen of one line, as QEMU writes it."""
-    return [b"P6\n16 16\n255\n" + (bytes(9) + b"\xaa" * 6 + bytes(9)) * 32]
-
-
 def streams() -> Iterator[bytes]:
     """One of every compression."""
     text = b"what a kernel is packed with " * 40

@@ -13,7 +13,7 @@ from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
-__all__ = ["FDSET", "Handed", "netdev", "open_all", "properties", "with_descriptors"]
+__all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "with_descriptors"]
 
 _LISTEN_SECONDS = 5.0
 
@@ -69,7 +69,7 @@ def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None) -> H
 
 def _take(step: HandOver) -> int:
     if step.access == "listen":
-        return _listen(step.path)
+        return listening(step.path)
     return _memory(step) if step.access == "memory" else _open(step)
 
 
@@ -128,7 +128,7 @@ def _connect(path: str) -> int:
     return connected.detach()
 
 
-def _listen(path: str) -> int:
+def listening(path: str) -> int:
     """A listening Unix socket only its owner can connect to; a socket left over from before is replaced."""
     if len(path.encode()) > 107:
         raise OSError(

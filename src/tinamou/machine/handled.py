@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.machine.of_host import of_host
@@ -9,6 +10,7 @@ from tinamou.machine.reach import Reach
 from tinamou.system.loop_thread import wait_for
 
 if TYPE_CHECKING:
+    from tinamou.machine.dumping import Format
     from tinamou.screen.picture import Picture
 
 __all__ = ["Handled", "PlainHandled"]
@@ -46,6 +48,26 @@ class Handled(Reach):
         async with self._at_hand() as machine:
             await seeing.press(machine, keys)
 
+    async def hmp(self, line: str, *, force: bool = False) -> str:
+        """Say a line to QEMU's human monitor, and return what it prints; it is kept in the machine's ``monitor.log``.
+
+        Raises StateError for what tinamou keeps account of, unless ``force``; ControlError.
+        """
+        from tinamou.machine import by_hand
+
+        async with self._at_hand() as machine:
+            return str(await by_hand.ask(machine, by_hand.Said(line=line), force=force))
+
+    async def dump(self, file: str | Path, *, format: Format = "elf") -> int:
+        """Write its memory and registers into a file for gdb (``elf``) or crash (``kdump-zlib``, …); its size in bytes.
+
+        Raises StateError where memory is encrypted, SpecError for a format that this QEMU does not write, ControlError.
+        """
+        from tinamou.machine.dumping import dump
+
+        async with self._at_hand(long=True) as machine:
+            return await dump(machine, Path(file), format=format)
+
 
 class PlainHandled:
     """The same for programs without asyncio, a part of `Machine`."""
@@ -67,3 +89,11 @@ class PlainHandled:
     def keys(self, *keys: str) -> None:
         """Press keys, one after another: ``ctrl-alt-del`` (held together), ``f2``. Raises SpecError, StateError."""
         wait_for(self._machine.keys(*keys))
+
+    def hmp(self, line: str, *, force: bool = False) -> str:
+        """Say a line to QEMU's human monitor, and return what it prints; see `AsyncMachine.hmp`."""
+        return wait_for(self._machine.hmp(line, force=force))
+
+    def dump(self, file: str | Path, *, format: Format = "elf") -> int:
+        """Write its memory and registers into a file; its size in bytes. See `AsyncMachine.dump`."""
+        return wait_for(self._machine.dump(file, format=format))

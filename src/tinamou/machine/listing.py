@@ -121,12 +121,6 @@ def storage_of(record: Record) -> int:
     return total
 
 
-def _display(record: Record) -> str | None:
-    """Where the guest's screen is, as viewers name it."""
-    kind = record.spec.get("display", {}).get("type", "none")
-    return None if kind == "none" else f"{kind}+unix://{record.file(f'run/{kind}.sock')}"
-
-
 def _trusts(record: Record) -> list[str] | None:
     """The certificates its firmware trusts for Secure Boot, of a machine that has it."""
     boot = record.spec.get("boot", {})
@@ -166,7 +160,7 @@ def described(record: Record) -> dict[str, Any]:
         "addresses": addresses_of(record) if record.running else [],
         "ports": ports_of(record) if record.running else [],
         "storage": storage_of(record),
-        "display": _display(record),
+        "display": record.screen or None,
         "directory": record.directory,
         "uid": record.uid,
         "ephemeral": record.ephemeral,

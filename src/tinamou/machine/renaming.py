@@ -9,6 +9,7 @@ from typing import Any
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.machine import autostart
 from tinamou.machine.reconcile import give_back
 from tinamou.machine.schedules import rename_schedules
 from tinamou.machine.turns import turn
@@ -74,6 +75,7 @@ def _known_by(record: Record, place: Path) -> None:
         text = (place / files.PLAN).read_text()
         replace_text(place / files.PLAN, json.dumps(_moved(json.loads(text), f"{record.directory}/", f"{place}/")))
     rename_schedules(record.name, place.name)
+    autostart.renamed(record.name, machines.find(place.name))
     for other in machines.machines():
         if other.base == record.name:
             update(other.path, lambda found: late.replace(found, base=place.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tinamou import late
@@ -12,10 +11,10 @@ from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system import systemd
-from tinamou.system.exec import run
 from tinamou.system.paths import unit_dir
+from tinamou.system.unit_files import removed, systemctl, written
 
-__all__ = ["refuse_diskless", "remove_schedules", "rename_schedules", "systemd_runs", "write_schedule"]
+__all__ = ["refuse_diskless", "remove_schedules", "rename_schedules", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
@@ -27,15 +26,9 @@ def refuse_diskless(record: Record) -> None:
 
 def write_schedule(schedule: Schedule) -> list[Path]:
     """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
-    folder = unit_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in units(schedule, systemd.command(), systemd.environment()).items():
-        (folder / name).write_text(text)
-        written.append(folder / name)
-    _systemctl("daemon-reload")
-    _systemctl("enable", "--now", f"{schedule.unit}.timer")
-    return written
+    paths = written(units(schedule, systemd.command(), systemd.environment()))
+    systemctl("enable", "--now", f"{schedule.unit}.timer")
+    return paths
 
 
 def remove_schedules(machine: str) -> list[Path]:
@@ -43,11 +36,8 @@ def remove_schedules(machine: str) -> list[Path]:
     gone = scheduled_units(unit_dir(), machine)
     for path in gone:
         if path.suffix == ".timer":
-            _systemctl("disable", "--now", path.name)
-        path.unlink()
-    if gone:
-        _systemctl("daemon-reload")
-    return gone
+            systemctl("disable", "--now", path.name)
+    return removed(gone)
 
 
 def rename_schedules(old: str, new: str) -> None:
@@ -56,13 +46,3 @@ def rename_schedules(old: str, new: str) -> None:
     for one in there:
         write_schedule(late.replace(one, machine=new))
     remove_schedules(old)
-
-
-def systemd_runs() -> bool:
-    """Whether systemd is the init of this host (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def _systemctl(*words: str) -> None:
-    if systemd_runs():
-        run(["systemctl", *([] if os.geteuid() == 0 else ["--user"]), *words], timeout=30)

@@ -108,6 +108,12 @@ class Record:
         """One of the machine's files."""
         return Path(self.directory) / name
 
+    @property
+    def screen(self) -> str:
+        """Where a viewer reaches its screen, ``vnc+unix://PATH``; empty where it has none."""
+        kind = self.spec.get("display", {}).get("type", "none")
+        return "" if kind == "none" else f"{kind}+unix://{self.file(f'run/{kind}.sock')}"
+
     def has(self, name: str) -> bool:
         """Whether the machine's description says something of this field."""
         return name in self.spec
