@@ -29,6 +29,8 @@ VERBS = {
     "rename": "Give a machine another name.",
     "clone": "Make a machine with another's disks and an identity of its own.",
     "template": "Make a machine what others are cloned from.",
+    "export": "Write a whole machine to one file.",
+    "import": "Make a machine of a file that was exported.",
     "start": "Start a stopped machine again.",
     "restart": "Shut a machine down and start it again.",
     "stop": "Shut machines down.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.images.progress import Progress, silent
@@ -74,3 +75,12 @@ class Kept:
         from tinamou.machine.cloning import mark_template
 
         self._is_now(await mark_template(self.record.name, undo=undo))
+
+    async def export(self, target: Path, *, progress: Progress = silent) -> int:
+        """Write the whole machine, running or not, to a new file; the bytes written. `tinamou.import_machine` takes it in.
+
+        Raises StateError, ImageError, PrepareError, OSError; there is no file then.
+        """
+        from tinamou.machine.exporting import export
+
+        return await export(self.record.name, target, progress=progress)
