@@ -29,6 +29,7 @@ VERBS = {
     "rename": "Give a machine another name.",
     "clone": "Make a machine with another's disks and an identity of its own.",
     "template": "Make a machine what others are cloned from.",
+    "commit": "Make an image of a machine's disk.",
     "export": "Write a whole machine to one file.",
     "import": "Make a machine of a file that was exported.",
     "start": "Start a stopped machine again.",

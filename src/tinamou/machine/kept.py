@@ -84,3 +84,12 @@ class Kept:
         from tinamou.machine.exporting import export
 
         return await export(self.record.name, target, progress=progress)
+
+    async def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
+        """Make an image, of which others can be started, of a disk of this machine, which must be off or paused.
+
+        Raises StateError, ImageError; there is no image then.
+        """
+        from tinamou.machine.committing import commit
+
+        await commit(self.record.name, image, disk=disk, progress=progress)

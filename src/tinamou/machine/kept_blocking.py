@@ -44,3 +44,7 @@ class Kept:
     def export(self, target: Path, *, progress: Progress = silent) -> int:
         """Write the whole machine, running or not, to a new file; see `AsyncMachine.export`."""
         return wait_for(self._machine.export(target, progress=progress))
+
+    def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
+        """Make an image of a disk of this machine, which must be off or paused; see `AsyncMachine.commit`."""
+        wait_for(self._machine.commit(image, disk=disk, progress=progress))
