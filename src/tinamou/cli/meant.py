@@ -32,7 +32,6 @@ _SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--me
 """Options of docker run, and what they are called here."""
 
 _MEANT = {
-    "commit": "tinamou checkpoint NAME keeps the whole state, tinamou snapshot create NAME its disks",
     "save": "tinamou suspend NAME saves a machine and ends it, tinamou checkpoint NAME saves it while it goes on",
     "restore": "tinamou resume NAME, tinamou checkpoints restore NAME, tinamou snapshot revert, or tinamou backup restore",
     "create": "tinamou run -d --name NAME IMAGE starts a machine that stays; tinamou plan IMAGE only shows what it would be",
