@@ -74,12 +74,20 @@ async def _life(name: str, settings: Autostart, start: Start, say: Progress) -> 
     record = machines.find(name)
     notify("READY=1\nSTATUS=running")
     try:
-        await gone(record.process, _FOREVER)
+        while (newest := await _outlived(record)) is not None:
+            record = newest
     except asyncio.CancelledError:
         notify("STOPPING=1")
         await asyncio.shield(asyncio.ensure_future(_ended(name, settings, say)))
         raise
     return await in_thread(_fate, record)
+
+
+async def _outlived(record: Record) -> Record | None:
+    """Wait until its QEMU is gone; the machine where another one has taken it over meanwhile (`tinamou upgrade`)."""
+    await gone(record.process, _FOREVER)
+    newest = read(record.path)
+    return newest if newest is not None and newest.running and newest.process != record.process else None
 
 
 async def _ended(name: str, settings: Autostart, say: Progress) -> None:
