@@ -16,6 +16,16 @@ from typed import tinamou
 from tinamou.images.resolve import resolve
 
 OTHERS = (
+    *(
+        "usb[].type",
+        "devices.sound",
+        "devices.watchdog",
+        "devices.serial",
+        "devices.vsock",
+        "smbios.manufacturer",
+        "smbios.product",
+    ),
+    *("smbios.version", "smbios.serial", "smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem"),
     *("image", "cpu.model", "cpu.nodes", "cpu.pin", "cpu.strict", "memory.hugepages", "limits.cpu"),
     *("boot.firmware", "boot.secure", "boot.menu", "boot.order", "disk[].size", "disk[].aio", "disk[].iothread"),
     *("disk[].queues", "disk[].key", "net[].type", "net[].model", "net[].network", "net[].bridge", "net[].interface"),
@@ -27,9 +37,8 @@ OTHERS = (
 
 UNSAID = (
     *("cpu.max", "cpu.plugged"),
-    *("disk[].block_size", "usb[].type", "usb[].path", "usb[].format", "display.video", "devices.sound", "devices.watchdog"),
-    *("devices.serial", "devices.vsock", "smbios.manufacturer", "smbios.product", "smbios.version", "smbios.serial"),
-    *("smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem", "windows.drivers", "windows.user"),
+    *("disk[].block_size", "usb[].path", "usb[].format", "display.video"),
+    *("windows.drivers", "windows.user"),
     *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),
     *("windows.timezone", "windows.agent", "windows.ssh", "windows.ssh_keys", "windows.firstboot"),
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
