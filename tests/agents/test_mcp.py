@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -131,29 +133,50 @@ def test_a_kept_machine_stays_and_a_checkpoint_is_forked():
     Machine.open(made).remove(force=True)
 
 
-def test_over_http_only_with_the_token():
-    """The real command, and the library's client in both eras of the protocol."""
+@contextlib.contextmanager
+def over_http():
+    """The real command on a port; its address and process."""
     port = free_port()
-    url, words = f"http://127.0.0.1:{port}/mcp", ["mcp", "--listen", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([sys.executable, "-m", "tinamou", *words], env={**os.environ, "TINAMOU_MCP_TOKEN": "sesame"})
-
-    async def session(mode):
-        async with (
-            httpx2.AsyncClient(headers={"Authorization": "Bearer sesame"}) as http,
-            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-        ):
-            return (await client.call_tool("machine_list", {})).structured_content
-
+    words = ["mcp", "--listen", f"127.0.0.1:{port}"]
+    environment = {**os.environ, "TINAMOU_MCP_TOKEN": "sesame"}
+    process = subprocess.Popen([sys.executable, "-m", "tinamou", *words], env=environment)
     try:
         wait_for_port(port)
+        yield f"http://127.0.0.1:{port}/mcp", process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def called(url, tool, mode="auto"):
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": "Bearer sesame"}, timeout=120) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        return (await client.call_tool(tool, {})).structured_content
+
+
+def test_over_http_only_with_the_token():
+    """The library's client in both eras of the protocol."""
+    with over_http() as (url, _):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sesame"}):
             answer = httpx2.post(url, json={}, headers=headers)
             assert answer.status_code == 401 and "fix" in answer.json()
         for mode in ("auto", "legacy"):
-            assert asyncio.run(session(mode)) == {"machines": [], "all_machines": False}
-    finally:
-        process.terminate()
+            assert asyncio.run(called(url, "machine_list", mode)) == {"machines": [], "all_machines": False}
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_machines_are_gone_with_a_server_that_is_killed(number):
+    with over_http() as (url, process):
+        made = asyncio.run(called(url, "machine_create"))
+        assert names() == {made["name"]}
+        process.send_signal(number)
         process.wait()
+    subprocess.run([sys.executable, "-m", "tinamou", "ls"], check=True, capture_output=True)
+    assert names() == set()
 
 
 def wait_for_port(port):

@@ -119,7 +119,10 @@ class Sandboxes:
         return self._begun(entry, machine)
 
     def _begun(self, entry: Entry, machine: Connected) -> Entry:
-        entry = self.entries.put(late.replace(entry, ready=True))
+        """Its time counts from now on: its maker is not to pay for how long that took."""
+        now = time.time()
+        span = entry.deadline - entry.started
+        entry = self.entries.put(late.replace(entry, ready=True, started=now, deadline=now + span))
         self._live[entry.id] = Live(entry, machine)
         self._changed.set()
         return entry
