@@ -6,12 +6,13 @@ Whatever `spec.load_spec` would not take is left out with a note that says so: w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
-from tinamou.late import dataclass, field
+from tinamou.late import dataclass, field, replace
 from tinamou.spec import load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]
@@ -66,8 +67,14 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)
     _load(draft, machine)
-    notes = sorted(dict.fromkeys(draft.notes), key=lambda note: RANKS.index(note.rank))
+    notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
     return Converted(draft.source, machine, placed, notes)
+
+
+def _counted(notes: Sequence[Note]) -> list[Note]:
+    """Each note once, with how often where it is the same of several things."""
+    often = Counter(notes)
+    return [replace(one, value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
 
 
 def _known(disk: Disk, seen: Mapping[str, Seen]) -> Seen:
@@ -102,9 +109,11 @@ def _image(draft: Draft, first: Disk | None, seen: Mapping[str, Seen]) -> str:
         reason = "the guest writes to a layer of the machine's own; the file stays as it is, and many machines can share it"
         draft.changed(first.where, first.file, reason)
     for key, value in first.options.items():
-        if key not in ("interface", "readonly"):
+        if key == "readonly":
+            draft.done(first.where, f"{key} = {value}", "an image is never written to")
+        elif key != "interface":
             draft.lost(first.where, f"{key} = {value}", "the image's disk has no such setting", "disks of [[disk]] have")
-        elif key == "interface":
+        else:
             draft.changed(first.where, f"{key} = {value}", "the image's disk is a virtio disk")
     return _known(first, seen).path
 
