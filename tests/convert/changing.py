@@ -31,7 +31,16 @@ def other(value: str) -> str:
         return str(int(value) * 2 + 1)
     if re.fullmatch(r"0x[0-9a-f]+", value):
         return hex(int(value, 0) + 1)
-    words = {"yes": "no", "no": "yes", "on": "off", "off": "on", "TRUE": "FALSE", "FALSE": "TRUE", "true": "false"}
+    words = {
+        "yes": "no",
+        "no": "yes",
+        "on": "off",
+        "off": "on",
+        "TRUE": "FALSE",
+        "FALSE": "TRUE",
+        "true": "false",
+        "false": "true",
+    }
     return words.get(value, f"{value}x")
 
 
@@ -69,6 +78,8 @@ DEFAULTS = {
     "spinlocks@state": "on",
     "vendor_id@state": "on",
     "timer@present": "yes",
+    "HardDisk@type": "Normal",
+    "Adapter@enabled": "false",
 }
 """What a value means where it is left out: the source says the same with it and without."""
 
@@ -114,7 +125,8 @@ def of_lines(text: str) -> Iterator[tuple[str, str]]:
         key, equals, value = line.partition("=")
         if not equals or line.lstrip().startswith("#"):
             continue
-        yield f"{line} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
+        if not re.fullmatch(r'.*\.present = "TRUE"', line):  # what is named is there
+            yield f"{line} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
         if secret(key):
             continue
         bare = value.strip().strip("\"'")

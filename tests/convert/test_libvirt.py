@@ -102,7 +102,9 @@ def test_a_disc_that_comes_first():
     disc = "<disk type='file' device='cdrom'><source file='/i.iso'/><target dev='sda' bus='sata'/></disk>"
     os = "<os><type arch='x86_64' machine='q35'>hvm</type><boot dev='cdrom'/><boot dev='network'/><smbios mode='host'/></os>"
     result = converted(f"<domain type='kvm'><name>a</name>{os}<devices>{disk}{disc}</devices></domain>")
-    assert result.machine["image"] == "/i.iso"
+    assert result.machine["image"] == "/d"
+    assert result.machine["disk"] == [{"path": "/i.iso", "interface": "cdrom"}]
+    assert said(result, "/i.iso", "tried before the disk", rank="changed")
     assert said(result, "network", rank="lost") and said(result, "os/smbios mode=host", rank="lost")
 
 

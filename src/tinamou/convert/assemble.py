@@ -66,6 +66,7 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     if draft.nets is not None:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)
+    _discarding(draft, first)
     _load(draft, machine)
     notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
     return Converted(draft.source, machine, placed, notes)
@@ -75,6 +76,17 @@ def _counted(notes: Sequence[Note]) -> list[Note]:
     """Each note once, with how often where it is the same of several things."""
     often = Counter(notes)
     return [replace(one, value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
+
+
+def _discarding(draft: Draft, first: Disk | None) -> None:
+    """Disks whose writes were thrown away: true of the image in another way, of no other disk."""
+    for disk in draft.disks:
+        if disk.discards and disk is first:
+            reason = "what the guest writes goes into a layer of the machine's own: gone with a throw-away machine alone"
+            draft.changed(disk.where, disk.discards, reason, "start it with tinamou run, without --detach")
+        elif disk.discards:
+            reason = f"what the guest wrote was thrown away; {disk.file or 'the disk'} is written here"
+            draft.lost(disk.where, disk.discards, reason, "set readonly = true, or name a layer: qemu-img create -b")
 
 
 def _known(disk: Disk, seen: Mapping[str, Seen]) -> Seen:
@@ -91,10 +103,15 @@ def _first(draft: Draft, seen: Mapping[str, Seen]) -> Disk | None:
         return None
     disks = sorted(draft.disks, key=lambda one: (one.order is None, one.order or 0, one.cdrom))
     there = [disk for disk in disks if not _new(disk, seen)]
-    sure = [disk for disk in there if disk.cdrom or _known(disk, seen).boots or not _known(disk, seen).format]
-    found = next(iter([*sure, *there]), None)
+    sure = [disk for disk in there if _known(disk, seen).boots or not _known(disk, seen).format]
+    # Firmware passes over what does not start; a disk something was installed on is the machine, whatever lies in the drive.
+    found = next(iter([*(disk for disk in sure if not disk.cdrom), *sure, *there]), None)
     if found and found not in sure:
         draft.check(found.where, found.file, "no boot loader was found in it", "name another image, or boot.kernel")
+    for disc in disks[: disks.index(found)] if found and not found.cdrom else ():
+        if disc.cdrom and disc.order is not None:
+            reason = "the disc was tried before the disk; here the disk is what starts"
+            draft.changed(disc.where, disc.file, reason, "set boot.order to start from the disc")
     return found
 
 
@@ -135,8 +152,6 @@ def _order(
     """A disc to install from comes after the disk it installs on: the empty disk is passed over, the full one starts."""
     hard = [number for number, disk in enumerate(rest, 1) if not disk.cdrom]
     if first is None or not first.cdrom or not hard:
-        return
-    if first.order is not None and _known(rest[hard[0] - 1], seen).boots:
         return
     machine.setdefault("boot", {})["order"] = f"disk{hard[0]},disk0"
     reason = "the disk is tried first: while it is empty the disc starts, once the system is on it the system does"

@@ -20,9 +20,11 @@ __all__ = [
     "named",
     "passed_through",
     "sev",
+    "tools_disc",
     "topology",
     "tpm",
     "uefi",
+    "uncabled",
 ]
 
 
@@ -133,10 +135,24 @@ def empty_drive(draft: Draft, where: str, value: str) -> None:
     draft.done(where, value, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
 
 
+_TOOLS = re.compile(r"isoimages|guestadditions|vmware-?tools|prltools|emptybackingstring", re.IGNORECASE)
+
+
+def tools_disc(file: str) -> bool:
+    """Whether a disc is one of drivers that its virtualizer has at hand for every guest, or stands for none."""
+    return bool(_TOOLS.search(file.replace("\\", "/").rpartition("/")[2]) or "isoimages" in file)
+
+
+def uncabled(draft: Draft, where: str, value: str) -> None:
+    """An interface that was connected to nothing."""
+    draft.lost(where, value, "an interface without a cable is left out", "add [[net]] where the guest needs it")
+
+
 def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
     """A disk on a controller of that name."""
     draft.disks.append(disk)
     kind = controller.lower()
+    draft.done(disk.where, f"on {controller or 'no named controller'}", "where a disk sits is tinamou's to choose")
     if disk.cdrom or "virtio" in kind:
         return
     if "nvme" in kind:

@@ -66,8 +66,7 @@ def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, w
         draft.check(where, f"type={driver.get('type')}", "what is in it is told by its content", "see whether it starts")
     disk.options = {} if cdrom else _options(draft, where, node, driver)
     if node.find("transient") is not None:
-        fix = "make it a layer: qemu-img create -b, or set readonly = true"
-        draft.lost(where, "transient", "what the guest wrote was thrown away; here it is written", fix)
+        disk.discards = "transient"
     if bus == "scsi" and not cdrom:
         disk.options["interface"] = "scsi"
         bus = "virtio"

@@ -53,6 +53,8 @@ class Disk:
     cdrom: bool = False
     order: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    discards: str = ""
+    """Why what the guest wrote to it was thrown away, in the source's words; empty where it was kept."""
     part: tuple[int, int] | None = None
     """Where it lies inside ``file``, as offset and length in bytes: a disk of an OVA."""
 

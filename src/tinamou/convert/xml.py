@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from tinamou.convert.account import hidden
+from tinamou.convert.account import HIDDEN, hidden
 from tinamou.errors import SpecError
 
 __all__ = ["Element", "children", "documents", "parse", "root_of", "text_of"]
 
 
 _MOST, _DEEPEST = 20_000, 64
-_ROOT = re.compile(r"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*<(?:[\w.-]{1,64}:)?([\w.-]{1,64})[\s>/]", re.DOTALL)
+_ROOT = re.compile(
+    r"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE.*?\]?>\s*)*<(?:[\w.-]{1,64}:)?([\w.-]{1,64})[\s>/]", re.DOTALL
+)
 _DECLARED = re.compile(r"<\?xml[^>]*\?>")
 _SEVERAL = 9
 """Expat's number for what follows the end of a document."""
@@ -97,11 +99,18 @@ class Element:
         """All it says on one line, for a note: it counts as read with everything in it."""
         self.seen = self._read = True
         self._unread.clear()
-        words = [f"{key}={hidden(f'{self.tag}/{key}', value)}" for key, value in self._attributes.items()]
+        words = [f"{key}={self._open(key, value)}" for key, value in self._attributes.items()]
         if said := self._said():
             words.append(hidden(self.tag, said))
         words += [f"{one.tag}({below})" if (below := one.shown()) else one.tag for one in self.inside]
         return " ".join(words)
+
+    def _open(self, key: str, value: str) -> str:
+        """An attribute as a note may show it; ``value`` is that of what ``key`` or ``name`` beside it says."""
+        beside = self._attributes.get("key") or self._attributes.get("name") or ""
+        if key in ("value", "default") and value and self._attributes.get("password") == "true":
+            return HIDDEN
+        return hidden(f"{self.tag}/{key} {beside if key in ('value', 'default') else ''}", value)
 
     def unread(self, place: str = "") -> Iterator[tuple[str, str]]:
         """What nobody has asked for: its place, ``devices/disk/@type``, and its value; an element not seen comes whole."""
