@@ -125,7 +125,7 @@ def of_lines(text: str) -> Iterator[tuple[str, str]]:
         key, equals, value = line.partition("=")
         if not equals or line.lstrip().startswith("#"):
             continue
-        if not re.fullmatch(r'.*\.present = "TRUE"', line):  # what is named is there
+        if not re.fullmatch(r'.*\.present = "TRUE"|guest_os="linux"|boot="efi"', line):  # the same as nothing
             yield f"{line} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
         if secret(key):
             continue

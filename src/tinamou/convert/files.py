@@ -15,7 +15,7 @@ from tinamou.images.progress import Progress, silent
 
 __all__ = ["absolute", "import_disks", "look", "read_source"]
 
-_LARGEST = 1 << 20
+_LARGEST = 4 << 20
 _PATHS = ("boot.kernel", "boot.initrd")
 
 

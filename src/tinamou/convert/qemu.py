@@ -23,6 +23,7 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
 _UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
+_PLACEHOLDER = re.compile(r"\.{3}|…|\[[^\]=]*\]|<[^>=]*>")
 _MOST_WORDS = 4096
 _NEAR = {"i386": "x86_64"}
 
@@ -33,7 +34,8 @@ def is_script(text: str) -> bool:
         found = commands(text)
     except SpecError:
         return "qemu-system-" in text
-    return any(_at(one) is not None or _option(one.words[0]) or beside.known(one) for one in found)
+    machines = any(_at(one) is not None or _option(one.words[0]) for one in found)
+    return machines or (bool(found) and all(beside.known(one) for one in found))
 
 
 def read(text: str) -> Draft:
@@ -98,6 +100,10 @@ def _read(draft: Draft, command: Command) -> None:
     if len(words) > _MOST_WORDS:
         raise SpecError(f"the command line has {len(words)} words", why=f"more than {_MOST_WORDS} are no machine's")
     for option, text in options(words):
+        if _PLACEHOLDER.fullmatch(text):
+            draft.check(f"-{option}", text, "it stands for what the reader shall put there", "put the value there")
+            if option == "hda":
+                continue
         if _UNRESOLVED.search(text):
             reason = "it holds what only a shell can fill in, and nothing is run here"
             draft.check(f"-{option}", text, reason, "put the value there, and convert again")

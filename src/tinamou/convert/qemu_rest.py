@@ -251,6 +251,12 @@ def _rtc(line: Line, option: str, text: str) -> None:
         line.draft.check("-rtc", text, "kept in qemu_args", "Windows wants local time; every other guest wants UTC")
 
 
+def _localtime(line: Line, option: str, text: str) -> None:
+    line.passed.append(("rtc", "base=localtime"))
+    fix = "Windows wants local time; every other guest wants UTC"
+    line.draft.changed("-localtime", "", "kept in qemu_args, as -rtc base=localtime", fix)
+
+
 def _device_identity(line: Line, option: str, text: str) -> None:
     line.passed.append((option, text))
     line.draft.changed(f"-{option}", text, "kept in qemu_args: what the guest sees of its maker and identity stays")
@@ -287,5 +293,6 @@ HANDLERS: dict[str, Handler] = {
     "chardev": _chardev,
     "object": _object,
     "rtc": _rtc,
+    "localtime": _localtime,
 }
 """Option → what it does to the draft."""
