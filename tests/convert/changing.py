@@ -132,3 +132,26 @@ def of_lines(text: str) -> Iterator[tuple[str, str]]:
         bare = value.strip().strip("\"'")
         new = value.replace(bare, other(bare)) if bare else ' "x"'
         yield f"{line} changed", "\n".join([*lines[:at], f"{key}={new}", *lines[at + 1 :]])
+
+
+def of_words(text: str) -> Iterator[tuple[str, str]]:
+    """A command line, an option in each line: each option dropped, each value of one dropped and changed."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines[1:], 1):
+        option, _, value = line.rstrip("\\ ").strip().partition(" ")
+        if not option.startswith("-"):
+            continue
+        yield f"{option} {value} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
+        pieces = value.strip("'").split(",")
+        for number, piece in enumerate(pieces if value else []):
+            key, equals, inside = piece.partition("=")
+            if secret(key) or (option, piece) == ("-smp", "4"):  # the product of the others
+                continue
+            new = f"{key}={other(inside)}" if equals else other(piece)
+            for what, put in (("changed", [new]), ("dropped", [])):
+                joined = ",".join([*pieces[:number], *put, *pieces[number + 1 :]])
+                if joined:
+                    yield (
+                        f"{option} {value}: {piece} {what}",
+                        "\n".join([*lines[:at], f"  {option} '{joined}' \\", *lines[at + 1 :]]),
+                    )

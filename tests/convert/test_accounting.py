@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from changing import of_lines, of_xml, outcome
+from changing import of_lines, of_words, of_xml, outcome
 
 CORPUS = Path(__file__).parent / "corpus"
-WAYS = {".xml": of_xml, ".ovf": of_xml, ".vbox": of_xml, ".vmx": of_lines, ".conf": of_lines}
+WAYS = {".xml": of_xml, ".ovf": of_xml, ".vbox": of_xml, ".vmx": of_lines, ".conf": of_lines, ".sh": of_words}
 LIBVIRT = Path(os.environ.get("TINAMOU_LIBVIRT_SOURCE", "/nonexistent")) / "tests" / "qemuxml2argvdata"
 
 

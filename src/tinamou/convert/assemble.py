@@ -52,6 +52,7 @@ class Converted:
 
 def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     """The machine of a draft; ``seen`` knows the files by the names the draft has for them."""
+    _direct(draft)
     first = _first(draft, seen)
     placed = [Placed(first, "image", _known(first, seen).exists)] if first else []
     machine: dict[str, Any] = {key: draft.machine[key] for key in ("name", "arch", "accel") if key in draft.machine}
@@ -87,6 +88,15 @@ def _discarding(draft: Draft, first: Disk | None) -> None:
         elif disk.discards:
             reason = f"what the guest wrote was thrown away; {disk.file or 'the disk'} is written here"
             draft.lost(disk.where, disk.discards, reason, "set readonly = true, or name a layer: qemu-img create -b")
+
+
+def _direct(draft: Draft) -> None:
+    """A kernel that is given starts without firmware: what the source said of that goes."""
+    boot = draft.machine.get("boot", {})
+    if boot.get("kernel") and (there := {key: boot.pop(key) for key in ("firmware", "secure") if key in boot}):
+        shown = ", ".join(f"{key} = {value}" for key, value in there.items())
+        reason = "a kernel that is given is started directly: no firmware runs, and nothing measures or checks it"
+        draft.lost("boot", shown, reason, "install the kernel on a disk, and set firmware")
 
 
 def _known(disk: Disk, seen: Mapping[str, Seen]) -> Seen:

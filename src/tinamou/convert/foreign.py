@@ -163,7 +163,7 @@ def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
         draft.check(disk.where, disk.file or disk.size, reason, fix)
     else:
         reason = (
-            f"virtio instead of {controller or 'an emulated controller'}: many times faster, and every Linux has the driver"
+            f"virtio instead of {controller or 'an emulated controller'}: many times faster; Linux and BSDs have its driver"
         )
         fix = "a guest whose initrd holds only the old controller's driver needs virtio_blk in it"
         draft.changed(disk.where, disk.file or disk.size, reason, fix)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from tinamou.arch import ARCHES
 from tinamou.convert import beside, qemu_cpu, qemu_devices, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert.account import HIDDEN, hidden
 from tinamou.convert.qemu_line import Line, options
-from tinamou.convert.result import Draft
+from tinamou.convert.result import Draft, Note
 from tinamou.convert.shell import Command, commands
 from tinamou.errors import SpecError
 
@@ -24,6 +25,8 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
 _UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
 _PLACEHOLDER = re.compile(r"\.{3}|…|\[[^\]=]*\]|<[^>=]*>")
+_PAIR = re.compile(r"(?<![\w.-])([\w.-]{1,64})=([^,\s]+)")
+_WORDS = ("on", "off", "yes", "no", "true", "false")
 _MOST_WORDS = 4096
 _NEAR = {"i386": "x86_64"}
 
@@ -56,7 +59,20 @@ def read(text: str) -> Draft:
             )
         else:
             beside.read(draft, one)
+    _hide(draft, found)
     return draft
+
+
+def _hide(draft: Draft, found: Sequence[Command]) -> None:
+    """Take secrets out of the notes: what an option's key says is one."""
+    pairs = [match for one in found for word in one.words for match in _PAIR.finditer(word)]
+    secret = [one for one in pairs if one[1] == "data" or hidden(one[1], one[2]) == HIDDEN]
+    shown = {one[0]: f"{one[1]}={HIDDEN}" for one in secret if one[2] not in _WORDS}
+    for number, note in enumerate(draft.notes):
+        value = note.value
+        for text, instead in shown.items():
+            value = value.replace(text, instead)
+        draft.notes[number] = Note(note.rank, note.where, value, note.reason, note.fix)
 
 
 def read_words(words: Sequence[str]) -> Draft:
@@ -74,6 +90,7 @@ def read_words(words: Sequence[str]) -> Draft:
         beside.read(draft, command)
         return draft
     _read(draft, command)
+    _hide(draft, [command])
     return draft
 
 
