@@ -90,7 +90,12 @@ def _texts(table: ast.expr, tree: ast.Module, *, keys: bool) -> list[str]:
     name = ast.unparse(table).removesuffix(".items()")
     found = [one.value for one in tree.body if isinstance(one, ast.Assign) and name in map(ast.unparse, one.targets)]
     listed = [(one.keys if keys else one.values) if isinstance(one, ast.Dict) else getattr(one, "elts", []) for one in found]
-    return [re.escape(one.value) for some in listed for one in some if isinstance(one, ast.Constant)]
+    return [
+        re.escape(one.value)
+        for some in listed
+        for one in some
+        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+    ]
 
 
 def circles(graph: Graph) -> list[list[str]]:

@@ -167,6 +167,8 @@ class Spoken:
             return [_gone(f"-{name}")]
         if value.startswith("{"):
             given = json.loads(value)
+            if name == "audiodev":
+                return self._of_audiodev(given)
             return self._of_device(given) if name == "device" else self.of_command(ADDED[name], given)
         known = {one["name"]: "deprecated" in one.get("help", "") for one in self.parameters.get(name, ())}
         keys = [word.partition("=")[0] for word in value.replace(",,", "").split(",") if "=" in word] if known else []
@@ -174,6 +176,11 @@ class Spoken:
         known = dict.fromkeys({"id", *of_type}, False) | known
         old = [_old(f"-{name} {key}") for key in keys if known.get(key)]
         return old + [_gone(f"-{name} {key}") for key in keys if key not in known]
+
+    def _of_audiodev(self, given: Mapping[str, Any]) -> list[str]:
+        """By what lists such objects, which 7.2 does not have."""
+        lists = self._types.get("query-audiodevs")
+        return self._of(self._types[lists["ret-type"]]["element-type"], given, "audiodev") if lists else []
 
     def _of_device(self, given: Mapping[str, Any]) -> list[str]:
         driver = str(given["driver"])

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import Milestone, ReadyReport
     from tinamou.images.progress import Progress
+    from tinamou.launch.difference import Difference
     from tinamou.machine.blocking import Disks, Forks, Machine, Nics, Pool, SharedPool, Snapshots
+    from tinamou.machine.changing import Altered, Change
     from tinamou.machine.known import checkpoints, fork, machines, open
     from tinamou.machine.parts_of import Disk, Nic
     from tinamou.snapshots.checkpoint import Checkpoint
@@ -41,11 +43,14 @@ if TYPE_CHECKING:
     from tinamou.units import CpuSet, Mac, PciAddress, Size
 
 __all__ = [
+    "Altered",
+    "Change",
     "Checkpoint",
     "Completed",
     "ControlError",
     "Copied",
     "CpuSet",
+    "Difference",
     "Disk",
     "Disks",
     "Forks",
@@ -93,7 +98,9 @@ _HOMES = {
     "tinamou.guest.copy": ("Copied",),
     "tinamou.guest.ready": ("Milestone", "ReadyReport"),
     "tinamou.images.progress": ("Progress",),
+    "tinamou.launch.difference": ("Difference",),
     "tinamou.machine.blocking": ("Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"),
+    "tinamou.machine.changing": ("Altered", "Change"),
     "tinamou.machine.known": ("checkpoints", "fork", "machines", "open"),
     "tinamou.machine.parts_of": ("Disk", "Nic"),
     "tinamou.snapshots.checkpoint": ("Checkpoint",),

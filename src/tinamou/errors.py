@@ -38,6 +38,7 @@ __all__ = [
     "TimeLimitError",
     "TinamouError",
     "error_from",
+    "if_full",
 ]
 
 
@@ -119,6 +120,14 @@ def error_from(data: dict[str, Any]) -> TinamouError:
     kind = next((one for one in families if one.code == data["code"]), TinamouError)
     problems = [Problem(p["path"], p["value"], p["reason"], p["fix"]) for p in data["problems"]]
     return kind(data["error"], why=data["why"], fix=data["fix"], problems=problems, evidence=data["evidence"])
+
+
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
+
+
+def if_full(why: str, then: str = "do it again; nothing is lost") -> str:
+    """The fix for what failed because the host had no room; nothing where ``why`` tells another cause."""
+    return f"free some space, then {then}" if any(text in why for text in _FULL) else ""
 
 
 def _plain(value: object) -> object:

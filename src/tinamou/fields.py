@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tinamou import late
-from tinamou.errors import Problem
+from tinamou.errors import Problem, SpecError
 from tinamou.units import CpuSet, Mac, PciAddress, Size
 
-__all__ = ["json_schema", "load", "option", "plain"]
+__all__ = ["PARSED", "json_schema", "load", "option", "plain", "size_of"]
 
 T = TypeVar("T")
-_PARSED = (Size, CpuSet, Mac, PciAddress)
+PARSED = (Size, CpuSet, Mac, PciAddress)
+"""Values with a notation of their own."""
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -37,6 +38,15 @@ def option(
     if isinstance(default, type):
         return late.field(default_factory=default, metadata=limits)
     return late.field(default=default, metadata=limits)
+
+
+def size_of(text: str, name: str) -> Size:
+    """A size as machine files have it, for whoever takes one by itself. Raises SpecError that names it."""
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        problem = Problem(name, text, *str(error).split("; "))
+        raise SpecError(f"{name} is no size", problems=[problem]) from None
 
 
 @functools.cache
@@ -98,7 +108,7 @@ def _limits(field: late.Field[Any], value: Any, path: str) -> list[Problem]:
     if high is not None and isinstance(value, int) and value > high:
         return [Problem(path, _shown(value), f"must be at most {_like(value, high)}", hint)]
     if pattern and value and not re.fullmatch(pattern, value):
-        return [Problem(path, value, f"does not have the form {pattern}", hint)]
+        return [Problem(path, value, "not a value it can have" if hint else f"does not have the form {pattern}", hint)]
     return []
 
 
@@ -107,7 +117,7 @@ def _like(value: int, limit: int) -> str:
 
 
 def _shown(value: object) -> object:
-    return str(value) if isinstance(value, _PARSED) else value
+    return str(value) if isinstance(value, PARSED) else value
 
 
 def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
@@ -118,9 +128,11 @@ def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return _convert_choice(get_args(kind), value, path)
     if origin is tuple:
         return _convert_list(get_args(kind)[0], value, path)
-    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in _PARSED:
+    if origin is dict:
+        return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
+    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in PARSED:
         return load(kind, value, path)
-    if kind in _PARSED:
+    if kind in PARSED:
         return _parse(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), []
@@ -186,7 +198,7 @@ def _convert_list(kind: Any, value: object, path: str) -> tuple[Any, list[Proble
 
 def plain(value: object) -> Any:
     """A spec as plain data that `load` reads back: sizes and addresses in their notation, defaults left out."""
-    if isinstance(value, _PARSED):
+    if isinstance(value, PARSED):
         return str(value)
     if late.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in late.fields(value))
@@ -214,11 +226,13 @@ def _schema_of(kind: Any) -> dict[str, Any]:
     if origin is tuple:
         item = _schema_of(get_args(kind)[0])
         return {"anyOf": [{"type": "array", "items": item}, item]}
+    if origin is dict:
+        return {"type": "object"}
     if kind is Size:
         return {
             "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[BbKkMmGgTtPp]?([Ii]?[Bb])?$"}, {"type": "integer"}]
         }
-    if kind in _PARSED:
+    if kind in PARSED:
         return {"type": "string"}
     if late.is_dataclass(kind):
         return _schema_of_class(kind)

@@ -11,10 +11,13 @@ from tinamou.facts import Facts, HostFacts
 from tinamou.facts.host import EVERYBODY
 from tinamou.parts import (
     boot,
+    clock,
     confidential,
     cpu,
     disk,
     display,
+    extra,
+    identity,
     monitor,
     net,
     passthrough,
@@ -24,12 +27,15 @@ from tinamou.parts import (
     share,
     standard,
     tpm,
+    usb,
+    windows,
+    windows_setup,
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
 
-__all__ = ["PARTS", "disk_alone", "plan", "plan_card"]
+__all__ = ["PARTS", "disk_alone", "plan", "plan_card", "plan_cpu"]
 
 PARTS: tuple[Part, ...] = (
     process.PART,
@@ -52,6 +58,12 @@ PARTS: tuple[Part, ...] = (
     confidential.PART,
     security.PART,
     standard.PART,
+    extra.PART,
+    usb.PART,
+    identity.PART,
+    clock.PART,
+    windows.PART,
+    windows_setup.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )
@@ -97,6 +109,11 @@ def disk_alone(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     return _element(disk.PART, spec, facts, number)
 
 
+def plan_cpu(spec: MachineSpec, facts: Facts, number: int) -> Contribution:
+    """The same of the virtual CPU of that number. Raises PlanError."""
+    return _element(cpu.PART, spec, facts, number)
+
+
 def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contribution:
     """The contribution of one element of a part. What the running machine has of the host is not asked for again."""
     resolved = _checked(_resolved(spec, facts), (part,))
@@ -105,6 +122,7 @@ def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contri
 
 def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     """Every decision that several parts rest on, but for what the machine gets of the host."""
+    spec = windows.settled(spec)
     facts = late.replace(facts, image=boot.guest_of(spec, facts.image))
     arch = ARCHES[facts.image.arch]
     trial, why, notes = accel.choose(spec.accel, facts.accel)
@@ -116,7 +134,7 @@ def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
         accel=trial,
         accel_why=why,
         boot=boot.way(spec, facts),
-        disks=disk.disks(spec.disk, facts),
+        disks=disk.disks(spec.disk, facts, "sata" if windows.without_virtio(spec) else "virtio"),
         assigned=passthrough.choose(spec.pci, facts)[0],
         resources=resources.Resources(),
         notes=notes,

@@ -10,22 +10,28 @@ from tinamou.errors import Problem, SpecError
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.boot import BootSpec
+from tinamou.parts.clock import ClockSpec
 from tinamou.parts.confidential import ConfidentialSpec
 from tinamou.parts.confine import ConfineSpec
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.disk import DiskSpec
 from tinamou.parts.display import DisplaySpec
+from tinamou.parts.identity import SmbiosSpec
 from tinamou.parts.limits import LimitsSpec
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
+from tinamou.parts.net.forwards import doubled
 from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.standard import DeviceSpec
 from tinamou.parts.tpm import TpmSpec
+from tinamou.parts.usb import UsbSpec
+from tinamou.parts.windows import OS
+from tinamou.parts.windows_spec import WindowsSpec
 
-__all__ = ["MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
+__all__ = ["ELEMENTS", "MachineSpec", "dump_spec", "load_spec", "shorthand", "spec_schema"]
 
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?"
 
@@ -59,6 +65,7 @@ class MachineSpec:
         "tiny",
         "one built here (tiny, debian, debian+nginx with packages), one of the catalogue (ubuntu:24.04), or an image file",
     )
+    os: OS = option("", "the system in the guest: its machine is made as that needs it; nothing is assumed when left out")
     arch: Literal["", "x86_64", "aarch64", "riscv64"] = option("", "the guest's architecture; the host's when left out")
     accel: Literal["auto", "kvm", "hvf", "whpx", "nvmm", "tcg"] = option("auto", "auto takes the best that runs code here")
     cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
@@ -74,12 +81,19 @@ class MachineSpec:
     tpm: TpmSpec = option(TpmSpec, "a trusted platform module")
     confidential: ConfidentialSpec = option(ConfidentialSpec, "memory the host cannot read")
     security: SecuritySpec = option(SecuritySpec, "what stands between QEMU and the host")
+    windows: WindowsSpec = option(WindowsSpec, "what a Windows in the guest brings with it")
+    clock: ClockSpec = option(ClockSpec, "what the guest's clock shows when it starts")
+    usb: tuple[UsbSpec, ...] = option((), "USB devices")
+    smbios: SmbiosSpec = option(SmbiosSpec, "what the guest reads about its maker")
     devices: DeviceSpec = option(DeviceSpec, "small standard devices")
     seed: SeedSpec = option(SeedSpec, "first-boot configuration (cloud-init)")
     qemu_args: tuple[str, ...] = option((), "arguments passed to QEMU as they are: an escape hatch tinamou does not check")
 
     def problems(self) -> list[Problem]:
         """What does not fit together between the parts."""
+        return [*self._floored(), *doubled([one.forward for one in self.net])]
+
+    def _floored(self) -> list[Problem]:
         if self.memory.floor is None:
             return []
         hindrances = {
@@ -130,7 +144,12 @@ def _spread(data: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
 def shorthand(table: str) -> str:
     """The field that a bare value in place of a table stands for, as ``size`` in ``memory = "2G"``; empty where none is."""
     kinds = {one.name: one.default_factory for one in late.fields(MachineSpec)}
-    return str(getattr(kinds.get(table), "shorthand", ""))
+    kind = kinds.get(table)
+    return str(getattr(ELEMENTS.get(table, kind), "shorthand", ""))
+
+
+ELEMENTS = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec}
+"""What a list at the top of a description is of."""
 
 
 def dump_spec(spec: MachineSpec) -> dict[str, Any]:

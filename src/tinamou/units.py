@@ -40,6 +40,11 @@ class Size(int):
         return cls(int(number))
 
     @property
+    def whole(self) -> Size:
+        """Rounded up to whole sectors of 512 bytes: less than one is no part of a disk."""
+        return Size(-(-int(self) // 512) * 512)
+
+    @property
     def mib(self) -> int:
         """Whole mebibytes, rounded down."""
         return int(self) >> 20

@@ -38,8 +38,8 @@ def test_spelled(words, own):
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
-        ("clone", "tinamou fork NAME"),
-        ("monitor", "qmp"),
+        ("save", "tinamou suspend NAME"),
+        ("qmp", "tinamou monitor"),
         ("resart", "did you mean restart?"),
         ("inspekt", "did you mean inspect?"),
         ("frobnicate", "tinamou --help"),

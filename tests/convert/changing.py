@@ -74,9 +74,6 @@ DEFAULTS = {
     "hyperv@mode": "custom",
     "vlan@trunk": "no",
     "cpu@check": "none",
-    "relaxed@state": "on",
-    "spinlocks@state": "on",
-    "vendor_id@state": "on",
     "timer@present": "yes",
     "HardDisk@type": "Normal",
     "Adapter@enabled": "false",
@@ -107,6 +104,7 @@ def of_xml(text: str) -> Iterator[tuple[str, str]]:
             if (
                 DEFAULTS.get(f"{where}@{key}") != value
                 and f"{where}@{key}" != "range@to"
+                and (key, value) != ("state", "on")
                 and not (key in PARTS and where == "address" and int(value, 16) == 0)
             ):
                 yield f"{where}@{key} dropped", changed(at, lambda one, key=key: one.attrib.pop(key))

@@ -48,7 +48,16 @@ def test_what_vmware_has_and_tinamou_has_not():
 def test_a_windows_of_vmware():
     result = converted(vmx(guest="windows11-64"))
     assert result.machine["net"][0]["model"] == "e1000"
-    assert said(result, "viostor", rank="check")
+    assert (result.machine["os"], result.machine["boot"]["firmware"]) == ("windows-11", "bios")
+    assert said(result, "SATA port", rank="changed")
+    old = converted(vmx(guest="windows7-64"))
+    assert "os" not in old.machine and said(old, "viostor", rank="check")
+    for guest, release in (
+        ("windows9-64", "10"),
+        ("windows2019srvnext-64", "server-2022"),
+        ("windows2022srvNext-64", "server-2025"),
+    ):
+        assert converted(vmx(guest=guest)).machine["os"] == f"windows-{release}"
 
 
 def test_an_encrypted_one_is_refused():

@@ -51,10 +51,21 @@ def test_a_windows_keeps_the_card_it_knows():
     assert result.machine["boot"] == {"firmware": "uefi", "secure": True}
     assert result.machine["image"] == "/srv/win11.qcow2"
     assert result.machine["disk"] == [{"path": "/srv/virtio-win.iso", "interface": "cdrom"}]
-    assert result.machine["qemu_args"] == ["-rtc", "base=localtime"]
-    assert result.machine["cpu"] == {"count": 2, "model": "host,+vmx"}
-    assert said(result, "viostor", rank="check")
+    assert result.machine["clock"] == {"base": "localtime"}
+    shown = "relaxed,vapic,spinlocks=8191,vpindex,synic,stimer,stimer-direct,vendor-id=any,tlbflush,tlbflush-ext"
+    assert result.machine["cpu"] == {"count": 2, "model": "host,+vmx", "hyperv": shown}
+    assert result.machine["os"] == "windows-11" and result.machine["tpm"] == {"enabled": False}
+    assert said(result, "SATA port", "windows.virtio = true", rank="changed")
+    assert said(result, "nosuch", rank="lost") and said(result, "hidden", rank="changed")
     assert said(result, "2 of 8", rank="lost")
+
+
+def test_a_clock_set_apart_and_what_a_windows_without_a_name_gets():
+    assert small("<clock offset='variable' adjustment='-3600'/>").machine["clock"] == {"offset": -3600}
+    assert said(small("<clock offset='timezone' timezone='Europe/Berlin'/>"), "Europe/Berlin", rank="lost")
+    assert "clock" not in small("<clock offset='utc'/>").machine
+    old = small("<metadata><os id='http://microsoft.com/win/7'/></metadata>")
+    assert "os" not in old.machine and said(old, "nothing is assumed", rank="check")
 
 
 def test_every_element_of_them_has_a_note_or_a_field():

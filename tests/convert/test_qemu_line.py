@@ -307,3 +307,12 @@ def test_what_is_said_about_a_network_is_kept_or_told():
     assert converted(line).machine["net"] == [{"ipv6": False, "mtu": 1400}]
     told = converted(["qemu-system-x86_64", "-netdev", "user,id=n,ipv4=off", "-device", "virtio-net-pci,netdev=n"]).notes
     assert any(note.rank == "lost" and "IPv4" in note.reason for note in told)
+
+
+def test_enlightenments_and_the_clock():
+    shown = "host,hv_relaxed,hv_spinlocks=0x1fff,-hv_time,migratable=no"
+    result = line(f"{Q} -enable-kvm -cpu {shown} -rtc base=localtime,driftfix=slew")
+    assert result.machine["cpu"]["hyperv"] == "hv_relaxed,hv_spinlocks=0x1fff"
+    assert result.machine["cpu"]["model"] == "host,-hv_time,migratable=no"
+    assert result.machine["clock"] == {"base": "localtime"}
+    assert line(f"{Q} -rtc clock=vm").machine["qemu_args"] == ["-rtc", "clock=vm"]

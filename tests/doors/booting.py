@@ -18,6 +18,10 @@ SECOND = "hi from another one"
 assert len(SECOND) == len(GREETING)
 
 
+OFFSET = 3 * 366 * 86400
+"""Three years ahead, in seconds."""
+
+
 def _own_kernel(place: Path) -> dict[str, Any]:
     tiny = resolve("tiny", "x86_64")
     return {
@@ -26,6 +30,7 @@ def _own_kernel(place: Path) -> dict[str, Any]:
         "memory": {"size": "300M"},
         "boot": {"kernel": tiny.kernel, "initrd": tiny.initrd, "cmdline": f"{tiny.cmdline} walked=yes"},
         "net": [{"type": "user"}],
+        "clock": {"offset": OFFSET},
         "security": {"syscalls": "qemu"},
         "seed": {
             **{"user": "ada", "ssh_keys": [KEY], "hostname": "walked", "packages": ["jq"], "shell": "/bin/sh"},
@@ -33,6 +38,11 @@ def _own_kernel(place: Path) -> dict[str, Any]:
             **{"locale": "eo.UTF-8", "timezone": "Europe/Berlin"},
         },
     }
+
+
+def year_of_clock(seen: Seen) -> int:
+    """What the clock of the board shows."""
+    return int(seen.ask("qom-get", path="/machine", property="rtc-time")["tm_year"]) + 1900
 
 
 def _seeded(field: str, file: str = "user-data") -> Look:
@@ -48,6 +58,7 @@ OWN_KERNEL = Group(
         "image": guest(
             'for b in /sys/block/vd*; do [ "$(cat $b/serial)" = disk0 ] && grep -c "hello from" /dev/${b##*/}; done', "1"
         ),
+        "clock.offset": host(year_of_clock, lambda _: time.gmtime(time.time() + OFFSET).tm_year),
         "boot.kernel": host(lambda seen: len(seen.after("kernel")), 1),
         "boot.initrd": host(lambda seen: len(seen.after("initrd")), 1),
         "boot.cmdline": guest("grep -o walked=yes /proc/cmdline", "walked=yes"),
@@ -101,3 +112,33 @@ FIRMWARE = Group(
     },
     waited=False,
 )
+
+
+def _windows(place: Path) -> dict[str, Any]:
+    return {
+        "name": "walk",
+        "os": "windows-server-2019",
+        "image": str(greeting_disk(place / "disk.img")),
+        "memory": {"size": "64M"},
+        "boot": {"firmware": "bios"},
+        "clock": {"base": "2031-02-03T04:05:06"},
+        "net": [{"type": "user"}],
+    }
+
+
+def _board(seen: Seen) -> tuple[str, str, list[str]]:
+    """What the disk that was booted from and the card are, and the sleep states switched off."""
+    _greeted(seen)
+    kinds = (seen.prop("disk0-dev", "type"), seen.prop("net0-dev", "type"))
+    return *kinds, sorted(one.split("property=")[1] for one in seen.after("global") if "disable_s" in one)
+
+
+WINDOWS = Group(
+    _windows,
+    {
+        "os": host(_board, ("ide-hd", "e1000e", ["disable_s3,value=1", "disable_s4,value=1"])),
+        "clock.base": host(year_of_clock, 2031),
+    },
+    waited=False,
+)
+"""No Windows: a disk that greets, on what Windows would find."""

@@ -20,11 +20,18 @@ OTHERS = (
     *("boot.firmware", "boot.secure", "boot.menu", "boot.order", "disk[].size", "disk[].aio", "disk[].iothread"),
     *("disk[].queues", "disk[].key", "net[].type", "net[].model", "net[].network", "net[].bridge", "net[].interface"),
     *("net[].address", "net[].dns", "net[].host", "net[].queues", "net[].packed", "net[].vhost", "net[].vlan"),
+    *("os", "windows.virtio", "clock.base", "clock.offset", "cpu.hyperv"),
     *("net[].socket", "net[].listen", "share[].path", "share[].readonly", "pci[].device", "confidential.type"),
 )
 """Fields that other sources, or other command lines, have: tests/convert reads them, and every machine file is one door."""
 
 UNSAID = (
+    *("cpu.max", "cpu.plugged"),
+    *("disk[].block_size", "usb[].type", "usb[].path", "usb[].format", "display.video", "devices.sound", "devices.watchdog"),
+    *("devices.serial", "devices.vsock", "smbios.manufacturer", "smbios.product", "smbios.version", "smbios.serial"),
+    *("smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem", "windows.drivers", "windows.user"),
+    *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),
+    *("windows.timezone", "windows.agent", "windows.ssh", "windows.ssh_keys", "windows.firstboot"),
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
     *("limits.memory", "limits.read", "limits.write", "limits.pids", "disk[].port", "disk[].number", "net[].subnet"),
     *("net[].gateway", "boot.secure_keys"),

@@ -79,7 +79,7 @@ def _said(part: Any, path: str) -> Iterator[str]:
         if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
             for element in value:
                 yield from _said(element, f"{here}[].")
-        elif dataclasses.is_dataclass(value) and not isinstance(value, fields._PARSED):
+        elif dataclasses.is_dataclass(value) and not isinstance(value, fields.PARSED):
             yield from _said(value, f"{here}.")
         elif value != default:
             yield here

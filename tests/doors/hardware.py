@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from seen import Seen
 from tinamou.system.cgroups import mounts
 
 PASSPHRASE = "doors"
+UUID = "123e4567-e89b-42d3-a456-426614174000"
 _OF = 'for b in /sys/block/vd*; do [ "$(cat $b/serial)" = {} ] && {}; done'
 
 
@@ -20,11 +22,13 @@ def _describe(place: Path) -> dict[str, Any]:
     (place / "key").write_text(PASSPHRASE)
     (place / "shared").mkdir(exist_ok=True)
     (place / "shared/greeting").write_text("hello\n")
+    (place / "stick.qcow2").unlink(missing_ok=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", place / "stick.qcow2", "4M"], check=True)
     return {
         "name": "walk",
         "arch": "x86_64",
         "accel": "tcg",
-        "cpu": {"count": 2, "sockets": 1, "cores": 1, "threads": 2, "model": "qemu64,+aes"},
+        "cpu": {"count": 2, "max": 4, "plugged": 1, "sockets": 2, "cores": 1, "threads": 2, "model": "qemu64,+aes"},
         "memory": {"size": "300M", "merge": True, "forkable": True},
         "limits": _limits(),
         "confine": {"without": ["hostname"]},
@@ -35,7 +39,7 @@ def _describe(place: Path) -> dict[str, Any]:
                 **{"size": "8M", "interface": "scsi", "cache": "none", "discard": False, "detect_zeroes": "on"},
                 **{"iothread": True, "queues": 2, "iops": 500, "bandwidth": "50M", "on_full": "error"},
             },
-            {"size": "16M", "key": str(place / "key"), "port": 1, "number": 5},
+            {"size": "16M", "key": str(place / "key"), "port": 1, "number": 5, "block_size": 4096},
         ],
         "net": [
             {"type": "user", "model": "e1000", "ipv6": False, "isolated": True},
@@ -45,9 +49,24 @@ def _describe(place: Path) -> dict[str, Any]:
             },
         ],
         "share": [{"path": str(place / "shared"), "to": "/srv/shared", "readonly": True}],
-        "display": {"type": "vnc"},
+        "display": {"type": "vnc", "video": "std"},
+        "usb": [{"type": "tablet"}, {"type": "stick", "path": str(place / "stick.qcow2"), "format": "qcow2"}],
+        "smbios": {
+            **{
+                "manufacturer": "Tinamou",
+                "product": "Walk, 2",
+                "version": "v3",
+                "serial": "S4",
+                "sku": "K5",
+                "family": "F6",
+            },
+            **{"uuid": UUID, "oem": ["first=1"]},
+        },
         "tpm": {"enabled": True},
-        "devices": {"rng": False, "balloon": False, "panic": False, "hotplug": 3},
+        "devices": {
+            **{"rng": False, "balloon": False, "panic": False, "hotplug": 3},
+            **{"sound": "hda", "watchdog": "pause", "serial": 2},
+        },
         "qemu_args": ["-device", "virtio-rng-pci,id=by-hand", "-device", "edu", "-device", "edu,addr=0x4"],
     }
 
@@ -89,13 +108,30 @@ def _screen(seen: Seen) -> tuple[str, bool]:
     """Where QEMU's server listens, and whether that is there."""
     [text] = seen.after("vnc")
     assert seen.ask("query-vnc-servers")
-    return text, Path(text.removeprefix("unix:")).is_socket()
+    path = text.removeprefix("unix:").partition(",")[0]
+    return f"unix:{path}", Path(path).is_socket()
 
 
 def _key_of(seen: Seen) -> tuple[str, bool]:
     """How the disk is encrypted, and whether its file shows it."""
     path = next(Path(seen.record.directory).glob("disk5*.qcow2"))
     return seen.node("disk5")["encrypt"]["format"], b"LUKS\xba\xbe" in path.read_bytes()
+
+
+_MAKER = {
+    **{
+        "manufacturer": ("sys_vendor", "Tinamou"),
+        "product": ("product_name", "Walk, 2"),
+        "version": ("product_version", "v3"),
+    },
+    **{"serial": ("product_serial", "S4"), "sku": ("product_sku", "K5"), "family": ("product_family", "F6")},
+    "uuid": ("product_uuid", UUID),
+}
+"""Field → file of the kernel's, and what it says."""
+
+
+def _codec(seen: Seen) -> str:
+    return str(seen.prop("sound0-codec", "type"))
 
 
 def _plug(seen: Seen, device: str) -> str:
@@ -108,7 +144,9 @@ HARDWARE = Group(
         "name": guest("hostname", lambda seen: seen.name),
         "arch": guest("uname -m", "x86_64"),
         "accel": host(lambda seen: seen.ask("query-kvm")["enabled"], False),
-        "cpu.count": guest("nproc", "2"),
+        "cpu.count": guest("nproc", "3"),
+        "cpu.max": host(lambda seen: len(seen.ask("query-hotpluggable-cpus")), 4),
+        "cpu.plugged": host(lambda seen: (seen.prop("cpu2", "socket-id"), seen.prop("cpu2", "thread-id")), (1, 0)),
         "cpu.cores": host(lambda seen: _cpus(seen, "core-id"), [0]),
         "cpu.threads": host(lambda seen: _cpus(seen, "thread-id"), [0, 1]),
         "cpu.model": guest(
@@ -145,6 +183,7 @@ HARDWARE = Group(
         "disk[].bandwidth": host(lambda seen: seen.prop("disk1-limits", "limits")["bps-total"], 50 << 20),
         "disk[].on_full": host(lambda seen: seen.prop("disk1-dev", "werror"), "report"),
         "disk[].key": host(_key_of, ("luks", True)),
+        "disk[].block_size": guest(_OF.format("disk5", "cat $b/queue/logical_block_size"), "4096"),
         "disk[].port": host(lambda seen: _plug(seen, "disk5-dev"), "plug1"),
         "disk[].number": host(lambda seen: "disk5-dev" in seen.devices, True),
         "net[].type": host(lambda seen: seen.netdev("net0")["type"], "user"),
@@ -162,6 +201,15 @@ HARDWARE = Group(
         "share[].to": guest("grep -c ' /srv/shared virtiofs ' /proc/mounts", "1"),
         "share[].readonly": guest("touch /srv/shared/new 2>/dev/null; echo $?", "1"),
         "display.type": host(_screen, lambda seen: (f"unix:{seen.record.directory}/run/vnc.sock", True)),
+        "display.video": host(lambda seen: seen.prop("video", "type"), "VGA"),
+        "usb[].type": host(lambda seen: seen.prop("usb0-0", "type"), "usb-tablet"),
+        "usb[].path": host(lambda seen: Path(seen.node("stick1")["file"]["filename"]).name[:1].isdecimal(), True),
+        "usb[].format": host(lambda seen: seen.nodes["stick1"]["drv"], "qcow2"),
+        **{f"smbios.{field}": guest(f"cat /sys/class/dmi/id/{file}", said) for field, (file, said) in _MAKER.items()},
+        "smbios.oem": guest("grep -c first=1 /sys/firmware/dmi/entries/11-0/raw", "1"),
+        "devices.sound": host(lambda seen: (seen.prop("sound0", "type"), _codec(seen)), ("ich9-intel-hda", "hda-duplex")),
+        "devices.watchdog": guest("grep -l 0x25ab /sys/bus/pci/devices/*/device | wc -l", "1"),
+        "devices.serial": guest("grep -c 16550A /proc/tty/driver/serial", "3"),
         "tpm.enabled": guest("cat /sys/class/tpm/tpm0/tpm_version_major", "2"),
         "devices.rng": host(lambda seen: "rng0-dev" in seen.devices, False),
         "devices.balloon": host(lambda seen: "balloon0" in seen.devices, False),

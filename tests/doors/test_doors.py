@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booting import FIRMWARE, OWN_KERNEL
+from booting import FIRMWARE, OWN_KERNEL, WINDOWS
 from converted import CONVERTED
 from hardware import HARDWARE
 from looking import as_described
@@ -41,6 +41,11 @@ def test_a_kernel_of_ones_own_and_a_seed(door: str, tmp_path: Path, leftovers) -
 def test_firmware(door: str, tmp_path: Path, leftovers) -> None:
     """No door for warm: nothing is known of a guest there that could say that it has booted."""
     as_described(FIRMWARE, EVERY[door], tmp_path, leftovers)
+
+
+@pytest.mark.parametrize("door", ["run", *map(slow, (name for name in ALONE if name != "run"))])
+def test_a_machine_for_windows(door: str, tmp_path: Path, leftovers) -> None:
+    as_described(WINDOWS, ALONE[door], tmp_path, leftovers)
 
 
 @pytest.mark.parametrize("door", ["run", *map(slow, (name for name in ALONE if name != "run"))])

@@ -19,6 +19,14 @@ from tinamou.probe.host import probe_host
 
 REFUSED: dict[str, dict[str, Any]] = {
     "accel": {"accel": "nvmm"},
+    "os": {"os": "windows-10", "arch": "aarch64"},
+    "devices.vsock": {"devices": {"vsock": 7}},
+    "devices.sound": {"devices": {"sound": "virtio"}, "memory": {"forkable": True}},
+    "devices.serial": {"devices": {"serial": 4}},
+    "display.video": {"display": {"video": "virtio-gl"}},
+    "usb[0].path": {"usb": [{"type": "stick", "path": "/nosuch"}]},
+    "windows.drivers": {"windows": {"drivers": "/nosuch"}},
+    "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},
     "cpu.near": {"cpu": {"pin": "auto", "near": "nosuch"}},
     "cpu.strict": {"cpu": {"count": (os.cpu_count() or 1) + 1, "pin": "auto", "strict": True}},
     "cpu.nodes": {"cpu": {"count": 2, "nodes": 2}, "memory": {"forkable": True}},
@@ -66,6 +74,8 @@ def hosts_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delitem(REFUSED, "security.sched_core")
     if Path("/sys/kernel/security/apparmor/.replace").exists():
         monkeypatch.delitem(REFUSED, "security.apparmor")
+    if Path("/dev/vhost-vsock").exists():
+        monkeypatch.setitem(REFUSED, "devices.vsock", {"devices": {"vsock": 7}, "memory": {"forkable": True}})
     if Path("/sys/module/kvm_intel/parameters/tdx").exists():
         monkeypatch.delitem(REFUSED, "confidential.type")
     yield

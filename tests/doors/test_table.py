@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from booting import FIRMWARE, OWN_KERNEL
+from booting import FIRMWARE, OWN_KERNEL, WINDOWS
 from converted import CONVERTED, OTHERS, UNSAID
 from fields import Group, every_field, said_by
 from hardware import HARDWARE
@@ -20,12 +20,31 @@ GROUPS = {
     "too large": TOO_LARGE,
     "own kernel": OWN_KERNEL,
     "firmware": FIRMWARE,
+    "windows": WINDOWS,
     "wires": WIRES,
     "switched": SWITCHED,
     "converted": CONVERTED,
 }
 
 ELSEWHERE = {
+    "devices.vsock": "needs /dev/vhost-vsock: tests/unit/test_extra.py; refused here",
+    **dict.fromkeys(
+        (
+            *("windows.user", "windows.password_file", "windows.edition", "windows.product_key", "windows.locale"),
+            *(
+                "windows.keyboard",
+                "windows.timezone",
+                "windows.agent",
+                "windows.ssh",
+                "windows.ssh_keys",
+                "windows.firstboot",
+            ),
+            "windows.drivers",
+        ),
+        "needs the setup of a Windows: tests/windows/test_answers.py; refused without os here",
+    ),
+    "cpu.hyperv": "needs KVM: tests/golden/test_windows_plans.py, tests/unit/test_hyperv.py; refused here",
+    "windows.virtio": "needs a Windows that has the drivers: tests/golden/test_windows_plans.py",
     "boot.secure": "needs an image that is signed: tests/e2e/test_secure_boot.py; refused here",
     "boot.secure_keys": "needs an image signed by such a key: tests/e2e/test_secure_boot.py; refused here",
     "cpu.latency": "differs only where cores have several threads: tests/unit/test_cpu_pinning.py, on recorded hosts",

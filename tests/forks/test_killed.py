@@ -66,7 +66,7 @@ def restore():
 def suspension():
     wait_for(suspend(Connected.visiting(life.running("source"))))
     awake = wait_for(wake_up(machines.find("source")))
-    change(awake, owner_pid=0, owner_started=0)
+    change(awake.record, owner_pid=0, owner_started=0)
 
 chance = random.Random(int(sys.argv[1]))
 print("up", flush=True)
@@ -102,7 +102,7 @@ def put_right() -> str:
         awake = wait_for(wake_up(record))
         from tinamou.state.record import change
 
-        change(awake, owner_pid=0, owner_started=0)
+        change(awake.record, owner_pid=0, owner_started=0)
     elif was == "stopped":
         run_again(begin_again(record))
     return was

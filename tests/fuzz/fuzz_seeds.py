@@ -30,18 +30,13 @@ TESTS = Path(__file__).resolve().parent.parent
 SECTOR = 512
 ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 
-# ── packed streams ──
-
 
 def streams() -> Iterator[bytes]:
     """One of every compression."""
     text = b"what a kernel is packed with " * 40
-    yield gzip.compress(text, mtime=0)
-    yield bz2.compress(text)
-    yield lzma.compress(text)
-    yield lzma.compress(text, format=lzma.FORMAT_ALONE)
+    yield from (gzip.compress(text, mtime=0), bz2.compress(text), zstd.compress(text))
+    yield from (lzma.compress(text, format=one) for one in (lzma.FORMAT_XZ, lzma.FORMAT_ALONE))
     yield lz4_frame(text)
-    yield zstd.compress(text)
     yield zstd.compress(text, options={zstd.CompressionParameter.checksum_flag: 1})
 
 

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from unittest import mock
 
+import fuzz_agents  # noqa: F401
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
 from fuzz_folder import folder, written
@@ -17,10 +18,12 @@ from fuzzing import target
 from tinamou.cli import described
 from tinamou.convert import files, kinds, ova, writing
 from tinamou.convert.assemble import assemble
-from tinamou.errors import ImageError, SpecError
+from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
 from tinamou.images.inspect import inspect_image
 from tinamou.images.part import check_part
+from tinamou.screen.picture import from_ppm
+from tinamou.screen.text import Font, read_text
 from tinamou.spec import dump_spec, load_spec
 from tinamou.system.codecs import CodecError, decompress
 from tinamou.system.qcow2 import Qcow2Error, parse_header
@@ -29,6 +32,20 @@ sys.path.append(str(seeds.TESTS / "convert"))
 import reading
 
 NOWHERE = Path("/nonexistent")
+
+
+# ── what a guest shows ──
+
+
+def screens() -> list[bytes]:
+    """A screen of two cells, as QEMU writes it."""
+    return [b"P6\n16 16\n255\n" + (bytes(9) + b"\xaa" * 6 + bytes(9)) * 32]
+
+
+@target("picture of a screen", seeds=screens, errors=[ControlError, StateError])
+def screen(data: bytes) -> object:
+    font = Font(16, {bytes(16): " ", bytes([0x18] * 16): "|"})
+    return read_text(from_ppm(data), [font])
 
 
 # ── packed streams, programs, archives ──

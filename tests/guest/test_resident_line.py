@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import struct
+import time
 
 import pytest
 from resident_here import gone, line_to, printed, resident_here, talk, the_end
@@ -13,7 +15,8 @@ from running import run, scripted
 from tinamou.errors import GuestError
 from tinamou.guest.command import command
 from tinamou.guest.resident.frames import HEADER, frame
-from tinamou.guest.resident.line import HeldError, Identity, Line, LineError
+from tinamou.guest.resident.line import HeldError, Line, LineError
+from tinamou.guest.resident.owed import Identity
 
 
 def test_a_terminal(state):
@@ -127,6 +130,41 @@ def test_the_next_host_lets_go_of_what_runs_and_is_not_told_of_it(state):
                 while not (state / "went").exists():  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
                 next_one.close()
+
+    run(work())
+
+
+def a_guest(told, late=0.0):
+    """Answers greetings, and appends what time it is ``told``: the first time after so many seconds."""
+
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                kind, channel, size = HEADER.unpack(await reader.readexactly(HEADER.size))
+                payload = await reader.readexactly(size)
+                if chr(kind) == "I":
+                    if not told:
+                        await asyncio.sleep(late)
+                    seconds, part = struct.unpack_from("<qq", payload, 4)
+                    told.append(seconds + part / 1e9)
+                    payload = bytes(2)
+                writer.write(HEADER.pack(kind, channel, len(payload)) + payload)
+        writer.close()
+
+    return serve
+
+
+@pytest.mark.parametrize(("late", "tellings"), [(0.0, 1), (0.7, 2)])
+def test_a_guest_that_hears_the_time_late_is_told_again(state, late, tellings):
+    async def work():
+        told = []
+        async with asyncio.timeout(20), scripted(state / "guest", a_guest(told, late)):
+            line = Line(f"{state}/guest")
+            began = time.time()
+            within = await line.set_clock()
+            assert len(told) == tellings and not line.owes
+            assert told[-1] >= began + late and 0 < within < 0.5
+            line.close()
 
     run(work())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import termios
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from resident_here import line_to, resident_here
-from running import run
+from running import run, scripted
 
+from tinamou.errors import GuestError
 from tinamou.guest.command import command
-from tinamou.guest.resident import HeldError, Line, LineError, Sharing, connect, shared
+from tinamou.guest.resident import HeldError, Identity, Line, LineError, Sharing, connect, shared
+from tinamou.guest.resident.frames import HEADER
 from tinamou.guest.resident.sharing import shared_path
 from tinamou.system.turns import Turn
 
@@ -130,6 +133,37 @@ def test_a_program_with_threads_shares_too(state):
             await line.hello()
             line.close()
             await asyncio.to_thread(until, lambda: holder(here.path) == 0, "the end of who held the line")
+
+    run(work())
+
+
+def test_who_shares_a_line_may_have_the_clock_set_and_nothing_else_of_the_guest(state):
+    async def work():
+        heard = []
+
+        async def guest(reader, writer):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    kind, channel, size = HEADER.unpack(await reader.readexactly(HEADER.size))
+                    payload = await reader.readexactly(size)
+                    if chr(kind) == "I":
+                        heard.append(payload)
+                        payload = bytes(2)
+                    writer.write(HEADER.pack(kind, channel, len(payload)) + payload)
+            writer.close()
+
+        path = f"{state}/resident.sock"
+        async with asyncio.timeout(20), scripted(Path(path), guest):
+            line = Line(path)
+            await line.hello()
+            sharing = Sharing(line, path)
+            other = Line.to(shared_path(path))
+            assert await other.set_clock() < 20
+            with pytest.raises(GuestError, match="answered 2 of 3 requests"):
+                await other.become(Identity(hostname="theirs"))
+            assert len(heard) >= 2 and not any(b"theirs" in one for one in heard)
+            await sharing.idle()
+            line.close()
 
     run(work())
 

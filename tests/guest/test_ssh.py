@@ -6,7 +6,9 @@ import getpass
 import os
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -114,3 +116,34 @@ def test_argument_vectors(state):
         "anna@127.0.0.1:/y",
         "./z",
     ]
+
+
+def greets(line, how):
+    """A server as guests that boot have it: resets, closes, says nothing, greets at last."""
+    for what in how:
+        client, _ = line.accept()
+        with client:
+            if what == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif what == "greet":
+                client.sendall(b"SSH-2.0-test\r\n")
+
+
+def test_the_server_is_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as line:
+        answering = threading.Thread(target=greets, args=(line, ["reset", "close", "reset", "greet"]))
+        answering.start()
+        told = []
+        target = ssh.SshTarget("anna", line.getsockname()[1], "key", "known")
+        ssh.until_served(target, 60, lambda: True, lambda: told.append(1))
+        answering.join()
+    assert told == [1]
+
+
+def test_a_server_that_never_greets_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as line:
+        target = ssh.SshTarget("anna", line.getsockname()[1], "key", "known")
+        with pytest.raises(GuestError, match="No ssh server answered"):
+            ssh.until_served(target, 0.2, lambda: True, lambda: None)
+        with pytest.raises(GuestError, match="ended"):
+            ssh.until_served(target, 60, lambda: False, lambda: None)

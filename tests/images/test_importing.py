@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +14,12 @@ import pytest
 from disk_making import qemu_img
 
 from tinamou.errors import ImageError
+from tinamou.facts import ImageFacts
 from tinamou.images.importing import convert, import_image, imported, rebase, resize
 from tinamou.images.inspect import inspect_image
 from tinamou.images.resolve import resolve
+from tinamou.machine.disks import existing_chains
+from tinamou.spec import load_spec
 from tinamou.system.qcow2 import read_header, write_overlay
 from tinamou.units import Size
 
@@ -102,3 +107,35 @@ def test_convert_resize_and_rebase(efi_disk: EfiDisk, tmp_path: Path) -> None:
     assert inspect_image(tmp_path / "o.qcow2").size == 16 << 20
     with pytest.raises(ImageError, match="cut off"):
         asyncio.run(resize(tmp_path / "o.qcow2", Size(8 << 20)))
+
+
+def test_a_file_that_ends_within_a_sector_is_known(tmp_path: Path) -> None:
+    (tmp_path / "odd.raw").write_bytes(bytes(1000001))
+    (tmp_path / "whole.raw").write_bytes(bytes(1000448))
+    spec = load_spec({"disk": [{"path": str(tmp_path / name)} for name in ("odd.raw", "whole.raw")]})
+    found = existing_chains(spec, ImageFacts("tiny", "x86_64"), tmp_path / "none")
+    assert [found[name][0].odd for name in ("disk0", "disk1")] == [True, False]
+
+
+def test_a_disk_somebody_writes_to_is_not_taken(efi_disk: EfiDisk, tmp_path: Path) -> None:
+    """What a machine runs on is a moment's state, and half of it lies in the guest's memory."""
+    disk = efi_disk()
+    with disk.open("r+b") as writer:
+        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 101, 1, 0)  # as QEMU says that it writes
+        fcntl.fcntl(writer, fcntl.F_OFD_SETLK, lock)
+        for work in (
+            import_image(disk, "mine"),
+            convert(disk, tmp_path / "new.qcow2", "qcow2"),
+            resize(disk, Size(16 << 20)),
+        ):
+            with pytest.raises(ImageError, match="is in use"):
+                asyncio.run(work)
+    assert imported("mine", "x86_64") is None
+    assert not (tmp_path / "new.qcow2").exists()
+
+
+def test_an_imported_guest_is_like_another(efi_disk: EfiDisk) -> None:
+    like = ImageFacts("debian", "x86_64", agent=True, seed="nocloud", ssh=True, user="debian")
+    facts = asyncio.run(import_image(efi_disk(), "mine", like=like))
+    assert (facts.agent, facts.seed, facts.ssh, facts.user) == (True, "nocloud", True, "debian")
+    assert imported("mine", "x86_64") == facts

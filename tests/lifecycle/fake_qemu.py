@@ -56,7 +56,7 @@ class Fake:
                 self.tell("RESET", guest=False, reason="host-qmp-system-reset")
             case "qmp_capabilities" | "netdev_add" | "netdev_del" | "getfd" | "closefd" | "chardev-remove":
                 pass
-            case "query-fdsets" | "query-jobs" | "query-block" | "query-cpus-fast":
+            case "query-fdsets" | "query-jobs" | "query-block" | "query-cpus-fast" | "query-chardev":
                 return []
             case _:
                 raise KeyError(command)

@@ -118,6 +118,8 @@ def test_a_disc_is_changed_while_the_guest_runs(tmp_path: Path) -> None:
         for name in ("SECOND", "", "FIRST_"):
             wait_for(disk_changes.change_disc(vm.record, "disk0", tmp_path / f"{name}.iso" if name else None))
             assert vm.run(read).text == name
+            [drive] = wait_for(disk_changes.listed(vm.record))
+            assert (drive["name"], Path(str(drive["file"])).stem, drive["files"]) == ("disk0", name, int(bool(name)))
         assert wait_for(open_files(vm.record.directory)) == before
         with pytest.raises(StateError, match="not an optical drive"):
             wait_for(disk_changes.change_disc(vm.record, "disk7", None))

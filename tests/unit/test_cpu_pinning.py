@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinamou.blueprint import Pinning
-from tinamou.cli.host_picture import picture
 from tinamou.errors import PlanError
 from tinamou.facts import NumaNode
+from tinamou.machine.host_picture import picture
 from tinamou.probe.host import probe_host
 from tinamou.tuning.cpu_pinning import pin
 from tinamou.tuning.host_tree import last_level_caches, performance_cpus

@@ -3,7 +3,7 @@
 from host_trees import make_host
 
 from tinamou.blueprint import Pinning
-from tinamou.cli.host_picture import picture
+from tinamou.machine.host_picture import picture
 from tinamou.units import CpuSet
 
 

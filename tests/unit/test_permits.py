@@ -9,7 +9,7 @@ from made_facts import facts
 from made_facts import host as made_host
 
 from tinamou.errors import PlanError
-from tinamou.facts import Permits
+from tinamou.facts import ChainFile, Permits
 from tinamou.launch.argv import argv
 from tinamou.parts.disk.aio import choose
 from tinamou.parts.disk.spec import DiskSpec
@@ -42,11 +42,26 @@ def permitted(permits, **host):
     ],
 )
 def test_way_of_queueing(options, permits, way, why):
-    found, said = choose(DiskSpec(size=Size.parse("1G"), **options), permitted(permits))
+    found, said = choose(DiskSpec(size=Size.parse("1G"), **options), (), permitted(permits))
     assert found == way
     assert why in said
     spec = load_spec({"disk": [{"size": "1G", **options}]})
     assert f'"aio":"{way}"' in " ".join(argv(plan(spec, permitted(permits))))
+
+
+def test_a_file_that_ends_within_a_sector_is_not_read_through_the_ring():
+    odd = {"disk1": (ChainFile("/o.qcow2", "qcow2"), ChainFile("/d.raw", "raw", size=1000001, odd=True))}
+    known = dataclasses.replace(permitted(BOTH), chains=odd)
+    lines = " ".join(argv(plan(load_spec({"disk": [{"path": "/o.qcow2", "number": 1}]}), known)))
+    assert lines.count('"aio":"threads"') == 2
+    with pytest.raises(PlanError) as error:
+        plan(load_spec({"disk": [{"path": "/o.qcow2", "number": 1, "aio": "io_uring"}]}), known)
+    assert [(one.path, "never ends" in one.reason) for one in error.value.problems] == [("disk[0].aio", True)]
+
+
+def test_discs_may_end_anywhere():
+    lines = " ".join(argv(plan(load_spec({"disk": [{"path": "/a.iso", "interface": "cdrom"}]}), permitted(BOTH))))
+    assert '"aio":"threads"' in lines
 
 
 @pytest.mark.parametrize(

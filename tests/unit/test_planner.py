@@ -104,6 +104,16 @@ def test_secure_boot_takes_enrolled_keys_and_guards_them():
     assert any("OVMF_CODE_4M.fd" in word for word in after("-blockdev", plain)) and "-global" not in plain
 
 
+def test_secure_boot_takes_no_firmware_without_a_store_for_its_keys():
+    measured = dataclasses.replace(
+        SECURE, device="memory", template="", features=frozenset({"enrolled-keys", "secure-boot", "intel-tdx"})
+    )
+    with pytest.raises(PlanError):
+        plan(load_spec({"boot": {"secure": True}}), dataclasses.replace(facts(DEBIAN), firmware=(measured,)))
+    known = dataclasses.replace(facts(DEBIAN), firmware=(measured, SECURE))
+    assert SECURE.executable in " ".join(words({"boot": {"secure": True}}, known))
+
+
 def test_secure_boot_without_firmware_for_it_is_refused():
     with pytest.raises(PlanError) as error:
         plan(load_spec({"boot": {"secure": True}}), facts(DEBIAN))

@@ -69,6 +69,7 @@ def test_a_command_that_is_no_more_would_be_noticed(said, expected, spoken):
         ("chardev", "socket,id=a,reconnect=1", "-chardev reconnect is unknown: reconnect-ms takes its place"),
         ("device", '{"driver":"virtio-blk-pci","scsi":true}', "virtio-blk-pci scsi is unknown"),
         ("device", '{"driver":"pvrdma"}', "device pvrdma is unknown"),
+        ("audiodev", '{"driver":"none","id":"a","nosuch":1}', "audiodev nosuch is unknown"),
         ("object", '{"qom-type":"secret","id":"a","loaded":true}', "object-add loaded is unknown"),
     ],
 )

@@ -35,8 +35,12 @@ ARCH = Arch(
     panic_device="pvpanic",
     levels={"dies": "dies", "clusters": "modules"},
     caches=True,
+    plugs_cpus=True,
     tpm_device="tpm-crb",
     window_file="opt/ovmf/X-PciMmio64Mb",
+    keyboard="i8042",
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
+    sata_ports=6,
+    isa_serial=3,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

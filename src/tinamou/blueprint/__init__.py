@@ -36,6 +36,7 @@ from tinamou.blueprint.steps import (
     StartHelper,
     Step,
     TakePciGroup,
+    WriteText,
 )
 
 __all__ = [
@@ -79,4 +80,5 @@ __all__ = [
     "TakePciGroup",
     "Value",
     "Why",
+    "WriteText",
 ]

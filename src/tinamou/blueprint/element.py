@@ -56,8 +56,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user must hear about the plan: ``level`` is ``info``, ``warning``, or ``remark`` for who asks why."""
+    """Something the user must hear about the plan: ``level`` is ``info``, ``warning``, or ``remark`` for who asks why.
+
+    ``of_host`` is what holds for every machine here: once a day is enough for who does not ask why.
+    """
 
     level: str
     text: str
     why: Why
+    of_host: bool = False

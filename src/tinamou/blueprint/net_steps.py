@@ -18,7 +18,8 @@ class ReservePort:
     @property
     def name(self) -> str:
         """What it is about, for people."""
-        return f"{self.protocol} {self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.protocol} {address}:{self.port}"
 
 
 @dataclass(frozen=True)

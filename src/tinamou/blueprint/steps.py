@@ -82,13 +82,29 @@ class CreateOverlay:
 
 @dataclass(frozen=True)
 class BuildIso:
-    """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it."""
+    """Write an ISO 9660 image (Rock Ridge and Joliet) holding the given text files; undone by removing it.
+
+    ``password`` names a file whose first line takes the place of ``@PASSWORD@``, as answer files of Windows have it.
+    """
 
     path: str
     label: str
     files: Mapping[str, str]
     why: Why
     owner: int | None = None
+    password: str = ""
+
+
+@dataclass(frozen=True)
+class WriteText:
+    """Write a file that only its owner reads, the machine's own public key where the text has a place for it.
+
+    Undone with the machine's folder.
+    """
+
+    path: str
+    text: str
+    why: Why
 
 
 @dataclass(frozen=True)
@@ -243,6 +259,7 @@ Step = (
     | CreateImage
     | CreateOverlay
     | BuildIso
+    | WriteText
     | MakeSshKey
     | HandOver
     | SetUpTpm

@@ -23,11 +23,12 @@ from tinamou.blueprint.steps import (
     SetUpTpm,
     StartHelper,
     Step,
+    WriteText,
 )
 
 _INSIDE = (
     *(BuildIso, CopyFile, CreateImage, CreateOverlay, EnrollKeys, HandOver, LoadProfiles, MakeCgroup),
-    *(MakeDir, MakeSshKey, ReservePort, SetUpTpm),
+    *(MakeDir, MakeSshKey, ReservePort, SetUpTpm, WriteText),
 )
 """Steps that leave nothing outside the machine's folder and QEMU, and the control group, of which a fork gets its own."""
 

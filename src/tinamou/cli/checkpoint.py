@@ -32,7 +32,8 @@ def command(
     from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
-    taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind))
+    taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind, progress=output.progress))
+    output.end_progress()
     if json:
         output.print_json({**late.asdict(taken), "plan": None, "record": None})
         return

@@ -145,7 +145,7 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
 
 
 @app.command
-def restore(checkpoint: str, *, name: str = "") -> None:
+def restore(checkpoint: str, *, name: str = "", json: Switch = False) -> None:
     """Start the machine of a checkpoint again, as the same machine, from the moment it was saved.
 
     Parameters
@@ -158,4 +158,10 @@ def restore(checkpoint: str, *, name: str = "") -> None:
     from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
-    print(run_until_done(states.restore(checkpoint, name=name)))
+    restored = run_until_done(states.restore(checkpoint, name=name))
+    for note in restored.notes:
+        output.warn(note)
+    if json:
+        output.print_json({"checkpoint": restored.checkpoint.name, "name": restored.names[0], "notes": restored.notes})
+    else:
+        print(restored.names[0])

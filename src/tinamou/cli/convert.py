@@ -62,7 +62,8 @@ def command(
     elif any(placed.disk.part for placed in converted.disks):
         raise SpecError(f"the disks of {source} are inside it", why="a machine cannot start from there", fix="add --import")
     _try(converted)
-    written = text(converted.machine, f"{source.name}, {converted.source}" if source else converted.source)
+    source_name = " ".join(f"{source.name}, {converted.source}".splitlines()) if source else converted.source
+    written = text(converted.machine, f"Converted from {source_name}.")
     if output_file:
         output_file.write_text(written)
     if json:

@@ -97,8 +97,10 @@ def _check_tar(sources: list[End], target: End) -> None:
 
 async def _copy(record: Record, sources: list[End], target: End, limit: int | None) -> None:
     from tinamou.guest import copy, ssh
+    from tinamou.guest.command import is_windows_path
 
-    if not record.agent:
+    windows = any(is_windows_path(end.path) for end in (*sources, target) if end.machine)
+    if not (record.agent or windows):
         if record.ssh_port is None:
             raise GuestError(
                 f"Nothing in {record.name} can take a copy", why="the image has no guest agent and no ssh server"

@@ -6,18 +6,22 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinamou.errors import Problem, SpecError
-from tinamou.spec import MachineSpec, load_spec, shorthand
+from tinamou.errors import SpecError
+from tinamou.machine.assignments import assign, listed, table_of
+from tinamou.spec import MachineSpec, load_spec
 
 if TYPE_CHECKING:
     from tinamou.parts.disk import DiskSpec
 
-__all__ = ["described", "disk_of", "table_of"]
+__all__ = ["described", "disk_of"]
 
 _LARGEST = 1 << 20
-_SWITCHES = {"tpm": "tpm", "secure_boot": "boot.secure"}
-"""Options without a value, and the fields they make true."""
-_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "set", "user_data", *_SWITCHES})
+_GZIP = b"\x1f\x8b"
+_SWITCHES = {"tpm": "tpm=true", "secure_boot": "boot.secure=true", "no_agent": "seed.agent=none"}
+"""Options without a value, and what they set."""
+_SEEDS = ("user_data", "ignition", "combustion")
+"""Options that name a file whose text is the field of that name of the seed."""
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "usb", "set", *_SEEDS, *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -29,35 +33,34 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
     data: dict[str, Any] = _read(image) if image.endswith(".toml") else {"image": image} if image else {}
     data |= {name: value for name, value in given.items() if name not in _OTHERWISE and value is not None}
     if disks := given.get("disk"):
-        data["disk"] = [*_listed(data.get("disk", [])), *(table_of(text) for text in disks)]
+        data["disk"] = [*listed(data.get("disk", [])), *(table_of(text) for text in disks)]
     if nets := given.get("net"):
         data["net"] = [] if tuple(nets) == ("none",) else [table_of(text) for text in nets]
     if shares := given.get("share"):
-        data["share"] = [*_listed(data.get("share", [])), *(_absolute(text) for text in shares)]
+        data["share"] = [*listed(data.get("share", [])), *(_absolute(text) for text in shares)]
     if ports := given.get("publish"):
         data["net"] = _published(data, ports)
-    if devices := given.get("pci"):
-        data["pci"] = [*_listed(data.get("pci", [])), *(table_of(text) for text in devices)]
+    for name in ("pci", "usb"):
+        if devices := given.get(name):
+            data[name] = [*listed(data.get(name, [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():
         data["net"] = []
-    assigned = [f"{field}=true" for option, field in _SWITCHES.items() if given.get(option)]
-    if path := given.get("user_data"):
+    assigned = [assignment for option, assignment in _SWITCHES.items() if given.get(option)]
+    if texts := {name: _text(path) for name in _SEEDS if (path := given.get(name))}:
         seed = data.get("seed", {})
-        data["seed"] = {**seed, "user_data": _text(path)} if isinstance(seed, dict) else seed
-    problems = [problem for assignment in (*assigned, *given.get("set", ())) if (problem := _assign(data, assignment))]
-    if problems:
-        raise SpecError("--set is not understood", problems=problems)
+        data["seed"] = {**seed, **texts} if isinstance(seed, dict) else seed
+    assign(data, (*assigned, *given.get("set", ())))
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
 
 
 def _published(data: dict[str, Any], ports: Sequence[str]) -> list[Any]:
     """The networks with more ports that lead in through the first one, which there is then. Raises SpecError."""
-    nets = _listed(data.pop("nics", data.get("net", [{}])))
+    nets = listed(data.pop("nics", data.get("net", [{}])))
     if not nets:
         fix = "leave one of the two out"
         raise SpecError("ports cannot lead into a machine without a network", fix=fix)
     first = dict(nets[0]) if isinstance(nets[0], Mapping) else {"type": nets[0]}
-    first["forward"] = [*_listed(first.get("forward", [])), *map(_forward, ports)]
+    first["forward"] = [*listed(first.get("forward", [])), *map(_forward, ports)]
     return [first, *nets[1:]]
 
 
@@ -84,10 +87,6 @@ def _absolute(share: str) -> str:
     return f"{os.path.abspath(folder)}{colon}{rest}"  # noqa: PTH100
 
 
-def _listed(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def _read(path: str) -> dict[str, Any]:
     from tinamou.system.toml import toml_of
 
@@ -104,48 +103,25 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _text(path: str) -> str:
+    """A document of the user's, unpacked where it is packed, as for clouds that bound its length. Raises SpecError."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            return file.read(_LARGEST)
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(_LARGEST + 1)
+        if data.startswith(_GZIP):
+            data = _unpacked(data, path)
+        if len(data) > _LARGEST:
+            raise SpecError(f"{path} is no first-boot document", why=f"it is larger than {_LARGEST >> 20} MiB")
+        return data.decode()
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     except ValueError as error:
         raise SpecError(f"{path} is no text", why=str(error), fix="name a file in UTF-8") from error
 
 
-def table_of(text: str) -> object:
-    """``"type=user,model=e1000"`` as a table, a bare word as it is; a repeated key becomes a list."""
-    if "=" not in text or os.path.exists(text):  # noqa: PTH110
-        return text
-    table: dict[str, Any] = {}
-    for pair in text.split(","):
-        key, _, value = pair.partition("=")
-        parsed = _value(value)
-        table[key] = [*_listed(table[key]), parsed] if key in table else parsed
-    return table
-
-
-def _value(text: str) -> object:
-    import tomllib
+def _unpacked(data: bytes, path: str) -> bytes:
+    from tinamou.system.codecs import CodecError, decompress
 
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
-
-
-def _assign(data: dict[str, Any], assignment: str) -> Problem | None:
-    path, equals, text = assignment.partition("=")
-    if not equals or not path:
-        return Problem("--set", assignment, "not of the form field=value", "write for example --set cpu.model=host")
-    *tables, last = path.split(".")
-    node = data
-    for name in tables:
-        inner = node.setdefault(name, {})
-        if not isinstance(inner, dict) and (short := shorthand(name)):
-            inner = node[name] = {short: inner}
-        if not isinstance(inner, dict):
-            return Problem(path, text, f"{name} is already given as {inner!r}", "give it as a table in the file")
-        node = inner
-    node[last] = _value(text)
-    return None
+        return decompress(data, _LARGEST + 1)
+    except CodecError as error:
+        raise SpecError(f"{path} cannot be unpacked", why=str(error), fix="pack it again, or name it unpacked") from error

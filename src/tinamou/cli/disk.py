@@ -7,6 +7,7 @@ from pathlib import Path
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.fields import size_of
 from tinamou.machine import disk_changes, disk_plugging
 from tinamou.state import machines
 from tinamou.units import Size
@@ -82,7 +83,7 @@ def resize(name: str, disk: str, size: str, /) -> None:
     size
         Its new size, for example 40G.
     """
-    run_until_done(disk_changes.resize(machines.find(name), disk, Size.parse(size)))
+    run_until_done(disk_changes.resize(machines.find(name), disk, size_of(size, "SIZE")))
 
 
 @app.command
@@ -100,7 +101,7 @@ def limit(name: str, disk: str, /, *, iops: int = 0, bandwidth: str = "0") -> No
     bandwidth
         Most bytes a second, for example 50M.
     """
-    run_until_done(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=Size.parse(bandwidth)))
+    run_until_done(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=size_of(bandwidth, "--bandwidth")))
 
 
 @app.command

@@ -29,7 +29,9 @@ def command(
 
     forked = run_until_done(states.fork(name, count, progress=output.progress))
     output.end_progress()
+    for note in forked.notes:
+        output.warn(note)
     if json:
-        output.print_json({"checkpoint": forked.checkpoint.name, "forks": forked.names})
+        output.print_json({"checkpoint": forked.checkpoint.name, "forks": forked.names, "notes": forked.notes})
     else:
         print(*forked.names, sep="\n")

@@ -137,7 +137,7 @@ def _draw(facts: HostFacts, held: Mapping[str, CpuSet], placement: Placement | N
     import shutil
 
     from tinamou.blueprint import Pinning
-    from tinamou.cli.host_picture import picture
+    from tinamou.machine.host_picture import picture
     from tinamou.probe.pci import devices_by_node
     from tinamou.system.rooted import Rooted
 

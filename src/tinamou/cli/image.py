@@ -12,9 +12,9 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
+from tinamou.fields import size_of
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
-from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
@@ -197,7 +197,7 @@ def rm(
 
 
 @app.named("import")
-def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> None:
+def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Switch = False) -> None:
     """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc), shared by all machines made from it.
 
     Parameters
@@ -208,10 +208,14 @@ def import_(file: Path, name: str, *, arch: str = "", json: Switch = False) -> N
         Its name from now on: tinamou run NAME.
     arch
         The guest's architecture, where the image does not tell.
+    like
+        An image whose guest has the same agent, ssh server, user and first-boot configuration: debian
     """
     from tinamou.images.importing import import_image
+    from tinamou.images.resolve import resolve
 
-    _print(run_until_done(import_image(file, name, arch=arch, progress=output.progress)), json)
+    known = resolve(like, arch or native_arch(), build=False) if like else None
+    _print(run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress)), json)
 
 
 @app.command
@@ -228,15 +232,14 @@ def convert(source: Path, target: Path, *, format: str = "") -> None:
         Its format; by the ending of its name when left out.
     """
     from tinamou.images import importing
+    from tinamou.images.empty import format_of
 
-    endings = {"img": "raw", "vhd": "vpc"}
-    ending = target.suffix.removeprefix(".")
-    run_until_done(importing.convert(source, target, format or endings.get(ending, ending), progress=output.progress))
+    run_until_done(importing.convert(source, target, format_of(target, format), progress=output.progress))
     output.end_progress()
 
 
 @app.command
-def create(file: Path, size: str, *, format: str = "qcow2") -> None:
+def create(file: Path, size: str, *, format: str = "") -> None:
     """Make an empty image.
 
     Parameters
@@ -246,15 +249,11 @@ def create(file: Path, size: str, *, format: str = "qcow2") -> None:
     size
         Its size, for example 20G.
     format
-        qcow2 or raw.
+        qcow2, raw, vmdk, vhdx, vdi or vpc; by the ending of its name when left out.
     """
-    from tinamou.system.qcow2 import write_overlay
+    from tinamou.images import empty
 
-    if format == "qcow2":
-        write_overlay(file, Size.parse(size))
-    else:
-        with file.open("xb") as empty:
-            empty.truncate(Size.parse(size))
+    run_until_done(empty.create(file, size_of(size, "SIZE"), format))
 
 
 @app.command
@@ -272,7 +271,7 @@ def resize(file: Path, size: str, *, shrink: Switch = False) -> None:
     """
     from tinamou.images import importing
 
-    run_until_done(importing.resize(file, Size.parse(size), shrink=shrink))
+    run_until_done(importing.resize(file, size_of(size, "SIZE"), shrink=shrink))
 
 
 @app.command

@@ -19,6 +19,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "managedsave": ("suspend",),
     "undefine": ("rm",),
     "delete": ("rm",),
+    "domrename": ("rename",),
     "images": ("image", "ls"),
     "pull": ("image", "pull"),
     "build": ("image", "build"),
@@ -31,18 +32,15 @@ _SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--me
 """Options of docker run, and what they are called here."""
 
 _MEANT = {
-    "clone": "tinamou fork NAME makes running copies; tinamou backup create and restore a copy that starts by itself",
     "commit": "tinamou checkpoint NAME keeps the whole state, tinamou snapshot create NAME its disks",
     "save": "tinamou suspend NAME saves a machine and ends it, tinamou checkpoint NAME saves it while it goes on",
     "restore": "tinamou resume NAME, tinamou checkpoints restore NAME, tinamou snapshot revert, or tinamou backup restore",
     "create": "tinamou run -d --name NAME IMAGE starts a machine that stays; tinamou plan IMAGE only shows what it would be",
     "define": "tinamou run -d FILE.toml; tinamou convert makes such a file of a libvirt machine",
     "dumpxml": "tinamou show NAME, or tinamou plan NAME --why",
-    "monitor": "tinamou show NAME --json tells the socket of QEMU's monitor: qmp",
-    "qmp": "tinamou show NAME --json tells the socket of QEMU's monitor: qmp",
+    "qmp": "tinamou monitor NAME says something to its QEMU",
     "migrate": "tinamou checkpoint NAME --kind portable, tinamou checkpoints export, and import on the other host",
     "port": "tinamou net ls, and net.forward in tinamou show NAME",
-    "rename": "tinamou backup restore gives a copy another name",
     "events": "tinamou watch NAME",
     "history": "tinamou snapshot tree NAME, tinamou checkpoints tree",
     "network": "tinamou net",

@@ -126,7 +126,7 @@ def compare(
     cpus
         Virtual CPUs of each guest.
     """
-    from tinamou.cli.described import table_of
+    from tinamou.machine.assignments import table_of
     from tinamou.operations import network
 
     speeds = run_until_done(network.compare([table_of(text) for text in net], cpus=cpus, progress=output.progress))

@@ -22,7 +22,7 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
     net
         A network as for run, for example type=bridge,network=lab.
     """
-    from tinamou.cli.described import table_of
+    from tinamou.machine.assignments import table_of
 
     added = run_until_done(network.add(name, table_of(net)))
     for text in added.notes:
@@ -47,7 +47,7 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
     restart
         Stop the machine and start it again at once.
     """
-    from tinamou.cli.described import table_of
+    from tinamou.machine.assignments import table_of
 
     table = table_of(",".join(fields))
     if not isinstance(table, dict):

@@ -20,6 +20,8 @@ class MachineOptions:
     ----------
     name
         Name of the machine, and hostname of its guest.
+    os
+        The system in the guest: windows-11, windows-10, windows-server-2025, -2022, -2019, linux.
     arch
         Guest architecture: x86_64, aarch64, riscv64.
     cpus
@@ -50,6 +52,8 @@ class MachineOptions:
         A port of the host that leads into the guest: 8080:80, 127.0.0.1:8080:80, 5353:53/udp; may be repeated.
     pci
         A device of the host for the guest alone: 65:00.0, or 10de:1db4 for any of that kind; may be repeated.
+    usb
+        A USB device: tablet, keyboard, hub, or type=stick,path=FILE; may be repeated.
     display
         none, vnc, spice.
     confidential
@@ -61,12 +65,19 @@ class MachineOptions:
     tpm
         Give it a TPM 2.0 of its own.
     user_data
-        File with cloud-init user-data, merged with tinamou's own.
+        File with cloud-init user-data, packed by gzip or not, merged with tinamou's own.
+    ignition
+        File with an Ignition configuration (JSON), for Fedora CoreOS and Flatcar.
+    combustion
+        File with a Combustion script, for openSUSE MicroOS.
+    no_agent
+        Wait for no guest agent, and give the guest no first-boot configuration but what is asked for.
     set
         Any field of the spec: --set cpu.model=host; values are TOML, plain text where they are not.
     """
 
     name: str | None = None
+    os: str | None = None
     arch: str | None = None
     cpus: int | None = None
     memory: str | None = None
@@ -82,12 +93,16 @@ class MachineOptions:
     share: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
     pci: tuple[str, ...] = ()
+    usb: tuple[str, ...] = ()
     display: str | None = None
     confidential: str | None = None
     secure_boot: bool = False
     secure_boot_keys: str | None = None
     tpm: bool = False
     user_data: str | None = None
+    ignition: str | None = None
+    combustion: str | None = None
+    no_agent: bool = False
     set: tuple[str, ...] = ()
 
 

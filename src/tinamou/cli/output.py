@@ -48,9 +48,11 @@ def say(text: str) -> None:
 
 
 def notes(every: Iterable[Note], *, why: bool = False) -> None:
-    """What the user must hear about a plan; with ``why`` also remarks, and the reason for each."""
+    """What the user must hear about a plan, once a day where it is of the host; with ``why`` all of it, and remarks."""
+    from tinamou.state.told import told_lately
+
     for note in every:
-        if why or note.level != "remark":
+        if why or (note.level != "remark" and not (note.of_host and told_lately(note.text))):
             warn(f"{note.text} ({note.why.asked_by}: {note.why.reason})" if note.level == "remark" else note.text)
 
 

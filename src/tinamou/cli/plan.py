@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from tinamou import late
-from tinamou.blueprint import LeaseCpus, Plan, ReserveHugepages, Step
+from tinamou.blueprint import Plan
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
+from tinamou.launch.difference import step_target
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.system.syscalls import GROUPS
 from tinamou.units import Size
@@ -60,7 +61,7 @@ def _print(plan: Plan, *, why: bool) -> None:
         identity += ", nobody else on its cores while it runs there"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning:
-        from tinamou.cli.host_picture import picture
+        from tinamou.machine.host_picture import picture
         from tinamou.machine.host_side import leased
         from tinamou.probe.host import probe_host
 
@@ -71,7 +72,8 @@ def _print(plan: Plan, *, why: bool) -> None:
     print("\nhost steps")
     for step in plan.steps:
         print(
-            f"  {type(step).__name__} {_target(step)}" + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else "")
+            f"  {type(step).__name__} {step_target(step)}"
+            + (f"\n      {step.why.asked_by}: {step.why.reason}" if why else "")
         )
     if plan.confinement.calls:
         print("\nsystem calls QEMU may make")
@@ -81,12 +83,3 @@ def _print(plan: Plan, *, why: bool) -> None:
     print(f"\narguments of {plan.binary}")
     for words, because in spelled(plan):
         print(f"  {chr(32).join(words)}" + (f"\n      {because.asked_by}: {because.reason}" if why else ""))
-
-
-def _target(step: Step) -> str:
-    """What a step is about, in a word or two."""
-    if isinstance(step, LeaseCpus):
-        return str(step.cpus)
-    if isinstance(step, ReserveHugepages):
-        return f"{step.count} of {step.page}" + ("" if step.node is None else f" on node {step.node}")
-    return str(getattr(step, "path", getattr(step, "name", "")))

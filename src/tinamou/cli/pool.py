@@ -176,8 +176,8 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
         Seconds to wait where none is waiting.
     """
     from tinamou.cli.loop import run_until_done
-    from tinamou.cli.show import described
     from tinamou.machine.connected import Connected
+    from tinamou.machine.listing import described
     from tinamou.machine.pooled import PoolClient
 
     async def taken() -> object:

@@ -42,6 +42,11 @@ class How:
 def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
     """Start the machine and see it through; returns the exit status. Raises SpecError for options that do nothing."""
     _refuse_idle(words, how, warm=warm)
+    from tinamou.errors import SpecError
+
+    if spec.seed.agent == "none" and (words is not None or warm):
+        fix = "leave one of the two out; tinamou ssh NAME -- COMMAND needs no agent"
+        raise SpecError("a command needs the guest's agent, and there shall be none (seed.agent = none)", fix=fix)
     if warm:
         gc.enable()
         return _warm(spec, words, how)
@@ -220,7 +225,7 @@ async def _console(machine: Connected, boot: Coroutine[Any, Any, None] | None = 
 
 
 def _announce(record: Record, json: bool) -> None:
-    from tinamou.cli.show import described
+    from tinamou.machine.listing import described
 
     if json:
         output.print_json(described(record))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.facts import files
-from tinamou.monitor.states import at_once, at_rest, state_of
+from tinamou.machine.listing import described
+from tinamou.monitor.states import at_once, state_of
 from tinamou.state import machines
-from tinamou.state.record import Record
+from tinamou.units import Size
 
 
 def command(name: str, /, *, json: Switch = False) -> None:
@@ -32,6 +31,7 @@ def command(name: str, /, *, json: Switch = False) -> None:
         output.print_json(data)
         return
     data["created"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["created"]))
+    data |= {name: Size(data[name]).short for name in ("memory", "storage")}
     rows = list(_flat(data))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
@@ -45,52 +45,3 @@ def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{above}{key}.")
         elif value not in (None, "", []):
             yield f"{above}{key}", value
-
-
-def _display(record: Record) -> str | None:
-    """Where the guest's screen is, as viewers name it."""
-    kind = record.spec.get("display", {}).get("type", "none")
-    return None if kind == "none" else f"{kind}+unix://{record.file(f'run/{kind}.sock')}"
-
-
-def _trusts(record: Record) -> list[str] | None:
-    """The certificates its firmware trusts for Secure Boot, of a machine that has it."""
-    boot = record.spec.get("boot", {})
-    if not (boot.get("secure") or boot.get("secure_keys")):
-        return None
-    from tinamou.errors import ProbeError
-    from tinamou.probe.keys import of_store
-
-    try:
-        owners = {os.geteuid(), *([record.uid] if record.uid is not None else [])}
-        return [str(one) for one in of_store(record.file(files.UEFI_VARS), owners)]
-    except ProbeError as error:
-        return [f"unknown: {error.why}"]
-
-
-def described(record: Record) -> dict[str, Any]:
-    """The machine as plain data; ``state`` is only running, suspended or stopped here."""
-    return {
-        "name": record.name,
-        "state": "running" if record.running else at_rest(record),
-        "ended": record.ended or None,
-        "pid": record.pid or None,
-        "arch": record.arch,
-        "accel": record.accel,
-        "machine_type": record.machine_type,
-        "image": record.image,
-        "binary": record.binary,
-        "package": record.package or None,
-        "pinning": record.pinning or None,
-        "encrypted": record.encrypted or None,
-        "trusts": _trusts(record),
-        "qmp": str(record.file("qmp2.sock")),
-        "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
-        "display": _display(record),
-        "directory": record.directory,
-        "uid": record.uid,
-        "ephemeral": record.ephemeral,
-        "created": record.created,
-        "timings": record.timings,
-        "spec": record.spec,
-    }

@@ -249,8 +249,9 @@ def schedule(name: str, /, *, every: str, keep: int = 8, quiesce: Switch = False
     check
         Check the disks at these times instead.
     """
-    from tinamou.machine.schedules import refuse_diskless, systemd_runs, write_schedule
+    from tinamou.machine.schedules import refuse_diskless, write_schedule
     from tinamou.snapshots.schedule import Schedule
+    from tinamou.system.unit_files import systemd_runs
 
     record = machines.find(name)
     refuse_diskless(record)

@@ -51,6 +51,8 @@ def command(
     for name in names or [one.name for one in found]:
         upgraded = run_until_done(upgrading.upgrade(name, to, progress=output.progress))
         done.append(upgraded)
+        if upgraded.note:
+            output.warn(upgraded.note)
         if not json:
             how = f"{upgraded.pause * 1000:.0f} ms" if not upgraded.why else f"{upgraded.pause:.1f} s"
             output.say(f"{name} stood still for {how}: QEMU {upgraded.before} → {upgraded.after}")

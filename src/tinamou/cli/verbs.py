@@ -20,9 +20,22 @@ VERBS = {
     "ssh": "Open a shell in a machine, or run a command, by ssh.",
     "exec": "Run a command in a machine.",
     "cp": "Copy files and folders into and out of a machine.",
+    "screenshot": "Show what a machine's screen shows.",
+    "type": "Type a text to a machine.",
+    "keys": "Press keys of a machine.",
+    "display": "Open a machine's screen in a viewer, or say where it is.",
+    "monitor": "Say something to a machine's QEMU.",
+    "gdb": "Debug a machine's guest.",
+    "dump": "Write a guest's memory and registers into a file.",
     "allow": "Let other users of this host use a machine of root's.",
+    "set": "Change what a machine is: memory, CPUs, disks, networks, and the rest.",
+    "edit": "Edit what a machine is, as a machine file.",
+    "rename": "Give a machine another name.",
+    "clone": "Make a machine with another's disks and an identity of its own.",
+    "template": "Make a machine what others are cloned from.",
     "start": "Start a stopped machine again.",
     "restart": "Shut a machine down and start it again.",
+    "autostart": "Have machines start with this host, and end in order with it.",
     "stop": "Shut machines down.",
     "kill": "Cut the power of machines.",
     "reset": "Press a machine's reset button.",
@@ -38,6 +51,7 @@ VERBS = {
     "confine": "Show the walls around a running machine.",
     "plan": "Show what would be done, and why.",
     "convert": "Make a machine file of another tool's machine.",
+    "attest": "Judge what a processor's report proves of a guest, offline.",
     "accel": "Try every accelerator and report.",
     "image": "Build, download, examine and remove images.",
     "snapshot": "Take snapshots of a machine's disks and go back to them.",
@@ -52,6 +66,9 @@ VERBS = {
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
     "host": "Show what machines took from the host, and give it back.",
+    "serve": "Serve machines to programs and browsers: an API, a page, metrics.",
+    "token": "Make, list and revoke the tokens by which the service knows programs.",
+    "mcp": "Serve machines as tools of a language model, by the Model Context Protocol.",
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of machine files.",
 }
@@ -66,13 +83,18 @@ USAGE = {
     "allow": "[OPTIONS] [NAME [USER | @GROUP]…]",
     "ssh": "[OPTIONS] NAME [-- COMMAND…]",
     "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
+    "set": "[OPTIONS] NAME FIELD=VALUE…",
+    "keys": "NAME KEYS…",
+    "monitor": "[OPTIONS] NAME [COMMAND [NAME=VALUE…]]",
+    "gdb": "[OPTIONS] NAME [-- GDB-OPTIONS…]",
+    "autostart": "[OPTIONS] [NAME]",
     "stats": "[OPTIONS] [NAME…]",
     "top": "[OPTIONS] [NAME…]",
     "watch": "[OPTIONS] [NAME…]",
 }
 """Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
-GROUPS = frozenset({"backup", "checkpoints", "disk", "host", "image", "snapshot", "net", "pci", "pool"})
+GROUPS = frozenset({"attest", "backup", "checkpoints", "disk", "host", "image", "net", "pci", "pool", "snapshot", "token"})
 
 
 def module_of(verb: str) -> Any:

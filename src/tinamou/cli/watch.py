@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
-from tinamou.errors import Problem, SpecError
+from tinamou.errors import SpecError
+from tinamou.fields import size_of
 from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.monitor.balance import Moved
     from tinamou.monitor.watching import Change, Looked, Watch
+    from tinamou.units import Size
 
 WRONG = 1
 """The exit status of ``--once`` when something is wrong, as of ``doctor``."""
@@ -49,7 +51,7 @@ def command(
     json
         The findings of --once as one document; else one line of JSON for each change.
     """
-    limit = _size(budget)
+    limit = size_of(budget, "--budget") if budget else None
     if limit is not None and not balance:
         raise SpecError("--budget is for --balance", fix="give both, or neither")
     if unit:
@@ -66,13 +68,6 @@ def command(
             print(jsonlib.dumps(_plain_move(moved)) if json else _balloon_line(moved), flush=True)
 
     return run_until_told(watch.run(max(0.5, interval), tell))
-
-
-def _size(text: str) -> Size | None:
-    try:
-        return Size.parse(text) if text else None
-    except ValueError as error:
-        raise SpecError("--budget is no size", problems=[Problem("--budget", text, str(error))]) from error
 
 
 def _watch(names: Sequence[str], balance: bool, budget: Size | None, once: bool) -> Watch:

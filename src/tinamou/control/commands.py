@@ -77,6 +77,12 @@ async def status(session: Session) -> Status:
     return Status(state, running)
 
 
+async def open_ports(session: Session) -> set[str]:
+    """Names of the character devices whose other end has been opened: of a port into the guest, by a program there."""
+    found = records(await session.execute("query-chardev"))
+    return {text(one, "label") for one in found if flag(one, "frontend-open", False)}
+
+
 async def stop(session: Session) -> None:
     """Freeze the virtual CPUs."""
     await session.execute("stop")

@@ -8,6 +8,7 @@ from typing import Any
 from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
+from tinamou.parts.windows import RELEASES
 
 __all__ = [
     "attach",
@@ -20,6 +21,7 @@ __all__ = [
     "named",
     "passed_through",
     "sev",
+    "system",
     "tools_disc",
     "topology",
     "tpm",
@@ -31,6 +33,34 @@ __all__ = [
 def is_windows(guest: str) -> bool:
     """Whether the name of a guest's system is one of Windows (``windows11-64``, ``Windows10_64``, ``winNetEnterprise``)."""
     return bool(re.match(r"(microsoft |.*/)?win", guest.strip().lower()))
+
+
+_RELEASES = (
+    (r"2k25|2025|windows2022srvnext", "windows-server-2025"),
+    (r"2k22|2022|windows2019srvnext", "windows-server-2022"),
+    (r"2k19|2019", "windows-server-2019"),
+    (r"(win/|windows ?|win)11", "windows-11"),
+    (r"(win/|windows ?|win)10|windows9-64", "windows-10"),
+)
+"""What names of systems look like in libosinfo, VMware (whose 9 is Windows 10, and whose next is named after the last),
+VirtualBox, OVF; and what they are here.
+"""
+
+
+def system(draft: Draft, where: str, guest: str) -> bool:
+    """The system in the guest, where it is one that tinamou knows; whether it is a Windows at all."""
+    windows, name = is_windows(guest), guest.strip().lower()
+    found = next((release for pattern, release in _RELEASES if re.search(pattern, name)), "") if windows else ""
+    if found:
+        draft.put("os", found)
+        if RELEASES[found].secure:  # what the source does not say, it has not: no UEFI, no Secure Boot, no TPM
+            for path, value in (("boot.firmware", "bios"), ("boot.secure", False), ("tpm.enabled", False)):
+                draft.put(path, value)
+        draft.changed(where, guest, "the machine is made as this Windows needs it", "docs/guides/windows.md says how")
+    elif windows:
+        reason = "which Windows it is cannot be told from this, and nothing is assumed"
+        draft.check(where, guest, reason, 'set os = "windows-10", or another of docs/guides/windows.md')
+    return windows
 
 
 def named(draft: Draft, where: str, given: str) -> None:
@@ -153,10 +183,16 @@ def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
     draft.disks.append(disk)
     kind = controller.lower()
     draft.done(disk.where, f"on {controller or 'no named controller'}", "where a disk sits is tinamou's to choose")
+    if "virtio" in kind and draft.get("os") and not disk.cdrom:
+        draft.put("windows.virtio", True)
     if disk.cdrom or "virtio" in kind:
         return
     if "nvme" in kind:
         disk.options["interface"] = "nvme"
+    elif draft.get("os"):
+        reason = "the disk is on a SATA port: Windows has no driver for virtio of its own"
+        fix = "install the virtio drivers in the guest, then set windows.virtio = true: many times faster"
+        draft.changed(disk.where, disk.file or disk.size, reason, fix)
     elif windows:
         reason = f"its disk becomes a virtio disk instead of {controller}, and Windows has no driver for that of its own"
         fix = "install the virtio drivers (viostor) in the guest before it is moved, or it stops at its first start"

@@ -7,7 +7,7 @@ asks for is reported, by the rules of libvirt_rules or as lost. Source: libvirt'
 from __future__ import annotations
 
 from tinamou.arch import ARCHES
-from tinamou.convert import foreign, libvirt_cpu, libvirt_devices
+from tinamou.convert import foreign, libvirt_cpu, libvirt_devices, libvirt_features
 from tinamou.convert.account import report
 from tinamou.convert.libvirt_rules import RULES
 from tinamou.convert.result import Draft
@@ -32,20 +32,20 @@ def read(text: str) -> Draft:
         raise SpecError(f"the domain is of {kind}, not of QEMU", fix="convert it with virt-v2v first")
     draft = Draft("a libvirt domain")
     foreign.named(draft, "name", text_of(root, "name"))
-    windows = any(
-        foreign.is_windows(one.get("id").rpartition("microsoft.com/")[2]) for one in root.iter("os") if one.get("id")
-    )
+    ids = (one.get("id").rpartition("microsoft.com/") for one in root.iter("os"))
+    windows = any(foreign.system(draft, "libosinfo:os", one[2]) for one in ids if one[1])
     _accel(draft, kind)
     _memory(draft, root)
     libvirt_cpu.count(draft, root)
     _os(draft, root)
+    libvirt_features.read(draft, root)
     libvirt_cpu.model(draft, root, kind)
     libvirt_cpu.pins(draft, root)
     libvirt_cpu.nodes(draft, root)
     _security(draft, root)
     libvirt_devices.read(draft, root.find("devices"), windows=windows)
     _boot(draft, root.find("os"))
-    _rest(draft, root, windows=windows)
+    _rest(draft, root)
     report(draft, root.unread(), RULES)
     for other in found[1:]:
         draft.lost("domain", text_of(other, "name"), "a second machine in the same document", "convert it on its own")
@@ -209,13 +209,13 @@ _ENDS = {
 """Element → what it says where tinamou does the same, what tinamou does, and the other way."""
 
 
-def _rest(draft: Draft, root: Element, *, windows: bool) -> None:
+def _rest(draft: Draft, root: Element) -> None:
     for tag, (same, reason, fix) in _ENDS.items():
         if value := text_of(root, tag):
             there = value == same or (tag == "on_crash" and value == "destroy")
             draft.note("done" if value == same else "changed" if there else "lost", tag, value, reason, fix)
     for clock in root.findall("clock"):
-        _clock(draft, clock, windows=windows)
+        _clock(draft, clock)
     words = [arg.get("value") for one in root.findall("commandline") for arg in children(one, "arg")]
     if words:
         draft.put("qemu_args", [*(draft.get("qemu_args") or []), *words])
@@ -223,19 +223,23 @@ def _rest(draft: Draft, root: Element, *, windows: bool) -> None:
         draft.check("qemu:commandline", " ".join(words), "kept in qemu_args", fix)
 
 
-def _clock(draft: Draft, clock: Element, *, windows: bool) -> None:
+def _clock(draft: Draft, clock: Element) -> None:
+    """Local time, UTC, or an offset that the guest has set itself; how late ticks are made up for follows from the guest."""
     offset = clock.get("offset") or "utc"
-    adjusted = clock.get("adjustment", "0") not in ("0", "reset")
+    shown = " ".join(
+        f"{key}={value}" for key in ("offset", "basis", "adjustment", "timezone", "start") if (value := clock.get(key))
+    )
     if offset == "localtime" or (offset == "variable" and clock.get("basis") == "localtime"):
-        draft.put("qemu_args", [*(draft.get("qemu_args") or []), "-rtc", "base=localtime"])
-        draft.changed("clock", "localtime", "kept in qemu_args", "Windows wants local time; every other guest wants UTC")
-        if adjusted:
-            draft.lost("clock", f"adjustment={clock.get('adjustment')}", "the clock is not shifted", "set it in the guest")
-    elif offset in ("utc", "variable") and not adjusted:
-        draft.done("clock", offset, "the clock is in UTC" + (", which Windows has to be told" if windows else ""))
+        draft.put("clock.base", "localtime")
+        draft.done("clock", shown, "the clock is the host's local time")
+    elif offset in ("utc", "variable"):
+        if draft.get("os"):
+            draft.put("clock.base", "utc")
+        draft.done("clock", shown, "the clock is in UTC")
     else:
-        shown = " ".join(f"{key}={value}" for key, value in clock.attrib.items())
-        draft.lost("clock", shown, "the clock is in UTC", "set -rtc in qemu_args, or the clock in the guest")
+        draft.lost("clock", shown, "the clock is UTC, local time, or seconds away from it", "set clock.offset")
+    if offset == "variable" and (seconds := whole(clock.get("adjustment", "0"))):
+        draft.put("clock.offset", seconds)
     for one in children(clock, "timer"):
         if one.get("name") != "hypervclock":
             draft.changed("clock/timer", one.shown(), "timers are those QEMU has for the machine", "keep it with qemu_args")

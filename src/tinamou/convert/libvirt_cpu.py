@@ -1,7 +1,6 @@
 """The CPUs of a libvirt domain: how many, of which model, with which features, where on the host.
 
-Source: libvirt's documentation, *Domain XML format*: *CPU Allocation*, *CPU Tuning*, *CPU model*, *Hypervisor features*;
-QEMU docs/system/i386/hyperv.
+Source: libvirt's documentation, *Domain XML format*: *CPU Allocation*, *CPU Tuning*, *CPU model*, *Hypervisor features*.
 """
 
 from __future__ import annotations
@@ -11,16 +10,10 @@ from tinamou.convert.values import cpu_set, size, whole
 from tinamou.convert.xml import Element, children, text_of
 from tinamou.units import CpuSet, Size
 
-__all__ = ["cells", "count", "hiding", "model", "nodes", "pins"]
+__all__ = ["cells", "count", "model", "nodes", "pins"]
 
 _SIGNS = {"require": "+", "force": "+", "disable": "-", "forbid": "-"}
 _HIDING = ("qemu64", "kvm64", "qemu32", "kvm32")
-_ENLIGHTENMENTS = {
-    "vendor_id": "vendor-id",
-    "emsr_bitmap": "emsr-bitmap",
-    "xmm_input": "xmm-input",
-}
-"""Element of <hyperv> → what QEMU calls it, where that is another name."""
 _KVM = {"hint-dedicated": "kvm-hint-dedicated", "poll-control": "kvm-poll-control", "pv-ipi": "kvm-pv-ipi"}
 
 
@@ -31,8 +24,8 @@ def count(draft: Draft, root: Element) -> None:
     number = (whole(vcpu.get("current", "")) if vcpu is not None else None) or most
     draft.put("cpu.count", number)
     if number != most:
-        reason = f"CPUs are not plugged in while the machine runs: it has {number}"
-        draft.lost("vcpu", f"{number} of {most}", reason, f"set cpus = {most}")
+        reason = f"it has {number}, and no room for more while it runs"
+        draft.lost("vcpu", f"{number} of {most}", reason, f"set cpus = {most}, or cpu.max = {most} where nothing is pinned")
     if vcpu is not None and (placement := vcpu.get("placement")):
         draft.done("vcpu", f"placement={placement}", "where virtual CPUs run is what cpu.pin says, or the kernel decides")
     topology = root.find("cpu/topology")
@@ -53,11 +46,7 @@ def model(draft: Draft, root: Element, kind: str) -> None:
     """The model; ``kind`` is the domain's type. Features of the hypervisor are features of the CPU to QEMU."""
     cpu = root.find("cpu")
     features = _features(draft, cpu)
-    extra = hiding(draft, root) if kind == "kvm" or draft.get("arch") != "x86_64" else []
-    if kind != "kvm" and root.find("features/hyperv") is not None:
-        hyperv = root.find("features/hyperv")
-        reason = "what Windows is told of its hypervisor needs KVM"
-        draft.lost("features/hyperv", hyperv.shown() if hyperv is not None else "", reason, "set cpu.model")
+    extra = _hints(draft, root)
     if cpu is None and not extra:
         reason = "libvirt's default hides what every CPU of today has; auto takes the best there is"
         draft.changed("cpu", "", reason, "set cpu.model")
@@ -103,47 +92,22 @@ def _features(draft: Draft, cpu: Element | None) -> list[str]:
     return found
 
 
-def hiding(draft: Draft, root: Element) -> list[str]:
-    """Features of <hyperv>, <kvm> and <pmu>, and Hyper-V's clock, as features of QEMU's CPU."""
+def _hints(draft: Draft, root: Element) -> list[str]:
+    """Features of <kvm> and <pmu> as features of QEMU's CPU."""
     found: list[str] = []
-    hyperv = root.find("features/hyperv")
-    if hyperv is not None:
-        if (mode := hyperv.get("mode", "custom")) == "passthrough":
-            found.append("hv-passthrough=on")
-        elif mode != "custom":
-            draft.lost("features/hyperv", f"mode={mode}", "no such mode is known", "set cpu.model")
-        for one in hyperv:
-            found += _enlightened(one)
-    for one in children(root, "clock/timer"):
-        if one.get("name") == "hypervclock" and one.get("present", "yes") == "yes":
-            found.append("hv-time=on")
     kvm = root.find("features/kvm")
     for one in kvm if kvm is not None else ():
         state = one.get("state", "off")
-        if state == "off":
+        if state == "off" and one.tag != "pv-ipi":
             draft.done(f"features/kvm/{one.tag}", "state=off", "as the CPU's model has it")
-        if one.tag == "hidden":
-            found += ["kvm=off"] if state == "on" else []
         elif one.tag in _KVM:
-            found += [] if state == "off" and one.tag != "pv-ipi" else [f"{_KVM[one.tag]}={state}"]
-        else:
+            found.append(f"{_KVM[one.tag]}={state}")
+        elif one.tag != "hidden":
             draft.lost(f"features/kvm/{one.tag}", one.shown(), "it is no feature of a CPU", "keep it with qemu_args")
     pmu = root.find("features/pmu")
     if pmu is not None and pmu.get("state"):
         found.append(f"pmu={pmu.get('state')}")
     return found
-
-
-def _enlightened(one: Element) -> list[str]:
-    name = f"hv-{_ENLIGHTENMENTS.get(one.tag, one.tag)}"
-    if one.get("state", "on") != "on":
-        return [f"{name}=off"] if one.tag not in ("spinlocks", "vendor_id") else []
-    if one.tag == "spinlocks":
-        return [f"{name}={hex(whole(one.get('retries', '')) or 0xFFF)}"]
-    if one.tag == "vendor_id":
-        return [f"{name}={one.get('value')}"] if one.get("value") else []
-    direct = one.find("direct") if one.tag == "stimer" else None
-    return [f"{name}=on", *(["hv-stimer-direct=on"] if direct is not None and direct.get("state") == "on" else [])]
 
 
 def pins(draft: Draft, root: Element) -> None:

@@ -21,6 +21,8 @@ _HOSTFWD = re.compile(r"(?P<protocol>tcp|udp)?:(?P<address>[^:]*):(?P<port>\d+)-
 def card(draft: Draft, net: dict[str, Any], where: str, model: str, *, windows: bool = False) -> None:
     """The card the guest sees. A Windows guest keeps one it has a driver for."""
     name = model.lower()
+    if name in _VIRTIO and draft.get("os"):
+        net["model"] = "virtio"
     if name in _VIRTIO or not name:
         return
     if windows:

@@ -72,7 +72,7 @@ def read(text: str) -> Draft:
     foreign.named(draft, "VirtualSystem", text_of(system, "Name") or system.get("id"))
     for other in systems[1:]:
         draft.lost("VirtualSystem", other.shown(), "a second machine in the same description", "export it on its own")
-    _hardware(draft, root, system, windows=foreign.is_windows(guest))
+    _hardware(draft, root, system, windows=foreign.system(draft, "OperatingSystemSection", guest))
     _firmware(draft, system)
     for one in root.iter("ProductSection"):
         one.seen = True

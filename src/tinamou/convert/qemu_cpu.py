@@ -5,10 +5,12 @@ Source: QEMU docs/system/invocation, sections *Standard options*; docs/system/qe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tinamou.convert.qemu_line import Line, keys, pairs
 from tinamou.convert.values import cpu_set, size, whole
+from tinamou.parts.hyperv import parse
 from tinamou.units import CpuSet, Size
 
 __all__ = ["HANDLERS", "memory_objects", "model"]
@@ -84,6 +86,12 @@ def model(line: Line, where: str, text: str) -> None:
         reason = "it hid KVM from graphics drivers of before 2021, which refused to work in a guest; today it costs time"
         line.draft.changed(where, one, reason, f'set cpu.model = "host,{one}" for such a driver')
     features = [one for one in features if one not in hiding]
+    shown = [one for one in features if _enlightens(one)]
+    if shown:
+        line.draft.put("cpu.hyperv", ",".join(one.lstrip("+") for one in shown))
+        reason = "the guest is shown exactly these interfaces of Hyper-V, and what they need; they are KVM's"
+        line.draft.done(where, ",".join(shown), reason, "or set os, and leave cpu.hyperv out")
+    features = [one for one in features if one not in shown]
     if name in _GENERIC:
         reason = f"{name} hides what every CPU of the last fifteen years has (AES, SSE4, AVX); auto takes the best there is"
         kept = ",".join([name, *features])
@@ -95,6 +103,14 @@ def model(line: Line, where: str, text: str) -> None:
         line.draft.put("cpu.model", ",".join([name, *features]))
         if name == "host":
             line.draft.check(where, text, "features of the host's own CPU need KVM", "leave cpu.model out for TCG")
+
+
+def _enlightens(feature: str) -> bool:
+    """Whether it is one of Hyper-V's interfaces, switched on, that a description can name."""
+    try:
+        return bool(re.match(r"\+?hv[-_]", feature)) and bool(parse(feature.lstrip("+")))
+    except ValueError:
+        return False
 
 
 def _hides(feature: str) -> bool:

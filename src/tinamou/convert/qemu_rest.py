@@ -11,6 +11,7 @@ from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
 from tinamou.convert.qemu_line import Line, keys
 from tinamou.convert.values import machine_name, switch, whole
+from tinamou.parts.clock import ClockSpec
 
 __all__ = ["HANDLERS", "firmware", "nothing_uses"]
 
@@ -268,15 +269,20 @@ def _object(line: Line, option: str, text: str) -> None:
 def _rtc(line: Line, option: str, text: str) -> None:
     if text in ("base=utc", ""):
         line.draft.done("-rtc", text, "the clock is in UTC")
-    else:
+        return
+    said = keys(text, "")
+    base = said.pop("base", "utc")
+    if said.pop("driftfix", "none") not in ("slew", "none") or said or ClockSpec(base).problems():
         line.passed.append((option, text))
         line.draft.check("-rtc", text, "kept in qemu_args", "Windows wants local time; every other guest wants UTC")
+        return
+    line.draft.put("clock.base", base)
+    line.draft.changed("-rtc", text, f"the clock shows {base}; late ticks are made up for in a Windows", "set os")
 
 
 def _localtime(line: Line, option: str, text: str) -> None:
-    line.passed.append(("rtc", "base=localtime"))
-    fix = "Windows wants local time; every other guest wants UTC"
-    line.draft.changed("-localtime", "", "kept in qemu_args, as -rtc base=localtime", fix)
+    line.draft.put("clock.base", "localtime")
+    line.draft.done("-localtime", "", "the clock is the host's local time")
 
 
 def _device_identity(line: Line, option: str, text: str) -> None:

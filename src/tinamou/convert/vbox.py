@@ -58,7 +58,7 @@ def read(text: str) -> Draft:
         raise SpecError("the file has no VirtualBox machine in it", fix="name the machine's own .vbox file")
     draft = Draft("a VirtualBox machine", confined=True)
     guest = machine.get("OSType")
-    windows = foreign.is_windows(guest)
+    windows = foreign.system(draft, "OSType", guest)
     draft.done("OSType", guest, "it decides about drivers alone")
     foreign.named(draft, "Machine", machine.get("name"))
     hardware = machine.find("Hardware")
@@ -235,9 +235,11 @@ def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
             draft.lost("UART", one.shown(), reason, "tinamou console, tinamou logs")
     for clock in children(hardware, "RTC"):
         if clock.get("localOrUTC") == "local":
-            draft.put("qemu_args", ["-rtc", "base=localtime"])
-            draft.changed("RTC", "local", "kept in qemu_args", "Windows wants local time; every other guest wants UTC")
+            draft.put("clock.base", "localtime")
+            draft.done("RTC", clock.shown(), "the clock is the host's local time")
         else:
+            if draft.get("os"):
+                draft.put("clock.base", "utc")
             draft.done("RTC", clock.shown(), "the clock is in UTC")
     for one in children(hardware, "USB/DeviceFilters/DeviceFilter"):
         draft.lost(

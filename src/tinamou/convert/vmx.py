@@ -87,7 +87,7 @@ def read(text: str) -> Draft:
         raise SpecError("the .vmx is encrypted", why=why, fix="remove the encryption there")
     draft = Draft("a VMware machine", confined=True)
     guest = values.pop("guestos")
-    windows = foreign.is_windows(guest)
+    windows = foreign.system(draft, "guestOS", guest)
     if guest:
         draft.done("guestOS", guest, "it decides about drivers alone")
     if guest.lower().startswith("arm"):

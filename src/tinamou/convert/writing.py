@@ -13,8 +13,8 @@ __all__ = ["text"]
 _SHORTHANDS = {"memory": "size", "display": "type", "tpm": "enabled"}
 
 
-def text(machine: dict[str, Any], source: str) -> str:
-    """The machine file."""
+def text(machine: dict[str, Any], about: str) -> str:
+    """The machine file, under a comment of what it is ``about``."""
     import tomlkit
 
     order = [field.name for field in late.fields(MachineSpec)]
@@ -24,8 +24,12 @@ def text(machine: dict[str, Any], source: str) -> str:
         short = _short(key, value)
         inside = isinstance(short[1], dict) or (isinstance(short[1], list) and any(isinstance(v, dict) for v in short[1]))
         (tables if inside else top)[short[0]] = short[1]
-    source = "".join(one if one.isprintable() else "�" for one in source)
-    return f"# Converted from {source}.\n{tomlkit.dumps(_quoted({**top, **tables}))}"
+    head = "\n".join(f"# {_plain(line)}" for line in about.splitlines())
+    return f"{head}\n{tomlkit.dumps(_quoted({**top, **tables}))}"
+
+
+def _plain(line: str) -> str:
+    return "".join(one if one.isprintable() else "�" for one in line)
 
 
 def _quoted(value: Any) -> Any:

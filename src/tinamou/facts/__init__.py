@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tinamou.facts.facts import Facts
     from tinamou.facts.firmware import Firmware
     from tinamou.facts.host import Cache, Cpu, HostFacts, NumaNode
+    from tinamou.facts.hyperv import HyperVFacts
     from tinamou.facts.image import ImageFacts
     from tinamou.facts.net import Link, NetFacts
     from tinamou.facts.pci import PciDevice, PciFacts
@@ -28,6 +29,7 @@ __all__ = [
     "Facts",
     "Firmware",
     "HostFacts",
+    "HyperVFacts",
     "ImageFacts",
     "Link",
     "MachineType",
@@ -57,6 +59,7 @@ _HOMES = {
         "HostFacts",
         "NumaNode",
     ),
+    "tinamou.facts.hyperv": ("HyperVFacts",),
     "tinamou.facts.image": ("ImageFacts",),
     "tinamou.facts.net": (
         "Link",

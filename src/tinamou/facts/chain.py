@@ -8,7 +8,8 @@ from tinamou.late import dataclass
 @dataclass(frozen=True)
 class ChainFile:
     """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it; ``frozen`` when it is a
-    checkpoint's, which nobody writes to any more. ``size`` is that of the guest's disk in bytes, 0 where it is not known."""
+    checkpoint's, which nobody writes to any more. ``size`` is that of the guest's disk in bytes, 0 where it is not known;
+    ``odd`` when the file's own length is no whole number of sectors."""
 
     path: str
     format: str
@@ -16,3 +17,4 @@ class ChainFile:
     encrypted: bool = False
     frozen: bool = False
     size: int = 0
+    odd: bool = False

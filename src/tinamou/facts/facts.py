@@ -9,6 +9,7 @@ from tinamou.facts.chain import ChainFile
 from tinamou.facts.encryption import EncryptionFacts
 from tinamou.facts.firmware import Firmware
 from tinamou.facts.host import HostFacts
+from tinamou.facts.hyperv import HyperVFacts
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.keys import KeyFacts
 from tinamou.facts.net import NetFacts
@@ -25,7 +26,8 @@ class Facts:
     """Host, binary, accelerators, firmware, image and place: with the same facts the same spec gives the same plan.
 
     ``chains`` holds, top first, the files of every disk that exists already (``disk0``), and of the image (``image``).
-    ``pci`` is looked at only for machines that want devices of the host.
+    ``pci`` is looked at only for machines that want devices of the host, ``hyperv`` for those that show such
+    interfaces; ``now``, seconds since 1970, for those whose clock is set apart from the host's.
     """
 
     host: HostFacts
@@ -41,3 +43,5 @@ class Facts:
     encryption: EncryptionFacts = field(default_factory=EncryptionFacts)
     walls: WallFacts = field(default_factory=WallFacts)
     keys: KeyFacts = field(default_factory=KeyFacts)
+    hyperv: HyperVFacts = field(default_factory=HyperVFacts)
+    now: int = 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 __all__ = [
     "AGENT",
+    "ASKED",
+    "AUTOSTART",
     "CHECKPOINTING",
     "CONSOLE",
     "COPYING",
+    "GDB",
     "IMAGE",
     "JOURNAL",
     "LOCK",
+    "MONITOR_LOG",
     "OPERATION",
     "PLAN",
     "QEMU_LOG",
@@ -20,6 +24,7 @@ __all__ = [
     "RESIDENT_SHARED",
     "SEALS",
     "SEED",
+    "SEEDS",
     "SERIAL_LOG",
     "SNAPSHOTS",
     "SUSPENDED",
@@ -47,6 +52,10 @@ SEALS = "seals.json"
 """How the files its disks rest on looked when they were first used."""
 SUSPENDED = "suspended"
 """The folder of the state it was suspended with."""
+ASKED = "asked-to-end"
+"""There when somebody had the machine end, until its next start (`tinamou.machine.life`)."""
+AUTOSTART = "autostart.json"
+"""How it starts with the host (`tinamou.machine.autostart`)."""
 CHECKPOINTING = "checkpointing"
 """There while its state is being saved: the process that does it."""
 COPYING = "copy.lock"
@@ -64,12 +73,18 @@ RESIDENT = "resident.sock"
 """The resident program in the guest."""
 RESIDENT_SHARED = "resident-shared.sock"
 """Where the process that speaks to the resident lets others do so too."""
+GDB = "gdb.sock"
+"""QEMU's gdb server, while there is one (`tinamou.machine.debugging`)."""
 
+MONITOR_LOG = "monitor.log"
+"""What was said to QEMU by hand (`tinamou.machine.by_hand`)."""
 SERIAL_LOG = "serial.log"
 """What the guest printed on its console."""
 QEMU_LOG = "qemu.log"
 """What QEMU printed."""
 SEED = "seed.iso"
 """First-boot configuration for the guest."""
+SEEDS = ("ignition", "combustion")
+"""First-boot configurations that the firmware hands on."""
 UEFI_VARS = "vars.fd"
 """The guest's UEFI variables."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "Completed", "ExecStatus", "Interface", "OsInfo"]
 
+_WINDOWS = "mswindows"
 _SIGNALS, _STATUS = 127, (1 << 32) - 1
 """The largest number of a signal, and of an exit status (of Windows)."""
 
@@ -63,6 +64,8 @@ class Agent:
         self.timeout = timeout
         self.account: Account | None = None
         """The agent's own, once it was asked for."""
+        self.windows: bool | None = None
+        """Whether the guest is a Windows, once it was asked."""
 
     async def command(
         self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float | None = None
@@ -174,6 +177,15 @@ class Agent:
             said.text(info, "kernel-release", ""),
             said.text(info, "machine", ""),
         )
+
+    async def is_windows(self) -> bool:
+        """Whether the guest is a Windows, as its agent calls it; asked once."""
+        if self.windows is None:
+            try:
+                self.windows = (await self.os()).id == _WINDOWS
+            except AgentRefusedError:
+                self.windows = False
+        return self.windows
 
     async def interfaces(self) -> tuple[Interface, ...]:
         """``guest-network-get-interfaces``."""

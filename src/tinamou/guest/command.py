@@ -15,6 +15,7 @@ __all__ = [
     "Input",
     "command",
     "completed",
+    "is_windows_path",
     "kept",
     "no_folder",
     "no_user",
@@ -78,13 +79,18 @@ def command(argv: Sequence[str], *, cwd: str = "", user: str = "", env: Mapping[
         raise GuestError("There is no command to run", fix="name one: tinamou exec NAME -- COMMAND")
     given = dict(env or {})
     problems = [*_bad_text(argv, cwd, user, given), *_bad_names(given)]
-    if cwd and not cwd.startswith("/"):
-        problems.append(Problem("cwd", cwd, "not a path from the guest's root", "begin it with /"))
+    if cwd and not (cwd.startswith("/") or is_windows_path(cwd)):
+        problems.append(Problem("cwd", cwd, "not a path from the guest's root", "begin it with /, or C:\\ in a Windows"))
     if ":" in user:
         problems.append(Problem("user", user, "a group cannot be chosen", "the name or number of a user, without a colon"))
     if problems:
         raise SpecError("The command cannot be run like this", problems=problems)
     return Command(tuple(argv), cwd, user, given)
+
+
+def is_windows_path(path: str) -> bool:
+    """Whether it is a whole path of a Windows guest: ``C:\\Users`` or ``C:/Users``."""
+    return path[1:2] == ":" and path[2:3] in ("\\", "/") and path[0].isascii() and path[0].isalpha()
 
 
 def _bad_text(argv: Sequence[str], cwd: str, user: str, env: Mapping[str, str]) -> list[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-__all__ = ["DETACH", "attach"]
+__all__ = ["DETACH", "attach", "fit", "opened"]
 
 DETACH = b"\x1d"
 """Ctrl-], as with telnet and virsh console."""
@@ -45,20 +45,36 @@ async def attach(
     ``boot`` is a wait for the guest to answer that goes on meanwhile: what it raises ends the console, and is raised.
     """
     booting = _begun(boot)
+    try:
+        async with _held(directory) as sock:
+            return await _attached(directory, sock, input, output, linger, stays, booting)
+    finally:
+        booting.cancel()
+
+
+@contextlib.asynccontextmanager
+async def opened(directory: str) -> AsyncIterator[tuple[socket.socket, bytes]]:
+    """The console of the machine in ``directory`` as a socket that is the block's alone, and the last lines of its log.
+
+    Raises GuestError when there is no console, or somebody else is attached.
+    """
+    async with _held(directory) as sock:
+        yield sock, _replay(f"{directory}/serial.log")
+
+
+@contextlib.asynccontextmanager
+async def _held(directory: str) -> AsyncIterator[socket.socket]:
     turn = Turn(f"{directory}/console.sock.lock")
     if not turn.take():
-        booting.cancel()
         raise GuestError(
             "The console is attached elsewhere",
             why=f"process {turn.holder() or 'unknown'} holds it",
             fix="detach there: Ctrl-]",
         )
     try:
-        sock = await _reach(directory)
-        with contextlib.closing(sock):
-            return await _attached(directory, sock, input, output, linger, stays, booting)
+        with contextlib.closing(await _reach(directory)) as sock:
+            yield sock
     finally:
-        booting.cancel()
         turn.give()
 
 
@@ -204,6 +220,15 @@ async def _to_guest(sock: socket.socket, input: int, interactive: bool, heard: a
 _FIT = 'for t in $(cat /sys/class/tty/console/active); do c=$t; done; stty cols "$0" rows "$1" </dev/$c'
 
 
+async def fit(directory: str, columns: int, rows: int) -> None:
+    """Tell the guest the size of its console, where its agent answers."""
+    from tinamou.guest.agent import Agent
+
+    with contextlib.suppress(GuestError):
+        async with Agent(f"{directory}/agent.sock", timeout=3.0) as agent:
+            await agent.run(["sh", "-c", _FIT, str(columns), str(rows)], timeout=3.0, bare=True)
+
+
 class _Window:
     """Tells the guest the size of the terminal, now and when it changes: a serial line has no way to carry it."""
 
@@ -225,8 +250,4 @@ class _Window:
                     await self._tell(*size)
 
     async def _tell(self, columns: int, rows: int) -> None:
-        from tinamou.guest.agent import Agent
-
-        with contextlib.suppress(GuestError):
-            async with Agent(f"{self._directory}/agent.sock", timeout=3.0) as agent:
-                await agent.run(["sh", "-c", _FIT, str(columns), str(rows)], timeout=3.0, bare=True)
+        await fit(self._directory, columns, rows)

@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from tinamou.guest.archive import Packing, opened
 from tinamou.guest.carry import exchange, wire
 from tinamou.guest.carry.holes import stretches
 from tinamou.guest.carry.placing import room
+from tinamou.guest.command import is_windows_path
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 
@@ -33,6 +35,7 @@ _NO_LIMIT = 1 << 62
 _OVERHEAD = 1 << 20
 """Bytes beside those of the files that a limit does not count."""
 _TELL_SECONDS = 0.1
+_SERVER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class Copied:
 
 
 def parse_end(text: str) -> End:
-    """``NAME:/path`` is in a guest, anything else on this host (write ``./a:/b`` for a file so named). Raises SpecError."""
+    """``NAME:/path`` or ``NAME:C:/path`` is in a guest, anything else here (``./a:/b`` for a file). Raises SpecError."""
     name, colon, path = text.partition(":")
+    if is_windows_path(path) and "/" not in name and len(name) > 1:
+        return End(name, path)
     if not colon or "/" in name or not name:
         return End("", text)
     if not path.startswith("/"):
@@ -78,6 +83,10 @@ async def into_guest(
     it a port of its own carries the data, many times quicker than the agent. Raises GuestError; OSError when the source
     cannot be read.
     """
+    if is_windows_path(target):
+        from tinamou.guest import windows
+
+        return Copied(*await windows.sent(agent, source, target))
     given = os.fspath(source)
     path = os.path.realpath(given)
     spot = await _spot(agent, target, "" if given.endswith("/.") else posixpath.basename(os.path.abspath(given)))  # noqa: PTH100
@@ -137,6 +146,10 @@ async def out_of_guest(
     here belongs to the caller, and no link here is gone through but those in ``target`` itself. A guest may send ``limit``
     bytes, or if that is None nine tenths of what is free. ``directory`` as for `into_guest`. Raises GuestError, OSError.
     """
+    if is_windows_path(source):
+        from tinamou.guest import windows
+
+        return Copied(*await windows.fetched(agent, source, target, limit=limit))
     spot = await _spot(agent, source)
     place = Path(os.path.realpath(target))
     if place.is_dir() and not source.endswith("/."):
@@ -190,10 +203,15 @@ async def tar_out_of_guest(
 
 
 async def by_scp(target: SshTarget, sources: Sequence[str], destination: str, *, into: bool) -> None:
-    """Copy over ssh, for guests without an agent; scp's own rules. Raises GuestError."""
-    from tinamou.guest.ssh import scp_argv
+    """Copy over ssh, for guests without an agent; scp's own rules. Waits for the guest's server. Raises GuestError."""
+    from tinamou.guest.ssh import scp_argv, until_served
     from tinamou.system.exec_async import communicate
 
+    over = threading.Event()
+    try:
+        await asyncio.to_thread(until_served, target, _SERVER_SECONDS, lambda: not over.is_set(), lambda: None)
+    finally:
+        over.set()
     argv = scp_argv(target, sources, destination, into_guest=into)
     status, out, err = await communicate(argv)
     if status:

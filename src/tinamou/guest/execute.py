@@ -97,7 +97,8 @@ async def kill(agent: Agent, pid: int) -> bool:
 
     with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError, TimeoutError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
-            killer = await agent.start(["/bin/sh", "-c", f"kill -9 -{pid} 2>/dev/null || kill -9 {pid}"])
+            words = ["/bin/sh", "-c", f"kill -9 -{pid} 2>/dev/null || kill -9 {pid}"]
+            killer = await agent.start(["taskkill.exe", "/PID", str(pid), "/T", "/F"] if agent.windows else words)
             ended = await poll(agent, killer)
             await poll(agent, pid)
             return ended.status == 0
@@ -125,5 +126,7 @@ async def may_run(agent: Agent) -> bool:
     except AgentRefusedError as refusal:
         if _forbidden(refusal):
             return False
-        raise
+        if not await agent.is_windows():
+            raise
+        await poll(agent, await agent.start(["cmd.exe", "/d", "/c", "exit 0"]))
     return True

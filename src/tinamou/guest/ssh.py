@@ -7,13 +7,17 @@ thing everywhere; the host key is remembered per machine, from the first answer 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import socket
+import time
+from collections.abc import Callable, Sequence
 
 from tinamou.errors import GuestError
 from tinamou.late import dataclass
 from tinamou.system.exec import find_tool
 
-__all__ = ["SshTarget", "scp_argv", "ssh_argv", "target"]
+__all__ = ["SshTarget", "scp_argv", "ssh_argv", "target", "until_served"]
+
+_TRY_SECONDS, _PAUSE_SECONDS = 10.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,31 @@ class SshTarget:
 def target(directory: str, user: str, port: int, host: str = "127.0.0.1") -> SshTarget:
     """The ssh server of the machine whose files are in ``directory``."""
     return SshTarget(user, port, f"{directory}/id_ed25519", f"{directory}/known_hosts", host)
+
+
+def until_served(target: SshTarget, seconds: float, alive: Callable[[], bool], waits: Callable[[], None]) -> None:
+    """Return when the guest's ssh server greets; a guest that boots resets connections, or lets them wait, until then.
+
+    ``waits`` is called once when it is not there yet. Raises GuestError after ``seconds``, or when the machine is gone.
+    """
+    until, told, reason = time.monotonic() + seconds, False, ""
+    while alive():
+        left = until - time.monotonic()
+        try:
+            with socket.create_connection((target.host, target.port), timeout=max(0.1, min(left, _TRY_SECONDS))) as line:
+                if line.recv(4) == b"SSH-":
+                    return
+                reason = "the connection was closed at once"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if left <= 0:
+            fix = "look at its boot: tinamou logs NAME; tinamou exec NAME -- COMMAND needs no ssh server"
+            raise GuestError(f"No ssh server answered in the guest within {seconds:g} s", why=reason, fix=fix)
+        if not told:
+            waits()
+            told = True
+        time.sleep(_PAUSE_SECONDS)
+    raise GuestError("The machine ended while its ssh server was waited for", fix="tinamou logs NAME tells why")
 
 
 def _options(target: SshTarget) -> list[str]:

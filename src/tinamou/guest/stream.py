@@ -38,6 +38,8 @@ is one called all."""
 
 async def capture(agent: Agent, command: Command, *, input: Input = None, timeout: float | None = None) -> Completed:
     """Run a command to its end and keep its output, up to the bound of `Completed`. Raises GuestError."""
+    if agent.windows:
+        return await _shellless(agent, command, input, timeout)
     if input is not None and (not isinstance(input, bytes) or len(input) >= _LARGE_INPUT):
         out, err = bytearray(), bytearray()
         done = await run(agent, command, kept(out), kept(err), input=input, timeout=timeout)
@@ -45,7 +47,7 @@ async def capture(agent: Agent, command: Command, *, input: Input = None, timeou
     try:
         how = await login(agent, command, aloud=True)
     except NoShellError:
-        return await _bare(agent, command, input, timeout)
+        return await _shellless(agent, command, input, timeout)
     done = await execute.run(agent, how.words, input=input, env=how.env, timeout=timeout, called=command.argv)
     if error := how.failed(command, done.stderr):
         raise error
@@ -63,7 +65,7 @@ async def run(
     try:
         how = await login(agent, command, aloud=False)
     except NoShellError:
-        done = await _bare(agent, command, input, timeout)
+        done = await _shellless(agent, command, input, timeout)
         out(done.stdout)
         err(done.stderr)
         if done.truncated:
@@ -96,6 +98,15 @@ async def run(
         return done
     finally:
         await _clean(agent, folder, followed)
+
+
+async def _shellless(agent: Agent, command: Command, input: Input, timeout: float | None) -> Completed:
+    """In a Windows by what that has instead; in another guest without a shell as far as it goes."""
+    if not await agent.is_windows():
+        return await _bare(agent, command, input, timeout)
+    from tinamou.guest import windows
+
+    return await windows.capture(agent, command, input, timeout)
 
 
 async def _bare(agent: Agent, command: Command, input: Input, timeout: float | None) -> Completed:

@@ -37,7 +37,7 @@ from tinamou.system.paths import image_dir
 from tinamou.system.qcow2 import read_header
 from tinamou.units import Size
 
-__all__ = ["convert", "import_image", "imported", "rebase", "resize"]
+__all__ = ["convert", "import_image", "imported", "rebase", "refuse_fixed", "resize"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _READ = 4 << 20
@@ -68,19 +68,24 @@ async def import_image(
     arch: str = "",
     part: Part | None = None,
     trusted: Sequence[Path] = (),
+    like: ImageFacts | None = None,
     progress: Progress = silent,
 ) -> ImageFacts:
     """Make a base image of a local file of any format inspection knows; holes stay holes.
 
     ``arch`` is needed where the image does not tell; ``part`` is where in the file the image lies, if it is not all of it;
-    ``trusted`` as for `inspect_image`. The copy is compared with its source before it gets its name. Raises ImageError;
-    nothing is left behind then.
+    ``trusted`` as for `inspect_image`; ``like`` is an image whose guest has the same agent, ssh server, user and first-boot
+    configuration, which no disk tells. A file that somebody writes to is refused. The copy is compared with its source
+    before it gets its name. Raises ImageError; nothing is left behind then.
     """
     if not _NAME.fullmatch(name):
         raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
     if part is not None:
-        return await _import_part(path, name, arch, part, progress)
+        return await _import_part(path, name, arch, part, like, progress)
     found = inspect_image(path, arch=arch, trusted=trusted)
+    _refuse_used(path)
+    if like is not None:
+        found = replace(found, agent=like.agent, seed=like.seed, ssh=like.ssh, user=like.user)
     if not found.arch:
         raise ImageError(f"{path} does not tell for which architecture it is", fix="add --arch x86_64, aarch64 or riscv64")
     folder = image_dir() / name / found.arch
@@ -95,14 +100,16 @@ async def import_image(
             shutil.rmtree(work, ignore_errors=True)
 
 
-async def _import_part(path: Path, name: str, arch: str, part: Part, progress: Progress) -> ImageFacts:
+async def _import_part(
+    path: Path, name: str, arch: str, part: Part, like: ImageFacts | None, progress: Progress
+) -> ImageFacts:
     """The image is copied out of the file first: whatever is asked of it then, is asked of the copy."""
     parent = image_dir() / name
     parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
         await convert(path, work / "disk.qcow2", "qcow2", part=part, progress=progress)
-        return await import_image(work / "disk.qcow2", name, arch=arch, progress=progress)
+        return await import_image(work / "disk.qcow2", name, arch=arch, like=like, progress=progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -170,6 +177,7 @@ async def convert(
     ``part`` and ``trusted`` as for `import_image`.
     """
     given, files = _named(source, part, trusted)
+    _refuse_used(source)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
     force = ["-o", "force_size=on"] if format == "vpc" else []
@@ -194,8 +202,12 @@ def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> tuple[li
 
 
 async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
-    """Give an image that nobody uses another virtual size. Raises ImageError for a smaller one unless ``shrink``."""
-    found = inspect_image(path)
+    """Give an image that nobody uses another virtual size, rounded up to whole sectors.
+
+    Raises ImageError for a smaller one unless ``shrink``, and for a format that is never given another size.
+    """
+    found, size = inspect_image(path), size.whole
+    refuse_fixed(path, found.format)
     _refuse_used(path)
     if size < found.size and not shrink:
         fix = "shrink its file systems first, then pass --shrink"
@@ -203,6 +215,13 @@ async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
     extra = ["--shrink"] if size < found.size else []
     argv = ["qemu-img", "resize", "-f", found.format, *extra, found.disk, str(int(size))]
     await changed(argv, f"resizing {path.name}", image_files(path), found.disk)
+
+
+def refuse_fixed(path: Path, format: str) -> None:
+    """Raises ImageError for a format that qemu-img gives no other size."""
+    if format not in ("raw", "qcow2"):
+        fix = f"convert it first: tinamou image convert {path} {path.stem}.qcow2"
+        raise ImageError(f"{path} cannot be given another size", why=f"its format is {format}", fix=fix)
 
 
 async def rebase(path: Path, base: Path | None, *, progress: Progress = silent) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tinamou.errors import ImageError
+from tinamou.errors import ImageError, if_full
 from tinamou.images.progress import Progress, silent
 from tinamou.images.qemu_img import MISSING, complaint
 from tinamou.system.exec import CommandError, find_tool
@@ -89,5 +89,5 @@ async def _run(
     try:
         await run_async(argv, hear=hear, cwd=cwd, environment=environment, patience=patience)
     except CommandError as error:
-        fix = "free some space and do it again; nothing is lost"
-        raise ImageError(f"{what} failed", why=complaint(error), fix=fix) from error
+        why = complaint(error)
+        raise ImageError(f"{what} failed", why=why, fix=if_full(why)) from error

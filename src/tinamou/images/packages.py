@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from tinamou.errors import ImageError
+from tinamou.errors import ImageError, if_full
 from tinamou.images.progress import Progress
 from tinamou.images.sources import Distribution, Repository, repositories
 from tinamou.late import dataclass
@@ -32,6 +32,9 @@ _APT_LINE = {
     "unshare": "util-linux",
 }
 _OWN_ARCHIVE = re.compile(r"/(debian|debian-security|ubuntu|ubuntu-ports)(/\d{8}T\d{6}Z)?/?$")
+_UNKNOWN = re.compile(r"^E: (?:Unable to locate package |Package ')([^\s']+)", re.MULTILINE)
+_UNREACHED = ("Failed to fetch", "Could not resolve", "Unable to connect", "Release", "Connection", "timed out")
+"""What apt says where a mirror is not reached, or not trusted."""
 _NOT_COPIED = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")
 
 
@@ -135,9 +138,17 @@ class Apt:
         return [part.split("|")[0].split("(")[0].split(":")[0].strip() for part in listed.split(",") if part.strip()]
 
     def closure(self, names: Sequence[str]) -> list[Package]:
-        """These packages and all they depend on, in the versions apt would install."""
+        """These packages and all they depend on, in the versions apt would install. Raises ImageError."""
         argv = ["apt-get", "install", "-qq", "--print-uris", "-y", "--no-install-recommends", *names]
-        text = self._run(f"{', '.join(names)} cannot be installed from the archive", argv)
+        try:
+            text = self._run("the packages cannot be installed from the archive", argv)
+        except ImageError as error:
+            unknown = list(dict.fromkeys(_UNKNOWN.findall(error.evidence["apt"])))
+            if not unknown:
+                raise
+            few = "no package" if len(unknown) == 1 else "no packages"
+            fix = "check the spelling, and that it is in this release: https://packages.debian.org"
+            raise ImageError(f"the archive has {few} {', '.join(unknown)}", fix=fix) from error
         return [_package(line) for line in text.splitlines() if line.startswith("'")]
 
     def download(self, packages: Sequence[Package], progress: Progress) -> list[Path]:
@@ -154,12 +165,10 @@ class Apt:
         try:
             return run(argv, environment={"APT_CONFIG": str(self.folder / "apt.conf")}, cwd=cwd)
         except CommandError as error:
-            raise ImageError(
-                what,
-                why=_reason(error.stderr),
-                fix="check the network, the mirrors in /etc/apt and its proxy settings: apt-get update",
-                evidence={"apt": error.stderr},
-            ) from error
+            fix = "check the network, the mirrors in /etc/apt and its proxy settings: apt-get update"
+            unreached = any(text in error.stderr for text in _UNREACHED)
+            fix = fix if unreached else if_full(error.stderr)
+            raise ImageError(what, why=_reason(error.stderr), fix=fix, evidence={"apt": error.stderr}) from error
 
 
 def first_usable(

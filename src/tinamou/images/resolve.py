@@ -11,7 +11,7 @@ from tinamou.facts.image import ImageFacts
 from tinamou.images import store, tiny
 from tinamou.images.progress import Progress, silent
 
-__all__ = ["names", "resolve"]
+__all__ = ["is_path", "names", "resolve"]
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.-]+")
 
@@ -31,13 +31,18 @@ def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = 
     recipe = _recipe(name, arch)
     if recipe is not None:
         return _built(recipe, progress, build=build, refresh=refresh)
-    if os.sep in name or name.startswith("~") or name.endswith(_FILES) or os.path.isfile(name):  # noqa: PTH113 (measured)
+    if is_path(name):
         from tinamou.images.inspect import inspect_image
 
         return inspect_image(os.path.expanduser(name), arch=arch)  # noqa: PTH111
     from tinamou.images.importing import imported
 
     return imported(name, arch) or _from_catalogue(name, arch, progress, build=build, refresh=refresh)
+
+
+def is_path(name: str) -> bool:
+    """Whether an image's name is the path of a file."""
+    return os.sep in name or name.startswith("~") or name.endswith(_FILES) or os.path.isfile(name)  # noqa: PTH113 (measured)
 
 
 def names() -> list[str]:

@@ -13,11 +13,12 @@ from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
-__all__ = ["FDSET", "Handed", "netdev", "open_all", "properties", "with_descriptors"]
+__all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "with_descriptors"]
 
 _LISTEN_SECONDS = 5.0
 
 _MEMORY = "mem-path"
+_VHOST_FD = "vhostfd"
 FDSET = "/dev/fdset/"
 """What QEMU opens in place of a file it was handed, followed by the number of its set."""
 
@@ -68,7 +69,7 @@ def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None) -> H
 
 def _take(step: HandOver) -> int:
     if step.access == "listen":
-        return _listen(step.path)
+        return listening(step.path)
     return _memory(step) if step.access == "memory" else _open(step)
 
 
@@ -127,7 +128,7 @@ def _connect(path: str) -> int:
     return connected.detach()
 
 
-def _listen(path: str) -> int:
+def listening(path: str) -> int:
     """A listening Unix socket only its owner can connect to; a socket left over from before is replaced."""
     if len(path.encode()) > 107:
         raise OSError(
@@ -160,13 +161,15 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     names = {path: f"{FDSET}{number}" for path, number in sets.items()}
     names |= {path: f"/dev/fd/{descriptor}" for path, descriptor in secrets.items()}
     elements = tuple(late.replace(e, props=properties(e, handed, names)) for e in plan.elements)
-    flags = tuple(_flag(flag, handed) for flag in plan.flags)
+    flags = tuple(_flag(flag, handed, names) for flag in plan.flags)
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
     return late.replace(plan, elements=elements, flags=(*flags, *added))
 
 
-def _flag(flag: Flag, handed: Mapping[str, int]) -> Flag:
+def _flag(flag: Flag, handed: Mapping[str, int], names: Mapping[str, str]) -> Flag:
+    if any(value in names for value in flag.options.values() if isinstance(value, str)):
+        return late.replace(flag, options={key: _value(value, names) for key, value in flag.options.items()})
     if flag.value is None or flag.value not in handed:
         return flag
     return late.replace(flag, value=f"/dev/fd/{handed[flag.value]}")
@@ -182,6 +185,9 @@ def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, 
     memory = element.props.get(_MEMORY)
     if isinstance(memory, str) and memory in handed:
         props[_MEMORY] = f"/dev/fd/{handed[memory]}"
+    kernels = element.props.get(_VHOST_FD)
+    if isinstance(kernels, str) and kernels in handed:
+        props[_VHOST_FD] = str(handed[kernels])
     path = element.props.get("path")
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]

@@ -82,9 +82,9 @@ def _refuse_mixed(shelf: Shelf, nbd: str) -> None:
 
 def _shelf_of(record: Record, folder: Path) -> Shelf:
     shelf = read_shelf(folder.absolute())
-    if shelf.machine and shelf.machine != record.name:
+    if shelf.machine and shelf.machine not in (record.name, *record.former):
         raise StateError(f"{folder} holds backups of {shelf.machine}, not of {record.name}", fix="choose another folder")
-    return late.replace(shelf, machine=record.name)
+    return late.replace(shelf, machine=shelf.machine or record.name)
 
 
 async def restore(
@@ -112,9 +112,10 @@ async def restore(
 def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
     known = {field.name for field in late.fields(Record)}
     data = cast("dict[str, Any]", {key: value for key, value in backup.record.items() if key in known})
-    spec = {**data["spec"], "name": directory.name}
+    spec = {**(data.get("later") or data["spec"]), "name": directory.name}
+    same = {"former": data.get("former", [])} if data["name"] == directory.name else {"former": []}
     return late.replace(
-        Record(**data),
+        Record(**{**data, **same, "later": {}, "base": "", "template": False}),
         name=directory.name,
         directory=str(directory),
         spec={**spec, "net": []} if isolated else spec,

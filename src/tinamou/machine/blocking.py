@@ -12,6 +12,8 @@ from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.facade_pools import TAKE_SECONDS, AsyncPool, AsyncSharedPool
+from tinamou.machine.handled import PlainHandled
+from tinamou.machine.kept_blocking import Kept
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots, Disk, Nic
 from tinamou.system.loop_thread import wait_for
 from tinamou.units import Size
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.guest.agent import Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.copy import Copied
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
@@ -32,11 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"]
 
 
-class Machine:
+class Machine(PlainHandled, Kept):
     """One virtual machine, started on entering ``with`` and gone without trace on leaving it.
 
     ``with Machine("debian", cpus=2, memory="1G") as vm: vm.run("uname -a")``. Arguments as for `AsyncMachine`.
     """
+
+    _machine: AsyncMachine
 
     def __init__(
         self,
@@ -191,9 +196,9 @@ class Machine:
         """Freeze its virtual CPUs."""
         wait_for(self._machine.pause())
 
-    def resume(self) -> None:
-        """Let its virtual CPUs run on; a suspended machine is taken up where it was."""
-        wait_for(self._machine.resume())
+    def resume(self) -> Clock:
+        """Let its virtual CPUs run on, its guest's clock set right; a suspended machine is taken up where it was."""
+        return wait_for(self._machine.resume())
 
     def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU; see `AsyncMachine.suspend`."""

@@ -12,7 +12,7 @@ from tinamou.blueprint.stored import plugged, unplugged
 from tinamou.control import hotplug
 from tinamou.errors import ControlError, StateError
 from tinamou.machine.calls import refuse_calls, walled
-from tinamou.machine.description import describe
+from tinamou.machine.description import describe, describe_later
 from tinamou.machine.slots import free_for
 from tinamou.machine.starting import facts_again
 from tinamou.machine.turns import turn
@@ -72,14 +72,14 @@ async def add(name: str, request: object) -> tuple[int, list[str]]:
     """
     async with _changing(name, "net add") as record:
         spec = load_spec(record.spec)
-        number = len(spec.net)
+        number = max(len(spec.net), len(load_spec(record.next_spec).net))
         new = load_spec({"net": [request]}).net[0]
         try:
             wanted, said = await _added(record, spec, new, number)
         except BaseException:
             _forget_address(record, new, number)
             raise
-        describe(record, net=wanted.net)
+        describe(record, lambda now: _with(now, number, wanted.net[number]))
         if new.address and record.running and (why := await _told(record, new, number)):
             said.append(f"the guest was not told its address {new.address}: {why}")
         return number, said
@@ -91,7 +91,7 @@ async def _told(record: Record, card: NetSpec, number: int) -> str:
 
     if not record.agent:
         return "it has no agent"
-    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.name, number))
+    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.identity, number))
 
 
 async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -> tuple[MachineSpec, list[str]]:
@@ -115,7 +115,8 @@ def _forget_address(record: Record, card: NetSpec, number: int) -> None:
 
 def _with(spec: MachineSpec, number: int, card: NetSpec) -> MachineSpec:
     """The machine with this card in place of the one of that number; what is empty at the end is left out."""
-    cards = [*spec.net[:number], card, *spec.net[number + 1 :]]
+    below = [*spec.net[:number], *[NetSpec(type="none")] * (number - len(spec.net))]
+    cards = [*below, card, *spec.net[number + 1 :]]
     while cards and cards[-1].type == "none":
         cards.pop()
     return late.replace(spec, net=tuple(cards))
@@ -204,7 +205,7 @@ async def remove(name: str, text: str) -> None:
             _give_back(record, number)
             update_plan(record, lambda data: unplugged(data, part))
         _forget_address(record, card, number)
-        describe(record, net=_with(spec, number, NetSpec(type="none")).net)
+        describe(record, lambda now: _with(now, number, NetSpec(type="none")))
 
 
 async def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
@@ -220,7 +221,7 @@ async def set_rates(name: str, text: str, rates: Mapping[str, str]) -> NetSpec:
         part = _check(record, wanted, number)
         if record.running:
             _limit(record, part, card, number)
-        describe(record, net=wanted.net)
+        describe(record, lambda now: _with(now, number, _changed(now.net[number], rates)))
         return card
 
 
@@ -228,10 +229,10 @@ async def change(name: str, text: str, fields: Mapping[str, object]) -> None:
     """Describe a card anew, from the next start on: ``{"model": "virtio"}``. Raises SpecError, PlanError, StateError."""
     async with _changing(name, "net set") as record:
         number = number_of(record, text)
-        spec = load_spec(record.spec)
+        spec = load_spec(record.next_spec)
         wanted = _with(spec, number, _changed(spec.net[number], fields))
         _check(record, wanted, number)
-        describe(record, net=wanted.net)
+        describe_later(record, lambda now: _with(now, number, _changed(now.net[number], fields)))
 
 
 def _changed(card: NetSpec, fields: Mapping[str, object]) -> NetSpec:

@@ -5,6 +5,7 @@ Everything that is done to running machines is a function over this.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
     from tinamou.blueprint import Plan
     from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.command import Command, Hear, Input
     from tinamou.guest.ready import ReadyReport
     from tinamou.guest.resident import Line, RunningCommand
     from tinamou.snapshots.fork import Restored
     from tinamou.spec import MachineSpec
 
-__all__ = ["READY_SECONDS", "Connected", "words_of"]
+__all__ = ["GRACE_SECONDS", "READY_SECONDS", "Connected", "words_of"]
+
+_MUCH = 1 << 20
+"""Bytes of input from which on it is worth giving the guest what carries them quickly."""
 
 READY_SECONDS = 300.0
 """How long a guest may take to answer, where nobody says otherwise."""
+
+GRACE_SECONDS = 30.0
+"""How long a guest may take to shut down before its power is cut, where nobody says otherwise."""
 
 
 def words_of(command: str | Sequence[str]) -> list[str]:
@@ -64,7 +72,9 @@ class Connected:
         self.record: Record = record
         self.agent: Agent = Agent(str(record.file(files.AGENT)))
         self.timeout = timeout
-        self._patience = CONNECT_SECONDS if plan is None else timeout  # one that starts may have much memory to fill first
+        self._patience = (
+            CONNECT_SECONDS if plan is None else max(timeout, CONNECT_SECONDS)
+        )  # one that starts may have much memory to fill first
         self._plan = plan
         self._owner = owner
         self._line = line
@@ -179,7 +189,8 @@ class Connected:
 
         Raises GuestError when it ends with a status other than 0, unless ``check`` is false.
         """
-        way = await self._quickest()
+        small = input is None or (isinstance(input, bytes) and len(input) < _MUCH)
+        way = await (self._quickest() if small else self._carrying())
         done = await way.run(words_of(command), input=input, env=env, cwd=cwd, user=user, timeout=timeout)
         if check and done.status:
             raise GuestError(
@@ -202,7 +213,7 @@ class Connected:
         timeout: float | None = None,
     ) -> int:
         """As `run`, but the output is heard while it runs, without limit; returns the exit status."""
-        way = await self._quickest()
+        way = await self._carrying()
         how: dict[str, Any] = {"input": input, "env": env, "cwd": cwd, "user": user, "timeout": timeout}
         return (await way.stream(words_of(command), out, err, **how)).exit_status
 
@@ -211,13 +222,28 @@ class Connected:
 
         A guest that does not bring the program that makes terminals is given it.
         """
-        from tinamou.guest.resident import install
+        return await (await self.talking()).open(command, size)
 
+    async def talking(self) -> Line:
+        """The line to the guest's resident, once that answers; a guest without one is given it. Raises GuestError."""
+        from tinamou.guest.resident import connect, install
+
+        if self._line is not None and not self._line.free:
+            self.drop_line()
         line = await self.held_line()
-        if line is None:
-            path = str(self.record.file(files.RESIDENT))
+        path = str(self.record.file(files.RESIDENT))
+        if line is None and self.record.resident:
+            line = self._line = await in_thread(connect, path)
+            await line.hello(self.timeout)
+        elif line is None:
             line = self._line = await install(self.agent, path, self.record.arch)
-        return await line.open(command, size)
+        return line
+
+    async def _carrying(self) -> Line | Agent:
+        """What carries much data: the line to the resident, which the guest is given, or the agent where it cannot be."""
+        with contextlib.suppress(GuestError, OSError):
+            return await self.talking()
+        return await self._quickest()
 
     async def _quickest(self) -> Line | Agent:
         """The guest's resident, unless it is gone because the guest restarted; else the guest's agent."""
@@ -245,6 +271,13 @@ class Connected:
         await self._quickest()
         await self.settled_agent()
         return self._line
+
+    async def set_clock(self) -> Clock:
+        """Set its guest's clock, which stood still with it; what became of that."""
+        from tinamou.guest.clock import set_clock
+
+        line = self._line if self._line is not None and self._line.free else None
+        return await set_clock(self.record, await self.session(), line=line, agent=self.agent)
 
     def drop_line(self) -> None:
         """Hang up on the resident, which is gone with a restart of the guest."""

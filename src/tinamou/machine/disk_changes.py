@@ -13,9 +13,12 @@ from tinamou.errors import StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
+from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
 from tinamou.snapshots.machine_disks import Disks
+from tinamou.spec import load_spec
+from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.units import Size
 
@@ -23,7 +26,10 @@ __all__ = ["change_disc", "limit", "listed", "resize"]
 
 
 async def listed(record: Record) -> list[dict[str, object]]:
-    """Every disk with the file it is written to, the depth of its chain and its virtual size in bytes."""
+    """Every disk with the file it is written to, the depth of its chain and its virtual size in bytes; then the drives.
+
+    A drive has the disc that is in it, or an empty ``file``.
+    """
     from tinamou.snapshots.layers import read_forest
 
     async with opened(record, "disk ls") as (disks, history):
@@ -34,20 +40,46 @@ async def listed(record: Record) -> list[dict[str, object]]:
             size = int(top.header.size) if top.header else top.length
             used = sum(disks.path(file).stat().st_blocks * 512 for file in forest.chain(disk.top) if file in forest.below)
             rows.append({"name": name, "file": disk.top, "files": len(forest.chain(disk.top)), "size": size, "used": used})
-        return rows
+        rows.sort(key=lambda row: int(str(row["name"]).removeprefix("disk")))
+        return [*rows, *(_drive(name, disc) for name, disc in (await _discs(record, disks.session)).items())]
+
+
+async def _discs(record: Record, session: Session | None) -> dict[str, str]:
+    """Every optical drive of a machine and the path of the disc in it, as it runs or as it will start."""
+    if session is None:
+        first = 1 if image_of(record).disk else 0
+        there = numbered(load_spec(record.spec).disk, first)
+        own = {"disk0": image_of(record).disk} if image_of(record).format == "iso" else {}
+        return own | {f"disk{number}": disk.path for number, disk in there if disk.interface == "cdrom"}
+    graph = await block_graph(session)
+    drives = [device.removesuffix("-dev") for device in await _drives(session) if device.endswith("-dev")]
+    discs = {name: graph.devices.get(f"{name}-dev") for name in sorted(drives)}
+    return {name: disc.files[0] if disc and disc.files else "" for name, disc in discs.items()}
+
+
+def _drive(name: str, disc: str) -> dict[str, object]:
+    try:
+        state = os.stat(disc) if disc else None  # noqa: PTH116
+    except OSError:
+        state = None
+    size, used = (state.st_size, state.st_blocks * 512) if state else (0, 0)
+    return {"name": name, "file": disc, "files": int(bool(disc)), "size": size, "used": used}
 
 
 async def resize(record: Record, name: str, size: Size) -> None:
-    """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+    """Make a disk larger by whole sectors; a running guest sees it at once. Raises StateError for less, ImageError."""
+    size = size.whole
     async with opened(record, "disk resize") as (disks, history):
         _known(history, name)
         top = history.disks[name]
         from tinamou.images.chain import read_layer
+        from tinamou.images.importing import refuse_fixed
 
         layer = read_layer(disks.path(top.top), top.format)
         now = int(layer.header.size) if layer.header else layer.length
         if size < now:
             raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
+        refuse_fixed(disks.path(top.top), top.format)
         if disks.session is None:
             from tinamou.images.offline import changed
             from tinamou.snapshots.layers import read_forest

@@ -50,7 +50,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
         refuse_shared({name: facts.chains[name]} if name in facts.chains and not more.readonly else {})
         alone = disk_alone(spec, facts, number)
         save(disks.directory, late.replace(history, intent=Intent("disk", {"disk": name})))
-        describe(record, disk=spec.disk)
+        describe(record, lambda now: late.replace(now, disk=(*now.disk, more)))
         try:
             apply(alone.steps, record.path)
             if disks.session is not None:
@@ -59,7 +59,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
                 await hotplug.plug(disks.session, alone, name)
                 update_plan(record, lambda data: plugged(data, alone))
         except BaseException:
-            describe(record, disk=spec.disk[:-1])
+            describe(record, lambda now: late.replace(now, disk=tuple(one for one in now.disk if one != more)))
             drop_disk(disks, history, name)
             raise
         save(disks.directory, late.replace(history, intent=None))
@@ -93,10 +93,15 @@ async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, 
             raise StateError(what, why="it lies in the machine's folder, and would be removed", fix=fix)
         if disks.session is not None:
             await _take_out(record, disks.session, name, there[name], seconds)
-        kept = tuple(one for key, one in there.items() if key != name)
         save(disks.directory, late.replace(history, intent=Intent("disk", {"disk": name})))
-        describe(record, disk=kept)
+        describe(record, lambda now: _without(now, record, name))
         drop_disk(disks, history, name)
+
+
+def _without(spec: MachineSpec, record: Record, name: str) -> MachineSpec:
+    """The description without this disk; the others keep their numbers."""
+    kept = (late.replace(one, number=number) for number, one in _with_numbers(spec, record) if f"disk{number}" != name)
+    return late.replace(spec, disk=tuple(kept))
 
 
 def _with_numbers(spec: MachineSpec, record: Record) -> list[tuple[int, DiskSpec]]:

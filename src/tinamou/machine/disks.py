@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tinamou import late
-from tinamou.errors import ImageError, StateError
+from tinamou.errors import ImageError, StateError, if_full
 from tinamou.facts import ChainFile, ImageFacts, files
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.turns import turn
@@ -122,7 +122,9 @@ def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
     def file(layer: Layer) -> ChainFile:
         folder, locked = Path(layer.path).parent, bool(layer.header and layer.header.encryption)
         size = int(layer.header.size) if layer.header else layer.length if layer.format == "raw" else 0
-        return ChainFile(layer.path, layer.format, folder == own, locked, folder.parent == frozen, size)
+        return ChainFile(
+            layer.path, layer.format, folder == own, locked, folder.parent == frozen, size, layer.length % 512 > 0
+        )
 
     return tuple(map(file, layers))
 
@@ -163,7 +165,7 @@ async def held(record: Record, what: str, *, progress: Progress = silent) -> Asy
             yield Disks(record.path.resolve(), record.uid, session, keys=_keys(record), progress=progress)
         except OSError as error:
             why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-            fix = "free some space, then do it again; what was begun is put right first"
+            fix = if_full(why, "do it again; what was begun is put right first")
             raise StateError(f"the disks of {record.name} cannot be worked on", why=why, fix=fix) from error
 
 

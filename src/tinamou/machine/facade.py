@@ -11,9 +11,10 @@ from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS, Connected
+from tinamou.machine.handled import Handled
+from tinamou.machine.kept import Kept
 from tinamou.machine.of_host import of_host
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots
-from tinamou.machine.reach import Reach
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, newest, read
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from tinamou.control import Session
     from tinamou.guest.agent import Completed
+    from tinamou.guest.clock import Clock
     from tinamou.guest.ready import ReadyReport
     from tinamou.machine.forking import Request
     from tinamou.machine.upgrading import Upgraded
@@ -34,7 +36,7 @@ __all__ = ["AsyncMachine"]
 
 
 @of_host
-class AsyncMachine(Reach):
+class AsyncMachine(Handled, Kept):
     """One virtual machine, started on entering ``async with`` and gone without trace on leaving it.
 
     ``image`` and ``settings`` are the fields of a machine file (docs/reference/spec.md), short names included:
@@ -131,6 +133,13 @@ class AsyncMachine(Reach):
         if self._connected is None and self._known is not None:
             return newest(self._known)
         return self.connected.record
+
+    def _is_now(self, record: Record) -> None:
+        self._spec = load_spec(record.next_spec)
+        if self._known is not None:
+            self._known = record
+        if self._connected is not None:
+            self._connected.refresh()
 
     @property
     def running(self) -> bool:
@@ -234,7 +243,7 @@ class AsyncMachine(Reach):
         from tinamou.machine.forking import take_checkpoint
 
         async with self._at_hand(long=True) as machine:
-            return await take_checkpoint(machine, name, kind=kind, ephemeral=ephemeral)
+            return await take_checkpoint(machine, name, kind=kind, ephemeral=ephemeral, progress=self._progress)
 
     @overload
     async def fork(self) -> Self: ...
@@ -257,22 +266,30 @@ class AsyncMachine(Reach):
         """Freeze its virtual CPUs."""
         await self.qmp("stop")
 
-    async def resume(self) -> None:
-        """Let its virtual CPUs run on; a suspended machine is taken up where it was.
+    async def resume(self) -> Clock:
+        """Let its virtual CPUs run on, and set its guest's clock; a suspended machine is taken up where it was.
 
+        What became of the clock is returned; where it could not be set, ``progress`` is told the result's ``note``.
         Raises StateError for a damaged state, other hardware or a QEMU that does not take it, LaunchError, ControlError.
         """
         from tinamou.machine.suspending import wake_up
         from tinamou.snapshots.orphans import is_suspended
 
         if not is_suspended(self.record):
-            await self.qmp("cont")
-            return
-        machine = Connected(await wake_up(self.record, dies_with_parent=not self._opened), timeout=self.timeout)
+            async with self._at_hand() as machine:
+                return self._told(await life.resume(machine))
+        awake = await wake_up(self.record, dies_with_parent=not self._opened)
+        machine = Connected(awake.record, timeout=self.timeout)
         if self._opened:
             await machine.release()
         else:
             self._connected = machine
+        return self._told(awake.clock)
+
+    def _told(self, clock: Clock) -> Clock:
+        if clock.note:
+            self._progress(clock.note, None)
+        return clock
 
     async def suspend(self) -> None:
         """Save a kept machine to disk and end its QEMU: `resume` takes it up, also after a restart of the host.
@@ -325,6 +342,9 @@ class AsyncMachine(Reach):
 
     async def remove(self, *, force: bool = False) -> None:
         """Remove a kept machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+        from tinamou.machine.cloning import refuse_base
+
+        refuse_base(self.record, force=force)
         if force and self._connected is not None:
             await self.kill()
         await in_thread(life.remove, self.record, force=force)

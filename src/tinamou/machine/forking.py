@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tinamou import late
 from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan, ReservePort, Why
 from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.carry.port import kept_out
+from tinamou.guest.clock import RIGHT, not_set, set_clock
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity, Line
 from tinamou.images.progress import Progress, silent
@@ -39,7 +40,7 @@ from tinamou.state.record import Record, change, create
 from tinamou.system.loop_thread import dropped, in_thread
 from tinamou.system.spawn import process_of
 
-__all__ = ["Request", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "take_checkpoint"]
+__all__ = ["Request", "checkpoint_by_name", "fork_many", "fork_running", "leave_running", "notes_of", "take_checkpoint"]
 
 Request = Literal["auto", "instant", "portable"]
 """The kind of checkpoint that is asked for."""
@@ -49,12 +50,17 @@ AT_ONCE = 2
 
 
 async def take_checkpoint(
-    machine: Connected, name: str = "", *, ephemeral: bool = False, kind: Request = "auto"
+    machine: Connected,
+    name: str = "",
+    *,
+    ephemeral: bool = False,
+    kind: Request = "auto",
+    progress: Progress = silent,
 ) -> Checkpoint:
     """Checkpoint a running machine, which goes on; an ``ephemeral`` one is gone with this process.
 
-    With ``auto`` the checkpoint is instant where the machine allows it, else portable, and says why. Raises StateError,
-    ControlError, GuestError.
+    With ``auto`` the checkpoint is instant where the machine allows it, else portable, and says why. ``progress`` is told
+    where its guest's clock is behind by more than a second then. Raises StateError, ControlError, GuestError.
     """
     encrypted.refuse(machine.record, "checkpointed or forked")
     held = await machine.held_line()
@@ -63,10 +69,29 @@ async def take_checkpoint(
         kept_out(machine.record.directory, await machine.session()),
         shares.taken_out(machine),
     ):
-        return await _taken(machine, name, held, ephemeral=ephemeral, request=kind)
+        taken, line = await _taken(machine, name, held, ephemeral=ephemeral, request=kind)
+        try:
+            await _set_clock(machine, held, line, taken.pause, progress)
+        finally:
+            if line is not None and line is not held:
+                line.close()
+    return taken
 
 
-async def _taken(machine: Connected, name: str, held: Line | None, *, ephemeral: bool, request: Request) -> Checkpoint:
+async def _set_clock(machine: Connected, held: Line | None, line: Line | None, pause: float, progress: Progress) -> None:
+    """The guest's clock stood still for ``pause`` seconds. On a line that is ``held`` nobody waits for the answer here."""
+    if held is not None:
+        await held.begin_to_become(Identity())
+    elif line is not None or pause > RIGHT:
+        clock = await set_clock(machine.record, await machine.session(), line=line, agent=machine.agent)
+        if clock.note:
+            progress(clock.note, None)
+
+
+async def _taken(
+    machine: Connected, name: str, held: Line | None, *, ephemeral: bool, request: Request
+) -> tuple[Checkpoint, Line | None]:
+    """The checkpoint, and the line to the guest's resident that was opened for it, or is held."""
     record, session = machine.refresh(), await machine.session()
     plan = await saved_plan(record, session)
     chosen, why = _kind(record, plan, request)
@@ -76,12 +101,13 @@ async def _taken(machine: Connected, name: str, held: Line | None, *, ephemeral:
         take = save.save_instant if chosen == "instant" else save.save_portable
         wanted = name or f"{record.name}-{secrets.token_hex(3)}"
         if not any(element.kind == "blockdev" for element in plan.elements):
-            return await take(moment, wanted)
+            return await take(moment, wanted), line
         async with opened(record, "checkpoint") as (disks, history):
-            return await take(late.replace(moment, disks=(disks, history)), wanted)
-    finally:
+            return await take(late.replace(moment, disks=(disks, history)), wanted), line
+    except BaseException:
         if line is not None and line is not held:
             line.close()
+        raise
 
 
 def _kind(record: Record, plan: Plan, request: Request) -> tuple[Kind, str]:
@@ -185,16 +211,16 @@ async def fork_many(
 
 def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
     """A port of the host leads into one machine. Raises StateError naming those that do so already, or would twice."""
-    from tinamou.parts.net.spec import parse_forward
+    from tinamou.parts.net.forwards import forwards_of
     from tinamou.prepare.wires import reserve_port
 
     problems = []
     for number, net in enumerate(load_spec(checkpoint.record["spec"]).net):
         for text in net.forward:
-            protocol, address, port, _ = parse_forward(text)
             reason = f"{count} machines cannot have the same port" if count > 1 else ""
             try:
-                reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
+                for protocol, address, port, _ in forwards_of(text):
+                    reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
             except PrepareError as error:
                 reason = f"{error.what}: {error.why}"
             if reason:
@@ -205,7 +231,7 @@ def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
 
 async def fork_running(machine: Connected, count: int, progress: Progress = silent) -> list[Connected]:
     """Fork a running machine: a checkpoint of the moment, which is gone with the last fork. Raises as `take_checkpoint`."""
-    checkpoint = await take_checkpoint(machine, ephemeral=True)
+    checkpoint = await take_checkpoint(machine, ephemeral=True, progress=progress)
     if checkpoint.kind == "portable":
         progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
     directory = Path(checkpoint.directory)
@@ -229,7 +255,14 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
         if not left[0]:
             discard(directory)
 
+    for note in notes_of(restored):
+        progress(note, None)
     return [Connected.of_fork(one, ended) for one in restored]
+
+
+def notes_of(restored: Sequence[Restored]) -> list[str]:
+    """What must be said of the clocks of forks: those of guests that have nothing to set them by."""
+    return [not_set(one.record).note for one in restored if one.line is None]
 
 
 async def _shut(machine: Connected, directory: Path) -> None:
@@ -306,12 +339,16 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             "pid": 0,
             "started": 0,
             "log_from": 0,
+            "later": {},
+            "base": "",
+            "template": False,
         }
         records = []
         for directory, uid in zip(made, uids, strict=True):
             spec = portable.spec_for(checkpoint, directory.name, same=same)
             port = machines.free_port() if saved.get("ssh_port") else None
-            own = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port, "spec": spec}
+            own: dict[str, Any] = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port}
+            own |= {"spec": spec, "former": saved.get("former", []) if same else []}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
             create(record)
             give_files(checkpoint.files, Path(checkpoint.directory), directory, uid)
@@ -319,15 +356,22 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
     return records
 
 
-async def checkpoint_by_name(record: Record, name: str = "", *, kind: Request = "auto") -> Checkpoint:
+async def checkpoint_by_name(
+    record: Record, name: str = "", *, kind: Request = "auto", progress: Progress = silent
+) -> Checkpoint:
     """Checkpoint a machine this process does not own."""
     async with Connected(record, owner=not record.owned) as machine:
-        return await take_checkpoint(machine, name, kind=kind)
+        return await take_checkpoint(machine, name, kind=kind, progress=progress)
 
 
-async def leave_running(checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False) -> list[str]:
-    """Forks that stay when this process ends; returns their names. ``same`` keeps the identity of the saved machine."""
+async def leave_running(
+    checkpoint: Checkpoint, count: int, *, names: Sequence[str] = (), same: bool = False
+) -> tuple[list[str], list[str]]:
+    """Forks that stay when this process ends: their names, and what must be said of them.
+
+    ``same`` keeps the identity of the saved machine.
+    """
     restored = await fork_many(checkpoint, count, ephemeral=False, dies_with_parent=False, names=names, same=same)
     for one in restored:
         await Connected.of_fork(one).release()
-    return [one.record.name for one in restored]
+    return [one.record.name for one in restored], notes_of(restored)

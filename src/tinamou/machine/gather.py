@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from tinamou import late
-from tinamou.facts import EncryptionFacts, Facts, Firmware, ImageFacts, PciFacts, Permits, Place
+from tinamou.facts import EncryptionFacts, Facts, Firmware, HyperVFacts, ImageFacts, PciFacts, Permits, Place
 from tinamou.facts.keys import KeyFacts
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
 from tinamou.machine.lending import net_facts
+from tinamou.parts import windows
 from tinamou.parts.disk.spec import DIRECT
 from tinamou.probe.accel import probe_accel
 from tinamou.probe.firmware import probe_firmware
@@ -42,6 +44,7 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
 
 def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
     """Facts about host and binary come from caches where they can. Raises ProbeError."""
+    spec = windows.settled(spec)
     qemu = probe_qemu(find_binary(image.arch), image.arch)
     firmware = probe_firmware(data_dirs=qemu.data_dirs).firmware
     return Facts(
@@ -58,6 +61,8 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         encryption=_encryption(spec, firmware),
         walls=probe_walls(),
         keys=_keys(spec, image, firmware),
+        hyperv=_hyperv(spec),
+        now=int(time.time()) if spec.clock.offset else 0,
     )
 
 
@@ -84,6 +89,16 @@ def _keys(spec: MachineSpec, image: ImageFacts, firmware: tuple[Firmware, ...]) 
     from tinamou.probe.keys import probe_keys
 
     return probe_keys(spec.boot.secure_keys, (one for one in firmware if any(arch == image.arch for arch, _ in one.targets)))
+
+
+def _hyperv(spec: MachineSpec) -> HyperVFacts:
+    """Asked only for a machine that may show such interfaces."""
+    if not (windows.release(spec) or spec.cpu.hyperv not in ("auto", "off")):
+        return HyperVFacts()
+    from tinamou.probe.hyperv import probe_hyperv
+    from tinamou.system.rooted import Rooted
+
+    return probe_hyperv(Rooted())
 
 
 def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:

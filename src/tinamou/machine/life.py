@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.errors import StateError, TinamouError
+from tinamou.facts import files
+from tinamou.machine.connected import GRACE_SECONDS
 from tinamou.monitor import states
 from tinamou.monitor.states import at_rest
 from tinamou.snapshots.orphans import forget_suspended, is_suspended
@@ -19,6 +21,7 @@ from tinamou.system.spawn import gone
 if TYPE_CHECKING:
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
+    from tinamou.guest.clock import Clock
     from tinamou.machine.connected import Connected
 
 __all__ = [
@@ -30,13 +33,14 @@ __all__ = [
     "refuse_running",
     "remove",
     "reset",
+    "resume",
     "running",
     "shut_down",
     "state_of",
     "stop",
+    "was_asked_to_end",
 ]
 
-GRACE_SECONDS = 30.0
 ASK_SECONDS = 5.0
 """How long QEMU and the agent are each waited for when they are told that the machine is to end."""
 
@@ -59,6 +63,14 @@ async def command(record: Record, name: str) -> object:
         return await session.execute(name)
 
 
+async def resume(machine: Connected) -> Clock:
+    """Let a machine run on that stands still, and set its guest's clock; what became of that. Raises ControlError."""
+    from tinamou.control.commands import cont
+
+    await cont(await machine.session())
+    return await machine.set_clock()
+
+
 async def reset(record: Record) -> None:
     """Press the reset button. Raises StateError for a machine that has none, ControlError."""
     from tinamou.machine.encrypted import refuse_reset
@@ -79,6 +91,7 @@ async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
     """
     import asyncio
 
+    _ask(machine.record)
     until, session, agent = time.monotonic() + grace, None, machine.agent
     with contextlib.suppress(TinamouError, TimeoutError):
         async with asyncio.timeout(_patience(until)):
@@ -119,8 +132,20 @@ def kill(record: Record) -> None:
     """Cut the power; the state of a suspended machine is given up, as if its power had been cut then."""
     from tinamou.machine.reconcile import end_machine
 
+    _ask(record)
     end_machine(record)
     forget_suspended(record)
+
+
+def _ask(record: Record) -> None:
+    """Note that the machine is to end, for whoever else sees that it does."""
+    with contextlib.suppress(FileNotFoundError):
+        record.file(files.ASKED).touch(mode=0o600)
+
+
+def was_asked_to_end(record: Record) -> bool:
+    """Whether a command or program had it end, since it was started."""
+    return record.file(files.ASKED).exists()
 
 
 def discard(record: Record) -> None:
@@ -140,10 +165,12 @@ def refuse_running(record: Record, *, force: bool) -> None:
 
 def remove(record: Record, *, force: bool = False) -> None:
     """Remove the machine, its disks and its schedules. Raises StateError while it runs, unless ``force``."""
+    from tinamou.machine.autostart import turn_off
     from tinamou.machine.reconcile import end_machine
     from tinamou.machine.schedules import remove_schedules
 
     refuse_running(record, force=force)
     end_machine(record)
     remove_schedules(record.name)
+    turn_off(record)
     machines.remove(machines.machines_dir() / record.name)

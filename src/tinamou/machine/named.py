@@ -23,7 +23,9 @@ def absolute(spec: MachineSpec) -> MachineSpec:
     boot = late.replace(boot, secure_keys=_whole(boot.secure_keys))
     disks = tuple(late.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
     nets = tuple(late.replace(one, socket=_whole(one.socket)) for one in spec.net)
-    return late.replace(spec, boot=boot, disk=disks, net=nets)
+    sticks = tuple(late.replace(one, path=_whole(one.path)) for one in spec.usb)
+    own = late.replace(spec.windows, drivers=_whole(spec.windows.drivers), password_file=_whole(spec.windows.password_file))
+    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, windows=own)
 
 
 def _whole(path: str) -> str:
@@ -42,6 +44,8 @@ def _files(spec: MachineSpec) -> Iterator[Problem]:
     files = {"boot.kernel": spec.boot.kernel, "boot.initrd": spec.boot.initrd}
     for number, disk in enumerate(spec.disk):
         files |= {f"disk[{number}].key": disk.key, f"disk[{number}].path": disk.path if disk.interface == "cdrom" else ""}
+    files |= {f"usb[{number}].path": one.path for number, one in enumerate(spec.usb)}
+    files |= {f"windows.{name}": getattr(spec.windows, name) for name in ("drivers", "password_file")}
     for field, path in files.items():
         if path and not Path(path).is_file():
             reason = "is not a file" if Path(path).exists() else "there is no such file"

@@ -95,7 +95,7 @@ class AsyncDisks(_Of):
     """The disks of one machine. Every method raises StateError for a machine that is gone, or busy."""
 
     async def list(self) -> tuple[Disk, ...]:
-        """Those its guest can write to."""
+        """Those its guest can write to, then its optical drives, each with the disc in it."""
         from tinamou.machine.disk_changes import listed
 
         rows: list[Any] = await listed(self._record())
@@ -123,10 +123,11 @@ class AsyncDisks(_Of):
         await unplug(self._record(), name, seconds=timeout, force=force)
 
     async def resize(self, name: str, size: Size | str) -> None:
-        """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one."""
+        """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one, SpecError."""
+        from tinamou.fields import size_of
         from tinamou.machine.disk_changes import resize
 
-        await resize(self._record(), name, Size.parse(size) if isinstance(size, str) else size)
+        await resize(self._record(), name, size_of(size, "size") if isinstance(size, str) else size)
 
 
 @of_host
@@ -166,10 +167,11 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
     from tinamou.parts.net import interfaces, mac_of
     from tinamou.parts.net.network import name_of
     from tinamou.parts.net.wiring import host_link
+    from tinamou.parts.windows import settled
     from tinamou.state import networks
 
     found = []
-    for number, spec in interfaces(load_spec(record.spec).net).items():
+    for number, spec in interfaces(settled(load_spec(record.spec)).net).items():
         made = spec.type == "bridge" and not spec.bridge
         members = networks.members(name_of(spec)) if made else []
         mine = next((one for one in members if one.name == f"{record.name}.{number}"), None)
@@ -178,7 +180,7 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
             type=spec.type,
             network=name_of(spec) if made else spec.bridge or spec.interface or spec.socket,
             model=spec.model,
-            mac=str(mac_of(spec, record.name, number)),
+            mac=str(mac_of(spec, record.identity, number)),
             address=spec.address,
             address6="",
             link=host_link(spec, record.directory, number),

@@ -28,7 +28,7 @@ class Reach:
         """Its record in the state directory."""
         raise NotImplementedError
 
-    def _at_hand(self) -> AbstractAsyncContextManager[Connected]:
+    def _at_hand(self, *, long: bool = False) -> AbstractAsyncContextManager[Connected]:
         """The running machine with its lines."""
         raise NotImplementedError
 

@@ -198,6 +198,7 @@ def claim(record: Record) -> Record:
         newest = machines.find(record.name)
         _refuse_taken(newest)
         _end(newest)
+        newest.file(files.ASKED).unlink(missing_ok=True)
         uid = machines.uid_again(newest.path, newest.uid)
         return change(newest, uid=uid, owner_pid=me.pid, owner_started=me.started)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
-from tinamou.snapshots.schedule import Schedule, scheduled_units, units
+from tinamou.snapshots.schedule import Schedule, scheduled_units, schedules, units
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system import systemd
-from tinamou.system.exec import run
 from tinamou.system.paths import unit_dir
+from tinamou.system.unit_files import removed, systemctl, written
 
-__all__ = ["refuse_diskless", "remove_schedules", "systemd_runs", "write_schedule"]
+__all__ = ["refuse_diskless", "remove_schedules", "rename_schedules", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
@@ -26,15 +26,9 @@ def refuse_diskless(record: Record) -> None:
 
 def write_schedule(schedule: Schedule) -> list[Path]:
     """Write a schedule's unit files and have systemd take them up where it runs; the paths written. Raises OSError."""
-    folder = unit_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in units(schedule, systemd.command(), systemd.environment()).items():
-        (folder / name).write_text(text)
-        written.append(folder / name)
-    _systemctl("daemon-reload")
-    _systemctl("enable", "--now", f"{schedule.unit}.timer")
-    return written
+    paths = written(units(schedule, systemd.command(), systemd.environment()))
+    systemctl("enable", "--now", f"{schedule.unit}.timer")
+    return paths
 
 
 def remove_schedules(machine: str) -> list[Path]:
@@ -42,18 +36,13 @@ def remove_schedules(machine: str) -> list[Path]:
     gone = scheduled_units(unit_dir(), machine)
     for path in gone:
         if path.suffix == ".timer":
-            _systemctl("disable", "--now", path.name)
-        path.unlink()
-    if gone:
-        _systemctl("daemon-reload")
-    return gone
+            systemctl("disable", "--now", path.name)
+    return removed(gone)
 
 
-def systemd_runs() -> bool:
-    """Whether systemd is the init of this host (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def _systemctl(*words: str) -> None:
-    if systemd_runs():
-        run(["systemctl", *([] if os.geteuid() == 0 else ["--user"]), *words], timeout=30)
+def rename_schedules(old: str, new: str) -> None:
+    """Have a machine's schedules be about it under its new name. Raises OSError."""
+    there = schedules(unit_dir(), old)
+    for one in there:
+        write_schedule(late.replace(one, machine=new))
+    remove_schedules(old)

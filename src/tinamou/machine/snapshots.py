@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from tinamou.errors import StateError, TinamouError
+from tinamou.errors import StateError, TinamouError, if_full
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass, replace
 from tinamou.machine.disks import held, known_disks, opened
@@ -92,10 +92,10 @@ async def remove(record: Record, names: list[str], *, progress: Progress = silen
         try:
             return await tidy(disks, history)
         except TinamouError as error:
-            fix = f"free some space, then: tinamou snapshot flatten {record.name}"
-            raise StateError(
-                "the snapshots are gone, but their files are not merged yet", why=str(error), fix=fix
-            ) from error
+            flatten = f"tinamou snapshot flatten {record.name}"
+            why = str(error)
+            what = "the snapshots are gone, but their files are not merged yet"
+            raise StateError(what, why=why, fix=if_full(why, flatten) or flatten) from error
 
 
 async def go_back(record: Record, name: str, *, progress: Progress = silent) -> History:

@@ -17,6 +17,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
 from tinamou.machine import named
+from tinamou.machine.description import settled
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
@@ -83,12 +84,12 @@ def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress 
 def plan_again(name: str, machine_type: str = "") -> Plan | None:
     """The plan of a machine that exists, as its next start would follow it; None where there is no such machine.
 
-    With ``machine_type`` it is one on that board.
+    With ``machine_type`` it is one on that board, of what the machine is now: what is to come at its start is left out.
     """
     record = read(machines.machines_dir() / name) if name and "/" not in name else None
     if record is None:
         return None
-    spec = load_spec(record.spec)
+    spec = load_spec(record.spec if machine_type else record.next_spec)
     named.check(spec)
     return make_plan(spec, facts_again(record, spec, machine_type))
 
@@ -128,9 +129,9 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
         raise StateError(
             f"machine {record.name} is suspended", why="a start would lose the state it was saved with", fix=fix
         )
-    spec = load_spec(record.spec)
+    spec = load_spec(record.next_spec)
     named.check(spec)
-    record = claim(record)
+    record = settled(claim(record))
     try:
         with turn_blocking(record, "start"):
             put_right_at_rest(record)
@@ -237,4 +238,6 @@ def _place(record: Record, machine_type: str) -> Place:
         claims=claims(record.directory),
         throwaway=record.ephemeral,
         machine_type=machine_type,
+        identity=record.identity,
+        copied=bool(record.base),
     )

@@ -10,7 +10,6 @@ While there is an entry the machine's QEMU, if one lives, must not run on: its d
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import time
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou.control.commands import cont, quit
-from tinamou.errors import GuestError, StateError, TinamouError
+from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
-from tinamou.guest.agent import Agent
 from tinamou.guest.carry.port import kept_out
+from tinamou.guest.clock import Clock, set_clock
+from tinamou.late import dataclass
 from tinamou.machine import encrypted, shares
 from tinamou.machine.connected import Connected
 from tinamou.machine.portable import loaded, saved_plan
@@ -39,10 +39,15 @@ from tinamou.system.spawn import wait_gone
 if TYPE_CHECKING:
     from tinamou.control import Session
 
-__all__ = ["suspend", "wake_up"]
+__all__ = ["Awake", "suspend", "wake_up"]
 
-CLOCK_SECONDS = 10.0
-"""How long a guest that has just restored may take to set its clock."""
+
+@dataclass(frozen=True)
+class Awake:
+    """A machine that was suspended and runs: its record, owned by this process, and what became of its guest's clock."""
+
+    record: Record
+    clock: Clock
 
 
 async def suspend(machine: Connected) -> Checkpoint:
@@ -99,8 +104,8 @@ def _write_surely(saved: Checkpoint, folder: Path) -> None:
         raise
 
 
-async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
-    """Take a suspended machine up where it was: the same machine, its clock set right; its entry, owned by this process.
+async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Awake:
+    """Take a suspended machine up where it was: the same machine, its clock set right.
 
     Its shared folders are plugged in and mounted again. Raises StateError for a damaged state, other hardware or a
     QEMU that does not take it, LaunchError, ControlError; it is still suspended then.
@@ -121,30 +126,8 @@ async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Record:
         if is_suspended(record):
             await in_thread(end_machine, record)
         raise
-    await _set_clock(record)
+    clock = await set_clock(record)
     if record.has("share"):
         async with Connected(record) as machine:
             await (shares.attach(machine) if record.agent else shares.plug(machine))
-    return record
-
-
-async def _set_clock(record: Record) -> None:
-    """Raises GuestError when a guest that has an agent does not set its clock; the machine runs all the same."""
-    if not record.agent:
-        return
-    try:
-        async with asyncio.timeout(CLOCK_SECONDS), Agent(str(record.file(files.AGENT))) as agent:
-            try:
-                await agent.set_time(time.time())
-            except GuestError:
-                await _set_clock_by_command(agent)
-    except (TinamouError, TimeoutError) as error:
-        why = f"its agent did not do so within {CLOCK_SECONDS:g} s: {error}"
-        raise GuestError(f"{record.name} runs, but its clock is behind", why=why, fix="set it in the guest") from error
-
-
-async def _set_clock_by_command(agent: Agent) -> None:
-    """For a guest whose agent cannot do it: without a hardware clock, for example."""
-    done = await agent.run(["date", "-u", "-s", f"@{time.time():.0f}"], bare=True)
-    if done.status:
-        raise GuestError("date(1) in the guest did not set the clock", why=done.stderr.decode(errors="replace").strip())
+    return Awake(record, clock)

@@ -25,6 +25,10 @@ _ours: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ours", d
 """The machines whose turn this flow of control has: an operation made of others takes it once."""
 
 
+_OF_A_TEMPLATE = frozenset({"backup", "check", "clone", "commit", "disk ls", "export", "rename", "rm", "template"})
+"""What is done with a template: nothing of it changes what its guest would find."""
+
+
 @contextlib.asynccontextmanager
 async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> AsyncIterator[Record]:
     """The machine is this operation's to change until the block ends; its newest record.
@@ -44,6 +48,7 @@ async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Asyn
 
             await asyncio.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
+            _refuse_template(now, what)
             yield now
 
 
@@ -60,7 +65,17 @@ def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> I
                 raise _busy(record)
             time.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
+            _refuse_template(now, what)
             yield now
+
+
+def _refuse_template(record: Record, what: str) -> None:
+    if record.template and what not in _OF_A_TEMPLATE:
+        why = "a template is what clones are made of, and stays as it is"
+        fix = (
+            f"tinamou clone {record.name} NAME, and use that; tinamou template --undo {record.name} makes it a machine again"
+        )
+        raise StateError(f"{record.name} is a template: no {what}", why=why, fix=fix)
 
 
 def _is_ours(record: Record) -> bool:

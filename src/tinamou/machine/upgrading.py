@@ -48,6 +48,7 @@ from tinamou.tuning.memory import RAM
 
 if TYPE_CHECKING:
     from tinamou.control import Event, Session
+    from tinamou.guest.clock import Clock
 
 __all__ = ["Upgraded", "upgrade"]
 
@@ -62,7 +63,7 @@ class Upgraded:
     """What a machine ran on ``before`` and runs on ``after``: version and package of QEMU.
 
     It stood still for ``pause`` seconds, and all of it took ``took``. ``why`` is empty where the memory stayed where it is,
-    else says why the machine was suspended and resumed.
+    else says why the machine was suspended and resumed. ``note`` is what must be said of its guest's clock, if anything.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Upgraded:
     pause: float
     took: float
     why: str = ""
+    note: str = ""
 
 
 async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = silent) -> Upgraded:
@@ -90,11 +92,12 @@ async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = 
         with choosing(binary):
             if why := _kept_from_it(plan):
                 progress(f"{record.name} is suspended and resumed, as {why}: it stands still for longer", None)
-                pause = await _by_the_disk(machine, progress)
+                pause, clock = await _by_the_disk(machine, progress)
             else:
                 pause = await _in_place(machine, plan)
+                clock = await machine.set_clock()
         after = _version(await machine.session())
-    return Upgraded(record.name, before, after, pause, time.perf_counter() - began, why)
+    return Upgraded(record.name, before, after, pause, time.perf_counter() - began, why, clock.note)
 
 
 def _version(session: Session) -> str:
@@ -118,13 +121,16 @@ def _kept_from_it(plan: Plan) -> str:
     return ""
 
 
-async def _by_the_disk(machine: Connected, progress: Progress) -> float:
-    """Suspend and resume; where the new QEMU does not take the state, the old one does. Returns the seconds in between."""
+async def _by_the_disk(machine: Connected, progress: Progress) -> tuple[float, Clock]:
+    """Suspend and resume; where the new QEMU does not take the state, the old one does.
+
+    Returns the seconds in between, and what became of the guest's clock.
+    """
     record, ours = machine.record, machine.record.owned
     began = time.perf_counter()
     await suspend(machine)
     try:
-        await wake_up(machine.refresh(), dies_with_parent=ours)
+        awake = await wake_up(machine.refresh(), dies_with_parent=ours)
     except TinamouError:
         progress(f"{record.name} is not taken up by the new QEMU; the old one does so", None)
         with choosing(record.binary):
@@ -134,7 +140,7 @@ async def _by_the_disk(machine: Connected, progress: Progress) -> float:
         if not ours:
             change(machine.refresh(), owner_pid=0, owner_started=0)
         machine.refresh()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, awake.clock
 
 
 async def _in_place(machine: Connected, plan: Plan) -> float:

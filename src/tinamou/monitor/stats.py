@@ -96,7 +96,7 @@ async def read(record: Record, patience: Patience) -> Reading:
     spent, held = processes.spent(files, record.pid), processes.held(files, record.pid, share=True)
     found = Reading(record.name, UNKNOWN, record.accel, 1, time.monotonic(), spent, None, None, held)
     try:
-        found = replace(found, vcpus=load_spec(record.spec).cpu.count)
+        found = replace(found, vcpus=load_spec(record.spec).cpu.present)
         state, disks = await within(LOOK_SECONDS, _devices(record, visit))
         memory, (network, silent) = await asyncio.gather(
             memory_of(record, visit, patience, running=state == "running"), _network(record, state)

@@ -98,7 +98,7 @@ def _surroundings(record: Record, specs: Mapping[int, NetSpec], nic: NicView) ->
         )
     if spec.type != "bridge":
         return around
-    mac = mac_of(spec, record.name, number) if spec.anti_spoof else ""
+    mac = mac_of(spec, record.identity, number) if spec.anti_spoof else ""
     if spec.bridge:
         return late.replace(around, mac=mac)
     network = networks.read(name_of(spec))

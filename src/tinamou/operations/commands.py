@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from tinamou.errors import StateError
+from tinamou.errors import GuestError, StateError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
 from tinamou.guest.command import Command, Hear, Input
@@ -26,7 +26,7 @@ from tinamou.state.record import Record, read
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import age
 
-__all__ = ["ANSWER_SECONDS", "open_terminal", "stream"]
+__all__ = ["ANSWER_SECONDS", "open_session", "open_terminal", "stream"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,15 @@ async def open_terminal(
 
     A guest that does not bring the program that makes terminals is given it. Raises StateError, GuestError, SpecError.
     """
+    async with open_session(name, command, size, timeout=timeout, progress=progress) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    name: str, command: Command, size: Size | None, *, timeout: float | None = None, progress: Progress = silent
+) -> AsyncIterator[RunningCommand]:
+    """As `open_terminal`, without a terminal where ``size`` is None: who has the block reads its output."""
     wait = _Wait(name, timeout, progress)
     line = await _terminal_line(wait)
     try:
@@ -88,7 +97,10 @@ async def open_terminal(
 
 
 async def _way(wait: _Wait) -> Line | Agent:
-    """The resident's line, where the guest brings one and it can be had; else the guest's agent. Either has answered."""
+    """A line to the resident, which a guest that brings none is given; where none can be had, the guest's agent.
+
+    Either has answered. What the agent carries is JSON and base64, a hundred times as slow.
+    """
     record = await wait.started()
     if record.resident:
         with contextlib.suppress(LineError, NotListeningError):
@@ -97,10 +109,21 @@ async def _way(wait: _Wait) -> Line | Agent:
     agent = Agent(str(record.file(files.AGENT)))
     try:
         await wait.answer(agent.wait(wait.left))
+        line = None if record.resident or of_others(record) else await _brought(wait, agent, record)
     except BaseException:
         await agent.close()
         raise
-    return agent
+    if line is not None:
+        await agent.close()
+    return line or agent
+
+
+async def _brought(wait: _Wait, agent: Agent, record: Record) -> Line | None:
+    """The line to a resident that the guest was given, now or before; None for a guest that cannot run it."""
+    try:
+        return await wait.answer(install(agent, str(record.file(files.RESIDENT)), record.arch, shared))
+    except (GuestError, NotListeningError):
+        return None
 
 
 def _line(record: Record) -> Line:
@@ -187,6 +210,9 @@ class _Wait:
                 raise StateError(f"machine {self.name} does not run yet", why=why, fix="wait longer: --timeout SECONDS")
             await asyncio.sleep(_LOOK_SECONDS)
         record = life.running(self.name, others=True)
+        if record.spec.get("seed", {}).get("agent") == "none":
+            fix = f"tinamou ssh {self.name} -- COMMAND, or tinamou console {self.name}"
+            raise GuestError(f"the guest of {self.name} has no agent (seed.agent = none)", fix=fix)
         if self._record is None and self._timeout is None:
             self._deadline = time.monotonic() + max(ANSWER_SECONDS - age(record.process), AT_LEAST_SECONDS)
         self._record = record

@@ -8,11 +8,13 @@ from pathlib import Path
 from tinamou.blueprint import Note
 from tinamou.errors import Problem, StateError, TinamouError
 from tinamou.facts import files
+from tinamou.guest.clock import Clock
 from tinamou.guest.failure import NotReadyError
 from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import booting, life
+from tinamou.machine.cloning import refuse_base
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import clear_unfinished
 from tinamou.machine.turns import turn
@@ -88,7 +90,7 @@ async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launc
         if wait and machine.record.agent:
             report = await booting.until_up(machine)
         else:
-            waits = "nobody waited for it" if machine.record.agent else _unknown(machine.record)
+            waits = "nobody waited for it" if machine.record.agent else _unknown(machine)
             report = await booting.until_launched(machine)
     except NotReadyError as error:
         if not error.late:
@@ -108,8 +110,11 @@ def _unmounted(machine: Connected) -> tuple[Note, ...]:
     return shares.by_hand(machine.spec)
 
 
-def _unknown(record: Record) -> str:
-    return f"whether it ever will is not known, as nothing is known of a guest agent in {record.image}"
+def _unknown(machine: Connected) -> str:
+    """Why nobody waits for the guest's agent; nothing where there shall be none."""
+    if machine.spec.seed.agent == "none":
+        return ""
+    return f"whether it ever will is not known, as nothing is known of a guest agent in {machine.record.image}"
 
 
 async def restart(
@@ -153,16 +158,20 @@ async def pause(name: str) -> None:
     await life.command(life.running(name), "stop")
 
 
-async def resume(name: str) -> None:
-    """Let a frozen machine run on, or take a suspended one up where it was. Raises StateError, ControlError, LaunchError."""
+async def resume(name: str) -> Clock:
+    """Let a frozen machine run on, or take a suspended one up where it was; what became of its guest's clock.
+
+    Raises StateError, ControlError, LaunchError.
+    """
     record = machines.find(name)
     if life.at_rest(record) != "suspended":
-        await life.command(life.running(name), "cont")
-        return
+        async with Connected.visiting(life.running(name)) as machine:
+            return await life.resume(machine)
     from tinamou.machine.suspending import wake_up
 
     awake = await wake_up(record)
-    change(awake, owner_pid=0, owner_started=0)
+    change(awake.record, owner_pid=0, owner_started=0)
+    return awake.clock
 
 
 async def suspend(name: str) -> Checkpoint:
@@ -210,4 +219,5 @@ def _removable(name: str, *, force: bool) -> Record | Path:
             return folder
         raise
     life.refuse_running(record, force=force)
+    refuse_base(record, force=force)
     return record

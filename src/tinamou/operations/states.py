@@ -19,10 +19,11 @@ __all__ = ["Forked", "Imported", "checkpoint", "export", "fork", "remove", "rest
 
 @dataclass(frozen=True)
 class Forked:
-    """The checkpoint copies were made of, and their names."""
+    """The checkpoint machines were made of, their names, and what must be said of them."""
 
     checkpoint: Checkpoint
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Imported:
     problems: tuple[str, ...]
 
 
-async def checkpoint(name: str, checkpoint: str = "", *, kind: Request = "auto") -> Checkpoint:
+async def checkpoint(name: str, checkpoint: str = "", *, kind: Request = "auto", progress: Progress = silent) -> Checkpoint:
     """Save the whole state of a running machine, which goes on. Raises StateError, ControlError, GuestError."""
-    return await checkpoint_by_name(life.running(name), checkpoint, kind=kind)
+    return await checkpoint_by_name(life.running(name), checkpoint, kind=kind, progress=progress)
 
 
 async def fork(name: str, count: int = 1, *, names: Sequence[str] = (), progress: Progress = silent) -> Forked:
@@ -45,17 +46,21 @@ async def fork(name: str, count: int = 1, *, names: Sequence[str] = (), progress
     """
     record = next((one for one in machines.machines() if one.name == name), None)
     running = record is not None and record.running
-    source = await checkpoint_by_name(record) if record is not None and running else checkpoints.find(name)
+    if record is not None and running:
+        source = await checkpoint_by_name(record, progress=progress)
+    else:
+        source = checkpoints.find(name)
     if source.kind == "portable":
         progress(f"{source.name} is portable, as {source.why}: each fork loads a memory of its own, which is slower", None)
-    return Forked(source, tuple(await leave_running(source, count, names=names)))
+    made, notes = await leave_running(source, count, names=names)
+    return Forked(source, tuple(made), tuple(notes))
 
 
-async def restore(checkpoint: str, *, name: str = "") -> str:
-    """Start the machine of a checkpoint again, as the same machine; its name. Raises StateError, LaunchError."""
+async def restore(checkpoint: str, *, name: str = "") -> Forked:
+    """Start the machine of a checkpoint again, as the same machine. Raises StateError, LaunchError."""
     found = checkpoints.find(checkpoint)
-    [restored] = await leave_running(found, 1, names=[name or found.machine], same=True)
-    return restored
+    made, notes = await leave_running(found, 1, names=[name or found.machine], same=True)
+    return Forked(found, tuple(made), tuple(notes))
 
 
 async def remove(checkpoint: str, *, force: bool = False) -> list[str]:

@@ -27,9 +27,10 @@ class BootSpec:
         "auto",
         "bios (SeaBIOS), uefi (OVMF, AAVMF, edk2), direct (no boot loader); auto: direct where thrown away",
     )
-    secure: bool = option(
-        False,
-        "Secure Boot with Microsoft's keys enrolled: only signed boot loaders and kernels start; firmware is uefi then",
+    secure: bool | None = option(
+        None,
+        "Secure Boot with Microsoft's keys enrolled: only signed boot loaders and kernels start; firmware is uefi then; "
+        "left out: as the system in the guest needs it",
     )
     secure_keys: str = option(
         "",
@@ -51,7 +52,7 @@ class BootSpec:
     @property
     def checked(self) -> bool:
         """Whether Secure Boot is on: with keys of the user's own it is."""
-        return self.secure or bool(self.secure_keys)
+        return bool(self.secure or self.secure_keys)
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -141,6 +142,8 @@ def guest_of(spec: MachineSpec, image: ImageFacts) -> ImageFacts:
     boot = spec.boot
     if boot.initrd and not image.disk:
         image = replace(image, cmdline="", agent=False, resident=False, seed="", ssh=False)
+    if spec.seed.agent == "none":
+        image = replace(image, agent=False, resident=False)
     if not boot.kernel:
         return image
     initrd = boot.initrd or image.initrd
@@ -222,23 +225,25 @@ def _append(resolved: Resolved) -> Flag:
     return Flag("append", Why("kernel arguments", reason), " ".join(words))
 
 
-def _firmware(resolved: Resolved) -> Firmware | None:
+def firmware_of(resolved: Resolved) -> Firmware | None:
     """The first UEFI firmware that serves this machine: without Secure Boot, or with it and with the keys enrolled.
 
-    For keys of the user's own one whose store has none.
+    For keys of the user's own one whose store has none. Keys need a store that stays: firmware loaded as one image into
+    memory has none, whatever its descriptor claims (Debian's ovmf 2026.08 does for TDX).
     """
     special, boot = {"secure-boot", "enrolled-keys", "requires-smm"}, resolved.spec.boot
     wanted = {"secure-boot", "enrolled-keys"} if boot.secure else set()
     wanted = {"secure-boot"} if boot.secure_keys else wanted
     for firmware in resolved.facts.firmware:
         fits = firmware.features & (special - {"requires-smm"} if wanted else special) == wanted
+        fits = fits and (not wanted or (firmware.device == "flash" and bool(firmware.template)))
         if fits and "uefi" in firmware.interfaces and firmware.serves(resolved.arch.name, resolved.machine.name):
             return firmware
     return None
 
 
 def _uefi(resolved: Resolved) -> Contribution:
-    firmware = _firmware(resolved)
+    firmware = firmware_of(resolved)
     assert firmware is not None, "check() comes before contribute()"
     parts = [_pflash(firmware, resolved) if firmware.device == "flash" else _memory_firmware(firmware)]
     if "requires-smm" in firmware.features:
@@ -324,7 +329,7 @@ def _check_order(resolved: Resolved) -> list[Problem]:
 def _check_firmware(resolved: Resolved) -> list[Problem]:
     if resolved.boot != "uefi" or resolved.encryption:
         return []
-    if (firmware := _firmware(resolved)) is not None:
+    if (firmware := firmware_of(resolved)) is not None:
         return _check_keys(resolved, firmware)
     board = f"{resolved.arch.name} {resolved.machine.name}"
     if resolved.spec.boot.secure_keys:

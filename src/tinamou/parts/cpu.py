@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tinamou.blueprint import Contribution, Flag, Value, Why
+from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
+from tinamou.parts import hyperv
+from tinamou.parts.hyperv import Feature
 from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import CpuSet
 
@@ -26,6 +28,13 @@ class CpuSpec:
     sockets: int = option(0, "CPU packages; 0 leaves it to tinamou", minimum=0)
     cores: int = option(0, "cores per socket; 0 leaves it to tinamou", minimum=0)
     threads: int = option(0, "threads per core; 0 leaves it to tinamou", minimum=0)
+    max: int = option(
+        0,
+        "virtual CPUs it may be given while it runs (tinamou set NAME cpus=N); 0: no more than count",
+        minimum=0,
+        maximum=4096,
+    )
+    plugged: int = option(0, "those of them that were plugged in since it was started", minimum=0, maximum=4096)
     nodes: int = option(
         0, "memory nodes the guest is shown, CPUs and memory in equal parts; 0: as it lies on the host", minimum=0
     )
@@ -33,6 +42,10 @@ class CpuSpec:
         "auto", "CPU model as QEMU names it, with +feature,-feature; auto takes the best for the accelerator"
     )
 
+    hyperv: str = option(
+        "auto",
+        "interfaces of Hyper-V the guest is shown: auto (what its system needs), off, or a list: relaxed,vapic,time",
+    )
     pin: str = option(
         "off", "host CPUs for the virtual ones: off (the kernel decides), auto (tinamou decides), or a list such as 8-11"
     )
@@ -52,7 +65,40 @@ class CpuSpec:
 
     def problems(self) -> list[Problem]:
         """Topologies that do not multiply to the count, and pins that are no list of CPUs."""
-        return [*self._topology_problems(), *self._pin_problems(), *self._node_problems()]
+        mine = [*self._topology_problems(), *self._pin_problems(), *self._node_problems()]
+        return [*mine, *self._room_problems(), *self._hyperv_problems()]
+
+    @property
+    def present(self) -> int:
+        """How many the guest has."""
+        return self.count + self.plugged
+
+    @property
+    def room(self) -> int:
+        """How many it can have while it runs."""
+        return max(self.count, self.max)
+
+    def _room_problems(self) -> list[Problem]:
+        found = []
+        if self.max and self.max < self.count:
+            found.append(Problem("max", self.max, f"it has {self.count} from the start", f"set it to {self.count} or more"))
+        if self.present > self.room:
+            reason = f"{self.count} and {self.plugged} more are beyond {self.room}"
+            found.append(Problem("plugged", self.plugged, reason, f"set max = {self.present}"))
+        if self.room > self.count and (self.pin != "off" or self.nodes > 1):
+            other = "pin" if self.pin != "off" else "nodes"
+            reason = f"what is plugged in later has no place in {other}, which is chosen before"
+            found.append(Problem("max", self.max, reason, f"leave max or {other} out"))
+        return found
+
+    def _hyperv_problems(self) -> list[Problem]:
+        if self.hyperv in ("auto", "off"):
+            return []
+        try:
+            hyperv.parse(self.hyperv)
+        except ValueError as error:
+            return [Problem("hyperv", self.hyperv, str(error), "auto, off, or a list of names")]
+        return []
 
     def _node_problems(self) -> list[Problem]:
         if self.nodes > 1 and self.count % self.nodes:
@@ -77,11 +123,12 @@ class CpuSpec:
         for number in given:
             product *= number
         text = f"sockets {self.sockets or '?'} x cores {self.cores or '?'} x threads {self.threads or '?'}"
-        if given and self.count % product:
-            fix = f"set count to a multiple of {product}, or leave one of the three out"
-            return [Problem("count", self.count, f"the topology {text} does not divide it", fix)]
-        if len(given) == 3 and product != self.count:
-            return [Problem("count", self.count, f"the topology {text} makes {product} CPUs", f"set count = {product}")]
+        name = "max" if self.room > self.count else "count"
+        if given and self.room % product:
+            fix = f"set {name} to a multiple of {product}, or leave one of the three out"
+            return [Problem(name, self.room, f"the topology {text} does not divide it", fix)]
+        if len(given) == 3 and product != self.room:
+            return [Problem(name, self.room, f"the topology {text} makes {product} CPUs", f"set {name} = {product}")]
         return []
 
     @property
@@ -91,18 +138,31 @@ class CpuSpec:
 
     def topology(self) -> tuple[int, int, int]:
         """(sockets, cores, threads) with what was left open filled in: one socket of cores with one thread each."""
-        threads = self.threads or (self.count // (self.sockets * self.cores) if self.sockets and self.cores else 1)
-        cores = self.cores or self.count // ((self.sockets or 1) * threads)
-        return self.sockets or self.count // (cores * threads), cores, threads
+        threads = self.threads or (self.room // (self.sockets * self.cores) if self.sockets and self.cores else 1)
+        cores = self.cores or self.room // ((self.sockets or 1) * threads)
+        return self.sockets or self.room // (cores * threads), cores, threads
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """More virtual CPUs than the board has room for."""
-    count, machine = resolved.spec.cpu.count, resolved.machine
-    if count <= machine.max_cpus:
-        return []
+    """More virtual CPUs than the board has room for, and enlightenments that cannot be had."""
+    problems = list(hyperv.decide(resolved).problems)
+    spec, machine = resolved.spec.cpu, resolved.machine
+    if spec.room > spec.count and (reason := _fixed(resolved)):
+        return [*problems, Problem("cpu.max", spec.max, reason, "leave it out")]
+    if spec.room <= machine.max_cpus:
+        return problems
     reason = f"{machine.name} has at most {machine.max_cpus} CPUs"
-    return [Problem("cpu.count", count, reason, f"set it to {machine.max_cpus} or less")]
+    field, value = ("cpu.max", spec.max) if spec.room > spec.count else ("cpu.count", spec.count)
+    return [*problems, Problem(field, value, reason, f"set it to {machine.max_cpus} or less")]
+
+
+def _fixed(resolved: Resolved) -> str:
+    """Why no CPU can be plugged in later; empty where one can."""
+    if not resolved.arch.plugs_cpus:
+        return f"the board {resolved.machine.name} takes no CPU while it runs"
+    if resolved.encryption is not None:
+        return "the CPUs of a machine with encrypted memory are measured when it is started"
+    return ""
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -117,7 +177,34 @@ def contribute(resolved: Resolved) -> Contribution:
         options = _arranged(mirrored, resolved)
         why = Why("spec cpu.pin", f"{spec.count} virtual CPU{plural} arranged as the host CPUs they are pinned to")
         caches = _caches(mirrored, options, resolved)
-    return Contribution(flags=(Flag("smp", why, str(spec.count), options), *caches, _model(spec, resolved)))
+    if spec.room > spec.count:
+        options = {**options, "maxcpus": spec.room}
+        why = Why(why.asked_by, f"{why.reason}; room for {spec.room} while it runs (spec cpu.max)")
+    decided = hyperv.decide(resolved)
+    flags = (Flag("smp", why, str(spec.count), options), *caches, _with(decided.features, _model(spec, resolved)))
+    return Contribution.merge([Contribution(flags=flags, notes=decided.notes), *elements(resolved).values()])
+
+
+def elements(resolved: Resolved) -> dict[int, Contribution]:
+    """What each CPU that was plugged in adds to the machine, by its number."""
+    spec, (_, cores, threads) = resolved.spec.cpu, resolved.spec.cpu.topology()
+    kind = f"{(_model(spec, resolved).value or '').partition(',')[0]}-{resolved.arch.name}-cpu"
+    why = Why("spec cpu.plugged", "it was plugged in while the machine ran")
+    found = {}
+    for number in range(spec.count, spec.present):
+        core, thread = divmod(number, threads)
+        seat: dict[str, Value] = {"socket-id": core // cores, "core-id": core % cores, "thread-id": thread}
+        one = Element("device", {"driver": kind, "id": f"cpu{number}", **seat}, why)
+        found[number] = Contribution(elements=(one,))
+    return found
+
+
+def _with(features: tuple[Feature, ...], model: Flag) -> Flag:
+    """The model with more features, but for those the user has named."""
+    named = {word.replace("_", "-").lstrip("+-").partition("=")[0] for word in (model.value or "").split(",")}
+    more = [one for one in features if one.name not in named]
+    reason = "; ".join([model.why.reason, *(one.why.reason for one in more)])
+    return replace(model, value=",".join([model.value or "", *map(str, more)]), why=Why(model.why.asked_by, reason))
 
 
 def _arranged(topology: GuestTopology, resolved: Resolved) -> dict[str, Value]:
@@ -161,4 +248,4 @@ def _dropped(resolved: Resolved) -> list[str]:
     return [need for need in resolved.accel.needs if need.startswith("-")]
 
 
-PART = Part(contribute, check=check)
+PART = Part(contribute, check=check, elements=elements)

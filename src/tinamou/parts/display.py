@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tinamou.blueprint import Contribution, Element, Flag, Why
+from tinamou.blueprint import Contribution, Element, Flag, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import QemuFacts
 from tinamou.fields import option
@@ -16,6 +16,15 @@ __all__ = ["PART", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
 
 SPICE_PACKAGE = "qemu-system-modules-spice"
 """Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
+
+
+_DRIVERS = {
+    "virtio": ("virtio-vga", "virtio-gpu-pci"),
+    "qxl": ("qxl-vga", "qxl"),
+    "ramfb": ("ramfb",),
+    "std": ("VGA", "bochs-display"),
+}
+"""Devices of each kind of card, best first."""
 
 
 def has_spice(qemu: QemuFacts) -> bool:
@@ -32,10 +41,28 @@ class DisplaySpec:
     type: Literal["none", "vnc", "spice"] = option(
         "none", "none: serial console only; vnc or spice: on a Unix socket of the machine"
     )
+    video: Literal["auto", "none", "virtio", "virtio-gl", "qxl", "ramfb", "std"] = option(
+        "auto", "the graphics card; auto: virtio where there is a screen; a card without a screen can be looked at too"
+    )
+
+    @property
+    def card(self) -> str:
+        """The card as decided: ``auto`` is settled."""
+        return self.video if self.video != "auto" else "none" if self.type == "none" else "virtio"
 
 
 def check(resolved: Resolved) -> list[Problem]:
-    """A protocol this QEMU was built without, or whose modules are not installed."""
+    """A protocol or card this QEMU was built without, or whose modules are not installed."""
+    spec, qemu = resolved.spec.display, resolved.facts.qemu
+    if spec.card == "virtio-gl":
+        reason = "it draws with the host's graphics card, which QEMU does not reach behind its walls"
+        return [Problem("display.video", spec.video, reason, "use virtio, or give the guest a card: pci = [...]")]
+    if spec.card != "none" and not _driver(resolved):
+        names = " or ".join(_DRIVERS[spec.card])
+        more = f"install {SPICE_PACKAGE}, or " if spec.card == "qxl" else ""
+        return [Problem("display.video", spec.video, f"{qemu.binary} has no {names}", f"{more}use virtio")]
+    if spec.type != "none" and spec.card == "none":
+        return [Problem("display.video", "none", f"{spec.type} shows what a card draws", "leave one of the two out")]
     if resolved.spec.display.type == "spice" and not has_spice(resolved.facts.qemu):
         return [Problem("display.type", "spice", "this QEMU has no SPICE", f"install {SPICE_PACKAGE}, or use vnc")]
     return []
@@ -43,7 +70,7 @@ def check(resolved: Resolved) -> list[Problem]:
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A slot for the graphics card, where there is a screen."""
-    return () if resolved.spec.display.type == "none" else (PciSlot("video"),)
+    return (PciSlot("video"),) if resolved.spec.display.card not in ("none", "ramfb") else ()
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -51,11 +78,12 @@ def contribute(resolved: Resolved) -> Contribution:
     spec = resolved.spec.display
     quiet = Flag("display", Why("part display", "QEMU opens no window of its own"), "none")
     if spec.type == "none":
-        return Contribution(flags=(quiet,))
+        seen = Why("spec display.video", "a card that nobody looks at but who asks QEMU for its picture")
+        return Contribution((_card(resolved, seen),) if spec.card != "none" else (), (quiet,))
     why = Why("spec display.type", f"a screen reached through {spec.type} on a socket only the owner can open")
     path = resolved.file(f"run/{spec.type}.sock")
     server = (
-        Flag("vnc", why, f"unix:{path}")
+        Flag("vnc", why, f"unix:{path}", {"audiodev": "audio0"} if resolved.spec.devices.sound != "none" else {})
         if spec.type == "vnc"
         else Flag("spice", why, options={"unix": "on", "addr": path, "disable-ticketing": "on"})
     )
@@ -63,8 +91,13 @@ def contribute(resolved: Resolved) -> Contribution:
 
 
 def _card(resolved: Resolved, why: Why) -> Element:
-    driver = "virtio-vga" if resolved.facts.qemu.has("type:virtio-vga") else "virtio-gpu-pci"
-    return Element("device", {"driver": driver, "id": "video", "addr": resolved.pci["video"]}, why)
+    slot: dict[str, Value] = {"addr": resolved.pci["video"]} if "video" in resolved.pci else {}
+    return Element("device", {"driver": _driver(resolved), "id": "video", **slot}, why)
+
+
+def _driver(resolved: Resolved) -> str:
+    """The first device of that kind this binary has; empty where it has none."""
+    return next((one for one in _DRIVERS[resolved.spec.display.card] if resolved.facts.qemu.has(f"type:{one}")), "")
 
 
 PART = Part(contribute, needs, check)

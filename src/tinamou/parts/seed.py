@@ -16,27 +16,17 @@ from tinamou.digest import sha256
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
+from tinamou.parts.ignition import combustion_problems, ignition_problems
+from tinamou.parts.user_data import kind_of, problems_of, without_envelope
 
 __all__ = ["MACHINE_KEY", "Agent", "FixedAddress", "SeedSpec", "documents"]
 
-Agent = Literal["install", "start", "leave"]
+Agent = Literal["install", "start", "leave", "none"]
 
 MACHINE_KEY = "@MACHINE_KEY@"
 """Stands for the machine's own public key, which is made after the plan and put in its place when the seed is written."""
 
 _CLOUD_CONFIG = "#cloud-config\n"
-_KINDS = (
-    ("#cloud-config-archive", "text/cloud-config-archive"),
-    ("#cloud-config-jsonp", "text/cloud-config-jsonp"),
-    ("#cloud-config", "text/cloud-config"),
-    ("#!", "text/x-shellscript"),
-    ("#cloud-boothook", "text/cloud-boothook"),
-    ("#include-once", "text/x-include-once-url"),
-    ("#include", "text/x-include-url"),
-    ("#part-handler", "text/part-handler"),
-    ("## template: jinja", "text/jinja2"),
-)
-_MIME = r"(?i:MIME-Version|Content-Type):"
 _KEY = (
     r"(?:\S+ )?(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+@openssh\.com|ssh-\S+-cert-v01@openssh\.com) [A-Za-z0-9+/]+=*"
 )
@@ -53,6 +43,13 @@ _START_AGENT = (
 )
 
 
+_NEW_MACHINE_ID = [
+    *("cloud-init-per", "instance", "tinamou-machine-id", "sh", "-c"),
+    "rm -f /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup || dbus-uuidgen --ensure=/etc/machine-id",
+]
+"""Once for each instance, before the network is used (source: the cloud-init reference, Bootcmd; machine-id(5))."""
+
+
 @dataclass(frozen=True)
 class SeedSpec:
     """What a guest should find at its first boot."""
@@ -62,15 +59,29 @@ class SeedSpec:
     hostname: str = option("", "the guest's host name; the machine's name when left out")
     packages: tuple[str, ...] = option((), "packages to install at the first boot")
     user_data: str = option("", "a document of your own in any form cloud-init takes; it is joined with this one")
+    ignition: str = option("", "an Ignition configuration (JSON), for Fedora CoreOS, Flatcar; it gets the machine's key too")
+    combustion: str = option("", "a Combustion script, for openSUSE MicroOS; it is passed on as it is")
     password_hash: str = option("", "crypt(5) hash of the user's password (openssl passwd -6); none: no password works")
     shell: str = option("", "the user's shell; the image's default when left out")
-    agent: Agent = option("start", "install the guest agent (needs a package mirror), only start it, or leave it alone")
+    agent: Agent = option(
+        "start",
+        "install the guest agent (needs a package mirror), only start it, leave it alone; "
+        "none: nobody waits for one, and the guest gets no first-boot configuration but what is asked for here",
+    )
     locale: str = option("", "locale to generate and set; as the image has it when left out")
     timezone: str = option("", "time zone, Europe/Berlin; as the image has it when left out")
 
     def problems(self) -> list[Problem]:
         """All that cloud-init would refuse or, worse, skip with a warning nobody reads."""
-        return [*self._bad_names(), *self._bad_secrets(), *self._bad_user_data()]
+        theirs = problems_of(self.user_data, "user_data") if self.user_data else ()
+        ignition = ignition_problems(self.ignition, "ignition") if self.ignition else ()
+        combustion = combustion_problems(self.combustion, "combustion") if self.combustion else ()
+        return [*self._bad_names(), *self._bad_secrets(), *theirs, *ignition, *combustion]
+
+    @property
+    def by_firmware(self) -> bool:
+        """Whether anything is handed on by firmware, and not on the disc."""
+        return bool(self.ignition or self.combustion)
 
     def _bad_names(self) -> Iterator[Problem]:
         if self.user and not re.fullmatch(_USER, self.user):
@@ -87,12 +98,6 @@ class SeedSpec:
             yield Problem("password_hash", None, "not a crypt(5) hash; a plain password is not stored", fix)
         if self.password_hash and not self.user:
             yield Problem("password_hash", None, "a password needs a user", "name one: user = …")
-
-    def _bad_user_data(self) -> Iterator[Problem]:
-        if self.user_data and _kind(self.user_data) is None:
-            shown = self.user_data.strip().splitlines()[0][:40] if self.user_data.strip() else ""
-            fix = "begin it with #cloud-config, or #! for a script"
-            yield Problem("user_data", shown, "cloud-init would ignore it: its first line names no known form", fix)
 
 
 def _bad_key(path: str, key: str) -> Problem:
@@ -111,15 +116,21 @@ class FixedAddress:
 
 
 def documents(
-    seed: SeedSpec, name: str, macs: Mapping[str, str], fixed: Mapping[str, FixedAddress] | None = None
+    seed: SeedSpec,
+    name: str,
+    macs: Mapping[str, str],
+    fixed: Mapping[str, FixedAddress] | None = None,
+    *,
+    renew: bool = False,
 ) -> dict[str, str]:
     """The files of a NoCloud seed, by name: ``meta-data``, ``user-data``, ``network-config``.
 
     ``name`` is the machine's; ``macs`` are the addresses of its interfaces by the names they get in the guest; each has
     DHCP, or what ``fixed`` has under its name. The same arguments give the same documents; the instance id changes with
-    the contents, so that cloud-init acts on a changed seed.
+    the contents, so that cloud-init acts on a changed seed. ``renew`` is for a disk that was another machine's: what that
+    one was known by is made anew where cloud-init does not do so.
     """
-    user_data = _user_data(seed)
+    user_data = _user_data(seed, renew)
     network = _document(_network(macs, fixed or {}))
     host = seed.hostname or _host_name(name)
     digest = sha256("\0".join((name, host, user_data, network)).encode()).hexdigest()
@@ -169,7 +180,7 @@ def _config(seed: SeedSpec) -> dict[str, object]:
     if packages:
         config["package_update"] = True
         config["packages"] = packages
-    if seed.agent != "leave":
+    if seed.agent not in ("leave", "none"):
         config["runcmd"] = [["sh", "-c", _START_AGENT]]
     return config
 
@@ -190,8 +201,8 @@ def _keys(seed: SeedSpec) -> list[str]:
     return [MACHINE_KEY, *(key.strip() for key in seed.ssh_keys)]
 
 
-def _user_data(seed: SeedSpec) -> str:
-    ours = _CLOUD_CONFIG + _document(_config(seed))
+def _user_data(seed: SeedSpec, renew: bool) -> str:
+    ours = _CLOUD_CONFIG + _document({**_config(seed), **({"bootcmd": [_NEW_MACHINE_ID]} if renew else {})})
     if not seed.user_data.strip():
         return ours
     theirs = seed.user_data
@@ -202,8 +213,8 @@ def _user_data(seed: SeedSpec) -> str:
 
 
 def _their_part(text: str) -> str:
-    kind = _kind(text)
-    return text.rstrip("\n") if kind == "mime" else _part(kind or "text/plain", text, {})
+    kind = kind_of(text)
+    return without_envelope(text).rstrip("\n") if kind == "mime" else _part(kind or "text/plain", text, {})
 
 
 def _part(kind: str, text: str, headers: Mapping[str, str]) -> str:
@@ -215,10 +226,3 @@ def _part(kind: str, text: str, headers: Mapping[str, str]) -> str:
 
 def _base64(text: str) -> str:
     return "\n".join(re.findall(".{1,76}", base64.b64encode(text.encode()).decode()))
-
-
-def _kind(text: str) -> str | None:
-    """The MIME type of a user-data document by its first line, as cloud-init tells it; ``mime`` when it is MIME itself."""
-    if re.match(_MIME, text):
-        return "mime"
-    return next((kind for start, kind in _KINDS if text.startswith(start)), None)

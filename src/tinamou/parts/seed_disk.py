@@ -1,20 +1,24 @@
-"""First-boot configuration as the guest finds it: a small disc labelled CIDATA."""
+"""First-boot configuration as the guest finds it: a small disc labelled CIDATA, or files that the firmware hands on."""
 
 from __future__ import annotations
 
-from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
+from tinamou.blueprint import BuildIso, Contribution, Element, Flag, HandOver, MakeSshKey, Value, Why, WriteText
 from tinamou.errors import Problem
-from tinamou.late import fields
+from tinamou.late import fields, replace
 from tinamou.parts import net
+from tinamou.parts.ignition import COMBUSTION, IGNITION, with_key
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
-from tinamou.parts.seed import SeedSpec, documents
+from tinamou.parts.seed import MACHINE_KEY, SeedSpec, documents
 
 
 def wanted(resolved: Resolved) -> bool:
     """Where the image is known to read one, and where the user asks for something only a seed can bring."""
-    image = resolved.facts.image
-    asked = resolved.spec.seed != SeedSpec() or bool(net.fixed(resolved))
-    return bool(image.disk) and (image.seed == "nocloud" or asked)
+    image, seed = resolved.facts.image, resolved.spec.seed
+    read = replace(seed, ignition="", combustion="", user="" if seed.ignition else seed.user)
+    read = replace(read, agent="start") if seed.agent == "none" else read
+    asked = read != SeedSpec() or bool(net.fixed(resolved))
+    known = image.seed == "nocloud" and seed.agent != "none"
+    return bool(image.disk) and (known or asked)
 
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
@@ -24,7 +28,8 @@ def needs(resolved: Resolved) -> tuple[Need, ...]:
 
 def check(resolved: Resolved) -> list[Problem]:
     """A seed for a guest without a disk, which has no cloud-init to read it."""
-    image, seed, nothing = resolved.facts.image, resolved.spec.seed, SeedSpec()
+    image, seed = resolved.facts.image, resolved.spec.seed
+    nothing = SeedSpec(agent=seed.agent if seed.agent == "none" else "start")
     if image.disk:
         return []
     reason = f"the guest {image.name} reads no first-boot configuration"
@@ -33,20 +38,43 @@ def check(resolved: Resolved) -> list[Problem]:
 
 
 def contribute(resolved: Resolved) -> Contribution:
-    """An ssh key of the machine's own, and the disc that tells the guest about it."""
-    if not wanted(resolved):
+    """An ssh key of the machine's own, and what tells the guest about it."""
+    disc = _disc(resolved) if wanted(resolved) else Contribution()
+    firmware = _by_firmware(resolved)
+    if not disc.steps and not firmware.steps:
         return Contribution()
+    own = Why("part seed", "ssh into the guest works with a key of its own and no password")
+    key = Contribution(steps=(MakeSshKey(resolved.file("id_ed25519"), own),))
+    return Contribution.merge([key, disc, firmware])
+
+
+def _by_firmware(resolved: Resolved) -> Contribution:
+    """Files in QEMU's fw_cfg: Ignition's configuration, with the machine's key, and Combustion's script."""
+    seed = resolved.spec.seed
+    texts = {"ignition": (IGNITION, with_key(seed.ignition, seed.user, MACHINE_KEY) if seed.ignition else "")}
+    texts["combustion"] = (COMBUSTION, seed.combustion)
+    found = []
+    for kind, (name, text) in texts.items():
+        if text:
+            why = Why(f"spec seed.{kind}", f"the guest reads it from the firmware at its first boot, as {name}")
+            path = resolved.file(kind)
+            hand = HandOver(path, "secret", Why("confinement", "QEMU is handed a copy in memory"))
+            flag = Flag("fw_cfg", why, options={"name": name, "file": path})
+            found.append(Contribution(flags=(flag,), steps=(WriteText(path, text, why), hand)))
+    return Contribution.merge(found)
+
+
+def _disc(resolved: Resolved) -> Contribution:
     why = Why("part seed", "cloud-init in the guest reads user, key, hostname and network from this disc (NoCloud)")
     path = resolved.file("seed.iso")
     node: dict[str, Value] = {"driver": "raw", "node-name": "seed", "read-only": True}
     node["file"] = {"driver": "file", "filename": path, "read-only": True}
     device = {"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed", "addr": resolved.pci["seed-dev"]}
-    own = Why("part seed", "ssh into the guest works with a key of its own and no password")
-    key = MakeSshKey(resolved.file("id_ed25519"), own)
-    files = documents(resolved.spec.seed, resolved.facts.place.name, net.macs(resolved), net.fixed(resolved))
+    place, macs = resolved.facts.place, net.macs(resolved)
+    files = documents(resolved.spec.seed, place.known_as, macs, net.fixed(resolved), renew=place.copied)
     disc = BuildIso(path, "CIDATA", files, why, resolved.owner)
     hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open disc"))
-    return Contribution((Element("blockdev", node, why), Element("device", device, why)), steps=(key, disc, hand))
+    return Contribution((Element("blockdev", node, why), Element("device", device, why)), steps=(disc, hand))
 
 
 PART = Part(contribute, needs, check)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
@@ -17,12 +20,25 @@ class DeviceSpec:
     )
     balloon: bool = option(True, "memory the guest does not use can be seen and taken back")
     panic: bool = option(True, "the guest tells the host that its kernel panicked")
+    sound: Literal["none", "hda", "virtio"] = option("none", "a sound card, heard through the screen's server")
+    watchdog: Literal["none", "reset", "poweroff", "shutdown", "pause", "inject-nmi", "debug"] = option(
+        "none", "a watchdog (i6300esb), and what is done where the guest no longer feeds it"
+    )
+    vsock: int = option(
+        0, "the guest's number on AF_VSOCK, from 3; 0: none", minimum=0, maximum=0xFFFFFFFE, hint="0, or 3 and more"
+    )
+    serial: int = option(0, "more serial ports, on sockets run/serial1.sock, … of the machine", minimum=0, maximum=4)
     hotplug: int | None = option(
         None,
         "slots for what is plugged in while it runs; 4 when left out, none if it is thrown away or forkable",
         minimum=0,
         maximum=32,
     )
+
+    def problems(self) -> list[Problem]:
+        """Numbers of the host and the hypervisor."""
+        taken = self.vsock in (1, 2)
+        return [Problem("vsock", self.vsock, "this number is the host's", "3 or more")] if taken else []
 
 
 _READ_ONLY_TEMPLATE = "property:memory-backend-file.rom"

@@ -25,7 +25,10 @@ class TpmSpec:
 
     shorthand = "enabled"
 
-    enabled: bool = option(False, "a TPM 2.0 of the machine's own, emulated by swtpm, with certificates")
+    enabled: bool | None = option(
+        None,
+        "a TPM 2.0 of the machine's own, emulated by swtpm, with certificates; left out: as the guest's system needs it",
+    )
 
 
 def check(resolved: Resolved) -> list[Problem]:

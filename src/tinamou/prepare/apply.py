@@ -7,7 +7,7 @@ a machine that starts again finds its disks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -41,10 +41,12 @@ from tinamou.blueprint import (
     StartHelper,
     Step,
     TakePciGroup,
+    WriteText,
 )
-from tinamou.errors import PrepareError
+from tinamou.errors import PrepareError, if_full
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
+from tinamou.system.replaced import replace_text
 
 __all__ = ["apply", "run_timed_hash", "undo"]
 
@@ -65,8 +67,8 @@ def apply(steps: Iterable[Step], directory: Path) -> None:
             raise
         except (OSError, CommandError) as error:
             journal.give_back(undo, ours)
-            fix = "free some space, or put TINAMOU_STATE on a larger file system" if getattr(error, "errno", 0) == 28 else ""
-            raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix or "see the reason above") from error
+            fix = if_full(str(error), "start it again; or put TINAMOU_STATE on a larger file system")
+            raise PrepareError(f"{_described(step)} failed", why=str(error), fix=fix) from error
 
 
 def undo(entry: Entry) -> None:
@@ -162,16 +164,34 @@ def run_timed_hash(argv: list[str], attempts: int = 20) -> None:
                 raise
 
 
-def _build_iso(step: BuildIso) -> None:
-    from tinamou.system.iso import build_iso
-
+def _write_seed(step: WriteText | BuildIso) -> None:
     path = Path(step.path)
-    if not path.exists():
-        public = path.with_name("id_ed25519.pub")
-        key = public.read_text().strip() if public.exists() else ""
-        build_iso(path, step.label, {name: text.replace("@MACHINE_KEY@", key) for name, text in step.files.items()})
+    if path.exists():
+        return
+    public = path.with_name("id_ed25519.pub")
+    told = {"@MACHINE_KEY@": public.read_text().strip() if public.exists() else ""}
+    if isinstance(step, WriteText):
+        replace_text(path, _told(step.text, told))
+    else:
+        from tinamou.system.iso import build_iso
+
+        told |= {"@PASSWORD@": _password(step.password)} if step.password else {}
+        build_iso(path, step.label, {name: _told(text, told) for name, text in step.files.items()})
         path.chmod(0o600)
         _hand_to(path, step.owner)
+
+
+def _told(text: str, told: Mapping[str, str]) -> str:
+    for mark, value in told.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _password(path: str) -> str:
+    """The first line of a file, as answer files of Windows have passwords."""
+    from tinamou.parts.answers import hidden
+
+    return hidden(Path(path).read_text().partition("\n")[0].rstrip("\r"))
 
 
 def _make_ssh_key(step: MakeSshKey) -> None:
@@ -190,8 +210,8 @@ def _do(step: Step, journal: Journal) -> None:
             _create_overlay(step)
         case CreateImage():
             _create_image(step)
-        case BuildIso():
-            _build_iso(step)
+        case WriteText() | BuildIso():
+            _write_seed(step)
         case MakeSshKey():
             _make_ssh_key(step)
         case HandOver():  # opened by launch/ when QEMU starts

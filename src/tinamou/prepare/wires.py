@@ -48,7 +48,7 @@ def reserve_port(step: ReservePort) -> None:
         why = f"QEMU and passt run without rights, and ports below {lowest} are for root"
         fix = f"forward a port from {lowest} on, or: sysctl net.ipv4.ip_unprivileged_port_start={step.port}"
         raise PrepareError(f"port {step.port} cannot be forwarded", why=why, fix=fix)
-    with socket.socket(socket.AF_INET, kind) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in step.address else socket.AF_INET, kind) as probe:
         if step.protocol == "tcp":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

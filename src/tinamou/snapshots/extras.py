@@ -25,6 +25,7 @@ FILES: Mapping[str, int] = {
     "id_ed25519": 1 << 16,
     "id_ed25519.pub": 1 << 16,
     files.SEED: 256 << 20,
+    **dict.fromkeys(files.SEEDS, 4 << 20),
     files.UEFI_VARS: 64 << 20,
 }
 """Their names, and how many bytes each may hold: a taken-over QEMU can make its own as large as it likes."""

@@ -99,8 +99,10 @@ class History:
 
         names = [one.name for one in self.snapshots]
         near = difflib.get_close_matches(name, names, 1)
-        known = ", ".join(names[-5:]) or "none yet"
-        raise StateError(f"there is no snapshot {name}", fix=f"did you mean {near[0]}?" if near else f"there are: {known}")
+        if not names:
+            raise StateError(f"there is no snapshot {name}", why="none has been made yet")
+        fix = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names[-5:])}"
+        raise StateError(f"there is no snapshot {name}", fix=fix)
 
     def children(self, number: int) -> tuple[Snapshot, ...]:
         """The snapshots taken while the machine was based on this one."""

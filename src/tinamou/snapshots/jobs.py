@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tinamou.control import Session
 from tinamou.control.commands import Job, jobs, monitor
-from tinamou.errors import ControlError
+from tinamou.errors import ControlError, if_full
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.system.durable import sync_file
@@ -67,9 +67,11 @@ async def run_job(
         raise
     await session.execute("job-dismiss", id=name)
     if job.error:
-        raise ControlError(
-            f"{command} of {name} failed", why=job.error, fix="free some space and do it again; nothing is lost"
-        )
+        raise ControlError(f"{command} of {name} failed", why=job.error, fix=if_full(job.error))
+
+
+_SAID = {"stream": "merging files", "commit": "merging files", "backup": "copying", "mirror": "copying"}
+"""What a job does, for people."""
 
 
 async def _until_over(session: Session, name: str, target: Target, progress: Progress) -> Job:
@@ -79,7 +81,7 @@ async def _until_over(session: Session, name: str, target: Target, progress: Pro
             job = next((one for one in await jobs(session) if one.id == name), None)
             if job is None or job.status == "concluded":
                 return job or Job(name, "", "null", 0, 0, "")
-            progress(job.kind, job.progress / job.total if job.total else None)
+            progress(_SAID.get(job.kind, job.kind), job.progress / job.total if job.total else None)
             await asyncio.to_thread(sync_file, target.file)
             if job.status == "pending":
                 await flush(session, target.node)

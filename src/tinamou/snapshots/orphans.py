@@ -165,23 +165,29 @@ def let_run_on_if_left(record: Record) -> str:
     if not mark.exists() or being_saved(record):
         return ""
     with contextlib.suppress(TinamouError, TimeoutError):  # the next command tries again
-        _let_run_on(record)
+        clock = _let_run_on(record)
         mark.unlink(missing_ok=True)
         remove_tree(record.file("suspended"))
-        return f"machine {record.name} was left standing still by a save that was cut short; it runs on"
+        said = f"machine {record.name} was left standing still by a save that was cut short; it runs on"
+        return f"{said}, but {clock}" if clock else said
     return ""
 
 
-def _let_run_on(record: Record) -> None:
+def _let_run_on(record: Record) -> str:
+    """Returns what must be said of its guest's clock."""
     import asyncio
 
     from tinamou.control import connect_qmp
+    from tinamou.guest.clock import set_clock
     from tinamou.snapshots.save import let_run_on
     from tinamou.system.loop_thread import wait_for
 
-    async def ask() -> None:
-        connecting = connect_qmp(record.directory, alive=lambda: record.running)
-        async with asyncio.timeout(_ASK_SECONDS), await connecting as session:
-            await let_run_on(session)
+    async def ask() -> str:
+        async with asyncio.timeout(_ASK_SECONDS):
+            session = await connect_qmp(record.directory, alive=lambda: record.running)
+        async with session:
+            async with asyncio.timeout(_ASK_SECONDS):
+                await let_run_on(session)
+            return (await set_clock(record, session)).note
 
-    wait_for(ask())
+    return wait_for(ask())

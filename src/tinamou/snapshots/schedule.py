@@ -11,10 +11,14 @@ from tinamou.late import dataclass
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.system import systemd
 
-__all__ = ["Schedule", "parse_every", "scheduled_units", "surplus", "units"]
+__all__ = ["Schedule", "parse_every", "scheduled_units", "schedules", "surplus", "units"]
 
 _WORDS = {"hourly": "hourly", "daily": "daily", "weekly": "weekly", "monthly": "monthly"}
 _EVERY = re.compile(r"(\d+)\s*(m|min|h|hours?)")
+
+
+_TIMER = re.compile(r"^Description=.*, (.+) \(tinamou\)$", re.MULTILINE)
+_KEEP = re.compile(r" --keep (\d+)")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,19 @@ def scheduled_units(folder: Path, machine: str) -> list[Path]:
     """The unit files of a machine's schedules."""
     pattern = re.compile(rf"tinamou-{re.escape(machine)}-[a-z0-9]+\.(?:service|timer)")
     return sorted(path for path in folder.glob("tinamou-*") if pattern.fullmatch(path.name))
+
+
+def schedules(folder: Path, machine: str) -> list[Schedule]:
+    """The schedules of a machine, as their unit files say; one that somebody has written anew is left out."""
+    found = []
+    for path in scheduled_units(folder, machine):
+        timer = _TIMER.search(path.read_text()) if path.suffix == ".timer" else None
+        if timer is not None:
+            service = path.with_suffix(".service")
+            words = service.read_text() if service.exists() else ""
+            keep = _KEEP.search(words)
+            found.append(Schedule(machine, timer[1], int(keep[1]) if keep else 0, " --quiesce" in words))
+    return found
 
 
 def surplus(history: History, label: str, keep: int) -> tuple[Snapshot, ...]:

@@ -25,18 +25,20 @@ from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
 
-__all__ = ["Look", "Row", "look", "machines_dir"]
+__all__ = ["Look", "Row", "look", "machines_dir", "shape_of"]
 
 _FILE = "index.json"
-_FORMAT = 1
+_FORMAT = 2
 _MOST = 64 << 20
 _YOUNG_NS = 1_000_000_000
 """What was changed less than so long ago has no row: the next change could bear the same time."""
 _KEY = 2
+_TYPES = ((str,), (str,), (str,), (int, float), (int,), (str,), (int, NoneType))
 
 
-Row = tuple[str, str, str, str, float, int | None]
-"""A machine at rest: name, image, architecture, accelerator, when it was made, and the user id its folder says it has."""
+Row = tuple[str, str, str, str, float, int, str, int | None]
+"""A machine at rest: name, image, architecture, accelerator, when it was made, virtual CPUs, memory as it was asked for, and
+the user id its folder says it has. CPUs are 0 and memory is empty where the description leaves them to tinamou."""
 
 
 class Look:
@@ -114,8 +116,9 @@ def _stored() -> dict[str, list[Any]]:
 
 
 def _sound(row: Any) -> bool:
-    texts = type(row) is list and len(row) == _KEY + 5 and str is type(row[2]) is type(row[3]) is type(row[4])
-    return texts and type(row[5]) in (int, float) and type(row[6]) in (int, NoneType)
+    if type(row) is not list or len(row) != _KEY + len(_TYPES):
+        return False
+    return all(type(value) in kinds for value, kinds in zip(row[_KEY:], _TYPES, strict=True))
 
 
 def _row(path: Path) -> list[Any] | None:
@@ -125,10 +128,19 @@ def _row(path: Path) -> list[Any] | None:
         record = read(path)
         if record is not None and _at_rest(record) and before.st_ctime_ns < time.time_ns() - _YOUNG_NS:
             key = [before.st_ino, before.st_ctime_ns]  # also of a change of owner or rights
-            row = [*key, record.image, record.arch, record.accel, record.created, uids.of(path)]
+            shape = shape_of(record)
+            row = [*key, record.image, record.arch, record.accel, record.created, *shape, uids.of(path)]
             after = os.lstat(path / files.RECORD)
             return row if [after.st_ino, after.st_ctime_ns] == key else None
     return None
+
+
+def shape_of(record: Record) -> tuple[int, str]:
+    """The virtual CPUs and the memory that were asked for, 0 and empty where none were."""
+    cpu, memory = record.spec.get("cpu"), record.spec.get("memory")
+    count = cpu.get("count", 0) if isinstance(cpu, dict) else 0
+    size = memory.get("size", "") if isinstance(memory, dict) else ""
+    return count if type(count) is int else 0, str(size)
 
 
 def _at_rest(record: Record) -> bool:

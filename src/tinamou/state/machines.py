@@ -30,6 +30,7 @@ __all__ = [
     "machines",
     "machines_dir",
     "making",
+    "move",
     "remove",
     "throwaway_name",
     "uid_again",
@@ -66,6 +67,25 @@ def _made(name: str) -> Path:
         verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
         raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
     return path
+
+
+def move(directory: Path, name: str) -> Path:
+    """Give a machine's folder another name, which nobody has, in one moment; the caller holds it.
+
+    Its record is that of the new name from then on (`tinamou.state.record.read`). Raises StateError for one that is taken.
+    """
+    while True:
+        path = _made(name)
+        with held(path) as there:
+            if not there:
+                continue
+            try:
+                directory.rename(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                raise
+            return path
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ __all__ = [
     "odd",
     "put",
     "read",
+    "rename_machine",
     "write",
 ]
 
@@ -154,6 +155,20 @@ def forget_machine(machine: str) -> None:
                 path.unlink(missing_ok=True)
             if read(name) is None and not members(name):
                 forget(name)
+
+
+def rename_machine(old: str, new: str) -> None:
+    """The addresses of a machine are its own under another name. Raises OSError."""
+    with locked():
+        for name in names():
+            for path in (folder(name) / "members").glob(f"{old}.*.json"):
+                number = path.stem.rpartition(".")[2]
+                if path.stem != f"{old}.{number}":
+                    continue
+                with contextlib.suppress(ValueError, TypeError):
+                    data = json.loads(read_own(path, most=_MOST))
+                    _replace(path.with_name(f"{new}.{number}.json"), {**data, "name": f"{new}.{number}", "machine": new})
+                path.unlink(missing_ok=True)
 
 
 def lease(network: str, subnet: str, member: str, request: str = "") -> tuple[str, str]:

@@ -22,7 +22,7 @@ from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive
 
-__all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update"]
+__all__ = ["Record", "change", "create", "forget", "locked", "newest", "read", "update", "written_anew"]
 
 FORMAT = 1
 _MOST = 16 << 20
@@ -36,6 +36,9 @@ class Record:
     empty for nothing), ``package`` the distribution's version of QEMU; all are of the last start. ``parent`` is the
     checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is
     the byte of ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
+    ``later`` is the description from the next start on, empty where that is ``spec``: a machine that runs, or is suspended,
+    is what it was started as. ``former`` are the names it had before, the first one first. ``base`` is the machine it is a
+    clone of, empty for none; a ``template`` is cloned and nothing else.
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -65,7 +68,21 @@ class Record:
     timings: dict[str, float] = late.field(default_factory=dict)
     log_from: int = 0
     ended: str = ""
+    later: dict[str, Any] = late.field(default_factory=dict)
+    former: list[str] = late.field(default_factory=list)
+    base: str = ""
+    template: bool = False
     format: int = FORMAT
+
+    @property
+    def identity(self) -> str:
+        """The name that its addresses and its guest's identity are made of: the first one it had."""
+        return self.former[0] if self.former else self.name
+
+    @property
+    def next_spec(self) -> dict[str, Any]:
+        """Its description from the next start on."""
+        return self.later or self.spec
 
     @property
     def process(self) -> Process | None:
@@ -90,6 +107,12 @@ class Record:
     def file(self, name: str) -> Path:
         """One of the machine's files."""
         return Path(self.directory) / name
+
+    @property
+    def screen(self) -> str:
+        """Where a viewer reaches its screen, ``vnc+unix://PATH``; empty where it has none."""
+        kind = self.spec.get("display", {}).get("type", "none")
+        return "" if kind == "none" else f"{kind}+unix://{self.file(f'run/{kind}.sock')}"
 
     def has(self, name: str) -> bool:
         """Whether the machine's description says something of this field."""
@@ -120,6 +143,16 @@ def update(directory: Path, changed: Callable[[Record], Record]) -> Record:
 def change(record: Record, **fields: Any) -> Record:
     """Set these fields of a machine's record and leave all others as they are now. Raises as `update` does."""
     return update(record.path, lambda newest: late.replace(newest, **fields))
+
+
+def written_anew(directory: Path) -> Record:
+    """Have the file say what the record is, which its folder's name is part of. Raises as `update` does."""
+    with locked(directory):
+        found = read(directory)
+        if found is None:
+            raise _gone(directory)
+        _write(found)
+        return found
 
 
 def newest(record: Record) -> Record:
@@ -175,7 +208,7 @@ def read(directory: Path, *, owner: int | None = None) -> Record | None:
         odd = [key for key, value in known.items() if not _KINDS[key](value)]
         if odd:
             raise ValueError(f"{odd[0]} is {known[odd[0]]!r:.60}")
-        return Record(**{**known, "directory": str(directory)})
+        return _of_folder(Record(**{**known, "directory": str(directory)}))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -184,6 +217,15 @@ def read(directory: Path, *, owner: int | None = None) -> Record | None:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         fix = f"remove the machine with tinamou rm -f {directory.name}"
         raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
+
+
+def _of_folder(found: Record) -> Record:
+    """The record under the name of its folder: that is what a machine is called, and it had another one before."""
+    name = found.path.name
+    if found.name == name:
+        return found
+    spec, later = ({**one, "name": name} if one else one for one in (found.spec, found.later))
+    return late.replace(found, name=name, former=[*found.former, found.name], spec=spec, later=later)
 
 
 def _is(*kinds: type) -> Callable[[object], bool]:

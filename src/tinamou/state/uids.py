@@ -22,7 +22,7 @@ from tinamou.system import proc
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
 
-__all__ = ["FIRST", "kept_or_new", "lend", "of"]
+__all__ = ["FIRST", "kept_or_new", "lend", "moved", "of"]
 
 FIRST = 1_900_000_000
 """The first of them: beyond every range distributions and systemd use (docs/decisions)."""
@@ -56,6 +56,16 @@ def _lend(directories: Sequence[Path], taken: Collection[int], known: Mapping[st
     for uid, directory in zip(free, directories, strict=True):
         replace_text(directory / files.UID, str(uid))
     return free
+
+
+def moved(old: Path, new: Path) -> None:
+    """A machine's folder has another name, and its user id still."""
+    with shared.held():
+        said = shared.read(_FILE).get("uids")
+        lent = [int(uid) for uid, place in said.items() if place == str(old)] if isinstance(said, dict) else []
+        leases, last = _leases()
+        if lent:
+            _write({**leases, **dict.fromkeys(lent, str(new))}, last)
 
 
 def of(directory: Path) -> int | None:

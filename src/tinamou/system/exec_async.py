@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from tinamou.system.exec import CommandError, clean_environment
 
-__all__ = ["communicate", "run_async"]
+__all__ = ["attended", "communicate", "run_async"]
 
 _PIECE = 4096
 _KEPT = 64 << 10
@@ -88,3 +89,21 @@ async def communicate(
         await process.wait()
         raise
     return process.returncode or 0, out, err
+
+
+async def attended(argv: Sequence[str]) -> int:
+    """Run a program that has this process's terminal and environment; its status. Ctrl-C is that program's alone meanwhile.
+
+    Raises FileNotFoundError.
+    """
+    process = await asyncio.create_subprocess_exec(*argv)
+    heeds = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, heeds)

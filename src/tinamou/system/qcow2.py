@@ -148,9 +148,10 @@ def encode_overlay(size: int, backing: str = "", backing_format: str = "", crypt
 
     Layout: header, refcount table, one refcount block, L1 table, each on its own 64 KiB cluster. One refcount block covers
     2 GiB of file, so it always covers the metadata. ``crypto`` is the LUKS header of the file below, byte for byte: the same
-    passphrase opens both, and what is written is encrypted with the same key; it comes last. Raises ValueError for a size
-    above 2 PiB or a name above 1023 bytes.
+    passphrase opens both, and what is written is encrypted with the same key; it comes last. The size is rounded up to whole
+    sectors, as qemu-img does. Raises ValueError for a size above 2 PiB or a name above 1023 bytes.
     """
+    size = Size(size).whole
     l1_size = max(1, -(-size // (CLUSTER * CLUSTER // 8)))
     l1_clusters = -(-l1_size * 8 // CLUSTER)
     if size < 0 or l1_size * 8 > MAX_L1_BYTES:

@@ -12,10 +12,24 @@ from contextlib import AbstractContextManager
 
 from tinamou.system.signals import heard
 
-__all__ = ["PIECE", "is_terminal", "on_end_signal", "on_resize", "raw", "read", "read_all", "window", "write_all"]
+__all__ = [
+    "PIECE",
+    "draws_sixels",
+    "is_terminal",
+    "on_end_signal",
+    "on_resize",
+    "raw",
+    "read",
+    "read_all",
+    "window",
+    "write_all",
+]
 
 PIECE = 1 << 16
 """Bytes that are read at once."""
+
+ANSWER_SECONDS = 0.5
+"""How long a terminal may take to say what it can, also one that is far away."""
 
 
 def is_terminal(descriptor: int) -> bool:
@@ -48,6 +62,25 @@ def window(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return (size.columns, size.lines) if size.columns and size.lines else None
+
+
+def draws_sixels() -> bool:
+    """Whether this process's terminal says that it draws sixels (source: DEC STD 070, primary device attributes, 4)."""
+    import select
+
+    try:
+        both = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with raw(both):
+            write_all(both, b"\x1b[c")
+            said = b""
+            while not said.endswith(b"c") and select.select([both], [], [], ANSWER_SECONDS)[0] and len(said) < 256:
+                said += os.read(both, 64) or b"c"
+    finally:
+        os.close(both)
+    return b"4" in said.removeprefix(b"\x1b[?").removesuffix(b"c").split(b";")[1:]
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -28,7 +28,8 @@ def choose(requested: str, facts: AccelFacts) -> tuple[Trial, Why, tuple[Note, .
     if best.accel != "tcg" or not failed:
         return best, why, ()
     reasons = "; ".join(f"{_NAMES.get(t.accel, t.accel)}: {t.what}" for t in failed)
-    return best, why, (Note("warning", f"running under TCG emulation, much slower than hardware: {reasons}", why),)
+    text = f"running under TCG emulation, much slower than hardware: {reasons}"
+    return best, why, (Note("warning", text, why, of_host=True),)
 
 
 def _named(requested: str, facts: AccelFacts) -> Trial:
@@ -55,7 +56,7 @@ def contribute(resolved: Resolved) -> Contribution:
     if trial.accel != "tcg":
         return Contribution(flags=(Flag("accel", why, trial.accel),))
     ordered = not resolved.arch.strong_memory_order or resolved.facts.host.arch in STRONGLY_ORDERED_HOSTS
-    parallel = spec.cpu.count > 1 and ordered
+    parallel = spec.cpu.room > 1 and ordered
     cache = translation_cache(trial, spec.memory.size).mib
     threads = "one thread per vCPU" if parallel else "one thread"
     reason = f"{why.reason}; {threads}, and {cache} MiB for translated code"

@@ -6,6 +6,7 @@ from tinamou.arch import Arch
 from tinamou.blueprint import Contribution, Flag, Why
 from tinamou.errors import PlanError
 from tinamou.facts import MachineType, QemuFacts
+from tinamou.parts import windows
 from tinamou.parts.protocol import Part, Resolved
 
 
@@ -39,7 +40,9 @@ def contribute(resolved: Resolved) -> Contribution:
 def _bare(resolved: Resolved) -> bool:
     """Whether nothing can use the board's own devices: no firmware, no screen, no hand-written arguments."""
     spec = resolved.spec
-    return resolved.encryption is None and resolved.boot == "direct" and spec.display.type == "none" and not spec.qemu_args
+    alone = resolved.boot == "direct" and spec.display.type == "none" and not windows.release(spec)
+    sata = any(disk.options.interface == "sata" for disk in resolved.disks)
+    return resolved.encryption is None and alone and not sata and not spec.qemu_args
 
 
 PART = Part(contribute)

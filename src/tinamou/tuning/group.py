@@ -62,7 +62,7 @@ def check(resolved: Resolved) -> list[Problem]:
     lacking = {
         name: value for name, value in _asked(resolved.spec.limits).items() if needs[name] not in grouping.controllers
     }
-    few = _FEWEST_TASKS + resolved.spec.cpu.count
+    few = _FEWEST_TASKS + resolved.spec.cpu.room
     if (resolved.spec.limits.pids or few) < few:
         reason = f"QEMU has {few} threads with this many vCPUs, and ends where it is refused one"
         return [Problem("limits.pids", resolved.spec.limits.pids, reason, f"at least {few}")]
@@ -87,7 +87,7 @@ def _memory(resolved: Resolved) -> tuple[Size, str]:
     on_pages = bool(resolved.resources.pages.page) and not host.grouping.huge
     encrypted = resolved.encryption is not None and resolved.encryption.kind in _ENCRYPTED
     ram = Size(0 if on_pages else spec.memory.size * (2 if encrypted or spec.memory.forkable else 1))
-    qemu = MemoryBill.qemu_overhead(spec.cpu.count, translation_cache(resolved.accel, spec.memory.size))
+    qemu = MemoryBill.qemu_overhead(spec.cpu.room, translation_cache(resolved.accel, spec.memory.size))
     devices = len(resolved.disks) + _helpers(resolved)
     slack = _SLACK + spec.memory.size // _SHARE + devices * _PER_DEVICE
     most = Size(ram + qemu + slack)
@@ -100,7 +100,7 @@ def _memory(resolved: Resolved) -> tuple[Size, str]:
 
 def _pids(resolved: Resolved) -> tuple[int, str]:
     """Threads of QEMU for its vCPUs and I/O, and processes beside it; and why."""
-    cpus, helpers = resolved.spec.cpu.count, _helpers(resolved)
+    cpus, helpers = resolved.spec.cpu.room, _helpers(resolved)
     loops = 1 + len(resolved.resources.iothreads) + resolved.hotplug
     most = _BASE_TASKS + cpus + loops * _TASKS_PER_LOOP + helpers * _TASKS_PER_HELPER
     said = f"{cpus} vCPUs, {_TASKS_PER_LOOP} workers for each of {loops} loops of I/O that it has or may get"
@@ -109,7 +109,7 @@ def _pids(resolved: Resolved) -> tuple[int, str]:
 
 def files(resolved: Resolved) -> int:
     """How many files QEMU may have open: its own, and up to eight event descriptors for each vCPU of each device."""
-    return _FILES + 8 * resolved.spec.cpu.count * (len(resolved.disks) + _helpers(resolved))
+    return _FILES + 8 * resolved.spec.cpu.room * (len(resolved.disks) + _helpers(resolved))
 
 
 def tasks(resolved: Resolved) -> int | None:
@@ -139,7 +139,7 @@ def longest(disks: Iterable[int], memory: int) -> int:
 def _helpers(resolved: Resolved) -> int:
     """How many processes it may have beside it: a TPM's, one for each share and card, and what is plugged in later."""
     spec = resolved.spec
-    return spec.tpm.enabled + len(spec.share) + len(spec.net) + resolved.hotplug
+    return bool(spec.tpm.enabled) + len(spec.share) + len(spec.net) + resolved.hotplug
 
 
 PART = Part(contribute, check=check)

@@ -71,7 +71,7 @@ def decide(resolved: Resolved) -> Resources:
         problem = Problem(path, cpu.nodes if cpu.nodes > 1 else cpu.pin, reason, fix)
         raise PlanError("the machine cannot be forkable", problems=[problem])
     pages = huge_pages(host, memory.hugepages, numa.nodes)
-    overhead = MemoryBill.qemu_overhead(cpu.count, translation_cache(resolved.accel, memory.size))
+    overhead = MemoryBill.qemu_overhead(cpu.room, translation_cache(resolved.accel, memory.size))
     ram = Size(0) if pages.page else memory.size
     _check_limit(limits, ram, overhead)
     said = admit(host, MemoryBill(ram, pages.to_reserve, overhead, place.claims), overcommit=memory.overcommit)

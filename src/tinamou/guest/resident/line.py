@@ -6,22 +6,21 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from tinamou.errors import GuestError
 from tinamou.guest.command import Command, Completed, Hear, Input, command
-from tinamou.guest.resident.frames import HEADER, LARGEST, Size, identity, start
-from tinamou.guest.resident.owed import Owed, fail, resolve
+from tinamou.guest.resident.frames import HEADER, LARGEST, Size, start
+from tinamou.guest.resident.owed import Identity, Owed, fail, resolve
 from tinamou.guest.resident.underway import RunningCommand, attend, capture
-from tinamou.guest.resident.wire import Wire
-from tinamou.late import dataclass, field
+from tinamou.guest.resident.wire import Receiver, Wire
 from tinamou.system.sockets import connect_unix
 from tinamou.system.turns import Turn
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["PORT", "HeldError", "Identity", "Line", "LineError", "Receiver"]
+__all__ = ["PORT", "HeldError", "Line", "LineError"]
 
 PORT = "org.tinamou.resident.0"
 """The name of the virtio-serial port the resident listens on."""
@@ -34,6 +33,10 @@ FRESH_SECONDS = 0.5
 
 PATIENCE_SECONDS = 3.0
 """After this time without an answer a guest may have been copied in the middle of what it was told: it is told anew."""
+
+
+_LATE_SECONDS, _AGAIN = 0.5, 2
+"""A guest that took longer to hear what time it is has a clock that is behind by so much: it is told again."""
 
 
 class LineError(GuestError):
@@ -49,26 +52,6 @@ class HeldError(LineError):
             "The line to the guest's resident is in use", why=f"{who} holds it", fix="wait for its end, or end it"
         )
         self.holder = holder
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What makes a fork a machine of its own: see `frames.identity`; entropy and time are always fresh."""
-
-    hostname: str = ""
-    macs: Mapping[bytes, bytes] = field(default_factory=dict)
-    files: tuple[tuple[str, int, bytes], ...] = ()
-    signals: tuple[tuple[str, int], ...] = ()
-
-
-class Receiver(Protocol):
-    """What hears a channel: a frame that came, or that there will be none any more."""
-
-    def take(self, kind: str, payload: bytes) -> None:
-        """A frame of the channel. Raises ValueError for what is none."""
-
-    def lost(self, error: GuestError) -> None:
-        """The line, or the guest behind it, has ended."""
 
 
 _GREET_SECONDS, _PADDED_SECONDS = 0.5, 2.0
@@ -102,6 +85,7 @@ class Line:
         self._hellos: dict[bytes, asyncio.Future[None]] = {}
         self._asked_since: set[bytes] = set()
         self._owed: Owed | None = None
+        self._took = 0.0
         self._ended: LineError | None = None
         self._heard = time.monotonic()
         self.borrowed = False
@@ -195,19 +179,18 @@ class Line:
         Whether it worked is told by what is asked next, or by `settle`; both raise what ``after`` raises, which lets the
         guest run.
         """
-        import asyncio
-
-        records = identity(
-            entropy=os.urandom(64),
-            time_ns=time.time_ns(),
-            hostname=who.hostname,
-            macs=who.macs,
-            files=who.files,
-            signals=who.signals,
-        )
         await self._settled(BECOME_SECONDS)
-        self.send("I", b"".join(records))
-        self._owed = Owed(records, after, asyncio.get_running_loop().create_future())
+        self._tell(who, after)
+
+    def _tell(self, who: Identity, after: asyncio.Task[None] | None = None) -> None:
+        owed = Owed.of(who, after)
+        self.send("I", b"".join(owed.records))
+        self._owed = owed
+
+    async def set_clock(self, timeout: float = BECOME_SECONDS) -> float:
+        """Set the guest's clock; seconds until it had done so, which it is behind at most. Raises LineError, GuestError."""
+        await self.become(Identity(), timeout)
+        return self._took
 
     @property
     def owes(self) -> bool:
@@ -219,12 +202,18 @@ class Line:
         await self._settled(timeout)
 
     async def _settled(self, timeout: float) -> None:
-        """Wait for the answer that is owed. If it is not what it must be, the line ends: what was sent since fails too."""
+        """Wait for the answer that is owed; a guest that heard too late what time it is is told again."""
+        again = _AGAIN
+        while self._owed is not None:
+            await self._answered(self._owed, timeout)
+            if self._owed is None and self._took > _LATE_SECONDS and again:
+                again -= 1
+                self._tell(Identity())
+
+    async def _answered(self, owed: Owed, timeout: float) -> None:
+        """Wait for that answer. If it is not what it must be, the line ends: what was sent since fails too."""
         import asyncio
 
-        owed = self._owed
-        if owed is None:
-            return
         try:
             async with asyncio.timeout(timeout):
                 if owed.after is not None:
@@ -232,7 +221,7 @@ class Line:
                 if not (await asyncio.wait([owed.answer], timeout=PATIENCE_SECONDS))[0]:
                     self._greet(anew=True)
                     self.send("I", b"".join(owed.records))
-                results = await asyncio.shield(owed.answer)
+                came, results = await asyncio.shield(owed.answer)
         except TimeoutError:
             self._owed = None
             self.close()
@@ -241,6 +230,7 @@ class Line:
         except Exception:
             self._owed = None
             raise
+        self._took = came - owed.told
         if self._owed is owed:
             self._owed = None
         if (failed := owed.failed(results)) is not None:
@@ -356,7 +346,7 @@ class Line:
                 resolve(self._hellos[payload], None)
         elif kind == "I":
             if self._owed is not None:
-                resolve(self._owed.answer, payload)
+                resolve(self._owed.answer, (self._heard, payload))
         elif kind == "N":
             hellos, self._hellos = self._hellos, {}
             self._lose(LineError("The guest was restarted", why="what ran in it has ended"))

@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tinamou.errors import GuestError
-from tinamou.late import dataclass
+from tinamou.guest.resident.frames import identity
+from tinamou.late import dataclass, field
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Owed", "fail", "resolve"]
+__all__ = ["FRESH", "Identity", "Owed", "fail", "resolve"]
 
 T = TypeVar("T")
+
+FRESH = 2
+"""Records of a guest that stays who it is: the time, and random numbers."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a fork a machine of its own: see `frames.identity`; entropy and time are always fresh."""
+
+    hostname: str = ""
+    macs: Mapping[bytes, bytes] = field(default_factory=dict)
+    files: tuple[tuple[str, int, bytes], ...] = ()
+    signals: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class Owed:
-    """The answer to identity records; ``after`` lets the guest run."""
+    """The answer to identity records: when it came, and what it says. ``after`` lets the guest run.
+
+    ``told`` is the ``time.monotonic()`` of the time that is in the records.
+    """
 
     records: list[bytes]
     after: asyncio.Task[None] | None
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[tuple[float, bytes]]
+    told: float
+
+    @classmethod
+    def of(cls, who: Identity, after: asyncio.Task[None] | None) -> Self:
+        """What is said to the guest now that is to be that, and is owed from now on."""
+        import asyncio
+
+        told = time.monotonic()
+        records = identity(
+            entropy=os.urandom(64),
+            time_ns=time.time_ns(),
+            hostname=who.hostname,
+            macs=who.macs,
+            files=who.files,
+            signals=who.signals,
+        )
+        return cls(records, after, asyncio.get_running_loop().create_future(), told)
 
     def failed(self, results: bytes) -> str | None:
         """What the guest did not do; None when it did everything. A process that is not there need not be told."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError
 from tinamou.facts.files import RESIDENT_SHARED
 from tinamou.guest.resident.line import HeldError, Line, LineError
+from tinamou.guest.resident.owed import FRESH, Identity
 from tinamou.guest.resident.wire import Wire
 from tinamou.system.sockets import NotListeningError, listen_unix
 from tinamou.system.spawn import alive, apart, spawn
@@ -178,6 +180,8 @@ class _Guest:
             self._wire.send("R", payload)
         elif kind == "H":
             self._ask(payload)
+        elif kind == "I":
+            self._later(self._set_clock())
         elif kind == "S" and channel and channel not in self._channels:
             ours = self._channels[channel] = self._line.free_channel()
             self._line.attach(ours, _Relay(self, channel))
@@ -200,7 +204,20 @@ class _Guest:
                 await asyncio.sleep(_PAUSE)
             self.close()
 
-        task = asyncio.create_task(ask())
+        self._later(ask())
+
+    async def _set_clock(self) -> None:
+        """The guest stays who it is: its clock is set, and its random numbers are made anew."""
+        try:
+            await self._line.become(Identity())
+            self._wire.send("I", bytes(FRESH))
+        except GuestError:
+            self._wire.send("I", bytes([errno.EIO] * FRESH))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        import asyncio
+
+        task = asyncio.create_task(work)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from tinamou.errors import GuestError
 from tinamou.guest.resident.frames import HEADER, LARGEST, frame
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Wire"]
+__all__ = ["Receiver", "Wire"]
 
 _AT_ONCE = 1 << 18
 _MOST_UNSENT = 32 << 20
+
+
+class Receiver(Protocol):
+    """What hears a channel: a frame that came, or that there will be none any more."""
+
+    def take(self, kind: str, payload: bytes) -> None:
+        """A frame of the channel. Raises ValueError for what is none."""
+
+    def lost(self, error: GuestError) -> None:
+        """The line, or the guest behind it, has ended."""
 
 
 class Wire:

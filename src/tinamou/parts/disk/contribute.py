@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from tinamou.blueprint import Contribution, CreateImage, CreateOverlay, Element, HandOver, Step, Value, Why
 from tinamou.errors import Problem
+from tinamou.parts import windows
 from tinamou.parts.disk import aio
-from tinamou.parts.disk.disk import PlanDisk, check_numbers
+from tinamou.parts.disk.disk import PlanDisk, check_numbers, numbered
 from tinamou.parts.disk.nodes import guest_node, nodes, writes
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
@@ -16,13 +17,33 @@ _HAND = Why("confinement", "QEMU is handed the open file and needs no right to i
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A PCI slot for each disk that is a PCI device of its own."""
-    return tuple(PciSlot(disk.device, disk.options.port) for disk in resolved.disks)
+    return tuple(PciSlot(disk.device, disk.options.port) for disk in resolved.disks if disk.device not in on_sata(resolved))
 
 
 def check(resolved: Resolved) -> list[Problem]:
     """Numbers that are taken, ways of queueing and cache modes that cannot be had here."""
     specs, facts = resolved.spec.disk, resolved.facts
-    return [*check_numbers(specs, 1 if facts.image.disk else 0), *aio.check(specs, facts)]
+    first = 1 if facts.image.disk else 0
+    return [*check_numbers(specs, first), *aio.check(list(numbered(specs, first)), facts), *_check_sata(resolved)]
+
+
+def on_sata(resolved: Resolved) -> dict[str, int]:
+    """The SATA port of each disk that sits on one: discs too of a Windows, whose setup knows no other."""
+    kinds = ("sata", "cdrom") if windows.release(resolved.spec) else ("sata",)
+    there = [disk for disk in resolved.disks if disk.options.interface in kinds]
+    return {disk.device: port for port, disk in enumerate(there)}
+
+
+def _check_sata(resolved: Resolved) -> list[Problem]:
+    count, ports = len(on_sata(resolved)), resolved.arch.sata_ports
+    if count <= ports:
+        return []
+    reason = (
+        f"the board has {ports} SATA ports, and {count} disks and discs are on them"
+        if ports
+        else "this board has no SATA ports"
+    )
+    return [Problem("disk.interface", "sata", reason, "use interface virtio, scsi or nvme")]
 
 
 def elements(resolved: Resolved) -> dict[int, Contribution]:
@@ -57,12 +78,15 @@ def _device(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     if disk.options.iothread:
         why = Why(f"spec disk[{disk.number}].iothread", "requests of this disk are served beside the main loop")
         yield Element("object", {"qom-type": "iothread", "id": f"{disk.node}-io"}, why)
-    yield from {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio}[interface](disk, resolved)
+    kinds = {"nvme": _nvme, "cdrom": _cdrom, "scsi": _scsi, "virtio": _virtio, "sata": _sata}
+    yield from kinds[interface](disk, resolved)
 
 
 def _common(disk: PlanDisk, resolved: Resolved) -> dict[str, Value]:
     """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
+    if disk.options.block_size != 512:
+        props |= {"logical_block_size": disk.options.block_size, "physical_block_size": disk.options.block_size}
     if resolved.boot == "direct":
         return props
     order = resolved.spec.boot.disks
@@ -108,7 +132,21 @@ def _scsi(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
     yield Element("device", {**props, "serial": disk.node, **_writing(disk)}, why)
 
 
+def _sata(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
+    why = Why("spec disk.interface", "a disk on a SATA port of the board: slow, and known to every guest")
+    props: dict[str, Value] = {
+        "driver": "ide-hd",
+        **_common(disk, resolved),
+        "bus": f"ide.{on_sata(resolved)[disk.device]}",
+    }
+    yield Element("device", {**props, "serial": disk.node, **_writing(disk)}, why)
+
+
 def _cdrom(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
+    if (port := on_sata(resolved).get(disk.device)) is not None:
+        known = Why("spec os", "an optical drive on a SATA port, which the setup of Windows knows")
+        yield Element("device", {"driver": "ide-cd", **_common(disk, resolved), "bus": f"ide.{port}"}, known)
+        return
     why = Why("part disk", "an optical drive on virtio-scsi, whose disc can be changed while the guest runs")
     yield _controller(disk, resolved, why)
     yield Element("device", {"driver": "scsi-cd", **_common(disk, resolved), "bus": f"{disk.node}-bus.0"}, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from tinamou.blueprint import Why
 from tinamou.errors import Problem
@@ -13,6 +14,8 @@ from tinamou.parts.disk.spec import DiskSpec
 from tinamou.units import Size
 
 __all__ = ["PlanDisk", "check_numbers", "disks", "numbered"]
+
+Interface = Literal["virtio", "sata"]
 
 _ENDINGS = {"img": "raw", "iso": "raw", "vhd": "vpc", "qcow2": "qcow2", "vmdk": "vmdk", "vhdx": "vhdx", "vdi": "vdi"}
 
@@ -53,15 +56,18 @@ class PlanDisk:
         return self.options.readonly or self.options.interface == "cdrom"
 
 
-def disks(specs: Sequence[DiskSpec], facts: Facts) -> tuple[PlanDisk, ...]:
-    """The image's disk first, as an overlay of the machine's own, then the user's in their order."""
-    own = _image_disk(facts)
+def disks(specs: Sequence[DiskSpec], facts: Facts, own_interface: Interface = "virtio") -> tuple[PlanDisk, ...]:
+    """The image's disk first, as an overlay of the machine's own, then the user's in their order.
+
+    No interface is ``auto`` any more; the image's disk is on ``own_interface``.
+    """
+    own = _image_disk(facts, own_interface)
     every = (*own, *(_user_disk(spec, number, facts) for number, spec in numbered(specs, len(own))))
     return tuple(_with_aio(disk, facts) for disk in every)
 
 
 def _with_aio(disk: PlanDisk, facts: Facts) -> PlanDisk:
-    aio, why = choose(disk.options, facts)
+    aio, why = choose(disk.options, disk.files, facts)
     return replace(disk, options=replace(disk.options, aio=aio), aio_why=why)
 
 
@@ -74,12 +80,12 @@ def numbered(specs: Sequence[DiskSpec], first: int) -> Iterator[tuple[int, DiskS
         number += 1
 
 
-def _image_disk(facts: Facts) -> tuple[PlanDisk, ...]:
+def _image_disk(facts: Facts, interface: Interface) -> tuple[PlanDisk, ...]:
     image = facts.image
     if not image.disk:
         return ()
     below = facts.chains.get("image", (ChainFile(image.disk, image.format),))
-    options = DiskSpec(path=image.disk)
+    options = DiskSpec(path=image.disk, interface=interface)
     if image.format == "iso":
         why = Why("image", "an optical disc is read, never written")
         return (PlanDisk(0, (ChainFile(image.disk, "raw"),), why, replace(options, interface="cdrom")),)

@@ -27,7 +27,12 @@ class DiskSpec:
         "auto", "format of the file; a new disk is qcow2"
     )
     readonly: bool = option(False, "the guest cannot write to it; several machines can share the file")
-    interface: Literal["virtio", "scsi", "nvme", "cdrom"] = option("virtio", "the device the guest sees")
+    interface: Literal["auto", "virtio", "scsi", "nvme", "sata", "cdrom"] = option(
+        "auto", "the device the guest sees; auto: virtio, and sata for a Windows without its drivers"
+    )
+    block_size: Literal[512, 4096] = option(
+        512, "bytes of a block the guest reads and writes at once: 512, or 4096 as newer disks"
+    )
     cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = option(
         "writeback", "who may hold data back: writeback uses the host's page cache and honours the guest's flushes"
     )
@@ -85,8 +90,14 @@ class DiskSpec:
         if self.on_full == "error" and self.interface in ("nvme", "cdrom"):
             reason = f"the {self.interface} device always does the same"
             found.append(Problem("on_full", "error", reason, "use interface virtio or scsi"))
+        if self.block_size != 512 and self.interface in ("sata", "cdrom"):
+            reason = f"a {self.interface} device always has blocks of its own size"
+            found.append(Problem("block_size", self.block_size, reason, "use interface virtio, scsi or nvme"))
+        if self.port is not None and self.interface == "sata":
+            reason = "a disk on a SATA port cannot be plugged while the machine runs"
+            found.append(Problem("port", self.port, reason, "leave it out, or use interface virtio, scsi or nvme"))
         for name in ("iothread", "queues"):
-            if getattr(self, name) and self.interface in ("nvme", "cdrom"):
+            if getattr(self, name) and self.interface in ("nvme", "cdrom", "sata"):
                 reason = f"the {self.interface} device has none to choose"
                 found.append(Problem(name, getattr(self, name), reason, "use interface virtio or scsi"))
         return found

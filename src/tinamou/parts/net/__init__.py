@@ -10,7 +10,8 @@ from tinamou.errors import Problem
 from tinamou.late import replace
 from tinamou.parts.net import passt, ssh_card
 from tinamou.parts.net.card import card, notes
-from tinamou.parts.net.spec import NetSpec, interfaces, mac_of, parse_forward
+from tinamou.parts.net.forwards import forwards_of, is_ipv6
+from tinamou.parts.net.spec import NetSpec, interfaces, mac_of
 from tinamou.parts.net.wiring import Nic, Wired
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved, SharedMemory
 from tinamou.parts.seed import FixedAddress
@@ -78,7 +79,7 @@ def kernel_words(resolved: Resolved) -> dict[str, str]:
         if spec.address:
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
-            card = mac_of(spec, place.name, number).replace(":", "-") if ours else f"eth{index}"
+            card = mac_of(spec, place.known_as, number).replace(":", "-") if ours else f"eth{index}"
             word = f"ip={own.ip}::{spec.gateway}:{own.netmask}::{card}:off:{server}"
             words[word] = f"interface {number} has a fixed address"
     return words
@@ -93,7 +94,7 @@ def fixed(resolved: Resolved) -> dict[str, FixedAddress]:
 def macs(resolved: Resolved) -> dict[str, str]:
     """Hardware addresses by the interface's name in the guest."""
     specs, facts = resolved.spec.net, resolved.facts
-    found = {f"net{number}": mac_of(one, facts.place.name, number) for number, one in interfaces(specs).items()}
+    found = {f"net{number}": mac_of(one, facts.place.known_as, number) for number, one in interfaces(specs).items()}
     return {**found, **({"ssh0": ssh_card.mac(facts)} if ssh_card.wanted(specs, facts) else {})}
 
 
@@ -102,11 +103,11 @@ def nics(resolved: Resolved) -> list[Nic]:
     specs, facts = resolved.spec.net, resolved.facts
     found, leads = [], ssh_card.leading(specs)
     for number, spec in interfaces(specs).items():
-        forwards = [parse_forward(text) for text in spec.forward]
+        forwards = [forward for text in spec.forward for forward in forwards_of(text)]
         if number == leads and facts.image.may_have_sshd and facts.place.ssh_port:
             forwards.append(("tcp", "127.0.0.1", facts.place.ssh_port, 22))
         queues = (spec.queues or min(resolved.spec.cpu.count, 16)) if spec.model == "virtio" else 1
-        nic = Nic(number, spec, mac_of(spec, facts.place.name, number), tuple(forwards), queues, facts)
+        nic = Nic(number, spec, mac_of(spec, facts.place.known_as, number), tuple(forwards), queues, facts)
         found.append(replace(nic, spec=replace(spec, type=_chosen(nic, resolved))) if spec.type == "auto" else nic)
     return found
 
@@ -114,9 +115,10 @@ def nics(resolved: Resolved) -> list[Nic]:
 def _chosen(nic: Nic, resolved: Resolved) -> Literal["user", "passt"]:
     """QEMU's own stack where ports lead in: passt of Debian 12 hangs on what arrives before the guest's network is up.
 
-    And in a forkable machine: its state is saved and forked with the machine.
+    And in a forkable machine: its state is saved and forked with the machine. QEMU's own listens on IPv4 alone.
     """
-    inside = resolved.spec.memory.forkable or nic.spec.isolated or (nic.forwards and not nic.facts.net.apart)
+    leads = nic.forwards and not nic.facts.net.apart and not any(map(is_ipv6, nic.forwards))
+    inside = resolved.spec.memory.forkable or nic.spec.isolated or leads
     return "user" if inside or passt.missing(nic) or passt.nameless(nic) else "passt"
 
 
@@ -155,6 +157,8 @@ def _general(nic: Nic) -> list[Problem]:
         why = "QEMU's own TCP/IP needs this host's network, and this QEMU was started in one of its own"
         fix = "use passt; or stop the machine, add it, and start again"
         found.append(Problem(f"{path}.type", "user", why, fix))
+    if any(map(is_ipv6, nic.forwards)) and (why := _no_ipv6(nic)):
+        found.append(Problem(f"{path}.forward", list(spec.forward), why, "use type passt, or an IPv4 address of this host"))
     makes = spec.type in ("bridge", "macvtap", "ovs") or (spec.type == "tap" and not spec.interface)
     if makes and not host.is_root:
         why = "only root may make interfaces on this host"
@@ -168,6 +172,16 @@ def _general(nic: Nic) -> list[Problem]:
         if reason := no_vhost(nic):
             found.append(Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto"))
     return found
+
+
+def _no_ipv6(nic: Nic) -> str:
+    """Why no port of an IPv6 address of the host can lead in, empty where it can."""
+    if not nic.spec.ipv6:
+        return "the interface has no IPv6 (ipv6 = false)"
+    if nic.spec.type == "user":
+        lacking = passt.missing(nic)
+        return "QEMU's own TCP/IP listens on IPv4 alone" + (f", and {lacking}" if lacking else "")
+    return "" if nic.spec.type == "passt" else "IPv4 alone is led into such a network"
 
 
 def elements(resolved: Resolved) -> dict[int, Contribution]:
@@ -188,6 +202,10 @@ def _interface(nic: Nic, resolved: Resolved) -> Contribution:
 
 def _fallen_back(nic: Nic, resolved: Resolved) -> tuple[Note, ...]:
     auto = resolved.spec.net[nic.number].type == "auto" and not resolved.spec.memory.forkable
+    if nic.spec.type == "passt" and any(map(is_ipv6, nic.forwards)):
+        why = "QEMU's own TCP/IP listens on IPv4 alone"
+        text = f"ports lead in to network interface {nic.number} by passt, as {why}: with passt of Debian 12 none answers"
+        return (Note("warning", text, Why("spec net.forward", why)),)
     if not auto or nic.spec.type != "user" or nic.spec.isolated or nic.facts.host.system != "Linux":
         return ()
     reason = passt.missing(nic) or passt.nameless(nic)

@@ -7,7 +7,7 @@ name server.
 from __future__ import annotations
 
 from tinamou.blueprint import Contribution, Element, HandOver, MakeDir, Note, StartHelper, Why
-from tinamou.parts.net.spec import Forward
+from tinamou.parts.net.forwards import Forward
 from tinamou.parts.net.user import reserved
 from tinamou.parts.net.wiring import Nic, Wired
 

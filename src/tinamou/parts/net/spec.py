@@ -11,12 +11,10 @@ from tinamou.digest import sha256
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass, fields
+from tinamou.parts.net.forwards import forwards_of
 from tinamou.units import Mac
 
-__all__ = ["MADE", "TAPS", "Forward", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_forward", "parse_rate"]
-
-Forward = tuple[str, str, int, int]
-"""Protocol, address on the host, port of the host, port of the guest."""
+__all__ = ["MADE", "TAPS", "NetSpec", "interfaces", "mac_of", "parse_filter", "parse_rate"]
 
 Type = Literal["auto", "user", "passt", "tap", "bridge", "macvtap", "ovs", "vhost-user", "stream", "none"]
 
@@ -79,9 +77,13 @@ class NetSpec:
         "tap: an interface of the host; bridge: a network with other machines; macvtap: on a host interface; ovs: a port of "
         "an Open vSwitch bridge; vhost-user: another program's socket; stream: a cable to another machine; none",
     )
-    model: Literal["virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option("virtio", "the card the guest sees")
+    model: Literal["auto", "virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"] = option(
+        "auto", "the card the guest sees; auto: virtio, and e1000e for a Windows without its drivers"
+    )
     mac: Mac | None = option(None, "hardware address; derived from the machine's name when left out")
-    forward: tuple[str, ...] = option((), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80")
+    forward: tuple[str, ...] = option(
+        (), "ports of the host that lead into the guest: tcp:127.0.0.1:8080:80, 8080-8085:80-85, [::1]:8080:80"
+    )
     network: str = option(
         "",
         "bridge: the network to be on; tinamou makes it with its first machine and removes it with its last",
@@ -157,7 +159,7 @@ class NetSpec:
             return f"type {self.type} has no use for it", f"leave it out, or use type {' or '.join(users)}"
         if name in _OF_A_MADE_NETWORK and self.bridge:
             return f"it says what a network tinamou makes is like, and {self.bridge} is there already", "leave it out"
-        if name in _OF_VIRTIO and self.model != "virtio":
+        if name in _OF_VIRTIO and self.model not in ("auto", "virtio"):
             return f"a card of model {self.model} has no such thing", "leave it out, or use model virtio"
         if (other := _GOES_WITH.get(name)) and other not in given:
             return f"it says more about {other}, which is not given", f"leave it out, or add {other} = …"
@@ -166,9 +168,9 @@ class NetSpec:
     def _bad_notations(self) -> Iterator[Problem]:
         for index, text in enumerate(self.forward):
             try:
-                parse_forward(text)
+                forwards_of(text)
             except ValueError as error:
-                fix = "write for example tcp:127.0.0.1:8080:80, or 8080:80"
+                fix = "write for example tcp:127.0.0.1:8080:80, 8080:80, or 8080-8085:80-85"
                 yield Problem(f"forward[{index}]", text, str(error), fix)
         for field, rules in (("allow_out", self.allow_out), ("allow_in", self.allow_in)):
             for index, text in enumerate(rules or ()):
@@ -235,17 +237,6 @@ class NetSpec:
 
 def _shown(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
-
-
-def parse_forward(text: str) -> Forward:
-    """``"tcp:127.0.0.1:8080:80"`` or ``"8080:80"`` → (protocol, address, host port, guest port). Raises ValueError."""
-    parts = text.split(":")
-    protocol = parts.pop(0) if parts[0] in ("tcp", "udp") else "tcp"
-    address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) < 65536 for part in parts):
-        raise ValueError("not a port forward of the form [tcp:|udp:][address:]hostport:guestport")
-    ipaddress.IPv4Address(address)
-    return protocol, address, int(parts[0]), int(parts[1])
 
 
 def parse_rate(text: str) -> int:

@@ -35,7 +35,7 @@ def wanted(specs: Sequence[NetSpec], facts: Facts) -> bool:
 
 def mac(facts: Facts) -> str:
     """The card's hardware address."""
-    return mac_of(NetSpec(), facts.place.name, _NUMBER)
+    return mac_of(NetSpec(), facts.place.known_as, _NUMBER)
 
 
 def contribute(resolved: Resolved) -> Contribution:

@@ -6,7 +6,8 @@ from tinamou.blueprint import Contribution
 from tinamou.digest import sha256
 from tinamou.facts import Facts
 from tinamou.late import dataclass
-from tinamou.parts.net.spec import TAPS, Forward, NetSpec
+from tinamou.parts.net.forwards import Forward
+from tinamou.parts.net.spec import TAPS, NetSpec
 
 __all__ = ["Nic", "Wired", "host_link", "link_name"]
 

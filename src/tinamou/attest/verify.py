@@ -1,0 +1,134 @@
+"""One report and what is known beside it, to the five answers."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from tinamou.attest import eventlog, snp, tdx, tpm
+from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
+from tinamou.attest.binary import MalformedError
+from tinamou.attest.certificates import load, load_lists
+from tinamou.attest.policy import Policy
+from tinamou.late import dataclass, field
+
+__all__ = ["Known", "verify"]
+
+_LENGTHS = {"measurement": 48, "mrtd": 48, "rtmr0": 48, "rtmr1": 48, "rtmr2": 48, "rtmr3": 48}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known beside a report: nothing of it comes from the host, or it is checked.
+
+    ``nonce``: up to 64 bytes the guest was asked to have in its report. ``measured``: what must have been measured, by
+    register (``measurement`` of SEV-SNP; ``mrtd``, ``rtmr0`` to ``rtmr3`` of TDX), each of 48 bytes; ``source`` says where
+    that is from. ``certificates`` and ``revoked``: PEM or DER, each what one file holds. ``collateral``: Intel's, as JSON.
+    ``log``: the guest's log of events. ``key``: the name of the key that signs for a machine's TPM; ``reference``: a quote
+    of that machine, or the log in it, from a start that is trusted. ``at``: the time by which certificates are judged; now,
+    when left out.
+    """
+
+    nonce: bytes = b""
+    measured: Mapping[str, bytes] = field(default_factory=dict)
+    source: str = "what was given"
+    certificates: tuple[bytes, ...] = ()
+    revoked: tuple[bytes, ...] = ()
+    collateral: str = ""
+    log: bytes = b""
+    key: bytes = b""
+    reference: bytes = b""
+    policy: Policy = field(default_factory=Policy)
+    at: datetime | None = None
+
+
+def verify(report: bytes, known: Known) -> Verdict:
+    """The five answers about a report of SEV-SNP, a quote of TDX, or a quote of a machine's TPM.
+
+    Raises MalformedError where it is neither, or what is known beside it cannot be read; never anything else. Takes some
+    milliseconds, whatever the report is.
+    """
+    at = known.at or datetime.now(UTC)
+    fresh, expected = functools.partial(_fresh, known), functools.partial(_expected, known)
+    lists = [one for data in known.revoked for one in load_lists(data)]
+    if snp.is_one(report):
+        found = snp.parse(report)
+        certificates = [one for data in known.certificates for one in load(data)]
+        return snp.judge(found, certificates, lists, at, known.policy, fresh, expected)
+    if tdx.is_one(report):
+        quote = tdx.parse(report)
+        return tdx.judge(quote, lists, known.collateral, at, known.policy, fresh, expected)
+    if tpm.is_one(report):
+        return tpm.judge(tpm.parse(report), known.key, known.policy, fresh, known.reference)
+    raise MalformedError(
+        f"{len(report)} bytes that are neither a report of SEV-SNP nor a quote of TDX (version 4 or 5) or of a TPM"
+    )
+
+
+def _fresh(known: Known, data: bytes) -> Answer:
+    nonce = known.nonce
+    if not nonce:
+        fix = "ask the guest for a report with a number of yours in it, and give that by --nonce"
+        return not_judged("fresh", "no nonce was given: the report may be an old one of this guest, or of another", fix)
+    if len(nonce) > len(data):
+        return no("fresh", f"a report has room for {len(data)} bytes, the nonce has {len(nonce)}")
+    if hmac.compare_digest(nonce.ljust(len(data), b"\0"), data):
+        return yes("fresh", [f"the report has the nonce {nonce.hex()}"])
+    return no("fresh", f"the report has {data.hex()} in place of the nonce", "ask the guest for a report with it")
+
+
+def _expected(known: Known, measured: dict[str, bytes]) -> Answer:
+    wanted, seen = known.measured, list[str]()
+    if unknown := [name for name in wanted if name not in measured]:
+        return no("expected", f"such a report has no {', '.join(unknown)}")
+    wrong = [name for name, value in wanted.items() if not hmac.compare_digest(value, measured[name])]
+    if wrong:
+        shown = "; ".join(f"{name} is {measured[name].hex()}, not {wanted[name].hex()}" for name in wrong)
+        return no("expected", shown, f"something else was started than {known.source} says")
+    if known.log:
+        try:
+            seen += _log_holds(known.log, measured)
+        except MalformedError as error:
+            return no("expected", f"the log of events: {error}", "take it from the guest anew", seen)
+    if not wanted:
+        fix = "say what must have been measured: --machine, or --expect with a file"
+        return not_judged("expected", "nothing was said to compare it with", fix, seen)
+    seen = [f"{name} is {value.hex()}, as {known.source} says" for name, value in wanted.items()] + seen
+    missing = [name for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2") if name in measured and name not in wanted]
+    if missing:
+        fix = "give them too, or look at each event of the log"
+        return not_judged("expected", f"nothing was said of {', '.join(missing)}", fix, seen)
+    return yes("expected", seen)
+
+
+def _log_holds(log: bytes, measured: Mapping[str, bytes]) -> Iterable[str]:
+    """The log is that of this report: its registers, replayed, are those measured. Raises MalformedError."""
+    if "rtmr0" not in measured:
+        raise MalformedError("a report of SEV-SNP says nothing of one")
+    events = eventlog.parse(log)
+    registers = eventlog.replay(events, "sha384")
+    for number in range(4):
+        if registers.get(number + 1, bytes(48)) != measured[f"rtmr{number}"]:
+            raise MalformedError(f"its events give another rtmr{number} than the quote has")
+    yield f"{len(events)} events of the log give exactly the registers of the quote"
+
+
+def told_measured(data: Mapping[str, object]) -> dict[str, bytes]:
+    """Registers from a table of hex numbers. Raises ValueError naming each that is wrong."""
+    wrong, found = [], {}
+    for name, value in data.items():
+        if name not in _LENGTHS:
+            wrong.append(f"{name} is no register ({', '.join(_LENGTHS)})")
+            continue
+        try:
+            found[name] = bytes.fromhex(str(value))
+        except ValueError:
+            wrong.append(f"{name} is no hexadecimal number")
+            continue
+        if len(found[name]) != _LENGTHS[name]:
+            wrong.append(f"{name} has {len(found[name])} bytes, not {_LENGTHS[name]}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return found

@@ -1,0 +1,51 @@
+"""A guest's screen and keyboard over QMP: a picture taken into memory of ours, keys pressed and released."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from tinamou.control.commands import add_fd, remove_fd
+from tinamou.control.session import Session
+from tinamou.errors import ControlError
+from tinamou.screen.picture import MOST_BYTES, Picture, from_ppm
+
+__all__ = ["press", "screendump"]
+
+HOLD_SECONDS = 0.02
+"""How long a key is down, and then up: a guest that reads its keyboard fifty times a second sees both."""
+
+
+async def screendump(session: Session) -> Picture:
+    """What the guest's first screen shows now. Raises RefusedError for a machine without one, ControlError.
+
+    QEMU writes it as PPM, which every version does, into memory of ours that counts as its own. It may go on to write
+    there: what is read once is looked at, and no more of it than a picture can have.
+    """
+    memory = os.memfd_create("screen", os.MFD_CLOEXEC)
+    try:
+        theirs = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)  # a set is searched for exactly that mode
+        try:
+            number = await add_fd(session, theirs, note="screen")
+        finally:
+            os.close(theirs)
+        try:
+            await session.execute("screendump", filename=f"/dev/fdset/{number}")
+        finally:
+            with contextlib.suppress(ControlError):
+                await remove_fd(session, number)
+        return from_ppm(os.pread(memory, MOST_BYTES, 0))
+    finally:
+        os.close(memory)
+
+
+async def press(session: Session, chords: Sequence[Sequence[str]], *, hold: float = HOLD_SECONDS) -> None:
+    """Press keys by QEMU's names, one chord after another: all of it down in order, then up; ``hold`` seconds each."""
+    import asyncio
+
+    for chord in chords:
+        for down, keys in ((True, chord), (False, tuple(reversed(chord)))):
+            events = [{"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": key}}} for key in keys]
+            await session.execute("input-send-event", events=events)
+            await asyncio.sleep(hold)

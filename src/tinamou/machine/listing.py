@@ -1,0 +1,174 @@
+"""What is told of machines to whoever asks: one row of each, or everything about one, as plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tinamou.facts import files
+from tinamou.monitor.states import State, at_rest
+from tinamou.state.index import Look, shape_of
+from tinamou.state.record import Record
+from tinamou.units import Size
+
+__all__ = ["COLUMNS", "described", "lines", "rows"]
+
+COLUMNS = ("name", "state", "image", "arch", "accel", "cpus", "memory", "pid", "age", "address", "ports")
+
+_CPUS, _MEMORY = 1, "512M"
+"""What a description that says nothing of them asks for: to list machines, the parts that say so need not be loaded."""
+
+
+def rows(found: Look, records: Sequence[Record], states: Sequence[State]) -> list[dict[str, Any]]:
+    """A table for each machine, by name: those at rest as they were found, the others as they are.
+
+    ``age`` is in seconds, ``memory`` in bytes; ``addresses`` and ``ports`` are where it is reached now; ``why`` says what
+    keeps its state from being known.
+    """
+    now = time.time()
+    told = [
+        _row(now, name, "stopped", shape, {"image": image, "arch": arch, "accel": accel, "created": created})
+        for name, image, arch, accel, created, *shape, _ in found.rows()
+    ]
+    for one, seen in zip(records, states, strict=True):
+        is_like = {"image": one.image, "arch": one.arch, "accel": one.accel, "created": one.created, "pid": one.pid or None}
+        reached = {"addresses": addresses_of(one), "ports": ports_of(one)} if one.running else {}
+        told.append(_row(now, one.name, seen.state, shape_of(one), {**is_like, **reached, "why": seen.why or None}))
+    return sorted(told, key=lambda row: str(row["name"]))
+
+
+def _row(now: float, name: str, state: str, shape: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    cpus, memory = shape
+    like = {"cpus": cpus or _CPUS, "memory": _bytes(memory)}
+    first = {"name": name, "state": state, "image": "", "arch": "", "accel": "", "pid": None, "created": 0.0}
+    return {**first, **like, "age": int(now - more["created"]), "addresses": [], "ports": [], "why": None, **more}
+
+
+def _bytes(memory: str) -> int:
+    """The memory that was asked for; 0 where a record says what no description can."""
+    try:
+        return int(Size.parse(memory or _MEMORY))
+    except ValueError:
+        return 0
+
+
+def lines(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The same in `COLUMNS`, for reading."""
+    shown = [
+        {
+            **row,
+            "memory": Size(row["memory"]).short,
+            "pid": row["pid"] or "",
+            "age": _age(row["age"]),
+            "address": ", ".join(row["addresses"]),
+            "ports": ", ".join(row["ports"]),
+        }
+        for row in tables
+    ]
+    return [[str(row[column]) for column in COLUMNS] for row in shown]
+
+
+def addresses_of(record: Record) -> list[str]:
+    """Addresses at which this host reaches the guest: those of networks of tinamou's, and fixed ones."""
+    if not record.has("net"):
+        return []
+    from tinamou.machine.parts_of import nics_of
+
+    return [text for nic in nics_of(record) for text in (nic.address.partition("/")[0], nic.address6) if text]
+
+
+def ports_of(record: Record) -> list[str]:
+    """Ports of this host that lead into the guest, ``127.0.0.1:8080->80/tcp``; that of ssh first."""
+    found = [f"127.0.0.1:{record.ssh_port}->22/tcp"] if record.ssh_port else []
+    if not record.has("net"):
+        return found
+    from tinamou.parts.net.forwards import forwards_of
+
+    for net in _listed(record.spec.get("net", ())):
+        for text in net.get("forward", ()) if isinstance(net, Mapping) else ():
+            try:
+                found += [f"{_address(address)}:{port}->{to}/{kind}" for kind, address, port, to in forwards_of(text)]
+            except ValueError:
+                continue
+    return found
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _address(text: str) -> str:
+    return f"[{text}]" if ":" in text else text
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def storage_of(record: Record) -> int:
+    """Bytes that the machine's own files take on this host."""
+    total = 0
+    for folder, _, names in os.walk(record.directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
+    return total
+
+
+def _trusts(record: Record) -> list[str] | None:
+    """The certificates its firmware trusts for Secure Boot, of a machine that has it."""
+    boot = record.spec.get("boot", {})
+    if not (boot.get("secure") or boot.get("secure_keys")):
+        return None
+    from tinamou.errors import ProbeError
+    from tinamou.probe.keys import of_store
+
+    try:
+        owners = {os.geteuid(), *([record.uid] if record.uid is not None else [])}
+        return [str(one) for one in of_store(record.file(files.UEFI_VARS), owners)]
+    except ProbeError as error:
+        return [f"unknown: {error.why}"]
+
+
+def described(record: Record) -> dict[str, Any]:
+    """The machine as plain data; ``state`` is only running, suspended or stopped here, memory and storage are in bytes."""
+    cpus, memory = shape_of(record)
+    return {
+        "name": record.name,
+        "state": "running" if record.running else at_rest(record),
+        "ended": record.ended or None,
+        "pid": record.pid or None,
+        "arch": record.arch,
+        "accel": record.accel,
+        "machine_type": record.machine_type,
+        "image": record.image,
+        "binary": record.binary,
+        "package": record.package or None,
+        "pinning": record.pinning or None,
+        "encrypted": record.encrypted or None,
+        "trusts": _trusts(record),
+        "qmp": str(record.file("qmp2.sock")),
+        "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
+        "cpus": cpus or _CPUS,
+        "memory": _bytes(memory),
+        "addresses": addresses_of(record) if record.running else [],
+        "ports": ports_of(record) if record.running else [],
+        "storage": storage_of(record),
+        "display": record.screen or None,
+        "directory": record.directory,
+        "uid": record.uid,
+        "ephemeral": record.ephemeral,
+        "template": record.template or None,
+        "base": record.base or None,
+        "former": record.former or None,
+        "created": record.created,
+        "timings": record.timings,
+        "spec": record.spec,
+        "later": record.later or None,
+    }

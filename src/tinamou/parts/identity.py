@@ -1,0 +1,60 @@
+"""What the guest reads about its maker in SMBIOS (source: qemu(1), ``-smbios``; DMTF DSP0134)."""
+
+from __future__ import annotations
+
+from tinamou.blueprint import Contribution, Flag, Value, Why
+from tinamou.errors import Problem
+from tinamou.fields import option
+from tinamou.late import dataclass, fields
+from tinamou.parts.protocol import Part, Resolved
+
+__all__ = ["PART", "SmbiosSpec"]
+
+_WORDS = r"[ -~]{0,64}"
+_HINT = "at most 64 letters, digits and signs of ASCII"
+
+
+@dataclass(frozen=True)
+class SmbiosSpec:
+    """Maker, model and numbers of the machine, as its firmware tells them."""
+
+    manufacturer: str = option("", "the maker", pattern=_WORDS, hint=_HINT)
+    product: str = option("", "the model", pattern=_WORDS, hint=_HINT)
+    version: str = option("", "its version", pattern=_WORDS, hint=_HINT)
+    serial: str = option("", "its serial number", pattern=_WORDS, hint=_HINT)
+    sku: str = option("", "its order number", pattern=_WORDS, hint=_HINT)
+    family: str = option("", "the family it belongs to", pattern=_WORDS, hint=_HINT)
+    uuid: str = option(
+        "",
+        "the number that tells it from all others; a fork has the same",
+        pattern=r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+        hint="write for example 123e4567-e89b-42d3-a456-426614174000",
+    )
+    oem: tuple[str, ...] = option((), "strings for programs in the guest (type 11), such as credentials of systemd")
+
+    def problems(self) -> list[Problem]:
+        """Strings that no table can hold."""
+        bad = [text for text in self.oem if not text or not text.isprintable() or len(text) > 1024]
+        return [Problem("oem", text, "not a line of 1 to 1024 characters", "shorten it, or leave it out") for text in bad]
+
+
+def check(resolved: Resolved) -> list[Problem]:
+    """A board that has no such tables."""
+    if resolved.spec.smbios == SmbiosSpec() or resolved.facts.qemu.has("option:smbios"):
+        return []
+    reason = f"{resolved.facts.qemu.binary} has no SMBIOS for {resolved.arch.name}"
+    return [Problem("smbios", None, reason, "leave it out")]
+
+
+def contribute(resolved: Resolved) -> Contribution:
+    """Tables of type 1 and 11."""
+    spec = resolved.spec.smbios
+    why = Why("spec smbios", "what the guest reads about its maker")
+    options: dict[str, Value] = {"type": 1}
+    options |= {one.name: getattr(spec, one.name) for one in fields(spec) if one.name != "oem" and getattr(spec, one.name)}
+    flags = [Flag("smbios", why, options=options)] if len(options) > 1 else []
+    flags += [Flag("smbios", why, options={"type": 11, "value": text}) for text in spec.oem]
+    return Contribution(flags=tuple(flags))
+
+
+PART = Part(contribute, check=check)

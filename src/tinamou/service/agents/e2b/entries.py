@@ -1,0 +1,119 @@
+"""What is kept of sandboxes and of their snapshots: one JSON file for each in the state directory, replaced whole.
+
+::
+
+    STATE/sandboxes/ID.json             a sandbox: its machine, whose it is, until when it lives
+    STATE/sandboxes/snapshots/ID.json   a snapshot: its checkpoint has the same name
+    STATE/sandboxes/lock                held by the service that serves them
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from tinamou import late
+from tinamou.errors import StateError
+from tinamou.late import dataclass, field
+from tinamou.system.paths import state_dir
+from tinamou.system.plain_file import read_own
+from tinamou.system.replaced import replace_text
+
+__all__ = ["Entry", "Shelf", "Snapshot", "fresh_id", "sandboxes_dir"]
+
+_MOST = 4 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sandbox. ``owner`` is whose token made it; ``token`` opens its files and commands.
+
+    ``started`` and ``deadline`` are seconds since 1970, ``deadline`` 0 while it is paused; then it is paused again where
+    ``auto_pause``, else ended. ``user`` runs commands that name none. ``checkpoint`` is what its machine is a fork of and
+    nobody else needs. ``request`` is the key its maker gave his request. ``ready`` is false while its machine is made.
+    """
+
+    id: str
+    machine: str
+    owner: str
+    template: str
+    token: str
+    started: float
+    deadline: float
+    metadata: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    auto_pause: bool = False
+    user: str = ""
+    checkpoint: str = ""
+    request: str = ""
+    ready: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The saved state of a sandbox, by the id that is its checkpoint's name, and the names it was given."""
+
+    id: str
+    owner: str
+    sandbox: str
+    created: float
+    names: list[str] = field(default_factory=list)
+    user: str = ""
+
+
+Kept = TypeVar("Kept", Entry, Snapshot)
+
+
+def sandboxes_dir() -> Path:
+    """Where they are kept; made when missing."""
+    folder = state_dir() / "sandboxes"
+    (folder / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def fresh_id(prefix: str) -> str:
+    """An id nobody has: E2B's proxies take small letters and digits alone."""
+    return prefix + secrets.token_hex(10)
+
+
+class Shelf(Generic[Kept]):
+    """The entries of one kind in one folder, in memory and on disk; only one process writes there."""
+
+    def __init__(self, folder: Path, kind: type[Kept]) -> None:
+        self._folder = folder
+        self._kept: dict[str, Kept] = {one.id: one for one in _read(folder, kind)}
+
+    def __iter__(self) -> Iterator[Kept]:
+        return iter(list(self._kept.values()))
+
+    def get(self, key: str) -> Kept | None:
+        """The entry of that id."""
+        return self._kept.get(key)
+
+    def put(self, one: Kept) -> Kept:
+        """Keep an entry, instead of the one with its id."""
+        replace_text(self._folder / f"{one.id}.json", json.dumps(late.asdict(one), indent=1))
+        self._kept[one.id] = one
+        return one
+
+    def drop(self, key: str) -> None:
+        """Forget an entry."""
+        self._kept.pop(key, None)
+        (self._folder / f"{key}.json").unlink(missing_ok=True)
+
+
+def _read(folder: Path, kind: type[Kept]) -> Iterator[Kept]:
+    known = {one.name for one in late.fields(kind)}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            data = json.loads(read_own(path, most=_MOST))
+            yield kind(**{key: value for key, value in data.items() if key in known})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise StateError(
+                f"{path.name} is no entry of a sandbox",
+                why=f"{path}: {error}",
+                fix="remove it, and its machine with tinamou rm",
+            ) from error

@@ -1,0 +1,68 @@
+"""Descriptions of machines from outside: whose names of host files, ports and devices are a right of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tinamou.errors import Problem, SpecError
+from tinamou.images.resolve import is_path
+from tinamou.late import fields, replace
+from tinamou.service.auth import Caller
+from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.state import machines
+
+__all__ = ["described"]
+
+_HARMLESS = (
+    *("name", "image", "arch", "accel", "memory.size", "memory.forkable", "memory.floor", "limits.*"),
+    *("cpu.count", "cpu.sockets", "cpu.cores", "cpu.threads", "cpu.model"),
+    *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
+    *("disk.size", "disk.interface", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
+    *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
+    *("display.*", "tpm.*", "devices.*", "seed.*"),
+)
+"""Fields that reach nothing of the host but its processors, memory and room on its disk; patterns as a shell has them."""
+_NETWORKS = ("auto", "user", "none")
+
+
+def described(data: Mapping[str, Any], caller: Caller) -> MachineSpec:
+    """The description with a name, as this caller may have it made. Raises SpecError, NotAllowedError."""
+    spec = load_spec(data)
+    if not spec.name:
+        spec = replace(spec, name=machines.throwaway_name(spec.image))
+    caller.need("create", spec.name)
+    if not caller.may("host"):
+        problems = [
+            Problem(field, None, "names something of the host", "leave it out, or use a token with the verb host")
+            for field in dict.fromkeys(_beyond(spec))
+        ]
+        if problems:
+            raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
+    return spec
+
+
+def _beyond(spec: MachineSpec) -> Iterator[str]:
+    """The fields with which it reaches the host."""
+    if is_path(spec.image):
+        yield "image"
+    if any(one.type not in _NETWORKS for one in spec.net):
+        yield "net.type"
+    parts = {one.name for one in fields(MachineSpec)}
+    for name, value in dump_spec(spec).items():
+        assert name in parts
+        for field in _named(name, value):
+            if not any(fnmatchcase(field, pattern) for pattern in _HARMLESS):
+                yield field
+
+
+def _named(name: str, value: object) -> Iterator[str]:
+    """The fields that a part of a description says something of."""
+    if isinstance(value, Mapping):
+        yield from (f"{name}.{key}" for key in value)
+    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+        for one in value:
+            yield from _named(name, one)
+    elif value not in ([], ()):
+        yield name

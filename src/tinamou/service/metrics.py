@@ -1,0 +1,230 @@
+"""The numbers at ``/metrics``, in OpenMetrics: machines, what they use of the host, operations and their durations.
+
+How many lines there can be is bounded: machines beyond the first `_MOST` by name are counted together, verbs and ways to end
+are those of a table. A scrape asks QEMU for counters alone, never a guest, and at most once every `_FRESH` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from tinamou.errors import TinamouError
+from tinamou.late import dataclass
+from tinamou.monitor import processes
+from tinamou.monitor.disks import disks_of
+from tinamou.monitor.look import visit_to, within
+from tinamou.monitor.observation import DiskObservation
+from tinamou.monitor.states import LOOK_SECONDS
+from tinamou.network.counters import counted
+from tinamou.spec import load_spec
+from tinamou.state.record import Record
+from tinamou.system.rooted import Rooted
+from tinamou.version import __version__
+
+if TYPE_CHECKING:
+    from tinamou.service.lookout import Lookout, Seen
+
+__all__ = ["CONTENT_TYPE_LATEST", "VERBS", "Metrics"]
+
+_MOST = 500
+_FRESH = 5.0
+_AT_ONCE = 16
+"""Machines that are asked at the same time."""
+VERBS = (
+    *("create", "start", "restart", "stop", "kill", "reset", "pause", "resume", "suspend", "fork", "checkpoint", "rm"),
+    *("snapshot", "revert", "snapshot rm", "link", "diagnose"),
+)
+"""The verbs of operations, each a label."""
+_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One running machine: processor seconds, resident bytes, its disks and cards; None and nothing where unknown."""
+
+    record: Record
+    seconds: float | None
+    resident: int | None
+    disks: tuple[DiskObservation, ...]
+    network: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """The running machines at one moment: those that are told one by one, and how many there were."""
+
+    at: float
+    samples: Sequence[Sample]
+    running: int
+
+
+class Metrics:
+    """The numbers of one service."""
+
+    def __init__(self, lookout: Lookout) -> None:
+        self._lookout = lookout
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._operations = Histogram(
+            "tinamou_operation_seconds",
+            "How long operations took, by verb and how they ended.",
+            ("verb", "state"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._looks: list[Look] = []
+        """The last one, and the one before."""
+        self._turn = asyncio.Lock()
+
+    def ended(self, operation: dict[str, Any]) -> None:
+        """An operation has ended, as plain data."""
+        verb = operation["verb"] if operation["verb"] in VERBS else "other"
+        taken = max(float(operation["ended"]) - float(operation["started"]), 0.0)
+        self._operations.labels(verb, operation["state"]).observe(taken)
+
+    async def text(self) -> bytes:
+        """All of them, as they are scraped."""
+        look = await self._look()
+        families = _Families(list(_families(await self._lookout.seen(), look.samples, look.running)))
+        self._registry.register(families)
+        try:
+            return bytes(generate_latest(self._registry))  # type: ignore[no-untyped-call]
+        finally:
+            self._registry.unregister(families)
+
+    async def numbers(self) -> dict[str, dict[str, Any]]:
+        """Machine → the same numbers for people: processor in per cent of its own, memory in bytes."""
+        look = await self._look()
+        before = {one.record.name: one for one in self._looks[0].samples}
+        return {
+            one.record.name: _numbers(one, before[one.record.name], look.at - self._looks[0].at)
+            for one in look.samples
+            if one.record.name in before
+        }
+
+    async def _look(self) -> Look:
+        """What the running machines use, as of some seconds ago at most."""
+        async with self._turn:
+            if not self._looks or time.monotonic() - self._looks[-1].at >= _FRESH:
+                running = [one for one in (await self._lookout.seen()).records if one.running]
+                gate = asyncio.Semaphore(_AT_ONCE)
+                samples = await asyncio.gather(*(_sample(one, gate) for one in running[:_MOST]))
+                self._looks = [*self._looks[-1:], Look(time.monotonic(), samples, len(running))]
+            return self._looks[-1]
+
+
+def _numbers(now: Sample, before: Sample, seconds: float) -> dict[str, Any]:
+    spec, percent = load_spec(now.record.spec), None
+    if seconds > 0 and now.seconds is not None and before.seconds is not None and now.record.pid == before.record.pid:
+        percent = 100 * (now.seconds - before.seconds) / seconds / spec.cpu.count
+    return {"percent": percent, "resident": now.resident, "memory": int(spec.memory.size)}
+
+
+class _Families(Collector):
+    """What was seen at one scrape."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._all = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._all
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+async def _sample(record: Record, gate: asyncio.Semaphore) -> Sample:
+    async with gate:
+        files = Rooted()
+        spent, held = processes.spent(files, record.pid), processes.held(files, record.pid, share=False)
+        disks: tuple[DiskObservation, ...] = ()
+        network: list[dict[str, Any]] = []
+        try:
+            disks = await within(LOOK_SECONDS, _disks(record))
+            network = await counted(record, guest=False)
+        except (TinamouError, OSError):  # it ends just now, or its QEMU does not answer: the others are told
+            pass
+        return Sample(record, spent.seconds if spent else None, int(held.rss) if held else None, disks, tuple(network))
+
+
+async def _disks(record: Record) -> tuple[DiskObservation, ...]:
+    async with await visit_to(record)() as session:
+        return await disks_of(session, Path(record.directory), stopped=False)
+
+
+def _families(seen: Seen, samples: Iterable[Sample], running: int) -> Iterator[Metric]:
+    yield InfoMetricFamily("tinamou_build", "The program that tells this.", {"version": __version__})
+    states = GaugeMetricFamily("tinamou_machines", "Machines by what they do.", labels=["state"])
+    for state, count in sorted(Counter(row["state"] for row in seen.rows).items()):
+        states.add_metric([state], count)
+    yield states
+    left = max(running - _MOST, 0)
+    yield GaugeMetricFamily("tinamou_machines_left_out", "Running machines beyond those told one by one.", left)
+    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    yield GaugeMetricFamily("tinamou_host_memory_free_bytes", "Memory of the host nobody uses.", pages * size)
+    yield from _of_machines(samples)
+
+
+def _of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
+    gauge, counter = GaugeMetricFamily, CounterMetricFamily
+    info = InfoMetricFamily("tinamou_vm", "A running machine.", labels=["machine"])
+    cpus = gauge("tinamou_vm_vcpus", "Virtual CPUs.", labels=["machine"])
+    memory = gauge("tinamou_vm_memory_bytes", "Memory the guest was given.", labels=["machine"])
+    resident = gauge("tinamou_vm_resident_bytes", "Memory of the host its QEMU holds.", labels=["machine"])
+    seconds = counter("tinamou_vm_cpu_seconds", "Processor time of its QEMU.", labels=["machine"])
+    disks, cards = _Counted("tinamou_vm_disk", "disk"), _Counted("tinamou_vm_network", "nic")
+    for one in samples:
+        name, spec = one.record.name, load_spec(one.record.spec)
+        info.add_metric([name], {"image": one.record.image, "arch": one.record.arch, "accel": one.record.accel})
+        cpus.add_metric([name], spec.cpu.count)
+        memory.add_metric([name], int(spec.memory.size))
+        if one.resident is not None:
+            resident.add_metric([name], one.resident)
+        if one.seconds is not None:
+            seconds.add_metric([name], one.seconds)
+        for disk in one.disks:
+            disks.add(
+                name, disk.name, read_bytes=disk.read, written_bytes=disk.written, reads=disk.reads, writes=disk.writes
+            )
+            disks.gauge(name, disk.name, allocated_bytes=int(disk.allocated))
+        by_card = {row["nic"]: row for row in reversed(one.network)}
+        for nic, row in sorted(by_card.items()):
+            known = {key: row[key] for key in ("received", "sent") if isinstance(row.get(key), int)}
+            cards.add(name, nic, **{f"{key}_bytes": value for key, value in known.items()})
+    yield from (info, cpus, memory, resident, seconds, *disks.families.values(), *cards.families.values())
+
+
+class _Counted:
+    """Families of counters and gauges with a machine and a part of it as labels, made when the first is added."""
+
+    def __init__(self, stem: str, label: str) -> None:
+        self._stem, self._label = stem, label
+        self.families: dict[str, Any] = {}
+
+    def add(self, machine: str, part: str, **values: int) -> None:
+        """Counters, by the ends of their names."""
+        self._put(CounterMetricFamily, machine, part, values)
+
+    def gauge(self, machine: str, part: str, **values: int) -> None:
+        """Gauges, by the ends of their names."""
+        self._put(GaugeMetricFamily, machine, part, values)
+
+    def _put(self, family: Any, machine: str, part: str, values: dict[str, int]) -> None:
+        for end, value in values.items():
+            name = f"{self._stem}_{end}"
+            if name not in self.families:
+                self.families[name] = family(
+                    name, f"{end.replace('_', ' ')} of a {self._label}", labels=["machine", self._label]
+                )
+            self.families[name].add_metric([machine, part], value)

@@ -1,0 +1,171 @@
+"use strict";
+// What is live on the page. Everything else works without this.
+
+const by = (selector) => document.querySelector(selector);
+
+function live() {
+  const rows = by("[data-live]");
+  const reload = by("[data-reload]");
+  if (!rows && !reload) return;
+  let waiting = 0;
+  async function refresh() {
+    waiting = 0;
+    if (document.hidden) return;
+    const answer = await fetch(rows ? rows.dataset.live : location.href);
+    if (!answer.ok) return;
+    const text = await answer.text();
+    if (rows) { rows.innerHTML = text; filter(); return; }
+    const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-reload]");
+    if (fresh && !reload.querySelector("details[open]")) reload.innerHTML = fresh.innerHTML;
+  }
+  const soon = () => { waiting = waiting || setTimeout(refresh, 300); };
+  const source = new EventSource("/v1/events");
+  for (const kind of ["machine", "operation", "gap"]) source.addEventListener(kind, soon);
+  setInterval(soon, 5000);
+}
+
+function filter() {
+  const field = by("#find");
+  if (!field) return;
+  const wanted = field.value.toLowerCase();
+  for (const row of document.querySelectorAll("tr[data-name]")) row.hidden = !row.dataset.name.includes(wanted);
+}
+
+function keys() {
+  by("#find")?.addEventListener("input", filter);
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, textarea, select, .terminal") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/" && by("#find")) { event.preventDefault(); by("#find").focus(); }
+    if (event.key === "n" && by('nav a[href="/new"]')) location.href = "/new";
+  });
+}
+
+function confirmed() {
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-confirm]");
+    if (button && !confirm(button.dataset.confirm)) event.preventDefault();
+  });
+}
+
+async function operation() {
+  const shown = by("[data-operation]");
+  if (!shown) return;
+  for (;;) {
+    const answer = await fetch(`/v1/operations/${shown.dataset.operation}?wait=10`);
+    if (!answer.ok) { shown.textContent = `It cannot be asked about: ${answer.status}`; return; }
+    const told = await answer.json();
+    if (told.state === "running") { shown.textContent = `${told.verb}: ${told.progress.text || "under way"}…`; continue; }
+    const state = by("#state");
+    if (told.state === "done" && state) {
+      const clean = new URL(location.href);
+      clean.searchParams.delete("operation");
+      location.replace(clean);
+      return;
+    }
+    shown.textContent = `${told.verb} ${told.state}: ${[told.error?.error, told.error?.why, told.error?.fix].filter(Boolean).join("; ")}`;
+    return;
+  }
+}
+
+async function stats() {
+  const cpu = by("[data-stats]");
+  if (!cpu) return;
+  const answer = document.hidden ? null : await fetch(`/v1/machines/${cpu.dataset.stats}/stats`);
+  if (answer?.ok) {
+    const told = await answer.json();
+    const percent = told.cpu?.percent;
+    cpu.textContent = percent == null ? "" : `${percent} % of ${told.cpu.vcpus}`;
+    const rss = told.memory?.host?.rss;
+    by("#memory").textContent = rss ? `${Math.round(rss / 1048576)} MiB of ${Math.round((told.memory.size || 0) / 1048576)} MiB` : "";
+  }
+  setTimeout(stats, 3000);
+}
+
+function socketTo(path) {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`);
+  socket.binaryType = "arraybuffer";
+  return socket;
+}
+
+function terminals() {
+  let open = null;
+  const said = (text) => { by("#console-said").textContent = text; };
+  function begin(name, shell) {
+    open?.close();
+    by("#console").replaceChildren();
+    const terminal = new Terminal({ cursorBlink: true, screenReaderMode: true });
+    const fit = new FitAddon.FitAddon();
+    terminal.loadAddon(fit);
+    terminal.open(by("#console"));
+    fit.fit();
+    const size = () => [terminal.cols, terminal.rows];
+    const socket = open = socketTo(`/v1/machines/${name}/${shell ? "exec" : "console"}`);
+    socket.onopen = () => {
+      if (shell) socket.send(JSON.stringify({ argv: ["sh", "-l"], terminal: size() }));
+      else socket.send(JSON.stringify({ resize: size() }));
+      said("attached");
+      terminal.focus();
+    };
+    socket.onmessage = (event) => {
+      if (typeof event.data !== "string") { terminal.write(new Uint8Array(event.data).subarray(shell ? 1 : 0)); return; }
+      const told = JSON.parse(event.data);
+      if (told.problem) said([told.problem.error, told.problem.why, told.problem.fix].filter(Boolean).join("; "));
+      if ("exit" in told) said(`it ended with ${told.exit}`);
+    };
+    socket.onclose = (event) => { if (by("#console-said").textContent === "attached") said(`detached ${event.reason}`); };
+    terminal.onData((text) => {
+      const bytes = new TextEncoder().encode(text);
+      socket.send(shell ? new Uint8Array([0, ...bytes]) : bytes);
+    });
+    terminal.onResize(() => { if (socket.readyState === 1) socket.send(JSON.stringify({ resize: size() })); });
+    addEventListener("resize", () => fit.fit());
+  }
+  by("[data-console]")?.addEventListener("click", (event) => begin(event.target.dataset.console, false));
+  by("[data-shell]")?.addEventListener("click", (event) => begin(event.target.dataset.shell, true));
+}
+
+function commands() {
+  by("[data-run]")?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    by("#ran").textContent = "…";
+    const body = JSON.stringify({ argv: ["sh", "-c", form.elements.command.value] });
+    const answer = await fetch(`/v1/machines/${form.dataset.run}/run`, { method: "POST", headers: { "content-type": "application/json" }, body });
+    const told = await answer.json();
+    by("#ran").textContent = answer.ok ? `${told.out}${told.err}\n[${told.status}]` : [told.error, told.why, told.fix].filter(Boolean).join("\n");
+  });
+  by("[data-put]")?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    const file = form.elements.file.files[0];
+    const path = form.elements.path.value;
+    const shown = form.querySelector("[role=status]");
+    shown.textContent = "…";
+    const where = encodeURIComponent(path.endsWith("/") ? path + file.name : path);
+    const answer = await fetch(`/v1/machines/${form.dataset.put}/files?path=${where}`, { method: "PUT", body: file });
+    const told = await answer.json();
+    shown.textContent = answer.ok ? `${told.bytes} bytes, ${told.verified ? "checked" : "not checked"}` : told.error;
+  });
+}
+
+function events() {
+  const list = by("#events");
+  if (!list) return;
+  const source = new EventSource(`/v1/events?after=${list.dataset.after}`);
+  source.onopen = () => { by("#listening").textContent = "listening"; };
+  source.onerror = () => { by("#listening").textContent = "the service is away; trying again"; };
+  for (const kind of ["machine", "operation", "qemu", "tidied", "gap"]) {
+    source.addEventListener(kind, (event) => {
+      const told = JSON.parse(event.data);
+      const line = document.createElement("li");
+      const data = told.data || told;
+      const words = [data.verb, data.event, data.state, data.text, data.progress?.text, data.error?.error].filter(Boolean).join(" ");
+      line.textContent = `${told.at ? new Date(told.at * 1000).toLocaleTimeString() : ""} ${kind} ${told.about || ""} ${words}`;
+      list.prepend(line);
+      while (list.children.length > 500) list.lastChild.remove();
+    });
+  }
+}
+
+live(); keys(); confirmed(); operation(); stats(); events(); commands();
+if (by("#console")) terminals();

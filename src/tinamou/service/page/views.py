@@ -1,0 +1,153 @@
+"""What is shown: machines, one machine, the host, operations, events, a form for a new one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tinamou import late
+from tinamou.errors import TinamouError
+from tinamou.facts import files
+from tinamou.machine.checkpoints import children, every
+from tinamou.machine.host_picture import picture
+from tinamou.machine.host_side import leased
+from tinamou.machine.listing import described as everything
+from tinamou.machine.parts_of import nics_of
+from tinamou.machine.starting import plan_again
+from tinamou.monitor.states import state_of
+from tinamou.probe.host import probe_host
+from tinamou.service import reading
+from tinamou.service.auth import caller_of
+from tinamou.service.page.describing import parts
+from tinamou.service.page.rendering import page
+from tinamou.service.shared import Service, existing
+from tinamou.snapshots.history import load
+from tinamou.state.record import Record
+from tinamou.system.logs import last_lines
+from tinamou.system.loop_thread import in_thread
+
+__all__ = ["ACTIONS", "events", "host", "machines", "new", "one", "operations", "rows"]
+
+_MOST = 500
+_OPERATIONS = 100
+ACTIONS = {
+    "running": ("stop", "pause", "suspend", "reset", "restart", "kill", "fork"),
+    "paused": ("resume", "kill", "fork"),
+    "suspended": ("resume", "kill"),
+    "stopped": ("start",),
+}
+"""State → what can be done with one click."""
+
+
+async def _shown(request: Request, service: Service) -> list[dict[str, Any]]:
+    caller = caller_of(request.scope)
+    seen = await service.lookout.seen()
+    mine = set(caller.sees(row["name"] for row in seen.rows))
+    numbers = await service.metrics.numbers() if caller.may("stats") else {}
+    return [{**row, **numbers.get(row["name"], {})} for row in seen.rows if row["name"] in mine][:_MOST]
+
+
+async def machines(request: Request, service: Service) -> Response:
+    """The machines the caller may see."""
+    return page(request, service, "machines.html", rows=await _shown(request, service))
+
+
+async def rows(request: Request, service: Service) -> Response:
+    """The rows of that page alone, for it to put in place of its own."""
+    return page(request, service, "rows.html", rows=await _shown(request, service))
+
+
+async def one(request: Request, service: Service) -> Response:
+    """One machine."""
+    name, caller = request.path_params["name"], caller_of(request.scope)
+    caller.need("show", name)
+    record = existing(name)
+    state = (await state_of(record)).state
+    values = await in_thread(_known, record)
+    logs = (await in_thread(last_lines, record.file(files.SERIAL_LOG), 40)) if caller.may("logs", name) else ""
+    actions = [verb for verb in ACTIONS.get(state, ("kill",)) if caller.may(_verb(verb), name)]
+    under_way = [one for one in service.work.every() if one["about"] == name][:10]
+    return page(
+        *(request, service, "machine.html"),
+        terminal=True,
+        state=state,
+        record=record,
+        actions=actions,
+        operations=under_way,
+        logs=logs,
+        operation=request.query_params.get("operation", ""),
+        **values,
+    )
+
+
+def _verb(action: str) -> str:
+    """What a caller must be allowed for an action."""
+    verbs = {"resume": "pause", "suspend": "pause", "reset": "stop", "kill": "stop", "restart": "start"}
+    return verbs.get(action, action)
+
+
+def _known(record: Record) -> dict[str, Any]:
+    """What the state directory knows of a machine; what cannot be found out is said in its place."""
+    try:
+        plan = plan_again(record.name)
+        explained, fault = (reading.explained(plan) if plan else None), ""
+    except TinamouError as error:
+        explained, fault = None, str(error)
+    history = load(record.path)
+    mine = [checkpoint for checkpoint in every() if checkpoint.machine == record.name]
+    shown = everything(record)
+    return {
+        "shown": shown,
+        "spec": json.dumps(record.spec, indent=2),
+        "plan": explained,
+        "plan_fault": fault,
+        "history": history,
+        "branches": _branches(history),
+        "forks": [(checkpoint, children(checkpoint)) for checkpoint in mine],
+        "nics": [late.asdict(nic) for nic in nics_of(record)],
+    }
+
+
+def _branches(history: Any, parent: int = 0, depth: int = 0) -> list[tuple[int, Any]]:
+    """The snapshots, each with its depth in the tree."""
+    found: list[tuple[int, Any]] = []
+    waiting = [(depth, shot) for shot in reversed(history.children(parent))]
+    while waiting:
+        level, shot = waiting.pop()
+        found.append((level, shot))
+        waiting += [(level + 1, one) for one in reversed(history.children(shot.number))]
+    return found
+
+
+async def host(request: Request, service: Service) -> Response:
+    """The host's CPUs, who holds them, and what the doctor finds."""
+    caller_of(request.scope).need("doctor")
+    facts, held = await in_thread(probe_host), await in_thread(leased, "")
+    drawn = picture(facts, None, {name.rsplit("/", 1)[-1]: cpus for name, cpus in held.items()}, width=90)
+    examined: Any = await reading.doctor(None)  # type: ignore[arg-type]
+    order = {"bad": 0, "warning": 1, "unknown": 2}
+    findings = sorted(examined["findings"], key=lambda one: order.get(one["severity"], 3))
+    return page(request, service, "host.html", drawn=drawn, findings=findings)
+
+
+async def operations(request: Request, service: Service) -> Response:
+    """What is and was under way."""
+    caller = caller_of(request.scope)
+    shown = [one for one in service.work.every() if reading.may_see(caller, one)][:_OPERATIONS]
+    return page(request, service, "operations.html", operations=shown)
+
+
+async def events(request: Request, service: Service) -> Response:
+    """What happens, as it does."""
+    caller_of(request.scope).need("events")
+    return page(request, service, "events.html", last=service.feed.last)
+
+
+async def new(request: Request, service: Service, **values: Any) -> Response:
+    """The form for a new machine; ``values`` are what was written in it, its plan, or what is wrong."""
+    caller_of(request.scope).need("create")
+    shown = {"written": {"image": "tiny"}, "plan": None, "error": None, **values}
+    return page(request, service, "new.html", 422 if shown["error"] else 200, parts=parts(), **shown)

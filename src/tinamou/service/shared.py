@@ -1,0 +1,76 @@
+"""What all requests of one service share: its operations, its events, what is seen of the machines, its numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from tinamou.late import dataclass
+from tinamou.service.feed import Feed
+from tinamou.service.lookout import Lookout
+from tinamou.service.metrics import Metrics
+from tinamou.service.problems import MissingError
+from tinamou.service.work import Work
+from tinamou.spec import NAME
+from tinamou.state import machines
+from tinamou.state.record import Record, read
+from tinamou.system.loop_thread import dropped
+from tinamou.system.paths import this_host
+
+__all__ = ["Service", "Settings", "existing"]
+
+_DRAIN_SECONDS = 20.0
+"""How long what is under way may take when the service is asked to end."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service is reached: ``names`` are hosts by which it is, ``secure`` whether browsers reach it by TLS."""
+
+    names: tuple[str, ...] = ()
+    secure: bool = False
+
+
+class Service:
+    """The service of the machines of the active host."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.state: Path = this_host().state
+        state = self.state
+        self.feed = Feed(state)
+        self.lookout = Lookout(self.feed)
+        self.metrics = Metrics(self.lookout)
+        self.work = Work(state, self._operation)
+
+    def _operation(self, shown: dict[str, Any]) -> None:
+        """An operation has begun, got on, or ended."""
+        if shown["state"] != "running":
+            self.lookout.changed()
+            self.metrics.ended(shown)
+            shown = {key: value for key, value in shown.items() if key != "result"}
+        self.feed.tell("operation", shown["about"], shown)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """It does its work until the block ends, and then ends what is under way. Raises StateError where another does."""
+        with self.work.held():
+            self.feed.open()
+            looking = asyncio.ensure_future(self.lookout.run())
+            try:
+                yield
+            finally:
+                await self.work.drained(_DRAIN_SECONDS)
+                await dropped(looking)
+
+
+def existing(name: str) -> Record:
+    """The machine of that name. Raises MissingError where there is none, StateError where its record is damaged."""
+    record = read(machines.machines_dir() / name) if re.fullmatch(NAME, name) else None
+    if record is None:
+        raise MissingError(f"there is no machine named {name[:60]!a}", fix="GET /v1/machines lists those there are")
+    return record

@@ -1,0 +1,115 @@
+"""Quotes of real TPMs: of a machine that runs, judged by key, nonce and log; and everything that must be refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cryptography")
+
+from typed import call, tinamou
+
+from tinamou import late
+from tinamou.attest import Known, MalformedError, Policy, Verdict, eventlog, tpm, verify
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)"),
+]
+POLICY = Policy(host_trusted=True)
+
+
+def quoted(name: str, file: Path, nonce: str) -> tuple[bytes, bytes]:
+    """A new quote, and the name of its key."""
+    told = json.loads(tinamou("attest", "quote", name, "--nonce", nonce, "-o", str(file), "--json"))
+    assert told["nonce"] == nonce and told["certified"].endswith("of this host")
+    return file.read_bytes(), bytes.fromhex(told["key"])
+
+
+def wrong(verdict: Verdict) -> dict[str, str]:
+    return {one.question: one.answer for one in verdict.answers if one.answer != "yes"}
+
+
+def test_a_machines_quote(leftovers, tmp_path: Path) -> None:
+    tinamou("run", "-d", "--name", "measured", "--tpm")
+    tinamou("run", "-d", "--name", "plain")
+    try:
+        first, key = quoted("measured", tmp_path / "first", "aa" * 32)
+        again, same = quoted("measured", tmp_path / "again", "bb" * 20)
+        refused = call("attest", "quote", "plain", "-o", str(tmp_path / "none"))
+        assert refused.returncode == 116 and "/dev/tpm0" in refused.stderr and not (tmp_path / "none").exists()
+        tinamou("exec", "measured", "--", "sh", "-c", "echo changed > /dev/null")
+        extend = "80020000004100000182000000080000000940000009000000000000000001000b" + "a5" * 32
+        words = "".join(f"\\x{extend[at : at + 2]}" for at in range(0, len(extend), 2))
+        tinamou(
+            "exec",
+            "measured",
+            "--",
+            "sh",
+            "-c",
+            f"exec 3<>/dev/tpm0; printf '{words}' >&3; dd bs=4096 count=1 <&3 >/dev/null",
+        )
+        extended, _ = quoted("measured", tmp_path / "extended", "aa" * 32)
+    finally:
+        tinamou("rm", "--force", "measured", "plain")
+    assert same == key
+    known = Known(nonce=b"\xbb" * 20, key=key, reference=first, policy=POLICY)
+    assert verify(again, known).proven
+    assert wrong(verify(first, known)) == {"fresh": "no"}  # an old quote, shown again
+    assert wrong(verify(again, late.replace(known, key=bytes(34)))) == {"genuine": "no"}  # another machine's
+    assert wrong(verify(again, late.replace(known, key=b""))) == {"genuine": "not judged"}
+    assert wrong(verify(again, late.replace(known, reference=b""))) == {"expected": "not judged"}
+    assert wrong(verify(again, late.replace(known, policy=Policy()))) == {"tcb": "not judged"}
+    assert wrong(verify(again, late.replace(known, policy=Policy(host_trusted=True, secure_boot=True)))) == {"policy": "no"}
+    # what the guest measured without a log of it
+    assert verify(extended, late.replace(known, nonce=b"\xaa" * 32)).of("expected").answer == "no"
+    refuses_what_was_turned(tpm.parse(again), known)
+    assert leftovers.found() == []
+
+
+def refuses_what_was_turned(quote: tpm.TpmQuote, known: Known) -> None:
+    """Each byte of what is signed, of the signature, the key; each digest of the log; words the log covers."""
+    assert verify(quote.written(), known).proven
+    for field in ("attest", "signature", "key"):
+        value = getattr(quote, field)
+        for at in range(len(value)):
+            turned = bytes([*value[:at], value[at] ^ 1 << at % 8, *value[at + 1 :]])
+            assert not verify(late.replace(quote, **{field: turned}).written(), known).proven, (field, at)
+    for event in eventlog.parse(quote.log)[1:]:
+        digest = event.digests["sha256"]
+        log = quote.log.replace(digest, bytes([digest[0] ^ 1, *digest[1:]]), 1)
+        assert verify(late.replace(quote, log=log).written(), known).of("expected").answer == "no"
+    ima = bytearray(quote.ima)
+    if ima:
+        ima[-1] ^= 1
+        assert verify(late.replace(quote, ima=bytes(ima)).written(), known).of("expected").answer == "no"
+    for broken in (b'{"kind": "tinamou-tpm-quote-1"}', quote.written()[:-9], quote.written().replace(b"attest", b"attend")):
+        with pytest.raises(MalformedError):
+            verify(broken, known)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_measured_boot_by_name_of_the_event(leftovers, tmp_path: Path) -> None:
+    tinamou("run", "debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", "--timeout", "900")
+    try:
+        first, key = quoted("safe", tmp_path / "first", "01" * 8)
+        tinamou("restart", "safe", "--timeout", "900")
+        again, _ = quoted("safe", tmp_path / "again", "02" * 8)
+        change = "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&tinamou.changed=1 /' /etc/default/grub && update-grub"
+        tinamou("exec", "safe", "--", "sh", "-c", change)
+        tinamou("restart", "safe", "--timeout", "900")
+        assert "tinamou.changed=1" in tinamou("exec", "safe", "--", "cat", "/proc/cmdline")
+        changed, _ = quoted("safe", tmp_path / "changed", "03" * 8)
+    finally:
+        tinamou("rm", "--force", "safe")
+    known = Known(key=key, reference=first, policy=Policy(host_trusted=True, secure_boot=True))
+    assert wrong(verify(again, late.replace(known, nonce=b"\x02" * 8))) == {}
+    verdict = verify(changed, late.replace(known, nonce=b"\x03" * 8))
+    assert wrong(verdict) == {"expected": "no"}
+    assert "IPL" in verdict.of("expected").why and "tinamou.changed=1" in verdict.of("expected").why
+    assert leftovers.found() == []

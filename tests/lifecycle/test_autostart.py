@@ -1,0 +1,199 @@
+"""Machines that start with the host: the units are systemd's, and a real systemd starts and ends machines by them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from typed import begin, call, eventually, tinamou
+
+from tinamou.machine import autostart
+from tinamou.machine.autostart import Autostart
+from tinamou.state.machines import find, machines_dir
+from tinamou.state.record import Record, create
+
+SYSTEMD = Path("/lib/systemd/systemd")
+
+
+@pytest.fixture(autouse=True)
+def units(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINAMOU_UNITS", str(tmp_path / "units"))
+    return tmp_path / "units"
+
+
+def known(*names, **more):
+    for name in names:
+        (machines_dir() / name).mkdir(parents=True)
+        create(Record(name=name, directory=str(machines_dir() / name), spec={"image": "tiny"}, **more))
+
+
+def files(folder):
+    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if not one.is_dir())
+
+
+def test_units_are_written_listed_and_taken_back(units):
+    known("web", "db")
+    tinamou("autostart", "db", "--grace", "120")
+    tinamou("autostart", "web", "--after", "db", "--delay", "5", "--suspend", "--restart", "on-failure")
+    rows = {one["name"]: one for one in json.loads(tinamou("autostart", "--json"))}
+    assert rows["web"] | {"unit": ""} == {
+        **{"name": "web", "after": ["db"], "delay": 5.0, "suspend": True, "restart": "on-failure", "grace": 30.0, "unit": ""}
+    }
+    target = "multi-user.target.wants" if os.geteuid() == 0 else "default.target.wants"
+    everything = [f"{target}/tinamou@db.service", f"{target}/tinamou@web.service"]
+    everything += [f"tinamou@{name}.service.d/10-tinamou.conf" for name in ("db", "web")] + ["tinamou@.service"]
+    assert files(units) == sorted(everything)
+    own = (units / "tinamou@web.service.d/10-tinamou.conf").read_text()
+    assert "After=tinamou@db.service" in own
+    assert (units / target / "tinamou@web.service").resolve() == units / "tinamou@.service"
+    if shutil.which("systemd-analyze"):
+        path = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"}
+        words = ["systemd-analyze", "verify", str(units / target / "tinamou@web.service")]
+        done = subprocess.run(words, env=path, capture_output=True, text=True, check=False)
+        ours = [line for line in done.stderr.splitlines() if "tinamou" in line]
+        assert (done.returncode, ours) == (0, []), done.stderr
+    tinamou("autostart", "web", "--off")
+    assert call("autostart", "web", "--off").returncode == 118
+    tinamou("rm", "db")
+    assert files(units) == []
+
+
+def test_what_cannot_be_is_refused():
+    known("a", "b", "c")
+    known("gone", ephemeral=True, pid=os.getpid(), started=0, owner_pid=os.getpid())
+    tinamou("autostart", "b", "--after", "a")
+    tinamou("autostart", "c", "--after", "b")
+    refused = call("autostart", "a", "--after", "c", "--after", "nosuch")
+    assert refused.returncode == 118
+    assert "it comes after a" in refused.stderr
+    assert "there is no such machine" in refused.stderr
+    assert call("autostart", "a", "--after", "a").returncode == 118
+    assert call("autostart", "a", "--off", "--delay", "3").returncode == 110
+    assert call("autostart", "a", "--restart", "sometimes").returncode == 2
+    (machines_dir() / "b" / "autostart.json").write_text('{"after": [], "restart": "maybe"}')
+    assert "cannot be read" in call("autostart").stderr
+    with pytest.raises(autostart.StateError, match="thrown away"):
+        autostart.turn_on(Record(name="x", directory="/x", spec={}, ephemeral=True), Autostart())
+
+
+def test_a_machine_with_a_new_name_keeps_its_place(units):
+    known("old", "other")
+    autostart.turn_on(find("old"), Autostart(delay=3))
+    autostart.turn_on(find("other"), Autostart(after=("old",)))
+    (machines_dir() / "old").rename(machines_dir() / "new")
+    moved = Record(name="new", directory=str(machines_dir() / "new"), spec={"image": "tiny"})
+    create(moved)
+    autostart.renamed("old", moved)
+    assert not [one for one in files(units) if "old" in one]
+    assert autostart.settings_of(find("new")) == Autostart(delay=3)
+    assert autostart.settings_of(find("other")) == Autostart(after=("new",))
+
+
+def shown(name):
+    return json.loads(tinamou("show", name, "--json"))
+
+
+@pytest.fixture
+def kept():
+    tinamou("run", "-d", "--name", "kept", "--net", "none", "--memory", "192M")
+    yield "kept"
+    call("rm", "-f", "kept")
+
+
+def attending(name):
+    return begin("autostart", name, "--attend")
+
+
+def told_to_end(process):
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err.decode()
+    return err.decode()
+
+
+@pytest.mark.vm
+def test_it_is_started_again_and_ended_in_order(kept):
+    tinamou("autostart", kept, "--restart", "on-failure")
+    process = attending_until_running(kept)
+    before = shown(kept)["pid"]
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: shown(kept)["pid"] not in (None, before) and shown(kept)["state"] == "running", "a new QEMU", 240)
+    tinamou("stop", kept)
+    tinamou("start", kept)
+    said = told_to_end(process)
+    assert shown(kept)["state"] == "stopped"
+    assert "started again in 2 s" in said
+    assert f"{kept} is at rest" in said
+
+
+@pytest.mark.vm
+def test_it_is_suspended_and_taken_up(kept):
+    tinamou("exec", kept, "--", "touch", "/run/here")
+    tinamou("autostart", kept, "--suspend")
+    told_to_end(attending_until_running(kept))
+    assert shown(kept)["state"] == "suspended"
+    process = attending(kept)
+    eventually(lambda: call("exec", kept, "--", "test", "-e", "/run/here").returncode == 0, "the same guest", 240)
+    told_to_end(process)
+
+
+def attending_until_running(name):
+    """The process, once it has seen the machine: its notice comes over a socket as systemd would have one."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(b"\0tinamou-test-%d" % os.getpid())
+        line.settimeout(240)
+        os.environ["NOTIFY_SOCKET"] = f"@tinamou-test-{os.getpid()}"
+        try:
+            process = begin("autostart", name, "--attend")
+            assert line.recv(200) == b"READY=1\nSTATUS=running"
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+    return process
+
+
+BOOT = """
+mount -t tmpfs none /run && mkdir -p /run/systemd/system && mkdir -m 700 -p /run/x
+export XDG_RUNTIME_DIR=/run/x SYSTEMD_UNIT_PATH=$UNITS:
+printf '[Unit]\\nRequires=basic.target\\nAfter=basic.target\\n' > $UNITS/multi-user.target
+mkdir $UNITS/tinamou@.service.d
+printf "[Service]\\nStandardError=append:$UNITS/said\\n" > $UNITS/tinamou@.service.d/said.conf
+$SYSTEMD --user --unit=multi-user.target --log-target=console > $UNITS/log 2>&1 &
+until systemctl --user is-system-running --wait 2> /dev/null | grep -E 'running|degraded'; do sleep 0.2; done
+cat $UNITS/said >&2
+for name in front back; do systemctl --user show -p ActiveState,StatusText tinamou@$name; done
+systemctl --user exit
+wait
+"""
+
+
+@pytest.mark.vm
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.skipif(not SYSTEMD.exists(), reason="no systemd on this host")
+def test_a_real_systemd_starts_and_ends_them_in_order(units):
+    for name in ("back", "front"):
+        tinamou("run", "-d", "--name", name, "--net", "none", "--memory", "192M")
+        tinamou("stop", name)
+    try:
+        tinamou("autostart", "back")
+        tinamou("autostart", "front", "--after", "back")
+        where = {**os.environ, "UNITS": str(units), "SYSTEMD": str(SYSTEMD)}
+        words = ["unshare", "-m", "-p", "-f", "--mount-proc", "--propagation", "private", "bash", "-ec", BOOT]
+        done = subprocess.run(words, env=where, capture_output=True, text=True, timeout=600, check=False)
+        log = (units / "log").read_text()
+        assert done.stdout.count("ActiveState=active") == 2, done.stdout + done.stderr + log
+        assert done.stdout.count("StatusText=running") == 2, done.stdout
+        order = [line for line in log.splitlines() if "front" in line or "back" in line]
+        starts = [line.split("machine ")[1].split()[0] for line in order if "Started" in line]
+        ends = [line.split("machine ")[1].split()[0] for line in order if "Stopped" in line]
+        assert (starts, ends) == (["back", "front"], ["front", "back"]), log
+        assert [shown(name)["state"] for name in ("back", "front")] == ["stopped", "stopped"]
+    finally:
+        call("rm", "-f", "back", "front")

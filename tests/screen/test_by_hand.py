@@ -1,0 +1,155 @@
+"""QEMU's monitor, a debugger and dumps, on a machine that runs: what comes of it, and that the machine is as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+
+import pytest
+from typed import begin, call, eventually, tinamou
+
+from tinamou import aio
+from tinamou.errors import SpecError, StateError
+from tinamou.machine.by_hand import Said, qmp_line
+
+pytestmark = pytest.mark.vm
+
+
+def test_commands_are_written_as_words_or_json():
+    assert qmp_line(["query-status"]) == Said("query-status", {})
+    assert qmp_line(["a", "size=1073741824", "on=true", "name=disk 0", "file.driver=raw", "file.x=null"]) == Said(
+        "a", {"size": 1 << 30, "on": True, "name": "disk 0", "file": {"driver": "raw", "x": None}}
+    )
+    assert qmp_line(['{"execute": "stop", "arguments": {"a": 1}}']) == Said("stop", {"a": 1})
+    for words in (["a", "b"], ["a", "=1"], ['{"execute": 3}'], ["{"], ['{"execute": "a", "arguments": []}']):
+        with pytest.raises(SpecError):
+            qmp_line(words)
+
+
+@pytest.fixture
+def held():
+    tinamou("run", "-d", "--name", "held", "--memory", "256M", "--net", "none")
+    yield "held"
+    call("rm", "-f", "held")
+
+
+@pytest.fixture
+def folder(state):
+    return state
+
+
+def doing(name):
+    return json.loads(tinamou("show", name, "--json"))["state"]
+
+
+def test_what_is_said_by_hand_is_done_and_written_down(held, folder):
+    assert json.loads(tinamou("monitor", held, "query-status"))["running"] is True
+    assert "running" in tinamou("monitor", held, "--hmp", "info", "status")
+    done = call("monitor", held, input="query-name\nno-such\nquery-kvm\n")
+    assert (done.returncode, done.stdout.count("{"), "no-such" in done.stderr) == (115, 2, True)
+    refused = call("monitor", held, "device_del", "id=balloon0")
+    assert (refused.returncode, "--force" in refused.stderr) == (118, True)
+    assert call("monitor", held, "--hmp", "drive_del x").returncode == 118
+    tinamou("monitor", held, "stop")
+    assert doing(held) == "paused"
+    tinamou("resume", held)
+    call("monitor", held, "quit")
+    eventually(lambda: doing(held) == "stopped", "the end of QEMU")
+    lines = (folder / "machines" / held / "monitor.log").read_text().splitlines()
+    said = [(one["said"], one["became"]) for one in map(json.loads, lines)]
+    assert said[:2] == [("query-status", "asked"), ("query-status", "done")]
+    assert ("quit", "asked") in said
+    assert not any(word in ("device_del", "drive_del x") for word, _ in said)
+    assert any(word == "no-such" and "CommandNotFound" in became for word, became in said)
+    tinamou("start", held)
+
+
+def test_what_was_forced_is_not_taken_for_described(held):
+    assert call("monitor", held, "--force", "device_add", "driver=pvpanic-pci", "id=extra").returncode in (0, 115)
+    assert call("monitor", held, "-f", "object-add", "qom-type=rng-builtin", "id=extra-rng").returncode == 0
+    tinamou("monitor", held, "-f", "device_add", "driver=virtio-rng-pci", "id=extra1", "rng=extra-rng", "bus=plug1")
+    refused = call("suspend", held)
+    assert (refused.returncode, "extra1 was plugged in while it ran" in refused.stderr) == (118, True), refused.stderr
+    assert doing(held) == "running"
+
+
+def test_a_dump_is_opened_by_others(held, tmp_path):
+    core, packed = tmp_path / "core", tmp_path / "core.kdump"
+    told = json.loads(tinamou("dump", held, str(core), "--json"))
+    assert told["size"] == core.stat().st_size > 256 << 20
+    assert core.stat().st_blocks * 512 < told["size"]
+    head = core.read_bytes()[:18]
+    assert (head[:5], head[16]) == (b"\x7fELF\x02", 4)  # ELFCLASS64, ET_CORE
+    if shutil.which("gdb"):
+        words = ["gdb", "-nx", "-batch", "-c", str(core), "-ex", "info registers rip"]
+        assert "0xffffffff" in subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    tinamou("dump", held, str(packed), "--format", "kdump-zlib")
+    assert packed.read_bytes()[:12] == b"makedumpfile"
+    assert packed.stat().st_size < core.stat().st_size / 2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["core", "core.kdump"]
+    assert call("dump", held, str(tmp_path / "none" / "core")).returncode != 0
+    assert doing(held) == "running"
+    assert tinamou("exec", held, "--", "echo", "lives") == "lives\n"
+
+
+def test_a_cancelled_dump_leaves_nothing_and_the_guest_runs_on(held, tmp_path):
+    async def ended_early():
+        machine = aio.Machine.open(held)
+        running = asyncio.ensure_future(machine.dump(tmp_path / "core", format="kdump-zlib"))
+        while not any(one.stat().st_size for one in tmp_path.iterdir()):
+            assert not running.done()
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(ended_early())
+    assert list(tmp_path.iterdir()) == []
+    assert doing(held) == "running"
+    assert call("dump", held, str(tmp_path / "again")).returncode == 0
+
+
+def test_gdb_sees_the_guest_and_lets_it_run_on(held, folder):
+    socket = folder / "machines" / held / "gdb.sock"
+    server = begin("gdb", held, "--server")
+    try:
+        assert server.stdout.readline().decode() == f"target remote {socket}\n"
+        assert call("gdb", held, "--server").returncode == 118
+        if shutil.which("gdb"):
+            words = ["gdb", "-nx", "-batch", "-ex", f"target remote {socket}", "-ex", "info registers rip", "-ex", "kill"]
+            said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+            assert "rip" in said
+    finally:
+        server.terminate()
+        server.wait(60)
+    eventually(lambda: not socket.exists() and doing(held) in ("running", "stopped"), "a closed server")
+
+
+@pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb on this host (script/setup installs it)")
+def test_the_command_starts_gdb(held):
+    said = tinamou("gdb", held, "--", "-batch", "-ex", "info registers rip")
+    assert "rip" in said
+    assert doing(held) == "running"
+    assert tinamou("exec", held, "--", "echo", "lives") == "lives\n"
+
+
+def test_where_a_screen_is(held):
+    refused = call("display", held)
+    assert (refused.returncode, "has no screen" in refused.stderr) == (118, True)
+    tinamou("run", "-d", "--name", "lit", "--display", "vnc", "--no-wait", "--net", "none")
+    try:
+        address = tinamou("display", "lit", "--print").strip()
+        assert address == json.loads(tinamou("show", "lit", "--json"))["display"]
+        assert address.startswith("vnc+unix:///")
+        assert call("display", "lit", DISPLAY="", WAYLAND_DISPLAY="").stdout.strip() == address
+    finally:
+        call("rm", "-f", "lit")
+
+
+def test_python_says_it_too(held):
+    machine = aio.Machine.open(held)
+    assert "running" in asyncio.run(machine.hmp("info status"))
+    with pytest.raises(StateError, match="by hand"):
+        asyncio.run(machine.hmp("device_del balloon0"))

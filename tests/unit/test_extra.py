@@ -1,0 +1,108 @@
+"""Devices that are there when asked for: where they sit, and what is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from made_facts import DEBIAN, TCG, TINY, facts, host, of_arch
+from recorded import qemu
+
+from tinamou.blueprint import HandOver
+from tinamou.errors import PlanError, SpecError
+from tinamou.facts import Facts
+from tinamou.launch.handover import properties
+from tinamou.planner import plan
+from tinamou.spec import load_spec
+
+
+def known(arch: str = "x86_64", version: str = "11.1") -> Facts:
+    return dataclasses.replace(facts(of_arch(TINY, arch), TCG), qemu=qemu(version, arch))
+
+
+def refusal(description: dict[str, Any], there: Facts) -> str:
+    with pytest.raises(PlanError) as error:
+        plan(load_spec(description), there)
+    return str(error.value)
+
+
+def drivers(description: dict[str, Any], there: Facts) -> list[str]:
+    return [str(one.props["driver"]) for one in plan(load_spec(description), there).elements if one.kind == "device"]
+
+
+def test_vsock_is_handed_the_open_device():
+    there = known()
+    there = dataclasses.replace(there, host=dataclasses.replace(host(), devices=frozenset({"/dev/vhost-vsock"})))
+    made = plan(load_spec({"devices": {"vsock": 7}}), there)
+    device = next(one for one in made.elements if one.id == "vsock0")
+    assert HandOver in {type(step) for step in made.steps if getattr(step, "path", "") == "/dev/vhost-vsock"}
+    spelled = properties(device, {"/dev/vhost-vsock": 9}, {"/dev/vhost-vsock": "/dev/fdset/3"})
+    assert (spelled["guest-cid"], spelled["vhostfd"]) == (7, "9")
+    assert "fork" in refusal({"devices": {"vsock": 7}, "memory": {"forkable": True}}, there)
+
+
+@pytest.mark.parametrize("video", ["virtio", "std", "ramfb", "qxl"])
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
+def test_each_card_is_there_or_refused_by_name(video: str, arch: str):
+    description, there = {"display": {"video": video}}, known(arch)
+    if (video, arch) in (("qxl", "aarch64"), ("qxl", "riscv64")):
+        assert "display.video = 'qxl'" in refusal(description, there)
+    else:
+        card = {"virtio": "virtio-", "std": "VGA", "ramfb": "ramfb", "qxl": "qxl-vga"}[video]
+        assert any(one.startswith(card) for one in drivers(description, there))
+
+
+def test_what_this_qemu_lacks_is_refused_by_name():
+    assert "devices.sound = 'virtio'" in refusal({"devices": {"sound": "virtio"}}, known(version="7.2"))
+    assert "display.video = 'qxl'" in refusal({"display": {"video": "qxl"}}, known(version="10.0"))
+    assert "devices.vsock" in refusal({"devices": {"vsock": 3}}, known())
+    assert "smbios" in refusal({"smbios": {"product": "x"}}, known("riscv64", "7.2"))
+    assert "devices.serial" in refusal({"devices": {"serial": 4}}, known())
+    assert "display.video" in refusal({"display": {"type": "vnc", "video": "none"}}, known())
+    assert "'sata'" in refusal({"disk": [{"size": "1M", "interface": "sata"}]}, known("aarch64"))
+    assert "SATA ports" in refusal({"disk": [{"size": "1M", "interface": "sata"}] * 7}, known())
+
+
+@pytest.mark.parametrize(
+    ("description", "field"),
+    [
+        ({"usb": ["stick"]}, "usb[0].path"),
+        ({"usb": [{"type": "hub", "path": "/x"}]}, "usb[0].path"),
+        ({"devices": {"vsock": 2}}, "devices.vsock"),
+        ({"smbios": {"uuid": "1"}}, "smbios.uuid"),
+        ({"smbios": {"product": "ü"}}, "smbios.product"),
+        ({"smbios": {"oem": ["a\nb"]}}, "smbios.oem"),
+        ({"clock": "yesterday"}, "clock.base"),
+        ({"clock": {"base": "localtime", "offset": 5}}, "clock.offset"),
+        ({"disk": [{"size": "1M", "interface": "sata", "block_size": 4096}]}, "disk[0].block_size"),
+        ({"disk": [{"size": "1M", "interface": "sata", "port": 1}]}, "disk[0].port"),
+        ({"disk": [{"size": "1M", "interface": "sata", "iothread": True}]}, "disk[0].iothread"),
+    ],
+)
+def test_what_no_machine_can_have_is_refused_by_name(description: dict[str, Any], field: str):
+    with pytest.raises(SpecError) as error:
+        load_spec(description)
+    assert field in str(error.value)
+
+
+def test_serial_ports_are_the_boards_or_pci():
+    two = {"devices": {"serial": 2}}
+    flags = [flag.value for flag in plan(load_spec(two), known()).flags if flag.name == "serial"]
+    assert flags == ["chardev:console", "chardev:serial1", "chardev:serial2"]
+    assert drivers(two, known("aarch64")).count("pci-serial") == 2
+
+
+def test_a_screen_carries_the_sound():
+    made = plan(load_spec({"display": "vnc", "devices": {"sound": "hda"}}), known())
+    vnc = next(flag for flag in made.flags if flag.name == "vnc")
+    assert vnc.options == {"audiodev": "audio0"}
+
+
+def test_slots_beside_those_taken_by_hand():
+    """What is passed on by hand keeps its address, and nothing tinamou adds is there."""
+    by_hand = ["-device", "edu,addr=0x5", "-device", "edu"]
+    description = {"usb": ["tablet"], "devices": {"sound": "hda", "watchdog": "reset"}, "display": {"video": "std"}}
+    made = plan(load_spec({**description, "qemu_args": by_hand}), dataclasses.replace(known(), image=DEBIAN))
+    slots = [str(one.props["addr"]) for one in made.elements if one.kind == "device" and "addr" in one.props]
+    assert "0x5" not in slots and len(slots) == len(set(slots))
