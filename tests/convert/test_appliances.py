@@ -131,11 +131,23 @@ def test_quickemu():
     result = converted(
         text + 'port_forwards=("8080:80" "2222:22")\nextra_args="-foo"\nusb_controller="xhci"\nif true; then\n'
     )
-    assert (result.machine["image"], result.machine["disk"]) == ("u/u.iso", [{"size": "20G"}])
+    assert (result.machine["image"], result.machine["disk"]) == ("u/disk.qcow2", [{"path": "u/u.iso", "interface": "cdrom"}])
+    assert said(result, "disk_size 20G", "never made unasked", rank="changed")
     assert result.machine["boot"]["firmware"] == "uefi"
     assert result.machine["memory"] == {"size": "4G"}
     assert result.machine["net"] == [{"forward": ["tcp:127.0.0.1:8080:80", "tcp:127.0.0.1:2222:22"]}]
-    assert said(result, "usb_controller", rank="lost") and said(result, "if true", rank="lost")
+    assert said(result, "usb_controller", rank="lost") and said(result, "true", "nothing is run", rank="lost")
+
+
+def test_quickemu_is_a_shell_text():
+    text = 'guest_os=linux\nD="$HOME/vm"\ndisk_img="$D/d.qcow2"\niso="${VMDIR}/i.iso"\nextra_args="-name \'a b\'"\n'
+    result = converted(text + 'network="none"\nram=1G\n')
+    assert result.machine["image"] == "~/vm/d.qcow2"
+    assert result.machine["disk"][0]["path"] == "~/vm/i.iso"
+    assert result.machine["qemu_args"] == ["-name", "a b"]
+    assert result.machine["net"] == []
+    assert converted("guest_os=linux\nnetwork=restrict\n").machine["net"] == [{"isolated": True}]
+    assert converted("guest_os=linux\nnetwork=br0\n").machine["net"] == [{"type": "bridge", "bridge": "br0"}]
 
 
 @pytest.mark.parametrize("text", ["", "hello", "<html></html>", "<a", "{}", "key = value", "\0\0"])

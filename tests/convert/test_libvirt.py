@@ -91,8 +91,9 @@ def test_a_kernel_and_defaults():
     planned(small("<vcpu>2</vcpu>"))
 
 
-@pytest.mark.parametrize(("mib", "unit"), [(953, "GB"), (1024, "GiB"), (1024, "G")])
+@pytest.mark.parametrize(("mib", "unit"), [(954, "GB"), (1024, "GiB"), (1024, "G")])
 def test_units_of_memory(mib, unit):
+    """Rounded up to whole MiB, as libvirt does."""
     result = converted(f"<domain type='kvm'><name>a</name><memory unit='{unit}'>1</memory></domain>")
     from tinamou.units import Size
 
@@ -112,8 +113,10 @@ def test_a_disc_that_comes_first():
     disc = "<disk type='file' device='cdrom'><source file='/i.iso'/><target dev='sda' bus='sata'/></disk>"
     os = "<os><type arch='x86_64' machine='q35'>hvm</type><boot dev='cdrom'/><boot dev='network'/><smbios mode='host'/></os>"
     result = converted(f"<domain type='kvm'><name>a</name>{os}<devices>{disk}{disc}</devices></domain>")
-    assert result.machine["image"] == "/i.iso"
-    assert said(result, "network", rank="lost") and said(result, "os/smbios mode=host", rank="done")
+    assert result.machine["image"] == "/d"
+    assert result.machine["disk"] == [{"path": "/i.iso", "interface": "cdrom"}]
+    assert said(result, "/i.iso", "tried before the disk", rank="changed")
+    assert said(result, "network", rank="lost") and said(result, "os/smbios mode=host", rank="lost")
 
 
 def test_nodes_that_are_no_equal_parts():

@@ -153,7 +153,10 @@ def test_firmware():
     pair = f"{code} -drive if=pflash,format=raw,file=vars.fd"
     assert line(f"{Q} {pair.format('')}").machine["boot"] == {"firmware": "uefi"}
     secure = line(f"{Q} {pair.format('.secboot')}")
-    assert secure.machine["boot"] == {"firmware": "uefi", "secure": True}
+    assert secure.machine["boot"] == {"firmware": "uefi"}
+    assert said(secure, "vars.fd", "hold keys", rank="check")
+    keys = line(f"{Q} {pair.format('.secboot').replace('vars.fd', 'OVMF_VARS_4M.ms.fd')}")
+    assert keys.machine["boot"] == {"firmware": "uefi", "secure": True}
     assert said(secure, "vars.fd", "variables of its own", rank="check")
     assert said(line(f"{Q} -bios coreboot.rom"), "coreboot.rom", rank="lost")
     blockdevs = (

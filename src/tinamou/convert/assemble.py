@@ -6,12 +6,13 @@ Whatever `spec.load_spec` would not take is left out with a note that says so: w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
-from tinamou.late import dataclass, field
+from tinamou.late import dataclass, field, replace
 from tinamou.spec import load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]
@@ -51,6 +52,7 @@ class Converted:
 
 def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     """The machine of a draft; ``seen`` knows the files by the names the draft has for them."""
+    _direct(draft)
     first = _first(draft, seen)
     placed = [Placed(first, "image", _known(first, seen).exists)] if first else []
     machine: dict[str, Any] = {key: draft.machine[key] for key in ("name", "arch", "accel") if key in draft.machine}
@@ -65,9 +67,36 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     if draft.nets is not None:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)
+    _discarding(draft, first)
     _load(draft, machine)
-    notes = sorted(dict.fromkeys(draft.notes), key=lambda note: RANKS.index(note.rank))
+    notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
     return Converted(draft.source, machine, placed, notes)
+
+
+def _counted(notes: Sequence[Note]) -> list[Note]:
+    """Each note once, with how often where it is the same of several things."""
+    often = Counter(notes)
+    return [replace(one, value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
+
+
+def _discarding(draft: Draft, first: Disk | None) -> None:
+    """Disks whose writes were thrown away: true of the image in another way, of no other disk."""
+    for disk in draft.disks:
+        if disk.discards and disk is first:
+            reason = "what the guest writes goes into a layer of the machine's own: gone with a throw-away machine alone"
+            draft.changed(disk.where, disk.discards, reason, "start it with tinamou run, without --detach")
+        elif disk.discards:
+            reason = f"what the guest wrote was thrown away; {disk.file or 'the disk'} is written here"
+            draft.lost(disk.where, disk.discards, reason, "set readonly = true, or name a layer: qemu-img create -b")
+
+
+def _direct(draft: Draft) -> None:
+    """A kernel that is given starts without firmware: what the source said of that goes."""
+    boot = draft.machine.get("boot", {})
+    if boot.get("kernel") and (there := {key: boot.pop(key) for key in ("firmware", "secure") if key in boot}):
+        shown = ", ".join(f"{key} = {value}" for key, value in there.items())
+        reason = "a kernel that is given is started directly: no firmware runs, and nothing measures or checks it"
+        draft.lost("boot", shown, reason, "install the kernel on a disk, and set firmware")
 
 
 def _known(disk: Disk, seen: Mapping[str, Seen]) -> Seen:
@@ -84,10 +113,15 @@ def _first(draft: Draft, seen: Mapping[str, Seen]) -> Disk | None:
         return None
     disks = sorted(draft.disks, key=lambda one: (one.order is None, one.order or 0, one.cdrom))
     there = [disk for disk in disks if not _new(disk, seen)]
-    sure = [disk for disk in there if disk.cdrom or _known(disk, seen).boots or not _known(disk, seen).format]
-    found = next(iter([*sure, *there]), None)
+    sure = [disk for disk in there if _known(disk, seen).boots or not _known(disk, seen).format]
+    # Firmware passes over what does not start; a disk something was installed on is the machine, whatever lies in the drive.
+    found = next(iter([*(disk for disk in sure if not disk.cdrom), *sure, *there]), None)
     if found and found not in sure:
         draft.check(found.where, found.file, "no boot loader was found in it", "name another image, or boot.kernel")
+    for disc in disks[: disks.index(found)] if found and not found.cdrom else ():
+        if disc.cdrom and disc.order is not None:
+            reason = "the disc was tried before the disk; here the disk is what starts"
+            draft.changed(disc.where, disc.file, reason, "set boot.order to start from the disc")
     return found
 
 
@@ -102,9 +136,11 @@ def _image(draft: Draft, first: Disk | None, seen: Mapping[str, Seen]) -> str:
         reason = "the guest writes to a layer of the machine's own; the file stays as it is, and many machines can share it"
         draft.changed(first.where, first.file, reason)
     for key, value in first.options.items():
-        if key not in ("interface", "readonly"):
+        if key == "readonly":
+            draft.done(first.where, f"{key} = {value}", "an image is never written to")
+        elif key != "interface":
             draft.lost(first.where, f"{key} = {value}", "the image's disk has no such setting", "disks of [[disk]] have")
-        elif key == "interface":
+        else:
             draft.changed(first.where, f"{key} = {value}", "the image's disk is a virtio disk")
     return _known(first, seen).path
 
@@ -126,8 +162,6 @@ def _order(
     """A disc to install from comes after the disk it installs on: the empty disk is passed over, the full one starts."""
     hard = [number for number, disk in enumerate(rest, 1) if not disk.cdrom]
     if first is None or not first.cdrom or not hard:
-        return
-    if first.order is not None and _known(rest[hard[0] - 1], seen).boots:
         return
     machine.setdefault("boot", {})["order"] = f"disk{hard[0]},disk0"
     reason = "the disk is tried first: while it is empty the disc starts, once the system is on it the system does"

@@ -15,7 +15,7 @@ from tinamou.images.progress import Progress, silent
 
 __all__ = ["absolute", "import_disks", "look", "read_source"]
 
-_LARGEST = 1 << 20
+_LARGEST = 4 << 20
 _PATHS = ("boot.kernel", "boot.initrd")
 
 
@@ -60,8 +60,12 @@ def _path(folder: Path, name: str) -> Path:
 def look(draft: Draft, folder: Path, trusted: Sequence[Path] = ()) -> dict[str, Seen]:
     """What is known of each disk's file. Raises ImageError for one a source from elsewhere may not name."""
     seen: dict[str, Seen] = {}
-    for disk in draft.disks:
-        if disk.file and disk.part is None:
+    for disk in list(draft.disks):
+        if draft.confined and disk.cdrom and disk.file and disk.part is None and not _inside(disk, folder, trusted):
+            reason = "a disc that is not here, or outside the folder of the description: the drive is empty"
+            draft.check(disk.where, disk.file, reason, "tinamou disk plugs one in; --trust names its folder")
+            draft.disks.remove(disk)
+        elif disk.file and disk.part is None:
             seen[disk.file] = _seen(draft, disk, folder, trusted)
     return seen
 
@@ -86,6 +90,11 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
         fix = f"say format={found.format} in the source if that is what it is"
         raise ImageError(f"{disk.file} is said to be raw and begins like {found.format}", why=why, fix=fix)
     return Seen(str(where), True, found.format, found.boots)
+
+
+def _inside(disk: Disk, folder: Path, trusted: Sequence[Path]) -> bool:
+    where = _path(folder, disk.file)
+    return where.exists() and any(where.is_relative_to(root.resolve()) for root in (folder, *trusted))
 
 
 def _refuse_outside(draft: Draft, disk: Disk, folder: Path, where: Path, trusted: Sequence[Path]) -> None:

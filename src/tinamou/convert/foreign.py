@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
@@ -14,14 +15,18 @@ __all__ = [
     "connect",
     "empty_drive",
     "encrypted",
+    "enrolled",
     "folder",
     "is_windows",
     "named",
     "passed_through",
+    "sev",
     "system",
+    "tools_disc",
     "topology",
     "tpm",
     "uefi",
+    "uncabled",
 ]
 
 
@@ -77,8 +82,35 @@ def topology(draft: Draft, where: str, count: int, per_socket: int) -> None:
         draft.changed(where, str(per_socket), f"{per_socket} cores a socket do not make {count} CPUs", "set cpu.cores")
 
 
-def uefi(draft: Draft, where: str, *, secure: bool) -> None:
-    """UEFI firmware, and what the machine's new variables mean."""
+_MICROSOFT = re.compile(r"(?:^|[._-])ms(?:[._-]|$)", re.IGNORECASE)
+
+
+def enrolled(path: str) -> bool:
+    """Whether the name of a file of firmware variables says that keys are in it: Secure Boot without any lets all start."""
+    name = path.rpartition("/")[2]
+    return bool(_MICROSOFT.search(name)) or ("secboot" in name.lower() and "code" not in name.lower())
+
+
+def sev(draft: Draft, kind: str, policy: int | None) -> str:
+    """What a guest's policy asks for; bit 2 makes SEV into SEV-ES. Source: QEMU docs/system/i386/amd-memory-encryption."""
+    if kind not in ("sev", "sev-snp") or policy is None:
+        return kind
+    if kind == "sev-snp":
+        draft.check("confidential", f"policy={policy:#x}", "the policy is tinamou's own", "see confidential.debug")
+        return kind
+    if not policy & 1:
+        reason = "the policy let the host decrypt the guest; here it does not"
+        draft.changed("confidential", f"policy={policy:#x}", reason, "set confidential.debug = true")
+    if rest := policy & ~0b101:
+        draft.check("confidential", f"policy={policy:#x}", f"the bits {rest:#x} of it are not carried over", "")
+    draft.done(
+        "confidential", f"policy={policy:#x}", "its registers are encrypted too" if policy & 4 else "as the type says"
+    )
+    return "sev-es" if policy & 4 else kind
+
+
+def uefi(draft: Draft, where: str, *, secure: bool, files: str = "") -> None:
+    """UEFI firmware, and what the machine's new variables mean; ``files`` are those the source names."""
     draft.put("boot.firmware", "uefi")
     if secure:
         draft.put("boot.secure", True)
@@ -87,7 +119,7 @@ def uefi(draft: Draft, where: str, *, secure: bool) -> None:
     )
     draft.check(
         where,
-        "uefi" + (" with Secure Boot" if secure else ""),
+        "uefi" + (" with Secure Boot" if secure else "") + (f", {files}" if files else ""),
         reason,
         "make the entry anew if the system has no such loader",
     )
@@ -100,11 +132,15 @@ def tpm(draft: Draft, where: str, value: str) -> None:
     draft.check(where, value, reason, "have recovery keys at hand (BitLocker, systemd-cryptenroll)")
 
 
-def passed_through(draft: Draft, where: str, value: str, address: str) -> None:
+def _address(device: Any) -> str:
+    return str(device["device"]) if isinstance(device, dict) else str(device)
+
+
+def passed_through(draft: Draft, where: str, value: str, address: str, *, rom: bool = True) -> None:
     """A device of the host that the machine had for itself; the functions of a card are named once."""
     card = address.rpartition(".")[0]
-    if not any(known.rpartition(".")[0] == card for known in draft.get("pci") or ()):
-        draft.append("pci", address)
+    if not any(_address(known).rpartition(".")[0] == card for known in draft.get("pci") or ()):
+        draft.append("pci", address if rom else {"device": address, "rom": False})
     reason = f"{address} is taken from its driver when the machine starts, with all functions of its card, and given back"
     draft.changed(where, value, reason, "tinamou pci ls says whether this host has it, and whether it is free")
 
@@ -129,10 +165,24 @@ def empty_drive(draft: Draft, where: str, value: str) -> None:
     draft.done(where, value, "an empty drive: a disc can be plugged in while the machine runs (tinamou disk)")
 
 
+_TOOLS = re.compile(r"isoimages|guestadditions|vmware-?tools|prltools|emptybackingstring", re.IGNORECASE)
+
+
+def tools_disc(file: str) -> bool:
+    """Whether a disc is one of drivers that its virtualizer has at hand for every guest, or stands for none."""
+    return bool(_TOOLS.search(file.replace("\\", "/").rpartition("/")[2]) or "isoimages" in file)
+
+
+def uncabled(draft: Draft, where: str, value: str) -> None:
+    """An interface that was connected to nothing."""
+    draft.lost(where, value, "an interface without a cable is left out", "add [[net]] where the guest needs it")
+
+
 def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
     """A disk on a controller of that name."""
     draft.disks.append(disk)
     kind = controller.lower()
+    draft.done(disk.where, f"on {controller or 'no named controller'}", "where a disk sits is tinamou's to choose")
     if "virtio" in kind and draft.get("os") and not disk.cdrom:
         draft.put("windows.virtio", True)
     if disk.cdrom or "virtio" in kind:
@@ -149,7 +199,7 @@ def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
         draft.check(disk.where, disk.file or disk.size, reason, fix)
     else:
         reason = (
-            f"virtio instead of {controller or 'an emulated controller'}: many times faster, and every Linux has the driver"
+            f"virtio instead of {controller or 'an emulated controller'}: many times faster; Linux and BSDs have its driver"
         )
         fix = "a guest whose initrd holds only the old controller's driver needs virtio_blk in it"
         draft.changed(disk.where, disk.file or disk.size, reason, fix)

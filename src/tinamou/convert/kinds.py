@@ -19,8 +19,9 @@ KINDS = {
 }
 """Kind → what it is."""
 
-_ROOT = re.compile(r"<(?:[\w.-]{1,64}:)?(domain|domainsnapshot|Envelope|VirtualBox)[\s>/]")
-_ROOTS = {"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox"}
+_DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
+_ROOTS = {"domain": "libvirt", "domainCapabilities": "", "Envelope": "ovf", "VirtualBox": "vbox"}
+"""Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
 _VMX = re.compile(
     r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
 )
@@ -30,8 +31,10 @@ _QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 def kind_of(text: str) -> str:
     """The kind of a text; empty where it is none of them."""
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
-        match = _ROOT.search(text)
-        return _ROOTS.get(match[1], "") if match else ""
+        from tinamou.convert.xml import root_of
+
+        root = root_of(text)
+        return _ROOTS[root] if root in _ROOTS else "libvirt" if root and _DOMAIN.search(text) else ""
     if _VMX.search(text):
         return "vmx"
     from tinamou.convert import qemu

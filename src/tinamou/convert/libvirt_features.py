@@ -6,7 +6,7 @@ Source: libvirt's documentation, *Domain XML format*, hypervisor features.
 from __future__ import annotations
 
 from tinamou.convert.result import Draft
-from tinamou.convert.xml import Element
+from tinamou.convert.xml import Element, children
 from tinamou.parts.hyperv import parse
 
 __all__ = ["read"]
@@ -21,24 +21,36 @@ _INNER = {
 """Elements of elements."""
 
 
-def read(draft: Draft, features: Element) -> None:
+def read(draft: Draft, root: Element) -> None:
     """Enlightenments become ``cpu.hyperv``, as they were; the rest follows from the machine."""
-    draft.done("features", ", ".join(one.tag for one in features), "the board's features follow from what the machine has")
-    for one in features:
-        if one.tag == "hyperv" and one.get("mode", "custom") != "custom":
-            reason = "the guest is shown what its system needs, not whatever this kernel has"
-            draft.changed("features/hyperv", one.get("mode", ""), reason, "set cpu.hyperv to a list")
-        elif one.tag == "hyperv":
-            _hyperv(draft, one)
-        elif one.tag == "kvm" and any(child.tag == "hidden" and child.get("state") == "on" for child in one):
-            reason = "it hid KVM from graphics drivers of before 2021, which refused to work in a guest; today it costs time"
-            draft.changed("features/kvm", "hidden", reason, 'set cpu.model = "host,kvm=off" for such a driver')
+    hyperv, kvm = root.find("features/hyperv"), root.find("features/kvm")
+    words: list[str] = []
+    if hyperv is not None and (mode := hyperv.get("mode") or "custom") != "custom":
+        reason = "the guest is shown what its system needs, not whatever this kernel has"
+        draft.changed("features/hyperv", f"mode={mode} {hyperv.shown()}", reason, "set cpu.hyperv to a list")
+    elif hyperv is not None:
+        words += _hyperv(draft, hyperv)
+    words += [
+        "time"
+        for one in children(root, "clock/timer")
+        if one.get("name") == "hypervclock" and one.get("present", "yes") == "yes"
+    ]
+    if words:
+        draft.put("cpu.hyperv", ",".join(words))
+        reason = "the guest is shown exactly these, and what they need; they are KVM's"
+        fix = "leave cpu.hyperv out and set os: the guest is shown what its Windows needs"
+        draft.done("features/hyperv", ", ".join(words), reason, fix)
+    hidden = kvm.find("hidden") if kvm is not None else None
+    if hidden is not None and hidden.get("state") == "on":
+        reason = "it hid KVM from graphics drivers of before 2021, which refused to work in a guest; today it costs time"
+        draft.changed("features/kvm", "hidden", reason, 'set cpu.model = "host,kvm=off" for such a driver')
 
 
-def _hyperv(draft: Draft, node: Element) -> None:
+def _hyperv(draft: Draft, node: Element) -> list[str]:
     words, unknown = [], []
     for one in node:
-        if one.get("state") != "on":
+        if one.get("state", "on") != "on":
+            draft.done("features/hyperv", f"{one.tag} {one.shown()}", "the guest is not shown it")
             continue
         value = one.get(_NAMES.get(one.tag, ""), "")
         word = one.tag.replace("_", "-") + (f"={value}" if value else "")
@@ -49,14 +61,12 @@ def _hyperv(draft: Draft, node: Element) -> None:
             continue
         words.append(word)
         words += [
-            f"{one.tag}-{below.tag}" for below in one if below.get("state") == "on" and below.tag in ("direct", "extended")
+            f"{one.tag}-{below.tag}"
+            for below in one
+            if below.get("state", "on") == "on" and below.tag in ("direct", "extended")
         ]
     names = {"tlbflush-extended": "tlbflush-ext"}
     words = [names.get(word, word) for word in words]
     for reason in unknown:
         draft.lost("features/hyperv", reason.partition(":")[0], reason.partition(": ")[2], "leave it out")
-    if words:
-        draft.put("cpu.hyperv", ",".join(words))
-        reason = "the guest is shown exactly these, and what they need; they are KVM's"
-        fix = "leave cpu.hyperv out and set os: the guest is shown what its Windows needs"
-        draft.done("features/hyperv", ", ".join(words), reason, fix)
+    return words

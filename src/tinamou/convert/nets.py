@@ -55,6 +55,9 @@ def forward(draft: Draft, net: dict[str, Any], where: str, text: str) -> None:
 def set_mac(draft: Draft, net: dict[str, Any], where: str, text: str) -> None:
     """The hardware address, where it is one; a placeholder or a group address is said."""
     try:
-        net["mac"] = str(Mac.parse(text.replace("-", ":")))
+        mac = str(Mac.parse(text.replace("-", ":")))
+        if not mac.strip("0:"):
+            raise ValueError("every card of this address is the same")
+        net["mac"] = mac
     except ValueError as error:
         draft.check(where, text, f"{error}; one is derived from the machine's name", "set mac = …")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from tinamou.arch import ARCHES
 from tinamou.convert import beside, qemu_cpu, qemu_devices, qemu_disks, qemu_extra, qemu_nets, qemu_rest
+from tinamou.convert.account import HIDDEN, hidden
 from tinamou.convert.qemu_line import Line, options
-from tinamou.convert.result import Draft
+from tinamou.convert.result import Draft, Note
 from tinamou.convert.shell import Command, commands
 from tinamou.errors import SpecError
 
@@ -24,6 +25,9 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
 _UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
+_PLACEHOLDER = re.compile(r"\.{3}|…|\[[^\]=]*\]|<[^>=]*>")
+_PAIR = re.compile(r"(?<![\w.-])([\w.-]{1,64})=([^,\s]+)")
+_WORDS = ("on", "off", "yes", "no", "true", "false")
 _MOST_WORDS = 4096
 _NEAR = {"i386": "x86_64"}
 
@@ -34,7 +38,8 @@ def is_script(text: str) -> bool:
         found = commands(text)
     except SpecError:
         return "qemu-system-" in text
-    return any(_at(one) is not None or _option(one.words[0]) or beside.known(one) for one in found)
+    machines = any(_at(one) is not None or _option(one.words[0]) for one in found)
+    return machines or (bool(found) and all(beside.known(one) for one in found))
 
 
 def read(text: str) -> Draft:
@@ -55,7 +60,20 @@ def read(text: str) -> Draft:
             )
         else:
             beside.read(draft, one)
+    _hide(draft, found)
     return draft
+
+
+def _hide(draft: Draft, found: Sequence[Command]) -> None:
+    """Take secrets out of the notes: what an option's key says is one."""
+    pairs = [match for one in found for word in one.words for match in _PAIR.finditer(word)]
+    secret = [one for one in pairs if one[1] == "data" or hidden(one[1], one[2]) == HIDDEN]
+    shown = {one[0]: f"{one[1]}={HIDDEN}" for one in secret if one[2] not in _WORDS}
+    for number, note in enumerate(draft.notes):
+        value = note.value
+        for text, instead in shown.items():
+            value = value.replace(text, instead)
+        draft.notes[number] = Note(note.rank, note.where, value, note.reason, note.fix)
 
 
 def read_words(words: Sequence[str]) -> Draft:
@@ -73,6 +91,7 @@ def read_words(words: Sequence[str]) -> Draft:
         beside.read(draft, command)
         return draft
     _read(draft, command)
+    _hide(draft, [command])
     return draft
 
 
@@ -99,6 +118,10 @@ def _read(draft: Draft, command: Command) -> None:
     if len(words) > _MOST_WORDS:
         raise SpecError(f"the command line has {len(words)} words", why=f"more than {_MOST_WORDS} are no machine's")
     for option, text in options(words):
+        if _PLACEHOLDER.fullmatch(text):
+            draft.check(f"-{option}", text, "it stands for what the reader shall put there", "put the value there")
+            if option == "hda":
+                continue
         if _UNRESOLVED.search(text):
             reason = "it holds what only a shell can fill in, and nothing is run here"
             draft.check(f"-{option}", text, reason, "put the value there, and convert again")

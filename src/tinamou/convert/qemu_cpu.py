@@ -19,6 +19,12 @@ _SMALLEST = Size(16 << 20)
 _GENERIC = ("qemu64", "qemu32", "kvm64", "kvm32", "base")
 _HIDING = {"kvm": "off", "hypervisor": "off"}
 _ACCELERATORS = ("kvm", "hvf", "whpx", "nvmm", "hax", "xen")
+_SET = frozenset([
+    "acpi", "default-bus-bypass-iommu", "dump-guest-core", "gic-version", "graphics", "highmem", "hpet", "i8042",
+    "kernel-irqchip", "kernel_irqchip", "kvm-shadow-mem", "mem-merge", "pic", "pit", "rtc", "sata", "smbus", "smm", "usb",
+    "vmport", "x-oem-id",
+])  # fmt: skip
+"""Settings of a board that say no more than what every machine has, or what it needs for its devices."""
 _BOARDS = {"q35": "", "virt": "", "pc": "the PC of 1996", "microvm": "a board without PCI by default"}
 
 
@@ -123,11 +129,15 @@ def _machine(line: Line, option: str, text: str) -> None:
         elif key in ("pflash0", "pflash1"):
             line.hubs.append(("flash", value, {}))
         elif key == "memory-backend":
-            continue
+            line.seen.add(f"memory:{value}")
+            line.draft.done("-machine", f"{key}={value}", "the memory's backend follows from what the machine needs")
         elif key in ("confidential-guest-support", "memory-encryption"):
             line.seen.add("confidential")
-        else:
+            line.draft.done("-machine", f"{key}={value}", "set by confidential.type")
+        elif key in _SET or value in ("off", "no", "none"):
             line.draft.done("-machine", f"{key}={value}", "the board's own settings follow from what the machine has")
+        else:
+            line.draft.lost("-machine", f"{key}={value}", "a machine's board has no such setting", "-machine in qemu_args")
 
 
 def _board(line: Line, name: str) -> None:
@@ -193,9 +203,11 @@ def memory_objects(line: Line) -> None:
     total = Size(0)
     for one in line.of("object"):
         kind = one.keys.get("qom-type", "")
-        if not kind.startswith("memory-backend-"):
+        name = one.keys.get("id", "")
+        if not kind.startswith("memory-backend-") or f"memory:{name}" not in line.seen:
             continue
         one.used = True
+        line.draft.done("-object", one.text, "the memory's backend follows from what the machine needs")
         total = Size(total + (size(one.keys.get("size", ""), unit="B") or 0))
         if path := one.keys.get("mem-path"):
             _huge(line, "-object mem-path=", path)
@@ -203,8 +215,6 @@ def memory_objects(line: Line) -> None:
             page = size(one.keys.get("hugetlbsize", ""), unit="B")
             _huge(line, "-object", f"hugepages of {page}" if page else "hugepages")
             line.draft.put("memory.hugepages", str(page) if page else "auto")
-        else:
-            line.draft.done("-object", one.text, "the memory's backend follows from what the machine needs")
         if "host-nodes" in one.keys:
             reason = "memory lies on the memory node of the CPUs the machine is pinned to"
             line.draft.changed("-object", f"host-nodes={one.keys['host-nodes']}", reason, "set cpu.pin to that node's CPUs")
@@ -217,6 +227,7 @@ def memory_objects(line: Line) -> None:
 def _numa(line: Line, option: str, text: str) -> None:
     found = pairs(text, "kind")
     if ("kind", "node") in found:
+        line.seen.add(f"memory:{dict(found).get('memdev', '')}")
         line.hubs.append(("numa", text, dict(found)))
     else:
         line.draft.changed("-numa", text, "distances and CPU places follow from the host, with pin", "set cpu.pin")
@@ -226,6 +237,7 @@ def numa_nodes(line: Line) -> None:
     """The guest's memory nodes, once all are known."""
     nodes = [(text, found) for kind, text, found in line.hubs if kind == "numa"]
     count = line.draft.get("cpu.count") or 1
+    shown = [text for text, _ in nodes]
     for text, found in nodes:
         bad = cpu_set(found.get("cpus", ""))
         if bad and max(bad) >= count:
@@ -235,10 +247,14 @@ def numa_nodes(line: Line) -> None:
         line.draft.done("-numa", nodes[0][0], "one memory node is what a machine without this option has")
     elif nodes and count % len(nodes) == 0:
         line.draft.put("cpu.nodes", len(nodes))
-        line.draft.changed("-numa", f"{len(nodes)} nodes", "CPUs and memory are dealt out to the nodes in equal parts")
+        line.draft.changed(
+            "-numa", " ".join([f"{len(nodes)} nodes", *shown]), "CPUs and memory are dealt out to the nodes in equal parts"
+        )
     elif nodes:
         reason = f"{count} CPUs do not make {len(nodes)} equal nodes"
-        line.draft.lost("-numa", f"{len(nodes)} nodes", reason, "set cpu.nodes to a number that divides the CPUs")
+        line.draft.lost(
+            "-numa", " ".join([f"{len(nodes)} nodes", *shown]), reason, "set cpu.nodes to a number that divides the CPUs"
+        )
 
 
 def pinned(line: Line, where: str, cpus: CpuSet, thing: str) -> None:

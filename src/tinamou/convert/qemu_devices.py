@@ -55,6 +55,7 @@ _SCREENS = (
     "ati-vga",
     "secondary-vga",
 )
+_PASSED = frozenset(["driver", "host", "id", "bus", "addr", "multifunction", "rombar", "bootindex", "iommufd"])
 _MODELS = (
     "qemu64",
     "qemu32",
@@ -86,6 +87,8 @@ def device(line: Line, option: str, text: str) -> None:
     elif driver.startswith(_SCREENS):
         line.draft.put("display.type", line.draft.get("display.type") or "vnc")
         line.seen.add("screen")
+        if "-gl" in driver:
+            line.draft.lost("-device", text, "the display's card draws nothing by itself", "give the machine a card: pci")
         line.draft.done("-device", text, "the display has the card every guest can drive (virtio-vga)")
     elif reason := _there(driver):
         line.take("object", found.get("rng", ""))
@@ -124,7 +127,11 @@ def joined(line: Line) -> None:
 
 def _passed_through(line: Line, text: str, found: dict[str, str]) -> None:
     if "host" in found:
-        foreign.passed_through(line.draft, "-device", text, found["host"])
+        silent = found.get("rombar") in ("0", "off")
+        foreign.passed_through(line.draft, "-device", text, found["host"], rom=not silent)
+        for key in sorted(found.keys() - _PASSED):
+            reason = "a device that is passed on has no such setting here"
+            line.draft.lost("-device", f"{key}={found[key]}", reason, "see pci in docs/reference/spec.md")
     else:
         reason = f"a part of a device ({found.get('sysfsdev', '')}) is not given to a machine"
         line.draft.lost("-device", text, reason, "a virtual function of a card (SR-IOV) can be: tinamou pci ls")

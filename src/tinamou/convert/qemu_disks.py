@@ -9,7 +9,7 @@ from typing import Any
 
 from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
-from tinamou.convert.qemu_line import Line, keys
+from tinamou.convert.qemu_line import Definition, Line, keys
 from tinamou.convert.result import Disk
 from tinamou.convert.values import size, switch, whole
 
@@ -36,30 +36,9 @@ _DEVICES = {
 }
 _CACHES = ("writeback", "none", "writethrough", "directsync", "unsafe")
 _REMOTE = ("nbd", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd", "gluster", "nfs", "fat", "vvfat", "sheepdog")
-_PLACES = frozenset(
-    [
-        "index",
-        "bus",
-        "unit",
-        "addr",
-        "lun",
-        "scsi-id",
-        "channel",
-        "boot",
-        "rerror",
-        "auto-read-only",
-        "locking",
-        "file.locking",
-        "vectors",
-        "scsi",
-        "physical_block_size",
-        "config-wce",
-        "write-cache",
-        "num_queues",
-        "disable-legacy",
-        "disable-modern",
-    ]
-)
+_FILTERS = ("copy-on-read", "throttle", "blkdebug", "preallocate", "compress", "blklogwrites", "")
+_DEEPEST = 16
+"""Nodes of one disk on each other."""
 _KNOWN = frozenset(
     [
         "id",
@@ -85,6 +64,9 @@ _KNOWN = frozenset(
         "snapshot",
         "file.filename",
         "file.driver",
+        "filename",
+        "cache.direct",
+        "throttle-group",
         "driver",
         "node-name",
         "file.aio",
@@ -148,7 +130,8 @@ def device(line: Line, driver: str, found: dict[str, str]) -> bool:
     """A device with a drive behind it; False for any other."""
     if driver not in _DEVICES or "drive" not in found:
         return False
-    line.hubs.append(("drive", f"{driver},drive={found['drive']}", {**found, "driver": driver}))
+    text = ",".join([driver, *(f"{key}={value}" for key, value in found.items())])
+    line.hubs.append(("drive", text, {**found, "driver": driver}))
     return True
 
 
@@ -161,18 +144,31 @@ def gather(line: Line) -> None:
         if definition is None:
             line.draft.lost("-device", text, f"no -drive or -blockdev has the id {found['drive']}", "QEMU refuses this line")
             continue
-        where = f"-{definition.option}"
-        _one(line, where, definition.text, {**_resolved(line, definition.keys), **_below(line, definition.keys)}, found)
+        chain = _chain(line, definition)
+        texts = [one.text for one in chain] + ([text] if text != definition.text else [])
+        _one(line, f"-{definition.option}", " ".join(texts), _merged(chain), found)
 
 
-def _below(line: Line, found: dict[str, str]) -> dict[str, str]:
-    """What the node below says, for a blockdev that names it."""
-    below = line.take("drive", found.get("file", "")) if "driver" in found else None
-    return {"file": below.keys.get("filename", ""), "file.driver": below.keys.get("driver", "")} if below else {}
+def _chain(line: Line, top: Definition) -> list[Definition]:
+    """A node and those below it, to the file: format, filters (copy-on-read, throttle), protocol."""
+    chain = [top]
+    while "driver" in chain[-1].keys and len(chain) < _DEEPEST:
+        below = line.take("drive", chain[-1].keys.get("file", ""))
+        if below is None or below in chain:
+            break
+        chain.append(below)
+    return chain
 
 
-def _resolved(line: Line, found: dict[str, str]) -> dict[str, str]:
-    return {**found, "file": found.get("file") or found.get("file.filename") or found.get("filename", "")}
+def _merged(chain: list[Definition]) -> dict[str, str]:
+    """What all nodes say of one disk: its file from the lowest, its format from the first that is no filter."""
+    found = {key: value for one in reversed(chain) for key, value in one.keys.items()}
+    lowest = chain[-1].keys
+    file = lowest.get("file") or lowest.get("file.filename") or lowest.get("filename", "")
+    drivers = [driver for one in chain if (driver := one.keys.get("driver", "")) not in _FILTERS]
+    if len(chain) > 1:
+        found["file.driver"] = lowest.get("driver", "")
+    return {**found, "file": file, **({"driver": drivers[0]} if drivers and drivers[0] else {})}
 
 
 def _one(line: Line, where: str, text: str, found: dict[str, str], device: dict[str, str]) -> None:
@@ -186,23 +182,22 @@ def _one(line: Line, where: str, text: str, found: dict[str, str], device: dict[
         reason = "a disk on the network or made of a folder is not one tinamou reads"
         line.draft.lost(where, text, reason, f"copy it: qemu-img convert {name} disk.qcow2; a folder: [[share]]")
         return
+    if {"offset", "size"} & found.keys() or found.get("driver") == "luks":
+        reason = "it is a slice of a file" if found.get("driver") != "luks" else "it is encrypted by LUKS outside of qcow2"
+        line.draft.lost(
+            where, text, f"{reason}, and the guest would get the file as it lies there", "copy it: qemu-img convert"
+        )
+        return
     disk = Disk(where, name, format=_format(found), cdrom=cdrom, order=whole(device.get("bootindex", "")))
     disk.options = _options(line, where, found, device, cdrom=cdrom)
     if not cdrom:
         _attach(line, disk, where, text, interface)
     if found.get("snapshot") == "on":
-        _snapshot(line, "snapshot", text)
-    _placed(line, where, {**found, **device})
+        disk.discards = "-snapshot: snapshot=on"
+    line.draft.done(where, text, "where on which bus a disk sits, and how its file is opened, is tinamou's to choose")
     for key in sorted((found.keys() - _KNOWN) | (device.keys() & {"serial", "wwn", "logical_block_size"})):
         line.draft.lost(where, f"{key}={device.get(key, found.get(key))}", "a disk has no such setting here")
     line.draft.disks.append(disk)
-
-
-def _placed(line: Line, where: str, found: dict[str, str]) -> None:
-    there = {key: value for key, value in found.items() if key in _PLACES and value not in ("", None)}
-    if there:
-        shown = ",".join(f"{key}={value}" for key, value in there.items())
-        line.draft.done(where, shown, "where on which bus a disk sits, and how its file is opened, is tinamou's to choose")
 
 
 def _format(found: dict[str, str]) -> str:
@@ -214,7 +209,7 @@ def _attach(line: Line, disk: Disk, where: str, text: str, interface: str) -> No
     if interface in _INTERFACES:
         disk.options |= {"interface": interface} if interface != "virtio" else {}
         return
-    reason = f"virtio instead of {interface}: many times faster, and every Linux has the driver"
+    reason = f"virtio instead of {interface}: many times faster, and every Linux and BSD of today has the driver"
     fix = "in Windows, install the virtio drivers before the disk is moved"
     line.draft.changed(where, text, reason, fix)
 

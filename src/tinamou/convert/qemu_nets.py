@@ -100,7 +100,6 @@ _HARMLESS = _PLACES | frozenset(
         "vhostfds",
         "sndbuf",
         "poll-us",
-        "hostname",
         "mq",
         "vectors",
         "bus",
@@ -110,7 +109,6 @@ _HARMLESS = _PLACES | frozenset(
         "tx_queue_size",
         "bootindex",
         "romfile",
-        "dns",
         "driver",
         "addr.type",
         "addr.path",
@@ -172,7 +170,7 @@ def gather(line: Line) -> None:
                 reason = f"no -netdev has the id {found.get('netdev', '')}: QEMU refuses this line, or the card has no cable"
                 line.draft.check("-device", text, reason, "the card is connected like any other")
             backend = definition.keys if definition else {"type": "auto"}
-            _interface(line, "-netdev", definition.text if definition else "", backend, found)
+            _interface(line, "-netdev", definition.text if definition else "", backend, found, text)
         elif kind == "nic":
             _interface(line, "-nic", text, found, found)
     _hub(line)
@@ -199,12 +197,12 @@ def _hub(line: Line) -> None:
                 "-net", words, "the card is connected to nothing: the guest had no network", "net = [] leaves it out"
             )
             backend = {"type": "auto"}
-        _interface(line, "-net", text, backend, found)
+        _interface(line, "-net", text, backend, found, words)
     for text, _ in cards[max(len(backends), 1) :]:
         line.draft.lost("-net", text, "a second card on the same hub leads nowhere else", "add [[net]] if it is needed")
 
 
-def _interface(line: Line, where: str, text: str, backend: dict[str, str], found: dict[str, str]) -> None:
+def _interface(line: Line, where: str, text: str, backend: dict[str, str], found: dict[str, str], words: str = "") -> None:
     kind = backend.get("type", "auto")
     net = line.draft.net()
     if kind not in (*_BACKENDS, "auto"):
@@ -221,10 +219,10 @@ def _interface(line: Line, where: str, text: str, backend: dict[str, str], found
         nets.set_mac(line.draft, net, "mac", mac)
     if (mtu := whole(found.get("host_mtu", ""))) and "model" not in net:
         net["mtu"] = mtu
-    there = {key: value for key, value in {**backend, **found}.items() if key in _PLACES}
-    if there:
-        shown = ",".join(f"{key}={value}" for key, value in there.items())
-        line.draft.done(where, shown, "where on which bus a card sits, and how packets are moved, is tinamou's to choose")
+    shown = " ".join(dict.fromkeys(one for one in (text, words) if one))
+    if shown:
+        reason = "where on which bus a card sits, and how packets are moved, is tinamou's to choose"
+        line.draft.done(where, shown, reason)
     if "fd" in backend or "fds" in backend:
         line.draft.lost(
             where, text, "a descriptor the script had opened before is not there", "set interface = …, or bridge = …"

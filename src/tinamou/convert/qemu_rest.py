@@ -10,13 +10,13 @@ import re
 from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
 from tinamou.convert.qemu_line import Line, keys
-from tinamou.convert.values import machine_name, switch
+from tinamou.convert.values import machine_name, switch, whole
 from tinamou.parts.clock import ClockSpec
 
 __all__ = ["HANDLERS", "firmware", "nothing_uses"]
 
-_UEFI = re.compile(r"ovmf|aavmf|edk2|efi|uboot|u-boot", re.IGNORECASE)
-_SECURE = re.compile(r"secboot|secure|\.ms\.|_ms", re.IGNORECASE)
+_UEFI = re.compile(r"ovmf|aavmf|edk2|efi", re.IGNORECASE)
+_STDIO = ("mon:stdio", "stdio", "none", "null", "pty", "vc", "mon:vc", "")
 _ITSELF = {
     "daemonize": "tinamou run --detach leaves the machine running in the background",
     "pidfile": "tinamou knows the process: tinamou show NAME",
@@ -51,6 +51,7 @@ _PLAIN_LOST = {
     "incoming": ("a machine made by another command line cannot come in", "shut the guest down there, then convert"),
     "readconfig": ("what the file says is not read", "write it as options, then convert"),
     "writeconfig": ("QEMU removed it", ""),
+    "add-fd": ("a descriptor the script had opened before is not there", "name the file itself"),
     "balloon": ("QEMU removed it; the balloon is there", ""),
 }
 
@@ -71,6 +72,11 @@ def _serial(line: Line, text: str) -> None:
         line.draft.changed("-serial", text, reason)
         return
     line.seen.add("serial")
+    if text.split(",", maxsplit=1)[0] not in _STDIO:
+        name = text.removeprefix("chardev:")
+        line.take("chardev", name)
+        line.draft.lost("-serial", text, "it led there; here it is the console", "tinamou console NAME, tinamou logs NAME")
+        return
     line.draft.done("-serial", text, _ITSELF["serial"])
 
 
@@ -105,21 +111,25 @@ def _bios(line: Line, option: str, text: str) -> None:
 
 def firmware(line: Line) -> None:
     """BIOS images and flash, once all are known: which firmware was meant, and with Secure Boot or not."""
-    found = [one for kind, _, one in line.hubs if kind == "pflash"]
+    found = [(text, one) for kind, text, one in line.hubs if kind == "pflash"]
     found += [_flash(line, name) for kind, name, _ in line.hubs if kind == "flash"]
-    names = [one.get("file") or one.get("file.filename") or one.get("filename", "") for one in found]
-    if not names:
+    names = [one.get("file") or one.get("file.filename") or one.get("filename", "") for _, one in found]
+    shown = " ".join(text for text, _ in found)
+    if not names or names in (["none"], ["default"]):
         return
     # A pair of flash chips, code and variables, is what UEFI firmware alone has.
-    if len(names) < 2 and not _UEFI.search(names[0]):
+    if len(names) < 2 and not _UEFI.search(names[0].rpartition("/")[2]):
         reason = "a firmware file of one's own is not used: SeaBIOS or the distribution's OVMF is"
-        line.draft.lost("-bios", ", ".join(names), reason, 'set firmware = "uefi" if it is one')
+        line.draft.lost("-bios", shown, reason, 'set firmware = "uefi" if it is one')
         return
-    secure = any(_SECURE.search(name) for name in names) or "secure-flash" in line.seen
+    secure = any(foreign.enrolled(name) for name in names)
     line.draft.put("boot.firmware", "uefi")
     if secure:
         line.draft.put("boot.secure", True)
-    line.draft.done("firmware", names[0], "the firmware that fits machine and QEMU is found by its description")
+    elif any("secboot" in name.rpartition("/")[2] for name in names) or "secure-flash" in line.seen:
+        reason = "whether its variables hold keys is not told by their name; without keys everything starts"
+        line.draft.check("firmware", names[-1], reason, "set boot.secure = true if they do")
+    line.draft.done("firmware", shown, "the firmware that fits machine and QEMU is found by its description")
     if len(names) > 1:
         reason = "the machine gets variables of its own: boot entries made before are gone, the fallback loader starts"
         line.draft.check(
@@ -127,11 +137,11 @@ def firmware(line: Line) -> None:
         )
 
 
-def _flash(line: Line, name: str) -> dict[str, str]:
+def _flash(line: Line, name: str) -> tuple[str, dict[str, str]]:
     """The node that ``-machine pflash0=`` names, or the file node below it."""
     node = line.take("drive", name)
     below = line.take("drive", node.keys.get("file", "")) if node else None
-    return (below or node).keys if node else {}
+    return " ".join(one.text for one in (node, below) if one), (below or node).keys if node else {}
 
 
 def _global(line: Line, option: str, text: str) -> None:
@@ -147,6 +157,7 @@ def _boot(line: Line, option: str, text: str) -> None:
     found = keys(text, "order")
     order = found.get("once") or found.get("order", "")
     line.seen.add(f"boot={order}")
+    line.draft.done("-boot", text, "the machine's image is what is started from", "set boot.order")
     if switch(found.get("menu", "")):
         line.draft.put("boot.menu", True)
     if "n" in order:
@@ -157,6 +168,7 @@ def _boot(line: Line, option: str, text: str) -> None:
 
 def _screen(line: Line, option: str, text: str) -> None:
     line.seen.add("screen")
+    _accelerated(line, option, text)
     if option == "vnc" and text.startswith("none"):
         return
     kind = "spice" if option == "spice" or text.startswith("spice") else "vnc"
@@ -171,8 +183,14 @@ def _screen(line: Line, option: str, text: str) -> None:
     )
 
 
+def _accelerated(line: Line, option: str, text: str) -> None:
+    if keys(text).get("gl", "off") not in ("off", "no") or text.startswith("egl-headless"):
+        line.draft.lost(f"-{option}", text, "the display's card draws nothing by itself", "give the machine a card: pci")
+
+
 def _display(line: Line, option: str, text: str) -> None:
     kind = text.partition(",")[0]
+    _accelerated(line, option, text)
     if option in ("sdl", "curses"):
         kind = option
     if kind in ("vnc", "spice-app"):
@@ -235,9 +253,13 @@ def _object(line: Line, option: str, text: str) -> None:
     found = keys(text, "qom-type")
     kind = found.get("qom-type", "")
     if kind in ("sev-guest", "sev-snp-guest", "tdx-guest"):
-        foreign.encrypted(line.draft, "-object", text, kind.removesuffix("-guest"), bit="cbitpos" in found)
+        policy = whole(found["policy"]) if "policy" in found else None
+        strength = foreign.sev(line.draft, kind.removesuffix("-guest"), policy)
+        foreign.encrypted(line.draft, "-object", text, strength, bit="cbitpos" in found)
         return
-    if kind == "rng-random":
+    if kind == "rng-egd":
+        line.draft.lost("-object", text, "random numbers come from the host's kernel alone", "")
+    if kind in ("rng-random", "rng-builtin"):
         line.draft.done("-object", text, "random numbers of the host are there")
         return
     line.define("object", option, text, found)
@@ -257,13 +279,34 @@ def _rtc(line: Line, option: str, text: str) -> None:
     line.draft.changed("-rtc", text, f"the clock shows {base}; late ticks are made up for in a Windows", "set os")
 
 
+def _localtime(line: Line, option: str, text: str) -> None:
+    line.draft.put("clock.base", "localtime")
+    line.draft.done("-localtime", "", "the clock is the host's local time")
+
+
 def _device_identity(line: Line, option: str, text: str) -> None:
     line.passed.append((option, text))
     line.draft.changed(f"-{option}", text, "kept in qemu_args: what the guest sees of its maker and identity stays")
 
 
+def _gdb(line: Line, option: str, text: str) -> None:
+    if text.startswith("chardev:"):
+        line.take("chardev", text.removeprefix("chardev:"))
+        line.draft.lost("-gdb", text, "no debugger can be on a character device here", "-gdb unix:PATH in qemu_args")
+    else:
+        line.pass_on(option, text)
+
+
 def nothing_uses(line: Line) -> None:
-    """Definitions nobody refers to."""
+    """Definitions nobody refers to; and what was said of those that somebody does, where no note holds it."""
+    if line.draft.get("confidential.type") and "confidential" not in line.seen:
+        reason = "no -machine confidential-guest-support= names it: QEMU would not have used it"
+        line.draft.check("confidential", "", reason, "leave confidential out, or keep it")
+    words = line.draft.get("qemu_args") or []
+    said = "\n".join([*(str(one.value) for one in line.draft.notes), *words])
+    for one in line.defined.values():
+        if one.used and one.text not in said:
+            line.draft.done(f"-{one.option}", one.text, "what refers to it says what it was for")
     for (kind, name), one in line.defined.items():
         if one.used or f"tpm:{name}" in line.seen:
             continue
@@ -293,5 +336,7 @@ HANDLERS: dict[str, Handler] = {
     "chardev": _chardev,
     "object": _object,
     "rtc": _rtc,
+    "localtime": _localtime,
+    "gdb": _gdb,
 }
 """Option → what it does to the draft."""

@@ -15,6 +15,10 @@ RANKS: tuple[Rank, ...] = ("lost", "check", "changed", "done")
 tinamou does it by itself."""
 
 
+_LONGEST = 160
+"""Characters of a value that is ``done`` on one line."""
+
+
 @dataclass(frozen=True)
 class Note:
     """One difference: its rank, the option or element it is about, the value there, the reason, what to do."""
@@ -26,7 +30,10 @@ class Note:
     fix: str = ""
 
     def __str__(self) -> str:
-        shown = f"{self.where} {self.value}".strip()
+        value = self.value
+        if self.rank == "done" and len(value) > _LONGEST:
+            value = f"{value[:_LONGEST]}… ({len(value)} characters, all of them with --json)"
+        shown = f"{self.where} {value}".strip()
         line = f"{self.rank:<8}{shown}: {self.reason}" + (f" — {self.fix}" if self.fix else "")
         # What a source says must not move the cursor of whoever reads it.
         return "".join(one if one.isprintable() else "�" for one in line)
@@ -46,6 +53,8 @@ class Disk:
     cdrom: bool = False
     order: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    discards: str = ""
+    """Why what the guest wrote to it was thrown away, in the source's words; empty where it was kept."""
     part: tuple[int, int] | None = None
     """Where it lies inside ``file``, as offset and length in bytes: a disk of an OVA."""
 
@@ -89,6 +98,10 @@ class Draft:
         self.nets = self.nets or []
         self.nets.append(dict(settings))
         return self.nets[-1]
+
+    def note(self, rank: Rank, where: str, value: str, reason: str, fix: str = "") -> None:
+        """Add a note of any rank."""
+        self.notes.append(Note(rank, where, value, reason, fix))
 
     def lost(self, where: str, value: str, reason: str, fix: str = "") -> None:
         """Note what the machine lacks."""

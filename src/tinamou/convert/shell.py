@@ -1,36 +1,31 @@
 """Shell text taken apart into commands without running any of it: continuation lines, quotes, comments, plain variables.
 
-Source: POSIX.1-2017, *Shell Command Language*, for what is read; substitutions of commands are left as they are written.
+One pass over the text, then one over its words with the variables the script sets. Source: POSIX.1-2017, *Shell Command
+Language*, and bash's manual for arrays; substitutions of commands are left as they are written.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-import shlex
 from collections import deque
 from collections.abc import Iterator
 
+from tinamou.convert.shell_words import Piece, Token, tokens
 from tinamou.errors import SpecError
 from tinamou.late import dataclass
 
-__all__ = ["Command", "commands"]
+__all__ = ["Command", "commands", "settings"]
 
 _SYNTAX = frozenset(["if", "then", "elif", "else", "fi", "while", "until", "do", "done", "esac", "!", "{", "}"])
 """Words of the shell that are no command, and before which none has begun."""
 _DECLARING = ("export", "local", "declare", "readonly", "typeset")
-_ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{(\w+)(\[[@*]])?(?::?-([^{}]*))?\})")
-_SUBSTITUTED = re.compile(r"\$\(\([^()]*\)\)|\$\([^()]*\)|`[^`]*`")
-_CLOSING = "\"'`)"
-_MOST = 1 << 19
-"""Characters that are taken apart in all: a line that goes on is taken apart again with what comes to it."""
-_MOST_COMMANDS = 4096
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh")
+_BEFORE = ("exec", "sudo", "doas", "command", "nohup")
+_MOST = 8 << 20
+"""Characters that variables may come to in all."""
+_MOST_COMMANDS, _MOST_WORDS = 1 << 14, 4096
 _DEEPEST = 8
-"""Substitutions within each other."""
-_SPECIAL = " \t;&|()<>'\"\\"
-_HIDDEN = {ord(character): 0xE000 + number for number, character in enumerate(_SPECIAL)}
-_SHOWN = {hidden: character for character, hidden in _HIDDEN.items()}
+"""Commands within the text of others (eval, ``sh -c``)."""
 
 
 @dataclass(frozen=True)
@@ -45,150 +40,155 @@ class Command:
 @functools.lru_cache(maxsize=1)  # a source is looked at to tell its kind, and then read
 def commands(text: str) -> list[Command]:
     """The simple commands of a script, in order; variables it sets itself are put in. Raises SpecError."""
+    return _Script().read(text)
+
+
+def settings(text: str) -> tuple[dict[str, list[str]], list[Command]]:
+    """The variables a script has set at its end, and its commands."""
     script = _Script()
-    found = [command for line, tokens in script.statements(text) for command in script.simple(line, tokens)]
-    if len(found) > _MOST_COMMANDS or any(len(one.words) > _MOST_COMMANDS for one in found):
-        why = f"it has more than {_MOST_COMMANDS} commands, or one of more words"
-        raise SpecError("the script is too long to be read", why=why, fix="convert its command line alone")
-    return found
+    found = script.read(text)
+    return script.known, found
+
+
+def _too_long(why: str) -> SpecError:
+    return SpecError("the script is too long to be read", why=why, fix="convert its command line alone")
 
 
 class _Script:
-    """One script while it is read: the variables it has set, and how much may still be read before it is given up."""
+    """One script while it is read: the variables it has set, and how much they may still come to."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[str]] = {}
+        self.known: dict[str, list[str]] = {}
         self._left = _MOST
+        self._arrays: set[str] = set()
+
+    def read(self, text: str, depth: int = 0) -> list[Command]:
+        """Its simple commands, in order."""
+        found: list[Command] = []
+        for command in self._simple(deque(tokens(text))):
+            inner = _inner(command.words) if depth < _DEEPEST else None
+            found += [command] if inner is None else self._within(command.line, inner, depth)
+            if len(found) > _MOST_COMMANDS or any(len(one.words) > _MOST_WORDS for one in found[-1:]):
+                raise _too_long(f"it has more than {_MOST_COMMANDS} commands, or one of more than {_MOST_WORDS} words")
+        return found
+
+    def _within(self, line: int, inner: str, depth: int) -> list[Command]:
+        self._spend(len(inner))
+        return [Command(line, one.words, one.target) for one in self.read(inner, depth + 1)]
 
     def _spend(self, characters: int) -> None:
         self._left -= characters
         if self._left < 0:
-            why = f"with its quotes and variables it comes to more than {_MOST} characters"
-            raise SpecError("the script is too long to be read", why=why, fix="convert its command line alone")
+            raise _too_long(f"its variables come to more than {_MOST} characters")
 
-    def statements(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """Each statement with the number of its first line; lines are joined while a quote or a bracket is open."""
-        gathered, first, due = "", 0, True
-        lines = iter(enumerate(text.splitlines(), 1))
-        for number, line in lines:
-            self._spend(1)
-            if not gathered:
-                first, due = number, True
-            said = self._uncommented(gathered, line)
-            gathered += said
-            due = due or any(character in said for character in _CLOSING)
-            if (len(gathered) - len(gathered.rstrip("\\"))) % 2:
-                gathered = gathered[:-1]
-                self._spend(len(gathered) >> 4)
-                continue
-            tokens = self._tokens(gathered) if due else None
-            if tokens is None or tokens.count("(") > tokens.count(")"):
-                gathered, due = gathered + "\n", False
-                self._spend(len(gathered) >> 4)
-                continue
-            yield first, tokens
-            gathered = ""
-            _skip_document(tokens, lines)
-        if gathered.strip():
-            tokens = self._tokens(gathered)
-            if tokens is None:
-                raise SpecError(
-                    f"the quote opened in line {first} is never closed", fix="close it, or convert the line alone"
-                )
-            yield first, tokens
-
-    def _uncommented(self, before: str, line: str) -> str:
-        """A line without its comment, which begins where no quote is open."""
-        for match in re.finditer(r"(?:^|(?<=\s))#", line):
-            if self._tokens(before + line[: match.start()]) is not None:
-                return line[: match.start()]
-        return line
-
-    def _tokens(self, text: str) -> list[str] | None:
-        """The tokens of a statement, None while a quote is open."""
-        self._spend(len(text))
-        hidden = text
-        for _ in range(_DEEPEST):
-            outer = hidden
-            hidden = _SUBSTITUTED.sub(lambda match: match[0].translate(_HIDDEN), outer)
-            if hidden == outer:
-                break
-        reader = shlex.shlex(hidden, posix=True, punctuation_chars=";&|()<>")
-        reader.whitespace_split, reader.commenters = True, ""
-        try:
-            return [token.translate(_SHOWN) for token in reader]
-        except ValueError:
-            return None
-
-    def simple(self, line: int, tokens: list[str]) -> Iterator[Command]:
-        """The simple commands of a statement."""
+    def _simple(self, rest: deque[Token]) -> Iterator[Command]:
         words: list[str] = []
-        target = ""
-        rest = deque([*tokens, ";", ";"])
+        target, line, depth = "", 0, 0
+        rest.append(Token(";", (), 0))
         while rest:
             token = rest.popleft()
-            assigned = _ASSIGNED.fullmatch(token)
-            if token and set(token) <= set(";&|()"):
-                # One word before a closing bracket is the label of a case.
-                if words and (len(words) > 1 or not token.startswith(")")):
+            if token.operator:
+                if "<" in token.operator or ">" in token.operator:
+                    target = self._redirected(token, rest, words) or target
+                    continue
+                defined = token.operator == "(" and token.glued and bool(rest) and rest[0].operator == ")"
+                label = token.operator == ")" and depth == 0 and len(words) == 1
+                if words and not defined and not label:
                     yield Command(line, tuple(words), target)
-                words, target = [], ""
-            elif token and set(token) <= set("<>&"):
-                file = rest.popleft()
-                target = file if ">" in token else target
-                if words[1:] and words[-1] == "2":
-                    words.pop()
-            elif assigned and (not words or words[0] in _DECLARING):
-                self._assign(assigned, rest)
-            elif words or token not in _SYNTAX:
-                words += self._expanded(token)
+                depth = max(0, depth + (token.operator == "(") - (token.operator == ")"))
+                words, target, line = [], "", 0
+                continue
+            line = line or token.line
+            name, more, value = token.assigned()
+            if name and (not words or words[0] in _DECLARING):
+                self._assign(name, more, value, rest)
+            elif words or token.plain() not in _SYNTAX:
+                words += self._expanded(token.pieces)
+            else:
+                line = 0
 
-    def _assign(self, assigned: re.Match[str], rest: deque[str]) -> None:
-        name, more, value = assigned.groups()
-        values = self._expanded(value, split=False) if value else []
-        if not value and rest[0] == "(":
+    def _redirected(self, token: Token, rest: deque[Token], words: list[str]) -> str:
+        """The file output goes to; the number of a descriptor before the sign is no word."""
+        if token.glued and words and words[-1].isdigit():
+            words.pop()
+        file = " ".join(self._expanded(rest.popleft().pieces)) if rest and not rest[0].operator else ""
+        return file if ">" in token.operator and "&" not in token.operator[1:] else ""
+
+    def _assign(self, name: str, more: bool, value: tuple[Piece, ...], rest: deque[Token]) -> None:
+        array = not value and bool(rest) and rest[0].operator == "(" and rest[0].glued
+        values: list[str] = []
+        if array:
             rest.popleft()
-            while not (word := rest.popleft()).startswith(")") and word != ";":
-                values += self._expanded(word)
-        if more:
-            self._known.setdefault(name, []).extend(values)
+            while rest and rest[0].operator != ")" and not (rest[0].operator and len(rest) == 1):
+                token = rest.popleft()
+                values += self._expanded(token.pieces) if not token.operator else []
+            if rest and rest[0].operator == ")":
+                rest.popleft()
+            self._arrays.add(name)
+        elif value:
+            values = ["".join(self._expanded(value, split=False))]
+        if not more or name not in self.known:
+            self.known[name] = values
+        elif array:
+            self.known[name] = self.known[name] + values
         else:
-            self._known[name] = values
+            held = self.known[name] or [""]
+            self.known[name] = [held[0] + "".join(values), *held[1:]]
+        self._spend(sum(map(len, values)) + 1)
 
-    def _expanded(self, token: str, *, split: bool = True) -> list[str]:
-        """A token with the variables it holds put in; one that is nothing but a list of options becomes several words."""
-        self._spend(len(token) >> 4)
-        whole = _VARIABLE.fullmatch(token)
-        name = (whole[1] or whole[2]) if whole else ""
-        if whole and name in self._known:
-            found = self._known[name]
-            self._spend(sum(map(len, found)) + len(found))
-            values = [" ".join(found)] if whole[3] == "[*]" else found
-            lone = len(values) == 1 and not whole[3] and values[0].startswith("-")
-            return _split(values[0]) if split and lone else list(values)
+    def _expanded(self, pieces: tuple[Piece, ...], *, split: bool = True) -> list[str]:
+        """A word with the variables it holds put in: several words where one of them, not in quotes, has blanks in it."""
+        fields: list[list[str]] = [[]]
+        real = False
+        for piece in pieces:
+            found = self._value(piece)
+            self._spend(sum(map(len, found)) >> 4)
+            if piece.name and not piece.quoted and split and not piece.raw_only:
+                joined = " ".join(found)
+                parts = joined.split() if piece.name in self.known else [joined]
+                _put(fields, parts, before=joined[:1].isspace(), after=bool(parts) and joined[-1:].isspace())
+                real = real or bool(parts)
+            elif piece.every and piece.quoted and split:
+                _put(fields, found)
+                real = real or bool(found)
+            else:
+                fields[-1].append(" ".join(found))
+                real = real or piece.quoted or bool(found and found[0])
+        texts = ["".join(one) for one in fields]
+        kept = [one for one in texts if one] if len(texts) > 1 else texts
+        return kept if real or not split else []
 
-        def value(match: re.Match[str]) -> str:
-            found = self._known.get(match[1] or match[2])
-            if found is None:
-                return match[4] if match[4] is not None else match[0]
-            self._spend(sum(map(len, found)) + len(found))
-            return " ".join(found)
-
-        return [_VARIABLE.sub(value, token)]
-
-
-def _split(value: str) -> list[str]:
-    try:
-        return shlex.split(value)
-    except ValueError:  # a quote in it is open
-        return [value]
+    def _value(self, piece: Piece) -> list[str]:
+        """What stands in place of a piece."""
+        if not piece.name or piece.raw_only:
+            return [piece.text]
+        found = self.known.get(piece.name)
+        if piece.operator == "+":
+            return [piece.default] if found else [""] if found is not None else [piece.text]
+        if found is None or (piece.operator == ":-" and not any(found)):
+            return [piece.default] if piece.operator else [piece.text] if found is None else [""]
+        self._spend(sum(map(len, found)) + len(found))
+        return found
 
 
-def _skip_document(tokens: list[str], lines: Iterator[tuple[int, str]]) -> None:
-    """Pass over the text that is the input of a command (``<<EOF``)."""
-    at = tokens.index("<<") if "<<" in tokens[:-1] else None
-    if at is not None:
-        end = tokens[at + 1].removeprefix("-")
-        for _, line in lines:
-            if line.strip() == end:
-                return
+def _put(fields: list[list[str]], parts: list[str], *, before: bool = False, after: bool = False) -> None:
+    """Add the words a variable comes to: the first to the word it stands in, where no blank is ``before`` it."""
+    if before and fields[-1]:
+        fields.append([])
+    for number, part in enumerate(parts):
+        if number:
+            fields.append([])
+        fields[-1].append(part)
+    if after:
+        fields.append([])
+
+
+def _inner(words: tuple[str, ...]) -> str | None:
+    """The shell text a command hands to a shell: of eval, of ``sh -c``."""
+    at = next((number for number, word in enumerate(words) if word not in _BEFORE), 0)
+    name = words[at].rpartition("/")[2] if words else ""
+    if name == "eval":
+        return " ".join(words[at + 1 :])
+    if name in _SHELLS and len(words) > at + 2 and words[at + 1] in ("-c", "-ec", "-xc", "-lc"):
+        return words[at + 2]
+    return None

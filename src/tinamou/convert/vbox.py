@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tinamou.convert import foreign, nets
+from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, switch, whole
-from tinamou.convert.xml import Element, children, parse, text_of
+from tinamou.convert.xml import Element, children, parse
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -24,21 +25,24 @@ _CARDS = {
     "Am79C973": "pcnet",
 }
 _ORDER = {"HardDisk": False, "DVD": True}
-_READ = frozenset(
-    [
-        "CPU",
-        "Memory",
-        "Firmware",
-        "Boot",
-        "Network",
-        "StorageControllers",
-        "SharedFolders",
-        "TrustedPlatformModule",
-        "AudioAdapter",
-        "UART",
-        "LPT",
-        "USB",
-    ]
+_WRITTEN = ("Normal", "")
+_OWN = "how VirtualBox runs the machine, not what it is"
+_RULES: Rules = (
+    (r"Hardware/(LPT)(/.*)?", "lost", "there is no parallel port", ""),
+    (r"Hardware/(GuestProperties|Guest|HID|Clipboard|DragAndDrop)(/.*)?", "done", "there are no guest additions", ""),
+    (r"Hardware/Display(/.*)?", "done", "the display has the card every guest can drive (virtio-vga)", ""),
+    (r"Hardware/RemoteDisplay(/.*)?", "changed", "the screen is on a Unix socket of the machine", 'set display = "vnc"'),
+    (r"Hardware/(USB|IOCache|BIOS|Chipset|HPET)(/.*)?", "done", "the board has what the machine needs", ""),
+    (r"Hardware/CPU/(CpuIdTree|CpuId|CpuProfile).*", "lost", "the guest sees the CPU's own identity", "set cpu.model"),
+    (r"Hardware/(CPU|Memory|Paravirt|@).*", "done", "QEMU and KVM have their own way of running a guest", ""),
+    (r"Hardware/VideoCapture(/.*)? Hardware/AudioAdapter(/.*)?", "done", "there is neither sound card nor recording", ""),
+    (r"Hardware/UART(/.*)?", "done", "the serial port is the guest's console", ""),
+    (r"Hardware/Network/.*", "done", "how packets are moved is tinamou's to choose", ""),
+    (r"(Hardware/)?StorageControllers/.*", "done", "controllers are there where devices need them", ""),
+    (r"Hardware/SharedFolders/.*", "done", "a share is named by its folder", ""),
+    (r"MediaRegistry/.*", "done", "what is in a disk is told by its content", ""),
+    (r"Description", "done", "a machine file has comments", ""),
+    (r"ExtraData(/.*)? @.* Hardware", "done", _OWN, ""),
 )
 
 
@@ -53,9 +57,12 @@ def read(text: str) -> Draft:
     if machine is None:
         raise SpecError("the file has no VirtualBox machine in it", fix="name the machine's own .vbox file")
     draft = Draft("a VirtualBox machine", confined=True)
-    windows = foreign.system(draft, "OSType", machine.get("OSType", ""))
-    foreign.named(draft, "Machine", machine.get("name", ""))
+    guest = machine.get("OSType")
+    windows = foreign.system(draft, "OSType", guest)
+    draft.done("OSType", guest, "it decides about drivers alone")
+    foreign.named(draft, "Machine", machine.get("name"))
     hardware = machine.find("Hardware")
+    _arch(draft, machine, guest)
     _size(draft, hardware)
     _firmware(draft, hardware)
     # Up to VirtualBox 6 they stood beside the hardware, since then in it.
@@ -64,14 +71,26 @@ def read(text: str) -> Draft:
     _boot(draft, hardware)
     draft.nets = []
     for adapter in children(hardware, "Network/Adapter"):
-        if switch(adapter.get("enabled", "")):
+        if switch(adapter.get("enabled")):
             _adapter(draft, adapter, windows=windows)
     _rest(draft, machine, hardware)
+    root_attributes = " ".join(f"{key}={value}" for key, value in root.attrib.items())
+    draft.done("VirtualBox", root_attributes, "the version that wrote it")
+    report(draft, machine.unread(), _RULES)
     return draft
 
 
 def _inside(node: Element | None, path: str) -> Element | None:
     return node.find(path) if node is not None else None
+
+
+def _arch(draft: Draft, machine: Element, guest: str) -> None:
+    """ARM machines, which VirtualBox has since 7.1."""
+    found = [one.get("architecture") for one in machine.iter("Platform")]
+    if "ARM" in found or guest.endswith("_arm64"):
+        draft.put("arch", "aarch64")
+    for one in machine.iter("Platform"):
+        draft.done("Platform", one.shown(), "the board has what the machine needs")
 
 
 def _size(draft: Draft, hardware: Element | None) -> None:
@@ -89,58 +108,88 @@ def _size(draft: Draft, hardware: Element | None) -> None:
 
 def _firmware(draft: Draft, hardware: Element | None) -> None:
     firmware, tpm = _inside(hardware, "Firmware"), _inside(hardware, "TrustedPlatformModule")
-    if firmware is not None and firmware.get("type", "BIOS").upper().startswith("EFI"):
-        secure = _inside(hardware, "BIOS/SecureBoot")
-        foreign.uefi(draft, "Firmware", secure=secure is not None and switch(secure.get("enabled", "")))
+    kind = firmware.get("type", "BIOS") if firmware is not None else "BIOS"
+    if kind.upper().startswith("EFI"):
+        found = [_inside(hardware, "BIOS/SecureBoot"), _inside(hardware, "BIOS/NVRAM/SecureBoot")]
+        foreign.uefi(
+            draft, "Firmware", secure=any(one is not None and switch(one.get("enabled")) for one in found), files=kind
+        )
+    elif firmware is not None:
+        draft.done("Firmware", kind, "SeaBIOS is there without being asked for")
     if tpm is not None and tpm.get("type", "None") != "None":
-        foreign.tpm(draft, "TrustedPlatformModule", tpm.get("type", ""))
+        foreign.tpm(draft, "TrustedPlatformModule", tpm.shown())
+    elif tpm is not None:
+        draft.done("TrustedPlatformModule", tpm.shown(), "there is no TPM unless one is asked for")
 
 
-def _media(node: Element | None, layer: bool = False) -> Iterator[tuple[str, str, bool]]:
-    """Each medium: its id, where it lies, and whether it is a layer on another."""
+def _media(node: Element | None, layer: bool = False) -> Iterator[tuple[str, Element, bool]]:
+    """Each medium: its id, itself, and whether it is a layer on another."""
     for one in children(node, "HardDisk"):
-        yield one.get("uuid", ""), one.get("location", ""), layer
+        yield one.get("uuid"), one, layer
         yield from _media(one, layer=True)
 
 
 def _storage(draft: Draft, machine: Element, controllers: Element | None, *, windows: bool) -> None:
-    places = {uuid: (file, layer) for uuid, file, layer in _media(machine.find("MediaRegistry/HardDisks"))}
-    places |= {
-        one.get("uuid", ""): (one.get("location", ""), False) for one in children(machine, "MediaRegistry/DVDImages/Image")
-    }
+    places = {uuid: (node, layer) for uuid, node, layer in _media(machine.find("MediaRegistry/HardDisks"))}
+    places |= {one.get("uuid"): (one, False) for one in children(machine, "MediaRegistry/DVDImages/Image")}
     for controller in children(controllers, "StorageController"):
         for device in children(controller, "AttachedDevice"):
-            kind, where = device.get("type", ""), f"{controller.get('name')} {device.get('port')}:{device.get('device')}"
-            image = device.find("Image")
-            if image is None:
-                foreign.empty_drive(draft, where, kind)
-                continue
-            file, layer = places.get(image.get("uuid", ""), ("", False))
-            if kind not in _ORDER or not file:
-                draft.lost(
-                    where,
-                    f"{kind} {image.get('uuid')}",
-                    "the machine's list of media does not say where it lies",
-                    "add [[disk]]",
-                )
-                continue
-            if layer:
-                reason = "it is a layer on other disks, made by a snapshot, and QEMU does not read those of VirtualBox"
-                draft.lost(where, file, reason, f"VBoxManage clonemedium {image.get('uuid')} whole.vdi, then name that")
-                continue
-            disk = Disk(where, file, cdrom=kind == "DVD")
-            foreign.attach(draft, disk, controller.get("type", ""), windows=windows)
+            _attached(draft, device, controller, places, windows=windows)
+
+
+def _attached(
+    draft: Draft, device: Element, controller: Element, places: dict[str, tuple[Element, bool]], *, windows: bool
+) -> None:
+    kind, where = device.get("type"), f"{controller.get('name')} {device.get('port')}:{device.get('device')}"
+    image = device.find("Image")
+    if image is None:
+        foreign.empty_drive(draft, where, device.shown())
+        return
+    uuid = image.get("uuid")
+    node, layer = places.get(uuid, (None, False))
+    file = node.get("location") if node is not None else ""
+    if kind == "Floppy":
+        draft.lost(where, file or uuid, "there is no floppy drive", "make it a disc or a disk")
+    elif kind == "DVD" and (not file or foreign.tools_disc(file)):
+        foreign.empty_drive(draft, where, file or uuid)
+    elif kind not in _ORDER or not file or node is None:
+        reason = "the machine's list of media does not say where it lies"
+        draft.lost(where, f"{kind} {uuid}", reason, "add [[disk]]")
+    elif layer:
+        reason = "it is a layer on other disks, made by a snapshot, and QEMU does not read those of VirtualBox"
+        draft.lost(where, file, reason, f"VBoxManage clonemedium {uuid} whole.vdi, then name that")
+    else:
+        disk = Disk(where, file, cdrom=_ORDER[kind])
+        if (mode := node.get("type")) not in _WRITTEN and not disk.cdrom:
+            _mode(draft, disk, mode)
+        draft.done(where, f"{kind} {uuid}", "what is in a disk is told by its content")
+        foreign.attach(draft, disk, controller.get("type"), windows=windows)
+
+
+def _mode(draft: Draft, disk: Disk, mode: str) -> None:
+    """What became of what the guest wrote. Source: VirtualBox manual, *Special Image Write Modes*."""
+    if mode == "Readonly":
+        disk.options["readonly"] = True
+    elif mode in ("Immutable", "MultiAttach"):
+        disk.discards = f"type={mode}"
+    elif mode == "Shareable":
+        draft.lost(disk.where, f"type={mode}", "a disk that two machines write to is refused", "readonly = true is shared")
+    else:
+        draft.changed(disk.where, f"type={mode}", "a snapshot here holds every disk that is written", "tinamou snapshot")
 
 
 def _boot(draft: Draft, hardware: Element | None) -> None:
-    order = sorted(children(hardware, "Boot/Order"), key=lambda one: whole(one.get("position", "9")) or 9)
-    first = next((one.get("device", "") for one in order if one.get("device") in _ORDER), "HardDisk")
+    order = sorted(children(hardware, "Boot/Order"), key=lambda one: whole(one.get("position") or "9") or 9)
+    names = [one.get("device") for one in order]
+    first = next((one for one in names if one in _ORDER), "HardDisk")
     for disk in draft.disks:
         if disk.cdrom and _ORDER[first]:
             disk.order = 0
-    for one in order:
-        if one.get("device") == "Network":
-            draft.lost("Boot", "Network", "network cards carry no boot programs", "boot from a disc or a disk")
+    if "Network" in names:
+        draft.lost("Boot", "Network", "network cards carry no boot programs", "boot from a disc or a disk")
+    if names:
+        shown = ", ".join(f"{one.get('position')}:{one.get('device')}" for one in order)
+        draft.done("Boot", shown, "the machine's image is what is started from", "set boot.order")
 
 
 def _adapter(draft: Draft, adapter: Element, *, windows: bool) -> None:
@@ -150,34 +199,51 @@ def _adapter(draft: Draft, adapter: Element, *, windows: bool) -> None:
         "BridgedInterface": "bridged",
         "InternalNetwork": "internal",
         "HostOnlyInterface": "internal",
+        "HostOnlyNetwork": "internal",
     }
-    where = f"Adapter {adapter.get('slot', '')}"
+    where = f"Adapter {adapter.get('slot')}"
     mode = next((one for one in adapter if one.tag in modes), None)
-    name = mode.get("name", "") if mode is not None else ""
-    kind = modes[mode.tag] if mode is not None else "unconnected"
-    mac = adapter.get("MACAddress", "")
+    if mode is None or adapter.get("cable") == "false":
+        foreign.uncabled(draft, where, adapter.shown())
+        return
+    mode.seen = True
+    name, mac = mode.get("name"), adapter.get("MACAddress")
     mac = ":".join(mac[at : at + 2] for at in range(0, len(mac), 2))
-    net = foreign.connect(
-        draft, where, kind, name, _CARDS.get(adapter.get("type", ""), adapter.get("type", "")), mac, windows=windows
-    )
+    model = adapter.get("type")
+    net = foreign.connect(draft, where, modes[mode.tag], name, _CARDS.get(model, model), mac, windows=windows)
+    draft.done(where, f"{mode.tag} {name} {model}".strip(), "the network it was on, and the card's kind")
+    if mode.get("network"):
+        reason = "the user network's addresses are QEMU's own: 10.0.2.0/24"
+        draft.lost(where, f"network={mode.get('network')}", reason, "set address = … in the guest")
     for one in children(mode, "Forwarding"):
         protocol = "udp" if one.get("proto") in ("0", "UDP") else "tcp"
-        text = f"{protocol}:{one.get('hostip', '')}:{one.get('hostport')}-{one.get('guestip', '')}:{one.get('guestport')}"
+        text = f"{protocol}:{one.get('hostip')}:{one.get('hostport')}-{one.get('guestip')}:{one.get('guestport')}"
         nets.forward(draft, net, where, text)
+        draft.done(where, f"Forwarding {one.get('name')} {one.get('proto')}", "a forwarded port has no name")
 
 
 def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
     for one in children(hardware, "SharedFolders/SharedFolder"):
-        foreign.folder(draft, "SharedFolder", one.get("hostPath", ""))
+        foreign.folder(draft, "SharedFolder", one.get("hostPath"))
     audio = _inside(hardware, "AudioAdapter")
-    if audio is not None and switch(audio.get("enabled", "")):
-        draft.lost("AudioAdapter", audio.get("controller", ""), "there is no sound card")
-    for snapshot in machine.iter("Snapshot"):
+    if audio is not None and switch(audio.get("enabled")):
+        draft.lost("AudioAdapter", audio.shown(), "there is no sound card")
+    ports = [one for one in children(hardware, "UART/Port") if switch(one.get("enabled"))]
+    for number, one in enumerate(ports):
+        if number or one.get("hostMode") not in ("", "Disconnected"):
+            reason = "one serial port is there, the console; what a port led to is not"
+            draft.lost("UART", one.shown(), reason, "tinamou console, tinamou logs")
+    for clock in children(hardware, "RTC"):
+        if clock.get("localOrUTC") == "local":
+            draft.put("clock.base", "localtime")
+            draft.done("RTC", clock.shown(), "the clock is the host's local time")
+        else:
+            if draft.get("os"):
+                draft.put("clock.base", "utc")
+            draft.done("RTC", clock.shown(), "the clock is in UTC")
+    for one in children(hardware, "USB/DeviceFilters/DeviceFilter"):
         draft.lost(
-            "Snapshot", snapshot.get("name", ""), "snapshots of VirtualBox stay there", "convert the state you go on from"
+            "USB", one.shown(), "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"
         )
-    other = [one.tag for one in (hardware if hardware is not None else ()) if one.tag not in _READ]
-    if other:
-        draft.done(", ".join(dict.fromkeys(other)), "", "how VirtualBox runs the machine, not what it is")
-    if description := text_of(machine, "Description"):
-        draft.done("Description", description[:60], "a machine file has comments")
+    for snapshot in machine.iter("Snapshot"):
+        draft.lost("Snapshot", snapshot.shown(), "snapshots of VirtualBox stay there", "convert the state you go on from")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from tinamou.convert import foreign
+from tinamou.convert.account import Keys, Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, switch, whole
 from tinamou.errors import SpecError
@@ -17,104 +18,100 @@ __all__ = ["read"]
 _MOST = 2048
 _SLOT = re.compile(r"(?:scsi|ide|sata|nvme)\d+:\d+")
 _CARD = re.compile(r"ethernet\d+")
-_OWN = [
-    ".encoding",
-    "config.",
-    "virtualhw.",
-    "pcibridge",
-    "vmci",
-    "hpet0",
-    "tools",
-    "uuid.",
-    "msg.",
-    "vc.",
-    "sched",
-    "replay.",
-    "migrat",
-    "vmotion.",
-    "cleanshutdown",
-    "softpoweroff",
-    "extendedconfigfile",
-    "nvram",
-    "monitor.",
-    "snapshot.",
-    "svga",
-    "mks.",
-    "gui.",
-    "isolation.",
-    "powertype.",
-    "annotation",
-    "checkpoint.",
-    "virtualdev",
-    "disk.",
-    "guestinfo.",
-    "numa.",
-    "rtc.",
-    "time.",
-    "workingdir",
-    "policy.",
-    "vmxstats",
-    "viv.",
-    "unity.",
-    "ehci",
-    "usb",
-    "uhci",
-    "mem.",
-    "prefvmx.",
-    "proxyapps.",
-    "priority.",
-    "cpuid.",
-    "mainmem.",
-    "bios",
-    "ulm.",
-    "featmask.",
-    "debugstub.",
-    "log",
-    "chipset.",
-    "deploymentplatform",
-    "scsi",
-    "sata",
-    "ide",
-    "nvme",
-]
-"""Beginnings of keys that say how VMware runs a machine, not what it is."""
-_LOST = {
-    "sound": ("there is no sound card", ""),
-    "floppy": ("there is no floppy drive", ""),
-    "serial": ("one serial port is there, the console", ""),
-    "parallel": ("there is no parallel port", ""),
-    "pcipassthru": ("a device of the other host is not given to the machine", "set pci = …; see tinamou pci ls"),
-    "vhv.enable": ("virtualization inside the guest is there under KVM where the host permits it", "tinamou doctor"),
-    "sharedfolder": ("", ""),
-}
+_PORT = re.compile(r"serial\d+")
+_OWN = "how VMware runs the machine, not what it is"
+_RULES: Rules = (
+    (r"sched\.cpu\.max", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
+    (r"sched\.mem\.max(size)? mem\.max", "lost", "what a machine may use is set in [limits]", "set limits.memory"),
+    (r"sched\.(cpu|mem)\.(min|shares|affinity) numa\..*", "changed", "a share is not set here", "set limits, or cpu.pin"),
+    (r"bios\.(bootorder|hddorder) bios\.bootdelay", "check", "the machine starts from its image", "set boot.order"),
+    (
+        r"rtc\.(difffromutc|starttime) .*localtime.*",
+        "lost",
+        "the clock is in UTC",
+        "-rtc in qemu_args, or the guest's clock",
+    ),
+    (r"sound.*\.(present|virtualdev|filename|autodetect|startconnected)", "lost", "there is no sound card", ""),
+    (r"floppy\d+\..*", "lost", "there is no floppy drive", "make it a disc or a disk"),
+    (r"parallel\d+\..*", "lost", "there is no parallel port", ""),
+    (r"pcipassthru.*", "lost", "a device of the other host is not given to the machine", "set pci = …; see tinamou pci ls"),
+    (
+        r"usb(_xhci)?:\d+\..* usb\.(autoconnect|generic).*",
+        "lost",
+        "devices of the host's USB are not given to a machine",
+        "",
+    ),
+    (
+        r"vhv\.enable vvtd\.enable hypervisor\.cpuid.* monitor_control\.restrict_backdoor",
+        "check",
+        "virtualization inside the guest is there under KVM where the host permits it; it is not hidden from the guest",
+        "tinamou doctor; cpu.model = host,kvm=off",
+    ),
+    (r"smbios\..* board-id.* hw\.model.* cpuid\..*", "lost", "the guest sees QEMU's own identity", "-smbios in qemu_args"),
+    (r"guestinfo\..*", "lost", "properties reach the guest through VMware's tools alone", "give them as cloud-init: [seed]"),
+    (r"remotedisplay\..*", "changed", "the screen is on a Unix socket of the machine", 'set display = "vnc"'),
+    (r"uuid\..* vc\.uuid", "done", "a machine is known by its name; its guest's identity changes with it", ""),
+    (r"annotation", "done", "a machine file has comments", ""),
+    (
+        r"nvram extendedconfigfile .*vmstate.* checkpoint\..* snapshot\..*",
+        "done",
+        "what VMware keeps beside the machine",
+        "",
+    ),
+    (r"isolation\..* tools\..* toolscripts\..* unity\..* viv\..*", "done", "there are no VMware tools", ""),
+    (
+        r"(scsi|sata|ide|nvme)\d*\..* pcibridge\d+\..* vmci.* hpet0\..* usb.*\.(present|virtualdev|pcislotnumber|speed|.*)"
+        r" ehci.* uhci.* svga\..* mks\..* gui\..* .*\.pcislotnumber chipset\..*",
+        "done",
+        "controllers are there where devices need them",
+        "",
+    ),
+    (
+        r"\.encoding config\..* virtualhw\..* msg\..* vc\..* sched\..* replay\..* migrat.* vmotion\..* cleanshutdown"
+        r" softpoweroff powertype\..* virtualdev.* disk\..* time\..* workingdir policy\..* vmxstats.* mem\..* prefvmx\..*"
+        r" proxyapps\..* priority\..* mainmem\..* memory\..* bios\..* ulm\..* featmask\..* debugstub\..* log.* monitor.*"
+        r" deploymentplatform floppy\d*\.present rtc\..* annotation.* vmx\..* .*\.swap.* autostart.*",
+        "done",
+        _OWN,
+        "",
+    ),
+    (".*", "check", "this setting of VMware's has no counterpart known here", "see whether the guest needs it"),
+)
 
 
 def read(text: str) -> Draft:
     """The machine. Raises SpecError for one that is encrypted."""
     values = _values(text)
     if "encryption.keysafe" in values:
-        raise SpecError(
-            "the .vmx is encrypted", why="its settings and disks need VMware's key", fix="remove the encryption there"
-        )
+        why = "its settings and disks need VMware's key"
+        raise SpecError("the .vmx is encrypted", why=why, fix="remove the encryption there")
     draft = Draft("a VMware machine", confined=True)
-    windows = foreign.system(draft, "guestOS", values.pop("guestos", ""))
-    foreign.named(draft, "displayName", values.pop("displayname", ""))
-    memory = size(values.pop("memsize", "256"), unit="M")
+    guest = values.pop("guestos")
+    windows = foreign.system(draft, "guestOS", guest)
+    if guest:
+        draft.done("guestOS", guest, "it decides about drivers alone")
+    if guest.lower().startswith("arm"):
+        draft.put("arch", "aarch64")
+    foreign.named(draft, "displayName", values.pop("displayname"))
+    memory = size(values.pop("memsize") or "256", unit="M")
     draft.put("memory.size", str(memory) if memory else "512M")
-    count = whole(values.pop("numvcpus", "1")) or 1
-    foreign.topology(draft, "cpuid.coresPerSocket", count, whole(values.pop("cpuid.corespersocket", "1")) or 1)
-    secure = switch(values.pop("uefi.secureboot.enabled", ""))
-    if values.pop("firmware", "bios").lower() == "efi":
-        foreign.uefi(draft, "firmware", secure=secure)
+    count = whole(values.pop("numvcpus") or "1") or 1
+    foreign.topology(draft, "cpuid.coresPerSocket", count, whole(values.pop("cpuid.corespersocket") or "1") or 1)
+    _firmware(draft, values)
     _tpm(draft, values)
     _disks(draft, values, windows=windows)
     _cards(draft, values, windows=windows)
     _shares(draft, values)
-    _rest(draft, values)
+    _serial(draft, values)
+    off = {key: value for key, value in values.items() if value.lower() in ("false", "")}
+    if off:
+        draft.done("off", "; ".join(f"{key} {value}".strip() for key, value in off.items()), "what is off is not there")
+    values.read(*off)
+    report(draft, values.unread(), _RULES)
     return draft
 
 
-def _values(text: str) -> dict[str, str]:
+def _values(text: str) -> Keys:
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition("="))
@@ -122,91 +119,109 @@ def _values(text: str) -> dict[str, str]:
             values[key.lower()] = re.sub(r"\|([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), value[1:-1])
     if len(values) > _MOST:
         raise SpecError(f"the .vmx has {len(values)} settings", why=f"more than {_MOST} are no machine's")
-    return values
+    return Keys(values)
 
 
-def _taken(values: dict[str, str], stem: str) -> dict[str, str]:
+def _firmware(draft: Draft, values: Keys) -> None:
+    kind, secure = values.pop("firmware").lower(), values.pop("uefi.secureboot.enabled")
+    if kind == "efi":
+        foreign.uefi(draft, "firmware", secure=switch(secure))
+    elif kind not in ("bios", ""):
+        draft.lost("firmware", kind, "no such firmware is known", 'set firmware = "uefi"')
+    elif kind:
+        draft.done("firmware", kind, "SeaBIOS is there without being asked for")
+    if secure and kind != "efi":
+        draft.done("uefi.secureBoot.enabled", secure, "only UEFI firmware has that")
+
+
+def _taken(values: Keys, stem: str) -> Keys:
     """All keys of one device, taken out."""
     keys = [key for key in values if key.startswith(f"{stem}.")]
-    return {key.removeprefix(f"{stem}."): values.pop(key) for key in keys}
+    return Keys({key.removeprefix(f"{stem}."): values.pop(key) for key in keys})
 
 
-def _disks(draft: Draft, values: dict[str, str], *, windows: bool) -> None:
+def _all(one: Keys) -> str:
+    one.all_read()
+    return ", ".join(f"{key} = {value}" for key, value in one.items())
+
+
+def _disks(draft: Draft, values: Keys, *, windows: bool) -> None:
     slots = dict.fromkeys(key.partition(".")[0] for key in values if _SLOT.match(key))
     for slot in slots:
         one = _taken(values, slot)
-        kind, file = one.get("devicetype", "disk").lower(), one.get("filename", "")
+        kind, file = one.get("devicetype", "disk").lower(), one.get("filename")
+        cdrom = "cdrom" in kind or file.lower().endswith(".iso")
         if not switch(one.get("present", "true")):
+            draft.done(slot, _all(one), "it is not there")
             continue
-        if "raw" in kind or kind == "atapi-cdrom" or file in ("", "auto detect"):
+        if "raw" in kind or kind in ("atapi-cdrom", "scsi-passthru") or file in ("", "auto detect", "emptyBackingString"):
             reason = "a drive of the host, or an empty one: a disc can be plugged in while the machine runs (tinamou disk)"
-            draft.done(slot, file, reason)
+            draft.done(slot, _all(one), reason)
             continue
-        controller = values.get(f"{slot.partition(':')[0]}.virtualdev", slot.rstrip("0123456789:"))
-        disk = Disk(slot, file, cdrom="cdrom" in kind or file.lower().endswith(".iso"))
-        if one.get("mode", "persistent") != "persistent":
-            draft.changed(
-                slot, f"mode = {one['mode']}", "what the guest writes goes into a layer of the machine's own anyway"
-            )
+        if cdrom and (not switch(one.get("startconnected", "true")) or foreign.tools_disc(file)):
+            foreign.empty_drive(draft, slot, _all(one))
+            continue
+        controller = values.get(f"{slot.partition(':')[0]}.virtualdev") or slot.rstrip("0123456789:")
+        disk = Disk(slot, file, cdrom=cdrom)
+        if (mode := one.get("mode", "persistent")) not in ("persistent", "independent-persistent"):
+            disk.discards = f"mode = {mode}"
+        if kind not in ("disk", "cdrom-image", "scsi-harddisk", "ata-harddisk"):
+            draft.check(slot, f"deviceType = {kind}", "no such kind is known; it is a disk here", "see whether it is one")
         foreign.attach(draft, disk, controller, windows=windows)
-        _left(draft, slot, one.keys() - {"devicetype", "filename", "present", "mode"})
+        _left(draft, slot, one)
 
 
-def _left(draft: Draft, stem: str, keys: set[str]) -> None:
-    if keys:
-        draft.done(stem, ", ".join(sorted(keys)), "how VMware runs the device, not what it is")
+def _left(draft: Draft, stem: str, one: Keys) -> None:
+    left = [f"{key} = {value}" for key, value in one.unread()]
+    if left:
+        draft.done(stem, ", ".join(left), "how VMware runs the device, not what it is")
 
 
-def _cards(draft: Draft, values: dict[str, str], *, windows: bool) -> None:
+def _cards(draft: Draft, values: Keys, *, windows: bool) -> None:
     kinds = {"nat": "nat", "bridged": "bridged", "hostonly": "internal", "custom": "bridged", "": "bridged"}
     draft.nets = []
     for stem in dict.fromkeys(key.partition(".")[0] for key in list(values) if _CARD.match(key)):
         one = _taken(values, stem)
         if not switch(one.get("present", "true")):
+            draft.done(stem, _all(one), "it is not there")
+            continue
+        if not switch(one.get("startconnected", "true")):
+            foreign.uncabled(draft, stem, _all(one))
             continue
         given = one.get("address") if one.get("addresstype") == "static" else one.get("generatedaddress")
-        kind = one.get("connectiontype", "").lower()
-        name = one.get("networkname") or one.get("vnet", "")
-        model = one.get("virtualdev", "e1000" if kind else "pcnet")
-        used = {
-            "present",
-            "addresstype",
-            "address",
-            "generatedaddress",
-            "connectiontype",
-            "networkname",
-            "vnet",
-            "virtualdev",
-        }
-        _left(draft, stem, one.keys() - used)
-        foreign.connect(draft, stem, kinds.get(kind, kind), name, model, given or "", windows=windows)
+        kind = one.get("connectiontype").lower()
+        name = one.get("networkname") or one.get("vnet")
+        model = one.get("virtualdev") or ("e1000" if kind else "pcnet")
+        _left(draft, stem, one)
+        foreign.connect(draft, stem, kinds.get(kind, kind), name, model, given or one.get("address"), windows=windows)
 
 
-def _tpm(draft: Draft, values: dict[str, str]) -> None:
+def _tpm(draft: Draft, values: Keys) -> None:
     keys = [key for key in ("vtpm.present", "managedvm.autoaddvtpm") if key in values]
-    if {values.pop(key).lower() for key in keys} & {"true", "software"}:
-        foreign.tpm(draft, "vtpm.present", "TRUE")
+    given = [values.pop(key) for key in keys]
+    if {one.lower() for one in given} & {"true", "software"}:
+        foreign.tpm(draft, ", ".join(keys), ", ".join(given))
+    elif keys:
+        draft.done(", ".join(keys), ", ".join(given), "there is no TPM unless one is asked for")
 
 
-def _shares(draft: Draft, values: dict[str, str]) -> None:
+def _shares(draft: Draft, values: Keys) -> None:
     for stem in dict.fromkeys(key.partition(".")[0] for key in list(values) if key.startswith("sharedfolder")):
         one = _taken(values, stem)
         if path := one.get("hostpath"):
             foreign.folder(draft, stem, path)
+        draft.done(stem, _all(one), "a share is named by its folder")
 
 
-def _rest(draft: Draft, values: dict[str, str]) -> None:
-    own = []
-    for key, value in values.items():
-        said = next((told for stem, told in _LOST.items() if key.startswith(stem)), None)
-        off = value.lower() in ("false", "")
-        if said and said[0] and not off and (key.endswith(".present") or "." not in key or key == "vhv.enable"):
-            draft.lost(key, value, *said)
-        elif said or off or key.startswith(tuple(_OWN)):
-            own.append(key)
+def _serial(draft: Draft, values: Keys) -> None:
+    """The first port is the console; what it led to is not."""
+    for number, stem in enumerate(dict.fromkeys(key.partition(".")[0] for key in list(values) if _PORT.match(key))):
+        one = _taken(values, stem)
+        if not switch(one.get("present", "true")):
+            draft.done(stem, _all(one), "it is not there")
+        elif number:
+            draft.lost(stem, _all(one), "one serial port is there, the console", "keep it with qemu_args")
+        elif one.get("filename"):
+            draft.lost(stem, _all(one), "it led there; here it is the console", "tinamou console, tinamou logs")
         else:
-            draft.check(
-                key, value, "this setting of VMware's has no counterpart known here", "see whether the guest needs it"
-            )
-    if own:
-        draft.done(", ".join(own), "", "how VMware runs the machine, not what it is")
+            draft.done(stem, _all(one), "the serial port is the guest's console")

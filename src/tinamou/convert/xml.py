@@ -1,51 +1,201 @@
-"""XML of other tools, read without entities, external references or document types.
+"""XML of other tools, read without entities, external references or document types, by elements that know what was read.
 
-Source: the defusedxml documentation, *XML Attacks*.
+Source: the Python documentation, *xml.parsers.expat*; the defusedxml documentation, *XML Attacks*, on what must be refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from xml.etree.ElementTree import Element, ParseError  # the types alone; parsing is defusedxml's
+from xml.parsers import expat
 
+from tinamou.convert.account import HIDDEN, hidden
 from tinamou.errors import SpecError
 
-__all__ = ["Element", "children", "parse", "text_of"]
+__all__ = ["Element", "children", "documents", "parse", "root_of", "text_of"]
 
 
 _MOST, _DEEPEST = 20_000, 64
+_ROOT = re.compile(
+    r"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE.*?\]?>\s*)*<(?:[\w.-]{1,64}:)?([\w.-]{1,64})[\s>/]", re.DOTALL
+)
+_DECLARED = re.compile(r"<\?xml[^>]*\?>")
+_SEVERAL = 9
+"""Expat's number for what follows the end of a document."""
+
+
+class Element:
+    """An element, its namespaces left out of all names. What is asked of it counts as read; the rest is `unread`."""
+
+    __slots__ = ("_attributes", "_read", "_text", "_unread", "inside", "seen", "tag")
+
+    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tag, self._attributes, self.inside = tag, attributes, list[Element]()
+        self._text: str | list[str] = []
+        self._unread = set(attributes)
+        self._read = self.seen = False
+
+    def get(self, key: str, default: str = "") -> str:
+        """An attribute."""
+        self.seen = True
+        self._unread.discard(key)
+        return self._attributes.get(key, default)
+
+    @property
+    def attrib(self) -> dict[str, str]:
+        """All attributes."""
+        self.seen = True
+        self._unread.clear()
+        return self._attributes
+
+    @property
+    def text(self) -> str:
+        """The text in it, without that of the elements in it."""
+        self.seen = self._read = True
+        return self._said()
+
+    def _said(self) -> str:
+        if not isinstance(self._text, str):
+            self._text = "".join(self._text).strip()
+        return self._text
+
+    def add(self, text: str) -> None:
+        """Take up a piece of text, while it is parsed."""
+        if isinstance(self._text, list):
+            self._text.append(text)
+
+    def __iter__(self) -> Iterator[Element]:
+        return iter(self.inside)
+
+    def findall(self, path: str) -> list[Element]:
+        """All elements at a path of names; ``*`` is any. They count as seen, what they say does not."""
+        found = [self]
+        for name in path.split("/"):
+            found = [below for one in found for below in one.inside if name in ("*", below.tag)]
+            for one in found:
+                one.seen = True
+        return found
+
+    def find(self, path: str) -> Element | None:
+        """The first element at a path; another one beside it does not count as seen."""
+        found = self
+        for name in path.split("/"):
+            below = next((one for one in found.inside if one.tag == name), None)
+            if below is None:
+                return None
+            below.seen = True
+            found = below
+        return found
+
+    def iter(self, tag: str) -> Iterator[Element]:
+        """All elements of that name, at any depth."""
+        for one in self.inside:
+            if one.tag == tag:
+                one.seen = True
+                yield one
+            yield from one.iter(tag)
+
+    def shown(self) -> str:
+        """All it says on one line, for a note: it counts as read with everything in it."""
+        self.seen = self._read = True
+        self._unread.clear()
+        words = [f"{key}={self._open(key, value)}" for key, value in self._attributes.items()]
+        if said := self._said():
+            words.append(hidden(self.tag, said))
+        words += [f"{one.tag}({below})" if (below := one.shown()) else one.tag for one in self.inside]
+        return " ".join(words)
+
+    def _open(self, key: str, value: str) -> str:
+        """An attribute as a note may show it; ``value`` is that of what ``key`` or ``name`` beside it says."""
+        beside = self._attributes.get("key") or self._attributes.get("name") or ""
+        if key in ("value", "default") and value and self._attributes.get("password") == "true":
+            return HIDDEN
+        return hidden(f"{self.tag}/{key} {beside if key in ('value', 'default') else ''}", value)
+
+    def unread(self, place: str = "") -> Iterator[tuple[str, str]]:
+        """What nobody has asked for: its place, ``devices/disk/@type``, and its value; an element not seen comes whole."""
+        for key in [key for key in self._attributes if key in self._unread]:
+            yield f"{place}/@{key}".lstrip("/"), self._attributes[key]
+        if not self._read and (said := self._said()):
+            yield place or self.tag, said
+        for one in self.inside:
+            below = f"{place}/{one.tag}".lstrip("/")
+            if one.seen:
+                yield from one.unread(below)
+            else:
+                yield below, one.shown()
+
+
+def root_of(text: str) -> str:
+    """The name of a document's root, without its namespace; empty where it is no XML."""
+    match = _ROOT.match(text.lstrip("\ufeff"))
+    return match[1] if match else ""
 
 
 def parse(text: str, what: str) -> Element:
-    """The root, its namespaces left out of all names. Raises SpecError for what is no XML, and for entities in it."""
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
+    """The root. Raises SpecError for what is no XML, and for a document type in it."""
+    return documents(text, what)[0]
 
+
+def documents(text: str, what: str) -> list[Element]:
+    """The root of each document in a text: several in a row are one after the other."""
     try:
-        root: Element = fromstring(text, forbid_dtd=True)
-    except DefusedXmlException as error:
+        return [_Building(what).parse(text)]
+    except expat.ExpatError as error:
+        if error.code != _SEVERAL:
+            raise _no_xml(what, str(error)) from error
+    except (ValueError, LookupError) as error:
+        raise _no_xml(what, str(error)) from error
+    try:
+        return list(_Building(what).parse(f"<all>{_DECLARED.sub('', text)}</all>"))
+    except (expat.ExpatError, ValueError) as error:
+        raise _no_xml(what, str(error)) from error
+
+
+def _no_xml(what: str, why: str) -> SpecError:
+    return SpecError(f"{what} is not XML", why=why, fix="export it again")
+
+
+class _Building:
+    """The elements of one text while it is parsed."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._count = what, 0
+        self._open = [Element("", {})]
+        self._parser = expat.ParserCreate(namespace_separator="}")
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
+        self._parser.CharacterDataHandler = self._said
+        self._parser.StartDoctypeDeclHandler = self._refuse
+
+    def parse(self, text: str) -> Element:
+        """The root."""
+        self._parser.Parse(text, True)
+        return self._open[0].inside[0]
+
+    def _refuse(self, name: str, *_: object) -> None:
         why = "a document type or an entity can name files of this host, or grow without end"
-        raise SpecError(f"{what} is refused: {error}", why=why, fix="no tool writes one into such a file") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise SpecError(f"{what} is not XML", why=str(error), fix="export it again") from error
-    _refuse_deep(root, what)
-    for node in root.iter():
-        node.tag = str(node.tag).rpartition("}")[2]
-        for key in [key for key in node.attrib if "}" in key]:
-            node.attrib[key.rpartition("}")[2]] = node.attrib.pop(key)
-    return root
+        raise SpecError(f"{self._what} is refused: it has the document type {name}", why=why, fix="export it again")
 
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._count += 1
+        if self._count > _MOST or len(self._open) > _DEEPEST:
+            why = f"it has more than {_MOST} elements, or more than {_DEEPEST} within each other"
+            raise SpecError(f"{self._what} is too large", why=why, fix="export it again")
+        if any("}" in key for key in attributes):
+            short = [key.rpartition("}")[2] for key in attributes]
+            attributes = {
+                one if short.count(one) == 1 else key: attributes[key] for one, key in zip(short, attributes, strict=True)
+            }
+        node = Element(tag.rpartition("}")[2], attributes)
+        self._open[-1].inside.append(node)
+        self._open.append(node)
 
-def _refuse_deep(root: Element, what: str) -> None:
-    level, seen = [root], 0
-    for _ in range(_DEEPEST):
-        seen += len(level)
-        level = [child for node in level for child in node]
-        if seen > _MOST:
-            break
-    if level or seen > _MOST:
-        why = f"it has more than {_MOST} elements, or more than {_DEEPEST} within each other"
-        raise SpecError(f"{what} is too large", why=why, fix="export it again")
+    def _end(self, tag: str) -> None:
+        self._open.pop()
+
+    def _said(self, text: str) -> None:
+        self._open[-1].add(text)
 
 
 def children(node: Element | None, path: str) -> Iterator[Element]:
@@ -56,4 +206,4 @@ def children(node: Element | None, path: str) -> Iterator[Element]:
 def text_of(node: Element | None, path: str = "") -> str:
     """The text of the element at a path, empty where there is none."""
     found = node.find(path) if node is not None and path else node
-    return (found.text or "").strip() if found is not None else ""
+    return found.text if found is not None else ""

@@ -1,0 +1,155 @@
+"""Each single value of a source dropped or changed, one at a time: what the accounting of every reader is tried with."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from xml.etree import ElementTree
+
+from tinamou.convert import kinds
+from tinamou.convert.account import HIDDEN, hidden
+from tinamou.convert.assemble import assemble
+from tinamou.errors import TinamouError
+
+PARTS = ("domain", "bus", "slot", "function")
+"""Of an address: 0 where they are left out."""
+
+
+def outcome(text: str) -> str:
+    """All that comes out of a source: machine and notes, or the refusal."""
+    try:
+        result = assemble(kinds.read(text), {})
+    except TinamouError as error:
+        return str(error)
+    return repr((result.machine, result.notes))
+
+
+def other(value: str) -> str:
+    """Another value of the same kind."""
+    if re.fullmatch(r"\d+", value):
+        return str(int(value) * 2 + 1)
+    if re.fullmatch(r"0x[0-9a-f]+", value):
+        return hex(int(value, 0) + 1)
+    words = {
+        "yes": "no",
+        "no": "yes",
+        "on": "off",
+        "off": "on",
+        "TRUE": "FALSE",
+        "FALSE": "TRUE",
+        "true": "false",
+        "false": "true",
+    }
+    return words.get(value, f"{value}x")
+
+
+def secret(key: str) -> bool:
+    """Whether a note would not show the value of this key."""
+    return hidden(key, "value") == HIDDEN
+
+
+DEFAULTS = {
+    "memory@unit": "KiB",
+    "currentMemory@unit": "KiB",
+    "maxMemory@unit": "KiB",
+    "page@unit": "KiB",
+    "cell@unit": "KiB",
+    "clock@offset": "utc",
+    "disk@device": "disk",
+    "disk@type": "file",
+    "domain@type": "kvm",
+    "feature@policy": "require",
+    "filesystem@type": "mount",
+    "graphics@type": "vnc",
+    "graphics@listen": "127.0.0.1",
+    "portForward@proto": "tcp",
+    "cpu@mode": "custom",
+    "cpu@match": "exact",
+    "topology@sockets": "1",
+    "topology@dies": "1",
+    "topology@clusters": "1",
+    "topology@cores": "1",
+    "topology@threads": "1",
+    "hyperv@mode": "custom",
+    "vlan@trunk": "no",
+    "cpu@check": "none",
+    "timer@present": "yes",
+    "HardDisk@type": "Normal",
+    "Adapter@enabled": "false",
+}
+"""What a value means where it is left out: the source says the same with it and without."""
+
+
+def of_xml(text: str) -> Iterator[tuple[str, str]]:
+    """What was done, and the document after it."""
+    for prefix, uri in re.findall(r'xmlns:(\w*[a-z])=["\']([^"\']+)', text):
+        ElementTree.register_namespace(prefix, uri)
+    root = ElementTree.fromstring(text)
+    count = len(list(root.iter()))
+
+    def changed(at: int, how: Callable[[ElementTree.Element], object]) -> str:
+        tree = copy.deepcopy(root)
+        how(list(tree.iter())[at])
+        return ElementTree.tostring(tree, encoding="unicode")
+
+    parents = {child: parent for parent in root.iter() for child in parent}
+    order = list(root.iter())
+    empty = {"devices": "", "vcpu": "1"}
+    for at, node in enumerate(order[:count]):
+        where = f"{node.tag.rpartition('}')[2]}"
+        for key, value in node.attrib.items():
+            if secret(f"{where}/{key}"):
+                continue
+            if (
+                DEFAULTS.get(f"{where}@{key}") != value
+                and f"{where}@{key}" != "range@to"
+                and (key, value) != ("state", "on")
+                and not (key in PARTS and where == "address" and int(value, 16) == 0)
+            ):
+                yield f"{where}@{key} dropped", changed(at, lambda one, key=key: one.attrib.pop(key))
+            yield f"{where}@{key} changed", changed(at, lambda one, key=key, value=value: one.set(key, other(value)))
+        if (node.text or "").strip() and not secret(where):
+            yield f"{where} text changed", changed(at, lambda one: setattr(one, "text", other(one.text.strip())))
+        if node in parents and (len(node) or empty.get(where) != (node.text or "").strip() or node.attrib):
+            parent, index = order.index(parents[node]), list(parents[node]).index(node)
+            yield f"{where} dropped", changed(parent, lambda one, index=index: one.remove(one[index]))
+
+
+def of_lines(text: str) -> Iterator[tuple[str, str]]:
+    """``key = "value"`` lines: each dropped, each value changed."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        key, equals, value = line.partition("=")
+        if not equals or line.lstrip().startswith("#"):
+            continue
+        if not re.fullmatch(r'.*\.present = "TRUE"|guest_os="linux"|boot="efi"', line):  # the same as nothing
+            yield f"{line} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
+        if secret(key):
+            continue
+        bare = value.strip().strip("\"'")
+        new = value.replace(bare, other(bare)) if bare else ' "x"'
+        yield f"{line} changed", "\n".join([*lines[:at], f"{key}={new}", *lines[at + 1 :]])
+
+
+def of_words(text: str) -> Iterator[tuple[str, str]]:
+    """A command line, an option in each line: each option dropped, each value of one dropped and changed."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines[1:], 1):
+        option, _, value = line.rstrip("\\ ").strip().partition(" ")
+        if not option.startswith("-"):
+            continue
+        yield f"{option} {value} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
+        pieces = value.strip("'").split(",")
+        for number, piece in enumerate(pieces if value else []):
+            key, equals, inside = piece.partition("=")
+            if secret(key) or (option, piece) == ("-smp", "4"):  # the product of the others
+                continue
+            new = f"{key}={other(inside)}" if equals else other(piece)
+            for what, put in (("changed", [new]), ("dropped", [])):
+                joined = ",".join([*pieces[:number], *put, *pieces[number + 1 :]])
+                if joined:
+                    yield (
+                        f"{option} {value}: {piece} {what}",
+                        "\n".join([*lines[:at], f"  {option} '{joined}' \\", *lines[at + 1 :]]),
+                    )

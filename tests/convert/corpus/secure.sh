@@ -1,0 +1,19 @@
+kvm \
+  -M q35,smm=on,iommu=on,kernel-irqchip=split \
+  -m 2048 \
+  -smp 2 \
+  -drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd \
+  -drive if=pflash,format=raw,file=/srv/OVMF_VARS_4M.ms.fd \
+  -object sev-guest,id=sev0,cbitpos=47,reduced-phys-bits=1,policy=0x5 \
+  -machine confidential-guest-support=sev0 \
+  -nic bridge,br=br0,model=virtio,mac=52:54:00:00:00:05 \
+  -hda /srv/a.img \
+  -numa node,cpus=0,memdev=m0 \
+  -numa node,cpus=1,memdev=m1 \
+  -object memory-backend-ram,id=m0,size=1G,host-nodes=0,policy=bind \
+  -object memory-backend-ram,id=m1,size=1G,merge=on \
+  -vnc 0.0.0.0:1,password=on \
+  -k de \
+  -nographic \
+  -daemonize \
+  -snapshot
