@@ -60,6 +60,7 @@ UNSAID = (
     ),
     *("devices.panic", "devices.hotplug", "seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages"),
     *("seed.user_data", "seed.password_hash", "seed.shell", "seed.agent", "seed.locale", "seed.timezone"),
+    *("seed.ignition", "seed.combustion"),
     "confine.without",
 )
 """Fields no other tool has a word for, or whose words ``convert`` answers with what tinamou does by itself."""
