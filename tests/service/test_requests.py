@@ -74,6 +74,7 @@ def test_one_machine_is_as_the_document_says(client, state):
     assert shaped("Snapshots", client.get("/v1/machines/web/snapshots").json())["snapshots"] == []
     assert shaped("Nics", client.get("/v1/machines/web/nics").json())["nics"]
     shaped("Me", client.get("/v1/me").json())
+    shaped("Findings", client.get("/v1/findings").json())
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", "%2e%2e", "..%2f..%2fetc", "a%00b", "A", "x" * 300, "%0a", "%ff", "a b"])

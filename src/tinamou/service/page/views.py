@@ -131,7 +131,9 @@ async def host(request: Request, service: Service) -> Response:
     examined: Any = await reading.doctor(None)  # type: ignore[arg-type]
     order = {"bad": 0, "warning": 1, "unknown": 2}
     findings = sorted(examined["findings"], key=lambda one: order.get(one["severity"], 3))
-    return page(request, service, "host.html", drawn=drawn, findings=findings)
+    caller = caller_of(request.scope)
+    wrong = [one for one in await service.findings.now() if one["machine"] is None or caller.may("show", one["machine"])]
+    return page(request, service, "host.html", drawn=drawn, findings=findings, wrong=wrong)
 
 
 async def operations(request: Request, service: Service) -> Response:
