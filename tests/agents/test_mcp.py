@@ -115,6 +115,7 @@ def test_other_machines_are_not_touched_unless_allowed():
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_a_kept_machine_stays_and_a_checkpoint_is_forked():
     async def session():
         async with stdio() as client:
