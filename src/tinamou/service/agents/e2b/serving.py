@@ -22,12 +22,13 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 class Address:
     """An address for E2B's clients: by TLS, which they want for sandboxes below a ``domain``, or for this host alone.
 
-    ``templates`` is the table of templates. Raises SpecError where strangers could read keys on their way.
+    ``templates`` is the table of templates, ``most`` how many sandboxes there may be at a time.
     """
 
     address: tuple[str, int]
     domain: str = ""
     templates: Path | None = None
+    most: int = 100
 
     def check(self) -> None:
         """Raises SpecError where others could read keys on their way."""
@@ -49,5 +50,5 @@ async def served(address: Address) -> AsyncIterator[ASGIApp]:
     from tinamou.service.agents.e2b.templates import load
 
     address.check()
-    async with Sandboxes(load(address.templates)) as sandboxes:
+    async with Sandboxes(load(address.templates), most=address.most) as sandboxes:
         yield application(sandboxes, domain=address.domain)

@@ -209,16 +209,23 @@ def _add_copies(server: MCPServer, session: Session) -> None:
     @server.tool(annotations=DESTROYS)
     @said
     async def machine_snapshot(
+        context: Context,
         machine: Name,
-        action: Annotated[Literal["list", "create", "revert"], Field(description="revert needs a machine at rest")] = "list",
+        action: Annotated[
+            Literal["list", "create", "revert"], Field(description="revert cuts the power and boots again")
+        ] = "list",
         name: str = "",
     ) -> dict[str, Any]:
-        """Snapshots of a machine's disks (not of its memory: that is machine_checkpoint). The tiny guest has no disk."""
+        """Snapshots of a machine's disks (of memory: machine_checkpoint). The tiny guest has no disk unless it is given one.
+
+        Only a kept machine can go back to one.
+        """
         snapshots = session.find(machine).snapshots
         if action == "create":
             return {"snapshot": (await snapshots.create(name)).name}
         if action == "revert":
-            await snapshots.revert(name)
+            async with telling(context, f"reverting {machine}"):
+                await session.revert(machine, name)
             return {"reverted": name}
         return {"snapshots": [one.name for one in await snapshots.list()]}
 
