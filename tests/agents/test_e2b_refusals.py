@@ -160,6 +160,7 @@ def test_inside_a_sandbox_its_maker_is_asked():
     [
         (["--e2b", "0.0.0.0:3000"], "for everybody to read"),
         (["--e2b", "nowhere"], "--e2b"),
+        (["--e2b", "127.0.0.1:3000", "--e2b-most", "0"], "--e2b-most"),
         (["--e2b-domain", "x.example.org"], "--e2b"),
         (["--e2b", "127.0.0.1:3000", "--e2b-domain", "x.example.org"], "--tls-cert"),
         (["--e2b", "127.0.0.1:3000", "--e2b-templates", "/nowhere"], "cannot be read"),
@@ -194,6 +195,22 @@ def test_messages_that_are_none(body, says):
 
     with pytest.raises(RefusedError, match=says):
         asyncio.run(read())
+
+
+def test_units_serve_it_too(tmp_path):
+    words = [
+        "--e2b",
+        "127.0.0.1:3000",
+        "--e2b-templates",
+        str(tmp_path / "t.toml"),
+        "--e2b-most",
+        "7",
+        "--units",
+        str(tmp_path),
+    ]
+    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, capture_output=True, timeout=60)
+    [line] = [one for one in (tmp_path / "tinamou.service").read_text().splitlines() if one.startswith("ExecStart=")]
+    assert all(word in line for word in ("--e2b 127.0.0.1:3000", f"--e2b-templates {tmp_path}/t.toml", "--e2b-most 7"))
 
 
 def test_there_are_so_many_sandboxes_at_most():

@@ -89,7 +89,7 @@ def _write_units(folder: Path, listening: Listening, listen: str, e2b: str) -> i
     words, agents = [*systemd.command(), "serve"], listening.e2b
     given = {"--listen": listen, "--tls-cert": listening.certificate, "--tls-key": listening.key, "--e2b": e2b}
     if agents is not None:
-        given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates}
+        given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates, "--e2b-most": str(agents.most)}
     words += [word for option, value in given.items() if value for word in (option, str(value))]
     words += [word for one in listening.names for word in ("--name", one)]
     assert listening.socket is not None

@@ -32,6 +32,8 @@ class Address:
 
     def check(self) -> None:
         """Raises SpecError where others could read keys on their way."""
+        if self.most < 1:
+            raise SpecError("no sandbox could be", problems=[Problem("--e2b-most", self.most, "is none", "from 1 on")])
         if self.domain or self.address[0] in _LOCAL:
             return
         reason = "keys would go over the net for everybody to read"
