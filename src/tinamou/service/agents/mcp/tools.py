@@ -39,6 +39,7 @@ def add(server: MCPServer, session: Session) -> None:
     _add_lives(server, session)
     _add_commands(server, session)
     _add_copies(server, session)
+    _add_snapshots(server, session)
 
 
 def runner(machine: AsyncMachine) -> Run:
@@ -206,6 +207,25 @@ def _add_copies(server: MCPServer, session: Session) -> None:
             taken = await session.checkpoint(machine, name, keep=keep)
         return {"checkpoint": taken.name, "kind": taken.kind, "why": taken.why, "kept": keep}
 
+    @server.tool(annotations=READS)
+    @said
+    async def machine_compare(
+        context: Context,
+        first: Name,
+        second: Name,
+        folders: Annotated[list[str] | None, Field(description=f"Where to look; without it {', '.join(FOLDERS)}")] = None,
+    ) -> dict[str, Any]:
+        """Which files differ between two machines, such as two forks of one, with the diffs of texts."""
+        one, other = (runner(session.find(name)) for name in (first, second))
+        async with telling(context, f"comparing {first} and {second}"):
+            found = await compare(one, other, folders or FOLDERS)
+        answer: dict[str, Any] = {"differences": found[:_COMPARED], "count": len(found)}
+        if len(found) > _COMPARED:
+            answer["more"] = f"{len(found) - _COMPARED} are not shown: name fewer folders"
+        return answer
+
+
+def _add_snapshots(server: MCPServer, session: Session) -> None:
     @server.tool(annotations=DESTROYS)
     @said
     async def machine_snapshot(
@@ -228,20 +248,3 @@ def _add_copies(server: MCPServer, session: Session) -> None:
                 await session.revert(machine, name)
             return {"reverted": name}
         return {"snapshots": [one.name for one in await snapshots.list()]}
-
-    @server.tool(annotations=READS)
-    @said
-    async def machine_compare(
-        context: Context,
-        first: Name,
-        second: Name,
-        folders: Annotated[list[str] | None, Field(description=f"Where to look; without it {', '.join(FOLDERS)}")] = None,
-    ) -> dict[str, Any]:
-        """Which files differ between two machines, such as two forks of one, with the diffs of texts."""
-        one, other = (runner(session.find(name)) for name in (first, second))
-        async with telling(context, f"comparing {first} and {second}"):
-            found = await compare(one, other, folders or FOLDERS)
-        answer: dict[str, Any] = {"differences": found[:_COMPARED], "count": len(found)}
-        if len(found) > _COMPARED:
-            answer["more"] = f"{len(found) - _COMPARED} are not shown: name fewer folders"
-        return answer
