@@ -115,6 +115,7 @@ def test_other_machines_are_not_touched_unless_allowed():
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_a_kept_machine_stays_and_a_checkpoint_is_forked():
     async def session():
         async with stdio() as client:
@@ -154,6 +155,29 @@ async def called(url, tool, mode="auto"):
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         return (await client.call_tool(tool, {})).structured_content
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_a_kept_machine_goes_back_to_a_snapshot():
+    async def session():
+        async with stdio() as client:
+            agent = Agent(client)
+            fleeting = (await agent("machine_create"))["name"]
+            assert "machine_keep" in await agent.refused("machine_snapshot", machine=fleeting, action="revert", name="x")
+            made = (await agent("machine_create", settings={"disks": [{"size": "16M"}]}, keep=True))["name"]
+            write, read = "echo {} >/dev/vda; sync", "head -n 1 /dev/vda"
+            await agent("machine_run", machine=made, command=write.format("before"))
+            await agent("machine_snapshot", machine=made, action="create", name="good")
+            await agent("machine_run", machine=made, command=write.format("later!"))
+            assert "it has good" in await agent.refused("machine_snapshot", machine=made, action="revert", name="x")
+            await agent("machine_snapshot", machine=made, action="revert", name="good")
+            assert (await agent("machine_run", machine=made, command=read))["stdout"] == "before\n"
+            assert (await agent("machine_snapshot", machine=made))["snapshots"] == ["good"]
+            await agent("machine_discard", machine=made)
+
+    asyncio.run(session())
+    assert names() == set()
 
 
 def test_over_http_only_with_the_token():
