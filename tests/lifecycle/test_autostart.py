@@ -117,21 +117,27 @@ def told_to_end(process):
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_it_is_started_again_and_ended_in_order(kept):
     tinamou("autostart", kept, "--restart", "on-failure")
     process = attending_until_running(kept)
     before = shown(kept)["pid"]
     os.kill(before, signal.SIGKILL)
     eventually(lambda: shown(kept)["pid"] not in (None, before) and shown(kept)["state"] == "running", "a new QEMU", 240)
+    call("exec", kept, "--", "poweroff", "-f")
+    eventually(lambda: shown(kept)["state"] == "stopped", "the guest's own end")
+    tinamou("start", kept)
     tinamou("stop", kept)
     tinamou("start", kept)
     said = told_to_end(process)
     assert shown(kept)["state"] == "stopped"
-    assert "started again in 2 s" in said
+    assert said.count("started again in") == 1, said
+    assert "nobody saw how its QEMU ended; it is started again in 2 s" in said
     assert f"{kept} is at rest" in said
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_it_is_suspended_and_taken_up(kept):
     tinamou("exec", kept, "--", "touch", "/run/here")
     tinamou("autostart", kept, "--suspend")

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from typed import begin, call, eventually, tinamou
 
-from tinamou import aio
+from tinamou import Machine, aio
 from tinamou.errors import SpecError, StateError
 from tinamou.machine.by_hand import Said, qmp_line
 
@@ -53,6 +53,10 @@ def test_what_is_said_by_hand_is_done_and_written_down(held, folder):
     refused = call("monitor", held, "device_del", "id=balloon0")
     assert (refused.returncode, "--force" in refused.stderr) == (118, True)
     assert call("monitor", held, "--hmp", "drive_del x").returncode == 118
+    machine = Machine.open(held)
+    assert "running" in machine.hmp("info status")
+    with pytest.raises(StateError, match="by hand"):
+        machine.hmp("device_del balloon0")
     tinamou("monitor", held, "stop")
     assert doing(held) == "paused"
     tinamou("resume", held)
@@ -67,6 +71,7 @@ def test_what_is_said_by_hand_is_done_and_written_down(held, folder):
     tinamou("start", held)
 
 
+@pytest.mark.slow
 def test_what_was_forced_is_not_taken_for_described(held):
     assert call("monitor", held, "--force", "device_add", "driver=pvpanic-pci", "id=extra").returncode in (0, 115)
     assert call("monitor", held, "-f", "object-add", "qom-type=rng-builtin", "id=extra-rng").returncode == 0
@@ -95,6 +100,7 @@ def test_a_dump_is_opened_by_others(held, tmp_path):
     assert tinamou("exec", held, "--", "echo", "lives") == "lives\n"
 
 
+@pytest.mark.slow
 def test_a_cancelled_dump_leaves_nothing_and_the_guest_runs_on(held, tmp_path):
     async def ended_early():
         machine = aio.Machine.open(held)
@@ -129,6 +135,7 @@ def test_gdb_sees_the_guest_and_lets_it_run_on(held, folder):
     assert doing(held) == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb on this host (script/setup installs it)")
 def test_the_command_starts_gdb(held):
     said = tinamou("gdb", held, "--", "-batch", "-ex", "info registers rip")
@@ -148,10 +155,3 @@ def test_where_a_screen_is(held):
         assert call("display", "lit", DISPLAY="", WAYLAND_DISPLAY="").stdout.strip() == address
     finally:
         call("rm", "-f", "lit")
-
-
-def test_python_says_it_too(held):
-    machine = aio.Machine.open(held)
-    assert "running" in asyncio.run(machine.hmp("info status"))
-    with pytest.raises(StateError, match="by hand"):
-        asyncio.run(machine.hmp("device_del balloon0"))

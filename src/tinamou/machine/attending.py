@@ -107,14 +107,16 @@ async def _ended(name: str, settings: Autostart, say: Progress) -> None:
 
 
 def _fate(record: Record) -> str | None:
-    """Why its QEMU is gone, as `_life` says it. Its status is known where this process had started it."""
+    """Why its QEMU is gone, as `_life` says it. How it ended is seen by the process that started it, else by nobody."""
     status = exit_code(record.pid)
     reconcile()
     newest = read(record.path)
     if newest is None or life.was_asked_to_end(newest) or is_suspended(newest):
         return None
-    if newest.ended or not status:
-        return newest.ended
+    if newest.ended or status is None:
+        return newest.ended or "nobody saw how its QEMU ended"
+    if not status:
+        return ""
     return f"QEMU was ended by {signal.Signals(-status).name}" if status < 0 else f"QEMU ended with status {status}"
 
 
