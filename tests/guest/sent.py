@@ -35,9 +35,7 @@ def archived(*members: tuple[str, bytes, object], mode: int = 0o6755, **more: ob
 def framed(archive: bytes, size: int = 8 << 20) -> bytes:
     """The archive as the guest's script sends it."""
     chunks = [archive[start : start + size] for start in range(0, len(archive), size)]
-    lines = [
-        b"chunk %d %s\n%s" % (len(one), hashlib.sha1(one, usedforsecurity=False).hexdigest().encode(), one) for one in chunks
-    ]
+    lines = [b"chunk %d %s\n%s" % (len(one), hashlib.sha256(one).hexdigest().encode(), one) for one in chunks]
     return b"folder\n" + b"".join(lines) + b"chunk 0 -\n"
 
 

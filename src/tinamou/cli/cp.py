@@ -136,7 +136,7 @@ async def _one(agent: Agent, record: Record, source: End, target: End, several: 
 
 def _told(source: End, copied: Copied) -> None:
     if not copied.verified:
-        why = "the guest has no sha1sum, or it changed meanwhile"
+        why = "the guest has no sha256sum, or it changed meanwhile"
         output.warn(f"{source.path} was copied, but not checked: {why}")
     if copied.left_out:
         shown = [name.replace("\n", "\\n") for name in copied.left_out[:_SHOWN]]

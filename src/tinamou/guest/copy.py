@@ -50,7 +50,7 @@ class End:
 class Copied:
     """What a copy did.
 
-    ``bytes`` that were carried (of a file: its data, holes left out), ``verified`` when both ends computed the same sum,
+    ``bytes`` that were carried (of a file: its data, holes left out), ``verified`` when both ends computed the same sha256,
     ``left_out`` the names of devices and pipes, which are not copied from a guest.
     """
 

@@ -274,5 +274,5 @@ def said(done: Completed) -> str:
 
 def _complaint(way: Way, done: Completed) -> GuestError:
     if done.status == _DAMAGED:
-        return GuestError(f"{way.task}: it arrived damaged", why="the sums of both ends differ", fix="try again")
+        return GuestError(f"{way.task}: it arrived damaged", why="the sha256 of both ends differs", fix="try again")
     return GuestError(f"{way.task}: the guest could not complete it", why=said(done))

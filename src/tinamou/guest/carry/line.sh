@@ -21,17 +21,16 @@ port_named() {
     done
     complain "no virtio-serial port $1 came up" 72
 }
-# Sums are in $sum; - where the guest cannot make one. They find damage, and take half of the time that sha256 would: a guest
-# that lies about its files needs no other sum to do so.
+# Sums are in $sum; - where the guest cannot make one.
 sum_up() { # FILE
     sum=-
-    ! command -v sha1sum >/dev/null || sum=$(sha1sum <"$1")
+    ! command -v sha256sum >/dev/null || sum=$(sha256sum <"$1")
     sum=${sum%% *}
 }
 # Of a stretch of a file, which may be the whole file.
 sum_stretch() { # FILE FIRST COUNT UNITS-IN-ALL
-    if ! command -v sha1sum >/dev/null; then sum=-
+    if ! command -v sha256sum >/dev/null; then sum=-
     elif [ "$2 $3" = "0 $4" ]; then sum_up "$1"
-    else sum=$(dd if="$1" bs="$unit" skip="$2" count="$3" 2>/dev/null | sha1sum); sum=${sum%% *}
+    else sum=$(dd if="$1" bs="$unit" skip="$2" count="$3" 2>/dev/null | sha256sum); sum=${sum%% *}
     fi
 }

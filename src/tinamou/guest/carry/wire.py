@@ -44,11 +44,6 @@ class Sent:
     dropped: tuple[bytes, ...] = ()
 
 
-def _sum(data: bytes = b"") -> hashlib._Hash:
-    """What both ends compare, to find damage; why it is this one, line.sh tells."""
-    return hashlib.sha1(data, usedforsecurity=False)
-
-
 def unit_for(size: int) -> int:
     """Bytes that are carried at a time: all is rounded up to whole units."""
     return _SMALL_UNIT if size < 16 * UNIT else UNIT
@@ -109,7 +104,7 @@ def _chunk(chunk: bytearray) -> Iterator[bytes]:
     whole = len(chunk) - len(chunk) % UNIT
     for part, unit in ((bytes(chunk[:whole]), UNIT), (bytes(chunk[whole:]), BLOCK)):
         if part:
-            yield b"%d %d %s\n" % (len(part) // unit, unit, _sum(part).hexdigest().encode())
+            yield b"%d %d %s\n" % (len(part) // unit, unit, hashlib.sha256(part).hexdigest().encode())
             yield part
 
 
@@ -131,7 +126,7 @@ def _file(path: str, name: str, unit: int) -> Iterator[bytes]:
 
 
 def _stretch(file: IO[bytes], path: str, first: int, count: int, unit: int, size: int) -> Iterator[bytes]:
-    digest = _sum()
+    digest = hashlib.sha256()
     end = (first + count) * unit
     yield b"%d %d\n" % (first, count)
     for piece in chain(content(file, path, first * unit, min(end, size)), [bytes(max(end - size, 0))]):
@@ -205,7 +200,7 @@ class _Chunks:
             if words[2] == b"-":
                 self._checked = self._checked and self._at_end
             else:
-                _agree(_sum(chunk), words[2])
+                _agree(hashlib.sha256(chunk), words[2])
             self._ahead += chunk
         return bytes(self._ahead[:count])
 
@@ -225,7 +220,7 @@ class _Chunks:
 
 def _agree(ours: hashlib._Hash, theirs: bytes) -> None:
     if ours.hexdigest().encode() != theirs:
-        raise GuestError("What was copied arrived damaged", why="the sums of both ends differ", fix="try again")
+        raise GuestError("What was copied arrived damaged", why="the sha256 of both ends differs", fix="try again")
 
 
 def _line(feed: Feed, *expected: bytes) -> list[bytes]:
@@ -281,7 +276,7 @@ def _stretch_of(words: list[bytes], at: int, units: int) -> tuple[int, int]:
 
 def _write(feed: Feed, descriptor: int, at: int, end: int, more: int) -> bool:
     """Write what comes between two offsets, drop so many bytes ``more``; whether there was a sum. Raises GuestError."""
-    digest = _sum()
+    digest = hashlib.sha256()
     while at < end:
         piece = memoryview(feed.take(min(end - at, 1 << 20)))
         digest.update(piece)
