@@ -97,6 +97,7 @@ def test_there_and_back(off: str, tmp_path: Path, leftovers: Leftovers) -> None:
     assert (now.path / "vars.fd").read_bytes() == b"variables" and (
         now.path / "tpm/tpm2-00.permall"
     ).read_bytes() == b"sealed"
+    assert (now.path / "kernel").stat().st_mode & 0o777 == 0o644 and (now.path / "id_ed25519").exists() is False
     shutil.rmtree(now.path / "tpm")
     asyncio.run(machines.start(off, wait=False))
     asyncio.run(machines.stop(off))

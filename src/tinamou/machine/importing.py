@@ -203,6 +203,8 @@ def _write(piece: Piece, target: Path, most: int, progress: Progress) -> None:
         what = f"there is no room for {piece.name}"
         raise StateError(what, why=f"it is {Size(piece.size).mib} MiB, {max(free, 0) >> 20} are free", fix="free some space")
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if piece.name in BOOTS:  # QEMU opens what it was handed once more, by its name in /dev/fd
+        os.fchmod(descriptor, 0o644)
     with os.fdopen(descriptor, "wb") as out:
         while data := piece.read():
             out.write(data)
