@@ -13,6 +13,7 @@ __all__ = ["ABOUT", "GROUPS", "USAGE", "VERBS", "function_of", "module_of"]
 ABOUT = "Starts QEMU virtual machines the right way and keeps them right."
 VERBS = {
     "run": "Start a machine: with its console here, in the background, or for one command.",
+    "install": "Install a guest from a disc.",
     "ls": "List machines.",
     "show": "Show one machine.",
     "logs": "Print what a guest said on its console, or QEMU.",
