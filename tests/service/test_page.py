@@ -129,7 +129,7 @@ def test_what_others_wrote_is_what_they_published():
     listed = tomllib.loads((STATIC / "vendored.toml").read_text())["file"]
     for one in listed:
         assert hashlib.sha256((STATIC / one["name"]).read_bytes()).hexdigest() == one["sha256"], one["name"]
-    own = {"page.js", "style.css", "vendored.toml", "xterm.LICENSE"}
+    own = {"icon.svg", "page.js", "style.css", "vendored.toml", "xterm.LICENSE"}
     assert {path.name for path in STATIC.iterdir()} == own | {one["name"] for one in listed}
 
 
