@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import made_facts
 import recorded
@@ -101,11 +101,14 @@ def facts(case: Case) -> Facts:
     )
 
 
+def described(case: Case) -> dict[str, Any]:
+    """Its description."""
+    cpus = {} if "cpu" in SHAPES[case.shape] else {"cpus": 4}
+    return {"os": case.release, "memory": "8G", "net": "user", **cpus, **SHAPES[case.shape]}
+
+
 def planned(case: Case) -> Plan:
-    description = {"os": case.release, "cpus": 4, "memory": "8G", "net": "user", **SHAPES[case.shape]}
-    if "cpu" in description:
-        del description["cpus"]
-    return plan(load_spec(description), facts(case))
+    return plan(load_spec(described(case)), facts(case))
 
 
 def lines_of(case: Case) -> list[str]:
