@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from typed import begin, call, eventually, tinamou
+from typed import begin, call, tinamou
 
 from tinamou import Machine
 from tinamou.machine import autostart
@@ -105,10 +107,6 @@ def kept():
     call("rm", "-f", "kept")
 
 
-def attending(name):
-    return begin("autostart", name, "--attend")
-
-
 def told_to_end(process):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
@@ -116,24 +114,47 @@ def told_to_end(process):
     return err.decode()
 
 
+@contextlib.contextmanager
+def attended(name):
+    """The unit's process, once it has seen the machine run, and a function that waits for what it tells systemd next."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(b"\0tinamou-test-%d" % os.getpid())
+        line.settimeout(240)
+        os.environ["NOTIFY_SOCKET"] = f"@tinamou-test-{os.getpid()}"
+        try:
+            process = begin("autostart", name, "--attend")
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+
+        def told(status):
+            while status not in (said := line.recv(4096).decode()):
+                pass
+            return said
+
+        told("STATUS=running")
+        yield process, told
+
+
 @pytest.mark.vm
 @pytest.mark.slow
 def test_it_is_started_again_and_ended_in_order(kept):
     tinamou("autostart", kept, "--restart", "on-failure")
-    process = attending_until_running(kept)
-    before = shown(kept)["pid"]
-    os.kill(before, signal.SIGKILL)
-    eventually(lambda: shown(kept)["pid"] not in (None, before) and shown(kept)["state"] == "running", "a new QEMU", 240)
-    call("exec", kept, "--", "poweroff", "-f")
-    eventually(lambda: shown(kept)["state"] == "stopped", "the guest's own end")
-    tinamou("start", kept)
-    tinamou("stop", kept)
-    tinamou("start", kept)
-    said = told_to_end(process)
+    with attended(kept) as (process, told):
+        before = shown(kept)["pid"]
+        os.kill(before, signal.SIGKILL)
+        assert "nobody saw how its QEMU ended" in told("started again in 2 s")
+        told("STATUS=running")
+        assert shown(kept)["pid"] not in (None, before)
+        call("exec", kept, "--", "poweroff", "-f")
+        told("STATUS=at rest")
+        tinamou("start", kept)
+        told("STATUS=running")
+        tinamou("stop", kept)
+        told("STATUS=at rest")
+        tinamou("start", kept)
+        told("STATUS=running")
+        assert f"{kept} is at rest" in told_to_end(process)
     assert shown(kept)["state"] == "stopped"
-    assert said.count("started again in") == 1, said
-    assert "nobody saw how its QEMU ended; it is started again in 2 s" in said
-    assert f"{kept} is at rest" in said
 
 
 @pytest.mark.vm
@@ -141,27 +162,12 @@ def test_it_is_started_again_and_ended_in_order(kept):
 def test_it_is_suspended_and_taken_up(kept):
     tinamou("exec", kept, "--", "touch", "/run/here")
     tinamou("autostart", kept, "--suspend")
-    told_to_end(attending_until_running(kept))
+    with attended(kept) as (process, _):
+        told_to_end(process)
     assert shown(kept)["state"] == "suspended"
-    process = attending(kept)
-    eventually(lambda: call("exec", kept, "--", "test", "-e", "/run/here").returncode == 0, "the same guest", 240)
-    told_to_end(process)
-
-
-def attending_until_running(name):
-    """The process, once it has seen the machine: its notice comes over a socket as systemd would have one."""
-    import socket
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-        line.bind(b"\0tinamou-test-%d" % os.getpid())
-        line.settimeout(240)
-        os.environ["NOTIFY_SOCKET"] = f"@tinamou-test-{os.getpid()}"
-        try:
-            process = begin("autostart", name, "--attend")
-            assert line.recv(200) == b"READY=1\nSTATUS=running"
-        finally:
-            del os.environ["NOTIFY_SOCKET"]
-    return process
+    with attended(kept) as (process, _):
+        assert call("exec", kept, "--", "test", "-e", "/run/here").returncode == 0
+        told_to_end(process)
 
 
 BOOT = """
