@@ -10,7 +10,7 @@ from typed import call, tinamou
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 KEY = "cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
-WHO = f"cat /etc/machine-id; {KEY}; hostname; cat /sys/class/net/e*/address | head -n 1"
+WHO = f"cat /etc/machine-id; {KEY}; hostname; cat /sys/class/net/net0/address"
 READY = "cloud-init status --wait >/dev/null; "
 
 

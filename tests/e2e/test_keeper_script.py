@@ -13,7 +13,8 @@ from typed import call, tinamou
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 MEMORY = "sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo"
-ADDRESS = "cat /sys/class/net/eth0/address"
+ADDRESS = "until cat /sys/class/net/eth0/address 2>/dev/null; do sleep 0.1; done"
+"""A guest answers before it has found its card."""
 
 
 @pytest.fixture
