@@ -13,13 +13,15 @@ import pytest
 from e2b_serving import Serving
 from starlette.requests import Request
 
+from tinamou import late
 from tinamou.errors import SpecError
 from tinamou.service.agents.e2b.app import UNSUPPORTED
 from tinamou.service.agents.e2b.entries import Entry
 from tinamou.service.agents.e2b.keys import need_of_owner
 from tinamou.service.agents.e2b.problems import RefusedError
 from tinamou.service.agents.e2b.rpc import message_of
-from tinamou.service.agents.e2b.templates import load
+from tinamou.service.agents.e2b.sandboxes import Sandboxes
+from tinamou.service.agents.e2b.templates import Template, load
 from tinamou.service.agents.e2b.watching import changes
 from tinamou.service.agents.listing import Found
 from tinamou.service.auth import NotAllowedError
@@ -158,6 +160,7 @@ def test_inside_a_sandbox_its_maker_is_asked():
     [
         (["--e2b", "0.0.0.0:3000"], "for everybody to read"),
         (["--e2b", "nowhere"], "--e2b"),
+        (["--e2b", "127.0.0.1:3000", "--e2b-most", "0"], "--e2b-most"),
         (["--e2b-domain", "x.example.org"], "--e2b"),
         (["--e2b", "127.0.0.1:3000", "--e2b-domain", "x.example.org"], "--tls-cert"),
         (["--e2b", "127.0.0.1:3000", "--e2b-templates", "/nowhere"], "cannot be read"),
@@ -192,6 +195,38 @@ def test_messages_that_are_none(body, says):
 
     with pytest.raises(RefusedError, match=says):
         asyncio.run(read())
+
+
+def test_units_serve_it_too(tmp_path):
+    words = [
+        "--e2b",
+        "127.0.0.1:3000",
+        "--e2b-templates",
+        str(tmp_path / "t.toml"),
+        "--e2b-most",
+        "7",
+        "--units",
+        str(tmp_path),
+    ]
+    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, capture_output=True, timeout=60)
+    [line] = [one for one in (tmp_path / "tinamou.service").read_text().splitlines() if one.startswith("ExecStart=")]
+    assert all(word in line for word in ("--e2b 127.0.0.1:3000", f"--e2b-templates {tmp_path}/t.toml", "--e2b-most 7"))
+
+
+def test_there_are_so_many_sandboxes_at_most():
+    async def full():
+        async with Sandboxes({}, most=2) as sandboxes:
+            entry = Entry("sb1", "sb1", "token:x", "base", "s", 0.0, 1e12, ready=True)
+            sandboxes.entries.put(entry)
+            for wanted in (sandboxes.fork(entry, ["sb2", "sb3"], 1), sandboxes.fork(entry, ["sb2"] * 9, 1)):
+                with pytest.raises(RefusedError, match="2 may be") as refused:
+                    await wanted
+                assert refused.value.status == 429
+            sandboxes.entries.put(late.replace(entry, id="sb2"))
+            with pytest.raises(RefusedError, match="2 may be"):
+                await sandboxes.create(late.replace(entry, id="sb3"), Template("base", image="tiny"), network=True)
+
+    asyncio.run(full())
 
 
 def test_templates_of_a_file(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -113,6 +115,7 @@ def test_other_machines_are_not_touched_unless_allowed():
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_a_kept_machine_stays_and_a_checkpoint_is_forked():
     async def session():
         async with stdio() as client:
@@ -131,29 +134,73 @@ def test_a_kept_machine_stays_and_a_checkpoint_is_forked():
     Machine.open(made).remove(force=True)
 
 
-def test_over_http_only_with_the_token():
-    """The real command, and the library's client in both eras of the protocol."""
+@contextlib.contextmanager
+def over_http():
+    """The real command on a port; its address and process."""
     port = free_port()
-    url, words = f"http://127.0.0.1:{port}/mcp", ["mcp", "--listen", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([sys.executable, "-m", "tinamou", *words], env={**os.environ, "TINAMOU_MCP_TOKEN": "sesame"})
-
-    async def session(mode):
-        async with (
-            httpx2.AsyncClient(headers={"Authorization": "Bearer sesame"}) as http,
-            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-        ):
-            return (await client.call_tool("machine_list", {})).structured_content
-
+    words = ["mcp", "--listen", f"127.0.0.1:{port}"]
+    environment = {**os.environ, "TINAMOU_MCP_TOKEN": "sesame"}
+    process = subprocess.Popen([sys.executable, "-m", "tinamou", *words], env=environment)
     try:
         wait_for_port(port)
+        yield f"http://127.0.0.1:{port}/mcp", process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def called(url, tool, mode="auto"):
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": "Bearer sesame"}, timeout=120) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        return (await client.call_tool(tool, {})).structured_content
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_a_kept_machine_goes_back_to_a_snapshot():
+    async def session():
+        async with stdio() as client:
+            agent = Agent(client)
+            fleeting = (await agent("machine_create"))["name"]
+            assert "machine_keep" in await agent.refused("machine_snapshot", machine=fleeting, action="revert", name="x")
+            made = (await agent("machine_create", settings={"disks": [{"size": "16M"}]}, keep=True))["name"]
+            write, read = "echo {} >/dev/vda; sync", "head -n 1 /dev/vda"
+            await agent("machine_run", machine=made, command=write.format("before"))
+            await agent("machine_snapshot", machine=made, action="create", name="good")
+            await agent("machine_run", machine=made, command=write.format("later!"))
+            assert "it has good" in await agent.refused("machine_snapshot", machine=made, action="revert", name="x")
+            await agent("machine_snapshot", machine=made, action="revert", name="good")
+            assert (await agent("machine_run", machine=made, command=read))["stdout"] == "before\n"
+            assert (await agent("machine_snapshot", machine=made))["snapshots"] == ["good"]
+            await agent("machine_discard", machine=made)
+
+    asyncio.run(session())
+    assert names() == set()
+
+
+def test_over_http_only_with_the_token():
+    """The library's client in both eras of the protocol."""
+    with over_http() as (url, _):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sesame"}):
             answer = httpx2.post(url, json={}, headers=headers)
             assert answer.status_code == 401 and "fix" in answer.json()
         for mode in ("auto", "legacy"):
-            assert asyncio.run(session(mode)) == {"machines": [], "all_machines": False}
-    finally:
-        process.terminate()
+            assert asyncio.run(called(url, "machine_list", mode)) == {"machines": [], "all_machines": False}
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_machines_are_gone_with_a_server_that_is_killed(number):
+    with over_http() as (url, process):
+        made = asyncio.run(called(url, "machine_create"))
+        assert names() == {made["name"]}
+        process.send_signal(number)
         process.wait()
+    subprocess.run([sys.executable, "-m", "tinamou", "ls"], check=True, capture_output=True)
+    assert names() == set()
 
 
 def wait_for_port(port):

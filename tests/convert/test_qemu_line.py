@@ -316,3 +316,22 @@ def test_enlightenments_and_the_clock():
     assert result.machine["cpu"]["model"] == "host,-hv_time,migratable=no"
     assert result.machine["clock"] == {"base": "localtime"}
     assert line(f"{Q} -rtc clock=vm").machine["qemu_args"] == ["-rtc", "clock=vm"]
+
+
+def test_small_devices():
+    devices = "-device usb-tablet -device usb-kbd,bus=xhci.0 -device i6300esb -device ich9-intel-hda -device hda-duplex"
+    result = line(f"{Q} {devices} -watchdog-action pause -device vhost-vsock-pci,guest-cid=7 -serial mon:stdio -serial null")
+    assert result.machine["usb"] == ["tablet", "keyboard"]
+    assert result.machine["devices"] == {"sound": "hda", "watchdog": "pause", "vsock": 7, "serial": 1}
+    assert line(f"{Q} -device i6300esb").machine["devices"] == {"watchdog": "reset"}
+    assert "devices" not in line(f"{Q} -watchdog-action reset").machine
+    assert line(f"{Q} -watchdog-action nosuch").machine["qemu_args"] == ["-watchdog-action", "nosuch"]
+    assert line(f"{Q} -audio pa,model=virtio").machine["devices"] == {"sound": "virtio"}
+    assert said(line(f"{Q} -device AC97"), "hda", rank="changed")
+
+
+def test_what_the_guest_reads_of_its_maker():
+    result = line(f"{Q} -smbios type=1,manufacturer=ACME,product=Walk -smbios type=11,value=a=1 -smbios type=11,value=b")
+    assert result.machine["smbios"] == {"manufacturer": "ACME", "product": "Walk", "oem": ["a=1", "b"]}
+    for other in ("type=1,manufacturer=ACME,nosuch=1", "type=0,vendor=x", "file=/x"):
+        assert line(f"{Q} -smbios {other}").machine["qemu_args"] == ["-smbios", other]

@@ -18,6 +18,8 @@ SECOND = "hi from another one"
 assert len(SECOND) == len(GREETING)
 
 
+IGNITION = '{"ignition": {"version": "3.3.0"}, "storage": {"files": [{"path": "/walked"}]}}'
+
 OFFSET = 3 * 366 * 86400
 """Three years ahead, in seconds."""
 
@@ -36,8 +38,14 @@ def _own_kernel(place: Path) -> dict[str, Any]:
             **{"user": "ada", "ssh_keys": [KEY], "hostname": "walked", "packages": ["jq"], "shell": "/bin/sh"},
             **{"user_data": "#cloud-config\nwrite_files: []\n", "password_hash": HASH, "agent": "leave"},
             **{"locale": "eo.UTF-8", "timezone": "Europe/Berlin"},
+            **{"ignition": IGNITION, "combustion": "#!/bin/sh\necho burnt\n"},
         },
     }
+
+
+def _handed_on(text: str, file: str) -> Look:
+    """What the guest reads from its firmware."""
+    return guest(f"modprobe -q qemu_fw_cfg; grep -c -- {text} /sys/firmware/qemu_fw_cfg/by_name/opt/{file}/raw", "1")
 
 
 def year_of_clock(seen: Seen) -> int:
@@ -73,6 +81,8 @@ OWN_KERNEL = Group(
         "seed.agent": guest("grep -c qemu-guest-agent /cd/user-data", "0"),
         "seed.locale": _seeded("eo.UTF-8"),
         "seed.timezone": _seeded("Europe/Berlin"),
+        "seed.ignition": _handed_on("/walked", "com.coreos/config"),
+        "seed.combustion": _handed_on("burnt", "org.opensuse.combustion/script"),
     },
 )
 

@@ -16,6 +16,16 @@ from typed import tinamou
 from tinamou.images.resolve import resolve
 
 OTHERS = (
+    *(
+        "usb[].type",
+        "devices.sound",
+        "devices.watchdog",
+        "devices.serial",
+        "devices.vsock",
+        "smbios.manufacturer",
+        "smbios.product",
+    ),
+    *("smbios.version", "smbios.serial", "smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem"),
     *("image", "cpu.model", "cpu.nodes", "cpu.pin", "cpu.strict", "memory.hugepages", "limits.cpu"),
     *("boot.firmware", "boot.secure", "boot.menu", "boot.order", "disk[].size", "disk[].aio", "disk[].iothread"),
     *("disk[].queues", "disk[].key", "net[].type", "net[].model", "net[].network", "net[].bridge", "net[].interface"),
@@ -27,9 +37,8 @@ OTHERS = (
 
 UNSAID = (
     *("cpu.max", "cpu.plugged"),
-    *("disk[].block_size", "usb[].type", "usb[].path", "usb[].format", "display.video", "devices.sound", "devices.watchdog"),
-    *("devices.serial", "devices.vsock", "smbios.manufacturer", "smbios.product", "smbios.version", "smbios.serial"),
-    *("smbios.sku", "smbios.family", "smbios.uuid", "smbios.oem", "windows.drivers", "windows.user"),
+    *("disk[].block_size", "usb[].path", "usb[].format", "display.video"),
+    *("windows.drivers", "windows.user"),
     *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),
     *("windows.timezone", "windows.agent", "windows.ssh", "windows.ssh_keys", "windows.firstboot"),
     *("cpu.sockets", "cpu.latency", "cpu.near", "cpu.realtime", "memory.overcommit", "memory.forkable", "memory.floor"),
@@ -51,6 +60,7 @@ UNSAID = (
     ),
     *("devices.panic", "devices.hotplug", "seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages"),
     *("seed.user_data", "seed.password_hash", "seed.shell", "seed.agent", "seed.locale", "seed.timezone"),
+    *("seed.ignition", "seed.combustion"),
     "confine.without",
 )
 """Fields no other tool has a word for, or whose words ``convert`` answers with what tinamou does by itself."""

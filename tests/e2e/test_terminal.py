@@ -191,6 +191,13 @@ def test_streams_of_any_size(web, tmp_path):
         assert cat.wait(60) == 0
 
 
+@pytest.mark.slow
+def test_a_warm_copy_carries_streams_of_any_size(leftovers):
+    data = os.urandom(20_000_000)
+    done = subprocess.run([*TINAMOU, "run", "--warm", "--", "cat"], input=data, capture_output=True, check=True)
+    assert done.stdout == data
+
+
 def test_a_machine_that_is_being_started_is_waited_for(leftovers):
     starting = begin("run", "-d", "--name", "web")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from pathlib import Path
 import pytest
 from typed import call, tinamou
 
+import tinamou as tinamou_package
 from tinamou import Machine
 from tinamou.errors import TinamouError
 from tinamou.machine import sockets_aside
 from tinamou.machine.reconcile import reconcile, strays
+from tinamou.operations.changelog import security_fixes
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.state import machines
+from tinamou.state.record import change
 from tinamou.system.holding import why_not
 from tinamou.system.mappings import mapping_of
 
@@ -175,11 +179,79 @@ def test_a_machine_that_was_paused_stays_so() -> None:
         assert machine.upgrade().why == ""
 
 
-def test_who_runs_on_another_qemu_is_listed(wrapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OLDER = "Debian 1:7.2+dfsg-7+deb12u1"
+
+
+@pytest.fixture
+def outdated() -> Iterator[str]:
+    """A machine that says that it runs on an older package than the one that is installed."""
+    tinamou("run", "-d", "--no-wait", "--name", "old", "--net", "none", "--set", "memory.size=192M")
+    yield change(machines.find("old"), package=OLDER).name
+    call("rm", "-f", "old")
+
+
+def test_who_runs_on_another_qemu_is_listed() -> None:
     assert call("upgrade").returncode == call("upgrade", "one", "--all").returncode == 110
+    assert call("upgrade", "--all", "--quiet").returncode == 110
     with Machine(forkable=True, net=[]) as machine:
         assert json.loads(tinamou("upgrade", "--list", "--json")) == []
+        assert call("upgrade", "--list", "--quiet").stderr == ""
         newer = os.environ.get("TINAMOU_QEMU11") or os.environ.get("TINAMOU_QEMU10")
         if newer:
             [row] = json.loads(tinamou("upgrade", "--list", "--to", newer, "--json"))
             assert (row["name"], row["why"]) == (machine.name, "it is of another package")
+            assert (row["security"], row["cves"]) == (None, [])
+
+
+def test_what_was_fixed_since_is_said(outdated: str) -> None:
+    here = probe_qemu(find_binary("x86_64"))
+    known = security_fixes(OLDER, here.package)
+    [row] = json.loads(tinamou("upgrade", "--list", "--json"))
+    assert (row["name"], row["runs"], row["security"]) == (outdated, OLDER, None if known is None else list(known))
+    said = call("upgrade", "--list", "--quiet").stderr
+    assert said.startswith(f"tinamou: {outdated} runs on {OLDER}, and ") and said.endswith(f": tinamou upgrade {outdated}\n")
+    assert all(number in said for number in row["cves"])
+    if here.package.startswith("Debian 1:7.2+dfsg-7+deb12"):
+        assert "CVE-2024-7409" in row["cves"]
+
+
+HOOK = Path(__file__).parents[2] / "data/apt/90tinamou"
+
+
+def test_apt_says_so_after_it_installed_something(outdated: str, tmp_path: Path) -> None:
+    """The real apt and dpkg, which install a package into a folder."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        pytest.skip("no apt on this host")
+    package, root = tmp_path / "package", tmp_path / "root"
+    (package / "DEBIAN").mkdir(parents=True)
+    control = "Package: nothing\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: nothing\n"
+    (package / "DEBIAN/control").write_text(control)
+    subprocess.run(["dpkg-deb", "-b", package, tmp_path / "nothing.deb"], check=True, capture_output=True)
+    for name in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "archives/partial", "lists/partial", "bin"):
+        (root / name).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    source = Path(tinamou_package.__file__).parents[1]
+    (root / "bin/tinamou").write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {sys.executable} -m tinamou "$@"\n')
+    (root / "bin/tinamou").chmod(0o755)
+    dpkg = [
+        word
+        for one in (f"--root={root}", "--force-not-root", "--log=/dev/null")
+        for word in ("-o", f"DPkg::Options::={one}")
+    ]
+    folders = {
+        "Dir::State": root,
+        "Dir::State::status": root / "var/lib/dpkg/status",
+        "Dir::State::lists": root / "lists",
+        "Dir::Cache": root,
+        "Dir::Cache::archives": root / "archives",
+        "Dir::Etc::sourcelist": "/dev/null",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Debug::NoLocking": "true",
+    }
+    options = [word for key, value in folders.items() for word in ("-o", f"{key}={value}")]
+    environment = {**os.environ, "PATH": f"{root}/bin:{os.environ['PATH']}", "DEBIAN_FRONTEND": "noninteractive"}
+    words = ["apt-get", "-c", str(HOOK), *options, *dpkg, "-y", "install", str(tmp_path / "nothing.deb")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Setting up nothing" in done.stdout
+    assert f"tinamou: {outdated} runs on {OLDER}" in done.stderr

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
 LOOK = """
 tries=0; until [ -e /run/settled ] || [ $tries -gt 600 ]; do sleep 0.1; tries=$((tries + 1)); done
+modprobe -a ahci e1000e
 tries=0; until [ -e /dev/sr1 ] && [ -e /dev/sda ] || [ $tries -gt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
-[ -e /dev/sda ] || { lsmod; cat /sys/bus/pci/devices/*/class; dmesg | tail -40; } >&2
 for disk in sda vda; do echo "$(cat /sys/block/$disk/size) $(readlink -f /sys/block/$disk | grep -o ata. | head -1)"; done
 basename $(readlink -f /sys/class/net/eth0/device/driver)
 cat /sys/power/mem_sleep 2>/dev/null | grep -c deep

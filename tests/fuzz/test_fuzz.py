@@ -17,7 +17,7 @@ import pytest
 SECONDS = float(os.environ.get("TINAMOU_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("TINAMOU_FUZZ_SEED", "1"))
 NAMES = sorted(name for name, one in fuzzing.TARGETS.items() if one.read.__module__ != planted.__name__)
-REFUSED = {"answer of qemu-img": 1, "pulled image": 2, "plan": 1, "options": 1, "reply of a server": 4}
+REFUSED = {"answer of qemu-img": 1, "pulled image": 2, "plan": 2, "options": 1, "reply of a server": 4}
 """How many sound files are refused, as they should be."""
 PLANTED = sorted(name for name, one in fuzzing.TARGETS.items() if one.read.__module__ == planted.__name__)
 
@@ -47,7 +47,7 @@ def test_a_reader_ends_soon_and_with_its_own_errors(name: str, record_property: 
 )
 def test_a_bad_reader_is_caught(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert name in PLANTED
-    monkeypatch.setattr(fuzzing, "_SILENCE", 5.0)
+    monkeypatch.setattr(fuzzing, "_SILENCE", 5.0 if name == "without end" else 60.0)
     result = fuzzing.run(name, seconds=3.0, module="planted")
     assert bool(result.faults) == bool(fault), result.faults
     assert len(result.faults) < 3

@@ -184,6 +184,31 @@ def test_one_process_at_a_time(state):
     run(work())
 
 
+def test_a_greeting_that_is_lost_is_said_again(state):
+    """A resident that still looks at the line before this one, which has just ended, loses what comes first."""
+
+    async def late(reader, writer):
+        lost = 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readexactly(HEADER.size)
+                kind, _, length = HEADER.unpack(head)
+                body = await reader.readexactly(length)
+                if chr(kind) == "R" and lost:
+                    lost -= 1
+                else:
+                    writer.write(head + body)
+        writer.close()
+
+    async def work():
+        async with scripted(state / "late", late):
+            line = Line(f"{state}/late")
+            await line.hello(timeout=30)
+            line.close()
+
+    run(work())
+
+
 def test_a_resident_of_an_older_version_is_told_from_a_silent_one(state):
     async def older(reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -56,6 +57,19 @@ def test_one_that_cannot_run_it_is_asked_by_its_agent(state: object, monkeypatch
         status, heard = streamed()
     assert status == 0
     assert b"by the line" not in heard
+
+
+def test_windows_is_given_nothing(state: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def install(*_: Any) -> Given:
+        raise AssertionError("a program for Linux")
+
+    async def is_windows(_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(commands, "install", install)
+    monkeypatch.setattr(commands.Agent, "is_windows", is_windows)
+    with machine("one"), contextlib.suppress(GuestError):  # what this agent does as Windows is another matter
+        streamed()
 
 
 def test_other_users_have_only_the_agent(state: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,7 @@ def test_a_clone_is_a_machine_of_its_own(off: str, how: str, leftovers: Leftover
     assert leftovers.settle() == []
 
 
+@pytest.mark.slow
 def test_many_of_a_template(off: str) -> None:
     asyncio.run(keeping.template(off))
     before = {path.name: path.stat().st_ino for path in find(off).path.glob("disk*")}

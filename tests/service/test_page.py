@@ -129,7 +129,7 @@ def test_what_others_wrote_is_what_they_published():
     listed = tomllib.loads((STATIC / "vendored.toml").read_text())["file"]
     for one in listed:
         assert hashlib.sha256((STATIC / one["name"]).read_bytes()).hexdigest() == one["sha256"], one["name"]
-    own = {"page.js", "style.css", "vendored.toml", "xterm.LICENSE"}
+    own = {"icon.svg", "page.js", "style.css", "vendored.toml", "xterm.LICENSE"}
     assert {path.name for path in STATIC.iterdir()} == own | {one["name"] for one in listed}
 
 
@@ -188,12 +188,18 @@ def test_in_a_browser(state, browser):
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
         page.on("dialog", lambda dialog: dialog.accept())
         page.set_default_timeout(2 * MINUTE)
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.keyboard.press("n")
-        page.wait_for_url("**/new")
-        _make(page)
-        _use(page, port)
-        _elsewhere(page, browser, port)
+        try:
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.keyboard.press("n")
+            page.wait_for_url("**/new")
+            _make(page)
+            _use(page, port)
+            _elsewhere(page, browser, port)
+        except BaseException:
+            shot(page, "failed")
+            for one in served.ask("GET", "/v1/machines").json["machines"]:
+                served.ask("DELETE", f"/v1/machines/{one['name']}?force=true&wait=30")
+            raise
         page.goto(f"http://127.0.0.1:{port}/machines/web")
         page.get_by_role("button", name="Remove").click()
         page.wait_for_url(f"http://127.0.0.1:{port}/")

@@ -20,6 +20,7 @@ import jsonschema
 import pytest
 from service_here import Served, machine, operation, serving, started
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from tinamou.service.app import application
 from tinamou.service.feed import Event, Feed, Listener
@@ -73,6 +74,7 @@ def test_one_machine_is_as_the_document_says(client, state):
     assert shaped("Snapshots", client.get("/v1/machines/web/snapshots").json())["snapshots"] == []
     assert shaped("Nics", client.get("/v1/machines/web/nics").json())["nics"]
     shaped("Me", client.get("/v1/me").json())
+    shaped("Findings", client.get("/v1/findings").json())
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", "%2e%2e", "..%2f..%2fetc", "a%00b", "A", "x" * 300, "%0a", "%ff", "a b"])
@@ -135,6 +137,18 @@ def test_a_form_of_another_page_is_no_request(client):
     assert client.post("/v1/plan", json={}, headers={"origin": "http://evil.example"}).status_code == 403
     assert client.post("/v1/plan", json={"x": 1}, headers={"origin": "http://localhost"}).status_code == 422
     assert client.get("/v1/me", headers={"host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize("path", ["/v1/machines/web/console", "/v1/machines/web/exec"])
+def test_a_page_elsewhere_gets_no_console(client, state, path):
+    machine(state, "web")
+    for headers, code in (({"origin": "http://evil.example"}, 4403), ({"host": "evil.example"}, 4421)):
+        with (
+            pytest.raises(WebSocketDisconnect) as closed,
+            client.websocket_connect(f"ws://localhost{path}", headers=headers),
+        ):
+            pass
+        assert closed.value.code == code
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1&limit=2", "nope=1", "limit=99999", "limit=" + "9" * 5000])

@@ -15,10 +15,13 @@ from starlette.testclient import TestClient
 
 from tinamou import late
 from tinamou.errors import SpecError, StateError
+from tinamou.parts.disk import DiskSpec
+from tinamou.parts.net import NetSpec
 from tinamou.service.app import application
 from tinamou.service.auth import Caller, by_peer
-from tinamou.service.descriptions import described
+from tinamou.service.descriptions import HARMLESS, described
 from tinamou.service.door import Door
+from tinamou.service.page.describing import parts
 from tinamou.service.routes import ROUTES
 from tinamou.service.shared import Service
 from tinamou.service.table import made
@@ -206,6 +209,8 @@ HOST_FIELDS = [
     {"cpu": {"realtime": 10, "pin": "auto"}},
     {"memory": {"hugepages": "2M"}},
     {"boot": {"secure_keys": "/root"}},
+    {"devices": {"vsock": 5}},
+    {"display": {"type": "vnc", "video": "virtio-gl"}},
 ]
 
 
@@ -241,3 +246,10 @@ def test_every_path_is_one_of_the_table():
 def test_served_over_the_real_socket(state):
     with serving(state) as served:
         assert served.ask("GET", "/v1/openapi.json").json["openapi"].startswith("3.1")
+
+
+def test_what_is_called_harmless_is_a_field_of_a_description():
+    known = {field.name for part in parts() for field in part.fields}
+    for kind, name in ((DiskSpec, "disk"), (NetSpec, "net")):
+        known |= {f"{name}.{field.name}" for field in late.fields(kind)}
+    assert known >= HARMLESS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from typing import Any
 
 import pytest
@@ -106,3 +107,34 @@ def test_slots_beside_those_taken_by_hand():
     made = plan(load_spec({**description, "qemu_args": by_hand}), dataclasses.replace(known(), image=DEBIAN))
     slots = [str(one.props["addr"]) for one in made.elements if one.kind == "device" and "addr" in one.props]
     assert "0x5" not in slots and len(slots) == len(set(slots))
+
+
+@pytest.mark.parametrize(("count", "arch", "word"), [(100, "x86_64", "64"), (20, "x86_64", ""), (100, "aarch64", "")])
+def test_long_strings_have_tables_that_hold_them(count, arch, word):
+    made = plan(load_spec({"smbios": {"oem": ["x" * 1000] * count}}), known(arch))
+    options = {name: value for flag in made.flags if flag.name == "machine" for name, value in flag.options.items()}
+    assert options.get("smbios-entry-point-type", "") == word
+
+
+@pytest.mark.parametrize("version", ["7.2", "10.0"])
+def test_long_strings_start(version, program_of, tmp_path):
+    """QEMU takes them; without the tables of SMBIOS 3 it says that they are too long."""
+    strings = [word for _ in range(100) for word in ("-smbios", f"type=11,value={'x' * 1000}")]
+    binary = program_of(version, "qemu-system-x86_64")
+    for entry, refused in (("64", False), ("32", True)):
+        words = [
+            binary,
+            "-machine",
+            f"pc-q35-7.2,smbios-entry-point-type={entry}",
+            "-nodefaults",
+            "-display",
+            "none",
+            *strings,
+        ]
+        done = subprocess.run(
+            [*words, "-qmp", "stdio"],
+            input='{"execute":"qmp_capabilities"}{"execute":"quit"}',
+            capture_output=True,
+            text=True,
+        )
+        assert ("exceeds 65535" in done.stderr) == refused, done.stderr

@@ -27,6 +27,6 @@ def command(name: str, new: str, /, *, linked: Switch = False, json: Switch = Fa
     for text in made.notes:
         output.warn(text)
     if json:
-        output.print_json({"name": made.record.name, "base": name, "linked": linked, "notes": made.notes})
+        output.print_json({"name": made.record.name, "base": name, "linked": linked, "notes": list(made.notes)})
     else:
         print(made.record.name)

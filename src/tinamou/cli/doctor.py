@@ -11,6 +11,7 @@ from tinamou.cli.grammar import Switch
 def command(
     machine: str = "",
     *,
+    before_upgrade: str = "",
     fix: Switch = False,
     json: Switch = False,
 ) -> int:
@@ -20,11 +21,17 @@ def command(
     ----------
     machine
         A machine to examine as well.
+    before_upgrade
+        Instead, which machines and saved states would survive another QEMU: a file, a folder or a pattern with {arch} as in
+        TINAMOU_QEMU, a Debian package's file, or the name of one that apt can download. Each is tried, and not harmed; the
+        exit status is 1 when one would not.
     fix
         Apply the remedies that tinamou may apply, until the next reboot, and examine again.
     json
         The findings as JSON.
     """
+    if before_upgrade:
+        return _before_upgrade(before_upgrade, machine, fix=fix, json=json)
     from tinamou.doctor import remedies
     from tinamou.doctor.examine import examine
     from tinamou.doctor.machine import examine_machine
@@ -49,3 +56,25 @@ def command(
         Console(file=sys.stdout).print(table(findings))
         print(summary(findings))
     return exit_status(findings)
+
+
+def _before_upgrade(said: str, machine: str, *, fix: bool, json: bool) -> int:
+    from tinamou import late
+    from tinamou.cli.loop import run_until_done
+    from tinamou.errors import Problem, SpecError
+    from tinamou.machine import before_upgrade
+    from tinamou.machine.unpacked import unpacked
+
+    if machine or fix:
+        problem = Problem("before_upgrade", said, "it is about all machines, and changes nothing", "leave the rest out")
+        raise SpecError("that is not said together", problems=[problem])
+    with unpacked(said, output.progress) as binary:
+        found = run_until_done(before_upgrade.predict(binary, progress=output.progress))
+    output.end_progress()
+    if json:
+        output.print_json([late.asdict(one) for one in found])
+    else:
+        words = {True: "yes", False: "no", None: "?"}
+        rows = [[one.name, one.kind, one.qemu, words[one.survives], one.tried, one.why] for one in found]
+        output.lines(before_upgrade.COLUMNS, rows)
+    return int(any(one.survives is False for one in found))

@@ -20,6 +20,9 @@ SAME: dict[str, tuple[str, ...]] = {
     "undefine": ("rm",),
     "delete": ("rm",),
     "domrename": ("rename",),
+    "domdisplay": ("display",),
+    "vncdisplay": ("display",),
+    "qemu-monitor-command": ("monitor",),
     "images": ("image", "ls"),
     "pull": ("image", "pull"),
     "build": ("image", "build"),
@@ -32,7 +35,6 @@ _SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--me
 """Options of docker run, and what they are called here."""
 
 _MEANT = {
-    "commit": "tinamou checkpoint NAME keeps the whole state, tinamou snapshot create NAME its disks",
     "save": "tinamou suspend NAME saves a machine and ends it, tinamou checkpoint NAME saves it while it goes on",
     "restore": "tinamou resume NAME, tinamou checkpoints restore NAME, tinamou snapshot revert, or tinamou backup restore",
     "create": "tinamou run -d --name NAME IMAGE starts a machine that stays; tinamou plan IMAGE only shows what it would be",
@@ -40,6 +42,11 @@ _MEANT = {
     "dumpxml": "tinamou show NAME, or tinamou plan NAME --why",
     "qmp": "tinamou monitor NAME says something to its QEMU",
     "migrate": "tinamou checkpoint NAME --kind portable, tinamou checkpoints export, and import on the other host",
+    "setmem": "tinamou set NAME memory=2G",
+    "setmaxmem": "tinamou set NAME memory=2G",
+    "setvcpus": "tinamou set NAME cpus=4",
+    "update": "tinamou set NAME FIELD=VALUE, or tinamou edit NAME",
+    "vol-clone": "tinamou clone NAME NEW",
     "port": "tinamou net ls, and net.forward in tinamou show NAME",
     "events": "tinamou watch NAME",
     "history": "tinamou snapshot tree NAME, tinamou checkpoints tree",

@@ -26,6 +26,7 @@ def command(
     e2b: str = "",
     e2b_domain: str = "",
     e2b_templates: Path | None = None,
+    e2b_most: int = 100,
     units: Path | None = None,
 ) -> int:
     """Serve machines to programs and browsers: an API, a page, metrics.
@@ -54,6 +55,8 @@ def command(
         The domain below which sandboxes are reached there, by TLS; without one clients are told E2B_SANDBOX_URL.
     e2b_templates
         What the names of templates stand for, in TOML; base alone, which is the tiny guest, when left out.
+    e2b_most
+        How many sandboxes there may be at a time.
     units
         Only write systemd units into this folder: tinamou.socket, and tinamou.service that it starts.
     """
@@ -68,7 +71,7 @@ def command(
     place = (socket or run_dir() / "tinamou.sock").absolute()
     certificate, key = tls_cert and tls_cert.absolute(), tls_key and tls_key.absolute()
     agents = _address(e2b, "--e2b")
-    sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute()) if agents else None
+    sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute(), e2b_most) if agents else None
     if sandboxes is None and (e2b_domain or e2b_templates):
         problem = Problem("--e2b", None, "is not given", "say where E2B's clients are served: 127.0.0.1:3000")
         raise SpecError("the sandboxes cannot be served", problems=[problem])
@@ -86,7 +89,7 @@ def _write_units(folder: Path, listening: Listening, listen: str, e2b: str) -> i
     words, agents = [*systemd.command(), "serve"], listening.e2b
     given = {"--listen": listen, "--tls-cert": listening.certificate, "--tls-key": listening.key, "--e2b": e2b}
     if agents is not None:
-        given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates}
+        given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates, "--e2b-most": str(agents.most)}
     words += [word for option, value in given.items() if value for word in (option, str(value))]
     words += [word for one in listening.names for word in ("--name", one)]
     assert listening.socket is not None

@@ -13,6 +13,7 @@ __all__ = ["ABOUT", "GROUPS", "USAGE", "VERBS", "function_of", "module_of"]
 ABOUT = "Starts QEMU virtual machines the right way and keeps them right."
 VERBS = {
     "run": "Start a machine: with its console here, in the background, or for one command.",
+    "install": "Install a guest from a disc.",
     "ls": "List machines.",
     "show": "Show one machine.",
     "logs": "Print what a guest said on its console, or QEMU.",
@@ -33,6 +34,9 @@ VERBS = {
     "rename": "Give a machine another name.",
     "clone": "Make a machine with another's disks and an identity of its own.",
     "template": "Make a machine what others are cloned from.",
+    "commit": "Make an image of a machine's disk.",
+    "export": "Write a whole machine to one file.",
+    "import": "Make a machine of a file that was exported.",
     "start": "Start a stopped machine again.",
     "restart": "Shut a machine down and start it again.",
     "autostart": "Have machines start with this host, and end in order with it.",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tinamou.arch import ARCHES
-from tinamou.convert import beside, qemu_cpu, qemu_devices, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert import beside, qemu_cpu, qemu_devices, qemu_disks, qemu_extra, qemu_nets, qemu_rest
 from tinamou.convert.account import HIDDEN, hidden
 from tinamou.convert.qemu_line import Line, options
 from tinamou.convert.result import Draft, Note
@@ -20,6 +20,7 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
     **qemu_cpu.HANDLERS,
     **qemu_disks.HANDLERS,
     **qemu_nets.HANDLERS,
+    **qemu_extra.HANDLERS,
     "device": qemu_devices.device,
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
@@ -142,6 +143,7 @@ def _complete(line: Line) -> None:
     qemu_disks.gather(line)
     qemu_nets.gather(line)
     qemu_devices.joined(line)
+    qemu_extra.joined(line)
     _boot_order(line)
     words = line.referred()
     if words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.convert import foreign, qemu_cpu, qemu_disks, qemu_nets, qemu_rest
+from tinamou.convert import foreign, qemu_cpu, qemu_disks, qemu_extra, qemu_nets, qemu_rest
 from tinamou.convert.qemu_line import Line, keys
 
 __all__ = ["device", "joined"]
@@ -13,23 +13,18 @@ _THERE = {
     "pvpanic": "a panic of the guest's kernel is told",
     "vmgenid": "the generation id is there",
     "vmcoreinfo": "not needed: a panicked guest stops where it is",
-    "i6300esb": "no watchdog is there; a panicked guest stops where it is",
     "virtio-serial": "the channel to the guest's agent is there",
     "virtserialport": "the channel to the guest's agent is there",
     "virtconsole": "the serial port is the console",
     "isa-serial": "the serial port is the console",
-    "virtio-keyboard": "keyboard and tablet are there where a screen is",
-    "virtio-mouse": "keyboard and tablet are there where a screen is",
-    "virtio-tablet": "keyboard and tablet are there where a screen is",
-    "usb-tablet": "keyboard and tablet are there where a screen is",
-    "usb-mouse": "keyboard and tablet are there where a screen is",
-    "usb-kbd": "keyboard and tablet are there where a screen is",
-    "usb-ehci": "USB is there where a screen is",
-    "qemu-xhci": "USB is there where a screen is",
-    "nec-usb-xhci": "USB is there where a screen is",
-    "piix3-usb": "USB is there where a screen is",
-    "ich9-usb": "USB is there where a screen is",
-    "usb-hub": "USB is there where a screen is",
+    "virtio-keyboard": "keyboard and pointer are those of the board, or what usb names",
+    "virtio-mouse": "keyboard and pointer are those of the board, or what usb names",
+    "virtio-tablet": "keyboard and pointer are those of the board, or what usb names",
+    "usb-ehci": "a controller is there where usb names a device",
+    "qemu-xhci": "a controller is there where usb names a device",
+    "nec-usb-xhci": "a controller is there where usb names a device",
+    "piix3-usb": "a controller is there where usb names a device",
+    "ich9-usb": "a controller is there where usb names a device",
     "virtio-scsi": "a controller is there for disks with interface = scsi",
     "lsi": "a controller is there for disks with interface = scsi",
     "megasas": "a controller is there for disks with interface = scsi",
@@ -60,7 +55,6 @@ _SCREENS = (
     "ati-vga",
     "secondary-vga",
 )
-_SOUND = ("intel-hda", "ich9-intel-hda", "hda-", "AC97", "ES1370", "sb16", "virtio-sound", "usb-audio", "adlib", "gus")
 _PASSED = frozenset(["driver", "host", "id", "bus", "addr", "multifunction", "rombar", "bootindex", "iommufd"])
 _MODELS = (
     "qemu64",
@@ -84,6 +78,8 @@ def device(line: Line, option: str, text: str) -> None:
     driver = found.pop("driver", "")
     if qemu_disks.device(line, driver, found) or qemu_nets.device(line, driver, found):
         return
+    if qemu_extra.device(line, driver, found, text):
+        return
     if driver.startswith(_MODELS):
         reason = f"{driver} is a model of CPU, not a device: QEMU refuses it here; -cpu was meant"
         line.draft.changed("-device", text, reason, "write -cpu")
@@ -94,8 +90,6 @@ def device(line: Line, option: str, text: str) -> None:
         if "-gl" in driver:
             line.draft.lost("-device", text, "the display's card draws nothing by itself", "give the machine a card: pci")
         line.draft.done("-device", text, "the display has the card every guest can drive (virtio-vga)")
-    elif driver.startswith(_SOUND):
-        line.draft.lost("-device", text, "there is no sound card", "")
     elif reason := _there(driver):
         line.take("object", found.get("rng", ""))
         line.take("chardev", found.get("chardev", ""))

@@ -35,8 +35,8 @@ _ITSELF = {
     "no-shutdown": "a machine that shuts down ends, and stays on the list: tinamou start NAME",
     "D": "what QEMU says is kept: tinamou logs NAME --qemu",
     "enable-fips": "QEMU removed it",
-    "usb": "USB is there where a screen is",
-    "usbdevice": "keyboard and tablet are there where a screen is",
+    "usb": "a controller is there where usb names a device",
+    "usbdevice": "keyboard and pointer are those of the board, or what usb names",
     "show-cursor": "QEMU opens no window",
     "full-screen": "QEMU opens no window",
     "alt-grab": "QEMU opens no window",
@@ -49,9 +49,6 @@ _PLAIN_LOST = {
     "S": ("the guest runs from the start", "tinamou pause NAME freezes it"),
     "loadvm": ("internal snapshots of qcow2 hold a machine made of other devices", "shut the guest down, then convert"),
     "incoming": ("a machine made by another command line cannot come in", "shut the guest down there, then convert"),
-    "soundhw": ("there is no sound card", ""),
-    "audio": ("there is no sound card", ""),
-    "audiodev": ("there is no sound card", ""),
     "readconfig": ("what the file says is not read", "write it as options, then convert"),
     "writeconfig": ("QEMU removed it", ""),
     "add-fd": ("a descriptor the script had opened before is not there", "name the file itself"),
@@ -72,7 +69,9 @@ def _itself(line: Line, option: str, text: str) -> None:
 
 def _serial(line: Line, text: str) -> None:
     if "serial" in line.seen and text != "none":
-        line.draft.lost("-serial", text, "one serial port is there, the console", "keep it with qemu_args")
+        line.draft.put("devices.serial", min((line.draft.get("devices.serial") or 0) + 1, 3))
+        reason = "a serial port beside the console, on a socket of the machine (run/serial1.sock)"
+        line.draft.changed("-serial", text, reason)
         return
     line.seen.add("serial")
     if text.split(",", maxsplit=1)[0] not in _STDIO:
@@ -330,7 +329,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("vnc", "spice"), _screen),
     **dict.fromkeys(("display", "sdl", "curses"), _display),
     **dict.fromkeys(("virtfs", "fsdev"), _share),
-    **dict.fromkeys(("uuid", "smbios", "fw_cfg"), _device_identity),
+    **dict.fromkeys(("uuid", "fw_cfg"), _device_identity),
     "name": _name,
     "boot": _boot,
     "vga": _vga,

@@ -16,7 +16,7 @@ from tinamou.convert.values import size, switch, whole
 
 __all__ = ["read"]
 
-_PORTS = re.compile(r"(?<!\d)(\d{1,5}):(\d{1,5})(?!\d)")
+_PORTS = re.compile(r"(?<![\d-])(\d{1,5}(?:-\d{1,5})?):(\d{1,5}(?:-\d{1,5})?)(?![\d-])")
 _RULES: Rules = (
     (
         "gl display viewer width height monitor(_.*)? serial(_.*)? ssh_port spice_port macos_release keyboard(_layout)?"

@@ -9,7 +9,8 @@ from tinamou.late import dataclass
 class ChainFile:
     """One file of a chain; ``own`` when it belongs to the machine, which alone may write to it; ``frozen`` when it is a
     checkpoint's, which nobody writes to any more. ``size`` is that of the guest's disk in bytes, 0 where it is not known;
-    ``odd`` when the file's own length is no whole number of sectors."""
+    ``odd`` when the file's own length is no whole number of sectors; ``packed`` when its data is, as a streamOptimized
+    vmdk's, into which nothing smaller than a grain can be written."""
 
     path: str
     format: str
@@ -18,3 +19,4 @@ class ChainFile:
     frozen: bool = False
     size: int = 0
     odd: bool = False
+    packed: bool = False

@@ -24,13 +24,15 @@ _MOST_READ = 16 << 20
 
 @dataclass(frozen=True)
 class Layer:
-    """One file of a chain: its resolved path, format, length in bytes, and for qcow2 its header."""
+    """One file of a chain: its resolved path, format, length in bytes, and for qcow2 its header; ``packed`` says that it is
+    a vmdk whose data is (its flags, bit 16: VMware Virtual Disk Format 5.0)."""
 
     path: str
     format: str
     length: int
     identity: tuple[int, int, int, int, int]
     header: Header | None = None
+    packed: bool = False
 
 
 def read_chain(path: str | Path, *, trusted: Sequence[Path] = (), format: str = "") -> tuple[Layer, ...]:
@@ -86,7 +88,8 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
     except OSError as error:
         raise ImageError(f"{named} cannot be opened", why=error.strerror or str(error)) from error
     identity = (status.st_dev, status.st_ino, length, status.st_mtime_ns, status.st_ctime_ns)
-    return Layer(os.path.realpath(path), found, length, identity, header)
+    packed = found == "vmdk" and head[:4] == b"KDMV" and bool(int.from_bytes(head[8:12], "little") >> 16 & 1)
+    return Layer(os.path.realpath(path), found, length, identity, header, packed)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -239,4 +239,8 @@ async def rebase(path: Path, base: Path | None, *, progress: Progress = silent) 
 
 def _refuse_used(path: Path) -> None:
     if written_by_others(path):
-        raise ImageError(f"{path} is in use", why="a machine or a tool writes to it", fix="stop that first")
+        raise ImageError(
+            f"{path} is in use",
+            why="a machine or a tool writes to it",
+            fix="stop that first; of a paused machine: tinamou commit",
+        )

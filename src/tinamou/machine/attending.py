@@ -74,12 +74,20 @@ async def _life(name: str, settings: Autostart, start: Start, say: Progress) -> 
     record = machines.find(name)
     notify("READY=1\nSTATUS=running")
     try:
-        await gone(record.process, _FOREVER)
+        while (newest := await _outlived(record)) is not None:
+            record = newest
     except asyncio.CancelledError:
         notify("STOPPING=1")
         await asyncio.shield(asyncio.ensure_future(_ended(name, settings, say)))
         raise
     return await in_thread(_fate, record)
+
+
+async def _outlived(record: Record) -> Record | None:
+    """Wait until its QEMU is gone; the machine where another one has taken it over meanwhile (`tinamou upgrade`)."""
+    await gone(record.process, _FOREVER)
+    newest = read(record.path)
+    return newest if newest is not None and newest.running and newest.process != record.process else None
 
 
 async def _ended(name: str, settings: Autostart, say: Progress) -> None:
@@ -99,14 +107,16 @@ async def _ended(name: str, settings: Autostart, say: Progress) -> None:
 
 
 def _fate(record: Record) -> str | None:
-    """Why its QEMU is gone, as `_life` says it. Its status is known where this process had started it."""
+    """Why its QEMU is gone, as `_life` says it. How it ended is seen by the process that started it, else by nobody."""
     status = exit_code(record.pid)
     reconcile()
     newest = read(record.path)
     if newest is None or life.was_asked_to_end(newest) or is_suspended(newest):
         return None
-    if newest.ended or not status:
-        return newest.ended
+    if newest.ended or status is None:
+        return newest.ended or "nobody saw how its QEMU ended"
+    if not status:
+        return ""
     return f"QEMU was ended by {signal.Signals(-status).name}" if status < 0 else f"QEMU ended with status {status}"
 
 

@@ -191,6 +191,8 @@ async def _carry_out(
 def _why_later(record: Record) -> str:
     if is_suspended(record):
         return "it is suspended, and goes on as what it was"
+    if record.ephemeral:
+        return "which never comes: it is thrown away when it ends"
     return "it is fixed while the machine runs" if record.running else ""
 
 

@@ -17,7 +17,7 @@ from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine.disks import opened
-from tinamou.machine.renaming import refuse_awake
+from tinamou.machine.renaming import refuse_awake, with_paths
 from tinamou.machine.turns import turn
 from tinamou.parts.net import NetSpec
 from tinamou.snapshots import extras
@@ -34,7 +34,7 @@ from tinamou.state.record import Record, change, create
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["Cloned", "clone", "clones_of", "mark_template", "refuse_base"]
+__all__ = ["Cloned", "clone", "clones_of", "frozen_disks", "mark_template", "own_card", "refuse_base"]
 
 SCHEDULE = "clone"
 
@@ -69,12 +69,13 @@ async def _give(record: Record, directory: Path, *, linked: bool, progress: Prog
     """The disks of the moment, and what lies beside them."""
     owners = extras.owners_of(record.uid)
     extras.copy_files(record.path, directory, [files.IMAGE], owners)
+    await in_thread(_bring_boot_files, record.path, directory)
     if not image_of(record).disk and not load_spec(record.spec).disk:
         extras.copy_files(record.path, directory, [files.UEFI_VARS], owners)
         if (record.path / "tpm").is_dir():
             extras.copy_tpm(record.path, directory, owners)
         return
-    async with opened(record, "clone", progress=progress) as (disks, history), _frozen(record, disks, history) as shot:
+    async with opened(record, "clone", progress=progress) as (disks, history), frozen_disks(record, disks, history) as shot:
         if linked:
             await in_thread(_link, disks, history, shot, directory)
         else:
@@ -88,13 +89,21 @@ async def _give(record: Record, directory: Path, *, linked: bool, progress: Prog
             extras.copy_tpm(source, directory, theirs)
 
 
+def _bring_boot_files(source: Path, directory: Path) -> None:
+    """What an imported machine boots from lies in its own folder."""
+    for name in ("kernel", "fast_kernel", "initrd"):
+        if (source / name).exists():
+            (directory / name).hardlink_to(source / name)
+    with_paths(directory / files.IMAGE, f"{source}/", f"{directory}/")
+
+
 @contextlib.asynccontextmanager
-async def _frozen(record: Record, disks: Disks, history: History) -> AsyncIterator[Snapshot]:
+async def frozen_disks(record: Record, disks: Disks, history: History) -> AsyncIterator[Snapshot]:
     """The disks of one moment, in files that nobody writes to until the block ends; those of a template are so anyway."""
     if record.template:
         yield Snapshot(0, "", {name: entry.top for name, entry in history.present.items()})
         return
-    taken = await freeze(disks, history, note="for a clone", schedule=SCHEDULE)
+    taken = await freeze(disks, history, note="for a copy", schedule=SCHEDULE)
     try:
         yield taken.snapshot
     finally:
@@ -158,7 +167,7 @@ def _own(spec: MachineSpec, record: Record, new: str) -> tuple[MachineSpec, list
     """The description without what only one machine can have, and what that was."""
     nets, notes = [], []
     for number, card in enumerate(spec.net):
-        fresh, said = _own_card(card, f"net[{number}]", record.name, new)
+        fresh, said = own_card(card, f"net[{number}]", record.name, new)
         nets.append(fresh)
         notes += said
     if spec.seed.hostname:
@@ -172,7 +181,7 @@ def _own(spec: MachineSpec, record: Record, new: str) -> tuple[MachineSpec, list
     return late.replace(spec, net=tuple(nets), seed=late.replace(spec.seed, hostname="")), notes
 
 
-def _own_card(card: NetSpec, field: str, old: str, new: str) -> tuple[NetSpec, list[str]]:
+def own_card(card: NetSpec, field: str, old: str, new: str) -> tuple[NetSpec, list[str]]:
     """A card with addresses of its own, and what it has lost or still shares."""
     lost: dict[str, object] = {"mac": card.mac, "address": card.address, "forward": card.forward}
     said = {name: _shown(value) for name, value in lost.items() if value}

@@ -242,7 +242,8 @@ class Connected:
     async def _carrying(self) -> Line | Agent:
         """What carries much data: the line to the resident, which the guest is given, or the agent where it cannot be."""
         with contextlib.suppress(GuestError, OSError):
-            return await self.talking()
+            if self._line is not None or not await self.agent.is_windows():
+                return await self.talking()
         return await self._quickest()
 
     async def _quickest(self) -> Line | Agent:

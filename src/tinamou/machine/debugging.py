@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tinamou.control import DisconnectedError, RefusedError, Session, commands
+from tinamou.control.answers import records
 from tinamou.errors import ControlError, StateError
 from tinamou.facts import files
 from tinamou.launch.handover import listening
@@ -40,6 +41,9 @@ async def debugged(machine: Connected) -> AsyncIterator[Path]:
 
 
 async def _opened(machine: Connected, session: Session, path: Path) -> None:
+    if any(one.get("label") == _CHARDEV for one in records(await session.execute("query-chardev"))):
+        fix = f"end the other one; where there is none: tinamou monitor {machine.name} --hmp 'gdbserver none'"
+        raise StateError(f"{machine.name} is debugged already", fix=fix)
     try:
         listener = listening(str(path))
     except OSError as error:
@@ -50,11 +54,7 @@ async def _opened(machine: Connected, session: Session, path: Path) -> None:
         os.close(listener)
     address = {"type": "fd", "data": {"str": _CHARDEV}}
     backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
-    try:
-        await session.execute("chardev-add", id=_CHARDEV, backend=backend)
-    except RefusedError as error:
-        fix = f"close it; where nobody has it, tinamou monitor {machine.name} --hmp 'gdbserver none'"
-        raise StateError(f"{machine.name} is debugged already", why=error.description, fix=fix) from error
+    await session.execute("chardev-add", id=_CHARDEV, backend=backend)
     told = await commands.monitor(session, f"gdbserver chardev:{_CHARDEV}")
     if "Could not" in told:
         await session.execute("chardev-remove", id=_CHARDEV)

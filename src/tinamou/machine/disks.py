@@ -122,9 +122,8 @@ def _files(layers: tuple[Layer, ...], directory: Path) -> tuple[ChainFile, ...]:
     def file(layer: Layer) -> ChainFile:
         folder, locked = Path(layer.path).parent, bool(layer.header and layer.header.encryption)
         size = int(layer.header.size) if layer.header else layer.length if layer.format == "raw" else 0
-        return ChainFile(
-            layer.path, layer.format, folder == own, locked, folder.parent == frozen, size, layer.length % 512 > 0
-        )
+        odd = layer.length % 512 > 0
+        return ChainFile(layer.path, layer.format, folder == own, locked, folder.parent == frozen, size, odd, layer.packed)
 
     return tuple(map(file, layers))
 

@@ -62,12 +62,12 @@ async def _written(session: Session, target: int, format: str, progress: Progres
     with contextlib.suppress(OSError):  # more than an ordinary user may have
         fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIECE)
     with session.listen("DUMP_COMPLETED") as ended:
-        try:
-            await commands.getfd(session, theirs, "dump")
-        finally:
-            os.close(theirs)
         stopped = threading.Event()
         try:
+            try:
+                await commands.getfd(session, theirs, "dump")
+            finally:
+                os.close(theirs)
             how = {"paging": False, "protocol": "fd:dump", "detach": True, "format": format}
             await session.execute("dump-guest-memory", how)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinamou.machine.of_host import of_host
 from tinamou.machine.reach import Reach
@@ -68,6 +68,14 @@ class Handled(Reach):
         async with self._at_hand(long=True) as machine:
             return await dump(machine, Path(file), format=format)
 
+    async def autostart(self, *, off: bool = False, **settings: Any) -> list[Path]:
+        """Have it start with the host (``after``, ``delay``, ``suspend``, ``restart``, ``grace``: see
+        `tinamou.machine.autostart.Autostart`), or no more; the files written or removed. Raises StateError.
+        """
+        from tinamou.machine import autostart
+
+        return autostart.turn_off(self.record) if off else autostart.turn_on(self.record, autostart.Autostart(**settings))
+
 
 class PlainHandled:
     """The same for programs without asyncio, a part of `Machine`."""
@@ -97,3 +105,7 @@ class PlainHandled:
     def dump(self, file: str | Path, *, format: Format = "elf") -> int:
         """Write its memory and registers into a file; its size in bytes. See `AsyncMachine.dump`."""
         return wait_for(self._machine.dump(file, format=format))
+
+    def autostart(self, *, off: bool = False, **settings: Any) -> list[Path]:
+        """Have it start with the host, or no more; see `AsyncMachine.autostart`."""
+        return wait_for(self._machine.autostart(off=off, **settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.images.progress import Progress, silent
@@ -74,3 +75,21 @@ class Kept:
         from tinamou.machine.cloning import mark_template
 
         self._is_now(await mark_template(self.record.name, undo=undo))
+
+    async def export(self, target: Path, *, progress: Progress = silent) -> int:
+        """Write the whole machine, running or not, to a new file; the bytes written. `tinamou.import_machine` takes it in.
+
+        Raises StateError, ImageError, PrepareError, OSError; there is no file then.
+        """
+        from tinamou.machine.exporting import export
+
+        return await export(self.record.name, target, progress=progress)
+
+    async def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
+        """Make an image, of which others can be started, of a disk of this machine, which must be off or paused.
+
+        Raises StateError, ImageError; there is no image then.
+        """
+        from tinamou.machine.committing import commit
+
+        await commit(self.record.name, image, disk=disk, progress=progress)

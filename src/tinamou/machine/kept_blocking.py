@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.images.progress import Progress, silent
@@ -39,3 +40,11 @@ class Kept:
     def template(self, *, undo: bool = False) -> None:
         """Make the machine, which must be off, a template; or a machine again; see `AsyncMachine.template`."""
         wait_for(self._machine.template(undo=undo))
+
+    def export(self, target: Path, *, progress: Progress = silent) -> int:
+        """Write the whole machine, running or not, to a new file; see `AsyncMachine.export`."""
+        return wait_for(self._machine.export(target, progress=progress))
+
+    def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
+        """Make an image of a disk of this machine, which must be off or paused; see `AsyncMachine.commit`."""
+        wait_for(self._machine.commit(image, disk=disk, progress=progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import overload
 
 from tinamou.images.progress import Progress, silent
@@ -12,7 +13,7 @@ from tinamou.machine.facade import AsyncMachine
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.system.loop_thread import wait_for
 
-__all__ = ["async_fork", "async_machines", "async_open", "checkpoints", "fork", "machines", "open"]
+__all__ = ["async_fork", "async_machines", "async_open", "checkpoints", "fork", "import_machine", "machines", "open"]
 
 
 def open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> Machine:
@@ -26,6 +27,20 @@ def open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = sile
 def async_open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> AsyncMachine:
     """As `open`, for programs with asyncio."""
     return AsyncMachine.open(name, timeout=timeout, progress=progress)
+
+
+def import_machine(source: Path, name: str = "", *, trust: bool = False, progress: Progress = silent) -> Machine:
+    """A machine, off and kept, from a file that `Machine.export` wrote, under its own name or another.
+
+    What its description says of the host it was on is left out, and told by ``progress``, unless ``trust``: anybody may have
+    made the file. Raises StateError, ImageError, SpecError, PrepareError; there is no machine then.
+    """
+    from tinamou.machine.importing import take_in
+
+    made = wait_for(take_in(source, name, trust=trust, progress=progress))
+    for note in made.notes:
+        progress(note, None)
+    return Machine.open(made.record.name)
 
 
 def machines() -> list[Machine]:

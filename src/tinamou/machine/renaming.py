@@ -21,7 +21,7 @@ from tinamou.state.record import Record, newest, update, written_anew
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.replaced import replace_text
 
-__all__ = ["refuse_awake", "rename"]
+__all__ = ["refuse_awake", "rename", "with_paths"]
 
 
 async def rename(name: str, new: str) -> Record:
@@ -71,14 +71,19 @@ def _known_by(record: Record, place: Path) -> None:
     if record.uid is not None:
         uids.moved(record.path, place)
     networks.rename_machine(record.name, place.name)
-    if (place / files.PLAN).exists():
-        text = (place / files.PLAN).read_text()
-        replace_text(place / files.PLAN, json.dumps(_moved(json.loads(text), f"{record.directory}/", f"{place}/")))
+    for name in (files.PLAN, files.IMAGE):
+        with_paths(place / name, f"{record.directory}/", f"{place}/")
     rename_schedules(record.name, place.name)
     autostart.renamed(record.name, machines.find(place.name))
     for other in machines.machines():
         if other.base == record.name:
             update(other.path, lambda found: late.replace(found, base=place.name))
+
+
+def with_paths(file: Path, old: str, new: str) -> None:
+    """Have a JSON file name what is below one folder below another; one that is not there is left so. Raises OSError."""
+    if file.exists():
+        replace_text(file, json.dumps(_moved(json.loads(file.read_text()), old, new)))
 
 
 def _moved(value: Any, old: str, new: str) -> Any:

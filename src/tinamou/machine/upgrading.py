@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tinamou.control import Event, Session
     from tinamou.guest.clock import Clock
 
-__all__ = ["Upgraded", "upgrade"]
+__all__ = ["Upgraded", "kept_from_it", "planned", "upgrade", "version_of"]
 
 _SECONDS = 60.0
 """How long the state of the devices may take from one QEMU to the other."""
@@ -82,7 +82,7 @@ async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = 
     """
     record, began = machine.refresh(), time.perf_counter()
     encrypted.refuse(record, "upgraded")
-    before = _version(await machine.session())
+    before = version_of(await machine.session())
     if not (now := await status(await machine.session())).running:
         raise StateError(
             f"{record.name} does not run: it is {now.state}", fix=f"let it run first: tinamou resume {record.name}"
@@ -90,22 +90,23 @@ async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = 
     async with turn(record, "upgrade"):
         plan = await saved_plan(record, await machine.session())
         with choosing(binary):
-            if why := _kept_from_it(plan):
+            if why := kept_from_it(plan):
                 progress(f"{record.name} is suspended and resumed, as {why}: it stands still for longer", None)
                 pause, clock = await _by_the_disk(machine, progress)
             else:
                 pause = await _in_place(machine, plan)
                 clock = await machine.set_clock()
-        after = _version(await machine.session())
+        after = version_of(await machine.session())
     return Upgraded(record.name, before, after, pause, time.perf_counter() - began, why, clock.note)
 
 
-def _version(session: Session) -> str:
+def version_of(session: Session) -> str:
+    """The version of the QEMU that answers, with its package's."""
     number = ".".join(map(str, session.version))
     return f"{number} ({session.package})" if session.package else number
 
 
-def _kept_from_it(plan: Plan) -> str:
+def kept_from_it(plan: Plan) -> str:
     """Why the memory and the devices cannot go from one QEMU to the other directly; empty where they can."""
     if not save.forkable(plan):
         return "its memory is QEMU's own (memory.forkable would change that)"
@@ -145,7 +146,7 @@ async def _by_the_disk(machine: Connected, progress: Progress) -> tuple[float, C
 
 async def _in_place(machine: Connected, plan: Plan) -> float:
     record = machine.record
-    new = await in_thread(_planned, record, plan)
+    new = await in_thread(planned, record, plan)
     async with kept_out(record.directory, await machine.session()), shares.taken_out(machine):
         with branching.reached(record.pid, record.name, save.memory_of(plan)) as (memory, _, mapping):
             if mapping.private and (why := branching.why_not()):
@@ -155,7 +156,7 @@ async def _in_place(machine: Connected, plan: Plan) -> float:
     return pause
 
 
-def _planned(record: Record, plan: Plan) -> Plan:
+def planned(record: Record, plan: Plan) -> Plan:
     """The plan of the same machine for the new QEMU. Raises StateError where it would be another one.
 
     A device the new one could have beside and the machine has not is left out.

@@ -119,8 +119,10 @@ async def _way(wait: _Wait) -> Line | Agent:
 
 
 async def _brought(wait: _Wait, agent: Agent, record: Record) -> Line | None:
-    """The line to a resident that the guest was given, now or before; None for a guest that cannot run it."""
+    """The line to a resident that the guest was given, now or before; None for a guest that cannot run it, as Windows."""
     try:
+        if await wait.answer(agent.is_windows()):
+            return None
         return await wait.answer(install(agent, str(record.file(files.RESIDENT)), record.arch, shared))
     except (GuestError, NotListeningError):
         return None

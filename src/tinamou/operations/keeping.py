@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from tinamou.facts import ImageFacts
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import changing, cloning, editing, renaming
+from tinamou.machine import changing, cloning, committing, editing, exporting, importing, renaming
 from tinamou.machine.changing import Altered
 from tinamou.machine.cloning import Cloned
+from tinamou.machine.importing import Imported
 from tinamou.state.record import Record
 
-__all__ = ["MOST", "clone", "edit", "machine_file", "rename", "set_fields", "template"]
+__all__ = ["MOST", "clone", "commit", "edit", "export", "machine_file", "rename", "set_fields", "take_in", "template"]
 
 machine_file = editing.as_text
 MOST = editing.MOST
@@ -49,3 +52,19 @@ async def clone(name: str, new: str, *, linked: bool = False, progress: Progress
 async def template(name: str, *, undo: bool = False) -> Record:
     """Make a machine that is off a template, which can be cloned and no more; or a machine again. Raises StateError."""
     return await cloning.mark_template(name, undo=undo)
+
+
+async def export(name: str, target: Path | None, *, progress: Progress = silent) -> int:
+    """Write a whole machine to a new file, or to stdout without one; the bytes written. Raises StateError, ImageError."""
+    return await exporting.export(name, target, progress=progress)
+
+
+async def take_in(source: Path | None, name: str = "", *, trust: bool = False, progress: Progress = silent) -> Imported:
+    """A machine, off, from a file that `export` wrote, or from stdin; what reaches into this host is left out, unless
+    ``trust``. Raises StateError, ImageError, SpecError; there is no machine then."""
+    return await importing.take_in(source, name, trust=trust, progress=progress)
+
+
+async def commit(name: str, image: str, *, disk: str = "", progress: Progress = silent) -> ImageFacts:
+    """Make an image of the store of a machine's disk; it must be off or paused. Raises StateError, ImageError."""
+    return await committing.commit(name, image, disk=disk, progress=progress)

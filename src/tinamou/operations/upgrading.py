@@ -9,23 +9,33 @@ from tinamou.late import dataclass
 from tinamou.machine import life, upgrading
 from tinamou.machine.connected import Connected
 from tinamou.machine.upgrading import Upgraded
+from tinamou.operations.changelog import CVE, security_fixes
 from tinamou.probe.qemu import choosing, find_binary, probe_qemu
 from tinamou.state import machines
 from tinamou.state.record import Record
 
 __all__ = ["COLUMNS", "Outdated", "outdated", "upgrade"]
 
-COLUMNS = ("name", "runs", "installed", "why")
+COLUMNS = ("name", "runs", "installed", "why", "fixed since")
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """A machine, the QEMU it runs on, the one a start of today would take, and how that is known."""
+    """A machine, the QEMU it runs on, the one a start of today would take, and how that is known.
+
+    ``security`` are the lines of the package's changelog in between that name a CVE; None where none knows both versions.
+    """
 
     name: str
     runs: str
     installed: str
     why: str
+    security: tuple[str, ...] | None = None
+
+    @property
+    def cves(self) -> list[str]:
+        """The numbers in those lines."""
+        return list(dict.fromkeys(number for line in self.security or () for number in CVE.findall(line)))
 
 
 async def upgrade(name: str, binary: str = "", *, progress: Progress = silent) -> Upgraded:
@@ -54,7 +64,9 @@ def _outdated(record: Record) -> Outdated | None:
     except OSError:
         return None  # it ended just now
     if program.endswith(" (deleted)"):
-        return Outdated(record.name, runs, here, "the file it was started from has been replaced")
-    if record.package != now.package:
-        return Outdated(record.name, runs, here, "it is of another package")
-    return None
+        why = "the file it was started from has been replaced"
+    elif record.package != now.package:
+        why = "it is of another package"
+    else:
+        return None
+    return Outdated(record.name, runs, here, why, security_fixes(record.package, now.package))

@@ -11,6 +11,8 @@ from tinamou.parts.protocol import Part, Resolved
 __all__ = ["PART", "SmbiosSpec"]
 
 _WORDS = r"[ -~]{0,64}"
+_LONG = 32 << 10
+"""Bytes of strings from which on they may not fit into the tables of SMBIOS 2.1, which have 65,535 bytes in all."""
 _HINT = "at most 64 letters, digits and signs of ASCII"
 
 
@@ -54,6 +56,9 @@ def contribute(resolved: Resolved) -> Contribution:
     options |= {one.name: getattr(spec, one.name) for one in fields(spec) if one.name != "oem" and getattr(spec, one.name)}
     flags = [Flag("smbios", why, options=options)] if len(options) > 1 else []
     flags += [Flag("smbios", why, options={"type": 11, "value": text}) for text in spec.oem]
+    if sum(len(text.encode()) + 1 for text in spec.oem) > _LONG and resolved.arch.name == "x86_64":
+        room = Why("spec smbios.oem", "these strings need the tables of SMBIOS 3, which may be longer than 65,535 bytes")
+        flags.append(Flag("machine", room, options={"smbios-entry-point-type": "64"}))
     return Contribution(flags=tuple(flags))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from tinamou.errors import Problem, SpecError
@@ -13,17 +12,23 @@ from tinamou.service.auth import Caller
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 
-__all__ = ["described"]
+__all__ = ["HARMLESS", "described"]
 
-_HARMLESS = (
-    *("name", "image", "arch", "accel", "memory.size", "memory.forkable", "memory.floor", "limits.*"),
-    *("cpu.count", "cpu.sockets", "cpu.cores", "cpu.threads", "cpu.model"),
-    *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
-    *("disk.size", "disk.interface", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
-    *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
-    *("display.*", "tpm.*", "devices.*", "seed.*"),
+HARMLESS = frozenset(
+    (
+        *("name", "image", "os", "arch", "accel", "memory.size", "memory.forkable", "memory.floor"),
+        *("cpu.count", "cpu.sockets", "cpu.cores", "cpu.threads", "cpu.max", "cpu.plugged", "cpu.model", "cpu.hyperv"),
+        *("limits.cpu", "limits.memory", "limits.pids", "limits.read", "limits.write"),
+        *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
+        *("disk.size", "disk.interface", "disk.block_size", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
+        *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
+        *("display.type", "tpm.enabled", "clock.base", "clock.offset"),
+        *("devices.rng", "devices.balloon", "devices.panic", "devices.sound", "devices.watchdog", "devices.hotplug"),
+        *("seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages", "seed.user_data", "seed.ignition"),
+        *("seed.combustion", "seed.password_hash", "seed.shell", "seed.agent", "seed.locale", "seed.timezone"),
+    )
 )
-"""Fields that reach nothing of the host but its processors, memory and room on its disk; patterns as a shell has them."""
+"""Fields that reach nothing of the host but its processors, memory and room on its disk. A new field is none of them."""
 _NETWORKS = ("auto", "user", "none")
 
 
@@ -53,7 +58,7 @@ def _beyond(spec: MachineSpec) -> Iterator[str]:
     for name, value in dump_spec(spec).items():
         assert name in parts
         for field in _named(name, value):
-            if not any(fnmatchcase(field, pattern) for pattern in _HARMLESS):
+            if field not in HARMLESS:
                 yield field
 
 

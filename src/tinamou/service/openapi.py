@@ -42,6 +42,7 @@ _ROW = _table(
     },
     why=_or_null(_TEXT),
 )
+_FINDING = _table({"machine": _or_null(_TEXT), **dict.fromkeys(("check", "title", "severity", "evidence", "fix"), _TEXT)})
 _STATES = ("running", "done", "failed", "cancelled", "interrupted")
 _WHY = {"asked_by": _TEXT, "reason": _TEXT}
 
@@ -87,6 +88,7 @@ SCHEMAS: dict[str, Schema] = {
     "Snapshots": _table({"current": _or_null(_WHOLE), "snapshots": _list(_table({"number": _WHOLE, "name": _TEXT}))}),
     "Disks": _table({"disks": _list(_table({"name": _TEXT, "file": _TEXT, "size": _WHOLE, "used": _WHOLE}))}),
     "Nics": _table({"nics": _list(_table({"name": _TEXT, "type": _TEXT, "mac": _TEXT}))}),
+    "Findings": _table({"findings": _list(_FINDING)}),
     "Ran": _table({"status": _WHOLE, "seconds": _NUMBER, "out": _TEXT, "err": _TEXT}),
     "Written": _table({"path": _TEXT, "bytes": _WHOLE, "verified": {"type": "boolean"}}),
 }

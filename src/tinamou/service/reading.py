@@ -218,6 +218,12 @@ def _examined() -> dict[str, object]:
     return to_json(examine(this_host()))
 
 
+async def findings(asked: Asked) -> Any:
+    """What is wrong with machines and their host now, as ``tinamou watch --once`` finds it; guests are asked."""
+    found = await asked.service.findings.now()
+    return {"findings": [one for one in found if one["machine"] is None or asked.caller.may("show", one["machine"])]}
+
+
 async def host(_: Asked) -> Any:
     """The host's processors and memory, and which machine has which CPUs."""
     return await in_thread(_host)

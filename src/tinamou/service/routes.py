@@ -62,6 +62,7 @@ ROUTES: list[Route] = [
     Route("POST", "/v1/operations/{operation}/cancel", "", "End it.", look.cancel, answer="Operation", status=202),
     Route("GET", "/v1/events", "events", "What happens.", events.stream, query=said.Since, media="text/event-stream"),
     Route("GET", "/v1/doctor", "doctor", "What is wrong with the host.", look.doctor),
+    Route("GET", "/v1/findings", "doctor", "What is wrong with machines now.", look.findings, answer="Findings"),
     Route("GET", "/v1/host", "doctor", "The host's processors and memory.", look.host),
     Route("GET", "/metrics", "stats", "Numbers, in OpenMetrics.", look.metrics, media="application/openmetrics-text"),
 ]

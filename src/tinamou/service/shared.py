@@ -11,6 +11,7 @@ from typing import Any
 
 from tinamou.late import dataclass
 from tinamou.service.feed import Feed
+from tinamou.service.findings import Findings
 from tinamou.service.lookout import Lookout
 from tinamou.service.metrics import Metrics
 from tinamou.service.problems import MissingError
@@ -44,6 +45,7 @@ class Service:
         state = self.state
         self.feed = Feed(state)
         self.lookout = Lookout(self.feed)
+        self.findings = Findings()
         self.metrics = Metrics(self.lookout)
         self.work = Work(state, self._operation)
 

@@ -58,6 +58,9 @@ _GREET_SECONDS, _PADDED_SECONDS = 0.5, 2.0
 """How long the first greeting may go unanswered before another one is sent; each waits twice as long as the last. A guest
 that boots reads them all: only those that wait long end a frame it may be in the middle of, which is 32 KiB more to read."""
 
+_LOST_GREETINGS = 2
+"""So many greetings may be lost, while what is asked after them is answered, until that tells an older version."""
+
 
 class Line:
     """A connected line. A machine's resident serves one line at a time, so it belongs to one process at a time."""
@@ -84,6 +87,7 @@ class Line:
         self._cut_off = cut_off
         self._hellos: dict[bytes, asyncio.Future[None]] = {}
         self._asked_since: set[bytes] = set()
+        self._ungreeted = 0
         self._owed: Owed | None = None
         self._took = 0.0
         self._ended: LineError | None = None
@@ -359,7 +363,10 @@ class Line:
     def _hear_greeting(self, kind: str, payload: bytes) -> None:
         self._met = kind == "R" and payload == self._greeting
         if kind == "H" and payload in self._asked_since:
-            self._end("it is that of an older version; it is replaced when the guest restarts")
+            # a greeting is lost on one who still looks at the line before this, which has just ended: it is said again
+            self._ungreeted += 1
+            if self._ungreeted > _LOST_GREETINGS:
+                self._end("it is that of an older version; it is replaced when the guest restarts")
         elif kind == "H" and payload in self._hellos:  # asked after an earlier greeting, which was answered just before
             resolve(self._hellos[payload], None)
 

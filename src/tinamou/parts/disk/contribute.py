@@ -24,7 +24,20 @@ def check(resolved: Resolved) -> list[Problem]:
     """Numbers that are taken, ways of queueing and cache modes that cannot be had here."""
     specs, facts = resolved.spec.disk, resolved.facts
     first = 1 if facts.image.disk else 0
-    return [*check_numbers(specs, first), *aio.check(list(numbered(specs, first)), facts), *_check_sata(resolved)]
+    return [
+        *check_numbers(specs, first),
+        *aio.check(list(numbered(specs, first)), facts),
+        *_check_sata(resolved),
+        *_check_packed(resolved),
+    ]
+
+
+def _check_packed(resolved: Resolved) -> Iterator[Problem]:
+    for disk in resolved.disks:
+        if disk.top.packed and not disk.readonly:
+            reason = "its data is packed (streamOptimized): a guest's writes would fail, even where the disk is empty"
+            fix = "tinamou image import makes it an image, which a machine's own overlay is written over; or readonly = true"
+            yield Problem(f"{disk.node}.path", disk.top.path, reason, fix)
 
 
 def on_sata(resolved: Resolved) -> dict[str, int]:

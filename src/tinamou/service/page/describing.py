@@ -59,6 +59,8 @@ def parts() -> tuple[Part, ...]:
 
 def _field(name: str, schema: Mapping[str, Any]) -> Field:
     about = schema.get("description", "")
+    while len(schema.get("anyOf", ())) == 1:  # it may also be left out
+        schema = schema["anyOf"][0]
     if "enum" in schema:
         return Field(name, about, "choice", tuple(str(one) for one in schema["enum"] if isinstance(one, str) and one))
     if schema.get("type") == "boolean":

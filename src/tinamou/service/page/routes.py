@@ -22,7 +22,7 @@ View = Callable[[Request, Service], Awaitable[Response]]
 
 def open_to_all(path: str) -> bool:
     """Whether a path is for those too whom nobody knows: where a browser logs in."""
-    return path in ("/login", "/static/style.css", "/static/page.js")
+    return path in ("/login", "/static/style.css", "/static/page.js", "/static/icon.svg")
 
 
 def routes(service: Service) -> list[BaseRoute]:

@@ -28,6 +28,7 @@ from tinamou.snapshots.history import load
 from tinamou.state.record import Record
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
+from tinamou.system.shown import visible
 
 __all__ = ["ACTIONS", "events", "host", "machines", "new", "one", "operations", "rows"]
 
@@ -67,7 +68,7 @@ async def one(request: Request, service: Service) -> Response:
     record = existing(name)
     state = (await state_of(record)).state
     values = await in_thread(_known, record)
-    logs = (await in_thread(last_lines, record.file(files.SERIAL_LOG), 40)) if caller.may("logs", name) else ""
+    logs = visible(await in_thread(last_lines, record.file(files.SERIAL_LOG), 40)) if caller.may("logs", name) else ""
     actions = [verb for verb in ACTIONS.get(state, ("kill",)) if caller.may(_verb(verb), name)]
     under_way = [one for one in service.work.every() if one["about"] == name][:10]
     return page(
@@ -130,7 +131,9 @@ async def host(request: Request, service: Service) -> Response:
     examined: Any = await reading.doctor(None)  # type: ignore[arg-type]
     order = {"bad": 0, "warning": 1, "unknown": 2}
     findings = sorted(examined["findings"], key=lambda one: order.get(one["severity"], 3))
-    return page(request, service, "host.html", drawn=drawn, findings=findings)
+    caller = caller_of(request.scope)
+    wrong = [one for one in await service.findings.now() if one["machine"] is None or caller.may("show", one["machine"])]
+    return page(request, service, "host.html", drawn=drawn, findings=findings, wrong=wrong)
 
 
 async def operations(request: Request, service: Service) -> Response:

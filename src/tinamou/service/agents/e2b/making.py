@@ -49,11 +49,10 @@ async def forked(checkpoint: Checkpoint, names: list[str]) -> list[Connected]:
 
 
 async def stays(machine: Connected) -> Connected:
-    """From now on the machine goes on when this process ends; the line to its guest stays open, for others too."""
+    """From now on the machine goes on when this process ends; the line to its guest stays open."""
     await machine.settled_agent()
     machine.record = change(machine.record, owner_pid=0, owner_started=0, ephemeral=False)
     await machine.hang_up()
-    machine.share()
     return machine
 
 

@@ -26,7 +26,10 @@ from tinamou.state.record import Record, read
 from tinamou.system.lock import exclusive
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["Sandboxes", "State"]
+__all__ = ["MOST", "Sandboxes", "State", "record_of"]
+
+MOST = 100
+"""Sandboxes at a time, where nobody says otherwise."""
 
 State = Literal["running", "paused", "gone"]
 
@@ -39,13 +42,13 @@ _log = logging.getLogger(__name__)
 
 
 class Sandboxes:
-    """All of them, as long as the ``async with`` block lasts; their machines go on after it.
+    """All of them, ``most`` at a time, as long as the ``async with`` block lasts; their machines go on after it.
 
     Raises StateError where another process serves them already. Methods raise RefusedError and TinamouError.
     """
 
-    def __init__(self, templates: dict[str, Template]) -> None:
-        self.templates = templates
+    def __init__(self, templates: dict[str, Template], *, most: int = MOST) -> None:
+        self.templates, self.most = templates, most
         self._live: dict[str, Live] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
@@ -104,6 +107,7 @@ class Sandboxes:
 
     async def create(self, entry: Entry, template: Template, *, network: bool) -> Entry:
         """Make the machine of a new sandbox."""
+        self._room(1)
         self.entries.put(entry)
         machine = None
         try:
@@ -118,8 +122,19 @@ class Sandboxes:
             raise
         return self._begun(entry, machine)
 
+    def _room(self, count: int) -> None:
+        """Raises RefusedError where there are as many as there may be; a sandbox that is paused counts too."""
+        have = len(list(self.entries))
+        if have + count > self.most:
+            raise RefusedError(
+                429, f"there are {have} sandboxes, and {self.most} may be: end some", code="resource_exhausted"
+            )
+
     def _begun(self, entry: Entry, machine: Connected) -> Entry:
-        entry = self.entries.put(late.replace(entry, ready=True))
+        """Its time counts from now on: its maker is not to pay for how long that took."""
+        now = time.time()
+        span = entry.deadline - entry.started
+        entry = self.entries.put(late.replace(entry, ready=True, started=now, deadline=now + span))
         self._live[entry.id] = Live(entry, machine)
         self._changed.set()
         return entry
@@ -164,6 +179,7 @@ class Sandboxes:
 
     async def fork(self, entry: Entry, ids: Sequence[str], seconds: int) -> list[Entry]:
         """Copies of it at this moment, by those ids."""
+        self._room(len(ids))
         async with self.turn(entry):
             live = await self.live(entry)
             await live.line()
@@ -178,6 +194,7 @@ class Sandboxes:
         }
         fresh = [late.replace(entry, id=key, machine=key, token=secrets.token_hex(32), **copy) for key in ids]
         try:
+            self._room(len(ids))
             for one in fresh:
                 self.entries.put(one)
             found = await making.forked(checkpoint, list(ids))

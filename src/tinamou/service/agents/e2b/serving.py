@@ -22,15 +22,18 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 class Address:
     """An address for E2B's clients: by TLS, which they want for sandboxes below a ``domain``, or for this host alone.
 
-    ``templates`` is the table of templates. Raises SpecError where strangers could read keys on their way.
+    ``templates`` is the table of templates, ``most`` how many sandboxes there may be at a time.
     """
 
     address: tuple[str, int]
     domain: str = ""
     templates: Path | None = None
+    most: int = 100
 
     def check(self) -> None:
         """Raises SpecError where others could read keys on their way."""
+        if self.most < 1:
+            raise SpecError("no sandbox could be", problems=[Problem("--e2b-most", self.most, "is none", "from 1 on")])
         if self.domain or self.address[0] in _LOCAL:
             return
         reason = "keys would go over the net for everybody to read"
@@ -49,5 +52,5 @@ async def served(address: Address) -> AsyncIterator[ASGIApp]:
     from tinamou.service.agents.e2b.templates import load
 
     address.check()
-    async with Sandboxes(load(address.templates)) as sandboxes:
+    async with Sandboxes(load(address.templates), most=address.most) as sandboxes:
         yield application(sandboxes, domain=address.domain)

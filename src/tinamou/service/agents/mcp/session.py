@@ -98,6 +98,26 @@ class Session:
         else:
             await remove([name], force=True)
 
+    async def revert(self, name: str, snapshot: str) -> None:
+        """Make a snapshot's state the present one of a machine's disks; its power is cut, and it boots again.
+
+        A throw-away machine would be gone with its power. Raises TinamouError.
+        """
+        machine = self.find(name)
+        if machine.record.ephemeral:
+            raise StateError(
+                f"{name} is thrown away when its power is cut, and cannot go back to a snapshot",
+                fix="keep it first with machine_keep; or take a machine_checkpoint, and machine_create copies of that",
+            )
+        have = [one.name for one in await machine.snapshots.list()]
+        if snapshot not in have:
+            raise StateError(f"{name} has no snapshot {snapshot}", why=f"it has {', '.join(have) or 'none'}")
+        await machine.kill()
+        try:
+            await machine.snapshots.revert(snapshot)
+        finally:
+            await machine.start()
+
     async def keep(self, name: str) -> None:
         """Let one of its machines go on when the session ends. Raises StateError."""
         machine = self.find(name)

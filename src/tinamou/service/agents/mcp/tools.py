@@ -39,6 +39,7 @@ def add(server: MCPServer, session: Session) -> None:
     _add_lives(server, session)
     _add_commands(server, session)
     _add_copies(server, session)
+    _add_snapshots(server, session)
 
 
 def runner(machine: AsyncMachine) -> Run:
@@ -206,22 +207,6 @@ def _add_copies(server: MCPServer, session: Session) -> None:
             taken = await session.checkpoint(machine, name, keep=keep)
         return {"checkpoint": taken.name, "kind": taken.kind, "why": taken.why, "kept": keep}
 
-    @server.tool(annotations=DESTROYS)
-    @said
-    async def machine_snapshot(
-        machine: Name,
-        action: Annotated[Literal["list", "create", "revert"], Field(description="revert needs a machine at rest")] = "list",
-        name: str = "",
-    ) -> dict[str, Any]:
-        """Snapshots of a machine's disks (not of its memory: that is machine_checkpoint). The tiny guest has no disk."""
-        snapshots = session.find(machine).snapshots
-        if action == "create":
-            return {"snapshot": (await snapshots.create(name)).name}
-        if action == "revert":
-            await snapshots.revert(name)
-            return {"reverted": name}
-        return {"snapshots": [one.name for one in await snapshots.list()]}
-
     @server.tool(annotations=READS)
     @said
     async def machine_compare(
@@ -238,3 +223,28 @@ def _add_copies(server: MCPServer, session: Session) -> None:
         if len(found) > _COMPARED:
             answer["more"] = f"{len(found) - _COMPARED} are not shown: name fewer folders"
         return answer
+
+
+def _add_snapshots(server: MCPServer, session: Session) -> None:
+    @server.tool(annotations=DESTROYS)
+    @said
+    async def machine_snapshot(
+        context: Context,
+        machine: Name,
+        action: Annotated[
+            Literal["list", "create", "revert"], Field(description="revert cuts the power and boots again")
+        ] = "list",
+        name: str = "",
+    ) -> dict[str, Any]:
+        """Snapshots of a machine's disks (of memory: machine_checkpoint). The tiny guest has no disk unless it is given one.
+
+        Only a kept machine can go back to one.
+        """
+        snapshots = session.find(machine).snapshots
+        if action == "create":
+            return {"snapshot": (await snapshots.create(name)).name}
+        if action == "revert":
+            async with telling(context, f"reverting {machine}"):
+                await session.revert(machine, name)
+            return {"reverted": name}
+        return {"snapshots": [one.name for one in await snapshots.list()]}

@@ -1,0 +1,175 @@
+"""Guests installed from a disc: the installer started and watched until it restarts, then the disk it wrote to.
+
+A machine that is being installed ends at its guest's first restart (QEMU's action for a reset is to end): what comes next
+starts from the disk, in a QEMU of its own, with the disc last in the order, and out of its drive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+from tinamou import late
+from tinamou.errors import GuestError, Problem, SpecError, StateError, TinamouError
+from tinamou.images import installer
+from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
+from tinamou.machine import booting, seeing
+from tinamou.machine.connected import Connected
+from tinamou.spec import MachineSpec, dump_spec, load_spec
+from tinamou.state.record import Record, change
+from tinamou.system.logs import last_lines
+from tinamou.system.loop_thread import in_thread
+from tinamou.system.spawn import gone
+
+__all__ = ["Installed", "install"]
+
+LAST_PICTURE = "last-screen.png"
+_LOOK = 2.0
+_AGENT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A machine whose installed guest answers, and by what it did: ``agent``, or the words that were waited for."""
+
+    record: Record
+    by: str
+
+
+async def install(
+    spec: MachineSpec, *, answers: Path | None = None, until: str = "", timeout: float, progress: Progress = silent
+) -> Installed:
+    """Install a guest from the disc that is the image of ``spec`` on its first disk, and leave it running.
+
+    ``answers`` are a preseed or kickstart file, for which the disc's kernel is started directly. ``until`` are words on the
+    console or the screen by which the installed guest is known; without them its agent has to answer. Each of both parts
+    may take ``timeout`` seconds. Raises SpecError, ImageError, GuestError with what was seen last; the machine stays then,
+    ended, with the last picture in its folder.
+    """
+    spec = first = _with_screen(spec)
+    with tempfile.TemporaryDirectory(prefix="tinamou-install-") as folder:
+        if answers is not None:
+            iso, data = Path(spec.image).absolute(), answers.read_bytes()  # noqa: ASYNC240
+            kernel, initrd, cmdline = await in_thread(installer.prepared, iso, data, Path(folder))
+            more = f"{spec.boot.cmdline} {cmdline}".strip()
+            boot = late.replace(first.boot, firmware="auto", order="", menu=False)
+            boot = late.replace(boot, kernel=str(kernel), initrd=str(initrd), cmdline=more)
+            first = late.replace(first, boot=boot)
+        record = await _installed(first, spec, timeout, progress)
+    begun = await booting.begun_again(record)
+    machine = Connected(begun.record, begun.plan, timeout=timeout)
+    async with _ending(machine):
+        await booting.until_launched(machine)
+        await _ejected(machine)
+        by = await _answers(machine, until, timeout, progress)
+        await machine.release()
+    return Installed(machine.record, by)
+
+
+async def _installed(first: MachineSpec, spec: MachineSpec, timeout: float, progress: Progress) -> Record:
+    """A machine that was started as ``first`` and that its installer has ended; it starts as ``spec`` says from now on."""
+    begun = await booting.begun(first, ephemeral=False, progress=progress)
+    machine = Connected(begun.record, begun.plan, timeout=timeout)
+    try:
+        async with _ending(machine):
+            await booting.until_launched(machine)
+            await (await machine.session()).execute("set-action", reboot="shutdown")
+            await _watched(machine, timeout, progress)
+    finally:
+        as_it_is = load_spec(begun.record.spec)
+        boot = late.replace(as_it_is.boot, firmware=spec.boot.firmware, order=spec.boot.order, menu=spec.boot.menu)
+        boot = late.replace(boot, kernel="", initrd="", cmdline="")
+        record = change(begun.record, spec=dump_spec(late.replace(as_it_is, boot=boot)))
+    return record
+
+
+def _with_screen(spec: MachineSpec) -> MachineSpec:
+    """With the disc last in the order, and a screen to look at. Raises SpecError for what nothing can be installed with."""
+    problems = []
+    if not any(disk.interface != "cdrom" and not disk.readonly for disk in spec.disk):
+        problems.append(Problem("disk", None, "there is none to install to", "--disk size=40G"))
+    if spec.boot.kernel or spec.boot.order:
+        problems.append(Problem("boot", None, "what is started when is decided here", "leave kernel and order out"))
+    if problems:
+        raise SpecError("nothing can be installed so", problems=problems)
+    numbered = [f"disk{number}" for number, disk in enumerate(spec.disk, 1) if disk.interface != "cdrom"]
+    boot = late.replace(spec.boot, order=",".join([*numbered, "disk0"]))
+    seen = spec if spec.display.type != "none" else late.replace(spec, display=late.replace(spec.display, type="vnc"))
+    return late.replace(seen, boot=boot)
+
+
+@contextlib.asynccontextmanager
+async def _ending(machine: Connected):  # type: ignore[no-untyped-def]
+    """A machine of which something failed ends; its record and its disks stay."""
+    try:
+        yield
+    except BaseException:
+        await machine.end()
+        raise
+    await machine.close()
+
+
+async def _watched(machine: Connected, timeout: float, progress: Progress) -> None:
+    """Until the guest has restarted or shut down, telling what is seen."""
+    deadline = time.monotonic() + timeout
+    while not await gone(machine.record.process, _LOOK):
+        progress(f"installing: {await _seen(machine)}", None)
+        if time.monotonic() > deadline:
+            raise await _failed(machine, f"the installer in {machine.name} did not end within {timeout:.0f} s")
+    await machine.close()
+    await in_thread(machine.ended)
+
+
+async def _answers(machine: Connected, until: str, timeout: float, progress: Progress) -> str:
+    """By what the installed guest is seen to run."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if until and until in f"{await _screen(machine)}\n{last_lines(machine.record.path / 'serial.log', 40)}":
+            return until
+        if not until:
+            with contextlib.suppress(TinamouError, TimeoutError):
+                await machine.agent.wait(_AGENT_SECONDS)
+                change(machine.record, agent=True)
+                return "agent"
+        progress(f"starting what was installed: {await _seen(machine)}", None)
+        if not machine.record.running:
+            raise StateError(f"{machine.name} ended instead of answering", why="its guest shut down, or QEMU was ended")
+        await asyncio.sleep(_LOOK)
+    awaited = f"show {until!r}" if until else "answer by qemu-guest-agent (have it installed, or say --until)"
+    raise await _failed(machine, f"the guest installed in {machine.name} did not {awaited} within {timeout:.0f} s")
+
+
+async def _screen(machine: Connected) -> str:
+    """The text on the screen; empty where there is none."""
+    try:
+        return "\n".join(seeing.text_of(machine, await seeing.screenshot(machine))).strip()
+    except TinamouError:
+        return ""
+
+
+async def _seen(machine: Connected) -> str:
+    """The last line of the console, or of the screen where that is silent."""
+    lines = (last_lines(machine.record.path / "serial.log", 1) or await _screen(machine)).strip().splitlines()
+    return lines[-1].strip()[:100] if lines else "nothing is said"
+
+
+async def _failed(machine: Connected, what: str) -> GuestError:
+    """The error, with what was seen last; the picture is in the machine's folder."""
+    screen = await _screen(machine)
+    path = machine.record.path / LAST_PICTURE
+    with contextlib.suppress(TinamouError):
+        path.write_bytes((await seeing.screenshot(machine)).png())
+    evidence = {"screen": screen, "console": last_lines(machine.record.path / "serial.log")}
+    return GuestError(what, evidence=evidence, fix=f"the last picture: {path}; tinamou rm {machine.name} gives it up")
+
+
+async def _ejected(machine: Connected) -> None:
+    """The disc is out of its drive: what was installed does not start the installer again."""
+    session = await machine.session()
+    drives = [one.props["id"] for one in machine.plan.elements if str(one.props.get("driver", "")) in ("ide-cd", "scsi-cd")]
+    for drive in drives[:1]:
+        await session.execute("eject", id=drive, force=True)
