@@ -20,6 +20,7 @@ from tinamou import late
 from tinamou.convert.out import formats
 from tinamou.convert.out.asked import Place
 from tinamou.errors import SpecError
+from tinamou.machine.outward import of_name
 from tinamou.spec import load_spec
 
 HERE = Place("/srv/a.qcow2", "qcow2", "x86_64", kvm=True)
@@ -188,7 +189,7 @@ def test_libvirts_own_schema_takes_it(virsh, machine, tmp_path):
 @pytest.mark.vm
 def test_libvirt_starts_it_and_the_guest_answers(virsh, tmp_path):
     (tmp_path / "a.toml").write_text('name = "answering"\nimage = "tiny"\nmemory = "256M"\n')
-    spec, place = formats.of_name(tmp_path / "a.toml")
+    spec, place = of_name(tmp_path / "a.toml")
     text = formats.write(spec, late.replace(place, kvm=False), "libvirt").text
     # The daemon of the tests has a /dev of its own, where QEMU's user makes no terminals.
     (tmp_path / "a.xml").write_text(text.replace('<serial type="pty">', '<serial type="null">'))

@@ -85,11 +85,12 @@ def command(
 def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, json: bool) -> None:
     """A machine of tinamou, written for another tool."""
     from tinamou.convert.out import formats
+    from tinamou.machine.outward import of_name
 
     if source is None or more:
         fix = "tinamou convert NAME --to libvirt"
         raise SpecError("--to writes a machine: it goes with a name or a machine file, and with -o and --json", fix=fix)
-    written = formats.write(*formats.of_name(source), to)
+    written = formats.write(*of_name(source), to)
     if output_file:
         output_file.write_text(written.text)
     if json:

@@ -67,6 +67,7 @@ class Asked:
             if name in _ITEMS:
                 of_kind = late.asdict(_ITEMS[name]())
                 for number, one in enumerate(value):
+                    self.left[f"{name}[{number}]"] = one
                     self._unusual(f"{name}[{number}]", one, of_kind)
             elif isinstance(value, dict):
                 self._unusual(name, value, usual[name])
@@ -77,9 +78,10 @@ class Asked:
         self.left |= {f"{path}.{key}": one for key, one in value.items() if one != usual.get(key)}
 
     def take(self, *paths: str) -> None:
-        """Count fields as written."""
+        """Count fields as written, and with one of them the disk or card it is of."""
         for path in paths:
             self.left.pop(path, None)
+            self.left.pop(path.partition(".")[0], None)
 
     def note(self, rank: Rank, where: str, value: object, reason: str, fix: str = "") -> None:
         """Tell a difference; the field counts as written."""

@@ -193,7 +193,6 @@ def _screen(asked: Asked, devices: Element) -> None:
         video = SubElement(devices, "video")
         SubElement(video, "model", {"type": "none"})
         return
-    SubElement(devices, "input", {"type": "tablet", "bus": "usb"})
     SubElement(devices, "graphics", {"type": kind, "autoport": "yes", "listen": "127.0.0.1"})
     video = SubElement(devices, "video")
     SubElement(video, "model", {"type": "virtio"})

@@ -26,6 +26,7 @@ _FIRMWARE = {
     ("aarch64", False): ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
 }
 """Architecture and Secure Boot → code and variables, as Debian lays them down."""
+_USB = {"tablet": "usb-tablet", "mouse": "usb-mouse", "keyboard": "usb-kbd", "hub": "usb-hub"}
 _FORWARD = re.compile(r"(?:(tcp|udp):)?(?:([0-9.]+):)?(\d+):(\d+)")
 
 
@@ -233,9 +234,13 @@ def _devices(asked: Asked) -> list[str]:
         words += ["-device", "virtio-vga"] + (
             ["-vnc", "127.0.0.1:0"] if kind == "vnc" else ["-spice", "port=5900,addr=127.0.0.1,disable-ticketing=on"]
         )
-        words += ["-device", "qemu-xhci", "-device", "usb-tablet"]
         reason = "the screen is on 127.0.0.1, for every user of the host, and not on a socket of its own"
         asked.notes.append(Note("changed", "display.type", kind, reason, "-vnc unix:PATH"))
+    found = {number: name for number, one in enumerate(spec.usb) if (name := _USB.get(one.type))}
+    words += ["-device", "qemu-xhci"] if found else []
+    for number, name in found.items():
+        words += ["-device", name]
+        asked.take(f"usb[{number}].type", f"usb[{number}]")
     for number, one in enumerate(spec.pci):
         words += ["-device", f"vfio-pci,host={one.device}" + ("" if one.rom else ",rombar=0")]
         asked.take(f"pci[{number}].device", f"pci[{number}].rom", f"pci[{number}].alone")
