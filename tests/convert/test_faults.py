@@ -103,6 +103,14 @@ def test_guests_without_a_network():
     assert card(address, "hostdev").machine["pci"] == ["0000:05:00.1"]
 
 
+def test_watchdog_sound_and_vsock():
+    result = domain(
+        "<watchdog model='i6300esb' action='pause'/><sound model='ac97'/><vsock><cid auto='no' address='7'/></vsock>"
+    )
+    assert result.machine["devices"] == {"sound": "hda", "watchdog": "pause", "vsock": 7}
+    assert said(result, "ac97", rank="changed") and said(domain("<watchdog model='diag288'/>"), "diag288", rank="lost")
+
+
 def test_forwarded_ranges():
     ports = (
         "<portForward proto='tcp' address='127.0.0.1'><range start='80' end='82' to='90'/><range start='81' exclude='yes'/>"

@@ -23,9 +23,10 @@ def command(
     name: str = "",
     trust: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
     force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
+    to: str = "",
     json: Switch = False,
 ) -> None:
-    """Make a machine file of another tool's machine.
+    """Make a machine file of another tool's machine; or another tool's description of a machine.
 
     tinamou convert start.sh                        a shell script with a QEMU command line; nothing of it is run.
     tinamou convert -- qemu-system-x86_64 -m 4G …   the command line itself.
@@ -48,6 +49,9 @@ def command(
         A further folder that disks and their backing files may lie in; may be repeated.
     force
         Overwrite the output file.
+    to
+        Write for another tool instead: libvirt, qemu (a command line), script (a shell script). The source is a machine's
+        name, or a machine file.
     json
         Print machine and notes as JSON.
     """
@@ -55,6 +59,9 @@ def command(
 
     if output_file and output_file.exists() and not force:
         raise StateError(f"{output_file} exists already", fix="pass --force to overwrite it, or name another file")
+    if to:
+        _out(source, to, output_file, import_ or bool(name or trust), json=json)
+        return
     folder = source.resolve().parent if source else Path.cwd()
     converted = _converted(_draft(source), folder, name, trust)
     if import_:
@@ -72,6 +79,26 @@ def command(
     if not output_file:
         print(written, end="")
     for note in converted.notes:
+        output.say(str(note))
+
+
+def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, json: bool) -> None:
+    """A machine of tinamou, written for another tool."""
+    from tinamou.convert.out import formats
+    from tinamou.machine.outward import of_name
+
+    if source is None or more:
+        fix = "tinamou convert NAME --to libvirt"
+        raise SpecError("--to writes a machine: it goes with a name or a machine file, and with -o and --json", fix=fix)
+    written = formats.write(*of_name(source), to)
+    if output_file:
+        output_file.write_text(written.text)
+    if json:
+        output.print_json({"text": written.text, "notes": [late.asdict(note) for note in written.notes]})
+        return
+    if not output_file:
+        print(written.text, end="")
+    for note in written.notes:
         output.say(str(note))
 
 

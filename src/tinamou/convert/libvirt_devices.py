@@ -9,6 +9,7 @@ from tinamou.convert import foreign
 from tinamou.convert.libvirt_disks import disks
 from tinamou.convert.libvirt_nets import interface, pci_address
 from tinamou.convert.result import Draft
+from tinamou.convert.values import whole
 from tinamou.convert.xml import Element
 
 __all__ = ["read"]
@@ -23,12 +24,9 @@ _THERE = {
 """Element → why nothing need be done; the rules of libvirt.py say it where it is empty."""
 _CONSOLE = "the serial port is the guest's console: tinamou console NAME"
 _LOST = {
-    "sound": ("there is no sound card", ""),
     "parallel": ("there is no parallel port", ""),
-    "watchdog": ("there is no watchdog", "a panic is told at once: devices.panic"),
     "redirdev": ("devices are not redirected over SPICE", "share what is on them: [[share]]"),
     "redirfilter": ("devices are not redirected over SPICE", "share what is on them: [[share]]"),
-    "vsock": ("there is no vsock device", "the guest's agent answers over a channel of its own"),
     "iommu": ("the guest has no IOMMU of its own", "keep it with qemu_args"),
     "smartcard": ("there is no smart card", ""),
     "shmem": ("no memory is shared with other machines", "keep it with qemu_args"),
@@ -36,6 +34,7 @@ _LOST = {
     "lease": ("disks are not leased from a lock manager", "a disk two machines would write to is refused"),
     "nvram": ("there is no such memory on these boards", ""),
 }
+_ACTIONS = ("reset", "poweroff", "shutdown", "pause", "inject-nmi")
 _PORTS = ("pty", "stdio", "null", "vc")
 
 
@@ -96,9 +95,43 @@ def _channel(draft: Draft, node: Element) -> None:
         draft.lost("channel", shown, "only the channel to the guest's agent is there", "keep it with qemu_args")
 
 
+def _sound(draft: Draft, node: Element) -> None:
+    """Source: libvirt's documentation, *Sound devices*: ich6 and ich9 are Intel's HDA."""
+    kind = node.get("model")
+    draft.put("devices.sound", "virtio" if kind == "virtio" else "hda")
+    if kind in ("ich6", "ich9", "virtio"):
+        draft.done("sound", node.shown(), "the sound card is there; it is heard through the screen's server")
+    else:
+        reason = "the sound card is Intel's (hda), which every guest of today knows"
+        draft.changed("sound", node.shown(), reason, "keep it with qemu_args")
+
+
+def _watchdog(draft: Draft, node: Element) -> None:
+    model, action = node.get("model"), node.get("action") or "reset"
+    if model in ("i6300esb", "itco") and action in _ACTIONS:
+        draft.put("devices.watchdog", action)
+        rank = "done" if model == "i6300esb" else "changed"
+        draft.note(rank, "watchdog", node.shown(), "the watchdog is there: devices.watchdog")  # type: ignore[arg-type]
+    else:
+        draft.lost("watchdog", node.shown(), "no such watchdog is there, or it does not do that", "set devices.watchdog")
+
+
+def _vsock(draft: Draft, node: Element) -> None:
+    cid = node.find("cid")
+    number = whole(cid.get("address")) if cid is not None else None
+    if number and 2 < number < 1 << 32:
+        draft.put("devices.vsock", number)
+        draft.done("vsock", node.shown(), "host and guest speak over AF_VSOCK under this number")
+    else:
+        draft.lost("vsock", node.shown(), "its number is chosen when the machine is made", "set devices.vsock")
+
+
 def _input(draft: Draft, node: Element) -> None:
     kind = node.get("type")
-    if kind in ("tablet", "mouse", "keyboard"):
+    if kind in ("tablet", "mouse", "keyboard") and node.get("bus") == "usb":
+        draft.append("usb", kind)
+        draft.done("input", node.shown(), "it is plugged into a USB 3 controller of the machine's own")
+    elif kind in ("tablet", "mouse", "keyboard"):
         draft.done("input", node.shown(), "keyboard and tablet are there where a screen is")
     else:
         draft.lost("input", node.shown(), "the host's keyboards and mice are not given to a machine", "use its screen")
@@ -139,9 +172,9 @@ def _rng(draft: Draft, node: Element) -> None:
 
 def _audio(draft: Draft, node: Element) -> None:
     if node.get("type") == "none":
-        draft.done("audio", node.shown(), "there is no sound card")
+        draft.done("audio", node.shown(), "a sound card is heard through the screen's server")
     else:
-        draft.lost("audio", node.shown(), "there is no sound card")
+        draft.changed("audio", node.shown(), "a sound card is heard through the screen's server")
 
 
 def _memory(draft: Draft, node: Element) -> None:
@@ -246,7 +279,10 @@ _READERS = {
     "memory": _memory,
     "rng": _rng,
     "serial": _serial,
+    "sound": _sound,
     "tpm": _tpm,
     "video": _video,
+    "vsock": _vsock,
+    "watchdog": _watchdog,
 }
 """Element → its reader, for those that need none of the guest's system."""

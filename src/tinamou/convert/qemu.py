@@ -149,6 +149,8 @@ def _complete(line: Line) -> None:
     if words:
         draft.put("qemu_args", [word for option, text in words for word in (f"-{option}", text) if word])
     qemu_rest.nothing_uses(line)
+    if draft.nets is None and "nodefaults" in line.seen:
+        draft.nets = []
     if draft.whole:
         _defaults(line)
 

@@ -60,6 +60,8 @@ def _itself(line: Line, option: str, text: str) -> None:
     if option == "serial":
         _serial(line, text)
         return
+    if option == "nodefaults":
+        line.seen.add(option)
     if option == "nographic":
         line.seen.add("screen")
     line.draft.done(f"-{option}", text, _ITSELF[option])

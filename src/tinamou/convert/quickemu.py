@@ -25,7 +25,7 @@ _RULES: Rules = (
         "tinamou arranges screen, console and ssh itself",
         "",
     ),
-    ("sound_card sound_duplex", "lost", "there is no sound card", ""),
+    ("sound_card sound_duplex", "lost", "a sound card is not taken over", 'set devices.sound = "hda"'),
     ("usb_devices", "lost", "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"),
     (".*", "lost", "it has no counterpart known here", "see docs/reference/spec.md"),
 )

@@ -227,7 +227,7 @@ def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
         foreign.folder(draft, "SharedFolder", one.get("hostPath"))
     audio = _inside(hardware, "AudioAdapter")
     if audio is not None and switch(audio.get("enabled")):
-        draft.lost("AudioAdapter", audio.shown(), "there is no sound card")
+        draft.lost("AudioAdapter", audio.shown(), "a sound card is not taken over", 'set devices.sound = "hda"')
     ports = [one for one in children(hardware, "UART/Port") if switch(one.get("enabled"))]
     for number, one in enumerate(ports):
         if number or one.get("hostMode") not in ("", "Disconnected"):

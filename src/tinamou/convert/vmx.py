@@ -31,7 +31,12 @@ _RULES: Rules = (
         "the clock is in UTC",
         "-rtc in qemu_args, or the guest's clock",
     ),
-    (r"sound.*\.(present|virtualdev|filename|autodetect|startconnected)", "lost", "there is no sound card", ""),
+    (
+        r"sound.*\.(present|virtualdev|filename|autodetect|startconnected)",
+        "lost",
+        "a sound card is not taken over",
+        'set devices.sound = "hda"',
+    ),
     (r"floppy\d+\..*", "lost", "there is no floppy drive", "make it a disc or a disk"),
     (r"parallel\d+\..*", "lost", "there is no parallel port", ""),
     (r"pcipassthru.*", "lost", "a device of the other host is not given to the machine", "set pci = …; see tinamou pci ls"),

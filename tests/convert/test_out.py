@@ -1,0 +1,210 @@
+"""Machines written for other tools: read back they are the same, what a tool has not is told, and libvirt starts them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reading import converted
+
+from bench.libvirt import Libvirt
+from tinamou import late
+from tinamou.convert.out import formats
+from tinamou.convert.out.asked import Place
+from tinamou.errors import SpecError
+from tinamou.machine.outward import of_name
+from tinamou.spec import load_spec
+
+HERE = Place("/srv/a.qcow2", "qcow2", "x86_64", kvm=True)
+
+disks = st.fixed_dictionaries(
+    {"path": st.sampled_from(["/srv/b.qcow2", "/srv/c, d.qcow2"]), "format": st.just("qcow2")},
+    optional={
+        "readonly": st.just(True),
+        "cache": st.sampled_from(["none", "unsafe"]),
+        "discard": st.just(False),
+        "iops": st.integers(1, 9000),
+        "bandwidth": st.sampled_from(["10M", "1G"]),
+        "on_full": st.just("error"),
+        "interface": st.just("scsi"),
+    },
+)
+nets = st.one_of(
+    st.fixed_dictionaries({}, optional={"mac": st.just("52:54:00:00:00:01")}),
+    st.fixed_dictionaries({"forward": st.just(["tcp:127.0.0.1:8080:80", "udp:127.0.0.1:53:53"])}),
+    st.fixed_dictionaries(
+        {"type": st.just("bridge"), "bridge": st.sampled_from(["br0", "virbr0"])}, optional={"mtu": st.just(1400)}
+    ),
+)
+machines = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["web", "db-1"]),
+        "image": st.just("/srv/a.qcow2"),
+        "arch": st.just("x86_64"),
+        "cpus": st.integers(1, 64),
+        "memory": st.sampled_from(["512M", "3G"]),
+    },
+    optional={
+        "hugepages": st.sampled_from(["auto", "2M", "1G"]),
+        "boot": st.sampled_from([{"firmware": "uefi"}, {"firmware": "uefi", "secure": True}, {"menu": True}]),
+        "disk": st.lists(disks, max_size=3),
+        "net": st.lists(nets, max_size=2).filter(lambda found: sum("forward" in one for one in found) < 2),
+        "display": st.sampled_from(["vnc", "spice"]),
+        "tpm": st.just(True),
+        "clock": st.just({"base": "localtime"}),
+        "pci": st.just(["0000:0b:00.0"]),
+    },
+)
+
+
+def alike(machine: dict) -> dict:
+    """A machine with what a reader says otherwise about the same: Secure Boot that is off, a card that is virtio."""
+    plain = late.asdict(load_spec(machine))
+    for net in plain["net"]:
+        net["model"] = "virtio" if net["model"] == "auto" else net["model"]
+        net["type"] = "auto" if net["type"] in ("user", "passt") else net["type"]
+    for disk in plain["disk"]:
+        disk["interface"] = "virtio" if disk["interface"] == "auto" else disk["interface"]
+        disk["format"] = "auto"
+    plain["disk"] = sorted(plain["disk"], key=lambda disk: disk["interface"] != "virtio")  # libvirt has them by bus
+    plain["cpu"] |= {"sockets": 0, "cores": 0, "threads": 0}
+    return plain
+
+
+@pytest.mark.parametrize("to", ["libvirt", "script", "qemu"])
+@given(machine=machines)
+def test_read_back_it_is_the_same_machine(to, machine):
+    written = formats.write(load_spec(machine), HERE, to)
+    back = converted(written.text if to != "qemu" else shlex.split(written.text)).machine
+    assert alike(back) == alike(machine), written.text
+
+
+def test_what_the_other_tool_has_not_is_told():
+    fields = {"limits.pids": 9, "seed.user": "me", "cpu.pin": "auto", "net[0].rate_in": "1Mbit", "disk[0].size": "1G"}
+    machine = {
+        "image": "/srv/a.qcow2",
+        "limits": {"pids": 99},
+        "seed": {"user": "me", "password_hash": "$6$hunter2"},
+        "cpu": {"count": 2, "pin": "auto"},
+        "net": [{"type": "bridge", "network": "lab", "rate_in": "1Mbit"}],
+        "disk": [{"size": "1G"}],
+    }
+    for to in formats.FORMATS:
+        notes = formats.write(load_spec(machine), HERE, to).notes
+        for path in fields:
+            assert any(note.where == path and note.rank == "lost" for note in notes), (to, path)
+        assert not any("hunter2" in str(note) for note in notes)
+    with pytest.raises(SpecError, match="no format"):
+        formats.write(load_spec(machine), HERE, "nosuch")
+
+
+def test_a_script_is_one_a_shell_reads(tmp_path: Path):
+    machine = {"image": "/srv/it's, a.qcow2", "disk": [{"path": "/srv/$x.qcow2", "format": "qcow2"}]}
+    place = late.replace(HERE, image="/srv/it's, a.qcow2")
+    (tmp_path / "qemu-system-x86_64").write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
+    (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    text = formats.write(load_spec(machine), place, "script").text
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    line = shlex.split(formats.write(load_spec(machine), place, "qemu").text)
+    assert said == line[1:]
+    assert any(word.startswith("file=/srv/it's,, a.qcow2,") for word in said)
+
+
+@pytest.fixture(scope="module")
+def virsh(tmp_path_factory):
+    """``virsh(words…)`` on a libvirtd of the tests' own."""
+    if os.geteuid() != 0 or not shutil.which("libvirtd"):
+        pytest.skip("libvirtd, as root (script/packages bench)")
+    with ExitStack() as stack:
+        scratch = tmp_path_factory.mktemp("virt")
+        found = Libvirt.prepare(stack, scratch, "/usr/bin/qemu-system-x86_64", Path("/none"), Path("/none"))
+        if isinstance(found, str):
+            pytest.skip(f"libvirt: {found}")
+
+        def run(*words: str) -> str:
+            done = subprocess.run(["virsh", "--connect", found.uri, *words], capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        yield run
+
+
+RICH = [
+    {"image": "/srv/a.qcow2", "name": "plain"},
+    {
+        "image": "/srv/a.qcow2",
+        "name": "rich",
+        "cpu": {"count": 4, "cores": 2, "sockets": 2, "nodes": 2, "pin": "0-3", "model": "Haswell,+vmx,-tsx"},
+        "memory": {"size": "2G", "hugepages": "2M"},
+        "boot": {"firmware": "uefi", "secure": True, "menu": True},
+        "disk": [
+            {"path": "/srv/b.raw", "format": "raw", "interface": "scsi", "cache": "none", "iops": 100},
+            {"path": "/srv/c.iso", "interface": "cdrom"},
+            {"path": "/dev/vg/x", "format": "raw", "on_full": "error", "queues": 4, "detect_zeroes": "unmap"},
+        ],
+        "net": [
+            {"forward": ["8080:80"]},
+            {"type": "bridge", "bridge": "br0", "mtu": 1400, "queues": 2},
+            {"type": "ovs", "bridge": "ovs0", "vlan": 7},
+            {"type": "tap", "interface": "tap0"},
+            {"type": "macvtap", "interface": "eth0"},
+            {"type": "vhost-user", "socket": "/run/x.sock", "listen": True},
+        ],
+        "share": [{"path": "/srv", "readonly": True}],
+        "pci": [{"device": "0000:0b:00.0", "rom": False}],
+        "display": "spice",
+        "tpm": True,
+        "clock": {"offset": 60},
+        "limits": {"cpu": 1.5},
+        "qemu_args": ["-no-hpet"],
+    },
+    {"image": "/srv/a.qcow2", "name": "arm", "arch": "aarch64", "devices": {"balloon": False, "rng": False}},
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.vm
+@pytest.mark.parametrize("machine", RICH, ids=lambda one: one["name"])
+def test_libvirts_own_schema_takes_it(virsh, machine, tmp_path):
+    spec = load_spec(machine)
+    place = late.replace(HERE, kvm=False, arch=spec.arch or "x86_64")
+    (tmp_path / "a.xml").write_text(formats.write(spec, place, "libvirt").text)
+    schema = "/usr/share/libvirt/schemas/domain.rng"
+    if shutil.which("xmllint"):
+        subprocess.run(["xmllint", "--noout", "--relaxng", schema, str(tmp_path / "a.xml")], check=True)
+    virsh("define", "--validate", str(tmp_path / "a.xml"))
+    virsh("undefine", "--nvram", spec.name)
+
+
+@pytest.mark.slow
+@pytest.mark.vm
+def test_libvirt_starts_it_and_the_guest_answers(virsh, tmp_path):
+    (tmp_path / "a.toml").write_text('name = "answering"\nimage = "tiny"\nmemory = "256M"\n')
+    spec, place = of_name(tmp_path / "a.toml")
+    text = formats.write(spec, late.replace(place, kvm=False), "libvirt").text
+    # The daemon of the tests has a /dev of its own, where QEMU's user makes no terminals.
+    (tmp_path / "a.xml").write_text(text.replace('<serial type="pty">', '<serial type="null">'))
+    virsh("define", "--validate", str(tmp_path / "a.xml"))
+    try:
+        virsh("start", "answering")
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                said = virsh("qemu-agent-command", "answering", '{"execute": "guest-ping"}')
+                break
+            except AssertionError:
+                assert time.monotonic() < deadline, "the guest did not answer"
+                time.sleep(1)
+        assert said.strip() == '{"return":{}}'
+        virsh("destroy", "answering")
+    finally:
+        virsh("undefine", "answering")
