@@ -139,6 +139,8 @@ def test_a_guest_without_a_shell(state):
                 answer = {"return": request["arguments"]["id"]}
             elif request["execute"] == "guest-exec-status":
                 answer = {"return": {"exited": True, "exitcode": 3, "out-data": "b3V0"}}
+            elif request["execute"] == "guest-get-osinfo":
+                answer = {"error": {"class": "CommandNotFound", "desc": "unknown"}}
             elif request["arguments"]["path"] == "cmd.exe":
                 answer = {"return": {"pid": 1}}
             else:
