@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou import late
-from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, StartHelper, Step, Value, Why
+from tinamou.blueprint import Calls, Element, Flag, HandOver, OpenTap, Plan, StartHelper, Step, Value, Why
 from tinamou.errors import StateError
 from tinamou.launch.argv import keyval
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
-from tinamou.probe.qemu import probe_qemu
+from tinamou.probe.qemu import is_script, probe_qemu
 from tinamou.probe.walls import probe_walls
 from tinamou.state import machines
 from tinamou.tuning import walls
@@ -65,6 +65,9 @@ def stand_in(plan: Plan, directory: Path, uid: int | None, binary: str, *, share
     around = late.replace(
         plan.confinement, uid=uid, gid=uid, locked=None, profile="", reads=probe_qemu(binary).loads, file_size=None
     )
+    if around.calls and is_script(binary):
+        wrapped = Calls("wrapper", Why("stand-in", "the QEMU that is tried is a script, which becomes it"))
+        around = late.replace(around, calls=(*(one for one in around.calls if one.group != "wrapper"), wrapped))
     changed = late.replace(
         plan,
         name=directory.name,
@@ -100,6 +103,9 @@ class _Made:
         if kind == "blockdev":
             return self._disk(element)
         if kind == "netdev":
+            if element.props.get("type") == "user":  # QEMU's own network is part of its state
+                kept = {key: value for key, value in element.props.items() if key not in ("hostfwd", "guestfwd")}
+                return late.replace(element, props=kept, why=_WHY)
             self._hubs += 1
             return late.replace(element, props={"type": "hubport", "id": element.id, "hubid": self._hubs}, why=_WHY)
         if kind == "audiodev":
