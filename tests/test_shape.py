@@ -15,7 +15,6 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/tinamou"
 HEAVY = (
     "asyncio",
-    "defusedxml",
     "httpx2",
     "jinja2",
     "psutil",
