@@ -99,6 +99,14 @@ def test_what_is_demanded(milan: Maker) -> None:
     assert verify(milan.report(policy=0xF0000, vmpl=2), known(milan, policy=lax)).proven
 
 
+def test_what_a_report_does_not_speak_of_is_no(milan: Maker) -> None:
+    report = milan.report()
+    assert differs(verify(report, known(milan, policy=read_policy(b"floor = {microcode = 1, fmc = 1}")))) == {"tcb": "no"}
+    secure = read_policy(b"secure_boot = true\nfloor = {snp = 1}")
+    assert differs(verify(report, known(milan, policy=secure))) == {"policy": "no"}
+    assert differs(verify(report, known(milan, key=bytes(34), collateral="{}"))) == {"genuine": "no", "tcb": "no"}
+
+
 def test_certificates_of_another(milan: Maker) -> None:
     report = milan.report()
     no = {"genuine": "no"}

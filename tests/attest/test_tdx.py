@@ -178,3 +178,18 @@ def test_no_field_of_the_collateral_can_change() -> None:
             other = "0" if value[at] != "0" else "1"
             turned = json.dumps({**data, name: value[:at] + other + value[at + 1 :]})
             assert genuine(quote, changed(known, collateral=turned)) == "no", (name, at)
+
+
+def test_collateral_nobody_signed_is_not_taken_for_one_without_a_level() -> None:
+    """The library's errors quote what it has not judged yet."""
+    data = json.loads(collateral())
+    data["tcb_info"] = data["tcb_info"].replace("UpToDate", "TCB level")
+    verdict = verify(vector("tdx_quote"), changed(everything(), collateral=json.dumps(data)))
+    assert answers(verdict)["genuine"] == answers(verdict)["tcb"] == "no"
+
+
+def test_what_a_quote_does_not_speak_of_is_no() -> None:
+    known, quote = everything(), vector("tdx_quote")
+    assert answers(verify(quote, changed(known, policy=read_policy(b"secure_boot = true"))))["policy"] == "no"
+    assert answers(verify(quote, changed(known, key=bytes(34))))["genuine"] == "no"
+    assert answers(verify(quote, changed(known, reference=b"x")))["expected"] == "no"

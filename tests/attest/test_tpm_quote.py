@@ -26,7 +26,7 @@ POLICY = Policy(host_trusted=True)
 def quoted(name: str, file: Path, nonce: str) -> tuple[bytes, bytes]:
     """A new quote, and the name of its key."""
     told = json.loads(tinamou("attest", "quote", name, "--nonce", nonce, "-o", str(file), "--json"))
-    assert told["nonce"] == nonce and told["certified"].endswith("of this host")
+    assert told["nonce"] == nonce and told["certified"].endswith("of this host") and told["made_for"] == name
     return file.read_bytes(), bytes.fromhex(told["key"])
 
 

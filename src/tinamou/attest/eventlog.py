@@ -75,6 +75,11 @@ class Event:
         return _TYPES.get(self.type, f"{self.type:#x}")
 
     @property
+    def violated(self) -> bool:
+        """Whether the kernel could not measure a file, which was being written to: nothing covers what the log says then."""
+        return self.type == _IMA and self.digests.get("sha256") == b"\xff" * 32
+
+    @property
     def covered(self) -> bool:
         """Whether the digest is that of what the log says, so that nobody can have written something else there."""
         known = {name: digest for name, digest in self.digests.items() if name in hashlib.algorithms_available}
@@ -213,6 +218,8 @@ def replay(events: Sequence[Event], function: str) -> dict[int, bytes]:
     for event in events:
         if event.type == _NO_ACTION:
             if event.data[:16] == b"StartupLocality\0" and len(event.data) > 16:
+                if event.register or 0 in registers:
+                    raise MalformedError("the log begins a register anew where no firmware does (StartupLocality)")
                 size = hashlib.new(function).digest_size
                 registers[event.register] = bytes(size - 1) + event.data[16:17]
             continue

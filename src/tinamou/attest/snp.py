@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, number
 from tinamou.attest.certificates import UntrustedError, check_chain, named, root_of
@@ -256,7 +257,7 @@ def _policy_words(policy: int) -> list[str]:
 def _policy(report: SnpReport, demanded: Policy) -> Answer:
     has = {name: bool(report.policy >> bit & 1) for name, bit in
            (("smt", 16), ("migration_agent", 18), ("debug", 19), ("single_socket", 20))}  # fmt: skip
-    wrong = []
+    wrong = ["a report of SEV-SNP does not say whether Secure Boot was on"] if demanded.secure_boot else []
     if has["debug"] and not demanded.debug:
         wrong.append("the host may debug the guest, and so read its memory")
     if has["migration_agent"] and not demanded.migration_agent:
@@ -274,7 +275,10 @@ def _policy(report: SnpReport, demanded: Policy) -> Answer:
 
 
 def _tcb(levels: dict[str, int], policy: Policy) -> Answer:
-    floor = {part: getattr(policy.floor, part) for part in levels}
+    demanded = late.asdict(policy.floor)
+    if absent := [part for part, least in demanded.items() if least and part not in levels]:
+        return no("tcb", f"{', '.join(absent)} was demanded, which this processor has not", "leave it out of the floor")
+    floor = {part: demanded[part] for part in levels}
     if not any(floor.values()):
         why = "no least level was demanded, and AMD says nowhere in a form to be read which is the newest"
         said = ", ".join(f"{part} = {value}" for part, value in levels.items())

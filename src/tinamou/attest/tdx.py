@@ -41,6 +41,8 @@ _ATTRIBUTES = {
     31: "key locker",
     63: "performance counters",
 }
+_NO_LEVEL = "Verification failed: No matching TCB level found"
+"""dcap-qvl's last word, after every signature, list and identity was judged; others quote what they have not judged yet."""
 _TUD = 0xFF
 """Attributes by which the host reaches into the guest: it is a guest under debugging with any of them."""
 
@@ -209,9 +211,13 @@ def _with_collateral(
         told = dcap_qvl.QuoteCollateralV3.from_json(collateral)
         report = dcap_qvl.verify(quote.raw, told, int(at.timestamp()))
     except Exception as error:  # a library in Rust: its errors have no common class
-        if "TCB level" in str(error):
+        if str(error) == _NO_LEVEL:
             said = [*seen, "Intel's collateral holds for it"]
             return yes("genuine", said), no("tcb", f"Intel knows no such level of a host: {error}", "update the host")
+        if quote.attributes & _TUD and policy.debug:
+            why = f"dcap-qvl judges no guest under debugging: {error}"
+            fix = "trust it as far as its signatures go, or start it without debugging"
+            return not_judged("genuine", why, fix, seen), not_judged("tcb", why, fix)
         why = f"by Intel's collateral: {error}"
         fix = "get the collateral anew, or give the time it was got at by --at"
         return no("genuine", why, fix, seen), no("tcb", why, fix)
@@ -244,11 +250,15 @@ def _issuers(collateral: str, at: datetime) -> None:
 
 
 def _policy(quote: TdxQuote, demanded: Policy) -> Answer:
-    wrong = []
+    wrong = ["a quote of TDX does not say whether Secure Boot was on"] if demanded.secure_boot else []
     if quote.attributes & _TUD and not demanded.debug:
         wrong.append("the host may debug the guest, and so read its memory")
     if quote.attributes >> 29 & 1 and not demanded.migration_agent:
         wrong.append("it may be moved to another host")
     if wrong:
         return no("policy", "; ".join(wrong), "start the guest with other attributes, or demand less of it")
-    return yes("policy", [f"attributes {quote.attributes:#x}: no debugging", "not to be moved elsewhere"])
+    may = (
+        "under debugging" if quote.attributes & _TUD else "no debugging",
+        "may be moved elsewhere" if quote.attributes >> 29 & 1 else "not to be moved elsewhere",
+    )
+    return yes("policy", [f"attributes {quote.attributes:#x}", *may])

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.attest import eventlog, snp, tdx, tpm
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.certificates import load, load_lists
 from tinamou.attest.policy import Policy
 from tinamou.late import dataclass, field
+
+if TYPE_CHECKING:
+    from cryptography.x509 import CertificateRevocationList
 
 __all__ = ["Known", "verify"]
 
@@ -53,6 +58,36 @@ def verify(report: bytes, known: Known) -> Verdict:
     at = known.at or datetime.now(UTC)
     fresh, expected = functools.partial(_fresh, known), functools.partial(_expected, known)
     lists = [one for data in known.revoked for one in load_lists(data)]
+    verdict = _judged(report, known, at, lists, fresh, expected)
+    return late.replace(verdict, answers=tuple(_heeding(one, verdict.kind, known) for one in verdict.answers))
+
+
+_USELESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "sev-snp": {"genuine": ("key",), "expected": ("reference",), "tcb": ("collateral",)},
+    "tdx": {"genuine": ("key",), "expected": ("reference",)},
+    "tpm": {"expected": ("measured", "log"), "tcb": ("collateral",)},
+}
+"""What a kind of report cannot be compared with, by the question it would have been for."""
+
+
+def _heeding(answer: Answer, kind: str, known: Known) -> Answer:
+    """The answer, or no where something was demanded that this kind of report does not speak of."""
+    given = [name for name in _USELESS[kind].get(answer.question, ()) if getattr(known, name)]
+    if not given:
+        return answer
+    return no(
+        answer.question, f"{', '.join(given)} was given, with which no report of {kind} can be compared", "leave it out"
+    )
+
+
+def _judged(
+    report: bytes,
+    known: Known,
+    at: datetime,
+    lists: list[CertificateRevocationList],
+    fresh: Callable[[bytes], Answer],
+    expected: Callable[[dict[str, bytes]], Answer],
+) -> Verdict:
     if snp.is_one(report):
         found = snp.parse(report)
         certificates = [one for data in known.certificates for one in load(data)]

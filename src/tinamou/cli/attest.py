@@ -124,11 +124,17 @@ def quote(
     path = out or Path(f"{name}.quote")
     path.write_bytes(found.quote.written())
     told = {"file": str(path), "nonce": number.hex(), "key": found.key.hex(), "certified": found.certified}
+    told["made_for"] = found.made_for
     if json:
         output.print_json(told)
         return
     print(f"quote   {path}\nnonce   {number.hex()}\nkey     {found.key.hex()}")
-    print("        in the TPM " + (f"of {found.certified}" if found.certified else "whose endorsement nobody certified"))
+    whose = f"made for {found.made_for}, certified by {found.certified}" if found.certified else "that nobody certified"
+    print(f"        in a TPM {whose}")
+    if found.made_for not in (name, "unknown"):
+        output.warn(
+            f"the TPM that answered was not made for {name}: it is a fork's or a renamed machine's, or another machine's"
+        )
 
 
 @app.command

@@ -20,6 +20,7 @@ __all__ = ["Quoted", "quote_of"]
 
 _CERTIFICATE = 0x01C00002
 """Where a TPM keeps the certificate of its RSA endorsement key (EK Credential Profile)."""
+_LONGEST = 8192
 _LOG = 16 << 20
 _LOGS = ("tpm0/binary_bios_measurements", "ima/binary_runtime_measurements")
 _TELL = (
@@ -35,11 +36,16 @@ _READ = (
 
 @dataclass(frozen=True)
 class Quoted:
-    """A quote, the name of the key that signed it, and who certified the TPM it is in, empty for nobody."""
+    """A quote, the name of the key that signed it, and who certified the TPM it is in, empty for nobody.
+
+    ``made_for`` is the machine that TPM was made for, by its certificate: this one, that of which it is a fork, or
+    ``unknown`` for one of an earlier version. Any other means that the guest has let another machine's TPM answer.
+    """
 
     quote: tpm.TpmQuote
     key: bytes
     certified: str
+    made_for: str
 
 
 async def quote_of(name: str, nonce: bytes, *, progress: Progress = silent) -> Quoted:
@@ -65,7 +71,8 @@ async def quote_of(name: str, nonce: bytes, *, progress: Progress = silent) -> Q
         await guest.forget()
     log, ima = [await guest.run(f"{_READ}{path}; [ -r $f ] && exec cat $f || exit 0", b"", _LOG) for path in _LOGS]
     quote = tpm.TpmQuote(attest, signature, key.public, endorsement.public, certificate, log, ima)
-    return Quoted(quote, tpm.name_of(key.public), _certified(certificate, endorsement.public))
+    made_for, issuer = _certified(certificate, endorsement.public)
+    return Quoted(quote, tpm.name_of(key.public), issuer, made_for)
 
 
 async def _challenge(guest: _Guest, endorsement: tpm_wire.Made, key: tpm_wire.Made) -> None:
@@ -90,15 +97,22 @@ async def _certificate(guest: _Guest) -> bytes:
         return b""
     length = int.from_bytes(tpm_wire.unsized(reader, "index")[-2:], "big")
     found = b""
+    if length > _LONGEST:
+        raise MalformedError(f"the TPM claims a certificate of {length} bytes")
     while len(found) < length:
         reader = await guest.ask(tpm_wire.nv_read(_CERTIFICATE, min(512, length - len(found)), len(found)))
         reader.take(4, "length")
-        found += tpm_wire.unsized(reader, "certificate")
+        piece = tpm_wire.unsized(reader, "certificate")
+        if not 0 < len(piece) <= length - len(found):
+            raise MalformedError(
+                f"the TPM has {length} bytes of a certificate, and gives {len(piece)} of {length - len(found)}"
+            )
+        found += piece
     return found
 
 
-def _certified(certificate: bytes, endorsement: bytes) -> str:
-    """The holder this host's authority certified the endorsement key for. Raises nothing: empty where it did not."""
+def _certified(certificate: bytes, endorsement: bytes) -> tuple[str, str]:
+    """The machine this host's authority certified the endorsement key for, and its name; empty where it did not."""
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     try:
@@ -106,16 +120,16 @@ def _certified(certificate: bytes, endorsement: bytes) -> str:
         found = load(certificate)[0] if certificate else None
         key = found.public_key() if found else None
         if found is None or not isinstance(key, RSAPublicKey) or key.public_numbers().n != tpm.rsa_key(endorsement):
-            return ""
+            return "", ""
         found.verify_directly_issued_by(issuer)
     except (OSError, ValueError, TypeError, MalformedError):
-        return ""
+        return "", ""
     except Exception as error:  # InvalidSignature has no other base
-        return "" if type(error).__name__ == "InvalidSignature" else _raised(error)
-    return f"{named(found)}, certified by {named(issuer)} of this host"
+        return ("", "") if type(error).__name__ == "InvalidSignature" else _raised(error)
+    return named(found), f"{named(issuer)} of this host"
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: Exception) -> tuple[str, str]:
     raise error
 
 

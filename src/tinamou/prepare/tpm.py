@@ -52,7 +52,9 @@ def _make(folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700)
     settings = _authority()
-    run(["swtpm_setup", "--tpm2", "--tpmstate", str(part), *_CERTIFICATES, "--config", str(settings)], timeout=120)
+    whose = ("--vmid", folder.parent.name)  # its certificate says which machine it was made for
+    words = ["swtpm_setup", "--tpm2", "--tpmstate", str(part), *_CERTIFICATES, *whose, "--config", str(settings)]
+    run(words, timeout=120)
     for path in part.iterdir():
         path.chmod(0o600)
     part.rename(folder)
