@@ -148,7 +148,7 @@ def shorthand(table: str) -> str:
     return str(getattr(ELEMENTS.get(table, kind), "shorthand", ""))
 
 
-ELEMENTS = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec}
+ELEMENTS: dict[str, type] = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec}
 """What a list at the top of a description is of."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinamou.attest import Known, Launch, Verdict
 
 T = TypeVar("T")
-app = Group()
+app: Group = Group()
 
 _REPORT, _LOG, _TEXT = 24 << 20, 16 << 20, 1 << 22
 _STATUS = {"genuine": 20, "fresh": 21, "expected": 22, "policy": 23, "tcb": 24}

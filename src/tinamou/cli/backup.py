@@ -10,7 +10,7 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.state import machines
 
-app = Group()
+app: Group = Group()
 
 
 @app.command

@@ -10,7 +10,7 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 
-app = Group()
+app: Group = Group()
 
 
 @app.named("ls")

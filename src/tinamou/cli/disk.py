@@ -12,7 +12,7 @@ from tinamou.machine import disk_changes, disk_plugging
 from tinamou.state import machines
 from tinamou.units import Size
 
-app = Group()
+app: Group = Group()
 
 
 @app.command

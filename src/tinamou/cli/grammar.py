@@ -69,12 +69,14 @@ class Argument:
         said: list[Any] = []
         if get_origin(hint) is Annotated:
             hint, *said = get_args(hint)
-        self.about = next((one for one in said if isinstance(one, Parameter)), Parameter())
+        self.about: Parameter = next((one for one in said if isinstance(one, Parameter)), Parameter())
         if get_origin(hint) is UnionType:
             (hint,) = (one for one in get_args(hint) if one is not NoneType)
-        self.repeated = get_origin(hint) is tuple
+        self.repeated: bool = get_origin(hint) is tuple
         self.hint: Any = get_args(hint)[0] if self.repeated else hint
-        self.key, self.place, self.default = key, place, default
+        self.key: str = key
+        self.place = place
+        self.default: Any = default
         self.choices: Sequence[str] = get_args(hint) if get_origin(hint) is Literal else ()
         self.kind: type | None = str if self.choices else self.hint if self.hint in _KINDS else None
         spelled = self.about.said.get("name", f"--{key.strip('_').replace('_', '-')}")

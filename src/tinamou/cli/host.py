@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinamou.tuning.placement import Placement
     from tinamou.units import CpuSet
 
-app = Group()
+app: Group = Group()
 
 
 @app.alone

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
     from tinamou.images.store import Kept
 
-app = Group()
+app: Group = Group()
 
 
 @app.command

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinamou.network.speed import Speed
     from tinamou.state.record import Record
 
-app = Group()
+app: Group = Group()
 for _change in (net_changes.add, net_changes.rm, net_changes.link, net_changes.rate):
     app.command(_change)
 app.named("set")(net_changes.change)

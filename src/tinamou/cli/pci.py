@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tinamou.facts.pci import PciDevice
     from tinamou.machine.passthrough import Row
 
-app = Group()
+app: Group = Group()
 
 
 @app.command

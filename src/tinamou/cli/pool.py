@@ -14,7 +14,7 @@ from tinamou.cli.options import MachineOptions, spec_from
 if TYPE_CHECKING:
     from tinamou.state.pools import PoolEntry
 
-app = Group()
+app: Group = Group()
 
 
 @app.command

@@ -13,7 +13,7 @@ from tinamou.state import machines
 if TYPE_CHECKING:
     from tinamou.snapshots.history import Snapshot
 
-app = Group()
+app: Group = Group()
 MAX_DEPTH = 16
 
 

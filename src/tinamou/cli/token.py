@@ -10,7 +10,7 @@ from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.errors import Problem, SpecError
 from tinamou.state import tokens
 
-app = Group()
+app: Group = Group()
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 

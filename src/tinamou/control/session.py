@@ -137,7 +137,7 @@ class Session:
         self._counted_from, self._counted = 0.0, 0
         self._hearing: asyncio.Task[None] | None = None
         self.version: tuple[int, int, int] = (0, 0, 0)
-        self.package = ""
+        self.package: str = ""
         self.recent: deque[Event] = deque(maxlen=_REMEMBERED_EVENTS)
         self.listeners: list[Listener] = []
 

@@ -94,7 +94,11 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
 
 def _inside(disk: Disk, folder: Path, trusted: Sequence[Path]) -> bool:
     where = _path(folder, disk.file)
-    return where.exists() and any(where.is_relative_to(root.resolve()) for root in (folder, *trusted))
+    try:
+        there = where.exists()
+    except OSError:  # a name no file can have
+        return False
+    return there and any(where.is_relative_to(root.resolve()) for root in (folder, *trusted))
 
 
 def _refuse_outside(draft: Draft, disk: Disk, folder: Path, where: Path, trusted: Sequence[Path]) -> None:

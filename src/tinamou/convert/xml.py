@@ -16,9 +16,8 @@ __all__ = ["Element", "children", "documents", "parse", "root_of", "text_of"]
 
 
 _MOST, _DEEPEST = 20_000, 64
-_ROOT = re.compile(
-    r"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE.*?\]?>\s*)*<(?:[\w.-]{1,64}:)?([\w.-]{1,64})[\s>/]", re.DOTALL
-)
+_ROOT = re.compile(r"<(?:[\w.-]{1,64}:)?([\w.-]{1,64})[\s>/]")
+_BLANK = re.compile(r"\s*")
 _DECLARED = re.compile(r"<\?xml[^>]*\?>")
 _SEVERAL = 9
 """Expat's number for what follows the end of a document."""
@@ -30,10 +29,13 @@ class Element:
     __slots__ = ("_attributes", "_read", "_text", "_unread", "inside", "seen", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
-        self.tag, self._attributes, self.inside = tag, attributes, list[Element]()
+        self.tag: str = tag
+        self._attributes = attributes
+        self.inside: list[Element] = list[Element]()
         self._text: str | list[str] = []
         self._unread = set(attributes)
-        self._read = self.seen = False
+        self._read = False
+        self.seen: bool = False
 
     def get(self, key: str, default: str = "") -> str:
         """An attribute."""
@@ -97,7 +99,7 @@ class Element:
 
     def shown(self) -> str:
         """All it says on one line, for a note: it counts as read with everything in it."""
-        self.seen = self._read = True
+        self.seen = True
         self._unread.clear()
         words = [f"{key}={self._open(key, value)}" for key, value in self._attributes.items()]
         if said := self._said():
@@ -128,8 +130,26 @@ class Element:
 
 def root_of(text: str) -> str:
     """The name of a document's root, without its namespace; empty where it is no XML."""
-    match = _ROOT.match(text.lstrip("\ufeff"))
-    return match[1] if match else ""
+    at = 1 if text.startswith("\ufeff") else 0
+    while at >= 0:
+        at = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if text.startswith("<?", at):
+            at = _behind(text, "?>", at)
+        elif text.startswith("<!--", at):
+            at = _behind(text, "-->", at)
+        elif text.startswith("<!DOCTYPE", at):
+            subset, ends = text.find("[", at), text.find(">", at)
+            at = _behind(text, ">", max(text.find("]", subset), subset) if 0 <= subset < ends else at)
+        else:
+            match = _ROOT.match(text, at)
+            return match[1] if match else ""
+    return ""
+
+
+def _behind(text: str, end: str, at: int) -> int:
+    """The place behind the next such end; -1 where there is none."""
+    found = text.find(end, at)
+    return found + len(end) if found >= 0 else -1
 
 
 def parse(text: str, what: str) -> Element:

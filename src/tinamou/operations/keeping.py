@@ -14,10 +14,14 @@ from tinamou.machine.cloning import Cloned
 from tinamou.machine.importing import Imported
 from tinamou.state.record import Record
 
+MOST = editing.MOST
+
 __all__ = ["MOST", "clone", "commit", "edit", "export", "machine_file", "rename", "set_fields", "take_in", "template"]
 
-machine_file = editing.as_text
-MOST = editing.MOST
+
+def machine_file(name: str) -> str:
+    """What a machine is, as a machine file. Raises StateError."""
+    return editing.as_text(name)
 
 
 async def set_fields(

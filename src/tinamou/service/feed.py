@@ -38,7 +38,7 @@ class Listener:
         self._waiting: deque[Event] = deque()
         self._woken = asyncio.Event()
         self._cut = cut
-        self.slow = False
+        self.slow: bool = False
 
     def hear(self, event: Event) -> None:
         """Put an event into the line."""

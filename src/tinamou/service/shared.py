@@ -40,14 +40,14 @@ class Service:
     """The service of the machines of the active host."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
+        self.settings: Settings = settings or Settings()
         self.state: Path = this_host().state
         state = self.state
-        self.feed = Feed(state)
-        self.lookout = Lookout(self.feed)
-        self.findings = Findings()
-        self.metrics = Metrics(self.lookout)
-        self.work = Work(state, self._operation)
+        self.feed: Feed = Feed(state)
+        self.lookout: Lookout = Lookout(self.feed)
+        self.findings: Findings = Findings()
+        self.metrics: Metrics = Metrics(self.lookout)
+        self.work: Work = Work(state, self._operation)
 
     def _operation(self, shown: dict[str, Any]) -> None:
         """An operation has begun, got on, or ended."""

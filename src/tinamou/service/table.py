@@ -64,7 +64,9 @@ class Asked:
     """One request whose caller is known and allowed, its words read."""
 
     def __init__(self, request: Request, service: Service, caller: Caller) -> None:
-        self.request, self.service, self.caller = request, service, caller
+        self.request: Request = request
+        self.service: Service = service
+        self.caller: Caller = caller
         self.name: str = request.path_params.get("name", "")
         self.body: Any = None
         self.query: Any = None

@@ -71,8 +71,9 @@ class Piece:
     """One piece as it comes: its name and size in bytes; `read` gives it out, and must have done so before the next one."""
 
     def __init__(self, name: str, size: int, source: Callable[[int], bytes]) -> None:
-        self.name, self.size = name, size
-        self.left = size
+        self.name: str = name
+        self.size: int = size
+        self.left: int = size
         self._source, self._digest = source, hashlib.sha256()
 
     def read(self, most: int = _PIECE) -> bytes:

@@ -46,8 +46,8 @@ class Look:
 
     def __init__(self, plain: dict[str, list[Any]], others: list[Path], odd: list[str]) -> None:
         self._plain = plain
-        self.others = sorted(others)
-        self.odd = sorted(odd)
+        self.others: list[Path] = sorted(others)
+        self.odd: list[str] = sorted(odd)
 
     def rows(self) -> list[Row]:
         """The machines at rest, by name."""

@@ -13,7 +13,7 @@ __all__ = ["toml_of"]
 _PARTS = 32
 _ESCAPES = 100_000
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
-_LONG_KEY = re.compile(rf"^[ \t]*\[{{0,2}}[ \t]*(?:{_PART}){{{_PARTS}}}", re.MULTILINE)
+_LONG_KEY = re.compile(rf"^[ \t]*(?:\[{{1,2}}[ \t]*)?(?:{_PART}){{{_PARTS}}}", re.MULTILINE)
 
 
 def toml_of(text: str) -> dict[str, Any]:

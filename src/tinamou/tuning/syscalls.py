@@ -13,7 +13,7 @@ __all__ = ["EVERY", "HELPERS", "decide", "of_elements"]
 _ANY = ("memory", "files", "events", "threads", "signals", "time", "identity", "sockets", "sandbox")
 EVERY = (*_ANY, "cards")
 """What any machine needs, or may have plugged in while it runs."""
-HELPERS = {
+HELPERS: dict[str, tuple[str, ...]] = {
     "swtpm": (*_ANY, "own files", "swtpm"),
     "passt": (*_ANY, "passt"),
     "dnsmasq": (*_ANY, "own files", "dnsmasq"),

@@ -34,7 +34,7 @@ __all__ = ["ACTIONS", "events", "host", "machines", "new", "one", "operations", 
 
 _MOST = 500
 _OPERATIONS = 100
-ACTIONS = {
+ACTIONS: dict[str, tuple[str, ...]] = {
     "running": ("stop", "pause", "suspend", "reset", "restart", "kill", "fork"),
     "paused": ("resume", "kill", "fork"),
     "suspended": ("resume", "kill"),

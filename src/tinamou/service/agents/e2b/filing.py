@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -189,7 +189,7 @@ async def _remove_watcher(live: Live, message: Data, _: str) -> Data:
     return {}
 
 
-METHODS = {
+METHODS: dict[str, Callable[..., Awaitable[Data]]] = {
     "Stat": _stat,
     "MakeDir": _make_dir,
     "Move": _move,

@@ -27,8 +27,9 @@ class Live:
     """What this process knows of a running sandbox, and loses when it ends: commands, watches, the line."""
 
     def __init__(self, entry: Entry, machine: Connected) -> None:
-        self.entry, self.machine = entry, machine
-        self.pid = machine.record.pid
+        self.entry: Entry = entry
+        self.machine: Connected = machine
+        self.pid: int = machine.record.pid
         self.processes: dict[int, Process] = {}
         self.watches: dict[str, Watch] = {}
         self._homes: dict[str, str] = {}

@@ -34,9 +34,10 @@ class RefusedError(Exception):
 
     def __init__(self, status: int, message: str, *, code: str = "", body: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
-        self.code = code or next((name for name, number in CODES.items() if number == status), "internal")
-        self.body = dict(body or {})
+        self.status: int = status
+        self.message: str = message
+        self.code: str = code or next((name for name, number in CODES.items() if number == status), "internal")
+        self.body: dict[str, object] = dict(body or {})
 
 
 def unsupported(what: str, why: str) -> RefusedError:

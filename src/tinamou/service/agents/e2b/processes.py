@@ -33,8 +33,10 @@ class Process:
         terminal: bool = False,
         seconds: float | None,
     ) -> None:
-        self.running, self.config, self.tag = running, config, tag
-        self.pid = running.pid
+        self.running: RunningCommand = running
+        self.config: Mapping[str, Any] = config
+        self.tag: str = tag
+        self.pid: int = running.pid
         self._terminal = terminal
         self._hearers: set[asyncio.Queue[Event | RefusedError | None]] = set()
         self._late = ""

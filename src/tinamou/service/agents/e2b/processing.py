@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -160,7 +160,7 @@ async def _stream_input(request: Request, live: Live) -> Response:
     return streamed(answer())
 
 
-METHODS = {
+METHODS: dict[str, Callable[..., Awaitable[Data]]] = {
     "List": _list,
     "SendInput": _send_input,
     "SendSignal": _send_signal,

@@ -48,7 +48,8 @@ class Sandboxes:
     """
 
     def __init__(self, templates: dict[str, Template], *, most: int = MOST) -> None:
-        self.templates, self.most = templates, most
+        self.templates: dict[str, Template] = templates
+        self.most: int = most
         self._live: dict[str, Live] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
@@ -60,8 +61,8 @@ class Sandboxes:
             self._end.enter_context(exclusive(folder / "lock", seconds=_LOCK_SECONDS))
         except StateError as error:
             raise StateError("another process serves the sandboxes of this state directory", why=error.why) from error
-        self.entries = Shelf(folder, Entry)
-        self.snapshots = Shelf(folder / "snapshots", Snapshot)
+        self.entries: Shelf[Entry] = Shelf(folder, Entry)
+        self.snapshots: Shelf[Snapshot] = Shelf(folder / "snapshots", Snapshot)
         for one in [one for one in self.entries if not one.ready or record_of(one) is None]:
             try:
                 await self._remove(one)

@@ -29,8 +29,9 @@ class Session:
     """
 
     def __init__(self, *, all_machines: bool = False, most: int = _MOST) -> None:
-        self.all_machines, self.most = all_machines, most
-        self.outputs = Outputs()
+        self.all_machines: bool = all_machines
+        self.most: int = most
+        self.outputs: Outputs = Outputs()
         self._own: dict[str, AsyncMachine] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._coming = 0
