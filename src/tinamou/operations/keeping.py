@@ -54,9 +54,9 @@ async def template(name: str, *, undo: bool = False) -> Record:
     return await cloning.mark_template(name, undo=undo)
 
 
-async def export(name: str, target: Path | None, *, progress: Progress = silent) -> int:
+async def export(name: str, target: Path | None, *, force: bool = False, progress: Progress = silent) -> int:
     """Write a whole machine to a new file, or to stdout without one; the bytes written. Raises StateError, ImageError."""
-    return await exporting.export(name, target, progress=progress)
+    return await exporting.export(name, target, force=force, progress=progress)
 
 
 async def take_in(source: Path | None, name: str = "", *, trust: bool = False, progress: Progress = silent) -> Imported:
