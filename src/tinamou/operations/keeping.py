@@ -32,7 +32,7 @@ async def set_fields(
 
 
 async def edit(name: str, text: str, *, before: str = "", dry_run: bool = False, source: str = "") -> Altered:
-    """Make a machine what the text of a machine file says. Raises as `set_fields`.
+    """Make a machine what the text of a machine file says, which where it says nothing is as it was. Raises as `set_fields`.
 
     ``before`` is the text that was edited (`machine_file`): where the machine was changed since, nothing is taken.
     """
