@@ -58,6 +58,25 @@ def test_after_a_pause() -> None:
         assert abs(off(machine)) < 1
 
 
+def test_one_that_is_set_apart_stays_apart() -> None:
+    behind = -86400
+    with Machine(net=[], clock={"offset": behind}) as machine:
+        for resident in (True, False):
+            machine.run("date -u -s '2001-02-03 04:05:06'")
+            machine.pause()
+            machine.resume()
+            set_by = wait_for(set_clock(late.replace(machine.record, resident=resident)))
+            assert (set_by.by, set_by.note) == ("resident" if resident else "agent", ""), set_by
+            assert abs(off(machine) - behind) < 2
+        with machine.fork() as fork:
+            assert abs(off(fork) - behind) < 2
+        assert abs(off(machine) - behind) < 2
+    with Machine(net=[], clock={"base": "2020-01-01T00:00:00"}) as machine:
+        machine.pause()
+        assert "by clock.base" in machine.resume().note
+        assert machine.run("date -u +%Y").text.strip() == "2020"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("every_qemu")
 def test_after_each_way_of_standing_still(kept: str) -> None:

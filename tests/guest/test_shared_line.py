@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import subprocess
 import sys
 import termios
@@ -148,7 +149,7 @@ def test_who_shares_a_line_may_have_the_clock_set_and_nothing_else_of_the_guest(
                     payload = await reader.readexactly(size)
                     if chr(kind) == "I":
                         heard.append(payload)
-                        payload = bytes(2)
+                        payload = bytes(2 if payload[:1] == b"t" else 1)
                     writer.write(HEADER.pack(kind, channel, len(payload)) + payload)
             writer.close()
 
@@ -158,7 +159,13 @@ def test_who_shares_a_line_may_have_the_clock_set_and_nothing_else_of_the_guest(
             await line.hello()
             sharing = Sharing(line, path)
             other = Line.to(shared_path(path))
-            assert await other.set_clock() < 20
+            for way in (other, line):
+                for ahead in (0, -86400):
+                    assert await way.set_clock(ahead=ahead) < 20
+                    told = struct.unpack_from("<qq", heard[-1], 4)[0]
+                    assert abs(told - time.time() - ahead) < 20
+            await line.become(Identity(ahead=None))
+            assert heard[-1][:1] == b"e"
             with pytest.raises(GuestError, match="answered 2 of 3 requests"):
                 await other.become(Identity(hostname="theirs"))
             assert len(heard) >= 2 and not any(b"theirs" in one for one in heard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 from typed import begin, call, tinamou
 
 from tinamou import Machine
-from tinamou.machine import autostart
+from tinamou.machine import attending, autostart
 from tinamou.machine.autostart import Autostart
 from tinamou.state.machines import find, machines_dir
 from tinamou.state.record import Record, create
@@ -76,7 +77,17 @@ def test_what_cannot_be_is_refused():
     assert "it comes after a" in refused.stderr
     assert "there is no such machine" in refused.stderr
     assert call("autostart", "a", "--after", "a").returncode == 118
-    assert call("autostart", "a", "--off", "--delay", "3").returncode == 110
+    for words in (
+        ["a", "--off", "--delay", "3"],
+        ["a", "--off", "--grace", "30"],
+        ["a", "--attend", "--grace", "5"],
+        ["a", "--json"],
+        ["--suspend"],
+        ["--off"],
+        ["--grace", "30", "--json"],
+    ):
+        refused = call("autostart", *words)
+        assert (refused.returncode, "do not go together" in refused.stderr) == (110, True), words
     assert call("autostart", "a", "--restart", "sometimes").returncode == 2
     (machines_dir() / "b" / "autostart.json").write_text('{"after": [], "restart": "maybe"}')
     assert "cannot be read" in call("autostart").stderr
@@ -94,6 +105,42 @@ def test_a_machine_with_a_new_name_keeps_its_place(units):
     assert autostart.settings_of(find("other")) == Autostart(after=("new",))
     Machine.open("other").autostart(off=True)
     assert autostart.settings_of(find("other")) is None
+
+
+def test_a_machine_is_attended_as_was_said_last(monkeypatch):
+    """Its unit's process runs on: what is said meanwhile holds before it starts it again, and when it ends it."""
+    known("web")
+    autostart.turn_on(find("web"), Autostart(restart="always", delay=0))
+    lives, said, stopped = [], [], []
+
+    async def life(name, settings, start, say):
+        lives.append(settings.restart)
+        if len(lives) == 1:
+            autostart.turn_on(find(name), Autostart(restart="on-failure", grace=7))
+            return ""
+        raise AssertionError("it was started again")
+
+    async def at_rest(record):
+        shutil.rmtree(record.path)
+
+    monkeypatch.setattr(attending, "_life", life)
+    monkeypatch.setattr(attending, "_started_by_hand", at_rest)
+    monkeypatch.setattr(attending, "_FIRST", 0.0)
+    asyncio.run(attending.attend("web", None, say=lambda text, _: said.append(text)))
+    assert (lives, said) == (["always"], ["web is at rest"])
+
+    async def stop(machine, grace):
+        stopped.append(grace)
+
+    known("db")
+    autostart.turn_on(find("db"), Autostart(grace=7))
+    monkeypatch.setattr(attending.life, "running", find)
+    monkeypatch.setattr(attending.life, "stop", stop)
+    asyncio.run(attending._ended("db", Autostart(grace=30), say=lambda text, _: said.append(text)))
+    (find("db").file("autostart.json")).write_text("nonsense")
+    asyncio.run(attending._ended("db", Autostart(grace=30), say=lambda text, _: said.append(text)))
+    assert stopped == [7, 30]
+    assert "cannot be read" in said[-1] and "as before" in said[-1]
 
 
 def shown(name):

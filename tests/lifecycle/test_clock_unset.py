@@ -17,6 +17,7 @@ REASONS: list[tuple[dict[str, object], str]] = [
     ({}, "no agent listens in its guest"),
     ({"agent": False}, "nothing is known of an agent in tiny"),
     ({"spec": {"qemu_args": ["-rtc", "base=2001-02-03"]}}, "its time is its own, by -rtc in qemu_args"),
+    ({"spec": {"clock": {"base": "2020-01-01T00:00:00"}}}, "its time is its own, by clock.base"),
 ]
 
 

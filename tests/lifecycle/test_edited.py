@@ -52,7 +52,19 @@ def test_nothing_edited_changes_nothing(off: str, editor: Path, tmp_path: Path) 
     assert call("edit", off).stderr == "m is as it was\n"
     editor.write_text("#!/bin/sh\nexit 3\n")
     assert "ended with status 3" in call("edit", off).stderr
+    assert list(tmp_path.glob("tinamou-*")) == []
+    for text in ("", "\n", "# nothing\n"):
+        assert call("edit", off, "--file", "-", input=text).stdout == "m is so already\n"
     assert find(off) == before
+
+
+def test_what_was_written_before_the_editor_failed_is_kept(off: str, editor: Path, tmp_path: Path) -> None:
+    before = find(off)
+    editor.write_text("""#!/bin/sh\nsed -i 's/192M/64M/' "$2"; exit 3\n""")
+    done = call("edit", off)
+    assert "ended with status 3" in done.stderr
+    [path] = re.findall(r"--file (\S+)", done.stderr)
+    assert '"64M"' in Path(path).read_text() and find(off) == before
 
 
 def test_what_is_refused_is_kept(off: str, editor: Path, tmp_path: Path) -> None:
@@ -90,3 +102,4 @@ def test_there_must_be_an_editor(off: str, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("VISUAL", "/nosuch/editor")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert "there is no editor /nosuch/editor" in call("edit", off).stderr
+    assert list(tmp_path.glob("tinamou-*")) == []

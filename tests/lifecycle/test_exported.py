@@ -79,6 +79,8 @@ def test_there_and_back(off: str, tmp_path: Path, leftovers: Leftovers) -> None:
     done = call("export", off, str(file))
     assert done.returncode == 0, done.stderr
     assert "exists already" in call("export", off, str(file)).stderr
+    with pytest.raises(StateError, match="exists already"):
+        tinamou.open(off).export(file)
     assert call("export", off, str(file), "--force").returncode == 0
     assert not list(before.path.glob("*.part")) and file.stat().st_mode & 0o777 == 0o600
     listed = subprocess.run(["tar", "--zstd", "-tf", str(file)], check=True, capture_output=True, text=True).stdout.split()

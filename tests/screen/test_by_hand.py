@@ -13,7 +13,7 @@ from typed import begin, call, eventually, tinamou
 
 from tinamou import Machine, aio
 from tinamou.errors import SpecError, StateError
-from tinamou.machine.by_hand import Said, qmp_line
+from tinamou.machine.by_hand import Said, ask, qmp_line
 
 pytestmark = pytest.mark.vm
 
@@ -24,9 +24,45 @@ def test_commands_are_written_as_words_or_json():
         "a", {"size": 1 << 30, "on": True, "name": "disk 0", "file": {"driver": "raw", "x": None}}
     )
     assert qmp_line(['{"execute": "stop", "arguments": {"a": 1}}']) == Said("stop", {"a": 1})
-    for words in (["a", "b"], ["a", "=1"], ['{"execute": 3}'], ["{"], ['{"execute": "a", "arguments": []}']):
+    wrong = [["a", "b"], ["a", "=1"], ['{"execute": 3}'], ["{"], ['{"execute": "a", "arguments": []}']]
+    twice = [["a", "a=1", "a=2"], ["a", "a=1", "a.b=2"], ["a", "a.b=2", "a=1"], ["a", "b=1", "b.c.d=2"]]
+    for words in (*wrong, *twice):
         with pytest.raises(SpecError):
             qmp_line(words)
+
+
+class Untold:
+    """A machine whose QEMU is not to be asked anything."""
+
+    async def session(self) -> None:
+        raise ConnectionError("QEMU would have been told")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said("block-stream"),
+        Said("block_resize"),
+        Said("x-blockdev-change"),
+        Said(line=" block_stream disk0"),
+        Said(line="block_job_cancel disk0"),
+        Said("human-monitor-command", {"command-line": " device_del net0"}),
+    ],
+)
+def test_what_tinamou_keeps_account_of_is_refused_however_it_is_written(said):
+    with pytest.raises(StateError, match="by hand"):
+        asyncio.run(ask(Untold(), said))
+    with pytest.raises(ConnectionError):
+        asyncio.run(ask(Untold(), said, force=True))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [Said("block-dirty-bitmap-add"), Said(line="info block"), Said("human-monitor-command", {"command-line": ""})],
+)
+def test_what_it_keeps_no_account_of_is_said(said):
+    with pytest.raises(ConnectionError):
+        asyncio.run(ask(Untold(), said))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tinamou.blueprint import HandOver
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Facts
 from tinamou.launch.handover import properties
+from tinamou.parts import clock
 from tinamou.planner import plan
 from tinamou.spec import load_spec
 
@@ -76,6 +78,8 @@ def test_what_this_qemu_lacks_is_refused_by_name():
         ({"smbios": {"oem": ["a\nb"]}}, "smbios.oem"),
         ({"clock": "yesterday"}, "clock.base"),
         ({"clock": {"base": "localtime", "offset": 5}}, "clock.offset"),
+        ({"clock": {"offset": 10**13}}, "clock.offset"),
+        ({"clock": {"offset": -(10**13)}}, "clock.offset"),
         ({"disk": [{"size": "1M", "interface": "sata", "block_size": 4096}]}, "disk[0].block_size"),
         ({"disk": [{"size": "1M", "interface": "sata", "port": 1}]}, "disk[0].port"),
         ({"disk": [{"size": "1M", "interface": "sata", "iothread": True}]}, "disk[0].iothread"),
@@ -85,6 +89,22 @@ def test_what_no_machine_can_have_is_refused_by_name(description: dict[str, Any]
     with pytest.raises(SpecError) as error:
         load_spec(description)
     assert field in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("description", "base"),
+    [
+        ({"clock": {"offset": -36525 * 86400}}, "1926-01-31T11:00:00"),
+        ({"clock": {"offset": -3600}}, "2026-01-31T10:00:00"),
+        ({"os": "windows-11", "clock": {"offset": -3600}}, "2026-01-31T12:00:00"),
+        ({"os": "windows-11", "clock": {"base": "utc", "offset": -3600}}, "2026-01-31T10:00:00"),
+    ],
+)
+def test_an_offset_is_from_what_the_guest_takes_the_clock_for(description: dict[str, Any], base: str):
+    there = dataclasses.replace(known(), now=1769857200, local=7200)  # 2026-01-31 11:00 UTC, two hours east of it
+    resolved: Any = SimpleNamespace(spec=load_spec(description), facts=there)
+    made = clock.PART.contribute(resolved)
+    assert made.flags[0].options["base"] == base
 
 
 def test_serial_ports_are_the_boards_or_pci():

@@ -21,7 +21,7 @@ def command(
     delay: float = 0.0,
     suspend: Switch = False,
     restart: Restart = "no",
-    grace: float = GRACE_SECONDS,
+    grace: float | None = None,
     off: Switch = False,
     attend: Switch = False,
     json: Switch = False,
@@ -41,29 +41,47 @@ def command(
     restart
         Start it again after it ended by itself: on-failure when something went wrong, always also when its guest shut down.
     grace
-        Seconds its guest may take to shut down, before its power is cut.
+        Seconds its guest may take to shut down, before its power is cut; 30 when left out.
     off
         Start it with the host no more.
     attend
         Do what its unit does, in the foreground, for a host with another init: start it, end it at SIGTERM.
+    json
+        The list as JSON.
     """
+    how = {"--after": after, "--delay": delay, "--suspend": suspend, "--restart": restart != "no"}
+    how |= {"--grace": grace is not None}
+    _refuse_together(name, [one for one, given in how.items() if given], off=off, attend=attend, json=json)
     if not name:
         _list(json=json)
         return
-    given = {"--after": after, "--delay": delay, "--suspend": suspend, "--off": off, "--attend": attend}
-    if sum(map(bool, (off, attend))) and sum(map(bool, given.values())) + (restart != "no") > 1:
-        shown = " ".join(option for option, value in given.items() if value)
-        problem = Problem("options", shown, "--off and --attend stand alone", "leave the others out")
-        raise SpecError("these options do not go together", problems=[problem])
     if attend:
         _attend(name)
         return
-    how = {"after": after, "delay": delay, "suspend": suspend, "restart": restart, "grace": grace}
-    paths = autostarting.off(name) if off else autostarting.on(name, **how)  # type: ignore[arg-type]
+    if off:
+        paths = autostarting.off(name)
+    else:
+        seconds = GRACE_SECONDS if grace is None else grace
+        paths = autostarting.on(name, after=after, delay=delay, suspend=suspend, restart=restart, grace=seconds)
     for path in paths:
         print(f"removed {path}" if off else path)
     if not off:
         _say_what_is_missing(name)
+
+
+def _refuse_together(name: str, how: list[str], *, off: bool, attend: bool, json: bool) -> None:
+    """Raises SpecError for options that would say nothing."""
+    alone = [one for one, given in (("--off", off), ("--attend", attend)) if given]
+    shown = " ".join([*alone, *how])
+    problems = []
+    if not name and shown:
+        problems.append(Problem("options", shown, "they are said of a machine", "name it"))
+    if name and json:
+        problems.append(Problem("--json", name, "it is the list that is shown as JSON", "leave the name out, or --json"))
+    if alone and len(alone) + len(how) > 1:
+        problems.append(Problem("options", shown, "--off and --attend stand alone", "leave the others out"))
+    if problems:
+        raise SpecError("these options do not go together", problems=problems)
 
 
 def _list(*, json: bool) -> None:

@@ -27,7 +27,7 @@ def command(
     """Edit what a machine is, as a machine file, by $VISUAL or $EDITOR.
 
     The file is checked as a whole before it is taken, and what changes in the plan is shown. One that is refused can be
-    edited again, and is kept where it is not.
+    edited again, and is kept where it is not. An empty one changes nothing.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def command(
     path = _begun(name, before)
     done = None
     while done is None:
-        text = _edited(path)
-        if text in (before, "") or not text.strip():
+        text = _edited(name, path, before)
+        if text == before or not text.strip():
             path.unlink()
             output.say(f"{name} is as it was")
             return
@@ -58,7 +58,7 @@ def command(
             done = run_until_done(keeping.edit(name, text, before=before, dry_run=dry_run, source=str(path)))
         except TinamouError as error:
             if not _again(error):
-                error.fix = f"the text is in {path}: tinamou edit {name} --file {path}"
+                error.fix = _kept_in(name, path)
                 raise
     path.unlink()
     show(done, json=json, dry_run=dry_run)
@@ -72,11 +72,24 @@ def _begun(name: str, text: str) -> Path:
     return Path(path)
 
 
-def _edited(path: Path) -> str:
+def _edited(name: str, path: Path, before: str) -> str:
+    """The text as the editor left it. Where that failed, a text that was changed is kept, and the error says where."""
     from tinamou.system.editor import edited
 
-    edited(path)
-    return _read(path)
+    try:
+        edited(path)
+        return _read(path)
+    except TinamouError as error:
+        left = path.read_bytes() if path.exists() else b""
+        if left.strip() and left != before.encode():
+            error.fix = _kept_in(name, path)
+        else:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _kept_in(name: str, path: Path) -> str:
+    return f"the text is in {path}: tinamou edit {name} --file {path}"
 
 
 def _again(error: TinamouError) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.errors import SpecError, StateError
+from tinamou.errors import SpecError
 from tinamou.operations import keeping
 
 
@@ -40,11 +40,9 @@ def command(
         fix = "leave --to out; tinamou image convert writes disks in other formats"
         raise SpecError(f"machines are not exported to {to}", fix=fix)
     target = None if file == "-" else Path(file).absolute()
-    if target and target.exists() and not force:
-        raise StateError(f"{file} exists already", fix="pass --force to replace it, or name another file")
     if target is None and json:
         raise SpecError("stdout cannot be both the machine and JSON", fix="name a file, or leave --json out")
-    size = run_until_done(keeping.export(name, target, progress=output.progress))
+    size = run_until_done(keeping.export(name, target, force=force, progress=output.progress))
     output.end_progress()
     if json:
         output.print_json({"machine": name, "file": str(target), "size": size})

@@ -41,11 +41,31 @@ async def screendump(session: Session) -> Picture:
 
 
 async def press(session: Session, chords: Sequence[Sequence[str]], *, hold: float = HOLD_SECONDS) -> None:
-    """Press keys by QEMU's names, one chord after another: all of it down in order, then up; ``hold`` seconds each."""
+    """Press keys by QEMU's names, one chord after another: all of it down in order, then up; ``hold`` seconds each.
+
+    Cancelled, or where QEMU has refused, it leaves no key down.
+    """
     import asyncio
 
     for chord in chords:
-        for down, keys in ((True, chord), (False, tuple(reversed(chord)))):
-            events = [{"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": key}}} for key in keys]
-            await session.execute("input-send-event", events=events)
+        try:
+            await _send(session, chord, down=True)
             await asyncio.sleep(hold)
+        except BaseException:
+            with contextlib.suppress(ControlError):
+                await _released(session, chord)
+            raise
+        await _released(session, chord)
+        await asyncio.sleep(hold)
+
+
+async def _released(session: Session, chord: Sequence[str]) -> None:
+    """Let go of the keys, also where whoever asks is cancelled meanwhile."""
+    import asyncio
+
+    await asyncio.shield(asyncio.ensure_future(_send(session, tuple(reversed(chord)), down=False)))
+
+
+async def _send(session: Session, keys: Sequence[str], *, down: bool) -> None:
+    events = [{"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": key}}} for key in keys]
+    await session.execute("input-send-event", events=events)

@@ -27,7 +27,8 @@ class Facts:
 
     ``chains`` holds, top first, the files of every disk that exists already (``disk0``), and of the image (``image``).
     ``pci`` is looked at only for machines that want devices of the host, ``hyperv`` for those that show such
-    interfaces; ``now``, seconds since 1970, for those whose clock is set apart from the host's.
+    interfaces; ``now``, seconds since 1970, for those whose clock is set apart from the host's, and ``local``, the seconds
+    that this host's local time is ahead of UTC then.
     """
 
     host: HostFacts
@@ -45,3 +46,4 @@ class Facts:
     keys: KeyFacts = field(default_factory=KeyFacts)
     hyperv: HyperVFacts = field(default_factory=HyperVFacts)
     now: int = 0
+    local: int = 0

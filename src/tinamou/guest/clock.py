@@ -9,7 +9,8 @@ import contextlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tinamou.control.commands import open_ports
 from tinamou.errors import GuestError, TinamouError
@@ -23,7 +24,7 @@ from tinamou.state.record import Record
 if TYPE_CHECKING:
     from tinamou.control import Session
 
-__all__ = ["RIGHT", "Clock", "not_set", "set_clock"]
+__all__ = ["RIGHT", "Clock", "ahead_of", "not_set", "own_time", "set_clock"]
 
 SECONDS = 10.0
 """How long a guest may take to set its clock."""
@@ -31,7 +32,7 @@ _GREET_SECONDS = 4.0
 RIGHT = 1.0
 """Seconds a clock may be off that is called right."""
 _LATE, _TRIES = 0.5, 3
-_OWN_TIME = re.compile(r"\bbase=\d|\bclock=(vm|rt)\b")
+_RTC = re.compile(r"\bbase=\d|\bclock=(vm|rt)\b")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class Clock:
         return ""
 
 
+def own_time(spec: Mapping[str, Any]) -> str:
+    """By what a machine of that description has a time of its own, that is not this host's; empty where by nothing."""
+    if spec.get("clock", {}).get("base", "auto")[:1].isdigit():
+        return "clock.base"
+    return "-rtc in qemu_args" if _RTC.search(" ".join(map(str, spec.get("qemu_args", ())))) else ""
+
+
+def ahead_of(spec: Mapping[str, Any]) -> int | None:
+    """Seconds that the clock of a machine of that description is ahead of this host's; None where its time is its own."""
+    return None if own_time(spec) else int(spec.get("clock", {}).get("offset", 0))
+
+
 def not_set(record: Record) -> Clock:
     """The clock of a guest that has nothing to set it by."""
     return Clock(record.name, why=f"nothing is known of an agent in {record.image or 'its image'}")
@@ -65,7 +78,9 @@ def not_set(record: Record) -> Clock:
 async def set_clock(
     record: Record, session: Session | None = None, *, line: Line | None = None, agent: Agent | None = None
 ) -> Clock:
-    """Set the clock of a guest whose machine runs on just now; raises nothing that is not said in the result.
+    """Set the clock of a guest whose machine runs on just now, to this host's time and the offset it is described with.
+
+    Raises nothing that is not said in the result.
 
     ``session`` is asked whether anybody in the guest listens, so that nobody is waited for in vain; ``line`` and ``agent``
     are used where they are open already.
@@ -74,8 +89,8 @@ async def set_clock(
 
     if not record.agent and line is None:
         return not_set(record)
-    if _OWN_TIME.search(" ".join(map(str, record.spec.get("qemu_args", ())))):
-        return Clock(record.name, why="its time is its own, by -rtc in qemu_args")
+    if by := own_time(record.spec):
+        return Clock(record.name, why=f"its time is its own, by {by}")
     try:
         async with asyncio.timeout(SECONDS):
             ways = await _ways(record, session, line)
@@ -105,7 +120,7 @@ async def _by_line(record: Record, line: Line | None) -> float:
     held = line or _reached(record)
     try:
         await held.hello(_GREET_SECONDS)
-        return await held.set_clock()
+        return await held.set_clock(ahead=ahead_of(record.spec) or 0)
     finally:
         if line is None:
             held.close()
@@ -120,16 +135,16 @@ def _reached(record: Record) -> Line:
 
 async def _by_agent(record: Record, agent: Agent | None) -> float:
     """Seconds until it was done, of the quickest try. Raises GuestError."""
-    held = agent or Agent(str(record.file(files.AGENT)))
+    held, ahead = agent or Agent(str(record.file(files.AGENT))), ahead_of(record.spec) or 0
     try:
         await held.ping(SECONDS)  # it may have to be started first, or be busy with somebody else
         within = SECONDS
         for _ in range(_TRIES):
             began = time.monotonic()
             try:
-                await held.set_time(time.time())
+                await held.set_time(time.time() + ahead)
             except GuestError as refused:
-                await _seen_or_set(held, refused)
+                await _seen_or_set(held, ahead, refused)
             within = time.monotonic() - began
             if within < _LATE:
                 break
@@ -139,11 +154,11 @@ async def _by_agent(record: Record, agent: Agent | None) -> float:
             await held.close()
 
 
-async def _seen_or_set(agent: Agent, refused: GuestError) -> None:
+async def _seen_or_set(agent: Agent, ahead: int, refused: GuestError) -> None:
     """An agent that cannot set the hardware clock refuses, and has set the other one (source: qga, guest-set-time)."""
     said = await agent.run(["date", "-u", "+%s"], bare=True)
-    if not said.status and said.text.isdigit() and abs(int(said.text) - time.time()) <= RIGHT:
+    if not said.status and said.text.isdigit() and abs(int(said.text) - time.time() - ahead) <= RIGHT:
         return
-    done = await agent.run(["date", "-u", "-s", f"@{time.time():.0f}"], bare=True)
+    done = await agent.run(["date", "-u", "-s", f"@{time.time() + ahead:.0f}"], bare=True)
     if done.status:
         raise GuestError("its agent refused to set it", why=done.stderr.decode(errors="replace").strip()) from refused

@@ -39,7 +39,7 @@ Start = Callable[[str], Awaitable[object]]
 
 
 async def attend(name: str, start: Start, *, say: Progress) -> None:
-    """Start the machine by ``start`` and stay until it is removed; cancelled, end it as was asked for.
+    """Start the machine by ``start`` and stay until it is removed; cancelled, end it as was asked for last.
 
     Raises what starting raises, where it is not to be tried again.
     """
@@ -51,15 +51,31 @@ async def attend(name: str, start: Start, *, say: Progress) -> None:
         began = time.monotonic()
         fault = await _life(name, settings, start, say)
         pause = _FIRST if time.monotonic() - began > _STEADY else pause
-        if fault is None or settings.restart == "no" or (not fault and settings.restart == "on-failure"):
+        settings = _asked_last(record, settings, say)
+        if not _rests(fault, settings):
+            say(f"{name}: {fault or 'its guest shut down'}; it is started again in {pause:g} s", None)
+            notify(f"READY=1\nSTATUS=started again in {pause:g} s: {fault or 'its guest shut down'}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
+            settings = _asked_last(record, settings, say)
+        if _rests(fault, settings):
             say(f"{name} is at rest{f': {fault}' if fault else ''}", None)
             notify("READY=1\nSTATUS=at rest")
             await _started_by_hand(record)
-            continue
-        say(f"{name}: {fault or 'its guest shut down'}; it is started again in {pause:g} s", None)
-        notify(f"READY=1\nSTATUS=started again in {pause:g} s: {fault or 'its guest shut down'}")
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST)
+
+
+def _asked_last(record: Record, before: Autostart, say: Progress) -> Autostart:
+    """How it is attended, which may have been said anew; as ``before`` where that cannot be read, and that is said."""
+    try:
+        return settings_of(record) or Autostart()
+    except StateError as error:
+        say(f"{error.what} ({error.why}); it is attended as before", None)
+        return before
+
+
+def _rests(fault: str | None, settings: Autostart) -> bool:
+    """Whether a machine that ended so, as `_life` says it, is not started again."""
+    return fault is None or settings.restart == "no" or (not fault and settings.restart == "on-failure")
 
 
 async def _life(name: str, settings: Autostart, start: Start, say: Progress) -> str | None:
@@ -94,6 +110,7 @@ async def _ended(name: str, settings: Autostart, say: Progress) -> None:
     """Suspend it, or shut its guest down; a machine that cannot be suspended is shut down, and that is said."""
     with contextlib.suppress(StateError):  # it has just ended by itself
         record = life.running(name)
+        settings = _asked_last(record, settings, say)
         if settings.suspend:
             from tinamou.machine.suspending import suspend
 

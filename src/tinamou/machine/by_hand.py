@@ -24,22 +24,24 @@ _OURS = {
     "device_": "tinamou disk, tinamou net",
     "netdev_": "tinamou net",
     "drive": "tinamou disk, tinamou backup",
-    "blockdev-": "tinamou disk, tinamou snapshot",
-    "block-": "tinamou snapshot",
+    "blockdev_": "tinamou disk, tinamou snapshot",
     "block_resize": "tinamou disk resize",
+    "block_set_io_throttle": "tinamou set",
+    "block_": "tinamou snapshot",
     "commit": "tinamou snapshot",
     "snapshot": "tinamou snapshot, tinamou checkpoint",
     "transaction": "tinamou snapshot",
     "object": "tinamou disk, tinamou net",
-    "chardev-": "a verb of its own",
+    "chardev_": "a verb of its own",
     "migrate": "tinamou checkpoint, tinamou suspend",
     "savevm": "tinamou checkpoint",
     "loadvm": "tinamou checkpoints restore",
     "delvm": "tinamou checkpoints rm",
 }
-"""How the commands begin, of QMP and the human monitor, that change what tinamou keeps account of → the verb instead."""
+"""How commands of QMP and the human monitor begin, with _ for -, that change what tinamou keeps account of → its verb."""
 
-_HARMLESS = ("block-dirty-bitmap", "block-latency", "migrate-set", "migrate_set", "object_print")
+_HARMLESS = ("block_dirty_bitmap", "block_latency", "migrate_set", "object_print")
+_LINE = "human-monitor-command"
 _MOST_LOG = 1 << 20
 
 
@@ -54,7 +56,8 @@ class Said:
     @property
     def word(self) -> str:
         """What it does, as QEMU names that."""
-        return self.command or (self.line.split() or [""])[0]
+        line = str((self.arguments or {}).get("command-line", "")) if self.command == _LINE else self.line
+        return (line.split() or [self.command])[0]
 
 
 def qmp_line(words: Sequence[str]) -> Said:
@@ -71,9 +74,12 @@ def qmp_line(words: Sequence[str]) -> Said:
             problem = Problem("argument", word, "is not NAME=VALUE", "or say the whole command as JSON; lines: --hmp")
             raise SpecError(f"the arguments of {words[0]} are not understood", problems=[problem])
         *outer, last = name.split(".")
-        within = arguments
+        within: Any = arguments
         for one in outer:
-            within = within.setdefault(one, {})
+            within = within.setdefault(one, {}) if isinstance(within, dict) else None
+        if not isinstance(within, dict) or last in within:
+            problem = Problem("argument", word, "is said twice, or lies in what is no object", "say each once")
+            raise SpecError(f"the arguments of {words[0]} are not understood", problems=[problem])
         within[last] = _value(value)
     return Said(words[0], arguments)
 
@@ -115,8 +121,9 @@ async def ask(machine: Connected, said: Said, *, force: bool = False) -> object:
 
 def _refuse(said: Said, *, force: bool) -> None:
     word = said.word
-    verb = next((verb for begins, verb in _OURS.items() if word.startswith(begins)), "")
-    if verb and not force and not word.startswith(_HARMLESS):
+    plain = word.replace("-", "_").removeprefix("x_")  # what is experimental in QMP
+    verb = next((verb for begins, verb in _OURS.items() if plain.startswith(begins)), "")
+    if verb and not force and not plain.startswith(_HARMLESS):
         why = "tinamou keeps account of that, and would not know: snapshots, checkpoints and the next start go by it"
         raise StateError(f"{word} is not said to QEMU by hand", why=why, fix=f"{verb}; or all the same: --force")
 

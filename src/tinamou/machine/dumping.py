@@ -20,6 +20,7 @@ from tinamou.errors import ControlError, Problem, SpecError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import Connected
 from tinamou.machine.encrypted import refuse
+from tinamou.system.new_file import new_file
 
 __all__ = ["Format", "dump"]
 
@@ -30,7 +31,9 @@ _SECONDS_TO_FAIL = 60.0
 
 
 async def dump(machine: Connected, file: Path, *, format: Format = "elf", progress: Progress = silent) -> int:
-    """Write a running guest's memory and registers into a new file; its size. The guest stands still meanwhile.
+    """Write a running guest's memory and registers into a file; its size. The guest stands still meanwhile.
+
+    An older file of that name is replaced when all is written; what is no regular file is refused.
 
     ``elf`` is for gdb, with holes where memory is empty; the others are compressed, for crash (makedumpfile's flattened
     format). A cancelled one leaves no file, and the guest runs on. Raises StateError, SpecError for a format that this QEMU
@@ -42,19 +45,10 @@ async def dump(machine: Connected, file: Path, *, format: Format = "elf", progre
     if f"'{format}'" not in offered:
         problem = Problem("format", format, "this QEMU does not write it", f"one of {offered}")
         raise SpecError(f"{machine.name} cannot be dumped so", problems=[problem])
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with new_file(file, force=True) as target:
         await _written(session, target, format, progress)
-        size = os.fstat(target).st_size
         await asyncio.to_thread(os.fsync, target)
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(target)
-    return size
+        return os.fstat(target).st_size
 
 
 async def _written(session: Session, target: int, format: str, progress: Progress) -> None:

@@ -29,17 +29,16 @@ def as_text(name: str) -> str:
 async def take_text(name: str, text: str, *, before: str = "", dry_run: bool = False, source: str = "") -> Altered:
     """Make a machine what a machine file says, all of it or nothing.
 
-    ``before`` is the text that was edited: where the machine was changed since, nothing is taken. Raises SpecError with
-    every problem, PlanError, PrepareError, StateError.
+    A text that says nothing changes nothing. ``before`` is the text that was edited: where the machine was changed since,
+    nothing is taken. Raises SpecError with every problem, PlanError, PrepareError, StateError.
     """
     data = _data(text, source or "the text")
-    data.setdefault("name", name)
 
     def wanted(now: MachineSpec) -> MachineSpec:
         if before and before != written(dump_spec(now), _ABOUT.format(name=name)):
             why = "another command changed it meanwhile, which this would undo"
             raise StateError(f"{name} is not what was edited any more", why=why, fix=f"tinamou edit {name} again")
-        return load_spec(data, source=source or "the text")
+        return load_spec({"name": name, **data}, source=source or "the text") if data else now
 
     return await make_it(name, wanted, what="edit", dry_run=dry_run)
 

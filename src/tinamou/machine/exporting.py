@@ -33,6 +33,7 @@ from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
 from tinamou.system.loop_thread import in_thread
+from tinamou.system.new_file import new_file
 from tinamou.system.zstd import compressing
 from tinamou.version import __version__
 
@@ -46,18 +47,18 @@ BOOTS = ("kernel", "fast_kernel", "initrd")
 _STAGING = "export.part"
 
 
-async def export(name: str, target: Path | None, *, progress: Progress = silent) -> int:
+async def export(name: str, target: Path | None, *, force: bool = False, progress: Progress = silent) -> int:
     """Write a machine, running or off, to a new file, or to stdout where there is none; the bytes written.
 
-    Its disks are flattened, one after another, and the running guest's are as after a power cut. Raises StateError,
-    ImageError, PrepareError, OSError; there is no file then.
+    ``force`` replaces a regular file that is there. Its disks are flattened, one after another, and the running guest's are
+    as after a power cut. Raises StateError, ImageError, PrepareError, OSError; there is no file then.
     """
     async with turn(machines.find(name), "export") as record:
         staging = record.path / _STAGING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         try:
-            with _compressed(target, record) as out:
+            with _compressed(target, record, force=force) as out:
                 await _written(record, Writer(out), staging, progress)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -132,25 +133,27 @@ def _manifest(record: Record, image: ImageFacts, disks: Mapping[str, int]) -> di
 
 
 @contextmanager
-def _compressed(target: Path | None, record: Record) -> Iterator[BinaryIO]:
+def _compressed(target: Path | None, record: Record, *, force: bool) -> Iterator[BinaryIO]:
     """What is written goes compressed to a file that has its name once it is whole and on stable storage, or to stdout."""
     if find_tool("zstd") is None:
         raise PrepareError("a machine cannot be packed", why="zstd is not installed", fix="apt-get install zstd")
-    part = target.with_name(f"{target.name}.part") if target else None
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(part, flags, 0o600) if part else os.dup(sys.stdout.fileno())
     try:
-        with compressing(descriptor, record.uid) as piped:
-            with os.fdopen(os.dup(piped.end), "wb") as out:
-                piped.let_go()
-                yield out
-            piped.finish()
-        if part and target:
-            os.fsync(descriptor)
-            part.replace(target)
+        with new_file(target, force=force) if target else _stdout() as descriptor:
+            with compressing(descriptor, record.uid) as piped:
+                with os.fdopen(os.dup(piped.end), "wb") as out:
+                    piped.let_go()
+                    yield out
+                piped.finish()
+            if target:
+                os.fsync(descriptor)
     except BrokenPipeError as error:
         raise StateError("the export was cut short", why="who reads it has gone, or zstd has ended") from error
+
+
+@contextmanager
+def _stdout() -> Iterator[int]:
+    descriptor = os.dup(sys.stdout.fileno())
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
-        if part:
-            part.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan,
 from tinamou.errors import PrepareError, Problem, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.carry.port import kept_out
-from tinamou.guest.clock import RIGHT, not_set, set_clock
+from tinamou.guest.clock import RIGHT, ahead_of, not_set, set_clock
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity, Line
 from tinamou.images.progress import Progress, silent
@@ -80,8 +80,9 @@ async def take_checkpoint(
 
 async def _set_clock(machine: Connected, held: Line | None, line: Line | None, pause: float, progress: Progress) -> None:
     """The guest's clock stood still for ``pause`` seconds. On a line that is ``held`` nobody waits for the answer here."""
-    if held is not None:
-        await held.begin_to_become(Identity())
+    ahead = ahead_of(machine.record.spec)
+    if held is not None and ahead is not None:
+        await held.begin_to_become(Identity(ahead=ahead))
     elif line is not None or pause > RIGHT:
         clock = await set_clock(machine.record, await machine.session(), line=line, agent=machine.agent)
         if clock.note:
@@ -305,7 +306,7 @@ async def _wake_instant(
         await in_thread(_prepare, plan, Path(record.directory))
 
     async def who() -> Identity:
-        return Identity() if same else fork.identity_for(checkpoint, plan, await made)
+        return Identity(ahead=ahead_of(record.spec)) if same else fork.identity_for(checkpoint, plan, await made)
 
     async def settle(record: Record, line: Line | None) -> None:
         await shares.attach_to_fork(record, plan, line)

@@ -63,6 +63,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
         keys=_keys(spec, image, firmware),
         hyperv=_hyperv(spec),
         now=int(time.time()) if spec.clock.offset else 0,
+        local=time.localtime().tm_gmtoff if spec.clock.offset else 0,
     )
 
 

@@ -19,8 +19,9 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import booting, seeing
 from tinamou.machine.connected import Connected
-from tinamou.spec import MachineSpec, dump_spec, load_spec
-from tinamou.state.record import Record, change
+from tinamou.machine.description import describe_later, settled
+from tinamou.spec import MachineSpec
+from tinamou.state.record import Record, change, newest
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import gone
@@ -76,15 +77,19 @@ async def _installed(first: MachineSpec, spec: MachineSpec, timeout: float, prog
     machine = Connected(begun.record, begun.plan, timeout=timeout)
     try:
         async with _ending(machine):
+            describe_later(begun.record, lambda now: _from_disk(now, spec))  # whoever is killed meanwhile leaves it so
             await booting.until_launched(machine)
             await (await machine.session()).execute("set-action", reboot="shutdown")
             await _watched(machine, timeout, progress)
     finally:
-        as_it_is = load_spec(begun.record.spec)
-        boot = late.replace(as_it_is.boot, firmware=spec.boot.firmware, order=spec.boot.order, menu=spec.boot.menu)
-        boot = late.replace(boot, kernel="", initrd="", cmdline="")
-        record = change(begun.record, spec=dump_spec(late.replace(as_it_is, boot=boot)))
+        record = settled(newest(begun.record))
     return record
+
+
+def _from_disk(installing: MachineSpec, spec: MachineSpec) -> MachineSpec:
+    """The machine without its installer: what it is as ``installing``, started as ``spec`` says."""
+    boot = late.replace(installing.boot, firmware=spec.boot.firmware, order=spec.boot.order, menu=spec.boot.menu)
+    return late.replace(installing, boot=late.replace(boot, kernel="", initrd="", cmdline=""))
 
 
 def _with_screen(spec: MachineSpec) -> MachineSpec:

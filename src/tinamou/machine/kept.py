@@ -76,14 +76,15 @@ class Kept:
 
         self._is_now(await mark_template(self.record.name, undo=undo))
 
-    async def export(self, target: Path, *, progress: Progress = silent) -> int:
+    async def export(self, target: Path, *, force: bool = False, progress: Progress = silent) -> int:
         """Write the whole machine, running or not, to a new file; the bytes written. `tinamou.import_machine` takes it in.
 
-        Raises StateError, ImageError, PrepareError, OSError; there is no file then.
+        ``force`` replaces a regular file that is there. Raises StateError, ImageError, PrepareError, OSError; there is no
+        new file then.
         """
         from tinamou.machine.exporting import export
 
-        return await export(self.record.name, target, progress=progress)
+        return await export(self.record.name, target, force=force, progress=progress)
 
     async def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
         """Make an image, of which others can be started, of a disk of this machine, which must be off or paused.

@@ -41,9 +41,9 @@ class Kept:
         """Make the machine, which must be off, a template; or a machine again; see `AsyncMachine.template`."""
         wait_for(self._machine.template(undo=undo))
 
-    def export(self, target: Path, *, progress: Progress = silent) -> int:
+    def export(self, target: Path, *, force: bool = False, progress: Progress = silent) -> int:
         """Write the whole machine, running or not, to a new file; see `AsyncMachine.export`."""
-        return wait_for(self._machine.export(target, progress=progress))
+        return wait_for(self._machine.export(target, force=force, progress=progress))
 
     def commit(self, image: str, *, disk: str = "", progress: Progress = silent) -> None:
         """Make an image of a disk of this machine, which must be off or paused; see `AsyncMachine.commit`."""

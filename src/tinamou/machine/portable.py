@@ -17,6 +17,7 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.facts import QemuFacts, files
+from tinamou.guest.clock import ahead_of
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died
@@ -109,7 +110,8 @@ async def wake(
         line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
         try:
             if line is not None:
-                await line.become(Identity() if same else fork.identity_for(checkpoint, up.plan, await keys))
+                stays = Identity(ahead=ahead_of(up.record.spec))
+                await line.become(stays if same else fork.identity_for(checkpoint, up.plan, await keys))
             await shares.attach_to_fork(up.record, up.plan, line)
             if stopped:
                 await stop(up.session)

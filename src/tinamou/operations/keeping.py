@@ -36,7 +36,7 @@ async def set_fields(
 
 
 async def edit(name: str, text: str, *, before: str = "", dry_run: bool = False, source: str = "") -> Altered:
-    """Make a machine what the text of a machine file says. Raises as `set_fields`.
+    """Make a machine what the text of a machine file says, which where it says nothing is as it was. Raises as `set_fields`.
 
     ``before`` is the text that was edited (`machine_file`): where the machine was changed since, nothing is taken.
     """
@@ -58,9 +58,9 @@ async def template(name: str, *, undo: bool = False) -> Record:
     return await cloning.mark_template(name, undo=undo)
 
 
-async def export(name: str, target: Path | None, *, progress: Progress = silent) -> int:
+async def export(name: str, target: Path | None, *, force: bool = False, progress: Progress = silent) -> int:
     """Write a whole machine to a new file, or to stdout without one; the bytes written. Raises StateError, ImageError."""
-    return await exporting.export(name, target, progress=progress)
+    return await exporting.export(name, target, force=force, progress=progress)
 
 
 async def take_in(source: Path | None, name: str = "", *, trust: bool = False, progress: Progress = silent) -> Imported:

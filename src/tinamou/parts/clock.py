@@ -14,6 +14,7 @@ from tinamou.parts.protocol import Part, Resolved
 
 __all__ = ["PART", "ClockSpec"]
 
+_CENTURY = 36525 * 86400
 _FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 
 
@@ -28,7 +29,12 @@ class ClockSpec:
         "utc, localtime (as Windows has it), or a moment in UTC, 2026-01-31T12:00:00; auto: as the system in the guest "
         "expects it",
     )
-    offset: int = option(0, "seconds it is ahead of the host's, or behind where below zero, at every start")
+    offset: int = option(
+        0,
+        "seconds it is ahead of the host's, or behind where below zero, at every start; a hundred years at most",
+        minimum=-_CENTURY,
+        maximum=_CENTURY,
+    )
 
     def problems(self) -> list[Problem]:
         """A moment that is none; a moment and an offset."""
@@ -52,9 +58,13 @@ def contribute(resolved: Resolved) -> Contribution:
     options: dict[str, Value] = {}
     asked_by, reasons = "spec clock.base", []
     if spec.offset:
-        moment = datetime.fromtimestamp(resolved.facts.now, UTC) + timedelta(seconds=spec.offset)
-        options["base"] = moment.strftime("%Y-%m-%dT%H:%M:%S")
+        local = spec.base == "auto" and guest is not None
+        ahead = spec.offset + (resolved.facts.local if local else 0)
+        moment = datetime.fromtimestamp(resolved.facts.now, UTC) + timedelta(seconds=ahead)
+        options["base"] = moment.replace(tzinfo=None).isoformat()
         asked_by, reasons = "spec clock.offset", [f"{spec.offset} seconds from the host's clock"]
+        if local:
+            reasons.append("in local time, which Windows takes it for")
     elif spec.base not in ("auto", "utc"):
         options["base"] = spec.base
         reasons.append("what was asked for")

@@ -14,6 +14,7 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError, RefusedError
 from tinamou.errors import GuestError, StateError
 from tinamou.facts import Place, files
+from tinamou.guest.clock import ahead_of
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
 from tinamou.launch.process import died, start
@@ -149,6 +150,7 @@ def identity_for(checkpoint: Checkpoint, plan: Plan, files: tuple[tuple[str, int
         macs={old: new for old, new in zip(before, now, strict=True) if old in there},
         files=(*written, *files),
         signals=(("/run/sshd.pid", 1),) if files else (),
+        ahead=ahead_of(checkpoint.record["spec"]),
     )
 
 
@@ -199,7 +201,7 @@ async def hand_out(restored: Restored) -> None:
     running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
     await asyncio.sleep(0)  # it is sent before anything else is done here
     try:
-        await restored.line.begin_to_become(Identity(), after=running)
+        await restored.line.begin_to_become(Identity(ahead=ahead_of(restored.record.spec)), after=running)
     except BaseException:
         running.cancel()
         raise
@@ -257,7 +259,7 @@ async def wake(
             if stopped and line is not None:
                 for _ in range(_WARM_ROUNDS):
                     await line.run(["true"])
-                    await line.become(Identity())
+                    await line.become(Identity(ahead=ahead_of(record.spec)))
                 await monitor.execute([("stop", {})])
     except BaseException as error:
         Restored(record, plan, line, monitor).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
@@ -188,12 +189,19 @@ class Line:
 
     def _tell(self, who: Identity, after: asyncio.Task[None] | None = None) -> None:
         owed = Owed.of(who, after)
-        self.send("I", b"".join(owed.records))
+        self._say(owed)
         self._owed = owed
 
-    async def set_clock(self, timeout: float = BECOME_SECONDS) -> float:
-        """Set the guest's clock; seconds until it had done so, which it is behind at most. Raises LineError, GuestError."""
-        await self.become(Identity(), timeout)
+    def _say(self, owed: Owed) -> None:
+        """The records, which the process that has the machine's own line makes itself."""
+        self.send("I", struct.pack("<q", owed.ahead or 0) if self.borrowed else b"".join(owed.records))
+
+    async def set_clock(self, timeout: float = BECOME_SECONDS, *, ahead: int = 0) -> float:
+        """Set the guest's clock ``ahead`` seconds from this host's; seconds until it had, which it is behind at most.
+
+        Raises LineError, GuestError.
+        """
+        await self.become(Identity(ahead=ahead), timeout)
         return self._took
 
     @property
@@ -209,10 +217,11 @@ class Line:
         """Wait for the answer that is owed; a guest that heard too late what time it is is told again."""
         again = _AGAIN
         while self._owed is not None:
-            await self._answered(self._owed, timeout)
+            owed = self._owed
+            await self._answered(owed, timeout)
             if self._owed is None and self._took > _LATE_SECONDS and again:
                 again -= 1
-                self._tell(Identity())
+                self._tell(Identity(ahead=owed.ahead))
 
     async def _answered(self, owed: Owed, timeout: float) -> None:
         """Wait for that answer. If it is not what it must be, the line ends: what was sent since fails too."""
@@ -224,7 +233,7 @@ class Line:
                     await asyncio.shield(owed.after)
                 if not (await asyncio.wait([owed.answer], timeout=PATIENCE_SECONDS))[0]:
                     self._greet(anew=True)
-                    self.send("I", b"".join(owed.records))
+                    self._say(owed)
                 came, results = await asyncio.shield(owed.answer)
         except TimeoutError:
             self._owed = None

@@ -24,12 +24,16 @@ FRESH = 2
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a fork a machine of its own: see `frames.identity`; entropy and time are always fresh."""
+    """What makes a fork a machine of its own: see `frames.identity`; entropy and time are always fresh.
+
+    ``ahead`` are the seconds that its clock is ahead of this host's; None leaves its clock alone.
+    """
 
     hostname: str = ""
     macs: Mapping[bytes, bytes] = field(default_factory=dict)
     files: tuple[tuple[str, int, bytes], ...] = ()
     signals: tuple[tuple[str, int], ...] = ()
+    ahead: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Owed:
     after: asyncio.Task[None] | None
     answer: asyncio.Future[tuple[float, bytes]]
     told: float
+    ahead: int | None = 0
 
     @classmethod
     def of(cls, who: Identity, after: asyncio.Task[None] | None) -> Self:
@@ -52,13 +57,13 @@ class Owed:
         told = time.monotonic()
         records = identity(
             entropy=os.urandom(64),
-            time_ns=time.time_ns(),
+            time_ns=None if who.ahead is None else time.time_ns() + who.ahead * 1_000_000_000,
             hostname=who.hostname,
             macs=who.macs,
             files=who.files,
             signals=who.signals,
         )
-        return cls(records, after, asyncio.get_running_loop().create_future(), told)
+        return cls(records, after, asyncio.get_running_loop().create_future(), told, who.ahead)
 
     def failed(self, results: bytes) -> str | None:
         """What the guest did not do; None when it did everything. A process that is not there need not be told."""

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sharing", "connect", "shared", "shared_path"]
 
+_AHEAD = struct.calcsize("<q")
 _LINGER_SECONDS = 0.5
 """How long a process that holds a line for others waits for the next one."""
 
@@ -181,7 +183,7 @@ class _Guest:
         elif kind == "H":
             self._ask(payload)
         elif kind == "I":
-            self._later(self._set_clock())
+            self._later(self._set_clock(struct.unpack("<q", payload)[0] if len(payload) == _AHEAD else 0))
         elif kind == "S" and channel and channel not in self._channels:
             ours = self._channels[channel] = self._line.free_channel()
             self._line.attach(ours, _Relay(self, channel))
@@ -206,10 +208,10 @@ class _Guest:
 
         self._later(ask())
 
-    async def _set_clock(self) -> None:
+    async def _set_clock(self, ahead: int) -> None:
         """The guest stays who it is: its clock is set, and its random numbers are made anew."""
         try:
-            await self._line.become(Identity())
+            await self._line.become(Identity(ahead=ahead))
             self._wire.send("I", bytes(FRESH))
         except GuestError:
             self._wire.send("I", bytes([errno.EIO] * FRESH))

@@ -1,0 +1,46 @@
+"""Large files that a user names: written beside their place under a name of nobody else's, and put there once whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.errors import StateError
+
+__all__ = ["new_file"]
+
+
+@contextlib.contextmanager
+def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
+    """The descriptor of a file, mode 0600, that has its name when this block ends; none is left where the block fails.
+
+    ``force`` replaces a regular file that is there, and nothing else: a device, a pipe, a link is never what it is written
+    over. Raises StateError for those, and for any file without ``force``; OSError.
+    """
+    _refuse(target, force=force)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    part = Path(name)
+    try:
+        yield descriptor
+        _refuse(target, force=force)  # what came there meanwhile is nobody's to lose
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _refuse(target: Path, *, force: bool) -> None:
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise StateError(f"{target} is no regular file, and is not written over", fix="name another file")
+    if not force:
+        raise StateError(f"{target} exists already", fix="pass --force to replace it, or name another file")
