@@ -96,7 +96,7 @@ def explained(plan: Plan) -> dict[str, Any]:
 
 async def plan(asked: Asked) -> Any:
     """What would be done for a description, and why; nothing is built, taken or started."""
-    spec = described(asked.body.spec, asked.caller)
+    spec = described(asked.body.spec, asked.caller, "plan")
     return explained(await in_thread(plan_only, spec))
 
 
