@@ -16,12 +16,14 @@ from tinamou.facts import files
 from tinamou.guest.command import command, kept
 from tinamou.launch.argv import argv, spelled
 from tinamou.machine.disk_changes import listed
+from tinamou.machine.host_side import leased
 from tinamou.machine.listing import described as everything
 from tinamou.machine.parts_of import nics_of
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.monitor import stats
 from tinamou.monitor.states import state_of
 from tinamou.operations import commands
+from tinamou.probe.host import probe_host
 from tinamou.service.auth import Caller
 from tinamou.service.changing import snapshot_plain
 from tinamou.service.descriptions import described
@@ -35,6 +37,7 @@ from tinamou.state.record import Record
 from tinamou.state.tokens import VERBS
 from tinamou.system.logs import kept as kept_log
 from tinamou.system.loop_thread import in_thread
+from tinamou.units import CpuSet
 
 __all__ = ["explained"]
 
@@ -224,20 +227,18 @@ async def findings(asked: Asked) -> Any:
     return {"findings": [one for one in found if one["machine"] is None or asked.caller.may("show", one["machine"])]}
 
 
-async def host(_: Asked) -> Any:
-    """The host's processors and memory, and which machine has which CPUs."""
-    return await in_thread(_host)
+async def host(asked: Asked) -> Any:
+    """The host's processors and memory, and which of the machines the caller may see has which CPUs."""
+    facts, held = await in_thread(probe_host), await in_thread(held_by, asked.caller)
+    plain = json.loads(json.dumps(late.asdict(facts), default=str))
+    return {"host": plain, "cpus_held": {name: str(cpus) for name, cpus in held.items()}}
 
 
-def _host() -> dict[str, Any]:
-    from tinamou.machine.host_side import leased
-    from tinamou.probe.host import probe_host
-
-    facts = probe_host()
-    held = {name.rsplit("/", 1)[-1]: str(cpus) for name, cpus in leased("").items()}
-    return {"host": json.loads(json.dumps(late.asdict(facts), default=str)), "cpus_held": held}
+def held_by(caller: Caller) -> dict[str, CpuSet]:
+    """The CPUs that machines hold which the caller may see, by name."""
+    return {name: cpus for name, cpus in leased("").items() if caller.may("doctor", name)}
 
 
 async def metrics(asked: Asked) -> Response:
     """The numbers of machines and operations, in OpenMetrics."""
-    return Response(await asked.service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+    return Response(await asked.service.metrics.text(asked.caller), headers={"content-type": CONTENT_TYPE_LATEST})
