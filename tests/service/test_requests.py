@@ -191,6 +191,25 @@ def test_operations_of_others_are_theirs(client, state):
     assert client.get("/v1/operations", headers={"authorization": f"Bearer {other}"}).json()["operations"] == []
 
 
+def test_a_token_of_the_same_name_made_anew_owns_nothing_of_the_old_one(client, state):
+    machine(state, "ci-1")
+
+    def made() -> dict[str, str]:
+        secret = tokens.create("again", verbs=["stop"], machines=["ci-*"])
+        return {"authorization": f"Bearer {secret}", "idempotency-key": "k"}
+
+    old = made()
+    begun = client.post("/v1/machines/ci-1/stop?wait=20", json={}, headers=old).json()
+    path = f"/v1/operations/{begun['id']}"
+    assert (begun["caller"], "owner" in begun) == ("token:again", False)
+    assert client.get(path, headers=old).status_code == 200
+    tokens.revoke("again")
+    new = made()
+    assert client.get(path, headers=new).status_code == 404
+    assert client.get("/v1/operations", headers=new).json()["operations"] == []
+    assert client.post("/v1/machines/ci-1/stop?wait=20", json={}, headers=new).json()["id"] != begun["id"]
+
+
 def test_the_document_names_every_route_once():
     found = document(ROUTES)
     names = [one["operationId"] for path in found["paths"].values() for one in path.values()]

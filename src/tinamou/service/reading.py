@@ -31,6 +31,7 @@ from tinamou.service.metrics import CONTENT_TYPE_LATEST
 from tinamou.service.problems import MissingError
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked, as_json
+from tinamou.service.work import Work
 from tinamou.snapshots.history import load
 from tinamou.spec import spec_schema
 from tinamou.state.record import Record
@@ -175,21 +176,21 @@ def _printed(name: str, data: bytearray) -> dict[str, Any]:
 
 async def operations(asked: Asked) -> Any:
     """The operations the caller may see, the newest first."""
-    every = [one for one in asked.service.work.every() if may_see(asked.caller, one)]
+    every = [one for one in asked.service.work.every() if may_see(asked.service.work, asked.caller, one)]
     numbers_of = [one["id"] for one in every]
     begin = numbers_of.index(asked.query.after) + 1 if asked.query.after in numbers_of else 0
     page = every[begin : begin + asked.query.limit]
     return {"operations": page, "next": page[-1]["id"] if len(every) > begin + len(page) else None}
 
 
-def may_see(caller: Caller, operation: dict[str, Any]) -> bool:
+def may_see(work: Work, caller: Caller, operation: dict[str, Any]) -> bool:
     """Whether an operation is the caller's own, or about a machine they may see."""
-    return operation["caller"] == caller.name or caller.may("show", operation["about"])
+    return work.belongs(operation["id"], caller) or caller.may("show", operation["about"])
 
 
 def _operation(asked: Asked) -> dict[str, Any]:
     shown: dict[str, Any] = asked.service.work.shown(asked.request.path_params["operation"])
-    if not may_see(asked.caller, shown):
+    if not may_see(asked.service.work, asked.caller, shown):
         raise MissingError("there is no such operation")
     return shown
 
@@ -203,7 +204,7 @@ async def operation(asked: Asked) -> Any:
 async def cancel(asked: Asked) -> Any:
     """Ask an operation to end; it cleans up first."""
     shown = _operation(asked)
-    if shown["caller"] != asked.caller.name:
+    if not asked.service.work.belongs(shown["id"], asked.caller):
         asked.caller.need("stop", shown["about"])
     return asked.service.work.cancel(shown["id"])
 

@@ -138,7 +138,7 @@ async def host(request: Request, service: Service) -> Response:
 async def operations(request: Request, service: Service) -> Response:
     """What is and was under way."""
     caller = caller_of(request.scope)
-    shown = [one for one in service.work.every() if reading.may_see(caller, one)][:_OPERATIONS]
+    shown = [one for one in service.work.every() if reading.may_see(service.work, caller, one)][:_OPERATIONS]
     return page(request, service, "operations.html", operations=shown)
 
 
