@@ -156,6 +156,29 @@ def test_queries_that_are_not_understood(client, query):
     assert client.get(f"/v1/machines?{query}").status_code == 422
 
 
+def test_an_origin_that_is_none_is_another(client, state):
+    machine(state, "web")
+    assert client.post("/v1/machines/web/stop", json={}, headers={"origin": "http://["}).status_code == 403
+
+
+def test_why_tokens_are_not_read_is_told_to_the_log_alone(client, state, caplog):
+    (state / "tokens.json").write_text("{")
+    for _ in range(2):
+        answer = client.get("/v1/me")
+        assert (answer.status_code, answer.json()["status"]) == (503, 503)
+        assert str(state) not in answer.text
+    assert [str(state) in one.getMessage() for one in caplog.records if one.name == "tinamou.service.door"] == [True]
+
+
+def test_what_is_not_there_is_not_removed_by_force(client, state):
+    machine(state, "webs")
+    answer = client.delete("/v1/machines/web?force=true")
+    assert answer.status_code == 404 and "webs" not in answer.text
+    (state / "machines/webs/machine.json").write_text("{")
+    assert client.delete("/v1/machines/webs?wait=30").status_code == 409
+    assert client.delete("/v1/machines/webs?force=true&wait=30").json()["state"] == "done"
+
+
 def test_no_such_operation(client):
     for number in ("0" * 16, "..", "x"):
         assert client.get(f"/v1/operations/{number}").status_code == 404
@@ -176,6 +199,8 @@ def test_asked_again_with_the_same_key_it_is_done_once(client, state):
     first = client.delete("/v1/machines/web?wait=20", headers={"idempotency-key": "k"})
     again = client.delete("/v1/machines/web?force=true", headers={"idempotency-key": "k"})
     assert first.json()["state"] == "done" and again.status_code == 422
+    same = client.delete("/v1/machines/web?wait=20", headers={"idempotency-key": "k"})
+    assert (same.status_code, same.json()["id"]) == (200, first.json()["id"])
     machine(state, "web")
     same = client.delete("/v1/machines/web", headers={"idempotency-key": "k"})
     assert same.json()["id"] == first.json()["id"] and same.headers["idempotent-replayed"] == "true"
