@@ -18,6 +18,7 @@ from resident_here import Here
 from tinamou.guest.resident.line import Line
 from tinamou.service.agents.e2b.app import application
 from tinamou.service.agents.e2b.entries import Entry
+from tinamou.service.agents.e2b.keys import caller_of
 from tinamou.service.agents.e2b.live import Live
 from tinamou.service.agents.e2b.sandboxes import Sandboxes
 from tinamou.state.machines import free_port
@@ -62,13 +63,14 @@ class OfThisHost(Sandboxes):
 def sandbox(tmp_path, monkeypatch):
     """A sandbox, as the client holds it."""
     here = Here(tmp_path)
-    port, began = free_port(), threading.Event()
+    port, began, key = free_port(), threading.Event(), Serving.key("test")
     url = f"http://127.0.0.1:{port}"
 
     async def serve():
         async with OfThisHost(here.path) as sandboxes:
             now = time.time()
-            entry = Entry("sb1", "sb1", "token:test", "base", "secret", now, now + 600, env={"HERE": "yes"}, ready=True)
+            owner = caller_of(key).name
+            entry = Entry("sb1", "sb1", owner, "base", "secret", now, now + 600, env={"HERE": "yes"}, ready=True)
             sandboxes.entries.put(entry)
             server.append(uvicorn.Server(uvicorn.Config(application(sandboxes), port=port, log_level="warning")))
             began.set()
@@ -82,7 +84,7 @@ def sandbox(tmp_path, monkeypatch):
     for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
         monkeypatch.setenv(name, url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("E2B_API_KEY", Serving.key("test"))
+    monkeypatch.setenv("E2B_API_KEY", key)
     try:
         yield Sandbox.connect("sb1")
     finally:

@@ -17,7 +17,7 @@ from tinamou import late
 from tinamou.errors import SpecError
 from tinamou.service.agents.e2b.app import UNSUPPORTED
 from tinamou.service.agents.e2b.entries import Entry
-from tinamou.service.agents.e2b.keys import need_of_owner
+from tinamou.service.agents.e2b.keys import caller_of, need_of_owner
 from tinamou.service.agents.e2b.problems import RefusedError
 from tinamou.service.agents.e2b.rpc import message_of
 from tinamou.service.agents.e2b.sandboxes import Sandboxes
@@ -134,25 +134,28 @@ def test_a_sandbox_that_is_not_there_answers_as_e2bs_edge(served):
 
 
 def test_inside_a_sandbox_its_maker_is_asked():
-    """What a sandbox's own token opens is what its maker may do now."""
-    entry = Entry("sb7", "sb7", "token:reader", "base", "secret", 0.0, 1e12, ready=True)
+    """What a sandbox's own token opens is what its maker may do now, who is nobody made later by that name."""
 
-    def allowed(verb):
+    def made(**rights):
+        owner = caller_of(tokens.create("reader", **rights)).name
+        return Entry("sb7", "sb7", owner, "base", "secret", 0.0, 1e12, ready=True)
+
+    def allowed(entry, verb):
         try:
             need_of_owner(entry, verb)
         except (RefusedError, NotAllowedError):
             return False
         return True
 
-    tokens.create("reader", verbs=("ls", "show"))
-    assert [verb for verb in ("exec", "cp", "ls", "show", "rm") if allowed(verb)] == ["ls", "show"]
+    first = made(verbs=("ls", "show"))
+    assert [verb for verb in ("exec", "cp", "ls", "show", "rm") if allowed(first, verb)] == ["ls", "show"]
     tokens.revoke("reader")
-    assert not allowed("ls")
-    tokens.create("reader", verbs=("exec",), machines=("other-*",))
-    assert not allowed("exec")
+    assert not allowed(first, "ls")
+    assert not allowed(made(verbs=("exec",), machines=("other-*",)), "exec")
     tokens.revoke("reader")
-    tokens.create("reader", verbs=("exec",), machines=("sb*",))
-    assert allowed("exec") and not allowed("cp")
+    last = made(verbs=("exec", "ls"), machines=("sb*",))
+    assert allowed(last, "exec") and not allowed(last, "cp")
+    assert not allowed(first, "ls")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,9 @@ def test_inside_a_sandbox_its_maker_is_asked():
         (["--e2b", "nowhere"], "--e2b"),
         (["--e2b", "127.0.0.1:3000", "--e2b-most", "0"], "--e2b-most"),
         (["--e2b-domain", "x.example.org"], "--e2b"),
+        (["--e2b-most", "5"], "--e2b"),
+        (["--tls-cert", "/etc/hostname"], "--listen"),
+        (["--e2b", "127.0.0.1:3000", "--tls-key", "/etc/hostname"], "--listen"),
         (["--e2b", "127.0.0.1:3000", "--e2b-domain", "x.example.org"], "--tls-cert"),
         (["--e2b", "127.0.0.1:3000", "--e2b-templates", "/nowhere"], "cannot be read"),
     ],

@@ -118,6 +118,13 @@ def test_the_form_is_the_schema(client, state):
     assert shown.status_code == 422 and "cpu.count" in shown.text and "<b>" not in shown.text
 
 
+def test_what_a_form_advises_is_understood():
+    with pytest.raises(SpecError) as refused:
+        written({"disk": "{"})
+    [advised] = re.findall(r"such as (.+)", refused.value.problems[0].fix)
+    assert str(load_spec(written({"disk": advised})).disk[0].size) == "10G"
+
+
 def test_logging_out_needs_the_mark_too(client, state):
     login(client, "ls")
     assert client.post("/logout").status_code in (403, 422)

@@ -176,6 +176,8 @@ def test_asked_again_with_the_same_key_it_is_done_once(client, state):
     first = client.delete("/v1/machines/web?wait=20", headers={"idempotency-key": "k"})
     again = client.delete("/v1/machines/web?force=true", headers={"idempotency-key": "k"})
     assert first.json()["state"] == "done" and again.status_code == 422
+    same = client.delete("/v1/machines/web?wait=20", headers={"idempotency-key": "k"})
+    assert (same.status_code, same.json()["id"]) == (200, first.json()["id"])
     machine(state, "web")
     same = client.delete("/v1/machines/web", headers={"idempotency-key": "k"})
     assert same.json()["id"] == first.json()["id"] and same.headers["idempotent-replayed"] == "true"

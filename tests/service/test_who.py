@@ -200,6 +200,9 @@ HOST_FIELDS = [
     {"kernel": "/boot/vmlinuz", "image": "none"},
     {"net": [{"forward": ["22:22"]}]},
     {"net": ["tap"]},
+    {"net": ["user"]},
+    {"net": ["none", {"type": "user"}]},
+    {"forkable": True},
     {"net": [{"type": "bridge", "bridge": "br0"}]},
     {"net": [{"type": "stream", "socket": "/run/x"}]},
     {"pci": ["65:00.0"]},
@@ -224,10 +227,26 @@ def test_naming_things_of_the_host_is_a_right_of_its_own(state, data):
 
 def test_what_is_harmless_needs_no_such_right(state):
     without = Caller("token:ci", frozenset({"create"}), ("ci-*",))
-    data = {"name": "ci-1", "cpus": 2, "memory": "1G", "forkable": True, "disk": [{"size": "1G"}], "net": ["user"]}
+    data = {"name": "ci-1", "cpus": 2, "memory": "1G", "disk": [{"size": "1G"}]}
+    data |= {"forkable": True, "net": [{"type": "user", "isolated": True}]}
     assert described({**data, "limits": {"cpu": 1.0}, "seed": {"packages": ["jq"]}}, without).cpu.count == 2
     with pytest.raises(StateError, match="may not create web"):
         described({**data, "name": "web"}, without)
+
+
+def test_a_network_leads_to_nothing_of_the_host_without_that_right(state):
+    without = Caller("token:ci", frozenset({"create"}))
+    for data in ({}, {"net": ["auto", "passt", "none"]}):
+        assert {one.type for one in described({"name": "a", **data}, without).net} <= {"passt", "none"}
+    assert [one.type for one in described({"net": [{"isolated": True}]}, without).net] == ["auto"]
+    assert [one.type for one in described({}, Caller("token:ops", frozenset({"create", "host"}))).net] == ["auto"]
+
+
+def test_who_may_plan_need_not_create(state):
+    planner = Caller("token:ci", frozenset({"plan"}))
+    assert described({"name": "web"}, planner, "plan").name == "web"
+    with pytest.raises(StateError, match="may not create web"):
+        described({"name": "web"}, planner)
 
 
 def test_an_application_answers_no_one_it_does_not_know(state):

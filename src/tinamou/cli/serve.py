@@ -26,7 +26,7 @@ def command(
     e2b: str = "",
     e2b_domain: str = "",
     e2b_templates: Path | None = None,
-    e2b_most: int = 100,
+    e2b_most: int | None = None,
     units: Path | None = None,
 ) -> int:
     """Serve machines to programs and browsers: an API, a page, metrics.
@@ -56,7 +56,7 @@ def command(
     e2b_templates
         What the names of templates stand for, in TOML; base alone, which is the tiny guest, when left out.
     e2b_most
-        How many sandboxes there may be at a time.
+        How many sandboxes there may be at a time; 100 when left out.
     units
         Only write systemd units into this folder: tinamou.socket, and tinamou.service that it starts.
     """
@@ -71,10 +71,14 @@ def command(
     place = (socket or run_dir() / "tinamou.sock").absolute()
     certificate, key = tls_cert and tls_cert.absolute(), tls_key and tls_key.absolute()
     agents = _address(e2b, "--e2b")
-    sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute(), e2b_most) if agents else None
-    if sandboxes is None and (e2b_domain or e2b_templates):
+    most = 100 if e2b_most is None else e2b_most
+    sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute(), most) if agents else None
+    if sandboxes is None and (e2b_domain or e2b_templates or e2b_most is not None):
         problem = Problem("--e2b", None, "is not given", "say where E2B's clients are served: 127.0.0.1:3000")
         raise SpecError("the sandboxes cannot be served", problems=[problem])
+    if (certificate or key) and not (listen or e2b_domain or units or os.environ.get("LISTEN_FDS")):
+        fix = "say where TLS is served: --listen 0.0.0.0:8443, or leave --tls-cert and --tls-key out"
+        raise SpecError("nothing is served by TLS", problems=[Problem("--listen", None, "is not given", fix)])
     listening = Listening(place, _mode(mode), _address(listen), certificate, key, name, sandboxes)
     if units is not None:
         return _write_units(units, listening, listen, e2b)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tinamou.errors import SpecError
 from tinamou.facts import files
 from tinamou.monitor.states import State, at_rest
 from tinamou.state.index import Look, shape_of
 from tinamou.state.record import Record
 from tinamou.units import Size
 
-__all__ = ["COLUMNS", "described", "lines", "rows"]
+__all__ = ["COLUMNS", "described", "lines", "rows", "size_of"]
 
 COLUMNS = ("name", "state", "image", "arch", "accel", "cpus", "memory", "pid", "age", "address", "ports")
 
@@ -41,10 +42,20 @@ def rows(found: Look, records: Sequence[Record], states: Sequence[State]) -> lis
 
 
 def _row(now: float, name: str, state: str, shape: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    cpus, memory = shape
-    like = {"cpus": cpus or _CPUS, "memory": _bytes(memory)}
+    cpus, memory = _size(shape)
+    like = {"cpus": cpus, "memory": memory}
     first = {"name": name, "state": state, "image": "", "arch": "", "accel": "", "pid": None, "created": 0.0}
     return {**first, **like, "age": int(now - more["created"]), "addresses": [], "ports": [], "why": None, **more}
+
+
+def size_of(record: Record) -> tuple[int, int]:
+    """The virtual CPUs a machine has and its memory in bytes, also where its description cannot be read."""
+    return _size(shape_of(record))
+
+
+def _size(shape: Sequence[Any]) -> tuple[int, int]:
+    cpus, memory = shape
+    return cpus or _CPUS, _bytes(memory)
 
 
 def _bytes(memory: str) -> int:
@@ -77,7 +88,10 @@ def addresses_of(record: Record) -> list[str]:
         return []
     from tinamou.machine.parts_of import nics_of
 
-    return [text for nic in nics_of(record) for text in (nic.address.partition("/")[0], nic.address6) if text]
+    try:
+        return [text for nic in nics_of(record) for text in (nic.address.partition("/")[0], nic.address6) if text]
+    except SpecError:  # a description nobody can read keeps no other machine from being listed
+        return []
 
 
 def ports_of(record: Record) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -37,6 +39,8 @@ class Operation(Generic[T]):
         self.progress: tuple[str, float | None] = ("", None)
         self.error: TinamouError | None = None
         self._task: asyncio.Task[T] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
         self._heard: list[Callable[[Operation[T]], None]] = []
 
     @property
@@ -49,9 +53,17 @@ class Operation(Generic[T]):
         return "failed" if self._task.exception() is not None else "done"
 
     def tell(self, text: str, fraction: float | None) -> None:
-        """Note how far it is: what the use case calls as its `Progress`."""
+        """Note how far it is: what the use case calls as its `Progress`, also from a thread that works for it."""
         self.progress = (text, fraction)
-        self._told()
+        if self._loop is None or threading.get_ident() == self._thread:
+            self._told()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody hears any more
+            self._loop.call_soon_threadsafe(self._told_late)
+
+    def _told_late(self) -> None:
+        if self.state == "running":  # its end is told by itself, and once
+            self._told()
 
     def listen(self, hear: Callable[[Operation[T]], None]) -> None:
         """Have ``hear`` called, on the loop, at every progress and at the end."""
@@ -85,6 +97,7 @@ class Operation(Generic[T]):
         async def whole() -> T:
             return await work
 
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.ensure_future(whole())
         self._task.add_done_callback(self._over)
 

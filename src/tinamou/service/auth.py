@@ -18,7 +18,7 @@ from tinamou.state.allowed import Allowed, allowed
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-__all__ = ["Caller", "NotAllowedError", "by_peer", "by_token", "caller_of"]
+__all__ = ["Caller", "NotAllowedError", "by_peer", "by_token", "caller_of", "of_token"]
 
 
 class NotAllowedError(StateError):
@@ -31,7 +31,8 @@ class Caller:
 
     ``verbs`` are those of `tinamou.state.tokens.VERBS` or ``*``, ``machines`` patterns of names as a shell has them. ``uid``
     and ``gids`` are the kernel's word of who is at the other end of a unix socket; one who is not the owner may do with a
-    machine what ``tinamou allow`` gave them (``guest``).
+    machine what ``tinamou allow`` gave them (``guest``). ``identity`` is to whom things belong, the name where empty: names
+    of tokens are used again.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Caller:
     uid: int | None = None
     gids: frozenset[int] = frozenset()
     guest: bool = False
+    identity: str = ""
+
+    @property
+    def owner(self) -> str:
+        """To whom belongs what they begin and make."""
+        return self.identity or self.name
 
     def may(self, verb: str, machine: str | None = None) -> bool:
         """Whether they may do this, with this machine where it is about one."""
@@ -94,7 +101,13 @@ def by_peer(uid: int) -> Caller | None:
 def by_token(text: str) -> Caller | None:
     """Who holds this token; None for one that is unknown, revoked or too old."""
     found = tokens.holder(text)
-    return Caller(f"token:{found.name}", frozenset(found.verbs), tuple(found.machines)) if found else None
+    return of_token(found) if found else None
+
+
+def of_token(token: tokens.Token) -> Caller:
+    """Whoever holds that token."""
+    name, identity = f"token:{token.name}", f"token:{token.identity}"
+    return Caller(name, frozenset(token.verbs), tuple(token.machines), identity=identity)
 
 
 def caller_of(scope: Scope | Any) -> Caller:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from tinamou import late
-from tinamou.errors import Problem, SpecError
+from tinamou.errors import Problem, SpecError, StateError
 from tinamou.images.progress import Progress
 from tinamou.machine import snapshots as disks
 from tinamou.machine.listing import described as everything
@@ -17,6 +17,7 @@ from tinamou.operations import machines as cases
 from tinamou.operations import network, states
 from tinamou.operations.machines import Launched
 from tinamou.service.descriptions import described
+from tinamou.service.problems import MissingError
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked, as_json
 from tinamou.service.work import Asking, Task
@@ -183,8 +184,14 @@ async def suspend(asked: Asked) -> Response:
 
 async def remove(asked: Asked) -> Response:
     """Remove a machine and its disks."""
-    if not asked.query.force:
+    try:
         existing(asked.name)
+    except MissingError:
+        if not asked.service.work.about_of(asked.caller, asked.request.headers.get("idempotency-key", "")):
+            raise  # with that key it was removed before, and is answered again
+    except StateError:  # one whose record is damaged
+        if not asked.query.force:
+            raise
 
     async def task(_: Progress) -> None:
         await cases.remove([asked.name], force=asked.query.force)

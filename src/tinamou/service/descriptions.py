@@ -8,6 +8,7 @@ from typing import Any
 from tinamou.errors import Problem, SpecError
 from tinamou.images.resolve import is_path
 from tinamou.late import fields, replace
+from tinamou.parts.net import NetSpec
 from tinamou.service.auth import Caller
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
@@ -22,6 +23,7 @@ HARMLESS = frozenset(
         *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
         *("disk.size", "disk.interface", "disk.block_size", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
         *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
+        "net.isolated",
         *("display.type", "tpm.enabled", "clock.base", "clock.offset"),
         *("devices.rng", "devices.balloon", "devices.panic", "devices.sound", "devices.watchdog", "devices.hotplug"),
         *("seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages", "seed.user_data", "seed.ignition"),
@@ -29,23 +31,43 @@ HARMLESS = frozenset(
     )
 )
 """Fields that reach nothing of the host but its processors, memory and room on its disk. A new field is none of them."""
-_NETWORKS = ("auto", "user", "none")
+_NETWORKS = ("auto", "passt", "user", "none")
+"""Networks that name nothing of the host. On QEMU's own 10.0.2.2 is the host's loopback, unless it is isolated."""
 
 
-def described(data: Mapping[str, Any], caller: Caller) -> MachineSpec:
-    """The description with a name, as this caller may have it made. Raises SpecError, NotAllowedError."""
+def described(data: Mapping[str, Any], caller: Caller, verb: str = "create") -> MachineSpec:
+    """The description with a name, as this caller may have it made, or may ``verb`` it. Raises SpecError, NotAllowedError.
+
+    For whoever may not name things of the host ``auto`` networks are passt.
+    """
     spec = load_spec(data)
     if not spec.name:
         spec = replace(spec, name=machines.throwaway_name(spec.image))
-    caller.need("create", spec.name)
+    caller.need(verb, spec.name)
     if not caller.may("host"):
+        spec = replace(spec, net=tuple(_apart(one, forkable=spec.memory.forkable) for one in spec.net))
         problems = [
             Problem(field, None, "names something of the host", "leave it out, or use a token with the verb host")
             for field in dict.fromkeys(_beyond(spec))
         ]
+        problems += _to_the_host(spec)
         if problems:
             raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
     return spec
+
+
+def _apart(net: NetSpec, *, forkable: bool) -> NetSpec:
+    """The network, by passt where the planner might take QEMU's own; a forkable machine's is part of what is forked."""
+    return replace(net, type="passt") if net.type == "auto" and not net.isolated and not forkable else net
+
+
+def _to_the_host(spec: MachineSpec) -> Iterator[Problem]:
+    """The networks that are, or would be, QEMU's own and lead to what listens on the host's loopback."""
+    for number, one in enumerate(spec.net):
+        if one.type in ("auto", "user") and not one.isolated:
+            what = "QEMU's own network" if one.type == "user" else "the network of a forkable machine"
+            fix = "set isolated = true, use type passt, or use a token with the verb host"
+            yield Problem(f"net[{number}].type", one.type, f"{what} reaches services on the host's loopback", fix)
 
 
 def _beyond(spec: MachineSpec) -> Iterator[str]:

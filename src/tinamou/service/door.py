@@ -6,15 +6,17 @@ or that nobody known makes. What is behind the door finds the caller with `tinam
 
 from __future__ import annotations
 
+import contextlib
 import http.cookies
 import json
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tinamou.errors import TinamouError
 from tinamou.service.auth import Caller, by_peer, by_token
-from tinamou.service.problems import Answer, problem_of, refusal
+from tinamou.service.problems import Answer, refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,6 +31,8 @@ LOGIN = "/login"
 
 _LOCAL = ("localhost", "127.0.0.1", "::1", "tinamou")
 """What a unix socket's caller may say whom it wants: what stands before it (ssh -L, socat) is on this name."""
+
+_log = logging.getLogger(__name__)
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -45,6 +49,7 @@ class Door:
         self._app = app
         self._names = frozenset(name.lower() for name in (*names, *_LOCAL))
         self._open = open_paths
+        self._said = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it here."""
@@ -55,9 +60,9 @@ class Door:
         try:
             refused = self._misdirected(headers) or _foreign(scope, headers)
             caller = None if refused else _who(scope, headers)
-        except TinamouError as error:
-            await _answer(scope, send, 503, problem_of(error))
-            return
+        except TinamouError as error:  # the tokens are not read: why is nothing for somebody who is not known
+            self._say(str(error))
+            refused, caller = Answer(503, "it cannot be found out who asks", fix="the service's log says why"), None
         if refused is None and caller is None and not self._open(scope["path"]):
             refused = _unknown(scope)
         if refused is not None and refused.status == 401 and _browses(scope, headers):
@@ -68,6 +73,11 @@ class Door:
             return
         scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            _log.warning("it cannot be found out who asks: %s", text)
+        self._said = text
 
     def _misdirected(self, headers: dict[str, str]) -> Answer | None:
         host = _host(headers.get("host", ""))
@@ -119,9 +129,10 @@ def _foreign(scope: Scope, headers: dict[str, str]) -> Answer | None:
     if scope["type"] == "http" and scope["method"] in _SAFE:
         return None
     origin = headers.get("origin")
-    if origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
-        return None
-    return Answer(403, "a page of another origin may not ask for this", f"the request comes from {origin[:100]!r}")
+    with contextlib.suppress(ValueError):  # as of http://[, which is nobody's
+        if origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
+            return None
+    return Answer(403, "a page of another origin may not ask for this", f"the request comes from {origin!r:.100}")
 
 
 def _unknown(scope: Scope) -> Answer:

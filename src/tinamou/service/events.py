@@ -51,7 +51,7 @@ async def _told(asked: Asked, after: int | None, cut: Any) -> AsyncIterator[str]
             next_one = await listener.next(_BREATH_SECONDS)
             if next_one is None and not listener.slow:
                 yield ": still here\n\n"
-            elif next_one is not None and next_one["id"] > last and _may_hear(asked.caller, next_one):
+            elif next_one is not None and next_one.get("id", last + 1) > last and _may_hear(asked.caller, next_one):
                 yield _spelled(next_one)
 
 
@@ -63,4 +63,5 @@ def _may_hear(caller: Caller, event: Event) -> bool:
 
 
 def _spelled(event: Event) -> str:
-    return f"id: {event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event, default=str)}\n\n"
+    number = f"id: {event['id']}\n" if "id" in event else ""  # without one the browser's last stays what it was
+    return f"{number}event: {event['kind']}\ndata: {json.dumps(event, default=str)}\n\n"

@@ -1,7 +1,8 @@
 """What happens, as numbered events that are kept for whoever comes back: ``STATE/service/events.jsonl``.
 
 An event is ``{"id": 17, "at": seconds since 1970, "kind": "operation", "about": "web", "data": {…}}``. Numbers only
-grow, also when the service is killed and started again. Who listens too slowly is cut off, and goes on after the last
+grow, also when the service is killed and started again. Progress of operations is told to whoever listens just then, without
+a number, and not kept. Who listens too slowly is cut off, and goes on after the last
 number it has.
 """
 
@@ -26,7 +27,7 @@ Event = dict[str, Any]
 _REMEMBERED = 2000
 _MOST = 64 << 20
 _REWRITE = 4 << 20
-"""Bytes of the file from which on only what is remembered is kept."""
+"""Bytes of the file from which on only what is remembered is kept, where it has doubled since that was done last."""
 _WAITING = 512
 """Events that may wait for a listener before it is cut off."""
 
@@ -68,7 +69,7 @@ class Feed:
         self._path = state / "service/events.jsonl"
         self._events: deque[Event] = deque(maxlen=_REMEMBERED)
         self._listeners: set[Listener] = set()
-        self._size = 0
+        self._size = self._rewritten = 0
 
     def open(self) -> None:
         """Read what earlier services have written; a line that was cut short by a kill is left out."""
@@ -92,15 +93,22 @@ class Feed:
         return bool(self._listeners)
 
     def tell(self, kind: str, about: str, data: dict[str, Any]) -> None:
-        """Something happened: write it down and tell whoever listens. Progress of operations is told alone."""
+        """Something happened: write it down and tell whoever listens."""
         event = {"id": self.last + 1, "at": round(time.time(), 3), "kind": kind, "about": about, "data": data}
         self._events.append(event)
         text = json.dumps(event, default=str) + "\n"
         with contextlib.suppress(OSError), self._path.open("a") as file:  # a full disk keeps nobody from listening
             file.write(text)
         self._size += len(text)
-        if self._size > _REWRITE:
+        if self._size > max(_REWRITE, 2 * self._rewritten):
             self._rewrite()
+        self._spread(event)
+
+    def tell_alone(self, kind: str, about: str, data: dict[str, Any]) -> None:
+        """Something goes on: tell whoever listens, and keep nothing of it. The event has no number."""
+        self._spread({"at": round(time.time(), 3), "kind": kind, "about": about, "data": data})
+
+    def _spread(self, event: Event) -> None:
         for listener in [*self._listeners]:
             listener.hear(event)
 
@@ -108,7 +116,7 @@ class Feed:
         text = "".join(f"{json.dumps(event, default=str)}\n" for event in self._events)
         with contextlib.suppress(OSError):
             replace_text(self._path, text)
-        self._size = len(text)
+        self._size = self._rewritten = len(text)
 
     def since(self, number: int) -> tuple[list[Event], bool]:
         """The events after that number, and whether some of those are no longer known (or never were: a number to come)."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinamou.control import Event
+from tinamou.errors import TinamouError
 from tinamou.late import dataclass
 from tinamou.machine.listing import rows
 from tinamou.machine.reconcile import reconcile
@@ -20,6 +23,8 @@ from tinamou.state.record import Record
 from tinamou.system.loop_thread import in_thread
 
 __all__ = ["Lookout", "Seen"]
+
+_log = logging.getLogger(__name__)
 
 _FRESH, _ASKED_SECONDS, _TIDY_SECONDS = 0.1, 1.0, 5.0
 """How old the list of machines may be, and what QEMU said; how often what a crash left is put right."""
@@ -97,19 +102,26 @@ class Lookout:
 
     async def run(self) -> None:
         """Look again and again, and listen to what QEMU tells while somebody listens here; until it is cancelled."""
-        ears = _TellingEars(self._told)
+        ears, failed = _TellingEars(self._told), ""
         try:
             while True:
-                seen = await self.seen()
-                ears.follow(seen.records if self._feed.heard else ())
-                ears.woken.clear()
                 try:
-                    await asyncio.wait_for(ears.woken.wait(), _HEARD if self._feed.heard else _ALONE)
-                    self.changed()
-                except TimeoutError:
-                    pass
+                    seen = await self.seen()
+                    ears.follow(seen.records if self._feed.heard else ())
+                    failed = ""
+                except (TinamouError, OSError) as error:
+                    if failed != str(error):
+                        _log.warning("the machines could not be looked at: %s", error)
+                    failed = str(error)
+                await self._nap(ears)
         finally:
             await ears.close()
+
+    async def _nap(self, ears: Ears) -> None:
+        ears.woken.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ears.woken.wait(), _HEARD if self._feed.heard else _ALONE)
+            self.changed()
 
     def _told(self, name: str, event: Event) -> None:
         self._feed.tell("qemu", name, {"event": event.name, **{key: str(value)[:200] for key, value in event.data.items()}})

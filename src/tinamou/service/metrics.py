@@ -22,18 +22,19 @@ from prometheus_client.registry import Collector
 
 from tinamou.errors import TinamouError
 from tinamou.late import dataclass
+from tinamou.machine.listing import size_of
 from tinamou.monitor import processes
 from tinamou.monitor.disks import disks_of
 from tinamou.monitor.look import visit_to, within
 from tinamou.monitor.observation import DiskObservation
 from tinamou.monitor.states import LOOK_SECONDS
 from tinamou.network.counters import counted
-from tinamou.spec import load_spec
 from tinamou.state.record import Record
 from tinamou.system.rooted import Rooted
 from tinamou.version import __version__
 
 if TYPE_CHECKING:
+    from tinamou.service.auth import Caller
     from tinamou.service.lookout import Lookout, Seen
 
 __all__ = ["CONTENT_TYPE_LATEST", "VERBS", "Metrics"]
@@ -93,15 +94,18 @@ class Metrics:
         taken = max(float(operation["ended"]) - float(operation["started"]), 0.0)
         self._operations.labels(verb, operation["state"]).observe(taken)
 
-    async def text(self) -> bytes:
-        """All of them, as they are scraped."""
-        look = await self._look()
-        families = _Families(list(_families(await self._lookout.seen(), look.samples, look.running)))
-        self._registry.register(families)
+    async def text(self, caller: Caller) -> bytes:
+        """Those a caller may see, as they are scraped: totals and operations are for whoever may look at all machines."""
+        look, seen = await self._look(), await self._lookout.seen()
+        whole = "*" in caller.machines
+        registry = self._registry if whole else CollectorRegistry(auto_describe=False)
+        mine = [one for one in look.samples if caller.may("stats", one.record.name)]
+        families = _Families([*(_totals(seen, look.running) if whole else ()), *_of_machines(mine)])
+        registry.register(families)
         try:
-            return bytes(generate_latest(self._registry))  # type: ignore[no-untyped-call]
+            return bytes(generate_latest(registry))  # type: ignore[no-untyped-call]
         finally:
-            self._registry.unregister(families)
+            registry.unregister(families)
 
     async def numbers(self) -> dict[str, dict[str, Any]]:
         """Machine → the same numbers for people: processor in per cent of its own, memory in bytes."""
@@ -125,10 +129,10 @@ class Metrics:
 
 
 def _numbers(now: Sample, before: Sample, seconds: float) -> dict[str, Any]:
-    spec, percent = load_spec(now.record.spec), None
+    (cpus, memory), percent = size_of(now.record), None
     if seconds > 0 and now.seconds is not None and before.seconds is not None and now.record.pid == before.record.pid:
-        percent = 100 * (now.seconds - before.seconds) / seconds / spec.cpu.count
-    return {"percent": percent, "resident": now.resident, "memory": int(spec.memory.size)}
+        percent = 100 * (now.seconds - before.seconds) / seconds / cpus
+    return {"percent": percent, "resident": now.resident, "memory": memory}
 
 
 class _Families(Collector):
@@ -163,8 +167,7 @@ async def _disks(record: Record) -> tuple[DiskObservation, ...]:
         return await disks_of(session, Path(record.directory), stopped=False)
 
 
-def _families(seen: Seen, samples: Iterable[Sample], running: int) -> Iterator[Metric]:
-    yield InfoMetricFamily("tinamou_build", "The program that tells this.", {"version": __version__})
+def _totals(seen: Seen, running: int) -> Iterator[Metric]:
     states = GaugeMetricFamily("tinamou_machines", "Machines by what they do.", labels=["state"])
     for state, count in sorted(Counter(row["state"] for row in seen.rows).items()):
         states.add_metric([state], count)
@@ -173,10 +176,10 @@ def _families(seen: Seen, samples: Iterable[Sample], running: int) -> Iterator[M
     yield GaugeMetricFamily("tinamou_machines_left_out", "Running machines beyond those told one by one.", left)
     pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     yield GaugeMetricFamily("tinamou_host_memory_free_bytes", "Memory of the host nobody uses.", pages * size)
-    yield from _of_machines(samples)
 
 
 def _of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
+    yield InfoMetricFamily("tinamou_build", "The program that tells this.", {"version": __version__})
     gauge, counter = GaugeMetricFamily, CounterMetricFamily
     info = InfoMetricFamily("tinamou_vm", "A running machine.", labels=["machine"])
     cpus = gauge("tinamou_vm_vcpus", "Virtual CPUs.", labels=["machine"])
@@ -185,10 +188,10 @@ def _of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
     seconds = counter("tinamou_vm_cpu_seconds", "Processor time of its QEMU.", labels=["machine"])
     disks, cards = _Counted("tinamou_vm_disk", "disk"), _Counted("tinamou_vm_network", "nic")
     for one in samples:
-        name, spec = one.record.name, load_spec(one.record.spec)
+        name, (count, given) = one.record.name, size_of(one.record)
         info.add_metric([name], {"image": one.record.image, "arch": one.record.arch, "accel": one.record.accel})
-        cpus.add_metric([name], spec.cpu.count)
-        memory.add_metric([name], int(spec.memory.size))
+        cpus.add_metric([name], count)
+        memory.add_metric([name], given)
         if one.resident is not None:
             resident.add_metric([name], one.resident)
         if one.seconds is not None:

@@ -16,12 +16,14 @@ from tinamou.facts import files
 from tinamou.guest.command import command, kept
 from tinamou.launch.argv import argv, spelled
 from tinamou.machine.disk_changes import listed
+from tinamou.machine.host_side import leased
 from tinamou.machine.listing import described as everything
 from tinamou.machine.parts_of import nics_of
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.monitor import stats
 from tinamou.monitor.states import state_of
 from tinamou.operations import commands
+from tinamou.probe.host import probe_host
 from tinamou.service.auth import Caller
 from tinamou.service.changing import snapshot_plain
 from tinamou.service.descriptions import described
@@ -29,12 +31,14 @@ from tinamou.service.metrics import CONTENT_TYPE_LATEST
 from tinamou.service.problems import MissingError
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked, as_json
+from tinamou.service.work import Work
 from tinamou.snapshots.history import load
 from tinamou.spec import spec_schema
 from tinamou.state.record import Record
 from tinamou.state.tokens import VERBS
 from tinamou.system.logs import kept as kept_log
 from tinamou.system.loop_thread import in_thread
+from tinamou.units import CpuSet
 
 __all__ = ["explained"]
 
@@ -96,7 +100,7 @@ def explained(plan: Plan) -> dict[str, Any]:
 
 async def plan(asked: Asked) -> Any:
     """What would be done for a description, and why; nothing is built, taken or started."""
-    spec = described(asked.body.spec, asked.caller)
+    spec = described(asked.body.spec, asked.caller, "plan")
     return explained(await in_thread(plan_only, spec))
 
 
@@ -172,21 +176,21 @@ def _printed(name: str, data: bytearray) -> dict[str, Any]:
 
 async def operations(asked: Asked) -> Any:
     """The operations the caller may see, the newest first."""
-    every = [one for one in asked.service.work.every() if may_see(asked.caller, one)]
+    every = [one for one in asked.service.work.every() if may_see(asked.service.work, asked.caller, one)]
     numbers_of = [one["id"] for one in every]
     begin = numbers_of.index(asked.query.after) + 1 if asked.query.after in numbers_of else 0
     page = every[begin : begin + asked.query.limit]
     return {"operations": page, "next": page[-1]["id"] if len(every) > begin + len(page) else None}
 
 
-def may_see(caller: Caller, operation: dict[str, Any]) -> bool:
+def may_see(work: Work, caller: Caller, operation: dict[str, Any]) -> bool:
     """Whether an operation is the caller's own, or about a machine they may see."""
-    return operation["caller"] == caller.name or caller.may("show", operation["about"])
+    return work.belongs(operation["id"], caller) or caller.may("show", operation["about"])
 
 
 def _operation(asked: Asked) -> dict[str, Any]:
     shown: dict[str, Any] = asked.service.work.shown(asked.request.path_params["operation"])
-    if not may_see(asked.caller, shown):
+    if not may_see(asked.service.work, asked.caller, shown):
         raise MissingError("there is no such operation")
     return shown
 
@@ -200,7 +204,7 @@ async def operation(asked: Asked) -> Any:
 async def cancel(asked: Asked) -> Any:
     """Ask an operation to end; it cleans up first."""
     shown = _operation(asked)
-    if shown["caller"] != asked.caller.name:
+    if not asked.service.work.belongs(shown["id"], asked.caller):
         asked.caller.need("stop", shown["about"])
     return asked.service.work.cancel(shown["id"])
 
@@ -224,20 +228,18 @@ async def findings(asked: Asked) -> Any:
     return {"findings": [one for one in found if one["machine"] is None or asked.caller.may("show", one["machine"])]}
 
 
-async def host(_: Asked) -> Any:
-    """The host's processors and memory, and which machine has which CPUs."""
-    return await in_thread(_host)
+async def host(asked: Asked) -> Any:
+    """The host's processors and memory, and which of the machines the caller may see has which CPUs."""
+    facts, held = await in_thread(probe_host), await in_thread(held_by, asked.caller)
+    plain = json.loads(json.dumps(late.asdict(facts), default=str))
+    return {"host": plain, "cpus_held": {name: str(cpus) for name, cpus in held.items()}}
 
 
-def _host() -> dict[str, Any]:
-    from tinamou.machine.host_side import leased
-    from tinamou.probe.host import probe_host
-
-    facts = probe_host()
-    held = {name.rsplit("/", 1)[-1]: str(cpus) for name, cpus in leased("").items()}
-    return {"host": json.loads(json.dumps(late.asdict(facts), default=str)), "cpus_held": held}
+def held_by(caller: Caller) -> dict[str, CpuSet]:
+    """The CPUs that machines hold which the caller may see, by name."""
+    return {name: cpus for name, cpus in leased("").items() if caller.may("doctor", name)}
 
 
 async def metrics(asked: Asked) -> Response:
     """The numbers of machines and operations, in OpenMetrics."""
-    return Response(await asked.service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+    return Response(await asked.service.metrics.text(asked.caller), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Listening", "serve"]
 
 _HEAD_SECONDS = 5.0
-"""How long a caller may take until the head of its first request is there."""
+"""How long a caller may take for the head of a request, the first or a later one, from its first byte on."""
 _HEAD_BYTES = 32 << 10
 _CREDENTIALS = struct.Struct("3i")
 _FIRST_DESCRIPTOR = 3
@@ -55,7 +55,9 @@ class Listening:
 
 
 class _Protocol(H11Protocol):
-    """Connections whose caller the kernel knows, and that begin soon."""
+    """Connections whose caller the kernel knows, and whose requests come soon once they have begun."""
+
+    _limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,10 +66,23 @@ class _Protocol(H11Protocol):
         if peer is not None and peer.family == socket.AF_UNIX:
             held = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             self.app_state["peer"] = _CREDENTIALS.unpack(held)[1]
-        self.loop.call_later(_HEAD_SECONDS, self._begin_or_end)
+        self._limit = self.loop.call_later(_HEAD_SECONDS, self._end_idle)
 
-    def _begin_or_end(self) -> None:
-        if self.scope is None and not self.transport.is_closing():
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)  # which ends the time a connection may be idle, whatever came
+        if not self._idle and self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        elif self._idle and self._limit is None:
+            self._limit = self.loop.call_later(_HEAD_SECONDS, self._end_idle)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered; a connection that is a WebSocket by now has another protocol."""
+        return (self.cycle is None or self.cycle.response_complete) and self.transport.get_protocol() is self
+
+    def _end_idle(self) -> None:
+        if self._idle and not self.transport.is_closing():
             self.transport.abort()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,21 @@ class Service:
         self.work: Work = Work(state, self._operation)
 
     def _operation(self, shown: dict[str, Any]) -> None:
-        """An operation has begun, got on, or ended."""
+        """An operation has begun, got on, or ended. Its result and the logs beside its error are asked for by its id."""
         if shown["state"] != "running":
             self.lookout.changed()
             self.metrics.ended(shown)
             shown = {key: value for key, value in shown.items() if key != "result"}
-        self.feed.tell("operation", shown["about"], shown)
+            if shown["error"]:
+                shown["error"] = {key: value for key, value in shown["error"].items() if key != "evidence"}
+        gets_on = shown["state"] == "running" and shown["progress"] != {"text": "", "fraction": None}
+        (self.feed.tell_alone if gets_on else self.feed.tell)("operation", shown["about"], shown)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """It does its work until the block ends, and then ends what is under way. Raises StateError where another does."""
         with self.work.held():
+            shutil.rmtree(self.state / "service/spool", ignore_errors=True)  # what a killed service left of transfers
             self.feed.open()
             looking = asyncio.ensure_future(self.lookout.run())
             try:

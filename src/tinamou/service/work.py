@@ -105,6 +105,7 @@ class Work:
                     continue
                 data["started"] = float(data["started"])
                 data |= {key: str(data[key]) for key in ("caller", "about", "verb")}
+                data["owner"] = str(data.get("owner", data["caller"]))
             except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue  # nobody wrote it as it is: it is no operation
             if data["state"] == "running":
@@ -112,7 +113,7 @@ class Work:
                 self._write(data)
             self._known[path.stem] = data
             if data.get("key"):
-                self._keys[(data["caller"], data["key"])] = path.stem
+                self._keys[(data["owner"], data["key"])] = path.stem
         self._forget_old()
 
     def begin(self, asking: Asking, task: Task, plain: Callable[[Any], Any]) -> tuple[dict[str, Any], bool]:
@@ -120,7 +121,7 @@ class Work:
 
         ``plain`` makes data of the task's result. Raises SpecError for a key that was used for something else, BusyError.
         """
-        known = self._known.get(self._keys.get((asking.caller.name, asking.key), "")) if asking.key else None
+        known = self._known.get(self._keys.get((asking.caller.owner, asking.key), "")) if asking.key else None
         if known is not None and known["digest"] != asking.digest:
             raise SpecError("this Idempotency-Key was used for another request", fix="make a new key for each request")
         if known is not None and known["state"] != "interrupted":
@@ -139,6 +140,7 @@ class Work:
             "error": None,
             "result": None,
             "caller": asking.caller.name,
+            "owner": asking.caller.owner,
             "key": asking.key,
             "digest": asking.digest,
             "first": (known.get("first") or known["started"]) if known else None,
@@ -146,7 +148,7 @@ class Work:
         self._write(data)
         self._known[number] = data
         if asking.key:
-            self._keys[(asking.caller.name, asking.key)] = number
+            self._keys[(asking.caller.owner, asking.key)] = number
         self._start(data, asking, task, plain)
         self._forget_old()
         return self.shown(number), False
@@ -172,12 +174,16 @@ class Work:
 
     def about_of(self, caller: Caller, key: str) -> str:
         """What the operation with this key is about; empty where there is none."""
-        return str(self._known.get(self._keys.get((caller.name, key), ""), {}).get("about", ""))
+        return str(self._known.get(self._keys.get((caller.owner, key), ""), {}).get("about", ""))
 
     def began_again(self, caller: Caller, key: str, since: float) -> bool:
         """Whether the operation with this key was begun anew after a kill, and first before that moment."""
-        data = self._known.get(self._keys.get((caller.name, key), ""), {})
+        data = self._known.get(self._keys.get((caller.owner, key), ""), {})
         return bool(data.get("first")) and data["first"] <= since
+
+    def belongs(self, number: str, caller: Caller) -> bool:
+        """Whether an operation is that caller's own."""
+        return str(self._known.get(number, {}).get("owner", "")) == caller.owner
 
     def shown(self, number: str) -> dict[str, Any]:
         """An operation as it is answered. Raises MissingError."""
@@ -224,7 +230,7 @@ class Work:
         old = time.time() - _KEPT_SECONDS
         for one in [one for index, one in enumerate(ended) if index < len(ended) - _KEPT or one["started"] < old]:
             del self._known[one["id"]]
-            self._keys.pop((one["caller"], one["key"]), None)
+            self._keys.pop((one["owner"], one["key"]), None)
             with contextlib.suppress(OSError):
                 (self._folder / f"{one['id']}.json").unlink()
 
@@ -244,4 +250,4 @@ def _outcome(operation: Operation[Any]) -> dict[str, Any]:
 
 
 def _public(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in ("digest", "key", "first")}
+    return {key: value for key, value in data.items() if key not in ("digest", "key", "first", "owner")}

@@ -69,6 +69,11 @@ class Token:
     digest: str
 
     @property
+    def identity(self) -> str:
+        """Whose things are: another token of the same name, made when this one was over, is somebody else."""
+        return f"{self.name}#{self.digest[:12]}"
+
+    @property
     def expired(self) -> bool:
         """Whether its time is over."""
         return bool(self.expires) and time.time() >= self.expires

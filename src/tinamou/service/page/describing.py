@@ -84,7 +84,7 @@ def written(form: Mapping[str, Any]) -> dict[str, Any]:
         try:
             (data.setdefault(table, {}) if table else data)[key] = _value(field, text.strip())
         except ValueError as error:
-            problems.append(Problem(field.name, text[:200], str(error), 'a line each, such as "10G", or { size = "10G" }'))
+            problems.append(Problem(field.name, text[:200], str(error), 'a line each, such as { size = "10G" }'))
     if problems:
         raise SpecError("the form is not understood", problems=problems)
     return data

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from tinamou import fields, late
@@ -26,7 +27,8 @@ from tinamou.system.loop_thread import in_thread
 
 __all__ = ["create", "do", "login", "logout"]
 
-_LARGEST = 1 << 20
+_LARGEST, _SECONDS = 1 << 20, 30.0
+"""Bytes of a form, and seconds within which it must come."""
 _MACHINE = "/v1/machines/{name}"
 _FORMS = {
     **{verb: ("POST", f"{_MACHINE}/{verb}") for verb in ("start", "stop", "restart", "kill", "reset", "pause", "resume")},
@@ -45,7 +47,11 @@ async def form_of(request: Request, service: Service) -> Mapping[str, Any]:
     size = request.headers.get("content-length", "")
     if not (size.isdecimal() and int(size) <= _LARGEST):
         raise SpecError("the form is not understood", why="it is too large, or does not say how large it is")
-    found = await request.form(max_files=0, max_fields=400)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            found = await request.form(max_files=0, max_fields=400)
+    except (TimeoutError, ClientDisconnect):
+        raise SpecError("the form did not come whole", why=f"not within {_SECONDS:g} s") from None
     check_mark(request, service, found.get("mark"))
     return found
 

@@ -13,7 +13,6 @@ from tinamou.errors import TinamouError
 from tinamou.facts import files
 from tinamou.machine.checkpoints import children, every
 from tinamou.machine.host_picture import picture
-from tinamou.machine.host_side import leased
 from tinamou.machine.listing import described as everything
 from tinamou.machine.parts_of import nics_of
 from tinamou.machine.starting import plan_again
@@ -125,13 +124,13 @@ def _branches(history: Any, parent: int = 0, depth: int = 0) -> list[tuple[int, 
 
 async def host(request: Request, service: Service) -> Response:
     """The host's CPUs, who holds them, and what the doctor finds."""
-    caller_of(request.scope).need("doctor")
-    facts, held = await in_thread(probe_host), await in_thread(leased, "")
-    drawn = picture(facts, None, {name.rsplit("/", 1)[-1]: cpus for name, cpus in held.items()}, width=90)
+    caller = caller_of(request.scope)
+    caller.need("doctor")
+    facts, held = await in_thread(probe_host), await in_thread(reading.held_by, caller)
+    drawn = picture(facts, None, held, width=90)
     examined: Any = await reading.doctor(None)  # type: ignore[arg-type]
     order = {"bad": 0, "warning": 1, "unknown": 2}
     findings = sorted(examined["findings"], key=lambda one: order.get(one["severity"], 3))
-    caller = caller_of(request.scope)
     wrong = [one for one in await service.findings.now() if one["machine"] is None or caller.may("show", one["machine"])]
     return page(request, service, "host.html", drawn=drawn, findings=findings, wrong=wrong)
 
@@ -139,7 +138,7 @@ async def host(request: Request, service: Service) -> Response:
 async def operations(request: Request, service: Service) -> Response:
     """What is and was under way."""
     caller = caller_of(request.scope)
-    shown = [one for one in service.work.every() if reading.may_see(caller, one)][:_OPERATIONS]
+    shown = [one for one in service.work.every() if reading.may_see(service.work, caller, one)][:_OPERATIONS]
     return page(request, service, "operations.html", operations=shown)
 
 
