@@ -34,6 +34,9 @@ def script(asked: Asked, place: Place) -> str:
     """The line in a shell script, an option a line; the image is written through an overlay, as tinamou does."""
     words = line(asked, place)
     head = ["#!/bin/sh", f"# {asked.spec.name or 'machine'}, written by tinamou convert --to script.", "set -eu"]
+    for note in [one for one in asked.notes if one.where == "image" and one.fix]:
+        head.append(f"[ -e {shlex.quote(note.value)} ] || {note.fix}")
+        asked.notes.remove(note)
     pieces = [words[0]]
     for word in words[1:]:
         if word.startswith("-"):
@@ -127,15 +130,7 @@ def _check(where: str, value: str, reason: str) -> Note:
 
 def _disks(asked: Asked, place: Place) -> list[str]:
     spec, words = asked.spec, list[str]()
-    if place.image:
-        kind = (
-            "cdrom"
-            if place.format == "iso"
-            else "sata"
-            if spec.os.startswith("windows") and not spec.windows.virtio
-            else "virtio"
-        )
-        first = DiskSpec(path=place.image, format="raw" if kind == "cdrom" else place.format, interface=kind)  # type: ignore[arg-type]
+    if first := asked.first(place):
         words += _disk(asked, first, "", 0)
     asked.take("os", "windows.virtio")
     if any(one.interface == "scsi" for one in spec.disk):
