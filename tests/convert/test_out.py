@@ -168,6 +168,53 @@ def test_a_script_is_one_a_shell_reads(tmp_path: Path):
     assert any(word.startswith("file=/srv/$x,, y.qcow2,") for word in said)
 
 
+@pytest.mark.parametrize("to", formats.FORMATS)
+def test_a_windows_has_what_its_setup_asks_for(to):
+    machine = {
+        "image": "/srv/a.qcow2",
+        "os": "windows-11",
+        "display": "vnc",
+        "disk": [{"path": "/srv/b.raw", "format": "raw"}],
+    }
+    written = formats.write(load_spec(machine), HERE, to)
+    has = {
+        "libvirt": [
+            *('firmware="efi"', 'enabled="yes" name="secure-boot"', "<tpm ", '<clock offset="localtime">', 'type="tablet"'),
+            *('tickpolicy="catchup"', 'type="e1000e"'),
+        ],
+        "qemu": ["secboot.fd", "property=secure", "tpm-crb", "base=localtime,driftfix=slew", "e1000e,netdev", "usb-tablet"],
+    }
+    for text in has["qemu" if to == "script" else to]:
+        assert text in written.text
+    assert "virtio-blk" not in written.text and written.text.count({"libvirt": 'bus="sata"'}.get(to, "ide-hd")) == 2
+    lost = {note.where: str(note) for note in written.notes if note.rank == "lost"}
+    assert "enlightenments" in lost["cpu.hyperv"] and "sleep" in lost["os"]
+    with_drivers = machine | {"windows": {"drivers": "/srv/v.iso", "user": "u", "password_file": "/srv/p"}}
+    assert "ide-hd" not in formats.write(load_spec(with_drivers), HERE, "qemu").text
+
+
+def test_enlightenments_come_with_what_they_need():
+    def written(said, to):
+        return formats.write(load_spec({"image": "/srv/a.qcow2", "cpu": {"hyperv": said}}), HERE, to)
+
+    line = written("stimer-direct", "qemu").text
+    assert "hv-vpindex=on,hv-time=on,hv-synic=on,hv-stimer=on,hv-stimer-direct=on" in line
+    text = written("stimer-direct", "libvirt").text
+    for part in ("<vpindex ", "<synic ", "<stimer ", "<direct ", 'name="hypervclock"'):
+        assert part in text
+    lost = written("crash", "libvirt")
+    assert "<hyperv" not in lost.text
+    assert any(note.where == "cpu.hyperv" and note.rank == "lost" and "crash" in note.value for note in lost.notes)
+
+
+def test_a_card_on_vhost_user_has_memory_its_other_side_can_read():
+    net = {"type": "vhost-user", "socket": "/run/a,b.sock", "queues": 2}
+    spec = load_spec({"image": "/srv/a.qcow2", "net": [net]})
+    line = formats.write(spec, HERE, "qemu").text
+    assert "memory-backend-memfd" in line and "share=on" in line and "path=/run/a,,b.sock" in line and ",queues=2" in line
+    assert '<access mode="shared" />' in formats.write(spec, HERE, "libvirt").text
+
+
 @pytest.fixture(scope="module")
 def virsh(tmp_path_factory):
     """``virsh(words…)`` on a libvirtd of the tests' own."""
@@ -216,6 +263,7 @@ RICH = [
         "limits": {"cpu": 1.5},
         "qemu_args": ["-no-hpet"],
     },
+    {"image": "/srv/a.qcow2", "name": "windows", "os": "windows-11", "cpu": {"hyperv": "stimer-direct"}, "display": "vnc"},
     {"image": "/srv/a.qcow2", "name": "arm", "arch": "aarch64", "devices": {"balloon": False, "rng": False}},
 ]  # fmt: skip
 

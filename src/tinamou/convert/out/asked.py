@@ -11,11 +11,12 @@ from tinamou.convert.result import Note, Rank
 from tinamou.late import dataclass, field
 from tinamou.parts.boot import BootSpec
 from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.hyperv import BASE
 from tinamou.parts.net.spec import NetSpec
 from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.usb import UsbSpec
-from tinamou.parts.windows import without_virtio
+from tinamou.parts.windows import release, without_virtio
 from tinamou.spec import MachineSpec
 
 __all__ = ["Asked", "Place"]
@@ -98,6 +99,22 @@ class Asked:
         """Tell a difference; the field counts as written."""
         self.take(where)
         self.notes.append(Note(rank, where, str(value), reason, fix))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes use the guest's memory: those of shared folders, and of cards on vhost-user."""
+        return bool(self.spec.share or any(net.type == "vhost-user" for net in self.spec.net))
+
+    def windows(self, *unwritten: str) -> None:
+        """Tell what tinamou gives a Windows and no writer does: enlightenments, where none are named, and ``unwritten``."""
+        self.take("os", "windows.virtio")
+        if release(self.spec) is None:
+            return
+        if self.spec.cpu.hyperv == "auto":
+            reason = "which enlightenments this host's KVM has is found when a machine starts"
+            self.note("lost", "cpu.hyperv", "auto", reason, f'cpu.hyperv = "{",".join(BASE)}"')
+        for reason in unwritten:
+            self.notes.append(Note("lost", "os", self.spec.os, reason))
 
     def first(self, place: Place, folder: str = "") -> DiskSpec | None:
         """The disk the machine starts from: an image that others share lies beneath an overlay in ``folder``, as here."""

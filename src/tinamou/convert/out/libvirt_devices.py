@@ -35,7 +35,6 @@ def write(asked: Asked, devices: Element, place: Place) -> None:
     letters = {"vd": 0, "sd": 0}
     if first := asked.first(place, _IMAGES):
         _disk(asked, devices, first, "", letters, order=1)
-    asked.take("windows.virtio", "os")
     for number, disk in enumerate(spec.disk):
         _disk(asked, devices, disk, f"disk[{number}]", letters)
     if any(one.interface == "scsi" for one in spec.disk):
