@@ -27,6 +27,7 @@ from tinamou.spec import load_spec
 ISO = dataclasses.replace(
     DEBIAN, disk="/images/win.iso", format="iso", boots=("bios", "uefi"), seed="", ssh=False, agent=False
 )
+KEY = "ssh-ed25519 AAAA"
 USER = WindowsSpec(user="ada", password_file="/p")
 names = st.text(
     st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"/\\[]:;|=,+*?%<>@'), min_size=1, max_size=20
@@ -108,6 +109,7 @@ def test_the_script_is_powershell_whatever_a_key_says():
     assert "'@MACHINE_KEY@', 'ssh-ed25519 AAAA it''s $(me)'" in text
     assert text.index("Start-Service sshd") < text.index("echo one") < text.index("echo two")
     assert "\n" not in text.replace("\r\n", "")
+    assert text.encode().startswith(b"\xef\xbb\xbf$"), "PowerShell 5.1 takes a script without a mark for the code page's"
     assert quoted("‘a’'") == "'‘‘a’’'''"
 
 
@@ -120,6 +122,8 @@ def test_the_script_is_powershell_whatever_a_key_says():
         ({"edition": "Pro"}, "windows.edition"),
         ({"user": "ada", "password_file": "p", "firstboot": ["a\nb"]}, "windows.firstboot[0]"),
         ({"user": "ada", "password_file": "p", "ssh_keys": ["k"]}, "windows.ssh_keys"),
+        ({"user": "ada", "password_file": "p", "ssh": True, "ssh_keys": ["key"]}, "windows.ssh_keys[0]"),
+        ({"user": "ada", "password_file": "p", "ssh": True, "ssh_keys": [f"{KEY} me\n{KEY}"]}, "windows.ssh_keys[0]"),
         ({"user": "ada", "password_file": "p", "product_key": "123"}, "windows.product_key"),
         ({"user": "ada", "password_file": "p", "locale": "german"}, "windows.locale"),
     ],

@@ -28,6 +28,7 @@ _FOLDERS = {"windows-10": "w10", "windows-11": "w11"}
 _DRIVERS = ("viostor", "vioscsi", "NetKVM", "vioserial", "Balloon", "viorng", "pvpanic")
 """Folders of virtio-win.iso: disks and cards, the agent's channel, the small devices."""
 _COMPONENT = 'processorArchitecture="amd64" publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS"'
+_MARK = "\ufeff"
 _LONGEST = 15
 """Characters of a computer's name (NetBIOS)."""
 
@@ -202,7 +203,11 @@ def _oobe(spec: WindowsSpec) -> Iterator[Node]:
 
 
 def _script(spec: WindowsSpec, target: Target) -> str:
-    """What is done once, by the first user; every step is tried, whatever became of the one before; lines end as there."""
+    """What is done once, by the first user; every step is tried, whatever became of the one before; lines end as there.
+
+    It begins with a byte order mark: without one PowerShell 5.1 takes it for the code page of the system, in which a letter
+    of UTF-8 may hold a quote (source: Microsoft, *about_Character_Encoding*).
+    """
     lines = ["$ErrorActionPreference = 'Continue'", "Start-Transcript -Path C:\\tinamou-setup.log"]
     if target.drivers and spec.agent:
         lines += [
@@ -217,13 +222,13 @@ def _script(spec: WindowsSpec, target: Target) -> str:
     if spec.ssh:
         lines += _ssh(spec)
     lines += [*spec.firstboot, "Stop-Transcript"]
-    return "".join(f"{line}\r\n" for line in lines)
+    return _MARK + "".join(f"{line}\r\n" for line in lines)
 
 
 def _ssh(spec: WindowsSpec) -> list[str]:
     """The server, its door in the firewall, and who may come in (source: Microsoft, *Get started with OpenSSH*)."""
     file = "C:\\ProgramData\\ssh\\administrators_authorized_keys"
-    keys = ", ".join(quoted(key) for key in (MACHINE_KEY, *spec.ssh_keys))
+    keys = ", ".join(quoted(key) for key in (MACHINE_KEY, *(one.strip() for one in spec.ssh_keys)))
     return [
         "Add-WindowsCapability -Online -Name OpenSSH.Server~~~~0.0.1.0",
         "Set-Service -Name sshd -StartupType Automatic",
