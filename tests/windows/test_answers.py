@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from made_facts import DEBIAN, TCG, facts
 from unattend import SPACE, faults, password
 
+from tinamou.convert.out import formats
+from tinamou.convert.out.asked import Place as OutPlace
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Place
 from tinamou.parts.answers import SCRIPT, Target, computer_name, documents, hidden, quoted
@@ -132,6 +134,24 @@ def test_what_cannot_be_is_refused_by_name(windows: dict[str, object], field: st
     with pytest.raises(SpecError) as error:
         load_spec({"os": "windows-11", "windows": windows})
     assert field in str(error.value)
+
+
+@pytest.mark.parametrize(("zone", "base"), [("UTC", "utc"), ("W. Europe Standard Time", "localtime")])
+def test_the_clock_is_in_the_zone_that_is_answered(zone: str, base: str):
+    """QEMU's localtime is the host's zone: a guest whose zone is UTC would be hours off."""
+    windows = {"user": "ada", "password_file": "/p", "timezone": zone}
+    spec = load_spec({"os": "windows-10", "memory": "2G", "disk": [{"size": "40G"}], "windows": windows})
+    made = plan(spec, facts(ISO, TCG))
+    flags = [flag for flag in made.flags if flag.name == "rtc"]
+    assert any(zone in note.text for note in made.notes) == (base == "localtime")
+    assert [flag.options["base"] for flag in flags] == [base]
+    assert ("RealTimeIsUniversal" in written(spec.windows)[SCRIPT]) == (base == "utc")
+    for to, text in (("qemu", f"base={base}"), ("libvirt", f'<clock offset="{base}">')):
+        assert text in formats.write(spec, OutPlace("/a.iso", "iso"), to).text
+    for spoken in ({"base": "localtime"}, {"base": "utc"}):
+        said = plan(load_spec({"os": "windows-10", "memory": "2G", "windows": windows, "clock": spoken}), facts(ISO, TCG))
+        bases = [flag.options.get("base", "utc") for flag in said.flags if flag.name == "rtc"]
+        assert bases == [spoken["base"]]
 
 
 def test_a_windows_that_is_none_has_no_setup():

@@ -29,6 +29,8 @@ _DRIVERS = ("viostor", "vioscsi", "NetKVM", "vioserial", "Balloon", "viorng", "p
 """Folders of virtio-win.iso: disks and cards, the agent's channel, the small devices."""
 _COMPONENT = 'processorArchitecture="amd64" publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS"'
 _MARK = "\ufeff"
+_ZONE = "HKLM:\\SYSTEM\\CurrentControlSet\\Control\\TimeZoneInformation"
+"""Where it says that the machine's clock has UTC, and goes on to have it when somebody changes the zone."""
 _LONGEST = 15
 """Characters of a computer's name (NetBIOS)."""
 
@@ -209,6 +211,8 @@ def _script(spec: WindowsSpec, target: Target) -> str:
     of UTF-8 may hold a quote (source: Microsoft, *about_Character_Encoding*).
     """
     lines = ["$ErrorActionPreference = 'Continue'", "Start-Transcript -Path C:\\tinamou-setup.log"]
+    if spec.timezone == "UTC":
+        lines.append(f"Set-ItemProperty -Path '{_ZONE}' -Name RealTimeIsUniversal -Type DWord -Value 1")
     if target.drivers and spec.agent:
         lines += [
             f"foreach ($drive in {', '.join(repr(letter) for letter in _LETTERS)}) {{",

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from tinamou.convert.out import libvirt_devices as devices
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.parts.hyperv import complete
-from tinamou.parts.windows import release
+from tinamou.parts.windows import clock_base, release
 from tinamou.units import CpuSet
 
 __all__ = ["write"]
@@ -199,7 +199,9 @@ def _clock(asked: Asked, root: Element, *, hyperv_time: bool) -> None:
     if clock.base not in ("auto", "utc", "localtime"):
         asked.note("lost", "clock.base", clock.base, "the guest's clock begins at the host's time", "set it in the guest")
     windows = release(asked.spec)
-    base = "localtime" if clock.base == "localtime" or (clock.base == "auto" and windows and not clock.offset) else "utc"
+    base = "localtime" if clock.base == "localtime" else "utc"
+    if clock.base == "auto" and not clock.offset:
+        base = clock_base(asked.spec)[0]
     if clock.offset:
         node = SubElement(root, "clock", {"offset": "variable", "adjustment": str(clock.offset), "basis": base})
     else:

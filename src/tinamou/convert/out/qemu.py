@@ -14,7 +14,7 @@ from tinamou.convert.result import Note
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.hyperv import complete
 from tinamou.parts.net.spec import NetSpec
-from tinamou.parts.windows import release
+from tinamou.parts.windows import clock_base, release
 
 __all__ = ["line", "script"]
 
@@ -262,7 +262,9 @@ def _devices(asked: Asked) -> list[str]:
     words += ["-device", "virtio-rng-pci"] if spec.devices.rng else []
     words += ["-device", "virtio-balloon-pci"] if spec.devices.balloon else []
     windows = release(spec)
-    base = spec.clock.base if spec.clock.base != "auto" else "localtime" if windows and not spec.clock.offset else ""
+    base = spec.clock.base
+    if base == "auto":
+        base = clock_base(spec)[0] if windows and not spec.clock.offset else ""
     rtc = [f"base={base}"] * bool(base) + ["driftfix=slew"] * bool(windows)
     words += ["-rtc", ",".join(rtc)] if rtc else []
     asked.take("display.type", "tpm.enabled", "devices.rng", "devices.balloon", "clock.base")
