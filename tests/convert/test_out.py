@@ -20,7 +20,9 @@ from tinamou import late
 from tinamou.convert.out import formats
 from tinamou.convert.out.asked import Place
 from tinamou.errors import SpecError
-from tinamou.machine.outward import of_name
+from tinamou.machine.outward import _own, of_name
+from tinamou.snapshots import history
+from tinamou.snapshots.history import DiskEntry
 from tinamou.spec import load_spec
 
 HERE = Place("/srv/a.qcow2", "qcow2", "x86_64", kvm=True)
@@ -84,7 +86,9 @@ def alike(machine: dict) -> dict:
 def test_read_back_it_is_the_same_machine(to, machine):
     written = formats.write(load_spec(machine), HERE, to)
     back = converted(written.text if to != "qemu" else shlex.split(written.text)).machine
-    assert alike(back) == alike(machine), written.text
+    name = f"{machine['name']}.qcow2"
+    image = {"script": "/srv/a.qcow2", "qemu": name, "libvirt": f"/var/lib/libvirt/images/{name}"}[to]
+    assert alike(back) == alike(machine | {"image": image}), written.text
 
 
 def test_what_the_other_tool_has_not_is_told():
@@ -106,17 +110,109 @@ def test_what_the_other_tool_has_not_is_told():
         formats.write(load_spec(machine), HERE, "nosuch")
 
 
+@pytest.mark.parametrize("to", formats.FORMATS)
+def test_an_image_others_share_is_written_through_an_overlay(to):
+    """The base of the store is never handed out writable; a note says how the overlay is made, where the text does not."""
+    written = formats.write(load_spec({"name": "web", "image": "/srv/a.qcow2"}), HERE, to)
+    make = "qemu-img create -f qcow2 -b /srv/a.qcow2 -F qcow2 "
+    assert "file=/srv/a.qcow2" not in written.text and "/srv/a.qcow2" not in written.text.replace(make, "")
+    assert (make in written.text) == (to == "script")
+    notes = [note for note in written.notes if note.where == "image" and note.rank == "check"]
+    assert [note.fix.startswith(make) for note in notes] == ([] if to == "script" else [True])
+    disc = formats.write(load_spec({"image": "/srv/a.iso"}), late.replace(HERE, image="/srv/a.iso", format="iso"), to)
+    assert "/srv/a.iso" in disc.text and ".qcow2" not in disc.text
+
+
+def test_a_machines_own_disk_is_the_one_after_its_snapshots(tmp_path):
+    """What lies below is frozen: written, it would change what the snapshots read as."""
+    for name in ("disk0.qcow2", "disk0-1.qcow2"):
+        (tmp_path / name).touch()
+    assert _own(HERE, tmp_path).image == str(tmp_path / "disk0.qcow2")
+    entry = DiskEntry("disk0-dev", "disk0-1.qcow2", "qcow2", "disk0.qcow2", "qcow2")
+    history.save(tmp_path, history.History(disks={"disk0": entry}))
+    assert _own(HERE, tmp_path).image == str(tmp_path / "disk0-1.qcow2")
+
+
+def test_no_note_shows_a_text_that_may_hold_a_secret():
+    machine = {
+        "image": "/srv/a.qcow2",
+        "os": "windows-10",
+        "seed": {"user_data": "#cloud-config\nhunter2: 1\n", "combustion": "#!/bin/sh\nhunter2\n"},
+        "smbios": {"oem": ["io.systemd.credential:x=hunter2"]},
+        "windows": {
+            **{"user": "u", "password_file": "/x", "firstboot": ["net use /user:a hunter2"]},
+            "product_key": "HUNT2-AAAAA-AAAAA-AAAAA-AAAAA",
+        },
+    }
+    ignition = {"image": "/srv/a.qcow2", "seed": {"ignition": '{"ignition": {"version": "3.3.0"}, "x": "hunter2"}'}}
+    for one in (machine, ignition):
+        for to in formats.FORMATS:
+            notes = formats.write(load_spec(one), HERE, to).notes
+            assert not any("hunt" in str(note).lower() for note in notes)
+            assert any("(not shown)" in str(note) for note in notes)
+
+
 def test_a_script_is_one_a_shell_reads(tmp_path: Path):
-    machine = {"image": "/srv/it's, a.qcow2", "disk": [{"path": "/srv/$x.qcow2", "format": "qcow2"}]}
+    machine = {"image": "/srv/it's, a.qcow2", "disk": [{"path": "/srv/$x, y.qcow2", "format": "qcow2"}]}
     place = late.replace(HERE, image="/srv/it's, a.qcow2")
     (tmp_path / "qemu-system-x86_64").write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
     (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    shutil.copy(tmp_path / "qemu-system-x86_64", tmp_path / "qemu-img")
     text = formats.write(load_spec(machine), place, "script").text
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    said = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    run = subprocess.run(["sh", "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    made, said = run.stdout.splitlines()[:8], run.stdout.splitlines()[8:]
+    assert made == ["create", "-f", "qcow2", "-b", "/srv/it's, a.qcow2", "-F", "qcow2", "machine.qcow2"]
     line = shlex.split(formats.write(load_spec(machine), place, "qemu").text)
     assert said == line[1:]
-    assert any(word.startswith("file=/srv/it's,, a.qcow2,") for word in said)
+    assert any(word.startswith("file=/srv/$x,, y.qcow2,") for word in said)
+
+
+@pytest.mark.parametrize("to", formats.FORMATS)
+def test_a_windows_has_what_its_setup_asks_for(to):
+    machine = {
+        "image": "/srv/a.qcow2",
+        "os": "windows-11",
+        "display": "vnc",
+        "disk": [{"path": "/srv/b.raw", "format": "raw"}],
+    }
+    written = formats.write(load_spec(machine), HERE, to)
+    has = {
+        "libvirt": [
+            *('firmware="efi"', 'enabled="yes" name="secure-boot"', "<tpm ", '<clock offset="localtime">', 'type="tablet"'),
+            *('tickpolicy="catchup"', 'type="e1000e"'),
+        ],
+        "qemu": ["secboot.fd", "property=secure", "tpm-crb", "base=localtime,driftfix=slew", "e1000e,netdev", "usb-tablet"],
+    }
+    for text in has["qemu" if to == "script" else to]:
+        assert text in written.text
+    assert "virtio-blk" not in written.text and written.text.count({"libvirt": 'bus="sata"'}.get(to, "ide-hd")) == 2
+    lost = {note.where: str(note) for note in written.notes if note.rank == "lost"}
+    assert "enlightenments" in lost["cpu.hyperv"] and "sleep" in lost["os"]
+    with_drivers = machine | {"windows": {"drivers": "/srv/v.iso", "user": "u", "password_file": "/srv/p"}}
+    assert "ide-hd" not in formats.write(load_spec(with_drivers), HERE, "qemu").text
+
+
+def test_enlightenments_come_with_what_they_need():
+    def written(said, to):
+        return formats.write(load_spec({"image": "/srv/a.qcow2", "cpu": {"hyperv": said}}), HERE, to)
+
+    line = written("stimer-direct", "qemu").text
+    assert "hv-vpindex=on,hv-time=on,hv-synic=on,hv-stimer=on,hv-stimer-direct=on" in line
+    text = written("stimer-direct", "libvirt").text
+    for part in ("<vpindex ", "<synic ", "<stimer ", "<direct ", 'name="hypervclock"'):
+        assert part in text
+    lost = written("crash", "libvirt")
+    assert "<hyperv" not in lost.text
+    assert any(note.where == "cpu.hyperv" and note.rank == "lost" and "crash" in note.value for note in lost.notes)
+
+
+def test_a_card_on_vhost_user_has_memory_its_other_side_can_read():
+    net = {"type": "vhost-user", "socket": "/run/a,b.sock", "queues": 2}
+    spec = load_spec({"image": "/srv/a.qcow2", "net": [net]})
+    line = formats.write(spec, HERE, "qemu").text
+    assert "memory-backend-memfd" in line and "share=on" in line and "path=/run/a,,b.sock" in line and ",queues=2" in line
+    assert '<access mode="shared" />' in formats.write(spec, HERE, "libvirt").text
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +263,7 @@ RICH = [
         "limits": {"cpu": 1.5},
         "qemu_args": ["-no-hpet"],
     },
+    {"image": "/srv/a.qcow2", "name": "windows", "os": "windows-11", "cpu": {"hyperv": "stimer-direct"}, "display": "vnc"},
     {"image": "/srv/a.qcow2", "name": "arm", "arch": "aarch64", "devices": {"balloon": False, "rng": False}},
 ]  # fmt: skip
 

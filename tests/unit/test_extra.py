@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from made_facts import DEBIAN, TCG, TINY, facts, host, of_arch
 from recorded import qemu
 
-from tinamou.blueprint import HandOver
+from tinamou.blueprint import HandOver, WriteText
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Facts
-from tinamou.launch.handover import properties
+from tinamou.launch.argv import argv
+from tinamou.launch.handover import properties, with_descriptors
 from tinamou.parts import clock
 from tinamou.planner import plan
+from tinamou.snapshots import extras
 from tinamou.spec import load_spec
 
 
@@ -134,6 +137,25 @@ def test_long_strings_have_tables_that_hold_them(count, arch, word):
     made = plan(load_spec({"smbios": {"oem": ["x" * 1000] * count}}), known(arch))
     options = {name: value for flag in made.flags if flag.name == "machine" for name, value in flag.options.items()}
     assert options.get("smbios-entry-point-type", "") == word
+
+
+def test_strings_that_may_be_secrets_are_on_no_command_line():
+    """Every user reads those: each is in a file, of which QEMU is handed a copy in memory."""
+    made = plan(load_spec({"smbios": {"oem": ["io.systemd.credential:x=hunter2", "second, too"]}}), known())
+    assert not any("hunter2" in word or "second" in word for word in argv(made))
+    texts = {step.path: step.text for step in made.steps if isinstance(step, WriteText)}
+    named = [flag.options["path"] for flag in made.flags if flag.name == "smbios"]
+    assert [texts[path] for path in named] == ["io.systemd.credential:x=hunter2", "second, too"]
+    handed = {
+        step.path: 40 + n for n, step in enumerate(made.steps) if isinstance(step, HandOver) and step.access == "secret"
+    }
+    flags = [flag for flag in with_descriptors(made, handed).flags if flag.name == "smbios"]
+    assert [flag.options["path"] for flag in flags] == [f"/dev/fd/{handed[path]}" for path in named]
+    assert {Path(path).name for path in named} <= set(extras.FILES), "a fork has them, too"
+    for strings, said in ((["hunter2\n"], "not a line"), (["x"] * 256, "at most 255")):
+        with pytest.raises(SpecError, match=said) as error:
+            load_spec({"smbios": {"oem": strings}})
+        assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize("version", ["7.2", "10.0"])

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from made_facts import DEBIAN, TCG, facts
 from unattend import SPACE, faults, password
 
+from tinamou.convert.out import formats
+from tinamou.convert.out.asked import Place as OutPlace
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts import Place
 from tinamou.parts.answers import SCRIPT, Target, computer_name, documents, hidden, quoted
@@ -27,6 +29,7 @@ from tinamou.spec import load_spec
 ISO = dataclasses.replace(
     DEBIAN, disk="/images/win.iso", format="iso", boots=("bios", "uefi"), seed="", ssh=False, agent=False
 )
+KEY = "ssh-ed25519 AAAA"
 USER = WindowsSpec(user="ada", password_file="/p")
 names = st.text(
     st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"/\\[]:;|=,+*?%<>@'), min_size=1, max_size=20
@@ -108,6 +111,7 @@ def test_the_script_is_powershell_whatever_a_key_says():
     assert "'@MACHINE_KEY@', 'ssh-ed25519 AAAA it''s $(me)'" in text
     assert text.index("Start-Service sshd") < text.index("echo one") < text.index("echo two")
     assert "\n" not in text.replace("\r\n", "")
+    assert text.encode().startswith(b"\xef\xbb\xbf$"), "PowerShell 5.1 takes a script without a mark for the code page's"
     assert quoted("‘a’'") == "'‘‘a’’'''"
 
 
@@ -120,6 +124,8 @@ def test_the_script_is_powershell_whatever_a_key_says():
         ({"edition": "Pro"}, "windows.edition"),
         ({"user": "ada", "password_file": "p", "firstboot": ["a\nb"]}, "windows.firstboot[0]"),
         ({"user": "ada", "password_file": "p", "ssh_keys": ["k"]}, "windows.ssh_keys"),
+        ({"user": "ada", "password_file": "p", "ssh": True, "ssh_keys": ["key"]}, "windows.ssh_keys[0]"),
+        ({"user": "ada", "password_file": "p", "ssh": True, "ssh_keys": [f"{KEY} me\n{KEY}"]}, "windows.ssh_keys[0]"),
         ({"user": "ada", "password_file": "p", "product_key": "123"}, "windows.product_key"),
         ({"user": "ada", "password_file": "p", "locale": "german"}, "windows.locale"),
     ],
@@ -128,6 +134,24 @@ def test_what_cannot_be_is_refused_by_name(windows: dict[str, object], field: st
     with pytest.raises(SpecError) as error:
         load_spec({"os": "windows-11", "windows": windows})
     assert field in str(error.value)
+
+
+@pytest.mark.parametrize(("zone", "base"), [("UTC", "utc"), ("W. Europe Standard Time", "localtime")])
+def test_the_clock_is_in_the_zone_that_is_answered(zone: str, base: str):
+    """QEMU's localtime is the host's zone: a guest whose zone is UTC would be hours off."""
+    windows = {"user": "ada", "password_file": "/p", "timezone": zone}
+    spec = load_spec({"os": "windows-10", "memory": "2G", "disk": [{"size": "40G"}], "windows": windows})
+    made = plan(spec, facts(ISO, TCG))
+    flags = [flag for flag in made.flags if flag.name == "rtc"]
+    assert any(zone in note.text for note in made.notes) == (base == "localtime")
+    assert [flag.options["base"] for flag in flags] == [base]
+    assert ("RealTimeIsUniversal" in written(spec.windows)[SCRIPT]) == (base == "utc")
+    for to, text in (("qemu", f"base={base}"), ("libvirt", f'<clock offset="{base}">')):
+        assert text in formats.write(spec, OutPlace("/a.iso", "iso"), to).text
+    for spoken in ({"base": "localtime"}, {"base": "utc"}):
+        said = plan(load_spec({"os": "windows-10", "memory": "2G", "windows": windows, "clock": spoken}), facts(ISO, TCG))
+        bases = [flag.options.get("base", "utc") for flag in said.flags if flag.name == "rtc"]
+        assert bases == [spoken["base"]]
 
 
 def test_a_windows_that_is_none_has_no_setup():

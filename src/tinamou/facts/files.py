@@ -14,6 +14,7 @@ __all__ = [
     "JOURNAL",
     "LOCK",
     "MONITOR_LOG",
+    "OEM",
     "OPERATION",
     "PLAN",
     "QEMU_LOG",
@@ -86,5 +87,7 @@ SEED = "seed.iso"
 """First-boot configuration for the guest."""
 SEEDS = ("ignition", "combustion")
 """First-boot configurations that the firmware hands on."""
+OEM = tuple(f"oem-{number}" for number in range(255))
+"""Strings of SMBIOS for the guest, a file each: SMBIOS counts at most 255 (DMTF DSP0134, type 11)."""
 UEFI_VARS = "vars.fd"
 """The guest's UEFI variables."""

@@ -12,6 +12,7 @@ from tinamou.late import replace
 from tinamou.machine.gather import native_arch, resolve_image
 from tinamou.probe.accel import probe_accel
 from tinamou.probe.qemu import find_binary, probe_qemu
+from tinamou.snapshots import history
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import image_of
@@ -26,12 +27,18 @@ def of_name(source: Path) -> tuple[MachineSpec, Place]:
         spec = load_spec(tomllib.loads(source.read_text()), source=str(source))
         return spec, _place(resolve_image(spec, build=True), kvm)
     record = machines.find_usable(str(source))
-    place, overlay = _place(image_of(record), kvm), Path(record.directory) / "disk0.qcow2"
-    return load_spec(record.spec), replace(place, image=str(overlay), format="qcow2") if overlay.exists() else place
+    return load_spec(record.spec), _own(_place(image_of(record), kvm), Path(record.directory))
+
+
+def _own(place: Place, folder: Path) -> Place:
+    """The machine's own disk over the image, where it has one: the file that is written after all its snapshots."""
+    entry = history.load(folder).present.get("disk0")
+    file = folder / (entry.top if entry else "disk0.qcow2")
+    return replace(place, image=str(file), format="qcow2", own=True) if file.exists() else place
 
 
 def _place(image: ImageFacts, kvm: bool) -> Place:
-    where = Place(image.disk, image.format or "raw", image.arch, kvm)
+    where = Place(image.disk and str(Path(image.disk).absolute()), image.format or "raw", image.arch, kvm)
     if image.disk:
         return where
     cmdline = f"console={ARCHES[image.arch].console} {image.cmdline}".strip()

@@ -28,6 +28,9 @@ _FOLDERS = {"windows-10": "w10", "windows-11": "w11"}
 _DRIVERS = ("viostor", "vioscsi", "NetKVM", "vioserial", "Balloon", "viorng", "pvpanic")
 """Folders of virtio-win.iso: disks and cards, the agent's channel, the small devices."""
 _COMPONENT = 'processorArchitecture="amd64" publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS"'
+_MARK = "\ufeff"
+_ZONE = "HKLM:\\SYSTEM\\CurrentControlSet\\Control\\TimeZoneInformation"
+"""Where it says that the machine's clock has UTC, and goes on to have it when somebody changes the zone."""
 _LONGEST = 15
 """Characters of a computer's name (NetBIOS)."""
 
@@ -202,8 +205,14 @@ def _oobe(spec: WindowsSpec) -> Iterator[Node]:
 
 
 def _script(spec: WindowsSpec, target: Target) -> str:
-    """What is done once, by the first user; every step is tried, whatever became of the one before; lines end as there."""
+    """What is done once, by the first user; every step is tried, whatever became of the one before; lines end as there.
+
+    It begins with a byte order mark: without one PowerShell 5.1 takes it for the code page of the system, in which a letter
+    of UTF-8 may hold a quote (source: Microsoft, *about_Character_Encoding*).
+    """
     lines = ["$ErrorActionPreference = 'Continue'", "Start-Transcript -Path C:\\tinamou-setup.log"]
+    if spec.timezone == "UTC":
+        lines.append(f"Set-ItemProperty -Path '{_ZONE}' -Name RealTimeIsUniversal -Type DWord -Value 1")
     if target.drivers and spec.agent:
         lines += [
             f"foreach ($drive in {', '.join(repr(letter) for letter in _LETTERS)}) {{",
@@ -217,13 +226,13 @@ def _script(spec: WindowsSpec, target: Target) -> str:
     if spec.ssh:
         lines += _ssh(spec)
     lines += [*spec.firstboot, "Stop-Transcript"]
-    return "".join(f"{line}\r\n" for line in lines)
+    return _MARK + "".join(f"{line}\r\n" for line in lines)
 
 
 def _ssh(spec: WindowsSpec) -> list[str]:
     """The server, its door in the firewall, and who may come in (source: Microsoft, *Get started with OpenSSH*)."""
     file = "C:\\ProgramData\\ssh\\administrators_authorized_keys"
-    keys = ", ".join(quoted(key) for key in (MACHINE_KEY, *spec.ssh_keys))
+    keys = ", ".join(quoted(key) for key in (MACHINE_KEY, *(one.strip() for one in spec.ssh_keys)))
     return [
         "Add-WindowsCapability -Online -Name OpenSSH.Server~~~~0.0.1.0",
         "Set-Service -Name sshd -StartupType Automatic",

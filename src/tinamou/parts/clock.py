@@ -69,8 +69,8 @@ def contribute(resolved: Resolved) -> Contribution:
         options["base"] = spec.base
         reasons.append("what was asked for")
     elif spec.base == "auto" and guest:
-        options["base"] = "localtime"
-        asked_by, reasons = "spec os", ["Windows takes the clock for local time"]
+        options["base"], reason = windows.clock_base(resolved.spec)
+        asked_by, reasons = "spec os", [reason]
     if guest:
         options["driftfix"] = "slew"
         reasons.append("ticks that came too late are made up for, which Windows counts")

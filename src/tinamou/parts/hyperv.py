@@ -15,7 +15,7 @@ from tinamou.late import dataclass
 from tinamou.parts import windows
 from tinamou.parts.protocol import Resolved
 
-__all__ = ["BASE", "ENLIGHTENMENTS", "Decision", "Feature", "closure", "decide", "parse", "without"]
+__all__ = ["BASE", "ENLIGHTENMENTS", "Decision", "Feature", "closure", "complete", "decide", "parse", "without"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,12 @@ def closure(names: Iterable[str]) -> tuple[str, ...]:
     while more := {need for name in wanted for need in ENLIGHTENMENTS[name].needs} - wanted:
         wanted |= more
     return tuple(name for name in ENLIGHTENMENTS if name in wanted)
+
+
+def complete(text: str) -> dict[str, str]:
+    """What a description names and what that needs, each with its value; nothing for auto and off. Raises ValueError."""
+    values = parse(text) if text not in ("auto", "off", "") else {}
+    return {name: values.get(name) or _VALUES.get(name, "on") for name in closure(values)}
 
 
 def without(names: Iterable[str], missing: Iterable[str]) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tinamou.blueprint import Contribution, Flag, Value, Why
+from tinamou.blueprint import Contribution, Flag, HandOver, Step, Value, Why, WriteText
 from tinamou.errors import Problem
+from tinamou.facts.files import OEM
 from tinamou.fields import option
 from tinamou.late import dataclass, fields
 from tinamou.parts.protocol import Part, Resolved
@@ -13,6 +14,10 @@ __all__ = ["PART", "SmbiosSpec"]
 _WORDS = r"[ -~]{0,64}"
 _LONG = 32 << 10
 """Bytes of strings from which on they may not fit into the tables of SMBIOS 2.1, which have 65,535 bytes in all."""
+_HIDDEN = Why(
+    "spec smbios.oem", "a string may be a secret: it is in a file, and not on a command line, which everybody reads"
+)
+_HAND = Why("confinement", "QEMU is handed a copy in memory")
 _HINT = "at most 64 letters, digits and signs of ASCII"
 
 
@@ -37,7 +42,10 @@ class SmbiosSpec:
     def problems(self) -> list[Problem]:
         """Strings that no table can hold."""
         bad = [text for text in self.oem if not text or not text.isprintable() or len(text) > 1024]
-        return [Problem("oem", text, "not a line of 1 to 1024 characters", "shorten it, or leave it out") for text in bad]
+        if len(self.oem) > len(OEM):
+            return [Problem("oem", len(self.oem), f"SMBIOS counts at most {len(OEM)} strings", "leave some out")]
+        reason = "not a line of 1 to 1024 characters"
+        return [Problem("oem", len(text), reason, "shorten it, or leave it out") for text in bad]
 
 
 def check(resolved: Resolved) -> list[Problem]:
@@ -55,11 +63,15 @@ def contribute(resolved: Resolved) -> Contribution:
     options: dict[str, Value] = {"type": 1}
     options |= {one.name: getattr(spec, one.name) for one in fields(spec) if one.name != "oem" and getattr(spec, one.name)}
     flags = [Flag("smbios", why, options=options)] if len(options) > 1 else []
-    flags += [Flag("smbios", why, options={"type": 11, "value": text}) for text in spec.oem]
+    steps: list[Step] = []
+    for name, text in zip(OEM, spec.oem, strict=False):
+        path = resolved.file(name)
+        flags.append(Flag("smbios", _HIDDEN, options={"type": 11, "path": path}))
+        steps += [WriteText(path, text, _HIDDEN), HandOver(path, "secret", _HAND)]
     if sum(len(text.encode()) + 1 for text in spec.oem) > _LONG and resolved.arch.name == "x86_64":
         room = Why("spec smbios.oem", "these strings need the tables of SMBIOS 3, which may be longer than 65,535 bytes")
         flags.append(Flag("machine", room, options={"smbios-entry-point-type": "64"}))
-    return Contribution(flags=tuple(flags))
+    return Contribution(flags=tuple(flags), steps=tuple(steps))
 
 
 PART = Part(contribute, check=check)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from tinamou.digest import sha256
@@ -19,7 +19,7 @@ from tinamou.late import dataclass
 from tinamou.parts.ignition import combustion_problems, ignition_problems
 from tinamou.parts.user_data import kind_of, problems_of, without_envelope
 
-__all__ = ["MACHINE_KEY", "Agent", "FixedAddress", "SeedSpec", "documents"]
+__all__ = ["MACHINE_KEY", "Agent", "FixedAddress", "SeedSpec", "bad_keys", "documents"]
 
 Agent = Literal["install", "start", "leave", "none"]
 
@@ -29,6 +29,7 @@ MACHINE_KEY = "@MACHINE_KEY@"
 _CLOUD_CONFIG = "#cloud-config\n"
 _KEY = (
     r"(?:\S+ )?(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+@openssh\.com|ssh-\S+-cert-v01@openssh\.com) [A-Za-z0-9+/]+=*"
+    r"(?:[ \t][^\x00-\x08\x0a-\x1f\x7f]*)?"
 )
 _USER = r"[a-z_][a-z0-9_-]{0,31}"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -90,14 +91,17 @@ class SeedSpec:
             yield Problem("hostname", self.hostname, "not a host name", "letters, digits and -, at most 63 a label")
 
     def _bad_secrets(self) -> Iterator[Problem]:
-        yield from (
-            _bad_key(f"ssh_keys[{n}]", key) for n, key in enumerate(self.ssh_keys) if not re.match(_KEY, key.strip())
-        )
+        yield from bad_keys("ssh_keys", self.ssh_keys)
         if self.password_hash and not re.match(r"\$(?:y|6|5|2[aby]|1)\$", self.password_hash):
             fix = "make a hash with: openssl passwd -6"
             yield Problem("password_hash", None, "not a crypt(5) hash; a plain password is not stored", fix)
         if self.password_hash and not self.user:
             yield Problem("password_hash", None, "a password needs a user", "name one: user = …")
+
+
+def bad_keys(path: str, keys: Iterable[str]) -> Iterator[Problem]:
+    """Which are no public keys of ssh, one line each."""
+    yield from (_bad_key(f"{path}[{n}]", key) for n, key in enumerate(keys) if not re.fullmatch(_KEY, key.strip()))
 
 
 def _bad_key(path: str, key: str) -> Problem:

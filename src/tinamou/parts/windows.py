@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinamou.parts.net import NetSpec
     from tinamou.spec import MachineSpec
 
-__all__ = ["OS", "PART", "RELEASES", "Release", "board_before", "release", "settled", "without_virtio"]
+__all__ = ["OS", "PART", "RELEASES", "Release", "board_before", "clock_base", "release", "settled", "without_virtio"]
 
 OS = Literal[
     "", "linux", "windows-10", "windows-11", "windows-server-2019", "windows-server-2022", "windows-server-2025", "other"
@@ -67,6 +67,18 @@ def without_virtio(spec: MachineSpec) -> bool:
     """Whether the guest is a Windows that has no drivers for virtio, nor gets them while it is set up."""
     own = spec.windows
     return release(spec) is not None and not (own.virtio or (own.drivers and own.user))
+
+
+def clock_base(spec: MachineSpec) -> tuple[Literal["utc", "localtime"], str]:
+    """What the guest's system takes the clock for where nothing is said, and why: a Windows, for local time.
+
+    QEMU's ``localtime`` is the host's zone: where the setup is answered with UTC, that would be hours off.
+    """
+    if release(spec) is None:
+        return "utc", "what all but Windows takes the clock for"
+    if spec.windows.user and spec.windows.timezone == "UTC":
+        return "utc", "the setup is answered with UTC as the time zone, and told that the clock has it"
+    return "localtime", "Windows takes the clock for local time"
 
 
 def board_before(name: str, version: tuple[int, int]) -> bool:
@@ -152,6 +164,9 @@ def _notes(here: Release, resolved: Resolved) -> Iterator[Note]:
     if without_virtio(spec):
         text = "disks are on SATA and cards are Intel's, which Windows knows; windows.virtio = true when it has the drivers"
         yield Note("remark", text, Why("spec os", "Windows has no drivers for virtio of its own"))
+    if spec.windows.user and spec.clock.base == "auto" and clock_base(spec)[0] == "localtime" and not spec.clock.offset:
+        text = f"the clock has this host's time zone, and the guest reads it in its own: {spec.windows.timezone}"
+        yield Note("remark", text, Why("spec windows.timezone", "where the two differ, the guest's time is off"))
     yield from _certificates(resolved)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass, fields
+from tinamou.parts.seed import bad_keys
 
 __all__ = ["WindowsSpec"]
 
@@ -46,7 +47,7 @@ class WindowsSpec:
         if self.user and not self.password_file:
             return [Problem("password_file", None, "the user needs a password", "name a file that has it")]
         if self.user:
-            return [*self._too_long(), *self._unserved()]
+            return [*self._too_long(), *self._unserved(), *bad_keys("ssh_keys", self.ssh_keys)]
         answers = {"virtio": "", "drivers": "", "user": ""}
         given = [one.name for one in fields(self) if one.name not in answers and getattr(self, one.name) != one.default]
         reason = "it is an answer to the setup, which asks as long as no user is named"

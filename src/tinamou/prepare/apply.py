@@ -165,8 +165,9 @@ def run_timed_hash(argv: list[str], attempts: int = 20) -> None:
 
 
 def _write_seed(step: WriteText | BuildIso) -> None:
+    """A disc stays as the first start wrote it, a text is that of the description at every start."""
     path = Path(step.path)
-    if path.exists():
+    if isinstance(step, BuildIso) and path.exists():
         return
     public = path.with_name("id_ed25519.pub")
     told = {"@MACHINE_KEY@": public.read_text().strip() if public.exists() else ""}

@@ -1,4 +1,4 @@
-"""What a machine has besides disks: image, ssh key, seed, UEFI variables, vTPM; copied to where it is kept, and back.
+"""What a machine has besides disks: image, key, seed, SMBIOS strings, UEFI variables, vTPM; copied away, and back.
 
 QEMU and swtpm may have been taken over, and their files made into anything: what is not a plain file of theirs is refused.
 """
@@ -26,6 +26,7 @@ FILES: Mapping[str, int] = {
     "id_ed25519.pub": 1 << 16,
     files.SEED: 256 << 20,
     **dict.fromkeys(files.SEEDS, 4 << 20),
+    **dict.fromkeys(files.OEM, 1 << 13),
     files.UEFI_VARS: 64 << 20,
 }
 """Their names, and how many bytes each may hold: a taken-over QEMU can make its own as large as it likes."""

@@ -27,14 +27,15 @@ class Written:
 
 
 def write(spec: MachineSpec, place: Place, to: str) -> Written:
-    """The machine for a tool. Raises SpecError for a format that is none."""
+    """The machine for a tool, with what its system needs and it leaves open. Raises SpecError for a format that is none."""
     import shlex
 
     from tinamou.convert.out import libvirt, qemu
+    from tinamou.parts.windows import settled
 
     if to not in FORMATS:
         raise SpecError(f"{to} is no format a machine is written in", fix=f"choose among {', '.join(FORMATS)}")
-    asked = Asked(spec, to)
+    asked = Asked(settled(spec), to)
     if to == "libvirt":
         text = libvirt.write(asked, place)
     else:

@@ -9,7 +9,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from tinamou.convert.out import libvirt_devices as devices
 from tinamou.convert.out.asked import Asked, Place
-from tinamou.parts.hyperv import parse
+from tinamou.parts.hyperv import complete
+from tinamou.parts.windows import clock_base, release
 from tinamou.units import CpuSet
 
 __all__ = ["write"]
@@ -24,6 +25,7 @@ _INNER = {
     "tlbflush-direct": ("tlbflush", "direct"),
     "tlbflush-ext": ("tlbflush", "extended"),
 }
+_UNKNOWN = ("crash", "no-nonarch-coresharing")
 _VALUES = {"spinlocks": "retries", "vendor-id": "value"}
 _PERIOD = 100_000
 """Microseconds over which a share of CPUs is counted."""
@@ -45,6 +47,7 @@ def write(asked: Asked, place: Place) -> str:
     _model(asked, root, kvm=kvm)
     _clock(asked, root, hyperv_time="time" in features)
     devices.write(asked, SubElement(root, "devices"), place)
+    asked.windows("the board's sleep states are left on: a Windows that sleeps does not come back")
     if spec.qemu_args:
         asked.take("qemu_args")
         line = SubElement(root, "commandline", {"xmlns": "http://libvirt.org/schemas/domain/qemu/1.0"})
@@ -72,7 +75,7 @@ def _backing(asked: Asked, root: Element) -> None:
     if not spec.memory.merge:
         SubElement(backing, "nosharepages")
     asked.take("memory.merge")
-    if spec.share or spec.memory.forkable:
+    if asked.shared or spec.memory.forkable:
         SubElement(backing, "source", {"type": "memfd"})
         SubElement(backing, "access", {"mode": "shared"})
     root.append(backing)
@@ -126,19 +129,21 @@ def _features(asked: Asked, root: Element, arch: str) -> dict[str, str]:
     if asked.spec.boot.checked:
         SubElement(features, "smm", {"state": "on"})
     said = asked.spec.cpu.hyperv
-    found = parse(said) if said not in ("auto", "", "off") else {}
-    if found:
-        hyperv = SubElement(features, "hyperv", {"mode": "custom"})
-        _enlightened(hyperv, found)
+    found = complete(said)
+    hyperv = Element("hyperv", {"mode": "custom"})
+    _enlightened(hyperv, found)
+    if len(hyperv):
+        features.append(hyperv)
+    if found or said == "off":
         asked.take("cpu.hyperv")
-    elif said == "off":
-        asked.take("cpu.hyperv")
+    if unwritten := ",".join(name for name in found if name in _UNKNOWN):
+        asked.note("lost", "cpu.hyperv", unwritten, "libvirt has no such enlightenments", "qemu_args")
     return found
 
 
 def _enlightened(hyperv: Element, found: dict[str, str]) -> None:
     for name, value in found.items():
-        if name in _INNER or name == "time":
+        if name in _INNER or name in _UNKNOWN or name == "time":
             continue
         attributes = {"state": "on"} | (
             {_VALUES[name]: str(int(value, 0)) if name == "spinlocks" else value} if name in _VALUES else {}
@@ -193,11 +198,16 @@ def _clock(asked: Asked, root: Element, *, hyperv_time: bool) -> None:
     clock = asked.spec.clock
     if clock.base not in ("auto", "utc", "localtime"):
         asked.note("lost", "clock.base", clock.base, "the guest's clock begins at the host's time", "set it in the guest")
+    windows = release(asked.spec)
     base = "localtime" if clock.base == "localtime" else "utc"
+    if clock.base == "auto" and not clock.offset:
+        base = clock_base(asked.spec)[0]
     if clock.offset:
         node = SubElement(root, "clock", {"offset": "variable", "adjustment": str(clock.offset), "basis": base})
     else:
         node = SubElement(root, "clock", {"offset": base})
     asked.take("clock.base", "clock.offset")
+    if windows:
+        SubElement(node, "timer", {"name": "rtc", "tickpolicy": "catchup"})
     if hyperv_time:
         SubElement(node, "timer", {"name": "hypervclock", "present": "yes"})

@@ -17,6 +17,8 @@ __all__ = ["told", "write"]
 
 _PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "nvme": "vd", "cdrom": "sd"}
 _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "cdrom": "sata", "nvme": "virtio"}
+_IMAGES = "/var/lib/libvirt/images/"
+"""Where libvirt has its disks, and its walls let QEMU in."""
 _PANICS = {"x86_64": "isa"}
 _ADDRESS = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 _FORWARD = re.compile(r"(?:(tcp|udp):)?(?:([0-9.]+):)?(\d+):(\d+)")
@@ -31,12 +33,8 @@ def write(asked: Asked, devices: Element, place: Place) -> None:
     """All devices."""
     spec = asked.spec
     letters = {"vd": 0, "sd": 0}
-    if place.image:
-        disc = place.format == "iso"
-        interface = "cdrom" if disc else "sata" if spec.os.startswith("windows") and not spec.windows.virtio else "virtio"
-        first = DiskSpec(path=place.image, format="raw" if disc else place.format, interface=interface)  # type: ignore[arg-type]
+    if first := asked.first(place, _IMAGES):
         _disk(asked, devices, first, "", letters, order=1)
-    asked.take("windows.virtio", "os")
     for number, disk in enumerate(spec.disk):
         _disk(asked, devices, disk, f"disk[{number}]", letters)
     if any(one.interface == "scsi" for one in spec.disk):

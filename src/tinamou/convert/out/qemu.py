@@ -12,8 +12,9 @@ import shlex
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.convert.result import Note
 from tinamou.parts.disk.spec import DiskSpec
-from tinamou.parts.hyperv import parse
+from tinamou.parts.hyperv import complete
 from tinamou.parts.net.spec import NetSpec
+from tinamou.parts.windows import clock_base, release
 
 __all__ = ["line", "script"]
 
@@ -34,6 +35,9 @@ def script(asked: Asked, place: Place) -> str:
     """The line in a shell script, an option a line; the image is written through an overlay, as tinamou does."""
     words = line(asked, place)
     head = ["#!/bin/sh", f"# {asked.spec.name or 'machine'}, written by tinamou convert --to script.", "set -eu"]
+    for note in [one for one in asked.notes if one.where == "image" and one.fix]:
+        head.append(f"[ -e {shlex.quote(note.value)} ] || {note.fix}")
+        asked.notes.remove(note)
     pieces = [words[0]]
     for word in words[1:]:
         if word.startswith("-"):
@@ -50,7 +54,7 @@ def line(asked: Asked, place: Place) -> list[str]:
     words = [f"qemu-system-{arch}", "-nodefaults"]
     asked.take("arch", "image", "accel", "name")
     if spec.name:
-        words += ["-name", spec.name]
+        words += ["-name", _value(spec.name)]
     accel = spec.accel if spec.accel != "auto" else "kvm:tcg" if place.kvm else "tcg"
     board = f"{_BOARDS[arch]},accel={accel}" + (_SMM.get(arch, "") if spec.boot.checked else "")
     words += ["-machine", board + (",mem-merge=on" if spec.memory.merge else ",mem-merge=off")]
@@ -60,6 +64,7 @@ def line(asked: Asked, place: Place) -> list[str]:
         words += _net(asked, net, number)
     words += [] if spec.net else ["-nic", "none"]
     words += _devices(asked)
+    asked.windows("the board's sleep states are left on: a Windows that sleeps does not come back")
     asked.take("qemu_args")
     return [*words, *spec.qemu_args]
 
@@ -68,7 +73,7 @@ def _cpu(asked: Asked) -> list[str]:
     cpu = asked.spec.cpu
     name, _, features = cpu.model.partition(",")
     name = "max" if name == "auto" else name  # the host's own where KVM runs
-    said = parse(cpu.hyperv) if cpu.hyperv not in ("auto", "off", "") else {}
+    said = complete(cpu.hyperv)
     shown = [f"hv-{key}={value}" for key, value in said.items()]
     smp = [str(cpu.count)]
     for key in ("sockets", "cores", "threads"):
@@ -87,7 +92,7 @@ def _memory(asked: Asked) -> list[str]:
     memory, cpu = asked.spec.memory, asked.spec.cpu
     asked.take("memory.size", "memory.merge", "memory.hugepages", "memory.forkable")
     words = ["-m", f"{memory.size.mib}M"]
-    if memory.hugepages == "off" and not asked.spec.share and cpu.nodes < 2:
+    if memory.hugepages == "off" and not asked.shared and cpu.nodes < 2:
         return words
     amount = memory.size.mib
     count = cpu.nodes if cpu.nodes > 1 and cpu.count % cpu.nodes == 0 else 1
@@ -110,7 +115,12 @@ def _boot(asked: Asked, arch: str, place: Place) -> list[str]:
     if boot.requested == "uefi" or (_UEFI_ALONE.get(arch, False) and not boot.kernel):
         code, variables = _FIRMWARE.get((arch, boot.checked), ("edk2-code.fd", "edk2-vars.fd"))
         own = f"{asked.spec.name or 'machine'}-{variables.rpartition('/')[2]}"
-        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}", "-drive", f"if=pflash,format=raw,file={own}"]
+        words += [
+            "-drive",
+            f"if=pflash,format=raw,readonly=on,file={code}",
+            "-drive",
+            f"if=pflash,format=raw,file={_value(own)}",
+        ]
         asked.notes.append(_check("boot.firmware", own, f"the machine's own variables: cp {variables} {own}"))
         if boot.checked:
             words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
@@ -121,23 +131,19 @@ def _boot(asked: Asked, arch: str, place: Place) -> list[str]:
     return [*words, *(["-boot", "menu=on"] if boot.menu else [])]
 
 
+def _value(text: str) -> str:
+    """A value as one of QEMU's options has it: a comma in it is written twice."""
+    return text.replace(",", ",,")
+
+
 def _check(where: str, value: str, reason: str) -> Note:
     return Note("check", where, value, reason)
 
 
 def _disks(asked: Asked, place: Place) -> list[str]:
     spec, words = asked.spec, list[str]()
-    if place.image:
-        kind = (
-            "cdrom"
-            if place.format == "iso"
-            else "sata"
-            if spec.os.startswith("windows") and not spec.windows.virtio
-            else "virtio"
-        )
-        first = DiskSpec(path=place.image, format="raw" if kind == "cdrom" else place.format, interface=kind)  # type: ignore[arg-type]
+    if first := asked.first(place):
         words += _disk(asked, first, "", 0)
-    asked.take("os", "windows.virtio")
     if any(one.interface == "scsi" for one in spec.disk):
         words += ["-device", "virtio-scsi-pci,id=scsi0"]
     for number, disk in enumerate(spec.disk, 1):
@@ -152,7 +158,7 @@ def _disks(asked: Asked, place: Place) -> list[str]:
 def _disk(asked: Asked, disk: DiskSpec, path: str, number: int) -> list[str]:
     name = f"disk{number}"
     kind = "virtio" if disk.interface == "auto" else disk.interface
-    drive = [f"file={disk.path.replace(',', ',,')}", "if=none", f"id={name}"]
+    drive = [f"file={_value(disk.path)}", "if=none", f"id={name}"]
     drive += [f"format={disk.format}"] if disk.format != "auto" else []
     drive += [f"cache={disk.cache}"] if disk.cache != "writeback" else []
     drive += ["discard=unmap"] if disk.discard else ["discard=ignore"]
@@ -183,15 +189,19 @@ def _net(asked: Asked, net: NetSpec, number: int) -> list[str]:
     taken = ["type", "model", "mac", "queues", "mtu"]
     backend = [f"user,id={name}"]
     if net.type == "bridge" and net.bridge:
-        backend = [f"bridge,id={name},br={net.bridge}"]
+        backend = [f"bridge,id={name},br={_value(net.bridge)}"]
         taken.append("bridge")
     elif net.type == "tap" and net.interface:
-        backend = [f"tap,id={name},ifname={net.interface},script=no,downscript=no"]
+        backend = [f"tap,id={name},ifname={_value(net.interface)},script=no,downscript=no"]
         taken.append("interface")
     elif net.type == "vhost-user":
-        words = ["-chardev", f"socket,id=sock{number},path={net.socket}" + (",server=on,wait=off" if net.listen else "")]
+        words = [
+            "-chardev",
+            f"socket,id=sock{number},path={_value(net.socket)}" + (",server=on,wait=off" if net.listen else ""),
+        ]
         asked.take(*(f"{path}.{key}" for key in [*taken, "socket", "listen"]))
-        return [*words, "-netdev", f"vhost-user,id={name},chardev=sock{number}", "-device", _card(net, name)]
+        queues = f",queues={net.queues}" if net.queues else ""
+        return [*words, "-netdev", f"vhost-user,id={name},chardev=sock{number}{queues}", "-device", _card(net, name)]
     elif net.type not in ("auto", "user", "passt"):
         asked.note(
             "lost", f"{path}.type", net.type, "a line makes no network: the card is on QEMU's user network", "-netdev tap"
@@ -201,7 +211,7 @@ def _net(asked: Asked, net: NetSpec, number: int) -> list[str]:
         backend += ["restrict=on"] if net.isolated else []
         backend += [] if net.ipv6 else ["ipv6=off"]
         taken += ["forward", "isolated", "ipv6"]
-    if net.queues and net.type in ("tap", "vhost-user"):
+    if net.queues and net.type == "tap":
         backend.append(f"queues={net.queues}")
     asked.take(*(f"{path}.{key}" for key in taken))
     return ["-netdev", ",".join(backend), "-device", _card(net, name)]
@@ -251,7 +261,11 @@ def _devices(asked: Asked) -> list[str]:
         asked.notes.append(_check("tpm.enabled", "true", f"to be started before: {before}"))
     words += ["-device", "virtio-rng-pci"] if spec.devices.rng else []
     words += ["-device", "virtio-balloon-pci"] if spec.devices.balloon else []
-    if spec.clock.base != "auto":
-        words += ["-rtc", f"base={spec.clock.base}"]
+    windows = release(spec)
+    base = spec.clock.base
+    if base == "auto":
+        base = clock_base(spec)[0] if windows and not spec.clock.offset else ""
+    rtc = [f"base={base}"] * bool(base) + ["driftfix=slew"] * bool(windows)
+    words += ["-rtc", ",".join(rtc)] if rtc else []
     asked.take("display.type", "tpm.enabled", "devices.rng", "devices.balloon", "clock.base")
     return words
