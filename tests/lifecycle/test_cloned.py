@@ -122,6 +122,25 @@ def test_a_template_can_be_a_machine_again(off: str) -> None:
     asyncio.run(machines.stop(off))
 
 
+def test_a_clone_of_a_clone_keeps_a_template_one(off: str) -> None:
+    """The clone between is gone: nothing but the files tells that another machine rests on them."""
+    tinamou.open(off).template()
+    tinamou.open(off).clone("two", linked=True)
+    tinamou.open("two").clone("three", linked=True)
+    asyncio.run(machines.remove(["two"]))
+    assert "clones read its files: three" in call("template", off, "--undo").stderr and find(off).template
+    assert "clones read its files, and no more can be made then: three" in call("rm", off).stderr
+    asyncio.run(machines.remove(["three"]))
+    assert call("template", off, "--undo").returncode == 0
+
+
+def test_a_clone_of_a_throw_away_machine_stays(fake_qemu: Path) -> None:
+    with tinamou.Machine(wait=False, name="brief", memory="192M") as brief:
+        brief.clone("kept")
+    assert [one.name for one in tinamou.machines()] == ["kept"] and not find("kept").ephemeral
+    assert call("ls").returncode == 0 and find("kept").base == "brief"
+
+
 def test_a_name_must_be_free_and_one(off: str) -> None:
     with pytest.raises(StateError, match="a machine named one exists already"):
         asyncio.run(keeping.clone(off, off))

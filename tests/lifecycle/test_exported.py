@@ -20,10 +20,11 @@ from typed import TINAMOU, call
 
 import tinamou
 from tinamou.errors import ImageError, SpecError, StateError, TinamouError
+from tinamou.machine.importing import described
 from tinamou.machine.parts_of import nics_of
 from tinamou.operations import keeping, machines
 from tinamou.snapshots.packed import Reader, Writer
-from tinamou.spec import load_spec
+from tinamou.spec import dump_spec, load_spec
 from tinamou.state.machines import find, machines_dir
 
 pytestmark = pytest.mark.vm
@@ -175,6 +176,24 @@ def test_what_reaches_into_the_host_is_left_out(exported: Path, tmp_path: Path) 
     ):
         assert f"{one} was left out" in said, said
     assert "net[1].forward was left out" in said
+
+
+def test_what_is_about_the_guest_is_taken() -> None:
+    """A disk whose blocks were of another size, or a board of another kind, would be another machine to its guest."""
+    disk = {"path": "/data/db.raw", "format": "raw", "number": 0, "interface": "virtio", "block_size": 4096, "port": 3}
+    guest = {
+        **{"os": "windows-11", "clock": {"base": "localtime"}, "smbios": {"serial": "77"}, "memory": {"size": "192M"}},
+        "windows": {"drivers": "/iso/virtio-win.iso", "user": "ada", "password_file": "/etc/secret"},
+    }
+    spec = {"name": "one", **guest, "disk": [{**disk, "cache": "none", "aio": "native"}]}
+    manifest = {"name": "one", "spec": spec, "disks": {"disk0": 8 << 20}}
+    taken, notes = described(manifest, "", trust=False)
+    kept = {"number": 0, "interface": "virtio", "block_size": 4096, "cache": "none", "size": "8M"}
+    assert dump_spec(taken) == {"name": "one", **guest, "windows": {"virtio": True}, "disk": [kept]}
+    said = ("windows.drivers", "windows.password_file", "windows.user", "disk0.aio", "disk0.port")
+    assert [note.partition(" was left out: ")[0] for note in notes] == list(said)
+    whole, none = described(manifest, "", trust=True)
+    assert dump_spec(whole)["disk"] == [{**kept, "aio": "native", "port": 3}] and none == []
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from tinamou.machine import changing_live, named
 from tinamou.machine.assignments import assign, put, with_lists
 from tinamou.machine.changing_live import Live, Wanted
 from tinamou.machine.description import describe_later
-from tinamou.machine.disk_plugging import plug
+from tinamou.machine.disk_plugging import next_number, plug
 from tinamou.machine.starting import facts_again
 from tinamou.machine.turns import turn
 from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.planner import plan
+from tinamou.snapshots.history import load
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import ELEMENTS, MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
@@ -183,8 +184,9 @@ async def _carry_out(
             continue
         effect: Effect = "next start" if said is None else "now"
         done.append(Change(field, before, after, effect, why if said is None else said))
-    fresh = load_spec(newest(record).next_spec)
-    describe_later(record, lambda now: _with_added(new, old, fresh))
+    now = newest(record)
+    described = _with_added(new, old, load_spec(now.next_spec), next_number(now, load(record.path)))
+    describe_later(record, lambda _: described)
     return tuple(done)
 
 
@@ -210,10 +212,14 @@ async def _now(record: Record, field: str, new: MachineSpec, *, off: bool) -> st
     return await changing_live.put_in_effect(record, Wanted(field, new))
 
 
-def _with_added(new: MachineSpec, old: MachineSpec, fresh: MachineSpec) -> MachineSpec:
-    """The description with the disks and cards that were added at once, as they are now: each has its number and slot."""
+def _with_added(new: MachineSpec, old: MachineSpec, fresh: MachineSpec, number: int) -> MachineSpec:
+    """The description with the disks and cards that were added at once, as they are now: each has its number and slot.
+
+    Disks that are to come with the next start have the numbers from ``number`` on, which none that is plugged until then
+    gets.
+    """
     disks = (*new.disk[: len(old.disk)], *fresh.disk[len(old.disk) :])
-    missing = new.disk[len(disks) :]
+    missing = (late.replace(one, number=number + place) for place, one in enumerate(new.disk[len(disks) :]))
     count = len(old.net)
     nets = (*new.net[:count], *fresh.net[count : len(new.net)])
     return late.replace(new, disk=(*disks, *missing), net=(*nets, *new.net[len(nets) :]))

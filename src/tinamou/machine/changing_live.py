@@ -22,6 +22,7 @@ from tinamou.machine.description import describe
 from tinamou.machine.starting import facts_again
 from tinamou.monitor.guest_memory import set_balloon
 from tinamou.parts.disk import numbered
+from tinamou.parts.net import interfaces
 from tinamou.parts.net.forwards import forwards_of
 from tinamou.planner import plan_cpu
 from tinamou.prepare.wires import reserve_port
@@ -59,10 +60,19 @@ class Live:
         """What the machine is now."""
         return load_spec(newest(self.record).spec)
 
-    def disk(self, index: int) -> str:
-        """The name of a disk of the description."""
+    def disk(self, index: int) -> tuple[str, int] | None:
+        """A disk of the wanted description: its name, and its place in what the machine is now.
+
+        None for one that comes with the next start: only the number says which one it is, for others may have been plugged.
+        """
         first = 1 if image_of(self.record).disk else 0
-        return f"disk{[number for number, _ in numbered(self.spec.disk, first)][index]}"
+        number = [number for number, _ in numbered(self.wanted.spec.disk, first)][index]
+        there = [number for number, _ in numbered(self.spec.disk, first)]
+        return (f"disk{number}", there.index(number)) if number in there else None
+
+    def has_card(self, index: int) -> bool:
+        """Whether the machine has that card now; one that comes with the next start is changed for that."""
+        return index in interfaces(self.spec.net)
 
 
 async def put_in_effect(record: Record, wanted: Wanted) -> str | None:
@@ -158,15 +168,19 @@ async def _follows(session: Session, target: Size) -> int:
     return holds
 
 
-async def _rate(live: Live, match: re.Match[str]) -> str:
+async def _rate(live: Live, match: re.Match[str]) -> str | None:
     index, field = int(match[1]), match[2]
+    if not live.has_card(index):
+        return None
     await cards.set_rates(live.record.name, f"net{index}", {field: getattr(live.wanted.spec.net[index], field)})
     return ""
 
 
-async def _forward(live: Live, match: re.Match[str]) -> str:
+async def _forward(live: Live, match: re.Match[str]) -> str | None:
     """Ports of the host that lead in through QEMU's own TCP/IP."""
     index = int(match[1])
+    if not live.has_card(index):
+        return None
     before, after = live.spec.net[index].forward, live.wanted.spec.net[index].forward
     elements = plan_data(live.record)["elements"]
     kinds = {one["props"].get("id"): one["props"].get("type") for one in elements if one["kind"] == "netdev"}
@@ -230,32 +244,31 @@ async def _card(live: Live, match: re.Match[str]) -> str:
     return "; ".join(notes)
 
 
-async def _limit(live: Live, match: re.Match[str]) -> str:
-    index = int(match[1])
-    one = live.wanted.spec.disk[index]
-    await disk_changes.limit(live.record, live.disk(index), iops=one.iops or 0, bandwidth=int(one.bandwidth or 0))
-    _describe_disk(live, index, iops=one.iops, bandwidth=one.bandwidth)
+async def _limit(live: Live, match: re.Match[str]) -> str | None:
+    one = live.wanted.spec.disk[int(match[1])]
+    if (disk := live.disk(int(match[1]))) is None:
+        return None
+    await disk_changes.limit(live.record, disk[0], iops=one.iops or 0, bandwidth=int(one.bandwidth or 0))
+    _describe_disk(live, disk[1], iops=one.iops, bandwidth=one.bandwidth)
     return ""
 
 
 async def resize(live: Live, match: re.Match[str]) -> str | None:
     """A disk becomes larger, whether the machine runs or not."""
-    index = int(match[1])
-    size = live.wanted.spec.disk[index].size
-    if size is None or index >= len(live.spec.disk):
+    size = live.wanted.spec.disk[int(match[1])].size
+    if size is None or (disk := live.disk(int(match[1]))) is None:
         return None
-    await disk_changes.resize(live.record, live.disk(index), size)
-    _describe_disk(live, index, size=size)
+    await disk_changes.resize(live.record, disk[0], size)
+    _describe_disk(live, disk[1], size=size)
     return ""
 
 
 async def _disc(live: Live, match: re.Match[str]) -> str | None:
-    index = int(match[1])
-    one = live.wanted.spec.disk[index]
-    if one.interface != "cdrom":
+    one = live.wanted.spec.disk[int(match[1])]
+    if one.interface != "cdrom" or (disk := live.disk(int(match[1]))) is None:
         return None
-    await disk_changes.change_disc(live.record, live.disk(index), Path(one.path))
-    _describe_disk(live, index, path=one.path)
+    await disk_changes.change_disc(live.record, disk[0], Path(one.path))
+    _describe_disk(live, disk[1], path=one.path)
     return ""
 
 

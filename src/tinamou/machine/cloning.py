@@ -149,7 +149,8 @@ def _share(path: Path, directory: Path) -> None:
 
 def _record(source: Record, directory: Path, spec: MachineSpec) -> Record:
     fresh: dict[str, Any] = {"later": {}, "former": [], "template": False, "parent": "", "timings": {}, "ended": ""}
-    fresh |= dict.fromkeys(("pid", "started", "owner_pid", "owner_started", "log_from"), 0) | {"pinning": []}
+    fresh |= dict.fromkeys(("pid", "started", "owner_pid", "owner_started", "log_from"), 0)
+    fresh |= {"pinning": [], "ephemeral": False}
     fresh |= {"name": directory.name, "directory": str(directory), "uid": machines.lease_uid(directory), "base": source.name}
     port = machines.free_port() if source.ssh_port else None
     own = dump_spec(late.replace(spec, name=directory.name))
@@ -222,9 +223,9 @@ def refuse_base(record: Record, *, force: bool) -> None:
 
 
 def clones_of(record: Record) -> list[str]:
-    """The machines whose disks read files that are this one's as well, by name."""
+    """The machines whose disks read files that are this one's as well, by name; those of its clones are among them."""
     mine = set(_files(record.path))
-    return [one.name for one in machines.machines() if one.base == record.name and mine & set(_files(one.path))]
+    return [one.name for one in machines.machines() if one.name != record.name and mine & set(_files(one.path))]
 
 
 def _files(folder: Path) -> Iterator[tuple[int, int]]:

@@ -28,7 +28,7 @@ from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of, update_plan
 from tinamou.state.record import Record, read
 
-__all__ = ["UNPLUG_SECONDS", "plug", "unplug"]
+__all__ = ["UNPLUG_SECONDS", "next_number", "plug", "unplug"]
 
 
 async def plug(record: Record, request: DiskSpec) -> str:
@@ -40,7 +40,7 @@ async def plug(record: Record, request: DiskSpec) -> str:
     async with opened(record, "disk add") as (disks, history):
         record = read(record.path) or record
         spec = load_spec(record.spec)
-        number, port = _next_number(spec, record, history), await free_for(record, disks.session)
+        number, port = next_number(record, history), await free_for(record, disks.session)
         path = str(Path(request.path).absolute()) if request.path else ""  # noqa: ASYNC240
         more = late.replace(request, path=path, number=number, port=port)
         spec = late.replace(spec, disk=(*spec.disk, more))
@@ -108,11 +108,12 @@ def _with_numbers(spec: MachineSpec, record: Record) -> list[tuple[int, DiskSpec
     return list(numbered(spec.disk, 1 if image_of(record).disk else 0))
 
 
-def _next_number(spec: MachineSpec, record: Record, history: History) -> int:
-    """A number no disk has, nor one that a snapshot still knows."""
+def next_number(record: Record, history: History) -> int:
+    """A number no disk has, none that a snapshot still knows, nor one that comes with the next start."""
     known = {int(name.removeprefix("disk")) for name in history.disks}
     image = {0} if image_of(record).disk else set()
-    return max([-1, *known, *image, *(number for number, _ in _with_numbers(spec, record))]) + 1
+    both = (load_spec(record.spec), load_spec(record.next_spec))
+    return max([-1, *known, *image, *(number for spec in both for number, _ in _with_numbers(spec, record))]) + 1
 
 
 async def _take_out(record: Record, session: Session, name: str, disk: DiskSpec, seconds: float) -> None:

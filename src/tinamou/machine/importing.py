@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +49,8 @@ _TPM_SIZE = 4 << 20
 
 _KEPT = frozenset(
     {
-        *("name", "image", "arch", "accel", "cpu", "memory", "boot", "disk", "net", "display", "tpm", "devices", "seed"),
+        *("name", "image", "os", "arch", "accel", "cpu", "memory", "boot", "disk", "net", "display", "tpm", "devices"),
+        *("seed", "clock", "smbios", "windows"),
     }
 )
 _TABLES: Mapping[str, frozenset[str]] = {
@@ -58,14 +59,17 @@ _TABLES: Mapping[str, frozenset[str]] = {
     "boot": frozenset({"firmware", "cmdline", "secure", "menu", "order", "tries"}),
     "display": frozenset({"type"}),
     "tpm": frozenset({"enabled"}),
+    "windows": frozenset({"virtio"}),
 }
-"""What of a description is about the guest alone; all else reaches into the host, or lowers what stands around QEMU."""
+"""What of a description is about the guest alone; all else reaches into the host, is about it, or lowers what stands around
+QEMU."""
 _OF_A_CARD = (
     *("model", "mac", "ipv6", "isolated", "queues", "queue_size", "mtu", "offload", "packed", "rss"),
     *("address", "gateway", "dns"),
 )
 _OF_A_DISK = (
     "interface",
+    "block_size",
     "cache",
     "discard",
     "detect_zeroes",
@@ -76,6 +80,8 @@ _OF_A_DISK = (
     "on_full",
     "number",
 )
+_OF_ITS_FILE = ("path", "size", "format", "key")
+"""What is said of a disk's file: the archive holds another one, of the same content."""
 
 
 @dataclass(frozen=True)
@@ -130,29 +136,37 @@ def described(manifest: Mapping[str, Any], name: str, *, trust: bool) -> tuple[M
     if trust:
         spec = load_spec(said, source="the exported machine")
         read = tuple(one for one in spec.disk if one.readonly or one.interface == "cdrom")
-        return late.replace(spec, disk=(*_disks(spec, manifest, []), *read)), []
+        whole = tuple(one.name for one in late.fields(DiskSpec) if one.name not in (*_OF_ITS_FILE, "readonly"))
+        return late.replace(spec, disk=(*_disks(spec, manifest, [], whole), *read)), []
     notes = [f"{key} was left out" for key in sorted(said.keys() - _KEPT)]
     kept = {key: value for key, value in said.items() if key in _KEPT}
     for table, known in _TABLES.items():
         if isinstance(inside := kept.get(table), dict):
             notes += [f"{table}.{key} was left out" for key in sorted(inside.keys() - known)]
             kept[table] = {key: value for key, value in inside.items() if key in known}
+    if (setup := said.get("windows")) and isinstance(setup, dict) and setup.get("drivers") and setup.get("user"):
+        kept["windows"] = {"virtio": True}  # its setup gave it the drivers from the disc that is left out
     spec = load_spec(kept, source="the exported machine")
-    spec = late.replace(spec, disk=_disks(spec, manifest, notes), net=_nets(spec, notes))
-    why = "it reaches into the host it was written for: --trust takes all as it was"
+    spec = late.replace(spec, disk=_disks(spec, manifest, notes, _OF_A_DISK), net=_nets(spec, notes))
+    why = "it reaches into the host it was written for, or is about that one: --trust takes all as it was"
     return load_spec(dump_spec(spec)), [f"{note}: {why}" for note in notes]
 
 
-def _disks(spec: MachineSpec, manifest: Mapping[str, Any], notes: list[str]) -> tuple[DiskSpec, ...]:
-    """Those whose file is in the archive, each of the size it has there; a path leads nowhere here."""
+def _disks(spec: MachineSpec, manifest: Mapping[str, Any], notes: list[str], names: Sequence[str]) -> tuple[DiskSpec, ...]:
+    """Those whose file is in the archive, each of the size it has there, with the fields ``names`` as they were."""
     found = []
     for one in spec.disk:
         size = manifest["disks"].get(f"disk{one.number}")
         if size is None or one.number is None:
             notes.append(f"disk {one.path or one.size} was left out, as the file does not hold it")
             continue
-        kept = {name: getattr(one, name) for name in _OF_A_DISK}
-        found.append(DiskSpec(**kept, size=Size(size)))
+        own = DiskSpec(**{name: getattr(one, name) for name in names}, size=Size(size))
+        notes += [
+            f"disk{one.number}.{field.name} was left out"
+            for field in late.fields(one)
+            if field.name not in _OF_ITS_FILE and getattr(one, field.name) != getattr(own, field.name)
+        ]
+        found.append(own)
     return tuple(found)
 
 
