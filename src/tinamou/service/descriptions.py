@@ -12,7 +12,7 @@ from tinamou.service.auth import Caller
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 
-__all__ = ["HARMLESS", "described"]
+__all__ = ["HARMLESS", "described", "reaching"]
 
 HARMLESS = frozenset(
     (
@@ -22,6 +22,7 @@ HARMLESS = frozenset(
         *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
         *("disk.size", "disk.interface", "disk.block_size", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
         *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
+        "net.isolated",
         *("display.type", "tpm.enabled", "clock.base", "clock.offset"),
         *("devices.rng", "devices.balloon", "devices.panic", "devices.sound", "devices.watchdog", "devices.hotplug"),
         *("seed.user", "seed.ssh_keys", "seed.hostname", "seed.packages", "seed.user_data", "seed.ignition"),
@@ -29,7 +30,7 @@ HARMLESS = frozenset(
     )
 )
 """Fields that reach nothing of the host but its processors, memory and room on its disk. A new field is none of them."""
-_NETWORKS = ("auto", "user", "none")
+_NETWORKS = ("auto", "user", "passt", "none")
 
 
 def described(data: Mapping[str, Any], caller: Caller) -> MachineSpec:
@@ -38,14 +39,14 @@ def described(data: Mapping[str, Any], caller: Caller) -> MachineSpec:
     if not spec.name:
         spec = replace(spec, name=machines.throwaway_name(spec.image))
     caller.need("create", spec.name)
-    if not caller.may("host"):
-        problems = [
-            Problem(field, None, "names something of the host", "leave it out, or use a token with the verb host")
-            for field in dict.fromkeys(_beyond(spec))
-        ]
-        if problems:
-            raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
+    if not caller.may("host") and (problems := reaching(spec, "leave it out, or use a token with the verb host")):
+        raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
     return spec
+
+
+def reaching(spec: MachineSpec, fix: str) -> list[Problem]:
+    """A problem for each field with which it reaches the host, and what else to do about it."""
+    return [Problem(field, None, "names something of the host", fix) for field in dict.fromkeys(_beyond(spec))]
 
 
 def _beyond(spec: MachineSpec) -> Iterator[str]:
