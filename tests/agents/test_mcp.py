@@ -20,6 +20,7 @@ from mcp.client.streamable_http import streamable_http_client
 from tinamou import Machine
 from tinamou import machines as every_machine
 from tinamou.errors import StateError
+from tinamou.machine.facade import AsyncMachine
 from tinamou.service.agents.mcp.outputs import Outputs, shown
 from tinamou.service.agents.mcp.server import server_of
 from tinamou.service.agents.mcp.session import Session
@@ -235,6 +236,84 @@ def test_tools_say_what_they_do_to_the_world():
     assert not tools["machine_fork"].annotations.destructive_hint
     assert all(tool.description and len(tool.description) > 40 for tool in tools.values())
     assert len(tools) <= 14
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"share": ["/etc"]}, "share"),
+        ({"disks": ["/etc/shadow"]}, "disk"),
+        ({"disks": [{"image": "/etc/shadow"}]}, "disk"),
+        ({"qemu_args": ["-S"]}, "qemu_args"),
+        ({"image": "/etc/shadow"}, "image"),
+        ({"kernel": "/etc/shadow"}, "boot.kernel"),
+        ({"net": [{"forward": ["8080:80"]}]}, "net.forward"),
+        ({"net": [{"type": "passt", "host": True}]}, "net.host"),
+        ({"net": ["user"]}, "loopback"),
+        ({"keep": True}, "keep"),
+        ({"progress": 1}, "progress"),
+    ],
+)
+def test_a_session_does_not_reach_the_host(settings, field):
+    """Each is refused by name before anything is made."""
+
+    async def ask():
+        async with Session() as session, Client(server_of(session)) as client:
+            return await Agent(client).refused("machine_create", settings=settings)
+
+    assert field in asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("host_access", "settings", "types"),
+    [
+        (False, {"net": ["auto"]}, ["passt"]),
+        (False, {"net": [{"type": "user", "isolated": True}, "passt"]}, ["user", "passt"]),
+        (False, {"net": [], "memory": {"size": "128M", "forkable": True}}, []),
+        (True, {"net": ["auto"], "share": ["/etc"]}, ["auto"]),
+        (True, {"net": ["user"]}, ["user"]),
+    ],
+)
+def test_what_a_session_may_have_made(monkeypatch, host_access, settings, types):
+    """Its network does not lead to the loopback of the host, unless it was given the host."""
+    asked = []
+
+    def of(spec, **_):
+        asked.append(spec)
+        raise StateError("far enough")
+
+    monkeypatch.setattr(AsyncMachine, "of", of)
+
+    async def ask():
+        async with Session(host_access=host_access) as session:
+            assert ("--host-access" in server_of(session).instructions) is host_access
+            await session.create("tiny", settings)
+
+    with pytest.raises(StateError, match="far enough"):
+        asyncio.run(ask())
+    assert [one.type for one in asked[0].net] == types
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_its_network_does_not_lead_to_the_hosts_loopback():
+    """The gateway of QEMU's own TCP/IP is the host's loopback; of passt, it is not."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        up = "until ip route | grep -q 'default via 10.0.2.2'; do sleep 1; done"
+        ask = f"{up}; timeout 5 nc 10.0.2.2 {listening.getsockname()[1]} </dev/null; ip route"
+
+        async def session(*words, **how):
+            async with stdio(*words) as client:
+                agent = Agent(client)
+                made = (await agent("machine_create", **how))["name"]
+                return (await agent("machine_run", machine=made, command=ask))["stdout"]
+
+        assert "default via 10.0.2.2" in asyncio.run(session(network=True))
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        asyncio.run(session("--host-access", settings={"net": ["user"]}))
+        listening.accept()[0].close()
 
 
 def test_a_session_has_so_many_machines():

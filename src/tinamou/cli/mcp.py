@@ -14,6 +14,7 @@ def command(
     *,
     listen: Annotated[str, Parameter(negative="")] = "",
     all_machines: Switch = False,
+    host_access: Switch = False,
 ) -> None:
     """Serve machines as tools of a language model (MCP), on stdin and stdout.
 
@@ -26,6 +27,9 @@ def command(
         Serve over HTTP at this address instead, 127.0.0.1:8765 for example; the path is /mcp.
     all_machines
         Let it use, change and discard every machine of this user, not only those it has made.
+    host_access
+        Let machines be given files, devices, ports and the network of this host: shares, disks and images by their paths,
+        arguments of QEMU, forwards. Whoever uses it can then read and write what this user can.
     """
     from tinamou.cli.loop import run_until_done
 
@@ -35,10 +39,12 @@ def command(
         fix = "install them: pip install 'tinamou[service]'"
         raise TinamouError("the libraries of the service are not installed", why=str(error), fix=fix) from None
     if not listen:
-        run_until_done(serve_stdio(all_machines=all_machines))
+        run_until_done(serve_stdio(all_machines=all_machines, host_access=host_access))
         return
     host, port = _address(listen)
-    run_until_done(serve_http(host, port, _token(f"http://{listen}/mcp"), all_machines=all_machines))
+    run_until_done(
+        serve_http(host, port, _token(f"http://{listen}/mcp"), all_machines=all_machines, host_access=host_access)
+    )
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -18,33 +18,36 @@ __all__ = ["INSTRUCTIONS", "http_app", "serve_http", "serve_stdio", "server_of"]
 
 INSTRUCTIONS = """\
 Virtual machines to try things in. A machine made here is thrown away when this session ends, unless it is kept; nothing done
-in it can reach the host. A typical session: machine_create, machine_write and machine_run to prepare it, machine_fork to try
-several ways at once from the same moment, machine_compare to see what each way changed, machine_discard.
+in it can reach the host{but}.
+A typical session: machine_create, machine_write and machine_run to prepare it, machine_fork to try several ways at once from
+the same moment, machine_compare to see what each way changed, machine_discard.
 Long outputs are cut in the middle; the answer then says how to read the rest.
 """
+_BUT = ", but for what its settings give it of that (shares, disks, ports, devices): it was started with --host-access"
 
 
 def server_of(session: Session) -> MCPServer:
     """The server whose tools work on that session's machines."""
+    told = INSTRUCTIONS.format(but=_BUT if session.host_access else "")
     server = MCPServer(
-        "tinamou", title="tinamou virtual machines", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING"
+        "tinamou", title="tinamou virtual machines", instructions=told, version=__version__, log_level="WARNING"
     )
     tools.add(server, session)
     files.add(server, session)
     return server
 
 
-async def serve_stdio(*, all_machines: bool = False) -> None:
+async def serve_stdio(*, all_machines: bool = False, host_access: bool = False) -> None:
     """Serve one client on stdin and stdout until it hangs up; the session's machines are ended then."""
-    async with Session(all_machines=all_machines) as session:
+    async with Session(all_machines=all_machines, host_access=host_access) as session:
         await server_of(session).run_stdio_async()
 
 
-async def serve_http(host: str, port: int, token: str, *, all_machines: bool = False) -> None:
+async def serve_http(host: str, port: int, token: str, *, all_machines: bool = False, host_access: bool = False) -> None:
     """Serve clients that have the token until this is cancelled; all of them share one session. Raises OSError."""
     import uvicorn
 
-    async with Session(all_machines=all_machines) as session:
+    async with Session(all_machines=all_machines, host_access=host_access) as session:
         app = http_app(server_of(session), host, token)
         config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
         await uvicorn.Server(config).serve()

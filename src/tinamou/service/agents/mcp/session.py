@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from tinamou import aio
-from tinamou.errors import StateError
+from tinamou.errors import Problem, SpecError, StateError
 from tinamou.images.progress import Progress, silent
+from tinamou.late import replace
 from tinamou.machine.facade import AsyncMachine
 from tinamou.operations.machines import remove
 from tinamou.service.agents.mcp.outputs import Outputs
+from tinamou.service.descriptions import reaching
 from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 
 __all__ = ["Session"]
@@ -24,14 +27,21 @@ _MOST = 64
 
 class Session:
     """What tools work on. With ``all_machines`` every machine of this user can be used and discarded, not only its own.
+    With ``host_access`` its machines may be given files, devices, ports and the network of the host.
 
     ``async with`` ends its machines, but those that were kept.
     """
 
+<<<<<<< HEAD
     def __init__(self, *, all_machines: bool = False, most: int = _MOST) -> None:
         self.all_machines: bool = all_machines
         self.most: int = most
         self.outputs: Outputs = Outputs()
+=======
+    def __init__(self, *, all_machines: bool = False, host_access: bool = False, most: int = _MOST) -> None:
+        self.all_machines, self.host_access, self.most = all_machines, host_access, most
+        self.outputs = Outputs()
+>>>>>>> h/f1
         self._own: dict[str, AsyncMachine] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._coming = 0
@@ -67,7 +77,8 @@ class Session:
             if checkpoint:
                 [machine] = await aio.fork(self._checkpoint(checkpoint))
             else:
-                machine = aio.Machine(image, progress=progress, **settings)
+                spec = load_spec({"image": image, **settings})
+                machine = aio.Machine.of(spec if self.host_access else _apart(spec), progress=progress)
                 await machine.start()
             return await self._taken(machine, keep=keep)
 
@@ -157,6 +168,21 @@ class Session:
         ended = [one.kill() for one in self._own.values() if _there(one) and one.record.ephemeral]
         self._own.clear()
         await asyncio.gather(*ended, return_exceptions=True)
+
+
+def _apart(spec: MachineSpec) -> MachineSpec:
+    """The description, whose machine reaches nothing of the host; its network is by passt. Raises SpecError."""
+    problems = reaching(spec, "leave it out, or start tinamou mcp with --host-access")
+    why = "QEMU's own TCP/IP leads to what listens on the loopback of the host"
+    fix = "use passt, or isolated; or start tinamou mcp with --host-access"
+    for number, one in enumerate(spec.net):
+        if one.type == "user" and not one.isolated:
+            problems.append(Problem(f"net[{number}].type", "user", why, fix))
+    if problems:
+        raise SpecError("this session may not have that machine made", problems=problems)
+    return replace(
+        spec, net=tuple(replace(one, type="passt") if one.type == "auto" and not one.isolated else one for one in spec.net)
+    )
 
 
 def _there(machine: AsyncMachine) -> bool:

@@ -81,7 +81,10 @@ def _add_lives(server: MCPServer, session: Session) -> None:
         ] = "tiny",
         network: Annotated[bool, Field(description="A way out to the internet, and none in")] = False,
         settings: Annotated[
-            dict[str, Any] | None, Field(description='Fields of a machine file, as {"cpus": 2, "memory": "1G"}')
+            dict[str, Any] | None,
+            Field(
+                description='Fields of a machine file, as {"cpus": 2, "memory": "1G"}; none that name something of the host'
+            ),
         ] = None,
         checkpoint: Annotated[str, Field(description="Fork this checkpoint, from machine_checkpoint, instead")] = "",
         keep: Annotated[bool, Field(description="Let it go on when this session ends")] = False,
@@ -93,7 +96,8 @@ def _add_lives(server: MCPServer, session: Session) -> None:
         said_so = dict(settings or {})
         if checkpoint and (said_so or network or image != "tiny"):
             raise StateError("a fork of a checkpoint is as that was", fix="leave image, network and settings out")
-        said_so.setdefault("net", ["user"] if network else [])
+        if not {"net", "nics"} & said_so.keys():
+            said_so["net"] = ["auto"] if network else []
         said_so.setdefault("memory.forkable", True)
         async with telling(context, "making a machine") as progress:
             made = await session.create(image, _nested(said_so), checkpoint=checkpoint, keep=keep, progress=progress)
