@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from typed import begin, call, eventually, tinamou
@@ -191,3 +192,9 @@ def test_where_a_screen_is(held):
         assert call("display", "lit", DISPLAY="", WAYLAND_DISPLAY="").stdout.strip() == address
     finally:
         call("rm", "-f", "lit")
+
+
+def test_a_dump_goes_over_no_device(held):
+    refused = call("dump", held, "/dev/null")
+    assert (refused.returncode, "no regular file" in refused.stderr) == (118, True)
+    assert Path("/dev/null").is_char_device()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
@@ -189,12 +188,8 @@ class Line:
 
     def _tell(self, who: Identity, after: asyncio.Task[None] | None = None) -> None:
         owed = Owed.of(who, after)
-        self._say(owed)
+        self.send("I", owed.payload(borrowed=self.borrowed))
         self._owed = owed
-
-    def _say(self, owed: Owed) -> None:
-        """The records, which the process that has the machine's own line makes itself."""
-        self.send("I", struct.pack("<q", owed.ahead or 0) if self.borrowed else b"".join(owed.records))
 
     async def set_clock(self, timeout: float = BECOME_SECONDS, *, ahead: int = 0) -> float:
         """Set the guest's clock ``ahead`` seconds from this host's; seconds until it had, which it is behind at most.
@@ -233,7 +228,7 @@ class Line:
                     await asyncio.shield(owed.after)
                 if not (await asyncio.wait([owed.answer], timeout=PATIENCE_SECONDS))[0]:
                     self._greet(anew=True)
-                    self._say(owed)
+                    self.send("I", owed.payload(borrowed=self.borrowed))
                 came, results = await asyncio.shield(owed.answer)
         except TimeoutError:
             self._owed = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -64,6 +65,10 @@ class Owed:
             signals=who.signals,
         )
         return cls(records, after, asyncio.get_running_loop().create_future(), told, who.ahead)
+
+    def payload(self, *, borrowed: bool) -> bytes:
+        """What is said: the records, which whoever shares the machine's own line, that is ``borrowed``, makes itself."""
+        return struct.pack("<q", self.ahead or 0) if borrowed else b"".join(self.records)
 
     def failed(self, results: bytes) -> str | None:
         """What the guest did not do; None when it did everything. A process that is not there need not be told."""
