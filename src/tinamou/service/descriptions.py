@@ -31,12 +31,8 @@ HARMLESS = frozenset(
     )
 )
 """Fields that reach nothing of the host but its processors, memory and room on its disk. A new field is none of them."""
-<<<<<<< HEAD
 _NETWORKS = ("auto", "passt", "user", "none")
 """Networks that name nothing of the host. On QEMU's own 10.0.2.2 is the host's loopback, unless it is isolated."""
-=======
-_NETWORKS = ("auto", "user", "passt", "none")
->>>>>>> h/f1
 
 
 def described(data: Mapping[str, Any], caller: Caller, verb: str = "create") -> MachineSpec:
@@ -47,14 +43,10 @@ def described(data: Mapping[str, Any], caller: Caller, verb: str = "create") -> 
     spec = load_spec(data)
     if not spec.name:
         spec = replace(spec, name=machines.throwaway_name(spec.image))
-<<<<<<< HEAD
     caller.need(verb, spec.name)
     if not caller.may("host"):
         spec = replace(spec, net=tuple(_apart(one, forkable=spec.memory.forkable) for one in spec.net))
-        problems = [
-            Problem(field, None, "names something of the host", "leave it out, or use a token with the verb host")
-            for field in dict.fromkeys(_beyond(spec))
-        ]
+        problems = reaching(spec, "leave it out, or use a token with the verb host")
         problems += _to_the_host(spec)
         if problems:
             raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
@@ -73,17 +65,11 @@ def _to_the_host(spec: MachineSpec) -> Iterator[Problem]:
             what = "QEMU's own network" if one.type == "user" else "the network of a forkable machine"
             fix = "set isolated = true, use type passt, or use a token with the verb host"
             yield Problem(f"net[{number}].type", one.type, f"{what} reaches services on the host's loopback", fix)
-=======
-    caller.need("create", spec.name)
-    if not caller.may("host") and (problems := reaching(spec, "leave it out, or use a token with the verb host")):
-        raise SpecError(f"{caller.name} may not have this machine made", problems=problems)
-    return spec
 
 
 def reaching(spec: MachineSpec, fix: str) -> list[Problem]:
     """A problem for each field with which it reaches the host, and what else to do about it."""
     return [Problem(field, None, "names something of the host", fix) for field in dict.fromkeys(_beyond(spec))]
->>>>>>> h/f1
 
 
 def _beyond(spec: MachineSpec) -> Iterator[str]:

@@ -32,16 +32,11 @@ class Session:
     ``async with`` ends its machines, but those that were kept.
     """
 
-<<<<<<< HEAD
-    def __init__(self, *, all_machines: bool = False, most: int = _MOST) -> None:
+    def __init__(self, *, all_machines: bool = False, host_access: bool = False, most: int = _MOST) -> None:
         self.all_machines: bool = all_machines
+        self.host_access: bool = host_access
         self.most: int = most
         self.outputs: Outputs = Outputs()
-=======
-    def __init__(self, *, all_machines: bool = False, host_access: bool = False, most: int = _MOST) -> None:
-        self.all_machines, self.host_access, self.most = all_machines, host_access, most
-        self.outputs = Outputs()
->>>>>>> h/f1
         self._own: dict[str, AsyncMachine] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._coming = 0
