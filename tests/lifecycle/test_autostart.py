@@ -16,7 +16,11 @@ import pytest
 from typed import begin, call, tinamou
 
 from tinamou import Machine
+<<<<<<< HEAD
 from tinamou.machine import attending, autostart
+=======
+from tinamou.machine import autostart, known_by
+>>>>>>> h/f3
 from tinamou.machine.autostart import Autostart
 from tinamou.state.machines import find, machines_dir
 from tinamou.state.record import Record, create
@@ -107,6 +111,7 @@ def test_a_machine_with_a_new_name_keeps_its_place(units):
     assert autostart.settings_of(find("other")) is None
 
 
+<<<<<<< HEAD
 def test_a_machine_is_attended_as_was_said_last(monkeypatch):
     """Its unit's process runs on: what is said meanwhile holds before it starts it again, and when it ends it."""
     known("web")
@@ -141,6 +146,41 @@ def test_a_machine_is_attended_as_was_said_last(monkeypatch):
     asyncio.run(attending._ended("db", Autostart(grace=30), say=lambda text, _: said.append(text)))
     assert stopped == [7, 30]
     assert "cannot be read" in said[-1] and "as before" in said[-1]
+=======
+def test_another_machine_that_cannot_be_read_keeps_no_rename_from_being_one(units):
+    """All that can follow follows, the clones first; what does not is told, and done once it is put right."""
+    known("old", "late", "odd")
+    known("two", base="old")
+    for name in ("late", "odd"):
+        Machine.open(name).autostart(after=("old",))
+    autostart.turn_on(find("old"), Autostart(delay=3))
+    (machines_dir() / "odd" / "autostart.json").write_text("nonsense")
+    done = call("rename", "old", "new")
+    assert done.stdout == "new\n" and "how odd starts with the host cannot be read" in done.stderr, done.stderr
+    assert find("two").base == "new" and autostart.settings_of(find("late")) == Autostart(after=("new",))
+    assert not [one for one in files(units) if "old" in one] and (find("new").path / "renamed").read_text() == "old"
+    (machines_dir() / "odd" / "autostart.json").write_text('{"after": ["old"]}')
+    tinamou("ls")
+    assert autostart.settings_of(find("odd")) == Autostart(after=("new",)) and not (find("new").path / "renamed").exists()
+
+
+def test_a_rename_that_was_killed_is_finished_by_the_next_command(units):
+    known("old", "other")
+    known("two", base="old")
+    autostart.turn_on(find("old"), Autostart(delay=3))
+    Machine.open("other").autostart(after=("old",))
+    with pytest.raises(RuntimeError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_by, "settle", interrupted)
+        Machine.open("old").rename("new")
+    assert find("two").base == "old" and find("new").former == ["old"]
+    tinamou("ls")
+    assert find("two").base == "new" and autostart.settings_of(find("other")) == Autostart(after=("new",))
+    assert not [one for one in files(units) if "old" in one] and not (find("new").path / "renamed").exists()
+
+
+def interrupted(_):
+    raise RuntimeError("killed")
+>>>>>>> h/f3
 
 
 def shown(name):

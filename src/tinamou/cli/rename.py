@@ -20,8 +20,10 @@ def command(name: str, new: str, /, *, json: Switch = False) -> None:
     json
         The names as JSON.
     """
-    record = run_until_done(keeping.rename(name, new))
+    done = run_until_done(keeping.rename(name, new))
+    for text in done.notes:
+        output.warn(text)
     if json:
-        output.print_json({"name": record.name, "former": record.former})
+        output.print_json({"name": done.record.name, "former": done.record.former, "notes": list(done.notes)})
     else:
-        print(record.name)
+        print(done.record.name)

@@ -21,6 +21,7 @@ __all__ = [
     "QMP",
     "QMP_VISITORS",
     "RECORD",
+    "RENAMED",
     "RESIDENT",
     "RESIDENT_SHARED",
     "SEALS",
@@ -57,6 +58,8 @@ ASKED = "asked-to-end"
 """There when somebody had the machine end, until its next start (`tinamou.machine.life`)."""
 AUTOSTART = "autostart.json"
 """How it starts with the host (`tinamou.machine.autostart`)."""
+RENAMED = "renamed"
+"""There until all that named it by a name it had names it by its folder's: those names, a line each."""
 CHECKPOINTING = "checkpointing"
 """There while its state is being saved: the process that does it."""
 COPYING = "copy.lock"

@@ -6,17 +6,18 @@ One template unit serves all machines; what differs is a drop-in of each one's o
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 from tinamou import late
+from tinamou.control.bounds import GRACE_SECONDS
 from tinamou.errors import Problem, StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
-from tinamou.machine.connected import GRACE_SECONDS
 from tinamou.state import machines
 from tinamou.state.record import Record, locked
 from tinamou.system import systemd
@@ -25,7 +26,7 @@ from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.system.unit_files import removed, systemctl, written
 
-__all__ = ["Autostart", "Restart", "instance", "renamed", "settings_of", "template", "turn_off", "turn_on"]
+__all__ = ["Autostart", "Restart", "instance", "renaming", "settings_of", "template", "turn_off", "turn_on"]
 
 Restart = Literal["no", "on-failure", "always"]
 _MOST = 1 << 16
@@ -98,6 +99,10 @@ def settings_of(record: Record) -> Autostart | None:
 def turn_on(record: Record, settings: Autostart) -> list[Path]:
     """Have it start with the host from now on, in that way alone; the unit files. Raises StateError, OSError."""
     _check(record, settings)
+    return _put(record, settings)
+
+
+def _put(record: Record, settings: Autostart) -> list[Path]:
     with locked(record.path):
         replace_text(record.file(files.AUTOSTART), json.dumps(late.asdict(settings)))
     paths = written({"tinamou@.service": template(), **_own(record.name, settings)})
@@ -118,16 +123,25 @@ def turn_off(record: Record) -> list[Path]:
     return gone
 
 
-def renamed(old: str, record: Record) -> None:
-    """The machine ``old`` is ``record`` by now: its units follow, and those of the machines that come after it."""
+def renaming(old: str, record: Record) -> list[Callable[[], object]]:
+    """What makes of the machine ``old`` that ``record`` is by now: its units follow, and those of what comes after it.
+
+    None of it depends on another: what one machine's settings are keeps no other's from being changed. The order of all is
+    what it was, and is not looked at again.
+    """
     gone = [*map(unit_dir().joinpath, _own(old, Autostart())), _link(old)]
-    if (settings := settings_of(record)) is not None:
-        turn_on(record, settings)
-    removed(gone)
-    for other, theirs in _others(record.name):
-        if old in theirs.after:
-            after = tuple(record.name if name == old else name for name in theirs.after)
-            turn_on(other, late.replace(theirs, after=after))
+    others = [one for one in machines.machines() if one.name != record.name]
+    return [
+        lambda: _follow(record, old, record.name),
+        lambda: removed(gone),
+        *(functools.partial(_follow, one, old, record.name) for one in others),
+    ]
+
+
+def _follow(record: Record, old: str, new: str) -> None:
+    """Write a machine's units where they are to name another one, or itself, by its new name."""
+    if (settings := settings_of(record)) is not None and (record.name == new or old in settings.after):
+        _put(record, late.replace(settings, after=tuple(new if name == old else name for name in settings.after)))
 
 
 def _own(name: str, settings: Autostart) -> dict[str, str]:

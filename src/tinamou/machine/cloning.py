@@ -17,7 +17,8 @@ from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine.disks import opened
-from tinamou.machine.renaming import refuse_awake, with_paths
+from tinamou.machine.known_by import with_paths
+from tinamou.machine.renaming import refuse_awake
 from tinamou.machine.turns import turn
 from tinamou.parts.net import NetSpec
 from tinamou.snapshots import extras

@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from tinamou.snapshots.fork import Restored
     from tinamou.spec import MachineSpec
 
-__all__ = ["GRACE_SECONDS", "READY_SECONDS", "Connected", "words_of"]
+__all__ = ["READY_SECONDS", "Connected", "words_of"]
 
 _MUCH = 1 << 20
 """Bytes of input from which on it is worth giving the guest what carries them quickly."""
 
 READY_SECONDS = 300.0
 """How long a guest may take to answer, where nobody says otherwise."""
-
-GRACE_SECONDS = 30.0
-"""How long a guest may take to shut down before its power is cut, where nobody says otherwise."""
 
 
 def words_of(command: str | Sequence[str]) -> list[str]:

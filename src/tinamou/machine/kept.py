@@ -47,14 +47,17 @@ class Kept:
         self._is_now(newest(self.record))
         return done
 
-    async def rename(self, new: str) -> None:
+    async def rename(self, new: str) -> tuple[str, ...]:
         """Give the machine, which must be off, another name; its guest goes on as who it was.
 
-        Raises SpecError, StateError; it has its old name then.
+        Returns what could not be told its new name yet, a sentence each; every command tries that again. Raises SpecError,
+        StateError; it has its old name then.
         """
         from tinamou.machine.renaming import rename
 
-        self._is_now(await rename(self.record.name, new))
+        done = await rename(self.record.name, new)
+        self._is_now(done.record)
+        return done.notes
 
     async def clone(self, new: str, *, linked: bool = False, progress: Progress = silent) -> Self:
         """A new machine, off and kept, with this one's disks as they are now and an identity of its own.

@@ -29,9 +29,9 @@ class Kept:
         """Change what the machine is, all of it or nothing; see `AsyncMachine.change`."""
         return wait_for(self._machine.change(*assignments, dry_run=dry_run, **settings))
 
-    def rename(self, new: str) -> None:
+    def rename(self, new: str) -> tuple[str, ...]:
         """Give the machine, which must be off, another name; see `AsyncMachine.rename`."""
-        wait_for(self._machine.rename(new))
+        return wait_for(self._machine.rename(new))
 
     def clone(self, new: str, *, linked: bool = False, progress: Progress = silent) -> Self:
         """A new machine, off and kept, with this one's disks and an identity of its own; see `AsyncMachine.clone`."""

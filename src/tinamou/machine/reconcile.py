@@ -73,12 +73,22 @@ def _reconcile_one(directory: Path) -> list[str]:
     if record is not None and not _left_behind(record):
         _settle_upgrade(record)
         said = orphans.let_run_on_if_left(record) if record.running else orphans.clear_half_suspended(record)
-        return [said] if said else []
+        return [*([said] if said else []), *_settle_name(record)]
     with machines.held(directory, wait=record is not None) as there:
         record = read(directory)
         if not there or (record is not None and not _left_behind(record)):
             return []
         return _end_left_behind(record) if record else clear_unfinished(directory)
+
+
+def _settle_name(record: Record) -> list[str]:
+    """A rename that was cut short: all that names the machine names it as its folder."""
+    if not record.file(files.RENAMED).exists():
+        return []
+    from tinamou.machine import known_by
+
+    with machines.held(record.path, wait=False) as ours:
+        return known_by.settle(record.path) if ours else []
 
 
 def _settle_upgrade(record: Record) -> None:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-from tinamou import late
 from tinamou.errors import StateError
-from tinamou.facts import files
-from tinamou.machine import autostart
+from tinamou.late import dataclass
+from tinamou.machine import known_by as known
 from tinamou.machine.reconcile import give_back
-from tinamou.machine.schedules import rename_schedules
 from tinamou.machine.turns import turn
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import load_spec
-from tinamou.state import machines, networks, uids
-from tinamou.state.record import Record, newest, update, written_anew
+from tinamou.state import machines
+from tinamou.state.record import Record, newest
 from tinamou.system.loop_thread import in_thread
-from tinamou.system.replaced import replace_text
 
-__all__ = ["refuse_awake", "rename", "with_paths"]
+__all__ = ["Renamed", "refuse_awake", "rename"]
 
 
-async def rename(name: str, new: str) -> Record:
-    """Give a machine that is off another name; the record as it is then.
+@dataclass(frozen=True)
+class Renamed:
+    """A machine under its new name, and what still names it by the old one, which every command tries again."""
+
+    record: Record
+    notes: tuple[str, ...] = ()
+
+
+async def rename(name: str, new: str) -> Renamed:
+    """Give a machine that is off another name.
 
     Its guest keeps host name, hardware addresses and instance id, which are those of its first name. Checkpoints that were
     taken of it stay those of the old name. Raises SpecError, StateError; it has its old name then.
@@ -49,7 +50,7 @@ def refuse_awake(record: Record, done: str) -> None:
         raise StateError(f"{record.name} is thrown away when it ends, and cannot be {done}", fix="start one that stays")
 
 
-def _renamed(record: Record, new: str) -> Record:
+def _renamed(record: Record, new: str) -> Renamed:
     if record.name == new:
         raise StateError(f"{new} is its name already")
     with machines.held(record.path) as there:
@@ -60,36 +61,6 @@ def _renamed(record: Record, new: str) -> Record:
         if Journal(record.path).open_entries() and (failed := give_back(record)):
             why = f"not everything it had of the host could be given back: {'; '.join(failed)}"
             raise StateError(f"{record.name} cannot be renamed", why=why, fix="tinamou host repair says more")
-        place = machines.move(record.path, new)
-    _known_by(record, place)
-    return machines.find(new)
-
-
-def _known_by(record: Record, place: Path) -> None:
-    """All that names the machine names it so from now on; done again, it changes nothing."""
-    written_anew(place)
-    if record.uid is not None:
-        uids.moved(record.path, place)
-    networks.rename_machine(record.name, place.name)
-    for name in (files.PLAN, files.IMAGE):
-        with_paths(place / name, f"{record.directory}/", f"{place}/")
-    rename_schedules(record.name, place.name)
-    autostart.renamed(record.name, machines.find(place.name))
-    for other in machines.machines():
-        if other.base == record.name:
-            update(other.path, lambda found: late.replace(found, base=place.name))
-
-
-def with_paths(file: Path, old: str, new: str) -> None:
-    """Have a JSON file name what is below one folder below another; one that is not there is left so. Raises OSError."""
-    if file.exists():
-        replace_text(file, json.dumps(_moved(json.loads(file.read_text()), old, new)))
-
-
-def _moved(value: Any, old: str, new: str) -> Any:
-    """Plain data with the paths below one folder below another."""
-    if isinstance(value, dict):
-        return {key: _moved(inner, old, new) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_moved(inner, old, new) for inner in value]
-    return value.replace(old, new) if isinstance(value, str) else value
+        with known.moving(record.path):
+            place = machines.move(record.path, new)
+        return Renamed(machines.find(new), tuple(known.settle(place)))

@@ -43,7 +43,7 @@ async def edit(name: str, text: str, *, before: str = "", dry_run: bool = False,
     return await editing.take_text(name, text, before=before, dry_run=dry_run, source=source)
 
 
-async def rename(name: str, new: str) -> Record:
+async def rename(name: str, new: str) -> renaming.Renamed:
     """Give a machine that is off another name; its guest goes on as who it was. Raises SpecError, StateError."""
     return await renaming.rename(name, new)
 

@@ -2,8 +2,8 @@
 
 The machines' folders are the truth. A row counts while the machine's record is the very file it was made of, unchanged since
 in text, owner and rights, and is made anew where it is not; so an index that is missing, old or damaged costs time alone. A
-machine has a row while nothing is to be done for it: it does not run, nobody has it in hand, it stays, and it is not
-suspended. None of that changes without a change of its record.
+machine has a row while nothing is to be done for it: it does not run, nobody has it in hand, it stays, it is not
+suspended, and no rename of it was cut short. None of that changes without a change of its record, or of its name.
 """
 
 from __future__ import annotations
@@ -145,4 +145,4 @@ def shape_of(record: Record) -> tuple[int, str]:
 
 def _at_rest(record: Record) -> bool:
     taken = record.pid or record.owner_pid or record.ephemeral
-    return not taken and not os.path.lexists(record.file(files.SUSPENDED))
+    return not taken and not any(os.path.lexists(record.file(name)) for name in (files.SUSPENDED, files.RENAMED))
