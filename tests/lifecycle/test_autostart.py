@@ -16,11 +16,7 @@ import pytest
 from typed import begin, call, tinamou
 
 from tinamou import Machine
-<<<<<<< HEAD
-from tinamou.machine import attending, autostart
-=======
-from tinamou.machine import autostart, known_by
->>>>>>> h/f3
+from tinamou.machine import attending, autostart, known_by
 from tinamou.machine.autostart import Autostart
 from tinamou.state.machines import find, machines_dir
 from tinamou.state.record import Record, create
@@ -111,7 +107,6 @@ def test_a_machine_with_a_new_name_keeps_its_place(units):
     assert autostart.settings_of(find("other")) is None
 
 
-<<<<<<< HEAD
 def test_a_machine_is_attended_as_was_said_last(monkeypatch):
     """Its unit's process runs on: what is said meanwhile holds before it starts it again, and when it ends it."""
     known("web")
@@ -146,7 +141,8 @@ def test_a_machine_is_attended_as_was_said_last(monkeypatch):
     asyncio.run(attending._ended("db", Autostart(grace=30), say=lambda text, _: said.append(text)))
     assert stopped == [7, 30]
     assert "cannot be read" in said[-1] and "as before" in said[-1]
-=======
+
+
 def test_another_machine_that_cannot_be_read_keeps_no_rename_from_being_one(units):
     """All that can follow follows, the clones first; what does not is told, and done once it is put right."""
     known("old", "late", "odd")
@@ -180,7 +176,6 @@ def test_a_rename_that_was_killed_is_finished_by_the_next_command(units):
 
 def interrupted(_):
     raise RuntimeError("killed")
->>>>>>> h/f3
 
 
 def shown(name):
