@@ -111,15 +111,16 @@ class Control:
 
     async def kill(self, request: Request, caller: Caller) -> Response:
         """``DELETE /sandboxes/{id}``."""
-        await self._all.kill(self._found(request, caller, "rm"))
+        await self._all.kill(self._found(request, caller, "rm", gone=True))
         return Response(status_code=204)
 
     async def timeout(self, request: Request, caller: Caller) -> Response:
         """``POST /sandboxes/{id}/timeout``: so many seconds from now on, more or less than it had."""
         entry = self._found(request, caller, "pause")
+        seconds = _seconds(await _data(request), _SECONDS)
         if self._all.state(entry) != "running":
             raise RefusedError(409, f"sandbox {entry.id} is paused: connect takes it up")
-        self._all.until(entry, _seconds(await _data(request), _SECONDS))
+        self._all.until(entry, seconds)
         return Response(status_code=204)
 
     async def metrics(self, request: Request, caller: Caller) -> Response:
@@ -187,9 +188,10 @@ class Control:
         await self._all.forget(snapshot)
         return Response(status_code=204)
 
-    def _found(self, request: Request, caller: Caller, verb: str) -> Entry:
-        entry = self._all.find(request.path_params["id"], caller.name)
-        caller.need(verb, entry.machine)
+    def _found(self, request: Request, caller: Caller, verb: str, *, gone: bool = False) -> Entry:
+        """A sandbox of the caller's; a token's patterns are of sandboxes' ids: a pool names its machines by itself."""
+        entry = self._all.find(request.path_params["id"], caller.name, gone=gone)
+        caller.need(verb, entry.id)
         return entry
 
     def _sandbox(self, entry: Entry) -> Data:

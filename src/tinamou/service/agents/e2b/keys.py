@@ -22,9 +22,9 @@ def caller_of(key: str) -> Caller:
 
 
 def need_of_owner(entry: Entry, verb: str) -> None:
-    """Whoever made a sandbox may still do this with its machine. Raises RefusedError, NotAllowedError."""
+    """Whoever made a sandbox may still do this with it (patterns are of ids). Raises RefusedError, NotAllowedError."""
     name = entry.owner.removeprefix("token:")
     token = next((one for one in tokens.every() if one.name == name and not one.expired), None)
     if token is None:
         raise RefusedError(401, f"the token {name} that made the sandbox was revoked, or is too old")
-    Caller(entry.owner, frozenset(token.verbs), tuple(token.machines)).need(verb, entry.machine)
+    Caller(entry.owner, frozenset(token.verbs), tuple(token.machines)).need(verb, entry.id)
