@@ -79,6 +79,7 @@ def test_what_is_not_served_says_so_by_name(served, path):
         ({"timeout": 1e9}, 400, "timeout"),
         ({"metadata": {"a": 1}}, 400, "metadata"),
         ({"envVars": ["x"]}, 400, "envVars"),
+        ({"metadata": {"a": "x" * 70_000}}, 400, "letters"),
         ([], 400, "object"),
     ],
 )

@@ -31,6 +31,7 @@ VERSION = "0.5.7"
 Data = dict[str, Any]
 
 _SECONDS, _FORK_SECONDS, _LONGEST, _MOST_FORKS, _PAGE = 300, 15, 30 * 24 * 3600, 100, 100
+_MOST_TEXT = 64 << 10
 _METRICS = "nproc; head -1 /proc/stat; sleep 0.2; head -1 /proc/stat; cat /proc/meminfo; stat -f -c '%S %b %f' /"
 _REFUSED = {
     "mcp": "run an MCP server with commands.run",
@@ -249,6 +250,8 @@ def _texts(data: Data, field: str) -> dict[str, str]:
     value = data.get(field) or {}
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise RefusedError(400, f"{field} is a table of texts")
+    if sum(len(name) + len(one) for name, one in value.items()) > _MOST_TEXT:
+        raise RefusedError(400, f"{field} has more than {_MOST_TEXT} letters")
     return value
 
 
