@@ -187,3 +187,18 @@ def test_what_a_fork_under_way_rests_on_is_not_removed(states, monkeypatch):
         with pytest.raises(ValueError, match="wrong"):
             await every.fork(every.entries.get("sb1"), ["sb7"], 5)
         assert there == [] and [one.id for one in every.entries] == ["sb1"]
+
+
+def test_a_damaged_entry_does_not_keep_the_others_from_being_served(states, caplog):
+    states["sb1"] = "running"
+
+    @within(entry("sb1"))
+    async def _(every):
+        for name, text in {"sb2": "{", "sb3": "[]", "sb4": "{}"}.items():
+            (sandboxes.sandboxes_dir() / f"{name}.json").write_text(text)
+
+    @within()
+    async def _(every):
+        assert [one.id for one in every.entries] == ["sb1"]
+
+    assert all(f"{name}.json is no entry" in caplog.text for name in ("sb2", "sb3", "sb4"))
