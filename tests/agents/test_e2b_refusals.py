@@ -79,6 +79,7 @@ def test_what_is_not_served_says_so_by_name(served, path):
         ({"timeout": 1e9}, 400, "timeout"),
         ({"metadata": {"a": 1}}, 400, "metadata"),
         ({"envVars": ["x"]}, 400, "envVars"),
+        ({"metadata": {"a": "x" * 70_000}}, 400, "letters"),
         ([], 400, "object"),
     ],
 )
@@ -219,7 +220,9 @@ def test_units_serve_it_too(tmp_path):
     assert all(word in line for word in ("--e2b 127.0.0.1:3000", f"--e2b-templates {tmp_path}/t.toml", "--e2b-most 7"))
 
 
-def test_there_are_so_many_sandboxes_at_most():
+def test_there_are_so_many_sandboxes_at_most(monkeypatch):
+    monkeypatch.setattr(Sandboxes, "state", lambda *_: "running")
+
     async def full():
         async with Sandboxes({}, most=2) as sandboxes:
             entry = Entry("sb1", "sb1", "token:x", "base", "s", 0.0, 1e12, ready=True)

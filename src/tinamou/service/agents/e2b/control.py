@@ -31,6 +31,7 @@ VERSION = "0.5.7"
 Data = dict[str, Any]
 
 _SECONDS, _FORK_SECONDS, _LONGEST, _MOST_FORKS, _PAGE = 300, 15, 30 * 24 * 3600, 100, 100
+_MOST_TEXT = 64 << 10
 _METRICS = "nproc; head -1 /proc/stat; sleep 0.2; head -1 /proc/stat; cat /proc/meminfo; stat -f -c '%S %b %f' /"
 _REFUSED = {
     "mcp": "run an MCP server with commands.run",
@@ -111,15 +112,16 @@ class Control:
 
     async def kill(self, request: Request, caller: Caller) -> Response:
         """``DELETE /sandboxes/{id}``."""
-        await self._all.kill(self._found(request, caller, "rm"))
+        await self._all.kill(self._found(request, caller, "rm", gone=True))
         return Response(status_code=204)
 
     async def timeout(self, request: Request, caller: Caller) -> Response:
         """``POST /sandboxes/{id}/timeout``: so many seconds from now on, more or less than it had."""
         entry = self._found(request, caller, "pause")
+        seconds = _seconds(await _data(request), _SECONDS)
         if self._all.state(entry) != "running":
             raise RefusedError(409, f"sandbox {entry.id} is paused: connect takes it up")
-        self._all.until(entry, _seconds(await _data(request), _SECONDS))
+        self._all.until(entry, seconds)
         return Response(status_code=204)
 
     async def metrics(self, request: Request, caller: Caller) -> Response:
@@ -187,9 +189,10 @@ class Control:
         await self._all.forget(snapshot)
         return Response(status_code=204)
 
-    def _found(self, request: Request, caller: Caller, verb: str) -> Entry:
-        entry = self._all.find(request.path_params["id"], caller.name)
-        caller.need(verb, entry.machine)
+    def _found(self, request: Request, caller: Caller, verb: str, *, gone: bool = False) -> Entry:
+        """A sandbox of the caller's; a token's patterns are of sandboxes' ids: a pool names its machines by itself."""
+        entry = self._all.find(request.path_params["id"], caller.name, gone=gone)
+        caller.need(verb, entry.id)
         return entry
 
     def _sandbox(self, entry: Entry) -> Data:
@@ -247,6 +250,8 @@ def _texts(data: Data, field: str) -> dict[str, str]:
     value = data.get(field) or {}
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise RefusedError(400, f"{field} is a table of texts")
+    if sum(len(name) + len(one) for name, one in value.items()) > _MOST_TEXT:
+        raise RefusedError(400, f"{field} has more than {_MOST_TEXT} letters")
     return value
 
 

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from tinamou import late
-from tinamou.errors import StateError
 from tinamou.late import dataclass, field
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import read_own
@@ -25,6 +25,8 @@ from tinamou.system.replaced import replace_text
 __all__ = ["Entry", "Shelf", "Snapshot", "fresh_id", "sandboxes_dir"]
 
 _MOST = 4 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,4 @@ def _read(folder: Path, kind: type[Kept]) -> Iterator[Kept]:
             data = json.loads(read_own(path, most=_MOST))
             yield kind(**{key: value for key, value in data.items() if key in known})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise StateError(
-                f"{path.name} is no entry of a sandbox",
-                why=f"{path}: {error}",
-                fix="remove it, and its machine with tinamou rm",
-            ) from error
+            _log.warning("%s is no entry of a sandbox: %s; remove it, and its machine with tinamou rm", path, error)

@@ -23,11 +23,11 @@ def caller_of(key: str) -> Caller:
 
 
 def need_of_owner(entry: Entry, verb: str) -> None:
-    """Whoever made a sandbox may still do this with its machine. Raises RefusedError, NotAllowedError."""
+    """Whoever made a sandbox may still do this with it (patterns are of ids). Raises RefusedError, NotAllowedError."""
     maker = next(
         (one for token in tokens.every() if (one := of_token(token)).owner == entry.owner and not token.expired), None
     )
     if maker is None:
         name = entry.owner.removeprefix("token:").partition("#")[0]
         raise RefusedError(401, f"the token {name} that made the sandbox was revoked, or is too old")
-    maker.need(verb, entry.machine)
+    maker.need(verb, entry.id)
