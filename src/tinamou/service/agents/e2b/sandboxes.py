@@ -237,12 +237,12 @@ class Sandboxes:
             live = await self.live(now)
             await live.line()
             checkpoint = await making.saved(live.machine, name)
-        now = time.time()
+        moment = time.time()
         copy: dict[str, Any] = {
             "request": "",
             "checkpoint": checkpoint.name,
-            "started": now,
-            "deadline": now + seconds,
+            "started": moment,
+            "deadline": moment + seconds,
             "ready": False,
         }
         fresh = [late.replace(entry, id=key, machine=key, token=secrets.token_hex(32), **copy) for key in ids]
