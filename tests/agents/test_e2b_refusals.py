@@ -56,6 +56,13 @@ def test_a_token_does_what_it_is_for(served):
     assert answer.status_code == 403 and "may not create" in answer.json()["message"]
 
 
+def test_bodies_are_bounded_and_rights_come_first(served):
+    large = b'{"metadata": {"a": "' + b"x" * (2 << 20) + b'"}}'
+    assert ask(served, "POST", "/v2/sandboxes", content=large).status_code == 413
+    assert ask(served, "POST", "/v2/sandboxes", "reader", content=large).status_code == 403
+    assert ask(served, "POST", "/v2/sandboxes", content=b"{").status_code == 400
+
+
 @pytest.mark.parametrize("path", UNSUPPORTED)
 def test_what_is_not_served_says_so_by_name(served, path):
     answer = ask(served, "POST", path.replace("{id}", "sb0").replace("{rest:path}", "x/y"))

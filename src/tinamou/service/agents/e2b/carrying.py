@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import posixpath
+import shutil
 import stat
+import tempfile
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterable
@@ -76,6 +78,7 @@ async def upload(request: Request, live: Live, user: str) -> Response:
 
 async def _form(request: Request, live: Live, user: str) -> list[dict[str, str]]:
     written = []
+    _bounded(request)
     async with request.form(max_files=_MOST_FILES) as form:
         parts = [one for name, one in form.multi_items() if name == "file" and isinstance(one, UploadFile)]
         named = request.query_params.get("path", "")
@@ -87,6 +90,16 @@ async def _form(request: Request, live: Live, user: str) -> list[dict[str, str]]
     if not written:
         raise RefusedError(400, "there is no file in the form")
     return written
+
+
+def _bounded(request: Request) -> None:
+    """A form lies on this host's disk while it comes: it says how long it is, and has room. Raises RefusedError."""
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise RefusedError(411, "a form must say how long it is: send Content-Length, or the bytes of one file as they are")
+    room = shutil.disk_usage(tempfile.gettempdir()).free // 4
+    if int(length) > room:
+        raise RefusedError(413, f"a form of {length} bytes, with room for {room}: send the bytes of one file as they are")
 
 
 async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from tinamou.errors import StateError, TinamouError
 from tinamou.service.agents.e2b.entries import Entry, Snapshot, fresh_id
 from tinamou.service.agents.e2b.problems import RefusedError, refusal_of, unsupported
+from tinamou.service.agents.e2b.rpc import body_of
 from tinamou.service.agents.e2b.sandboxes import Sandboxes, State, record_of
 from tinamou.service.agents.e2b.templates import BASE, Template
 from tinamou.service.auth import Caller
@@ -31,7 +33,7 @@ VERSION = "0.5.7"
 Data = dict[str, Any]
 
 _SECONDS, _FORK_SECONDS, _LONGEST, _MOST_FORKS, _PAGE = 300, 15, 30 * 24 * 3600, 100, 100
-_MOST_TEXT = 64 << 10
+_MOST_TEXT, _LARGEST = 64 << 10, 1 << 20
 _METRICS = "nproc; head -1 /proc/stat; sleep 0.2; head -1 /proc/stat; cat /proc/meminfo; stat -f -c '%S %b %f' /"
 _REFUSED = {
     "mcp": "run an MCP server with commands.run",
@@ -50,13 +52,13 @@ class Control:
 
     async def create(self, request: Request, caller: Caller) -> Response:
         """``POST /v2/sandboxes``."""
+        key = fresh_id("sb")
+        caller.need("create", key)
         data = await _data(request)
         _refuse(data)
         asked = request.headers.get("idempotency-key", "")[:256]
         if (before := self._all.made_by(caller.name, asked)) is not None:
             return JSONResponse(self._sandbox(before), status_code=201)
-        key = fresh_id("sb")
-        caller.need("create", key)
         template, name = self._template(str(data.get("templateID") or BASE), caller)
         now = time.time()
         entry = Entry(
@@ -220,7 +222,8 @@ class Control:
 
 async def _data(request: Request) -> Data:
     try:
-        data = await request.json() if await request.body() else {}
+        body = await body_of(request, _LARGEST)
+        data = json.loads(body) if body else {}
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is no JSON: {error}") from error
     if not isinstance(data, dict):

@@ -14,21 +14,36 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tinamou.errors import TinamouError
 from tinamou.service.agents.e2b.problems import CODES, RefusedError, refusal_of
 
-__all__ = ["beat_of", "failure", "frames_of", "limited", "message_of", "seconds_of", "streamed", "unary"]
+__all__ = ["beat_of", "body_of", "failure", "frames_of", "limited", "message_of", "seconds_of", "streamed", "unary"]
 
 _HEADER = struct.Struct(">BI")
 _LARGEST = 64 << 20
 _END, _COMPRESSED = 2, 1
 _BEAT_SECONDS = 50.0
+_BODY_SECONDS = 60.0
 
 Data = dict[str, Any]
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The whole body, which comes soon and has so many bytes at most. Raises RefusedError."""
+    found = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                found += piece
+                if len(found) > most:
+                    raise RefusedError(413, f"the body has more than {most} bytes", code="resource_exhausted")
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not come within {_BODY_SECONDS:g} s", code="deadline_exceeded") from None
+    return bytes(found)
 
 
 async def unary(request: Request, method: Callable[[Data], Awaitable[Data]]) -> Response:
     """Answer a call of one message with one. Raises RefusedError, TinamouError."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise RefusedError(415, "only JSON is spoken here: send application/json", code="invalid_argument")
-    return JSONResponse(await method(_loaded(await request.body())))
+    return JSONResponse(await method(_loaded(await body_of(request, _LARGEST))))
 
 
 def failure(error: Exception) -> Response:
