@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,14 @@ def test_every_page_is_held_to_rules(client, state):
 def test_what_machines_are_called_is_text(client, state):
     machine(state, "web")
     entry = state / "machines/web/machine.json"
-    entry.write_text(entry.read_text().replace('"tiny"', '"<script>alert(1)</script>\\"\'&"'))
+    whole = entry.with_name("whole")
+    whole.write_text(entry.read_text().replace('"tiny"', '"<script>alert(1)</script>\\"\'&"'))
+    whole.replace(entry)
     login(client, "*")
+    deadline = time.monotonic() + 20
+    while "alert" not in client.get("/").text:  # the list is what was seen at the last look
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     for path in ("/", "/page/rows", "/machines/web"):
         text = client.get(path).text
         assert "&lt;script&gt;alert" in text and "<script>alert" not in text
