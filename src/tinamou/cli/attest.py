@@ -119,7 +119,7 @@ def quote(
 
     from tinamou.operations.attesting import quote_of
 
-    number = _nonce(nonce) if nonce else os.urandom(32)
+    number = _hexed(nonce, 1, 64) if nonce else os.urandom(32)
     found = run_until_done(quote_of(name, number))
     path = out or Path(f"{name}.quote")
     path.write_bytes(found.quote.written())
@@ -252,7 +252,7 @@ def _known(
     if machine and not expect:
         measured = told("machine", machine, lambda: {"measurement": attest.snp_measurement(_launch(machine), cpu)}, {})
     known = attest.Known(
-        nonce=told("nonce", nonce, lambda: _nonce(nonce), b""),
+        nonce=told("nonce", nonce, lambda: _hexed(nonce, 1, 64), b""),
         measured=measured,
         source=f"the plan of {machine}" if machine else "--expect",
         certificates=certificates,
@@ -261,7 +261,7 @@ def _known(
             "collateral", collateral, lambda: attest.bounded(collateral or Path(), _TEXT, "collateral").decode(), ""
         ),
         log=told("log", log, lambda: attest.bounded(log or Path(), _LOG, "log"), b""),
-        key=told("key", key, lambda: _hexed(key, 34), b""),
+        key=told("key", key, lambda: _hexed(key, 34, 34), b""),
         reference=told("reference", reference, lambda: attest.bounded(reference or Path(), _REPORT, "reference"), b""),
         policy=told(
             "policy", policy, lambda: attest.read_policy(attest.bounded(policy or Path(), _TEXT, "policy")), attest.Policy()
@@ -273,23 +273,14 @@ def _known(
     return known
 
 
-def _hexed(text: str, length: int) -> bytes:
+def _hexed(text: str, least: int, most: int) -> bytes:
     try:
         found = bytes.fromhex(text)
     except ValueError:
         raise ValueError("no hexadecimal number") from None
-    if len(found) != length:
-        raise ValueError(f"{len(found)} bytes, it has {length}")
-    return found
-
-
-def _nonce(text: str) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        raise ValueError("no hexadecimal number") from None
-    if not 1 <= len(found) <= 64:
-        raise ValueError(f"{len(found)} bytes; a report has room for 64")
+    if not least <= len(found) <= most:
+        room = str(most) if least == most else f"{least} to {most}"
+        raise ValueError(f"{len(found)} bytes; it has {room}")
     return found
 
 

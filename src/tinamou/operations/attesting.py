@@ -113,6 +113,7 @@ async def _certificate(guest: _Guest) -> bytes:
 
 def _certified(certificate: bytes, endorsement: bytes) -> tuple[str, str]:
     """The machine this host's authority certified the endorsement key for, and its name; empty where it did not."""
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     try:
@@ -122,15 +123,9 @@ def _certified(certificate: bytes, endorsement: bytes) -> tuple[str, str]:
         if found is None or not isinstance(key, RSAPublicKey) or key.public_numbers().n != tpm.rsa_key(endorsement):
             return "", ""
         found.verify_directly_issued_by(issuer)
-    except (OSError, ValueError, TypeError, MalformedError):
+    except (OSError, ValueError, TypeError, MalformedError, InvalidSignature):
         return "", ""
-    except Exception as error:  # InvalidSignature has no other base
-        return ("", "") if type(error).__name__ == "InvalidSignature" else _raised(error)
     return named(found), f"{named(issuer)} of this host"
-
-
-def _raised(error: Exception) -> tuple[str, str]:
-    raise error
 
 
 class _Guest:
