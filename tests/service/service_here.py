@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
+
+from tinamou.service.app import application
+from tinamou.service.shared import Service
+from tinamou.state import tokens
 from tinamou.state.record import Record, create, read
 
 PATIENCE = 60.0
@@ -139,3 +144,12 @@ def operation(served: Served, answer: Answer, seconds: float = 240.0) -> Any:
         if shown["state"] != "running":
             return shown
     raise AssertionError(f"it did not end: {shown}")
+
+
+@contextlib.contextmanager
+def client_of_all() -> Iterator[TestClient]:
+    """The service, asked with a token for everything."""
+    secret = tokens.create("all", verbs=["*"])
+    with TestClient(application(Service()), base_url="http://localhost") as client:
+        client.headers["authorization"] = f"Bearer {secret}"
+        yield client

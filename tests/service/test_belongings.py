@@ -6,19 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service_here import machine
+from service_here import client_of_all, machine
 from starlette.testclient import TestClient
 
-from tinamou.service.app import application
-from tinamou.service.shared import Service
 from tinamou.state import tokens
 
 
 @pytest.fixture
 def client(state: Path) -> Iterator[TestClient]:
-    secret = tokens.create("all", verbs=["*"])
-    with TestClient(application(Service()), base_url="http://localhost") as client:
-        client.headers["authorization"] = f"Bearer {secret}"
+    with client_of_all() as client:
         yield client
 
 

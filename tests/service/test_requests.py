@@ -18,24 +18,20 @@ from typing import Any
 
 import jsonschema
 import pytest
-from service_here import Served, machine, operation, serving, started
+from service_here import Served, client_of_all, machine, operation, serving, started
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from tinamou.service.app import application
 from tinamou.service.feed import Event, Feed, Listener
 from tinamou.service.openapi import SCHEMAS, document
 from tinamou.service.routes import ROUTES
-from tinamou.service.shared import Service
 from tinamou.state import tokens
 from tinamou.state.record import Record, create
 
 
 @pytest.fixture
 def client(state: Path) -> Iterator[TestClient]:
-    secret = tokens.create("all", verbs=["*"])
-    with TestClient(application(Service()), base_url="http://localhost") as client:
-        client.headers["authorization"] = f"Bearer {secret}"
+    with client_of_all() as client:
         yield client
 
 

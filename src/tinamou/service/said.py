@@ -63,20 +63,18 @@ class Planning:
 
 
 @dataclass(frozen=True)
-class Creating(_Timed):
-    """What is to be made."""
-
-    spec: dict[str, Any] = option(dict, "the fields of a machine file: see /v1/schema")
-    until_up: bool = option(True, "the operation ends when the guest answers, not when QEMU runs")
-    timeout: float = option(300.0, "seconds the guest may take; one that takes longer is left running")
-
-
-@dataclass(frozen=True)
 class Starting(_Timed):
     """How a machine is started."""
 
     until_up: bool = option(True, "the operation ends when the guest answers, not when QEMU runs")
     timeout: float = option(300.0, "seconds the guest may take; one that takes longer is left running")
+
+
+@dataclass(frozen=True)
+class Creating(Starting):
+    """What is to be made."""
+
+    spec: dict[str, Any] = option(dict, "the fields of a machine file: see /v1/schema")
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,10 @@ class Stopping(_Timed):
 
 
 @dataclass(frozen=True)
-class Removing(_Timed):
+class Removing(Waiting):
     """How a machine is removed."""
 
     force: bool = option(False, "cut the power of one that runs")
-    wait: float = option(0.0, "seconds to wait for the operation's end before it is answered as it is then")
 
 
 @dataclass(frozen=True)
