@@ -140,15 +140,14 @@ def test_a_terminal_is_left_as_it_was_however_it_ends(web):
 
 def test_every_byte_passes_a_terminal(web):
     data = bytes(range(256)) * 32
-    script = f"echo ready; stty raw -echo; exec head -c {len(data)}"
+    script = f"stty raw -echo; echo ready; exec head -c {len(data)}"
     with at_a_terminal("exec", "-it", web, "--", "sh", "-c", script) as terminal:
-        terminal.until(rb"ready")
-        time.sleep(1)
+        terminal.until(rb"ready\n$")
         terminal.type(data)
         got = b""
-        while len(got) < len(data) + 2:
+        while len(got) < len(data):
             got += terminal.until(rb"(?s).")
-        assert got == b"\r\n" + data
+        assert got == data
         terminal.ended(0)
 
 
