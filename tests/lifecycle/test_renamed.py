@@ -16,9 +16,10 @@ from tinamou.machine.parts_of import nics_of
 from tinamou.machine.schedules import write_schedule
 from tinamou.machine.starting import plan_again
 from tinamou.operations import keeping, machines
+from tinamou.parts.seed import SeedSpec, documents
 from tinamou.snapshots.schedule import Schedule, schedules
 from tinamou.spec import load_spec
-from tinamou.state import networks, uids
+from tinamou.state import index, networks, uids
 from tinamou.state.machines import find
 from tinamou.system.paths import unit_dir
 
@@ -86,3 +87,29 @@ def test_a_rename_that_was_cut_short_is_one(off: str) -> None:
     assert (find("cut").name, find("cut").former, find("cut").spec["name"]) == ("cut", ["old"], "cut")
     assert call("start", "cut", "--no-wait").returncode == 0
     assert call("kill", "cut").returncode == 0 and find("cut").identity == "old"
+
+
+def test_a_new_machine_of_the_former_name_is_somebody_else(off: str, leftovers: Leftovers) -> None:
+    """Addresses and instance id are made of a name: no two machines have the same first one, however they come to it."""
+    [card] = nics_of(find(off))
+    assert call("rename", off, "kept").stdout == "kept\n"
+    asyncio.run(machines.launch(load_spec(SPEC), wait=False))
+    asyncio.run(machines.stop("old"))
+    assert (find("kept").identity, find("old").identity, find("old").former) == ("old", "old~2", ["old~2"])
+    assert nics_of(find("old"))[0].mac != card.mac == nics_of(find("kept"))[0].mac
+    assert call("rename", "old", "kept-too").returncode == 0
+    index.look()
+    asyncio.run(machines.launch(load_spec(SPEC), wait=False))
+    assert find("old").identity == "old~3" and find("kept-too").former == ["old~2", "old"]
+    asyncio.run(machines.remove(["kept", "kept-too"], force=True))
+    asyncio.run(machines.remove(["old"], force=True))
+    asyncio.run(machines.launch(load_spec(SPEC), wait=False))
+    assert find("old").identity == "old"
+    asyncio.run(machines.remove(["old"], force=True))
+    assert leftovers.settle() == []
+
+
+def test_its_guest_is_called_as_it_is() -> None:
+    told = [documents(SeedSpec(), name, {})["meta-data"] for name in ("web", "web~2")]
+    assert [json.loads(one)["local-hostname"] for one in told] == ["web", "web"]
+    assert len({json.loads(one)["instance-id"] for one in told}) == 2

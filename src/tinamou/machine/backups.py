@@ -22,7 +22,7 @@ from tinamou.snapshots.backup_nbd import check_target, copy_to_nbd
 from tinamou.snapshots.backup_shelf import Backup, Shelf, give_extras, read_shelf
 from tinamou.snapshots.merge import forget, tidy
 from tinamou.state import machines
-from tinamou.state.record import Record, change, create
+from tinamou.state.record import Record, change
 
 __all__ = ["Drilled", "back_up", "drill", "restore"]
 
@@ -105,7 +105,7 @@ async def restore(
             await standalone(shelf, backup, disk, directory / f"{disk}.qcow2", progress=progress)
         give_extras(shelf, backup, directory)
         _hand_over(directory, record.uid)
-        create(record)
+        (record,) = machines.entered(record)
     return record
 
 

@@ -31,7 +31,7 @@ from tinamou.snapshots.merge import forget, tidy
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import image_of
-from tinamou.state.record import Record, change, create
+from tinamou.state.record import Record, change
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.qcow2 import write_overlay
 
@@ -62,7 +62,7 @@ async def clone(name: str, new: str, *, linked: bool = False, progress: Progress
             await _give(record, directory, linked=linked, progress=progress)
             fresh = await in_thread(_record, record, directory, spec)
             await in_thread(_hand_over, directory, fresh.uid)
-            create(fresh)
+            (fresh,) = machines.entered(fresh)
         return Cloned(fresh, tuple(notes))
 
 

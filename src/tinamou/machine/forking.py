@@ -36,7 +36,7 @@ from tinamou.snapshots.resting import discard
 from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
-from tinamou.state.record import Record, change, create
+from tinamou.state.record import Record, change
 from tinamou.system.loop_thread import dropped, in_thread
 from tinamou.system.spawn import process_of
 
@@ -351,10 +351,9 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             own: dict[str, Any] = {"name": directory.name, "directory": str(directory), "uid": uid, "ssh_port": port}
             own |= {"spec": spec, "former": saved.get("former", []) if same else []}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
-            create(record)
             give_files(checkpoint.files, Path(checkpoint.directory), directory, uid)
             records.append(record)
-    return records
+        return machines.entered(*records)
 
 
 async def checkpoint_by_name(

@@ -27,7 +27,7 @@ from tinamou.snapshots.packed import Piece, Reader
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import write_image
-from tinamou.state.record import Record, create
+from tinamou.state.record import Record
 from tinamou.system.exec import find_tool
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.zstd import decompressing
@@ -107,7 +107,7 @@ async def take_in(source: Path | None, name: str = "", *, trust: bool = False, p
             for disk in found:
                 await _sound(directory / f"{disk}.qcow2", int(manifest["disks"][disk]), progress)
             record, more = await in_thread(_entered, manifest, spec, directory)
-            create(record)
+            (record,) = machines.entered(record)
     return Imported(record, (*notes, *more))
 
 
@@ -245,7 +245,7 @@ def _entered(manifest: Mapping[str, Any], spec: MachineSpec, directory: Path) ->
     write_image(Record(name=directory.name, directory=str(directory), spec={}), image)
     former = [one for one in (*manifest["former"], manifest["name"]) if one != spec.name]
     first = former[0] if former else spec.name
-    load_spec({"name": first})
+    load_spec({"name": first.partition("~")[0]})
     twin = next((one.name for one in machines.machines() if first in (one.identity, one.name)), "")
     if twin:
         spec = late.replace(spec, net=tuple(own_card(card, "", "", "")[0] for card in spec.net))

@@ -32,7 +32,7 @@ def rows(found: Look, records: Sequence[Record], states: Sequence[State]) -> lis
     now = time.time()
     told = [
         _row(now, name, "stopped", shape, {"image": image, "arch": arch, "accel": accel, "created": created})
-        for name, image, arch, accel, created, *shape, _ in found.rows()
+        for name, image, arch, accel, created, *shape, _, _ in found.rows()
     ]
     for one, seen in zip(records, states, strict=True):
         is_like = {"image": one.image, "arch": one.arch, "accel": one.accel, "created": one.created, "pid": one.pid or None}

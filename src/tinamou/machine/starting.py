@@ -33,7 +33,7 @@ from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, uids
 from tinamou.state.folder import image_of, write_image, write_plan
-from tinamou.state.record import Record, change, create, read
+from tinamou.state.record import Record, change, read
 from tinamou.system.spawn import Process, process_of
 
 __all__ = [
@@ -111,7 +111,7 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     record: Record | None = None
     try:
         with machines.making(name) as directory:
-            record = create(_record(spec, directory, image, ephemeral))
+            (record,) = machines.entered(_record(spec, directory, image, ephemeral))
         write_image(record, image)
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException as error:

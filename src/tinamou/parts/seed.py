@@ -147,7 +147,7 @@ def _document(value: Mapping[str, object]) -> str:
 
 
 def _host_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63].rstrip("-") or "guest"
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name.partition("~")[0]).strip("-")[:63].rstrip("-") or "guest"
 
 
 def _network(macs: Mapping[str, str], fixed: Mapping[str, FixedAddress]) -> Mapping[str, object]:

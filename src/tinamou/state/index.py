@@ -28,17 +28,18 @@ from tinamou.system.replaced import replace_text
 __all__ = ["Look", "Row", "look", "machines_dir", "shape_of"]
 
 _FILE = "index.json"
-_FORMAT = 2
+_FORMAT = 3
 _MOST = 64 << 20
 _YOUNG_NS = 1_000_000_000
 """What was changed less than so long ago has no row: the next change could bear the same time."""
-_KEY = 2
-_TYPES = ((str,), (str,), (str,), (int, float), (int,), (str,), (int, NoneType))
+_KEY, _UID, _IDENTITY = 2, -2, -1
+_TYPES = ((str,), (str,), (str,), (int, float), (int,), (str,), (int, NoneType), (str,))
 
 
-Row = tuple[str, str, str, str, float, int, str, int | None]
-"""A machine at rest: name, image, architecture, accelerator, when it was made, virtual CPUs, memory as it was asked for, and
-the user id its folder says it has. CPUs are 0 and memory is empty where the description leaves them to tinamou."""
+Row = tuple[str, str, str, str, float, int, str, int | None, str]
+"""A machine at rest: name, image, architecture, accelerator, when it was made, virtual CPUs, memory as it was asked for, the
+user id its folder says it has, and the name its identity is made of. CPUs are 0 and memory is empty where the description
+leaves them to tinamou."""
 
 
 class Look:
@@ -56,7 +57,11 @@ class Look:
     def uids(self) -> dict[str, int]:
         """Folder → user id, of the machines at rest that have one."""
         home = machines_dir()
-        return {f"{home}/{name}": plain[-1] for name, plain in self._plain.items() if plain[-1] is not None}
+        return {f"{home}/{name}": plain[_UID] for name, plain in self._plain.items() if plain[_UID] is not None}
+
+    def identities(self) -> set[str]:
+        """The names that the identities of the machines at rest are made of."""
+        return {plain[_IDENTITY] for plain in self._plain.values()}
 
 
 def machines_dir() -> Path:
@@ -129,7 +134,7 @@ def _row(path: Path) -> list[Any] | None:
         if record is not None and _at_rest(record) and before.st_ctime_ns < time.time_ns() - _YOUNG_NS:
             key = [before.st_ino, before.st_ctime_ns]  # also of a change of owner or rights
             shape = shape_of(record)
-            row = [*key, record.image, record.arch, record.accel, record.created, *shape, uids.of(path)]
+            row = [*key, record.image, record.arch, record.accel, record.created, *shape, uids.of(path), record.identity]
             after = os.lstat(path / files.RECORD)
             return row if [after.st_ino, after.st_ctime_ns] == key else None
     return None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.state import uids
 from tinamou.state.allowed import of_root, refusal
 from tinamou.state.index import Look, look, machines_dir
-from tinamou.state.record import Record, forget, read
+from tinamou.state.record import Record, create, forget, read
 from tinamou.system.lock import take
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault
@@ -20,6 +22,7 @@ from tinamou.system.remove import remove_tree
 
 __all__ = [
     "awake",
+    "entered",
     "find",
     "find_usable",
     "folders",
@@ -67,6 +70,26 @@ def _made(name: str) -> Path:
         verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
         raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
     return path
+
+
+def entered(*made: Record) -> list[Record]:
+    """Write the records of machines that are being made, whose folders nobody else writes to; the records as they are.
+
+    One whose name, or former one, was the first of another machine gets a first name of its own.
+    """
+    found = look()
+    folders = {one.path for one in made}
+    others = [record for record in _records(found.others) if record.path not in folders]
+    taken = found.identities() | {record.identity for record in others}
+    told = []
+    for record in made:
+        if record.identity in taken:
+            stem = record.identity.partition("~")[0]
+            own = next(name for number in itertools.count(2) if (name := f"{stem}~{number}") not in taken)
+            record = late.replace(record, former=[own, *record.former])
+        taken.add(record.identity)
+        told.append(create(record))
+    return told
 
 
 def move(directory: Path, name: str) -> Path:

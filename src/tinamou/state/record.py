@@ -37,8 +37,9 @@ class Record:
     checkpoint it was forked from. ``resident`` tells that the image brings the program that answers first. ``log_from`` is
     the byte of ``serial.log`` with which the last start began, ``ended`` why QEMU is gone, where nobody asked it to go.
     ``later`` is the description from the next start on, empty where that is ``spec``: a machine that runs, or is suspended,
-    is what it was started as. ``former`` are the names it had before, the first one first. ``base`` is the machine it is a
-    clone of, empty for none; a ``template`` is cloned and nothing else.
+    is what it was started as. ``former`` are the names it had before, the first one first; that is one of its own making,
+    ``NAME~2``, where another machine was called NAME before. ``base`` is the machine it is a clone of, empty for none; a
+    ``template`` is cloned and nothing else.
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -76,7 +77,7 @@ class Record:
 
     @property
     def identity(self) -> str:
-        """The name that its addresses and its guest's identity are made of: the first one it had."""
+        """The name that its addresses and its guest's identity are made of: the first one it had, no other machine's."""
         return self.former[0] if self.former else self.name
 
     @property
