@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,40 @@ def test_a_name_must_be_free_and_one(off: str) -> None:
     with pytest.raises(SpecError):
         asyncio.run(keeping.clone(off, "bad name"))
     assert [one.name for one in tinamou.machines()] == [off] and not history_of(find(off)).snapshots
+
+
+KILLED = """
+import asyncio, os, signal, sys, pathlib
+from tinamou.machine import {module}
+async def made(*words, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+{module}.made = made
+from tinamou.operations import keeping
+asyncio.run(keeping.{work})
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        ("cloning", "clone('one', 'two')"),
+        ("exporting", "export('one', pathlib.Path(sys.argv[1]))"),
+        ("committing", "commit('one', 'mine')"),
+    ],
+)
+def test_what_is_killed_while_it_copies_is_tidied_up_for_by_the_next(
+    off: str, tmp_path: Path, module: str, work: str, leftovers: Leftovers
+) -> None:
+    words = [sys.executable, "-c", KILLED.format(module=module, work=work), str(tmp_path / "out")]
+    killed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    one = find(off)
+    assert [entry.note for entry in history_of(one).snapshots] == ["for a copy"]
+    before = {path.name for path in one.path.glob("*.part")}
+    assert before == ({"export.part"} if module == "exporting" else {"commit.part"} if module == "committing" else set())
+    assert call("disk", "ls", off).returncode == 0
+    assert history_of(one).snapshots == () and not [*one.path.glob("*.part")]
+    assert reads(off) == "a" and call("check", off).returncode == 0
+    assert len([*one.path.glob("disk0*.qcow2")]) == 1
+    asyncio.run(machines.remove([off]))
+    assert leftovers.settle() == []

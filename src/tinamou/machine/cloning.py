@@ -16,7 +16,7 @@ from tinamou.images.chain import read_chain
 from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.machine.disks import opened
+from tinamou.machine.disks import FOR_A_COPY, opened
 from tinamou.machine.known_by import with_paths
 from tinamou.machine.renaming import refuse_awake
 from tinamou.machine.turns import turn
@@ -36,8 +36,6 @@ from tinamou.system.loop_thread import in_thread
 from tinamou.system.qcow2 import write_overlay
 
 __all__ = ["Cloned", "clone", "clones_of", "frozen_disks", "mark_template", "own_card", "refuse_base"]
-
-SCHEDULE = "clone"
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ async def frozen_disks(record: Record, disks: Disks, history: History) -> AsyncI
     if record.template:
         yield Snapshot(0, "", {name: entry.top for name, entry in history.present.items()})
         return
-    taken = await freeze(disks, history, note="for a copy", schedule=SCHEDULE)
+    taken = await freeze(disks, history, note="for a copy", schedule=FOR_A_COPY)
     try:
         yield taken.snapshot
     finally:

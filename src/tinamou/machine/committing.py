@@ -7,7 +7,7 @@ import shutil
 from tinamou.control import connect_qmp
 from tinamou.control.commands import status
 from tinamou.errors import StateError
-from tinamou.facts import ImageFacts
+from tinamou.facts import ImageFacts, files
 from tinamou.images.importing import import_image
 from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
@@ -22,7 +22,7 @@ from tinamou.state.record import Record
 
 __all__ = ["commit"]
 
-_STAGING = "commit.part"
+_STAGING = f"commit{files.STAGING}"
 
 
 async def commit(name: str, image: str, *, disk: str = "", progress: Progress = silent) -> ImageFacts:

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tinamou.snapshots.history import DiskEntry, History
     from tinamou.snapshots.machine_disks import Disks
 
-__all__ = ["existing_chains", "held", "known_disks", "opened", "put_right_at_rest", "refuse_shared"]
+__all__ = ["FOR_A_COPY", "existing_chains", "held", "known_disks", "opened", "put_right_at_rest", "refuse_shared"]
+
+FOR_A_COPY = "clone"
+"""The schedule of a snapshot that is there while something is copied from it, and no longer."""
 
 _FIRST = re.compile(r"(disk\d+)\.(qcow2|raw)")
 
@@ -182,6 +185,12 @@ async def opened(record: Record, what: str, *, progress: Progress = silent) -> A
         history = await known_disks(record, disks, before, graph)
         if history != before:
             save(disks.directory, history)
+        if left := [one.number for one in history.snapshots if one.schedule == FOR_A_COPY]:
+            from tinamou.snapshots.merge import forget, tidy
+
+            for number in left:  # whoever copied from it was killed: it is our turn
+                history = forget(disks, history, str(number))
+            history, graph = await tidy(disks, history), None
         yield late.replace(disks, options=_options(record, history), graph=graph), history
 
 

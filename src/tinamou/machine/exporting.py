@@ -44,7 +44,7 @@ FORMAT = 1
 BOOTS = ("kernel", "fast_kernel", "initrd")
 """The files of an image that boots without a boot loader, by the field of `ImageFacts` that names each."""
 
-_STAGING = "export.part"
+_STAGING = f"export{files.STAGING}"
 
 
 async def export(name: str, target: Path | None, *, force: bool = False, progress: Progress = silent) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state.record import Record, newest
+from tinamou.system.remove import remove_tree
 
 __all__ = ["busy_with", "turn", "turn_blocking"]
 
@@ -84,7 +85,10 @@ def _is_ours(record: Record) -> bool:
 
 @contextlib.contextmanager
 def _signed(lock: int, record: Record, what: str) -> Iterator[Record]:
-    """The lock says whose it is, until the block ends."""
+    """The lock says whose it is, until the block ends; where it says so already, that one was killed and left things."""
+    if os.fstat(lock).st_size:
+        for staging in record.path.glob(f"*{files.STAGING}"):
+            remove_tree(staging)
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps({"what": what, "pid": os.getpid(), "since": time.time()}).encode(), 0)
     mark = _ours.set(_ours.get() | {str(record.path.resolve())})

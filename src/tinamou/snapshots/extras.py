@@ -67,7 +67,7 @@ def drop(disks: Disks, number: int) -> None:
 
 def put_back(disks: Disks, number: int) -> None:
     """Make the machine's own what the snapshot kept; the machine must be off."""
-    source, fresh, ours = folder(disks, number), disks.directory / "extras.part", owners_of(None)
+    source, fresh, ours = folder(disks, number), disks.directory / f"extras{files.STAGING}", owners_of(None)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     if copy_files(source, fresh, [files.UEFI_VARS], ours):
