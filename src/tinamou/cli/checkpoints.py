@@ -107,7 +107,7 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
     name
         The checkpoint.
     file
-        The file to write; one that is there is replaced.
+        The file to write; a regular file that is there is replaced.
     """
     from tinamou.cli.loop import run_until_done
     from tinamou.operations import states

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tinamou.errors import Problem, StateError
 from tinamou.snapshots.checkpoint import digest_of
+from tinamou.system.new_file import new_file
 
 __all__ = ["pack", "unpack"]
 
@@ -27,24 +28,20 @@ _FIX = "copy or export it again"
 
 
 def pack(files: Mapping[str, Path], target: Path) -> None:
-    """Write the files under their names into a new archive, on stable storage before it has its name. Raises OSError."""
+    """Write the files under their names into an archive, on stable storage before it has its name.
+
+    It replaces a regular file that is there, and nothing else. Raises StateError, OSError.
+    """
     sums = "".join(f"{digest_of(path)}  {name}\n" for name, path in files.items()).encode()
-    part = target.with_name(f"{target.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+    with new_file(target, force=True) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
             first = tarfile.TarInfo(SUMS)
             first.size = len(sums)
             archive.addfile(first, io.BytesIO(sums))
             for name, path in files.items():
                 _add(archive, name, path)
-            archive.close()
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:

@@ -18,6 +18,7 @@ from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.extras import FILES
 from tinamou.snapshots.save import STREAM, reserve
+from tinamou.system.new_file import refuse_target
 from tinamou.version import __version__
 
 __all__ = ["export", "take_in"]
@@ -35,6 +36,7 @@ async def export(checkpoint: Checkpoint, target: Path, *, progress: Progress = s
     if checkpoint.kind != "portable":
         what = f"checkpoint {checkpoint.name} is {checkpoint.kind}, and cannot leave this host"
         raise StateError(what, fix=f"tinamou checkpoint {checkpoint.machine} --kind portable")
+    refuse_target(target, force=True)
     intact(checkpoint)
     _refuse_outside(checkpoint)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:

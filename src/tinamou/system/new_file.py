@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 
-__all__ = ["new_file"]
+__all__ = ["new_file", "refuse_target"]
 
 
 @contextlib.contextmanager
@@ -21,12 +21,12 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
     ``force`` replaces a regular file that is there, and nothing else: a device, a pipe, a link is never what it is written
     over. Raises StateError for those, and for any file without ``force``; OSError.
     """
-    _refuse(target, force=force)
+    refuse_target(target, force=force)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     part = Path(name)
     try:
         yield descriptor
-        _refuse(target, force=force)  # what came there meanwhile is nobody's to lose
+        refuse_target(target, force=force)  # what came there meanwhile is nobody's to lose
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -35,7 +35,8 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _refuse(target: Path, *, force: bool) -> None:
+def refuse_target(target: Path, *, force: bool) -> None:
+    """Raises StateError for what `new_file` would not write over: asked before long work begins."""
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
