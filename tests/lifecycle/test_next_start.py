@@ -65,3 +65,20 @@ def test_a_card_that_is_to_come_is_changed_for_then(web: str) -> None:
     assert changed("net+=type=user,port=31") == {"net[1]": "next start"}
     assert changed("net[1].forward+=tcp:18098:80") == {"net[1].forward": "next start"}
     assert load_spec(find(web).later).net[1].forward == ("tcp:18098:80",)
+
+
+def test_a_disk_that_is_to_come_is_taken_away_before(web: str) -> None:
+    assert changed("disk+=size=16M,interface=sata") == {"disk[1]": "next start"}
+    done = call("disk", "rm", web, "disk1")
+    assert done.returncode == 0, done.stderr
+    assert find(web).later == {} and disks(find(web).spec) == [(None, "8M")]
+    assert "has no disk disk1" in call("disk", "rm", web, "disk1").stderr
+
+
+def test_a_suspended_machines_disk_is_not_said_to_grow(web: str) -> None:
+    """No start would make up for it: a file grows when it is told to, or not at all."""
+    assert call("suspend", web).returncode == 0
+    done = call("set", web, "disk[0].size=16M")
+    assert done.returncode != 0 and "disk[0].size of a suspended machine stays" in done.stderr, done.stderr
+    assert find(web).later == {} and large(find(web).path / "disk0.qcow2") == 8
+    assert changed("cpu.count=2") == {"cpu.count": "next start"}

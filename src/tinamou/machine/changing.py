@@ -201,6 +201,11 @@ def _why_later(record: Record) -> str:
 async def _now(record: Record, field: str, new: MachineSpec, *, off: bool) -> str | None:
     """Put one change in effect; what is to be said of it, None where it has to wait for the next start."""
     if is_suspended(record):
+        if changing_live.DISK_SIZE.fullmatch(field):
+            why = "the memory it was saved with belongs to its disks as they are"
+            raise StateError(
+                f"{field} of a suspended machine stays", why=why, fix=f"tinamou resume {record.name}, then set it"
+            )
         return None
     if match := changing_live.NEW_DISK.fullmatch(field):
         await plug(record, new.disk[int(match[1])])

@@ -14,10 +14,11 @@ from tinamou.control.hotplug import UNPLUG_SECONDS, quietly
 from tinamou.errors import StateError
 from tinamou.facts import Facts
 from tinamou.machine.calls import as_filtered, refuse_calls, widen
-from tinamou.machine.description import describe
+from tinamou.machine.description import describe, describe_later
 from tinamou.machine.disks import opened, refuse_shared
 from tinamou.machine.slots import free_for
 from tinamou.machine.starting import facts_again
+from tinamou.machine.turns import turn
 from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.planner import disk_alone
 from tinamou.prepare.apply import apply
@@ -73,12 +74,16 @@ def _size_of(facts: Facts, name: str) -> int:
 
 
 async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, force: bool = False) -> None:
-    """Take a disk away; a running guest gives it back first, within so many ``seconds``.
+    """Take a disk away; a running guest gives it back first, within so many ``seconds``. One that is to come stays away.
 
     Files of the machine's own that no snapshot needs are removed with it, a file of the user's stays. What was written to
     such a one since its first snapshot lies in the machine's folder: it goes only with ``force``. Raises StateError,
     ControlError; the disk is still there then.
     """
+    async with turn(record, "disk rm") as now:
+        if name in _to_come(now):
+            describe_later(now, lambda now: _without(now, record, name))
+            return
     async with opened(record, "disk rm") as (disks, history):
         record = read(record.path) or record
         spec = load_spec(record.spec)
@@ -98,9 +103,20 @@ async def unplug(record: Record, name: str, *, seconds: float = UNPLUG_SECONDS, 
         drop_disk(disks, history, name)
 
 
+def _to_come(record: Record) -> set[str]:
+    """The disks it has from the next start on, of which nothing is there yet."""
+    now, then = (
+        {f"disk{number}" for number, _ in _with_numbers(load_spec(spec), record)} for spec in (record.spec, record.next_spec)
+    )
+    return then - now
+
+
 def _without(spec: MachineSpec, record: Record, name: str) -> MachineSpec:
-    """The description without this disk; the others keep their numbers."""
-    kept = (late.replace(one, number=number) for number, one in _with_numbers(spec, record) if f"disk{number}" != name)
+    """The description without this disk; those after it keep their numbers."""
+    kept: list[DiskSpec] = []
+    for place, (number, one) in enumerate(_with_numbers(spec, record)):
+        if f"disk{number}" != name:
+            kept.append(one if len(kept) == place else late.replace(one, number=number))
     return late.replace(spec, disk=tuple(kept))
 
 
