@@ -30,7 +30,7 @@ from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Restored
-from tinamou.snapshots.hardware import differences
+from tinamou.snapshots.hardware import differences, without_more
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.folder import image_of, plan_of, write_plan
 from tinamou.state.record import Record, change
@@ -176,11 +176,13 @@ def _not_loaded(saved: Checkpoint, now: QemuFacts, reason: TinamouError) -> Tina
 def _planned(saved: Checkpoint, record: Record) -> Plan:
     """The plan of the machine as it would be started here, everything done that it needs of the host."""
 
-    def fits(plan: Plan) -> None:
+    def as_saved(plan: Plan) -> Plan:
+        plan = without_more(plan, saved.loaded_plan())
         found = differences(saved.loaded_plan(), plan)
         if found:
             problems = [Problem("hardware", None, one) for one in found]
             raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)
+        return plan
 
     stays = late.replace(record, ephemeral=False)
-    return prepared(load_spec(record.spec), stays, image_of(record), str(saved.plan["machine_type"]), fits)
+    return prepared(load_spec(record.spec), stays, image_of(record), str(saved.plan["machine_type"]), as_saved)

@@ -187,9 +187,11 @@ def run_facts(plan: Plan, process: Process) -> dict[str, Any]:
     }
 
 
-def prepared(spec: MachineSpec, record: Record, image: ImageFacts, machine_type: str, fits: Callable[[Plan], None]) -> Plan:
-    """Plan and prepare a machine of that board whose folder is there; ``fits`` raises for a plan not to be followed."""
-    return _prepared(spec, record, image, _Clock(), machine_type, fits)
+def prepared(
+    spec: MachineSpec, record: Record, image: ImageFacts, machine_type: str, fitted: Callable[[Plan], Plan]
+) -> Plan:
+    """Plan and prepare a machine of that board whose folder is there; ``fitted`` gives the plan to follow, or raises."""
+    return _prepared(spec, record, image, _Clock(), machine_type, fitted)
 
 
 def _prepared(
@@ -198,7 +200,7 @@ def _prepared(
     image: ImageFacts,
     clock: _Clock,
     machine_type: str = "",
-    fits: Callable[[Plan], None] = lambda _: None,
+    fitted: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Plan:
     """Plan and prepare; plans anew when another machine took the same CPUs meanwhile, or huge pages ran short."""
     said: tuple[Note, ...] = ()
@@ -209,8 +211,7 @@ def _prepared(
             facts = late.replace(facts, host=late.replace(facts.host, grouping=ungrouped))
         refuse_shared(facts.chains)
         clock.lap("probe")
-        plan = make_plan(spec, facts)
-        fits(plan)
+        plan = fitted(make_plan(spec, facts))
         clock.lap("plan")
         try:
             apply(plan.steps, Path(record.directory))

@@ -36,7 +36,7 @@ from tinamou.machine.suspending import suspend, wake_up
 from tinamou.machine.turns import turn
 from tinamou.probe.qemu import choosing
 from tinamou.snapshots import branching, changes, save
-from tinamou.snapshots.hardware import differences
+from tinamou.snapshots.hardware import differences, without_more
 from tinamou.state.folder import write_plan
 from tinamou.state.record import Record, change
 from tinamou.system import ram
@@ -164,8 +164,7 @@ def planned(record: Record, plan: Plan) -> Plan:
     new = plan_again(record.name, plan.machine_type)
     if new is None:
         raise StateError(f"machine {record.name} is gone", why="another command removed it", fix="tinamou ls")
-    there = {element.id for element in plan.elements}
-    new = late.replace(new, elements=tuple(e for e in new.elements if e.kind != "device" or e.id in there))
+    new = without_more(new, plan)
     if found := differences(plan, new):
         problems = [Problem("hardware", None, one) for one in found]
         raise StateError(f"{record.name} would not be the machine it is", problems=problems, fix="start it again instead")

@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from tinamou import late
 from tinamou.blueprint import Element, Flag, Plan
 
-__all__ = ["differences", "digest", "hardware"]
+__all__ = ["differences", "digest", "hardware", "without_more"]
 
 _FLAGS = frozenset({"machine", "smp", "cpu", "m", "accel", "numa", "global", "device", ""})
 _OURS = frozenset({"mac", "guid", "drive"})
 """Device properties that are a machine's own, or names inside QEMU, and no hardware."""
+_HUNG_ON = frozenset({"drive", "netdev", "chardev", "host", "audiodev"})
 
 
 def hardware(plan: Plan) -> tuple[str, ...]:
@@ -31,6 +33,19 @@ def differences(saved: Plan, now: Plan) -> list[str]:
     before, after = hardware(saved), hardware(now)
     gone = [f"was saved with {line}" for line in before if line not in after]
     return [*gone, *(f"has now {line}" for line in after if line not in before)]
+
+
+def without_more(now: Plan, like: Plan) -> Plan:
+    """A plan without the small devices that another QEMU could give the machine, and its own did not.
+
+    A device that something of the user's hangs on (a drive, a network, a channel) stays: it is a difference.
+    """
+    there = {element.id for element in like.elements}
+    return late.replace(now, elements=tuple(one for one in now.elements if one.id in there or not _small(one)))
+
+
+def _small(element: Element) -> bool:
+    return element.kind == "device" and not _HUNG_ON & element.props.keys()
 
 
 def _flags(flags: Iterable[Flag]) -> list[str]:
