@@ -40,7 +40,7 @@ def ls(*, all: Switch = False, json: Switch = False) -> None:
             "arch": item.arch,
             "size": f"{item.size.mib} MiB",
             "built": time.strftime("%Y-%m-%d", time.localtime(item.built)),
-            "state": "current" if item.current else "older",
+            "state": "current" if item.current else "layer" if item.path.name.startswith("layer-") else "older",
             "path": str(item.path),
         }
         for item in store.kept()
@@ -70,12 +70,21 @@ def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, jso
     Parameters
     ----------
     name
-        tiny, debian, debian:trixie; debian+nginx+jq with packages of its archive beside.
+        tiny, debian, debian:trixie; debian+nginx+jq with packages of its archive beside; or a file that describes an image
+        of your own, web.toml, with its base, packages, files and commands.
     arch
         The guest's architecture; the host's when left out.
     refresh
-        Ask the archive for newer packages.
+        Ask the archive for newer packages, and make every layer anew.
     """
+    if name.endswith(".toml"):
+        from tinamou.machine.image_building import build_file
+
+        done = run_until_done(build_file(Path(name), arch=arch, refresh=refresh, progress=output.progress))
+        output.end_progress()
+        output.say(f"{done.image.name}: {done.made} layers made, {done.found} were here")
+        _print(done.image, json)
+        return
     from tinamou.images.resolve import resolve
 
     facts = resolve(name, arch or native_arch(), progress=output.progress, refresh=refresh)
@@ -181,7 +190,7 @@ def rm(
     force
         Even when machines rest on it; they will not start any more.
     """
-    from tinamou.images import store
+    from tinamou.images import layers, store
 
     chosen = [item for item in store.kept() if item.name == name and arch in ("", item.arch)]
     if not chosen:
@@ -191,6 +200,9 @@ def rm(
         raise StateError(
             f"machines rest on the image {name}: {', '.join(sorted(users))}", fix="tinamou rm them first, or pass --force"
         )
+    if (images := layers.resting_on(name, [item.path for item in chosen])) and not force:
+        fix = "tinamou image rm them first, or pass --force"
+        raise StateError(f"images rest on the image {name}: {', '.join(images)}", fix=fix)
     for item in chosen:
         store.remove(item)
         print(f"removed {item.name} {item.arch}, {item.size.mib} MiB")

@@ -37,7 +37,17 @@ def resolve(name: str, arch: str, *, progress: Progress = silent, build: bool = 
         return inspect_image(os.path.expanduser(name), arch=arch)  # noqa: PTH111
     from tinamou.images.importing import imported
 
-    return imported(name, arch) or _from_catalogue(name, arch, progress, build=build, refresh=refresh)
+    return (
+        imported(name, arch) or _layered(name, arch) or _from_catalogue(name, arch, progress, build=build, refresh=refresh)
+    )
+
+
+def _layered(name: str, arch: str) -> ImageFacts | None:
+    """An image made in layers (``web``), or the layer of a key (``web@6f1c…``)."""
+    from tinamou.images.layers import layer
+
+    stem, _, key = name.partition("@")
+    return layer(stem, arch, key) if not (key and set(key) - set("0123456789abcdef")) else None
 
 
 def is_path(name: str) -> bool:

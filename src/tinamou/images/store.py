@@ -23,7 +23,7 @@ from tinamou.late import asdict, dataclass, fields, replace
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
-__all__ = ["Kept", "Prepared", "Recipe", "cached", "kept", "make", "predicted", "remove"]
+__all__ = ["Kept", "Prepared", "Recipe", "cached", "describe", "described", "kept", "make", "point", "predicted", "remove"]
 
 
 class Recipe(Protocol):
@@ -83,7 +83,14 @@ def _link(recipe: Recipe) -> Path:
 
 def _pointed_at(link: Path) -> ImageFacts | None:
     try:
-        folder = link.parent / os.readlink(link)  # noqa: PTH115 (this path is measured)
+        return described(link.parent / os.readlink(link))  # noqa: PTH115 (this path is measured)
+    except OSError:
+        return None
+
+
+def described(folder: Path) -> ImageFacts | None:
+    """The guest in that folder, with the paths of its files; None where there is none."""
+    try:
         with open(folder / "facts.json", encoding="utf-8") as file:  # noqa: PTH123 (pathlib costs more than the read)
             return _absolute(_from_json(json.load(file)), folder)
     except (OSError, ValueError, TypeError):
@@ -145,12 +152,12 @@ def _build(recipe: Recipe, folder: Path, progress: Progress, *, refresh: bool) -
             out = work / "out"
             out.mkdir()
             facts = prepared.build(out)
-            (out / "facts.json").write_text(json.dumps(_to_json(facts)))
+            describe(out, facts)
             for file in out.iterdir():
                 file.chmod(0o444)
             out.chmod(0o755)
             out.rename(folder / name)
-        _point(_link(recipe), name)
+        point(_link(recipe), name)
     except OSError as error:
         raise ImageError(f"{recipe.facts.name} cannot be built in {folder}", why=str(error)) from error
     finally:
@@ -172,7 +179,8 @@ def _require_space(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def _point(link: Path, target: str) -> None:
+def point(link: Path, target: str) -> None:
+    """Have a link name another folder beside it, in one moment."""
     fresh = link.with_name(f".building-{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
@@ -222,8 +230,9 @@ def _absolute(facts: ImageFacts, folder: Path) -> ImageFacts:
     )
 
 
-def _to_json(facts: ImageFacts) -> dict[str, object]:
-    return asdict(facts)
+def describe(folder: Path, facts: ImageFacts) -> None:
+    """Write down what the guest in that folder is, with file names relative to it."""
+    (folder / "facts.json").write_text(json.dumps(asdict(facts)))
 
 
 def _from_json(data: dict[str, object]) -> ImageFacts:

@@ -13,7 +13,17 @@ from tinamou.machine.facade import AsyncMachine
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.system.loop_thread import wait_for
 
-__all__ = ["async_fork", "async_machines", "async_open", "checkpoints", "fork", "import_machine", "machines", "open"]
+__all__ = [
+    "async_fork",
+    "async_machines",
+    "async_open",
+    "build_image",
+    "checkpoints",
+    "fork",
+    "import_machine",
+    "machines",
+    "open",
+]
 
 
 def open(name: str, *, timeout: float = READY_SECONDS, progress: Progress = silent) -> Machine:
@@ -41,6 +51,17 @@ def import_machine(source: Path, name: str = "", *, trust: bool = False, progres
     for note in made.notes:
         progress(note, None)
     return Machine.open(made.record.name)
+
+
+def build_image(file: Path | str, *, arch: str = "", refresh: bool = False, progress: Progress = silent) -> str:
+    """Make the image that a TOML file describes (docs/guides/images.md), layer by layer; its name, for `Machine`.
+
+    Layers that are here already are not made again, unless ``refresh``. Raises SpecError for the file; ImageError for a base
+    that cannot be one and for a step that fails: the image is what it was then.
+    """
+    from tinamou.machine.image_building import build_file
+
+    return wait_for(build_file(Path(file), arch=arch, refresh=refresh, progress=progress)).image.name
 
 
 def machines() -> list[Machine]:
