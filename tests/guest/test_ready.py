@@ -14,8 +14,9 @@ from tinamou.guest.diagnose import Stage
 from tinamou.guest.ready import NotReadyError, wait_ready
 
 
-async def wait(machine: Started, *, timeout: float = 100, proof="run"):
+async def wait(machine: Started, *, timeout: float = 100, proof="run", heard=lambda: None):
     async with await connect_qmp(machine.directory, owner=True, alive=machine.alive) as qmp, machine.agent() as agent:
+        heard()
         return await wait_ready(
             machine.directory,
             agent,
@@ -80,10 +81,9 @@ def test_no_boot_disk(state):
 
 def test_qemu_that_is_killed(state):
     async def work(machine):
-        import asyncio
-
-        waiting = asyncio.create_task(wait(machine))
-        await asyncio.sleep(0.5)
+        heard = asyncio.Event()
+        waiting = asyncio.create_task(wait(machine, heard=heard.set))
+        await asyncio.wait_for(heard.wait(), 60)
         machine.process.kill()
         await waiting
 
@@ -182,7 +182,7 @@ def test_a_few_restarts_are_no_failure(state):
             Agent(f"{state}/agent.sock") as agent,
             await connect_qmp(str(state), owner=True) as qmp,
         ):
-            return await wait_ready(str(state), agent, qmp=qmp, timeout=30)
+            return await wait_ready(str(state), agent, qmp=qmp, timeout=100)
 
     with local_agent(state):
         assert run(work()).proof == "run"

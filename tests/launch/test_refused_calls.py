@@ -133,7 +133,7 @@ def loaded(*words: str, calls: tuple[str, ...] = EVERY, data: bytes | None = Non
     said = os.memfd_create("said")
     try:
         process = jail.spawn(jail.Jail(call_filter=held, **more), words, log=said)
-        assert wait_gone(process, 20)
+        assert wait_gone(process, 60)
         return exit_code(process.pid), os.pread(said, 65536, 0).decode()
     finally:
         os.close(said)
