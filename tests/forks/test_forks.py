@@ -31,7 +31,8 @@ from tinamou.system.loop_thread import wait_for
 
 pytestmark = pytest.mark.vm
 
-WHO = "hostname; cat /etc/machine-id; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
+READY = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done"
+WHO = f"{READY}; hostname; cat /etc/machine-id; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
 
 
 @pytest.fixture
