@@ -103,7 +103,7 @@ class Leftovers:
             *(f"new: {path}" for path in sorted(self._by_name() - self._named)),
         ]
 
-    def settle(self, seconds: float = 3.0) -> list[str]:
+    def settle(self, seconds: float = 60.0) -> list[str]:
         """What is left once processes on their way out had ``seconds`` to go."""
         end = time.monotonic() + seconds
         while (found := self.found()) and time.monotonic() < end:

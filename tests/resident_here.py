@@ -123,7 +123,7 @@ def talk(state: Path, work: Callable[[Line], Awaitable[None]]) -> None:
 
     async def whole() -> None:
         with resident_here(state) as here:
-            async with asyncio.timeout(60), line_to(here) as line:
+            async with asyncio.timeout(240), line_to(here) as line:
                 await work(line)
 
     run(whole())
@@ -146,7 +146,7 @@ async def the_end(session: RunningCommand) -> int | None:
     return session.status
 
 
-def gone(pid: int, seconds: float = 10) -> bool:
+def gone(pid: int, seconds: float = 60) -> bool:
     """Whether a process ends."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
+from unittest import mock
 
 import pytest
 
@@ -71,6 +74,12 @@ def memory_exists(kept: set[int]) -> bool:
     return any(kept & memory_kept_by(pid) for pid in processes)
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody listens at a unix socket, which is there before that (source: proc_net_unix(5), SO_ACCEPTCON)."""
+    rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    return any(len(row) > 7 and row[7] == str(path) and int(row[3], 16) & 0x10000 for row in rows)
+
+
 def monitors(directory: str) -> list[str]:
     argv = []
     for number, name in enumerate(("qmp.sock", "qmp2.sock")):
@@ -126,17 +135,26 @@ def tiny(directory: Path, *arguments: str, append: str = "") -> contextlib.Abstr
     return qemu(directory, *machine, *boot, *lines(str(directory)), *arguments)
 
 
+def outputs(directory: Path) -> list[Path]:
+    """The folders in /tmp that hold what commands of that `local_agent` print; other tests have theirs there too."""
+    return sorted(Path("/tmp").glob(f"tinamou-{directory.name}-*"))
+
+
 @contextlib.contextmanager
 def local_agent(directory: Path, *arguments: str) -> Iterator[Agent]:
     """A real guest agent that runs on this host and answers on a socket as if it were in a guest."""
+    from tinamou.guest import stream
+
     binary = shutil.which("qemu-ga") or shutil.which("qemu-ga", path="/usr/sbin:/sbin")
     if not binary:
         pytest.skip("no qemu-ga on this host (script/setup installs qemu-guest-agent)")
     path = directory / "agent.sock"
     argv = [binary, "-m", "unix-listen", "-p", str(path), "-t", str(directory), "-f", str(directory / "agent.pid")]
     process = subprocess.Popen([*argv, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    named = SimpleNamespace(token_hex=lambda size: f"{directory.name}-{secrets.token_hex(size)}")
     try:
-        yield Agent(str(path), timeout=30)
+        with mock.patch.object(stream, "secrets", named):
+            yield Agent(str(path), timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from typed import eventually
 
 from tinamou.prepare.groups import group_name
 from tinamou.system import cgroups, iproute
@@ -26,11 +26,8 @@ def test_process_known_by_environment_argument_or_directory(leftovers, state):
     ]
     try:
         started = {sleeper.pid for sleeper in sleepers}
-        for _ in range(100):  # a process has no command line for a moment after it was started
-            if started <= set(leftovers.processes()):
-                break
-            time.sleep(0.01)
-        assert started <= set(leftovers.processes())
+        # a process has no command line for a moment after it was started
+        eventually(lambda: started <= set(leftovers.processes()), "all three")
         assert len(leftovers.settle(0)) >= 3
     finally:
         leftovers.clear()

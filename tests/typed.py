@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 TINAMOU = (sys.executable, "-m", "tinamou")
 
@@ -36,6 +37,17 @@ def begin(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*TINAMOU, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
+
+
+def number_in(path: Path) -> int:
+    """The number that a command writes to a file, once the line is whole: the file is there before what is in it."""
+    eventually(lambda: path.exists() and path.read_text().endswith("\n"), f"a number in {path}")
+    return int(path.read_text())
+
+
+def limits() -> Iterator[float]:
+    """Limits of time, each longer than the last, for what must have begun before its time is up on a busy host."""
+    yield from (0.5, 3.0, 12.0, 48.0)
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:

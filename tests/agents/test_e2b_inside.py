@@ -36,7 +36,7 @@ class Machine:
     async def talking(self):
         if self._line is None or not self._line.free:
             self._line = Line(self._path)
-            await self._line.hello(30)
+            await self._line.hello(60)
         return self._line
 
     def share(self):

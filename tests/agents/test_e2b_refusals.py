@@ -181,7 +181,7 @@ def test_inside_a_sandbox_its_maker_is_asked():
     ],
 )
 def test_it_is_not_served_where_keys_could_be_read(words, says):
-    done = subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], capture_output=True, text=True, timeout=240)
     assert done.returncode == 110 and says in done.stderr
 
 
@@ -222,7 +222,7 @@ def test_units_serve_it_too(tmp_path):
         "--units",
         str(tmp_path),
     ]
-    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "tinamou", "serve", *words], check=True, capture_output=True, timeout=240)
     [line] = [one for one in (tmp_path / "tinamou.service").read_text().splitlines() if one.startswith("ExecStart=")]
     assert all(word in line for word in ("--e2b 127.0.0.1:3000", f"--e2b-templates {tmp_path}/t.toml", "--e2b-most 7"))
 

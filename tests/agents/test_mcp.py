@@ -16,6 +16,7 @@ import pytest
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from typed import call, eventually, limits
 
 from tinamou import Machine
 from tinamou import machines as every_machine
@@ -25,6 +26,11 @@ from tinamou.service.agents.mcp.outputs import Outputs, shown
 from tinamou.service.agents.mcp.server import server_of
 from tinamou.service.agents.mcp.session import Session
 from tinamou.state.machines import free_port
+
+
+def all_gone():
+    """Wait until no machine is left: a client kills a server that takes longer than two seconds to end."""
+    eventually(lambda: call("ls", "--json").stdout.strip() == "[]", "the end of all machines")
 
 
 def names():
@@ -75,8 +81,12 @@ def test_an_agents_session():
             key = long["more"]["stdout"].split("'")[1]
             more = await agent("machine_output", output=key, offset=100, limit=100)
             assert more["next_offset"] == 200 and more["bytes_left"] > 0
-            killed = await agent("machine_run", machine=base, command="echo begun; sleep 60", timeout=1)
-            assert killed["status"] is None and killed["stdout"] == "begun\n" and "did not end" in killed["killed"]
+            for limit in limits():
+                killed = await agent("machine_run", machine=base, command="echo begun; sleep 600", timeout=limit)
+                assert killed["status"] is None and "did not end" in killed["killed"]
+                if killed["stdout"]:
+                    break
+            assert killed["stdout"] == "begun\n"
             one, two = [fork["name"] for fork in (await agent("machine_fork", machine=base, count=2))["forks"]]
             await agent("machine_run", machine=one, command="echo first >/root/app/result")
             await agent("machine_run", machine=two, command="echo second >/root/app/result; rm /root/app/main.sh")
@@ -94,7 +104,7 @@ def test_an_agents_session():
             assert names() == {base, two}
 
     asyncio.run(session())
-    assert names() == set()
+    all_gone()
 
 
 @pytest.mark.vm
@@ -178,7 +188,7 @@ def test_a_kept_machine_goes_back_to_a_snapshot():
             await agent("machine_discard", machine=made)
 
     asyncio.run(session())
-    assert names() == set()
+    all_gone()
 
 
 def test_over_http_only_with_the_token():
@@ -200,8 +210,7 @@ def test_machines_are_gone_with_a_server_that_is_killed(number):
         assert names() == {made["name"]}
         process.send_signal(number)
         process.wait()
-    subprocess.run([sys.executable, "-m", "tinamou", "ls"], check=True, capture_output=True)
-    assert names() == set()
+    all_gone()
 
 
 def wait_for_port(port):
@@ -218,7 +227,7 @@ def wait_for_port(port):
 @pytest.mark.parametrize("address", ["0.0.0.0:8765", "192.0.2.1:8765", "8765", "localhost:x", "localhost:0"])
 def test_it_listens_on_this_host_alone(address):
     done = subprocess.run(
-        [sys.executable, "-m", "tinamou", "mcp", "--listen", address], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "tinamou", "mcp", "--listen", address], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 110 and "--listen" in done.stderr
 

@@ -142,7 +142,7 @@ every = pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP"
 
 def ended(name: str, work: str) -> subprocess.CompletedProcess[str]:
     script = SCRIPT.format(name=name, work=work)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
 
 
 @every
@@ -193,7 +193,7 @@ def test_a_third_request_ends_what_does_not_end(name: str, status: int) -> None:
 def test_what_a_process_was_started_to_ignore_is_ignored() -> None:
     ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     script = ignored + SCRIPT.format(name="SIGHUP", work=AFTER_THE_LOOP)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

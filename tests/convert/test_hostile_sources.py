@@ -18,7 +18,7 @@ from tinamou.errors import ImageError, SpecError
 from tinamou.spec import load_spec
 from tinamou.units import CpuSet
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 QEMU = "qemu-system-x86_64 -m 1G "
 BUSY = {

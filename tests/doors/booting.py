@@ -103,14 +103,18 @@ def _firmware(place: Path) -> dict[str, Any]:
 def _greeted(seen: Seen) -> list[str]:
     """Whom the serial port has heard, once it has heard somebody; nothing of a copy, which halted long ago."""
     log = Path(seen.record.directory) / "serial.log"
+
+    def heard() -> list[str]:
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return [one for one in (GREETING, SECOND) if one in text]
+
     deadline = time.monotonic() + 60
-    while not (text := log.read_text(errors="replace") if log.exists() else "") and time.monotonic() < deadline:
+    while not heard() and time.monotonic() < deadline:
         if seen.record.parent:
             return [SECOND]
         time.sleep(0.1)
-    time.sleep(0.2)
-    text = log.read_text(errors="replace")
-    return [one for one in (GREETING, SECOND) if one in text]
+    time.sleep(0.2)  # another one may greet yet
+    return heard()
 
 
 FIRMWARE = Group(

@@ -94,7 +94,7 @@ def _threads(seen: Seen, what: str) -> list[int]:
     return sorted({one["props"][what] for one in seen.ask("query-cpus-fast")})
 
 
-_WAIT = "until [ -e /sys/block/sda ] || [ $((i += 1)) -gt 100 ]; do sleep 0.1; done;"
+_WAIT = "until [ -e /sys/block/sda ] || [ $((i += 1)) -gt 1000 ]; do sleep 0.1; done;"
 """The kernel looks for such disks while the guest boots on."""
 
 

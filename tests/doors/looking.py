@@ -53,7 +53,7 @@ def _tried(look: Look, seen: Seen) -> object:
 
 def _script(looks: Mapping[str, Look]) -> str:
     """One script for all that is asked of the guest, which waits until it has done all of its boot."""
-    lines = ["tries=0; until [ -e /run/settled ] || [ $tries -gt 300 ]; do sleep 0.1; tries=$((tries + 1)); done"]
+    lines = ["tries=0; until [ -e /run/settled ] || [ $tries -gt 3000 ]; do sleep 0.1; tries=$((tries + 1)); done"]
     lines += [f"echo; echo '{_MARK}{name}'; {{ {look.guest}; }} 2>&1" for name, look in looks.items() if look.guest]
     return "\n".join([*lines, "true"])
 

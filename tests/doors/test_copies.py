@@ -105,7 +105,7 @@ def test_shared_folders_outlive_resets_suspensions_and_checkpoints(folder: Path,
         tinamou("rm", "-f", "web")
         tinamou("checkpoints", "restore", "moment")
         assert reads()
-        tinamou("exec", "web", "--", "sh", "-c", "cd /srv/data && (sleep 100 >/dev/null 2>&1 &)")
+        tinamou("exec", "web", "--", "sh", "-c", "cd /srv/data && (sleep 1000 >/dev/null 2>&1 &)")
         assert "cannot be taken out" in call("suspend", "web").stderr
         assert reads()
     finally:

@@ -57,7 +57,7 @@ def test_while_it_runs_and_at_the_next_start(web: str) -> None:
         "net[0].forward": ([f"tcp:{port}:80"], "now"),
         "boot.cmdline": ("walked=yes", "next start"),
     }
-    assert inside("nproc") == "3"
+    eventually(lambda: inside("nproc") == "3", "the CPUs in the guest")
     assert memory - int(inside("sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")) == 64 << 10
     inside("(while :; do echo hello | nc -l -p 80; done) >/dev/null 2>&1 &")
     eventually(lambda: said_at(port) == "hello\n", "what the guest says at its port")
@@ -66,7 +66,7 @@ def test_while_it_runs_and_at_the_next_start(web: str) -> None:
         "net[1]": ({"type": "user"}, "now"),
     }
     assert changed("disk[0].size=96M") == {"disk[0].size": ("96M", "now")}
-    assert inside("cat /sys/block/vda/size") == str(96 << 11)
+    eventually(lambda: inside("cat /sys/block/vda/size") == str(96 << 11), "the larger disk in the guest")
     eventually(lambda: inside("ls /sys/class/net").split() == ["eth0", "eth1", "lo"], "the second card in the guest")
     assert changed("net[1]=")["net[1]"] == (None, "now")
     assert inside("ls /sys/class/net").split() == ["eth0", "lo"]

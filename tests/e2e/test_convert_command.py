@@ -113,7 +113,7 @@ def test_a_line_of_an_article_boots_and_answers(tmp_path, leftovers):
     file = tmp_path / "m.toml"
     assert call("convert", "-o", str(file), "--", *LINE).returncode == 0
     card = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; readlink /sys/class/net/eth0/device/driver"
-    done = call("run", str(file), "--time-limit", "60", "--", "sh", "-c", f"nproc; {card}")
+    done = call("run", str(file), "--time-limit", "600", "--", "sh", "-c", f"nproc; {card}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "2" and done.stdout.rstrip().endswith("virtio_net")
     assert leftovers.found() == []

@@ -34,7 +34,7 @@ def at_a_terminal(*words: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
         os.close(theirs)
 
 
-def read_until(terminal: int, wanted: bytes, seconds: float = 60) -> bytes:
+def read_until(terminal: int, wanted: bytes, seconds: float = 120) -> bytes:
     got, end = b"", time.monotonic() + seconds
     while not re.search(wanted, got) and time.monotonic() < end:
         if select.select([terminal], [], [], 0.1)[0]:
@@ -56,7 +56,7 @@ def test_the_whole_boot_is_seen_and_the_shell_ends_it(leftovers):
         assert places == sorted(places)
         os.write(terminal, b"exit\n")
         read_until(terminal, b"the machine has ended")
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     assert leftovers.found() == []
 
 
@@ -65,12 +65,12 @@ def test_the_key_detaches_before_the_guest_answers(leftovers):
         read_until(terminal, b"attached to the console")
         os.write(terminal, b"\x1d")
         read_until(terminal, b"detached")
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     assert leftovers.found() == []
 
 
 def test_a_panic_ends_the_console_with_the_reason(leftovers):
     with at_a_terminal("run", "--cmdline", "rdinit=/bin/false panic=-1") as (terminal, process):
         read_until(terminal, b"The guest does not answer")
-        assert process.wait(timeout=30) == 116
+        assert process.wait(timeout=120) == 116
     assert leftovers.found() == []

@@ -100,8 +100,8 @@ def test_killing_the_command_ends_its_machine(state, leftovers):
         eventually(lambda: _guest_runs(state, "doomed"), "the guest's command")
         running.kill()
         running.wait()
-        assert call("ls", "--json").stdout.strip() == "[]"
-        assert leftovers.found() == []
+        eventually(lambda: call("ls", "--json").stdout.strip() == "[]", "the end of its machine")
+        assert leftovers.settle() == []
     finally:
         running.kill()
 
@@ -111,7 +111,7 @@ def test_interrupting_the_command_ends_its_machine(state, leftovers):
     try:
         eventually(lambda: _guest_runs(state, "stopped"), "the guest's command")
         os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(timeout=30) == 130
+        assert running.wait(timeout=120) == 130
         assert leftovers.found() == []
     finally:
         running.kill()
@@ -128,7 +128,7 @@ def test_ending_the_command_ends_its_machine(number, state, leftovers):
     try:
         eventually(lambda: _guest_runs(state, "ended"), "the guest's command")
         os.kill(running.pid, number)
-        assert running.wait(timeout=30) == 128 + number
+        assert running.wait(timeout=120) == 128 + number
         assert leftovers.found() == []
     finally:
         running.kill()

@@ -96,17 +96,16 @@ def test_a_shell(web, leftovers):
         said = one.until(rb"/dev/pts/\d")
         assert b"30 100\r\n" in said and b"vt220 /root\r\n" in said
         one.size(80, 24)
-        one.type(b"sleep 1; stty size\n")
-        one.until(rb"24 80\r\n")
+        one.type(b"until stty size | grep -q '24 80'; do sleep 0.1; done; stty size\n")
+        one.until(rb"(?s)24 80\r\n.*" + PROMPT)
         one.type(b"sleep 600\n")
-        time.sleep(1)
-        assert call("exec", web, "--", "pidof", "sleep").returncode == 0
+        eventually(lambda: call("exec", web, "--", "pidof", "sleep").returncode == 0, "the command")
         one.type(b"\x03")
-        one.until(PROMPT)
+        one.until(rb"(?s)sleep 600.*" + PROMPT)
         other.until(PROMPT)
         other.type(b"echo the 'other'\n")
         other.until(rb"the other\r\n")
-        assert call("exec", web, "--", "pidof", "sleep").returncode == 1
+        eventually(lambda: call("exec", web, "--", "pidof", "sleep").returncode == 1, "the end of the command")
         one.type(b"exit 5\n")
         one.ended(5)
         other.process.send_signal(signal.SIGTERM)

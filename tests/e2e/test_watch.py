@@ -40,7 +40,7 @@ def watching(folder, *more):
         yield process, lambda: [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     finally:
         process.terminate()
-        assert process.wait(60) == 0, (folder / "watch.err").read_text()
+        assert process.wait(120) == 0, (folder / "watch.err").read_text()
 
 
 def stats(name):
@@ -118,7 +118,7 @@ def test_top_ends_with_ctrl_c_and_shows_rates(tmp_path):
         )
         eventually(lambda: (tmp_path / "top").read_text().count("\n") >= 3, "the third look")
         top.send_signal(signal.SIGINT)
-        assert top.wait(30) == 0
+        assert top.wait(120) == 0
         first, second = [json.loads(line) for line in (tmp_path / "top").read_text().splitlines()[:2]]
         assert first["machines"][0]["per_second"] is None
         assert second["machines"][0]["per_second"]["read"] == 0

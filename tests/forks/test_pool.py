@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from running import memory_exists, memory_of
-from typed import call, tinamou
+from typed import call, eventually, tinamou
 
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
@@ -89,7 +89,7 @@ def test_the_verbs() -> None:
     memory = memory_of("one")
     tinamou("checkpoints", "rm", "-f", "one")
     assert json.loads(tinamou("ls", "--json")) == []
-    assert not memory_exists(memory)
+    eventually(lambda: not memory_exists(memory), "the end of its memory")
 
 
 def test_run_warm() -> None:

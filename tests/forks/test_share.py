@@ -84,7 +84,7 @@ def test_shares_do_not_prevent_checkpoints_and_forks_have_them(folder: Path) -> 
                 one.run('hostname >"/data/$(hostname)"')
             assert {(folder / one.name).read_text().strip() for one in forks} == {one.name for one in forks}
         assert source.run("ls /data | wc -l").text == "3"
-        busy = source.run("cd /data && (sleep 60 >/dev/null 2>&1 &) && echo on")
+        busy = source.run("cd /data && (sleep 600 >/dev/null 2>&1 &) && echo on")
         assert busy.text == "on"
         with pytest.raises(GuestError, match="cannot be taken out"):
             source.checkpoint("busy")

@@ -58,9 +58,9 @@ def test_the_verbs(state: Path) -> None:
     memory = memory_of("pool-web")
     tinamou("pool", "rm", "web")
     assert json.loads(tinamou("pool", "ls", "--json")) == []
-    assert [row["name"] for row in json.loads(tinamou("ls", "--json"))] == [stays]
+    eventually(lambda: [row["name"] for row in json.loads(tinamou("ls", "--json"))] == [stays], "the end of the others")
     tinamou("rm", "-f", stays)
-    assert not memory_exists(memory)
+    eventually(lambda: not memory_exists(memory), "the end of its memory")
     assert list((state / "pools").iterdir()) == []
 
 
@@ -130,14 +130,22 @@ def test_a_keeper_killed_with_its_watcher_is_cleared_away_by_the_next_command(st
     memory = memory_of("pool-two")
     keeper = pools.find("two").keeper[0]
     leash = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    watchers = [pid for pid in leash if b"host\0repair" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    watchers = [pid for pid in leash if b"host\0repair" in command_line(pid)]
     assert len(watchers) == 1
     os.kill(int(watchers[0]), signal.SIGKILL)
     os.kill(keeper, signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{keeper}").exists() or "Z" in Path(f"/proc/{keeper}/stat").read_text(), "it is dead")
-    assert json.loads(tinamou("ls", "--json")) == []
+    eventually(lambda: json.loads(tinamou("ls", "--json")) == [], "the end of what waited")
     assert list((state / "pools").iterdir()) == []
-    assert not memory_exists(memory)
+    eventually(lambda: not memory_exists(memory), "the end of its memory")
+
+
+def command_line(pid: str) -> bytes:
+    """That of a process, which may have ended by now."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 TAKER = """

@@ -60,7 +60,8 @@ def test_warm_machines_and_pools_have_no_network_unless_it_is_asked_for() -> Non
     with Pool(size=1) as pool, pool.take() as taken:
         assert taken.run("ls /sys/class/net").text == "lo"
     assert tinamou("run", "--warm", "--", "ls", "/sys/class/net") == "lo\n"
-    assert tinamou("run", "--warm", "--net", "user", "--", "ls", "/sys/class/net") == "eth0\nlo\n"
+    look = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; ls /sys/class/net"
+    assert tinamou("run", "--warm", "--net", "user", "--", "sh", "-c", look) == "eth0\nlo\n"
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_machine() -> None:

@@ -15,6 +15,7 @@ import time
 
 import pytest
 from running import bare, lines, qemu, run
+from typed import eventually
 
 from tinamou.errors import GuestError
 from tinamou.guest.console import attach
@@ -22,7 +23,7 @@ from tinamou.guest.console import attach
 ATTACH = "import asyncio, sys; from tinamou.guest.console import attach; sys.exit(asyncio.run(attach(sys.argv[1])))"
 
 
-def read_until(descriptor, wanted, seconds=20):
+def read_until(descriptor, wanted, seconds=60):
     got = b""
     end = time.monotonic() + seconds
     while wanted not in got and time.monotonic() < end:
@@ -63,7 +64,7 @@ async def in_pty(directory, drive):
     process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)  # noqa: ASYNC220
     try:
         await asyncio.to_thread(drive, ours, process)
-        status = await asyncio.to_thread(process.wait, 10)
+        status = await asyncio.to_thread(process.wait, 60)
         assert termios.tcgetattr(theirs) == before
         return status
     finally:
@@ -136,7 +137,7 @@ def test_what_the_boot_raises_ends_it(state):
 
 def piped(directory, input):
     process = subprocess.run(
-        [sys.executable, "-c", ATTACH, str(directory)], stdin=input, capture_output=True, timeout=30, check=True
+        [sys.executable, "-c", ATTACH, str(directory)], stdin=input, capture_output=True, timeout=120, check=True
     )
     return process.stdout
 
@@ -176,7 +177,7 @@ def test_a_real_serial_line(state):
         out = os.open(state / "out", os.O_RDWR | os.O_CREAT)
         null = os.open(os.devnull, os.O_RDONLY)
         assert run(attach(machine.directory, input=null, output=out, linger=3.0)) == 0
-        assert b"SeaBIOS" in (state / "out").read_bytes() + (state / "serial.log").read_bytes()
+        eventually(lambda: b"SeaBIOS" in (state / "out").read_bytes() + (state / "serial.log").read_bytes(), "its words")
         os.close(out)
         os.close(null)
 

@@ -120,6 +120,7 @@ def test_a_copy_that_was_killed_is_in_nobodys_way(state, tmp_path):
     def killed():
         running = begin("cp", str(tmp_path / "big"), "box:/root/")
         eventually(lambda: "tinamou-copy" in asyncio.run(plugged()), "the port of the copy")
+        running.send_signal(signal.SIGSTOP)  # it is not done before it is killed
         busy = call("suspend", "box")
         assert busy.returncode == 118
         assert f"process {running.pid} copies files" in busy.stderr

@@ -14,8 +14,9 @@ from tinamou.guest.diagnose import Stage
 from tinamou.guest.ready import NotReadyError, wait_ready
 
 
-async def wait(machine: Started, *, timeout: float = 100, proof="run"):
+async def wait(machine: Started, *, timeout: float = 100, proof="run", heard=lambda: None):
     async with await connect_qmp(machine.directory, owner=True, alive=machine.alive) as qmp, machine.agent() as agent:
+        heard()
         return await wait_ready(
             machine.directory,
             agent,
@@ -80,10 +81,9 @@ def test_no_boot_disk(state):
 
 def test_qemu_that_is_killed(state):
     async def work(machine):
-        import asyncio
-
-        waiting = asyncio.create_task(wait(machine))
-        await asyncio.sleep(0.5)
+        heard = asyncio.Event()
+        waiting = asyncio.create_task(wait(machine, heard=heard.set))
+        await asyncio.wait_for(heard.wait(), 60)
         machine.process.kill()
         await waiting
 
@@ -148,8 +148,12 @@ class Reporting:
         writer.close()
 
 
-def reported(directory, *events):
+def reported(directory, *events, printed=""):
+    """The error that these events make of the waiting; what was ``printed`` is in the log a second later."""
+
     async def work():
+        if printed:
+            asyncio.get_running_loop().call_later(1.0, (directory / "serial.log").write_text, printed)
         async with (
             scripted(directory / "qmp.sock", Reporting(*events)),
             Agent(f"{directory}/agent.sock") as agent,
@@ -159,7 +163,7 @@ def reported(directory, *events):
 
     with pytest.raises(NotReadyError) as caught:
         run(work())
-    return caught.value.what
+    return caught.value
 
 
 RESET = ("RESET", {"guest": True, "reason": "guest-reset"})
@@ -167,9 +171,13 @@ RESET = ("RESET", {"guest": True, "reason": "guest-reset"})
 
 def test_what_qemu_reports_ends_the_waiting(state):
     panicked = ("GUEST_PANICKED", {"action": "pause"})
-    assert reported(state, panicked) == "The guest does not answer: the guest's kernel panicked"
-    assert "restarted 4 times" in reported(state, *[RESET] * 4)
-    assert "shut down (guest-shutdown)" in reported(state, ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}))
+    why = "[    1.0] Kernel panic - not syncing: why"
+    error = reported(state, panicked, printed=f"{why}\n")
+    assert error.what == "The guest does not answer: the guest's kernel panicked"
+    assert error.evidence["kernel panic"] == why, "what it says is waited for"
+    (state / "serial.log").unlink()
+    assert "restarted 4 times" in reported(state, *[RESET] * 4).what
+    assert "shut down (guest-shutdown)" in reported(state, ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})).what
 
 
 def test_a_few_restarts_are_no_failure(state):
@@ -182,7 +190,7 @@ def test_a_few_restarts_are_no_failure(state):
             Agent(f"{state}/agent.sock") as agent,
             await connect_qmp(str(state), owner=True) as qmp,
         ):
-            return await wait_ready(str(state), agent, qmp=qmp, timeout=30)
+            return await wait_ready(str(state), agent, qmp=qmp, timeout=100)
 
     with local_agent(state):
         assert run(work()).proof == "run"

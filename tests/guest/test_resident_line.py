@@ -7,6 +7,7 @@ import contextlib
 import os
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from resident_here import gone, line_to, printed, resident_here, talk, the_end
@@ -17,6 +18,15 @@ from tinamou.guest.command import command
 from tinamou.guest.resident.frames import HEADER, frame
 from tinamou.guest.resident.line import HeldError, Line, LineError
 from tinamou.guest.resident.owed import Identity
+
+
+def in_front(shell):
+    """The name of the program that has the terminal of a shell (source: proc_pid_stat(5), tpgid)."""
+    group = Path(f"/proc/{shell}/stat").read_text().rpartition(")")[2].split()[5]
+    try:
+        return Path(f"/proc/{group}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def test_a_terminal(state):
@@ -30,7 +40,8 @@ def test_a_terminal(state):
         await shell.write(b"stty size\n")
         await printed(shell, b"40 100\r\n")
         await shell.write(b"sleep 600\n")
-        await asyncio.sleep(0.3)
+        while in_front(shell.pid) != "sleep":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         await shell.write(b"\x03")
         await printed(shell, b"> ")
         await shell.write(b"trap 'echo resized' WINCH; echo set\n")
@@ -100,7 +111,7 @@ def test_what_runs_ends_with_its_host(state):
 def test_a_guest_that_restarts_is_noticed(state):
     async def work():
         with resident_here(state) as here:
-            async with asyncio.timeout(20), line_to(here) as line:
+            async with asyncio.timeout(120), line_to(here) as line:
                 session = await line.open(command(["sleep", "600"]))
                 here.restart()
                 with pytest.raises(LineError, match="restarted"):
@@ -115,7 +126,7 @@ def test_the_next_host_lets_go_of_what_runs_and_is_not_told_of_it(state):
 
     async def work():
         with resident_here(state) as here:
-            async with asyncio.timeout(30), line_to(here) as line:
+            async with asyncio.timeout(120), line_to(here) as line:
                 script = f"while ! [ -e {state}/go ]; do echo noise; sleep 0.02; done; echo done >{state}/went"
                 session = await line.open(command(["sh", "-c", script]))
                 await printed(session, b"noise")
@@ -158,7 +169,7 @@ def a_guest(told, late=0.0):
 def test_a_guest_that_hears_the_time_late_is_told_again(state, late, tellings):
     async def work():
         told = []
-        async with asyncio.timeout(20), scripted(state / "guest", a_guest(told, late)):
+        async with asyncio.timeout(120), scripted(state / "guest", a_guest(told, late)):
             line = Line(f"{state}/guest")
             began = time.time()
             within = await line.set_clock()
@@ -203,7 +214,7 @@ def test_a_greeting_that_is_lost_is_said_again(state):
     async def work():
         async with scripted(state / "late", late):
             line = Line(f"{state}/late")
-            await line.hello(timeout=30)
+            await line.hello(timeout=60)
             line.close()
 
     run(work())
@@ -227,7 +238,7 @@ def test_a_resident_of_an_older_version_is_told_from_a_silent_one(state):
     async def work():
         async with scripted(state / "old", older):
             with pytest.raises(LineError) as caught:
-                await Line(f"{state}/old").hello(timeout=5)
+                await Line(f"{state}/old").hello(timeout=60)
             assert "older version" in caught.value.why
         async with scripted(state / "silent", silent):
             line = Line(f"{state}/silent")
@@ -248,7 +259,7 @@ def test_nonsense_ends_the_line(state):
         async with scripted(state / "bad", nonsense):
             line = Line(f"{state}/bad")
             with pytest.raises(LineError) as caught:
-                await line.hello(timeout=5)
+                await line.hello(timeout=60)
             assert "no frame" in caught.value.why
             assert not line.free
 

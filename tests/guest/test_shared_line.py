@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from resident_here import line_to, resident_here
 from running import run, scripted
+from typed import number_in
 
 from tinamou.errors import GuestError
 from tinamou.guest.command import command
@@ -43,7 +44,7 @@ def begin(path, script):
 
 
 def until(condition, what):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.02)
@@ -56,11 +57,11 @@ def holder(path):
 def test_programs_do_not_wait_for_each_other(state):
     with resident_here(state) as here:
         long = begin(here.path, f"echo $$ >{state}/pid; while ! [ -e {state}/go ]; do sleep 0.05; done; echo long")
-        until(lambda: (state / "pid").exists(), "the long command")
+        number_in(state / "pid")
         short = begin(here.path, "cat; echo short")
-        assert short.communicate(timeout=20)[0] == b"inshort\n"
+        assert short.communicate(timeout=120)[0] == b"inshort\n"
         (state / "go").touch()
-        assert long.communicate(timeout=20)[0] == b"long\n"
+        assert long.communicate(timeout=120)[0] == b"long\n"
         until(lambda: holder(here.path) == 0, "the end of who held the line")
         assert not Path(shared_path(here.path)).exists()
 
@@ -69,25 +70,25 @@ def test_a_program_that_is_killed_takes_its_own_command_along(state):
     with resident_here(state) as here:
         doomed = begin(here.path, f"echo $$ >{state}/doomed; exec sleep 600")
         other = begin(here.path, f"echo $$ >{state}/other; while ! [ -e {state}/go ]; do sleep 0.05; done; echo on")
-        until(lambda: all((state / name).exists() for name in ("doomed", "other")), "both commands")
+        pid = number_in(state / "doomed")
+        number_in(state / "other")
         doomed.kill()
         doomed.communicate()
-        pid = int((state / "doomed").read_text())
         until(lambda: not Path(f"/proc/{pid}").exists(), "the end of its command")
         (state / "go").touch()
-        assert other.communicate(timeout=20)[0] == b"on\n"
+        assert other.communicate(timeout=120)[0] == b"on\n"
 
 
 @pytest.mark.parametrize("by", ["the line itself", "who holds it"])
 def test_a_greeting_lost_in_a_restart_is_answered_by_the_next_guest(state, by):
     async def work():
         with resident_here(state) as here:
-            async with asyncio.timeout(30), line_to(here) as line:
+            async with asyncio.timeout(120), line_to(here) as line:
                 sharing = Sharing(line, here.path)
                 asks = line if by == "the line itself" else Line.to(shared_path(here.path))
                 await asks.hello()
                 here.end()
-                asked = asyncio.create_task(asks.hello(timeout=20))
+                asked = asyncio.create_task(asks.hello(timeout=60))
                 await asyncio.sleep(0.3)
                 termios.tcflush(here._theirs, termios.TCIOFLUSH)
                 here.start()
@@ -106,9 +107,9 @@ def test_two_greetings_that_waited_are_both_answered(state):
         with resident_here(state) as here:
             here.end()
             line = Line(here.path)
-            first = asyncio.create_task(line.hello(timeout=20))
+            first = asyncio.create_task(line.hello(timeout=60))
             await asyncio.sleep(0.2)
-            second = asyncio.create_task(line.hello(timeout=20))
+            second = asyncio.create_task(line.hello(timeout=60))
             await asyncio.sleep(0.1)
             line._greet(anew=True)
             here.start()
@@ -156,7 +157,7 @@ def test_who_shares_a_line_may_have_the_clock_set_and_nothing_else_of_the_guest(
             writer.close()
 
         path = f"{state}/resident.sock"
-        async with asyncio.timeout(20), scripted(Path(path), guest):
+        async with asyncio.timeout(120), scripted(Path(path), guest):
             line = Line(path)
             await line.hello()
             sharing = Sharing(line, path)

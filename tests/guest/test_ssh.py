@@ -24,7 +24,7 @@ def free_port():
 
 
 def listens(port):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -68,7 +68,7 @@ def server(state):
 
 def over_ssh(server, *words, input=b""):
     argv = ssh.ssh_argv(server, words, terminal=False)
-    done = subprocess.run(argv, input=input, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(argv, input=input, capture_output=True, check=False, timeout=120)
     return done.returncode, done.stdout, done.stderr
 
 

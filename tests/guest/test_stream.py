@@ -9,10 +9,10 @@ import os
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-from running import local_agent, run, scripted, tiny
+from running import local_agent, outputs, run, scripted, tiny
+from typed import limits
 
 from tinamou.errors import GuestError, NoCommandError, TimeLimitError
 from tinamou.guest import execute
@@ -20,15 +20,10 @@ from tinamou.guest.agent import Agent
 from tinamou.guest.stream import NoShellError
 
 
-def ours():
-    return sorted(Path("/tmp").glob("tinamou-*"))
-
-
 def test_output_is_heard_as_it_comes(state):
     heard = []
 
     async def talk(agent):
-        before = ours()
         async with agent:
             (state / "go").unlink(missing_ok=True)
             script = f"echo one; echo two >&2; while ! [ -e {state}/go ]; do sleep 0.05; done; echo three; exit 5"
@@ -43,7 +38,7 @@ def test_output_is_heard_as_it_comes(state):
             assert b"".join(heard) == b"one\nthree\n"
             assert heard[0] == b"one\n"
             assert b"".join(errors) == b"two\n"
-            assert ours() == before
+            assert outputs(state) == []
 
     with local_agent(state) as agent:
         run(talk(agent))
@@ -68,7 +63,6 @@ def test_more_than_the_agent_would_keep(state):
 def test_ends_of_all_kinds(state):
     async def talk(agent):
         async with agent:
-            before = ours()
             with pytest.raises(NoCommandError, match="could not start /no/such"):
                 await agent.stream(["/no/such"], print, print)
             assert (await agent.stream(["sh", "-c", "kill -9 $$"], print, print)).status == -9
@@ -84,7 +78,7 @@ def test_ends_of_all_kinds(state):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert ours() == before
+            assert outputs(state) == []
 
     with local_agent(state) as agent:
         run(talk(agent))
@@ -95,10 +89,14 @@ def test_an_agent_that_falls_silent_is_not_asked_for_long_to_tidy_up(state, monk
 
     async def talk(agent, pid):
         heard = asyncio.Event()
-        async with agent, asyncio.timeout(25):
-            command = agent.stream(["sh", "-c", "echo; exec sleep 600"], lambda _: heard.set(), print, timeout=1)
-            running = asyncio.create_task(command)
-            await heard.wait()
+        async with agent, asyncio.timeout(120):
+            for limit in limits():
+                command = agent.stream(["sh", "-c", "echo; exec sleep 600"], lambda _: heard.set(), print, timeout=limit)
+                running = asyncio.create_task(command)
+                waited = asyncio.create_task(heard.wait())
+                await asyncio.wait([running, waited], return_when=asyncio.FIRST_COMPLETED)
+                if heard.is_set():
+                    break
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(TimeLimitError, match="The command sh -c echo; exec sleep 600 did not end") as caught:
                 await running
@@ -112,7 +110,7 @@ def test_an_agent_that_falls_silent_is_not_asked_for_long_to_tidy_up(state, monk
         finally:
             subprocess.run(["pkill", "-P", str(pid)], check=False)
             os.kill(pid, signal.SIGCONT)
-            for folder in ours():
+            for folder in outputs(state):
                 shutil.rmtree(folder)
 
 
@@ -121,11 +119,10 @@ def test_a_large_input(state):
 
     async def talk(agent):
         async with agent:
-            before = ours()
             got = []
             assert (await agent.stream(["sha256sum"], got.append, print, input=data)).status == 0
             assert b"".join(got).split()[0].decode() == hashlib.sha256(data).hexdigest()
-            assert ours() == before
+            assert outputs(state) == []
 
     with local_agent(state) as agent:
         run(talk(agent))

@@ -44,7 +44,7 @@ def machine(
             process.kill()
 
 
-def command(*words: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+def command(*words: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
     """The finished command, which must be done within so many seconds."""
     argv = [sys.executable, "-m", "tinamou", *words]
     return subprocess.run(

@@ -63,7 +63,7 @@ class Stage:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True, **how)  # type: ignore[call-overload]
         self.around.kept(process)
         deadline, before = (
-            time.monotonic() + 20,
+            time.monotonic() + 60,
             {"setpriv", "prlimit", "unshare", "env", Path(sys.executable).resolve().name},
         )
         program = Path(f"/proc/{process.pid}/exe")
@@ -160,7 +160,7 @@ def test_qemus_own_filter(stage):
     words = ["qemu-system-x86_64", "-nodefaults", "-machine", "none", "-display", "none", "-S"]
     attacks = ("new-processes", "rights")
     filtered = stage.started([*words, "-sandbox", SANDBOX])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "Seccomp:\t2" not in Path(f"/proc/{filtered}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -218,7 +218,7 @@ def test_the_writer_of_logs(stage):
     from tinamou.prepare.logs import pipes_into
 
     with pipes_into(stage.owner.machine("own") / "qemu.log") as [end]:
-        deadline, filtered = time.monotonic() + 20, False
+        deadline, filtered = time.monotonic() + 60, False
         while not filtered:
             assert time.monotonic() < deadline
             writer = stage.owner.processes(f"{stage.owner.machine('own')}/").get("logwriter", 0)
@@ -228,7 +228,7 @@ def test_the_writer_of_logs(stage):
         assert {f"{one.attack} {one.way}" for one in outcomes if one.state == "succeeded"} == set()
         assert {one.by for one in outcomes if one.state == "refused"} >= {"SIGSYS"}
         os.write(end, b"it goes on")
-    log, deadline = stage.owner.machine("own") / "qemu.log", time.monotonic() + 20
+    log, deadline = stage.owner.machine("own") / "qemu.log", time.monotonic() + 60
     while log.read_bytes() != b"it goes on":
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -83,7 +83,7 @@ def test_closing_waits_for_nobody(state):
             session = await connect(str(record.file("qmp2.sock")))
             asked = [asyncio.create_task(session.execute("stop")) for _ in range(3)]
             await asyncio.sleep(0.05)
-            await asyncio.wait_for(session.close(), 5)
+            await asyncio.wait_for(session.close(), 60)
             for one in await asyncio.gather(*asked, return_exceptions=True):
                 assert isinstance(one, DisconnectedError)
 
@@ -147,7 +147,7 @@ def test_events_nobody_hears_are_not_kept(state):
                 await session.execute("query-status")
             assert session.broken is not None
             assert "more events than can be heard" in session.broken.why
-            assert (await deaf.next(1)).name == "E"
+            assert (await deaf.next(60)).name == "E"
         assert len(session.recent) == 128
 
     with_session(state, work, stand_in.event("E") * 5000)
@@ -269,7 +269,7 @@ def test_a_guest_at_work_on_the_slot_is_asked_again(state, monkeypatch, first):
     monkeypatch.setattr(commands, "_ASKED_AGAIN", 0.2)
 
     async def work(session):
-        await commands.device_del(session, "a", timeout=5)
+        await commands.device_del(session, "a", timeout=60)
 
     with_session(state, work, first, BUSY, TAKEN + stand_in.event("DEVICE_DELETED", device="a"))
 
@@ -277,7 +277,7 @@ def test_a_guest_at_work_on_the_slot_is_asked_again(state, monkeypatch, first):
 def test_a_slot_that_gives_nothing_back_is_told_at_once(state):
     async def work(session):
         with pytest.raises(RefusedError, match="no hot-plug"):
-            await commands.device_del(session, "a", timeout=5)
+            await commands.device_del(session, "a", timeout=60)
 
     with_session(state, work, NEVER)
 
@@ -311,10 +311,13 @@ def test_a_capture_that_was_made_long(state, monkeypatch):
 
     async def work(session):
         record = types.SimpleNamespace(name="m", uid=None, directory=str(state), file=lambda name: state / name)
-        taking = asyncio.create_task(attend.capture(record, session, 0, target, asyncio.Event(), 0.5))
-        await asyncio.sleep(0.2)
+        stopped = asyncio.Event()
+        taking = asyncio.create_task(attend.capture(record, session, 0, target, stopped, 60.0))
+        while not (state / "net0.pcap").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         with (state / "net0.pcap").open("r+b") as file:
             file.truncate(1 << 40)
+        stopped.set()
         return await taking
 
     monkeypatch.setattr(attend, "specs_of", lambda record: {0: None})

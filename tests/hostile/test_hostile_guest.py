@@ -18,9 +18,9 @@ AGENTS = [way for way in stand_in.AGENT if way != "honest"]
 RESIDENTS = [way for way in stand_in.RESIDENT if way != "honest"]
 
 
-async def ask(path: str) -> None:
-    async with Agent(path, timeout=2.0) as agent:
-        done = await agent.run(["true"], timeout=2.0)
+async def ask(path: str, seconds: float = 2.0) -> None:
+    async with Agent(path, timeout=seconds) as agent:
+        done = await agent.run(["true"], timeout=seconds)
         assert (done.status, done.stdout) == (0, b"hello\n")
 
 
@@ -33,7 +33,7 @@ def test_a_lying_agent(state, way):
 
 def test_an_honest_agent(state):
     with machine("one") as record:
-        asyncio.run(ask(str(record.file("agent.sock"))))
+        asyncio.run(ask(str(record.file("agent.sock")), 60.0))
 
 
 @pytest.mark.parametrize("way", ["deep", "bad-base64", "odd-types", "odd-error", "no-return"])
@@ -46,11 +46,11 @@ def test_a_file_from_a_lying_agent(state, way):
         asyncio.run(fetch(str(record.file("agent.sock"))))
 
 
-async def talk(path: str) -> None:
+async def talk(path: str, seconds: float = 2.0) -> None:
     line = Line(path)
     try:
-        await line.hello(timeout=2.0)
-        done = await line.run(["true"], timeout=2.0)
+        await line.hello(timeout=seconds)
+        done = await line.run(["true"], timeout=seconds)
         assert (done.status, done.stdout) == (0, b"hello\n")
     finally:
         line.close()
@@ -65,7 +65,7 @@ def test_a_lying_resident(state, way):
 
 def test_an_honest_resident(state):
     with machine("one") as record:
-        asyncio.run(talk(str(record.file("resident.sock"))))
+        asyncio.run(talk(str(record.file("resident.sock")), 60.0))
 
 
 @pytest.mark.slow

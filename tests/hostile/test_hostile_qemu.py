@@ -24,24 +24,24 @@ def everybody(state):
 
 
 def test_ls(everybody):
-    found = rows(command("ls", "--json", seconds=30))
+    found = rows(command("ls", "--json", seconds=120))
     assert found.keys() == {*WAYS, "honest"}
     assert (found["honest"]["state"], found["honest"]["why"]) == ("running", None)
     for way in WAYS:
         assert found[way]["state"] == "unknown", found[way]
         assert len(str(found[way]["why"])) > 10
-    table = said(command("ls", seconds=30))
+    table = said(command("ls", seconds=120))
     assert "escapes: QEMU answered what is no run state: the answer: '\\x1b[2J" in table
     assert table.count("tinamou: ") == len(WAYS)
 
 
 def test_stats_and_top(everybody):
-    found = rows(command("stats", "--json", seconds=40))
+    found = rows(command("stats", "--json", seconds=120))
     assert found.keys() == {*WAYS, "honest"}
     assert found["honest"]["state"] == "running"
     assert {found[way]["state"] for way in WAYS} == {"unknown"}
     assert all(found[way]["missing"] for way in WAYS)
-    named = command("stats", "silent", "honest", seconds=30)
+    named = command("stats", "silent", "honest", seconds=120)
     assert named.returncode == 115
     assert "silent: no numbers: " in complaint(named)
     assert "honest" in named.stdout
@@ -54,14 +54,14 @@ def test_stats_and_top(everybody):
 
 
 def test_watch(everybody):
-    told = said(command("watch", "--once", seconds=60))
+    told = said(command("watch", "--once", seconds=120))
     for way in WAYS:
         assert f" {way}: bad: " in told, told
 
 
 def test_others_are_not_asked(everybody):
     for words in (["net", "ls"], ["pool", "ls"], ["doctor", "silent"]):
-        said(command(*words, seconds=60))
+        said(command(*words, seconds=120))
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_name_that_is_no_text(state, monkeypatch, locale):
 @pytest.mark.parametrize("way", ["silent", "never-answers", "events", "closes", "deep-answer"])
 def test_stop_keeps_its_grace(state, way):
     with machine("one", qmp=way, agent="silent"):
-        done = command("stop", "one", "--grace", "3", seconds=30)
+        done = command("stop", "one", "--grace", "3", seconds=120)
         assert done.returncode == 0
         assert "its power was cut" in complaint(done)
         assert rows(command("ls", "--json"))["one"]["state"] == "stopped"
@@ -106,7 +106,7 @@ def test_stop_keeps_its_grace(state, way):
 def test_a_save_cut_short_of_a_silent_machine(state):
     with machine("one", qmp="never-answers") as record:
         record.file("checkpointing").write_text("1 1")
-        found = rows(command("ls", "--json", seconds=30))
+        found = rows(command("ls", "--json", seconds=120))
         assert found["one"]["state"] == "unknown"
 
 

@@ -60,7 +60,7 @@ def test_a_guest_that_does_not_answer(state, resident):
     with machine("one", agent="silent", resident="silent") as record:
         change(record, resident=resident)
         with pytest.raises(GuestError, match=r"did not answer|does not answer"):
-            asyncio.run(stream("one", said, timeout=2.5))
+            asyncio.run(stream("one", said, timeout=5.0))
     assert len(said) == 1 and said[0].startswith("waiting for the guest of one to answer")
 
 

@@ -51,7 +51,7 @@ class Bench:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def policy(self, attempts=4, timeout=5.0):
+    def policy(self, attempts=4, timeout=30.0):
         """Tries without waiting; the waits asked for are remembered."""
         return Policy(attempts=attempts, timeout=timeout, pause=self.pauses.append)
 

@@ -14,7 +14,7 @@ from tinamou.images import download as module
 from tinamou.images import http
 from tinamou.images.download import download
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 Serve = Callable[..., str]
 
 
@@ -55,7 +55,7 @@ def serve() -> Iterator[Serve]:
         server.close()
 
 
-def small(url: str, timeout: float = 5.0) -> bytes:
+def small(url: str, timeout: float = 30.0) -> bytes:
     policy = http.Policy(attempts=1, timeout=timeout)
     with http.client(policy) as client:
         return http.fetch_bytes(client, url, policy)
@@ -79,24 +79,26 @@ ODD = {
 def test_an_odd_answer(serve: Serve, tmp_path: Path, name: str) -> None:
     url = serve(ODD[name])
     with pytest.raises(ImageError):
-        download(url, tmp_path / "part", policy=http.Policy(attempts=2, timeout=5.0, pause=lambda _: None))
+        download(url, tmp_path / "part", policy=http.Policy(attempts=2, timeout=30.0, pause=lambda _: None))
     if "range" not in name:
         with pytest.raises(ImageError):
             small(url)
 
 
-def test_a_checksum_file_that_drips(serve: Serve) -> None:
+def test_a_checksum_file_that_drips(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_WHOLE", 0.05)
     with pytest.raises(ImageError, match="cannot be downloaded") as caught:
-        small(serve(OK + b"\r\n", 0.05), timeout=0.2)
-    assert "did not arrive within 2 seconds" in caught.value.why
+        small(serve(OK + b"\r\n", 0.05), timeout=20.0)
+    assert "did not arrive within 1 seconds" in caught.value.why
 
 
 def test_an_image_that_drips(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOW_SECONDS", 1.0)
     url = serve(OK + b"Content-Length: 1000000\r\n\r\n" + b"y" * 5000, 0.05)
     with pytest.raises(ImageError, match="too slow to end"):
-        download(url, tmp_path / "part", policy=http.Policy(attempts=2, timeout=5.0))
+        download(url, tmp_path / "part", policy=http.Policy(attempts=2, timeout=30.0))
     assert (tmp_path / "part").stat().st_size > 4000
-    monkeypatch.setattr(module, "SLOW_BYTES", 4)
-    quick = serve(OK + b"Content-Length: 5040\r\n\r\n" + b"y" * 5000, 0.05)
-    assert download(quick, tmp_path / "other", policy=http.Policy(attempts=1, timeout=5.0)).size == 5040
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SLOW_BYTES", 1)
+    quick = serve(OK + b"Content-Length: 5010\r\n\r\n" + b"y" * 5000, 0.1)
+    assert download(quick, tmp_path / "other", policy=http.Policy(attempts=1, timeout=30.0)).size == 5010

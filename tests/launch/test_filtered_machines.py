@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tinamou.control.session import DisconnectedError
 from tinamou.errors import LaunchError
 from tinamou.images.programs import path as own_program
 from tinamou.state import machines
-from tinamou.system.kernel_log import kernel_log
+from tinamou.system.ended import refused_call
+from tinamou.system.kernel_log import kernel_log, lately_audited
 from tinamou.system.syscall_numbers import AUDIT, number_of
 from tinamou.system.syscalls import program
 from tinamou.tuning.syscalls import EVERY
@@ -58,10 +60,14 @@ def test_what_it_needs_is_in_the_plan():
 
 
 def test_a_call_that_is_not_listed_ends_it_and_is_named(state):
-    with pytest.raises(LaunchError) as told, Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET):
-        pass
-    assert "signal 31" in str(told.value)
-    assert "socket" in str(told.value) or kernel_log() is None
+    for _ in range(5):
+        with pytest.raises(LaunchError) as told, Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET):
+            pass
+        assert "signal 31" in str(told.value)
+        if "call: socket" in str(told.value) or kernel_log() is None:
+            break
+        time.sleep(6)  # the kernel prints ten such lines in five seconds, whoever they are of, and drops the others
+    assert "call: socket" in str(told.value) or kernel_log() is None
     with Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET, security={"syscalls": "qemu"}) as vm:
         assert vm.run("true").status == 0
 
@@ -74,7 +80,8 @@ def test_a_machine_that_ran_says_why_it_is_gone(state):
         vm.qmp("netdev_add", forward)
     eventually(lambda: not Path(f"/proc/{pid}/exe").exists(), "the end of QEMU")
     said = call("ls").stderr
-    assert "its filter refuses: socket" in said or kernel_log() is None
+    dropped = not any(refused_call(line, pid) for line in lately_audited())
+    assert "its filter refuses: socket" in said or dropped
     tinamou("rm", "-f", "web")
 
 

@@ -37,7 +37,8 @@ def test_a_card_added_while_another_command_boots_the_machine_stays(state: Path,
     spec = described("m")
     assert len(spec["net"]) == 2 and len(spec["disk"]) == 2  # type: ignore[arg-type]
     drivers = "until [ -e /run/settled ]; do sleep 0.1; done; "
-    assert tinamou("exec", "m", "--", "sh", "-c", f"{drivers}ls /sys/class/net | grep -c eth").strip() == "2"
+    count = ("exec", "m", "--", "sh", "-c", f"{drivers}ls /sys/class/net | grep -c eth")
+    eventually(lambda: tinamou(*count).strip() == "2", "both cards in the guest")
     tinamou("rm", "-f", "m")
     assert leftovers.found() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from tinamou.monitor.console import kills, panic
 from tinamou.monitor.deaths import cause_of
 from tinamou.monitor.examine import HOST_CHECKS, MACHINE_CHECKS, examine_host, examine_machine, wrong
 from tinamou.monitor.host import look_at_host
-from tinamou.monitor.look import printed
+from tinamou.monitor.look import _console, printed
 from tinamou.monitor.processes import held, spent, uptime
 from tinamou.monitor.service_unit import service_unit
 from tinamou.prepare.journal import Journal
@@ -43,6 +44,21 @@ def test_check(name):
 def test_checks_and_files_agree():
     files = {path.stem for path in Path(tinamou.monitor.checks.__path__[0]).glob("*.py")} - {"__init__"}
     assert files == {*MACHINE_CHECKS, *HOST_CHECKS} == {*MACHINE_CASES, *HOST_CASES}
+
+
+def test_what_a_panicked_guest_says_is_waited_for(tmp_path):
+    """QEMU's monitor tells it before the log has it."""
+    record = Record("web", str(tmp_path), {})
+
+    async def told(state):
+        asked = asyncio.create_task(_console(record, state))
+        await asyncio.sleep(0)
+        record.file("serial.log").write_text("[    1.0] Kernel panic - not syncing: why\n")
+        return await asked
+
+    assert "why" in asyncio.run(told("guest-panicked"))
+    record.file("serial.log").unlink()
+    assert asyncio.run(told("running")) == ""
 
 
 def test_all_findings_of_a_look():

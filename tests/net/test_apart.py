@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from labs import OUTSIDE, Lab
 from switches import Switch
+from typed import eventually
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
@@ -215,7 +216,7 @@ def test_errors_say_what_is_wrong_and_undo_it(lab: Lab):
     before = lab.traces()
     listener = subprocess.Popen(["ip", "netns", "exec", lab.name, "nc", "-l", "-s", "127.0.0.1", "-p", "18080"])
     try:
-        time.sleep(0.5)
+        eventually(lambda: ":18080" in lab.run("ss", "-Htln").stdout, "the other program")
         said = fails(lab, "--net", "type=user,forward=18080:80", code=113)
         assert "18080 is not free" in said
         assert f"process {listener.pid}" in said

@@ -18,9 +18,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from running import listens
 from service_here import Served, client_of_all, machine, operation, serving, started
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+from typed import eventually
 
 from tinamou.service.feed import Event, Feed, Listener
 from tinamou.service.openapi import SCHEMAS, document
@@ -203,7 +205,8 @@ def events(sock: socket.socket, wanted: int) -> list[dict[str, Any]]:
     data, found = b"", []
     while len(found) < wanted:
         data += sock.recv(65536)
-        found = [json.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: ") and line.endswith(b"}")]
+        whole = data[: data.rfind(b"\n") + 1]
+        found = [json.loads(line[6:]) for line in whole.splitlines() if line.startswith(b"data: ")]
     return found
 
 
@@ -352,9 +355,7 @@ def test_begun_by_the_first_who_connects(state):
         environment = {**os.environ, "NOTIFY_SOCKET": str(state / "notify")}
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 60
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            eventually(lambda: listens(path), "its socket")
             assert Served(path, process).ask("GET", "/v1/me").status == 200
             assert told.recv(100) == b"READY=1"
             process.terminate()

@@ -91,6 +91,15 @@ class BareMachine:
         for descriptor in descriptors:
             os.close(descriptor)
 
+    def up(self) -> None:
+        """Wait until it has opened everything and answers."""
+
+        async def answered() -> None:
+            async with self.session():
+                pass
+
+        run(answered())
+
     def kill(self) -> None:
         if self.process:
             self.process.kill()

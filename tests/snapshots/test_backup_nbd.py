@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from bare_machine import SIZE, BareMachine, live_write, run
+from running import listens
+from typed import eventually
 
 from tinamou.errors import ImageError, StateError
 from tinamou.snapshots.backup import standalone, verify
@@ -35,8 +36,7 @@ class Servers:
                 file.write_bytes(b"\xee" * size)
             argv = ["qemu-nbd", "-t", "-f", "raw", "-x", name, "-k", str(self.folder / f"{name}.sock"), str(file)]
             self.running.append(subprocess.Popen(argv))
-            while not (self.folder / f"{name}.sock").exists():
-                time.sleep(0.01)
+            eventually(lambda name=name: listens(self.folder / f"{name}.sock"), "the server")
 
     def stop(self) -> None:
         for one in self.running:

@@ -28,7 +28,7 @@ def test_nothing_is_undone_behind_a_thread(
     def slow(directory: Path, names: Sequence[str]) -> None:
         began.set()
         try:
-            assert goes_on.wait(10)
+            assert goes_on.wait(60)
             if fails:
                 raise OSError("no room")
             place(directory, names)
@@ -39,7 +39,7 @@ def test_nothing_is_undone_behind_a_thread(
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(creating.create(machine.disks, before, "first"))
-        await asyncio.to_thread(began.wait, 10)
+        await asyncio.to_thread(began.wait, 60)
         task.cancel()
         await asyncio.sleep(0.1)
         goes_on.set()

@@ -146,11 +146,7 @@ def test_a_planted_data_file(m: BareMachine) -> None:
 
 def test_a_file_written_by_another_process(m: BareMachine) -> None:
     m.start()
-    import time
-
-    while not (m.directory / "qmp.sock").exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
+    m.up()
     found = the_one(m)
     assert "qemu-system" in found.what
     m.kill()
@@ -252,11 +248,7 @@ def test_a_disk_open_elsewhere_is_refused_before_a_start(m: BareMachine) -> None
     chains = existing_chains(spec, image, m.directory)
     refuse_shared(chains)
     m.start()
-    import time
-
-    while not (m.directory / "qmp.sock").exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
+    m.up()
     with pytest.raises(ImageError, match=r"disk0-2\.qcow2 is open for writing"):
         refuse_shared(chains)
 

@@ -28,7 +28,7 @@ class Watched:
         os.close(read)
 
     def asked(self, answer: bytes) -> bytes:
-        self.server.settimeout(20)
+        self.server.settimeout(60)
         line, _ = self.server.accept()
         with line:
             request = line.recv(4096)
@@ -37,26 +37,26 @@ class Watched:
 
 
 def test_nothing_is_thawed_when_all_went_well(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, 20)
+    watched = Watched(tmp_path, 60)
     os.write(watched.pipe, b".")
-    assert watched.process.wait(20) == 0
+    assert watched.process.wait(60) == 0
     watched.server.setblocking(False)
     with pytest.raises(BlockingIOError):
         watched.server.accept()
 
 
 def test_thawed_when_the_freezer_is_killed(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, 60)
+    watched = Watched(tmp_path, 600)
     os.close(watched.pipe)
     assert b"guest-fsfreeze-thaw" in watched.asked(b'{"error": {"class": "GenericError"}}\n')
     assert b"guest-fsfreeze-thaw" in watched.asked(b'{"return": 1}\n')
-    assert watched.process.wait(20) == 0
+    assert watched.process.wait(60) == 0
 
 
 def test_thawed_when_the_time_is_up(tmp_path: Path) -> None:
     watched = Watched(tmp_path, 0.1)
     assert b"guest-fsfreeze-thaw" in watched.asked(b'{"return": 1}\n')
-    assert watched.process.wait(20) == 0
+    assert watched.process.wait(60) == 0
 
 
 def test_the_picture_shows_branches_and_now() -> None:

@@ -8,7 +8,7 @@ import gc
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,8 @@ async def work():
     try:
         await asyncio.sleep(60)
     finally:
-        await asyncio.sleep(0.3)
+        print("cleaning up", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         print("cleaned up", flush=True)
 
 try:
@@ -45,13 +46,18 @@ except KeyboardInterrupt:
 )
 def test_cleans_up_before_it_ends(number: signal.Signals, times: int, status: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", INTERRUPTED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
-    for _ in range(times):
+    process.send_signal(number)
+    assert process.stdout.readline() == "cleaning up\n"
+    if times > 1:
         process.send_signal(number)
-        time.sleep(0.1)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate("go on\n", timeout=120)
     assert process.returncode == status, err
     assert out.splitlines()[0] == "cleaned up"
     assert err == ""
@@ -105,7 +111,7 @@ print(at)
 
 
 def test_cleans_up_wherever_the_request_comes() -> None:
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", AT_EACH_LINE], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", AT_EACH_LINE], capture_output=True, text=True, timeout=240)
     assert ran.stderr == ""
     assert 8 < int(ran.stdout) < 99
 
@@ -146,15 +152,20 @@ def test_not_on_the_loops_own_thread() -> None:
 def test_a_thread_has_ended_before_its_cancellation_is_raised(caplog: pytest.LogCaptureFixture) -> None:
     order = []
 
+    begun, goes_on = threading.Event(), threading.Event()
+
     def slow() -> None:
-        time.sleep(0.2)
+        begun.set()
+        assert goes_on.wait(60)
         order.append("thread")
         raise ValueError("nobody asks for it")
 
     async def work() -> None:
         task = asyncio.ensure_future(in_thread(slow))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 60)
         task.cancel()
+        assert not (await asyncio.wait([task], timeout=0.1))[0]
+        goes_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         order.append("cleaned up")
@@ -175,6 +186,6 @@ def test_a_cancelled_thread_waits_for_no_lock(tmp_path: Path) -> None:
         await dropped(task)
 
     with exclusive(tmp_path / "lock"):
-        asyncio.run(asyncio.wait_for(work(), 20))
+        asyncio.run(asyncio.wait_for(work(), 60))
     with exclusive(tmp_path / "lock"):
         pass

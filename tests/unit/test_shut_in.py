@@ -171,7 +171,7 @@ def test_for_a_user_it_is_that_user_without_a_network(tmp_path: Path) -> None:
 
 
 def test_its_time_and_memory_are_bounded() -> None:
-    def asked(code: str, seconds: float = 20.0) -> None:
+    def asked(code: str, seconds: float = 120.0) -> None:
         shut_in.ask(["/usr/bin/python3", "-I", "-S", "-c", code], reads=[], seconds=seconds, cpu_seconds=1)
 
     with pytest.raises(TimeoutError, match="did not finish within 1 seconds"):
@@ -203,7 +203,7 @@ def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
             time.sleep(0.02)
         starter.kill()
     handle = None
-    for _ in range(500):
+    for _ in range(3000):
         if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]:
             break
         time.sleep(0.02)

@@ -11,9 +11,10 @@ from tinamou.errors import GuestError
 from tinamou.guest.diagnose import BootFinding, Stage, cause_of, clean, diagnose
 from tinamou.system import logs
 
-__all__ = ["NotReadyError", "not_ready", "tail"]
+__all__ = ["PANIC", "NotReadyError", "not_ready", "tail"]
 
-_PANIC = "Kernel panic - not syncing"
+PANIC = "Kernel panic - not syncing"
+"""How a guest's kernel says on its console that it gave up."""
 _SERIAL_LINES, _QEMU_LINES, _PANIC_LINES = 25, 15, 14
 
 _NAMES = {
@@ -79,7 +80,7 @@ def not_ready(
         reason = f"QEMU ended{_status(exit_status)}" + (f": {told}" if told != "QEMU ended" else "")
     seen = ", ".join(f"{s.name.lower()} {seconds:.1f} s" for s, seconds in sorted(at.items()))
     lines = serial.splitlines()
-    panic = next((number for number, line in enumerate(lines) if _PANIC in line), len(lines))
+    panic = next((number for number, line in enumerate(lines) if PANIC in line), len(lines))
     evidence = {
         "recognised": "\n".join(f"{f.line}: {f.meaning}" if f.line else f.meaning for f in findings),
         "the guest printed last": next((line.strip() for line in reversed(lines) if line.strip()), ""),

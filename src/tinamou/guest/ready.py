@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tinamou.control.session import DisconnectedError, Session
 from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.diagnose import Stage, clean, diagnose, reached
-from tinamou.guest.failure import NotReadyError, not_ready
+from tinamou.guest.failure import PANIC, NotReadyError, not_ready, tail
 from tinamou.guest.resident.line import LineError
 from tinamou.late import dataclass, field
 from tinamou.system.logs import Followed
@@ -245,7 +245,8 @@ async def _watch_events(boot: _Boot, qmp: Session) -> str:
                 return f"{error.what}: {error.why}" if boot.alive() else "QEMU ended"
             match event.name:
                 case "GUEST_PANICKED":
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(0.3)  # it goes on to say more
+                    await _until(lambda: PANIC in tail(f"{boot.directory}/serial.log"), 3.0)
                     return "the guest's kernel panicked"
                 case "VSERPORT_CHANGE" if event.data.get("open"):
                     boot.reach(Stage.AGENT)

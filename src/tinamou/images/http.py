@@ -21,6 +21,8 @@ __all__ = ["Policy", "TransientError", "client", "fetch_bytes", "request", "retr
 REDIRECTS = 10
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 SMALL = 8 << 20
+_WHOLE = 10
+"""So many times as long as a silence may be, a small file may take to be there whole."""
 T = TypeVar("T")
 
 
@@ -176,8 +178,8 @@ def fetch_bytes(http: httpx2.Client, url: str, policy: Policy, *, fresh: bool = 
         with request(http, url, headers) as response:
             for chunk in response.iter_raw():
                 body += chunk
-                if time.monotonic() - began > policy.timeout * 10:
-                    raise TransientError(f"it did not arrive within {policy.timeout * 10:.0f} seconds")
+                if time.monotonic() - began > policy.timeout * _WHOLE:
+                    raise TransientError(f"it did not arrive within {policy.timeout * _WHOLE:.0f} seconds")
                 if len(body) > SMALL:
                     raise ImageError(f"{shown(url)} is no checksum file or signature", why="it is larger than 8 MiB")
         return bytes(body)

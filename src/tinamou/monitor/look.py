@@ -33,6 +33,8 @@ _STOPPED = ("io-error",)
 _TAIL = 64 << 10
 _ENDING_SECONDS, _STARTING_SECONDS = 2.0, 300.0
 """How long QEMU may take to be gone once it has closed its monitor, and to open it: much memory is filled first."""
+_SAID_SECONDS = 3.0
+"""How long a guest's last words may take from QEMU's monitor to the log."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ async def look(
         memory=memory,
         held=processes.held(files, record.pid, share=False),
         disks=disks,
-        console=printed(record.file("serial.log"), record.log_from),
+        console=await _console(record, state),
         uptime=processes.uptime(files, record.pid),
         answers=answers,
         unasked=unasked,
@@ -111,6 +113,18 @@ async def look(
         checked=plain.checked,
         check_age=plain.check_age,
     )
+
+
+async def _console(record: Record, state: str) -> str:
+    """What the guest printed; where QEMU says that it panicked, the panic with it, which is on its way through a pipe."""
+    import asyncio
+
+    log, deadline = record.file("serial.log"), time.monotonic() + _SAID_SECONDS
+    while not console.panic(text := printed(log, record.log_from)) and state == "guest-panicked":
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.02)
+    return text
 
 
 def printed(log: Path, start: int) -> str:

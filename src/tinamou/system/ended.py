@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from tinamou.system.jail import STATUS
 from tinamou.system.spawn import exit_code
@@ -10,7 +11,7 @@ from tinamou.system.syscall_numbers import name_of
 
 __all__ = ["refused_call", "status_of"]
 
-_SIGSYS = 31
+_SIGSYS, _LOGGED_SECONDS = 31, 1.0
 _SIGNALS = {
     9: ": it was killed, by hand or for lack of memory",
     **dict.fromkeys((5, 11), ": it crashed, or gave up: as the first process of its namespace it cannot end by SIGABRT"),
@@ -33,12 +34,22 @@ def refused_call(line: str, pid: int) -> str:
     return name_of(int(found[3]), int(found[2], 16))
 
 
-def status_of(pid: int) -> str:
-    """How a child of ours ended, in words; empty where it is none, and when asked again."""
+def _logged(pid: int, seconds: float) -> str:
+    """The call it was ended for, as a log says, which a thread of the kernel writes; empty where none does for so long."""
     from tinamou.system.kernel_log import lately_audited
 
+    deadline = time.monotonic() + seconds
+    while not (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+    return call
+
+
+def status_of(pid: int) -> str:
+    """How a child of ours ended, in words; empty where it is none, and when asked again."""
     code = exit_code(pid)
-    if code in (None, -_SIGSYS) and (call := next(filter(None, (refused_call(line, pid) for line in lately_audited())), "")):
+    if code in (None, -_SIGSYS) and (call := _logged(pid, 0.0 if code is None else _LOGGED_SECONDS)):
         return f"signal {_SIGSYS}: its filter refused a system call: {call}; {_LEFT_OUT}"
     if code is None:
         return ""

@@ -21,7 +21,7 @@ FULL = 4 << 20
 """Bytes after which a log is put aside, and a new one begun."""
 
 _TAIL = 64 << 10
-_WRITTEN_SECONDS = 1.0
+_WRITTEN_SECONDS = 5.0
 
 
 def older(path: Path) -> Path:
@@ -30,7 +30,7 @@ def older(path: Path) -> Path:
 
 
 def complete(path: Path) -> None:
-    """Return when the last words of a process that has ended are in its log, and their writer is gone (1 s at most)."""
+    """Return when the last words of a process that has ended are in its log, and their writer is gone (5 s at most)."""
     deadline = time.monotonic() + _WRITTEN_SECONDS
     with contextlib.suppress(OSError):
         while locked(path) and time.monotonic() < deadline:
