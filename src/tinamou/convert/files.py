@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,14 @@ _PATHS = ("boot.kernel", "boot.initrd")
 
 def read_source(path: Path) -> tuple[str, Draft | None]:
     """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
-    from tinamou.convert import ova
-
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     if data[257:262] == b"ustar":
+        from tinamou.convert import ova
+
         return "", ova.read(path)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
@@ -118,6 +117,8 @@ async def import_disks(
 
     ``arch`` is for an image that does not tell. The fields of the machine name the copies then. Raises ImageError.
     """
+    import asyncio
+
     from tinamou.images.importing import convert, import_image
     from tinamou.images.resolve import names
 
