@@ -11,7 +11,7 @@ import sys
 import tarfile
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -318,6 +318,11 @@ def libvirt() -> Iterator[bytes]:
     """Domains."""
     yield from (path.read_bytes() for path in sorted((TESTS / "convert" / "domains").glob("*.xml")))
     yield b"<domain type='kvm'><name>a</name><memory unit='GiB'>1</memory><vcpu>2</vcpu></domain>"
+
+
+def described(*names: str) -> Callable[[], Iterator[bytes]]:
+    """Descriptions of other tools' machines, as the accounting is tried with."""
+    return lambda: ((TESTS / "convert" / "corpus" / name).read_bytes() for name in names)
 
 
 def vmx() -> Iterator[bytes]:

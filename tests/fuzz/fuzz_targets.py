@@ -290,6 +290,25 @@ target("virtualbox", seeds=seeds.vbox, words=[*XML, "HardDisk", "DVD", "NAT", "{
 target("qemu script", seeds=seeds.scripts, words=QEMU)(converted)
 target("quickemu", seeds=seeds.quickemu, words=["guest_os=", "windows", "ram", "(", "export"], values=SETTINGS)(converted)
 
+TREE = r"(?<=: )[^\n]+"
+JSON = r"(?<=:)[^,}\]\n]+"
+YAML_WORDS = ["name: a", "- a", "{}", "[]", "&a ", "*a", "<<: *a", "true", "1Gi", "volumes:", "type: disk", "path: /", "|\n"]
+JSON_WORDS = ['"path":', "null", "true", "[{", '"a":1,"a":1', "1e999", "payload", "drives"]
+PVE = ["local:100/a", "media=cdrom", "none", "order=", "flags=+a", "[PENDING]", "scsi0: ", "net0: virtio=", "="]
+XL = ["target=", "['a,raw,xvda,rw']", '"""', "disk = [", "qcow2:", ":cdrom", "vif = ", "hvm", "1e400"]
+for kind, name, words, values in (
+    ("kubevirt", "kubevirt.yaml", YAML_WORDS, TREE),
+    ("incus", "incus.yaml", YAML_WORDS, TREE),
+    ("lima", "lima.yaml", YAML_WORDS, TREE),
+    ("proxmox", "web.pve", PVE, TREE),
+    ("xen xl.cfg", "guest.xl", XL, r"(?<== )[^\n]+"),
+    ("readconfig", "machine.ini", ["[device]", '"', "driver", "[m]"], SETTINGS),
+    ("firecracker", "firecracker.json", JSON_WORDS, JSON),
+    ("cloud-hypervisor", "cloud-hypervisor.json", JSON_WORDS, JSON),
+    ("podman machine", "podman.json", JSON_WORDS, JSON),
+):
+    target(kind, seeds=seeds.described(name), words=words, values=values)(converted)
+
 
 @target("catalogue", seeds=lambda: [CATALOGUE], words=["file", "digest", "boots", "[key.a]", "[[image]]", "arch"])
 def catalogue(data: bytes) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinamou.convert.assemble import Converted, Placed, Seen
@@ -12,7 +12,7 @@ from tinamou.errors import ImageError, SpecError, StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.images.progress import Progress, silent
 
-__all__ = ["absolute", "import_disks", "look", "read_source"]
+__all__ = ["absolute", "companion", "import_disks", "look", "read_source"]
 
 _LARGEST = 4 << 20
 _PATHS = ("boot.kernel", "boot.initrd")
@@ -36,6 +36,21 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             f"{path} describes no machine", why=why, fix=f"tinamou run {path}, or tinamou image import {path} NAME"
         )
     return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
+
+
+def companion(folder: Path) -> Callable[[str], str]:
+    """The text of a file that belongs to a source: beside it, else of this host's Proxmox; empty where there is none."""
+
+    def text(name: str) -> str:
+        for place in (folder / name, Path("/etc/pve") / name):
+            try:
+                with place.open("rb") as file:
+                    return file.read(_LARGEST).decode("utf-8", "replace")
+            except OSError:
+                continue
+        return ""
+
+    return text
 
 
 def absolute(draft: Draft, folder: Path) -> None:

@@ -19,7 +19,8 @@ __all__ = ["of_file", "of_words", "tried"]
 def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
     """The machine a file describes, whose format is told by its content. Raises SpecError, ImageError."""
     text, draft = files.read_source(source)
-    return _made(draft or kinds.read(text, str(source)), source.resolve().parent, name, trust)
+    folder = source.resolve().parent
+    return _made(draft or kinds.read(text, str(source), files.companion(folder)), folder, name, trust)
 
 
 def of_words(words: Sequence[str], *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
