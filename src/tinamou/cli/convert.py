@@ -29,7 +29,7 @@ def command(
 
     tinamou convert start.sh                        a shell script with a QEMU command line; nothing of it is run.
     tinamou convert -- qemu-system-x86_64 -m 4G …   the command line itself.
-    tinamou convert vm.xml                          a machine of libvirt, VMware (.vmx, .ovf, .ova), VirtualBox, quickemu.
+    tinamou convert vm.xml                          a machine of libvirt, VMware (.vmx, .ovf, .ova), VirtualBox, KubeVirt …
 
     The machine file comes on stdout, on stderr what is different and why, the dearest first: what is lost, what somebody
     should look at, what is done in another way, what tinamou does by itself.
@@ -49,8 +49,8 @@ def command(
     force
         Overwrite the output file.
     to
-        Write for another tool instead: libvirt, qemu (a command line), script (a shell script). The source is a machine's
-        name, or a machine file.
+        Write for another tool instead: libvirt, qemu (a command line), script (a shell script), kubevirt, proxmox, incus.
+        The source is a machine's name, or a machine file.
     json
         Print machine and notes as JSON.
     """

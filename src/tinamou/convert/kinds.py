@@ -82,6 +82,7 @@ _JSON_KEYS = (
     ({"machine-config"}, "firecracker"),
     ({"boot-source"}, "firecracker"),
     ({"payload"}, "cloud-hypervisor"),
+    ({"config", "state"}, "cloud-hypervisor"),
     ({"CmdLine"}, "podman"),
     ({"Resources", "SSH"}, "podman"),
     ({"kind"}, "kubevirt"),

@@ -88,8 +88,13 @@ def read(text: str) -> Draft:
     _clock(draft, domain.at("clock"))
     _small(draft, domain)
     volumes = {one.text_at("name"): one for one in spec.at("volumes").items()}
+    blank = {
+        one.text_at("metadata.name"): one
+        for one in machine.at("spec.dataVolumeTemplates").items()
+        if one.at("spec.source.blank")
+    }
     for one in domain.at("devices.disks").items():
-        _disk(draft, one, volumes)
+        _disk(draft, one, volumes, blank)
     networks = {one.text_at("name"): one for one in spec.at("networks").items()}
     draft.nets = []
     for one in domain.at("devices.interfaces").items():
@@ -216,7 +221,7 @@ def _small(draft: Draft, domain: Node) -> None:
 _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "": "virtio"}
 
 
-def _disk(draft: Draft, one: Node, volumes: dict[str, Node]) -> None:
+def _disk(draft: Draft, one: Node, volumes: dict[str, Node], blank: dict[str, Node]) -> None:
     name = one.text_at("name")
     where, volume = f"disk {name}", volumes.get(name) or Node(None)
     kind = next((key for key in ("disk", "cdrom", "lun", "floppy") if one.has(key)), "disk")
@@ -227,6 +232,11 @@ def _disk(draft: Draft, one: Node, volumes: dict[str, Node]) -> None:
             draft.done(where, one.shown(), "cloud-init finds the machine's configuration by itself")
             return
     file, amount = volume.text_at("hostDisk.path"), volume.text_at("emptyDisk.capacity")
+    if made := blank.get(volume.text_at("dataVolume.name")):
+        amount = made.text_at("spec.storage.resources.requests.storage") or made.text_at(
+            "spec.pvc.resources.requests.storage"
+        )
+        draft.done(where, made.shown(), "a new, empty disk")
     if not file and not amount:
         file = f"{name}.qcow2"
         reason = f"its content is in the cluster or a registry: the machine looks for {file} beside the description"

@@ -53,6 +53,7 @@ def read(text: str, companion: Callable[[str], str] = lambda _: "") -> Draft:
     values = _values(draft, text)
     stores = _stores(companion("storage.cfg"))
     foreign.named(draft, "name", values.get("name"))
+    draft.put("arch", values.get("arch") or "x86_64")
     system = values.get("ostype")
     windows = _system(draft, system)
     _size(draft, values)
@@ -211,6 +212,12 @@ def _disk(
         disk.options["discard"] = False
     if (aio := options.get("aio")) in ("native", "threads", "io_uring"):
         disk.options["aio"] = aio
+    if iops := whole(options.get("iops")):
+        disk.options["iops"] = iops
+    if bandwidth := size(options.get("mbps"), unit="M"):
+        disk.options["bandwidth"] = str(bandwidth)
+    if key.startswith("scsi") and not cdrom:
+        disk.options["interface"] = "scsi"
     foreign.attach(draft, disk, "virtio" if key.startswith(("scsi", "virtio")) else key, windows=windows)
     if left := [f"{name}={value}" for name, value in options.unread()]:
         fix = "iops, bandwidth, queues in [[disk]]"

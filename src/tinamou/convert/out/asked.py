@@ -116,18 +116,26 @@ class Asked:
         for reason in unwritten:
             self.notes.append(Note("lost", "os", self.spec.os, reason))
 
-    def first(self, place: Place, folder: str = "") -> DiskSpec | None:
-        """The disk the machine starts from: an image that others share lies beneath an overlay in ``folder``, as here."""
+    def first(self, place: Place, folder: str = "", *, copied: bool = False) -> DiskSpec | None:
+        """The disk the machine starts from: an image that others share lies beneath an overlay in ``folder``, as here.
+
+        ``copied``: the tool has disks in a place of its own, where a copy goes.
+        """
         if not place.image:
             return None
         if place.format == "iso":
             return DiskSpec(path=place.image, format="raw", interface="cdrom")
         kind: Literal["sata", "virtio"] = "sata" if without_virtio(self.spec) else "virtio"
-        if place.own:
+        if place.own and not copied:
             reason = "the machine's own disk: one tool at a time may start it"
             self.notes.append(Note("check", "image", place.image, reason))
             return DiskSpec(path=place.image, format=place.format, interface=kind)  # type: ignore[arg-type]
         path = f"{folder}{self.spec.name or 'machine'}.qcow2"
+        if copied:
+            words = ["qemu-img", "convert", "-O", "qcow2", place.image, path]
+            reason = f"the machine starts from a copy of {place.image}, to be made before"
+            self.notes.append(Note("check", "image", path, reason, shlex.join(words)))
+            return DiskSpec(path=path, format="qcow2", interface=kind)
         reason = f"{place.image} may be others' too and is not written: an overlay is, to be made before"
         self.notes.append(Note("check", "image", path, reason, shlex.join(_overlay(place, path))))
         return DiskSpec(path=path, format="qcow2", interface=kind)
