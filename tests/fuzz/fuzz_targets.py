@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from unittest import mock
@@ -17,7 +18,7 @@ from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
-from tinamou.convert import files, kinds, ova, writing
+from tinamou.convert import box, files, kinds, ova, vma, writing
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
@@ -308,6 +309,23 @@ for kind, name, words, values in (
     ("podman machine", "podman.json", JSON_WORDS, JSON),
 ):
     target(kind, seeds=seeds.described(name), words=words, values=values)(converted)
+
+
+@target("proxmox backup", seeds=seeds.backups, errors=[ImageError, SpecError], mended=seeds.backup_mended)
+def backup(data: bytes) -> object:
+    path = written(data, "backup.vma")
+    text, draft = files.read_source(path)
+    with tempfile.TemporaryDirectory() as folder:
+        found = vma.unpack(path, Path(folder), {disk.member for disk in draft.disks} if draft else set())
+        return text, sorted(found)
+
+
+@target("vagrant box", seeds=seeds.boxes, errors=[ImageError, SpecError], mended=seeds.tar_mended)
+def boxed(data: bytes) -> object:
+    path = written(data, "a.box")
+    draft = box.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return sorted(box.unpack(path, Path(folder), {disk.member for disk in draft.disks}))
 
 
 @target("catalogue", seeds=lambda: [CATALOGUE], words=["file", "digest", "boots", "[key.a]", "[[image]]", "arch"])

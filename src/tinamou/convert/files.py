@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tinamou.images.progress import Progress, silent
 __all__ = ["absolute", "companion", "import_disks", "look", "read_source"]
 
 _LARGEST = 4 << 20
+_BACKUPS = (b"VMA\0", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x89LZO")
+"""How a backup of Proxmox begins, or what it may be packed in."""
 _PATHS = ("boot.kernel", "boot.initrd")
 
 
@@ -25,10 +28,13 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    if data[257:262] == b"ustar":
-        from tinamou.convert import ova
+    if data.startswith(_BACKUPS):
+        from tinamou.convert import vma
 
-        return "", ova.read(path)
+        if vma.is_backup(path):
+            return "", vma.read(path)
+    if (data[257:262] == b"ustar" or data.startswith(b"\x1f\x8b")) and (draft := _archived(path)):
+        return "", draft
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
         why = "it is no text: an image itself is named in a machine file, or imported"
@@ -36,6 +42,15 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             f"{path} describes no machine", why=why, fix=f"tinamou run {path}, or tinamou image import {path} NAME"
         )
     return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
+
+
+def _archived(path: Path) -> Draft | None:
+    """The machine in an archive; None where it is none."""
+    from tinamou.convert import box, ova
+
+    if not box.is_box(path):
+        return None
+    return ova.read(path) if ova.is_appliance(path) else box.read(path)
 
 
 def companion(folder: Path) -> Callable[[str], str]:
@@ -100,10 +115,14 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
         draft.check(disk.where, disk.file, f"{error.what}{': ' if error.why else ''}{error.why}", error.fix)
         return Seen(str(where))
     if disk.format == "raw" and found.format not in ("raw", "iso"):
-        why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
-        fix = f"say format={found.format} in the source if that is what it is"
-        raise ImageError(f"{disk.file} is said to be raw and begins like {found.format}", why=why, fix=fix)
+        raise _headed(disk.file, found.format)
     return Seen(str(where), True, found.format, found.boots)
+
+
+def _headed(name: str, kind: str) -> ImageError:
+    why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
+    fix = f"say format={kind} in the source if that is what it is"
+    return ImageError(f"{name} is said to be raw and begins like {kind}", why=why, fix=fix)
 
 
 def _inside(disk: Disk, folder: Path, trusted: Sequence[Path]) -> bool:
@@ -134,7 +153,6 @@ async def import_disks(
     """
     import asyncio
 
-    from tinamou.images.importing import convert, import_image
     from tinamou.images.resolve import names
 
     hard = [placed for placed in converted.disks if not placed.disk.cdrom]
@@ -146,16 +164,50 @@ async def import_disks(
     for target in targets.values():
         if await asyncio.to_thread(target.exists):
             raise StateError(f"{target} exists already", fix="remove it, or give the machine another name: --name NAME")
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as folder:
+        await asyncio.to_thread(_unpack, hard, Path(folder))
+        await _import(converted, name, hard, targets, arch=arch, trusted=trusted, progress=progress)
+
+
+def _unpack(hard: Sequence[Placed], folder: Path) -> None:
+    """What lies packed in a backup or a box, as files in a folder, in one pass through it."""
+    from tinamou.convert import box, vma
+
+    packed = [placed.disk for placed in hard if placed.disk.member]
+    for source in {disk.file for disk in packed}:
+        backup = vma.is_backup(Path(source))
+        found = (vma if backup else box).unpack(Path(source), folder, {disk.member for disk in packed})
+        for disk in packed:
+            path = found[disk.member]
+            raw = backup or disk.member == "disk.raw"
+            if raw and (kind := inspect_image(path).format) not in ("raw", "iso"):
+                raise _headed(disk.where, kind)
+            disk.file = str(path)
+
+
+async def _import(
+    converted: Converted,
+    name: str,
+    hard: Sequence[Placed],
+    targets: dict[str, Path],
+    *,
+    arch: str,
+    trusted: Sequence[Path],
+    progress: Progress,
+) -> None:
+    from tinamou.images.importing import convert, import_image
+
     for placed in hard:
-        inside = placed.disk.part
+        inside = None if placed.disk.member else placed.disk.part
+        own = placed.disk.file if placed.disk.part else ""
         if placed.field == "image":
-            source = Path(placed.disk.file if inside else converted.machine["image"])
+            source = Path(own or converted.machine["image"])
             arch = converted.machine.get("arch", arch)
             await import_image(source, name, arch=arch, part=inside, trusted=trusted, progress=progress)
             converted.machine["image"] = name
         else:
             table = converted.machine["disk"][_number(placed)]
-            source, target = Path(placed.disk.file if inside else table["path"]), targets[placed.field]
+            source, target = Path(own or table["path"]), targets[placed.field]
             await convert(source, target, "qcow2", part=inside, trusted=trusted, progress=progress)
             table["path"] = str(target)
             table.pop("format", None)

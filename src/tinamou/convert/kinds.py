@@ -130,7 +130,7 @@ def read(text: str, name: str = "the source", companion: Callable[[str], str] = 
     if kind:
         return _reader(kind)(text)
     known = "; ".join(KINDS.values())
-    why = f"it converts {known}; an OVA"
+    why = f"it converts {known}; an OVA, a Vagrant box, a Proxmox backup"
     raise SpecError(f"{name} is nothing tinamou converts", why=why, fix="see tinamou convert --help")
 
 
