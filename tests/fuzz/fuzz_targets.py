@@ -12,6 +12,7 @@ from unittest import mock
 
 import fuzz_agents  # noqa: F401
 import fuzz_exported  # noqa: F401
+import fuzz_foreign
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
 from fuzz_folder import folder, written
@@ -308,10 +309,10 @@ for kind, name, words, values in (
     ("cloud-hypervisor", "cloud-hypervisor.json", JSON_WORDS, JSON),
     ("podman machine", "podman.json", JSON_WORDS, JSON),
 ):
-    target(kind, seeds=seeds.described(name), words=words, values=values)(converted)
+    target(kind, seeds=fuzz_foreign.described(name), words=words, values=values)(converted)
 
 
-@target("proxmox backup", seeds=seeds.backups, errors=[ImageError, SpecError], mended=seeds.backup_mended)
+@target("proxmox backup", seeds=fuzz_foreign.backups, errors=[ImageError, SpecError], mended=fuzz_foreign.backup_mended)
 def backup(data: bytes) -> object:
     path = written(data, "backup.vma")
     text, draft = files.read_source(path)
@@ -320,7 +321,7 @@ def backup(data: bytes) -> object:
         return text, sorted(found)
 
 
-@target("vagrant box", seeds=seeds.boxes, errors=[ImageError, SpecError], mended=seeds.tar_mended)
+@target("vagrant box", seeds=fuzz_foreign.boxes, errors=[ImageError, SpecError], mended=seeds.tar_mended)
 def boxed(data: bytes) -> object:
     path = written(data, "a.box")
     draft = box.read(path)

@@ -20,16 +20,15 @@ _STORE, _NUMBER = "local", 100
 _SYSTEMS = {"windows-11": "win11", "windows-10": "win10", "windows-server-2019": "win10"}
 _KINDS = {"auto": "virtio", "virtio": "virtio", "scsi": "scsi", "sata": "sata", "nvme": "virtio", "cdrom": "ide"}
 _MIB = 1 << 20
+_BOARDS = {"x86_64": {"machine": "q35"}, "aarch64": {"arch": "aarch64", "machine": "virt"}}
 
 
 def write(asked: Asked, place: Place) -> str:
     """The lines; notes of what Proxmox has otherwise are added to ``asked``."""
     spec, arch = asked.spec, asked.spec.arch or place.arch
     asked.take("name", "arch", "accel", "image", "memory.size", "cpu.count")
-    lines = {"name": spec.name or "machine", "memory": str(spec.memory.size.mib), "agent": "1", "machine": "q35"}
-    if arch == "aarch64":
-        lines |= {"arch": "aarch64", "machine": "virt"}
-    elif arch != "x86_64":
+    lines = {"name": spec.name or "machine", "memory": str(spec.memory.size.mib), "agent": "1", **_BOARDS.get(arch, {})}
+    if arch not in _BOARDS:
         asked.note("lost", "arch", arch, "Proxmox runs no such machine")
     lines |= _cpu(asked)
     lines["ostype"] = _SYSTEMS.get(spec.os, "win11" if release(spec) else "l26")
