@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tarfile
+
 from hypothesis import given
 from hypothesis import strategies as st
 from test_out import HERE, alike
@@ -144,6 +149,67 @@ def test_incus(machine):
     if "boot" not in machine:  # it is said there, for the other is what nothing said means
         expected["boot"]["firmware"] = "bios"
     assert back == expected
+
+
+@given(
+    machine=st.fixed_dictionaries(
+        BASE,
+        optional={
+            "boot": MORE["boot"],
+            "disk": st.lists(
+                st.one_of(
+                    st.fixed_dictionaries({"path": st.sampled_from(["/srv/b.qcow2", "/srv/c.raw"])}),
+                    st.just({"size": "3G"}),
+                    st.just({"path": "/srv/d.qcow2", "interface": "sata"}),
+                ),
+                max_size=3,
+            ),
+            "net": st.lists(st.fixed_dictionaries({}, optional=MAC), max_size=2),
+        },
+    )
+)
+def test_ovf(machine):
+    """Disks are VMDK files beside the description, in their order; a new one stays a size."""
+    back = alike(read_back(machine, "ovf"))
+    names = iter(range(1, 9))
+    moved = [
+        one if "size" in one else {"path": f"{machine['name']}-disk{next(names)}.vmdk"} for one in machine.get("disk", [])
+    ]
+    expected = {**machine, "image": f"{machine['name']}-disk0.vmdk", "disk": moved}
+    assert back == {**alike(expected), "arch": ""}
+
+
+def test_an_ova_is_read_as_it_was_written(tmp_path):
+    """By the commands: its disks have the content of those it was made of, its manifest is checked."""
+    for name, kind in (("a.qcow2", "qcow2"), ("b.raw", "raw")):
+        (tmp_path / "raw").write_bytes(os.urandom(300_000) + bytes(3 << 20) + os.urandom(44_576))
+        subprocess.run(["qemu-img", "convert", "-O", kind, str(tmp_path / "raw"), str(tmp_path / name)], check=True)
+    (tmp_path / "m.toml").write_text(f"""name = "web"
+image = "{tmp_path}/a.qcow2"
+[[disk]]
+path = "{tmp_path}/b.raw"
+format = "raw"
+""")
+    env = {**os.environ, "TINAMOU_STATE": str(tmp_path / "s"), "TINAMOU_CACHE": str(tmp_path / "c")}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tinamou", "convert", *words]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+
+    assert "needs" in run("m.toml", "--to", "ova").stderr or "to a file" in run("m.toml", "--to", "ova").stderr
+    made = run("m.toml", "--to", "ova", "-o", "w.ova")
+    assert made.returncode == 0, made.stderr
+    with tarfile.open(tmp_path / "w.ova") as archive:
+        assert archive.getnames() == ["web.ovf", "web.mf", "web-disk0.vmdk", "web-disk1.vmdk"]
+    read = run("w.ova", "--import", "--name", "back", "-o", "back.toml")
+    assert read.returncode == 0, read.stderr
+    image = next((tmp_path / "c").rglob("disk.qcow2"))
+    for one, other in ((image, "a.qcow2"), (tmp_path / "back-disk1.qcow2", "b.raw")):
+        subprocess.run(["qemu-img", "compare", str(one), str(tmp_path / other)], check=True)
+    data = bytearray((tmp_path / "w.ova").read_bytes())
+    data[-20_000] ^= 1
+    (tmp_path / "w.ova").write_bytes(data)
+    assert "SHA256" in run("w.ova", "--import", "--name", "other", "-o", "other.toml").stderr
 
 
 def test_the_image_is_copied_for_a_tool_that_has_disks_of_its_own():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from tinamou import late
@@ -49,6 +50,8 @@ class Place:
     initrd: str = ""
     cmdline: str = ""
     own: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Virtual sizes of the disks that are here, in bytes, by their paths."""
 
     def started(self, boot: BootSpec) -> dict[str, str]:
         """``kernel``, ``initrd``, ``cmdline`` that a firmware does not load: the description's own, or the image's."""
@@ -99,6 +102,11 @@ class Asked:
         """Tell a difference; the field counts as written."""
         self.take(where)
         self.notes.append(Note(rank, where, str(value), reason, fix))
+
+    @staticmethod
+    def told(rank: Rank, where: str, value: object, reason: str, fix: str = "") -> Note:
+        """A note on a field that is written."""
+        return Note(rank, where, str(value), reason, fix)
 
     @property
     def shared(self) -> bool:

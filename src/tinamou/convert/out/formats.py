@@ -17,6 +17,7 @@ FORMATS = {
     "kubevirt": "a KubeVirt VirtualMachine, for kubectl apply",
     "proxmox": "a Proxmox configuration, for /etc/pve/qemu-server",
     "incus": "an Incus instance",
+    "ovf": "an OVF description, its disks as VMDK beside it",
     "qemu": "a QEMU command line",
     "script": "a shell script with a QEMU command line",
 }
@@ -53,6 +54,8 @@ def _writer(to: str) -> Callable[[Asked, Place], str]:
             from tinamou.convert.out.proxmox import write
         case "incus":
             from tinamou.convert.out.incus import write
+        case "ovf":
+            from tinamou.convert.out.ovf import write
         case "script":
             from tinamou.convert.out.qemu import script as write
         case _:
