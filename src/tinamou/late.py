@@ -42,6 +42,7 @@ else:
 
             cls.__init__ = first
             cls.__late__ = _Waiting(frozen, order)
+            cls.__frozen__ = frozen
             cls.__dataclass_fields__ = _Standard()
             return cls
 
@@ -136,7 +137,7 @@ else:
         names = tuple(every)
         known = frozenset(names)
         plain = {one.name: one.default for one in every.values() if one.default is not MISSING}
-        made = [(one.name, one.default_factory) for one in every.values() if one.default_factory is not MISSING]
+        made = [(one.name, _default(one.default_factory)) for one in every.values() if one.default_factory is not MISSING]
         after = hasattr(cls, "__post_init__")
 
         def init(self, *values, **named):
@@ -161,6 +162,24 @@ else:
                 self.__post_init__()
 
         return init
+
+    def _default(factory):
+        """What makes a default: one that nobody can change is made once, for all."""
+        made = []
+
+        def shared():
+            if not made:
+                made.append(factory())
+            return made[0]
+
+        return shared if _unchanging(factory) else factory
+
+    def _unchanging(factory):
+        """Whether instances of a class cannot be changed, nor can what is in them by default."""
+        if not (isinstance(factory, type) and factory.__dict__.get("__frozen__")):
+            return False
+        kinds = [one.default_factory for one in _fields_of(factory).values() if one.default_factory is not MISSING]
+        return all(map(_unchanging, kinds))
 
     def _repr(names):
         def shown(self):
@@ -214,7 +233,7 @@ else:
 
     def replace(one, /, **changes):
         """As `dataclasses.replace`."""
-        return type(one)(**{**{field.name: getattr(one, field.name) for field in fields(one)}, **changes})
+        return type(one)(**{**{name: getattr(one, name) for name in _fields_of(type(one))}, **changes})
 
     def asdict(one):
         """As `dataclasses.asdict`, but that values which are no dataclass, list, tuple or dict are not copied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
@@ -130,6 +131,67 @@ def of_lines(text: str) -> Iterator[tuple[str, str]]:
         bare = value.strip().strip("\"'")
         new = value.replace(bare, other(bare)) if bare else ' "x"'
         yield f"{line} changed", "\n".join([*lines[:at], f"{key}={new}", *lines[at + 1 :]])
+
+
+def of_settings(text: str) -> Iterator[tuple[str, str]]:
+    """``key: value`` or ``key = value`` lines: each dropped, each piece of a value between commas dropped and changed."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        match = re.fullmatch(r"""(\s*[\w-]+\s*[:=]\s*|\s*)(.*?)([\s\],]*)""", line)
+        if not match or not match[2] or line.lstrip().startswith("#"):
+            continue
+        key, value, end = match.groups()
+        if value.startswith("["):
+            continue
+        if key.strip() and line != "sockets: 1":  # the same as nothing
+            yield f"{line} dropped", "\n".join([*lines[:at], *lines[at + 1 :]])
+        quote = value[0] if value[0] in "\"'" else ""
+        pieces = value.strip("\"'").split(",")
+        for number, piece in enumerate(pieces):
+            name, equals, inside = piece.rpartition("=")
+            if secret(key) or (len(pieces) > 1 and secret(name)) or not piece.strip():
+                continue
+            new = ",".join([*pieces[:number], f"{name}{equals}{other(inside)}", *pieces[number + 1 :]])
+            yield f"{line}: {piece} changed", "\n".join([*lines[:at], f"{key}{quote}{new}{quote}{end}", *lines[at + 1 :]])
+
+
+ABSENT = [
+    ("is_read_only", False), ("is_root_device", False), ("track_dirty_pages", False), ("readonly", False),
+    ("mergeable", False), ("hugepages", False), ("writable", "false"),
+    ("huge_pages", "None"), ("secureBoot", "true"), ("bus", "virtio"), ("disk", {"bus": "virtio"}), ("description", ""),
+]  # fmt: skip
+"""Values that say what is so without them."""
+
+
+def of_tree(text: str) -> Iterator[tuple[str, str]]:
+    """YAML or JSON: each value dropped, each single one changed."""
+    import yaml
+
+    own = text.lstrip().startswith("{")
+    data = json.loads(text) if own else yaml.load(text, yaml.BaseLoader)
+    written = json.dumps if own else yaml.safe_dump
+
+    def walk(node: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            yield (*path, key)
+            yield from walk(value, (*path, key))
+
+    for path in list(walk(data, ())):
+        tree = copy.deepcopy(data)
+        holder = tree
+        for step in path[:-1]:
+            holder = holder[step]
+        value = holder[path[-1]]
+        if value is None or secret(".".join(map(str, path))):
+            continue
+        if not isinstance(value, dict | list):
+            holder[path[-1]] = (
+                (not value) if isinstance(value, bool) else value * 2 + 1 if isinstance(value, int) else other(value)
+            )
+            yield f"{path} changed", written(tree)
+        if (path[-1], value) not in ABSENT:
+            del holder[path[-1]]
+            yield f"{path} dropped", written(tree)
 
 
 def of_words(text: str) -> Iterator[tuple[str, str]]:

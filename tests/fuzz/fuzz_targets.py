@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from unittest import mock
 
 import fuzz_agents  # noqa: F401
 import fuzz_exported  # noqa: F401
+import fuzz_foreign
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
 from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
-from tinamou.convert import files, kinds, ova, writing
+from tinamou.convert import box, files, kinds, ova, vma, writing
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
@@ -289,6 +291,42 @@ target("ovf", seeds=seeds.ovf, words=[*XML, "byte * 2^20", "Item", "17", "ovf:/d
 target("virtualbox", seeds=seeds.vbox, words=[*XML, "HardDisk", "DVD", "NAT", "{aaaa}"], values=VALUES)(converted)
 target("qemu script", seeds=seeds.scripts, words=QEMU)(converted)
 target("quickemu", seeds=seeds.quickemu, words=["guest_os=", "windows", "ram", "(", "export"], values=SETTINGS)(converted)
+
+TREE = r"(?<=: )[^\n]+"
+JSON = r"(?<=:)[^,}\]\n]+"
+YAML_WORDS = ["name: a", "- a", "{}", "[]", "&a ", "*a", "<<: *a", "true", "1Gi", "volumes:", "type: disk", "path: /", "|\n"]
+JSON_WORDS = ['"path":', "null", "true", "[{", '"a":1,"a":1', "1e999", "payload", "drives"]
+PVE = ["local:100/a", "media=cdrom", "none", "order=", "flags=+a", "[PENDING]", "scsi0: ", "net0: virtio=", "="]
+XL = ["target=", "['a,raw,xvda,rw']", '"""', "disk = [", "qcow2:", ":cdrom", "vif = ", "hvm", "1e400"]
+for kind, name, words, values in (
+    ("kubevirt", "kubevirt.yaml", YAML_WORDS, TREE),
+    ("incus", "incus.yaml", YAML_WORDS, TREE),
+    ("lima", "lima.yaml", YAML_WORDS, TREE),
+    ("proxmox", "web.pve", PVE, TREE),
+    ("xen xl.cfg", "guest.xl", XL, r"(?<== )[^\n]+"),
+    ("readconfig", "machine.ini", ["[device]", '"', "driver", "[m]"], SETTINGS),
+    ("firecracker", "firecracker.json", JSON_WORDS, JSON),
+    ("cloud-hypervisor", "cloud-hypervisor.json", JSON_WORDS, JSON),
+    ("podman machine", "podman.json", JSON_WORDS, JSON),
+):
+    target(kind, seeds=fuzz_foreign.described(name), words=words, values=values)(converted)
+
+
+@target("proxmox backup", seeds=fuzz_foreign.backups, errors=[ImageError, SpecError], mended=fuzz_foreign.backup_mended)
+def backup(data: bytes) -> object:
+    path = written(data, "backup.vma")
+    text, draft = files.read_source(path)
+    with tempfile.TemporaryDirectory() as folder:
+        found = vma.unpack(path, Path(folder), {disk.member for disk in draft.disks} if draft else set())
+        return text, sorted(found)
+
+
+@target("vagrant box", seeds=fuzz_foreign.boxes, errors=[ImageError, SpecError], mended=seeds.tar_mended)
+def boxed(data: bytes) -> object:
+    path = written(data, "a.box")
+    draft = box.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return sorted(box.unpack(path, Path(folder), {disk.member for disk in draft.disks}))
 
 
 @target("catalogue", seeds=lambda: [CATALOGUE], words=["file", "digest", "boots", "[key.a]", "[[image]]", "arch"])

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tinamou import late
 from tinamou.cli import after_dashes, output
 from tinamou.cli.grammar import Parameter, Switch
-from tinamou.errors import SpecError, StateError, TinamouError
+from tinamou.errors import SpecError, StateError
 
 if TYPE_CHECKING:
     from tinamou.convert.assemble import Converted
-    from tinamou.convert.result import Draft
 
 
 def command(
@@ -30,7 +29,7 @@ def command(
 
     tinamou convert start.sh                        a shell script with a QEMU command line; nothing of it is run.
     tinamou convert -- qemu-system-x86_64 -m 4G …   the command line itself.
-    tinamou convert vm.xml                          a machine of libvirt, VMware (.vmx, .ovf, .ova), VirtualBox, quickemu.
+    tinamou convert vm.xml                          a machine of libvirt, VMware (.vmx, .ovf, .ova), VirtualBox, KubeVirt …
 
     The machine file comes on stdout, on stderr what is different and why, the dearest first: what is lost, what somebody
     should look at, what is done in another way, what tinamou does by itself.
@@ -50,25 +49,26 @@ def command(
     force
         Overwrite the output file.
     to
-        Write for another tool instead: libvirt, qemu (a command line), script (a shell script). The source is a machine's
-        name, or a machine file.
+        Write for another tool instead: libvirt, qemu (a command line), script (a shell script), kubevirt, proxmox, incus,
+        ovf, ova (with its disks; needs --output). The source is a machine's name, or a machine file.
     json
         Print machine and notes as JSON.
     """
     from tinamou.convert.writing import text
+    from tinamou.machine.inward import tried
 
     if output_file and output_file.exists() and not force:
         raise StateError(f"{output_file} exists already", fix="pass --force to overwrite it, or name another file")
     if to:
         _out(source, to, output_file, import_ or bool(name or trust), json=json)
         return
-    folder = source.resolve().parent if source else Path.cwd()
-    converted = _converted(_draft(source), folder, name, trust)
+    converted = _converted(source, name, trust)
     if import_:
         _import(converted, source, output_file, trust)
+        converted.spec = None  # its disks are others now
     elif any(placed.disk.part for placed in converted.disks):
         raise SpecError(f"the disks of {source} are inside it", why="a machine cannot start from there", fix="add --import")
-    _try(converted)
+    tried(converted)
     source_name = " ".join(f"{source.name}, {converted.source}".splitlines()) if source else converted.source
     written = text(converted.machine, f"Converted from {source_name}.")
     if output_file:
@@ -84,14 +84,23 @@ def command(
 
 def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, json: bool) -> None:
     """A machine of tinamou, written for another tool."""
+    from tinamou.cli.loop import run_until_done
     from tinamou.convert.out import formats
-    from tinamou.machine.outward import of_name
+    from tinamou.machine.outward import of_name, write_ova
 
     if source is None or more:
         fix = "tinamou convert NAME --to libvirt"
         raise SpecError("--to writes a machine: it goes with a name or a machine file, and with -o and --json", fix=fix)
-    written = formats.write(*of_name(source), to)
-    if output_file:
+    spec, place = of_name(source)
+    if to == "ova":
+        if output_file is None:
+            raise SpecError("an OVA is written to a file", fix=f"tinamou convert {source} --to ova -o {source.stem}.ova")
+        output_file.unlink(missing_ok=True)  # --force was asked for, where it is there
+        written = run_until_done(write_ova(spec, place, output_file, output.progress))
+        output.end_progress()
+    else:
+        written = formats.write(spec, place, to)
+    if output_file and to != "ova":
         output_file.write_text(written.text)
     if json:
         output.print_json({"text": written.text, "notes": [late.asdict(note) for note in written.notes]})
@@ -102,28 +111,16 @@ def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, 
         output.say(str(note))
 
 
-def _draft(source: Path | None) -> Draft:
-    from tinamou.convert import files, kinds, qemu
+def _converted(source: Path | None, name: str, trust: tuple[Path, ...]) -> Converted:
+    from tinamou.machine import inward
 
     words = after_dashes.words
     if (source is None) == (words is None):
         fix = "tinamou convert FILE, or tinamou convert -- qemu-system-x86_64 …"
         raise SpecError("convert needs one source: a file, or a command line after --", fix=fix)
     if source is None:
-        return qemu.read_words(words or [])
-    text, draft = files.read_source(source)
-    return draft or kinds.read(text, str(source))
-
-
-def _converted(draft: Draft, folder: Path, name: str, trust: tuple[Path, ...]) -> Converted:
-    from tinamou.convert import assemble, files
-    from tinamou.spec import load_spec
-
-    if name:
-        load_spec({"name": name}, source="--name")
-        draft.put("name", name)
-    files.absolute(draft, folder)
-    return assemble.assemble(draft, files.look(draft, folder, trust))
+        return inward.of_words(words or [], name=name, trust=trust)
+    return inward.of_file(source, name=name, trust=trust)
 
 
 def _import(converted: Converted, source: Path | None, output_file: Path | None, trust: tuple[Path, ...]) -> None:
@@ -137,25 +134,6 @@ def _import(converted: Converted, source: Path | None, output_file: Path | None,
     work = files.import_disks(converted, name, beside, arch=native_arch(), trusted=trust, progress=output.progress)
     run_until_done(work)
     output.end_progress()
-
-
-def _try(converted: Converted) -> None:
-    """Plan the machine on this host; what is missing here for it becomes notes. Nothing is started."""
-    from tinamou.convert.result import RANKS, Note
-    from tinamou.machine.starting import plan_only
-    from tinamou.spec import load_spec
-
-    if not all(placed.here for placed in converted.disks):
-        return
-    try:
-        plan_only(load_spec(converted.machine))
-    except TinamouError as error:
-        found = [
-            Note("check", one.path, str(one.value or ""), f"on this host: {one.reason}", one.fix) for one in error.problems
-        ]
-        whole = Note("check", "plan", "", f"on this host: {error.what}{': ' if error.why else ''}{error.why}", error.fix)
-        converted.notes += found or [whole]
-        converted.notes.sort(key=lambda note: RANKS.index(note.rank))
 
 
 def _plain(converted: Converted) -> dict[str, Any]:

@@ -30,7 +30,12 @@ _UNKNOWN: tuple[Rank, str, str] = (
 
 def hidden(key: str, value: str) -> str:
     """A value as a note may show it: not where its key says that it is a secret."""
-    return HIDDEN if value and _SECRET.search(key) and not _PLAIN.search(key) else value
+    return HIDDEN if value and _is_secret(key) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key) and not _PLAIN.search(key))
 
 
 class Keys(dict[str, str]):
@@ -81,16 +86,19 @@ def _compiled(rules: Rules) -> list[tuple[re.Pattern[str], Rank, str, str]]:
     return [(re.compile("|".join(one[0].split()), re.IGNORECASE), *one[1:]) for one in rules]
 
 
+@functools.lru_cache(maxsize=4096)
+def _rule(rules: Rules, place: str) -> tuple[Rank, str, str] | None:
+    """Rank, reason and fix of what stands at a place."""
+    return next((one[1:] for one in _compiled(rules) if one[0].fullmatch(place)), None)
+
+
 def report(draft: Draft, left: Iterator[tuple[str, str]], rules: Rules) -> None:
     """A note on everything that was not read: those of one rule in one note, what no rule knows each in its own."""
-    known = _compiled(rules)
     together: dict[tuple[Rank, str, str], list[tuple[str, str]]] = {}
     for place, value in left:
         shown = hidden(place, value)
-        for pattern, rank, reason, fix in known:
-            if pattern.fullmatch(place):
-                together.setdefault((rank, reason, fix), []).append((place, shown))
-                break
+        if found := _rule(rules, place):
+            together.setdefault(found, []).append((place, shown))
         else:
             draft.note(_UNKNOWN[0], place, shown, *_UNKNOWN[1:])
     for (rank, reason, fix), places in together.items():

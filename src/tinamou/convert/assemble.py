@@ -13,7 +13,7 @@ from typing import Any
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
 from tinamou.late import dataclass, field, replace
-from tinamou.spec import load_spec
+from tinamou.spec import MachineSpec, load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]
 
@@ -48,6 +48,8 @@ class Converted:
     machine: dict[str, Any]
     disks: list[Placed] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    spec: MachineSpec | None = None
+    """The machine as it loads."""
 
 
 def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
@@ -68,9 +70,9 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)
     _discarding(draft, first)
-    _load(draft, machine)
+    spec = _load(draft, machine)
     notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
-    return Converted(draft.source, machine, placed, notes)
+    return Converted(draft.source, machine, placed, notes, spec)
 
 
 def _counted(notes: Sequence[Note]) -> list[Note]:
@@ -168,18 +170,17 @@ def _order(
     draft.changed(first.where, first.file, reason, "take the image away when it is no longer needed")
 
 
-def _load(draft: Draft, machine: dict[str, Any]) -> None:
+def _load(draft: Draft, machine: dict[str, Any]) -> MachineSpec:
     """Take out what cannot be, until the machine loads."""
     for _ in range(_ROUNDS):
         try:
-            load_spec(machine)
-            return
+            return load_spec(machine)
         except SpecError as error:
             for problem in error.problems:
                 if _remove(machine, problem.path):
                     shown = "" if problem.value is None else str(problem.value)
                     draft.lost(problem.path, shown, problem.reason, problem.fix)
-    load_spec(machine)
+    return load_spec(machine)
 
 
 def _remove(machine: dict[str, Any], path: str) -> bool:

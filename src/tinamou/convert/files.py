@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinamou.convert.assemble import Converted, Placed, Seen
@@ -13,23 +13,28 @@ from tinamou.errors import ImageError, SpecError, StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.images.progress import Progress, silent
 
-__all__ = ["absolute", "import_disks", "look", "read_source"]
+__all__ = ["absolute", "companion", "import_disks", "look", "read_source"]
 
 _LARGEST = 4 << 20
+_BACKUPS = (b"VMA\0", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x89LZO")
+"""How a backup of Proxmox begins, or what it may be packed in."""
 _PATHS = ("boot.kernel", "boot.initrd")
 
 
 def read_source(path: Path) -> tuple[str, Draft | None]:
     """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
-    from tinamou.convert import ova
-
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    if data[257:262] == b"ustar":
-        return "", ova.read(path)
+    if data.startswith(_BACKUPS):
+        from tinamou.convert import vma
+
+        if vma.is_backup(path):
+            return "", vma.read(path)
+    if (data[257:262] == b"ustar" or data.startswith(b"\x1f\x8b")) and (draft := _archived(path)):
+        return "", draft
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
         why = "it is no text: an image itself is named in a machine file, or imported"
@@ -37,6 +42,30 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             f"{path} describes no machine", why=why, fix=f"tinamou run {path}, or tinamou image import {path} NAME"
         )
     return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
+
+
+def _archived(path: Path) -> Draft | None:
+    """The machine in an archive; None where it is none."""
+    from tinamou.convert import box, ova
+
+    if not box.is_box(path):
+        return None
+    return ova.read(path) if ova.is_appliance(path) else box.read(path)
+
+
+def companion(folder: Path) -> Callable[[str], str]:
+    """The text of a file that belongs to a source: beside it, else of this host's Proxmox; empty where there is none."""
+
+    def text(name: str) -> str:
+        for place in (folder / name, Path("/etc/pve") / name):
+            try:
+                with place.open("rb") as file:
+                    return file.read(_LARGEST).decode("utf-8", "replace")
+            except OSError:
+                continue
+        return ""
+
+    return text
 
 
 def absolute(draft: Draft, folder: Path) -> None:
@@ -86,10 +115,14 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
         draft.check(disk.where, disk.file, f"{error.what}{': ' if error.why else ''}{error.why}", error.fix)
         return Seen(str(where))
     if disk.format == "raw" and found.format not in ("raw", "iso"):
-        why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
-        fix = f"say format={found.format} in the source if that is what it is"
-        raise ImageError(f"{disk.file} is said to be raw and begins like {found.format}", why=why, fix=fix)
+        raise _headed(disk.file, found.format)
     return Seen(str(where), True, found.format, found.boots)
+
+
+def _headed(name: str, kind: str) -> ImageError:
+    why = "a guest can write such a header into its raw disk, to have other files opened at its next start"
+    fix = f"say format={kind} in the source if that is what it is"
+    return ImageError(f"{name} is said to be raw and begins like {kind}", why=why, fix=fix)
 
 
 def _inside(disk: Disk, folder: Path, trusted: Sequence[Path]) -> bool:
@@ -118,7 +151,8 @@ async def import_disks(
 
     ``arch`` is for an image that does not tell. The fields of the machine name the copies then. Raises ImageError.
     """
-    from tinamou.images.importing import convert, import_image
+    import asyncio
+
     from tinamou.images.resolve import names
 
     hard = [placed for placed in converted.disks if not placed.disk.cdrom]
@@ -130,16 +164,50 @@ async def import_disks(
     for target in targets.values():
         if await asyncio.to_thread(target.exists):
             raise StateError(f"{target} exists already", fix="remove it, or give the machine another name: --name NAME")
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as folder:
+        await asyncio.to_thread(_unpack, hard, Path(folder))
+        await _import(converted, name, hard, targets, arch=arch, trusted=trusted, progress=progress)
+
+
+def _unpack(hard: Sequence[Placed], folder: Path) -> None:
+    """What lies packed in a backup or a box, as files in a folder, in one pass through it."""
+    from tinamou.convert import box, vma
+
+    packed = [placed.disk for placed in hard if placed.disk.member]
+    for source in {disk.file for disk in packed}:
+        backup = vma.is_backup(Path(source))
+        found = (vma if backup else box).unpack(Path(source), folder, {disk.member for disk in packed})
+        for disk in packed:
+            path = found[disk.member]
+            raw = backup or disk.member == "disk.raw"
+            if raw and (kind := inspect_image(path).format) not in ("raw", "iso"):
+                raise _headed(disk.where, kind)
+            disk.file = str(path)
+
+
+async def _import(
+    converted: Converted,
+    name: str,
+    hard: Sequence[Placed],
+    targets: dict[str, Path],
+    *,
+    arch: str,
+    trusted: Sequence[Path],
+    progress: Progress,
+) -> None:
+    from tinamou.images.importing import convert, import_image
+
     for placed in hard:
-        inside = placed.disk.part
+        inside = None if placed.disk.member else placed.disk.part
+        own = placed.disk.file if placed.disk.part else ""
         if placed.field == "image":
-            source = Path(placed.disk.file if inside else converted.machine["image"])
+            source = Path(own or converted.machine["image"])
             arch = converted.machine.get("arch", arch)
             await import_image(source, name, arch=arch, part=inside, trusted=trusted, progress=progress)
             converted.machine["image"] = name
         else:
             table = converted.machine["disk"][_number(placed)]
-            source, target = Path(placed.disk.file if inside else table["path"]), targets[placed.field]
+            source, target = Path(own or table["path"]), targets[placed.field]
             await convert(source, target, "qcow2", part=inside, trusted=trusted, progress=progress)
             table["path"] = str(target)
             table.pop("format", None)

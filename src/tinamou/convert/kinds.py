@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Callable
 
 from tinamou.convert.result import Draft
 from tinamou.errors import SpecError
@@ -16,8 +18,36 @@ KINDS = {
     "ovf": "an OVF descriptor (.ovf)",
     "vbox": "a VirtualBox machine (.vbox)",
     "quickemu": "a quickemu configuration (.conf)",
+    "proxmox": "a Proxmox machine (NNN.conf)",
+    "kubevirt": "a KubeVirt machine (YAML)",
+    "incus": "an Incus or LXD machine (YAML)",
+    "lima": "a Lima instance (lima.yaml)",
+    "xl": "a Xen machine (xl.cfg)",
+    "readconfig": "a file for QEMU's -readconfig",
+    "podman": "a Podman machine (JSON)",
+    "cloud-hypervisor": "a cloud-hypervisor machine (JSON)",
+    "firecracker": "a Firecracker machine (JSON)",
 }
 """Kind → what it is."""
+
+_READERS = {
+    "qemu": "qemu",
+    "libvirt": "libvirt",
+    "vmx": "vmx",
+    "ovf": "ovf",
+    "vbox": "vbox",
+    "quickemu": "quickemu",
+    "kubevirt": "kubevirt",
+    "incus": "incus",
+    "lima": "lima",
+    "xl": "xl",
+    "readconfig": "readconfig",
+    "podman": "podman",
+    "cloud-hypervisor": "microvm",
+    "firecracker": "microvm",
+}
+"""Kind → the module whose `read` takes it."""
+_WITH_COMPANION = ("proxmox",)
 
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
 _ROOTS = {"domain": "libvirt", "domainCapabilities": "", "Envelope": "ovf", "VirtualBox": "vbox"}
@@ -28,6 +58,39 @@ _VMX = re.compile(
 _QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 
 
+_LINES = (
+    (re.compile(r"^kind:[ \t]*[\"']?(?:VirtualMachine|VirtualMachineInstance)\b", re.MULTILINE), "kubevirt"),
+    (
+        re.compile(
+            r"^(?:type:[ \t]*virtual-machine|(?:expanded_)?(?:config|devices|profiles):|[ ]+instance:)", re.MULTILINE
+        ),
+        "incus",
+    ),
+    (re.compile(r"^(?:images:|vmType:|minimumLimaVersion:|mountType:)", re.MULTILINE), "lima"),
+    (re.compile(r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk): ", re.MULTILINE), "proxmox"),
+    (
+        re.compile(r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", re.MULTILINE),
+        "xl",
+    ),
+    (
+        re.compile(r'^\[(?:machine|device|drive|netdev|chardev|memory|object|smp-opts)(?: "[^"]*")?\]', re.MULTILINE),
+        "readconfig",
+    ),
+)
+"""Lines that only one kind of text has, the surest first."""
+_JSON_KEYS = (
+    ({"machine-config"}, "firecracker"),
+    ({"boot-source"}, "firecracker"),
+    ({"payload"}, "cloud-hypervisor"),
+    ({"config", "state"}, "cloud-hypervisor"),
+    ({"CmdLine"}, "podman"),
+    ({"Resources", "SSH"}, "podman"),
+    ({"kind"}, "kubevirt"),
+    ({"architecture", "devices"}, "incus"),
+    ({"images"}, "lima"),
+)
+
+
 def kind_of(text: str) -> str:
     """The kind of a text; empty where it is none of them."""
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
@@ -35,33 +98,42 @@ def kind_of(text: str) -> str:
 
         root = root_of(text)
         return _ROOTS[root] if root in _ROOTS else "libvirt" if root and _DOMAIN.search(text) else ""
+    if text.lstrip("\ufeff \t\r\n").startswith("{"):
+        return _of_json(text)
     if _VMX.search(text):
         return "vmx"
     from tinamou.convert import qemu
 
     if qemu.is_script(text):
         return "qemu"
-    return "quickemu" if _QUICKEMU.search(text) else ""
+    kind = next((name for pattern, name in _LINES if pattern.search(text)), "")
+    return kind or ("quickemu" if _QUICKEMU.search(text) else "")
 
 
-def read(text: str, name: str = "the source") -> Draft:
-    """The draft of a text of any kind. Raises SpecError for what is none of them."""
-    match kind_of(text):
-        case "qemu":
-            from tinamou.convert.qemu import read as reader
-        case "libvirt":
-            from tinamou.convert.libvirt import read as reader
-        case "vmx":
-            from tinamou.convert.vmx import read as reader
-        case "ovf":
-            from tinamou.convert.ovf import read as reader
-        case "vbox":
-            from tinamou.convert.vbox import read as reader
-        case "quickemu":
-            from tinamou.convert.quickemu import read as reader
-        case _:
-            known = "; ".join(KINDS.values())
-            raise SpecError(
-                f"{name} is nothing tinamou converts", why=f"it converts {known}; an OVA", fix="see tinamou convert --help"
-            )
-    return reader(text)
+def _of_json(text: str) -> str:
+    from tinamou.convert.tree import of_json
+
+    try:
+        keys = {key for key, _ in of_json(text, "the source").pairs()}
+    except SpecError:
+        return ""
+    return next((kind for wanted, kind in _JSON_KEYS if wanted <= keys), "")
+
+
+def read(text: str, name: str = "the source", companion: Callable[[str], str] = lambda _: "") -> Draft:
+    """The draft of a text of any kind; ``companion`` is the text of a file that belongs to it. Raises SpecError."""
+    kind = kind_of(text)
+    if kind in _WITH_COMPANION:
+        from tinamou.convert import proxmox
+
+        return proxmox.read(text, companion)
+    if kind:
+        return _reader(kind)(text)
+    known = "; ".join(KINDS.values())
+    why = f"it converts {known}; an OVA, a Vagrant box, a Proxmox backup"
+    raise SpecError(f"{name} is nothing tinamou converts", why=why, fix="see tinamou convert --help")
+
+
+def _reader(kind: str) -> Callable[[str], Draft]:
+    found: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{_READERS[kind]}").read
+    return found

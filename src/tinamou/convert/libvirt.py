@@ -230,7 +230,8 @@ def _clock(draft: Draft, clock: Element) -> None:
         f"{key}={value}" for key in ("offset", "basis", "adjustment", "timezone", "start") if (value := clock.get(key))
     )
     if offset == "localtime" or (offset == "variable" and clock.get("basis") == "localtime"):
-        draft.put("clock.base", "localtime")
+        if offset == "localtime" or not draft.get("os"):  # a Windows takes it for local time by itself
+            draft.put("clock.base", "localtime")
         draft.done("clock", shown, "the clock is the host's local time")
     elif offset in ("utc", "variable"):
         if draft.get("os"):

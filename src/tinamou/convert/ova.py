@@ -17,13 +17,26 @@ from tinamou.convert import ovf
 from tinamou.convert.result import Draft
 from tinamou.errors import ImageError, SpecError
 
-__all__ = ["read"]
+__all__ = ["is_appliance", "read"]
 
 _LARGEST = 1 << 20
 _READ = 4 << 20
 _LINE = re.compile(r"^(SHA1|SHA256|SHA512)[ \t]*\((.+)\)[ \t]*=[ \t]*([0-9a-fA-F]{1,128})[ \t\r]*$", re.MULTILINE)
 _LARGEST_HEADER = 1 << 20
 _MOST_MEMBERS = 1024
+
+
+def is_appliance(path: Path) -> bool:
+    """Whether a plain archive has an OVF description and is no box of Vagrant's."""
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            return False
+        file.seek(0)
+        try:
+            names = [name for name, _ in _members(file)]
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError, UnicodeError):
+            return True  # read says what is wrong with it
+    return "metadata.json" not in names and any(name.lower().endswith(".ovf") for name in names)
 
 
 def read(path: Path) -> Draft:

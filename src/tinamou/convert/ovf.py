@@ -120,6 +120,7 @@ def _hardware(draft: Draft, root: Element, system: Element, *, windows: bool) ->
         if text_of(one, "ResourceType") in _CONTROLLERS
     }
     sources = _sources(root)
+    draft.nets = []  # what is not described, it has not
     for one in children(root, "DiskSection/Disk"):
         draft.done("Disk", one.shown(), "what is in a disk is told by its content")
     for item in items:

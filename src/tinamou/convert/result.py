@@ -57,6 +57,8 @@ class Disk:
     """Why what the guest wrote to it was thrown away, in the source's words; empty where it was kept."""
     part: tuple[int, int] | None = None
     """Where it lies inside ``file``, as offset and length in bytes: a disk of an OVA."""
+    member: str = ""
+    """Its name inside ``file``, where it does not lie there as it is: a disk of a backup, to be unpacked."""
 
 
 @dataclass

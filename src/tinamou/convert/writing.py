@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tinamou import late
@@ -10,40 +11,49 @@ from tinamou.spec import SHORT, MachineSpec
 
 __all__ = ["text"]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHORTHANDS = {"memory": "size", "display": "type", "tpm": "enabled"}
 
 
 def text(machine: dict[str, Any], about: str) -> str:
     """The machine file, under a comment of what it is ``about``."""
-    import tomlkit
-
     order = [field.name for field in late.fields(MachineSpec)]
-    top: dict[str, Any] = {}
-    tables: dict[str, Any] = {}
-    for key, value in sorted(machine.items(), key=lambda item: order.index(item[0])):
-        short = _short(key, value)
-        inside = isinstance(short[1], dict) or (isinstance(short[1], list) and any(isinstance(v, dict) for v in short[1]))
-        (tables if inside else top)[short[0]] = short[1]
-    head = "\n".join(f"# {_plain(line)}" for line in about.splitlines())
-    return f"{head}\n{tomlkit.dumps(_quoted({**top, **tables}))}"
+    short = dict(_short(key, value) for key, value in sorted(machine.items(), key=lambda item: order.index(item[0])))
+    lines = [f"# {_plain(line)}" for line in about.splitlines()]
+    lines += [f"{_key(key)} = {_value(value)}" for key, value in short.items() if not _tables(value)]
+    for key, value in short.items():
+        head = f"[[{_key(key)}]]" if isinstance(value, list) else f"[{_key(key)}]"
+        for table in _tables(value):
+            lines += ["", head, *(f"{_key(inner)} = {_value(one)}" for inner, one in table.items())]
+    return "\n".join([*lines, ""])
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """What is written as a table, or as several of one name."""
+    if isinstance(value, dict):
+        return [value]
+    return value if isinstance(value, list) and all(isinstance(one, dict) for one in value) else []
 
 
 def _plain(line: str) -> str:
-    return "".join(one if one.isprintable() else "�" for one in line)
+    return line if line.isprintable() else "".join(one if one.isprintable() else "�" for one in line)
 
 
-def _quoted(value: Any) -> Any:
-    """The same with its texts as TOML: what tomlkit does takes time that grows with the square of what is to be escaped."""
-    from tomlkit.items import String, StringType, Trivia
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
 
+
+def _value(value: Any) -> str:
+    """As TOML writes it: a text as JSON does, but for one character that JSON lets stand; a table in braces."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
     if isinstance(value, dict):
-        return {key: _quoted(inner) for key, inner in value.items()}
+        return f"{{ {', '.join(f'{_key(key)} = {_value(one)}' for key, one in value.items())} }}"
     if isinstance(value, list | tuple):
-        return [_quoted(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
-    return String(StringType.SLB, value, escaped, Trivia())
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _short(key: str, value: Any) -> tuple[str, Any]:

@@ -170,18 +170,19 @@ async def convert(
     *,
     part: Part | None = None,
     trusted: Sequence[Path] = (),
+    more: Sequence[str] = (),
     progress: Progress = silent,
 ) -> None:
     """Write an image in another format and compare both. Raises ImageError; a target that is not whole is removed.
 
-    ``part`` and ``trusted`` as for `import_image`.
+    ``part`` and ``trusted`` as for `import_image`; ``more`` are qemu-img's words for a format that is written in order.
     """
     given, files = _named(source, part, trusted)
     _refuse_used(source)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
     force = ["-o", "force_size=on"] if format == "vpc" else []
-    argv = ["qemu-img", "convert", "-p", "-W", *given, "-O", format, *force, str(target)]
+    argv = ["qemu-img", "convert", "-p", *(more or ["-W"]), *given, "-O", format, *force, str(target)]
     await made(argv, f"converting {source.name}", files, target, progress=progress)
     try:
         fresh = [options(target, format)] if part else ["-F", format, str(target)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tinamou import late
-from tinamou.facts import EncryptionFacts, Facts, Firmware, HyperVFacts, ImageFacts, PciFacts, Permits, Place
+from tinamou.facts import EncryptionFacts, Facts, Firmware, HyperVFacts, ImageFacts, PciFacts, Permits, Place, QemuFacts
 from tinamou.facts.keys import KeyFacts
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
@@ -23,8 +25,9 @@ from tinamou.probe.qemu import find_binary, is_script, probe_qemu
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
 
-__all__ = ["gather", "native_arch", "resolve_image"]
+__all__ = ["Once", "gather", "native_arch", "resolve_image"]
 
+_Fact = TypeVar("_Fact")
 _ARCH_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -42,29 +45,48 @@ def resolve_image(spec: MachineSpec, *, build: bool, progress: Progress = silent
     return resolve(spec.image, arch, progress=progress, build=build)
 
 
-def gather(spec: MachineSpec, image: ImageFacts, place: Place) -> Facts:
-    """Facts about host and binary come from caches where they can. Raises ProbeError."""
-    spec = windows.settled(spec)
-    qemu = probe_qemu(find_binary(image.arch), image.arch)
-    firmware = probe_firmware(data_dirs=qemu.data_dirs).firmware
+class Once:
+    """What was asked of this host while many machines are planned in a row: each question is asked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def __call__(self, question: tuple[object, ...], ask: Callable[[], _Fact]) -> _Fact:
+        """The answer of the first time."""
+        if question not in self._known:
+            self._known[question] = ask()
+        found: _Fact = self._known[question]
+        return found
+
+
+def gather(spec: MachineSpec, image: ImageFacts, place: Place, once: Once | None = None) -> Facts:
+    """Facts about host and binary come from caches where they can; ``once`` has those of this process. Raises ProbeError."""
+    spec, ask = windows.settled(spec), once or Once()
+    qemu = ask(("qemu", image.arch), lambda: _qemu(image.arch))
+    firmware = ask(("firmware", *qemu.data_dirs), lambda: probe_firmware(data_dirs=qemu.data_dirs).firmware)
     return Facts(
         chains=existing_chains(spec, image, Path(place.directory)),
-        host=probe_host(),
-        qemu=late.replace(qemu, script=is_script(qemu.binary)),
-        accel=probe_accel(qemu),
+        host=ask(("host",), probe_host),
+        qemu=qemu,
+        accel=ask(("accel", image.arch), lambda: probe_accel(qemu)),
         firmware=firmware,
         image=image,
         place=place,
         net=net_facts(spec.net, place),
-        permits=_permits(spec, image, place),
+        permits=_permits(spec, image, place, ask),
         pci=_pci(place) if spec.pci else PciFacts(),
         encryption=_encryption(spec, firmware),
-        walls=probe_walls(),
+        walls=ask(("walls",), probe_walls),
         keys=_keys(spec, image, firmware),
         hyperv=_hyperv(spec),
         now=int(time.time()) if spec.clock.offset else 0,
         local=time.localtime().tm_gmtoff if spec.clock.offset else 0,
     )
+
+
+def _qemu(arch: str) -> QemuFacts:
+    found = probe_qemu(find_binary(arch), arch)
+    return late.replace(found, script=is_script(found.binary))
 
 
 def _pci(place: Place) -> PciFacts:
@@ -102,8 +124,8 @@ def _hyperv(spec: MachineSpec) -> HyperVFacts:
     return probe_hyperv(Rooted())
 
 
-def _permits(spec: MachineSpec, image: ImageFacts, place: Place) -> Permits:
-    direct = [disk.path or place.directory for disk in spec.disk if disk.cache in DIRECT]
-    return probe_permits(
-        real_time=bool(spec.cpu.realtime), queued=bool(spec.disk or image.disk), direct=direct, near=spec.cpu.near
-    )
+def _permits(spec: MachineSpec, image: ImageFacts, place: Place, ask: Once) -> Permits:
+    direct = tuple(disk.path or place.directory for disk in spec.disk if disk.cache in DIRECT)
+    real_time, queued, near = bool(spec.cpu.realtime), bool(spec.disk or image.disk), spec.cpu.near
+    question = ("permits", real_time, queued, direct, near)
+    return ask(question, lambda: probe_permits(real_time=real_time, queued=queued, direct=direct, near=near))

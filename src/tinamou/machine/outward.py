@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
+import tarfile
+import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinamou.arch import ARCHES
+from tinamou.convert.out import formats, ovf
 from tinamou.convert.out.asked import Place
+from tinamou.convert.out.formats import Written
+from tinamou.errors import ImageError, SpecError
 from tinamou.facts import ImageFacts
+from tinamou.images.importing import convert
+from tinamou.images.inspect import inspect_image
+from tinamou.images.progress import Progress, silent
 from tinamou.late import replace
 from tinamou.machine.gather import native_arch, resolve_image
 from tinamou.probe.accel import probe_accel
@@ -17,7 +29,7 @@ from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import image_of
 
-__all__ = ["of_name"]
+__all__ = ["of_name", "write_ova"]
 
 
 def of_name(source: Path) -> tuple[MachineSpec, Place]:
@@ -25,9 +37,67 @@ def of_name(source: Path) -> tuple[MachineSpec, Place]:
     kvm = _runs_kvm()
     if source.suffix == ".toml":
         spec = load_spec(tomllib.loads(source.read_text()), source=str(source))
-        return spec, _place(resolve_image(spec, build=True), kvm)
+        return spec, _sized(spec, _place(resolve_image(spec, build=True), kvm))
     record = machines.find_usable(str(source))
-    return load_spec(record.spec), _own(_place(image_of(record), kvm), Path(record.directory))
+    spec = load_spec(record.spec)
+    return spec, _sized(spec, _own(_place(image_of(record), kvm), Path(record.directory)))
+
+
+def _sized(spec: MachineSpec, place: Place) -> Place:
+    """With the virtual size of each disk that is here and can be looked at."""
+    sizes: dict[str, int] = {}
+    for path in (place.image, *(disk.path for disk in spec.disk)):
+        if path and Path(path).exists():
+            with contextlib.suppress(ImageError):
+                sizes[path] = int(inspect_image(path).size)
+    return replace(place, sizes=sizes)
+
+
+async def write_ova(spec: MachineSpec, place: Place, target: Path, progress: Progress = silent) -> Written:
+    """An archive with the machine's description and its disks, each compared with its source, and their checksums.
+
+    Raises SpecError for a target that is there; ImageError for a disk that is missing or in use; nothing is left then.
+    """
+    if target.exists():  # noqa: ASYNC240
+        raise SpecError(f"{target} exists already", fix="remove it, or name another file")
+    name = spec.name or "machine"
+    written = formats.write(spec, place, "ovf")
+    disks = ovf.copies(name, place, list(spec.disk))
+    made = [file for _, _, file in disks]
+    notes = [note for note in written.notes if note.value not in made]
+    with tempfile.TemporaryDirectory(prefix=".ova-", dir=target.absolute().parent) as folder:  # noqa: ASYNC240
+        for source, _, file in disks:
+            words = ["-o", "subformat=streamOptimized"]
+            await convert(Path(source), Path(folder, file), "vmdk", more=words, progress=progress)
+        Path(folder, f"{name}.ovf").write_text(written.text)  # noqa: ASYNC240
+        await asyncio.to_thread(_pack, Path(folder), [f"{name}.ovf", *made], name, target)
+    return Written(written.text, notes)
+
+
+def _pack(folder: Path, members: Sequence[str], name: str, target: Path) -> None:
+    """The description first, then the checksums, then the disks. Source: DSP0243, *Distribution as a single file*."""
+    sums = []
+    for member in members:
+        with (folder / member).open("rb") as file:
+            sums.append(f"SHA256({member})= {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
+    (folder / f"{name}.mf").write_text("".join(sums))
+    packed = folder / "packed"
+    with tarfile.open(packed, "x", format=tarfile.USTAR_FORMAT if _small(folder) else tarfile.GNU_FORMAT) as archive:
+        for member in (members[0], f"{name}.mf", *members[1:]):
+            archive.add(folder / member, member, filter=_anonymous)
+    packed.rename(target)
+
+
+def _small(folder: Path) -> bool:
+    """Whether the plain form of tar can hold all: 8 GiB a file."""
+    return all(one.stat().st_size < 8 << 30 for one in folder.iterdir())
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
 
 
 def _own(place: Place, folder: Path) -> Place:

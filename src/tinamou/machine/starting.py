@@ -19,7 +19,7 @@ from tinamou.launch.process import start as launch
 from tinamou.machine import named
 from tinamou.machine.description import settled
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
-from tinamou.machine.gather import gather, resolve_image
+from tinamou.machine.gather import Once, gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
@@ -69,16 +69,20 @@ class _Clock:
         self.last = now
 
 
-def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
-    """The plan for a request on this host; nothing is built, taken or started."""
+def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent, once: Once | None = None) -> Plan:
+    """The plan for a request on this host; nothing is built, taken or started. ``once``: what is known of it from before."""
     spec = named.absolute(spec)
     named.check(spec)
     image = resolve_image(spec, build=False, progress=progress)
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = uids.FIRST if os.geteuid() == 0 else None
     directory = str(machines.machines_dir() / name)
-    place = Place(name, directory, uid, 2222, leased(directory), claims(directory), throwaway)
-    return make_plan(spec, gather(spec, image, place))
+    ask = once or Once()
+    held, promised = dict(ask(("leased",), lambda: leased(""))), dict(ask(("claims",), lambda: claims("")))
+    for own in (held, promised):
+        own.pop(name, None)
+    place = Place(name, directory, uid, 2222, held, promised, throwaway)
+    return make_plan(spec, gather(spec, image, place, ask))
 
 
 def plan_again(name: str, machine_type: str = "") -> Plan | None:

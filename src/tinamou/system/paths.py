@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,12 +68,25 @@ class Host:
             _active.reset(mark)
 
 
+_SAYS = ("TINAMOU_STATE", "TINAMOU_CACHE", "TINAMOU_RUN", "TINAMOU_UNITS", "XDG_RUNTIME_DIR", "HOME")
 _active: contextvars.ContextVar[Host | None] = contextvars.ContextVar("host", default=None)
 
 
 def this_host() -> Host:
     """The active one; the user's own where none is."""
-    return _active.get() or Host.default()
+    if host := _active.get():
+        return host
+    said = tuple(map(os.environ.get, _SAYS))
+    whole = all(one is None or one.startswith("/") for one in said)
+    return (_known if whole else _found)(os.geteuid(), said)
+
+
+def _found(*_said: object) -> Host:
+    return Host.default()
+
+
+_known = functools.lru_cache(maxsize=4)(_found)
+"""The same, for as long as nothing it follows from is another."""
 
 
 def state_dir() -> Path:

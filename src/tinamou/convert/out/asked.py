@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from tinamou import late
@@ -49,6 +50,8 @@ class Place:
     initrd: str = ""
     cmdline: str = ""
     own: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Virtual sizes of the disks that are here, in bytes, by their paths."""
 
     def started(self, boot: BootSpec) -> dict[str, str]:
         """``kernel``, ``initrd``, ``cmdline`` that a firmware does not load: the description's own, or the image's."""
@@ -100,6 +103,11 @@ class Asked:
         self.take(where)
         self.notes.append(Note(rank, where, str(value), reason, fix))
 
+    @staticmethod
+    def told(rank: Rank, where: str, value: object, reason: str, fix: str = "") -> Note:
+        """A note on a field that is written."""
+        return Note(rank, where, str(value), reason, fix)
+
     @property
     def shared(self) -> bool:
         """Whether other processes use the guest's memory: those of shared folders, and of cards on vhost-user."""
@@ -116,18 +124,26 @@ class Asked:
         for reason in unwritten:
             self.notes.append(Note("lost", "os", self.spec.os, reason))
 
-    def first(self, place: Place, folder: str = "") -> DiskSpec | None:
-        """The disk the machine starts from: an image that others share lies beneath an overlay in ``folder``, as here."""
+    def first(self, place: Place, folder: str = "", *, copied: bool = False) -> DiskSpec | None:
+        """The disk the machine starts from: an image that others share lies beneath an overlay in ``folder``, as here.
+
+        ``copied``: the tool has disks in a place of its own, where a copy goes.
+        """
         if not place.image:
             return None
         if place.format == "iso":
             return DiskSpec(path=place.image, format="raw", interface="cdrom")
         kind: Literal["sata", "virtio"] = "sata" if without_virtio(self.spec) else "virtio"
-        if place.own:
+        if place.own and not copied:
             reason = "the machine's own disk: one tool at a time may start it"
             self.notes.append(Note("check", "image", place.image, reason))
             return DiskSpec(path=place.image, format=place.format, interface=kind)  # type: ignore[arg-type]
         path = f"{folder}{self.spec.name or 'machine'}.qcow2"
+        if copied:
+            words = ["qemu-img", "convert", "-O", "qcow2", place.image, path]
+            reason = f"the machine starts from a copy of {place.image}, to be made before"
+            self.notes.append(Note("check", "image", path, reason, shlex.join(words)))
+            return DiskSpec(path=path, format="qcow2", interface=kind)
         reason = f"{place.image} may be others' too and is not written: an overlay is, to be made before"
         self.notes.append(Note("check", "image", path, reason, shlex.join(_overlay(place, path))))
         return DiskSpec(path=path, format="qcow2", interface=kind)

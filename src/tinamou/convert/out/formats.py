@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.convert.result import RANKS, Note
 from tinamou.errors import SpecError
@@ -12,6 +14,10 @@ __all__ = ["FORMATS", "Written", "write"]
 
 FORMATS = {
     "libvirt": "a libvirt domain, for virsh define",
+    "kubevirt": "a KubeVirt VirtualMachine, for kubectl apply",
+    "proxmox": "a Proxmox configuration, for /etc/pve/qemu-server",
+    "incus": "an Incus instance",
+    "ovf": "an OVF description, its disks as VMDK beside it",
     "qemu": "a QEMU command line",
     "script": "a shell script with a QEMU command line",
 }
@@ -28,17 +34,30 @@ class Written:
 
 def write(spec: MachineSpec, place: Place, to: str) -> Written:
     """The machine for a tool, with what its system needs and it leaves open. Raises SpecError for a format that is none."""
-    import shlex
-
-    from tinamou.convert.out import libvirt, qemu
     from tinamou.parts.windows import settled
 
     if to not in FORMATS:
         raise SpecError(f"{to} is no format a machine is written in", fix=f"choose among {', '.join(FORMATS)}")
     asked = Asked(settled(spec), to)
-    if to == "libvirt":
-        text = libvirt.write(asked, place)
-    else:
-        text = qemu.script(asked, place) if to == "script" else shlex.join(qemu.line(asked, place)) + "\n"
+    text = _writer(to)(asked, place)
     notes = sorted(dict.fromkeys(asked.done()), key=lambda note: RANKS.index(note.rank))
     return Written(text, notes)
+
+
+def _writer(to: str) -> Callable[[Asked, Place], str]:
+    match to:
+        case "libvirt":
+            from tinamou.convert.out.libvirt import write
+        case "kubevirt":
+            from tinamou.convert.out.kubevirt import write
+        case "proxmox":
+            from tinamou.convert.out.proxmox import write
+        case "incus":
+            from tinamou.convert.out.incus import write
+        case "ovf":
+            from tinamou.convert.out.ovf import write
+        case "script":
+            from tinamou.convert.out.qemu import script as write
+        case _:
+            from tinamou.convert.out.qemu import write
+    return write

@@ -200,8 +200,8 @@ def _clock(asked: Asked, root: Element, *, hyperv_time: bool) -> None:
         asked.note("lost", "clock.base", clock.base, "the guest's clock begins at the host's time", "set it in the guest")
     windows = release(asked.spec)
     base = "localtime" if clock.base == "localtime" else "utc"
-    if clock.base == "auto" and not clock.offset:
-        base = clock_base(asked.spec)[0]
+    if clock.base == "auto":
+        base = "localtime" if windows and clock.offset else clock_base(asked.spec)[0]
     if clock.offset:
         node = SubElement(root, "clock", {"offset": "variable", "adjustment": str(clock.offset), "basis": base})
     else:

@@ -16,7 +16,7 @@ from tinamou.parts.hyperv import complete
 from tinamou.parts.net.spec import NetSpec
 from tinamou.parts.windows import clock_base, release
 
-__all__ = ["line", "script"]
+__all__ = ["line", "script", "write"]
 
 _BOARDS = {"x86_64": "q35", "aarch64": "virt", "riscv64": "virt"}
 _SMM = {"x86_64": ",smm=on"}
@@ -45,6 +45,11 @@ def script(asked: Asked, place: Place) -> str:
         else:
             pieces[-1] += f" {shlex.quote(word)}"
     return "\n".join([*head, "exec " + " \\\n  ".join(pieces), ""])
+
+
+def write(asked: Asked, place: Place) -> str:
+    """The line as a shell reads it."""
+    return shlex.join(line(asked, place)) + "\n"
 
 
 def line(asked: Asked, place: Place) -> list[str]:
