@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 
@@ -15,11 +17,25 @@ app: Group = Group()
 
 
 @app.command
-def ls(*, json: Switch = False) -> None:
-    """List the devices of this host, their drivers and IOMMU groups, and whether a guest can have them."""
-    from tinamou.machine.passthrough import rows
+def ls(*, tree: Switch = False, host: Path | None = None, json: Switch = False) -> None:
+    """List the devices of this host, their drivers and IOMMU groups, and whether a guest can have them.
 
-    found = rows()
+    Parameters
+    ----------
+    tree
+        As they hang together: root complexes with their memory nodes and CPUs, bridges, groups, what a guest would see.
+    host
+        Of another host: a file of tinamou host record, or a folder with its sys and proc.
+    """
+    from tinamou.machine.passthrough import rows, rows_of
+
+    found = rows() if host is None else rows_of(host)
+    if tree and not json:
+        from tinamou.machine.pci_tree import drawn
+
+        print("\n".join(drawn(found)) or "this host has no PCI devices")
+        return
+    found = [one for one in found if not one.device.is_bridge]
     if json:
         output.print_json([_plain(one) for one in found])
         return
@@ -81,4 +97,12 @@ def _plain(row: Row) -> dict[str, object]:
         "node": "" if one.node < 0 else one.node,
         "state": row.state,
         "free": row.free,
+        "root": one.root,
+        "bridges": list(one.bridges),
+        "cpus": str(one.cpus),
+        "interfaces": list(one.nets),
+        "resets": list(one.reset_methods),
+        "virtual_functions": list(one.vfs),
+        "of": str(one.parent or ""),
+        "mediated": [late.asdict(kind) for kind in one.mediated],
     }

@@ -9,13 +9,14 @@ from pathlib import Path
 from tinamou.errors import PrepareError, Problem
 from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.late import dataclass
+from tinamou.machine.recording import opened
 from tinamou.prepare import passthrough
 from tinamou.probe.pci import probe_pci
 from tinamou.state import ledger
 from tinamou.system.rooted import Rooted
 from tinamou.units import PciAddress
 
-__all__ = ["Row", "give", "pci_facts", "rows", "take"]
+__all__ = ["Row", "give", "pci_facts", "rows", "rows_of", "take"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,24 @@ def pci_facts(exclude: str = "") -> PciFacts:
 
 
 def rows() -> list[Row]:
-    """Every function but bridges."""
-    facts, held = pci_facts(), ledger.look().devices
+    """Every function, bridges too."""
+    return _rows(pci_facts(), {address for address, one in ledger.look().devices.items() if one.by_hand})
+
+
+def rows_of(recording: Path) -> list[Row]:
+    """Every function of a recorded host, bridges too. Raises ProbeError."""
+    with opened(recording) as root:
+        return _rows(probe_pci(Rooted(root), {}), set())
+
+
+def _rows(facts: PciFacts, by_hand: set[str]) -> list[Row]:
     names = _names()
-    shown = [one for one in facts.devices if not one.is_bridge]
-    by_hand = {address for address, one in held.items() if one.by_hand}
-    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in shown]
+    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in facts.devices]
 
 
 def _state(device: PciDevice, facts: PciFacts, by_hand: set[str]) -> tuple[str, bool]:
+    if device.is_bridge:
+        return "the host's board", False
     holder = facts.holder(device)
     if holder:
         return f"leased to {holder}", False

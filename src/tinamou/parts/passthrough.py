@@ -16,13 +16,17 @@ from tinamou.late import dataclass
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 from tinamou.units import PciAddress, Size
 
-__all__ = ["HOW_TO_LOCK", "PART", "AssignedDevice", "PassthroughSpec", "choose", "locked", "node"]
+__all__ = ["HOW_TO_LOCK", "LOCAL", "PART", "AssignedDevice", "PassthroughSpec", "choose", "locked", "node"]
 
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
 _ADDRESS = r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+_VIRTUAL = "vf of "
 
 _FIRST_CHASSIS = 128
 """Beyond those of the hot-plug slots: a guest tells ports apart by it."""
+
+_EXPANDER, _FIRST_BUS = "pxb-pcie", 0x40
+"""A root complex of its own, and the number of the first one's bus: those before are for ports of the board's."""
 
 _MAPPED = Size(1 << 30)
 """What the kernel may count beside guest memory: the devices' own regions that QEMU maps (as libvirt allows for)."""
@@ -42,8 +46,9 @@ class PassthroughSpec:
 
     device: str = option(
         "",
-        "its address as lspci shows it (65:00.0), or VENDOR:DEVICE for the first free card of that kind (10de:1db4)",
-        pattern=rf"(?i:{_ADDRESS}|{_IDS})",
+        "its address as lspci shows it (65:00.0), VENDOR:DEVICE for the first free card of that kind (10de:1db4), or "
+        "'vf of eth2' for the first free virtual function of a card, named by its interface or address",
+        pattern=rf"(?i:{_ADDRESS}|{_IDS}|{_VIRTUAL}\S{{1,32}})",
         hint="tinamou pci ls lists the devices of this host",
     )
     alone: bool = option(False, "this function only, without the others of its card (a graphics card's sound, for example)")
@@ -90,15 +95,32 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
 
 def _named(spec: PassthroughSpec, pci: PciFacts, taken: set[PciAddress]) -> PciDevice | str:
     """The device of that address, or the first of that kind that nobody has; else why there is none."""
-    if "." in spec.device:
+    if spec.device.lower().startswith(_VIRTUAL):
+        kind = _virtual(spec.device[len(_VIRTUAL) :], pci)
+        if isinstance(kind, str):
+            return kind
+    elif "." in spec.device:
         return pci.at(PciAddress.parse(spec.device)) or "this host has no such device"
-    kind = [one for one in pci.devices if one.ids == spec.device.lower()]
+    else:
+        kind = [one for one in pci.devices if one.ids == spec.device.lower()]
     if not kind:
         return "this host has no device of this kind"
     free = [one for one in kind if one.address not in taken and not pci.holder(one) and not one.uses]
     if free:
         return free[0]
     return "none is free: " + "; ".join(f"{one.address} {_why_not_free(one, pci, taken)}" for one in kind)
+
+
+def _virtual(name: str, pci: PciFacts) -> list[PciDevice] | str:
+    """The virtual functions of a card, by number; why there are none else."""
+    card = pci.called(name)
+    if card is None:
+        return f"this host has no device and no interface {name}"
+    if not card.vfs[1]:
+        return f"{card} has no virtual functions (sysfs: sriov_totalvfs)"
+    if found := pci.virtual_of(card):
+        return sorted(found, key=lambda one: one.index)
+    return f"none is switched on, {card.vfs[1]} can be: tinamou pci create-vfs {card.address} {card.vfs[1]}"
 
 
 def _why_not_free(device: PciDevice, pci: PciFacts, taken: set[PciAddress]) -> str:
@@ -187,17 +209,46 @@ def check(resolved: Resolved) -> list[Problem]:
 
 def contribute(resolved: Resolved) -> Contribution:
     """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
-    elements = tuple(element for one in resolved.assigned for element in _card(one, resolved))
+    elements = tuple(e for one in resolved.assigned if _beside(one, resolved) is None for e in _card(one, resolved))
     every = [function for one in resolved.assigned for function in one.functions]
     return Contribution(elements, _window(every, resolved), _groups(every, resolved), _notes(every))
 
 
-def _card(assigned: AssignedDevice, resolved: Resolved) -> list[Element]:
+def _beside(assigned: AssignedDevice, resolved: Resolved) -> int | None:
+    """The guest's memory node that lies where the device does; None where the guest is shown one alone, or not that one."""
+    nodes = resolved.resources.numa.nodes
+    if len(nodes) < 2 or not resolved.arch.expanders or not resolved.facts.qemu.has(f"type:{_EXPANDER}"):
+        return None
+    here = assigned.functions[0].node
+    return next((number for number, one in enumerate(nodes) if one.host_node == here), None)
+
+
+def _local(resolved: Resolved) -> Contribution:
+    """Cards whose memory node the guest has too: each such node gets a root complex, which tells the guest where they are.
+
+    They come last on the command line: QEMU puts a device that names no bus behind the newest root complex.
+    """
+    elements: list[Element] = []
+    seats: dict[int, int] = {}
+    for one in resolved.assigned:
+        if (node := _beside(one, resolved)) is None:
+            continue
+        if node not in seats:
+            why = Why("part pci", f"the guest's drivers see that {one.functions[0]} is beside its memory node {node}")
+            bus = _FIRST_BUS + node * ((256 - _FIRST_BUS) // len(resolved.resources.numa.nodes))
+            props: dict[str, Value] = {"driver": _EXPANDER, "id": f"pxb{node}", "bus": "pcie.0", "numa_node": node}
+            elements.append(Element("device", {**props, "bus_nr": bus, "addr": resolved.pci[_port(one.number)]}, why))
+        seats[node] = seats.get(node, -1) + 1
+        elements += _card(one, resolved, {"bus": f"pxb{node}", "addr": f"{seats[node]:#x}"})
+    return Contribution(tuple(elements))
+
+
+def _card(assigned: AssignedDevice, resolved: Resolved, place: dict[str, Value] | None = None) -> list[Element]:
     why = Why("spec pci", f"{assigned.functions[0]} is the guest's alone")
     behind = Why("part pci", "a card behind a root port of its own, as drivers expect a PCI Express card to be")
     port, number = _port(assigned.number), _FIRST_CHASSIS + assigned.number
     seat: dict[str, Value] = {"driver": "pcie-root-port", "id": port, "chassis": number, "slot": number}
-    elements = [Element("device", {**seat, "addr": resolved.pci[port]}, behind)]
+    elements = [Element("device", {**seat, **(place or {"addr": resolved.pci[port]})}, behind)]
     for function, one in enumerate(assigned.functions):
         props: dict[str, Value] = {"driver": VFIO, "id": f"pci{assigned.number}" + (f".{function}" if function else "")}
         props |= {"host": str(one.address), "bus": port, "addr": f"0x0.{function:#x}"}
@@ -247,3 +298,4 @@ def _notes(every: list[PciDevice]) -> tuple[Note, ...]:
 
 
 PART = Part(contribute, needs, check)
+LOCAL = Part(_local)
