@@ -52,7 +52,7 @@ def made() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             root = build(Path(folder).resolve(), name)
             answers = {json.dumps(pci): planned(root, pci) for pci in requests}
-            found[name] = {"tree": [line for line in drawn(_nameless(root))], "plans": answers}
+            found[name] = {"tree": list(drawn(_nameless(root))), "plans": answers}
     return found
 
 

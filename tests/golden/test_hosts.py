@@ -1,10 +1,11 @@
-"""Planning for other hosts: those of our own making and recorded ones as the golden file has them, and a recording of this one."""
+"""Planning for other hosts, made up and recorded, as the golden file has them; and a recording of this one."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,18 @@ from pathlib import Path
 import pytest
 from host_trees import RECORDED
 from hosts_cases import FILE, _card, made, planned
+from made_facts import TCG, TINY, facts
 from made_hosts import HOSTS, build
 from typed import call, tinamou
 
 from tinamou.errors import ProbeError
+from tinamou.machine.elsewhere import recorded
 from tinamou.machine.recording import opened, record
+from tinamou.planner import plan
 from tinamou.probe.host import probe_host
 from tinamou.probe.pci import probe_pci
+from tinamou.probe.qemu import find_binary
+from tinamou.spec import load_spec
 from tinamou.system.rooted import Rooted
 
 GOLDEN = json.loads(FILE.read_text())
@@ -114,3 +120,28 @@ def test_by_the_commands(tmp_path: Path) -> None:
     assert done.returncode, "this host has no such device" in done.stderr
     done = call("host", "record", str(tmp_path / "file"))
     assert (done.returncode, call("host", "record", str(tmp_path / "file")).returncode) == (0, 111), done.stderr
+
+
+@pytest.mark.usefixtures("every_qemu")
+def test_a_real_qemu_puts_them_there(tmp_path: Path) -> None:
+    """The machine's devices in their order; in the place of each GPU, which is not here, a source of random numbers."""
+    known = recorded(facts(TINY, TCG), str(build(tmp_path / "host", "eight-gpus")))
+    described = {"pci": ["10de:20b0"] * 8, "cpu": {"count": 24, "pin": "auto"}, "memory": "4G"}
+    made = [one.props for one in plan(load_spec(described), known).elements if one.kind == "device"]
+    kinds = ("pxb-pcie", "pcie-root-port", "vfio-pci", "virtio-balloon-pci", "virtio-rng-pci", "virtio-serial-pci")
+    words = [find_binary("x86_64"), "-M", "q35", "-nodefaults", "-display", "none", "-accel", "tcg", "-S", "-qmp", "stdio"]
+    words += ["-smp", "2", "-m", "64"]
+    for node in (0, 1):
+        words += ["-object", f"memory-backend-ram,id=m{node},size=32M", "-numa", f"node,cpus={node},memdev=m{node}"]
+    for props in (one for one in made if one["driver"] in kinds):
+        assigned = props["driver"] == "vfio-pci"
+        given = {key: value for key, value in props.items() if key not in ("host", "rng")}
+        words += ["-device", json.dumps({**given, "driver": "virtio-rng-pci"} if assigned else given)]
+    cards = [f"pci{number}" for number in range(8)]
+    places = [{"path": f"/machine/peripheral/{card}-port", "property": "parent_bus"} for card in cards]
+    asked: list[dict[str, object]] = [{"execute": "qom-get", "arguments": place} for place in places]
+    said = "".join(map(json.dumps, [{"execute": "qmp_capabilities"}, *asked, {"execute": "quit"}]))
+    done = subprocess.run(words, input=said, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    buses = [one["return"] for line in done.stdout.splitlines() if isinstance((one := json.loads(line)).get("return"), str)]
+    assert [bus.rpartition("/")[2].partition(".")[0] for bus in buses] == ["pxb0"] * 4 + ["pxb1"] * 4, buses
