@@ -77,6 +77,38 @@ def give(address: str, /, *more: str, json: Switch = False) -> None:
     _print(passthrough.give([address, *more]), json)
 
 
+@app.named("create-vfs")
+def create_vfs(card: str, count: int, /, *, json: Switch = False) -> None:
+    """Switch on virtual functions of a card (SR-IOV), as root, each a card of its own for a machine: --pci "vf of eth2".
+
+    They stay until pci remove-vfs, or a restart. Drivers of the host are not offered them.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it, or its network interface.
+    count
+        How many.
+    """
+    from tinamou.machine import passthrough
+
+    _print(passthrough.create_vfs(card, count), json)
+
+
+@app.named("remove-vfs")
+def remove_vfs(card: str, /) -> None:
+    """Switch off virtual functions that were switched on by pci create-vfs.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it, or its network interface.
+    """
+    from tinamou.machine import passthrough
+
+    print(f"{passthrough.remove_vfs(card)} virtual functions of {card} are gone")
+
+
 def _print(devices: list[PciDevice], json: bool) -> None:
     if json:
         output.print_json([str(one.address) for one in devices])
