@@ -109,6 +109,29 @@ def remove_vfs(card: str, /) -> None:
     print(f"{passthrough.remove_vfs(card)} virtual functions of {card} are gone")
 
 
+@app.command
+def check(name: str, /, *, json: Switch = False) -> int:
+    """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.errors import GuestError
+    from tinamou.operations.devices import check as look
+
+    found = run_until_done(look(name))
+    rows = [{**late.asdict(one), "good": one.good} for one in found]
+    if json:
+        output.print_json(rows)
+    else:
+        shown = [{**row, "good": "yes" if row["good"] else "NO"} for row in rows]
+        output.table(shown, ("device", "about", "good", "text"))
+    return 0 if all(one.good for one in found) else GuestError.code
+
+
 def _print(devices: list[PciDevice], json: bool) -> None:
     if json:
         output.print_json([str(one.address) for one in devices])

@@ -5,9 +5,10 @@ Source: Linux Documentation/driver-api/vfio.rst, QEMU docs/pcie.txt, ``qemu-syst
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
-from tinamou.blueprint import Contribution, Element, Flag, Note, TakePciGroup, Value, Why
+from tinamou.blueprint import Contribution, Element, Flag, Note, SetVirtualFunction, Step, TakePciGroup, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import Facts
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
@@ -53,6 +54,17 @@ class PassthroughSpec:
     )
     alone: bool = option(False, "this function only, without the others of its card (a graphics card's sound, for example)")
     rom: bool = option(True, "the guest's firmware may run the card's own boot code")
+    mac: str = option("", "a virtual function's address, set by its card", pattern=r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
+    vlan: int = option(0, "the VLAN its card puts a virtual function in; 0: none", minimum=0, maximum=4094)
+    trust: bool = option(False, "a virtual function may change its address and hear everything")
+    spoof_check: bool = option(True, "the card drops what a virtual function sends from another address")
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """What its card is to set for a virtual function, in the words of ip(8); none where nothing is asked for."""
+        asked = {"mac": self.mac.lower(), "vlan": str(self.vlan or "")}
+        asked |= {"trust": "on" * self.trust, "spoofchk": "" if self.spoof_check else "off"}
+        return tuple((key, value) for key, value in asked.items() if value)
 
     def problems(self) -> list[Problem]:
         """A device that is not named."""
@@ -87,7 +99,7 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
             found.append(AssignedDevice(number, spec, (device,) if spec.alone else pci.card_of(device)))
     every = [function.address for assigned in found for function in assigned.functions]
     for assigned in found:
-        problems += _obstacles(assigned, pci, every)
+        problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci)]
         if not facts.host.is_root:
             problems += _needs_root(assigned, pci)
     return tuple(found), problems
@@ -143,6 +155,22 @@ def _obstacles(assigned: AssignedDevice, pci: PciFacts, every: list[PciAddress])
             fix = f"name it as well, or free it: tinamou pci take {address}"
             problems.append(Problem(path, str(assigned.functions[0].address), reason, fix))
     return problems
+
+
+def _settings(assigned: AssignedDevice, pci: PciFacts) -> list[Problem]:
+    """What is asked of a card for its virtual function, where there is no such card, or no interface to ask it by."""
+    path, device = f"pci[{assigned.number}]", assigned.functions[0]
+    asked = [{"spoofchk": "spoof_check"}.get(key, key) for key, _ in assigned.spec.settings]
+    if not asked or (device.parent and _interface(device, pci)):
+        return []
+    reason = f"the interface of its card {device.parent} is not there" if device.parent else "it is no virtual function"
+    return [Problem(f"{path}.{key}", str(device.address), reason, "leave it out, or set it in the guest") for key in asked]
+
+
+def _interface(device: PciDevice, pci: PciFacts) -> str:
+    """The interface of the card a virtual function is of."""
+    card = pci.at(device.parent) if device.parent else None
+    return card.nets[0] if card and card.nets else ""
 
 
 def _own_obstacles(path: str, one: PciDevice, pci: PciFacts) -> list[Problem]:
@@ -211,7 +239,16 @@ def contribute(resolved: Resolved) -> Contribution:
     """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
     elements = tuple(e for one in resolved.assigned if _beside(one, resolved) is None for e in _card(one, resolved))
     every = [function for one in resolved.assigned for function in one.functions]
-    return Contribution(elements, _window(every, resolved), _groups(every, resolved), _notes(every))
+    steps: tuple[Step, ...] = (*_virtual_steps(resolved), *_groups(every, resolved))
+    return Contribution(elements, _window(every, resolved), steps, _notes(every))
+
+
+def _virtual_steps(resolved: Resolved) -> Iterator[SetVirtualFunction]:
+    for one in resolved.assigned:
+        device = one.functions[0]
+        if one.spec.settings:
+            why = Why("spec pci", f"{device} is given to the guest like this by its card: it cannot change that itself")
+            yield SetVirtualFunction(_interface(device, resolved.facts.pci), device.index, one.spec.settings, why)
 
 
 def _beside(assigned: AssignedDevice, resolved: Resolved) -> int | None:
