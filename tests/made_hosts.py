@@ -100,7 +100,7 @@ HOSTS: Mapping[str, tuple[Mapping[str, int], list[dict[str, Any]], list[Any]]] =
     ),
     "parts-of-a-card": (
         _SHAPE,
-        [dev(f"{_A}.0", GPU, 14, 1, mdev="nvidia-471", window=80, resource1_resize="0000000000000f00")],
+        [dev(f"{_A}.0", GPU, 14, 1, mdev="nvidia-471", window=1, resource1_resize="0000000000001f00", reset_method="bus")],
         [["01:00.0"], ["7f:00.0"]],
     ),
 }

@@ -41,7 +41,7 @@ def planned(root: Path, pci: list[Any]) -> dict[str, Any]:
             f"{one['id']} bus {one['bus_nr']} node {one['numa_node']}" for one in devices if one["driver"] == "pxb-pcie"
         ],
         "cpus": [str(cpus) for cpus in made.pinning.vcpus] if made.pinning else [],
-        "notes": [note.text for note in made.notes if "reset" in note.text],
+        "notes": [note.text for note in made.notes if "reset" in note.text or "region" in note.text],
     }
 
 

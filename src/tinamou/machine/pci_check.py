@@ -121,7 +121,7 @@ def read(said: str) -> Iterator[Seen]:
 
 def _regions(rows: list[list[str]]) -> Iterator[tuple[int, Size]]:
     for row in rows:
-        if row[:1] == ["region"] and len(row) == 5 and all(re.fullmatch(r"(0x)?[0-9a-f]{1,16}", one) for one in row[1:]):
+        if re.fullmatch(r"region [0-5]( 0x[0-9a-f]{1,16}){3}", " ".join(row)):
             start, end, flags = (int(one, 16) for one in row[2:])
             if end > start and flags & _MEMORY:
                 yield int(row[1]), Size(end - start + 1)

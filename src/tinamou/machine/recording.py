@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import lzma
 import os
 import re
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,11 @@ _KEPT = ("/proc/", "/sys/", "/dev/", "/etc/group", "/usr/", "/bin/", "/sbin/")
 """Where what is recorded lies: no home folders, though programs may be there."""
 _PROCESSOR = ("processor", "vendor_id", "model name", "CPU implementer", "cpu\t", "isa")
 _GROUPS = ("kvm", "vfio", "disk", "render", "video")
+_DAMAGED = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError),
+    *(AttributeError, ValueError, OverflowError, TypeError),
+)
+"""What a damaged archive raises in the standard library, which does not check all that a header says before it uses it."""
 _FIX = "make one there with: tinamou host record FILE"
 
 
@@ -131,7 +138,7 @@ def opened(recording: Path) -> Iterator[str]:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tinamou-host-")))
             try:
                 _unpack(recording, root)
-            except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            except _DAMAGED as error:
                 raise ProbeError(f"{recording} is no recording of a host", why=str(error)[:200], fix=_FIX) from error
         if not (root / "sys/devices/system/cpu").is_dir():
             raise ProbeError(f"{recording} is no recording of a host", why="it has no /sys/devices/system/cpu", fix=_FIX)
@@ -153,7 +160,7 @@ def _unpack(recording: Path, root: Path) -> None:
                 links.append((place, member.linkname))
             elif member.isdir():
                 place.mkdir(parents=True, exist_ok=True)
-            elif (data := archive.extractfile(member)) is not None:
+            elif member.isreg() and not member.issparse() and (data := archive.extractfile(member)) is not None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data.read())
     for place, leads in links:

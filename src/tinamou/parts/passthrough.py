@@ -327,11 +327,21 @@ def _window(every: list[PciDevice], resolved: Resolved) -> tuple[Flag, ...]:
 
 
 def _notes(every: list[PciDevice]) -> tuple[Note, ...]:
-    stubborn = ", ".join(str(one.address) for one in every if not one.resets)
-    if not stubborn:
-        return ()
-    text = f"{stubborn} cannot be reset alone: after a crash the card may need a restart of the host"
-    return (Note("warning", text, Why("host", "the kernel knows no way to reset it (sysfs: reset_method)")),)
+    """What of a card the user may want to do something about: how it is reset, and regions it could have larger."""
+    found = []
+    if stubborn := ", ".join(str(one.address) for one in every if not one.resets):
+        text = f"{stubborn} cannot be reset alone: after a crash the card may need a restart of the host"
+        found.append(Note("warning", text, Why("host", "the kernel knows no way to reset it (sysfs: reset_method)")))
+    if shared := ", ".join(str(one.address) for one in every if one.reset_methods[:1] == ("bus",)):
+        text = f"{shared} is reset by its bus alone: with everything behind the same port"
+        found.append(Note("note", text, Why("host", "its first reset_method in sysfs is bus: no reset of one function")))
+    for one in every:
+        for number, sizes in one.sizes.items():
+            if (now := one.bars.get(number, Size(0))) < max(sizes):
+                text = f"region {number} of {one.address} has {now} and can have {max(sizes)}"
+                how = f"before the machine starts, with no driver on it: sysfs, resource{number}_resize"
+                found.append(Note("note", text, Why("host", how)))
+    return tuple(found)
 
 
 PART = Part(contribute, needs, check)

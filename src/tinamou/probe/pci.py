@@ -122,7 +122,10 @@ def _mediated(files: Rooted, place: str) -> Iterator[Mediated]:
 def _regions(text: str) -> Iterator[tuple[int, tuple[Size, int]]]:
     """Number → size and flags of the six regions of a function; each line is ``START END FLAGS``."""
     for number, line in enumerate(text.splitlines()[:_REGIONS]):
-        start, end, flags = (int(word, 16) for word in line.split())
+        words = line.split()
+        if len(words) != 3 or not all(re.fullmatch(r"0x[0-9a-f]{1,16}", word) for word in words):
+            continue
+        start, end, flags = (int(word, 16) for word in words)
         if end > start:
             yield number, (Size(end - start + 1), flags)
 
