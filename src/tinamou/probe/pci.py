@@ -95,7 +95,7 @@ def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Ma
         ),
         bridges=tuple(above),
         cpus=files.cpu_list(f"{place}/local_cpulist") or CpuSet(),
-        nets=tuple(files.names(f"{place}/net")),
+        nets=tuple(_interfaces(files, place)),
         reset_methods=tuple((files.read(f"{place}/reset_method") or "").split()),
         vfs=(files.integer(f"{place}/sriov_numvfs") or 0, files.integer(f"{place}/sriov_totalvfs") or 0),
         mediated=tuple(_mediated(files, f"{place}/mdev_supported_types")),
@@ -104,6 +104,14 @@ def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Ma
             number: sizes for number in regions if (sizes := _sizes(files.read(f"{place}/resource{number}_resize") or ""))
         },
     )
+
+
+def _interfaces(files: Rooted, place: str) -> Iterator[str]:
+    """A card's own, and those of a virtio card, which lie a folder deeper."""
+    yield from files.names(f"{place}/net")
+    for name in files.names(place):
+        if name.startswith("virtio"):
+            yield from files.names(f"{place}/{name}/net")
 
 
 def _index(files: Rooted, card: str, name: str) -> int:
