@@ -122,6 +122,25 @@ def test_by_the_commands(tmp_path: Path) -> None:
     assert (done.returncode, call("host", "record", str(tmp_path / "file")).returncode) == (0, 111), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("leased", "count", "given"),
+    [
+        ([], 2, ["23", "24"]),
+        (["23", "24", "25"], 2, ["43", "44"]),
+        (["23", "24", "25"], 1, ["26"]),
+        (["23", "43", "44"], 4, ["24", "25", "26", "45"]),
+    ],
+)
+def test_cards_of_a_kind_are_behind_one_switch_where_that_can_be(
+    tmp_path: Path, leased: list[str], count: int, given: list[str]
+) -> None:
+    known = recorded(facts(TINY, TCG), str(build(tmp_path / "host", "eight-gpus")))
+    held = {f"0000:{bus}:00.0": "other" for bus in leased}
+    known = dataclasses.replace(known, pci=dataclasses.replace(known.pci, leased=held))
+    made = plan(load_spec({"pci": ["10de:20b0"] * count}), known)
+    assert [str(one.props["host"])[5:7] for one in made.elements if one.props.get("driver") == "vfio-pci"] == given
+
+
 @pytest.mark.usefixtures("every_qemu")
 def test_a_real_qemu_puts_them_there(tmp_path: Path) -> None:
     """The machine's devices in their order; in the place of each GPU, which is not here, a source of random numbers."""

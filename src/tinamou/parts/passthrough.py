@@ -90,8 +90,9 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
     if specs and pci.missing:
         return (), [Problem("pci", [one.device for one in specs], pci.missing, "see: tinamou pci ls")]
     for number, spec in enumerate(specs):
-        taken = {function.address for assigned in found for function in assigned.functions}
-        device = _named(spec, pci, taken)
+        beside = [function for assigned in found for function in assigned.functions]
+        alike = sum(one.device.lower() == spec.device.lower() for one in specs[number:])
+        device = _named(spec, pci, beside, alike)
         if isinstance(device, str):
             fix = "tinamou pci ls lists the devices of this host"
             problems.append(Problem(f"pci[{number}]", spec.device, device, fix))
@@ -105,8 +106,12 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
     return tuple(found), problems
 
 
-def _named(spec: PassthroughSpec, pci: PciFacts, taken: set[PciAddress]) -> PciDevice | str:
-    """The device of that address, or the first of that kind that nobody has; else why there is none."""
+def _named(spec: PassthroughSpec, pci: PciFacts, beside: list[PciDevice], alike: int) -> PciDevice | str:
+    """The device of that address, or one of that kind that nobody has; else why there is none.
+
+    It is as near to those the machine has (``beside``) as can be, where so many of its kind (``alike``) can be near it.
+    """
+    taken = {one.address for one in beside}
     if spec.device.lower().startswith(_VIRTUAL):
         kind = _virtual(spec.device[len(_VIRTUAL) :], pci)
         if isinstance(kind, str):
@@ -119,8 +124,23 @@ def _named(spec: PassthroughSpec, pci: PciFacts, taken: set[PciAddress]) -> PciD
         return "this host has no device of this kind"
     free = [one for one in kind if one.address not in taken and not pci.holder(one) and not one.uses]
     if free:
-        return free[0]
+        return min(free, key=lambda one: _distance(one, beside, free, alike))
     return "none is free: " + "; ".join(f"{one.address} {_why_not_free(one, pci, taken)}" for one in kind)
+
+
+def _distance(one: PciDevice, beside: list[PciDevice], free: list[PciDevice], alike: int) -> tuple[bool, ...]:
+    """For choosing the least: cards behind one switch reach each other without the processor."""
+
+    def switch(card: PciDevice) -> tuple[str, ...]:
+        return (card.root, *card.bridges[:-1])
+
+    near = (
+        any(switch(one) == switch(other) for other in beside),
+        any(one.node == other.node for other in beside),
+        sum(switch(one) == switch(other) for other in free) >= alike,
+        sum(one.node == other.node for other in free) >= alike,
+    )
+    return tuple(not each for each in near)
 
 
 def _virtual(name: str, pci: PciFacts) -> list[PciDevice] | str:
