@@ -251,7 +251,7 @@ CASES = {
         (WARNING, "without seccomp", {}, {}, {"qemu": qemu(options=())}),
         (WARNING, "cannot (9.1", {"/sys/module/kvm_amd/parameters/sev_snp": "Y"}, {}, {"qemu": qemu()}),
         (WARNING, "cannot (10.1", {"/sys/module/kvm_intel/parameters/tdx": "Y"}, {}, {"qemu": qemu()}),
-        (WARNING, "vhost=on", {}, {"devices": frozenset()}, {"qemu": qemu(share=("share",))}),
+        (WARNING, "vhost=off", {}, {"devices": frozenset()}, {"qemu": qemu(share=("share",))}),
         (BAD, "no accelerator", {}, {}, {"qemu": qemu(accels=())}),
         (UNKNOWN, "no QEMU", {}, {}, {}),
     ],

@@ -64,6 +64,7 @@ PARTS: tuple[Part, ...] = (
     clock.PART,
     windows.PART,
     windows_setup.PART,
+    passthrough.LOCAL,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )

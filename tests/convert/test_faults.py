@@ -212,3 +212,19 @@ def test_losses_of_a_line_are_told(words, told):
 def test_placeholders_are_no_disks():
     result = line(f"{Q} -hda a ... [options]")
     assert "disk" not in result.machine and said(result, "[options]", rank="check")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("a%20b", "a-b"),
+        ("50|25 off", "50-off"),
+        ("x%7C41y", "xAy"),
+        ("100%", "100"),
+        ("b|C3|A4r", "b-r"),
+        ("b%C3%A4r", "b-r"),
+    ],
+)
+def test_names_of_vmware_are_escaped_twice(written: str, name: str) -> None:
+    text = vmx().replace('displayName = "Web Server"', f'displayName = "{written}"')
+    assert converted(text).machine["name"] == name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -241,3 +242,18 @@ def test_the_last_cpu_there_can_be() -> None:
     assert CpuSet.parse("65535") == CpuSet({65535})
     with pytest.raises(ValueError, match="no host"):
         CpuSet.parse("65536")
+
+
+@pytest.mark.parametrize("form", ["SHA256(disk1.vmdk)= {}\n", "SHA256 (disk1.vmdk) = {}\r\n", "SHA256(disk1.vmdk)={}\r\n"])
+def test_manifests_as_tools_write_them(tmp_path: Path, form: str) -> None:
+    """Spaces and CRLF occur; a macOS tar puts a file ``._NAME`` before each that has attributes."""
+    path, disk = tmp_path / "a.ova", b"K" * 700
+    for content, good in ((disk, True), (disk[1:] + b"k", False)):
+        manifest = form.format(hashlib.sha256(disk).hexdigest()).encode()
+        members = [("._a.ovf", b"\0\5\x16\7"), ("a.ovf", ovf().encode()), ("._a.mf", b"x"), ("a.mf", manifest)]
+        path.write_bytes(tar(*members, ("._disk1.vmdk", b"\0"), ("disk1.vmdk", content)))
+        if good:
+            assert ova.read(path).disks[0].part
+        else:
+            with pytest.raises(ImageError, match="damaged"):
+                ova.read(path)

@@ -305,3 +305,17 @@ def test_libvirt_starts_it_and_the_guest_answers(virsh, tmp_path):
         virsh("destroy", "answering")
     finally:
         virsh("undefine", "answering")
+
+
+@pytest.mark.parametrize("to", ["libvirt", "qemu"])
+@pytest.mark.parametrize("device", ["10de:1db4", "vf of eth2"])
+def test_a_device_by_kind_has_no_words_elsewhere(to: str, device: str) -> None:
+    machine = {
+        "image": "/srv/a.qcow2",
+        "pci": [{"device": device, **({"mac": "52:54:00:00:00:01"} if "vf" in device else {})}],
+    }
+    written = formats.write(load_spec(machine), HERE, to)
+    assert not any(word in written.text for word in ("vfio-pci", "hostdev"))
+    told = {note.where: note.rank for note in written.notes}
+    assert told["pci[0].device"] == "lost"
+    assert ("vf" in device) == any(where.startswith("pci[0].mac") for where in told), told

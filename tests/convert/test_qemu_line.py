@@ -335,3 +335,26 @@ def test_what_the_guest_reads_of_its_maker():
     assert result.machine["smbios"] == {"manufacturer": "ACME", "product": "Walk", "oem": ["a=1", "b"]}
     for other in ("type=1,manufacturer=ACME,nosuch=1", "type=0,vendor=x", "file=/x"):
         assert line(f"{Q} -smbios {other}").machine["qemu_args"] == ["-smbios", other]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "card"),
+    [
+        ("-mon chardev=charmonitor,id=monitor,mode=control", "tap,fd=33,id=hostnet0,vhost=on,vhostfd=34"),
+        (
+            '-object {"qom-type":"monitor-qmp","id":"monitor","chardev":"charmonitor"}',
+            '{"type":"tap","fd":"33","vhost":true,"vhostfd":"34","id":"hostnet0"}',
+        ),
+    ],
+)
+def test_both_forms_of_libvirts_own_lines(monitor: str, card: str) -> None:
+    """libvirt 9.0 and 12.9: a monitor is ours, and which network a descriptor led to, the XML alone says."""
+    key = '-object {"qom-type":"secret","id":"masterKey0","format":"raw","file":"/var/lib/libvirt/qemu/d/master-key.aes"}'
+    socket = "-chardev socket,id=charmonitor,path=/tmp/m.sock,server=on,wait=off"
+    device = "-device virtio-net-pci,netdev=hostnet0,id=net0,mac=52:54:00:11:22:33"
+    result = line(f"qemu-system-x86_64 {key} {socket} {monitor} -netdev {card} {device}")
+    assert said(result, "charmonitor", "monitor itself", rank="done")
+    assert said(result, "masterKey0", "libvirt", rank="done")
+    assert said(result, "-netdev", "virsh dumpxml", rank="lost")
+    assert not said(result, "charmonitor", rank="check")
+    assert [net["type"] for net in result.machine["net"]] == ["tap"]

@@ -43,7 +43,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "net[0].network": {"net": [{"network": "lab"}]},
     "net[0].queues": {"net": [{"type": "user", "queues": 4}]},
     "share[0].path": {"share": [{"path": "/nosuch"}]},
-    "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False}]},
+    "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False, "vlan": 7, "trust": True, "spoof_check": False}]},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
     "security.apparmor": {"security": {"apparmor": "require"}},

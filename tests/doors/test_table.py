@@ -52,6 +52,10 @@ ELSEWHERE = {
     "pci[].device": "needs an IOMMU: tests/lab/test_lab_pci.py; refused here",
     "pci[].alone": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
     "pci[].rom": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
+    **dict.fromkeys(
+        ("pci[].mac", "pci[].vlan", "pci[].trust", "pci[].spoof_check"),
+        "needs a card with virtual functions: tests/unit/test_virtual_functions.py; refused with its device here",
+    ),
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
     "security.sched_core": "needs cores with several threads: tests/unit/test_security.py; refused here",
     "security.apparmor": "needs AppArmor: tests/lab/test_lab_apparmor.py; refused here",

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import fuzz_agents  # noqa: F401
+import fuzz_devices  # noqa: F401
 import fuzz_exported  # noqa: F401
 import fuzz_foreign
 import fuzz_seeds as seeds

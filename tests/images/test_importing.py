@@ -139,3 +139,26 @@ def test_an_imported_guest_is_like_another(efi_disk: EfiDisk) -> None:
     facts = asyncio.run(import_image(efi_disk(), "mine", like=like))
     assert (facts.agent, facts.seed, facts.ssh, facts.user) == (True, "nocloud", True, "debian")
     assert imported("mine", "x86_64") == facts
+
+
+def test_an_encrypted_image_is_refused_with_the_way_to_decrypt_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("pass")
+    locked, plain = tmp_path / "locked.qcow2", tmp_path / "plain.qcow2"
+    secret = ("--object", f"secret,id=key,file={tmp_path}/key")
+    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
+    for attempt in range(20):  # where the kernel counts time in ticks, qemu-img may find that a key took none, and gives up
+        try:
+            qemu_img("create", "-q", *secret, "-f", "qcow2", "-o", options, locked, "8M")
+            break
+        except subprocess.CalledProcessError:
+            assert attempt < 19
+    for doing in (
+        lambda: import_image(locked, "locked", arch="x86_64"),
+        lambda: convert(locked, tmp_path / "copy.qcow2", "qcow2"),
+        lambda: resize(locked, Size(16 << 20)),
+    ):
+        with pytest.raises(ImageError, match="is encrypted") as refused:
+            asyncio.run(doing())
+    words = str(refused.value.fix).replace("KEY", f"{tmp_path}/key").replace("COPY", str(plain)).split()
+    subprocess.run(words, check=True)
+    assert not read_header(plain).encryption

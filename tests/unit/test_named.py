@@ -47,3 +47,11 @@ def test_paths_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_plan_is_not_silent_about_it(words: tuple[str, str]) -> None:
     done = call("plan", *words)
     assert (done.returncode, "nosuch" in done.stderr, done.stdout) == (113, True, "")
+
+
+def test_a_folder_is_shared_by_root_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """virtiofsd 1.13 as a plain user maps the user's own number to itself and 0 to nothing."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(PrepareError, match="started by root") as error:
+        check(load_spec({"share": [str(tmp_path)]}))
+    assert "share" in [problem.path for problem in error.value.problems]

@@ -31,7 +31,8 @@ class Arch:
     guests would not find it. ``window_file`` is the fw_cfg file that tells UEFI firmware how many MiB devices need above
     4 GiB. ``keyboard`` is the option of ``machine`` that takes away the board's own keyboard, empty where it has none.
     ``encryption`` are the ways its processors keep the host out of a guest's memory, best first; ``sata_ports`` are those of
-    the board, ``isa_serial`` the serial ports it has room for beside the console.
+    the board, ``isa_serial`` the serial ports it has room for beside the console. ``expanders``: every guest finds root
+    complexes beside the board's own.
     """
 
     name: str
@@ -58,3 +59,4 @@ class Arch:
     encryption: tuple[str, ...] = ()
     sata_ports: int = 0
     isa_serial: int = 0
+    expanders: bool = False

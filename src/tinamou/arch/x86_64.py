@@ -42,5 +42,6 @@ ARCH = Arch(
     encryption=("sev-snp", "tdx", "sev-es", "sev"),
     sata_ports=6,
     isa_serial=3,
+    expanders=True,
     uefi_reason="OVMF, with a variable store of the machine's own",
 )

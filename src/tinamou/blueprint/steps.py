@@ -238,6 +238,24 @@ class TakePciGroup:
 
 
 @dataclass(frozen=True)
+class SetVirtualFunction:
+    """Set what a card does for one of its virtual functions, as ip(8) calls it: ``mac``, ``vlan``, ``trust``, ``spoofchk``.
+
+    Undone by what it was before, but for what someone else changed meanwhile.
+    """
+
+    interface: str
+    index: int
+    settings: tuple[tuple[str, str], ...]
+    why: Why
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"{self.index} of {self.interface}: {', '.join(' '.join(one) for one in self.settings)}"
+
+
+@dataclass(frozen=True)
 class LoadProfiles:
     """Load AppArmor profiles: ``text`` has them, ``name`` is QEMU's, and what all their names begin with.
 
@@ -249,7 +267,7 @@ class LoadProfiles:
     why: Why
 
 
-HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | TakePciGroup | LoadProfiles
+HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | SetVirtualFunction | TakePciGroup | LoadProfiles
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (

@@ -64,6 +64,26 @@ def secure_boot_keys(folder: Path, /) -> None:
 
 
 @app.command
+def record(file: Path = Path("host.tar.gz"), /) -> None:
+    """Write what planning reads of this host to a file: tinamou plan --host FILE plans for it elsewhere.
+
+    CPUs, memory nodes, PCI devices and what is installed; no names of users, hosts or mount points, no addresses.
+
+    Parameters
+    ----------
+    file
+        A new file.
+    """
+    from tinamou.machine.recording import record as write
+
+    try:
+        count = write(file)
+    except FileExistsError as error:
+        raise ProbeError(f"{file} exists already", fix="name a new file") from error
+    print(f"{file}: {count} files of /proc and /sys")
+
+
+@app.command
 def repair(*, json: Switch = False) -> None:
     """Give back what no living machine holds; what someone else changed meanwhile is named and left as it is."""
     from tinamou.machine.receipts import repair as mend

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 
@@ -15,11 +17,25 @@ app: Group = Group()
 
 
 @app.command
-def ls(*, json: Switch = False) -> None:
-    """List the devices of this host, their drivers and IOMMU groups, and whether a guest can have them."""
-    from tinamou.machine.passthrough import rows
+def ls(*, tree: Switch = False, host: Path | None = None, json: Switch = False) -> None:
+    """List the devices of this host, their drivers and IOMMU groups, and whether a guest can have them.
 
-    found = rows()
+    Parameters
+    ----------
+    tree
+        As they hang together: root complexes with their memory nodes and CPUs, bridges, groups, what a guest would see.
+    host
+        Of another host: a file of tinamou host record, or a folder with its sys and proc.
+    """
+    from tinamou.machine.passthrough import rows, rows_of
+
+    found = rows() if host is None else rows_of(host)
+    if tree and not json:
+        from tinamou.machine.pci_tree import drawn
+
+        print("\n".join(drawn(found)) or "this host has no PCI devices")
+        return
+    found = [one for one in found if not one.device.is_bridge]
     if json:
         output.print_json([_plain(one) for one in found])
         return
@@ -61,6 +77,61 @@ def give(address: str, /, *more: str, json: Switch = False) -> None:
     _print(passthrough.give([address, *more]), json)
 
 
+@app.named("create-vfs")
+def create_vfs(card: str, count: int, /, *, json: Switch = False) -> None:
+    """Switch on virtual functions of a card (SR-IOV), as root, each a card of its own for a machine: --pci "vf of eth2".
+
+    They stay until pci remove-vfs, or a restart. Drivers of the host are not offered them.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it, or its network interface.
+    count
+        How many.
+    """
+    from tinamou.machine import passthrough
+
+    _print(passthrough.create_vfs(card, count), json)
+
+
+@app.named("remove-vfs")
+def remove_vfs(card: str, /) -> None:
+    """Switch off virtual functions that were switched on by pci create-vfs.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it, or its network interface.
+    """
+    from tinamou.machine import passthrough
+
+    print(f"{passthrough.remove_vfs(card)} virtual functions of {card} are gone")
+
+
+@app.command
+def check(name: str, /, *, json: Switch = False) -> int:
+    """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.errors import GuestError
+    from tinamou.operations.devices import check as look
+
+    found = run_until_done(look(name))
+    rows = [{**late.asdict(one), "good": one.good} for one in found]
+    if json:
+        output.print_json(rows)
+    else:
+        shown = [{**row, "good": "yes" if row["good"] else "NO"} for row in rows]
+        output.table(shown, ("device", "about", "good", "text"))
+    return 0 if all(one.good for one in found) else GuestError.code
+
+
 def _print(devices: list[PciDevice], json: bool) -> None:
     if json:
         output.print_json([str(one.address) for one in devices])
@@ -81,4 +152,12 @@ def _plain(row: Row) -> dict[str, object]:
         "node": "" if one.node < 0 else one.node,
         "state": row.state,
         "free": row.free,
+        "root": one.root,
+        "bridges": list(one.bridges),
+        "cpus": str(one.cpus),
+        "interfaces": list(one.nets),
+        "resets": list(one.reset_methods),
+        "virtual_functions": list(one.vfs),
+        "of": str(one.parent or ""),
+        "mediated": [late.asdict(kind) for kind in one.mediated],
     }

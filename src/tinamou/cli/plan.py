@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from tinamou import late
@@ -21,6 +22,7 @@ def command(
     *,
     options: Annotated[MachineOptions | None, Parameter(name="*", negative="")] = None,
     why: Switch = False,
+    host: Path | None = None,
     argv: Annotated[bool, Parameter(name="--argv", negative="")] = False,
     json: Switch = False,
 ) -> None:
@@ -34,16 +36,23 @@ def command(
         Every argument and host step with its reason and who asked for it.
     argv
         A command line that can be pasted into a shell.
+    host
+        Plan for another host, as root there: a file of tinamou host record, or a folder with its sys and proc.
     json
         The whole plan as JSON.
     """
-    plan = plan_again(image) or plan_only(spec_from(image, options))
+    if host is not None:
+        from tinamou.machine.elsewhere import plan_for
+
+        plan = plan_for(spec_from(image, options), host)
+    else:
+        plan = plan_again(image) or plan_only(spec_from(image, options))
     if json:
         output.print_json({**late.asdict(plan), "argv": _words(plan)})
     elif argv:
         print(shell_line(_words(plan)))
     else:
-        _print(plan, why=why)
+        _print(plan, why=why, elsewhere=host is not None)
     output.notes(plan.notes, why=why)
 
 
@@ -51,7 +60,7 @@ def _words(plan: Plan) -> list[str]:
     return argv(plan)
 
 
-def _print(plan: Plan, *, why: bool) -> None:
+def _print(plan: Plan, *, why: bool, elsewhere: bool = False) -> None:
     identity = f"as user {plan.confinement.uid}, without capabilities" if plan.confinement.uid else "as you"
     if plan.confinement.locked:
         identity += f", with {Size(plan.confinement.locked)} of memory it may lock"
@@ -60,7 +69,7 @@ def _print(plan: Plan, *, why: bool) -> None:
     if plan.confinement.own_cores:
         identity += ", nobody else on its cores while it runs there"
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
-    if plan.pinning:
+    if plan.pinning and not elsewhere:
         from tinamou.machine.host_picture import picture
         from tinamou.machine.host_side import leased
         from tinamou.probe.host import probe_host

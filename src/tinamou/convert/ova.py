@@ -94,7 +94,8 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, tuple[int, int]]]:
             if count > _MOST_MEMBERS:
                 raise tarfile.ReadError(f"more than {_MOST_MEMBERS} files are in it")
             position = member.offset
-            if member.isreg() and not member.issparse():
+            attributes = member.name.rpartition("/")[2].startswith("._")  # a macOS tar keeps them in files of their own
+            if member.isreg() and not member.issparse() and not attributes:
                 yield member.name, (member.offset_data, member.size)
 
 

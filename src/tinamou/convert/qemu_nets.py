@@ -224,9 +224,10 @@ def _interface(line: Line, where: str, text: str, backend: dict[str, str], found
         reason = "where on which bus a card sits, and how packets are moved, is tinamou's to choose"
         line.draft.done(where, shown, reason)
     if "fd" in backend or "fds" in backend:
-        line.draft.lost(
-            where, text, "a descriptor the script had opened before is not there", "set interface = …, or bridge = …"
-        )
+        fix = "set interface = …, or bridge = …"
+        if backend.get("id", "").startswith("hostnet"):
+            fix = "libvirt's line does not say which network it is, its XML does: virsh dumpxml NAME, and convert that"
+        line.draft.lost(where, text, "a descriptor the script had opened before is not there", fix)
     for key in sorted((backend.keys() | found.keys()) - _HARMLESS):
         value = backend.get(key, found.get(key, ""))
         line.draft.lost(

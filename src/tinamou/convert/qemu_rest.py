@@ -62,6 +62,8 @@ def _itself(line: Line, option: str, text: str) -> None:
         return
     if option == "nodefaults":
         line.seen.add(option)
+    if option == "mon":
+        line.take("chardev", keys(text, "chardev").get("chardev", ""))
     if option == "nographic":
         line.seen.add("screen")
     line.draft.done(f"-{option}", text, _ITSELF[option])
@@ -258,6 +260,13 @@ def _object(line: Line, option: str, text: str) -> None:
         policy = whole(found["policy"]) if "policy" in found else None
         strength = foreign.sev(line.draft, kind.removesuffix("-guest"), policy)
         foreign.encrypted(line.draft, "-object", text, strength, bit="cbitpos" in found)
+        return
+    if kind in ("monitor-qmp", "monitor-hmp"):
+        line.take("chardev", found.get("chardev", ""))
+        line.draft.done("-object", text, _ITSELF["mon"])
+        return
+    if kind == "secret" and found.get("id", "").startswith("masterKey"):
+        line.draft.done("-object", text, "the key libvirt hid the line's other secrets with; none of them is taken over")
         return
     if kind == "rng-egd":
         line.draft.lost("-object", text, "random numbers come from the host's kernel alone", "")

@@ -6,6 +6,7 @@ Source: what VMware Workstation, Fusion and ESXi write; the VMware Virtual Disk 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from tinamou.convert import foreign
 from tinamou.convert.account import Keys, Rules, report
@@ -121,10 +122,16 @@ def _values(text: str) -> Keys:
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition("="))
         if key and not key.startswith("#") and len(value) >= 2 and value[0] == value[-1] == '"':
-            values[key.lower()] = re.sub(r"\|([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), value[1:-1])
+            value = unquote(value[1:-1]) if key.lower() == "displayname" else value[1:-1]
+            values[key.lower()] = re.sub(r"(?:\|[0-9A-Fa-f]{2})+", _piped, value)
     if len(values) > _MOST:
         raise SpecError(f"the .vmx has {len(values)} settings", why=f"more than {_MOST} are no machine's")
     return Keys(values)
+
+
+def _piped(match: re.Match[str]) -> str:
+    """Bytes of UTF-8, each as ``|`` and two digits. A name has ``%`` and two digits beneath that, undone before it."""
+    return bytes.fromhex(match[0].replace("|", "")).decode(errors="replace")
 
 
 def _firmware(draft: Draft, values: Keys) -> None:

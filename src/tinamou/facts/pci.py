@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tinamou.late import dataclass, field, replace
-from tinamou.units import PciAddress, Size
+from tinamou.units import CpuSet, PciAddress, Size
 
 VFIO = "vfio-pci"
 """The driver of a device that is a guest's, or waits to be."""
@@ -18,6 +18,18 @@ _HARMLESS = ("", VFIO, "pci-stub")
 
 
 @dataclass(frozen=True)
+class Mediated:
+    """One kind of device that a driver makes of a part of its card: its name in sysfs, what its maker calls it, how many
+    more of it there can be, and what each has, in the maker's words (source: Documentation/driver-api/vfio-mediated-device).
+    """
+
+    type: str
+    name: str
+    free: int
+    gives: str = ""
+
+
+@dataclass(frozen=True)
 class PciDevice:
     """One PCI function of the host (source: sysfs-bus-pci, Documentation/driver-api/vfio.rst).
 
@@ -25,7 +37,13 @@ class PciDevice:
     has it now, empty for none. ``group`` is its IOMMU group, None without an IOMMU; ``node`` its memory node, -1 where the
     host does not say. ``window`` is what its large (64-bit, prefetchable) memory regions take together. ``uses`` says, in
     words, what this host uses it for right now. ``resets``: the kernel can reset it alone. ``virtual``: it is a virtual
-    function (SR-IOV), a device of its own whatever its address.
+    function (SR-IOV), a device of its own whatever its address; ``parent`` is then the one it is of,
+    and ``index`` its number there.
+
+    ``root`` is the root complex it hangs below (``0000:64``) and ``bridges`` are the ports and switches on the way, the
+    root's first. ``cpus`` are beside it, ``nets`` its interfaces. ``reset_methods`` are those the kernel would try, in that
+    order. ``vfs`` are how many virtual functions it has now and can have. ``mediated`` are the kinds of devices its driver
+    makes of parts of it (mdev). ``bars`` are its memory regions by number, ``sizes`` those a region can be given besides.
     """
 
     address: PciAddress
@@ -40,6 +58,17 @@ class PciDevice:
     resets: bool = True
     virtual: bool = False
     kind: str = ""
+    parent: PciAddress | None = None
+    index: int = -1
+    root: str = ""
+    bridges: tuple[str, ...] = ()
+    cpus: CpuSet = field(default_factory=CpuSet)
+    nets: tuple[str, ...] = ()
+    reset_methods: tuple[str, ...] = ()
+    vfs: tuple[int, int] = (0, 0)
+    mediated: tuple[Mediated, ...] = ()
+    bars: Mapping[int, Size] = field(default_factory=dict)
+    sizes: Mapping[int, tuple[Size, ...]] = field(default_factory=dict)
 
     @property
     def ids(self) -> str:
@@ -78,6 +107,17 @@ class PciFacts:
     def at(self, address: PciAddress) -> PciDevice | None:
         """The function of that address."""
         return next((one for one in self.devices if one.address == address), None)
+
+    def virtual_of(self, device: PciDevice) -> tuple[PciDevice, ...]:
+        """The virtual functions of a device."""
+        return tuple(one for one in self.devices if one.parent == device.address)
+
+    def called(self, name: str) -> PciDevice | None:
+        """The function of that address, or with that network interface."""
+        try:
+            return self.at(PciAddress.parse(name))
+        except ValueError:
+            return next((one for one in self.devices if name in one.nets), None)
 
     def card_of(self, device: PciDevice) -> tuple[PciDevice, ...]:
         """All functions of a device's card, itself included."""

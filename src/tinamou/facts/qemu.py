@@ -10,6 +10,14 @@ from tinamou.late import dataclass, field
 BACKEND_KINDS = ("aio", "blockdev", "chardev", "display", "migration", "transport")
 """What ``QemuFacts.backends`` is keyed by."""
 
+_SUBCLUSTERS = (10, 0)
+"""The oldest version that was seen to stream into a qcow2 with subclusters (extended_l2); 7.2 can end doing it."""
+
+
+def streams_subclusters(version: tuple[int, int, int]) -> bool:
+    """Whether a QEMU may be asked for a ``block-stream`` into a qcow2 file with extended_l2."""
+    return version >= _SUBCLUSTERS
+
 
 @dataclass(frozen=True)
 class MachineType:

@@ -26,6 +26,8 @@ def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
         head = file.read(HEAD)
         file.seek(max(0, layer.length - TAIL))
         tail = file.read(TAIL)
+    if layer.format == "vhdx":
+        _refuse_unfinished(path)
     others = [str(file) for file in extent_files(path, head)] if layer.format == "vmdk" else []
     missing = {"vdi": _vdi_missing, "vpc": _vpc_missing}.get(layer.format, _nothing_missing)(head, tail, layer.length)
     if missing:
@@ -36,6 +38,26 @@ def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
     if layer.format in _CHECKABLE:
         tool.check(layer.path, ["-f", layer.format, layer.path], others, qemu_img)
     return int(info["virtual-size"]), others
+
+
+_HEADERS = (0x10000, 0x20000)
+"""Where a vhdx has its two headers; the one with the higher number holds (source: [MS-VHDX] 2.2.2)."""
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """Raise ImageError for a vhdx whose log holds what its tables lack: QEMU plays it back into a file it may write to, and
+    reads one whose log is damaged as if there were none."""
+    found: list[tuple[int, bytes]] = []
+    with path.open("rb") as file:
+        for at in _HEADERS:
+            file.seek(at)
+            header = file.read(64)
+            if header[:4] == b"head" and len(header) == 64:
+                found.append((struct.unpack_from("<Q", header, 8)[0], header[48:64]))
+    if found and any(max(found)[1]):
+        why = "what was written last is in its log alone: whoever wrote it ended before the file was closed"
+        fix = f"on a copy: qemu-img check -r all {path.name}; or open and close it where it comes from"
+        raise ImageError(f"{path} was not closed", why=why, fix=fix)
 
 
 def _nothing_missing(head: bytes, tail: bytes, length: int) -> str:

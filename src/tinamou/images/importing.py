@@ -83,6 +83,7 @@ async def import_image(
     if part is not None:
         return await _import_part(path, name, arch, part, like, progress)
     found = inspect_image(path, arch=arch, trusted=trusted)
+    _refuse_encrypted(found)
     _refuse_used(path)
     if like is not None:
         found = replace(found, agent=like.agent, seed=like.seed, ssh=like.ssh, user=like.user)
@@ -193,11 +194,20 @@ async def convert(
         raise
 
 
+def _refuse_encrypted(found: ImageFacts) -> None:
+    """Only ``qemu-img info`` does without the key; check, map, measure, convert and resize ask for it."""
+    if found.format == "qcow2" and read_header(found.disk).encryption:
+        given = f"driver=qcow2,encrypt.key-secret=key,file.filename={found.disk}"
+        fix = f"qemu-img convert --object secret,id=key,file=KEY --image-opts {given} -O qcow2 COPY"
+        raise ImageError(f"{found.name} is encrypted", why="without its key nobody reads what is in it", fix=fix)
+
+
 def _named(source: Path, part: Part | None, trusted: Sequence[Path]) -> tuple[list[str], Sequence[str]]:
     """An image that was examined, in qemu-img's words, and the files it reads through."""
     if part is not None:
         return ["--image-opts", options(source, check_part(source, part), part)], [str(source)]
     found = inspect_image(source, trusted=trusted)
+    _refuse_encrypted(found)
     named = ["-f", "raw" if found.format == "iso" else found.format, found.disk]
     return named, image_files(source, trusted=trusted)
 
@@ -208,6 +218,7 @@ async def resize(path: Path, size: Size, *, shrink: bool = False) -> None:
     Raises ImageError for a smaller one unless ``shrink``, and for a format that is never given another size.
     """
     found, size = inspect_image(path), size.whole
+    _refuse_encrypted(found)
     refuse_fixed(path, found.format)
     _refuse_used(path)
     if size < found.size and not shrink:

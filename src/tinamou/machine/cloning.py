@@ -173,12 +173,15 @@ def _own(spec: MachineSpec, record: Record, new: str) -> tuple[MachineSpec, list
     if spec.seed.hostname:
         notes.append(f"seed.hostname was {spec.seed.hostname}: its guest is called {new}")
     notes += [f"pci[{number}] is {record.name}'s too: not both can have it at once" for number, _ in enumerate(spec.pci)]
+    macs = {number: one.mac for number, one in enumerate(spec.pci) if one.mac}
+    notes += [f"pci[{number}].mac is {record.name}'s ({mac}): {new} has none of its own yet" for number, mac in macs.items()]
     if (record.path / "tpm").is_dir():
         notes.append(f"its TPM is a copy: it opens what {record.name}'s sealed, and has the same keys")
     image = image_of(record)
     if (image.disk or spec.disk) and not image.seed:
         notes.append(f"nothing in its guest makes new ssh host keys and a new machine id: they are {record.name}'s")
-    return late.replace(spec, net=tuple(nets), seed=late.replace(spec.seed, hostname="")), notes
+    devices = tuple(late.replace(one, mac="") for one in spec.pci)
+    return late.replace(spec, net=tuple(nets), pci=devices, seed=late.replace(spec.seed, hostname="")), notes
 
 
 def own_card(card: NetSpec, field: str, old: str, new: str) -> tuple[NetSpec, list[str]]:

@@ -57,7 +57,11 @@ def _shares(spec: MachineSpec) -> Iterator[Problem]:
         if not Path(one.host).is_dir():
             yield Problem(f"share[{number}].path", one.host, "is not a folder of this host", "make it first")
     if spec.share and os.geteuid() != 0:
-        yield Problem("share", None, "virtiofsd of QEMU 7.2 must be started by root", "run tinamou as root")
+        reason = (
+            "virtiofsd must be started by root: the one of QEMU 7.2 starts as nobody else, and a later one gives what the"
+            " guest's root makes another number, and refuses a chown to 0"
+        )
+        yield Problem("share", None, reason, "run tinamou as root, or copy: tinamou cp")
     if spec.share and find_tool(VIRTIOFSD) is None:
         fix = "apt-get install qemu-system-common (Debian 12), virtiofsd (Debian 13)"
         yield Problem("share", None, "there is no virtiofsd", fix)

@@ -7,15 +7,16 @@ import pwd
 from pathlib import Path
 
 from tinamou.errors import PrepareError, Problem
-from tinamou.facts.pci import PciDevice, PciFacts
+from tinamou.facts.pci import VFIO, PciDevice, PciFacts
 from tinamou.late import dataclass
-from tinamou.prepare import passthrough
+from tinamou.machine.recording import opened
+from tinamou.prepare import passthrough, virtual_functions
 from tinamou.probe.pci import probe_pci
 from tinamou.state import ledger
 from tinamou.system.rooted import Rooted
 from tinamou.units import PciAddress
 
-__all__ = ["Row", "give", "pci_facts", "rows", "take"]
+__all__ = ["Row", "create_vfs", "give", "pci_facts", "remove_vfs", "rows", "rows_of", "take"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,24 @@ def pci_facts(exclude: str = "") -> PciFacts:
 
 
 def rows() -> list[Row]:
-    """Every function but bridges."""
-    facts, held = pci_facts(), ledger.look().devices
+    """Every function, bridges too."""
+    return _rows(pci_facts(), {address for address, one in ledger.look().devices.items() if one.by_hand})
+
+
+def rows_of(recording: Path) -> list[Row]:
+    """Every function of a recorded host, bridges too. Raises ProbeError."""
+    with opened(recording) as root:
+        return _rows(probe_pci(Rooted(root), {}), set())
+
+
+def _rows(facts: PciFacts, by_hand: set[str]) -> list[Row]:
     names = _names()
-    shown = [one for one in facts.devices if not one.is_bridge]
-    by_hand = {address for address, one in held.items() if one.by_hand}
-    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in shown]
+    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in facts.devices]
 
 
 def _state(device: PciDevice, facts: PciFacts, by_hand: set[str]) -> tuple[str, bool]:
+    if device.is_bridge:
+        return "the host's board", False
     holder = facts.holder(device)
     if holder:
         return f"leased to {holder}", False
@@ -106,6 +116,54 @@ def give(addresses: list[str]) -> list[PciDevice]:
     passthrough.give_by_hand([str(one.address) for one in devices])
     facts = pci_facts()
     return [facts.at(one.address) or one for one in devices]
+
+
+def create_vfs(name: str, count: int, files: Rooted | None = None) -> list[PciDevice]:
+    """Switch on so many virtual functions of a card, named by address or interface, until `remove_vfs`; those it has then.
+
+    Raises PrepareError with every reason why not.
+    """
+    files = files or Rooted()
+    card = _card(name, files)
+    problems = []
+    if not card.vfs[1]:
+        problems.append(Problem(name, None, "the card has no virtual functions", "tinamou pci ls --tree shows which have"))
+    elif not 1 <= count <= card.vfs[1]:
+        problems.append(Problem("count", count, f"the card has 1 to {card.vfs[1]}", "choose one of these"))
+    if card.driver in ("", VFIO):
+        reason = f"its driver is {card.driver or 'none'}: the host's own driver of the card makes them"
+        problems.append(Problem(name, None, reason, "give it back to the host first: tinamou pci give"))
+    if os.geteuid():
+        problems.append(Problem("user", os.geteuid(), "only root can switch them on", "use sudo"))
+    if problems:
+        raise PrepareError(f"{card.address} cannot be given virtual functions", problems=problems)
+    virtual_functions.create(str(card.address), count, files)
+    return list(probe_pci(files, {}).virtual_of(card))
+
+
+def remove_vfs(name: str, files: Rooted | None = None) -> int:
+    """Switch off virtual functions that `create_vfs` switched on; how many. Raises PrepareError while a machine has one."""
+    files = files or Rooted()
+    card, held = _card(name, files), ledger.look().devices
+    problems = []
+    for one in probe_pci(files, {}).virtual_of(card):
+        known = held.get(str(one.address))
+        if known is not None:
+            who = f"{Path(known.machine).name} has it" if known.machine else "it was taken by hand"
+            fix = "stop that machine first" if known.machine else f"tinamou pci give {one.address}"
+            problems.append(Problem(str(one.address), None, who, fix))
+        elif one.uses:
+            problems.append(Problem(str(one.address), None, f"this host uses it: {', '.join(one.uses)}", "end that use"))
+    if problems:
+        raise PrepareError(f"the virtual functions of {card.address} are in use", problems=problems)
+    return virtual_functions.remove(str(card.address), files)
+
+
+def _card(name: str, files: Rooted) -> PciDevice:
+    found = probe_pci(files, {}).called(name)
+    if found is None:
+        raise PrepareError(f"this host has no device and no interface {name}", fix="tinamou pci ls lists them")
+    return found
 
 
 def _found(addresses: list[str], facts: PciFacts) -> tuple[list[PciDevice], list[Problem]]:

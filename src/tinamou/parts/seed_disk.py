@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from tinamou.blueprint import BuildIso, Contribution, Element, Flag, HandOver, MakeSshKey, Value, Why, WriteText
 from tinamou.errors import Problem
 from tinamou.late import fields, replace
@@ -31,10 +34,30 @@ def check(resolved: Resolved) -> list[Problem]:
     image, seed = resolved.facts.image, resolved.spec.seed
     nothing = SeedSpec(agent=seed.agent if seed.agent == "none" else "start")
     if image.disk:
-        return []
+        return list(_elsewhere(resolved))
     reason = f"the guest {image.name} reads no first-boot configuration"
     asked = [one.name for one in fields(seed) if getattr(seed, one.name) != getattr(nothing, one.name)]
     return [Problem(f"seed.{name}", None, reason, "use debian, or leave it out") for name in asked]
+
+
+_SOURCE = re.compile(r"ds=nocloud(?:-net)?(?:;[^;\s]+)*?;(?:s|seedfrom)=(?P<url>[^;\s,]*)")
+"""How SMBIOS and a kernel's command line name the place of a seed (source: the cloud-init reference, NoCloud)."""
+
+
+def _elsewhere(resolved: Resolved) -> Iterator[Problem]:
+    """A seed of another place: beside the disc, cloud-init takes some of either; by HTTP it is read as the name says."""
+    spec = resolved.spec
+    places = {"smbios.serial": spec.smbios.serial, "boot.cmdline": spec.boot.cmdline}
+    places |= {f"qemu_args[{number}]": text for number, text in enumerate(spec.qemu_args)}
+    for field, text in places.items():
+        if (found := _SOURCE.search(text)) is None:
+            continue
+        if not found["url"].endswith("/"):
+            reason = "cloud-init puts its files' names right behind this"
+            yield Problem(field, found["url"], reason, "end it with /")
+        if wanted(resolved):
+            reason = "beside the disc, cloud-init takes user-data from there, instance id and host name from the disc"
+            yield Problem(field, text, reason, 'set seed.agent = "none" and nothing else in [seed]: the disc is left out')
 
 
 def contribute(resolved: Resolved) -> Contribution:

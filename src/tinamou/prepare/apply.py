@@ -38,6 +38,7 @@ from tinamou.blueprint import (
     SetKernelValue,
     SetRules,
     SetUpTpm,
+    SetVirtualFunction,
     StartHelper,
     Step,
     TakePciGroup,
@@ -86,14 +87,14 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
+        case "vf":
+            from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
             from tinamou.prepare.profiles import remove as give
-        case "link":
-            from tinamou.prepare.wires import remove_link as give
-        case "rules":
-            from tinamou.prepare.wires import remove_rules as give
-        case "socket":
-            from tinamou.prepare.wires import remove_socket as give
+        case "link" | "rules" | "socket" as kind:
+            from tinamou.prepare import wires
+
+            give = {"link": wires.remove_link, "rules": wires.remove_rules, "socket": wires.remove_socket}[str(kind)]
         case "ovs-port":
             from tinamou.prepare.wires import leave_ovs as give
         case "network":
@@ -231,7 +232,15 @@ def _do(step: Step, journal: Journal) -> None:
             from tinamou.prepare import tpm
 
             tpm.set_up(step)
-        case LeaseCpus() | ReserveHugepages() | SetKernelValue() | MakeCgroup() | TakePciGroup() | LoadProfiles():
+        case (
+            LeaseCpus()
+            | LoadProfiles()
+            | MakeCgroup()
+            | ReserveHugepages()
+            | SetKernelValue()
+            | SetVirtualFunction()
+            | TakePciGroup()
+        ):
             _borrow(step, journal)
         case _:
             _wire(step, journal)
@@ -256,6 +265,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import passthrough
 
             passthrough.take_group(step, journal)
+        case SetVirtualFunction():
+            from tinamou.prepare import virtual_functions
+
+            virtual_functions.set_for_guest(step, journal)
         case LoadProfiles():
             from tinamou.prepare import profiles
 

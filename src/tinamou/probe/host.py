@@ -27,9 +27,9 @@ _DEVICES = (
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
 
 
-def probe_host(root: str = "/") -> HostFacts:
+def probe_host(root: str | Rooted = "/") -> HostFacts:
     """The facts of the host whose /proc and /sys lie below ``root``. Never fails: what cannot be read is empty or 0."""
-    host = Rooted(root)
+    host = root if isinstance(root, Rooted) else Rooted(root)
     nodes = topology.nodes(host)
     cpus = topology.cpus(host, {cpu: node.number for node in nodes for cpu in node.cpus})
     online = CpuSet(cpu.number for cpu in cpus if cpu.online)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tinamou.facts.pci import VFIO, PciDevice, PciFacts
+from tinamou.facts.pci import VFIO, Mediated, PciDevice, PciFacts
 from tinamou.system.memlock import lockable
 from tinamou.system.rooted import Rooted
-from tinamou.units import PciAddress, Size
+from tinamou.units import CpuSet, PciAddress, Size
 
 __all__ = ["devices_by_node", "probe_pci"]
 
@@ -23,6 +24,8 @@ _WORTH_SITTING_BESIDE = {"network", "NVMe", "RAID", "SAS", "graphics", "accelera
 
 _MEMORY, _PREFETCH, _WIDE = 0x200, 0x2000, 0x100000
 """Flags of a region in the file ``resource`` (source: include/linux/ioport.h)."""
+_LARGE = _MEMORY | _PREFETCH | _WIDE
+_REGIONS = 6
 
 
 def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
@@ -69,6 +72,9 @@ def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Ma
     group = files.target(f"{place}/iommu_group")
     node = files.integer(f"{place}/numa_node")
     driver = files.target(f"{place}/driver")
+    parent = files.target(f"{place}/physfn")
+    above = [part for part in _real(files, place).split("/")[:-1] if _is_address(part)]
+    regions = dict(_regions(files.read(f"{place}/resource") or ""))
     return PciDevice(
         address=PciAddress.parse(name),
         vendor=(files.read(f"{place}/vendor") or "").removeprefix("0x"),
@@ -77,22 +83,68 @@ def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Ma
         driver=driver,
         group=int(group) if group.isdecimal() else None,
         node=-1 if node is None else node,
-        window=_window(files.read(f"{place}/resource") or ""),
+        window=Size(sum(size for size, flags in regions.values() if flags & _LARGE == _LARGE)),
         uses=() if driver in ("", VFIO) else tuple(_own_uses(files, place, uses, users)),
         resets=bool(files.read(f"{place}/reset_method")) or files.exists(f"{place}/reset"),
-        virtual=files.exists(f"{place}/physfn"),
+        virtual=bool(parent),
         kind=_kind(code),
+        parent=PciAddress.parse(parent) if parent else None,
+        index=_index(files, f"{place}/physfn", name) if parent else -1,
+        root=next(
+            (part[3:] for part in _real(files, place).split("/") if re.fullmatch(r"pci[0-9a-f]{4,}:[0-9a-f]{2}", part)), ""
+        ),
+        bridges=tuple(above),
+        cpus=files.cpu_list(f"{place}/local_cpulist") or CpuSet(),
+        nets=tuple(_interfaces(files, place)),
+        reset_methods=tuple((files.read(f"{place}/reset_method") or "").split()),
+        vfs=(files.integer(f"{place}/sriov_numvfs") or 0, files.integer(f"{place}/sriov_totalvfs") or 0),
+        mediated=tuple(_mediated(files, f"{place}/mdev_supported_types")),
+        bars={number: size for number, (size, flags) in regions.items() if flags & _MEMORY},
+        sizes={
+            number: sizes for number in regions if (sizes := _sizes(files.read(f"{place}/resource{number}_resize") or ""))
+        },
     )
 
 
-def _window(text: str) -> Size:
-    """What the 64-bit prefetchable regions take, in bytes; each line is ``START END FLAGS``."""
-    total = 0
-    for line in text.splitlines():
-        start, end, flags = (int(word, 16) for word in line.split())
-        if flags & _MEMORY and flags & _PREFETCH and flags & _WIDE and end > start:
-            total += end - start + 1
-    return Size(total)
+def _interfaces(files: Rooted, place: str) -> Iterator[str]:
+    """A card's own, and those of a virtio card, which lie a folder deeper."""
+    yield from files.names(f"{place}/net")
+    for name in files.names(place):
+        if name.startswith("virtio"):
+            yield from files.names(f"{place}/{name}/net")
+
+
+def _index(files: Rooted, card: str, name: str) -> int:
+    """Which virtual function of its card that is, by the card's links ``virtfnN``; -1 where it has none."""
+    numbers = (one.removeprefix("virtfn") for one in files.names(card) if one.startswith("virtfn"))
+    return next((int(one) for one in numbers if files.target(f"{card}/virtfn{one}") == name), -1)
+
+
+def _mediated(files: Rooted, place: str) -> Iterator[Mediated]:
+    for kind in files.names(place):
+        gives = " ".join((files.read(f"{place}/{kind}/description") or "").split())
+        name = files.read(f"{place}/{kind}/name") or kind
+        yield Mediated(kind, name, files.integer(f"{place}/{kind}/available_instances") or 0, gives)
+
+
+def _regions(text: str) -> Iterator[tuple[int, tuple[Size, int]]]:
+    """Number → size and flags of the six regions of a function; each line is ``START END FLAGS``."""
+    for number, line in enumerate(text.splitlines()[:_REGIONS]):
+        words = line.split()
+        if len(words) != 3 or not all(re.fullmatch(r"0x[0-9a-f]{1,16}", word) for word in words):
+            continue
+        start, end, flags = (int(word, 16) for word in words)
+        if end > start:
+            yield number, (Size(end - start + 1), flags)
+
+
+def _sizes(text: str) -> tuple[Size, ...]:
+    """The sizes a region can be given: bit n stands for 2^n MiB (source: sysfs-bus-pci, resourceN_resize)."""
+    try:
+        bits = int(text, 16)
+    except ValueError:
+        return ()
+    return tuple(Size(1 << 20 + bit) for bit in range(bits.bit_length()) if bits >> bit & 1)
 
 
 def _uses(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tinamou import late
 from tinamou.control import Session
 from tinamou.errors import StateError
+from tinamou.facts.qemu import streams_subclusters
 from tinamou.images.offline import offline
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.graph import Attached, Opening, attached, block_graph, close_unused, node_of, open_overlays
@@ -155,6 +156,7 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
     """
     history = _inherit(history, lower, upper)
     small = _data(disks, lower) <= max(_data(disks, upper) - 1, _SMALL if disks.session is not None else 0)
+    small = small and _can_stream(disks, forest, upper)
     live = await _live_chain(disks, history, forest.disk)
     aside = live is not None and upper not in map(disks.name, live.files)
     if not small and not aside and _same_size(forest, lower, upper):
@@ -169,6 +171,11 @@ async def _merge(disks: Disks, history: History, forest: Forest, lower: str, upp
         entry = late.replace(history.disks[forest.disk], floor=upper, floor_format="qcow2")
         history = save(disks.directory, late.replace(history, disks={**history.disks, forest.disk: entry}))
     return history
+
+
+def _can_stream(disks: Disks, forest: Forest, into: str) -> bool:
+    header = forest.layers[into].header
+    return disks.session is None or not (header and header.extended_l2) or streams_subclusters(disks.session.version)
 
 
 def _inherit(history: History, lower: str, upper: str) -> History:
@@ -194,6 +201,9 @@ async def _stream(disks: Disks, history: History, forest: Forest, into: str, bas
     then, it would leave a file that has lost what was copied.
     """
     if disks.session is not None:
+        if not _can_stream(disks, forest, into):
+            why = "this QEMU can end while it copies into a qcow2 file with subclusters (extended_l2)"
+            raise StateError(f"{into} cannot be merged with what is below it now", why=why, fix="stop the machine first")
         by_path = await _open_chain(disks, disks.session, forest, into)
         node = by_path[str(disks.path(into))]
         arguments: dict[str, object] = {"device": node}

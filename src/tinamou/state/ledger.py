@@ -17,7 +17,7 @@ from tinamou.state import shared
 from tinamou.system.paths import run_dir
 from tinamou.units import CpuSet
 
-__all__ = ["Claim", "Device", "Ledger", "Value", "edit", "fault", "look", "path", "save"]
+__all__ = ["Claim", "Device", "Ledger", "Value", "VirtualFunctions", "edit", "fault", "look", "path", "save"]
 
 _NAME = "tinamou.json"
 
@@ -57,15 +57,24 @@ class Device:
 
 
 @dataclass
+class VirtualFunctions:
+    """How many virtual functions a card had before, and how many were switched on by hand until they are given back."""
+
+    before: int
+    left: int
+
+
+@dataclass
 class Ledger:
     """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``devices``: PCI address → `Device`.
-    ``reports``: what could not be given back."""
+    ``vfs``: a card's address → `VirtualFunctions`. ``reports``: what could not be given back."""
 
     cpus: dict[str, str] = field(default_factory=dict)
     pools: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     reports: list[str] = field(default_factory=list)
     devices: dict[str, Device] = field(default_factory=dict)
+    vfs: dict[str, VirtualFunctions] = field(default_factory=dict)
 
     def leased(self, exclude: str = "") -> dict[str, CpuSet]:
         """Machine directory → CPUs it holds, without the one at ``exclude``."""
@@ -80,7 +89,7 @@ class Ledger:
     @property
     def empty(self) -> bool:
         """Whether nobody holds anything and nothing is to be reported."""
-        return not (self.cpus or self.pools or self.values or self.devices or self.reports)
+        return not (self.cpus or self.pools or self.values or self.devices or self.vfs or self.reports)
 
 
 def path() -> Path:
@@ -109,6 +118,7 @@ def _ledger(name: str) -> tuple[Ledger, str]:
             values={name: _value(value) for name, value in data["values"].items()},
             reports=[str(report) for report in data["reports"]],
             devices={address: Device(**device) for address, device in data["devices"].items()},
+            vfs={address: VirtualFunctions(**one) for address, one in data.get("vfs", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, TinamouError) as error:
         return Ledger(), f"{path()} is damaged and not read: {error!r}"

@@ -257,6 +257,9 @@ def _devices(asked: Asked) -> list[str]:
         words += ["-device", name]
         asked.take(f"usb[{number}].type", f"usb[{number}]")
     for number, one in enumerate(spec.pci):
+        if "." not in one.device or " " in one.device:
+            asked.note("lost", f"pci[{number}].device", one.device, "QEMU takes a device by its address", "lspci -D says it")
+            continue
         words += ["-device", f"vfio-pci,host={one.device}" + ("" if one.rom else ",rombar=0")]
         asked.take(f"pci[{number}].device", f"pci[{number}].rom", f"pci[{number}].alone")
     if spec.tpm.enabled:

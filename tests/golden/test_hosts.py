@@ -1,0 +1,166 @@
+"""Planning for other hosts, made up and recorded, as the golden file has them; and a recording of this one."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from host_trees import RECORDED
+from hosts_cases import FILE, _card, made, planned
+from made_facts import TCG, TINY, facts
+from made_hosts import HOSTS, build
+from typed import call, tinamou
+
+from tinamou.errors import ProbeError
+from tinamou.machine.elsewhere import recorded
+from tinamou.machine.recording import opened, record
+from tinamou.planner import plan
+from tinamou.probe.host import probe_host
+from tinamou.probe.pci import probe_pci
+from tinamou.probe.qemu import find_binary
+from tinamou.spec import load_spec
+from tinamou.system.rooted import Rooted
+
+GOLDEN = json.loads(FILE.read_text())
+
+
+def test_hosts_of_our_own_making() -> None:
+    assert len(HOSTS) == 10
+    assert made() == GOLDEN["made"]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_hosts(hosts: Callable[[str], Path], name: str) -> None:
+    assert planned(hosts(name), [_card(hosts(name))]) == GOLDEN["recorded"][name]
+
+
+def test_every_refusal_names_its_field() -> None:
+    plans = [one for host in GOLDEN["made"].values() for one in host["plans"].values()]
+    refused = [text for one in [*plans, *GOLDEN["recorded"].values()] for text in one.get("refused", ())]
+    assert len(refused) > 15
+    assert all(text.startswith("pci") and " — " in text for text in refused), refused
+
+
+def test_a_guest_of_several_nodes_sees_which_cards_are_beside_which() -> None:
+    """QEMU puts a device that names no bus behind the newest root complex: nothing without one may come after the first."""
+    of_all = GOLDEN["made"]["eight-gpus"]["plans"][json.dumps(["10de:20b0"] * 8)]
+    assert of_all["roots"] == ["pxb0 bus 64 node 0", "pxb1 bus 160 node 1"]
+
+
+def test_this_host_is_planned_from_its_recording_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "host.tar.gz"
+    record(file)
+    with opened(file) as root:
+        again, here = probe_host(root), probe_host()
+        for name in ("cpus", "caches", "isolated_cpus", "arch", "kernel", "memory", "smt"):
+            assert getattr(again, name) == getattr(here, name), name
+        assert [one.number for one in again.nodes] == [one.number for one in here.nodes]
+        devices = probe_pci(Rooted(), {}).devices
+        assert [dataclasses.replace(one, uses=()) for one in probe_pci(Rooted(root), {}).devices] == [
+            dataclasses.replace(one, uses=()) for one in devices
+        ]
+    with pytest.raises(FileExistsError):
+        record(file)
+
+
+def test_a_recording_holds_no_names_of_people_and_places(tmp_path: Path) -> None:
+    file = tmp_path / "host.tar.gz"
+    record(file)
+    with tarfile.open(file) as archive:
+        texts = {one.name: archive.extractfile(one).read().decode() for one in archive if one.isfile()}  # type: ignore[union-attr]
+    mounted = {line.split()[4] for name, text in texts.items() if name.endswith("mountinfo") for line in text.splitlines()}
+    assert mounted <= {"/", "/mounted"}
+    assert not [name for name in texts if name.startswith(("root", "home")) or name.split("/")[1].isdigit()]
+    assert all(line.endswith(":") for line in texts.get("etc/group", "").splitlines())
+    assert not [name for name in texts if name.endswith(("/address", "/serial", "cmdline", "environ"))]
+
+
+def _archive(*members: tuple[str, bytes, str]) -> bytes:
+    with io.BytesIO() as out:
+        with tarfile.open(fileobj=out, mode="w:gz") as archive:
+            for name, kind, leads in members:
+                one = tarfile.TarInfo(name)
+                one.type, one.linkname = kind, leads
+                archive.addfile(one)
+        return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no archive",
+        _archive(("sys/a", tarfile.REGTYPE, "")),
+        _archive(("../a", tarfile.REGTYPE, "")),
+        _archive(("sys/devices/system/cpu", tarfile.DIRTYPE, ""), ("sys/a", tarfile.SYMTYPE, "/etc")),
+        _archive(("sys/devices/system/cpu", tarfile.DIRTYPE, ""), ("sys/a", tarfile.SYMTYPE, "../../etc")),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "host.tar.gz"
+    file.write_bytes(content)
+    with pytest.raises(ProbeError, match="is no recording"), opened(file):
+        pass
+
+
+def test_by_the_commands(tmp_path: Path) -> None:
+    root = build(tmp_path / "host", "eight-gpus")
+    drawn = tinamou("pci", "ls", "--tree", "--host", str(root))
+    assert drawn.splitlines()[0] == "0000:20 (node 0)"
+    assert drawn.count("behind a root port of its own") == 8
+    done = call("plan", "tiny", "--pci", "23:00.0", "--host", str(root))
+    assert (done.returncode, "TakePciGroup of IOMMU group 40" in done.stdout) == (0, True), done.stderr
+    assert "planned for the host of" in done.stderr
+    done = call("plan", "tiny", "--pci", "99:00.0", "--host", str(root))
+    assert done.returncode, "this host has no such device" in done.stderr
+    done = call("host", "record", str(tmp_path / "file"))
+    assert (done.returncode, call("host", "record", str(tmp_path / "file")).returncode) == (0, 111), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("leased", "count", "given"),
+    [
+        ([], 2, ["23", "24"]),
+        (["23", "24", "25"], 2, ["43", "44"]),
+        (["23", "24", "25"], 1, ["26"]),
+        (["23", "43", "44"], 4, ["24", "25", "26", "45"]),
+    ],
+)
+def test_cards_of_a_kind_are_behind_one_switch_where_that_can_be(
+    tmp_path: Path, leased: list[str], count: int, given: list[str]
+) -> None:
+    known = recorded(facts(TINY, TCG), str(build(tmp_path / "host", "eight-gpus")))
+    held = {f"0000:{bus}:00.0": "other" for bus in leased}
+    known = dataclasses.replace(known, pci=dataclasses.replace(known.pci, leased=held))
+    made = plan(load_spec({"pci": ["10de:20b0"] * count}), known)
+    assert [str(one.props["host"])[5:7] for one in made.elements if one.props.get("driver") == "vfio-pci"] == given
+
+
+@pytest.mark.usefixtures("every_qemu")
+def test_a_real_qemu_puts_them_there(tmp_path: Path) -> None:
+    """The machine's devices in their order; in the place of each GPU, which is not here, a source of random numbers."""
+    known = recorded(facts(TINY, TCG), str(build(tmp_path / "host", "eight-gpus")))
+    described = {"pci": ["10de:20b0"] * 8, "cpu": {"count": 24, "pin": "auto"}, "memory": "4G"}
+    made = [one.props for one in plan(load_spec(described), known).elements if one.kind == "device"]
+    kinds = ("pxb-pcie", "pcie-root-port", "vfio-pci", "virtio-balloon-pci", "virtio-rng-pci", "virtio-serial-pci")
+    words = [find_binary("x86_64"), "-M", "q35", "-nodefaults", "-display", "none", "-accel", "tcg", "-S", "-qmp", "stdio"]
+    words += ["-smp", "2", "-m", "64"]
+    for node in (0, 1):
+        words += ["-object", f"memory-backend-ram,id=m{node},size=32M", "-numa", f"node,cpus={node},memdev=m{node}"]
+    for props in (one for one in made if one["driver"] in kinds):
+        assigned = props["driver"] == "vfio-pci"
+        given = {key: value for key, value in props.items() if key not in ("host", "rng")}
+        words += ["-device", json.dumps({**given, "driver": "virtio-rng-pci"} if assigned else given)]
+    cards = [f"pci{number}" for number in range(8)]
+    places = [{"path": f"/machine/peripheral/{card}-port", "property": "parent_bus"} for card in cards]
+    asked: list[dict[str, object]] = [{"execute": "qom-get", "arguments": place} for place in places]
+    said = "".join(map(json.dumps, [{"execute": "qmp_capabilities"}, *asked, {"execute": "quit"}]))
+    done = subprocess.run(words, input=said, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    buses = [one["return"] for line in done.stdout.splitlines() if isinstance((one := json.loads(line)).get("return"), str)]
+    assert [bus.rpartition("/")[2].partition(".")[0] for bus in buses] == ["pxb0"] * 4 + ["pxb1"] * 4, buses

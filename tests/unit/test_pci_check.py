@@ -1,0 +1,79 @@
+"""What is said of a guest's devices: right, wrong in each way, of a guest that lies; and what a real one shows."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from tinamou import Machine
+from tinamou.errors import StateError
+from tinamou.machine import pci_check
+from tinamou.machine.connected import Connected
+from tinamou.machine.pci_check import Seen, judged, read
+from tinamou.units import Size
+
+HOST = Seen("0000:65:00.0", "vfio-pci", "16.0 GT/s PCIe x16", {0: Size(16 << 20), 1: Size(32 << 30)}, 1)
+GUEST = dataclasses.replace(HOST, address="0000:41:00.0", driver="nvidia", interrupts="msix", vectors=6)
+
+
+def bad(host: Seen = HOST, node: int | None = None, **changed: object) -> dict[str, str]:
+    """What is wrong with a guest that differs so."""
+    said = judged("0000:65:00.0", host, dataclasses.replace(GUEST, **changed), node)  # type: ignore[arg-type]
+    return {one.about: one.text for one in said if not one.good}
+
+
+def test_a_guest_that_has_all_of_it() -> None:
+    assert bad() == {}
+    assert bad(node=1) == {}
+    said = list(judged("0000:65:00.0", HOST, GUEST, 1))
+    assert [one.about for one in said] == ["host", "guest", "driver", "regions", "interrupts", "link", "memory node"]
+
+
+def test_each_thing_that_can_be_wrong() -> None:
+    assert "no driver has it" in bad(driver="")["driver"]
+    assert bad(bars={0: Size(16 << 20)})["regions"] == "region 1 has 0, 32G here"
+    assert "shared lines" in bad(vectors=0)["interrupts"]
+    assert bad(link="2.5 GT/s PCIe x4")["link"] == "2.5 GT/s PCIe x4, 16.0 GT/s PCIe x16 here"
+    assert bad(node=0)["memory node"] == "node 1, and it is beside node 0"
+    assert "nvidia has it" in bad(dataclasses.replace(HOST, driver="nvidia"))["host"]
+    (gone,) = [one for one in judged("0000:65:00.0", HOST, None) if not one.good]
+    assert "does not see it" in gone.text
+
+
+def test_what_a_guest_says_is_read_and_no_more() -> None:
+    text = (
+        "@ 0000:41:00.0\nnuma_node 1\ncurrent_link_speed 16.0 GT/s PCIe\ncurrent_link_width 16\n"
+        "driver ../../../bus/pci/drivers/nvidia\nregion 0 0x1000000 0x1ffffff 0x40200\nregion 1 0x0 0x0 0x0\n"
+        "region 2 0xc000 0xc07f 0x40101\nvector msix\nvector msix\n"
+    )
+    (one,) = read(text)
+    assert one == Seen("0000:41:00.0", "nvidia", "16.0 GT/s PCIe x16", {0: Size(16 << 20)}, 1, "msix", 2)
+    for lie in (
+        "@ x\nnuma_node " + "9" * 5000,
+        "@ \nregion 0 zz 1 2\nregion 1",
+        "nothing",
+        "@ a\nregion 0 0x" + "f" * 99 + " 1 1",
+    ):
+        assert all(found.bars == {} and found.node == -1 for found in read(lie))
+
+
+@pytest.mark.vm
+def test_a_real_guest_is_asked() -> None:
+    """No device of a host is here to be given: the guest is asked for those that QEMU makes, by the same way."""
+
+    async def ask(connected: Connected) -> dict[str, Seen]:
+        async with connected:
+            with pytest.raises(StateError, match="no device of the host"):
+                await pci_check.check(connected)
+            return await pci_check.look(connected, ["serial0", "rng0-dev", "plug1", "nobody"])
+
+    with Machine("tiny", name="asked", accel="tcg", devices={"hotplug": 1}, timeout=300) as vm:
+        vm.run("true")
+        seen = asyncio.run(ask(Connected.visiting(vm.record)))
+    assert set(seen) == {"serial0", "rng0-dev", "plug1"}
+    serial = seen["serial0"]
+    assert (serial.driver, serial.interrupts, serial.vectors) == ("virtio-pci", "msix", 2)
+    assert serial.bars
+    assert seen["plug1"].link
