@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cryptography")
 
 from attest.amd import CHIP, MEASURED, NONCE, NOW, Maker
+from attest.vectors import MISSING, VECTORS
 
 from tinamou.attest import Known, MalformedError, Policy, Verdict, read_policy, verify
 from tinamou.attest.certificates import ROOTS, pin
 from tinamou.errors import SpecError
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/attestation"
 FLOOR = read_policy(b"floor = {bootloader = 3, snp = 14, microcode = 209}")
 
 
@@ -165,7 +164,7 @@ def test_no_byte_of_a_report_can_change(milan: Maker) -> None:
 
 def amd() -> Known:
     if not VECTORS.is_dir():
-        pytest.skip("the public vectors of attestation are not here (shared/vectors)")
+        pytest.skip(MISSING)
     chain = tuple((VECTORS / name).read_bytes() for name in ("vcek.testcer", "milan.testcer"))
     return Known(certificates=chain, at=datetime(2023, 1, 1, tzinfo=UTC))
 

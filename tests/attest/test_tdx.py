@@ -5,19 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cryptography")
 pytest.importorskip("dcap_qvl")
 
+from attest.vectors import MISSING, VECTORS
+
 from tinamou.attest import Known, MalformedError, Verdict, eventlog, read_policy, verify
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/attestation"
-pytestmark = pytest.mark.skipif(
-    not VECTORS.is_dir(), reason="the public vectors of attestation are not here (shared/vectors)"
-)
+pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason=MISSING)
 AT = datetime(2025, 6, 19, 12, tzinfo=UTC)
 
 

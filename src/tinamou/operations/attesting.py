@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import AsyncIterator
 
 from tinamou.attest import tpm, tpm_wire
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.attest.certificates import load, named
 from tinamou.errors import GuestError, SpecError
-from tinamou.guest.command import Command
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.operations.commands import stream
+from tinamou.operations.inside import Inside
 from tinamou.system.paths import state_dir
 
 __all__ = ["Quoted", "quote_of"]
@@ -128,39 +126,12 @@ def _certified(certificate: bytes, endorsement: bytes) -> tuple[str, str]:
     return named(found), f"{named(issuer)} of this host"
 
 
-class _Guest:
+class _Guest(Inside):
     """The guest's way to its TPM: each command in a process of its own, which has the device open for it."""
 
     def __init__(self, name: str, progress: Progress) -> None:
-        self._name, self._progress = name, progress
+        super().__init__(name, "the TPM", "start it with tpm = true; its guest needs a driver for it", progress)
         self.held: list[int] = []
-
-    async def run(self, script: str, input: bytes, most: int) -> bytes:
-        """What a script prints, up to so many bytes. Raises GuestError."""
-        out, err = bytearray(), bytearray()
-
-        async def given() -> AsyncIterator[bytes]:
-            yield input
-
-        status = await stream(
-            self._name,
-            Command(("sh", "-c", script)),
-            lambda piece: out.extend(piece[: max(0, most + 1 - len(out))]),
-            lambda piece: err.extend(piece[: max(0, 4096 - len(err))]),
-            input=given(),
-            time_limit=60,
-            progress=self._progress,
-        )
-        if len(out) > most:
-            raise GuestError(f"the guest of {self._name} says too much", why=f"more than {most} bytes")
-        if status:
-            why = err.decode(errors="replace").strip() or f"status {status}"
-            raise GuestError(
-                f"the TPM of {self._name} cannot be used",
-                why=why,
-                fix="start it with tpm = true; its guest needs a driver for it",
-            )
-        return bytes(out)
 
     async def ask(self, command: bytes) -> Reader:
         """A command's answer, behind its head. Raises GuestError, MalformedError."""
