@@ -21,7 +21,7 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, CertificateRevocationList
 
-__all__ = ["LENGTH", "SnpReport", "is_one", "judge", "parse"]
+__all__ = ["LENGTH", "SnpReport", "address_of", "is_one", "judge", "parse"]
 
 LENGTH = 1184
 _SIGNED = 0x2A0
@@ -196,11 +196,16 @@ def _chain(certificates: Sequence[Certificate]) -> list[Certificate]:
 def _where(report: SnpReport, product: str) -> str:
     if report.by == "VLEK":
         return f"the VLEK comes from the cloud's operator, {_KDS}/vlek/v1/{product or 'PRODUCT'}/cert_chain"
+    name = product or "PRODUCT"
+    return f"{address_of(report, name, _KDS)} and {_KDS}/vcek/v1/{name}/cert_chain"
+
+
+def address_of(report: SnpReport, product: str, base: str) -> str:
+    """Where the certificate of the report's key is to be had, by chip and level."""
     spl = {"fmc": "fmcSPL", "bootloader": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "microcode": "ucodeSPL"}
     query = "&".join(f"{spl[part]}={value:02d}" for part, value in report.levels(product).items())
     chip = report.chip_id[:8].hex() if product == "Turin" else report.chip_id.hex()
-    name = product or "PRODUCT"
-    return f"{_KDS}/vcek/v1/{name}/{chip}?{query} and {_KDS}/vcek/v1/{name}/cert_chain"
+    return f"{base}/vcek/v1/{product}/{chip}?{query}"
 
 
 def _extension(certificate: Certificate, number_of: str) -> bytes | None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from tinamou.cli import attest_guest, attest_made, output
+from tinamou.cli import attest_guest, attest_made, attest_release, output
 from tinamou.cli.attest_given import REPORT, Given, known
+from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.errors import Problem, SpecError
 
-if TYPE_CHECKING:
-    from tinamou.attest import Verdict
-
 app: Group = Group()
-_STATUS = {"genuine": 20, "fresh": 21, "expected": 22, "policy": 23, "tcb": 24}
-_NOT_JUDGED = 25
 
 
 @app.command
@@ -38,11 +34,14 @@ def verify(
     report
         The file with the report, as the guest's kernel gives it (/sys/kernel/config/tsm/report).
     """
-    verdict = judged(report, given or Given())
+    from tinamou.attest import bounded
+
+    data = bounded(report, REPORT, "report")
+    verdict = judged_by(data, known(with_collected(given or Given(), data)))
     if json:
         output.print_json(verdict.plain())
     else:
-        _print(verdict)
+        show(verdict)
     sys.exit(status_of(verdict))
 
 
@@ -82,36 +81,8 @@ def log(file: Path, /, *, json: Switch = False) -> None:
             print(f"  {number:>2} {value}")
 
 
-for _verb in (attest_guest.quote, attest_guest.fetch, attest_made.expect, attest_made.id_block):
+for _verb in (
+    *(attest_guest.quote, attest_guest.fetch, attest_made.expect, attest_made.id_block),
+    *(attest_release.certificates, attest_release.secret, attest_release.serve),
+):
     app.command(_verb)
-
-
-def judged(report: Path, given: Given) -> Verdict:
-    """The five answers about the report in a file. Raises SpecError."""
-    from tinamou import attest
-
-    told = known(given)
-    try:
-        return attest.verify(attest.bounded(report, REPORT, "report"), told)
-    except attest.MalformedError as error:
-        raise SpecError("this is no report", problems=[Problem("report", str(report), str(error))]) from None
-
-
-def status_of(verdict: Verdict) -> int:
-    """The exit status: 0 where all is proven, that of the first no, or that of nothing wrong but not all judged."""
-    wrong = [_STATUS[one.question] for one in verdict.answers if one.answer == "no"]
-    return wrong[0] if wrong else 0 if verdict.proven else _NOT_JUDGED
-
-
-def _print(verdict: Verdict) -> None:
-    from tinamou.attest import QUESTIONS
-
-    print(f"a report of {verdict.kind}")
-    for name, value in verdict.says.items():
-        print(f"  {name:<16} {value}")
-    for one in verdict.answers:
-        print(f"\n{one.question}: {one.answer.upper()}" + (f", {one.why}" if one.why else f": {QUESTIONS[one.question]}"))
-        for line in one.evidence:
-            print(f"  {line}")
-        if one.fix:
-            print(f"  fix: {one.fix}")
