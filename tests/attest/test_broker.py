@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,22 +227,22 @@ def test_the_command_serves_by_tls(milan: Maker, tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     words = [*TINAMOU, "attest", "serve", str(tmp_path / "broker.toml"), "--listen", "127.0.0.1:0"]
     words += ["--tls-cert", str(cert), "--tls-key", str(key)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
         assert running.stdout is not None
         told = json.loads(running.stdout.readline())
-        assert told["event"] == "serving" and told["at"].startswith("https://127.0.0.1:")
-        import ssl
-
-        guest = Guest(
-            told["at"].rpartition("/kbs")[0] or told["at"], milan, verify=ssl.create_default_context(cafile=str(cert))
-        )
+        assert told["event"] == "serving" and told["url"].startswith("https://127.0.0.1:")
+        guest = Guest(told["url"], milan, verify=ssl.create_default_context(cafile=str(cert)))
         asked = guest.auth()
         assert asked.status_code == 200 and "secure" in asked.headers["set-cookie"].lower()
         assert guest.attest().status_code == 401
         line = json.loads(running.stdout.readline())
         assert line["event"] == "not proven" and "genuine" in line["why"]
         running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 0
+        assert running.wait(120) == 0
+    finally:
+        running.kill()
+        running.communicate()
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[resource."a/b"]\nfile = "secret"\n[resource."a/b/c"]\nfile = "none"\nnonce = "00"\n')
     ran = subprocess.run([*TINAMOU, "attest", "serve", str(wrong)], capture_output=True, text=True, check=False, timeout=600)
