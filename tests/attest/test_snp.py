@@ -195,6 +195,33 @@ def test_no_byte_of_amds_certificates_can_change() -> None:
         assert "SEV-VCEK signed the report" not in found.evidence, at
 
 
+def chain_flips(milan: Maker, step: int) -> None:
+    """Bytes of leaf, issuer, root and of the list of revoked ones, one after the other: none may stay without a no."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    report, told = milan.report(), known(milan)
+    whole = [one.public_bytes(Encoding.DER) for one in (milan.leaf(), milan.middle, milan.root)]
+    assert verify(report, known(milan, certificates=tuple(whole))).proven
+    wrong = []
+    for which, data in enumerate([*whole, told.revoked[0]]):
+        for at in range(0, len(data), step):
+            turned = bytes([*data[:at], data[at] ^ 1 << at % 8, *data[at + 1 :]])
+            chain = tuple(turned if number == which else one for number, one in enumerate(whole))
+            lists = (turned,) if which == 3 else told.revoked
+            if judged(report, known(milan, certificates=chain, revoked=lists)) == "yes":
+                wrong.append((which, at))
+    assert wrong == []
+
+
+def test_few_bytes_of_a_chain_that_change(milan: Maker) -> None:
+    chain_flips(milan, 31)
+
+
+@pytest.mark.slow
+def test_no_byte_of_a_chain_can_change(milan: Maker) -> None:
+    chain_flips(milan, 1)
+
+
 def test_where_certificates_are_to_be_had() -> None:
     amd()
     verdict = verify((VECTORS / "attestation.bin").read_bytes(), Known())
