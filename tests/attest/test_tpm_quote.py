@@ -96,7 +96,7 @@ def again(name: str, file: Path, nonce: str, script: str = "") -> tuple[bytes, b
     """A quote of a machine that started anew, after a change from inside."""
     if script:
         tinamou("exec", name, "--", "sh", "-ec", script)
-    tinamou("restart", name, "--timeout", "900")
+    tinamou("restart", name, "--grace", "600", "--timeout", "900")
     return quoted(name, file, nonce)
 
 
@@ -114,7 +114,7 @@ def test_measured_boot_by_name_of_the_event(leftovers, tmp_path: Path) -> None:
         words = "sed -i '/^[[:space:]]*linux[[:space:]]/s/$/ tinamou.changed=1/' /boot/grub/grub.cfg; sync"
         changed, _ = again("safe", tmp_path / "changed", "04" * 8, words)
         assert "tinamou.changed=1" in tinamou("exec", "safe", "--", "cat", "/proc/cmdline")
-        tinamou("stop", "safe", "--timeout", "600")
+        tinamou("stop", "safe", "--grace", "600")
         tinamou("set", "safe", "boot.secure=false")
         tinamou("start", "safe", "--timeout", "900")
         open_, same_key = quoted("safe", tmp_path / "open", "05" * 8)
