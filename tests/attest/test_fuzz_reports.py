@@ -12,11 +12,26 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from attest.amd import NOW, Maker
 from attest.test_expected import ID_KEY
 from attest.test_tpm_logs import ima_of, quoted, start
 from attest.vectors import MISSING, VECTORS, vector
 
-from tinamou.attest import QUESTIONS, Known, MalformedError, eventlog, idblock, sev, snp, tdvf, tdx, tpm, verify
+from tinamou.attest import (
+    QUESTIONS,
+    Known,
+    MalformedError,
+    certificates,
+    eventlog,
+    idblock,
+    sev,
+    snp,
+    tdvf,
+    tdx,
+    tpm,
+    verify,
+)
+from tinamou.attest.certificates import load_lists
 from tinamou.operations.fetching import certificates_of
 
 MANY = int(os.environ.get("TINAMOU_FUZZ", "2000"))
@@ -110,16 +125,23 @@ def read_ima(data: bytes) -> object:
     return [one.text for one in events]
 
 
+def read_lists(data: bytes) -> object:
+    issuer = MILAN.middle
+    return [certificates._standing(issuer, MILAN.root, load_lists(data), NOW)]
+
+
 def read_table(data: bytes) -> object:
     return certificates_of(data)
 
 
+MILAN = Maker()
 PARSERS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "snp": (snp.parse, lambda: vector("attestation.bin")),
     "tdx 4": (tdx.parse, lambda: vector("tdx_quote")),
     "tdx 5": (tdx.parse, lambda: vector("quote_v5_sample.dat")),
     "sev": (sev.parse, lambda: sev.SevMeasurement((1, 2, 3), 7, bytes(32), bytes(16)).written()),
     "tpm": (tpm.parse, lambda: quoted(start(True), ima=[("boot_aggregate", True)]).written()),
+    "list of revoked": (read_lists, lambda: MILAN.revoked(8, 9)),
     "log": (read_log, lambda: gzip.decompress(vector("ccel_data.dat.gz")).rstrip(b"\xff\0")),
     "ima": (read_ima, lambda: ima_of([("boot_aggregate", True), ("/var/log/x", False)])),
     "firmware": (tdvf.mrtd, small_firmware),

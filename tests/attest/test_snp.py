@@ -213,6 +213,15 @@ def chain_flips(milan: Maker, step: int) -> None:
     assert wrong == []
 
 
+def test_a_list_whose_signature_has_no_form(milan: Maker) -> None:
+    """The library raises its parser's error for it, not that it does not hold."""
+    listed = bytearray(milan.revoked())
+    at = listed.rindex(bytes.fromhex("06092a864886f70d01010c"))  # sha384WithRSAEncryption, once more beside the signature
+    for place in range(at - 2, at + 13):
+        turned = bytes([*listed[:place], listed[place] ^ 1, *listed[place + 1 :]])
+        assert judged(milan.report(), known(milan, revoked=(turned,))) in ("not judged", "no report")
+
+
 def test_few_bytes_of_a_chain_that_change(milan: Maker) -> None:
     chain_flips(milan, 31)
 
