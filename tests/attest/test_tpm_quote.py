@@ -96,7 +96,7 @@ def again(name: str, file: Path, nonce: str, script: str = "") -> tuple[bytes, b
     """A quote of a machine that started anew, after a change from inside."""
     if script:
         tinamou("exec", name, "--", "sh", "-ec", script)
-    tinamou("restart", name, "--grace", "600", "--timeout", "900")
+    tinamou("restart", name, "--timeout", "900")
     return quoted(name, file, nonce)
 
 
@@ -141,7 +141,7 @@ def test_secure_boot_switched_off(leftovers, tmp_path: Path) -> None:
     tinamou("run", *SAFE)
     try:
         first, key = quoted("safe", tmp_path / "first", "01" * 8)
-        tinamou("stop", "safe", "--grace", "600")
+        tinamou("stop", "safe")
         tinamou("set", "safe", "boot.secure=false")
         tinamou("start", "safe", "--timeout", "900")
         off, same = quoted("safe", tmp_path / "off", "02" * 8)
