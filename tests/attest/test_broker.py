@@ -190,6 +190,12 @@ def test_what_is_no_request(base: str, milan: Maker) -> None:
             broken["runtime-data"] = {**broken["runtime-data"], "nonce": nonce}  # type: ignore[dict-item]
         assert guest.http.post("/kbs/v0/attest", json=broken).status_code == 401
     assert guest.http.post("/kbs/v0/attest", content=bytes(5 << 20)).status_code == 401
+    for name, value in (("crv", ["P-256"]), ("kty", {}), ("alg", None), ("note", "\ud800"), ("crv", "P-192")):
+        shown = guest.shown(guest.auth().json()["nonce"])
+        key = ECKey.generate_key("P-256", {"alg": "ECDH-ES+A256KW"}).as_dict(private=False)
+        runtime = {**shown["runtime-data"], "tee-pubkey": {**key, name: value}}  # type: ignore[dict-item]
+        body = json.dumps({**shown, "runtime-data": runtime}).encode()
+        assert guest.http.post("/kbs/v0/attest", content=body).status_code == 401, (name, value)
     for alg, key in (("RSA1_5", RSAKey.generate_key(2048)), ("RSA-OAEP-256", RSAKey.generate_key(1024))):
         shown = guest.shown(guest.auth().json()["nonce"])
         jwk = {**key.as_dict(private=False), "alg": alg}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import os
 import random
 import time
@@ -16,11 +18,13 @@ from attest.amd import NOW, Maker
 from attest.test_expected import ID_KEY
 from attest.test_tpm_logs import ima_of, quoted, start
 from attest.vectors import MISSING, VECTORS, vector
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tinamou.attest import (
     QUESTIONS,
     Known,
     MalformedError,
+    broker,
     certificates,
     eventlog,
     idblock,
@@ -130,6 +134,20 @@ def read_lists(data: bytes) -> object:
     return [certificates._standing(issuer, MILAN.root, load_lists(data), NOW)]
 
 
+def read_request(data: bytes) -> object:
+    return broker._evidence(data, "snp", "x")
+
+
+def request() -> bytes:
+    """What a guest shows a broker, with a sound key."""
+    key = {"kty": "EC", "alg": "ECDH-ES+A256KW", "crv": "P-256"}
+    numbers = ec.derive_private_key(7, ec.SECP256R1()).public_key().public_numbers()
+    for name, value in (("x", numbers.x), ("y", numbers.y)):
+        key[name] = base64.urlsafe_b64encode(value.to_bytes(32, "big")).rstrip(b"=").decode()
+    shown = {"runtime-data": {"nonce": "x", "tee-pubkey": key}, "tee-evidence": {"primary_evidence": {"report": "AAAA"}}}
+    return json.dumps(shown).encode()
+
+
 def read_table(data: bytes) -> object:
     return certificates_of(data)
 
@@ -142,6 +160,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "sev": (sev.parse, lambda: sev.SevMeasurement((1, 2, 3), 7, bytes(32), bytes(16)).written()),
     "tpm": (tpm.parse, lambda: quoted(start(True), ima=[("boot_aggregate", True)]).written()),
     "list of revoked": (read_lists, lambda: MILAN.revoked(8, 9)),
+    "request": (read_request, request),
     "log": (read_log, lambda: gzip.decompress(vector("ccel_data.dat.gz")).rstrip(b"\xff\0")),
     "ima": (read_ima, lambda: ima_of([("boot_aggregate", True), ("/var/log/x", False)])),
     "firmware": (tdvf.mrtd, small_firmware),

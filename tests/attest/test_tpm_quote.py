@@ -142,7 +142,7 @@ def test_secure_boot_switched_off(leftovers, tmp_path: Path) -> None:
     try:
         first, key = quoted("safe", tmp_path / "first", "01" * 8)
         tinamou("stop", "safe")
-        tinamou("set", "safe", "boot.secure=false")
+        tinamou("set", "safe", "boot.secure=false", "boot.firmware=uefi")
         tinamou("start", "safe", "--timeout", "900")
         off, same = quoted("safe", tmp_path / "off", "02" * 8)
     finally:

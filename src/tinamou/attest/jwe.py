@@ -25,8 +25,11 @@ _RSA, _ECDH = "RSA-OAEP-256", "ECDH-ES+A256KW"
 
 
 def canonical(value: object) -> bytes:
-    """JSON with sorted names and without spaces, as both sides of the KBS protocol hash it."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """JSON with sorted names and without spaces, as both sides of the KBS protocol hash it. Raises MalformedError."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # half a surrogate, or nested without end
+        raise MalformedError(f"it cannot be written as JSON: {error}") from None
 
 
 def key_of(jwk: Mapping[str, object]) -> RSAPublicKey | EllipticCurvePublicKey:
@@ -42,10 +45,11 @@ def key_of(jwk: Mapping[str, object]) -> RSAPublicKey | EllipticCurvePublicKey:
             if not 2048 <= modulus.bit_length() <= 8192:
                 raise MalformedError(f"a key RSA of {modulus.bit_length()} bits; 2048 to 8192 are taken")
             return rsa.RSAPublicNumbers(_number(jwk, "e"), modulus).public_key()
-        if jwk.get("crv") not in _CURVES:
+        curve = jwk.get("crv")
+        if not isinstance(curve, str) or curve not in _CURVES:
             raise MalformedError(f"a key on another curve than {', '.join(_CURVES)}")
         curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
-        return ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), curves[str(jwk["crv"])]).public_key()
+        return ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), curves[curve]).public_key()
     except ValueError as error:
         raise MalformedError(f"its key is none: {error}") from None
 

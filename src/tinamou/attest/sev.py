@@ -25,7 +25,7 @@ from tinamou.late import dataclass
 
 __all__ = ["DISK_KEY", "Packet", "SevMeasurement", "is_one", "judge", "parse", "secret_packet"]
 
-DISK_KEY = uuid.UUID("736870e5-84f0-4973-92ec-06879ce3da0b")
+DISK_KEY: uuid.UUID = uuid.UUID("736870e5-84f0-4973-92ec-06879ce3da0b")
 """The name under which the boot loader of OVMF's AmdSev build looks for the key of its disk."""
 _KIND = "tinamou-sev-measurement-1"
 _NUMBERS = {"api-major": 1, "api-minor": 1, "build-id": 1, "policy": 4}

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 __all__ = ["LOG", "REPORT", "TEXT", "Given", "hexed", "known", "launch_named"]
 
-REPORT, LOG, TEXT = 24 << 20, 16 << 20, 1 << 22
-"""Bytes of a file that are looked at."""
+REPORT: int = 24 << 20
+"""Bytes of a report's file that are looked at."""
+LOG: int = 16 << 20
+"""Of a log's."""
+TEXT: int = 1 << 22
+"""Of any other's."""
 
 
 @dataclass(frozen=True)
