@@ -16,7 +16,7 @@ pytest.importorskip("cryptography")
 
 from attest.amd import NOW, Maker
 from attest.test_expected import ID_KEY
-from attest.test_tpm_logs import ima_of, quoted, start
+from attest.test_tpm_logs import ima_of, log_of, quoted, start
 from attest.vectors import MISSING, VECTORS, vector
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -119,7 +119,7 @@ def small_firmware() -> bytes:
 
 def read_log(data: bytes) -> object:
     events = eventlog.parse(data)
-    eventlog.replay(events, "sha384")
+    eventlog.replay(events, next(iter(events[-1].digests), "sha256"))
     return [one.text for one in events]
 
 
@@ -162,6 +162,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "list of revoked": (read_lists, lambda: MILAN.revoked(8, 9)),
     "request": (read_request, request),
     "log": (read_log, lambda: gzip.decompress(vector("ccel_data.dat.gz")).rstrip(b"\xff\0")),
+    "small log": (read_log, lambda: log_of(start(True, (4, 0xD, b"linux x", b"grub_cmd: linux x")))),
     "ima": (read_ima, lambda: ima_of([("boot_aggregate", True), ("/var/log/x", False)])),
     "firmware": (tdvf.mrtd, small_firmware),
     "id block": (idblock.parse, lambda: idblock.make(bytes(48), ID_KEY).written()),
