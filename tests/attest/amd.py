@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -75,8 +76,17 @@ class Maker:
             made = made.add_revoked_certificate(one)
         return made.sign(self.root_key, hashes.SHA384()).public_bytes(Encoding.DER)
 
-    def report(self, *, version: int = 3, policy: int = 0x30000, vmpl: int = 0, key: int = 0, data: bytes = NONCE) -> bytes:
-        """A report of a guest on this processor, signed."""
+    def report(
+        self,
+        *,
+        version: int = 3,
+        policy: int = 0x30000,
+        vmpl: int = 0,
+        key: int = 0,
+        data: bytes = NONCE,
+        fields: Mapping[int, bytes] | None = None,
+    ) -> bytes:
+        """A report of a guest on this processor, signed; ``fields`` are others of its, by their place."""
         raw = bytearray(1184)
 
         def put(at: int, value: bytes) -> None:
@@ -93,6 +103,8 @@ class Maker:
         put(0x1A0, CHIP)
         if version >= 3:
             put(0x188, bytes({"Milan": (0x19, 1, 1), "Genoa": (0x19, 0x11, 1), "Turin": (0x1A, 2, 1)}[self.product]))
+        for at, value in (fields or {}).items():
+            put(at, value)
         r, s = decode_dss_signature(self.key.sign(bytes(raw[:0x2A0]), ec.ECDSA(hashes.SHA384())))
         put(0x2A0, r.to_bytes(72, "little"))
         put(0x2A0 + 72, s.to_bytes(72, "little"))

@@ -10,12 +10,10 @@ import pytest
 
 pytest.importorskip("dcap_qvl")
 
+from attest.vectors import MISSING, VECTORS
 from typed import call
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/attestation"
-pytestmark = pytest.mark.skipif(
-    not VECTORS.is_dir(), reason="the public vectors of attestation are not here (shared/vectors)"
-)
+pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason=MISSING)
 AT = ("--at", "2025-06-19T12:00")
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cryptography")
 
 from attest.amd import CHIP, MEASURED, NONCE, NOW, Maker
+from attest.vectors import MISSING, VECTORS
 
 from tinamou.attest import Known, MalformedError, Policy, Verdict, read_policy, verify
 from tinamou.attest.certificates import ROOTS, pin
 from tinamou.errors import SpecError
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/attestation"
 FLOOR = read_policy(b"floor = {bootloader = 3, snp = 14, microcode = 209}")
 
 
@@ -165,7 +164,7 @@ def test_no_byte_of_a_report_can_change(milan: Maker) -> None:
 
 def amd() -> Known:
     if not VECTORS.is_dir():
-        pytest.skip("the public vectors of attestation are not here (shared/vectors)")
+        pytest.skip(MISSING)
     chain = tuple((VECTORS / name).read_bytes() for name in ("vcek.testcer", "milan.testcer"))
     return Known(certificates=chain, at=datetime(2023, 1, 1, tzinfo=UTC))
 
@@ -194,6 +193,42 @@ def test_no_byte_of_amds_certificates_can_change() -> None:
         except MalformedError:
             continue
         assert "SEV-VCEK signed the report" not in found.evidence, at
+
+
+def chain_flips(milan: Maker, step: int) -> None:
+    """Bytes of leaf, issuer, root and of the list of revoked ones, one after the other: none may stay without a no."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    report, told = milan.report(), known(milan)
+    whole = [one.public_bytes(Encoding.DER) for one in (milan.leaf(), milan.middle, milan.root)]
+    assert verify(report, known(milan, certificates=tuple(whole))).proven
+    wrong = []
+    for which, data in enumerate([*whole, told.revoked[0]]):
+        for at in range(0, len(data), step):
+            turned = bytes([*data[:at], data[at] ^ 1 << at % 8, *data[at + 1 :]])
+            chain = tuple(turned if number == which else one for number, one in enumerate(whole))
+            lists = (turned,) if which == 3 else told.revoked
+            if judged(report, known(milan, certificates=chain, revoked=lists)) == "yes":
+                wrong.append((which, at))
+    assert wrong == []
+
+
+def test_a_list_whose_signature_has_no_form(milan: Maker) -> None:
+    """The library raises its parser's error for it, not that it does not hold."""
+    listed = bytearray(milan.revoked())
+    at = listed.rindex(bytes.fromhex("06092a864886f70d01010c"))  # sha384WithRSAEncryption, once more beside the signature
+    for place in range(at - 2, at + 13):
+        turned = bytes([*listed[:place], listed[place] ^ 1, *listed[place + 1 :]])
+        assert judged(milan.report(), known(milan, revoked=(turned,))) in ("not judged", "no report")
+
+
+def test_few_bytes_of_a_chain_that_change(milan: Maker) -> None:
+    chain_flips(milan, 31)
+
+
+@pytest.mark.slow
+def test_no_byte_of_a_chain_can_change(milan: Maker) -> None:
+    chain_flips(milan, 1)
 
 
 def test_where_certificates_are_to_be_had() -> None:

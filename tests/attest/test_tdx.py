@@ -5,19 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cryptography")
 pytest.importorskip("dcap_qvl")
 
-from tinamou.attest import Known, MalformedError, Verdict, eventlog, read_policy, verify
+from attest.vectors import MISSING, VECTORS
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/attestation"
-pytestmark = pytest.mark.skipif(
-    not VECTORS.is_dir(), reason="the public vectors of attestation are not here (shared/vectors)"
-)
+from tinamou.attest import Known, MalformedError, Verdict, eventlog, read_policy, verify
+from tinamou.errors import SpecError
+
+pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason=MISSING)
 AT = datetime(2025, 6, 19, 12, tzinfo=UTC)
 
 
@@ -111,6 +110,22 @@ def test_no_digest_of_the_log_can_change() -> None:
         assert verify(quote, Known(at=AT, log=bytes(turned))).of("expected").answer == "no"
 
 
+def test_no_register_and_no_order_of_the_log_can_change() -> None:
+    log, quote = vector("ccel_data.dat.gz"), vector("cos-113-tdx-quote.dat")
+    events, at = eventlog.parse(log)[1:], 0
+    for event in events:
+        at = log.index(event.digests["sha384"], at)
+        place = at - 14  # register, type, number of digests, hash function
+        assert int.from_bytes(log[place : place + 4], "little") == event.register
+        turned = bytearray(log)
+        turned[place] ^= 1
+        assert verify(quote, Known(at=AT, log=bytes(turned))).of("expected").answer == "no"
+    from tinamou import late
+
+    swapped = [late.replace(events[0], digests=events[1].digests), late.replace(events[1], digests=events[0].digests)]
+    assert eventlog.replay([*swapped, *events[2:]], "sha384") != eventlog.replay(events, "sha384")
+
+
 def test_words_their_digest_does_not_cover_are_marked() -> None:
     log = vector("ccel_data.dat.gz")
     told = log.replace(b"kernel_cmdline: /syslinux/vmlinuz.A", b"kernel_cmdline: /syslinux/vmlinuz.B")
@@ -186,6 +201,24 @@ def test_collateral_nobody_signed_is_not_taken_for_one_without_a_level() -> None
     data["tcb_info"] = data["tcb_info"].replace("UpToDate", "TCB level")
     verdict = verify(vector("tdx_quote"), changed(everything(), collateral=json.dumps(data)))
     assert answers(verdict)["genuine"] == answers(verdict)["tcb"] == "no"
+
+
+def test_registers_the_policy_accepts() -> None:
+    """Those may be what the log gives, which must be there and give all of them; MRTD is never accepted so."""
+    log, quote = vector("ccel_data.dat.gz"), vector("cos-113-tdx-quote.dat")
+    says = verify(quote, Known(at=AT)).says
+    policy = read_policy(b'accepted = ["rtmr0", "rtmr1", "rtmr2"]')
+    known = Known(at=AT, log=log, policy=policy, measured={"mrtd": bytes.fromhex(says["mrtd"])})
+    answer = verify(quote, known).of("expected")
+    assert answer.answer == "yes" and "rtmr0 is what the log gives, which the policy accepts" in answer.evidence
+    assert verify(quote, changed(known, log=b"")).of("expected").answer == "not judged"
+    assert verify(quote, changed(known, policy=read_policy(b"accepted = ['rtmr0']"))).of("expected").answer == "not judged"
+    assert verify(quote, changed(known, measured={})).of("expected").answer == "not judged"
+    assert verify(quote, changed(known, measured={"mrtd": bytes(48)})).of("expected").answer == "no"
+    turned = log.replace(eventlog.parse(log)[3].digests["sha384"], bytes(48))
+    assert verify(quote, changed(known, log=turned)).of("expected").answer == "no"
+    with pytest.raises(SpecError):
+        read_policy(b'accepted = ["mrtd"]')
 
 
 def test_what_a_quote_does_not_speak_of_is_no() -> None:

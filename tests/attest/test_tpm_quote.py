@@ -92,24 +92,66 @@ def refuses_what_was_turned(quote: tpm.TpmQuote, known: Known) -> None:
             verify(broken, known)
 
 
+def again(name: str, file: Path, nonce: str, script: str = "") -> tuple[bytes, bytes]:
+    """A quote of a machine that started anew, after a change from inside."""
+    if script:
+        tinamou("exec", name, "--", "sh", "-ec", script)
+    tinamou("restart", name, "--timeout", "900")
+    return quoted(name, file, nonce)
+
+
+SAFE = ("debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", "--timeout", "900")
+DEMANDED = Policy(host_trusted=True, secure_boot=True)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(5400)
 def test_measured_boot_by_name_of_the_event(leftovers, tmp_path: Path) -> None:
-    tinamou("run", "debian", "-d", "--name", "safe", "--secure-boot", "--tpm", "--memory", "1G", "--timeout", "900")
+    tinamou("run", *SAFE)
+    tinamou("run", "-d", "--name", "another", "--tpm")
     try:
         first, key = quoted("safe", tmp_path / "first", "01" * 8)
-        tinamou("restart", "safe", "--timeout", "900")
-        again, _ = quoted("safe", tmp_path / "again", "02" * 8)
-        change = "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&tinamou.changed=1 /' /etc/default/grub && update-grub"
-        tinamou("exec", "safe", "--", "sh", "-c", change)
-        tinamou("restart", "safe", "--timeout", "900")
+        strange, _ = quoted("another", tmp_path / "strange", "02" * 8)
+        same, _ = again("safe", tmp_path / "same", "02" * 8)
+        longer = "for f in /boot/initrd.img-*; do dd if=/dev/zero bs=512 count=1 >> $f; done; sync"
+        initrd, _ = again("safe", tmp_path / "initrd", "03" * 8, longer)
+        words = "sed -i '/^[[:space:]]*linux[[:space:]]/s/$/ tinamou.changed=1/' /boot/grub/grub.cfg; sync"
+        changed, _ = again("safe", tmp_path / "changed", "04" * 8, words)
         assert "tinamou.changed=1" in tinamou("exec", "safe", "--", "cat", "/proc/cmdline")
-        changed, _ = quoted("safe", tmp_path / "changed", "03" * 8)
+    finally:
+        tinamou("rm", "--force", "safe", "another")
+    known = Known(key=key, reference=first, policy=DEMANDED)
+
+    def judged(quote: bytes, nonce: str) -> Verdict:
+        return verify(quote, late.replace(known, nonce=bytes.fromhex(nonce) * 8))
+
+    assert wrong(judged(same, "02")) == {}
+    assert wrong(judged(first, "02")) == {"fresh": "no"}  # an old one, replayed
+    assert judged(strange, "02").of("genuine").answer == "no"  # another machine's
+    for quote, nonce, named in ((initrd, "03", "initrd.img"), (changed, "04", "tinamou.changed=1")):
+        verdict = judged(quote, nonce)
+        assert wrong(verdict) == {"expected": "no"}
+        assert "IPL" in verdict.of("expected").why and named in verdict.of("expected").why
+    assert leftovers.found() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_secure_boot_switched_off(leftovers, tmp_path: Path) -> None:
+    tinamou("run", *SAFE)
+    try:
+        first, key = quoted("safe", tmp_path / "first", "01" * 8)
+        tinamou("stop", "safe")
+        tinamou("set", "safe", "boot.secure=false", "boot.firmware=uefi")
+        tinamou("start", "safe", "--timeout", "900")
+        off, same = quoted("safe", tmp_path / "off", "02" * 8)
     finally:
         tinamou("rm", "--force", "safe")
-    known = Known(key=key, reference=first, policy=Policy(host_trusted=True, secure_boot=True))
-    assert wrong(verify(again, late.replace(known, nonce=b"\x02" * 8))) == {}
-    verdict = verify(changed, late.replace(known, nonce=b"\x03" * 8))
-    assert wrong(verdict) == {"expected": "no"}
-    assert "IPL" in verdict.of("expected").why and "tinamou.changed=1" in verdict.of("expected").why
+    assert same == key
+    known = Known(key=key, reference=first, policy=DEMANDED)
+    assert wrong(verify(first, late.replace(known, nonce=b"\x01" * 8))) == {}
+    verdict = verify(off, late.replace(known, nonce=b"\x02" * 8))
+    assert wrong(verdict) == {"expected": "no", "policy": "no"}
+    assert "Secure Boot was off" in verdict.of("policy").why
+    assert "SecureBoot of 8be4df61" in verdict.of("expected").why
     assert leftovers.found() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinamou.attest.answers import QUESTIONS, Answer, Verdict
 from tinamou.attest.binary import MalformedError
-from tinamou.attest.expected import Launch, snp_measurement
+from tinamou.attest.expected import Launch, measured_by, snp_measurement
 from tinamou.attest.folder import bounded, certificates_in
 from tinamou.attest.policy import Policy, read_policy
 from tinamou.attest.verify import Known, told_measured, verify
@@ -19,6 +19,7 @@ __all__ = [
     "Verdict",
     "bounded",
     "certificates_in",
+    "measured_by",
     "read_policy",
     "snp_measurement",
     "told_measured",

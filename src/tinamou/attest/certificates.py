@@ -67,7 +67,11 @@ def load_lists(data: bytes) -> list[CertificateRevocationList]:
     blocks = [match[0] for match in _PEM.finditer(_bounded(data)) if match[1] == b"X509 CRL"]
     with _quiet():
         try:
-            return [x509.load_pem_x509_crl(block) for block in blocks] or [x509.load_der_x509_crl(data)]
+            found = [x509.load_pem_x509_crl(block) for block in blocks] or [x509.load_der_x509_crl(data)]
+            for one in found:  # likewise
+                _ = (one.issuer, one.last_update_utc, one.next_update_utc, one.extensions, one.signature_algorithm_oid)
+                _ = [(each.serial_number, each.revocation_date_utc, each.extensions) for each in one]
+            return found
         except Exception as error:
             raise MalformedError(f"no list of revoked certificates: {error}") from error
 
@@ -148,12 +152,19 @@ def check_chain(
 
 def _standing(holder: Certificate, issuer: Certificate, lists: Sequence[CertificateRevocationList], at: datetime) -> str:
     """That a certificate was not revoked, by the lists of its issuer; empty where none holds now. Raises UntrustedError."""
-    mine = [one for one in lists if one.issuer == issuer.subject and one.is_signature_valid(issuer.public_key())]  # type: ignore[arg-type]
+    mine = [one for one in lists if one.issuer == issuer.subject and _signed(one, issuer)]
     for one in mine:
         if one.get_revoked_certificate_by_serial_number(holder.serial_number):
             raise UntrustedError(f"{named(holder)} was revoked by {named(issuer)}")
     current = [one.last_update_utc for one in mine if one.last_update_utc <= at <= (one.next_update_utc or at)]
     return f"and not revoked by its list of {max(current):%Y-%m-%d}" if current else ""
+
+
+def _signed(listed: CertificateRevocationList, issuer: Certificate) -> bool:
+    try:
+        return listed.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except Exception:  # of a signature whose form is none it says so by errors of its parser's
+        return False
 
 
 def _quiet() -> warnings.catch_warnings[None]:

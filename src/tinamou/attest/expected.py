@@ -1,30 +1,51 @@
-"""What a machine must have measured, computed from what it is started from: SEV-SNP's launch digest.
+"""What a machine must have measured, computed from what it is started from: SEV's, SEV-ES's and SEV-SNP's digest, MRTD.
 
-The digest is computed by sev-snp-measure, which knows what QEMU and OVMF put into the guest's first pages. What TDX
+AMD's digests are computed by sev-snp-measure, which knows what QEMU and OVMF put into the guest's first pages. What TDX
 measures beside its firmware depends on tables each version of QEMU makes in its own way: for that nothing is computed here.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinamou.attest import tdvf
+from tinamou.attest.binary import MalformedError
 from tinamou.errors import PlanError, Problem, SpecError
 from tinamou.late import dataclass
 
-__all__ = ["Launch", "cpu_types", "launch_of", "snp_measurement"]
+__all__ = ["NOT_COMPUTED", "Launch", "cpu_types", "launch_of", "measured_by", "snp_measurement"]
+
+_MOST = 64 << 20
+_MODES = {"sev": "SEV", "sev-es": "SEV_ES", "sev-snp": "SEV_SNP"}
+_OBJECTS = {"sev-guest": "sev", "sev-snp-guest": "sev-snp", "tdx-guest": "tdx"}
+_ES = 2
+"""Of a SEV guest's policy: registers are encrypted too."""
+NOT_COMPUTED = {
+    "rtmr0": "where memory is, ACPI tables and boot variables, made by this QEMU; trusted instead: the firmware in MRTD, "
+    "which measured them before it used them",
+    "rtmr1": "what the firmware started; trusted instead: the firmware in MRTD, and the log, which must give this register",
+    "rtmr2": "kernel arguments and initrd, as the boot loader or the kernel measured them; trusted instead: whoever started "
+    "those, in RTMR1",
+}
+"""Registers of TDX that are not computed: why not, and what is trusted in their place."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What is measured of a machine: its firmware, a kernel handed to it with initrd and arguments, its vCPUs."""
+    """What is measured of a machine: its firmware, a kernel handed to it with initrd and arguments, its vCPUs.
+
+    ``kind`` is what encrypts its memory: sev, sev-es, sev-snp, tdx.
+    """
 
     firmware: Path
     cpus: int
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
+    kind: str = "sev-snp"
 
 
 def cpu_types() -> list[str]:
@@ -35,12 +56,11 @@ def cpu_types() -> list[str]:
 
 
 def launch_of(words: Sequence[str]) -> Launch:
-    """What is measured of a machine with this QEMU command line. Raises PlanError where its memory is not so encrypted."""
+    """What is measured of a machine with this QEMU command line. Raises PlanError where its memory is not encrypted."""
     said = dict(itertools.pairwise(words))
-    if not any(
-        word.startswith(("sev-snp-guest", '{"qom-type":"sev-snp-guest"', '{"qom-type": "sev-snp-guest"')) for word in words
-    ):
-        raise PlanError("no measurement can be expected", why="its memory is not encrypted by SEV-SNP")
+    kind = next((found for one, two in itertools.pairwise(words) if one == "-object" and (found := _kind_of(two))), "")
+    if not kind:
+        raise PlanError("no measurement can be expected", why="its memory is not encrypted")
     if "-bios" not in said:
         raise PlanError("no measurement can be expected", why="it is not started from one firmware image")
     cpus = said.get("-smp", "1").split(",")[0].removeprefix("cpus=")
@@ -51,11 +71,38 @@ def launch_of(words: Sequence[str]) -> Launch:
         Path(kernel) if kernel else None,
         Path(initrd) if initrd else None,
         said.get("-append", ""),
+        kind,
     )
 
 
+def _kind_of(text: str) -> str:
+    """The kind of encryption an object of QEMU's stands for, empty for none."""
+    if text.startswith("{"):
+        props = json.loads(text)
+    else:
+        first, *rest = text.split(",")
+        props = {"qom-type": first, **dict(one.split("=", 1) for one in rest if "=" in one)}
+    kind = _OBJECTS.get(str(props.get("qom-type")), "")
+    return "sev-es" if kind == "sev" and int(str(props.get("policy", "0")), 0) >> _ES & 1 else kind
+
+
+def measured_by(launch: Launch, cpu: str = "") -> dict[str, bytes]:
+    """By register, what is measured: ``measurement`` of AMD's, ``mrtd`` of TDX. Raises SpecError.
+
+    ``cpu`` is the type of its vCPUs by QEMU's name, such as ``EPYC-Milan``: SEV and TDX do not measure it.
+    """
+    if launch.kind != "tdx":
+        return {"measurement": snp_measurement(launch, cpu)}
+    try:
+        with launch.firmware.open("rb") as file:
+            return {"mrtd": tdvf.mrtd(file.read(_MOST + 1))}
+    except (OSError, MalformedError) as error:
+        problem = Problem("file", str(launch.firmware), str(error), "firmware built for TDX, as one image")
+        raise SpecError("no measurement can be computed", problems=[problem]) from None
+
+
 def snp_measurement(launch: Launch, cpu: str, features: int = 1) -> bytes:
-    """The 48 bytes SEV-SNP measures of it on a processor of this type (QEMU's name, such as ``EPYC-Milan``).
+    """The 48 bytes SEV-SNP measures of it on a processor of this type (QEMU's name, such as ``EPYC-Milan``); 32 for SEV.
 
     ``features`` are SEV_FEATURES of the vCPUs, as QEMU sets them: 1 is SNP alone. Raises SpecError.
     """
@@ -66,7 +113,7 @@ def snp_measurement(launch: Launch, cpu: str, features: int = 1) -> bytes:
         raise SpecError(
             "no measurement can be computed", why="sev-snp-measure is missing", fix="install tinamou[attest]"
         ) from None
-    if cpu not in vcpu_types.CPU_SIGS:
+    if cpu not in vcpu_types.CPU_SIGS and launch.kind != "sev":
         known = ", ".join(vcpu_types.CPU_SIGS)
         problem = Problem("cpu", cpu, "the first registers of its vCPUs are not known", f"one of {known}")
         raise SpecError("no measurement can be computed", problems=[problem])
@@ -81,9 +128,9 @@ def snp_measurement(launch: Launch, cpu: str, features: int = 1) -> bytes:
     kernel, initrd = (str(one) if one else None for one in (launch.kernel, launch.initrd))
     try:
         digest: bytes = guest.calc_launch_digest(
-            SevMode.SEV_SNP,
+            SevMode[_MODES[launch.kind]],
             launch.cpus,
-            vcpu_types.CPU_SIGS[cpu],
+            vcpu_types.CPU_SIGS.get(cpu),
             str(launch.firmware),
             kernel,
             initrd or ("/dev/null" if kernel else None),

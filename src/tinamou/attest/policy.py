@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Literal
 
 from tinamou.errors import Problem, SpecError
 from tinamou.fields import load, option
@@ -20,6 +21,7 @@ class SnpFloor:
     snp: int = option(0, "SEV-SNP firmware", minimum=0, maximum=255)
     microcode: int = option(0, "microcode", minimum=0, maximum=255)
     fmc: int = option(0, "the first mutable code, of Turin and later", minimum=0, maximum=255)
+    build: int = option(0, "the build of the secure processor's firmware (SEV and SEV-ES)", minimum=0, maximum=255)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Policy:
     host_trusted: bool = option(False, "the host is trusted: a machine's TPM is a program of its")
     floor: SnpFloor = option(SnpFloor, "the least versions of an AMD host")
     statuses: tuple[str, ...] = option(("UpToDate",), "what Intel may say of the host's level")
+    accepted: tuple[Literal["rtmr0", "rtmr1", "rtmr2"], ...] = option(
+        (), "registers of TDX that may be whatever their log gives, such as rtmr0 (tables of the host's QEMU)"
+    )
     advisories: tuple[str, ...] = option((), "Intel's advisories that are accepted, such as INTEL-SA-00615")
 
 

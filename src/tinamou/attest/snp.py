@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tinamou import late
+from tinamou.attest import idblock
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, number
 from tinamou.attest.certificates import UntrustedError, check_chain, named, root_of
@@ -20,7 +21,7 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, CertificateRevocationList
 
-__all__ = ["LENGTH", "SnpReport", "is_one", "judge", "parse"]
+__all__ = ["LENGTH", "SnpReport", "address_of", "is_one", "judge", "parse"]
 
 LENGTH = 1184
 _SIGNED = 0x2A0
@@ -120,8 +121,9 @@ def judge(
     policy: Policy,
     fresh: Callable[[bytes], Answer],
     expected: Callable[[dict[str, bytes]], Answer],
+    block: idblock.IdBlock | None = None,
 ) -> Verdict:
-    """The five answers about a report; ``fresh`` judges the data in it, ``expected`` its measurement."""
+    """The five answers about a report; ``fresh`` judges the data in it, ``expected`` its measurement; and its id block."""
     product = report.product or _product_of(certificates)
     levels = report.levels(product)
     says = {
@@ -137,9 +139,22 @@ def judge(
         "key": report.by or "none",
     }
     genuine = _genuine(report, product, certificates, lists, at)
-    measured = expected({"measurement": report.measurement})
+    measured = _identified(report, block, expected({"measurement": report.measurement}))
     answers = (genuine, fresh(report.report_data), measured, _policy(report, policy), _tcb(levels, policy))
     return Verdict("sev-snp", says, answers)
+
+
+def _identified(report: SnpReport, block: idblock.IdBlock | None, answer: Answer) -> Answer:
+    """The guest is the one of that block: what its owner signed must have been measured, and under that policy."""
+    if block is None or answer.answer == "no":
+        return answer
+    why = idblock.differs(block, report.measurement, report.id_key_digest, report.author_key_digest)
+    if not why and (report.policy, report.guest_svn) != (block.policy, block.svn):
+        why = f"its policy is {report.policy:#x} and its version {report.guest_svn}, not {block.policy:#x} and {block.svn}"
+    if why:
+        return no("expected", why, "it was started with another id block, or with none")
+    seen = [f"it is what the id block says, signed by the key {block.id_key.hex()}"]
+    return yes("expected", [*(answer.evidence if answer.answer == "yes" else ()), *seen])
 
 
 def _genuine(
@@ -181,11 +196,16 @@ def _chain(certificates: Sequence[Certificate]) -> list[Certificate]:
 def _where(report: SnpReport, product: str) -> str:
     if report.by == "VLEK":
         return f"the VLEK comes from the cloud's operator, {_KDS}/vlek/v1/{product or 'PRODUCT'}/cert_chain"
+    name = product or "PRODUCT"
+    return f"{address_of(report, name, _KDS)} and {_KDS}/vcek/v1/{name}/cert_chain"
+
+
+def address_of(report: SnpReport, product: str, base: str) -> str:
+    """Where the certificate of the report's key is to be had, by chip and level."""
     spl = {"fmc": "fmcSPL", "bootloader": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "microcode": "ucodeSPL"}
     query = "&".join(f"{spl[part]}={value:02d}" for part, value in report.levels(product).items())
     chip = report.chip_id[:8].hex() if product == "Turin" else report.chip_id.hex()
-    name = product or "PRODUCT"
-    return f"{_KDS}/vcek/v1/{name}/{chip}?{query} and {_KDS}/vcek/v1/{name}/cert_chain"
+    return f"{base}/vcek/v1/{product}/{chip}?{query}"
 
 
 def _extension(certificate: Certificate, number_of: str) -> bytes | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.x509 import Certificate, CertificateRevocationList
 
-__all__ = ["TdxQuote", "is_one", "judge", "parse"]
+__all__ = ["NO_LEVEL", "TdxQuote", "check_issuers", "is_one", "judge", "parse"]
 
 _TDX = 0x81
 _INTEL_QE = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
@@ -41,7 +41,7 @@ _ATTRIBUTES = {
     31: "key locker",
     63: "performance counters",
 }
-_NO_LEVEL = "Verification failed: No matching TCB level found"
+NO_LEVEL = "Verification failed: No matching TCB level found"
 """dcap-qvl's last word, after every signature, list and identity was judged; others quote what they have not judged yet."""
 _TUD = 0xFF
 """Attributes by which the host reaches into the guest: it is a guest under debugging with any of them."""
@@ -207,11 +207,11 @@ def _with_collateral(
             "tcb", "dcap-qvl is not installed", fix
         )
     try:
-        _issuers(collateral, at)
+        check_issuers(collateral, at)
         told = dcap_qvl.QuoteCollateralV3.from_json(collateral)
         report = dcap_qvl.verify(quote.raw, told, int(at.timestamp()))
     except Exception as error:  # a library in Rust: its errors have no common class
-        if str(error) == _NO_LEVEL:
+        if str(error) == NO_LEVEL:
             said = [*seen, "Intel's collateral holds for it"]
             return yes("genuine", said), no("tcb", f"Intel knows no such level of a host: {error}", "update the host")
         if quote.attributes & _TUD and policy.debug:
@@ -231,7 +231,7 @@ def _with_collateral(
     return yes("genuine", seen), no("tcb", f"Intel says {report.status} of the host{open_ones}", fix, said)
 
 
-def _issuers(collateral: str, at: datetime) -> None:
+def check_issuers(collateral: str, at: datetime) -> None:
     """The chains of those who signed the collateral lead to Intel's root, and the list of processors is theirs.
 
     The library judges that list by the quote's own chain. Raises UntrustedError, MalformedError, ValueError.

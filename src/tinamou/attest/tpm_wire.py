@@ -12,8 +12,9 @@ from tinamou.attest.binary import MalformedError, Reader
 from tinamou.late import dataclass
 
 __all__ = [
-    "EK_TEMPLATE", "KEY_TEMPLATE", "Made", "activate_credential", "answered", "create_primary", "endorsement_policy",
-    "flush", "made", "mask_of", "nv_read", "nv_size", "policy_session", "quote", "sized", "unsized",
+    "EK_TEMPLATE", "KEY_TEMPLATE", "LOCKED_OUT", "Made", "RefusedError",
+    "activate_credential", "answered", "create_primary", "endorsement_policy",
+    "flush", "lock_reset", "made", "mask_of", "nv_read", "nv_size", "policy_session", "quote", "sized", "unsized",
 ]  # fmt: skip
 
 ENDORSEMENT = 0x4000000B
@@ -21,7 +22,16 @@ _PASSWORD = 0x40000009
 _NULL = 0x40000007
 _SHA256, _AES, _CFB, _NONE, _RSA, _ECC, _ECDSA, _P256 = 0x0B, 0x06, 0x43, 0x10, 0x01, 0x23, 0x18, 0x03
 _ENDORSEMENT_POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
-_FAILURES = {0x101: "the TPM failed", 0x922: "the TPM is busy", 0x100: "the TPM was not started", 0x18B: "no such handle"}
+_LOCKOUT = 0x4000000A
+LOCKED_OUT = 0x921
+"""The TPM lets nobody use a key for which guesses are counted: it counts each start after no orderly end as one, too."""
+_FAILURES = {
+    LOCKED_OUT: "too many guesses were counted, or starts after no orderly end; it forgets one in a while",
+    0x101: "the TPM failed",
+    0x922: "the TPM is busy",
+    0x100: "the TPM was not started",
+    0x18B: "no such handle",
+}
 
 
 def _short(*values: int) -> bytes:
@@ -102,6 +112,19 @@ def flush(handle: int) -> bytes:
     return _command(0x165, b"", _long(handle))
 
 
+def lock_reset() -> bytes:
+    """Forget the guesses that were counted; whoever set no password for that lets anybody."""
+    return _command(0x139, _long(_LOCKOUT), b"", [_PASSWORD])
+
+
+class RefusedError(MalformedError):
+    """The TPM refused a command; ``code`` says why (part 2, TPM_RC)."""
+
+    def __init__(self, why: str, code: int) -> None:
+        super().__init__(why)
+        self.code: int = code
+
+
 @dataclass(frozen=True)
 class Made:
     """A key that was made: its handle, its public part as it is, and its name, which is the hash of that."""
@@ -120,7 +143,7 @@ def answered(answer: bytes, command: bytes) -> Reader:
         raise MalformedError(f"the TPM's answer has {len(answer)} bytes and says it has {length}")
     if code:
         what = _FAILURES.get(code, f"code {code:#x}")
-        raise MalformedError(f"the TPM refused command {int.from_bytes(command[6:10], 'big'):#x}: {what}")
+        raise RefusedError(f"the TPM refused command {int.from_bytes(command[6:10], 'big'):#x}: {what}", code)
     return reader
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.attest import eventlog, snp, tdx, tpm
+from tinamou.attest import eventlog, idblock, sev, snp, tdx, tpm
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.certificates import load, load_lists
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "verify"]
 
-_LENGTHS = {"measurement": 48, "mrtd": 48, "rtmr0": 48, "rtmr1": 48, "rtmr2": 48, "rtmr3": 48}
+_LENGTHS = {"measurement": (48, 32), **dict.fromkeys(("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"), (48,))}
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class Known:
     """What is known beside a report: nothing of it comes from the host, or it is checked.
 
     ``nonce``: up to 64 bytes the guest was asked to have in its report. ``measured``: what must have been measured, by
-    register (``measurement`` of SEV-SNP; ``mrtd``, ``rtmr0`` to ``rtmr3`` of TDX), each of 48 bytes; ``source`` says where
-    that is from. ``certificates`` and ``revoked``: PEM or DER, each what one file holds. ``collateral``: Intel's, as JSON.
-    ``log``: the guest's log of events. ``key``: the name of the key that signs for a machine's TPM; ``reference``: a quote
-    of that machine, or the log in it, from a start that is trusted. ``at``: the time by which certificates are judged; now,
-    when left out.
+    register (``measurement`` of SEV-SNP; ``mrtd``, ``rtmr0`` to ``rtmr3`` of TDX), each of 48 bytes, or of 32 for SEV and
+    SEV-ES; ``source`` says where that is from. ``id_block``: the one a SEV-SNP guest was started with. ``certificates`` and
+    ``revoked``: PEM or DER, each what one file holds. ``collateral``: Intel's, as JSON. ``log``: the guest's log of events.
+    ``tik``: the key that signs for a session of SEV, 16 bytes. ``key``: the name of the key that signs for a machine's TPM;
+    ``reference``: a quote of that machine, or the log in it, from a start that is trusted. ``at``: the time by which
+    certificates are judged; now, when left out.
     """
 
     nonce: bytes = b""
@@ -43,6 +44,8 @@ class Known:
     revoked: tuple[bytes, ...] = ()
     collateral: str = ""
     log: bytes = b""
+    id_block: idblock.IdBlock | None = None
+    tik: bytes = b""
     key: bytes = b""
     reference: bytes = b""
     policy: Policy = field(default_factory=Policy)
@@ -50,7 +53,7 @@ class Known:
 
 
 def verify(report: bytes, known: Known) -> Verdict:
-    """The five answers about a report of SEV-SNP, a quote of TDX, or a quote of a machine's TPM.
+    """The five answers about a report of SEV-SNP, a quote of TDX or of a machine's TPM, or a measurement of SEV.
 
     Raises MalformedError where it is neither, or what is known beside it cannot be read; never anything else. Takes some
     milliseconds, whatever the report is.
@@ -63,9 +66,11 @@ def verify(report: bytes, known: Known) -> Verdict:
 
 
 _USELESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "sev-snp": {"genuine": ("key",), "expected": ("reference",), "tcb": ("collateral",)},
-    "tdx": {"genuine": ("key",), "expected": ("reference",)},
-    "tpm": {"expected": ("measured", "log"), "tcb": ("collateral",)},
+    "sev": {"genuine": ("key",), "expected": ("reference", "log", "id_block"), "tcb": ("collateral",)},
+    "sev-es": {"genuine": ("key",), "expected": ("reference", "log", "id_block"), "tcb": ("collateral",)},
+    "sev-snp": {"genuine": ("key", "tik"), "expected": ("reference",), "tcb": ("collateral",)},
+    "tdx": {"genuine": ("key", "tik"), "expected": ("reference", "id_block")},
+    "tpm": {"genuine": ("tik",), "expected": ("measured", "log", "id_block"), "tcb": ("collateral",)},
 }
 """What a kind of report cannot be compared with, by the question it would have been for."""
 
@@ -91,14 +96,17 @@ def _judged(
     if snp.is_one(report):
         found = snp.parse(report)
         certificates = [one for data in known.certificates for one in load(data)]
-        return snp.judge(found, certificates, lists, at, known.policy, fresh, expected)
+        return snp.judge(found, certificates, lists, at, known.policy, fresh, expected, known.id_block)
     if tdx.is_one(report):
         quote = tdx.parse(report)
         return tdx.judge(quote, lists, known.collateral, at, known.policy, fresh, expected)
     if tpm.is_one(report):
         return tpm.judge(tpm.parse(report), known.key, known.policy, fresh, known.reference)
+    if sev.is_one(report):
+        return sev.judge(sev.parse(report), known.tik, known.policy, fresh, known.measured)
     raise MalformedError(
-        f"{len(report)} bytes that are neither a report of SEV-SNP nor a quote of TDX (version 4 or 5) or of a TPM"
+        f"{len(report)} bytes that are neither a report of SEV-SNP nor a quote of TDX (version 4 or 5) or of a TPM, "
+        "nor a measurement of SEV"
     )
 
 
@@ -132,8 +140,14 @@ def _expected(known: Known, measured: dict[str, bytes]) -> Answer:
         return not_judged("expected", "nothing was said to compare it with", fix, seen)
     seen = [f"{name} is {value.hex()}, as {known.source} says" for name, value in wanted.items()] + seen
     missing = [name for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2") if name in measured and name not in wanted]
+    accepted = [name for name in missing if name in known.policy.accepted]
+    if accepted and not known.log:
+        why = f"{', '.join(accepted)} may be whatever the log gives, and no log was given"
+        return not_judged("expected", why, "give the guest's log by --log", seen)
+    seen += [f"{name} is what the log gives, which the policy accepts" for name in accepted]
+    missing = [name for name in missing if name not in accepted]
     if missing:
-        fix = "give them too, or look at each event of the log"
+        fix = "give them too, or look at each event of the log and accept them in the policy (accepted)"
         return not_judged("expected", f"nothing was said of {', '.join(missing)}", fix, seen)
     return yes("expected", seen)
 
@@ -162,8 +176,8 @@ def told_measured(data: Mapping[str, object]) -> dict[str, bytes]:
         except ValueError:
             wrong.append(f"{name} is no hexadecimal number")
             continue
-        if len(found[name]) != _LENGTHS[name]:
-            wrong.append(f"{name} has {len(found[name])} bytes, not {_LENGTHS[name]}")
+        if len(found[name]) not in _LENGTHS[name]:
+            wrong.append(f"{name} has {len(found[name])} bytes, not {_LENGTHS[name][0]}")
     if wrong:
         raise ValueError("; ".join(wrong))
     return found

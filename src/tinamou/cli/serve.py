@@ -70,7 +70,7 @@ def command(
 
     place = (socket or run_dir() / "tinamou.sock").absolute()
     certificate, key = tls_cert and tls_cert.absolute(), tls_key and tls_key.absolute()
-    agents = _address(e2b, "--e2b")
+    agents = address(e2b, "--e2b")
     most = 100 if e2b_most is None else e2b_most
     sandboxes = Address(agents, e2b_domain, e2b_templates and e2b_templates.absolute(), most) if agents else None
     if sandboxes is None and (e2b_domain or e2b_templates or e2b_most is not None):
@@ -79,7 +79,7 @@ def command(
     if (certificate or key) and not (listen or e2b_domain or units or os.environ.get("LISTEN_FDS")):
         fix = "say where TLS is served: --listen 0.0.0.0:8443, or leave --tls-cert and --tls-key out"
         raise SpecError("nothing is served by TLS", problems=[Problem("--listen", None, "is not given", fix)])
-    listening = Listening(place, _mode(mode), _address(listen), certificate, key, name, sandboxes)
+    listening = Listening(place, _mode(mode), address(listen), certificate, key, name, sandboxes)
     if units is not None:
         return _write_units(units, listening, listen, e2b)
     os.chdir("/")  # paths in descriptions are whole; what is not means the same whoever starts the service
@@ -114,7 +114,8 @@ def _mode(text: str) -> int:
     raise SpecError("the socket cannot be made so", problems=[problem])
 
 
-def _address(text: str, option: str = "--listen") -> tuple[str, int] | None:
+def address(text: str, option: str = "--listen") -> tuple[str, int] | None:
+    """HOST:PORT; None for nothing. Raises SpecError."""
     if not text:
         return None
     host, _, port = text.rpartition(":")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import AsyncIterator
 
 from tinamou.attest import tpm, tpm_wire
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.attest.certificates import load, named
 from tinamou.errors import GuestError, SpecError
-from tinamou.guest.command import Command
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.operations.commands import stream
+from tinamou.operations.inside import Inside
 from tinamou.system.paths import state_dir
 
-__all__ = ["Quoted", "quote_of"]
+__all__ = ["Quoted", "TpmGuest", "quote_of"]
 
 _CERTIFICATE = 0x01C00002
 """Where a TPM keeps the certificate of its RSA endorsement key (EK Credential Profile)."""
@@ -55,7 +53,7 @@ async def quote_of(name: str, nonce: bytes, *, progress: Progress = silent) -> Q
     """
     if not 1 <= len(nonce) <= 32:
         raise SpecError("no quote", why=f"a TPM's quote has room for a nonce of 32 bytes, not {len(nonce)}")
-    guest = _Guest(name, progress)
+    guest = TpmGuest(name, progress)
     try:
         endorsement = await guest.made(tpm_wire.EK_TEMPLATE)
         key = await guest.made(tpm_wire.KEY_TEMPLATE)
@@ -75,21 +73,23 @@ async def quote_of(name: str, nonce: bytes, *, progress: Progress = silent) -> Q
     return Quoted(quote, tpm.name_of(key.public), issuer, made_for)
 
 
-async def _challenge(guest: _Guest, endorsement: tpm_wire.Made, key: tpm_wire.Made) -> None:
+async def _challenge(guest: TpmGuest, endorsement: tpm_wire.Made, key: tpm_wire.Made) -> None:
     """The TPM that holds the endorsement key holds the other, too. Raises GuestError, MalformedError."""
     secret = os.urandom(32)
     blob, seed = tpm.credential(endorsement.public, tpm.name_of(key.public), secret)
-    session = int.from_bytes((await guest.ask(tpm_wire.policy_session(os.urandom(16)))).take(4, "session"), "big")
-    guest.held.append(session)
-    await guest.ask(tpm_wire.endorsement_policy(session))
-    reader = await guest.ask(tpm_wire.activate_credential(key.handle, endorsement.handle, session, blob, seed))
-    guest.held.remove(session)
+    try:
+        reader = await guest.activated(key, endorsement, blob, seed)
+    except tpm_wire.RefusedError as error:
+        if error.code != tpm_wire.LOCKED_OUT:
+            raise
+        await guest.ask(tpm_wire.lock_reset())
+        reader = await guest.activated(key, endorsement, blob, seed)
     reader.take(4, "length")
     if not hmac.compare_digest(tpm_wire.unsized(reader, "the secret"), secret):
         raise GuestError("the TPM failed the challenge", why="the key that signs is not in the TPM of the endorsement key")
 
 
-async def _certificate(guest: _Guest) -> bytes:
+async def _certificate(guest: TpmGuest) -> bytes:
     """The certificate the TPM keeps of its endorsement key; empty where it has none."""
     try:
         reader = await guest.ask(tpm_wire.nv_size(_CERTIFICATE))
@@ -128,39 +128,12 @@ def _certified(certificate: bytes, endorsement: bytes) -> tuple[str, str]:
     return named(found), f"{named(issuer)} of this host"
 
 
-class _Guest:
+class TpmGuest(Inside):
     """The guest's way to its TPM: each command in a process of its own, which has the device open for it."""
 
     def __init__(self, name: str, progress: Progress) -> None:
-        self._name, self._progress = name, progress
+        super().__init__(name, "the TPM", "start it with tpm = true; its guest needs a driver for it", progress)
         self.held: list[int] = []
-
-    async def run(self, script: str, input: bytes, most: int) -> bytes:
-        """What a script prints, up to so many bytes. Raises GuestError."""
-        out, err = bytearray(), bytearray()
-
-        async def given() -> AsyncIterator[bytes]:
-            yield input
-
-        status = await stream(
-            self._name,
-            Command(("sh", "-c", script)),
-            lambda piece: out.extend(piece[: max(0, most + 1 - len(out))]),
-            lambda piece: err.extend(piece[: max(0, 4096 - len(err))]),
-            input=given(),
-            time_limit=60,
-            progress=self._progress,
-        )
-        if len(out) > most:
-            raise GuestError(f"the guest of {self._name} says too much", why=f"more than {most} bytes")
-        if status:
-            why = err.decode(errors="replace").strip() or f"status {status}"
-            raise GuestError(
-                f"the TPM of {self._name} cannot be used",
-                why=why,
-                fix="start it with tpm = true; its guest needs a driver for it",
-            )
-        return bytes(out)
 
     async def ask(self, command: bytes) -> Reader:
         """A command's answer, behind its head. Raises GuestError, MalformedError."""
@@ -171,6 +144,20 @@ class _Guest:
         command = tpm_wire.create_primary(template)
         found = tpm_wire.made(await self.run(_TELL, command, 4096), command)
         self.held.append(found.handle)
+        return found
+
+    async def activated(self, key: tpm_wire.Made, endorsement: tpm_wire.Made, blob: bytes, seed: bytes) -> Reader:
+        """What the TPM makes of a credential, behind its answer's head. Raises GuestError, MalformedError."""
+        session = await self.session()
+        found = await self.ask(tpm_wire.activate_credential(key.handle, endorsement.handle, session, blob, seed))
+        self.held.remove(session)
+        return found
+
+    async def session(self) -> int:
+        """A session in which the policy of the endorsement key is fulfilled. It ends with its use, or by `forget`."""
+        found = int.from_bytes((await self.ask(tpm_wire.policy_session(os.urandom(16)))).take(4, "session"), "big")
+        self.held.append(found)
+        await self.ask(tpm_wire.endorsement_policy(found))
         return found
 
     async def forget(self) -> None:

@@ -7,6 +7,8 @@ tuning/confidential.py.
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -18,7 +20,10 @@ from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
 from tinamou.units import Size
 
-__all__ = ["NAMES", "OBJECTS", "PART", "PINNED", "ConfidentialSpec", "encrypted_by", "lockable", "on_shared_memory"]
+__all__ = [
+    "NAMES", "OBJECTS", "PART", "PINNED", "ConfidentialSpec", "block_policy", "encrypted_by", "lockable",
+    "on_shared_memory", "policy_of",
+]  # fmt: skip
 
 NAMES = {"sev-snp": "SEV-SNP", "tdx": "TDX", "sev-es": "SEV-ES", "sev": "SEV"}
 """The kinds under the names their makers give them."""
@@ -52,11 +57,54 @@ class ConfidentialSpec:
         "the guest's policy lets the host decrypt it, to look for a mistake; an attestation shows that",
     )
 
+    id_block: str = option(
+        "",
+        "what a SEV-SNP guest must measure, signed by its owner, in base64 (id-block of tinamou attest id-block): its "
+        "processor starts nothing else",
+    )
+    id_auth: str = option("", "the signatures of id_block, in base64 (id-auth of the same file)")
+    host_data: str = option("", "up to 32 bytes of yours that each report of a SEV-SNP guest has, in hexadecimal")
+
     def problems(self) -> list[Problem]:
-        """A policy of memory that is not encrypted."""
-        if not self.debug or self.type != "off":
-            return []
-        return [Problem("debug", True, "nothing is encrypted", "leave it out, or set confidential.type")]
+        """A policy of memory that is not encrypted; blocks that are none."""
+        found = list[Problem]()
+        if self.owned and self.type == "off":
+            found.append(Problem(self.owned[0], None, "nothing is encrypted", "leave it out, or set confidential.type"))
+        if self.debug and self.type == "off":
+            found.append(Problem("debug", True, "nothing is encrypted", "leave it out, or set confidential.type"))
+        for name, size in (("id_block", 96), ("id_auth", 4096)):
+            text = getattr(self, name)
+            if text and len(_decoded(text)) != size:
+                found.append(
+                    Problem(name, text[:40], f"it is not {size} bytes in base64", "tinamou attest id-block makes it")
+                )
+        if bool(self.id_block) != bool(self.id_auth):
+            found.append(Problem("id_block", None, "a block and its signatures go together", "set id_block and id_auth"))
+        if self.host_data and not _HEXED.fullmatch(self.host_data):
+            found.append(Problem("host_data", self.host_data, "it is not up to 32 bytes in hexadecimal"))
+        return found
+
+    @property
+    def owned(self) -> tuple[str, ...]:
+        """What is said that SEV-SNP alone knows."""
+        return tuple(name for name in ("id_block", "id_auth", "host_data") if getattr(self, name))
+
+
+_HEXED = re.compile(r"([0-9a-fA-F]{2}){1,32}")
+_AUTHOR = 0x680
+"""Where in the signatures of a block those of its key's author are (source: AMD 56860, table of ID_AUTH_INFO)."""
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def block_policy(spec: ConfidentialSpec) -> int | None:
+    """The policy an id block is for, None where there is none."""
+    return int.from_bytes(_decoded(spec.id_block)[88:96], "little") if spec.id_block else None
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -94,11 +142,29 @@ def _guest(name: str, kind: str, resolved: Resolved) -> dict[str, Value]:
         return props
     bit = resolved.facts.encryption.cbit
     assert bit is not None, "tuning/confidential.py comes before contribute()"
-    props |= {"cbitpos": bit, "reduced-phys-bits": _REDUCED, "policy": _policy(kind, debug=resolved.spec.confidential.debug)}
+    props |= {
+        "cbitpos": bit,
+        "reduced-phys-bits": _REDUCED,
+        "policy": policy_of(kind, debug=resolved.spec.confidential.debug),
+    }
+    if kind == "sev-snp":
+        props |= _of_its_owner(resolved.spec.confidential)
     return {**props, "kernel-hashes": True} if resolved.boot == "direct" else props
 
 
-def _policy(kind: str, *, debug: bool) -> int:
+def _of_its_owner(spec: ConfidentialSpec) -> dict[str, Value]:
+    """What a guest's owner has signed, as QEMU hands it to the secure processor."""
+    props: dict[str, Value] = {}
+    if spec.id_block:
+        props |= {"id-block": spec.id_block, "id-auth": spec.id_auth}
+        if any(_decoded(spec.id_auth)[_AUTHOR:]):
+            props["author-key-enabled"] = True
+    if spec.host_data:
+        props["host-data"] = base64.b64encode(bytes.fromhex(spec.host_data).ljust(32, b"\0")).decode()
+    return props
+
+
+def policy_of(kind: str, *, debug: bool) -> int:
     """What the secure processor shall refuse the host.
 
     SEV and SEV-ES: bit 0 no debugging, 1 no other guest shares the key, 2 registers are encrypted, 3 it is sent to no other
@@ -123,6 +189,10 @@ def _reason(kind: str, resolved: Resolved) -> str:
         "cbitpos is what CPUID 0x8000001F says of this processor",
         "its policy allows debugging: the host can decrypt it" if debug else "its policy forbids debugging",
     ]
+    if resolved.spec.confidential.id_block:
+        parts.append("id-block: the secure processor starts nothing but what its owner signed")
+    if resolved.spec.confidential.host_data:
+        parts.append("host-data: bytes of yours that each report has")
     if resolved.boot == "direct":
         parts.append("kernel-hashes: the firmware starts no kernel, initrd or arguments but those that were measured")
     return "; ".join(parts)

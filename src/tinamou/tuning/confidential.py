@@ -10,7 +10,7 @@ from tinamou.errors import Problem
 from tinamou.facts import EncryptionFacts, Facts, Firmware
 from tinamou.facts.encryption import DEVICE
 from tinamou.parts.boot import possible
-from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, lockable
+from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, block_policy, lockable, policy_of
 from tinamou.parts.passthrough import HOW_TO_LOCK
 from tinamou.parts.protocol import Encryption, Resolved, SharedMemory
 from tinamou.spec import MachineSpec
@@ -212,10 +212,25 @@ def _conflicts(kind: str, resolved: Resolved) -> Iterable[Problem]:
         )
     if kind == "tdx":
         yield from _tdx_conflicts(spec)
+    yield from _owners_conflicts(kind, spec)
     wanted, limit = lockable(kind, spec.memory.size), resolved.facts.encryption.lockable
     if wanted and limit is not None and wanted > limit:
         reason = f"all of it is locked: {wanted.mib} MiB with firmware, and QEMU may lock {Size(limit).mib} MiB here"
         yield Problem("memory.size", str(spec.memory.size), reason, HOW_TO_LOCK)
+
+
+def _owners_conflicts(kind: str, spec: MachineSpec) -> Iterable[Problem]:
+    """What its owner has said of a SEV-SNP guest, where it is another one or is started under another policy."""
+    for name in spec.confidential.owned if kind != "sev-snp" else ():
+        yield Problem(
+            f"confidential.{name}", None, f"{NAMES[kind]} knows nothing of the kind", "use confidential.type = sev-snp"
+        )
+    wanted, policy = block_policy(spec.confidential), policy_of("sev-snp", debug=spec.confidential.debug)
+    if kind == "sev-snp" and wanted is not None and wanted != policy:
+        reason = (
+            f"it is for the policy {wanted:#x}, and the guest is started under {policy:#x}: the processor would refuse it"
+        )
+        yield Problem("confidential.id_block", None, reason, f"make it anew: tinamou attest id-block --policy {policy:#x}")
 
 
 def _tdx_conflicts(spec: MachineSpec) -> Iterable[Problem]:

@@ -1,0 +1,184 @@
+"""What is known beside a report, as the verbs below ``attest`` are told it: files read, or every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tinamou.errors import Problem, SpecError
+from tinamou.late import dataclass
+
+if TYPE_CHECKING:
+    from tinamou.attest import Known, Launch
+
+T = TypeVar("T")
+__all__ = ["LOG", "REPORT", "TEXT", "Given", "hexed", "known", "launch_named"]
+
+REPORT: int = 24 << 20
+"""Bytes of a report's file that are looked at."""
+LOG: int = 16 << 20
+"""Of a log's."""
+TEXT: int = 1 << 22
+"""Of any other's."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What can be said about a report on the command line.
+
+    Parameters
+    ----------
+    nonce
+        The number the guest was asked to have in its report, in hexadecimal, up to 64 bytes.
+    expect
+        What must have been measured: the digest of SEV or SEV-SNP in hexadecimal, or a TOML file with measurement, or with
+        mrtd and rtmr0 to rtmr2.
+    machine
+        The machine that must have been measured; its plan says from what it is started. With --cpu.
+    cpu
+        The processor its vCPUs are, by QEMU's name: EPYC-Milan.
+    id_block
+        The id block it must have been started with, as attest id-block wrote it (SEV-SNP).
+    tik
+        The file with the key by which its session signs, 16 bytes (SEV, SEV-ES).
+    key
+        The name of the key that signs for the machine's TPM, as attest quote printed it when you trusted it.
+    reference
+        A quote of the machine's TPM from a start you trust.
+    certs
+        A folder with the maker's certificates and lists of revoked ones; those attest certificates got, when left out.
+    collateral
+        Intel's word on the host of a TDX guest, as JSON; what attest certificates got, when left out.
+    log
+        The guest's log of events (/sys/firmware/acpi/tables/data/CCEL), which must be that of the quote.
+    policy
+        A TOML file with what is demanded; without one: no debugging, no migration.
+    at
+        Judge certificates by this time, such as 2026-01-31T12:00; now, when left out.
+    """
+
+    nonce: str = ""
+    expect: str = ""
+    machine: str = ""
+    cpu: str = ""
+    id_block: Path | None = None
+    tik: Path | None = None
+    key: str = ""
+    reference: Path | None = None
+    certs: Path | None = None
+    collateral: Path | None = None
+    log: Path | None = None
+    policy: Path | None = None
+    at: str = ""
+
+
+class _Reader:
+    """Reads what was given, and gathers every problem of it."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def told(self, name: str, value: object, read: Callable[[], T], otherwise: T) -> T:
+        """What ``read`` finds where something was given; the other value where nothing was, or where it cannot be used."""
+        try:
+            return read() if value else otherwise
+        except SpecError as error:
+            self.problems.extend(error.problems or [Problem(name, str(value), error.why)])
+        except ValueError as error:
+            self.problems.append(Problem(name, str(value), str(error)))
+        return otherwise
+
+    def bytes(self, name: str, path: Path | None, most: int) -> bytes:
+        """What is in a file; empty where none was given."""
+        from tinamou.attest import bounded
+
+        return self.told(name, path, lambda: bounded(path or Path(), most, name), b"")
+
+
+def known(given: Given) -> Known:
+    """What was given. Raises SpecError with every problem of it."""
+    from tinamou import attest
+    from tinamou.attest import idblock
+
+    reader = _Reader()
+    told, nothing = reader.told, (tuple[bytes, ...](), tuple[bytes, ...]())
+    certificates, revoked = told("certs", given.certs, lambda: attest.certificates_in(given.certs or Path()), nothing)
+    block, policy = reader.bytes("id_block", given.id_block, TEXT), reader.bytes("policy", given.policy, TEXT)
+    tik, collateral = reader.bytes("tik", given.tik, TEXT), reader.bytes("collateral", given.collateral, TEXT)
+    found = attest.Known(
+        nonce=told("nonce", given.nonce, lambda: hexed(given.nonce, 1, 64), b""),
+        measured=_measured_of(given, reader),
+        source=f"the plan of {given.machine}" if given.machine else "--expect",
+        certificates=certificates,
+        revoked=revoked,
+        collateral=told("collateral", collateral, collateral.decode, ""),
+        log=reader.bytes("log", given.log, LOG),
+        id_block=told("id_block", block, lambda: idblock.parse(block), None),
+        tik=told("tik", given.tik, lambda: _key(tik), b""),
+        key=told("key", given.key, lambda: hexed(given.key, 34, 34), b""),
+        reference=reader.bytes("reference", given.reference, REPORT),
+        policy=told("policy", policy, lambda: attest.read_policy(policy), attest.Policy()),
+        at=told("at", given.at, lambda: _moment(given.at), None),
+    )
+    if reader.problems:
+        raise SpecError(f"{len(reader.problems)} of what was given cannot be used", problems=reader.problems)
+    return found
+
+
+def _measured_of(given: Given, reader: _Reader) -> Mapping[str, bytes]:
+    from tinamou import attest
+
+    if given.machine and given.expect:
+        reason = "--expect says what must have been measured already"
+        reader.problems.append(Problem("machine", given.machine, reason, "leave one out"))
+    if given.expect:
+        return reader.told("expect", given.expect, lambda: _measured(given.expect), {})
+    return reader.told("machine", given.machine, lambda: attest.measured_by(launch_named(given.machine), given.cpu), {})
+
+
+def hexed(text: str, least: int, most: int) -> bytes:
+    """A number of so many bytes in hexadecimal. Raises ValueError."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        raise ValueError("no hexadecimal number") from None
+    if not least <= len(found) <= most:
+        room = str(most) if least == most else f"{least} to {most}"
+        raise ValueError(f"{len(found)} bytes; it has {room}")
+    return found
+
+
+def _key(data: bytes) -> bytes:
+    if len(data) != 16:
+        raise ValueError(f"{len(data)} bytes; a key of a session has 16")
+    return data
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _measured(text: str) -> dict[str, bytes]:
+    """From hexadecimal digits, or a TOML file. Raises ValueError, SpecError."""
+    import tomllib
+
+    from tinamou.attest import bounded, told_measured
+
+    if len(text) in (64, 96) and not Path(text).exists():
+        return told_measured({"measurement": text})
+    return told_measured(tomllib.loads(bounded(Path(text), TEXT, "expect").decode()))
+
+
+def launch_named(machine: str) -> Launch:
+    """What is measured of a machine of this name. Raises SpecError, PlanError."""
+    from tinamou.attest import expected
+    from tinamou.launch.argv import argv
+    from tinamou.machine.starting import plan_again
+
+    plan = plan_again(machine)
+    if plan is None:
+        raise SpecError("no such machine", problems=[Problem("machine", machine, "there is none of this name")])
+    return expected.launch_of(argv(plan))
