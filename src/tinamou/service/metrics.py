@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ __all__ = ["CONTENT_TYPE_LATEST", "VERBS", "Metrics"]
 
 _MOST = 500
 _FRESH = 5.0
+_LATELY = 30
+"""How many looks back a picture of a machine's numbers goes."""
 _AT_ONCE = 16
 """Machines that are asked at the same time."""
 VERBS = (
@@ -86,6 +88,8 @@ class Metrics:
         )
         self._looks: list[Look] = []
         """The last one, and the one before."""
+        self._lately: dict[str, deque[float]] = {}
+        """Machine → its processor in per cent at the last looks."""
         self._turn = asyncio.Lock()
 
     def ended(self, operation: dict[str, Any]) -> None:
@@ -108,14 +112,15 @@ class Metrics:
             registry.unregister(families)
 
     async def numbers(self) -> dict[str, dict[str, Any]]:
-        """Machine → the same numbers for people: processor in per cent of its own, memory in bytes."""
-        look = await self._look()
-        before = {one.record.name: one for one in self._looks[0].samples}
-        return {
-            one.record.name: _numbers(one, before[one.record.name], look.at - self._looks[0].at)
-            for one in look.samples
-            if one.record.name in before
-        }
+        """Machine → the same numbers for people: processor in per cent of its own, now and lately; memory in bytes."""
+        await self._look()
+        return {name: {**one, "lately": [*self._lately.get(name, ())]} for name, one in self._for_people().items()}
+
+    def _for_people(self) -> dict[str, dict[str, Any]]:
+        first, last = self._looks[0], self._looks[-1]
+        before = {one.record.name: one for one in first.samples}
+        known = [one for one in last.samples if one.record.name in before]
+        return {one.record.name: _numbers(one, before[one.record.name], last.at - first.at) for one in known}
 
     async def _look(self) -> Look:
         """What the running machines use, as of some seconds ago at most."""
@@ -125,6 +130,11 @@ class Metrics:
                 gate = asyncio.Semaphore(_AT_ONCE)
                 samples = await asyncio.gather(*(_sample(one, gate) for one in running[:_MOST]))
                 self._looks = [*self._looks[-1:], Look(time.monotonic(), samples, len(running))]
+                told = {name: one["percent"] for name, one in self._for_people().items() if one["percent"] is not None}
+                kept = {name: self._lately.get(name) or deque(maxlen=_LATELY) for name in told}
+                for name, percent in told.items():
+                    kept[name].append(percent)
+                self._lately = kept
             return self._looks[-1]
 
 

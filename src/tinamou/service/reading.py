@@ -22,7 +22,7 @@ from tinamou.machine.parts_of import nics_of
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.monitor import stats
 from tinamou.monitor.states import state_of
-from tinamou.operations import commands
+from tinamou.operations import commands, screens
 from tinamou.probe.host import probe_host
 from tinamou.service.auth import Caller
 from tinamou.service.changing import snapshot_plain
@@ -145,6 +145,12 @@ async def logs(asked: Asked) -> Response:
     path = record.file(files.QEMU_LOG if query.source == "qemu" else files.SERIAL_LOG)
     data = await asyncio.to_thread(kept_log, path)
     return PlainTextResponse(b"".join(data.splitlines(keepends=True)[-query.tail :]).decode(errors="replace"))
+
+
+async def screenshot(asked: Asked) -> Response:
+    """What a machine's screen shows now, as PNG."""
+    seen = await screens.screenshot(existing(asked.name).name)
+    return Response(await in_thread(seen.picture.png), media_type="image/png", headers={"cache-control": "no-store"})
 
 
 async def run(asked: Asked) -> Any:

@@ -16,6 +16,7 @@ from tinamou.service.findings import Findings
 from tinamou.service.lookout import Lookout
 from tinamou.service.metrics import Metrics
 from tinamou.service.problems import MissingError
+from tinamou.service.tickets import Tickets
 from tinamou.service.work import Work
 from tinamou.spec import NAME
 from tinamou.state import machines
@@ -49,6 +50,7 @@ class Service:
         self.findings: Findings = Findings()
         self.metrics: Metrics = Metrics(self.lookout)
         self.work: Work = Work(state, self._operation)
+        self.tickets: Tickets = Tickets()
 
     def _operation(self, shown: dict[str, Any]) -> None:
         """An operation has begun, got on, or ended. Its result and the logs beside its error are asked for by its id."""
