@@ -248,4 +248,5 @@ def held_by(caller: Caller) -> dict[str, CpuSet]:
 
 async def metrics(asked: Asked) -> Response:
     """The numbers of machines and operations, in OpenMetrics."""
-    return Response(await asked.service.metrics.text(asked.caller), headers={"content-type": CONTENT_TYPE_LATEST})
+    text = await asked.service.metrics.text(asked.caller, asked.query.names)
+    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -69,5 +69,5 @@ ROUTES: list[Route] = [
     Route("GET", "/v1/doctor", "doctor", "What is wrong with the host.", look.doctor),
     Route("GET", "/v1/findings", "doctor", "What is wrong with machines now.", look.findings, answer="Findings"),
     Route("GET", "/v1/host", "doctor", "The host's processors and memory.", look.host),
-    Route("GET", "/metrics", "stats", "Numbers, in OpenMetrics.", look.metrics, media="application/openmetrics-text"),
+    Route("GET", "/metrics", "stats", "Numbers.", look.metrics, query=said.Numbers, media="application/openmetrics-text"),
 ]

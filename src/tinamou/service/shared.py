@@ -48,7 +48,7 @@ class Service:
         self.feed: Feed = Feed(state)
         self.lookout: Lookout = Lookout(self.feed)
         self.findings: Findings = Findings()
-        self.metrics: Metrics = Metrics(self.lookout)
+        self.metrics: Metrics = Metrics(self.lookout, self.findings)
         self.work: Work = Work(state, self._operation)
         self.tickets: Tickets = Tickets()
 
@@ -75,6 +75,7 @@ class Service:
             finally:
                 await self.work.drained(_DRAIN_SECONDS)
                 await dropped(looking)
+                await self.findings.ended()
 
 
 def existing(name: str) -> Record:
