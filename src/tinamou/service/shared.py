@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.late import dataclass
+from tinamou.service import journal
 from tinamou.service.feed import Feed
 from tinamou.service.findings import Findings
 from tinamou.service.lookout import Lookout
@@ -57,6 +58,7 @@ class Service:
         if shown["state"] != "running":
             self.lookout.changed()
             self.metrics.ended(shown)
+            journal.ended(shown)
             shown = {key: value for key, value in shown.items() if key != "result"}
             if shown["error"]:
                 shown["error"] = {key: value for key, value in shown["error"].items() if key != "evidence"}
