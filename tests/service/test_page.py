@@ -1,22 +1,17 @@
-"""The page: what it shows without a browser, and in Debian's Chromium from a machine's making to its removal."""
+"""The page: what it shows without a browser."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import shutil
-import socket
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from service_here import machine, serving
+from service_here import machine
 from starlette.testclient import TestClient
 
 from tinamou.errors import SpecError
@@ -26,9 +21,6 @@ from tinamou.service.page.rendering import STATIC
 from tinamou.service.shared import Service
 from tinamou.spec import load_spec
 from tinamou.state import tokens
-
-MINUTE = 60_000
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
@@ -62,7 +54,7 @@ def test_a_browser_nobody_knows_is_sent_to_log_in(client):
 def test_every_page_is_held_to_rules(client, state):
     machine(state, "web")
     login(client, "*")
-    for path in ("/", "/new", "/host", "/operations", "/events", "/machines/web"):
+    for path in ("/", "/new", "/host", "/forks", "/operations", "/events", "/machines/web"):
         answer = client.get(path)
         assert answer.status_code == 200, (path, answer.text)
         policy = answer.headers["content-security-policy"]
@@ -143,133 +135,12 @@ def test_what_others_wrote_is_what_they_published():
     listed = tomllib.loads((STATIC / "vendored.toml").read_text())["file"]
     for one in listed:
         assert hashlib.sha256((STATIC / one["name"]).read_bytes()).hexdigest() == one["sha256"], one["name"]
-    own = {"icon.svg", "page.js", "style.css", "vendored.toml", "xterm.LICENSE"}
-    assert {path.name for path in STATIC.iterdir()} == own | {one["name"] for one in listed}
-
-
-@contextlib.contextmanager
-def forwarded(path: Path) -> Iterator[int]:
-    """A TCP port of this host that leads to a unix socket, as ``ssh -L`` makes one."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def carry(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                here, _ = listener.accept()
-                there = socket.socket(socket.AF_UNIX)
-                there.connect(str(path))
-                for pair in ((here, there), (there, here)):
-                    threading.Thread(target=carry, args=pair, daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.close()
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium: not in PATH (apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-def shot(page: Any, name: str) -> None:
-    """A picture, kept where TINAMOU_PICTURES says."""
-    if folder := os.environ.get("TINAMOU_PICTURES"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
-
-
-@pytest.mark.slow
-@pytest.mark.vm
-def test_in_a_browser(state, browser):
-    with serving(state) as served, forwarded(served.path) as port:
-        page = browser.new_page(viewport={"width": 1100, "height": 800})
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.set_default_timeout(2 * MINUTE)
-        try:
-            page.goto(f"http://127.0.0.1:{port}/")
-            page.keyboard.press("n")
-            page.wait_for_url("**/new")
-            _make(page)
-            _use(page, port)
-            _elsewhere(page, browser, port)
-        except BaseException:
-            shot(page, "failed")
-            for one in served.ask("GET", "/v1/machines").json["machines"]:
-                served.ask("DELETE", f"/v1/machines/{one['name']}?force=true&wait=30")
-            raise
-        page.goto(f"http://127.0.0.1:{port}/machines/web")
-        page.get_by_role("button", name="Remove").click()
-        page.wait_for_url(f"http://127.0.0.1:{port}/")
-        page.locator("#machines tr[data-name=web]").wait_for(state="detached")
-        assert faults == []
-
-
-def _make(page: Any) -> None:
-    page.get_by_label("name", exact=True).fill("web")
-    page.locator("summary", has_text="memory guest").click()
-    page.locator("[name='memory.forkable']").select_option("true")
-    page.get_by_role("button", name="Show the plan").click()
-    page.get_by_role("heading", name="What would be done").wait_for()
-    assert "planner" in page.locator(".reasons").first.inner_text()
-    shot(page, "1-plan")
-    page.get_by_role("button", name="Make it").click()
-    page.wait_for_url("**/operations")
-    page.locator(".state.done").first.wait_for()
-    shot(page, "2-operations")
-
-
-def _use(page: Any, port: int) -> None:
-    page.goto(f"http://127.0.0.1:{port}/")
-    page.locator("#machines .state.running").wait_for()
-    page.get_by_role("link", name="web", exact=True).click()
-    page.get_by_role("button", name="Attach").click()
-    page.locator("#console-said", has_text="attached").wait_for()
-    page.keyboard.type("\necho $((6*7))4\n")
-    page.locator("#console .xterm-accessibility, #console .xterm-rows").get_by_text("424").first.wait_for()
-    shot(page, "3-console")
-    page.get_by_role("textbox", name="Command").fill("uname -m; exit 3")
-    page.get_by_role("button", name="Run").click()
-    page.locator("#ran", has_text="[3]").wait_for()
-    assert page.locator("#ran").inner_text().startswith("x86_64")
-    page.locator("#cpu", has_text="%").wait_for()
-    page.get_by_label("Copies").fill("2")
-    page.get_by_role("button", name="Fork").click()
-    page.locator("section[aria-labelledby=forks-h] ul ul a").nth(1).wait_for()
-    page.get_by_role("button", name="Pause").click()
-    page.locator("#state.paused").wait_for()
-    page.get_by_role("button", name="Resume").click()
-    page.locator("#state.running").wait_for()
-    shot(page, "4-machine")
-    for copy in page.locator("section[aria-labelledby=forks-h] ul ul a").all_inner_texts():
-        page.goto(f"http://127.0.0.1:{port}/machines/{copy}")
-        page.get_by_role("button", name="Remove").click()
-        page.wait_for_url(f"http://127.0.0.1:{port}/")
-
-
-def _elsewhere(page: Any, browser: Any, port: int) -> None:
-    """The other pages, in the dark and on a phone: nothing is wider than the screen."""
-    phone = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-    for path in ("", "new", "host", "operations", "events", "machines/web"):
-        phone.goto(f"http://127.0.0.1:{port}/{path}")
-        assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-        shot(phone, f"5-phone-{path.replace('/', '-') or 'machines'}")
-    phone.goto(f"http://127.0.0.1:{port}/events")
-    phone.locator("#events li", has_text="create done").wait_for()
-    phone.close()
+    own = {"icon.svg", "page.js", "sockets.js", "style.css", "vendored.toml", "xterm.LICENSE"}
+    folders = tomllib.loads((STATIC / "vendored.toml").read_text())["folder"]
+    for one in folders:
+        folder, listing, count = STATIC / one["name"], hashlib.sha256(), 0
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            count += 1
+            listing.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n".encode())
+        assert (count, listing.hexdigest()) == (one["files"], one["sha256"]), one["name"]
+    assert {path.name for path in STATIC.iterdir()} == own | {one["name"] for one in (*listed, *folders)}

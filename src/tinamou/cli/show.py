@@ -6,24 +6,31 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinamou.cli import output
+from tinamou.cli import output, plots
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import StateError
 from tinamou.machine.listing import described
 from tinamou.monitor.states import at_once, state_of
 from tinamou.state import machines
+from tinamou.state.record import Record
 from tinamou.units import Size
 
 
-def command(name: str, /, *, json: Switch = False) -> None:
+def command(name: str, /, *, timeline: Switch = False, json: Switch = False) -> None:
     """Show one machine.
 
     Parameters
     ----------
     name
         The machine.
+    timeline
+        The stages of its last start alone, one after another.
     """
     record = machines.find_usable(name)
+    if timeline:
+        _timeline(record, json)
+        return
     data = described(record)
     [seen] = at_once([record]) or [run_until_done(state_of(record))]
     data |= {"state": seen.state, "why": seen.why or None}
@@ -45,3 +52,12 @@ def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{above}{key}.")
         elif value not in (None, "", []):
             yield f"{above}{key}", value
+
+
+def _timeline(record: Record, json: bool) -> None:
+    if not record.timings:
+        raise StateError(f"{record.name} has not been started", fix=f"tinamou start {record.name}")
+    if json:
+        output.print_json([{"stage": stage, "seconds": seconds} for stage, seconds in record.timings.items()])
+        return
+    print("\n".join(plots.timeline(record.timings)))

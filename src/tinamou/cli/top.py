@@ -5,10 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinamou.cli import output
+from tinamou.cli import output, plots
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("name", "state", "cpu", "used", "avail", "holds", "host", "swap", "read/s", "write/s", "in/s", "out/s")
 """Short: together they fit into a terminal of 80 columns."""
+
+_LOOKS, _WIDE = 20, 104
+"""Looks in the picture of how busy a machine was, and columns of a terminal from which on there is room for it."""
 
 Pair = tuple["Reading", "Rates | None"]
 
@@ -45,8 +49,29 @@ def command(*names: str, interval: float = 2.0, json: Switch = False) -> int:
         return run_until_told(_look(names, interval, _print))
     from rich.live import Live
 
+    lately = Lately()
     with Live(screen=True, auto_refresh=False) as live:
-        return run_until_told(_look(names, interval, lambda pairs: live.update(_screen(pairs), refresh=True)))
+        wide = live.console.width >= _WIDE
+
+        def show(pairs: list[Pair]) -> None:
+            live.update(_screen(pairs, lately.told(pairs) if wide else None), refresh=True)
+
+        return run_until_told(_look(names, interval, show))
+
+
+class Lately:
+    """The processor of each machine at the last looks, as small pictures."""
+
+    def __init__(self) -> None:
+        self._percent: dict[str, deque[float]] = {}
+
+    def told(self, pairs: Sequence[Pair]) -> dict[str, str]:
+        """Machine → its picture, this look's number at the right; those that are gone are forgotten."""
+        self._percent = {one.name: self._percent.get(one.name, deque(maxlen=_LOOKS)) for one, _ in pairs}
+        for one, _ in pairs:
+            if one.percent is not None:
+                self._percent[one.name].append(one.percent)
+        return {name: plots.spark(values, 100.0) for name, values in self._percent.items()}
 
 
 async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair]], None]) -> int:
@@ -112,8 +137,8 @@ def _print(pairs: list[Pair]) -> None:
     print(flush=True)
 
 
-def _screen(pairs: list[Pair]) -> Any:
-    """The table on a terminal, below a line on the host."""
+def _screen(pairs: list[Pair], lately: Mapping[str, str] | None = None) -> Any:
+    """The table on a terminal, below a line on the host; with how busy machines were ``lately`` where there is room."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -121,9 +146,11 @@ def _screen(pairs: list[Pair]) -> Any:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in COLUMNS:
         table.add_column(column.upper(), justify="left" if column in ("name", "state") else "right", no_wrap=True)
+    if lately is not None:
+        table.add_column("CPU LATELY", no_wrap=True)
     for pair in pairs:
-        cells = _cells(pair)
-        table.add_row(*(visible(cells[column]) for column in COLUMNS))
+        cells, more = _cells(pair), [] if lately is None else [lately.get(pair[0].name, "")]
+        table.add_row(*(visible(cells[column]) for column in COLUMNS), *more)
     missing = [Text(visible(f"{one.name}: no {text}"), style="dim") for one, _ in pairs for text in one.missing]
     return Group(Text(_host_line(pairs), style="dim"), table, *missing)
 

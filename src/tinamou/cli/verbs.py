@@ -65,6 +65,7 @@ VERBS = {
     "pci": "Show the host's devices, and take them from it for guests.",
     "stats": "Show what machines use of processor, memory, disks and network.",
     "top": "Show what machines use, again and again.",
+    "ui": "Show all machines on the terminal, and drive them by keys.",
     "watch": "Say what begins and ends to be wrong with machines, and balance their memory.",
     "doctor": "Examine this host, or a machine on it.",
     "net": "Look at machines' networks, find what slows them down, capture.",

@@ -58,7 +58,8 @@ class Listener:
         if not self._waiting and not self.slow:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
         return self._waiting.popleft() if self._waiting else None
 
 

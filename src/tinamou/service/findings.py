@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 from tinamou.monitor.look import Patience
 from tinamou.monitor.watching import Watch
+from tinamou.system.loop_thread import dropped
 
 __all__ = ["Findings"]
 
-_FRESH = 10.0
-"""How old an answer may be, in seconds: guests are asked for it."""
+_FRESH, _LATELY = 10.0, 20.0
+"""How old an answer may be, in seconds, for a person and for a scrape: guests are asked for it."""
+
+_log = logging.getLogger(__name__)
+
+
+def _said(looking: asyncio.Task[Any]) -> None:
+    """Why a look that nobody waited for failed."""
+    if not looking.cancelled() and (error := looking.exception()) is not None:
+        _log.warning("what is wrong could not be found out: %s", error)
 
 
 class Findings:
@@ -20,7 +30,20 @@ class Findings:
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._told: tuple[float, list[dict[str, Any]]] = (-_FRESH, [])
+        self._told: tuple[float, list[dict[str, Any]]] = (-_LATELY, [])
+        self._looking: asyncio.Task[list[dict[str, Any]]] | None = None
+
+    def lately(self) -> list[dict[str, Any]]:
+        """What was found last, at once: what is older than `_LATELY` seconds is looked for anew meanwhile."""
+        if time.monotonic() - self._told[0] >= _LATELY and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.ensure_future(self.now())
+            self._looking.add_done_callback(_said)
+        return self._told[1]
+
+    async def ended(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            await dropped(self._looking)
 
     async def now(self) -> list[dict[str, Any]]:
         """What somebody should be told, the gravest first; ``machine`` is None for the host's own."""

@@ -120,7 +120,8 @@ class Lookout:
     async def _nap(self, ears: Ears) -> None:
         ears.woken.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ears.woken.wait(), _HEARD if self._feed.heard else _ALONE)
+            async with asyncio.timeout(_HEARD if self._feed.heard else _ALONE):
+                await ears.woken.wait()
             self.changed()
 
     def _told(self, name: str, event: Event) -> None:

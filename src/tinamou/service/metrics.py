@@ -1,7 +1,8 @@
 """The numbers at ``/metrics``, in OpenMetrics: machines, what they use of the host, operations and their durations.
 
 How many lines there can be is bounded: machines beyond the first `_MOST` by name are counted together, verbs and ways to end
-are those of a table. A scrape asks QEMU for counters alone, never a guest, and at most once every `_FRESH` seconds.
+are those of a table, findings at most `tinamou.service.families.MOST_FINDINGS`. A scrape asks QEMU for counters alone, never
+a guest, and at most once every `_FRESH` seconds; findings, for which guests are asked, are those of a while ago.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -29,18 +30,24 @@ from tinamou.monitor.look import visit_to, within
 from tinamou.monitor.observation import DiskObservation
 from tinamou.monitor.states import LOOK_SECONDS
 from tinamou.network.counters import counted
+from tinamou.service.families import Sample, found, of_libvirt, of_machines
 from tinamou.state.record import Record
 from tinamou.system.rooted import Rooted
-from tinamou.version import __version__
 
 if TYPE_CHECKING:
     from tinamou.service.auth import Caller
+    from tinamou.service.findings import Findings
     from tinamou.service.lookout import Lookout, Seen
 
-__all__ = ["CONTENT_TYPE_LATEST", "VERBS", "Metrics"]
+__all__ = ["CONTENT_TYPE_LATEST", "VERBS", "Metrics", "Names"]
+
+Names = Literal["tinamou", "libvirt", "both"]
+"""Whose names numbers have."""
 
 _MOST = 500
 _FRESH = 5.0
+_LATELY = 30
+"""How many looks back a picture of a machine's numbers goes."""
 _AT_ONCE = 16
 """Machines that are asked at the same time."""
 VERBS = (
@@ -49,17 +56,6 @@ VERBS = (
 )
 """The verbs of operations, each a label."""
 _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One running machine: processor seconds, resident bytes, its disks and cards; None and nothing where unknown."""
-
-    record: Record
-    seconds: float | None
-    resident: int | None
-    disks: tuple[DiskObservation, ...]
-    network: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,9 @@ class Look:
 class Metrics:
     """The numbers of one service."""
 
-    def __init__(self, lookout: Lookout) -> None:
+    def __init__(self, lookout: Lookout, findings: Findings | None = None) -> None:
         self._lookout = lookout
+        self._findings = findings
         self._registry = CollectorRegistry(auto_describe=False)
         self._operations = Histogram(
             "tinamou_operation_seconds",
@@ -86,6 +83,8 @@ class Metrics:
         )
         self._looks: list[Look] = []
         """The last one, and the one before."""
+        self._lately: dict[str, deque[float]] = {}
+        """Machine → its processor in per cent at the last looks."""
         self._turn = asyncio.Lock()
 
     def ended(self, operation: dict[str, Any]) -> None:
@@ -94,28 +93,37 @@ class Metrics:
         taken = max(float(operation["ended"]) - float(operation["started"]), 0.0)
         self._operations.labels(verb, operation["state"]).observe(taken)
 
-    async def text(self, caller: Caller) -> bytes:
-        """Those a caller may see, as they are scraped: totals and operations are for whoever may look at all machines."""
+    async def text(self, caller: Caller, names: Names = "tinamou") -> bytes:
+        """Those a caller may see, as they are scraped: totals and operations are for whoever may look at all machines.
+
+        ``names`` are ours, those of libvirt's exporter, or both.
+        """
         look, seen = await self._look(), await self._lookout.seen()
-        whole = "*" in caller.machines
-        registry = self._registry if whole else CollectorRegistry(auto_describe=False)
         mine = [one for one in look.samples if caller.may("stats", one.record.name)]
-        families = _Families([*(_totals(seen, look.running) if whole else ()), *_of_machines(mine)])
-        registry.register(families)
+        whole = "*" in caller.machines
+        registry = self._registry if whole and names != "libvirt" else CollectorRegistry(auto_describe=False)
+        families: list[Metric] = [*of_libvirt(mine)] if names != "tinamou" else []
+        if names != "libvirt":
+            wrong = self._findings.lately() if self._findings else []
+            told = [one for one in wrong if (caller.may("stats", one["machine"]) if one["machine"] else whole)]
+            families += [*(_totals(seen, look.running) if whole else ()), *of_machines(mine), found(told)]
+        collected = _Families(families)
+        registry.register(collected)
         try:
             return bytes(generate_latest(registry))  # type: ignore[no-untyped-call]
         finally:
-            registry.unregister(families)
+            registry.unregister(collected)
 
     async def numbers(self) -> dict[str, dict[str, Any]]:
-        """Machine → the same numbers for people: processor in per cent of its own, memory in bytes."""
-        look = await self._look()
-        before = {one.record.name: one for one in self._looks[0].samples}
-        return {
-            one.record.name: _numbers(one, before[one.record.name], look.at - self._looks[0].at)
-            for one in look.samples
-            if one.record.name in before
-        }
+        """Machine → the same numbers for people: processor in per cent of its own, now and lately; memory in bytes."""
+        await self._look()
+        return {name: {**one, "lately": [*self._lately.get(name, ())]} for name, one in self._for_people().items()}
+
+    def _for_people(self) -> dict[str, dict[str, Any]]:
+        first, last = self._looks[0], self._looks[-1]
+        before = {one.record.name: one for one in first.samples}
+        known = [one for one in last.samples if one.record.name in before]
+        return {one.record.name: _numbers(one, before[one.record.name], last.at - first.at) for one in known}
 
     async def _look(self) -> Look:
         """What the running machines use, as of some seconds ago at most."""
@@ -125,6 +133,11 @@ class Metrics:
                 gate = asyncio.Semaphore(_AT_ONCE)
                 samples = await asyncio.gather(*(_sample(one, gate) for one in running[:_MOST]))
                 self._looks = [*self._looks[-1:], Look(time.monotonic(), samples, len(running))]
+                told = {name: one["percent"] for name, one in self._for_people().items() if one["percent"] is not None}
+                kept = {name: self._lately.get(name) or deque(maxlen=_LATELY) for name in told}
+                for name, percent in told.items():
+                    kept[name].append(percent)
+                self._lately = kept
             return self._looks[-1]
 
 
@@ -176,58 +189,3 @@ def _totals(seen: Seen, running: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("tinamou_machines_left_out", "Running machines beyond those told one by one.", left)
     pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     yield GaugeMetricFamily("tinamou_host_memory_free_bytes", "Memory of the host nobody uses.", pages * size)
-
-
-def _of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
-    yield InfoMetricFamily("tinamou_build", "The program that tells this.", {"version": __version__})
-    gauge, counter = GaugeMetricFamily, CounterMetricFamily
-    info = InfoMetricFamily("tinamou_vm", "A running machine.", labels=["machine"])
-    cpus = gauge("tinamou_vm_vcpus", "Virtual CPUs.", labels=["machine"])
-    memory = gauge("tinamou_vm_memory_bytes", "Memory the guest was given.", labels=["machine"])
-    resident = gauge("tinamou_vm_resident_bytes", "Memory of the host its QEMU holds.", labels=["machine"])
-    seconds = counter("tinamou_vm_cpu_seconds", "Processor time of its QEMU.", labels=["machine"])
-    disks, cards = _Counted("tinamou_vm_disk", "disk"), _Counted("tinamou_vm_network", "nic")
-    for one in samples:
-        name, (count, given) = one.record.name, size_of(one.record)
-        info.add_metric([name], {"image": one.record.image, "arch": one.record.arch, "accel": one.record.accel})
-        cpus.add_metric([name], count)
-        memory.add_metric([name], given)
-        if one.resident is not None:
-            resident.add_metric([name], one.resident)
-        if one.seconds is not None:
-            seconds.add_metric([name], one.seconds)
-        for disk in one.disks:
-            disks.add(
-                name, disk.name, read_bytes=disk.read, written_bytes=disk.written, reads=disk.reads, writes=disk.writes
-            )
-            disks.gauge(name, disk.name, allocated_bytes=int(disk.allocated))
-        by_card = {row["nic"]: row for row in reversed(one.network)}
-        for nic, row in sorted(by_card.items()):
-            known = {key: row[key] for key in ("received", "sent") if isinstance(row.get(key), int)}
-            cards.add(name, nic, **{f"{key}_bytes": value for key, value in known.items()})
-    yield from (info, cpus, memory, resident, seconds, *disks.families.values(), *cards.families.values())
-
-
-class _Counted:
-    """Families of counters and gauges with a machine and a part of it as labels, made when the first is added."""
-
-    def __init__(self, stem: str, label: str) -> None:
-        self._stem, self._label = stem, label
-        self.families: dict[str, Any] = {}
-
-    def add(self, machine: str, part: str, **values: int) -> None:
-        """Counters, by the ends of their names."""
-        self._put(CounterMetricFamily, machine, part, values)
-
-    def gauge(self, machine: str, part: str, **values: int) -> None:
-        """Gauges, by the ends of their names."""
-        self._put(GaugeMetricFamily, machine, part, values)
-
-    def _put(self, family: Any, machine: str, part: str, values: dict[str, int]) -> None:
-        for end, value in values.items():
-            name = f"{self._stem}_{end}"
-            if name not in self.families:
-                self.families[name] = family(
-                    name, f"{end.replace('_', ' ')} of a {self._label}", labels=["machine", self._label]
-                )
-            self.families[name].add_metric([machine, part], value)

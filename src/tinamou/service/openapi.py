@@ -90,6 +90,7 @@ SCHEMAS: dict[str, Schema] = {
     "Nics": _table({"nics": _list(_table({"name": _TEXT, "type": _TEXT, "mac": _TEXT}))}),
     "Findings": _table({"findings": _list(_FINDING)}),
     "Ran": _table({"status": _WHOLE, "seconds": _NUMBER, "out": _TEXT, "err": _TEXT}),
+    "Ticket": _table({"ticket": _TEXT, "seconds": _NUMBER}),
     "Written": _table({"path": _TEXT, "bytes": _WHOLE, "verified": {"type": "boolean"}}),
 }
 """What is answered. More may come in an object; what is named is there."""

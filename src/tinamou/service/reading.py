@@ -22,7 +22,7 @@ from tinamou.machine.parts_of import nics_of
 from tinamou.machine.starting import plan_again, plan_only
 from tinamou.monitor import stats
 from tinamou.monitor.states import state_of
-from tinamou.operations import commands
+from tinamou.operations import commands, screens
 from tinamou.probe.host import probe_host
 from tinamou.service.auth import Caller
 from tinamou.service.changing import snapshot_plain
@@ -147,6 +147,12 @@ async def logs(asked: Asked) -> Response:
     return PlainTextResponse(b"".join(data.splitlines(keepends=True)[-query.tail :]).decode(errors="replace"))
 
 
+async def screenshot(asked: Asked) -> Response:
+    """What a machine's screen shows now, as PNG."""
+    seen = await screens.screenshot(existing(asked.name).name)
+    return Response(await in_thread(seen.picture.png), media_type="image/png", headers={"cache-control": "no-store"})
+
+
 async def run(asked: Asked) -> Any:
     """Run a command in a guest and answer what it printed; waits for a guest that boots."""
     record: Record = existing(asked.name)
@@ -242,4 +248,5 @@ def held_by(caller: Caller) -> dict[str, CpuSet]:
 
 async def metrics(asked: Asked) -> Response:
     """The numbers of machines and operations, in OpenMetrics."""
-    return Response(await asked.service.metrics.text(asked.caller), headers={"content-type": CONTENT_TYPE_LATEST})
+    text = await asked.service.metrics.text(asked.caller, asked.query.names)
+    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -53,6 +53,11 @@ ROUTES: list[Route] = [
     Route("POST", f"{_M}/run", "exec", "Run a command in its guest.", look.run, said.Running, answer="Ran"),
     Route("GET", _FILES, "cp", "A file of its guest.", transfer.get, query=said.Transfer, media=_BYTES),
     Route("PUT", _FILES, "cp", "Write one.", transfer.put, Nothing, said.Transfer, "Written", streams=True),
+    Route("GET", f"{_M}/screenshot", "screen", "A picture of its screen.", look.screenshot, media="image/png"),
+    Route("POST", f"{_M}/screen/ticket", "screen", "Let a page open this.", streams.screen_ticket, answer="Ticket"),
+    Route("POST", f"{_M}/console/ticket", "console", "Let a page open this.", streams.console_ticket, answer="Ticket"),
+    Route("POST", f"{_M}/exec/ticket", "exec", "Let a page open this.", streams.exec_ticket, answer="Ticket"),
+    Route("WEBSOCKET", f"{_M}/screen", "screen", "Its screen, by VNC.", streams.screen_of),
     Route("WEBSOCKET", f"{_M}/console", "console", "Its serial console.", streams.console_of),
     Route("WEBSOCKET", f"{_M}/exec", "exec", "A command in its guest, with input and terminal.", streams.exec_in),
     Route(
@@ -64,5 +69,5 @@ ROUTES: list[Route] = [
     Route("GET", "/v1/doctor", "doctor", "What is wrong with the host.", look.doctor),
     Route("GET", "/v1/findings", "doctor", "What is wrong with machines now.", look.findings, answer="Findings"),
     Route("GET", "/v1/host", "doctor", "The host's processors and memory.", look.host),
-    Route("GET", "/metrics", "stats", "Numbers, in OpenMetrics.", look.metrics, media="application/openmetrics-text"),
+    Route("GET", "/metrics", "stats", "Numbers.", look.metrics, query=said.Numbers, media="application/openmetrics-text"),
 ]

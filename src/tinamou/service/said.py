@@ -16,6 +16,7 @@ __all__ = [
     "Linking",
     "Listing",
     "Logs",
+    "Numbers",
     "Planning",
     "Removing",
     "Running",
@@ -165,6 +166,15 @@ class Logs:
 
     source: Literal["guest", "qemu"] = option("guest", "what the guest said on its console, or QEMU's own messages")
     tail: int = option(200, "so many lines from the end", minimum=1, maximum=100_000)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How numbers are called."""
+
+    names: Literal["tinamou", "libvirt", "both"] = option(
+        "tinamou", "libvirt: as its exporter does, for boards made for that"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinamou.errors import SpecError, StateError
 from tinamou.late import dataclass
+from tinamou.service import certificates
 from tinamou.service.agents.e2b.serving import Address, served
 from tinamou.service.app import application
+from tinamou.service.journal import heard_by_journal, to_journal
 from tinamou.service.shared import Service, Settings
+from tinamou.system.loop_thread import dropped
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -97,6 +100,8 @@ class _Server(uvicorn.Server):
 async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
     """Serve until cancelled; ``ready`` is told where, once anybody can connect. Raises SpecError, StateError, OSError."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+    if heard_by_journal():
+        to_journal()
     service = Service(Settings(names=_names(listening)))
     app = application(service)
     plain, secure = _sockets(listening)
@@ -136,6 +141,7 @@ async def _until_ended(
 ) -> None:
     made = any(one.family == socket.AF_UNIX and _made_here(one) for _, mine in used for one in mine)
     tasks = [asyncio.ensure_future(server.serve(sockets=mine)) for server, mine in used]
+    looked_after: asyncio.Task[None] | None = None
     try:
         while not all(server.started for server, _ in used):
             await asyncio.sleep(0.01)
@@ -145,14 +151,25 @@ async def _until_ended(
             for one in mine:
                 ready(_shown(one, listening, secure=bool(server.config.ssl_certfile)))
         _notify("READY=1")
+        looked_after = _renewed(listening, [server for server, _ in used])
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        if looked_after is not None:
+            await dropped(looked_after)
         _notify("STOPPING=1")
         for server, _ in used:
             server.should_exit = True
         await asyncio.gather(*tasks, return_exceptions=True)
         if made:
             _unlink(listening)
+
+
+def _renewed(listening: Listening, servers: Sequence[_Server]) -> asyncio.Task[None] | None:
+    """The certificate is looked after, where there is one."""
+    contexts = [server.config.ssl for server in servers if server.config.ssl is not None]
+    if not contexts or listening.certificate is None or listening.key is None:
+        return None
+    return asyncio.ensure_future(certificates.renewed(listening.certificate, listening.key, contexts))
 
 
 def _made_here(one: socket.socket) -> bool:
@@ -185,7 +202,7 @@ def _sockets(listening: Listening) -> tuple[list[socket.socket], list[socket.soc
 
 def _check_tls(listening: Listening) -> None:
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(str(listening.certificate), str(listening.key))
+        certificates.check(listening.certificate, listening.key)
     except (OSError, ssl.SSLError) as error:
         raise SpecError("the certificate or its key cannot be used", why=str(error), fix="name files in PEM") from error
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.late import dataclass
+from tinamou.service import journal
 from tinamou.service.feed import Feed
 from tinamou.service.findings import Findings
 from tinamou.service.lookout import Lookout
 from tinamou.service.metrics import Metrics
 from tinamou.service.problems import MissingError
+from tinamou.service.tickets import Tickets
 from tinamou.service.work import Work
 from tinamou.spec import NAME
 from tinamou.state import machines
@@ -47,14 +49,16 @@ class Service:
         self.feed: Feed = Feed(state)
         self.lookout: Lookout = Lookout(self.feed)
         self.findings: Findings = Findings()
-        self.metrics: Metrics = Metrics(self.lookout)
+        self.metrics: Metrics = Metrics(self.lookout, self.findings)
         self.work: Work = Work(state, self._operation)
+        self.tickets: Tickets = Tickets()
 
     def _operation(self, shown: dict[str, Any]) -> None:
         """An operation has begun, got on, or ended. Its result and the logs beside its error are asked for by its id."""
         if shown["state"] != "running":
             self.lookout.changed()
             self.metrics.ended(shown)
+            journal.ended(shown)
             shown = {key: value for key, value in shown.items() if key != "result"}
             if shown["error"]:
                 shown["error"] = {key: value for key, value in shown["error"].items() if key != "evidence"}
@@ -73,6 +77,7 @@ class Service:
             finally:
                 await self.work.drained(_DRAIN_SECONDS)
                 await dropped(looking)
+                await self.findings.ended()
 
 
 def existing(name: str) -> Record:

@@ -5,6 +5,7 @@ A command: the first frame is text, ``{"argv": […], "env": {}, "cwd": "", "use
 binary frames whose first byte says what follows, 0 input, 1 output, 2 errors; as text ``{"resize": …}``,
 ``{"signal": 15}``, ``{"end": true}`` (the input is over), and from here ``{"started": pid}``, ``{"exit": status}`` or
 ``{"problem": …}``, after which the socket is closed.
+A screen: binary frames both ways are VNC's (RFC 6143). A page opens each with a ticket, ``?ticket=…``.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocketDisconnect
 
-from tinamou.errors import Problem, SpecError, TinamouError
+from tinamou.errors import Problem, SpecError, StateError, TinamouError
 from tinamou.guest import console
 from tinamou.guest.command import Command, command
 from tinamou.guest.resident.underway import RunningCommand
 from tinamou.machine import life
-from tinamou.operations import commands
+from tinamou.operations import by_hand, commands
 from tinamou.service.problems import problem_of, status_of
 from tinamou.service.shared import Service, existing
+from tinamou.service.table import MARK, Asked
+from tinamou.service.tickets import GOOD_SECONDS
+from tinamou.system.sockets import connect_unix
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-__all__ = ["console_of", "exec_in"]
+__all__ = ["console_of", "console_ticket", "exec_in", "exec_ticket", "screen_of", "screen_ticket"]
 
 _PIECE = 32 << 10
 _FIRST_SECONDS = 10.0
@@ -68,6 +72,47 @@ async def console_of(socket: WebSocket, _: Service) -> None:
     await _held(socket, work)
 
 
+async def screen_of(socket: WebSocket, _: Service) -> None:
+    """A guest's screen and keyboard, as its QEMU serves them."""
+    await socket.accept()
+    name = socket.path_params["name"]
+
+    async def work() -> None:
+        existing(name)
+        kind, _, path = by_hand.display(name).partition("+unix://")
+        if kind != "vnc":
+            raise StateError(f"{name}'s screen is not of VNC", why=f"it is {kind}'s", fix=f"tinamou display {name}")
+        try:
+            line = connect_unix(path)
+        except OSError as error:
+            raise StateError(f"the screen of {name} cannot be reached", why=str(error)) from error
+        with contextlib.closing(line):
+            await _either(_printed(socket, line), _typed(socket, line))
+
+    await _held(socket, work)
+
+
+async def console_ticket(asked: Asked) -> Any:
+    """A ticket for the console's socket, with which a page opens it: once, within half a minute."""
+    return _ticket(asked)
+
+
+async def exec_ticket(asked: Asked) -> Any:
+    """A ticket for the socket of a command, with which a page opens it: once, within half a minute."""
+    return _ticket(asked)
+
+
+async def screen_ticket(asked: Asked) -> Any:
+    """A ticket for the screen's socket, with which a page opens it: once, within half a minute."""
+    return _ticket(asked)
+
+
+def _ticket(asked: Asked) -> Any:
+    existing(asked.name)
+    path, browser = asked.request.url.path.removesuffix("/ticket"), asked.request.cookies.get(MARK, "")
+    return {"ticket": asked.service.tickets.give(asked.caller, browser, path), "seconds": GOOD_SECONDS}
+
+
 async def _either(*ways: Awaitable[None]) -> None:
     """Both at once until one of them ends, which ends the other."""
     tasks = [asyncio.ensure_future(way) for way in ways]
@@ -88,13 +133,14 @@ async def _printed(socket: WebSocket, line: Any) -> None:
             await socket.send_bytes(data)
 
 
-async def _typed(socket: WebSocket, line: Any, directory: str) -> None:
+async def _typed(socket: WebSocket, line: Any, directory: str = "") -> None:
+    """What is typed; the size of a console, whose machine is in ``directory``, is said in between."""
     loop = asyncio.get_running_loop()
     while True:
         data, said = await _frame(socket)
         if data:
             await loop.sock_sendall(line, data)
-        elif said.get("resize") is not None:
+        elif said.get("resize") is not None and directory:
             await console.fit(directory, *_size(said["resize"]))
 
 

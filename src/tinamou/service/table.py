@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from tinamou.service.shared import Service
 
-__all__ = ["Asked", "Call", "Nothing", "Route", "answered", "as_json", "made"]
+__all__ = ["MARK", "Asked", "Call", "Nothing", "Route", "answered", "as_json", "made"]
 
 Call = Callable[..., Awaitable[Any]]
 
+MARK = "tinamou-form"
+"""The cookie that tells a browser from another: of the page's forms, and of tickets."""
 _LARGEST, _BODY_SECONDS = 1 << 20, 30.0
 """Bytes and seconds of a JSON body."""
 
@@ -88,7 +90,11 @@ def made(routes: list[Route], service: Service) -> list[BaseRoute]:
 def _socket(route: Route, service: Service) -> Callable[[WebSocket], Awaitable[None]]:
     async def accept(socket: WebSocket) -> None:
         try:
-            caller_of(socket.scope).need(route.verb, socket.path_params.get("name"))
+            caller = caller_of(socket.scope)
+            caller.need(route.verb, socket.path_params.get("name"))
+            if "origin" in socket.headers:  # a page has opened it: programs say none
+                ticket, browser = socket.query_params.get("ticket", ""), socket.cookies.get(MARK, "")
+                service.tickets.take(ticket, caller, browser, socket.url.path)
         except TinamouError as error:
             await socket.close(4000 + status_of(error), error.what[:120])
             return

@@ -32,6 +32,7 @@ from tinamou.operations.operation import begin
 from tinamou.service.auth import Caller
 from tinamou.service.problems import MissingError
 from tinamou.system.lock import holder
+from tinamou.system.loop_thread import dropped
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 
@@ -206,8 +207,11 @@ class Work:
     async def until_ended(self, number: str, seconds: float) -> dict[str, Any]:
         """The operation once it has ended, or as it is after so many seconds."""
         if operation := self._running.get(number):
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError, Exception):
-                await asyncio.wait_for(operation.result(), seconds)
+            waiting = asyncio.ensure_future(operation.result())
+            try:
+                await asyncio.wait([waiting], timeout=seconds)
+            finally:
+                await dropped(waiting)
             await asyncio.sleep(0)  # what hears of its end has been called then
         return self.shown(number)
 

@@ -43,6 +43,7 @@ VERBS = {
     "net": "change and diagnose the network of machines",
     "exec": "run commands in a guest",
     "console": "hold a guest's console",
+    "screen": "see a guest's screen, and use its keyboard and mouse",
     "cp": "read and write files in a guest",
 }
 """What a token can be for, in words."""

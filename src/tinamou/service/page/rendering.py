@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from starlette.responses import Response
 
 from tinamou.service.auth import Caller, NotAllowedError, caller_of
 from tinamou.service.shared import Service
+from tinamou.service.table import MARK
 from tinamou.system.plain_file import read_own
 from tinamou.units import Size
 
 __all__ = ["STATIC", "check_mark", "page"]
 
 STATIC = Path(__file__).parent / "static"
-_MARK = "tinamou-form"
 _HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "same-origin",
@@ -49,33 +50,40 @@ def _when(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
+def _spark(values: Sequence[float]) -> str:
+    """The points of a line of 60 × 16 through these per cents, the newest at the right."""
+    step = 60 / max(len(values) - 1, 1)
+    return " ".join(f"{step * at:.0f},{15 - 14 * min(max(value, 0), 100) / 100:.0f}" for at, value in enumerate(values))
+
+
 @functools.cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    found.filters |= {"size": _size, "when": _when}
+    found.filters |= {"size": _size, "when": _when, "spark": _spark}
     return found
 
 
 def page(
     request: Request, service: Service, name: str, status: int = 200, *, terminal: bool = False, **values: Any
 ) -> Response:
-    """The response. With ``terminal`` styles that scripts write are let through: the terminal's library does so."""
+    """The response. With ``terminal`` styles and pictures that scripts make are let through: the libraries of the
+    terminal and of the screen make such."""
     caller: Caller | None = request.scope["state"].get("caller")
-    cookie = request.cookies.get(_MARK, "")
+    cookie = request.cookies.get(MARK, "")
     fresh = "" if len(cookie) == 64 else secrets.token_hex(32)
     text = _templates().get_template(name).render(caller=caller, mark=_mark(service, fresh or cookie), **values)
-    policy = f"{_POLICY} 'unsafe-inline'" if terminal else _POLICY
+    policy = _POLICY.replace("img-src 'self'", "img-src 'self' data:") + " 'unsafe-inline'" if terminal else _POLICY
     answer = Response(text, status, {**_HEADERS, "content-security-policy": policy}, media_type="text/html")
     if fresh:
         secure = _SECURE if request.url.scheme == "https" else ""
-        answer.headers.append("set-cookie", f"{_MARK}={fresh}; Path=/; HttpOnly; SameSite=Strict{secure}")
+        answer.headers.append("set-cookie", f"{MARK}={fresh}; Path=/; HttpOnly; SameSite=Strict{secure}")
     return answer
 
 
 def check_mark(request: Request, service: Service, mark: object) -> None:
     """Raises NotAllowedError for a form that this page has not made for this browser."""
-    cookie = request.cookies.get(_MARK, "")
+    cookie = request.cookies.get(MARK, "")
     if (
         len(cookie) != 64
         or not isinstance(mark, str)

@@ -38,12 +38,13 @@ def routes(service: Service) -> list[BaseRoute]:
         return Route(path, answer, methods=list(methods or ("GET",)))
 
     return [
-        shown("/", views.machines),
+        shown("/", views.listing),
         shown("/page/rows", views.rows),
         shown("/machines/{name}", views.one),
         shown("/machines/{name}", forms.do, "POST"),
         shown("/new", views.new),
         shown("/new", forms.create, "POST"),
+        shown("/forks", views.forks),
         shown("/host", views.host),
         shown("/operations", views.operations),
         shown("/events", views.events),

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from tinamou import late
 from tinamou.errors import TinamouError
 from tinamou.facts import files
-from tinamou.machine.checkpoints import children, every
+from tinamou.machine import checkpoints
+from tinamou.machine.disk_changes import listed
 from tinamou.machine.host_picture import picture
 from tinamou.machine.listing import described as everything
 from tinamou.machine.parts_of import nics_of
@@ -19,17 +20,18 @@ from tinamou.machine.starting import plan_again
 from tinamou.monitor.states import state_of
 from tinamou.probe.host import probe_host
 from tinamou.service import reading
-from tinamou.service.auth import caller_of
+from tinamou.service.auth import Caller, caller_of
 from tinamou.service.page.describing import parts
 from tinamou.service.page.rendering import page
 from tinamou.service.shared import Service, existing
 from tinamou.snapshots.history import load
+from tinamou.state import machines, pools
 from tinamou.state.record import Record
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.shown import visible
 
-__all__ = ["ACTIONS", "events", "host", "machines", "new", "one", "operations", "rows"]
+__all__ = ["ACTIONS", "events", "forks", "host", "listing", "new", "one", "operations", "rows"]
 
 _MOST = 500
 _OPERATIONS = 100
@@ -50,7 +52,7 @@ async def _shown(request: Request, service: Service) -> list[dict[str, Any]]:
     return [{**row, **numbers.get(row["name"], {})} for row in seen.rows if row["name"] in mine][:_MOST]
 
 
-async def machines(request: Request, service: Service) -> Response:
+async def listing(request: Request, service: Service) -> Response:
     """The machines the caller may see."""
     return page(request, service, "machines.html", rows=await _shown(request, service))
 
@@ -79,8 +81,17 @@ async def one(request: Request, service: Service) -> Response:
         operations=under_way,
         logs=logs,
         operation=request.query_params.get("operation", ""),
-        **values,
+        ended=request.query_params.get("ended", ""),
+        **{**values, **await _disks(record)},
     )
+
+
+async def _disks(record: Record) -> dict[str, Any]:
+    """A machine's disks, or why they cannot be told."""
+    try:
+        return {"disks": await listed(record), "disks_fault": ""}
+    except TinamouError as error:
+        return {"disks": [], "disks_fault": str(error)}
 
 
 def _verb(action: str) -> str:
@@ -97,16 +108,17 @@ def _known(record: Record) -> dict[str, Any]:
     except TinamouError as error:
         explained, fault = None, str(error)
     history = load(record.path)
-    mine = [checkpoint for checkpoint in every() if checkpoint.machine == record.name]
+    mine = [checkpoint for checkpoint in checkpoints.every() if checkpoint.machine == record.name]
     shown = everything(record)
     return {
         "shown": shown,
+        "longest": max(record.timings.values(), default=0.0),
         "spec": json.dumps(record.spec, indent=2),
         "plan": explained,
         "plan_fault": fault,
         "history": history,
         "branches": _branches(history),
-        "forks": [(checkpoint, children(checkpoint)) for checkpoint in mine],
+        "forks": [(checkpoint, checkpoints.children(checkpoint)) for checkpoint in mine],
         "nics": [late.asdict(nic) for nic in nics_of(record)],
     }
 
@@ -120,6 +132,26 @@ def _branches(history: Any, parent: int = 0, depth: int = 0) -> list[tuple[int, 
         found.append((level, shot))
         waiting += [(level + 1, one) for one in reversed(history.children(shot.number))]
     return found
+
+
+async def forks(request: Request, service: Service) -> Response:
+    """What was forked from what, and the pools: those whose machines the caller may see."""
+    caller = caller_of(request.scope)
+    return page(request, service, "forks.html", **await in_thread(_forks, caller))
+
+
+def _forks(caller: Caller) -> dict[str, Any]:
+    mine = {one.name: one for one in machines.machines() if caller.may("show", one.name)}
+    every_one = [one for one in checkpoints.every() if caller.may("show", one.machine)]
+    rows = [
+        {
+            "checkpoint": one,
+            "there": one.machine in mine,
+            "forks": sorted(name for name, record in mine.items() if record.parent == one.name),
+        }
+        for one in every_one
+    ]
+    return {"checkpoints": rows, "pools": [one for one in pools.every() if caller.may("show", one.name)]}
 
 
 async def host(request: Request, service: Service) -> Response:

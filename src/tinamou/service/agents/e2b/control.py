@@ -298,7 +298,7 @@ def _time(seconds: float) -> str:
 
 
 def _saved(snapshot: Snapshot) -> Data:
-    return {"snapshotID": snapshot.id, "names": snapshot.names}
+    return {"snapshotID": snapshot.id, "names": list(snapshot.names)}
 
 
 def _size(entry: Entry) -> Data:

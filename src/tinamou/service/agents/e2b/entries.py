@@ -5,19 +5,25 @@
     STATE/sandboxes/ID.json             a sandbox: its machine, whose it is, until when it lives
     STATE/sandboxes/snapshots/ID.json   a snapshot: its checkpoint has the same name
     STATE/sandboxes/lock                held by the service that serves them
+
+What is read is believed where each field is of its kind and the id is the file's name; anything else is no entry.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tinamou import late
+from tinamou import fields, late
+from tinamou.errors import Problem
 from tinamou.late import dataclass, field
+from tinamou.spec import NAME
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
@@ -53,6 +59,13 @@ class Entry:
     request: str = ""
     ready: bool = False
 
+    def problems(self) -> list[Problem]:
+        """What no sandbox is: names that lead elsewhere, times that never come, variables that are no text."""
+        odd = [name for name in ("id", "machine", "checkpoint") if not _plain(getattr(self, name), name == "checkpoint")]
+        odd += [name for name in ("started", "deadline") if not math.isfinite(getattr(self, name))]
+        odd += [name for name in ("metadata", "env") if not _texts(getattr(self, name))]
+        return [Problem(name, getattr(self, name), "not of its kind") for name in odd]
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -62,8 +75,23 @@ class Snapshot:
     owner: str
     sandbox: str
     created: float
-    names: list[str] = field(default_factory=list)
+    names: tuple[str, ...] = ()
     user: str = ""
+
+    def problems(self) -> list[Problem]:
+        """What no snapshot is: a name that leads elsewhere, a time that never was."""
+        odd = [name for name in ("id", "sandbox") if not _plain(getattr(self, name))]
+        odd += [] if math.isfinite(self.created) else ["created"]
+        return [Problem(name, getattr(self, name), "not of its kind") for name in odd]
+
+
+def _plain(text: str, empty: bool = False) -> bool:
+    """Whether it is a name of a machine or of a checkpoint."""
+    return (empty and not text) or bool(re.fullmatch(NAME, text))
+
+
+def _texts(table: dict[str, str]) -> bool:
+    return all(isinstance(one, str) for pair in table.items() for one in pair)
 
 
 Kept = TypeVar("Kept", Entry, Snapshot)
@@ -112,6 +140,11 @@ def _read(folder: Path, kind: type[Kept]) -> Iterator[Kept]:
     for path in sorted(folder.glob("*.json")):
         try:
             data = json.loads(read_own(path, most=_MOST))
-            yield kind(**{key: value for key, value in data.items() if key in known})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            found, problems = fields.load(kind, {key: value for key, value in data.items() if key in known})
+            if found is None:
+                raise ValueError("; ".join(map(str, problems)))
+            if found.id != path.stem:
+                raise ValueError(f"it is of {found.id}")
+            yield found
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             _log.warning("%s is no entry of a sandbox: %s; remove it, and its machine with tinamou rm", path, error)

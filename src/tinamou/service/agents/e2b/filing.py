@@ -150,7 +150,8 @@ async def _changes(watch: Watch, beat: float) -> AsyncIterator[Data]:
         yield {"start": {}}
         while True:
             try:
-                await asyncio.wait_for(watch.changed.wait(), beat)
+                async with asyncio.timeout(beat):
+                    await watch.changed.wait()
             except TimeoutError:
                 yield {"keepalive": {}}
             for change in watch.take():

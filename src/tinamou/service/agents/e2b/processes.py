@@ -63,7 +63,8 @@ class Process:
             yield {"start": {"pid": self.pid}}
             while True:
                 try:
-                    event = await asyncio.wait_for(queue.get(), beat)
+                    async with asyncio.timeout(beat):
+                        event = await queue.get()
                 except TimeoutError:
                     event = {"keepalive": {}}
                 if event is None:

@@ -257,14 +257,14 @@ class Sandboxes:
                 await self._remove(one)
             raise
 
-    async def snapshot(self, entry: Entry, names: list[str]) -> Snapshot:
+    async def snapshot(self, entry: Entry, names: Sequence[str]) -> Snapshot:
         """Its whole state, kept until it is removed."""
         key = fresh_id("snap")
         async with self.turn(entry) as now:
             live = await self.live(now)
             await live.line()
             await making.saved(live.machine, key)
-        return self.snapshots.put(Snapshot(key, entry.owner, entry.id, time.time(), names, entry.user))
+        return self.snapshots.put(Snapshot(key, entry.owner, entry.id, time.time(), tuple(names), entry.user))
 
     async def forget(self, snapshot: Snapshot) -> None:
         """Remove a snapshot. Raises StateError while sandboxes made of it exist."""

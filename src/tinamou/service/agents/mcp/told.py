@@ -48,7 +48,8 @@ async def telling(context: Context, what: str) -> AsyncIterator[Progress]:
         number = 0
         while True:
             try:
-                text, fraction = await asyncio.wait_for(words.get(), _BEAT_SECONDS)
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    text, fraction = await words.get()
             except TimeoutError:
                 text, fraction = f"{what}: {time.monotonic() - began:.0f} s", None
             number += 1

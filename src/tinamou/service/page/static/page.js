@@ -34,7 +34,7 @@ function filter() {
 function keys() {
   by("#find")?.addEventListener("input", filter);
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, textarea, select, .terminal") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, .terminal, .screen") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/" && by("#find")) { event.preventDefault(); by("#find").focus(); }
     if (event.key === "n" && by('nav a[href="/new"]')) location.href = "/new";
   });
@@ -59,6 +59,7 @@ async function operation() {
     if (told.state === "done" && state) {
       const clean = new URL(location.href);
       clean.searchParams.delete("operation");
+      clean.searchParams.set("ended", told.id);
       location.replace(clean);
       return;
     }
@@ -79,49 +80,6 @@ async function stats() {
     by("#memory").textContent = rss ? `${Math.round(rss / 1048576)} MiB of ${Math.round((told.memory.size || 0) / 1048576)} MiB` : "";
   }
   setTimeout(stats, 3000);
-}
-
-function socketTo(path) {
-  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`);
-  socket.binaryType = "arraybuffer";
-  return socket;
-}
-
-function terminals() {
-  let open = null;
-  const said = (text) => { by("#console-said").textContent = text; };
-  function begin(name, shell) {
-    open?.close();
-    by("#console").replaceChildren();
-    const terminal = new Terminal({ cursorBlink: true, screenReaderMode: true });
-    const fit = new FitAddon.FitAddon();
-    terminal.loadAddon(fit);
-    terminal.open(by("#console"));
-    fit.fit();
-    const size = () => [terminal.cols, terminal.rows];
-    const socket = open = socketTo(`/v1/machines/${name}/${shell ? "exec" : "console"}`);
-    socket.onopen = () => {
-      if (shell) socket.send(JSON.stringify({ argv: ["sh", "-l"], terminal: size() }));
-      else socket.send(JSON.stringify({ resize: size() }));
-      said("attached");
-      terminal.focus();
-    };
-    socket.onmessage = (event) => {
-      if (typeof event.data !== "string") { terminal.write(new Uint8Array(event.data).subarray(shell ? 1 : 0)); return; }
-      const told = JSON.parse(event.data);
-      if (told.problem) said([told.problem.error, told.problem.why, told.problem.fix].filter(Boolean).join("; "));
-      if ("exit" in told) said(`it ended with ${told.exit}`);
-    };
-    socket.onclose = (event) => { if (by("#console-said").textContent === "attached") said(`detached ${event.reason}`); };
-    terminal.onData((text) => {
-      const bytes = new TextEncoder().encode(text);
-      socket.send(shell ? new Uint8Array([0, ...bytes]) : bytes);
-    });
-    terminal.onResize(() => { if (socket.readyState === 1) socket.send(JSON.stringify({ resize: size() })); });
-    addEventListener("resize", () => fit.fit());
-  }
-  by("[data-console]")?.addEventListener("click", (event) => begin(event.target.dataset.console, false));
-  by("[data-shell]")?.addEventListener("click", (event) => begin(event.target.dataset.shell, true));
 }
 
 function commands() {
@@ -168,4 +126,3 @@ function events() {
 }
 
 live(); keys(); confirmed(); operation(); stats(); events(); commands();
-if (by("#console")) terminals();
