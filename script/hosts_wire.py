@@ -38,7 +38,7 @@ def tap(pid: int, name: str) -> int:
 
 def main(delay: float, loss: float, rate: float, ends: tuple[int, int]) -> None:
     """Carry frames for ever."""
-    free, waiting, count = {end: 0.0 for end in ends}, list[tuple[float, int, int, bytes]](), 0
+    free, waiting, count = dict.fromkeys(ends, 0.0), list[tuple[float, int, int, bytes]](), 0
     other = {ends[0]: ends[1], ends[1]: ends[0]}
     while True:
         now = time.monotonic()
