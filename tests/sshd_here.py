@@ -43,7 +43,14 @@ class Sshd:
     def host(self, name: str = "far", *, state: Path | None = None, **other: object) -> Host:
         """The host it stands for; ``state`` is the state directory of the tinamou there, when it is not the caller's."""
         words = command(state) if state else ("tinamou",)
-        known = {"name": name, "address": "127.0.0.1", "key": self.key, "port": self.port, "identity": self.identity}
+        known = {
+            "name": name,
+            "address": "127.0.0.1",
+            "key": self.key,
+            "port": self.port,
+            "identity": self.identity,
+            "patience": DEADLINE,
+        }
         return Host(**{**known, "user": getpass.getuser(), "command": words, **other})  # type: ignore[arg-type]
 
 

@@ -71,7 +71,7 @@ VERBS = {
     "doctor": "Examine this host, or a machine on it.",
     "net": "Look at machines' networks, find what slows them down, capture.",
     "tune": "Measure which choices make a machine faster here.",
-    "host": "Show what machines took from the host, and give it back.",
+    "host": "Show what machines took from this host, and give it back; know other hosts.",
     "serve": "Serve machines to programs and browsers: an API, a page, metrics.",
     "token": "Make, list and revoke the tokens by which the service knows programs.",
     "mcp": "Serve machines as tools of a language model, by the Model Context Protocol.",

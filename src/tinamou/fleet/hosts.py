@@ -22,7 +22,7 @@ from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 
-__all__ = ["Host", "add", "every", "find", "fingerprint", "remove"]
+__all__ = ["Host", "add", "check_place", "every", "find", "fingerprint", "is_key", "remove"]
 
 _FILE = "hosts.json"
 _MOST = 8 << 20
@@ -38,7 +38,8 @@ class Host:
     """A host that ssh reaches, as ``user`` (who runs this when empty) at ``address`` and ``port``.
 
     ``key`` is its public key, "ssh-ed25519 AAAA…"; ``command`` the words that call tinamou there; ``identity`` the file of
-    the private key to log in with, empty for those of ssh's own habit (the agent's, ~/.ssh/id_*).
+    the private key to log in with, empty for those of ssh's own habit (the agent's, ~/.ssh/id_*); ``patience`` the
+    seconds it may take to answer a question.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Host:
     port: int = 22
     command: tuple[str, ...] = ("tinamou",)
     identity: str = ""
+    patience: float = 10.0
 
     @property
     def fingerprint(self) -> str:
@@ -68,22 +70,40 @@ def fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def _problems(host: Host) -> list[Problem]:
+def is_key(text: str) -> bool:
+    """Whether it is a public key as `Host.key` has it."""
+    return bool(_KEY.fullmatch(text))
+
+
+def check_place(address: str, port: int) -> None:
+    """Raise SpecError for what is no address, or no port."""
+    if problems := _place_problems(address, port):
+        raise SpecError("this is no host", problems=problems)
+
+
+def _place_problems(address: str, port: int) -> list[Problem]:
     found = []
+    if not _ADDRESS.fullmatch(address):
+        found.append(Problem("address", address, "neither a name nor a number of a host", "for example 192.0.2.7"))
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        found.append(Problem("port", port, "not a port", "1 to 65535"))
+    return found
+
+
+def _problems(host: Host) -> list[Problem]:
+    found = _place_problems(host.address, host.port)
     if not _NAME.fullmatch(host.name):
         found.append(Problem("name", host.name, "not a plain name", "small letters, digits, and . - between them"))
-    if not _ADDRESS.fullmatch(host.address):
-        found.append(Problem("address", host.address, "neither a name nor a number of a host", "for example 192.0.2.7"))
     if host.user and not _USER.fullmatch(host.user):
         found.append(Problem("user", host.user, "not a user's name"))
-    if isinstance(host.port, bool) or not isinstance(host.port, int) or not 0 < host.port < 65536:
-        found.append(Problem("port", host.port, "not a port", "1 to 65535"))
-    if not _KEY.fullmatch(host.key):
+    if not is_key(host.key):
         found.append(Problem("key", host.key, "not a public key", "for example ssh-ed25519 AAAA…"))
     if not host.command or not all(isinstance(word, str) and word.isprintable() and word for word in host.command):
         found.append(Problem("command", list(host.command), "no command", "for example tinamou"))
     if host.identity and (not host.identity.startswith("/") or not host.identity.isprintable()):
         found.append(Problem("identity", host.identity, "not the whole path of a file"))
+    if not isinstance(host.patience, int | float) or not 0 < host.patience < 3600:
+        found.append(Problem("timeout", host.patience, "no time to wait", "seconds, for example 10"))
     return found
 
 

@@ -98,15 +98,8 @@ async def run(
                 result = Result(await done.wait(), out, err)
         except TimeoutError:
             raise ssh.failure(host, client.said(), f"no end within {timeout:g} s") from None
-        _check_line(client, result.status, result.stderr)
+        client.check(result.status)
         return result
-
-
-def _check_line(client: ssh.Client, status: int, stderr: bytes) -> None:
-    """Raise the error for a line that was not opened, or was lost; ssh has one status for that and a command's own 255."""
-    said = client.said()
-    if status < 0 or (status == ssh.LOST and (said.strip() or b"closed by remote host" in stderr[-200:])):
-        raise ssh.failure(client.host, said, stderr[-500:].decode(errors="replace").strip() or "the line was cut")
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
@@ -159,10 +152,10 @@ def _same(version: str) -> bool:
 
 def _checked(host: Host, words: Sequence[str]) -> str:
     """A script that says which tinamou is there, status and version on one line, and goes on where it is one of ours."""
-    tinamou = shlex.join(host.command)
+    tinamou, called = shlex.join(host.command), shlex.join(ssh.attended([*host.command, *words]))
     return (
         f"v=$({tinamou} --version); s=$?; echo $s $v; [ $s = 0 ] || exit {_GONE}; "
-        f"case $v in {_series()} | {_series()}.*) exec {tinamou} {shlex.join(words)} ;; esac"
+        f"case $v in {_series()} | {_series()}.*) exec {called} ;; esac"
     )
 
 
@@ -197,8 +190,7 @@ async def stream(host: Host, argv: Sequence[str], *, connect: float = SECONDS) -
             try:
                 yield Pipe(process.stdout, process.stdin, tail, process)
                 if process.stdout.at_eof():
-                    await hearing
-                    _check_line(client, await process.wait(), bytes(tail))
+                    client.check(await process.wait())
             finally:
                 hearing.cancel()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,7 @@ __all__ = [
     "RefusedLoginError",
     "SilentHostError",
     "WrongKeyError",
+    "attended",
     "client",
     "environment",
     "failure",
@@ -35,6 +37,8 @@ LOST = 255
 _ALIVE_SECONDS, _ALIVE_COUNT = 5, 3
 """A line on which nothing comes back for their product is over."""
 _MOST = 1 << 16
+_STATUS = "debug1: Exit status "
+"""Before the number a command ended with, once that came: -1 when none did (source: OpenSSH, clientloop.c)."""
 
 
 class SilentHostError(HostError):
@@ -71,13 +75,30 @@ class Client:
         return [*words, there(command)] if command else words
 
     def said(self) -> str:
-        """What ssh itself said so far, and not the command there."""
-        return os.pread(self.log, _MOST, 0).decode(errors="replace").replace("\r", "")
+        """What ssh itself said so far, and not the command there: the end of it."""
+        begin = max(os.fstat(self.log).st_size - _MOST, 0)
+        return os.pread(self.log, _MOST, begin).decode(errors="replace").replace("\r", "")
+
+    @property
+    def ended_by(self) -> int:
+        """The number of the signal that ended ssh itself, which it heeds and then says; 0 for none."""
+        found = re.search(r"^Killed by signal (\d+)", self.said(), re.M)
+        return int(found[1]) if found else 0
+
+    def check(self, status: int) -> None:
+        """Raise the error for a line that was not opened, or was lost, by the status that ssh ended with."""
+        if status < 0 or (status == LOST and f"{_STATUS}{LOST}\n" not in self.said()):
+            raise failure(self.host, self.said(), "the line was lost")
 
 
 def there(command: Sequence[str]) -> str:
     """A command as the login shell there reads it, whichever shell that is."""
     return shlex.join(["exec", *command])
+
+
+def attended(command: Sequence[str]) -> list[str]:
+    """A call of tinamou there, without a terminal, that ends when the line does: `tinamou.cli.loop` sees to it."""
+    return ["env", "TINAMOU_ATTENDED=1", *command]
 
 
 def environment() -> dict[str, str]:
@@ -113,7 +134,7 @@ def client(host: Host, *, connect: float) -> Iterator[Client]:
             "ConnectTimeout": str(max(1, int(connect))),
             "ServerAliveInterval": str(_ALIVE_SECONDS),
             "ServerAliveCountMax": str(_ALIVE_COUNT),
-            "LogLevel": "INFO",
+            "LogLevel": "DEBUG1",
         }
         words = [ssh, "-F", "none", "-E", _path(log), "-p", str(host.port)]
         words += ["-l", host.user] if host.user else []
@@ -135,12 +156,15 @@ def _algorithms(key: str) -> str:
     return "rsa-sha2-512,rsa-sha2-256" if kind == "ssh-rsa" else kind
 
 
+_IDLE = ("debug", "OpenSSH_", "Authenticated to", "Transferred:", "Bytes per second:", "@")
+"""How lines begin that ssh writes whatever happens."""
 _KEYS = ("Host key verification failed", "IDENTIFICATION HAS CHANGED", "no matching host key type")
 
 
 def failure(host: Host, said: str, why: str = "") -> HostError:
-    """The error for what ssh said of a host, when it could not do its work."""
-    last = " ".join([line.strip() for line in said.splitlines() if line.strip() and "@@@" not in line][-1:]) or why
+    """The error for what ssh said of a host, when it could not do its work; ``why`` where it says nothing."""
+    lines = [line.strip() for line in said.splitlines() if not line.startswith(_IDLE)]
+    last = next((line for line in reversed(lines) if line), why)
     if any(text in said for text in _KEYS):
         return not_confirmed(host, last)
     if "Permission denied" in said:
