@@ -36,9 +36,7 @@ class Hosts:
 
     def arrive(self) -> None:
         self.target.mkdir(parents=True)
-        create(
-            Record("web", str(self.target), {}, created=1.0, generation=5, move=moves.arriving("h1", TOKEN), owner_pid=1)
-        )
+        create(Record("web", str(self.target), {}, created=1.0, generation=5, move=moves.arriving("h1", TOKEN), owner_pid=1))
 
     def steps(self) -> list[Callable[[], object]]:
         return [

@@ -14,9 +14,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
@@ -45,6 +45,8 @@ __all__ = ["How", "Moved", "move"]
 _PREPARING_SECONDS = 600.0
 """How long the other side may take until its QEMU waits: it may have to fill huge pages."""
 _GO_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ async def _tell(record: Record, host: Host) -> Moved:
         moves.refuse_elsewhere(record, "moved")
     async with turn(record, "move") as now:
         await remote.call_json(host, ["receive", "--go", moves.token_of(now)])
-        await in_thread(_forget, now)
+        notes = await in_thread(_forget, now)
     took = time.monotonic() - began
     note = f"{record.name} had left before, and {host.name} had not been heard to have it"
-    return Moved(record.name, host.name, 0.0, 0.0, 0.0, took, 0, 0, 0, 0, 0.0, (note,))
+    return Moved(record.name, host.name, 0.0, 0.0, 0.0, took, 0, 0, 0, 0, 0.0, (note, *notes))
 
 
 class _Move:
@@ -178,7 +180,7 @@ class _Move:
                 mirrored = time.monotonic() - self._began - setup
                 sent = await frames.meanwhile(self._sent(to_memory, disks), hearing)
                 await hearing
-                went = await self._gone(frames)
+                went = await _to_its_end(self._gone(frames))
         finally:
             hearing.cancel()
         total = time.monotonic() - self._began
@@ -219,11 +221,21 @@ class _Move:
         if not data["running"]:
             self._notes.append(f"its QEMU ended on {self._host.name} at the last moment: it is off there")
         await self._machine.close()
-        await in_thread(_forget, record)
+        self._notes += await in_thread(_forget, record)
         with contextlib.suppress(TinamouError):
             if note := str((await frames.hear("settled", _GO_SECONDS))[0]["note"]):
                 self._notes.append(note)
         return went
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What is decided is done, also when the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _connected(path: Path) -> socket.socket:
@@ -245,13 +257,19 @@ async def _carrying(host: Host, opened: dict[str, Any]) -> AsyncIterator[tuple[P
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _forget(record: Record) -> None:
-    """The other host has the machine: what is left of it here is that it went there."""
+def _forget(record: Record) -> list[str]:
+    """The other host has the machine: what is left of it here is that it went there; what else was arranged for it here."""
     moves.confirmed(record, moves.token_of(record))
+    host = newest(record).move["host"]
     end_machine(record)
-    schedules.remove_schedules(record.name)
-    autostart.turn_off(record)
+    notes = []
+    if schedules.remove_schedules(record.name):
+        notes.append(f"its schedules were this host's; there: tinamou -H {host} snapshot schedule {record.name}")
+    if record.file(files.AUTOSTART).exists():
+        notes.append(f"it started with this host; there: tinamou -H {host} autostart {record.name}")
+        autostart.turn_off(record)
     kept = {files.RECORD, files.LOCK, files.OPERATION, files.IMAGE}
     for path in record.path.iterdir():
         if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    return notes

@@ -111,6 +111,7 @@ def of_token(token: str) -> Record:
 
 def _refuse_known(offer: Offer) -> None:
     """What is here of that name may be what this very machine left here, or what came of a move that was given up."""
+    load_spec({"name": offer.name}, source="the machine that is offered")
     known = read(machines.machines_dir() / offer.name)
     if known is None:
         return
