@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -135,6 +137,94 @@ def test_it_comes_back_to_where_it_was(two: Two) -> None:
     record = two.here()
     assert record is not None
     assert record.generation == 4
+
+
+PAIRS = [
+    pytest.param("10", "10", id="10-10", marks=pytest.mark.qemu10),
+    pytest.param("10", "11", id="10-11", marks=[pytest.mark.qemu10, pytest.mark.qemu11]),
+    pytest.param("", "11", id="installed-11", marks=pytest.mark.qemu11),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("old", "new"), PAIRS)
+def test_a_newer_qemu_takes_it(old: str, new: str, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    if old:
+        monkeypatch.setenv("TINAMOU_QEMU", os.environ[f"TINAMOU_QEMU{old}"])
+    known = hosts.find("there")
+    chosen = f"TINAMOU_QEMU={os.environ[f'TINAMOU_QEMU{new}']}"
+    hosts.remove("there")
+    hosts.add(type(known)(**{**vars(known), "command": ("env", chosen, *known.command[1:])}))
+    before = started(two)
+    tinamou("move", "web", "there")
+    two.goes_on(before, away=True)
+    away = two.away()
+    assert away is not None
+    assert away.binary.startswith(chosen.partition("=")[2].partition("{")[0])
+
+
+@pytest.mark.slow
+def test_uefi_variables_and_tpm_go_along(two: Two) -> None:
+    more = ["--set", "boot.firmware=uefi", "--set", "tpm.enabled=true"]
+    tinamou("run", "-d", "--name", "web", "--net", "none", "--set", 'disk=[{size="16M"}]', *more)
+    tinamou("exec", "web", "--", "sh", "-c", WRITES)
+    before = two.seen(away=False)
+    moved = json.loads(tinamou("move", "web", "there", "--json"))
+    assert moved["notes"] == []
+    two.goes_on(before, away=True)
+    away = two.away()
+    assert away is not None
+    assert list(away.file("tpm").glob("tpm2-00.*"))
+    assert away.file("vars.fd").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_its_card_is_the_same_there(two: Two) -> None:
+    tinamou("run", "-d", "--name", "web", "--memory", "192M", "--net", "user")
+    mac = tinamou("exec", "web", "--", "cat", "/sys/class/net/eth0/address")
+    tinamou("move", "web", "there")
+    assert two.say("exec", "web", "--", "cat", "/sys/class/net/eth0/address") == mac
+    two.say("restart", "web")
+    assert two.say("exec", "web", "--", "cat", "/sys/class/net/eth0/address") == mac
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("passt") is None, reason="no passt")
+def test_connections_in_another_process_are_refused_or_cut(two: Two) -> None:
+    tinamou("run", "-d", "--name", "web", "--memory", "192M", "--net", "passt")
+    refused = call("move", "web", "there")
+    assert "its connections are in another process (stream)" in refused.stderr
+    assert two.away() is None
+    tinamou("move", "web", "there", "--cut")
+    assert two.say("exec", "web", "--", "echo", "on") == "on\n"
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_there_is_refused(two: Two) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    net = f'net=[{{type="user",forward=["tcp:{port}:80"]}}]'
+    tinamou("run", "-d", "--name", "web", "--memory", "192M", "--set", net)
+    refused = call("move", "web", "there")  # both hosts are one: the port is taken
+    assert str(port) in refused.stderr
+    assert two.away() is None
+    assert tinamou("exec", "web", "--", "echo", "on") == "on\n"
+
+
+@pytest.mark.slow
+def test_all_that_run_here_leave_at_once(two: Two) -> None:
+    for name in ("web", "db"):
+        tinamou("run", "-d", "--name", name, "--memory", "192M", "--net", "none")
+    try:
+        done = json.loads(tinamou("evacuate", "there", "--json"))
+        assert [one["name"] for one in done["moved"]] == ["db", "web"]
+        assert done["stay"] == {}
+        assert [one["state"] for one in json.loads(tinamou("ls", "--json"))] == ["moved", "moved"]
+        for name in ("web", "db"):
+            assert two.say("exec", name, "--", "echo", "on") == "on\n"
+    finally:
+        call("rm", "-f", "db")
+        call("rm", "-f", "db", **two.places)
 
 
 REFUSED = {

@@ -18,6 +18,7 @@ def command(
     limit: str = "",
     downtime: int = 300,
     slow: Switch = False,
+    cut: Switch = False,
     json: Switch = False,
 ) -> None:
     """Move a running machine to another host, which it goes on on: its memory and disks, and who it is on the network.
@@ -37,12 +38,14 @@ def command(
         Milliseconds it may stand still: the last of the memory goes over in that.
     slow
         Slow its guest down where that writes to its memory faster than the line carries.
+    cut
+        Move also what has connections in another process of this host (passt); they end, and new ones are made there.
     json
         Where it is now, and how that went, as JSON.
     """
     from tinamou.fleet.moving import How, move
 
-    how = How(_bytes(limit), downtime, slow)
+    how = How(limit_of(limit), downtime, slow, cut)
     moved = run_until_done(move(name, host, how, progress=output.progress))
     output.end_progress()
     for note in moved.notes:
@@ -53,7 +56,8 @@ def command(
         output.say(f"{name} runs on {host}: stood still for {moved.downtime * 1000:.0f} ms, {moved.total:.1f} s in all")
 
 
-def _bytes(text: str) -> int:
+def limit_of(text: str) -> int:
+    """Bytes a second of what was written, 0 for no limit. Raises SpecError."""
     try:
         return int(Size.parse(text)) if text else 0
     except ValueError as error:

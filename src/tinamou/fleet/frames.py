@@ -16,7 +16,7 @@ from tinamou.errors import ControlError, StateError, TinamouError, error_from
 
 __all__ = ["BEAT", "SILENCE", "Frames", "LostError"]
 
-SILENCE, BEAT = 20.0, 2.0
+SILENCE, BEAT = 60.0, 2.0
 _LONGEST, _PIECE = 64 << 20, 1 << 20
 _MOST = 4 << 30
 _ALIVE, _ERROR = "alive", "error"

@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ from tinamou.state.record import Record, newest
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.sockets import connect_unix
 
-__all__ = ["How", "Moved", "move"]
+__all__ = ["Evacuated", "How", "Moved", "evacuate", "move"]
 
 _PREPARING_SECONDS = 600.0
 """How long the other side may take until its QEMU waits: it may have to fill huge pages."""
@@ -52,11 +52,13 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class How:
     """``limit`` in bytes a second for all that goes over, 0 for none; ``downtime`` in milliseconds, which the end of it may
-    take; ``slow`` slows the guest down where it writes faster than the line carries."""
+    take; ``slow`` slows the guest down where it writes faster than the line carries; ``cut`` moves it also where
+    connections of its guest are held by another process here (passt), which end."""
 
     limit: int = 0
     downtime: int = 300
     slow: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,30 @@ async def move(name: str, host: str, how: How | None = None, *, progress: Progre
         return await _Move(machine, there, how or How(), progress).done()
 
 
+@dataclass(frozen=True)
+class Evacuated:
+    """What has gone to another host, and why the others stay, by name."""
+
+    moved: tuple[Moved, ...]
+    stay: Mapping[str, str]
+
+
+async def evacuate(host: str, how: How | None = None, *, progress: Progress = silent) -> Evacuated:
+    """Move every machine that runs here to another host, one after another; one that cannot go stays as it is.
+
+    Raises StateError for a host that is not known.
+    """
+    hosts.find(host)
+    moved, stay = [], {}
+    for record in machines.machines():
+        if record.running:
+            try:
+                moved.append(await move(record.name, host, how, progress=progress))
+            except TinamouError as error:
+                stay[record.name] = "; ".join(filter(None, [error.what, *map(str, error.problems), error.why]))
+    return Evacuated(tuple(moved), stay)
+
+
 async def _tell(record: Record, host: Host) -> Moved:
     began = time.monotonic()
     if record.move.get("host") != host.name or record.move.get("told"):
@@ -128,7 +154,7 @@ class _Move:
         session = await self._machine.session()
         record = self._machine.record
         plan = await saved_plan(record, session)
-        leaving.refuse_unmovable(record, plan)
+        leaving.refuse_unmovable(record, plan, cut=self._how.cut)
         disks = await leaving.volumes(record)
         sample = await self._sample(plan, version_of(session))
         try:

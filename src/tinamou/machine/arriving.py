@@ -44,6 +44,7 @@ __all__ = ["Arrival", "Offer", "arriving", "discard", "finish", "let_run", "of_t
 _RESERVE = 256 << 20
 _NBD, _MEMORY = "nbd", "memory"
 _POLL = 0.005
+_EVENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ async def _running(session: Session) -> Event:
         if (await status(session)).running:
             return Event("RESUME", {}, time.time())
         await cont(session)
-        return await events.next(10.0)
+        return await events.next(_EVENT_SECONDS)
 
 
 async def settle_in(record: Record, session: Session) -> str:

@@ -22,9 +22,12 @@ __all__ = ["described", "refuse_unmovable", "volumes"]
 _CONNECTED = ("user", "tap", "hubport")
 
 
-def refuse_unmovable(machine: Record, plan: Plan) -> None:
-    """Raises StateError with everything that keeps a running machine from being moved, before anything is done."""
-    found = [*_of_its_record(machine), *_of_its_plan(plan)]
+def refuse_unmovable(machine: Record, plan: Plan, *, cut: bool) -> None:
+    """Raises StateError with everything that keeps a running machine from being moved, before anything is done.
+
+    With ``cut`` connections that another process of this host holds for it are no reason: they end.
+    """
+    found = [*_of_its_record(machine), *_of_its_plan(plan), *([] if cut else _of_its_networks(plan))]
     if found:
         raise StateError(f"{machine.name} cannot be moved while it runs", problems=found)
 
@@ -48,10 +51,13 @@ def _of_its_record(machine: Record) -> Iterable[Problem]:
 def _of_its_plan(plan: Plan) -> Iterable[Problem]:
     if why := reason_against(plan):
         yield Problem("devices", None, why)
+
+
+def _of_its_networks(plan: Plan) -> Iterable[Problem]:
     for element in plan.elements:
         if element.kind == "netdev" and (kind := str(element.props.get("type"))) not in _CONNECTED:
             reason = f"its connections are in another process ({kind}), and would be lost"
-            yield Problem(f"net {element.id}", None, reason, "put it on a network: net = [{network = NAME}]")
+            yield Problem(f"net {element.id}", None, reason, "--cut moves it without them")
 
 
 async def volumes(machine: Record) -> tuple[Volume, ...]:

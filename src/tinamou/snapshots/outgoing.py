@@ -27,7 +27,7 @@ __all__ = ["STILL_SECONDS", "Sent", "Volume", "mirror", "run_on", "send"]
 _OURS = "move-"
 """How the names of our jobs and nodes begin."""
 _POLL = 0.02
-STILL_SECONDS = 30.0
+STILL_SECONDS = 60.0
 """A move in which nothing moves for so long is given up."""
 _CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False}
 
@@ -128,10 +128,10 @@ async def send(
     with session.listen("STOP") as events:
         await migrate(session, f"fd:{_OURS}memory")
         await _until_switch(session, disks, progress)
-        stopped = await events.next(10.0)
+        stopped = await events.next(STILL_SECONDS)
         await _end_mirrors(session, disks)
         await session.execute("migrate-continue", state="pre-switchover")
-        await wait_migrated(session, 60.0 + STILL_SECONDS)
+        await wait_migrated(session, STILL_SECONDS)
     told = record(await session.execute("query-migrate"))
     ram = record(told.get("ram", {}))
     dirty = number(ram, "dirty-pages-rate", 0, least=0) * number(ram, "page-size", 4096, least=0)
