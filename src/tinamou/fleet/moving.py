@@ -153,8 +153,8 @@ class _Move:
         """Do it. Raises TinamouError; the machine runs on here then, or has left."""
         session = await self._machine.session()
         record = self._machine.record
+        leaving.refuse_unmovable(record, self._machine.plan, cut=self._how.cut)
         plan = await saved_plan(record, session)
-        leaving.refuse_unmovable(record, plan, cut=self._how.cut)
         disks = await leaving.volumes(record)
         sample = await self._sample(plan, version_of(session))
         try:
