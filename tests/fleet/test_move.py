@@ -210,6 +210,19 @@ def test_a_port_that_is_taken_there_is_refused(two: Two) -> None:
 
 
 @pytest.mark.slow
+def test_one_that_is_off_is_copied(two: Two) -> None:
+    disk = 'disk=[{size="16M"}]'
+    tinamou("run", "-d", "--name", "web", "--memory", "192M", "--net", "none", "--set", disk)
+    tinamou("exec", "web", "--", "sh", "-c", "echo kept | dd of=/dev/vda bs=512 conv=fsync 2>/dev/null")
+    assert "tinamou move web there" in call("copy", "web", "there").stderr
+    tinamou("stop", "web")
+    assert json.loads(tinamou("copy", "web", "there", "--json"))["name"] == "web"
+    assert "exists" in call("copy", "web", "there").stderr
+    two.say("start", "web")
+    assert two.say("exec", "web", "--", "head", "-1", "/dev/vda") == "kept\n"
+
+
+@pytest.mark.slow
 def test_all_that_run_here_leave_at_once(two: Two) -> None:
     for name in ("web", "db"):
         tinamou("run", "-d", "--name", name, "--memory", "192M", "--net", "none")

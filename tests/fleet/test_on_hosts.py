@@ -53,9 +53,18 @@ class Hosts:
 
 @pytest.fixture
 def two() -> Iterator[Hosts]:
+    yield from _up(2)
+
+
+@pytest.fixture
+def three() -> Iterator[Hosts]:
+    yield from _up(3)
+
+
+def _up(count: int) -> Iterator[Hosts]:
     with tempfile.TemporaryDirectory(prefix="th-", dir="/run") as name:
         hosts = Hosts(Path(name) / "f")
-        hosts.script("up", "2")
+        hosts.script("up", str(count))
         try:
             yield hosts
         finally:
@@ -103,3 +112,44 @@ def test_a_machine_stays_where_it_is_when_the_line_is_cut_and_goes_over_a_slow_o
     two.tinamou(1, "move", "web", "h2")
     assert (two.states(1), two.states(2)) == (["moved"], ["running"])
     assert two.tinamou(2, "exec", "web", "--", "echo", "on") == "on\n"
+
+
+BRIDGED = """
+ip link add br0 address 02:00:00:00:77:0$1 type bridge && ip link set br0 up
+ip link set eth0 master br0 && ip addr flush dev eth0 && ip addr add 10.77.0.$1/24 dev br0
+"""
+SERVES = "ip addr add 10.77.0.50/24 dev eth0; ip link set eth0 up; (nc -l -p 7000 -e cat) >/dev/null 2>&1 &"
+CLIENT = """
+import socket, sys
+line = socket.create_connection(("10.77.0.50", 7000), timeout=120)
+for number in range(1 << 30):
+    line.sendall(b"%9d\\n" % number)
+    told = b""
+    while len(told) < 10:
+        told += line.recv(10 - len(told)) or sys.exit("the connection ended")
+    assert int(told) == number
+    if number % 100 == 0:
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.vm
+def test_a_connection_from_a_third_host_outlives_the_move(three: Hosts) -> None:
+    for host in ("1", "2"):
+        three.script("run", host, "sh", "-ec", BRIDGED, "sh", host)
+    three.script("run", "1", "env", *three.words[2:-2], "-c", KNOW, *three.words)
+    net = 'net=[{type="bridge",bridge="br0"}]'
+    three.tinamou(1, "run", "-d", "--name", "web", "--memory", "192M", "--set", net)
+    three.tinamou(1, "exec", "web", "--", "sh", "-c", SERVES)
+    words = [str(ROOT / "script/hosts"), "run", "3", sys.executable, "-c", CLIENT]
+    with subprocess.Popen(words, env=three.environment, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "0\n"
+        three.tinamou(1, "move", "web", "h2")
+        assert (three.states(1), three.states(2)) == (["moved"], ["running"])
+        seen = three.script("run", "3", "ip", "neigh").stdout
+        before = int(client.stdout.readline())
+        later = [int(client.stdout.readline()) for _ in range(3)]
+        client.kill()
+    assert "10.77.0.50" in seen
+    assert later[-1] > before

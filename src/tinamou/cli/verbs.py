@@ -48,6 +48,7 @@ VERBS = {
     "resume": "Let a frozen machine run on, or take a suspended one up.",
     "upgrade": "Put another QEMU under machines while they run.",
     "move": "Move a running machine to another host.",
+    "copy": "Copy a machine that is off to another host.",
     "evacuate": "Move every running machine to another host.",
     "receive": "Take in a machine that another host moves here.",
     "rm": "Remove machines and their disks.",

@@ -116,7 +116,7 @@ def _refuse_known(offer: Offer) -> None:
     known = read(machines.machines_dir() / offer.name)
     if known is None:
         return
-    same = (known.identity, known.created) == (offer.name, offer.created) or known.created == offer.created
+    same = known.created == offer.created
     if same and moves.phase(known) == moves.LEFT and known.generation < offer.generation:
         machines.remove(known.path)
     elif same and moves.phase(known) == moves.READY and not moves.attended(known):

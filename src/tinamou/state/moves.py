@@ -38,7 +38,6 @@ __all__ = [
     "phase",
     "ready",
     "refuse_elsewhere",
-    "same_machine",
     "stay",
     "take_over",
     "token_of",
@@ -62,11 +61,6 @@ def attended(record: Record) -> bool:
     """Whether the process that moves it, or receives it, is alive."""
     pid, started = record.move.get("pid"), record.move.get("started")
     return isinstance(pid, int) and isinstance(started, int) and alive(Process(pid, started))
-
-
-def same_machine(one: Record, other: Record) -> bool:
-    """Whether two records are of one machine: made at the same moment, under the same first name."""
-    return (one.identity, one.created) == (other.identity, other.created)
 
 
 def begin_leaving(record: Record, host: str, token: str) -> Record:
