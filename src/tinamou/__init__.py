@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinamou.errors import (
         ControlError,
         GuestError,
+        HostError,
         ImageError,
         LaunchError,
         NoCommandError,
@@ -56,6 +57,7 @@ __all__ = [
     "Forks",
     "GuestError",
     "Host",
+    "HostError",
     "ImageError",
     "LaunchError",
     "Mac",
@@ -93,8 +95,8 @@ __all__ = [
 
 _HOMES = {
     "tinamou.errors": (
-        *("ControlError", "GuestError", "ImageError", "LaunchError", "NoCommandError", "PlanError", "PrepareError"),
-        *("ProbeError", "Problem", "SpecError", "StateError", "TimeLimitError", "TinamouError"),
+        *("ControlError", "GuestError", "HostError", "ImageError", "LaunchError", "NoCommandError", "PlanError"),
+        *("PrepareError", "ProbeError", "Problem", "SpecError", "StateError", "TimeLimitError", "TinamouError"),
     ),
     "tinamou.guest.agent": ("Completed",),
     "tinamou.guest.copy": ("Copied",),

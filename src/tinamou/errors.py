@@ -13,7 +13,8 @@
      │    ├── TimeLimitError 124   a command in the guest took longer than it was given
      │    └── NoCommandError 127   the guest has no such command, or may not run it
      ├── ImageError     117   an image is missing, damaged or not what it claims
-     └── StateError     118   the state directory and the request do not fit together
+     ├── StateError     118   the state directory and the request do not fit together
+     └── HostError      120   another host does not answer, or not as it should
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tinamou.late import dataclass
 __all__ = [
     "ControlError",
     "GuestError",
+    "HostError",
     "ImageError",
     "LaunchError",
     "NoCommandError",
@@ -217,3 +219,10 @@ class StateError(TinamouError):
 
     stage = "state"
     code = 118
+
+
+class HostError(TinamouError):
+    """Another host does not answer, or is not what it should be."""
+
+    stage = "host"
+    code = 120

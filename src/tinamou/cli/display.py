@@ -7,6 +7,7 @@ import sys
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import leave_the_line
 from tinamou.operations import by_hand
 from tinamou.system.exec import find_tool
 
@@ -30,6 +31,7 @@ def command(name: str, /, *, print: Switch = False) -> None:
     viewers = [(found, one) for one, kinds in _VIEWERS if kind in kinds and (found := find_tool(one))]
     if viewers and desktop and not print:
         program, which = viewers[0]
+        leave_the_line()
         os.execv(program, [which, address if which == "remote-viewer" else path])  # noqa: S606  it is the viewer from here on
     if not print:
         without = "there is no desktop here" if viewers else "no viewer is installed (virt-viewer, tigervnc-viewer)"

@@ -13,6 +13,7 @@ def command(
     *,
     before_upgrade: str = "",
     fix: Switch = False,
+    all_hosts: Switch = False,
     json: Switch = False,
 ) -> int:
     """Examine the host, and a machine when one is named. The exit status is 1 when something cannot work.
@@ -27,9 +28,15 @@ def command(
         exit status is 1 when one would not.
     fix
         Apply the remedies that tinamou may apply, until the next reboot, and examine again.
+    all_hosts
+        Examine the other hosts as well. One that does not answer in its time is named, and the exit status is 120.
     json
         The findings as JSON.
     """
+    if all_hosts:
+        from tinamou.cli.all_hosts import examine_all
+
+        return examine_all(apart=bool(machine or before_upgrade or fix), json=json)
     if before_upgrade:
         return _before_upgrade(before_upgrade, machine, fix=fix, json=json)
     from tinamou.doctor import remedies

@@ -1,18 +1,19 @@
-"""The verb ``host``: who holds what of this host, what its CPUs look like, and giving back what nobody holds any more."""
+"""The verb ``host``: who holds what of this host, what its CPUs look like, giving back; other hosts that are known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
-from tinamou.errors import ProbeError, Problem, SpecError
+from tinamou.errors import HostError, ProbeError, Problem, SpecError
 
 if TYPE_CHECKING:
     from tinamou.facts import HostFacts
+    from tinamou.fleet.asking import Answer
     from tinamou.tuning.placement import Placement
     from tinamou.units import CpuSet
 
@@ -171,3 +172,127 @@ def _draw(facts: HostFacts, held: Mapping[str, CpuSet], placement: Placement | N
     for why in placement.whys if placement is not None else ():
         print(f"- {why.reason}")
     output.notes(placement.notes if placement is not None else ())
+
+
+@app.command
+def add(
+    name: str,
+    address: str = "",
+    /,
+    *,
+    user: str = "",
+    port: int = 22,
+    fingerprint: str = "",
+    identity: str = "",
+    command: str = "tinamou",
+    timeout: float = 10.0,
+    json: Switch = False,
+) -> int:
+    """Know another host from now on: tinamou -H NAME … does things there. Its key is shown, and you are asked.
+
+    Parameters
+    ----------
+    name
+        What you call it.
+    address
+        Where it is: a name or a number; its name when left out.
+    user
+        Log in as this user.
+    port
+        Where its ssh server listens.
+    fingerprint
+        The fingerprint of its key, SHA256:…, from whoever runs it: nobody is asked then.
+    identity
+        File of the private key to log in with; those of ssh's own habit when left out.
+    command
+        What calls tinamou there.
+    timeout
+        Seconds it may take to answer, now and whenever all hosts are asked.
+    """
+    import os
+    import shlex
+
+    from tinamou.cli.loop import run_until_done
+    from tinamou.fleet import hosts, joining
+
+    where = address or name
+    keys = run_until_done(joining.keys_shown(where, port, timeout=timeout))
+    key = joining.chosen(keys, fingerprint or _asked(where, keys))
+    path = os.path.abspath(identity) if identity else ""  # noqa: PTH100  a link stays one
+    host = hosts.Host(name, where, key, user, port, tuple(shlex.split(command)), path, timeout)
+    hosts.add(host)
+    status: int = check(name, json=json)
+    return status
+
+
+def _asked(where: str, keys: Sequence[str]) -> str:
+    """The fingerprint of the first key, where the person at the terminal says that it is the right one; else nothing."""
+    import sys
+
+    from tinamou.fleet.hosts import fingerprint
+    from tinamou.system import terminal
+
+    if not (terminal.is_terminal(0) and terminal.is_terminal(2)):
+        return ""
+    shown = fingerprint(keys[0])
+    print(f"{where} shows the key {keys[0].partition(' ')[0]} {shown}", file=sys.stderr)
+    print("is that what whoever runs it says? (yes, no, or the fingerprint) ", end="", file=sys.stderr, flush=True)
+    said = sys.stdin.readline().strip()
+    return shown if said == "yes" else said if said.startswith("SHA256:") else ""
+
+
+@app.command
+def ls(*, json: Switch = False) -> None:
+    """List the other hosts that are known."""
+    import shlex
+
+    from tinamou.fleet import hosts
+
+    rows = [one.plain() for one in hosts.every()]
+    if json:
+        output.print_json(rows)
+        return
+    shown = [{**row, "command": shlex.join(row["command"])} for row in rows]
+    output.table(shown, ("name", "address", "port", "user", "fingerprint", "command"))
+
+
+@app.command
+def rm(*names: str) -> None:
+    """Know these hosts no more.
+
+    Parameters
+    ----------
+    names
+        Their names.
+    """
+    from tinamou.fleet import hosts
+
+    for name in names:
+        hosts.remove(name)
+
+
+@app.command
+def check(*names: str, json: Switch = False) -> int:
+    """Say which of the hosts answer, and with which tinamou. The exit status is 120 when one does not.
+
+    Parameters
+    ----------
+    names
+        The hosts; all when left out.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.fleet import hosts
+    from tinamou.fleet.asking import ask_all
+
+    known = [hosts.find(name) for name in names] or hosts.every()
+    answers = run_until_done(ask_all(known, ["ls"]))
+    if json:
+        output.print_json([_checked(one) for one in answers])
+    else:
+        output.table([_checked(one) for one in answers], ("name", "answers", "machines", "why"))
+    return HostError.code if any(one.error for one in answers) else 0
+
+
+def _checked(answer: Answer) -> dict[str, object]:
+    machines = "" if answer.error else len(answer.data)
+    return {"name": answer.host, "answers": "no" if answer.error else "yes", "machines": machines, "why": answer.why}

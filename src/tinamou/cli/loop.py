@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["heed_requests", "heeded", "run_until_done", "run_until_told"]
+__all__ = ["heed_requests", "heed_the_line", "heeded", "leave_the_line", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,38 @@ def heed_requests() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _heed)
+
+
+def heed_the_line() -> None:
+    """From now on the end of standard output's line counts as a hang-up, where ``TINAMOU_ATTENDED`` says that it is one.
+
+    Who calls over ssh without a terminal sends no signal when the line is cut, and what writes nothing would go on for ever.
+    The kernel tells of a change at a socket or pipe by SIGIO (source: fcntl(2), O_ASYNC); no thread waits for it.
+    """
+    import fcntl
+    import os
+
+    if not os.environ.pop("TINAMOU_ATTENDED", "") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+    signal.signal(signal.SIGIO, _look_at_the_line)
+    fcntl.fcntl(1, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_ASYNC)
+    _look_at_the_line(0, None)
+
+
+def leave_the_line() -> None:
+    """The line's end counts no more: this process becomes another program, which would die of being told of it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def _look_at_the_line(_: int, __: object) -> None:
+    import select
+
+    line = select.poll()
+    line.register(1, 0)  # a hang-up and an error are told in any case
+    if line.poll(0):
+        leave_the_line()
+        _heed(signal.SIGHUP, None)
 
 
 def _heed(number: int, _: object) -> None:
@@ -65,7 +97,7 @@ def _lost(lost: sys.UnraisableHookArgs) -> None:
 
 def heeded() -> None:
     """From now on requests to end are ignored: the command ends."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGIO):
         signal.signal(number, signal.SIG_IGN)
 
 

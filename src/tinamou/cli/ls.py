@@ -17,15 +17,22 @@ from tinamou.state.index import look
 def command(
     *,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+    all_hosts: Switch = False,
     json: Switch = False,
-) -> None:
+) -> int:
     """List machines.
 
     Parameters
     ----------
     quiet
         Only their names.
+    all_hosts
+        Those of the other hosts, too. One that does not answer in its time is named, and the exit status is 120.
     """
+    if all_hosts:
+        from tinamou.cli.all_hosts import list_machines
+
+        return list_machines(quiet=quiet, json=json)
     found = look()
     for line in reconcile(found):
         output.warn(line)
@@ -33,14 +40,15 @@ def command(
     if quiet:
         names = sorted([*(row[0] for row in found.rows()), *(record.name for record in records)])
         print(*names, sep="\n", end="\n" if names else "")
-        return
+        return 0
     if (states := at_once(records)) is None:
         states = run_until_done(states_of(records))
     tables = rows(found, records, states)
     if json:
         output.print_json(tables)
-        return
+        return 0
     output.lines(COLUMNS, lines(tables))
     for record, seen in zip(records, states, strict=True):
         if seen.why:
             output.warn(f"{record.name}: {seen.why}")
+    return 0

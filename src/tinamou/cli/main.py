@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from tinamou.cli import after_dashes, meant
-from tinamou.cli.loop import heed_requests, heeded
+from tinamou.cli.loop import heed_requests, heed_the_line, heeded
 from tinamou.errors import TinamouError
 from tinamou.system import shown
 from tinamou.version import __version__
@@ -27,6 +27,8 @@ def main() -> None:
     try:
         try:
             heed_requests()
+            if "TINAMOU_ATTENDED" in os.environ:
+                heed_the_line()
             words, after_dashes.words = after_dashes.split(sys.argv[1:])
             words = meant.spelled(words)
             shown.guard()
@@ -76,6 +78,10 @@ def _done(words: Sequence[str]) -> int:
     if words == ["--version"]:
         print(__version__)
         return 0
+    if words[:1] == ["-H"]:
+        from tinamou.cli import elsewhere
+
+        return elsewhere.run(words[1:])
     if not words or {"--help", "-h"} & set(words):
         from tinamou.cli.help import show
 

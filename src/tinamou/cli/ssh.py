@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from tinamou.cli import after_dashes, output
+from tinamou.cli.loop import leave_the_line
 from tinamou.errors import GuestError
 from tinamou.machine import life
 from tinamou.machine.connected import READY_SECONDS
@@ -31,4 +32,5 @@ def command(name: str, /, *, user: str = "", timeout: float = READY_SECONDS) -> 
     there = target(record.directory, user or record.ssh_user or "root", record.ssh_port)
     words = ssh_argv(there, after_dashes.words or ())
     until_served(there, timeout, lambda: record.running, lambda: output.say(f"waiting for the ssh server of {name}"))
+    leave_the_line()
     os.execv(words[0], words)  # noqa: S606  the terminal becomes ssh's

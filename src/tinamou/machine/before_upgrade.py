@@ -43,7 +43,7 @@ from tinamou.system.spawn import Process, alive, end
 if TYPE_CHECKING:
     from tinamou.control import Session
 
-__all__ = ["COLUMNS", "Prediction", "predict"]
+__all__ = ["COLUMNS", "NotTriedError", "Prediction", "predict", "sample", "take"]
 
 COLUMNS = ("name", "kind", "qemu", "survives", "tried", "why")
 _SECONDS = 60.0
@@ -68,7 +68,7 @@ class Prediction:
     seconds: float = 0.0
 
 
-class _NotTriedError(StateError):
+class NotTriedError(StateError):
     """There is a reason not to try."""
 
 
@@ -127,7 +127,7 @@ async def _tried(row: Prediction, work: Callable[[], Awaitable[str]]) -> Predict
     began = time.monotonic()
     try:
         row = late.replace(row, survives=True, why=await work())
-    except _NotTriedError as error:
+    except NotTriedError as error:
         row = late.replace(row, tried="", why=f"not tried, because {error.what}")
     except TinamouError as error:
         reasons = [str(one) for one in error.problems] or [error.why]
@@ -142,22 +142,33 @@ async def _running(record: Record, binary: str) -> str:
         plan, runs = await saved_plan(record, session), version_of(session)
     new = await in_thread(_planned, record, plan, binary)
     if why := reason_against(plan):
-        raise _NotTriedError(why)
+        raise NotTriedError(why)
     here = probe_qemu(plan.binary)
     if not runs.startswith(".".join(map(str, here.version))) or (record.package and record.package != here.package):
-        raise _NotTriedError(
-            f"the QEMU it runs on ({runs}) is not on this host any more, and cannot save a stand-in's state"
-        )
-    with folder() as (directory, uid), folder() as (other, its):
+        raise NotTriedError(f"the QEMU it runs on ({runs}) is not on this host any more, and cannot save a stand-in's state")
+    async with sample(plan, runs) as state:
+        await take(new, state)
+    return f"an upgrade suspends and resumes it, as {way}" if (way := kept_from_it(plan)) else ""
+
+
+@contextlib.asynccontextmanager
+async def sample(plan: Plan, runs: str) -> AsyncIterator[Path]:
+    """What the stand-in of a machine saves of its devices, in a file, by the QEMU it runs on, which ``runs`` names."""
+    with folder() as (directory, uid):
         state = directory / save.STREAM
         try:
             async with _up(stand_in(plan, directory, uid, plan.binary, shared=True), directory) as session:
                 await set_migration(session, capabilities=save.DEVICES, parameters=save.FAST)
                 await stream.pour(session, state, uid, seconds=_SECONDS)
         except TinamouError as error:
-            raise _NotTriedError(f"its stand-in does not start on {runs}: {error.why or error.what}") from error
-        await _loaded(stand_in(new, other, its, new.binary, shared=True), other, state, its, left_out=True)
-    return f"an upgrade suspends and resumes it, as {way}" if (way := kept_from_it(plan)) else ""
+            raise NotTriedError(f"its stand-in does not start on {runs}: {error.why or error.what}") from error
+        yield state
+
+
+async def take(plan: Plan, state: Path) -> None:
+    """Load that into the stand-in of this plan. Raises StateError with what QEMU says."""
+    with folder() as (directory, uid):
+        await _loaded(stand_in(plan, directory, uid, plan.binary, shared=True), directory, state, uid, left_out=True)
 
 
 def _planned(record: Record, plan: Plan, binary: str) -> Plan:
@@ -171,7 +182,7 @@ def _planned(record: Record, plan: Plan, binary: str) -> Plan:
 
 def _same(name: str, plan: Plan, new: Plan | None) -> Plan:
     if new is None:
-        raise _NotTriedError("it is gone")
+        raise NotTriedError("it is gone")
     if found := differences(plan, new := without_more(new, plan)):
         raise StateError(f"{name} would not be the machine it is", why="; ".join(found))
     return new
@@ -180,7 +191,7 @@ def _same(name: str, plan: Plan, new: Plan | None) -> Plan:
 async def _suspended(record: Record, binary: str) -> str:
     saved = await in_thread(suspended, record)
     if saved is None:
-        raise _NotTriedError("it is not suspended any more")
+        raise NotTriedError("it is not suspended any more")
 
     def planned_anew() -> Plan:
         with choosing(binary):
@@ -197,12 +208,12 @@ async def _portable(saved: Checkpoint, binary: str) -> str:
 
 async def _its_state(saved: Checkpoint, plan: Plan) -> str:
     if why := reason_against(plan):
-        raise _NotTriedError(why)
+        raise NotTriedError(why)
     if tapped(plan):
-        raise _NotTriedError("its cards are on tap interfaces, and what its guest agreed to with them needs such")
+        raise NotTriedError("its cards are on tap interfaces, and what its guest agreed to with them needs such")
     free = int(kib(Path("/proc/meminfo").read_text(), "MemAvailable"))  # noqa: ASYNC240
     if saved.memory > free * 3 // 4:
-        raise _NotTriedError(f"its memory of {saved.memory >> 20} MiB has no room here: {free >> 20} MiB are free")
+        raise NotTriedError(f"its memory of {saved.memory >> 20} MiB has no room here: {free >> 20} MiB are free")
     with folder() as (directory, uid):
         made = stand_in(plan, directory, uid, plan.binary, shared=False, kept=Path(saved.directory))
         await _loaded(made, directory, Path(saved.state.path), uid, left_out=False)

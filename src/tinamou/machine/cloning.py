@@ -148,6 +148,7 @@ def _share(path: Path, directory: Path) -> None:
 
 def _record(source: Record, directory: Path, spec: MachineSpec) -> Record:
     fresh: dict[str, Any] = {"later": {}, "former": [], "template": False, "parent": "", "timings": {}, "ended": ""}
+    fresh |= {"move": {}, "generation": 0}
     fresh |= dict.fromkeys(("pid", "started", "owner_pid", "owner_started", "log_from"), 0)
     fresh |= {"pinning": [], "ephemeral": False}
     fresh |= {"name": directory.name, "directory": str(directory), "uid": machines.lease_uid(directory), "base": source.name}

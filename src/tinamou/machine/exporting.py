@@ -37,7 +37,7 @@ from tinamou.system.new_file import new_file
 from tinamou.system.zstd import compressing
 from tinamou.version import __version__
 
-__all__ = ["BOOTS", "FORMAT", "MANIFEST", "export"]
+__all__ = ["BOOTS", "FORMAT", "MANIFEST", "export", "small"]
 
 MANIFEST = "machine.json"
 FORMAT = 1
@@ -108,6 +108,20 @@ def _begin(record: Record, writer: Writer, disks: Mapping[str, int], beside: Pat
         extras.copy_tpm(beside, staging, owners)
     for path in sorted(one for one in staging.rglob("*") if one.is_file()):
         _add(writer, path.name, path)
+
+
+def small(record: Record, disks: Mapping[str, int]) -> bytes:
+    """All of a machine but its disks, of which the sizes in bytes are told, as `packed`. Raises StateError, OSError."""
+    staging, whole = record.path / _STAGING, io.BytesIO()
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    try:
+        writer = Writer(whole)
+        _begin(record, writer, disks, record.path)
+        writer.close()
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return whole.getvalue()
 
 
 def _add(writer: Writer, name: str, path: Path, progress: Progress = silent) -> None:

@@ -33,7 +33,7 @@ from tinamou.system.loop_thread import in_thread
 from tinamou.system.zstd import decompressing
 from tinamou.units import Size
 
-__all__ = ["Imported", "described", "manifest_of", "take_in"]
+__all__ = ["Imported", "described", "entered", "extracted", "manifest_of", "take_in"]
 
 _LONGEST_MANIFEST = 8 << 20
 _RESERVE = 256 << 20
@@ -103,10 +103,10 @@ async def take_in(source: Path | None, name: str = "", *, trust: bool = False, p
         manifest = await in_thread(manifest_of, pieces)
         spec, notes = described(manifest, name, trust=trust)
         with machines.making(spec.name) as directory:
-            found = await in_thread(_extracted, pieces, directory, manifest, progress)
+            found = await in_thread(extracted, pieces, directory, manifest, progress)
             for disk in found:
                 await _sound(directory / f"{disk}.qcow2", int(manifest["disks"][disk]), progress)
-            record, more = await in_thread(_entered, manifest, spec, directory)
+            record, more = await in_thread(entered, manifest, spec, directory)
             (record,) = machines.entered(record)
     return Imported(record, (*notes, *more))
 
@@ -185,7 +185,7 @@ def _nets(spec: MachineSpec, notes: list[str]) -> tuple[NetSpec, ...]:
     return tuple(found)
 
 
-def _extracted(pieces: Iterator[Piece], directory: Path, manifest: Mapping[str, Any], progress: Progress) -> list[str]:
+def extracted(pieces: Iterator[Piece], directory: Path, manifest: Mapping[str, Any], progress: Progress) -> list[str]:
     """Write the pieces to the machine's folder; the disks among them. Raises StateError, OSError."""
     expected = {f"{disk}.qcow2" for disk in manifest["disks"]} | (set(manifest["boots"]) & set(BOOTS))
     found = []
@@ -239,8 +239,8 @@ async def _sound(path: Path, size: int, progress: Progress) -> None:
     await read_through(argv, f"checking {path.name}", [str(path)], progress=progress)
 
 
-def _entered(manifest: Mapping[str, Any], spec: MachineSpec, directory: Path) -> tuple[Record, list[str]]:
-    """The machine's record and image, and what is to be said of its identity."""
+def entered(manifest: Mapping[str, Any], spec: MachineSpec, directory: Path) -> tuple[Record, list[str]]:
+    """The machine's record, which is not written yet, its image, and what is to be said of its identity."""
     image = _image(manifest, directory)
     write_image(Record(name=directory.name, directory=str(directory), spec={}), image)
     former = [one for one in (*manifest["former"], manifest["name"]) if one != spec.name]

@@ -14,6 +14,7 @@ from tinamou.monitor import states
 from tinamou.monitor.states import at_rest
 from tinamou.snapshots.orphans import forget_suspended, is_suspended
 from tinamou.state import machines
+from tinamou.state.moves import refuse_elsewhere
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import gone
@@ -50,6 +51,7 @@ def running(name: str, *, others: bool = False) -> Record:
     record = machines.find_usable(name) if others else machines.find(name)
     if is_suspended(record) and not record.owned:
         raise StateError(f"machine {name} is suspended", fix=f"tinamou resume {name}")
+    refuse_elsewhere(record, "used")
     if not record.running:
         raise StateError(f"machine {name} is not running", why=record.ended, fix=f"tinamou start {name}")
     return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from tinamou.control import Session
 
-__all__ = ["Loaded", "loaded", "saved_plan", "spec_for", "wake"]
+__all__ = ["Loaded", "loaded", "said_outright", "saved_plan", "spec_for", "wake"]
 
 _PLUGS = "plug"
 
@@ -52,15 +52,19 @@ def spec_for(checkpoint: Checkpoint, name: str, *, same: bool) -> dict[str, Any]
 
     Addresses of network interfaces stay where it is to be the ``same`` machine, and are its own where it is a fork.
     """
-    spec = load_spec(checkpoint.record["spec"])
-    saved = checkpoint.loaded_plan()
+    return said_outright(checkpoint.record, checkpoint.loaded_plan(), name, same=same)
+
+
+def said_outright(record: Mapping[str, Any], saved: Plan, name: str, *, same: bool) -> dict[str, Any]:
+    """The same of a machine's record, as plain data, and the plan it runs by."""
+    spec = load_spec(record["spec"])
     macs = iter(str(element.props["mac"]) for element in saved.elements if "mac" in element.props)
     nets = []
     for one in spec.net:
         mac = next(macs, None) if one.type != "none" else None
         nets.append(late.replace(one, mac=Mac.parse(mac) if same and mac else None))
     spec = late.replace(spec, name=name, net=tuple(nets))
-    if checkpoint.record.get("ephemeral") and any(flag.name == "kernel" for flag in saved.flags):
+    if record.get("ephemeral") and any(flag.name == "kernel" for flag in saved.flags):
         spec = late.replace(spec, boot=late.replace(spec.boot, firmware="direct"))
     ports = sum(element.id.startswith(_PLUGS) for element in saved.elements) - len(spec.share)
     return dump_spec(late.replace(spec, devices=late.replace(spec.devices, hotplug=ports)))

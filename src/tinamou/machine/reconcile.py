@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
-from tinamou.machine import sockets_aside
+from tinamou.machine import moving, sockets_aside
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import orphans
-from tinamou.state import ledger, machines, networks, pools, uids
+from tinamou.state import ledger, machines, moves, networks, pools, uids
 from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
 from tinamou.system.known import matching
@@ -70,6 +71,8 @@ def _reconcile_other(directory: Path) -> list[str]:
 
 def _reconcile_one(directory: Path) -> list[str]:
     record = read(directory)
+    if record is not None and moves.phase(record):
+        return moving.settle(record, _over)
     if record is not None and not _left_behind(record):
         _settle_upgrade(record)
         said = orphans.let_run_on_if_left(record) if record.running else orphans.clear_half_suspended(record)
@@ -79,6 +82,10 @@ def _reconcile_one(directory: Path) -> list[str]:
         if not there or (record is not None and not _left_behind(record)):
             return []
         return _end_left_behind(record) if record else clear_unfinished(directory)
+
+
+def _over(record: Record, *, gone: bool) -> None:
+    end_machine(late.replace(record, ephemeral=record.ephemeral or gone))
 
 
 def _settle_name(record: Record) -> list[str]:
@@ -214,6 +221,7 @@ def claim(record: Record) -> Record:
 
 
 def _refuse_taken(record: Record) -> None:
+    moves.refuse_elsewhere(record, "started")
     if record.running:
         raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
     if record.owned:

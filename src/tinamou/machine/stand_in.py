@@ -89,6 +89,7 @@ class _Made:
         self._plan, self._kept, self._shared = plan, kept, shared
         listens = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"]
         self._old, self._new = f"{Path(listens[0]).parent}/", f"{directory}/"
+        self._reads = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "read"}
         self._owner = uid
         self._hubs = 0
         drives = {str(e.props["drive"]) for e in plan.elements if e.kind == "device" and "drive" in e.props}
@@ -152,7 +153,7 @@ class _Made:
 
     def _moved(self, value: Value) -> Value:
         if isinstance(value, str):
-            return value.replace(self._old, self._new)
+            return value if value in self._reads else value.replace(self._old, self._new)
         if isinstance(value, dict):
             return {key: self._moved(inner) for key, inner in value.items()}
         return [self._moved(inner) for inner in value] if isinstance(value, list) else value

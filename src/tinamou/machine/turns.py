@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.state.moves import refuse_elsewhere
 from tinamou.state.record import Record, newest
 from tinamou.system.remove import remove_tree
 
@@ -28,6 +29,10 @@ _ours: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ours", d
 
 _OF_A_TEMPLATE = frozenset({"backup", "check", "clone", "commit", "disk ls", "export", "rename", "rm", "template"})
 """What is done with a template: nothing of it changes what its guest would find."""
+
+
+_OF_A_MOVE = frozenset({"move", "rm"})
+"""What is done with a machine that has gone to another host, or comes from one."""
 
 
 @contextlib.asynccontextmanager
@@ -50,6 +55,8 @@ async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Asyn
             await asyncio.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
             _refuse_template(now, what)
+            if what not in _OF_A_MOVE:
+                refuse_elsewhere(now, f"changed ({what})")
             yield now
 
 
@@ -67,6 +74,8 @@ def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> I
             time.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
             _refuse_template(now, what)
+            if what not in _OF_A_MOVE:
+                refuse_elsewhere(now, f"changed ({what})")
             yield now
 
 

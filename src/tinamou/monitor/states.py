@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tinamou.late import dataclass
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.state.allowed import of_others
+from tinamou.state.moves import ARRIVING, LEFT, READY, phase
 from tinamou.state.record import Record
 
 __all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_once", "at_rest", "reason", "state_of", "states_of"]
@@ -15,6 +16,8 @@ LOOK_SECONDS = 2.0
 """How long the QEMU of one machine is waited for where many are looked at."""
 
 UNKNOWN = "unknown"
+
+_MOVES = {LEFT: "moved", ARRIVING: "arriving", READY: "arriving"}
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,7 @@ def reason(error: BaseException) -> str:
 
 
 def at_rest(record: Record) -> str:
-    """``suspended`` or ``stopped``: what a machine is that does not run."""
+    """``suspended`` or ``stopped``, ``moved`` or ``arriving`` for another host: what a machine is that does not run."""
+    if (where := phase(record)) in _MOVES:
+        return _MOVES[where]
     return "suspended" if is_suspended(record) else "stopped"

@@ -3,7 +3,8 @@
 The machines' folders are the truth. A row counts while the machine's record is the very file it was made of, unchanged since
 in text, owner and rights, and is made anew where it is not; so an index that is missing, old or damaged costs time alone. A
 machine has a row while nothing is to be done for it: it does not run, nobody has it in hand, it stays, it is not
-suspended, and no rename of it was cut short. None of that changes without a change of its record, or of its name.
+suspended, it is not on its way to another host or gone there, and no rename of it was cut short. None of that changes
+without a change of its record, or of its name.
 """
 
 from __future__ import annotations
@@ -149,5 +150,5 @@ def shape_of(record: Record) -> tuple[int, str]:
 
 
 def _at_rest(record: Record) -> bool:
-    taken = record.pid or record.owner_pid or record.ephemeral
+    taken = record.pid or record.owner_pid or record.ephemeral or record.move.get("phase")
     return not taken and not any(os.path.lexists(record.file(name)) for name in (files.SUSPENDED, files.RENAMED))

@@ -39,7 +39,8 @@ class Record:
     ``later`` is the description from the next start on, empty where that is ``spec``: a machine that runs, or is suspended,
     is what it was started as. ``former`` are the names it had before, the first one first; that is one of its own making,
     ``NAME~2``, where another machine was called NAME before. ``base`` is the machine it is a clone of, empty for none; a
-    ``template`` is cloned and nothing else.
+    ``template`` is cloned and nothing else. ``generation`` counts the hosts it has had, ``move`` says where its last move is
+    (`tinamou.state.moves`).
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -73,6 +74,8 @@ class Record:
     former: list[str] = late.field(default_factory=list)
     base: str = ""
     template: bool = False
+    generation: int = 0
+    move: dict[str, Any] = late.field(default_factory=dict)
     format: int = FORMAT
 
     @property

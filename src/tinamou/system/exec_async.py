@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from tinamou.system.exec import CommandError, clean_environment
 
-__all__ = ["attended", "communicate", "run_async"]
+__all__ = ["attended", "communicate", "piped", "run_async"]
 
 _PIECE = 4096
 _KEPT = 64 << 10
@@ -107,3 +107,27 @@ async def attended(argv: Sequence[str]) -> int:
         raise
     finally:
         signal.signal(signal.SIGINT, heeds)
+
+
+@contextlib.asynccontextmanager
+async def piped(
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program whose stdin, stdout and stderr are pipes, for the block; it is killed and has ended after it.
+
+    Raises FileNotFoundError.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment() if environment is None else dict(environment),
+        pass_fds=tuple(pass_fds),
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

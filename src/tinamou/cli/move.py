@@ -1,0 +1,64 @@
+"""The verb ``move``: a running machine to another host."""
+
+from __future__ import annotations
+
+from tinamou import late
+from tinamou.cli import output
+from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
+from tinamou.units import Size
+
+
+def command(
+    name: str,
+    host: str,
+    /,
+    *,
+    limit: str = "",
+    downtime: int = 300,
+    slow: Switch = False,
+    cut: Switch = False,
+    json: Switch = False,
+) -> None:
+    """Move a running machine to another host, which it goes on on: its memory and disks, and who it is on the network.
+
+    Its guest runs while they are copied, and stands still for a moment at the end. Whatever fails before that, and Ctrl-C,
+    leave it running here.
+
+    Parameters
+    ----------
+    name
+        The machine.
+    host
+        A host of `tinamou host ls`.
+    limit
+        Bytes a second that go over the line, 100M; no limit when left out.
+    downtime
+        Milliseconds it may stand still: the last of the memory goes over in that.
+    slow
+        Slow its guest down where that writes to its memory faster than the line carries.
+    cut
+        Move also what has connections in another process of this host (passt); they end, and new ones are made there.
+    json
+        Where it is now, and how that went, as JSON.
+    """
+    from tinamou.fleet.moving import How, move
+
+    how = How(limit_of(limit), downtime, slow, cut)
+    moved = run_until_done(move(name, host, how, progress=output.progress))
+    output.end_progress()
+    for note in moved.notes:
+        output.warn(note)
+    if json:
+        output.print_json(late.asdict(moved))
+    else:
+        output.say(f"{name} runs on {host}: stood still for {moved.downtime * 1000:.0f} ms, {moved.total:.1f} s in all")
+
+
+def limit_of(text: str) -> int:
+    """Bytes a second of what was written, 0 for no limit. Raises SpecError."""
+    try:
+        return int(Size.parse(text)) if text else 0
+    except ValueError as error:
+        raise SpecError("there is no such limit", problems=[Problem("limit", text, str(error), "100M")]) from error

@@ -1,0 +1,36 @@
+"""The verb ``receive``: what `tinamou move` on another host speaks to here, by ssh."""
+
+from __future__ import annotations
+
+from tinamou.cli import output
+from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
+
+
+def command(*, go: str = "", json: Switch = False) -> None:
+    """Take in a machine that moves here from another host; `tinamou move` calls this there.
+
+    What is said on stdin and stdout is for that alone.
+
+    Parameters
+    ----------
+    go
+        Let run what came by the move of this name: its source, which says so, has given it up.
+    json
+        With --go, the machine as JSON.
+    """
+    from tinamou.fleet import receiving
+
+    if go:
+        done = run_until_done(receiving.go(go))
+        if json:
+            output.print_json(done)
+        return
+    run_until_done(_received())
+
+
+async def _received() -> None:
+    from tinamou.fleet import receiving
+
+    async with receiving.on_stdio() as frames:
+        await receiving.receive(frames)

@@ -1,0 +1,270 @@
+"""A machine that comes from another host: made here and tried before anything moves, filled, and let run once it is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinamou import late
+from tinamou.blueprint import Flag, Plan, Why
+from tinamou.control import Event, Session, connect_qmp
+from tinamou.control.commands import cont, getfd, migrate_incoming, migration, set_migration, status
+from tinamou.errors import ControlError, StateError, TinamouError, if_full
+from tinamou.guest.clock import set_clock
+from tinamou.images.offline import offline
+from tinamou.images.progress import silent
+from tinamou.late import dataclass
+from tinamou.launch.handover import listening
+from tinamou.launch.process import died
+from tinamou.launch.process import start as launch
+from tinamou.machine.before_upgrade import take
+from tinamou.machine.booting import pin
+from tinamou.machine.importing import described, entered, extracted, manifest_of
+from tinamou.machine.reconcile import end_machine
+from tinamou.machine.starting import prepared, run_facts
+from tinamou.snapshots.graph import attached
+from tinamou.snapshots.hardware import differences
+from tinamou.snapshots.packed import Reader
+from tinamou.spec import load_spec
+from tinamou.state import machines, moves
+from tinamou.state.folder import image_of, write_plan
+from tinamou.state.record import Record, change, create, newest, read
+from tinamou.system.durable import sync_file, sync_folder
+from tinamou.system.loop_thread import in_thread
+
+__all__ = ["Arrival", "Offer", "arriving", "discard", "finish", "let_run", "of_token", "settle_in"]
+
+_RESERVE = 256 << 20
+_NBD, _MEMORY = "nbd", "memory"
+_POLL = 0.005
+_EVENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the source says of a machine: ``plan`` is the one it runs by, ``disks`` their format, size and used bytes.
+
+    ``host`` is what the source is called, ``whole`` its `small` files, ``sample`` the state of its stand-in, empty for none.
+    """
+
+    name: str
+    host: str
+    token: str
+    generation: int
+    created: float
+    plan: Plan
+    disks: Mapping[str, tuple[str, int, int]]
+    whole: bytes
+    sample: bytes
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A machine whose QEMU waits here: its record and monitor, and the sockets behind which its disks and memory go."""
+
+    record: Record
+    session: Session
+    disks: str
+    memory: str
+    notes: tuple[str, ...] = ()
+
+
+@contextlib.asynccontextmanager
+async def arriving(offer: Offer) -> AsyncIterator[Arrival]:
+    """Make the machine and start its QEMU, which waits; gone again when the block raises before it is ready.
+
+    Raises TinamouError with all that keeps it from being here.
+    """
+    await in_thread(_refuse_known, offer)
+    record, notes = await _made(offer)
+    try:
+        plan = await in_thread(_planned, offer, record)
+        if offer.sample:
+            await _tried(offer, plan)
+        await in_thread(write_plan, record, plan)
+        async with _waiting(record, plan, offer.disks) as arrival:
+            yield late.replace(arrival, notes=tuple(notes))
+    except BaseException:
+        await asyncio.shield(in_thread(discard, record))
+        raise
+
+
+def discard(record: Record) -> None:
+    """Remove a machine that did not arrive. One that is ready stays: whose it is its source decides."""
+    if (now := read(record.path)) is not None and moves.phase(now) == moves.ARRIVING:
+        end_machine(late.replace(now, ephemeral=True))
+
+
+def of_token(token: str) -> Record:
+    """The machine that came, or comes, by the move of that name. Raises StateError."""
+    for record in machines.machines():
+        if token and moves.token_of(record) == token and moves.phase(record) not in (moves.LEAVING, moves.LEFT):
+            return record
+    raise StateError("no machine has come by this move", why=f"none here knows of {token}", fix="tinamou ls")
+
+
+def _refuse_known(offer: Offer) -> None:
+    """What is here of that name may be what this very machine left here, or what came of a move that was given up."""
+    load_spec({"name": offer.name}, source="the machine that is offered")
+    known = read(machines.machines_dir() / offer.name)
+    if known is None:
+        return
+    same = known.created == offer.created
+    if same and moves.phase(known) == moves.LEFT and known.generation < offer.generation:
+        machines.remove(known.path)
+    elif same and moves.phase(known) == moves.READY and not moves.attended(known):
+        end_machine(late.replace(known, ephemeral=True))  # its source, which asks, is the owner: it has not left
+    else:
+        raise StateError(f"there is a machine {offer.name} here already", fix="rename one of them, or remove this one")
+
+
+async def _made(offer: Offer) -> tuple[Record, list[str]]:
+    pieces = Reader(io.BytesIO(offer.whole), "what came").pieces()
+    manifest = await in_thread(manifest_of, pieces)
+    _refuse_room(offer)
+    with machines.making(offer.name) as directory:
+        spec, notes = described(manifest, offer.name, trust=True)
+        await in_thread(extracted, pieces, directory, {**manifest, "disks": {}}, silent)
+        for disk, (kind, size, _) in offer.disks.items():
+            path = directory / f"{disk}.{kind}"
+            await offline(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], f"making {path.name}")
+        record, more = await in_thread(entered, manifest, spec, directory)
+        if record.base:
+            raise StateError(f"{record.base} is the same machine, and here already", fix="remove it, or make it another one")
+        for disk, (kind, _, _) in offer.disks.items() if record.uid is not None else ():
+            os.chown(directory / f"{disk}.{kind}", record.uid or 0, record.uid or 0)
+        move = moves.arriving(offer.host, offer.token)
+        mine: dict[str, Any] = {"owner_pid": move["pid"], "owner_started": move["started"], "move": move}
+        mine |= {"generation": offer.generation + 1, "created": offer.created}
+        return create(late.replace(record, **mine)), [*notes, *more]
+
+
+def _refuse_room(offer: Offer) -> None:
+    room = os.statvfs(machines.machines_dir())
+    free, used = room.f_bavail * room.f_frsize - _RESERVE, sum(used for _, _, used in offer.disks.values())
+    if used > free:
+        why = f"they use {used >> 20} MiB, {max(free, 0) >> 20} are free"
+        raise StateError(f"there is no room for the disks of {offer.name}", why=why, fix=if_full("No space left"))
+
+
+def _planned(offer: Offer, record: Record) -> Plan:
+    """The plan by which it can be here; all is done that it needs of this host. Raises TinamouError."""
+
+    def fits(plan: Plan) -> None:
+        if found := differences(offer.plan, plan):
+            raise StateError(f"{offer.name} would not be the machine it is", why="; ".join(found))
+
+    return prepared(load_spec(record.spec), record, image_of(record), offer.plan.machine_type, fits)
+
+
+async def _tried(offer: Offer, plan: Plan) -> None:
+    state = machines.machines_dir() / offer.name / "sample"
+    state.write_bytes(offer.sample)
+    try:
+        await take(plan, state)
+    except TinamouError as error:
+        what = f"the QEMU here does not take what the devices of {offer.name} hold"
+        said = "; ".join(filter(None, [error.what, *map(str, error.problems), error.why]))
+        raise StateError(what, why=said, fix="move it to a host with a newer QEMU") from error
+    finally:
+        state.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _waiting(record: Record, plan: Plan, disks: Iterable[str]) -> AsyncIterator[Arrival]:
+    waits = Why("move", "it waits for the machine that comes, and stands still then")
+    waiting = late.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
+    process = await in_thread(launch, waiting, record.path, dies_with_parent=False)
+    record = change(record, **run_facts(plan, process))
+    try:
+        async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:
+            await pin(record, plan)
+            paths = {name: str(record.file(f"{name}.sock")) for name in (_NBD, _MEMORY)}
+            await _offer_disks(session, disks, paths[_NBD])
+            taking = asyncio.ensure_future(_take_memory(session, paths[_MEMORY]))
+            try:
+                yield Arrival(record, session, paths[_NBD], paths[_MEMORY])
+            finally:
+                taking.cancel()
+    except ControlError as error:
+        if record.running:
+            raise
+        raise died(waiting, record.path, process.pid) from error
+
+
+async def _offer_disks(session: Session, disks: Iterable[str], path: str) -> None:
+    """Export the disks under their names on a socket in the machine's folder."""
+    there = await attached(session)
+    listener = listening(path)
+    try:
+        await getfd(session, listener, _NBD)
+    finally:
+        os.close(listener)
+    await session.execute("nbd-server-start", addr={"type": "fd", "data": {"str": _NBD}})
+    for name in disks:
+        node = there[f"{name}-dev"].top
+        export = {"type": "nbd", "id": f"move-{name}", "node-name": node, "name": name, "writable": True}
+        await session.execute("block-export-add", export)
+
+
+async def _take_memory(session: Session, path: str) -> None:
+    """Give QEMU the one who connects, whose state it is to take."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=listening(path)) as listener:
+        listener.setblocking(False)
+        connected, _ = await loop.sock_accept(listener)
+    with connected:
+        connected.setblocking(True)
+        await getfd(session, connected.fileno(), _MEMORY)
+    await set_migration(session, capabilities={"x-ignore-shared": False})
+    await migrate_incoming(session, f"fd:{_MEMORY}")
+
+
+async def finish(arrival: Arrival, disks: Sequence[Path]) -> Record:
+    """Wait until all of it is here, disks on stable storage; from then on it is ready. Raises ControlError, OSError."""
+    session, record = arrival.session, arrival.record
+    while (now := await migration(session)).status != "completed":
+        if now.status in ("failed", "cancelled"):
+            raise ControlError(f"the machine's memory did not come: {now.status}", why=now.error)
+        await asyncio.sleep(_POLL)
+    await session.execute("nbd-server-stop")
+    await asyncio.gather(*(in_thread(sync_file, path) for path in disks))
+    await in_thread(sync_folder, record.path)
+    for name in (_NBD, _MEMORY):
+        record.file(f"{name}.sock").unlink(missing_ok=True)
+    return await in_thread(moves.ready, record, moves.token_of(record))
+
+
+async def let_run(record: Record, session: Session | None = None) -> tuple[Record, Event | None]:
+    """Its source has left: it is ours, and runs; the event that says so, None where its QEMU is gone and it is off.
+
+    Nothing happens to one that is ours and runs. Raises StateError, ControlError.
+    """
+    record = await in_thread(moves.take_over, record, moves.token_of(record))
+    record = change(record, owner_pid=0, owner_started=0)
+    if not record.running:
+        return record, None
+    if session is None:
+        async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as own:
+            return record, await _running(own)
+    return record, await _running(session)
+
+
+async def _running(session: Session) -> Event:
+    with session.listen("RESUME") as events:
+        if (await status(session)).running:
+            return Event("RESUME", {}, time.time())
+        await cont(session)
+        return await events.next(_EVENT_SECONDS)
+
+
+async def settle_in(record: Record, session: Session) -> str:
+    """Set the guest's clock, which stood still; what is to be said of that."""
+    return (await set_clock(newest(record), session)).note

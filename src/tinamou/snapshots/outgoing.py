@@ -1,0 +1,197 @@
+"""What a machine's QEMU does when the machine leaves for another host: its disks mirrored, its memory sent.
+
+Its guest runs on all the while, but for the switch at the end; whatever fails before that, `run_on` has it go on here.
+QEMU is handed connected sockets: behind its walls it can reach nothing by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from tinamou.control import Session
+from tinamou.control.answers import number, record
+from tinamou.control.commands import Job, cont, getfd, jobs, migrate, migration, set_migration, status, wait_migrated
+from tinamou.errors import ControlError
+from tinamou.images.progress import Progress
+from tinamou.late import dataclass
+from tinamou.snapshots.jobs import cancel
+
+__all__ = ["STILL_SECONDS", "Sent", "Volume", "mirror", "run_on", "send"]
+
+_OURS = "move-"
+"""How the names of our jobs and nodes begin."""
+_POLL = 0.02
+STILL_SECONDS = 60.0
+"""A move in which nothing moves for so long is given up."""
+_CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A disk that goes along: ``node`` is what its device reads, ``size`` in bytes, of which ``used`` are in files."""
+
+    name: str
+    node: str
+    format: str
+    size: int
+    used: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How the memory went: ``stopped`` is when the guest was, by QEMU's clock; bytes, seconds, passes over the memory.
+
+    ``dirty`` is bytes a second that the guest wrote at the end of them.
+    """
+
+    stopped: float
+    setup: float
+    memory: int
+    rounds: int
+    dirty: int
+    seconds: float
+
+
+async def mirror(
+    session: Session, disks: Sequence[Volume], connect: Callable[[], socket.socket], speed: int, progress: Progress
+) -> None:
+    """Copy the disks to exports of their names behind ``connect``; from then on every write is done on both, until `send`.
+
+    ``speed`` in bytes a second, 0 for no bound. Raises ControlError.
+    """
+    for disk in disks:
+        name = _OURS + disk.name
+        with connect() as connected:
+            await getfd(session, connected.fileno(), name)
+        server = {"type": "fd", "str": name}
+        await session.execute("blockdev-add", driver="nbd", node_name=name, server=server, export=disk.name)
+        how = {"job-id": name, "device": disk.node, "target": name, "sync": "full", "copy-mode": "write-blocking"}
+        await session.execute("blockdev-mirror", {**how, "speed": speed, "auto-dismiss": False})
+    moved, since = -1, time.monotonic()
+    while disks:
+        ours = [one for one in await jobs(session) if one.id.startswith(_OURS)]
+        _refuse_failed(disks, ours)
+        done, whole = sum(one.progress for one in ours), sum(one.total for one in ours)
+        progress("copying disks", done / whole if whole else None)
+        if all(one.status == "ready" for one in ours):
+            return
+        moved, since = _moving(done, moved, since, "its disks")
+        await asyncio.sleep(5 * _POLL)
+
+
+def _refuse_failed(disks: Sequence[Volume], ours: Sequence[Job]) -> None:
+    failed = [one for one in ours if one.error or one.status == "concluded"]
+    if failed or len(ours) < len(disks):
+        why = "; ".join(one.error for one in failed) or "the copy ended"
+        raise ControlError("a disk cannot be copied to the other host", why=why)
+
+
+def _moving(now: int, before: int, since: float, what: str) -> tuple[int, float]:
+    """What was reached and when; raises ControlError where nothing has moved for long."""
+    if now != before:
+        return now, time.monotonic()
+    if time.monotonic() - since > STILL_SECONDS:
+        why = f"nothing of {what} went over the line for {STILL_SECONDS:.0f} s"
+        raise ControlError("the other host does not take the machine", why=why)
+    return before, since
+
+
+async def send(
+    session: Session,
+    line: socket.socket,
+    disks: Sequence[Volume],
+    *,
+    limit: int,
+    downtime: int,
+    slow: bool,
+    progress: Progress,
+) -> Sent:
+    """Send the memory and all devices; the guest stands still afterwards, and its disks there are as they are here.
+
+    ``limit`` in bytes a second, 0 for none; the guest is stopped when the rest will take ``downtime`` milliseconds;
+    ``slow`` slows it down where it writes faster than that goes over. Raises ControlError; `run_on` then.
+    """
+    await getfd(session, line.fileno(), _OURS + "memory")
+    line.close()
+    await set_migration(
+        session,
+        capabilities={**_CAPABILITIES, "auto-converge": slow},
+        parameters={"max-bandwidth": limit or 1 << 40, "downtime-limit": downtime},
+    )
+    began = time.monotonic()
+    with session.listen("STOP") as events:
+        await migrate(session, f"fd:{_OURS}memory")
+        await _until_switch(session, disks, progress)
+        stopped = await events.next(STILL_SECONDS)
+        await _end_mirrors(session, disks)
+        await session.execute("migrate-continue", state="pre-switchover")
+        await wait_migrated(session, STILL_SECONDS)
+    told = record(await session.execute("query-migrate"))
+    ram = record(told.get("ram", {}))
+    dirty = number(ram, "dirty-pages-rate", 0, least=0) * number(ram, "page-size", 4096, least=0)
+    rounds = number(ram, "dirty-sync-count", 0, least=0)
+    setup = number(told, "setup-time", 0, least=0) / 1000
+    seconds = time.monotonic() - began
+    return Sent(stopped.at, setup, number(ram, "transferred", 0, least=0), rounds, dirty, seconds)
+
+
+async def _until_switch(session: Session, disks: Sequence[Volume], progress: Progress) -> None:
+    moved, since, looked = -1, time.monotonic(), 0.0
+    while (now := await migration(session)).status != "pre-switchover":
+        if now.status in ("completed", "failed", "cancelled", "cancelling"):
+            raise ControlError(f"The machine's memory did not go over: {now.status}", why=now.error)
+        progress("sending memory", min(now.transferred / now.total, 1.0) if now.total else None)
+        moved, since = _moving(now.transferred, moved, since, "its memory")
+        if time.monotonic() - looked > 1.0:
+            looked = time.monotonic()
+            _refuse_failed(disks, [one for one in await jobs(session) if one.id.startswith(_OURS)])
+        await asyncio.sleep(_POLL)
+
+
+async def _end_mirrors(session: Session, disks: Sequence[Volume]) -> None:
+    """The guest stands still: what is not there yet is written, and the copies are let go of."""
+    for disk in disks:
+        await session.execute("block-job-cancel", device=_OURS + disk.name)
+    async with asyncio.timeout(STILL_SECONDS):
+        for disk in disks:
+            job = await _concluded(session, _OURS + disk.name)
+            if job.error:
+                raise ControlError(f"{disk.name} is not whole on the other host", why=job.error)
+            await session.execute("job-dismiss", id=job.id)
+            await session.execute("blockdev-del", node_name=job.id)
+
+
+async def _concluded(session: Session, name: str) -> Job:
+    while True:
+        job = next(one for one in await jobs(session) if one.id == name)
+        if job.status == "concluded":
+            return job
+        await asyncio.sleep(_POLL / 10)
+
+
+async def run_on(session: Session) -> None:
+    """Give up whatever is left of a move, and let the guest run here. Raises ControlError for a QEMU that does not."""
+    if (await migration(session)).status not in ("none", "completed", "failed", "cancelled"):
+        await session.execute("migrate_cancel")
+        with contextlib.suppress(ControlError, TimeoutError):
+            await wait_migrated(session, 10.0)
+    for job in await jobs(session):
+        if job.id.startswith(_OURS):
+            await cancel(session, job.id)
+    for name in await _nodes(session):
+        with contextlib.suppress(ControlError):
+            await session.execute("blockdev-del", node_name=name)
+    await set_migration(session, capabilities=dict.fromkeys((*_CAPABILITIES, "auto-converge"), False))
+    if not (await status(session)).running:
+        await cont(session)
+
+
+async def _nodes(session: Session) -> list[str]:
+    graph = json.dumps(await session.execute("x-debug-query-block-graph"))
+    return sorted(set(re.findall(rf'"({_OURS}[a-z0-9]+)"', graph)))

@@ -1,0 +1,137 @@
+"""Who owns a machine that goes from one host to another: two records, one on each host, in two phases on stable storage.
+
+::
+
+    source   (owner) ── leaving ─┬─ left        a tombstone: it never runs here again, and says where it went
+                                 └─ (owner)     given up, whoever failed; it never stopped being the owner
+    target   arriving ── ready ──┬─ (owner)     one generation later, once the source has left
+                                 └─ gone        the source stays
+
+The source decides, alone, by writing ``left``; it may do so once the target is ``ready``: has all of the machine, disks on
+stable storage. The target lets it run after that, and never by itself: one that is ``ready`` and hears nothing stays as it
+is until it is told. So there is never more than one owner, and after any interruption the source's record names the host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from tinamou import late
+from tinamou.errors import StateError
+from tinamou.facts import files
+from tinamou.state.record import Record, update
+from tinamou.system.durable import sync_file, sync_folder
+from tinamou.system.spawn import Process, alive, process_of
+
+__all__ = [
+    "ARRIVING",
+    "LEAVING",
+    "LEFT",
+    "READY",
+    "arriving",
+    "attended",
+    "begin_leaving",
+    "confirmed",
+    "leave",
+    "phase",
+    "ready",
+    "refuse_elsewhere",
+    "stay",
+    "take_over",
+    "token_of",
+]
+
+LEAVING, LEFT, ARRIVING, READY = "leaving", "left", "arriving", "ready"
+_OWNER = ""
+
+
+def phase(record: Record) -> str:
+    """Where a machine's move is; empty for one that is its host's own."""
+    return str(record.move.get("phase", _OWNER))
+
+
+def token_of(record: Record) -> str:
+    """What the last move of this machine was called by both hosts; empty where there was none."""
+    return str(record.move.get("token", ""))
+
+
+def attended(record: Record) -> bool:
+    """Whether the process that moves it, or receives it, is alive."""
+    pid, started = record.move.get("pid"), record.move.get("started")
+    return isinstance(pid, int) and isinstance(started, int) and alive(Process(pid, started))
+
+
+def begin_leaving(record: Record, host: str, token: str) -> Record:
+    """The source begins to move it to ``host``. Raises StateError where a move is under way, or it has left."""
+    return _step(record, _OWNER, lambda _: {"phase": LEAVING, "host": host, "token": token, **_me()})
+
+
+def stay(record: Record, token: str) -> Record:
+    """The move is given up: the source owns it, as it did all along. Raises StateError for one that has left."""
+    return _step(record, LEAVING, lambda _: {}, token)
+
+
+def leave(record: Record, token: str) -> Record:
+    """The decision: from here on the machine is the target's, which is ready. Raises StateError, OSError."""
+    return _step(record, LEAVING, lambda move: {**move, "phase": LEFT, "told": False}, token)
+
+
+def confirmed(record: Record, token: str) -> Record:
+    """The target has said that the machine is its own."""
+    return _step(record, LEFT, lambda move: {**move, "told": True}, token)
+
+
+def arriving(host: str, token: str) -> dict[str, Any]:
+    """What the record of a machine says that comes from ``host``, until it is ready."""
+    return {"phase": ARRIVING, "host": host, "token": token, **_me()}
+
+
+def ready(record: Record, token: str) -> Record:
+    """The target has all of it. From here on it cannot throw it away by itself."""
+    return _step(record, ARRIVING, lambda move: {**move, "phase": READY}, token)
+
+
+def take_over(record: Record, token: str) -> Record:
+    """The source has left: the machine is this host's. Nothing changes where it is already, by this very move."""
+    if phase(record) == _OWNER and token_of(record) == token:
+        return record
+    return _step(record, READY, lambda move: {"phase": _OWNER, "host": move["host"], "token": token}, token)
+
+
+def refuse_elsewhere(record: Record, done: str) -> None:
+    """Raises StateError for a machine that is not this host's to be ``done`` something with."""
+    host, name = record.move.get("host", "another host"), record.name
+    if phase(record) == LEFT:
+        if record.move.get("told"):
+            fix = f"it runs there; tinamou rm {name} forgets here that it went there"
+        else:
+            fix = f"{host} was not heard to have it: tinamou move {name} {host} tells it"
+        raise StateError(f"{name} has moved to {host}, and cannot be {done} here", fix=fix)
+    if phase(record) == ARRIVING:
+        raise StateError(f"{name} is arriving from {host}, and cannot be {done} yet", fix="wait for the move to end")
+    if phase(record) == READY:
+        why = f"all of it is here, and {host} has not said that it gave it up: it may run there"
+        fix = f"on {host}: tinamou move {name}, which decides; if it runs there, tinamou rm -f {name} here"
+        raise StateError(f"{name} has come from {host}, and cannot be {done} yet", why=why, fix=fix)
+
+
+def _me() -> dict[str, int]:
+    me = process_of(os.getpid())
+    return {"pid": me.pid, "started": me.started}
+
+
+def _step(record: Record, before: str, move: Callable[[dict[str, Any]], dict[str, Any]], token: str = "") -> Record:
+    """Go on from that phase, of this very move, on stable storage before it returns."""
+
+    def changed(now: Record) -> Record:
+        if phase(now) != before or (token and token_of(now) != token):
+            what = f"{phase(now) or 'owned'}{f' ({token_of(now)})' if token_of(now) else ''}"
+            raise StateError(f"the move of {now.name} is not where it was", why=f"it is {what}", fix="tinamou ls")
+        return late.replace(now, move=move(now.move))
+
+    now = update(record.path, changed)
+    sync_file(record.file(files.RECORD))
+    sync_folder(record.path)
+    return now
