@@ -21,6 +21,7 @@ from tinamou.parts import (
     monitor,
     net,
     passthrough,
+    placement,
     process,
     security,
     seed_disk,
@@ -64,6 +65,7 @@ PARTS: tuple[Part, ...] = (
     clock.PART,
     windows.PART,
     windows_setup.PART,
+    placement.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )
