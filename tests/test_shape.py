@@ -119,6 +119,7 @@ BREACHES = {
     "stray.py": ("", "tinamou.stray"),
     "facts/broken.py": ("import tinamou.system.exec", "tinamou.facts.broken -> tinamou.system.exec"),
     "parts/broken.py": ("import os", "tinamou.parts.broken -> os"),
+    "fleet/asking.py": ("import tinamou.machine", "tinamou.fleet.asking -> tinamou.machine"),
     "images/broken.py": ("import subprocess", "tinamou.images.broken -> subprocess"),
 }
 

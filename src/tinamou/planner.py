@@ -21,6 +21,7 @@ from tinamou.parts import (
     monitor,
     net,
     passthrough,
+    placement,
     process,
     security,
     seed_disk,
@@ -65,6 +66,7 @@ PARTS: tuple[Part, ...] = (
     windows.PART,
     windows_setup.PART,
     passthrough.LOCAL,
+    placement.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )

@@ -22,6 +22,7 @@ from tinamou.parts.memory import MemorySpec
 from tinamou.parts.net import NetSpec
 from tinamou.parts.net.forwards import doubled
 from tinamou.parts.passthrough import PassthroughSpec
+from tinamou.parts.placement import PlacementSpec
 from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
@@ -71,6 +72,7 @@ class MachineSpec:
     cpu: CpuSpec = option(CpuSpec, "virtual CPUs")
     memory: MemorySpec = option(MemorySpec, "guest memory")
     limits: LimitsSpec = option(LimitsSpec, "what it may use of the host at most")
+    placement: PlacementSpec = option(PlacementSpec, "on which of several hosts it belongs")
     confine: ConfineSpec = option(ConfineSpec, "the walls around its QEMU")
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")

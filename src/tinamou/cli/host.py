@@ -85,6 +85,29 @@ def record(file: Path = Path("host.tar.gz"), /) -> None:
 
 
 @app.command
+def room(*, json: Switch = False) -> None:
+    """Show what this host has left for machines: CPUs, memory, huge pages, devices, by memory node."""
+    from tinamou.fleet import room
+
+    left = room.this_room("here")
+    if json:
+        output.print_json(room.plain(left))
+        return
+    print(f"{left.cpus:g} of {left.all_cpus:g} CPUs, {left.memory >> 20} of {left.all_memory >> 20} MiB")
+    rows = [
+        {
+            "node": node.number,
+            "cpus": f"{node.cpus:g}",
+            "memory": f"{node.memory >> 20} MiB",
+            "huge pages": ", ".join(f"{count} of {page >> 10} KiB" for page, count in node.pages.items()),
+            "devices": ", ".join(f"{count} {kind}" for kind, count in node.devices.items()),
+        }
+        for node in left.nodes
+    ]
+    output.table(rows, ("node", "cpus", "memory", "huge pages", "devices"))
+
+
+@app.command
 def repair(*, json: Switch = False) -> None:
     """Give back what no living machine holds; what someone else changed meanwhile is named and left as it is."""
     from tinamou.machine.receipts import repair as mend

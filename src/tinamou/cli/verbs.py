@@ -58,6 +58,8 @@ VERBS = {
     "fork": "Start running copies of a running machine, or of a checkpoint.",
     "confine": "Show the walls around a running machine.",
     "plan": "Show what would be done, and why.",
+    "place": "Say on which of several hosts a machine belongs, and why.",
+    "cluster": "Write machines as resources of a Pacemaker cluster.",
     "convert": "Make a machine file of another tool's machine.",
     "attest": "Judge what a processor's report proves of a guest, offline.",
     "accel": "Try every accelerator and report.",
@@ -91,6 +93,7 @@ USAGE = {
     "exec": "[OPTIONS] NAME -- COMMAND…",
     "allow": "[OPTIONS] [NAME [USER | @GROUP]…]",
     "ssh": "[OPTIONS] NAME [-- COMMAND…]",
+    "place": "[OPTIONS] FILE.toml",
     "convert": "[OPTIONS] [SOURCE] [-- QEMU-COMMAND…]",
     "set": "[OPTIONS] NAME FIELD=VALUE…",
     "keys": "NAME KEYS…",
@@ -103,7 +106,9 @@ USAGE = {
 }
 """Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
-GROUPS = frozenset({"attest", "backup", "checkpoints", "disk", "host", "image", "net", "pci", "pool", "snapshot", "token"})
+GROUPS = frozenset(
+    {"attest", "backup", "checkpoints", "cluster", "disk", "host", "image", "net", "pci", "pool", "snapshot", "token"}
+)
 
 
 def module_of(verb: str) -> Any:

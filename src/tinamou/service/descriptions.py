@@ -20,6 +20,7 @@ HARMLESS = frozenset(
         *("name", "image", "os", "arch", "accel", "memory.size", "memory.forkable", "memory.floor"),
         *("cpu.count", "cpu.sockets", "cpu.cores", "cpu.threads", "cpu.max", "cpu.plugged", "cpu.model", "cpu.hyperv"),
         *("limits.cpu", "limits.memory", "limits.pids", "limits.read", "limits.write"),
+        *("placement.spread", "placement.together", "placement.near"),
         *("boot.firmware", "boot.secure", "boot.order", "boot.menu", "boot.cmdline"),
         *("disk.size", "disk.interface", "disk.block_size", "disk.discard", "disk.on_full", "disk.iops", "disk.bandwidth"),
         *("net.type", "net.model", "net.mac", "net.allow_out", "net.rate_out", "net.rate_in", "net.mtu", "net.ipv6"),
