@@ -176,9 +176,10 @@ def test_all_hosts_are_listed_and_silence_is_silence(far: Path, server: Sshd, tm
         assert list(told) == ["here", "far", "hung"]
         assert told["here"]["machines"] == told["far"]["machines"] == []
         assert told["hung"]["error"]["stage"] == "host"
+        hosts.add(server.host("other", command=("sh", "-c", "echo 99.0")))
         done = tinamou("ls", "--all-hosts")
-        assert b"hung is silent" in done.stderr
-        assert [line.split() for line in done.stdout.splitlines()[1:]] == [[b"hung", b"silent"]]
+        assert b"hung is silent" in done.stderr and b"other: other has tinamou 99.0" in done.stderr
+        assert [line.split() for line in done.stdout.splitlines()[1:]] == [[b"hung", b"silent"], [b"other", b"error"]]
 
 
 def test_the_doctor_of_all_hosts(far: Path, server: Sshd) -> None:

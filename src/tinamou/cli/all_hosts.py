@@ -10,6 +10,7 @@ from tinamou.cli.loop import run_until_done
 from tinamou.errors import HostError, Problem, SpecError
 from tinamou.fleet import asking, hosts
 from tinamou.fleet.asking import Answer
+from tinamou.fleet.ssh import SilentHostError
 from tinamou.machine import listing
 
 __all__ = ["examine_all", "list_machines"]
@@ -33,7 +34,7 @@ def list_machines(*, quiet: bool, json: bool) -> int:
     else:
         cells = listing.lines([row for _, row in machines])
         rows = [[host, *line] for (host, _), line in zip(machines, cells, strict=True)]
-        silent = [[one.host, "", "silent", *[""] * (len(listing.COLUMNS) - 2)] for one in answers if one.error]
+        silent = [[one.host, "", _manner(one), *[""] * (len(listing.COLUMNS) - 2)] for one in answers if one.error]
         output.lines(("host", *listing.COLUMNS), rows + silent)
     return _status(answers)
 
@@ -71,8 +72,13 @@ def _everywhere(words: Sequence[str], times: float, here: Any) -> list[Answer]:
     answers = run_until_done(asking.ask_all(hosts.every(), words, times=times))
     for one in answers:
         if one.error:
-            output.warn(f"{one.host} is silent: {one.why}")
+            output.warn(f"{one.host} is silent: {one.why}" if _manner(one) == "silent" else f"{one.host}: {one.why}")
     return [Answer(HERE, here), *answers]
+
+
+def _manner(answer: Answer) -> str:
+    """What is shown in place of a state: a host that says nothing, or one that answers otherwise than it should."""
+    return "silent" if isinstance(answer.error, SilentHostError) else "error"
 
 
 def _listed_here() -> Any:
