@@ -15,12 +15,21 @@ deb() { # PACKAGE VERSION: what is installed where that is the version, else unp
   [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
   (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
 }
+libraries() { # PACKAGES: those that are not installed, in whatever version this Debian has
+  for name in "$@"; do
+    dpkg-query -W "$name" >/dev/null 2>&1 ||
+      (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$name" && dpkg-deb -x "$name"_*.deb root)
+  done
+  LD_LIBRARY_PATH=$work/root/usr/lib/$(uname -m)-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  export LD_LIBRARY_PATH
+}
 is() { # WHAT SEEN EXPECTED
   printf '%s: %s\n' "$1" "$2"
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
 }
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 deb dnsmasq-base 2.90-4~deb12u2
+libraries libdbus-1-3 libhogweed6 libidn2-0 libjansson4 libmnl0 libnetfilter-conntrack3 libnettle8 libnfnetlink0 libnftables1 libnftnl11
 PATH=$work/root/usr/sbin:$PATH:/usr/sbin
 dnsmasq --version | head -1
 said() { dnsmasq --test --conf-file=/dev/null --dhcp-range=10.0.0.2,10.0.0.9 "$@" 2>&1 | grep . | tail -1 || true; }

@@ -13,6 +13,14 @@ deb() { # PACKAGE VERSION: what is installed where that is the version, else unp
   [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
   (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
 }
+libraries() { # PACKAGES: those that are not installed, in whatever version this Debian has
+  for name in "$@"; do
+    dpkg-query -W "$name" >/dev/null 2>&1 ||
+      (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$name" && dpkg-deb -x "$name"_*.deb root)
+  done
+  LD_LIBRARY_PATH=$work/root/usr/lib/$(uname -m)-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  export LD_LIBRARY_PATH
+}
 is() { # WHAT SEEN EXPECTED
   printf '%s: %s\n' "$1" "$2"
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
@@ -20,6 +28,7 @@ is() { # WHAT SEEN EXPECTED
 work=$(mktemp -d) && trap 'kill "$(cat "$work/pid" 2>/dev/null)" 2>/dev/null || true; rm -rf "$work"' EXIT
 deb openvswitch-common 3.1.0-2+deb12u1
 deb openvswitch-switch 3.1.0-2+deb12u1
+libraries libbpf1 libcap-ng0 libelf1 libevent-2.1-7 libhogweed6 libnettle8 libnuma1 libssl3 libunbound8 libxdp1
 PATH=$work/root/usr/bin:$work/root/usr/sbin:$PATH:/usr/sbin
 schema=$work/root/usr/share/openvswitch/vswitch.ovsschema
 [ -e "$schema" ] || schema=/usr/share/openvswitch/vswitch.ovsschema

@@ -29,7 +29,7 @@ where() { # ARGUMENTS: the bus of the device x, or what QEMU says of it
   { qemu-system-x86_64 -M q35 -accel tcg -nodefaults -display none -S -qmp stdio "$@" <<<"$ask" || true; } 2>&1 |
     sed -n 's/.*"return": "\/\(.*\)".*/\1/p; s/.*id=x[^:]*: //p'
 }
-pxb=(-device pxb-pcie,id=pxb,bus_nr=64)
+pxb=(-device 'pxb-pcie,id=pxb,bus_nr=64')
 is "a device alone" "$(where -device virtio-rng-pci,id=x)" machine/q35/pcie.0
 is "a device before a pxb-pcie" "$(where -device virtio-rng-pci,id=x "${pxb[@]}")" machine/q35/pcie.0
 is "a device after it" "$(where "${pxb[@]}" -device virtio-rng-pci,id=x)" \
