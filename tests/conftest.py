@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from host_trees import recorded_folder, unpack
 from leftovers import Leftovers
@@ -19,6 +20,11 @@ from leftovers import Leftovers
 # A runner may have been started with hang-ups and Ctrl-C ignored (nohup, &); what the tests start must hear them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+hypothesis.settings.register_profile("any host", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any host")
+"""A host may be slow, or busy: how long an example takes says nothing of it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
