@@ -92,15 +92,17 @@ def test_hosts_reach_each_other_unless_the_wire_is_cut(two: Hosts) -> None:
 
 @pytest.mark.vm
 def test_a_machine_stays_where_it_is_when_the_line_is_cut_and_goes_over_a_slow_one(two: Hosts) -> None:
-    two.script("run", "1", "env", *two.words[2:-2], "-c", KNOW, *two.words)
+    two.script("run", "1", *two.words[:-2], "-c", KNOW, *two.words)
     disk = 'disk=[{size="16M"}]'
     two.tinamou(1, "run", "-d", "--name", "web", "--memory", "192M", "--net", "none", "--set", disk)
     words = [str(ROOT / "script/hosts"), "run", "1", *two.words, "move", "web", "h2", "--limit", "2M"]
     with subprocess.Popen(words, env=two.environment, stderr=subprocess.PIPE, text=True) as moving:
         assert moving.stderr is not None
-        for line in moving.stderr:
-            if "sending memory" in line:
-                break
+        said = ""
+        while "sending memory" not in said:
+            line = moving.stderr.readline()
+            assert line, said
+            said += line
         two.script("cut", "2")
         said = moving.stderr.read()
     assert moving.returncode != 0
@@ -118,10 +120,16 @@ BRIDGED = """
 ip link add br0 address 02:00:00:00:77:0$1 type bridge && ip link set br0 up
 ip link set eth0 master br0 && ip addr flush dev eth0 && ip addr add 10.77.0.$1/24 dev br0
 """
-SERVES = "ip addr add 10.77.0.50/24 dev eth0; ip link set eth0 up; (nc -l -p 7000 -e cat) >/dev/null 2>&1 &"
+SERVES = "ip addr add 10.77.0.50/24 dev eth0 2>/dev/null; ip link set eth0 up; (nc -l -p 7000 -e cat) >/dev/null 2>&1 &"
 CLIENT = """
-import socket, sys
-line = socket.create_connection(("10.77.0.50", 7000), timeout=120)
+import socket, sys, time
+for _ in range(300):
+    try:
+        line = socket.create_connection(("10.77.0.50", 7000), timeout=120)
+        break
+    except OSError as error:
+        print(error, file=sys.stderr)
+        time.sleep(0.2)
 for number in range(1 << 30):
     line.sendall(b"%9d\\n" % number)
     told = b""
@@ -137,8 +145,8 @@ for number in range(1 << 30):
 def test_a_connection_from_a_third_host_outlives_the_move(three: Hosts) -> None:
     for host in ("1", "2"):
         three.script("run", host, "sh", "-ec", BRIDGED, "sh", host)
-    three.script("run", "1", "env", *three.words[2:-2], "-c", KNOW, *three.words)
-    net = 'net=[{type="bridge",bridge="br0"}]'
+    three.script("run", "1", *three.words[:-2], "-c", KNOW, *three.words)
+    net = 'net=[{type="bridge",bridge="br0",address="10.77.0.50/24"}]'
     three.tinamou(1, "run", "-d", "--name", "web", "--memory", "192M", "--set", net)
     three.tinamou(1, "exec", "web", "--", "sh", "-c", SERVES)
     words = [str(ROOT / "script/hosts"), "run", "3", sys.executable, "-c", CLIENT]

@@ -14,6 +14,7 @@ __all__ = [
     "JOURNAL",
     "LOCK",
     "MONITOR_LOG",
+    "MOVING",
     "OEM",
     "OPERATION",
     "PLAN",
@@ -58,6 +59,8 @@ SUSPENDED = "suspended"
 """The folder of the state it was suspended with."""
 ASKED = "asked-to-end"
 """There when somebody had the machine end, until its next start (`tinamou.machine.life`)."""
+MOVING = "moving"
+"""The folder of the sockets through which it moves to another host."""
 AUTOSTART = "autostart.json"
 """How it starts with the host (`tinamou.machine.autostart`)."""
 RENAMED = "renamed"

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
@@ -200,7 +199,7 @@ class _Move:
         setup = time.monotonic() - self._began
         hearing = asyncio.ensure_future(frames.hear("ready"))
         try:
-            async with _carrying(self._host, opened) as (to_disks, to_memory):
+            async with _carrying(record, self._host, opened) as (to_disks, to_memory):
                 work = mirror(session, disks, lambda: _connected(to_disks), self._how.limit, self._progress)
                 await frames.meanwhile(work, hearing)
                 mirrored = time.monotonic() - self._began - setup
@@ -272,9 +271,11 @@ def _connected(path: Path) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _carrying(host: Host, opened: dict[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
+async def _carrying(record: Record, host: Host, opened: dict[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
     """Sockets of this host that lead to the two there, for the block."""
-    folder = Path(tempfile.mkdtemp(prefix="tm-move-"))
+    folder = record.file(files.MOVING)
+    shutil.rmtree(folder, ignore_errors=True)  # of a move that was killed
+    folder.mkdir(mode=0o700)
     here = folder / "disks", folder / "memory"
     try:
         async with remote.forward(host, {here[0]: str(opened["disks"]), here[1]: str(opened["memory"])}):
