@@ -40,6 +40,14 @@ def after(spec: dict, *assignments: str, **settings: object) -> dict:
         ({"seed": {"user": "ada"}}, "seed.user=", {}),
         ({}, "qemu_args+=-snapshot", {"qemu_args": ["-snapshot"]}),
         ({}, "boot.cmdline=a=b c", {"boot": {"cmdline": "a=b c"}}),
+        (
+            {},
+            "net+=type=user,forward=1:1,forward=2:2,forward=3:3",
+            {"net": [{}, {"type": "user", "forward": ["1:1", "2:2", "3:3"]}]},
+        ),
+        ({"net": [{"forward": ["1:1", "2:2"]}]}, "net[0].forward[1]=3:3", {"net": [{"forward": ["1:1", "3:3"]}]}),
+        ({"share": ["/a"]}, "share[0].to=/b", {"share": [{"path": "/a", "to": "/b"}]}),
+        ({"qemu_args": ["-a"]}, "qemu_args+=b=c", {"qemu_args": ["-a", "b=c"]}),
     ],
 )
 def test_written(spec: dict, written: str, expected: dict | None) -> None:
@@ -61,11 +69,16 @@ def test_written(spec: dict, written: str, expected: dict | None) -> None:
         ("net[0].forward-=1:1", "1:1 is not in it: it has nothing"),
         ("net[0]-=user", "is one element"),
         ("name.floor=1", "already given"),
-        ("memory[0]=1", "it has 0|there is no"),
+        ("memory[0]=1", "there is no memory|it is no list"),
+        ("net[3].mtu=1", "elements are counted from 0; \\+= adds one"),
+        ("net[0]-=user", r"net\[0\]= takes it out, net\+= adds one"),
+        ("net.mtu=1", r"number its element, as in net\[0\]\.model"),
+        ("name.floor=1", "name is already given as 'web'.*give it as a table"),
+        ("net[0].forward-=1:1", r"write it as it stands there, or forward\[0\]="),
     ],
 )
 def test_not_understood(written: str, said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=f"(?s){said}"):
         after({"name": "web"}, written)
 
 
