@@ -42,8 +42,10 @@ __all__ = ["Issuer", "Provider", "Rule", "fetched", "provider_of"]
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Those whose keys are the provider's alone: one that the verifier has too would let it sign."""
-AGAIN_SECONDS, SOON_SECONDS = 600.0, 15.0
-"""How often keys are fetched, and how soon again where that failed or a token names one that is not known."""
+AGAIN_SECONDS = 600.0
+"""How often keys are fetched."""
+SOON_SECONDS = 15.0
+"""How soon again, where that failed or a token names a key that is not known."""
 _LEEWAY = 30
 _MOST = 1 << 20
 _LONGEST_NAME = 100
