@@ -23,6 +23,7 @@ def command(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     name: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    oidc: Path | None = None,
     e2b: str = "",
     e2b_domain: str = "",
     e2b_templates: Path | None = None,
@@ -49,6 +50,8 @@ def command(
         Its key.
     name
         A name or address by which others reach it. May be repeated.
+    oidc
+        Whose signed tokens are believed beside those of tinamou token, and what they are for, in TOML (OpenID Connect).
     e2b
         Serve E2B's own clients at HOST:PORT as well: sandboxes that are machines.
     e2b_domain
@@ -79,7 +82,7 @@ def command(
     if (certificate or key) and not (listen or e2b_domain or units or os.environ.get("LISTEN_FDS")):
         fix = "say where TLS is served: --listen 0.0.0.0:8443, or leave --tls-cert and --tls-key out"
         raise SpecError("nothing is served by TLS", problems=[Problem("--listen", None, "is not given", fix)])
-    listening = Listening(place, _mode(mode), address(listen), certificate, key, name, sandboxes)
+    listening = Listening(place, _mode(mode), address(listen), certificate, key, name, sandboxes, oidc and oidc.absolute())
     if units is not None:
         return _write_units(units, listening, listen, e2b)
     os.chdir("/")  # paths in descriptions are whole; what is not means the same whoever starts the service
@@ -91,7 +94,13 @@ def _write_units(folder: Path, listening: Listening, listen: str, e2b: str) -> i
     from tinamou.system import systemd
 
     words, agents = [*systemd.command(), "serve"], listening.e2b
-    given = {"--listen": listen, "--tls-cert": listening.certificate, "--tls-key": listening.key, "--e2b": e2b}
+    given = {
+        "--listen": listen,
+        "--tls-cert": listening.certificate,
+        "--tls-key": listening.key,
+        "--oidc": listening.oidc,
+        "--e2b": e2b,
+    }
     if agents is not None:
         given |= {"--e2b-domain": agents.domain, "--e2b-templates": agents.templates, "--e2b-most": str(agents.most)}
     words += [word for option, value in given.items() if value for word in (option, str(value))]

@@ -42,7 +42,7 @@ def application(service: Service, more: Sequence[BaseRoute] = ()) -> ASGIApp:
 
     routes = [*made(ROUTES, service), Route("/v1/openapi.json", openapi), *pages(service), *more]
     inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _refused, Exception: _fault})
-    return Door(inner, names=service.settings.names, open_paths=open_to_all)
+    return Door(inner, names=service.settings.names, open_paths=open_to_all, known=service.known)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

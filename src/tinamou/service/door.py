@@ -40,15 +40,21 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 class Door:
     """An ASGI application around another one. ``names`` are those by which the service is reached, subdomains too.
 
-    ``open_paths`` are paths that nobody need be known for: the page's login and its style.
+    ``open_paths`` are paths that nobody need be known for: the page's login and its style; ``known`` says who holds a token.
     """
 
     def __init__(
-        self, app: ASGIApp, *, names: Collection[str] = (), open_paths: Callable[[str], bool] = lambda _: False
+        self,
+        app: ASGIApp,
+        *,
+        names: Collection[str] = (),
+        open_paths: Callable[[str], bool] = lambda _: False,
+        known: Callable[[str], Caller | None] = by_token,
     ) -> None:
         self._app = app
         self._names = frozenset(name.lower() for name in (*names, *_LOCAL))
         self._open = open_paths
+        self._known = known
         self._said = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +65,7 @@ class Door:
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         try:
             refused = self._misdirected(headers) or _foreign(scope, headers)
-            caller = None if refused else _who(scope, headers)
+            caller = None if refused else _who(scope, headers, self._known)
         except TinamouError as error:  # the tokens are not read: why is nothing for somebody who is not known
             self._say(str(error))
             refused, caller = Answer(503, "it cannot be found out who asks", fix="the service's log says why"), None
@@ -104,12 +110,12 @@ def cookie_of(headers: dict[str, str], name: str) -> str:
     return cookies[name].value if name in cookies else ""
 
 
-def _who(scope: Scope, headers: dict[str, str]) -> Caller | None:
+def _who(scope: Scope, headers: dict[str, str], known: Callable[[str], Caller | None]) -> Caller | None:
     """The caller: a token counts before the kernel's word, so that whoever could do all can also do less."""
     peer = scope.get("state", {}).get("peer")
     if secret := secret_of(headers):
-        return by_token(secret)
-    return by_peer(peer) if peer is not None else by_token(cookie_of(headers, COOKIE))
+        return known(secret)
+    return by_peer(peer) if peer is not None else known(cookie_of(headers, COOKIE))
 
 
 def _browses(scope: Scope, headers: dict[str, str]) -> bool:

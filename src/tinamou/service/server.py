@@ -23,6 +23,7 @@ from tinamou.service import certificates
 from tinamou.service.agents.e2b.serving import Address, served
 from tinamou.service.app import application
 from tinamou.service.journal import heard_by_journal, to_journal
+from tinamou.service.oidc import Issuer, provider_of
 from tinamou.service.shared import Service, Settings
 from tinamou.system.loop_thread import dropped
 
@@ -45,7 +46,7 @@ _THREADS = 128
 class Listening:
     """Where the service listens: a unix socket with that mode, an address by TLS with that certificate and key.
 
-    ``e2b`` is where E2B's own clients find it.
+    ``e2b`` is where E2B's own clients find it, ``oidc`` the file that says which identity provider is believed.
     """
 
     socket: Path | None = None
@@ -55,6 +56,7 @@ class Listening:
     key: Path | None = None
     names: tuple[str, ...] = ()
     e2b: Address | None = None
+    oidc: Path | None = None
 
 
 class _Protocol(H11Protocol):
@@ -102,7 +104,8 @@ async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     if heard_by_journal():
         to_journal()
-    service = Service(Settings(names=_names(listening)))
+    issuer = Issuer(provider_of(listening.oidc)) if listening.oidc else None
+    service = Service(Settings(names=_names(listening), issuer=issuer))
     app = application(service)
     plain, secure = _sockets(listening)
     async with contextlib.AsyncExitStack() as stack:
@@ -111,6 +114,8 @@ async def serve(listening: Listening, ready: Callable[[str], None]) -> int:
             sandboxes = await stack.enter_async_context(served(listening.e2b))
             tls = listening if listening.e2b.domain else None
             used.append((_server(sandboxes, tls), [_tcp(listening.e2b.address)]))
+        if issuer is not None:
+            stack.push_async_callback(dropped, asyncio.ensure_future(issuer.run()))
         await stack.enter_async_context(service.running())
         await _until_ended([(server, mine) for server, mine in used if mine], listening, ready)
     return 0

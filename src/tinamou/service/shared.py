@@ -8,10 +8,11 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinamou.late import dataclass
 from tinamou.service import journal
+from tinamou.service.auth import Caller, by_token
 from tinamou.service.feed import Feed
 from tinamou.service.findings import Findings
 from tinamou.service.lookout import Lookout
@@ -25,6 +26,9 @@ from tinamou.state.record import Record, read
 from tinamou.system.loop_thread import dropped
 from tinamou.system.paths import this_host
 
+if TYPE_CHECKING:
+    from tinamou.service.oidc import Issuer
+
 __all__ = ["Service", "Settings", "existing"]
 
 _DRAIN_SECONDS = 20.0
@@ -33,10 +37,14 @@ _DRAIN_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How the service is reached: ``names`` are hosts by which it is, ``secure`` whether browsers reach it by TLS."""
+    """How the service is reached: ``names`` are hosts by which it is, ``secure`` whether browsers reach it by TLS.
+
+    ``issuer`` says who holds tokens that are not of the service's own.
+    """
 
     names: tuple[str, ...] = ()
     secure: bool = False
+    issuer: Issuer | None = None
 
 
 class Service:
@@ -52,6 +60,11 @@ class Service:
         self.metrics: Metrics = Metrics(self.lookout, self.findings)
         self.work: Work = Work(state, self._operation)
         self.tickets: Tickets = Tickets()
+
+    def known(self, text: str) -> Caller | None:
+        """Who holds this token: one of the service's own, or of whom it believes."""
+        own, issuer = by_token(text), self.settings.issuer
+        return own or (issuer.caller(text) if issuer is not None and text else None)
 
     def _operation(self, shown: dict[str, Any]) -> None:
         """An operation has begun, got on, or ended. Its result and the logs beside its error are asked for by its id."""

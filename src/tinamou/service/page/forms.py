@@ -14,7 +14,7 @@ from tinamou import fields, late
 from tinamou.errors import SpecError, TinamouError
 from tinamou.machine.starting import plan_only
 from tinamou.service import reading
-from tinamou.service.auth import by_token, caller_of
+from tinamou.service.auth import caller_of
 from tinamou.service.descriptions import described
 from tinamou.service.door import COOKIE
 from tinamou.service.page import views
@@ -117,7 +117,7 @@ async def login(request: Request, service: Service) -> Response:
         return page(request, service, "login.html", fault="")
     form = await form_of(request, service)
     text = str(form.get("token", "")).strip()
-    if by_token(text) is None:
+    if service.known(text) is None:
         return page(request, service, "login.html", 401, fault="This token is unknown, revoked or too old.")
     answer = RedirectResponse("/", 303)
     answer.set_cookie(COOKIE, text, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")
