@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import converted
 
@@ -82,6 +83,7 @@ def alike(machine: dict) -> dict:
 
 
 @pytest.mark.parametrize("to", ["libvirt", "script", "qemu"])
+@settings(deadline=None)
 @given(machine=machines)
 def test_read_back_it_is_the_same_machine(to, machine):
     written = formats.write(load_spec(machine), HERE, to)
@@ -278,7 +280,16 @@ def test_libvirts_own_schema_takes_it(virsh, machine, tmp_path):
     schema = "/usr/share/libvirt/schemas/domain.rng"
     if shutil.which("xmllint"):
         subprocess.run(["xmllint", "--noout", "--relaxng", schema, str(tmp_path / "a.xml")], check=True)
-    virsh("define", "--validate", str(tmp_path / "a.xml"))
+    try:
+        virsh("define", "--validate", str(tmp_path / "a.xml"))
+    except AssertionError as error:
+        # Debian 12's libvirt has passt in its schema, and refuses it in its parser (debian/Disable-passt-support.patch).
+        if "'backend': 'passt'" not in str(error):
+            raise
+        text = (tmp_path / "a.xml").read_text()
+        plain = re.sub(r"<portForward .*?</portForward>|<backend type=.passt. ?/>", "", text, flags=re.DOTALL)
+        (tmp_path / "a.xml").write_text(plain)
+        virsh("define", "--validate", str(tmp_path / "a.xml"))
     virsh("undefine", "--nvram", spec.name)
 
 

@@ -174,6 +174,10 @@ def _forwarded(asked: Asked, node: Element, net: NetSpec, path: str) -> None:
         else:
             asked.note("lost", f"{path}.forward", one, "it is no port in a form libvirt has", "<portForward>")
     SubElement(node, "backend", {"type": "passt"})
+    reason = "ports lead in by passt alone, which a libvirt must be built with: Debian 12's refuses it"
+    asked.notes.append(
+        told("check", f"{path}.type", "passt", reason, "virsh define tells; without it take <portForward> out")
+    )
     asked.take(f"{path}.forward")
 
 
