@@ -50,7 +50,8 @@ def write(asked: Asked, devices: Element, place: Place) -> None:
         asked.take(f"share[{number}].path")
         if share.readonly:
             SubElement(node, "readonly")
-            asked.take(f"share[{number}].readonly")
+            reason = "an older libvirt has no read-only virtio-fs, and refuses the machine: 9 does"
+            asked.note("check", f"share[{number}].readonly", "true", reason, "virsh define tells; 9p has it")
         mount = f"mount -t virtiofs share{number} {share.to or '/mnt'}"
         asked.note("changed", f"share[{number}].to", share.to, "nothing mounts it in the guest by itself", mount)
     _ports(devices)
