@@ -194,6 +194,22 @@ def of_tree(text: str) -> Iterator[tuple[str, str]]:
             yield f"{path} dropped", written(tree)
 
 
+def of_install(text: str) -> Iterator[tuple[str, str]]:
+    """A line of virt-install's, of several options a line: each dropped, each piece of its value dropped and changed."""
+    words = text.replace("\\\n", " ").split()
+    starts = [at for at, word in enumerate(words) if word.startswith("--")]
+    for at, end in zip(starts, [*starts[1:], len(words)], strict=True):
+        yield f"{words[at]} dropped", " ".join([*words[1:at], *words[end:]])
+        pieces = words[at + 1].split(",") if end > at + 1 else []
+        for number, piece in enumerate(pieces):
+            key, equals, inside = piece.rpartition("=")
+            new = f"{key}={other(inside)}" if equals else other(piece)
+            for what, put in (("changed", [new]), ("dropped", [])):
+                joined = ",".join([*pieces[:number], *put, *pieces[number + 1 :]])
+                if joined and piece not in ("format=qcow2", "bus=virtio", "4"):
+                    yield f"{words[at]} {piece} {what}", " ".join([*words[1 : at + 1], joined, *words[end:]])
+
+
 def of_words(text: str) -> Iterator[tuple[str, str]]:
     """A command line, an option in each line: each option dropped, each value of one dropped and changed."""
     lines = text.splitlines()

@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
-from changing import of_lines, of_settings, of_tree, of_words, of_xml, outcome
+from changing import of_install, of_lines, of_settings, of_tree, of_words, of_xml, outcome
 
 CORPUS = Path(__file__).parent / "corpus"
 WAYS = {".xml": of_xml, ".ovf": of_xml, ".vbox": of_xml, ".vmx": of_lines, ".conf": of_lines, ".sh": of_words}
-WAYS |= {".yaml": of_tree, ".json": of_tree, ".pve": of_settings, ".xl": of_settings, ".ini": of_settings}
+WAYS |= {
+    ".virt": of_install,
+    ".yaml": of_tree,
+    ".json": of_tree,
+    ".pve": of_settings,
+    ".xl": of_settings,
+    ".ini": of_settings,
+}
 LIBVIRT = Path(os.environ.get("TINAMOU_LIBVIRT_SOURCE", "/nonexistent")) / "tests" / "qemuxml2argvdata"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import converted
 
@@ -82,6 +83,7 @@ def alike(machine: dict) -> dict:
 
 
 @pytest.mark.parametrize("to", ["libvirt", "script", "qemu"])
+@settings(deadline=None)
 @given(machine=machines)
 def test_read_back_it_is_the_same_machine(to, machine):
     written = formats.write(load_spec(machine), HERE, to)
@@ -268,6 +270,15 @@ RICH = [
 ]  # fmt: skip
 
 
+REFUSED = [
+    ("'backend': 'passt'", r"<portForward .*?</portForward>|<backend type=.passt. ?/>", ""),
+    ("virtiofs does not yet support read-only mode", r'(<target dir="share\d+" ?/>)\s*<readonly ?/>', r"\1"),
+]
+"""What some libvirts say of what is in their schema, and a note tells: Debian 12's has no passt
+(debian/Disable-passt-support.patch), and none before 11 a read-only virtio-fs.
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.vm
 @pytest.mark.parametrize("machine", RICH, ids=lambda one: one["name"])
@@ -278,7 +289,17 @@ def test_libvirts_own_schema_takes_it(virsh, machine, tmp_path):
     schema = "/usr/share/libvirt/schemas/domain.rng"
     if shutil.which("xmllint"):
         subprocess.run(["xmllint", "--noout", "--relaxng", schema, str(tmp_path / "a.xml")], check=True)
-    virsh("define", "--validate", str(tmp_path / "a.xml"))
+    for _ in range(len(REFUSED) + 1):
+        try:
+            virsh("define", "--validate", str(tmp_path / "a.xml"))
+            break
+        except AssertionError as error:
+            known = [(pattern, instead) for said, pattern, instead in REFUSED if said in str(error)]
+            if not known:
+                raise
+            [(pattern, instead)] = known
+            text = (tmp_path / "a.xml").read_text()
+            (tmp_path / "a.xml").write_text(re.sub(pattern, instead, text, flags=re.DOTALL))
     virsh("undefine", "--nvram", spec.name)
 
 

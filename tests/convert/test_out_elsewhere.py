@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_out import HERE, alike
 
@@ -50,6 +50,7 @@ def disks(paths: list[str], **options: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
+@settings(deadline=None)
 @given(
     machine=st.fixed_dictionaries(
         BASE,
@@ -88,6 +89,7 @@ def test_proxmox(machine):
     assert back == {**alike(expected), "cpu": back["cpu"]}
 
 
+@settings(deadline=None)
 @given(
     machine=st.fixed_dictionaries(
         BASE,
@@ -110,6 +112,7 @@ def test_kubevirt(machine):
     assert back == alike({**machine, "image": "disk0.qcow2", "disk": moved})
 
 
+@settings(deadline=None)
 @given(
     machine=st.fixed_dictionaries(
         BASE,
@@ -151,6 +154,7 @@ def test_incus(machine):
     assert back == expected
 
 
+@settings(deadline=None)
 @given(
     machine=st.fixed_dictionaries(
         BASE,

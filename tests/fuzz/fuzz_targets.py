@@ -308,6 +308,7 @@ for kind, name, words, values in (
     ("readconfig", "machine.ini", ["[device]", '"', "driver", "[m]"], SETTINGS),
     ("firecracker", "firecracker.json", JSON_WORDS, JSON),
     ("cloud-hypervisor", "cloud-hypervisor.json", JSON_WORDS, JSON),
+    ("virt-install", "install.virt", ["--disk", "size=1", "none", "$A", "--boot uefi", "bus=sata", "-x"], r"(?<= )[^ \n]+"),
     ("podman machine", "podman.json", JSON_WORDS, JSON),
 ):
     target(kind, seeds=fuzz_foreign.described(name), words=words, values=values)(converted)

@@ -18,6 +18,7 @@ KINDS = {
     "ovf": "an OVF descriptor (.ovf)",
     "vbox": "a VirtualBox machine (.vbox)",
     "quickemu": "a quickemu configuration (.conf)",
+    "virt-install": "a virt-install command line",
     "proxmox": "a Proxmox machine (NNN.conf)",
     "kubevirt": "a KubeVirt machine (YAML)",
     "incus": "an Incus or LXD machine (YAML)",
@@ -37,6 +38,7 @@ _READERS = {
     "ovf": "ovf",
     "vbox": "vbox",
     "quickemu": "quickemu",
+    "virt-install": "virt_install",
     "kubevirt": "kubevirt",
     "incus": "incus",
     "lima": "lima",
@@ -55,6 +57,7 @@ _ROOTS = {"domain": "libvirt", "domainCapabilities": "", "Envelope": "ovf", "Vir
 _VMX = re.compile(
     r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
 )
+_INSTALL = re.compile(r"^[ \t]*(?:sudo[ \t]+)?(?:[\w/.-]*/)?virt-install[ \t\\]", re.MULTILINE)
 _QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 
 
@@ -104,6 +107,8 @@ def kind_of(text: str) -> str:
         return "vmx"
     from tinamou.convert import qemu
 
+    if _INSTALL.search(text) and "qemu-system-" not in text:
+        return "virt-install"
     if qemu.is_script(text):
         return "qemu"
     kind = next((name for pattern, name in _LINES if pattern.search(text)), "")

@@ -24,10 +24,12 @@ def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Conv
 
 
 def of_words(words: Sequence[str], *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
-    """The machine of a QEMU command line, whose files are relative to this folder. Raises SpecError, ImageError."""
-    from tinamou.convert import qemu
+    """The machine of a line of QEMU's or virt-install's; its files are relative to the cwd. Raises SpecError, ImageError."""
+    from tinamou.convert import qemu, virt_install
 
-    return _made(qemu.read_words(words), Path.cwd(), name, trust)
+    installs = any(word.rpartition("/")[2] == "virt-install" for word in words[:3])
+    read = virt_install.read_words if installs else qemu.read_words
+    return _made(read(words), Path.cwd(), name, trust)
 
 
 def _made(draft: Draft, folder: Path, name: str, trust: Sequence[Path]) -> Converted:

@@ -50,7 +50,8 @@ def write(asked: Asked, devices: Element, place: Place) -> None:
         asked.take(f"share[{number}].path")
         if share.readonly:
             SubElement(node, "readonly")
-            asked.take(f"share[{number}].readonly")
+            reason = "an older libvirt has no read-only virtio-fs, and refuses the machine: 9 does"
+            asked.note("check", f"share[{number}].readonly", "true", reason, "virsh define tells; 9p has it")
         mount = f"mount -t virtiofs share{number} {share.to or '/mnt'}"
         asked.note("changed", f"share[{number}].to", share.to, "nothing mounts it in the guest by itself", mount)
     _ports(devices)
@@ -174,6 +175,10 @@ def _forwarded(asked: Asked, node: Element, net: NetSpec, path: str) -> None:
         else:
             asked.note("lost", f"{path}.forward", one, "it is no port in a form libvirt has", "<portForward>")
     SubElement(node, "backend", {"type": "passt"})
+    reason = "ports lead in by passt alone, which a libvirt must be built with: Debian 12's refuses it"
+    asked.notes.append(
+        told("check", f"{path}.type", "passt", reason, "virsh define tells; without it take <portForward> out")
+    )
     asked.take(f"{path}.forward")
 
 
