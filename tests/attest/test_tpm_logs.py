@@ -129,3 +129,16 @@ def test_what_a_quote_of_a_tpm_does_not_speak_of_is_no() -> None:
     assert wrong(verify(good.written(), told)) == {"expected": "no", "tcb": "no"}
     with pytest.raises(MalformedError):
         eventlog.replay(eventlog.parse(log_of([*start(True), (0, NO_ACTION, b"", b"StartupLocality\0\3")] * 2)), "sha256")
+
+
+def test_files_measured_after_the_quote_are_left_out() -> None:
+    """The kernel's log is read after the TPM signed, while a guest goes on."""
+    files = [("boot_aggregate", True), ("/bin/a", True)]
+    early = quoted(start(True), ima=files)
+    read_later = late.replace(early, ima=ima_of([*files, ("/bin/b", True), ("/bin/c", True)]))
+    assert wrong(verify(read_later.written(), known(early)))["expected"] == "no"
+    assert tpm.as_quoted(read_later) == tpm.as_quoted(early) == early
+    assert tpm.as_quoted(late.replace(early, ima=ima_of(files) + early.ima)) == early
+    strange = late.replace(early, ima=ima_of([("/bin/b", True)]))
+    assert tpm.as_quoted(strange) == strange  # none of its beginnings was quoted
+    assert wrong(verify(tpm.as_quoted(read_later).written(), known(early))) == {}

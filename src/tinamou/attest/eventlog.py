@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.late import dataclass
 
-__all__ = ["ALGORITHMS", "Event", "parse", "parse_ima", "replay"]
+__all__ = ["ALGORITHMS", "Event", "ima_events", "parse", "parse_ima", "replay"]
 
 ALGORITHMS = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 """Hash functions by the numbers the TCG gave them."""
@@ -170,9 +170,14 @@ def parse_ima(data: bytes) -> list[Event]:
 
     Its digests are computed from what it says, as the kernel does for the bank by SHA-256. Raises MalformedError.
     """
+    return [event for event, _ in ima_events(data)]
+
+
+def ima_events(data: bytes) -> list[tuple[Event, int]]:
+    """The same, each with the place in the log where it ends. Raises MalformedError."""
     if len(data) > _MOST:
         raise MalformedError(f"a log of {len(data)} bytes; {_MOST} are looked at")
-    reader, events = Reader(data, "the kernel's log"), list[Event]()
+    reader, events = Reader(data, "the kernel's log"), list[tuple[Event, int]]()
     while reader.left and len(events) < _EVENTS:
         register = reader.number(4, "register")
         digest = reader.take(20, "digest")
@@ -182,7 +187,7 @@ def parse_ima(data: bytes) -> list[Event]:
         found = b"\xff" * 32 if violation else hashlib.sha256(said).digest()
         if register > 23:
             raise MalformedError(f"the kernel's log speaks of register {register}")
-        events.append(Event(register, _IMA, {"sha256": found}, said))
+        events.append((Event(register, _IMA, {"sha256": found}, said), len(data) - reader.left))
     return events
 
 

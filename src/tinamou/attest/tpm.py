@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tinamou import late
 from tinamou.attest import eventlog
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, Reader
@@ -26,7 +27,7 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-__all__ = ["REGISTERS", "TpmQuote", "credential", "is_one", "judge", "name_of", "parse", "rsa_key", "signed_by"]
+__all__ = ["REGISTERS", "TpmQuote", "as_quoted", "credential", "is_one", "judge", "name_of", "parse", "rsa_key", "signed_by"]
 
 REGISTERS = tuple(range(16))
 """What is quoted: all that firmware, boot loader and kernel measure."""
@@ -88,6 +89,23 @@ def parse(data: bytes) -> TpmQuote:
 def name_of(public: bytes) -> bytes:
     """The name of a key, by which TPMs tell it: a hash of its public part."""
     return b"\x00\x0b" + hashlib.sha256(public).digest()
+
+
+def as_quoted(quote: TpmQuote) -> TpmQuote:
+    """The quote with its kernel's log up to where the TPM signed: files that were measured before the log was read go.
+
+    As it is, where no beginning of that log gives what was quoted. Raises MalformedError.
+    """
+    _, _, digest, _ = _attested(quote.attest)
+    registers = eventlog.replay(eventlog.parse(quote.log) if quote.log else (), "sha256")
+    for event, end in [(None, 0), *eventlog.ima_events(quote.ima)]:
+        if event is not None:
+            before = registers.get(event.register, bytes(32))
+            registers[event.register] = hashlib.sha256(before + event.digests["sha256"]).digest()
+        held = b"".join(registers.get(number, bytes(32)) for number in REGISTERS)
+        if hmac.compare_digest(hashlib.sha256(held).digest(), digest):
+            return late.replace(quote, ima=quote.ima[:end])
+    return quote
 
 
 def judge(
