@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tinamou import fields, late
 from tinamou.blueprint import Plan
 from tinamou.errors import PlanError, Problem, SpecError, StateError, TinamouError
+from tinamou.facts import files
 from tinamou.late import dataclass
 from tinamou.launch.difference import Difference, differences
 from tinamou.machine import changing_live, named
@@ -101,6 +102,7 @@ def _refuse(record: Record, old: MachineSpec, new: MachineSpec, changed: Sequenc
     names = [f"disk{number}" for number, _ in numbered(old.disk, 1 if image_of(record).disk else 0)]
     for index, name in enumerate(names):
         problems += _disk_problems(record.name, name, index, old.disk[index], new)
+    problems += _store_problems(record, old, new)
     if record.ephemeral and not record.running:
         problems.append(Problem("name", record.name, "is thrown away when it ends", "start one that stays"))
     if problems:
@@ -121,6 +123,27 @@ def _disk_problems(machine: str, name: str, index: int, old: DiskSpec, new: Mach
     if old.size and one.size and one.size < old.size:
         reason = f"it has {old.size}; a smaller one would cut off its end"
         yield Problem(f"disk[{index}].size", str(one.size), reason, "choose more")
+
+
+def _store_problems(record: Record, old: MachineSpec, new: MachineSpec) -> Iterator[Problem]:
+    """A store of variables that is in use, or belongs to a saved state, is not another one's at the next start."""
+    if _store_changes(record, old, new) and (record.running or is_suspended(record)):
+        field = "boot.secure_keys" if new.boot.secure_keys != old.boot.secure_keys else "boot.secure"
+        reason = f"{record.name} {'runs with' if record.running else 'is suspended with'} the store of keys it has"
+        yield Problem(field, getattr(new.boot, field.partition(".")[2]), reason, f"tinamou stop {record.name} first")
+
+
+def _store_changes(record: Record, old: MachineSpec, new: MachineSpec) -> bool:
+    """Whether its firmware is to trust other keys, or none: what is enrolled lies in its store, which starts keep."""
+    differs = (old.boot.checked, old.boot.secure_keys) != (new.boot.checked, new.boot.secure_keys)
+    return differs and record.file(files.UEFI_VARS).exists()
+
+
+def _put_store_aside(record: Record) -> Change:
+    aside = record.file(f"{files.UEFI_VARS}.before")
+    record.file(files.UEFI_VARS).replace(aside)
+    why = f"its firmware's variables, which hold keys and boot entries, are made anew; the old ones are kept as {aside.name}"
+    return Change("boot", files.UEFI_VARS, None, "now", why)
 
 
 def _plans(record: Record, old: MachineSpec, new: MachineSpec) -> tuple[Plan | None, Plan]:
@@ -170,6 +193,8 @@ async def _carry_out(
     off, why = not record.running, _why_later(record)
     done: list[Change] = []
     failed: set[str] = set()
+    if _store_changes(record, old, new):
+        done.append(_put_store_aside(record))
     for field, before, after in sorted(changed, key=lambda one: not changing_live.DISK_SIZE.fullmatch(one[0])):
         try:
             if (kind := field.partition("[")[0]) in failed and field.endswith("]"):
