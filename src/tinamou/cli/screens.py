@@ -39,8 +39,8 @@ Work = Callable[[str], Awaitable[object]]
 class Machines(App[int]):
     """All machines; what is done to one goes on while the others are looked at, and is ended when this is."""
 
-    TITLE = "tinamou"
-    CSS = "#said { height: auto; color: $text-muted; }"
+    TITLE: str | None = "tinamou"
+    CSS: ClassVar[str] = "#said { height: auto; color: $text-muted; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start"),
         Binding("x", "stop", "Stop"),
