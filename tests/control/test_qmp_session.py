@@ -208,6 +208,24 @@ def test_events_before_the_first_answer(state):
     assert run(talk()) == ((9, 1, 2), [("RESUME", 1.000002)] * 3)
 
 
+def test_what_qemu_says_before_it_has_noticed_the_session(state):
+    """An event of a moment ago, and the answer to a session that went away: the greeting comes after them."""
+
+    async def serve(reader, writer):
+        writer.write(b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\n')
+        writer.write(b'{"return": {}, "id": "7"}\n{"error": {"class": "GenericError", "desc": "no"}, "id": "8"}\n')
+        writer.write(b'{"QMP": {"version": {"qemu": {"major": 9, "minor": 1, "micro": 2}}, "capabilities": []}}\n')
+        answer(writer, await reader.readline())
+        await reader.read()
+        writer.close()
+
+    async def talk():
+        async with scripted(state / "s", serve), await connect(f"{state}/s") as qmp:
+            return qmp.version, [event.name for event in qmp.recent]
+
+    assert run(talk()) == ((9, 1, 2), ["RESUME"])
+
+
 def test_a_server_that_is_not_qemu(state):
     async def serve(reader, writer):
         writer.write(b'{"hello": "world"}\n')

@@ -59,6 +59,7 @@ def test_variables():
     """Every TINAMOU_… variable that is read is in the reference, and the other way round."""
     sources = [*ROOT.glob("src/**/*.py"), *(p for p in ROOT.glob("script/*") if p.is_file()), ROOT / "tests/conftest.py"]
     sources.append(ROOT / "tests/host_trees.py")
+    sources.remove(ROOT / "src/tinamou/service/journal.py")  # its TINAMOU_… are fields of the journal
     used = {name for path in sources for name in re.findall(r"TINAMOU_[A-Z0-9_]+", path.read_text())}
     documented = set(re.findall(r"^\| `(TINAMOU_[A-Z0-9_]+)`", (REFERENCE / "environment.md").read_text(), re.M))
     assert used <= documented

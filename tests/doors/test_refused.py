@@ -46,6 +46,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False, "vlan": 7, "trust": True, "spoof_check": False}]},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
+    "confidential.host_data": {"confidential": {"host_data": "00ff"}},
+    "confidential.id_block": {"confidential": {"id_block": "AAAA"}},
     "security.apparmor": {"security": {"apparmor": "require"}},
     "security.sched_core": {"security": {"sched_core": "require"}},
     "seed.timezone": {"seed": {"timezone": "Europe/Berlin"}},

@@ -59,6 +59,14 @@ ELSEWHERE = {
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
     "security.sched_core": "needs cores with several threads: tests/unit/test_security.py; refused here",
     "security.apparmor": "needs AppArmor: tests/lab/test_lab_apparmor.py; refused here",
+    **dict.fromkeys(
+        ("confidential.id_block", "confidential.id_auth", "confidential.host_data"),
+        "needs SEV-SNP: tests/golden/test_id_blocks.py; refused here",
+    ),
+    **dict.fromkeys(
+        ("placement.spread", "placement.together", "placement.near"),
+        "is asked where a host is chosen: tests/fleet/test_placement.py; a host by itself says so",
+    ),
     "confidential.debug": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
 }
 """What a host without the hardware cannot show, and where it is tried."""

@@ -70,6 +70,10 @@ class Event:
     at: float = 0.0
 
 
+_BEFORE = frozenset({"event", "return", "error"})
+"""What a message has that is no greeting, and may come before it."""
+
+
 class Listener:
     """The events of one subscription, in order, from the moment it was made; leave it with ``with`` or ``close``."""
 
@@ -142,10 +146,16 @@ class Session:
         self.listeners: list[Listener] = []
 
     async def greet(self) -> None:
-        """Hear QEMU's greeting and answer it. Raises ControlError, OSError, EOFError; may wait for ever."""
+        """Hear QEMU's greeting and answer it. Raises ControlError, OSError, EOFError; may wait for ever.
+
+        What QEMU says before it has noticed that another session has begun, its answers to the one before too, comes first.
+        """
         import asyncio
 
-        self.version, self.package = _version(await self._wire.receive())
+        while not _BEFORE.isdisjoint(message := await self._wire.receive()):
+            if "event" in message:
+                self.dispatch(event_of(message))
+        self.version, self.package = _version(message)
         self._hearing = asyncio.create_task(self._hear())
         await self._ask(_GREETING, {}, None)
 
