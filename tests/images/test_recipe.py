@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tinamou import late
 from tinamou.errors import ImageError, SpecError
 from tinamou.facts.image import ImageFacts
-from tinamou.images.recipe import load_recipe, read_recipe, steps_of
+from tinamou.images.recipe import ImageSpec, load_recipe, read_recipe, steps_of
 
 
 def test_every_problem_is_named_at_once() -> None:
@@ -87,3 +89,11 @@ def test_what_is_no_file_is_refused(base: ImageFacts, tmp_path: Path) -> None:
         keys(base, tmp_path)
     with pytest.raises(ImageError, match="none cannot be read"):
         keys(base, tmp_path, files=["none:/srv"])
+
+
+def test_the_guides_example_is_one() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guides/images.md").read_text()
+    text = guide.partition("```toml data\n")[2].partition("```")[0]
+    assert load_recipe(tomllib.loads(text)).commands == ("systemctl enable nginx", "useradd -r web")
+    named = {word for line in guide.splitlines() if line.startswith("| `") for word in line.split("|")[1].split("`")[1::2]}
+    assert named == {field.name for field in late.fields(ImageSpec)}
