@@ -142,3 +142,8 @@ def test_files_measured_after_the_quote_are_left_out() -> None:
     strange = late.replace(early, ima=ima_of([("/bin/b", True)]))
     assert tpm.as_quoted(strange) == strange  # none of its beginnings was quoted
     assert wrong(verify(tpm.as_quoted(read_later).written(), known(early))) == {}
+
+
+def test_registers_of_an_unknown_hash_are_none() -> None:
+    with pytest.raises(MalformedError, match="by 0x0, which is not known here"):
+        eventlog.replay(eventlog.parse(log_of(start(True))), "0x0")

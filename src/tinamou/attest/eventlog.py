@@ -219,6 +219,8 @@ def _event(reader: Reader, register: int, sizes: dict[int, int]) -> Event | None
 
 def replay(events: Sequence[Event], function: str) -> dict[int, bytes]:
     """What the registers hold after all of it: each begins with zeros, and is hashed with each digest after the other."""
+    if function not in ALGORITHMS.values():
+        raise MalformedError(f"the log's registers are by {function}, which is not known here")
     registers: dict[int, bytes] = {}
     for event in events:
         if event.type == _NO_ACTION:
