@@ -20,7 +20,8 @@ from tinamou.service.shared import Service
 def shown(state: str, text: str = "", error: Any = None) -> dict[str, Any]:
     progress = {"text": text, "fraction": None}
     times = {"started": 1.0, "ended": None if state == "running" else 2.0}
-    return {"verb": "start", "about": "web", "state": state, "progress": progress, "error": error, "result": 1, **times}
+    whose = {"id": "one", "verb": "start", "about": "web", "caller": "root"}
+    return {**whose, "state": state, "progress": progress, "error": error, "result": 1, **times}
 
 
 def test_progress_is_told_and_not_kept(state):
