@@ -100,6 +100,13 @@ def _archive(*members: tuple[str, bytes, str]) -> bytes:
         _archive(("sys/devices/system/cpu", tarfile.DIRTYPE, ""), ("sys/a", tarfile.SYMTYPE, "/etc")),
         _archive(("sys/devices/system/cpu", tarfile.DIRTYPE, ""), ("sys/a", tarfile.SYMTYPE, "../../etc")),
     ],
+    ids=[
+        "no archive",
+        "no machine",
+        "a path that leads out",
+        "a link",
+        "a link that leads out",
+    ],  # an archive tells the time
 )
 def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "host.tar.gz"
