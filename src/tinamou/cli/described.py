@@ -88,18 +88,9 @@ def _absolute(share: str) -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    from tinamou.system.toml import toml_of
+    from tinamou.system.toml import toml_file
 
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise SpecError(f"{path} is no machine file", why=f"it is larger than {_LARGEST >> 20} MiB")
-        return toml_of(data.decode())
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/reference/spec.md") from error
+    return toml_file(path, "is no machine file", see="docs/reference/spec.md")
 
 
 def _text(path: str) -> str:

@@ -12,9 +12,8 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_yaml
-from tinamou.convert.values import cpu_set, size, switch, whole
+from tinamou.convert.values import cpu_set, mebibytes, switch, whole
 from tinamou.errors import SpecError
-from tinamou.units import Size
 
 __all__ = ["read"]
 
@@ -87,11 +86,6 @@ def read(text: str) -> Draft:
     return draft
 
 
-def _mib(text: str) -> str | None:
-    found = size(text, unit="B")
-    return None if not found else str(Size(-(-found >> 20) << 20))
-
-
 def _size(draft: Draft, config: Node) -> None:
     cpus = config.key("limits.cpu").text
     if (number := whole(cpus)) is not None:
@@ -109,7 +103,7 @@ def _size(draft: Draft, config: Node) -> None:
     elif memory.text.endswith("%"):
         draft.check("limits.memory", memory.text, "a share of a host's memory is no size", "set memory")
     else:
-        memory.give(draft, "memory.size", _mib)
+        memory.give(draft, "memory.size", mebibytes)
     if switch(huge := config.key("limits.memory.hugepages").text):
         draft.put("memory.hugepages", "auto")
     elif huge:

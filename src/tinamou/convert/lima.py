@@ -9,8 +9,7 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_yaml
-from tinamou.convert.values import size, switch, whole
-from tinamou.units import Size
+from tinamou.convert.values import mebibytes, switch, whole
 
 __all__ = ["read"]
 
@@ -46,7 +45,7 @@ def read(text: str) -> Draft:
     if not root.put(draft, "cpus", "cpu.count", whole):
         draft.put("cpu.count", 4)
         draft.changed("cpus", root.text_at("cpus"), "Lima takes four, or all the host has", "set cpus")
-    if not root.put(draft, "memory", "memory.size", _mib):
+    if not root.put(draft, "memory", "memory.size", mebibytes):
         draft.put("memory.size", "4G")
         draft.changed("memory", root.text_at("memory"), "Lima takes 4 GiB, or half of the host's", "set memory")
     _image(draft, root, arch)
@@ -66,11 +65,6 @@ def read(text: str) -> Draft:
     for other in found[1:]:
         draft.lost("document", other.shown(), "another document in the same file", "convert it on its own")
     return draft
-
-
-def _mib(text: str) -> str | None:
-    found = size(text, unit="B")
-    return None if not found else str(Size(-(-found >> 20) << 20))
 
 
 def _image(draft: Draft, root: Node, arch: str) -> None:

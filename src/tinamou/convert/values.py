@@ -6,7 +6,7 @@ import re
 
 from tinamou.units import CpuSet, Size
 
-__all__ = ["cpu_set", "machine_name", "size", "switch", "whole"]
+__all__ = ["cpu_set", "machine_name", "mebibytes", "size", "switch", "whole"]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _POWERS = {"b": 0, "bytes": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -29,6 +29,12 @@ def size(text: str, *, unit: str) -> Size | None:
     decimal = suffix in ("kb", "mb", "gb", "tb")
     power = _POWERS.get(suffix, _POWERS.get(suffix.removesuffix("b").removesuffix("i")))
     return None if power is None else Size(int(float(match[1]) * (1000 if decimal else 1024) ** power))
+
+
+def mebibytes(text: str) -> str | None:
+    """So many bytes, or a size with its unit, in whole mebibytes as machine files have it; None for no size, and for 0."""
+    found = size(text, unit="B")
+    return None if not found else str(Size(-(-found >> 20) << 20))
 
 
 def whole(text: str) -> int | None:

@@ -23,12 +23,11 @@ from tinamou.errors import ImageError, Problem, SpecError
 from tinamou.facts.image import ImageFacts
 from tinamou.fields import option
 from tinamou.late import dataclass, replace
-from tinamou.system.toml import toml_of
+from tinamou.system.toml import toml_file
 from tinamou.units import Size
 
 __all__ = ["ImageSpec", "Step", "load_recipe", "read_recipe", "steps_of"]
 
-_MOST = 1 << 20
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:_@/~=-]*")
 _INSTALL = """set -e
 if command -v apt-get >/dev/null; then export DEBIAN_FRONTEND=noninteractive; apt-get -q update
@@ -79,16 +78,8 @@ class Step:
 
 def read_recipe(path: Path) -> ImageSpec:
     """The image that a TOML file describes. Raises SpecError with every problem."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
-        if len(data) > _MOST:
-            raise SpecError(f"{path} describes no image", why=f"it is larger than {_MOST >> 20} MiB")
-        return load_recipe(toml_of(data.decode()), source=str(path), folder=path.absolute().parent)
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/guides/images.md") from error
+    data = toml_file(str(path), "describes no image", see="docs/guides/images.md")
+    return load_recipe(data, source=str(path), folder=path.absolute().parent)
 
 
 def load_recipe(data: object, *, source: str = "the image's description", folder: Path = Path()) -> ImageSpec:

@@ -30,7 +30,7 @@ from tinamou.machine.importing import described, entered, extracted, manifest_of
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import prepared, run_facts
 from tinamou.snapshots.graph import attached
-from tinamou.snapshots.hardware import differences, without_more
+from tinamou.snapshots.hardware import fitted
 from tinamou.snapshots.packed import Reader
 from tinamou.spec import load_spec
 from tinamou.state import machines, moves
@@ -158,8 +158,8 @@ def _planned(offer: Offer, record: Record) -> Plan:
     """The plan by which it can be here; all is done that it needs of this host. Raises TinamouError."""
 
     def as_it_is(plan: Plan) -> Plan:
-        plan = without_more(plan, offer.plan)
-        if found := differences(offer.plan, plan):
+        plan, found = fitted(plan, offer.plan)
+        if found:
             raise StateError(f"{offer.name} would not be the machine it is", why="; ".join(found))
         return plan
 

@@ -32,7 +32,7 @@ from tinamou.probe.qemu import choosing, find_binary, probe_qemu
 from tinamou.probe.topology import kib
 from tinamou.snapshots import save, stream
 from tinamou.snapshots.checkpoint import Checkpoint, identity_of
-from tinamou.snapshots.hardware import differences, without_more
+from tinamou.snapshots.hardware import fitted
 from tinamou.snapshots.orphans import is_suspended, suspended
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -183,7 +183,8 @@ def _planned(record: Record, plan: Plan, binary: str) -> Plan:
 def _same(name: str, plan: Plan, new: Plan | None) -> Plan:
     if new is None:
         raise NotTriedError("it is gone")
-    if found := differences(plan, new := without_more(new, plan)):
+    new, found = fitted(new, plan)
+    if found:
         raise StateError(f"{name} would not be the machine it is", why="; ".join(found))
     return new
 

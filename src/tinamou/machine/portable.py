@@ -30,7 +30,7 @@ from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Restored
-from tinamou.snapshots.hardware import differences, without_more
+from tinamou.snapshots.hardware import fitted
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.folder import image_of, plan_of, write_plan
 from tinamou.state.record import Record, change
@@ -181,8 +181,7 @@ def _planned(saved: Checkpoint, record: Record) -> Plan:
     """The plan of the machine as it would be started here, everything done that it needs of the host."""
 
     def as_saved(plan: Plan) -> Plan:
-        plan = without_more(plan, saved.loaded_plan())
-        found = differences(saved.loaded_plan(), plan)
+        plan, found = fitted(plan, saved.loaded_plan())
         if found:
             problems = [Problem("hardware", None, one) for one in found]
             raise StateError(f"{record.name} would not be the machine that was saved", problems=problems)

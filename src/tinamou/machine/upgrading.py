@@ -36,7 +36,7 @@ from tinamou.machine.suspending import suspend, wake_up
 from tinamou.machine.turns import turn
 from tinamou.probe.qemu import choosing
 from tinamou.snapshots import branching, changes, save
-from tinamou.snapshots.hardware import differences, without_more
+from tinamou.snapshots.hardware import fitted
 from tinamou.state.folder import write_plan
 from tinamou.state.record import Record, change
 from tinamou.system import ram
@@ -164,8 +164,8 @@ def planned(record: Record, plan: Plan) -> Plan:
     new = plan_again(record.name, plan.machine_type)
     if new is None:
         raise StateError(f"machine {record.name} is gone", why="another command removed it", fix="tinamou ls")
-    new = without_more(new, plan)
-    if found := differences(plan, new):
+    new, found = fitted(new, plan)
+    if found:
         problems = [Problem("hardware", None, one) for one in found]
         raise StateError(f"{record.name} would not be the machine it is", problems=problems, fix="start it again instead")
     return new

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from tinamou import late
 from tinamou.blueprint import Element, Flag, Plan
 
-__all__ = ["differences", "digest", "hardware", "without_more"]
+__all__ = ["differences", "digest", "fitted", "hardware", "without_more"]
 
 _FLAGS = frozenset({"machine", "smp", "cpu", "m", "accel", "numa", "global", "device", ""})
 _OURS = frozenset({"mac", "guid", "drive"})
@@ -33,6 +33,12 @@ def differences(saved: Plan, now: Plan) -> list[str]:
     before, after = hardware(saved), hardware(now)
     gone = [f"was saved with {line}" for line in before if line not in after]
     return [*gone, *(f"has now {line}" for line in after if line not in before)]
+
+
+def fitted(now: Plan, before: Plan) -> tuple[Plan, list[str]]:
+    """A plan by which a machine could go on as it was, and how it would be another one all the same."""
+    now = without_more(now, before)
+    return now, differences(before, now)
 
 
 def without_more(now: Plan, like: Plan) -> Plan:

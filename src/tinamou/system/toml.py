@@ -8,7 +8,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["toml_of"]
+from tinamou.errors import SpecError
+
+__all__ = ["toml_file", "toml_of"]
+
+_LARGEST = 1 << 20
 
 _PARTS = 32
 _ESCAPES = 100_000
@@ -26,3 +30,17 @@ def toml_of(text: str) -> dict[str, Any]:
     if text.count("\\") > _ESCAPES:
         raise ValueError(f"more than {_ESCAPES} escapes")
     return tomllib.loads(text)
+
+
+def toml_file(path: str, said: str, *, see: str) -> dict[str, Any]:
+    """The tables of a file of the user's; ``said`` is what one is not that is too large. Raises SpecError."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise SpecError(f"{path} {said}", why=f"it is larger than {_LARGEST >> 20} MiB")
+        return toml_of(data.decode())
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path} is not TOML", why=str(error), fix=f"see {see}") from error
