@@ -10,13 +10,23 @@ import pytest
 from test_pure import unpacked
 from typed import call, tinamou
 
-from tinamou.errors import ImageError
+from tinamou import late
+from tinamou.errors import ImageError, SpecError
 from tinamou.images import cpio
 from tinamou.images.installer import kind_of, prepared
 from tinamou.images.resolve import resolve
+from tinamou.machine.installing import answered, from_disk
+from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.seed import SeedSpec
+from tinamou.parts.windows_spec import WindowsSpec
+from tinamou.spec import MachineSpec
 from tinamou.system.iso import build_iso
 
 PRESEED = b"d-i debian-installer/locale string en_US\n"
+
+UNATTENDED = b'<?xml version="1.0"?><unattend xmlns="urn:schemas-microsoft-com:unattend"/>'
+COMBUSTION = b"#!/bin/bash\n# combustion: network\nsystemctl enable sshd\n"
+SPEC = MachineSpec(image="disc.iso", disk=(DiskSpec(size=1 << 30),))
 
 INIT = b"""#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
@@ -32,23 +42,71 @@ def test_answers_are_known_by_their_lines():
     assert kind_of(PRESEED) == "preseed"
     assert kind_of(b"text\nrootpw --lock\n%packages\n%end\n") == "kickstart"
     assert kind_of(b"#cloud-config\nautoinstall:\n  version: 1\n") == "autoinstall"
-    with pytest.raises(ImageError, match="no installer"):
-        kind_of(b"hello\n")
+    assert kind_of(UNATTENDED) == kind_of(UNATTENDED.decode().encode("utf-16")) == "autounattend"
+    assert kind_of(b'{"ignition": {"version": "3.3.0"}}') == "ignition"
+    assert kind_of(COMBUSTION) == "combustion"
+    for none in (b"hello\n", b"#!/bin/sh\necho hello\n", b"#cloud-config\nusers: []\n"):
+        with pytest.raises(ImageError, match="no installer"):
+            kind_of(none)
 
 
 def test_a_disc_gives_kernel_and_initrd(tmp_path):
     disc = tmp_path / "disc.iso"
     build_iso(disc, "DISC", {"install.amd/vmlinuz": b"K" * 5000, "install.amd/initrd.gz": b"R" * 4999, "x": "y"})
-    kernel, initrd, cmdline = prepared(disc, PRESEED, tmp_path)
-    assert kernel.read_bytes() == b"K" * 5000
-    assert initrd.read_bytes() == b"R" * 4999 + b"\0" + cpio.archive({"preseed.cfg": cpio.file(PRESEED)})
-    assert "file=/preseed.cfg" in cmdline
-    for answers, words in ((b"%packages\n", "no disc of an installer"), (b'{"ignition": {}}', "ignition answers")):
-        with pytest.raises(ImageError, match=words):
+    start = prepared(disc, PRESEED, tmp_path)
+    assert Path(start.kernel).read_bytes() == b"K" * 5000
+    assert Path(start.initrd).read_bytes() == b"R" * 4999 + b"\0" + cpio.archive({"preseed.cfg": cpio.file(PRESEED)})
+    assert "file=/preseed.cfg" in start.cmdline
+    assert not (start.user_data or start.disc or start.ignition or start.combustion)
+    for answers in (b"%packages\n", b"autoinstall:\n"):
+        with pytest.raises(ImageError, match="no disc of an installer"):
             prepared(disc, answers, tmp_path)
     (tmp_path / "bad.iso").write_bytes(b"\0" * 70000)
     with pytest.raises(ImageError, match="cannot be read as a disc"):
         prepared(tmp_path / "bad.iso", PRESEED, tmp_path)
+
+
+def test_ubuntu_is_started_by_its_kernel_and_answered_by_a_seed(tmp_path):
+    disc = tmp_path / "disc.iso"
+    build_iso(disc, "DISC", {"casper/vmlinuz": b"K", "casper/initrd": b"RRRR"})
+    start = prepared(disc, b"autoinstall:\n  version: 1\n", tmp_path)
+    first, then = answered(SPEC, start)
+    assert (first.boot.cmdline, Path(first.boot.initrd).read_bytes()) == ("autoinstall", b"RRRR")
+    assert first.seed == SeedSpec(user_data="#cloud-config\nautoinstall:\n  version: 1\n", agent="none")
+    assert then == SPEC
+    assert from_disk(first, first, then).seed == SPEC.seed  # what is installed is not answered again
+    with pytest.raises(ImageError, match="no text"):
+        prepared(disc, b"autoinstall:\n  identity: {hostname: \xe9}\n", tmp_path)
+
+
+def test_windows_is_answered_by_a_disc_beside_its_own(tmp_path):
+    start = prepared(tmp_path / "windows.iso", UNATTENDED, tmp_path)
+    spec = late.replace(SPEC, os="windows-11")
+    first, then = answered(spec, start)
+    assert then == spec
+    assert first.disk == (*spec.disk, DiskSpec(path=start.disc, interface="cdrom"))
+    added = DiskSpec(size=1 << 20)  # by somebody, meanwhile
+    assert from_disk(late.replace(first, disk=(*first.disk, added)), first, then).disk == (*spec.disk, added)
+    with pytest.raises(SpecError, match="Windows") as refused:
+        answered(SPEC, start)
+    assert [one.path for one in refused.value.problems] == ["os"]
+    with pytest.raises(SpecError, match="answers already"):
+        answered(late.replace(spec, windows=WindowsSpec(user="a", password_file="p")), start)
+
+
+def test_what_is_installed_reads_its_first_boot_from_the_firmware(tmp_path):
+    disc = tmp_path / "disc.iso"
+    build_iso(disc, "DISC", {"x": "y"})
+    first, then = answered(SPEC, prepared(disc, COMBUSTION, tmp_path))
+    assert first == then == late.replace(SPEC, seed=SeedSpec(combustion=COMBUSTION.decode()))
+    ignition = b'{"ignition": {"version": "3.3.0"}}'
+    first, then = answered(SPEC, prepared(disc, ignition, tmp_path))
+    assert first == then == late.replace(SPEC, seed=SeedSpec(ignition=ignition.decode()))
+    coreos = tmp_path / "coreos.iso"
+    build_iso(coreos, "DISC", {"images/pxeboot/vmlinuz": b"K", "images/pxeboot/rootfs.img": b"R"})
+    with pytest.raises(ImageError, match="Fedora CoreOS") as refused:
+        prepared(coreos, ignition, tmp_path)
+    assert "--dest-ignition" in refused.value.fix
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +157,34 @@ def test_a_disk_is_written_and_started(installer, tmp_path, state):
     finally:
         call("rm", "-f", "done")
         call("rm", "-f", "never")
+
+
+KEY_FIRST = bytes.fromhex("fa31c08ed88ed0bc007cfbbe297cac08c07409b40ebb0700cd10ebf230e4cd16baf90cb006eef4ebfd")
+"""A boot sector that prints what is behind it, waits for a key, and resets the machine."""
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_a_disc_that_wants_a_key_is_given_one(tmp_path):
+    (tmp_path / "tree").mkdir()
+    words = KEY_FIRST + b"Press any key to boot from CD or DVD....." + bytes(1)
+    (tmp_path / "tree" / "boot.bin").write_bytes(words.ljust(2048, b"\0"))
+    disc = tmp_path / "disc.iso"
+    made = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "4"]
+    subprocess.run([*made, "-o", disc, tmp_path / "tree"], check=True, capture_output=True)
+    words = (
+        "--firmware",
+        "bios",
+        "--net",
+        "none",
+        "--disk",
+        "size=64M",
+        "--until",
+        "No bootable device",
+        "--timeout",
+        "200",
+    )
+    try:
+        assert tinamou("install", str(disc), "--name", "keyed", *words) == "keyed\n"
+    finally:
+        call("rm", "-f", "keyed")

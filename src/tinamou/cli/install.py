@@ -28,7 +28,8 @@ def command(
     iso
         The installer's disc, an ISO file.
     answers
-        A preseed or kickstart file: the disc's kernel is started with it, and nobody is asked.
+        A file that answers the installer, so that nobody is asked: preseed, kickstart, autoinstall, autounattend,
+        Ignition, or Combustion.
     until
         Words on the console or the screen by which the installed guest is known; without them its agent has to answer.
     timeout

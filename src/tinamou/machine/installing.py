@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,17 +21,26 @@ from tinamou.late import dataclass
 from tinamou.machine import booting, seeing
 from tinamou.machine.connected import Connected
 from tinamou.machine.description import describe_later, settled
+from tinamou.parts import windows
+from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.seed import SeedSpec
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record, change, newest
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import gone
 
-__all__ = ["Installed", "install"]
+__all__ = ["Installed", "answered", "from_disk", "install"]
 
 LAST_PICTURE = "last-screen.png"
 _LOOK = 2.0
+_LINES = 5
+_FIRMWARE_SECONDS = 300.0
 _AGENT_SECONDS = 5.0
+_WANTS_A_KEY = re.compile(r"[Pp]ress any key to boot from (?:the )?(?:CD|DVD)")
+"""What Windows' discs say for five seconds before they let the next device start."""
+_CONTROLS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
+"""What moves a terminal's cursor, colours it, or rings (ECMA-48)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ async def install(
 ) -> Installed:
     """Install a guest from the disc that is the image of ``spec`` on its first disk, and leave it running.
 
-    ``answers`` are a preseed or kickstart file, for which the disc's kernel is started directly. ``until`` are words on the
+    ``answers`` are a file of answers in any form :mod:`tinamou.images.installer` knows. ``until`` are words on the
     console or the screen by which the installed guest is known; without them its agent has to answer. Each of both parts
     may take ``timeout`` seconds. Raises SpecError, ImageError, GuestError with what was seen last; the machine stays then,
     ended, with the last picture in its folder.
@@ -55,11 +65,8 @@ async def install(
     with tempfile.TemporaryDirectory(prefix="tinamou-install-") as folder:
         if answers is not None:
             iso, data = Path(spec.image).absolute(), answers.read_bytes()  # noqa: ASYNC240
-            kernel, initrd, cmdline = await in_thread(installer.prepared, iso, data, Path(folder))
-            more = f"{spec.boot.cmdline} {cmdline}".strip()
-            boot = late.replace(first.boot, firmware="auto", order="", menu=False)
-            boot = late.replace(boot, kernel=str(kernel), initrd=str(initrd), cmdline=more)
-            first = late.replace(first, boot=boot)
+            start = await in_thread(installer.prepared, iso, data, Path(folder))
+            first, spec = answered(spec, start)
         record = await _installed(first, spec, timeout, progress)
     begun = await booting.begun_again(record)
     machine = Connected(begun.record, begun.plan, timeout=timeout)
@@ -77,7 +84,7 @@ async def _installed(first: MachineSpec, spec: MachineSpec, timeout: float, prog
     machine = Connected(begun.record, begun.plan, timeout=timeout)
     try:
         async with _ending(machine):
-            describe_later(begun.record, lambda now: _from_disk(now, spec))  # whoever is killed meanwhile leaves it so
+            describe_later(begun.record, lambda now: from_disk(now, first, spec))  # whoever is killed meanwhile leaves it so
             await booting.until_launched(machine)
             await (await machine.session()).execute("set-action", reboot="shutdown")
             await _watched(machine, timeout, progress)
@@ -86,10 +93,35 @@ async def _installed(first: MachineSpec, spec: MachineSpec, timeout: float, prog
     return record
 
 
-def _from_disk(installing: MachineSpec, spec: MachineSpec) -> MachineSpec:
-    """The machine without its installer: what it is as ``installing``, started as ``spec`` says."""
-    boot = late.replace(installing.boot, firmware=spec.boot.firmware, order=spec.boot.order, menu=spec.boot.menu)
-    return late.replace(installing, boot=late.replace(boot, kernel="", initrd="", cmdline=""))
+def answered(spec: MachineSpec, start: installer.Start) -> tuple[MachineSpec, MachineSpec]:
+    """The machine as its installer is started so, and as it is afterwards. Raises SpecError for answers given twice."""
+    if start.disc and (windows.release(spec) is None or spec.windows.user):
+        twice = Problem("windows.user", spec.windows.user, "the setup has answers already", "leave it or --answers out")
+        none = Problem("os", spec.os or None, "these answers are for the setup of Windows", "--os windows-11")
+        raise SpecError("nothing can be installed so", problems=[twice if spec.windows.user else none])
+    seed = spec.seed
+    if start.ignition or start.combustion:
+        seed = late.replace(seed, ignition=start.ignition or seed.ignition, combustion=start.combustion or seed.combustion)
+        spec = late.replace(spec, seed=seed)
+    first = spec
+    if start.kernel:
+        cmdline = f"{spec.boot.cmdline} {start.cmdline}".strip()
+        boot = late.replace(spec.boot, firmware="auto", order="", menu=False)
+        first = late.replace(spec, boot=late.replace(boot, kernel=start.kernel, initrd=start.initrd, cmdline=cmdline))
+    if start.user_data:
+        first = late.replace(first, seed=SeedSpec(user_data=start.user_data, agent="none"))
+    if start.disc:
+        first = late.replace(first, disk=(*first.disk, DiskSpec(path=start.disc, interface="cdrom")))
+    return first, spec
+
+
+def from_disk(now: MachineSpec, first: MachineSpec, spec: MachineSpec) -> MachineSpec:
+    """The machine without its installer: what it is ``now``, having started as ``first``, started as ``spec`` says."""
+    boot = late.replace(now.boot, firmware=spec.boot.firmware, order=spec.boot.order, menu=spec.boot.menu)
+    boot = late.replace(boot, kernel="", initrd="", cmdline="")
+    discs = [disk for disk in first.disk if disk not in spec.disk]
+    seed = spec.seed if now.seed == first.seed else now.seed
+    return late.replace(now, boot=boot, seed=seed, disk=tuple(disk for disk in now.disk if disk not in discs))
 
 
 def _with_screen(spec: MachineSpec) -> MachineSpec:
@@ -119,11 +151,16 @@ async def _ending(machine: Connected):  # type: ignore[no-untyped-def]
 
 
 async def _watched(machine: Connected, timeout: float, progress: Progress) -> None:
-    """Until the guest has restarted or shut down, telling what is seen."""
-    deadline = time.monotonic() + timeout
+    """Until the guest has restarted or shut down, telling what is seen; a disc that wants a key is given one."""
+    began = time.monotonic()
+    by_firmware = not any(flag.name == "kernel" for flag in machine.plan.flags)
     while not await gone(machine.record.process, _LOOK):
+        starts = by_firmware and time.monotonic() < began + _FIRMWARE_SECONDS
+        if starts and _WANTS_A_KEY.search(await _screen(machine)):
+            with contextlib.suppress(TinamouError):  # it has gone on, or ended
+                await seeing.press(machine, ["ret"])
         progress(f"installing: {await _seen(machine)}", None)
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + timeout:
             raise await _failed(machine, f"the installer in {machine.name} did not end within {timeout:.0f} s")
     await machine.close()
     await in_thread(machine.ended)
@@ -158,8 +195,11 @@ async def _screen(machine: Connected) -> str:
 
 async def _seen(machine: Connected) -> str:
     """The last line of the console, or of the screen where that is silent."""
-    lines = (last_lines(machine.record.path / "serial.log", 1) or await _screen(machine)).strip().splitlines()
-    return lines[-1].strip()[:100] if lines else "nothing is said"
+    for text in (last_lines(machine.record.path / "serial.log", _LINES), await _screen(machine)):
+        said = [line for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
+        if said:
+            return said[-1].strip()[:100]
+    return "nothing is said"
 
 
 async def _failed(machine: Connected, what: str) -> GuestError:
