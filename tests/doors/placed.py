@@ -31,11 +31,16 @@ def _placed(place: Path) -> dict[str, Any]:
         "net": [{"type": "passt", "host": True}] if shutil.which("passt") else [],
     }
     spice = has_spice(probe_qemu(find_binary(os.uname().machine)))
-    return {**described, "display": {"type": "spice"}} if spice else described
+    screen = {"type": "spice", "clipboard": True, "redirected_usb": 2}
+    return {**described, "display": screen} if spice else described
 
 
 def _vcpu(seen: Seen) -> int:
     return inside(seen.record.pid)[seen.ask("query-cpus-fast")[0]["thread-id"]]
+
+
+def _redirected(seen: Seen) -> int:
+    return sum(one["type"] == "child<usb-redir>" for one in seen.ask("qom-list", path="/machine/peripheral"))
 
 
 def _large_pages(seen: Seen) -> int:
@@ -59,6 +64,8 @@ PLACED = Group(
         ),
         "memory.hugepages": host(_large_pages, 256 << 20),
         "display.type": host(lambda seen: (Path(seen.record.directory) / "run/spice.sock").is_socket(), True),
+        "display.clipboard": host(lambda seen: "disable-copy-paste" in seen.after("spice")[0], False),
+        "display.redirected_usb": host(_redirected, 2),
         "net[].type": host(lambda seen: len(seen.helper("passt")), 1),
         "net[].host": guest(f"sleep 5 | nc -w 20 10.0.2.2 {DOOR}", "from the host"),
     },

@@ -24,6 +24,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "devices.sound": {"devices": {"sound": "virtio"}, "memory": {"forkable": True}},
     "devices.serial": {"devices": {"serial": 4}},
     "display.video": {"display": {"video": "virtio-gl"}},
+    "display.clipboard": {"display": {"type": "vnc", "clipboard": True}},
+    "display.redirected_usb": {"display": {"redirected_usb": 1}},
     "usb[0].path": {"usb": [{"type": "stick", "path": "/nosuch"}]},
     "windows.drivers": {"windows": {"drivers": "/nosuch"}},
     "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},

@@ -94,4 +94,5 @@ def test_what_is_looked_at_is_asked_for(name: str, tmp_path: Path) -> None:
     group: Group = GROUPS[name]
     idle = set(group.looks) - said_by(group.describe(tmp_path))
     limits = {f"limits.{name}" for name in ("cpu", "memory", "read", "write", "pids")}
-    assert idle <= {*limits, "display.type", "net[].type", "net[].host"}
+    screen = {"display.type", "display.clipboard", "display.redirected_usb"}
+    assert idle <= {*limits, *screen, "net[].type", "net[].host"}

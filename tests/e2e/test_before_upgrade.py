@@ -109,6 +109,15 @@ def test_a_qemu_that_lacks_a_device_is_found_out_and_nothing_is_left(open_folder
     assert "does not exist" in call("doctor", "--before-upgrade", "/nowhere/qemu").stderr
 
 
+def test_a_fork_that_runs_is_tried_as_what_it_is_now():
+    """It was started for a state that came in; nothing comes into what is tried."""
+    with Machine(name="m", net=[], forkable=True) as machine, machine.fork() as fork:
+        [row] = predicted(find_binary("x86_64"), fork.name)
+        assert (row["survives"], row["tried"]) == (True, "a stand-in with its devices"), row
+        assert fork.upgrade().why == ""
+        assert fork.run("echo on").text == "on"
+
+
 @pytest.mark.slow
 @pytest.mark.root
 def test_a_package_is_tried_before_it_is_installed(tmp_path: Path) -> None:

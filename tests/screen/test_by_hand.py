@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from typed import begin, call, eventually, tinamou
 from tinamou import Machine, aio
 from tinamou.errors import SpecError, StateError
 from tinamou.machine.by_hand import Said, ask, qmp_line
+from tinamou.parts.display import has_spice
+from tinamou.probe.qemu import find_binary, probe_qemu
 
 pytestmark = pytest.mark.vm
 
@@ -192,6 +195,26 @@ def test_where_a_screen_is(held):
         assert call("display", "lit", DISPLAY="", WAYLAND_DISPLAY="").stdout.strip() == address
     finally:
         call("rm", "-f", "lit")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("spicy-screenshot"), reason="needs spice-client-gtk's spicy-screenshot")
+@pytest.mark.skipif(not has_spice(probe_qemu(find_binary(os.uname().machine))), reason="this QEMU has no SPICE")
+def test_a_viewer_of_spice_sees_it(tmp_path):
+    """SPICE's own client; the guest has the line to its agent, and runs on under another QEMU."""
+    screen = {"type": "spice", "redirected_usb": 2}
+    with Machine(name="seen", keep=True, display=screen, forkable=True) as machine:
+        shown = tmp_path / "shown.ppm"
+        seen = ["spicy-screenshot", f"--uri=spice+unix://{machine.record.path}/run/spice.sock", "-o", shown]
+        subprocess.run(seen, check=True, capture_output=True, timeout=120)
+        assert shown.read_bytes().startswith(b"P6")
+        assert "com.redhat.spice.0" in machine.run("cat /sys/class/virtio-ports/*/name").text.split()
+        (tmp_path / "sent").write_bytes(b"x" * 100000)
+        machine.put(tmp_path / "sent", "/tmp/sent")  # by a port that is plugged in beside these
+        assert "cannot be taken twice" in machine.upgrade().why
+        assert machine.run("wc -c < /tmp/sent").text.strip() == "100000"
+        machine.kill()
+    call("rm", "-f", "seen")
 
 
 def test_a_dump_goes_over_no_device(held):

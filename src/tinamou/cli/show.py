@@ -46,12 +46,15 @@ def command(name: str, /, *, timeline: Switch = False, json: Switch = False) -> 
 
 
 def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The rows of a nested table, ``spec.cpu.count``; what is empty is left out."""
+    """The rows of a nested table, ``spec.cpu.count``, ``spec.net[0].type``; what is empty is left out."""
     for key, value in data.items():
+        name = f"{above}{key}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flat(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            yield from _flat({f"{name}[{number}]": one for number, one in enumerate(value)})
         elif value not in (None, "", []):
-            yield f"{above}{key}", value
+            yield name, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _timeline(record: Record, json: bool) -> None:

@@ -30,6 +30,7 @@ __all__ = ["folder", "reason_against", "stand_in", "tapped"]
 _DISK = 64 << 20
 """Bytes of a disk that nothing is read from."""
 _SCREENS = ("vnc", "spice", "display")
+_COMING = ("incoming", "S")
 _WITHOUT = ("authz", "tls")
 _OUTSIDE = re.compile(r"vfio|vhost-|ivshmem|usb-host|memory-backend-epc")
 _WHY = Why("stand-in", "nothing of the machine is behind it")
@@ -109,6 +110,8 @@ class _Made:
                 return late.replace(element, props=kept, why=_WHY)
             self._hubs += 1
             return late.replace(element, props={"type": "hubport", "id": element.id, "hubid": self._hubs}, why=_WHY)
+        if kind == "chardev" and element.head == "spicevmc":
+            return late.replace(element, props={"id": element.id}, why=_WHY, head="null")
         if kind == "audiodev":
             return late.replace(element, props={"id": element.id, "driver": "none"}, why=_WHY)
         if driver.startswith("memory-backend-"):
@@ -143,7 +146,9 @@ class _Made:
         raise StateError(f"the file of its flash chip {element.id} is not there", why=", ".join(found))
 
     def flag(self, flag: Flag) -> Flag | None:
-        """A screen is served to nobody; the name is that of the stand-in."""
+        """A screen is served to nobody; what a fork was started from is loaded already; the name is that of the stand-in."""
+        if flag.name in _COMING:
+            return None
         if flag.name in _SCREENS:
             return Flag("display", _WHY, "none") if flag.name == "display" else None
         if flag.name == "name":

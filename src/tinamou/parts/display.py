@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
@@ -9,15 +10,20 @@ from tinamou.errors import Problem
 from tinamou.facts import QemuFacts
 from tinamou.fields import option
 from tinamou.late import dataclass
+from tinamou.parts.monitor import SPICE_PORT, port
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PART", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
+__all__ = ["PART", "REDIRECTED", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
 
 
+VDAGENT_PORT = "com.redhat.spice.0"
+"""The name of the virtio-serial port that spice-vdagent listens on."""
 SPICE_PACKAGE = "qemu-system-modules-spice"
 """Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
 
 
+REDIRECTED = "usb-redir"
+"""The device that stands for one of the viewer's; `tinamou.parts.usb` plugs it in."""
 _DRIVERS = {
     "virtio": ("virtio-vga", "virtio-gpu-pci"),
     "qxl": ("qxl-vga", "qxl"),
@@ -44,6 +50,20 @@ class DisplaySpec:
     video: Literal["auto", "none", "virtio", "virtio-gl", "qxl", "ramfb", "std"] = option(
         "auto", "the graphics card; auto: virtio where there is a screen; a card without a screen can be looked at too"
     )
+    clipboard: bool = option(
+        False, "spice: the guest's agent (spice-vdagent) and the viewer share their clipboards, and files can be dropped"
+    )
+    redirected_usb: int = option(
+        0, "spice: so many USB devices of the viewer's can be handed to the guest at once", minimum=0, maximum=8
+    )
+
+    def problems(self) -> list[Problem]:
+        """What only SPICE has, asked of another screen."""
+        if self.type == "spice":
+            return []
+        asked = {"clipboard": self.clipboard, "redirected_usb": self.redirected_usb}
+        reason = f"only SPICE has it, and display.type is {self.type}"
+        return [Problem(name, value, reason, 'set type = "spice"') for name, value in asked.items() if value]
 
     @property
     def card(self) -> str:
@@ -63,8 +83,10 @@ def check(resolved: Resolved) -> list[Problem]:
         return [Problem("display.video", spec.video, f"{qemu.binary} has no {names}", f"{more}use virtio")]
     if spec.type != "none" and spec.card == "none":
         return [Problem("display.video", "none", f"{spec.type} shows what a card draws", "leave one of the two out")]
-    if resolved.spec.display.type == "spice" and not has_spice(resolved.facts.qemu):
+    if spec.type == "spice" and not has_spice(qemu):
         return [Problem("display.type", "spice", "this QEMU has no SPICE", f"install {SPICE_PACKAGE}, or use vnc")]
+    if spec.redirected_usb and not qemu.has(f"type:{REDIRECTED}"):
+        return [Problem("display.redirected_usb", spec.redirected_usb, f"{qemu.binary} has no {REDIRECTED}", "leave it out")]
     return []
 
 
@@ -82,12 +104,20 @@ def contribute(resolved: Resolved) -> Contribution:
         return Contribution((_card(resolved, seen),) if spec.card != "none" else (), (quiet,))
     why = Why("spec display.type", f"a screen reached through {spec.type} on a socket only the owner can open")
     path = resolved.file(f"run/{spec.type}.sock")
-    server = (
-        Flag("vnc", why, f"unix:{path}", {"audiodev": "audio0"} if resolved.spec.devices.sound != "none" else {})
-        if spec.type == "vnc"
-        else Flag("spice", why, options={"unix": "on", "addr": path, "disable-ticketing": "on"})
-    )
-    return Contribution((_card(resolved, why),), (quiet, server))
+    if spec.type == "vnc":
+        heard = {"audiodev": "audio0"} if resolved.spec.devices.sound != "none" else {}
+        return Contribution((_card(resolved, why),), (quiet, Flag("vnc", why, f"unix:{path}", heard)))
+    options = {"unix": "on", "addr": path, "disable-ticketing": "on"}
+    if not spec.clipboard:
+        options |= {"disable-copy-paste": "on", "disable-agent-file-xfer": "on"}
+    return Contribution((_card(resolved, why), *_agent()), (quiet, Flag("spice", why, options=options)))
+
+
+def _agent() -> Iterator[Element]:
+    """The line to spice-vdagent in the guest: the size of the screen, the pointer, and what ``clipboard`` allows."""
+    why = Why("spec display.type", "spice-vdagent in the guest fits the screen to the viewer's window")
+    yield Element("chardev", {"id": "vdagent", "name": "vdagent"}, why, head="spicevmc")
+    yield port("vdagent", SPICE_PORT, VDAGENT_PORT, why)
 
 
 def _card(resolved: Resolved, why: Why) -> Element:

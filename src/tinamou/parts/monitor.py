@@ -7,6 +7,8 @@ from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 RESIDENT_PORT = "org.tinamou.resident.0"
+SPICE_PORT = 4
+"""The number of the port of a SPICE viewer's agent: those before it are agent, resident, and what is copied."""
 MONITORS = ("qmp", "qmp2")
 """``qmp`` belongs to the process that attends the machine, ``qmp2`` to every other command."""
 
@@ -55,17 +57,24 @@ def _console(resolved: Resolved) -> Contribution:
 def _agent(resolved: Resolved) -> Contribution:
     why = Why("part monitor", "the guest agent answers here: ready means that a command ran in the guest")
     chardev, step = _socket("agent", resolved, why)
-    props: dict[str, Value] = {"driver": "virtio-serial-pci", "id": "serial0", **resolved.slot("serial0"), "max_ports": 4}
-    return Contribution((chardev, Element("device", props, why), _port("agent", 1, AGENT_PORT, why)), steps=(step,))
+    ports = 4 if resolved.spec.display.type != "spice" else SPICE_PORT + 1  # 0 is the console's, one is for copies
+    props: dict[str, Value] = {
+        "driver": "virtio-serial-pci",
+        "id": "serial0",
+        **resolved.slot("serial0"),
+        "max_ports": ports,
+    }
+    return Contribution((chardev, Element("device", props, why), port("agent", 1, AGENT_PORT, why)), steps=(step,))
 
 
 def _resident(resolved: Resolved) -> Contribution:
     why = Why("part monitor", "a fork is given its own identity here within milliseconds, and runs commands")
     chardev, step = _socket("resident", resolved, why)
-    return Contribution((chardev, _port("resident", 2, RESIDENT_PORT, why)), steps=(step,))
+    return Contribution((chardev, port("resident", 2, RESIDENT_PORT, why)), steps=(step,))
 
 
-def _port(chardev: str, number: int, name: str, why: Why) -> Element:
+def port(chardev: str, number: int, name: str, why: Why) -> Element:
+    """A port of the guest's virtio-serial controller, by number and name."""
     props: dict[str, Value] = {"driver": "virtserialport", "bus": "serial0.0", "nr": number, "chardev": chardev}
     return Element("device", {**props, "name": name, "id": f"{chardev}-port"}, why)
 

@@ -9,6 +9,7 @@ from tinamou.blueprint import Contribution, Element, HandOver, Value, Why
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
+from tinamou.parts.display import REDIRECTED
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
 __all__ = ["PART", "UsbSpec"]
@@ -45,7 +46,12 @@ class UsbSpec:
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
     """A slot for the controller."""
-    return (PciSlot("usb0"),) if resolved.spec.usb else ()
+    return (PciSlot("usb0"),) if _plugged(resolved) else ()
+
+
+def _plugged(resolved: Resolved) -> int:
+    """How many ports are used, those for devices of a viewer's among them."""
+    return len(resolved.spec.usb) + resolved.spec.display.redirected_usb
 
 
 def check(resolved: Resolved) -> list[Problem]:
@@ -56,19 +62,19 @@ def check(resolved: Resolved) -> list[Problem]:
         if lacking:
             reason = f"{qemu.binary} has no {lacking[0]}"
             found.append(Problem(f"usb[{number}].type", one.type, reason, "use another QEMU, or leave it out"))
-    if len(resolved.spec.usb) > _PORTS:
-        found.append(Problem("usb", len(resolved.spec.usb), f"the controller has {_PORTS} ports", "leave some out"))
+    if _plugged(resolved) > _PORTS:
+        found.append(Problem("usb", _plugged(resolved), f"the controller has {_PORTS} ports", "leave some out"))
     return found
 
 
 def contribute(resolved: Resolved) -> Contribution:
     """The controller and its devices, each in a port of its own, in their order."""
-    if not resolved.spec.usb:
+    if not _plugged(resolved):
         return Contribution()
-    why = Why("spec usb", "a USB 3 controller")
+    why = Why("spec usb" if resolved.spec.usb else "spec display.redirected_usb", "a USB 3 controller")
     controller: dict[str, Value] = {"driver": _CONTROLLER, "id": "usb0", **resolved.slot("usb0"), "p2": _PORTS, "p3": _PORTS}
     parts = [Contribution((Element("device", controller, why),))]
-    return Contribution.merge([*parts, *_devices(resolved)])
+    return Contribution.merge([*parts, *_devices(resolved), Contribution(tuple(_redirected(resolved)))])
 
 
 def _devices(resolved: Resolved) -> Iterator[Contribution]:
@@ -84,6 +90,16 @@ def _devices(resolved: Resolved) -> Iterator[Contribution]:
         hand = HandOver(one.path, "read", Why("confinement", "QEMU is handed the open image"))
         stick = Element("device", {**props, "drive": f"stick{number}", "removable": True}, why)
         yield Contribution((Element("blockdev", node, why), stick), steps=(hand,))
+
+
+def _redirected(resolved: Resolved) -> Iterator[Element]:
+    """Ports of the USB controller for the viewer's devices, behind those of ``usb``."""
+    first = len(resolved.spec.usb) + 1
+    for number in range(resolved.spec.display.redirected_usb):
+        why = Why("spec display.redirected_usb", "a USB device that whoever looks at the screen hands to the guest")
+        yield Element("chardev", {"id": f"usbredir{number}", "name": "usbredir"}, why, head="spicevmc")
+        props: dict[str, Value] = {"driver": REDIRECTED, "id": f"usbredir{number}-dev", "chardev": f"usbredir{number}"}
+        yield Element("device", {**props, "bus": "usb0.0", "port": str(first + number)}, why)
 
 
 PART = Part(contribute, needs, check)
