@@ -37,7 +37,15 @@ OTHERS = (
 
 UNSAID = (
     *("cpu.max", "cpu.plugged"),
-    *("disk[].block_size", "usb[].path", "usb[].format", "display.video", "display.clipboard", "display.redirected_usb"),
+    *(
+        "disk[].block_size",
+        "usb[].path",
+        "usb[].format",
+        "usb[].device",
+        "display.video",
+        "display.clipboard",
+        "display.redirected_usb",
+    ),
     *("windows.drivers", "windows.user"),
     *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),
     *("windows.timezone", "windows.agent", "windows.ssh", "windows.ssh_keys", "windows.firstboot"),

@@ -27,6 +27,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "display.clipboard": {"display": {"type": "vnc", "clipboard": True}},
     "display.redirected_usb": {"display": {"redirected_usb": 1}},
     "usb[0].path": {"usb": [{"type": "stick", "path": "/nosuch"}]},
+    "usb[0].device": {"usb": [{"type": "host", "device": "dead:beef"}]},
     "windows.drivers": {"windows": {"drivers": "/nosuch"}},
     "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},
     "cpu.near": {"cpu": {"pin": "auto", "near": "nosuch"}},

@@ -157,6 +157,19 @@ def test_sockets_of_helpers(arch, flags):
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_a_device_of_the_hosts_usb_lets_libusb_listen(arch):
+    """For what is plugged in, and for nothing else that netlink tells; its requests go to the device it was handed."""
+    groups = (*EVERY, "usb")
+    assert answer(arch, "socket", AF_NETLINK, RAW, 15, groups=groups) == ALLOW
+    for protocol in (0, 9, 12, 16):
+        assert answer(arch, "socket", AF_NETLINK, RAW, protocol, groups=groups) == KILL
+    assert answer(arch, "socket", AF_INET, 1, 0, groups=groups) == KILL
+    assert answer(arch, "ioctl", 9, 0x8038550A, groups=groups) == ALLOW  # USBDEVFS_SUBMITURB
+    assert answer(arch, "ioctl", 9, 0x8038550A, groups=EVERY) != ALLOW
+    assert answer(arch, "socket", AF_NETLINK, RAW, 15, groups=EVERY) == KILL
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 def test_processes_of_helpers(arch):
     fork = 0x1200011
     assert answer(arch, "clone", fork, groups=HELPERS["dnsmasq"]) == ALLOW

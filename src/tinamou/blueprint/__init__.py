@@ -37,6 +37,7 @@ from tinamou.blueprint.steps import (
     StartHelper,
     Step,
     TakePciGroup,
+    TakeUsbDevice,
     WriteText,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
     "StartHelper",
     "Step",
     "TakePciGroup",
+    "TakeUsbDevice",
     "Value",
     "Why",
     "WriteText",

@@ -256,6 +256,22 @@ class SetVirtualFunction:
 
 
 @dataclass(frozen=True)
+class TakeUsbDevice:
+    """Keep a USB device, by the port it is in, for this machine.
+
+    Undone by offering it to the host's drivers again, where none has it.
+    """
+
+    port: str
+    why: Why
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"in USB port {self.port}"
+
+
+@dataclass(frozen=True)
 class LoadProfiles:
     """Load AppArmor profiles: ``text`` has them, ``name`` is QEMU's, and what all their names begin with.
 
@@ -267,7 +283,16 @@ class LoadProfiles:
     why: Why
 
 
-HostStep = LeaseCpus | ReserveHugepages | SetKernelValue | MakeCgroup | SetVirtualFunction | TakePciGroup | LoadProfiles
+HostStep = (
+    LeaseCpus
+    | ReserveHugepages
+    | SetKernelValue
+    | MakeCgroup
+    | SetVirtualFunction
+    | TakePciGroup
+    | TakeUsbDevice
+    | LoadProfiles
+)
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
 
 Step = (

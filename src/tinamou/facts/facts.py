@@ -17,6 +17,7 @@ from tinamou.facts.pci import PciFacts
 from tinamou.facts.permits import Permits
 from tinamou.facts.place import Place
 from tinamou.facts.qemu import QemuFacts
+from tinamou.facts.usb import UsbFacts
 from tinamou.facts.walls import WallFacts
 from tinamou.late import dataclass, field
 
@@ -41,6 +42,7 @@ class Facts:
     net: NetFacts = field(default_factory=NetFacts)
     permits: Permits = field(default_factory=Permits)
     pci: PciFacts = field(default_factory=PciFacts)
+    usb: UsbFacts = field(default_factory=UsbFacts)
     encryption: EncryptionFacts = field(default_factory=EncryptionFacts)
     walls: WallFacts = field(default_factory=WallFacts)
     keys: KeyFacts = field(default_factory=KeyFacts)

@@ -15,6 +15,7 @@ from tinamou.machine.recording import opened
 from tinamou.planner import plan
 from tinamou.probe.host import probe_host
 from tinamou.probe.pci import probe_pci
+from tinamou.probe.usb import probe_usb
 from tinamou.spec import MachineSpec
 from tinamou.state import uids
 from tinamou.system.rooted import Rooted
@@ -55,6 +56,7 @@ def recorded(here: Facts, root: str) -> Facts:
         net=NetFacts(links=links),
         permits=Permits(),
         pci=late.replace(probe_pci(files, {}), locked=None),
+        usb=probe_usb(files, {}),
     )
 
 

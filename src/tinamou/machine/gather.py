@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tinamou import late
 from tinamou.facts import EncryptionFacts, Facts, Firmware, HyperVFacts, ImageFacts, PciFacts, Permits, Place, QemuFacts
 from tinamou.facts.keys import KeyFacts
+from tinamou.facts.usb import UsbFacts
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
 from tinamou.machine.disks import existing_chains
@@ -75,6 +76,7 @@ def gather(spec: MachineSpec, image: ImageFacts, place: Place, once: Once | None
         net=net_facts(spec.net, place),
         permits=_permits(spec, image, place, ask),
         pci=_pci(place) if spec.pci else PciFacts(),
+        usb=_usb(place) if any(one.type == "host" for one in spec.usb) else UsbFacts(),
         encryption=_encryption(spec, firmware),
         walls=ask(("walls",), probe_walls),
         keys=_keys(spec, image, firmware),
@@ -93,6 +95,15 @@ def _pci(place: Place) -> PciFacts:
     from tinamou.machine.passthrough import pci_facts
 
     return pci_facts(exclude=place.directory)
+
+
+def _usb(place: Place) -> UsbFacts:
+    from tinamou.probe.usb import probe_usb
+    from tinamou.state import ledger
+    from tinamou.system.rooted import Rooted
+
+    held = ledger.look().usb
+    return probe_usb(Rooted(), {port: Path(machine).name for port, machine in held.items() if machine != place.directory})
 
 
 def _encryption(spec: MachineSpec, firmware: tuple[Firmware, ...]) -> EncryptionFacts:

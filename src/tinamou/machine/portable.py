@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.blueprint import Flag, Plan, Why
+from tinamou.blueprint import Element, Flag, Plan, Why
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, stop
 from tinamou.control.pipelined import Monitor
@@ -26,6 +26,7 @@ from tinamou.machine import shares
 from tinamou.machine.booting import pin
 from tinamou.machine.host_keys import Files
 from tinamou.machine.starting import plan_again, prepared, run_facts
+from tinamou.parts import usb
 from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
@@ -84,6 +85,7 @@ async def saved_plan(record: Record, session: Session) -> Plan:
             plan = again
     reasons += [f"{one} was plugged in while it ran and is not described" for one in sorted(there - _devices(plan))]
     reasons += [f"{one} was unplugged while it ran and is still described" for one in sorted(_devices(plan) - there)]
+    reasons += [f"{element.id} is a device of this host's USB" for element in plan.elements if _of_the_host(element)]
     if reasons:
         problems = [Problem("state", None, reason) for reason in reasons]
         raise StateError(f"the state of {record.name} cannot be saved", problems=problems)
@@ -92,6 +94,10 @@ async def saved_plan(record: Record, session: Session) -> Plan:
 
 def _devices(plan: Plan) -> set[str]:
     return {element.id for element in plan.elements if element.kind == "device"}
+
+
+def _of_the_host(element: Element) -> bool:
+    return element.kind == "device" and element.props.get("driver") == usb.HOST
 
 
 def _by_hand(plan: Plan) -> set[str]:

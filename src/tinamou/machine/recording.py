@@ -16,6 +16,7 @@ from pathlib import Path
 from tinamou.errors import ProbeError
 from tinamou.probe.host import probe_host
 from tinamou.probe.pci import probe_pci
+from tinamou.probe.usb import probe_usb
 from tinamou.system.rooted import Rooted
 
 __all__ = ["opened", "record"]
@@ -72,6 +73,7 @@ def record(target: Path) -> int:
     files = _Recorder()
     probe_host(files)
     probe_pci(files, {})
+    probe_usb(files, {})
     for path in ("/proc/version", "/proc/cpuinfo"):
         files.read(path)
     members: dict[str, tarfile.TarInfo] = {}

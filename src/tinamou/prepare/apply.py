@@ -42,6 +42,7 @@ from tinamou.blueprint import (
     StartHelper,
     Step,
     TakePciGroup,
+    TakeUsbDevice,
     WriteText,
 )
 from tinamou.errors import PrepareError, if_full
@@ -87,6 +88,8 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
+        case "usb":
+            from tinamou.prepare.usb import give_device as give
         case "vf":
             from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
@@ -240,6 +243,7 @@ def _do(step: Step, journal: Journal) -> None:
             | SetKernelValue()
             | SetVirtualFunction()
             | TakePciGroup()
+            | TakeUsbDevice()
         ):
             _borrow(step, journal)
         case _:
@@ -265,6 +269,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import passthrough
 
             passthrough.take_group(step, journal)
+        case TakeUsbDevice():
+            from tinamou.prepare import usb
+
+            usb.take_device(step, journal)
         case SetVirtualFunction():
             from tinamou.prepare import virtual_functions
 

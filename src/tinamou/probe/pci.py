@@ -11,7 +11,7 @@ from tinamou.system.memlock import lockable
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, PciAddress, Size
 
-__all__ = ["devices_by_node", "probe_pci"]
+__all__ = ["devices_by_node", "probe_pci", "uses_below", "uses_of"]
 
 _FOLDER = "/sys/bus/pci/devices"
 _KINDS = {
@@ -31,7 +31,7 @@ _REGIONS = 6
 def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
     """Every function of the host whose /sys lies below the root; ``leased`` maps an address to the machine that has it."""
     users = _card_users(files)
-    uses = list(_uses(files, users))
+    uses = [*uses_of(files), *_screens_used(files, users)]
     found = tuple(_device(files, name, uses, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
@@ -147,8 +147,8 @@ def _sizes(text: str) -> tuple[Size, ...]:
     return tuple(Size(1 << 20 + bit) for bit in range(bits.bit_length()) if bits >> bit & 1)
 
 
-def _uses(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
-    """Where in /sys/devices something is that the host uses, and how: an interface that is up, a disk, a graphics card."""
+def uses_of(files: Rooted) -> Iterator[tuple[str, str]]:
+    """Where in /sys/devices something is that the host uses, and how: an interface that is up, a disk."""
     for name in files.names("/sys/class/net"):
         if int(files.read(f"/sys/class/net/{name}/flags") or "0", 16) & 1:
             yield _real(files, f"/sys/class/net/{name}"), f"network interface {name} is up"
@@ -156,6 +156,15 @@ def _uses(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, 
     for name in files.names("/sys/class/block"):
         for use in _disk_uses(files, name, mounted):
             yield _real(files, f"/sys/class/block/{name}"), use
+
+
+def uses_below(files: Rooted, place: str, uses: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Those of what is a part of the device at that place."""
+    own = _real(files, place) + "/"
+    return (use for where, use in uses if where.startswith(own))
+
+
+def _screens_used(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     for name in files.names("/sys/class/drm"):
         if name in users:
             yield _real(files, f"/sys/class/drm/{name}"), f"{' and '.join(users[name])} use {name}"
@@ -163,10 +172,9 @@ def _uses(files: Rooted, users: Mapping[str, list[str]]) -> Iterator[tuple[str, 
 
 def _own_uses(files: Rooted, place: str, uses: Iterable[tuple[str, str]], users: Mapping[str, list[str]]) -> Iterator[str]:
     """What would break if the device at that place were gone."""
-    own = _real(files, place) + "/"
     if count := files.integer(f"{place}/sriov_numvfs"):
         yield f"{count} virtual functions are switched on"
-    yield from (use for where, use in uses if where.startswith(own))
+    yield from uses_below(files, place, uses)
     if (minor := _nvidia_minor(files, place)) and (name := f"nvidia{minor}") in users:
         yield f"{' and '.join(users[name])} use {name}"
 

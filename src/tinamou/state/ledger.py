@@ -67,7 +67,8 @@ class VirtualFunctions:
 @dataclass
 class Ledger:
     """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``devices``: PCI address → `Device`.
-    ``vfs``: a card's address → `VirtualFunctions`. ``reports``: what could not be given back."""
+    ``vfs``: a card's address → `VirtualFunctions`. ``usb``: a USB device's port → the machine's directory.
+    ``reports``: what could not be given back."""
 
     cpus: dict[str, str] = field(default_factory=dict)
     pools: dict[str, Value] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Ledger:
     reports: list[str] = field(default_factory=list)
     devices: dict[str, Device] = field(default_factory=dict)
     vfs: dict[str, VirtualFunctions] = field(default_factory=dict)
+    usb: dict[str, str] = field(default_factory=dict)
 
     def leased(self, exclude: str = "") -> dict[str, CpuSet]:
         """Machine directory → CPUs it holds, without the one at ``exclude``."""
@@ -84,12 +86,12 @@ class Ledger:
         """The directories of all machines that hold anything."""
         every = [*self.pools.values(), *self.values.values()]
         passed = {device.machine for device in self.devices.values() if device.machine}
-        return {*self.cpus, *passed, *(machine for value in every for machine in value.claims)}
+        return {*self.cpus, *passed, *self.usb.values(), *(machine for value in every for machine in value.claims)}
 
     @property
     def empty(self) -> bool:
         """Whether nobody holds anything and nothing is to be reported."""
-        return not (self.cpus or self.pools or self.values or self.devices or self.vfs or self.reports)
+        return not (self.cpus or self.pools or self.values or self.devices or self.vfs or self.usb or self.reports)
 
 
 def path() -> Path:
@@ -119,6 +121,7 @@ def _ledger(name: str) -> tuple[Ledger, str]:
             reports=[str(report) for report in data["reports"]],
             devices={address: Device(**device) for address, device in data["devices"].items()},
             vfs={address: VirtualFunctions(**one) for address, one in data.get("vfs", {}).items()},
+            usb={str(port): str(machine) for port, machine in data.get("usb", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, TinamouError) as error:
         return Ledger(), f"{path()} is damaged and not read: {error!r}"

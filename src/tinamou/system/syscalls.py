@@ -14,7 +14,7 @@ import errno
 import functools
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tinamou.system.syscall_numbers import AUDIT, NEWEST, Arch, number_of
@@ -29,8 +29,8 @@ class Group(NamedTuple):
     """What belongs together: why it is needed, the calls, and which arguments some of them may have.
 
     ``ioctls`` are the first letters of requests, ``requests`` whole ones; ``families`` those of sockets, of netlink only
-    what tells of routes; ``options`` are of prctl. With ``forks`` it may make processes, but for those with namespaces; with
-    ``announces`` raw sockets of ICMPv6, with ``users`` user namespaces.
+    what tells of routes, and with ``hears`` of devices that come and go; ``options`` are of prctl. With ``forks`` it may
+    make processes, but for those with namespaces; with ``announces`` raw sockets of ICMPv6, with ``users`` user namespaces.
     """
 
     why: str
@@ -42,9 +42,12 @@ class Group(NamedTuple):
     forks: bool = False
     announces: bool = False
     users: bool = False
+    hears: bool = False
 
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG = 1, 2, 10, 16, 38
+_UEVENTS = 15
+"""NETLINK_KOBJECT_UEVENT."""
 
 GROUPS: Mapping[str, Group] = {
     "memory": Group(
@@ -95,6 +98,12 @@ GROUPS: Mapping[str, Group] = {
     "cards": Group("queues of tap interfaces and vhost channels it was handed, also while it runs", ioctls=(0xAF,)),
     "kvm": Group("guest code runs on the host's CPU, by requests to /dev/kvm", ioctls=(0xAE,)),
     "vfio": Group("devices of the host that the guest has, by requests to /dev/vfio and iommufd", ioctls=(0x3B,)),
+    "usb": Group(
+        "a USB device of the host that the guest has; libusb listens for others, of which QEMU's own network tells none",
+        "bind",
+        ioctls=(0x55,),
+        hears=True,
+    ),
     "encryption": Group("the secure processor is asked to encrypt the guest's memory", ioctls=(0x53,)),
     "memory nodes": Group("guest RAM is bound to memory nodes", "mbind set_mempolicy set_mempolicy_home_node"),
     "native": Group(
@@ -268,11 +277,12 @@ def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
     forks = any(group.forks for group in chosen.values())
     users = any(group.users for group in chosen.values())
     raw = any(group.announces for group in chosen.values())
+    hears = any(group.hears for group in chosen.values())
     mine = {AF_UNIX: errno.EACCES, AF_ALG: errno.EAFNOSUPPORT}  # the C library's name service and QEMU's ciphers try these
     refused = [(family, _ERRNO | error) for family, error in mine.items() if family not in families]
     return {
         "socket": [
-            *_netlink(families),
+            *_netlink([*([0] if AF_NETLINK in families else []), *([_UEVENTS] if hears else [])]),
             *_plain(raw),
             *_by_value(_low(0), [*((one, _ALLOW) for one in families), *refused], _KILL),
         ],
@@ -296,11 +306,12 @@ def _checks(chosen: Mapping[str, Group]) -> dict[str, Code]:
     }
 
 
-def _netlink(families: Iterable[int]) -> Code:
-    """Of netlink, NETLINK_ROUTE alone: not the packet filter, audit, generic families."""
-    if AF_NETLINK not in families:
+def _netlink(protocols: Sequence[int]) -> Code:
+    """Of netlink these protocols alone (0: NETLINK_ROUTE): not the packet filter, audit, generic families."""
+    if not protocols:
         return []
-    return [*_low(0), (_EQUAL, 0, 4, AF_NETLINK), *_low(2), (_EQUAL, 0, 1, 0), *_answer(_ALLOW), *_answer(_KILL)]
+    allowed = [one for protocol in protocols for one in ((_EQUAL, 0, 1, protocol), *_answer(_ALLOW))]
+    return [*_low(0), (_EQUAL, 0, len(allowed) + 2, AF_NETLINK), *_low(2), *allowed, *_answer(_KILL)]
 
 
 def _plain(raw: bool) -> Code:

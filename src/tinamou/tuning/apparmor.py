@@ -110,6 +110,7 @@ def _text(name: str, plan: Plan, directory: str) -> str:
     qemu += [rule(step.path, "r" if step.access in ("read", "secret") else "rwk") for step in _outside(plan, directory)]
     qemu += [f"  {path} rw,\n" for group, path in _DEVICES.items() if group in groups or not groups]
     qemu += ["  network inet,\n  network inet6,\n"] if "internet" in groups or not groups else []
+    qemu += ["  network netlink raw,\n"] if "usb" in groups else []
     own = {
         "swtpm": [_SWTPM, rule(f"{directory}/tpm/", "rwk", "{,**}")],
         "passt": [_PASST, rule(f"{directory}/", "rw", "net*/{,**}")],

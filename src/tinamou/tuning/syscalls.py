@@ -59,6 +59,8 @@ def _groups(element: Element) -> Iterator[str]:
         yield "server"
     if props.get("driver") == "vfio-pci":
         yield "vfio"
+    if props.get("driver") == "usb-host":
+        yield "usb"
     if "host-nodes" in props:
         yield "memory nodes"
     if element.kind == "blockdev":
