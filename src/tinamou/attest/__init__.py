@@ -7,6 +7,7 @@ from tinamou.attest.binary import MalformedError
 from tinamou.attest.expected import Launch, measured_by, snp_measurement
 from tinamou.attest.folder import bounded, certificates_in
 from tinamou.attest.policy import Policy, read_policy
+from tinamou.attest.session import Session, make_session
 from tinamou.attest.verify import Known, told_measured, verify
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "Launch",
     "MalformedError",
     "Policy",
+    "Session",
     "Verdict",
     "bounded",
     "certificates_in",
+    "make_session",
     "measured_by",
     "read_policy",
     "snp_measurement",
