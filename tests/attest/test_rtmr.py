@@ -243,3 +243,15 @@ def test_a_real_firmware_measures_as_it_is_computed(leftovers, tmp_path: Path) -
     assert (4, hashlib.sha256(b"Calling EFI Application from Boot Option").digest()) in digests
     assert (7, hashlib.sha256(bytes(4)).digest()) in digests
     assert leftovers.found() == []
+
+
+def test_a_plan_in_a_file_says_what_is_measured(machine: Launch, tmp_path: Path) -> None:
+    words = ["qemu", "-bios", str(machine.firmware), "-m", "1024M", "-object", '{"qom-type":"tdx-guest","id":"tdx0"}']
+    (tmp_path / "plan.json").write_text(json.dumps({"argv": words}))
+    assert (
+        json.loads(tinamou("attest", "expect", str(tmp_path / "plan.json"), "--json"))["mrtd"]
+        == tdvf.mrtd(made_firmware()).hex()
+    )
+    for broken in ("{", '{"argv": 7}', '{"argv": [7]}', "[]"):
+        (tmp_path / "plan.json").write_text(broken)
+        assert "it is no plan" in call("attest", "expect", str(tmp_path / "plan.json")).stderr

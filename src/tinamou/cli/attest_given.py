@@ -37,7 +37,8 @@ class Given:
         What must have been measured: the digest of SEV or SEV-SNP in hexadecimal, or a TOML file with measurement, or with
         mrtd and rtmr0 to rtmr2 or the events in them, as attest expect prints it.
     machine
-        The machine that must have been measured; its plan says from what it is started. With --cpu.
+        The machine that must have been measured; its plan says from what it is started. Or the file with that plan, as
+        tinamou plan --json prints it, on another machine: the files it names are read there. With --cpu.
     cpu
         The processor its vCPUs are, by QEMU's name: EPYC-Milan.
     id_block
@@ -185,12 +186,32 @@ def _measured(text: str) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
 
 
 def launch_named(machine: str) -> Launch:
-    """What is measured of a machine of this name. Raises SpecError, PlanError."""
+    """What is measured of a machine of this name, or of the plan in a file. Raises SpecError, PlanError."""
     from tinamou.attest import expected
     from tinamou.launch.argv import argv
     from tinamou.machine.starting import plan_again
 
+    if Path(machine).is_file():
+        return expected.launch_of(_planned(Path(machine)))
     plan = plan_again(machine)
     if plan is None:
         raise SpecError("no such machine", problems=[Problem("machine", machine, "there is none of this name")])
     return expected.launch_of(argv(plan))
+
+
+def _planned(file: Path) -> list[str]:
+    """The command line in a plan that was printed as JSON. Raises SpecError."""
+    import json
+
+    from tinamou.attest import bounded
+
+    try:
+        told = json.loads(bounded(file, TEXT, "machine"))
+        words = told.get("argv") if isinstance(told, dict) else None
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, list) or not all(isinstance(one, str) for one in words):
+        raise SpecError(
+            "no measurement can be expected", problems=[Problem("machine", str(file), "it is no plan: tinamou plan --json")]
+        )
+    return words
