@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +82,8 @@ CASES = [
     *(Case("tdx", boot, "xeon", version) for boot in ("direct", "uefi") for version in ("10.0", "11.1")),
     *(Case("auto", "direct", name, version) for name in HOSTS for version in recorded.VERSIONS),
     Case("sev-snp", "everything", "epyc-7003", "10.0"),
+    *(Case("sev", "session", "epyc-7001", version) for version in recorded.VERSIONS),
+    *(Case("sev-es", "session", "epyc-7003", version) for version in recorded.VERSIONS),
     Case("tdx", "direct", "epyc-7003", "11.1"),
 ]
 
@@ -94,16 +97,20 @@ EVERYTHING = {
 }
 
 
+SESSION = {"dh_cert": base64.b64encode(bytes(2084)).decode(), "session": base64.b64encode(bytes(128)).decode()}
+"""As long as an owner's session is: QEMU and the plan look no further."""
+
+
 def spec_of(case: Case):
-    more = EVERYTHING if case.boot == "everything" else {}
+    more = {"everything": EVERYTHING, "session": {"confidential": SESSION}}.get(case.boot, {})
     data = {**more, "confidential": {"type": case.requested, **more.get("confidential", {})}}
-    if case.boot != "everything":
+    if case.boot not in ("everything", "session"):
         data["firmware"] = case.boot
     return load_spec(data)
 
 
 def image_of(case: Case) -> ImageFacts:
-    return TINY if case.boot == "direct" else DEBIAN
+    return TINY if case.boot in ("direct", "session") else DEBIAN
 
 
 def facts(case: Case, image: ImageFacts, place: Place = PLACE) -> Facts:

@@ -51,8 +51,10 @@ class Maker:
         made = self._builder("middle", "root", self.middle_key.public_key())
         return self._signed(made.add_extension(x509.BasicConstraints(ca=True, path_length=0), True), self.root_key)
 
-    def leaf(self, *, chip: bytes = CHIP, levels: bytes | None = None, days: int = 3650) -> x509.Certificate:
-        """The certificate of the processor's key."""
+    def leaf(
+        self, *, chip: bytes = CHIP, levels: bytes | None = None, days: int = 3650, cloud: bytes = b""
+    ) -> x509.Certificate:
+        """The certificate of the processor's key, or of a cloud's."""
         levels = self.levels if levels is None else levels
         order = ("3.9", "3.1", "3.2", "3.3", "", "", "", "3.8") if self.product == "Turin" else (
             "3.1", "3.2", "", "", "", "", "3.3", "3.8"
@@ -62,6 +64,8 @@ class Maker:
                  for oid, level in zip(order, levels, strict=True) if oid}  # fmt: skip
         if chip:
             said["4"] = chip
+        if cloud:
+            said["5"] = b"\x16" + bytes([len(cloud)]) + cloud
         made = self._builder("processor", "middle", self.key.public_key(), days)
         for oid, value in said.items():
             made = made.add_extension(x509.UnrecognizedExtension(ObjectIdentifier(AMD + oid), value), critical=False)

@@ -11,12 +11,14 @@ import pytest
 
 pytest.importorskip("sevsnpmeasure")
 
+from attest import made_ovmf, sev_qemu
 from attest.amd import MEASURED, NONCE, NOW, Maker
 from attest.vectors import VECTORS, vector
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typed import call
 
+from tinamou import late
 from tinamou.attest import Known, Launch, MalformedError, idblock, measured_by, read_policy, snp_measurement, tdvf, verify
 from tinamou.attest.certificates import ROOTS, pin
 from tinamou.attest.expected import launch_of
@@ -49,6 +51,64 @@ def test_known_answers(kind: str, cpus: int, kernel: bool, append: str, features
     assert snp_measurement(launch, "EPYC-v4", features).hex()[:64] == digest
 
 
+KERNEL, INITRD = b"a kernel" * 1000, b"an initrd" * 500
+
+
+def hashes(append: str) -> bytes:
+    """What QEMU hands over (target/i386/sev.c): 168 bytes with three hashes, padded to 176."""
+    return sev_qemu.hashes_page([append.encode() + b"\0", INITRD, KERNEL])
+
+
+def pages_added(image: bytes, table: bytes, registers: list[bytes]) -> bytes:
+    """The launch digest of SEV-SNP by the book (AMD 56860, 8.17.2): of each page its hash, type and place."""
+    digest = bytes(48)
+
+    def add(kind: int, place: int, content: bytes) -> None:
+        nonlocal digest
+        said = digest + content + (0x70).to_bytes(2, "little") + bytes([kind, 0, 0, 0, 0, 0]) + place.to_bytes(8, "little")
+        digest = hashlib.sha384(said).digest()
+
+    for at in range(0, len(image), 4096):
+        add(1, (1 << 32) - len(image) + at, hashlib.sha384(image[at : at + 4096]).digest())
+    for start, size, kind in made_ovmf.SECTIONS:
+        for place in range(start, start + size, 4096):
+            if kind == 0x10 and table:
+                page = bytes(made_ovmf.HASHES_AT & 0xFFF) + table
+                add(1, place, hashlib.sha384(page.ljust(4096, b"\0")).digest())
+            else:
+                add({1: 3, 2: 5, 3: 6, 0x10: 3}[kind], place, bytes(48))
+    for page in registers:
+        add(2, 0xFFFFFFFFF000, hashlib.sha384(page).digest())
+    return digest
+
+
+@pytest.mark.parametrize("append", ["", WORDS])
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_digests_by_the_book(cpus: int, append: str, tmp_path: Path) -> None:
+    """Of firmware made here: SEV's whole digest, SEV-ES's and SEV-SNP's over the first registers as the library has them."""
+    from sevsnpmeasure import vcpu_types
+    from sevsnpmeasure.sev_mode import SevMode
+    from sevsnpmeasure.vmsa import VMSA
+
+    image = made_ovmf.image()
+    for name, data in (("firmware", image), ("kernel", KERNEL), ("initrd", INITRD)):
+        (tmp_path / name).write_bytes(data)
+    whole = Launch(tmp_path / "firmware", cpus, tmp_path / "kernel", tmp_path / "initrd", append, "sev")
+    plain = late.replace(whole, kernel=None, initrd=None, append="")
+    measured = image + hashes(append)
+    assert snp_measurement(whole, "") == hashlib.sha256(measured).digest()
+    assert snp_measurement(plain, "") == hashlib.sha256(image).digest()
+
+    def registers(mode: str) -> list[bytes]:
+        return list(VMSA(SevMode[mode], made_ovmf.RESET, vcpu_types.CPU_SIGS["EPYC-v4"], int(mode == "SEV_SNP")).pages(cpus))
+
+    found = snp_measurement(late.replace(whole, kind="sev-es"), "EPYC-v4")
+    assert found == hashlib.sha256(measured + b"".join(registers("SEV_ES"))).digest()
+    for launch, table in ((whole, hashes(append)), (plain, b"")):
+        digest = pages_added(image, table, registers("SEV_SNP"))
+        assert snp_measurement(late.replace(launch, kind="sev-snp"), "EPYC-v4") == digest
+
+
 def test_the_plan_says_what_is_measured() -> None:
     words = ["-bios", "/f", "-smp", "cpus=4,sockets=1", "-object", '{"qom-type":"sev-guest","id":"sev0","policy":15}']
     assert launch_of(words) == Launch(Path("/f"), 4, kind="sev-es")
@@ -70,7 +130,7 @@ def test_mrtd_of_real_firmware(tmp_path: Path) -> None:
     assert code.measured and code.address + code.size == 1 << 32 and code.at + code.length == len(image)
     assert {one.type for one in found} == {0, 1, 2, 3} and sum(one.measured for one in found) == 1
     digest = tdvf.mrtd(image)
-    assert digest == by_the_book(image)
+    assert digest == mrtd_by_the_book(image)
     ran = call("attest", "expect", "--kind", "tdx", "--firmware", str(OVMF), "--json")
     told = json.loads(ran.stdout)
     assert told["mrtd"] == digest.hex() and set(told["not_computed"]) == {"rtmr0", "rtmr1", "rtmr2"}
@@ -82,10 +142,10 @@ def test_mrtd_of_real_firmware(tmp_path: Path) -> None:
     (tmp_path / "registers.toml").write_text(text)  # it is what --expect reads
     import tomllib
 
-    assert tomllib.loads(text) == {"mrtd": digest.hex()} and "# rtmr0: " in text
+    assert tomllib.loads(text) == {"mrtd": digest.hex()} and "# rtmr0: where memory is" in text
 
 
-def by_the_book(image: bytes) -> bytes:
+def mrtd_by_the_book(image: bytes) -> bytes:
     """MRTD once more, from OVMF's metadata as it lies there: six sections at the place its table names."""
     at = image.rindex(b"TDVF")
     digest = hashlib.sha384()
@@ -150,6 +210,32 @@ def test_anothers_id_block_is_checked() -> None:
     assert base64.b64encode(found.author_key).startswith(b"7tgRafsMteDsNHlP")
 
 
+def by_the_book(key: ec.EllipticCurvePrivateKey, data: bytes) -> tuple[bytes, bytes]:
+    """A signature and the key's public part as AMD 56860 has them: 512 bytes, 1028; the lowest byte first."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+    numbers = key.public_key().public_numbers()
+    public = b"\2\0\0\0" + numbers.x.to_bytes(72, "little") + numbers.y.to_bytes(72, "little") + bytes(880)
+    signature = b"".join(
+        one.to_bytes(72, "little") for one in decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA384())))
+    )
+    return signature + bytes(368), public
+
+
+def test_an_id_block_that_was_made_elsewhere() -> None:
+    """Laid out once more, from the table of ID_AUTH_INFO: where each signature and key is."""
+    block = DIGEST + bytes(32) + b"\1\0\0\0" + bytes(4) + b"\0\0\3\0" + bytes(4)
+    signature, mine = by_the_book(ID_KEY, block)
+    countersigned, author = by_the_book(AUTHOR, mine)
+    auth = (b"\1\0\0\0" * 2).ljust(0x40, b"\0") + signature + mine
+    auth = (auth.ljust(0x680, b"\0") + countersigned + author).ljust(4096, b"\0")
+    assert base64.b64encode(idblock.check(block, auth).author_key) == base64.b64encode(hashlib.sha384(author).digest())
+    assert base64.b64encode(idblock.check(block, auth).id_key).startswith(b"WfssaG36T+9J84M5")
+    with pytest.raises(MalformedError, match="author"):
+        idblock.check(block, auth[:0x680] + by_the_book(AUTHOR, block)[0] + auth[0x680 + 512 :])
+
+
 def test_no_byte_of_an_id_block_can_change() -> None:
     made = idblock.make(DIGEST, ID_KEY, AUTHOR, family=b"f", image=b"i", svn=3)
     for at in range(96):
@@ -174,8 +260,6 @@ def test_a_report_of_a_guest_with_an_id_block(monkeypatch: pytest.MonkeyPatch) -
     for fields in ({}, {0xE0: made.id_key}, {0xE0: made.author_key, 0x110: made.author_key}):
         assert verify(milan.report(fields=fields), told).of("expected").answer == "no"
     other = idblock.make(MEASURED, ID_KEY, AUTHOR, svn=1)
-    from tinamou import late
-
     assert "version" in verify(good, late.replace(told, id_block=other)).of("expected").why
     assert verify(good, late.replace(told, measured={"measurement": bytes(48)})).of("expected").answer == "no"
 

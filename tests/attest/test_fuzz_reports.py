@@ -15,7 +15,9 @@ import pytest
 pytest.importorskip("cryptography")
 
 from attest.amd import NOW, Maker
+from attest.sev_maker import Platform
 from attest.test_expected import ID_KEY
+from attest.test_rtmr import made_firmware
 from attest.test_tpm_logs import ima_of, log_of, quoted, start
 from attest.vectors import MISSING, VECTORS, vector
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,7 +30,10 @@ from tinamou.attest import (
     certificates,
     eventlog,
     idblock,
+    linux_image,
+    rtmr,
     sev,
+    sev_chain,
     snp,
     tdvf,
     tdx,
@@ -152,6 +157,21 @@ def read_table(data: bytes) -> object:
     return certificates_of(data)
 
 
+def application() -> bytes:
+    """A small EFI application: its heads, two sections, a signature behind them."""
+    optional = bytearray(0xF0)
+    optional[:2], optional[60:64], optional[144:152] = b"\x0b\x02", (0x200).to_bytes(4, "little"), b"\0\4\0\0\x40\0\0\0"
+    coff = b"\x64\x86\2\0" + bytes(12) + b"\xf0\0" + bytes(2)
+    sizes = [b"".join(one.to_bytes(4, "little") for one in (0x100, 0x1000, 0x100, at)) for at in (0x300, 0x200)]
+    sections = b"".join(bytes(8) + one + bytes(16) for one in sizes)
+    head = b"MZ" + bytes(0x3A) + (0x40).to_bytes(4, "little") + b"PE\0\0" + coff + optional + sections
+    return head.ljust(0x200, b"\0") + b"a" * 0x100 + b"b" * 0x100 + b"signed".ljust(0x40, b"\0")
+
+
+def read_events(data: bytes) -> object:
+    return rtmr.of_firmware(data, 1 << 32)
+
+
 MILAN = Maker()
 PARSERS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "snp": (snp.parse, lambda: vector("attestation.bin")),
@@ -165,6 +185,9 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "small log": (read_log, lambda: log_of(start(True, (4, 0xD, b"linux x", b"grub_cmd: linux x")))),
     "ima": (read_ima, lambda: ima_of([("boot_aggregate", True), ("/var/log/x", False)])),
     "firmware": (tdvf.mrtd, small_firmware),
+    "platform of SEV": (sev_chain.parse_platform, lambda: Platform().chain()),
+    "kernel": (linux_image.authenticode, application),
+    "events of TDX": (read_events, lambda: made_firmware()),
     "id block": (idblock.parse, lambda: idblock.make(bytes(48), ID_KEY).written()),
     "table of certificates": (read_table, lambda: UUID_OF_VCEK + (48).to_bytes(4, "little") + b"\4\0\0\0" + bytes(28)),
 }

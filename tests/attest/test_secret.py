@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -83,17 +85,22 @@ def test_a_secret_for_a_session_of_sev(tmp_path: Path) -> None:
     assert sev.parse((tmp_path / "report").read_bytes()).nonce == NUMBER
 
 
+def stand_in(folder: Path) -> None:
+    """Programs that make a folder of configfs: attributes are there with it, and answer in the kernel's order."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in (("mkdir", MKDIR), ("rmdir", RMDIR)):
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+
+
 def local(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """A shell of this host in place of a guest's, where a new folder of configfs has files that answer."""
-    answering = folder / "bin/mkdir"
-    answering.parent.mkdir(exist_ok=True)
-    answering.write_text(FAKE_MKDIR)
-    answering.chmod(0o755)
+    """A shell of this host in place of a guest's."""
+    stand_in(folder)
     (folder / "tsm/report").mkdir(parents=True, exist_ok=True)
 
     async def ran(name, command, out, err, *, input: AsyncIterator[bytes], **_) -> int:  # type: ignore[no-untyped-def]
         given = b"".join([piece async for piece in input])
-        path = f"{answering.parent}:{os.environ['PATH']}"
+        path = f"{folder}/bin:{os.environ['PATH']}"
         pipe = asyncio.subprocess.PIPE
         done = await asyncio.create_subprocess_exec(
             *command.argv, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, "PATH": path}
@@ -108,40 +115,69 @@ def local(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     return folder
 
 
-FAKE_MKDIR = r"""#!/bin/sh
-# A folder of configfs: what is read from outblob is the bytes of inblob behind a word, once they are there.
+MKDIR = r"""#!/bin/sh
+# What is read from outblob is what was written to inblob, behind a word; generation counts writes. Of the first so many
+# reports as the file conflicts says, another writes while they are read.
 /bin/mkdir "$@" || exit 1
-for last; do :; done
-root=${last%/tsm/report/*}
-cp "$root/generation" "$last/generation" 2>/dev/null || echo 0 >"$last/generation"
-cp "$root/provider" "$last/provider"
-cp "$root/auxblob" "$last/auxblob" 2>/dev/null
-mkfifo "$last/outblob"
+for one; do :; done
+case $one in */tsm/report/tinamou-*) ;; *) exit 0 ;; esac
+root=${one%/tsm/report/*}
+cp "$root/provider" "$one/provider"
+mkfifo "$one/inblob" "$one/generation" "$one/outblob" "$one/auxblob"
 (
-    until [ -s "$last/inblob" ]; do sleep 0.05; done
-    { printf report:; cat "$last/inblob"; } >"$last/outblob"
+    count=0
+    while [ -d "$one" ]; do
+        cat "$one/inblob" >"$one/.in"
+        count=$((count + 1))
+        echo $count >"$one/generation"
+        { printf report:; cat "$one/.in"; } >"$one/outblob"
+        cat "$root/auxblob" >"$one/auxblob"
+        [ "$count" -gt "$((2 * $(cat "$root/conflicts")))" ] || count=$((count + 1))
+        echo $count >"$one/generation"
+    done
 ) >/dev/null 2>&1 </dev/null &
+echo $! >"$one/.server"
 """
+RMDIR = r"""#!/bin/sh
+# The kernel's attributes go with their folder.
+case $1 in */tsm/report/tinamou-*) kill "$(cat "$1/.server")"; exec rm -rf "$1" ;; esac
+exec /bin/rmdir "$@"
+"""
+VCEK = bytes.fromhex("8d75da6364e66445adc5f4b93be8accd")
+
+
+def table(length: int) -> bytes:
+    """A host's table of certificates: one, which is said to be so long."""
+    return VCEK + (48).to_bytes(4, "little") + length.to_bytes(4, "little") + bytes(24) + b"der"
 
 
 def test_a_report_by_configfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = local(monkeypatch, tmp_path)
     (folder / "provider").write_text("sev_guest\n")
-    vcek = bytes.fromhex("8d75da6364e66445adc5f4b93be8accd")
-    (folder / "auxblob").write_bytes(vcek + (48).to_bytes(4, "little") + (3).to_bytes(4, "little") + bytes(24) + b"der")
+    (folder / "auxblob").write_bytes(table(3))
+    (folder / "conflicts").write_text("0")
     (folder / "acpi").mkdir()
     (folder / "acpi/CCEL").write_bytes(b"the log")
 
-    def asked() -> fetching.Fetched:
-        return asyncio.run(fetching.report_of("none", b"number", tsm=str(folder), acpi=str(folder / "acpi")))
+    def asked(data: bytes = b"number") -> fetching.Fetched:
+        return asyncio.run(report(folder, data))
 
     found = asked()
     assert found.provider == "sev_guest" and found.report == b"report:number" + bytes(58)
     assert found.certificates == {"vcek": b"der"} and found.log == b"the log"
+    assert list((folder / "tsm/report").iterdir()) == []
+    (folder / "conflicts").write_text("3")
+    assert asked(b"again").report == b"report:again" + bytes(59)  # three times another wrote while it was read
+    (folder / "conflicts").write_text("9")
+    with pytest.raises(GuestError, match="none in five tries"):
+        asked()
+    (folder / "conflicts").write_text("0")
+    both = asyncio.run(at_once(folder))
+    assert [one.report[7:10] for one in both] == [b"one", b"two"] and list((folder / "tsm/report").iterdir()) == []
     (folder / "provider").write_text("tdx_guest\n")
     assert asked().certificates == {}
     (folder / "provider").write_text("sev_guest\n")
-    (folder / "auxblob").write_bytes(vcek + (48).to_bytes(4, "little") + (99).to_bytes(4, "little") + bytes(24))
+    (folder / "auxblob").write_bytes(table(99))
     with pytest.raises(GuestError, match="points to 147"):
         asked()
     (folder / "provider").write_text("two words here\n")
@@ -150,6 +186,98 @@ def test_a_report_by_configfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.rmtree(folder / "tsm")
     with pytest.raises(GuestError, match="its kernel has no"):
         asked()
+
+
+async def report(folder: Path, data: bytes, name: str = "none") -> fetching.Fetched:
+    return await fetching.report_of(name, data, tsm=str(folder), acpi=str(folder / "acpi"))
+
+
+async def at_once(folder: Path, name: str = "none") -> tuple[fetching.Fetched, fetching.Fetched]:
+    return await asyncio.gather(report(folder, b"one", name), report(folder, b"two", name))
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_report_of_a_debian_guest(leftovers, state: Path, tmp_path: Path) -> None:
+    """By its agent, with nothing installed: its shell and its own programs, on folders as configfs-tsm makes them."""
+    folder = Path("/usr/local/sbin/standin")
+    (tmp_path / "standin").mkdir()
+    stand_in(tmp_path / "standin")
+    for name, data in (("provider", b"sev_guest\n"), ("auxblob", table(3)), ("conflicts", b"2")):
+        (tmp_path / "standin" / name).write_bytes(data)
+    tinamou("run", "debian", "-d", "--name", "asked", "--timeout", "900")
+    try:
+        refused = call("attest", "fetch", "asked", "-o", str(tmp_path / "none"))
+        tinamou("cp", str(tmp_path / "standin"), "asked:/usr/local/sbin/")
+        tinamou("exec", "asked", "--", "sh", "-ec", f"mv {folder}/bin/* /usr/local/sbin/; mkdir -p {folder}/tsm/report")
+        both = asyncio.run(at_once(folder, "asked"))
+        left = tinamou("exec", "asked", "--", "ls", f"{folder}/tsm/report")
+    finally:
+        tinamou("rm", "--force", "asked")
+    assert refused.returncode == 116 and "its kernel has no /sys/kernel/config/tsm/report" in refused.stderr
+    assert [one.report for one in both] == [b"report:one" + bytes(61), b"report:two" + bytes(61)] and left == ""
+    assert both[0].certificates == {"vcek": b"der"}
+    assert leftovers.found() == []
+
+
+CRYPTSETUP = shutil.which("cryptsetup")
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)")
+@pytest.mark.skipif(not CRYPTSETUP, reason="cryptsetup is not installed (cryptsetup-bin)")
+def test_a_disk_whose_key_comes_after_a_yes(leftovers, state: Path, tmp_path: Path) -> None:
+    """A disk encrypted here by LUKS is opened in the guest by a key that only a guest that was judged gets."""
+    (tmp_path / "key").write_bytes(os.urandom(64))
+    (tmp_path / "policy").write_text("host_trusted = true")
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(32 << 20))
+    cheap = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", str(tmp_path / "key"))
+    subprocess.run([str(CRYPTSETUP), "luksFormat", "--batch-mode", "--type", "luks2", *cheap, str(disk)], check=True)
+    tinamou("run", "-d", "--name", "locked", "--tpm", "--disk", str(disk))
+    try:
+        told = json.loads(tinamou("attest", "quote", "locked", "-o", str(tmp_path / "trusted"), "--json"))
+        carried(tmp_path)
+        tinamou("exec", "locked", "--", "modprobe", "-a", "dm_crypt", "xts")
+        opening = f"{OPEN} open --key-file /run/key /dev/vda secret 2>&1"
+        before = call("exec", "locked", "--", "sh", "-c", opening)
+        words = [
+            "attest",
+            "secret",
+            "locked",
+            str(tmp_path / "key"),
+            "--to",
+            "/run/key",
+            "--policy",
+            str(tmp_path / "policy"),
+        ]
+        refused = call(*words, "--key", "00" * 34, "--reference", str(tmp_path / "trusted"))
+        still = call("exec", "locked", "--", "sh", "-c", opening)
+        tinamou(*words, "--key", told["key"], "--reference", str(tmp_path / "trusted"))
+        used = "echo what is mine | dd of=/dev/mapper/secret conv=fsync 2>/dev/null"
+        tinamou("exec", "locked", "--", "sh", "-ec", f"{opening} && rm /run/key && {used}")
+        read = tinamou("exec", "locked", "--", "sh", "-c", "dd if=/dev/mapper/secret bs=12 count=1 2>/dev/null")
+    finally:
+        tinamou("rm", "--force", "locked")
+    assert before.returncode != 0 and still.returncode != 0 and refused.returncode == 20
+    assert read == "what is mine" and b"what is mine" not in disk.read_bytes()
+    assert leftovers.found() == []
+
+
+LIBRARIES = "/run/libraries"
+OPEN = f"{LIBRARIES}/ld-linux-x86-64.so.2 --library-path {LIBRARIES} {LIBRARIES}/cryptsetup"
+
+
+def carried(folder: Path) -> None:
+    """This host's cryptsetup into the guest, with its libraries: the tiny guest has none."""
+    into = folder / "libraries"
+    into.mkdir()
+    linked = subprocess.run(["ldd", str(CRYPTSETUP)], capture_output=True, text=True, check=True).stdout
+    for path in (str(CRYPTSETUP), *re.findall(r"(/\S+) \(0x", linked)):
+        shutil.copy(path, into)
+    tinamou("cp", str(into), "locked:/run/")
 
 
 @pytest.mark.vm

@@ -81,7 +81,6 @@ def test_each_question_has_its_own_answer(milan: Maker) -> None:
         ({"policy": 0x70000}, {"policy": "no"}),  # a migration agent
         ({"vmpl": 1}, {"policy": "no"}),
         ({"key": 7 << 2}, {"genuine": "no"}),  # not signed by AMD's key
-        ({"key": 1 << 2}, {}),  # a cloud's key
     ],
 )
 def test_what_a_report_says(milan: Maker, said: dict[str, int], wrong: dict[str, str]) -> None:
@@ -140,6 +139,19 @@ def test_turin_has_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = verify(turin.report(), known(turin, policy=policy, certificates=turin.chain(turin.leaf(chip=CHIP[:8]))))
     assert verdict.proven
     assert verdict.says["level"] == "fmc 1, bootloader 2, tee 3, snp 4, microcode 80"
+
+
+@pytest.mark.parametrize(("product", "version"), [("Milan", 2), ("Genoa", 3), ("Genoa", 5)])
+def test_a_clouds_key(product: str, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VLEK: the certificate names the cloud and no chip; neither kind of key stands for the other."""
+    maker, signed_by_cloud = Maker(product), 1 << 2
+    monkeypatch.setitem(ROOTS, pin(maker.root), "a root of our own")
+    clouds = maker.chain(maker.leaf(chip=b"", cloud=b"A Cloud"))
+    verdict = verify(maker.report(version=version, key=signed_by_cloud), known(maker, certificates=clouds))
+    assert verdict.proven and "of the cloud 'A Cloud'" in " ".join(verdict.of("genuine").evidence)
+    for key, chain in ((signed_by_cloud, maker.chain()), (0, clouds)):
+        found = verify(maker.report(version=version, key=key), known(maker, certificates=chain)).of("genuine")
+        assert found.answer == "no" and "another kind of key" in found.why
 
 
 def judged(report: bytes, told: Known) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Sequence
 
 import pytest
 
 pytest.importorskip("cryptography")
 
+from attest.amd import Maker
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tinamou import late
-from tinamou.attest import Known, MalformedError, Policy, Verdict, eventlog, tpm, tpm_wire, verify
+from tinamou.attest import Known, MalformedError, Policy, Verdict, eventlog, signatures, tpm, tpm_wire, verify
 
 NONCE = b"asked today"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -104,6 +107,35 @@ def test_what_a_guest_measured_itself_is_not_secure_boot() -> None:
     assert wrong(verify(covered.written(), known(covered))) == {"policy": "no"}
     alone = quoted([(0, SEPARATOR, bytes(4), bytes(4)), (7, 0x80000002, variable(True), variable(True))])
     assert wrong(verify(alone.written(), known(alone))) == {"policy": "no"}
+
+
+def keys(name: str, value: bytes) -> bytes:
+    """A variable of Secure Boot, as firmware measures it."""
+    vendor = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")
+    return vendor + little((len(name), 8), (len(value), 8)) + name.encode("utf-16-le") + value
+
+
+def signed_by(*entries: bytes, kind: str = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072") -> bytes:
+    """A list of entries of one length (EFI_SIGNATURE_LIST)."""
+    whole = b"".join(bytes(16) + one for one in entries)
+    return uuid.UUID(kind).bytes_le + little((28 + len(whole), 4), (0, 4), (16 + len(entries[0]), 4)) + whole
+
+
+def test_what_secure_boot_trusts_is_read_from_the_log() -> None:
+    der = Maker().root.public_bytes(Encoding.DER)
+    hashed = signed_by(bytes(32), bytes(32), kind="c1c41626-504c-4092-aca9-41f936934328")
+    trusted, revoked = keys("db", signed_by(der) + hashed), keys("dbx", hashed)
+    first = [(7, VARIABLE, variable(True), variable(True)), (7, VARIABLE, trusted, trusted), (7, VARIABLE, revoked, revoked)]
+    mine: Said = (7, VARIABLE, keys("KEK", signed_by(der)), keys("KEK", signed_by(der)))  # measured by whoever runs there
+    told: Said = (7, VARIABLE, keys("PK", b""), keys("PK", signed_by(der)))  # the log says more than was measured
+    good = quoted([*first, told, (7, SEPARATOR, bytes(4), bytes(4)), mine])
+    verdict = verify(good.written(), known(good))
+    assert wrong(verdict) == {} and verdict.says["db"] == "root, 2 images by SHA-256"
+    assert verdict.says["dbx"] == "2 images by SHA-256" and not {"KEK", "PK"} & set(verdict.says)
+    texts = [one.text for one in good.events()]
+    assert any(text.startswith("db of ") and text.endswith(": root, 2 images by SHA-256") for text in texts)
+    for broken in (b"", b"x" * 40, signed_by(der)[:-1], signed_by(der)[:24] + bytes(4), signed_by(b"no certificate")):
+        assert signatures.listed(broken) in ("", "a certificate")
 
 
 def test_files_the_kernel_could_not_measure_are_named() -> None:

@@ -67,6 +67,8 @@ UNSAID = (
         "confidential.id_block",
         "confidential.id_auth",
         "confidential.host_data",
+        "confidential.dh_cert",
+        "confidential.session",
         "placement.spread",
         "placement.together",
         "placement.near",

@@ -50,6 +50,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
     "confidential.host_data": {"confidential": {"host_data": "00ff"}},
+    "confidential.dh_cert": {"confidential": {"dh_cert": "AAAA"}},
+    "confidential.session": {"confidential": {"type": "sev", "session": "AAAA"}},
     "confidential.id_block": {"confidential": {"id_block": "AAAA"}},
     "security.apparmor": {"security": {"apparmor": "require"}},
     "security.sched_core": {"security": {"sched_core": "require"}},

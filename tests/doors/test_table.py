@@ -64,6 +64,10 @@ ELSEWHERE = {
         "needs SEV-SNP: tests/golden/test_id_blocks.py; refused here",
     ),
     **dict.fromkeys(
+        ("confidential.dh_cert", "confidential.session"),
+        "needs SEV: tests/attest/test_sev_session.py; refused here",
+    ),
+    **dict.fromkeys(
         ("placement.spread", "placement.together", "placement.near"),
         "is asked where a host is chosen: tests/fleet/test_placement.py; a host by itself says so",
     ),

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": ["oob"]}}
@@ -95,13 +96,13 @@ def attend(fake: Fake, peer: socket.socket) -> None:
             say(peer, {**reply, "id": asked.get("id")})
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str], make: Callable[[list[dict[str, Any]]], Fake] = Fake) -> None:
     """Serve the monitors of a machine; anything else is the real binary's."""
     real = os.environ.get("TINAMOU_REAL_QEMU", "/usr/bin/qemu-system-x86_64")
     if not any("opaque=" in word for word in words):
         os.execv(real, [real, *words])
     devices = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-device"]
-    fake = Fake(devices)
+    fake = make(devices)
     chardevs = [words[at + 1] for at, word in enumerate(words) if word == "-chardev"]
     kept = []
     for chardev in chardevs:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ROOTS", "UntrustedError", "canonical_pem", "check_chain", "load", "load_lists", "named", "pin", "root_of"]
 
 ROOTS = {
+    "3a04f8f1347de206c9206a81148ba4ef0a233b245d43a15dd82de043bb3e4f69": "AMD's root for Naples (EPYC 7001), of SEV",
+    "7447ffa21e2b938bfade89f5e9066c00a328813bfc43685605cceabd18da6fde": "AMD's root for Rome (EPYC 7002), of SEV",
     "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9": "AMD's root for Milan (EPYC 7003)",
     "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831": "AMD's root for Genoa (EPYC 9004)",
     "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08": "AMD's root for Turin (EPYC 9005)",

@@ -10,6 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 
+from tinamou.attest import signatures
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.late import dataclass
 
@@ -19,7 +20,7 @@ ALGORITHMS = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha51
 """Hash functions by the numbers the TCG gave them."""
 _MOST = 16 << 20
 _EVENTS = 100_000
-_NO_ACTION, _IPL, _VARIABLE_BOOT = 3, 0xD, 0x80000002
+_NO_ACTION, _IPL, _VARIABLE_BOOT, _AUTHORITY = 3, 0xD, 0x80000002, 0x800000E0
 _IMA = 1 << 32
 """Of the kernel's own events, which have no type: none the TCG could give."""
 _TYPES = {
@@ -112,13 +113,22 @@ class Event:
 
     def _variable(self) -> str:
         try:
-            reader = Reader(self.data, "variable")
-            vendor = uuid.UUID(bytes_le=reader.take(16, "vendor"))
-            letters, size = reader.number(8, "letters"), reader.number(8, "size")
-            name = reader.take(min(letters * 2, reader.left), "name").decode("utf-16-le", "replace")
-            return f"{name.translate(_CONTROL)} of {vendor}, {size} bytes"
+            name, vendor, size, value = self.variable()
         except MalformedError:
             return ""
+        said = f"{name} of {vendor}, {size} bytes"
+        if name not in signatures.NAMES or not value:
+            return said
+        inside = signatures.entry(value) if self.type == _AUTHORITY else signatures.listed(value)
+        return f"{said}: {inside}" if inside else said
+
+    def variable(self) -> tuple[str, uuid.UUID, int, bytes]:
+        """Name, vendor, length and value of the firmware's variable that was measured. Raises MalformedError."""
+        reader = Reader(self.data, "variable")
+        vendor = uuid.UUID(bytes_le=reader.take(16, "vendor"))
+        letters, size = reader.number(8, "letters"), reader.number(8, "size")
+        name = reader.take(min(letters * 2, reader.left), "name").decode("utf-16-le", "replace")
+        return name.translate(_CONTROL), vendor, size, reader.rest()
 
 
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "�")

@@ -1,7 +1,7 @@
 """What a machine must have measured, computed from what it is started from: SEV's, SEV-ES's and SEV-SNP's digest, MRTD.
 
-AMD's digests are computed by sev-snp-measure, which knows what QEMU and OVMF put into the guest's first pages. What TDX
-measures beside its firmware depends on tables each version of QEMU makes in its own way: for that nothing is computed here.
+AMD's digests are computed by sev-snp-measure, which knows what QEMU and OVMF put into the guest's first pages; MRTD and the
+events of RTMR0 to RTMR2 here (`tdvf`, `rtmr`), but for those that depend on more than firmware and plan.
 """
 
 from __future__ import annotations
@@ -11,33 +11,35 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinamou.attest import tdvf
+from tinamou.attest import rtmr, tdvf
 from tinamou.attest.binary import MalformedError
 from tinamou.errors import PlanError, Problem, SpecError
 from tinamou.late import dataclass
+from tinamou.units import Size
 
-__all__ = ["NOT_COMPUTED", "Launch", "cpu_types", "launch_of", "measured_by", "snp_measurement"]
+__all__ = ["Launch", "cpu_types", "events_of", "launch_of", "measured_by", "snp_measurement", "trusted_of"]
 
-_MOST = 64 << 20
+_MOST_FILE = 256 << 20
 _MODES = {"sev": "SEV", "sev-es": "SEV_ES", "sev-snp": "SEV_SNP"}
 _OBJECTS = {"sev-guest": "sev", "sev-snp-guest": "sev-snp", "tdx-guest": "tdx"}
 _ES = 2
 """Of a SEV guest's policy: registers are encrypted too."""
-NOT_COMPUTED = {
-    "rtmr0": "where memory is, ACPI tables and boot variables, made by this QEMU; trusted instead: the firmware in MRTD, "
-    "which measured them before it used them",
-    "rtmr1": "what the firmware started; trusted instead: the firmware in MRTD, and the log, which must give this register",
+_NOT_COMPUTED = {
+    "rtmr0": "where memory is depends on how much the machine has (--memory); trusted instead: the firmware in MRTD, which "
+    "measured what it was told before it used it",
+    "rtmr1": "what the firmware started from a disk; trusted instead: the firmware in MRTD, and the log, which must give "
+    "this register",
     "rtmr2": "kernel arguments and initrd, as the boot loader or the kernel measured them; trusted instead: whoever started "
     "those, in RTMR1",
 }
-"""Registers of TDX that are not computed: why not, and what is trusted in their place."""
+"""Registers of TDX of which no event is computed: why not, and what is trusted in their place."""
 
 
 @dataclass(frozen=True)
 class Launch:
     """What is measured of a machine: its firmware, a kernel handed to it with initrd and arguments, its vCPUs.
 
-    ``kind`` is what encrypts its memory: sev, sev-es, sev-snp, tdx.
+    ``kind`` is what encrypts its memory: sev, sev-es, sev-snp, tdx; ``memory`` in bytes, 0 where it is not known.
     """
 
     firmware: Path
@@ -46,6 +48,7 @@ class Launch:
     initrd: Path | None = None
     append: str = ""
     kind: str = "sev-snp"
+    memory: int = 0
 
 
 def cpu_types() -> list[str]:
@@ -72,6 +75,7 @@ def launch_of(words: Sequence[str]) -> Launch:
         Path(initrd) if initrd else None,
         said.get("-append", ""),
         kind,
+        int(Size.parse(said.get("-m", "0").split(",")[0].removeprefix("size="))),
     )
 
 
@@ -94,11 +98,43 @@ def measured_by(launch: Launch, cpu: str = "") -> dict[str, bytes]:
     if launch.kind != "tdx":
         return {"measurement": snp_measurement(launch, cpu)}
     try:
-        with launch.firmware.open("rb") as file:
-            return {"mrtd": tdvf.mrtd(file.read(_MOST + 1))}
+        return {"mrtd": tdvf.mrtd(_read(launch.firmware))}
     except (OSError, MalformedError) as error:
         problem = Problem("file", str(launch.firmware), str(error), "firmware built for TDX, as one image")
         raise SpecError("no measurement can be computed", problems=[problem]) from None
+
+
+def events_of(launch: Launch) -> list[rtmr.Expected]:
+    """The events of RTMR0, and with a kernel handed over of RTMR1 and RTMR2, of a TDX machine. Raises SpecError."""
+    if launch.kind != "tdx" or not launch.memory:
+        return []
+    try:
+        found = rtmr.of_firmware(_read(launch.firmware), launch.memory)
+        if launch.kernel is not None:
+            initrd = _read(launch.initrd) if launch.initrd else b""
+            found += rtmr.kernel_events(_read(launch.kernel), initrd, launch.append, launch.memory)
+    except (OSError, MalformedError) as error:
+        problem = Problem("file", None, str(error), "a Linux kernel that UEFI can start, firmware built for TDX")
+        raise SpecError("no events can be computed", problems=[problem]) from None
+    return found
+
+
+def trusted_of(launch: Launch) -> dict[str, str]:
+    """What of a TDX machine is not computed, by the name a policy accepts it under: why not, and what is trusted instead."""
+    if launch.kind != "tdx":
+        return {}
+    if not launch.memory:
+        return dict(_NOT_COMPUTED)
+    rest = {} if launch.kernel else {name: _NOT_COMPUTED[name] for name in ("rtmr1", "rtmr2")}
+    return {name: why for name, (_, _, why) in rtmr.TRUSTED.items()} | rest
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_MOST_FILE + 1)
+    if len(data) > _MOST_FILE:
+        raise MalformedError(f"{path} has more than {_MOST_FILE} bytes")
+    return data
 
 
 def snp_measurement(launch: Launch, cpu: str, features: int = 1) -> bytes:

@@ -37,8 +37,8 @@ class Policy:
     host_trusted: bool = option(False, "the host is trusted: a machine's TPM is a program of its")
     floor: SnpFloor = option(SnpFloor, "the least versions of an AMD host")
     statuses: tuple[str, ...] = option(("UpToDate",), "what Intel may say of the host's level")
-    accepted: tuple[Literal["rtmr0", "rtmr1", "rtmr2"], ...] = option(
-        (), "registers of TDX that may be whatever their log gives, such as rtmr0 (tables of the host's QEMU)"
+    accepted: tuple[Literal["rtmr0", "rtmr1", "rtmr2", "tables", "boot_variables", "keys"], ...] = option(
+        (), "registers of TDX that may be whatever their log gives, or events that are not computed (attest expect says why)"
     )
     advisories: tuple[str, ...] = option((), "Intel's advisories that are accepted, such as INTEL-SA-00615")
 

@@ -237,8 +237,12 @@ def _of_this_processor(report: SnpReport, product: str, leaf: Certificate) -> li
         if value is None or value[:1] != b"\x02" or int.from_bytes(value[2:], "big") != level:
             shown = "nothing" if value is None else int.from_bytes(value[2:], "big")
             raise UntrustedError(f"the certificate is for {part} {shown}, the report says {level}")
-    if report.by == "VLEK":
-        return ["the certificate is a cloud's, for the level of the report"]
+    cloud = _extension(leaf, "5")
+    if (report.by == "VLEK") != (cloud is not None):
+        raise UntrustedError(f"the report says it was signed by {report.by}, and the certificate is for another kind of key")
+    if cloud is not None:
+        called = cloud[2:].decode("ascii", "replace")
+        return [f"the certificate is for the level of the report, and of the cloud {called!r}, each of whose hosts signs so"]
     if report.masked:
         return ["the certificate is for the level of the report; which chip it is the host keeps to itself"]
     chip = _extension(leaf, "4")

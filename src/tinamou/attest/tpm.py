@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.attest import eventlog
+from tinamou.attest import eventlog, signatures
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.attest.policy import Policy
@@ -130,7 +130,7 @@ def judge(
             "tpm", says, tuple(no(question, str(error)) for question in ("genuine", "fresh", "expected", "policy", "tcb"))
         )
     says |= {f"register {number}": value.hex() for number, value in sorted(registers.items())}
-    says |= {"registers": digest.hex(), "firmware": f"{firmware:#x}"}
+    says |= {"registers": digest.hex(), "firmware": f"{firmware:#x}"} | _keys(events)
     logged = _log_answer(mask, digest, registers)
     answers = (
         _genuine(quote, key),
@@ -140,6 +140,23 @@ def judge(
         _tcb(policy),
     )
     return Verdict("tpm", says, answers)
+
+
+def _keys(events: Sequence[eventlog.Event]) -> dict[str, str]:
+    """What Secure Boot trusts and revokes, by variable: what firmware measured before its separator, and nobody after it."""
+    found = dict[str, str]()
+    for one in events:
+        if one.register != 7 or one.name != _VARIABLE or not one.covered:
+            if one.register == 7 and one.name == "SEPARATOR":
+                break
+            continue
+        try:
+            name, _, _, value = one.variable()
+        except MalformedError:
+            continue
+        if name in signatures.NAMES:
+            found.setdefault(name, signatures.listed(value) or "nothing")
+    return found
 
 
 def _tcb(policy: Policy) -> Answer:

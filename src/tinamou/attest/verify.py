@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.attest import eventlog, idblock, sev, snp, tdx, tpm
+from tinamou.attest import eventlog, idblock, rtmr, sev, snp, tdx, tpm
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.certificates import load, load_lists
@@ -32,9 +32,9 @@ class Known:
     register (``measurement`` of SEV-SNP; ``mrtd``, ``rtmr0`` to ``rtmr3`` of TDX), each of 48 bytes, or of 32 for SEV and
     SEV-ES; ``source`` says where that is from. ``id_block``: the one a SEV-SNP guest was started with. ``certificates`` and
     ``revoked``: PEM or DER, each what one file holds. ``collateral``: Intel's, as JSON. ``log``: the guest's log of events.
-    ``tik``: the key that signs for a session of SEV, 16 bytes. ``key``: the name of the key that signs for a machine's TPM;
-    ``reference``: a quote of that machine, or the log in it, from a start that is trusted. ``at``: the time by which
-    certificates are judged; now, when left out.
+    ``events``: what must be in the log of a TDX guest. ``tik``: the key that signs for a session of SEV, 16 bytes.
+    ``key``: the name of the key that signs for a machine's TPM; ``reference``: a quote of that machine, or the log in it,
+    from a start that is trusted. ``at``: the time by which certificates are judged; now, when left out.
     """
 
     nonce: bytes = b""
@@ -44,6 +44,7 @@ class Known:
     revoked: tuple[bytes, ...] = ()
     collateral: str = ""
     log: bytes = b""
+    events: tuple[rtmr.Expected, ...] = ()
     id_block: idblock.IdBlock | None = None
     tik: bytes = b""
     key: bytes = b""
@@ -66,11 +67,11 @@ def verify(report: bytes, known: Known) -> Verdict:
 
 
 _USELESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "sev": {"genuine": ("key",), "expected": ("reference", "log", "id_block"), "tcb": ("collateral",)},
-    "sev-es": {"genuine": ("key",), "expected": ("reference", "log", "id_block"), "tcb": ("collateral",)},
-    "sev-snp": {"genuine": ("key", "tik"), "expected": ("reference",), "tcb": ("collateral",)},
+    "sev": {"genuine": ("key",), "expected": ("reference", "log", "events", "id_block"), "tcb": ("collateral",)},
+    "sev-es": {"genuine": ("key",), "expected": ("reference", "log", "events", "id_block"), "tcb": ("collateral",)},
+    "sev-snp": {"genuine": ("key", "tik"), "expected": ("reference", "events"), "tcb": ("collateral",)},
     "tdx": {"genuine": ("key", "tik"), "expected": ("reference", "id_block")},
-    "tpm": {"genuine": ("tik",), "expected": ("measured", "log", "id_block"), "tcb": ("collateral",)},
+    "tpm": {"genuine": ("tik",), "expected": ("measured", "log", "events", "id_block"), "tcb": ("collateral",)},
 }
 """What a kind of report cannot be compared with, by the question it would have been for."""
 
@@ -140,6 +141,33 @@ def _expected(known: Known, measured: dict[str, bytes]) -> Answer:
         return not_judged("expected", "nothing was said to compare it with", fix, seen)
     seen = [f"{name} is {value.hex()}, as {known.source} says" for name, value in wanted.items()] + seen
     missing = [name for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2") if name in measured and name not in wanted]
+    spoken = {one.register for one in known.events} & set(missing)
+    if spoken and (answer := _by_events(known, seen)):
+        return answer
+    return _rest(known, [name for name in missing if name not in spoken], seen)
+
+
+def _by_events(known: Known, seen: list[str]) -> Answer | None:
+    """Why a log, which gives the registers, is not what must have happened; None where it is, and ``seen`` says so."""
+    if not known.log:
+        why = "which events its registers are made of is known, and no log says it"
+        return not_judged("expected", why, "give the guest's log by --log", seen)
+    told = rtmr.compared(eventlog.parse(known.log), known.events)
+    seen += [f"as it was computed, {one}" for one in told.found]
+    if told.wrong:
+        return no("expected", "; ".join(told.wrong), f"something else was started than {known.source} says", seen)
+    seen += [f"accepted by the policy, {one}: {rtmr.TRUSTED[one][2]}" for one in told.trusted]
+    if unheard := [one for one in told.trusted if one not in known.policy.accepted]:
+        named = ", ".join(f'"{one}"' for one in unheard)
+        why = f"not computed, and not accepted: {'; '.join(f'{one}: {rtmr.TRUSTED[one][2]}' for one in unheard)}"
+        return not_judged(
+            "expected", why, f"look at them (attest log), and write accepted = [{named}] into the policy", seen
+        )
+    return None
+
+
+def _rest(known: Known, missing: list[str], seen: list[str]) -> Answer:
+    """The answer where registers are left of which nothing was said, or none."""
     accepted = [name for name in missing if name in known.policy.accepted]
     if accepted and not known.log:
         why = f"{', '.join(accepted)} may be whatever the log gives, and no log was given"
@@ -162,6 +190,22 @@ def _log_holds(log: bytes, measured: Mapping[str, bytes]) -> Iterable[str]:
         if registers.get(number + 1, bytes(48)) != measured[f"rtmr{number}"]:
             raise MalformedError(f"its events give another rtmr{number} than the quote has")
     yield f"{len(events)} events of the log give exactly the registers of the quote"
+
+
+def told_events(data: object) -> tuple[rtmr.Expected, ...]:
+    """Events from tables with register, name, digests, as attest expect writes them. Raises ValueError."""
+    if not isinstance(data, list):
+        raise ValueError("event is no array of tables")
+    found = []
+    for one in data:
+        digests = one.get("digests") if isinstance(one, dict) and set(one) == {"register", "name", "digests"} else None
+        if not isinstance(digests, list) or one["register"] not in ("rtmr0", "rtmr1", "rtmr2"):
+            raise ValueError("an event has register (rtmr0, rtmr1 or rtmr2), name and digests")
+        values = tuple(bytes.fromhex(str(digest)) for digest in digests)
+        if not values or any(len(value) != 48 for value in values):
+            raise ValueError(f"the digests of {one['name']} have 48 bytes each")
+        found.append(rtmr.Expected(one["register"], str(one["name"]), values))
+    return tuple(found)
 
 
 def told_measured(data: Mapping[str, object]) -> dict[str, bytes]:

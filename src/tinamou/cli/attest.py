@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from tinamou.cli import attest_guest, attest_made, attest_release, output
+from tinamou.cli import attest_guest, attest_made, attest_release, attest_session, output
 from tinamou.cli.attest_given import REPORT, Given, known
 from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
 from tinamou.cli.grammar import Group, Parameter, Switch
@@ -83,6 +83,7 @@ def log(file: Path, /, *, json: Switch = False) -> None:
 
 for _verb in (
     *(attest_guest.quote, attest_guest.fetch, attest_made.expect, attest_made.id_block),
+    *(attest_session.session, attest_session.launch),
     *(attest_release.certificates, attest_release.secret, attest_release.serve),
 ):
     app.command(_verb)

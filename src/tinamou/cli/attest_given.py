@@ -12,6 +12,7 @@ from tinamou.late import dataclass
 
 if TYPE_CHECKING:
     from tinamou.attest import Known, Launch
+    from tinamou.attest.rtmr import Expected
 
 T = TypeVar("T")
 __all__ = ["LOG", "REPORT", "TEXT", "Given", "hexed", "known", "launch_named"]
@@ -34,9 +35,10 @@ class Given:
         The number the guest was asked to have in its report, in hexadecimal, up to 64 bytes.
     expect
         What must have been measured: the digest of SEV or SEV-SNP in hexadecimal, or a TOML file with measurement, or with
-        mrtd and rtmr0 to rtmr2.
+        mrtd and rtmr0 to rtmr2 or the events in them, as attest expect prints it.
     machine
-        The machine that must have been measured; its plan says from what it is started. With --cpu.
+        The machine that must have been measured; its plan says from what it is started. Or the file with that plan, as
+        tinamou plan --json prints it, on another machine: the files it names are read there. With --cpu.
     cpu
         The processor its vCPUs are, by QEMU's name: EPYC-Milan.
     id_block
@@ -106,10 +108,12 @@ def known(given: Given) -> Known:
     told, nothing = reader.told, (tuple[bytes, ...](), tuple[bytes, ...]())
     certificates, revoked = told("certs", given.certs, lambda: attest.certificates_in(given.certs or Path()), nothing)
     block, policy = reader.bytes("id_block", given.id_block, TEXT), reader.bytes("policy", given.policy, TEXT)
+    measured, events = _measured_of(given, reader)
     tik, collateral = reader.bytes("tik", given.tik, TEXT), reader.bytes("collateral", given.collateral, TEXT)
     found = attest.Known(
         nonce=told("nonce", given.nonce, lambda: hexed(given.nonce, 1, 64), b""),
-        measured=_measured_of(given, reader),
+        measured=measured,
+        events=events,
         source=f"the plan of {given.machine}" if given.machine else "--expect",
         certificates=certificates,
         revoked=revoked,
@@ -127,15 +131,22 @@ def known(given: Given) -> Known:
     return found
 
 
-def _measured_of(given: Given, reader: _Reader) -> Mapping[str, bytes]:
+def _measured_of(given: Given, reader: _Reader) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
+    """What must have been measured, and the events of a TDX guest's log, where those are known."""
     from tinamou import attest
 
     if given.machine and given.expect:
         reason = "--expect says what must have been measured already"
         reader.problems.append(Problem("machine", given.machine, reason, "leave one out"))
+    nothing: tuple[Mapping[str, bytes], tuple[Expected, ...]] = {}, ()
     if given.expect:
-        return reader.told("expect", given.expect, lambda: _measured(given.expect), {})
-    return reader.told("machine", given.machine, lambda: attest.measured_by(launch_named(given.machine), given.cpu), {})
+        return reader.told("expect", given.expect, lambda: _measured(given.expect), nothing)
+
+    def planned() -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
+        launch = launch_named(given.machine)
+        return attest.measured_by(launch, given.cpu), tuple(attest.events_of(launch))
+
+    return reader.told("machine", given.machine, planned, nothing)
 
 
 def hexed(text: str, least: int, most: int) -> bytes:
@@ -161,24 +172,46 @@ def _moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _measured(text: str) -> dict[str, bytes]:
+def _measured(text: str) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
     """From hexadecimal digits, or a TOML file. Raises ValueError, SpecError."""
     import tomllib
 
-    from tinamou.attest import bounded, told_measured
+    from tinamou.attest import bounded, told_events, told_measured
 
     if len(text) in (64, 96) and not Path(text).exists():
-        return told_measured({"measurement": text})
-    return told_measured(tomllib.loads(bounded(Path(text), TEXT, "expect").decode()))
+        return told_measured({"measurement": text}), ()
+    told = tomllib.loads(bounded(Path(text), TEXT, "expect").decode())
+    events = told_events(told.pop("event", []))
+    return told_measured(told), events
 
 
 def launch_named(machine: str) -> Launch:
-    """What is measured of a machine of this name. Raises SpecError, PlanError."""
+    """What is measured of a machine of this name, or of the plan in a file. Raises SpecError, PlanError."""
     from tinamou.attest import expected
     from tinamou.launch.argv import argv
     from tinamou.machine.starting import plan_again
 
+    if Path(machine).is_file():
+        return expected.launch_of(_planned(Path(machine)))
     plan = plan_again(machine)
     if plan is None:
         raise SpecError("no such machine", problems=[Problem("machine", machine, "there is none of this name")])
     return expected.launch_of(argv(plan))
+
+
+def _planned(file: Path) -> list[str]:
+    """The command line in a plan that was printed as JSON. Raises SpecError."""
+    import json
+
+    from tinamou.attest import bounded
+
+    try:
+        told = json.loads(bounded(file, TEXT, "machine"))
+        words = told.get("argv") if isinstance(told, dict) else None
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, list) or not all(isinstance(one, str) for one in words):
+        raise SpecError(
+            "no measurement can be expected", problems=[Problem("machine", str(file), "it is no plan: tinamou plan --json")]
+        )
+    return words

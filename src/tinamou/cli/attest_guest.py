@@ -9,6 +9,7 @@ from tinamou.cli import output
 from tinamou.cli.attest_given import hexed
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
 
 __all__ = ["fetch", "quote"]
 
@@ -67,6 +68,7 @@ def fetch(
 ) -> None:
     """Have a running machine's guest ask its processor for a report (SEV-SNP, TDX), by its kernel's configfs-tsm.
 
+    Of a SEV guest that is held for its owner it is what the secure processor measured, which has a number of its own.
     What else it gives for a report to be judged is put beside it: certificates in NAME.certs, the log of events as NAME.log.
     Nothing of it is believed: attest verify judges it.
 
@@ -81,11 +83,15 @@ def fetch(
     """
     import os
 
+    from tinamou.machine import life
+    from tinamou.machine.encrypted import held_for_owner
     from tinamou.operations.fetching import report_of
 
+    path = out or Path(f"{name}.report")
+    if held_for_owner(life.running(name)):
+        return _measured(name, path, nonce, json)
     number = hexed(nonce, 1, 64) if nonce else os.urandom(64)
     found = run_until_done(report_of(name, number))
-    path = out or Path(f"{name}.report")
     path.write_bytes(found.report)
     told: dict[str, object] = {"file": str(path), "nonce": number.hex(), "provider": found.provider}
     if found.certificates:
@@ -99,5 +105,22 @@ def fetch(
         told["log"] = str(path.with_suffix(".log"))
     if json:
         output.print_json(told)
-        return
+        return None
     print("\n".join(f"{key:<13} {value}" for key, value in told.items()))
+    return None
+
+
+def _measured(name: str, path: Path, nonce: str, json: bool) -> None:
+    """What was measured of a guest that is held, as a file."""
+    from tinamou.operations.launching import measurement_of
+
+    if nonce:
+        why = "the secure processor draws the number in a measurement of SEV itself"
+        raise SpecError("the nonce cannot be heeded", problems=[Problem("nonce", nonce, why, "leave it out")])
+    found = run_until_done(measurement_of(name))
+    path.write_bytes(found.written())
+    told = {"file": str(path), "nonce": found.nonce.hex(), "provider": "sev"}
+    if json:
+        output.print_json(told)
+    else:
+        print("\n".join(f"{key:<13} {value}" for key, value in told.items()))

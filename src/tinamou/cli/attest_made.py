@@ -25,11 +25,13 @@ def expect(
     kernel: Path | None = None,
     initrd: Path | None = None,
     append: str = "",
+    memory: str = "",
     json: Switch = False,
 ) -> None:
     """Compute what SEV, SEV-ES, SEV-SNP or TDX must measure of a machine, from the files it is started from.
 
-    Of TDX it is MRTD, of the firmware; what else is measured is named, with what is trusted in its place.
+    Of TDX it is MRTD, of the firmware, and the events of RTMR0 to RTMR2; what is not computed is named, with what is trusted
+    in its place.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ def expect(
         Its first root file system.
     append
         Its arguments.
+    memory
+        How much memory the machine has, such as 2G (TDX).
     """
     from tinamou.attest import expected
 
@@ -56,17 +60,31 @@ def expect(
         raise SpecError("what is to be computed?", why="name a machine, or its files by --firmware", fix="one of them")
     if kind not in ("sev", "sev-es", "sev-snp", "tdx"):
         raise SpecError("what is to be computed?", problems=[Problem("kind", kind, "sev, sev-es, sev-snp or tdx")])
-    launch = launch_named(machine) if firmware is None else expected.Launch(firmware, cpus, kernel, initrd, append, kind)
+    given = firmware and expected.Launch(firmware, cpus, kernel, initrd, append, kind, _bytes(memory))
+    launch = given or launch_named(machine)
     found = {name: value.hex() for name, value in expected.measured_by(launch, cpu).items()}
-    trusted = expected.NOT_COMPUTED if launch.kind == "tdx" else {}
+    events, trusted = expected.events_of(launch), expected.trusted_of(launch)
     if json:
-        more = {"not_computed": trusted} if trusted else {}
+        told = [{**late.asdict(one), "digests": [digest.hex() for digest in one.digests]} for one in events]
+        more = {"not_computed": trusted, "events": told} if trusted else {}
         output.print_json({**found, "cpu": cpu, "launch": late.asdict(launch), **more})
         return
     for name, value in found.items():
         print(value if name == "measurement" else f'{name} = "{value}"')
     for name, why in trusted.items():
         print(f"# {name}: {why}")
+    for one in events:
+        digests = ", ".join(f'"{digest.hex()}"' for digest in one.digests)
+        print(f'\n[[event]]\nregister = "{one.register}"\nname = "{one.name}"\ndigests = [{digests}]')
+
+
+def _bytes(text: str) -> int:
+    from tinamou.units import Size
+
+    try:
+        return int(Size.parse(text)) if text else 0
+    except ValueError as error:
+        raise SpecError("what is to be computed?", problems=[Problem("memory", text, str(error), "2G")]) from None
 
 
 def id_block(

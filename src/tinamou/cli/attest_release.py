@@ -76,14 +76,15 @@ def secret(
 ) -> None:
     """Release a secret to a guest, only where all five answers about it are yes; else the exit status is attest verify's.
 
-    To a running machine with a TPM it goes at once, in pieces that only the TPM opens which quoted. To a guest whose report
-    is in a file it is written encrypted: by the key that its report is bound to (SEV-SNP, TDX), by its session (SEV), or
-    for its TPM.
+    To a running machine with a TPM it goes at once, in pieces that only the TPM opens which quoted. A SEV guest that is held
+    for its owner gets it from its secure processor, by the keys of its session, and runs from then on. To a guest whose
+    report is in a file it is written encrypted: by the key that its report is bound to (SEV-SNP, TDX), by its session
+    (SEV), or for its TPM.
 
     Parameters
     ----------
     target
-        A running machine with a TPM; or the file with a report.
+        A running machine with a TPM or with a session of SEV; or the file with a report.
     file
         The file with the secret; for a TPM up to 1024 bytes.
     to
@@ -102,7 +103,7 @@ def secret(
     told = given or Given()
     data = bounded(file, TEXT, "secret")
     if not Path(target).is_file():
-        return _into(target, data, to, told, json)
+        return _held(target, data, tek, told, json) if _is_held(target) else _into(target, data, to, told, json)
     report = bounded(Path(target), REPORT, "report")
     verdict, sealed = _sealed(report, data, known(with_collected(told, report)), guest_key, tek)
     path = out or Path(f"{target}.secret")
@@ -110,6 +111,26 @@ def secret(
         path.write_text(f"{dumps(sealed)}\n")
     _end(verdict, {"released": verdict.proven, "file": str(path) if verdict.proven else ""}, json)
     return None
+
+
+def _is_held(name: str) -> bool:
+    from tinamou.machine import encrypted, life
+
+    return encrypted.held_for_owner(life.running(name))
+
+
+def _held(name: str, data: bytes, tek: Path | None, given: Given, json: bool) -> None:
+    from tinamou.attest import bounded
+    from tinamou.operations.launching import give
+
+    if tek is None or given.tik is None or given.nonce:
+        why = "the session's keys encrypt it and judge what was measured, whose number the processor draws"
+        raise SpecError("the secret is not released", why=why, fix="give --tek and --tik, and leave out --nonce")
+    try:
+        verdict = run_until_done(give(name, data, bounded(tek, TEXT, "tek"), known(given)))
+    except ValueError as error:
+        raise SpecError("the secret is not released", why=str(error)) from None
+    _end(verdict, {"released": verdict.proven, "runs": name if verdict.proven else ""}, json)
 
 
 def _into(name: str, data: bytes, to: str, given: Given, json: bool) -> None:

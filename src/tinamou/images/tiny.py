@@ -74,6 +74,7 @@ _MODULES = (
         "sr_mod",
     ),
     *("e1000", "e1000e", "ext4", "vfat", "nls_ascii", "nls_cp437", "nls_iso8859_1", "isofs", "overlay", "squashfs", "loop"),
+    *("sev_guest", "tdx_guest", "tsm", "efi_secret", "dm_crypt", "xts"),
     *("af_packet", "rtc_cmos", "rtc_pl031", "syscon_poweroff", "pci_host_generic", "qemu_fw_cfg", "ipv6"),
 )
 
@@ -83,7 +84,7 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
-    builder: int = 24
+    builder: int = 26
     space: int = 1 << 30
 
     @property

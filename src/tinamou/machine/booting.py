@@ -83,8 +83,11 @@ async def started(
 async def until_up(machine: Connected, *, answer: bool = True) -> ReadyReport:
     """Wait until the guest answers and is as described. Raises GuestError saying how far it got, LaunchError, ControlError.
 
+    Raises StateError for one that waits for its owner.
+
     With ``answer`` the first answer is enough; without, a command must have run.
     """
+    encrypted.refuse_held(machine.record, "waited for")
     await pin(machine.record, machine.plan)
     report = await machine.answers(answer=answer)
     if machine.record.has("share"):

@@ -42,6 +42,9 @@ __all__ = [
     "was_asked_to_end",
 ]
 
+_PRELAUNCH = "prelaunch"
+"""The state of a QEMU whose guest has not run yet."""
+
 ASK_SECONDS = 5.0
 """How long QEMU and the agent are each waited for when they are told that the machine is to end."""
 
@@ -67,9 +70,13 @@ async def command(record: Record, name: str) -> object:
 
 async def resume(machine: Connected) -> Clock:
     """Let a machine run on that stands still, and set its guest's clock; what became of that. Raises ControlError."""
-    from tinamou.control.commands import cont
+    from tinamou.control.commands import cont, status
+    from tinamou.machine.encrypted import refuse_held
 
-    await cont(await machine.session())
+    session = await machine.session()
+    if machine.record.encrypted and (await status(session)).state == _PRELAUNCH:
+        refuse_held(machine.record, "resumed")
+    await cont(session)
     return await machine.set_clock()
 
 
@@ -114,9 +121,14 @@ async def shut_down(record: Record, session: Session | None, agent: Agent, *, gr
     """
     import asyncio
 
+    from tinamou.control.commands import quit, status
+
     until = time.monotonic() + grace
     if session is not None:
         with contextlib.suppress(TinamouError):
+            if record.encrypted and (await status(session)).state == _PRELAUNCH:
+                await quit(session, _patience(until))  # a guest its owner has not let run shall not run for this
+                return await gone(record.process, max(0.0, until - time.monotonic()))
             await session.execute("cont", timeout=_patience(until))
             await session.execute("system_powerdown", timeout=_patience(until))
     if record.agent:

@@ -19,22 +19,30 @@ __all__ = ["Fetched", "certificates_of", "report_of"]
 _MOST, _LONGEST_LOG = 1 << 20, 16 << 20
 _SCRIPT = r"""
 tsm=${1:-/sys/kernel/config}/tsm/report
+for module in sev-guest tdx-guest; do [ -d "$tsm" ] || modprobe -q $module 2>/dev/null; done
 [ -d "$tsm" ] || mount -t configfs configfs /sys/kernel/config 2>/dev/null
 [ -d "$tsm" ] || { echo "its kernel has no $tsm" >&2; exit 9; }
-one=$tsm/tinamou-$$
+one=$tsm/tinamou-$(cat /proc/sys/kernel/random/uuid)
+kept=$(mktemp -d) || exit 9
+trap 'rm -rf "$kept"; rmdir "$one" 2>/dev/null' EXIT
 mkdir "$one" || exit 9
-kept=$(mktemp) || exit 9
-trap 'rm -f "$kept"; rmdir "$one" 2>/dev/null' EXIT
-cat > "$kept" && cat "$kept" > "$one/inblob" || exit 9
-before=$(cat "$one/generation") || exit 9
-cat "$one/outblob" > "$kept" || exit 9
-echo "$(cat "$one/provider") $(wc -c < "$kept")"
-cat "$kept"
-cat "$one/auxblob" > "$kept" 2>/dev/null || : > "$kept"
-[ "$(cat "$one/generation")" = "$before" ] || { echo "another asked for a report in between" >&2; exit 9; }
-cat "$kept"
+cat > "$kept/in" || exit 9
+for try in 1 2 3 4 5; do
+    cat "$kept/in" > "$one/inblob" && before=$(cat "$one/generation") || continue
+    cat "$one/outblob" > "$kept/out" || continue
+    cat "$one/auxblob" > "$kept/aux" 2>/dev/null || : > "$kept/aux"
+    [ "$(cat "$one/generation")" = "$before" ] || continue
+    echo "$(cat "$one/provider") $(wc -c < "$kept/out")"
+    cat "$kept/out" "$kept/aux"
+    exit
+done
+echo "it gave none in five tries, or others asked in between each time" >&2
+exit 9
 """
-"""The report of the bytes from its input: a line with who gave it and how long it is, the report, what else there is."""
+"""The report of the bytes from its input: a line with who gave it and how long it is, the report, what else there is.
+
+The kernel counts what is written (generation) and refuses to give a report of what was changed since: it is asked anew then.
+"""
 _LOG = "f=${1:-/sys/firmware/acpi/tables/data}/CCEL; [ -r $f ] && exec cat $f || exit 0"
 _NAMES = {
     "63da758d-e664-4564-adc5-f4b93be8accd": "vcek",

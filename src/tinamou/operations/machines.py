@@ -13,7 +13,7 @@ from tinamou.guest.failure import NotReadyError
 from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.machine import booting, life
+from tinamou.machine import booting, encrypted, life
 from tinamou.machine.cloning import refuse_base
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import clear_unfinished
@@ -83,14 +83,18 @@ async def start(name: str, *, wait: bool = True, timeout: float = READY_SECONDS,
         raise
 
 
+_HELD = "it waits for its owner, who judges its start (tinamou attest secret, attest launch)"
+
+
 async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launched:
     """Wait for the machine, then let go of it."""
     waits = ""
     try:
-        if wait and machine.record.agent:
+        held = encrypted.held_for_owner(machine.record)
+        if wait and machine.record.agent and not held:
             report = await booting.until_up(machine)
         else:
-            waits = "nobody waited for it" if machine.record.agent else _unknown(machine)
+            waits = _HELD if held else "nobody waited for it" if machine.record.agent else _unknown(machine)
             report = await booting.until_launched(machine)
     except NotReadyError as error:
         if not error.late:

@@ -276,7 +276,9 @@ def _measured_firmware(encryption: Encryption) -> Contribution:
     reason = (
         f"{what}: measured as a whole; it has no store of variables, which the host could change and nothing would measure"
     )
-    return Contribution(flags=(Flag("bios", Why("spec confidential.type", reason), encryption.firmware.executable),))
+    path = encryption.firmware.executable
+    hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open firmware, wherever it is"))
+    return Contribution(flags=(Flag("bios", Why("spec confidential.type", reason), path),), steps=(hand,))
 
 
 def _pflash(firmware: Firmware, resolved: Resolved) -> Contribution:

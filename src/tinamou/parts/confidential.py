@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from tinamou import late
-from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.blueprint import Contribution, Element, Flag, HandOver, Note, Step, Value, Why, WriteText
 from tinamou.errors import Problem
 from tinamou.fields import option
 from tinamou.late import dataclass
@@ -64,22 +64,28 @@ class ConfidentialSpec:
     )
     id_auth: str = option("", "the signatures of id_block, in base64 (id-auth of the same file)")
     host_data: str = option("", "up to 32 bytes of yours that each report of a SEV-SNP guest has, in hexadecimal")
+    dh_cert: str = option(
+        "",
+        "a SEV or SEV-ES guest's owner's certificate for key agreement, in base64 (dh_cert of tinamou attest session): the "
+        "guest is held until tinamou attest secret or attest launch lets it run",
+    )
+    session: str = option("", "the session that goes with dh_cert, in base64, made for one platform and one start")
 
     def problems(self) -> list[Problem]:
         """A policy of memory that is not encrypted; blocks that are none."""
         found = list[Problem]()
-        if self.owned and self.type == "off":
-            found.append(Problem(self.owned[0], None, "nothing is encrypted", "leave it out, or set confidential.type"))
+        for name in (self.owned or self.of_session)[:1] if self.type == "off" else ():
+            found.append(Problem(name, None, "nothing is encrypted", "leave it out, or set confidential.type"))
         if self.debug and self.type == "off":
             found.append(Problem("debug", True, "nothing is encrypted", "leave it out, or set confidential.type"))
-        for name, size in (("id_block", 96), ("id_auth", 4096)):
+        for name, (size, maker) in _SIZES.items():
             text = getattr(self, name)
             if text and len(_decoded(text)) != size:
-                found.append(
-                    Problem(name, text[:40], f"it is not {size} bytes in base64", "tinamou attest id-block makes it")
-                )
+                found.append(Problem(name, text[:40], f"it is not {size} bytes in base64", f"{maker} makes it"))
         if bool(self.id_block) != bool(self.id_auth):
             found.append(Problem("id_block", None, "a block and its signatures go together", "set id_block and id_auth"))
+        if bool(self.dh_cert) != bool(self.session):
+            found.append(Problem("session", None, "a session and its certificate go together", "set dh_cert and session"))
         if self.host_data and not _HEXED.fullmatch(self.host_data):
             found.append(Problem("host_data", self.host_data, "it is not up to 32 bytes in hexadecimal"))
         return found
@@ -89,6 +95,17 @@ class ConfidentialSpec:
         """What is said that SEV-SNP alone knows."""
         return tuple(name for name in ("id_block", "id_auth", "host_data") if getattr(self, name))
 
+    @property
+    def of_session(self) -> tuple[str, ...]:
+        """What is said that SEV and SEV-ES alone know: with it the guest is held until its owner lets it run."""
+        return tuple(name for name in ("dh_cert", "session") if getattr(self, name))
+
+
+_BLOCKS, _SESSIONS = "tinamou attest id-block", "tinamou attest session"
+_SIZES = {
+    "id_block": (96, _BLOCKS), "id_auth": (4096, _BLOCKS), "dh_cert": (2084, _SESSIONS), "session": (128, _SESSIONS),
+}  # fmt: skip
+"""What is written in base64: how many bytes it has, and what makes it."""
 
 _HEXED = re.compile(r"([0-9a-fA-F]{2}){1,32}")
 _AUTHOR = 0x680
@@ -117,6 +134,7 @@ def contribute(resolved: Resolved) -> Contribution:
     link = Why(asked, f"the board starts this guest under {NAMES[kind]}")
     chip, reason = _IRQCHIP.get(kind, ("", ""))
     irqchip = (Flag("machine", Why(asked, reason), options={"kernel-irqchip": chip}),) if chip else ()
+    held = _held(resolved)
     again = Why(asked, "what was measured at its launch cannot be launched again: a guest that restarts itself ends")
     return Contribution(
         elements=(Element("object", _guest(name, kind, resolved), Why(asked, _reason(kind, resolved))),),
@@ -124,8 +142,30 @@ def contribute(resolved: Resolved) -> Contribution:
             Flag("machine", link, options={"confidential-guest-support": name}),
             *irqchip,
             Flag("action", again, options={"reboot": "shutdown"}),
+            *held.flags,
         ),
+        steps=held.steps,
+        notes=held.notes,
     )
+
+
+_FILES = {"dh_cert": "sev-dh-cert", "session": "sev-session"}
+
+
+def _held(resolved: Resolved) -> Contribution:
+    """The owner's session as files QEMU reads, and a guest that waits for its owner."""
+    spec = resolved.spec.confidential
+    if not spec.of_session:
+        return Contribution()
+    why = Why("spec confidential.session", "the keys of its owner's session, which the secure processor alone unwraps")
+    hand = Why("confinement", "QEMU is handed a copy in memory")
+    steps = list[Step]()
+    for name, file in _FILES.items():
+        path = resolved.file(file)
+        steps += [WriteText(path, getattr(spec, name), why), HandOver(path, "secret", hand)]
+    waits = Why("spec confidential.session", "the guest runs when its owner has judged what was measured, not before")
+    told = f"the guest is held until tinamou attest secret {resolved.facts.place.name} FILE, or attest launch, lets it run"
+    return Contribution(flags=(Flag("S", waits),), steps=tuple(steps), notes=(Note("info", told, waits),))
 
 
 _IRQCHIP = {
@@ -149,6 +189,8 @@ def _guest(name: str, kind: str, resolved: Resolved) -> dict[str, Value]:
     }
     if kind == "sev-snp":
         props |= _of_its_owner(resolved.spec.confidential)
+    elif resolved.spec.confidential.of_session:
+        props |= {"dh-cert-file": resolved.file(_FILES["dh_cert"]), "session-file": resolved.file(_FILES["session"])}
     return {**props, "kernel-hashes": True} if resolved.boot == "direct" else props
 
 
@@ -191,6 +233,8 @@ def _reason(kind: str, resolved: Resolved) -> str:
     ]
     if resolved.spec.confidential.id_block:
         parts.append("id-block: the secure processor starts nothing but what its owner signed")
+    if resolved.spec.confidential.of_session:
+        parts.append("dh-cert-file, session-file: its owner's session, by whose key the processor signs what it measured")
     if resolved.spec.confidential.host_data:
         parts.append("host-data: bytes of yours that each report has")
     if resolved.boot == "direct":

@@ -220,11 +220,14 @@ def _conflicts(kind: str, resolved: Resolved) -> Iterable[Problem]:
 
 
 def _owners_conflicts(kind: str, spec: MachineSpec) -> Iterable[Problem]:
-    """What its owner has said of a SEV-SNP guest, where it is another one or is started under another policy."""
+    """What its owner has said, where the guest is of another kind or is started under another policy."""
     for name in spec.confidential.owned if kind != "sev-snp" else ():
         yield Problem(
             f"confidential.{name}", None, f"{NAMES[kind]} knows nothing of the kind", "use confidential.type = sev-snp"
         )
+    for name in spec.confidential.of_session if kind not in PINNED else ():
+        fix = "use confidential.type = sev or sev-es"
+        yield Problem(f"confidential.{name}", None, f"{NAMES[kind]} knows nothing of the kind", fix)
     wanted, policy = block_policy(spec.confidential), policy_of("sev-snp", debug=spec.confidential.debug)
     if kind == "sev-snp" and wanted is not None and wanted != policy:
         reason = (
