@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from e2b import Sandbox, SandboxException
+from e2b.api import client_sync
 from e2b_serving import Serving
 
 from tinamou import Machine, machines
@@ -58,7 +59,8 @@ def test_from_a_pool_and_a_checkpoint(served):
     assert machines() == []
 
 
-def test_below_a_domain_by_tls(served, tmp_path):
+def test_below_a_domain_by_tls(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(client_sync, "_pools", {})  # what connected before trusts no other certificate
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=sb.localhost", "-addext", "subjectAltName=DNS:*.sb.localhost"]

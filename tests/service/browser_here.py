@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import shutil
 import socket
 import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,18 +66,23 @@ def shot(page: Any, name: str) -> None:
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
-def axe(folder: Path) -> str:
-    """The source of axe-core, fetched with npm; the test is skipped where that cannot be."""
+def of_npm(folder: Path, package: str, into: Path) -> None:
+    """Unpack a package as npm has it; the test is skipped where that cannot be."""
     if shutil.which("npm") is None:
-        pytest.skip("npm: not in PATH (apt-get install npm): no axe-core, nothing is said about accessibility")
-    done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=120)
-    packed = next(folder.glob("axe-core-*.tgz"), None)
-    if done.returncode or packed is None:
-        pytest.skip(f"{AXE} cannot be had: {done.stderr.strip()[-200:]}")
-    with tarfile.open(fileobj=io.BytesIO(packed.read_bytes())) as archive:
-        file = archive.extractfile("package/axe.min.js")
-        assert file is not None
-        source = file.read()
+        pytest.skip(f"npm: not in PATH (apt-get install npm): no {package}, nothing is checked with it")
+    words = ["npm", "pack", "--silent", package]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        pytest.skip(f"{package} cannot be had: {done.stderr.strip()[-200:]}")
+    into.mkdir(parents=True)
+    packed = folder / done.stdout.split()[-1]
+    subprocess.run(["tar", "-xzf", packed, "-C", into, "--strip-components=1", "--no-same-owner"], check=True)
+
+
+def axe(folder: Path) -> str:
+    """The source of axe-core; the test is skipped where it cannot be had."""
+    of_npm(folder, AXE, folder / "axe-core")
+    source = (folder / "axe-core/axe.min.js").read_bytes()
     assert hashlib.sha256(source).hexdigest() == AXE_SHA256
     return source.decode()
 

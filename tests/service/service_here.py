@@ -26,12 +26,14 @@ from tinamou.state.record import Record, create, read
 PATIENCE = 60.0
 
 
-def machine(state: Path, name: str) -> Record:
+def machine(state: Path, name: str, image: str = "tiny") -> Record:
     """A machine at rest, there at once: a service may be looking."""
     aside, folder = state / f"aside-{name}", state / "machines" / name
     aside.mkdir(parents=True)
     folder.parent.mkdir(exist_ok=True)
-    create(Record(name=name, directory=str(aside), spec={"name": name}, image="tiny", arch="x86_64", created=1.0))
+    create(
+        Record(name=name, directory=str(aside), spec={"name": name, "image": image}, image=image, arch="x86_64", created=1.0)
+    )
     return create_at(aside, folder)
 
 

@@ -16,12 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser_here import of_npm
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from service_here import PATIENCE, operation, serving
 
-from tinamou.monitor.observation import DiskObservation
+from tinamou.late import replace
+from tinamou.monitor.observation import DiskObservation, GuestMemory
 from tinamou.service import findings as findings_of
 from tinamou.service.auth import Caller
 from tinamou.service.families import MOST_FINDINGS, Sample, of_libvirt, of_machines
@@ -30,6 +32,7 @@ from tinamou.service.lookout import Seen
 from tinamou.service.metrics import Metrics, _Families
 from tinamou.state import tokens
 from tinamou.state.record import Record
+from tinamou.units import Size
 
 DATA = Path(__file__).parents[2] / "data"
 RULES, BOARD = DATA / "prometheus/tinamou.rules.yml", DATA / "grafana/tinamou.json"
@@ -43,7 +46,8 @@ def sample(name: str) -> Sample:
     )
     disk = DiskObservation("disk0", 1, 2, 3, 4, files=("/nowhere/disk0.qcow2",))
     card = {"nic": "net0", "received": 5, "sent": 6}
-    return Sample(record, 7.5, 8, (disk,), (card, {**card, "received": None}))
+    memory = GuestMemory(Size(1 << 30), Size(9 << 20), available=Size(4 << 20))
+    return Sample(record, 7.5, 8, (disk,), (card, {**card, "received": None}), memory, pss=7)
 
 
 def text_of(families: Any) -> str:
@@ -56,7 +60,7 @@ def numbers(wrong: list[dict[str, Any]]) -> Metrics:
     async def seen() -> Seen:
         return Seen(0.0, [{"name": "ci-1", "state": "stopped"}], ())
 
-    return Metrics(SimpleNamespace(seen=seen), SimpleNamespace(lately=lambda: wrong))  # type: ignore[arg-type]
+    return Metrics(SimpleNamespace(seen=seen), SimpleNamespace(lately=lambda: wrong, seen={}))  # type: ignore[arg-type]
 
 
 def test_libvirts_names_are_those_of_its_exporter():
@@ -70,6 +74,14 @@ def test_libvirts_names_are_those_of_its_exporter():
         'libvirt_domain_interface_stats_receive_bytes_total{domain="web",source_bridge="",target_device="net0"} 5.0' in found
     )
     assert [*text_string_to_metric_families(found)]
+
+
+def test_what_a_guest_says_of_its_memory_is_told_where_it_says_so():
+    found = text_of(of_machines([sample("web"), replace(sample("mute"), memory=None, pss=None)]))
+    told = re.findall(r'^tinamou_vm_(\w+){machine="(\w+)"} (\S+)$', found, re.MULTILINE)
+    ours = {name: (machine, float(value)) for name, machine, value in told if name.startswith(("guest", "balloon", "pss"))}
+    each = {"balloon_bytes": 9 << 20, "guest_available_bytes": 4 << 20, "guest_used_bytes": 5 << 20, "pss_bytes": 7}
+    assert ours == {name: ("web", value) for name, value in each.items()}
 
 
 def test_whose_names_are_asked_for():
@@ -101,7 +113,7 @@ def test_a_scrape_waits_for_no_look_at_guests(monkeypatch):
         async def look(_: Any) -> Any:
             looks.append(1)
             await goes_on.wait()
-            return SimpleNamespace(wrong=lambda: [("web", SimpleNamespace(to_json=lambda: {"severity": "bad"}))])
+            return SimpleNamespace(seen={}, wrong=lambda: [("web", SimpleNamespace(to_json=lambda: {"severity": "bad"}))])
 
         monkeypatch.setattr(findings_of.Watch, "look", look)
         every = Findings()
@@ -172,6 +184,30 @@ def test_the_board_asks_what_prometheus_understands(promtool, tmp_path):
         [promtool, "check", "rules", str(tmp_path / "board.yml")], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_board_is_as_grafana_says_boards_are(tmp_path):
+    """By the types that Grafana makes of its own schema: a field that it does not know, or of another kind, is an error."""
+    node = shutil.which("node")
+    of_npm(tmp_path, "@grafana/schema@12.3.0", tmp_path / "node_modules/@grafana/schema")
+    of_npm(tmp_path, "typescript@5.9.3", tmp_path / "typescript")
+
+    def faults(board: str) -> str:
+        (tmp_path / "board.ts").write_text(
+            f'import {{ Dashboard }} from "@grafana/schema";\nexport const board: Dashboard = {board};\n'
+        )
+        words = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "board.ts"]
+        done = subprocess.run(
+            [node, tmp_path / "typescript/lib/tsc.js", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert bool(done.returncode) == bool(done.stdout), done.stderr
+        return done.stdout
+
+    board = BOARD.read_text()
+    assert faults(board) == ""
+    for sound, wrong in (('"graphTooltip": 1', '"graphTooltip": 7'), ('"gridPos"', '"gridPlace"'), ('"uid"', '"uuid"')):
+        assert "error TS" in faults(board.replace(sound, wrong, 1)), wrong
 
 
 def free_port() -> int:

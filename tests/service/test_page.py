@@ -124,6 +124,34 @@ def test_what_a_form_advises_is_understood():
     assert str(load_spec(written({"disk": advised})).disk[0].size) == "10G"
 
 
+def test_what_is_wrong_with_a_machine_is_on_its_page(state, monkeypatch):
+    machine(state, "web")
+    service = Service()
+    found = {
+        "check": "guest_oom",
+        "title": "The guest ran out of memory",
+        "severity": "bad",
+        "evidence": "<x>",
+        "fix": "more",
+    }
+    every = [{"machine": name, **found, "title": f"{found['title']} {name}"} for name in ("web", "other", None)]
+
+    async def now() -> list[dict[str, str]]:
+        return every
+
+    monkeypatch.setattr(service.findings, "now", now)
+    monkeypatch.setattr(service.findings, "lately", lambda: every)
+    with TestClient(application(service), base_url="https://localhost", follow_redirects=False) as client:
+        login(client, "show")
+        for path in ("/machines/web", "/machines/web/wrong"):
+            text = client.get(path).text
+            assert "out of memory web" in text and "&lt;x&gt;" in text and "<x>" not in text, path
+            assert "memory other" not in text and "memory None" not in text, path
+    with TestClient(application(service), base_url="https://localhost", follow_redirects=False) as client:
+        login(client, "ls")
+        assert client.get("/machines/web/wrong").status_code == 403
+
+
 def test_logging_out_needs_the_mark_too(client, state):
     login(client, "ls")
     assert client.post("/logout").status_code in (403, 422)

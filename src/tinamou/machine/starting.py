@@ -139,10 +139,22 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
     try:
         with turn_blocking(record, "start"):
             put_right_at_rest(record)
-            return _start(spec, record, image_of(record), _Clock(), dies_with_parent)
+            record, image = _image_again(record, spec)
+            return _start(spec, record, image, _Clock(), dies_with_parent)
     except BaseException:
         end_machine(record)
         raise
+
+
+def _image_again(record: Record, spec: MachineSpec) -> tuple[Record, ImageFacts]:
+    """The image a machine was made from. One without a disk that was built here, and whose files are gone, is built anew:
+    the cache may be cleared, and nothing of the machine's rests on them."""
+    image = image_of(record)
+    if not image.built or image.disk or all(Path(one).exists() for one in (image.kernel, image.initrd) if one):
+        return record, image
+    image = resolve_image(spec, build=True)
+    write_image(record, image)
+    return change(record, agent=image.agent, resident=image.resident), image
 
 
 def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:

@@ -78,9 +78,14 @@ async def leave(records: Iterable[Record], seconds: float = 3.0) -> None:
 
 
 async def look(
-    record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = ()
+    record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = (), share: bool = False
 ) -> Observation:
-    """What can be seen of a machine now. ``errors`` are the failed requests of disks that QEMU told of lately."""
+    """What can be seen of a machine now.
+
+    ``errors`` are the failed requests of disks that QEMU told of lately; ``share`` asks for its QEMU's PSS too.
+    """
+    import asyncio
+
     files, plain = files or Rooted(), await _resting(record)
     if not record.running:
         return plain
@@ -103,7 +108,7 @@ async def look(
         silent=silent,
         floor=load_spec(record.spec).memory.floor,
         memory=memory,
-        held=processes.held(files, record.pid, share=False),
+        held=await asyncio.to_thread(processes.held, files, record.pid, share=share),
         disks=disks,
         console=await _console(record, state),
         uptime=processes.uptime(files, record.pid),

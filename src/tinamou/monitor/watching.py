@@ -66,6 +66,7 @@ class Watch:
     """Looks at the machines of these names, all that run where none is named; sets their balloons where it may.
 
     ``tidy`` brings the state directory up to date before each look: what it says is ``complain``-ed of.
+    ``share`` asks for the PSS of each QEMU too.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Watch:
         patience: Patience | None = None,
         tidy: Callable[[], list[str]] = list,
         complain: Callable[[str], None] = lambda line: None,
+        share: bool = False,
     ) -> None:
         self._names, self._balance, self._patience = names, balance, patience or Patience()
-        self._tidy, self._complain = tidy, complain
+        self._tidy, self._complain, self._share = tidy, complain, share
         self._known: dict[tuple[str, str], Finding] = {}
         self._ears: Ears | None = None
 
@@ -146,7 +148,7 @@ class Watch:
 
         failed = self._ears.failed(record.name) if self._ears is not None else ()
         try:
-            return await look(record, self._patience_with(record.name), errors=failed)
+            return await look(record, self._patience_with(record.name), errors=failed, share=self._share)
         except Exception as error:  # whatever one machine answers, the others are looked at
             if read(Path(record.directory)) is None:
                 return None

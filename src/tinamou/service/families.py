@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from tinamou.late import dataclass
 from tinamou.machine.listing import size_of
-from tinamou.monitor.observation import DiskObservation
+from tinamou.monitor.observation import DiskObservation, GuestMemory
 from tinamou.state.record import Record
 from tinamou.version import __version__
 
@@ -21,13 +21,18 @@ MOST_FINDINGS = 1000
 
 @dataclass(frozen=True)
 class Sample:
-    """One running machine: processor seconds, resident bytes, its disks and cards; None and nothing where unknown."""
+    """One running machine: processor seconds, resident bytes, its disks and cards; None and nothing where unknown.
+
+    ``memory`` is what its guest said of it lately, ``pss`` the bytes of the host its QEMU then had, shared ones divided.
+    """
 
     record: Record
     seconds: float | None
     resident: int | None
     disks: tuple[DiskObservation, ...]
     network: tuple[dict[str, Any], ...]
+    memory: GuestMemory | None = None
+    pss: int | None = None
 
 
 def found(wrong: Sequence[Mapping[str, Any]]) -> Metric:
@@ -76,7 +81,7 @@ def of_libvirt(samples: Iterable[Sample]) -> Iterator[Metric]:
     yield from (most, used, cpus, spent, *blocks.values(), *cards.values())
 
 
-def of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
+def of_machines(samples: Sequence[Sample]) -> Iterator[Metric]:
     """Each machine under names of our own."""
     yield InfoMetricFamily("tinamou_build", "The program that tells this.", {"version": __version__})
     gauge, counter = GaugeMetricFamily, CounterMetricFamily
@@ -107,7 +112,26 @@ def of_machines(samples: Iterable[Sample]) -> Iterator[Metric]:
         for nic, row in sorted(by_card.items()):
             known = {key: row[key] for key in ("received", "sent") if isinstance(row.get(key), int)}
             cards.add(name, nic, **{f"{key}_bytes": value for key, value in known.items()})
+    yield from _of_guests(samples)
     yield from (info, cpus, memory, resident, seconds, stages, *disks.families.values(), *cards.families.values())
+
+
+def _of_guests(samples: Iterable[Sample]) -> Iterator[Metric]:
+    """What guests say of their memory, and the share of the host's that takes a walk over pages: as of a while ago."""
+    told = {
+        "balloon_bytes": "Memory the balloon leaves the guest.",
+        "guest_available_bytes": "Memory the guest could use without swapping.",
+        "guest_used_bytes": "Memory the guest could not give.",
+        "pss_bytes": "Memory of the host its QEMU has, shared pages divided by their users.",
+    }
+    families = {name: GaugeMetricFamily(f"tinamou_vm_{name}", about, labels=["machine"]) for name, about in told.items()}
+    for one in samples:
+        memory = one.memory
+        said = (memory.holds, memory.available, memory.used) if memory else (None, None, None)
+        for family, value in zip(families.values(), (*said, one.pss), strict=True):
+            if value is not None:
+                family.add_metric([one.record.name], int(value))
+    yield from families.values()
 
 
 class _Counted:

@@ -1,13 +1,15 @@
-"""What is wrong with running machines and their host just now, as ``tinamou watch --once`` finds it."""
+"""What is wrong with running machines and their host just now, as ``tinamou watch --once`` finds it, and what guests say."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tinamou.monitor.look import Patience
+from tinamou.monitor.observation import Observation
 from tinamou.monitor.watching import Watch
 from tinamou.system.loop_thread import dropped
 
@@ -32,6 +34,8 @@ class Findings:
         self._turn = asyncio.Lock()
         self._told: tuple[float, list[dict[str, Any]]] = (-_LATELY, [])
         self._looking: asyncio.Task[list[dict[str, Any]]] | None = None
+        self.seen: Mapping[str, Observation] = {}
+        """What was seen of each machine at the last look."""
 
     def lately(self) -> list[dict[str, Any]]:
         """What was found last, at once: what is older than `_LATELY` seconds is looked for anew meanwhile."""
@@ -49,8 +53,8 @@ class Findings:
         """What somebody should be told, the gravest first; ``machine`` is None for the host's own."""
         async with self._turn:
             if time.monotonic() - self._told[0] >= _FRESH:
-                looked = await Watch(patience=Patience(every=0)).look()
+                looked = await Watch(patience=Patience(every=0), share=True).look()
                 wrong = [{"machine": name or None, **finding.to_json()} for name, finding in looked.wrong()]
                 wrong.sort(key=lambda one: (one["severity"] != "bad", one["machine"] or ""))
-                self._told = (time.monotonic(), wrong)
+                self._told, self.seen = (time.monotonic(), wrong), looked.seen
             return self._told[1]

@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from prometheus_client.registry import Collector
 
 from tinamou.errors import TinamouError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.machine.listing import size_of
 from tinamou.monitor import processes
 from tinamou.monitor.disks import disks_of
@@ -83,8 +83,8 @@ class Metrics:
         )
         self._looks: list[Look] = []
         """The last one, and the one before."""
-        self._lately: dict[str, deque[float]] = {}
-        """Machine → its processor in per cent at the last looks."""
+        self._lately: dict[str, deque[tuple[float, float]]] = {}
+        """Machine → its processor, and its memory on the host, in per cent of its own at the last looks."""
         self._turn = asyncio.Lock()
 
     def ended(self, operation: dict[str, Any]) -> None:
@@ -105,6 +105,7 @@ class Metrics:
         families: list[Metric] = [*of_libvirt(mine)] if names != "tinamou" else []
         if names != "libvirt":
             wrong = self._findings.lately() if self._findings else []
+            mine = [self._asked(one) for one in mine]
             told = [one for one in wrong if (caller.may("stats", one["machine"]) if one["machine"] else whole)]
             families += [*(_totals(seen, look.running) if whole else ()), *of_machines(mine), found(told)]
         collected = _Families(families)
@@ -114,8 +115,16 @@ class Metrics:
         finally:
             registry.unregister(collected)
 
+    def _asked(self, one: Sample) -> Sample:
+        """With what its guest said of its memory lately."""
+        seen = self._findings.seen.get(one.record.name) if self._findings else None
+        if seen is None:
+            return one
+        return replace(one, memory=seen.memory, pss=int(seen.held.pss) if seen.held and seen.held.pss is not None else None)
+
     async def numbers(self) -> dict[str, dict[str, Any]]:
-        """Machine → the same numbers for people: processor in per cent of its own, now and lately; memory in bytes."""
+        """Machine → the same numbers for people: processor in per cent of its own, now and ``lately``, with memory in
+        per cent of what it was given; memory in bytes."""
         await self._look()
         return {name: {**one, "lately": [*self._lately.get(name, ())]} for name, one in self._for_people().items()}
 
@@ -133,10 +142,10 @@ class Metrics:
                 gate = asyncio.Semaphore(_AT_ONCE)
                 samples = await asyncio.gather(*(_sample(one, gate) for one in running[:_MOST]))
                 self._looks = [*self._looks[-1:], Look(time.monotonic(), samples, len(running))]
-                told = {name: one["percent"] for name, one in self._for_people().items() if one["percent"] is not None}
+                told = {name: _shares(one) for name, one in self._for_people().items() if one["percent"] is not None}
                 kept = {name: self._lately.get(name) or deque(maxlen=_LATELY) for name in told}
-                for name, percent in told.items():
-                    kept[name].append(percent)
+                for name, shares in told.items():
+                    kept[name].append(shares)
                 self._lately = kept
             return self._looks[-1]
 
@@ -146,6 +155,11 @@ def _numbers(now: Sample, before: Sample, seconds: float) -> dict[str, Any]:
     if seconds > 0 and now.seconds is not None and before.seconds is not None and now.record.pid == before.record.pid:
         percent = 100 * (now.seconds - before.seconds) / seconds / cpus
     return {"percent": percent, "resident": now.resident, "memory": memory}
+
+
+def _shares(one: dict[str, Any]) -> tuple[float, float]:
+    """Processor and memory on the host, in per cent of what the machine has."""
+    return one["percent"], 100 * (one["resident"] or 0) / (one["memory"] or 1)
 
 
 class _Families(Collector):

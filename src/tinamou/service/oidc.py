@@ -171,8 +171,9 @@ class Issuer:
             return None
         try:
             token = jwt.decode(text, self._keys, algorithms=ALGORITHMS)
-            if not isinstance(token.header.get("kid"), str):
-                return None
+            kid = token.header.get("kid")
+            if not isinstance(kid, str) and (kid is not None or len(self._keys.keys) != 1):
+                return None  # one key need not be named, of several one must (OpenID Connect Core, 10.1)
             self._claims.validate(token.claims)
         except InvalidKeyIdError:
             self._wanted.set()  # a key of late

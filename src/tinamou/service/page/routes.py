@@ -42,6 +42,7 @@ def routes(service: Service) -> list[BaseRoute]:
         shown("/page/rows", views.rows),
         shown("/machines/{name}", views.one),
         shown("/machines/{name}", forms.do, "POST"),
+        shown("/machines/{name}/wrong", views.wrong),
         shown("/new", views.new),
         shown("/new", forms.create, "POST"),
         shown("/forks", views.forks),

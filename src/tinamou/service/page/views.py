@@ -31,10 +31,12 @@ from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.shown import visible
 
-__all__ = ["ACTIONS", "events", "forks", "host", "listing", "new", "one", "operations", "rows"]
+__all__ = ["ACTIONS", "events", "forks", "host", "listing", "new", "one", "operations", "rows", "wrong"]
 
 _MOST = 500
 _OPERATIONS = 100
+_PLOTTED = 30
+"""Forks whose times are plotted."""
 ACTIONS: dict[str, tuple[str, ...]] = {
     "running": ("stop", "pause", "suspend", "reset", "restart", "kill", "fork"),
     "paused": ("resume", "kill", "fork"),
@@ -71,6 +73,7 @@ async def one(request: Request, service: Service) -> Response:
     values = await in_thread(_known, record)
     logs = visible(await in_thread(last_lines, record.file(files.SERIAL_LOG), 40)) if caller.may("logs", name) else ""
     actions = [verb for verb in ACTIONS.get(state, ("kill",)) if caller.may(_verb(verb), name)]
+    wrong = [one for one in service.findings.lately() if one["machine"] == name]
     under_way = [one for one in service.work.every() if one["about"] == name][:10]
     return page(
         *(request, service, "machine.html"),
@@ -79,11 +82,20 @@ async def one(request: Request, service: Service) -> Response:
         record=record,
         actions=actions,
         operations=under_way,
+        wrong=wrong,
         logs=logs,
         operation=request.query_params.get("operation", ""),
         ended=request.query_params.get("ended", ""),
         **{**values, **await _disks(record)},
     )
+
+
+async def wrong(request: Request, service: Service) -> Response:
+    """What is wrong with a machine now, for its page to put in place of what was found lately; its guest is asked."""
+    name = existing(request.path_params["name"]).name
+    caller_of(request.scope).need("show", name)
+    found = [one for one in await service.findings.now() if one["machine"] == name]
+    return page(request, service, "wrong.html", wrong=found)
 
 
 async def _disks(record: Record) -> dict[str, Any]:
@@ -137,7 +149,9 @@ def _branches(history: Any, parent: int = 0, depth: int = 0) -> list[tuple[int, 
 async def forks(request: Request, service: Service) -> Response:
     """What was forked from what, and the pools: those whose machines the caller may see."""
     caller = caller_of(request.scope)
-    return page(request, service, "forks.html", **await in_thread(_forks, caller))
+    began = [one for one in service.work.every() if one["verb"] == "fork" and reading.may_see(service.work, caller, one)]
+    took = [one["ended"] - one["started"] for one in began if one["state"] == "done"][:_PLOTTED]
+    return page(request, service, "forks.html", took=took[::-1], **await in_thread(_forks, caller))
 
 
 def _forks(caller: Caller) -> dict[str, Any]:

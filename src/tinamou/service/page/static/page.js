@@ -82,6 +82,14 @@ async function stats() {
   setTimeout(stats, 3000);
 }
 
+async function loaded() {
+  const place = by("[data-load]");
+  if (!place) return;
+  const answer = document.hidden ? null : await fetch(place.dataset.load).catch(() => null);
+  if (answer?.ok) { const text = await answer.text(); if (text !== place.innerHTML) place.innerHTML = text; }
+  setTimeout(loaded, 15000);
+}
+
 function commands() {
   by("[data-run]")?.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -125,4 +133,4 @@ function events() {
   }
 }
 
-live(); keys(); confirmed(); operation(); stats(); events(); commands();
+live(); keys(); confirmed(); operation(); stats(); loaded(); events(); commands();
