@@ -34,12 +34,14 @@ class Verb:
     """A line, what has to be so before it, and what undoes it; the machine ``m`` is ``running``, ``stopped``, ``suspended``
     or not asked for.
 
-    ``seconds`` is for how long it goes on, where that is not found out by doing it.
+    ``seconds`` is for how long it goes on, where that is not found out by doing it. A ``forkable`` machine takes no disks or
+    cards later.
     """
 
     words: tuple[str, ...]
     wanted: str = "running"
     seconds: float = 0.0
+    forkable: bool = False
     after: Callable[[], object] = lambda: None
 
 
@@ -74,13 +76,13 @@ VERBS = [
     Verb(("stop", "m"), after=forget("guest")),
     Verb(("suspend", "m")),
     Verb(("resume", "m"), "suspended"),
-    Verb(("upgrade", "m")),
+    Verb(("upgrade", "m"), forkable=True),
     Verb(("move", "m", "there"), after=lambda: call("rm", "-f", "m", **THERE)),
     Verb(("exec", "m", "--", "sleep", "100"), seconds=1.5),
     Verb(("cp", "/usr/bin/python3", "m:/tmp/x")),
     Verb(("checkpoint", "m"), after=forget("checkpoints")),
     Verb(("checkpoints", "restore", "kept", "--name", "other"), "kept", after=GONE),
-    Verb(("fork", "m", "-n", "2"), after=forget("checkpoints")),
+    Verb(("fork", "m", "-n", "2"), forkable=True, after=forget("checkpoints")),
     Verb(("snapshot", "create", "m")),
     Verb(("snapshot", "create", "m"), "stopped"),
     Verb(("disk", "add", "m", "size=8M")),
@@ -90,7 +92,8 @@ VERBS = [
     Verb(("pool", "create", "web", "--size", "2"), "", after=forget("pools")),
     Verb(("ls",), ""),
 ]
-DESCRIPTION = ("--disk", "size=8M", "--net", "none", "--set", "memory.size=192M", "--set", "memory.forkable=true")
+DESCRIPTION = ("--disk", "size=8M", "--net", "none", "--set", "memory.size=192M")
+FORKABLE = ("--set", "memory.forkable=true")
 THERE: dict[str, str] = {}
 """The variables of the other host that machines are moved to."""
 
@@ -112,17 +115,18 @@ def there(tmp_path: Path) -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def prepared(wanted: str) -> None:
+def prepared(verb: Verb, wanted: str = "") -> None:
     """The machine ``m`` as a verb needs it, whatever the round before made of it."""
+    wanted = wanted or verb.wanted
     if wanted == "kept":
         if not json.loads(tinamou("checkpoints", "ls", "--json")):
-            prepared("running")
+            prepared(verb, "running")
             tinamou("checkpoint", "m", "kept", "--kind", "portable")
         return
     while wanted and (now := state_of("m")) != wanted:
         if now in ("gone", "moved"):
             call("rm", "-f", "m")
-            tinamou("run", "-d", "--name", "m", *DESCRIPTION)
+            tinamou("run", "-d", "--name", "m", *DESCRIPTION, *(FORKABLE if verb.forkable else ()))
         elif now == "suspended" or wanted == "stopped":
             tinamou("kill", "m")
         else:
@@ -150,7 +154,7 @@ def lasts(verb: Verb, words: tuple[str, ...]) -> float:
     """For how many seconds it goes on that is done whole."""
     if verb.seconds:
         return verb.seconds
-    prepared(verb.wanted)
+    prepared(verb)
     process, began = heeding(words), time.monotonic()
     said = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 0, said
@@ -188,7 +192,7 @@ def test_at_random_moments(
     words = tuple(str(tmp_path / "backup") if word == "BACKUP" else word for word in verb.words)
     seconds = lasts(verb, words)
     for moment in range(MOMENTS):
-        prepared(verb.wanted)
+        prepared(verb)
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
         said = interrupted(words, number, dice.uniform(0.0, seconds))
         assert unfinished(state, done=said.endswith(" 0")) == [], said

@@ -45,6 +45,8 @@ def here(one_fake: Path) -> Iterator[Stage]:
 
 STARTS = ("run", "start", "restart", "pool create")
 """Verbs after which a machine may run; interrupted when all is done but the telling of it, it does."""
+ASKS = ("stop", "restart")
+"""Verbs that ask a guest to go, which it may do when nobody waits for it any more."""
 
 
 class Rounds:
@@ -82,8 +84,8 @@ class Rounds:
     def sound(self, where: str, ended: Ended, known: tuple[set[str], ...] = ()) -> None:
         """Fails where something is half done, files are not as ``known``, or a process belongs to nothing."""
         starts = self.line.verb in STARTS and (ended.status == 0 or self.here.left_running())
-        if ended.status and self.line.verb in ("stop", "restart"):
-            self.here.warm.well("ls")  # the guest has been asked, and may go when nobody waits for it any more
+        if ended.status and self.line.verb in ASKS:
+            self.here.warm.well("ls")
         end = time.monotonic() + 60
         while True:
             wrong = self.here.unsound(alive=self.alive or starts)
@@ -102,7 +104,8 @@ class Rounds:
         place = f"line {at} of {self.usual.lines} ({ended.where})" if at else f"{after:.3f} of {self.usual.seconds:.3f} s"
         whole = ended.status == self.usual.status and ended.status < 128
         told = judged(f"{self.words} at {place}", number, 0 if whole else ended.status, ended.said)
-        self.sound(told, ended, () if whole else (before, self.whole, before | self.whole))
+        asked = self.line.verb in ASKS  # the guest may go or not
+        self.sound(told, ended, () if whole or asked else (before, self.whole, before | self.whole))
         return told
 
 
