@@ -1,10 +1,11 @@
-"""SHA-256 of short texts: the interpreter's own, as loading OpenSSL for it takes longer than planning a machine."""
+"""SHA-256 of short texts: the interpreter's own, as loading OpenSSL for it takes longer than planning a machine. Files'."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-__all__ = ["sha256"]
+__all__ = ["file_digest", "sha256"]
 
 if TYPE_CHECKING:
     from hashlib import sha256
@@ -16,3 +17,11 @@ else:
             from _sha2 import sha256
         except ImportError:
             from hashlib import sha256
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The digest of a file in lower-case hexadecimal. Raises OSError."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -6,17 +6,22 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from interrupting import judged, note, state_of, unfinished
 from leftovers import Leftovers
-from typed import begin, call, tinamou
+from sshd_here import sshd
+from typed import begin, call, eventually, tinamou
+
+from tinamou.fleet import hosts
 
 pytestmark = pytest.mark.vm
 
@@ -26,11 +31,17 @@ SEED = os.environ.get("TINAMOU_SEED", "")  # other moments than those of every r
 
 @dataclass(frozen=True)
 class Verb:
-    """A line, and what has to be so before it: the machine ``m`` ``running`` or not, and its kind of memory."""
+    """A line, what has to be so before it, and what undoes it; the machine ``m`` is ``running``, ``stopped``, ``suspended``
+    or not asked for.
+
+    ``seconds`` is for how long it goes on, where that is not found out by doing it. A ``forkable`` machine takes no disks or
+    cards later.
+    """
 
     words: tuple[str, ...]
-    running: bool | None = True
-    seconds: float = 1.5
+    wanted: str = "running"
+    seconds: float = 0.0
+    forkable: bool = False
     after: Callable[[], object] = lambda: None
 
 
@@ -54,45 +65,72 @@ def forget(kind: str) -> Callable[[], object]:
     return {"checkpoints": checkpoints, "pools": pools, "machine": machine, "guest": guest}[kind]
 
 
+GONE = forget("machine")
 VERBS = [
-    Verb(("run", "--", "true"), running=None, seconds=3.0),
-    Verb(("run", "--", "sleep", "100"), running=None, seconds=4.0),
-    Verb(("run", "--warm", "--", "sleep", "100"), running=None, seconds=2.0),
-    Verb(("run", "-d", "--name", "other"), running=None, seconds=3.0, after=forget("machine")),
-    Verb(("start", "m"), running=False, seconds=3.0),
-    Verb(("restart", "m"), seconds=4.0, after=forget("guest")),
-    Verb(("stop", "m"), seconds=1.5, after=forget("guest")),
-    Verb(("suspend", "m"), seconds=2.0),
+    Verb(("run", "--", "true"), ""),
+    Verb(("run", "--", "sleep", "100"), "", 4.0),
+    Verb(("run", "--warm", "--", "sleep", "100"), "", 2.0),
+    Verb(("run", "-d", "--name", "other"), "", after=GONE),
+    Verb(("start", "m"), "stopped"),
+    Verb(("restart", "m"), after=forget("guest")),
+    Verb(("stop", "m"), after=forget("guest")),
+    Verb(("suspend", "m")),
+    Verb(("resume", "m"), "suspended"),
+    Verb(("upgrade", "m"), forkable=True),
+    Verb(("move", "m", "there"), after=lambda: call("rm", "-f", "m", **THERE)),
     Verb(("exec", "m", "--", "sleep", "100"), seconds=1.5),
-    Verb(("cp", "/usr/bin/python3", "m:/tmp/x"), seconds=2.0),
-    Verb(("checkpoint", "m"), seconds=2.0, after=forget("checkpoints")),
-    Verb(("fork", "m", "-n", "2"), seconds=4.0, after=forget("checkpoints")),
-    Verb(("snapshot", "create", "m"), seconds=1.0),
-    Verb(("snapshot", "create", "m"), running=False, seconds=1.0),
-    Verb(("disk", "add", "m", "size=8M"), seconds=1.0),
-    Verb(("net", "add", "m", "passt"), seconds=1.0),
-    Verb(("check", "m"), running=False, seconds=1.0),
-    Verb(("backup", "create", "m", "BACKUP"), seconds=2.0),
-    Verb(("pool", "create", "web", "--size", "2"), running=None, seconds=4.0, after=forget("pools")),
-    Verb(("ls",), seconds=0.5),
+    Verb(("cp", "/usr/bin/python3", "m:/tmp/x")),
+    Verb(("checkpoint", "m"), after=forget("checkpoints")),
+    Verb(("checkpoints", "restore", "kept", "--name", "other"), "kept", after=GONE),
+    Verb(("fork", "m", "-n", "2"), forkable=True, after=forget("checkpoints")),
+    Verb(("snapshot", "create", "m")),
+    Verb(("snapshot", "create", "m"), "stopped"),
+    Verb(("disk", "add", "m", "size=8M")),
+    Verb(("net", "add", "m", "passt")),
+    Verb(("check", "m"), "stopped"),
+    Verb(("backup", "create", "m", "BACKUP")),
+    Verb(("pool", "create", "web", "--size", "2"), "", after=forget("pools")),
+    Verb(("ls",), ""),
 ]
+DESCRIPTION = ("--disk", "size=8M", "--net", "none", "--set", "memory.size=192M")
+FORKABLE = ("--set", "memory.forkable=true")
+THERE: dict[str, str] = {}
+"""The variables of the other host that machines are moved to."""
 
 
-def prepared(running: bool | None) -> None:
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[None]:
+    """A host ``there``: this one, by a real ssh, with another state directory."""
+    folder = Path(tempfile.mkdtemp(prefix="tn-", dir="/tmp"))
+    folder.chmod(0o755)
+    left = Leftovers(folder)
+    THERE.update(TINAMOU_STATE=str(folder), TINAMOU_RUN=str(folder))
+    try:
+        with sshd(tmp_path / "sshd") as server:
+            hosts.add(server.host("there", state=folder))
+            yield
+        assert left.settle() == []
+    finally:
+        left.clear()
+        shutil.rmtree(folder)
+
+
+def prepared(verb: Verb, wanted: str = "") -> None:
     """The machine ``m`` as a verb needs it, whatever the round before made of it."""
-    if running is None:
+    wanted = wanted or verb.wanted
+    if wanted == "kept":
+        if not json.loads(tinamou("checkpoints", "ls", "--json")):
+            prepared(verb, "running")
+            tinamou("checkpoint", "m", "kept", "--kind", "portable")
         return
-    now = state_of("m")
-    if now == "gone":
-        tinamou("run", "-d", "--name", "m", "--disk", "size=8M", "--net", "none", "--set", "memory.size=192M")
-        now = "running"
-    if now == "suspended":
-        tinamou("kill", "m")
-        now = "stopped"
-    if running and now == "stopped":
-        tinamou("start", "m")
-    elif not running and now != "stopped":
-        tinamou("kill", "m")
+    while wanted and (now := state_of("m")) != wanted:
+        if now in ("gone", "moved"):
+            call("rm", "-f", "m")
+            tinamou("run", "-d", "--name", "m", *DESCRIPTION, *(FORKABLE if verb.forkable else ()))
+        elif now == "suspended" or wanted == "stopped":
+            tinamou("kill", "m")
+        else:
+            tinamou("start" if now == "stopped" else "suspend", "m")
 
 
 def heeds(process: subprocess.Popen[bytes]) -> bool:
@@ -105,41 +143,68 @@ def heeds(process: subprocess.Popen[bytes]) -> bool:
     return bool(caught >> (signal.SIGHUP - 1) & 1) or process.poll() is not None
 
 
-def interrupted(verb: Verb, number: signal.Signals, after: float, folder: Path) -> str:
+def heeding(words: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """The command, once it heeds requests to end."""
+    process = begin(*words)
+    eventually(lambda: heeds(process), f"{words[0]} heeds requests to end")
+    return process
+
+
+def lasts(verb: Verb, words: tuple[str, ...]) -> float:
+    """For how many seconds it goes on that is done whole."""
+    if verb.seconds:
+        return verb.seconds
+    prepared(verb)
+    process, began = heeding(words), time.monotonic()
+    said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, said
+    verb.after()
+    return time.monotonic() - began
+
+
+def interrupted(words: tuple[str, ...], number: signal.Signals, after: float) -> str:
     """One round: what the command says and how it ends; which that was, in a sentence."""
-    process = begin(*(str(folder / "backup") if word == "BACKUP" else word for word in verb.words))
-    while not heeds(process):
-        time.sleep(0.002)
+    process = heeding(words)
     time.sleep(after)
     process.send_signal(number)
     try:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # with PYTHONFAULTHANDLER=1 it says where it is
-        pytest.fail(
-            f"{' '.join(verb.words)} goes on after {number.name} at {after:.2f} s: {process.communicate()[1].decode()}"
-        )
+        pytest.fail(f"{' '.join(words)} goes on after {number.name} at {after:.2f} s: {process.communicate()[1].decode()}")
     finally:
         process.kill()
-    return judged(f"{' '.join(verb.words)} after {after:.2f} s", number, process.returncode, said.decode())
+    return judged(f"{' '.join(words)} after {after:.2f} s", number, process.returncode, said.decode())
 
 
 def label(verb: Verb) -> str:
-    return " ".join(verb.words[:2]) + (" of one that is off" if verb.running is False else "")
+    return " ".join(verb.words[:2]) + (" of one that is off" if verb.wanted == "stopped" else "")
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=label)
-@pytest.mark.timeout(120 + 20 * MOMENTS)
-def test_at_random_moments(verb: Verb, state: Path, tmp_path: Path, leftovers: Leftovers) -> None:
-    dice = random.Random(f"{verb.words}{verb.running}{SEED}")
+@pytest.mark.timeout(600 + 60 * MOMENTS)
+def test_at_random_moments(
+    verb: Verb, state: Path, tmp_path: Path, leftovers: Leftovers, request: pytest.FixtureRequest
+) -> None:
+    if verb.words[0] == "move":
+        request.getfixturevalue("there")
+    dice = random.Random(f"{verb.words}{verb.wanted}{SEED}")
+    words = tuple(str(tmp_path / "backup") if word == "BACKUP" else word for word in verb.words)
+    seconds = lasts(verb, words)
     for moment in range(MOMENTS):
-        prepared(verb.running)
+        prepared(verb)
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
-        said = interrupted(verb, number, dice.uniform(0.0, verb.seconds), tmp_path)
+        said = interrupted(words, number, dice.uniform(0.0, seconds))
         assert unfinished(state, done=said.endswith(" 0")) == [], said
         note(said)
         verb.after()
+        assert wholly(verb), said
     for row in json.loads(tinamou("ls", "--json")):
         tinamou("rm", "-f", row["name"])
     forget("checkpoints")()
-    assert leftovers.found() == []
+    assert leftovers.settle() == []
+
+
+def wholly(verb: Verb) -> bool:
+    """Whether its machine is one that runs, is off, suspended or not there: no state between."""
+    return not verb.wanted or state_of("m") in ("running", "stopped", "suspended", "gone", "moved")

@@ -132,11 +132,11 @@ def test_damage_is_refused_by_name_before_anything_starts(checkpoint: Checkpoint
 
 def test_a_stream_that_ends_early_ends_in_an_error_and_nothing_left(checkpoint: Checkpoint) -> None:
     """What the checksum cannot know: the state was cut short when it was saved."""
-    from tinamou.snapshots.checkpoint import digest_of
+    from tinamou.digest import file_digest
 
     state = Path(checkpoint.state.path)
     state.write_bytes(state.read_bytes()[:100_000])
-    short = dataclasses.replace(checkpoint, state=File.of(state), state_sha256=digest_of(state))
+    short = dataclasses.replace(checkpoint, state=File.of(state), state_sha256=file_digest(state))
     with pytest.raises(TinamouError, match=r"ended before the machine ran|closed the session|ended as failed"):
         forks_of(short, 2)
     assert machines.machines() == []
@@ -179,12 +179,12 @@ def test_another_qemu_loads_it_on_the_same_board(
 
 def test_another_qemu_that_does_not_load_it_says_whose_it_is(checkpoint: Checkpoint) -> None:
     """What is wrong with the state stands for what the two do not agree on; its file stays as it is."""
-    from tinamou.snapshots.checkpoint import digest_of
+    from tinamou.digest import file_digest
 
     state = Path(checkpoint.state.path)
     whole = state.read_bytes()
     state.write_bytes(whole[:100_000])
-    short = dataclasses.replace(checkpoint, state=File.of(state), state_sha256=digest_of(state), package="Another 1:2.3")
+    short = dataclasses.replace(checkpoint, state=File.of(state), state_sha256=file_digest(state), package="Another 1:2.3")
     with pytest.raises(
         StateError, match=rf"does not load a state of QEMU {checkpoint.version} \(Another 1:2.3\)"
     ) as refused:

@@ -1,21 +1,35 @@
-"""Runs a line of tinamou that a signal interrupts at the N-th line of the package it executes.
+"""Does lines of tinamou, each in a process of its own, and interrupts one at the N-th line of the package it executes.
 
-usage: at_line.py N SIGNAL COUNT WORD…    N 0: no signal; how many lines there were is written to the file COUNT
+Reads one request a line on stdin, JSON: ``words``; ``at``, the line (0: none); ``signal``, its name; ``after``, the seconds
+after which the signal is sent in any case; ``out`` and ``err``, the files it writes to; ``env``, variables of its own.
+Lines and seconds count from where the command heeds requests to end. Answers each with a line of JSON: ``status``,
+``lines``, ``where`` it was interrupted, ``seconds``, ``late`` (it went on for ``PATIENCE`` after the signal). One that has
+``warm``, too, a file for names, loads every module that the words needed, so that the next ones begin at their work.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import importlib
+import json
+import mmap
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import tinamou.cli.main
 
 PACKAGE = str(Path(tinamou.cli.main.__file__).parents[1])
+PATIENCE = 120.0
+"""So many seconds after it was asked to end, a command has ended, on the busiest host."""
 
 
 class Lines:
@@ -23,6 +37,7 @@ class Lines:
 
     def __init__(self, at: int, number: int) -> None:
         self.seen, self.at, self.number = 0, at, number
+        self.where = ""
 
     def frame(self, frame: FrameType, event: str, _: object) -> Callable[[FrameType, str, object], object] | None:
         code = frame.f_code
@@ -33,30 +48,89 @@ class Lines:
         if event == "line":
             self.seen += 1
             if self.seen == self.at:
+                self.where = placed(frame)
                 os.kill(os.getpid(), self.number)
         return self.line
 
 
-def main() -> None:
-    lines = Lines(int(sys.argv[1]), signal.Signals[sys.argv[2]])
-    count = Path(sys.argv[3])
-    sys.argv = ["tinamou", *sys.argv[4:]]
-    leave = os._exit
+def placed(frame: FrameType | None) -> str:
+    """The line, and from where it was reached, innermost first."""
+    found = []
+    while frame is not None and len(found) < 12:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            found.append(f"{frame.f_code.co_filename[len(PACKAGE) + 1 :]}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(found)
+
+
+def command(asked: dict[str, Any], count: mmap.mmap) -> None:
+    """This process becomes the command; how many lines it was, and in ``warm`` which modules, is told at its end."""
+    os.setsid()
+    for number, path in enumerate(("/dev/null", asked["out"], asked["err"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.update(asked.get("env", {}))
+    faulthandler.enable()
+    lines, me, leave = Lines(asked.get("at", 0), signal.Signals[asked.get("signal", "SIGINT")]), os.getpid(), os._exit
+    sys.argv = ["tinamou", *asked["words"]]
+    before, heed = set(sys.modules), tinamou.cli.main.heed_requests
+
+    def heeding() -> None:
+        heed()
+        lines.seen = 0
+        count[8] = 1
 
     def tell(status: int) -> None:
-        if not lines.at:
-            count.write_text(str(lines.seen))
+        if os.getpid() == me:
+            sys.settrace(None)
+            count[: 8 + len(lines.where)] = lines.seen.to_bytes(8) + lines.where.encode()
+            if asked.get("warm"):
+                Path(asked["warm"]).write_text(
+                    "\n".join(name for name, one in sys.modules.items() if name not in before and one)
+                )
         leave(status)
 
     os._exit = tell  # type: ignore[assignment]
+    tinamou.cli.main.heed_requests = heeding  # type: ignore[attr-defined]
     threading.settrace(lines.frame)
     sys.settrace(lines.frame)
     try:
         tinamou.cli.main.main()
-    except SystemExit as end:
-        sys.settrace(None)
-        sys.stdout.flush()
-        tell(end.code if isinstance(end.code, int) else 1)
+    finally:
+        os._exit(1)
+
+
+def done(asked: dict[str, Any]) -> dict[str, Any]:
+    """How the command ended that was asked for."""
+    count = mmap.mmap(-1, 4096)
+    begun = time.monotonic()
+    if not (pid := os.fork()):
+        command(asked, count)
+    ended = select.poll()
+    ended.register(handle := os.pidfd_open(pid), select.POLLIN)
+    while not count[8] and not ended.poll(1):
+        pass
+    late = False
+    for seconds, number in ((asked["after"], asked.get("signal", "SIGINT")), (PATIENCE, "SIGABRT"), (10.0, "SIGKILL")):
+        if ended.poll(seconds * 1000):
+            break
+        late = number == "SIGABRT"
+        signal.pidfd_send_signal(handle, signal.Signals[number])
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(handle)
+    seconds = time.monotonic() - begun
+    where = count[9:].rstrip(b"\0").decode()
+    return {"status": status, "lines": int.from_bytes(count[:8]), "where": where, "seconds": seconds, "late": late}
+
+
+def main() -> None:
+    for request in sys.stdin:
+        asked = json.loads(request)
+        answer = done(asked)
+        if asked.get("warm") and Path(asked["warm"]).exists():
+            for name in Path(asked["warm"]).read_text().split():
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,123 +5,141 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from interrupting import judged, note, state_of, unfinished
+from interrupting import judged, note, state_of
 from leftovers import Leftovers
+from lines import LINES, Line, material
+from moments import LONG, Ended, Stage, stage
 from typed import begin, call, tinamou
 
-pytestmark = pytest.mark.vm
+from tinamou.cli.verbs import GROUPS, VERBS, module_of
 
 MOMENTS = int(os.environ.get("TINAMOU_MOMENTS", "1"))
 SEED = os.environ.get("TINAMOU_SEED", "")
-AT_LINE = Path(__file__).with_name("at_line.py")
-NEW = ("--name", "m", "--disk", "size=8M", "--no-wait", "--set", "memory.size=192M")
-
-VERBS: list[tuple[str, str]] = [
-    ("gone", "run -d " + " ".join(NEW)),
-    ("gone", "run --no-wait --name m"),
-    ("stopped", "start --no-wait m"),
-    ("running", "stop m"),
-    ("running", "kill m"),
-    ("running", "pause m"),
-    ("paused", "resume m"),
-    ("running", "reset m"),
-    ("running", "rm -f m"),
-    ("stopped", "rm m"),
-    ("running", "net add m passt"),
-    ("stopped", "net add m user"),
-    ("stopped", "disk add m size=8M"),
-    ("stopped", "snapshot create m"),
-    ("stopped", "check m"),
-]
-MORE: list[tuple[str, str]] = [
-    ("fresh", "disk rm m disk0"),
-    ("fresh", "disk resize m disk0 16M"),
-    ("fresh", "snapshot rm m first"),
-    ("fresh", "snapshot revert m first"),
-    ("fresh", "snapshot flatten m"),
-    ("fresh", "backup create m BACKUP"),
-    ("running", "ls"),
-    ("running", "show m"),
-    ("running", "logs m"),
-    ("running", "watch --once"),
-    ("running", "host"),
-    ("running", "host repair"),
-    ("gone", "plan --why"),
-    ("gone", "doctor"),
-    ("gone", "image ls"),
-]
+OFTEN = ("run -d", "start", "stop", "rm -f", "net add m passt", "disk add", "snapshot create", "rename", "export", "ls")
+"""Lines that every run of the tests interrupts; the others are slow."""
 
 
-def prepared(wanted: str) -> None:
-    """The machine in the state a verb needs, whatever the round before made of it."""
-    if wanted == "fresh":
-        prepared("gone")
-        prepared("stopped")
-        tinamou("snapshot", "create", "m", "first")
-        return
-    while (now := state_of("m")) != wanted:
-        if wanted == "gone":
-            tinamou("rm", "-f", "m")
-        elif now == "gone":
-            tinamou("run", "-d", *NEW)
-        elif now == "stopped":
-            tinamou("start", "--no-wait", "m")
-        elif wanted == "stopped":
-            tinamou("kill", "m")
-        else:
-            tinamou("pause" if wanted == "paused" else "resume", "m")
+def verbs() -> Iterator[str]:
+    """Every verb, those of groups with their group's name before."""
+    for verb in VERBS:
+        group = module_of(verb).app if verb in GROUPS else None
+        yield from (f"{verb} {inner}" for inner in group.verbs) if group else (verb,)
+        if group and group.default:
+            yield verb
 
 
-def ran(at: int, number: signal.Signals, words: str, count: Path) -> tuple[int, str]:
-    """How it ended, and what it said on stderr."""
-    line = [sys.executable, str(AT_LINE), str(at), number.name, str(count), *words.split()]
-    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stderr
+def test_every_verb_has_a_line() -> None:
+    assert {line.verb for line in LINES} == set(verbs())
 
 
+@pytest.fixture(scope="module")
+def here(one_fake: Path) -> Iterator[Stage]:
+    with stage(one_fake, material) as ready:
+        yield ready
+
+
+STARTS = ("run", "start", "restart", "pool create")
+"""Verbs after which a machine may run; interrupted when all is done but the telling of it, it does."""
+ASKS = ("stop", "restart")
+"""Verbs that ask a guest to go, which it may do when nobody waits for it any more."""
+
+
+class Rounds:
+    """A line that is done again and again, each time from the same state, and cut short."""
+
+    def __init__(self, line: Line, here: Stage) -> None:
+        self.line, self.here = line, here
+        self.words = self._placed(line.words)
+        self.how = {"env": {name: self._placed(value) for name, value in line.env.items()}}
+        self.alive = line.wanted in ("running", "paused")
+        here.brought(line.wanted, anew=True)
+        for words in line.before:
+            here.warm.well(self._placed(words), **self.how)
+        if line.before:
+            here.keep(line.words)
+        here.warm.done(self.words, after=line.after, warm=str(here.work.with_name("modules")), **self.how)
+        self.changed = True
+        self.again()
+        self.before = here.files()
+        self.usual = here.warm.done(self.words, after=line.after, **self.how)
+        self.sound("done whole", self.usual)
+        self.whole = here.files()
+
+    def _placed(self, text: str) -> str:
+        return text.replace("{w}", str(self.here.work))
+
+    def again(self) -> None:
+        """Everything as it was before the line."""
+        if self.changed or not self.line.reads:
+            self.here.brought(self.line.wanted, anew=not self.alive or self.line.adds)
+            if self.line.before:
+                self.here.again(self.line.words)
+        self.changed = False
+
+    def sound(self, where: str, ended: Ended, known: tuple[set[str], ...] = ()) -> None:
+        """Fails where something is half done, files are not as ``known``, or a process belongs to nothing."""
+        starts = self.line.verb in STARTS and (ended.status == 0 or self.here.left_running())
+        if ended.status and self.line.verb in ASKS:
+            self.here.warm.well("ls")
+        end = time.monotonic() + 60
+        while True:
+            wrong = self.here.unsound(alive=self.alive or starts)
+            new = self.here.files()
+            if not wrong and (not known or new in known):
+                return
+            assert time.monotonic() < end, f"{where}: {wrong} {[sorted(new ^ one) for one in known]} {ended.said}"
+            time.sleep(0.02)
+
+    def one(self, number: signal.Signals, at: int, after: float, *, cold: bool) -> str:
+        """One round, in a sentence: all was done, or nothing."""
+        self.again()
+        before = self.here.files() if self.alive else self.before
+        serving = self.here.cold if cold else self.here.warm
+        ended = serving.done(self.words, at, number, after, **self.how)
+        place = f"line {at} of {self.usual.lines} ({ended.where})" if at else f"{after:.3f} of {self.usual.seconds:.3f} s"
+        whole = ended.status == self.usual.status and ended.status < 128
+        told = judged(f"{self.words} at {place}", number, 0 if whole else ended.status, ended.said)
+        asked = self.line.verb in ASKS  # the guest may go or not
+        self.sound(told, ended, () if whole or asked else (before, self.whole, before | self.whole))
+        return told
+
+
+@pytest.mark.vm
 @pytest.mark.parametrize(
-    ("wanted", "words"),
-    [*VERBS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE)],
-    ids=lambda value: value[:24],
+    "line",
+    [pytest.param(one, marks=[] if one.words.startswith(OFTEN) else pytest.mark.slow, id=one.words[:40]) for one in LINES],
 )
-@pytest.mark.timeout(120 + 20 * MOMENTS)
-def test_at_random_lines(
-    wanted: str, words: str, state: Path, tmp_path: Path, fake_qemu: Path, leftovers: Leftovers
-) -> None:
-    dice = random.Random(words + SEED)
-    prepared(wanted)
-    count = tmp_path / "lines"
-    words = words.replace("BACKUP", str(tmp_path / "backup"))
-    usual, said = ran(0, signal.SIGINT, words, count)
-    assert usual in (0, 1), said
-    lines = int(count.read_text())
+@pytest.mark.timeout(300 + 20 * MOMENTS)
+def test_at_random_moments(line: Line, here: Stage) -> None:
+    """Three of four moments are lines of the program; the fourth is a time, for what it waits for."""
+    dice = random.Random(line.words + SEED)
+    rounds = Rounds(line, here)
+    usual = rounds.usual
+    note(f"{line.words}: {usual.status}, {usual.lines} lines, {usual.seconds:.3f} s, {usual.said.strip()[:150]!r}")
     for moment in range(MOMENTS):
-        prepared(wanted)
-        number, at = (signal.SIGINT, signal.SIGTERM)[moment % 2], dice.randint(1, lines)
-        status, said = ran(at, number, words, count)
-        told = judged(f"{words} at line {at} of {lines}", number, 0 if status == usual else status, said)
-        assert unfinished(state, done=status == usual) == [], told
-        note(told)
-    call("rm", "-f", "m")
-    assert leftovers.settle() == []
+        number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
+        by_time = moment % 4 == 3 or not usual.lines
+        at = 0 if by_time else dice.randint(1, usual.lines)
+        after = dice.uniform(0, usual.seconds) if by_time else min(line.after * 2, LONG)
+        note(rounds.one(number, at, after, cold=moment % 10 == 0))
 
 
+@pytest.mark.vm
 @pytest.mark.slow
 def test_a_guest_that_does_not_go_keeps_nobody(fake_qemu: Path, leftovers: Leftovers) -> None:
     """Ctrl-C ends the wait for it at once, however long it was to be."""
     fake_qemu.write_text(fake_qemu.read_text().replace('"system_powerdown" | "quit"', '"quit"'))
-    prepared("running")
+    tinamou("run", "-d", "--name", "m", "--disk", "size=8M", "--no-wait", "--set", "memory.size=192M")
     process = begin("stop", "m")
     time.sleep(12)  # QEMU and the agent have been asked
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=8)
+    _, said = process.communicate(timeout=60)
     judged("stop", signal.SIGINT, process.returncode, said.decode())
     assert process.returncode == 130 and state_of("m") == "running"
     call("rm", "-f", "m")

@@ -92,12 +92,17 @@ def test_a_record_edited_in_place_counts(state):
     assert names() == [("a", "kept"), ("b", "tiny")]
 
 
-@pytest.mark.parametrize("lie", ["", "[]", "{", '{"format": 1, "rows": {"a": 1}}', '{"format": 2, "rows": {}}', "rows"])
+@pytest.mark.parametrize(
+    "lie", ["", "[]", "{", '{"format": 1, "rows": {"a": 1}}', '{"format": 2, "rows": {}}', "rows", "short"]
+)
 def test_an_index_that_lies_is_made_anew(state, lie):
     path = settled()
     if lie == "rows":  # whatever it says of machines that are gone, or of others than those that are there
         rows = json.loads(path.read_text())["rows"]
         lie = json.dumps({"format": 1, "rows": {"gone": rows["a"], "b": rows["a"], "a": [*rows["a"][:4], 5, "x", None]}})
+    elif lie == "short":
+        rows = json.loads(path.read_text())["rows"]
+        lie = json.dumps({"format": 1, "rows": {"b": rows["b"], "a": rows["a"][:2]}})
     path.write_text(lie)
     assert names() == [("a", "tiny"), ("b", "tiny")]
     assert sorted(json.loads(path.read_text())["rows"]) == ["a", "b"]

@@ -125,7 +125,8 @@ def _leave(status: int) -> None:
     """End at once: everything has been given back by now, and taking the interpreter apart would take longer than that."""
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+            if not stream.closed:  # by what spoke on it
+                stream.flush()
     except BrokenPipeError:
         status = status or 141
     except OSError as error:

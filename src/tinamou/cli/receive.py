@@ -26,7 +26,20 @@ def command(*, go: str = "", json: Switch = False) -> None:
         if json:
             output.print_json(done)
         return
+    _refuse_people()
     run_until_done(_received())
+
+
+def _refuse_people() -> None:
+    """Raises StateError where nobody can be spoken to by stdin and stdout as `tinamou move` is."""
+    import os
+    import stat
+
+    from tinamou.errors import StateError
+
+    if not all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in (os.fstat(0).st_mode, os.fstat(1).st_mode)):
+        why = "stdin and stdout are no line to another host"
+        raise StateError("this is for tinamou alone", why=why, fix="tinamou move NAME HOST, on the other host")
 
 
 async def _received() -> None:

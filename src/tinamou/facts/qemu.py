@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tinamou.late import dataclass, field
 
@@ -17,6 +17,12 @@ _SUBCLUSTERS = (10, 0)
 def streams_subclusters(version: tuple[int, int, int]) -> bool:
     """Whether a QEMU may be asked for a ``block-stream`` into a qcow2 file with extended_l2."""
     return version >= _SUBCLUSTERS
+
+
+def numbered(version: Sequence[int], package: str = "") -> str:
+    """A QEMU as people are told of it: ``7.2.22 (Debian 1:7.2+dfsg-7)``."""
+    number = ".".join(map(str, version))
+    return f"{number} ({package})" if package else number
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ and no space.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.inspect import image_files, inspect_image
@@ -40,7 +40,6 @@ from tinamou.units import Size
 __all__ = ["convert", "import_image", "imported", "rebase", "refuse_fixed", "resize"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_READ = 4 << 20
 
 
 def imported(name: str, arch: str) -> ImageFacts | None:
@@ -146,15 +145,14 @@ async def _share(found: ImageFacts, target: Path) -> bool:
 
 
 def _file(found: ImageFacts, name: str, folder: Path, work: Path) -> ImageFacts:
-    digest = hashlib.sha256()
-    with (work / "disk.qcow2").open("rb") as file:
-        while piece := file.read(_READ):
-            digest.update(piece)
+    disk = work / "disk.qcow2"
+    with disk.open("rb") as file:
         os.fsync(file.fileno())
+    digest = file_digest(disk)
     facts = replace(found, name=name, disk="disk.qcow2", format="qcow2")
-    (work / "facts.json").write_text(json.dumps({**asdict(facts), "sha256": digest.hexdigest()}))
-    (work / "disk.qcow2").chmod(0o444)
-    key = f"import-{digest.hexdigest()[:16]}"
+    (work / "facts.json").write_text(json.dumps({**asdict(facts), "sha256": digest}))
+    disk.chmod(0o444)
+    key = f"import-{digest[:16]}"
     if not (folder / key).exists():
         work.rename(folder / key)
     link = folder / f".link-{os.getpid()}"

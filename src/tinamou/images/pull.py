@@ -143,7 +143,8 @@ def origin(facts: ImageFacts) -> Origin:
 
 def check(facts: ImageFacts) -> Origin:
     """Read a pulled image again and compare it with what was checked. Raises ImageError when it has changed since."""
-    from tinamou.images.verify import check_format, file_digest
+    from tinamou.digest import file_digest
+    from tinamou.images.verify import check_format
 
     known = origin(facts)
     algorithm, _, wanted = known.content.partition(":")
@@ -295,8 +296,8 @@ class _Pull:
         A build that was replaced between checksum file and image is noticed by asking for the checksum again; a partial file
         of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
         """
+        from tinamou.digest import file_digest
         from tinamou.images.download import discard, download
-        from tinamou.images.verify import file_digest
 
         entry = self.entry
         while True:
@@ -339,7 +340,8 @@ class _Pull:
         import shutil
         import tempfile
 
-        from tinamou.images.verify import file_digest, unpack
+        from tinamou.digest import file_digest
+        from tinamou.images.verify import unpack
 
         entry = self.entry
         work = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=self.folder))

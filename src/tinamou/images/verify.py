@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from tinamou.system.codecs import CodecError, unpacked
 from tinamou.system.qcow2 import Qcow2Error, read_header
 from tinamou.units import Size
 
-__all__ = ["check_format", "expected_digest", "file_digest", "refuse_page", "refuse_wrong_magic", "unpack"]
+__all__ = ["check_format", "expected_digest", "refuse_page", "refuse_wrong_magic", "unpack"]
 
 _MAGIC = {
     "qcow2": b"QFI\xfb",
@@ -64,12 +63,6 @@ def _listed(text: str, style: str, algorithm: str) -> list[tuple[str, str]]:
         elif style == "beside" and re.fullmatch(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}", line):
             found.append(("", line.lower()))
     return found
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """The digest of a file in lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def refuse_page(head: bytes, content_type: str, url: str) -> None:

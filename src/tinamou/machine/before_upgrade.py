@@ -19,6 +19,7 @@ from tinamou.control import connect_qmp
 from tinamou.control.commands import set_migration
 from tinamou.errors import ProbeError, StateError, TinamouError
 from tinamou.facts import files
+from tinamou.facts.qemu import numbered
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
@@ -144,7 +145,7 @@ async def _running(record: Record, binary: str) -> str:
     if why := reason_against(plan):
         raise NotTriedError(why)
     here = probe_qemu(plan.binary)
-    if not runs.startswith(".".join(map(str, here.version))) or (record.package and record.package != here.package):
+    if not runs.startswith(numbered(here.version)) or (record.package and record.package != here.package):
         raise NotTriedError(f"the QEMU it runs on ({runs}) is not on this host any more, and cannot save a stand-in's state")
     async with sample(plan, runs) as state:
         await take(new, state)

@@ -14,7 +14,7 @@ from tinamou.blueprint import Plan
 from tinamou.errors import ControlError
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
-from tinamou.machine import encrypted
+from tinamou.machine import encrypted, life
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin, begin_again
@@ -34,7 +34,7 @@ START_SECONDS = 300.0
 async def begun(
     spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = True, progress: Progress = silent
 ) -> Started:
-    """As `starting.begin`, beside the event loop; cancelled, it ends the machine first."""
+    """As `starting.begin`, beside the event loop; cancelled, it removes the machine first."""
     asked = threading.Event()
 
     def heard(text: str, fraction: float | None) -> None:
@@ -42,19 +42,20 @@ async def begun(
             raise asyncio.CancelledError
         progress(text, fraction)
 
-    return await _unless_cancelled(
-        asked, functools.partial(begin, spec, ephemeral=ephemeral, dies_with_parent=dies_with_parent, progress=heard)
-    )
+    begin_it = functools.partial(begin, spec, ephemeral=ephemeral, dies_with_parent=dies_with_parent, progress=heard)
+    return await _unless_cancelled(asked, begin_it, life.discard)
 
 
 async def begun_again(record: Record, *, dies_with_parent: bool = False) -> Started:
     """As `starting.begin_again`, beside the event loop; cancelled, it ends the machine first."""
     again = functools.partial(begin_again, record, dies_with_parent=dies_with_parent)
-    return await _unless_cancelled(threading.Event(), again)
+    return await _unless_cancelled(threading.Event(), again, end_machine)
 
 
-async def _unless_cancelled(asked: threading.Event, start: Callable[[], Started]) -> Started:
-    """What ``start`` returns. A thread cannot be cancelled: ``asked`` is set, and what it started all the same is ended."""
+async def _unless_cancelled(
+    asked: threading.Event, start: Callable[[], Started], undo: Callable[[Record], object]
+) -> Started:
+    """What ``start`` returns. A thread cannot be cancelled: ``asked`` is set, and what it started all the same is undone."""
     starting = asyncio.ensure_future(asyncio.to_thread(start))
     try:
         return await asyncio.shield(starting)
@@ -62,7 +63,7 @@ async def _unless_cancelled(asked: threading.Event, start: Callable[[], Started]
         asked.set()
         await asyncio.wait([starting])
         if not starting.cancelled() and starting.exception() is None:
-            await in_thread(end_machine, starting.result().record)
+            await in_thread(undo, starting.result().record)
         raise
 
 

@@ -100,7 +100,6 @@ async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
     """
     import asyncio
 
-    _ask(machine.record)
     until, session, agent = time.monotonic() + grace, None, machine.agent
     with contextlib.suppress(TinamouError, TimeoutError):
         async with asyncio.timeout(_patience(until)):
@@ -108,8 +107,14 @@ async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
     with contextlib.suppress(TinamouError, TimeoutError):
         async with asyncio.timeout(_patience(until)):
             agent = await machine.settled_agent()
-    orderly = await shut_down(machine.record, session, agent, grace=max(0.0, until - time.monotonic()))
-    await machine.close()
+    _ask(machine.record)
+    try:
+        orderly = await shut_down(machine.record, session, agent, grace=max(0.0, until - time.monotonic()))
+        await machine.close()
+    except BaseException:
+        if not machine.record.running:
+            await in_thread(machine.ended)
+        raise
     await in_thread(machine.ended)
     return orderly
 

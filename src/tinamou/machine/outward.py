@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import tarfile
 import tempfile
 import tomllib
@@ -15,6 +14,7 @@ from tinamou.arch import ARCHES
 from tinamou.convert.out import formats, ovf
 from tinamou.convert.out.asked import Place
 from tinamou.convert.out.formats import Written
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError, SpecError
 from tinamou.facts import ImageFacts
 from tinamou.images.importing import convert
@@ -76,10 +76,7 @@ async def write_ova(spec: MachineSpec, place: Place, target: Path, progress: Pro
 
 def _pack(folder: Path, members: Sequence[str], name: str, target: Path) -> None:
     """The description first, then the checksums, then the disks. Source: DSP0243, *Distribution as a single file*."""
-    sums = []
-    for member in members:
-        with (folder / member).open("rb") as file:
-            sums.append(f"SHA256({member})= {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
+    sums = [f"SHA256({member})= {file_digest(folder / member)}\n" for member in members]
     (folder / f"{name}.mf").write_text("".join(sums))
     packed = folder / "packed"
     with tarfile.open(packed, "x", format=tarfile.USTAR_FORMAT if _small(folder) else tarfile.GNU_FORMAT) as archive:

@@ -17,6 +17,7 @@ from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.facts import QemuFacts, files
+from tinamou.facts.qemu import numbered
 from tinamou.guest.clock import ahead_of
 from tinamou.guest.resident import Identity, Line
 from tinamou.late import dataclass
@@ -171,7 +172,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
 
 def _not_loaded(saved: Checkpoint, now: QemuFacts, reason: TinamouError) -> TinamouError:
     """What to say: the reason alone where its own QEMU does not load it, and what to do where another was tried."""
-    here = ".".join(map(str, now.version))
+    here = numbered(now.version)
     if here == saved.version and saved.package in ("", now.package):
         return reason
     by = f"QEMU {saved.version}" + (f" ({saved.package})" if saved.package else "")

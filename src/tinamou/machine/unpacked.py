@@ -72,9 +72,9 @@ def _siblings(package: Path, folder: Path, progress: Progress) -> list[Path]:
         if beside and package.parent != folder:
             found.append(beside[-1])
             continue
-        for wish in (f"{name}={version}", name):
+        for asked in (f"{name}={version}", name):
             with contextlib.suppress(ProbeError):
-                found.append(_downloaded(wish, folder, progress))
+                found.append(_downloaded(asked, folder, progress))
                 break
     return found
 

@@ -21,6 +21,7 @@ from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, getfd, migrate_incoming, set_migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
+from tinamou.facts.qemu import numbered
 from tinamou.guest.carry.port import kept_out
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
@@ -102,8 +103,7 @@ async def upgrade(machine: Connected, binary: str = "", *, progress: Progress = 
 
 def version_of(session: Session) -> str:
     """The version of the QEMU that answers, with its package's."""
-    number = ".".join(map(str, session.version))
-    return f"{number} ({session.package})" if session.package else number
+    return numbered(session.version, session.package)
 
 
 def kept_from_it(plan: Plan) -> str:

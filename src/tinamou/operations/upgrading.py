@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinamou.facts.qemu import numbered
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import life, upgrading
@@ -57,7 +58,7 @@ def outdated(binary: str = "") -> list[Outdated]:
 
 def _outdated(record: Record) -> Outdated | None:
     now = probe_qemu(find_binary(record.arch))
-    here = f"{'.'.join(map(str, now.version))} ({now.package})" if now.package else ".".join(map(str, now.version))
+    here = numbered(now.version, now.package)
     runs = record.package or record.binary
     try:
         program = str(Path(f"/proc/{record.pid}/exe").readlink())

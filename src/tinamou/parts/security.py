@@ -68,9 +68,9 @@ def _check(resolved: Resolved) -> list[Problem]:
     spec = resolved.spec.security
     wanted = {"apparmor": (spec.apparmor, _without(resolved)), "sched_core": (spec.sched_core, _sharing(resolved))}
     return [
-        Problem(f"security.{name}", wish, reason, "use auto")
-        for name, (wish, reason) in wanted.items()
-        if wish == "require" and reason
+        Problem(f"security.{name}", asked, reason, "use auto")
+        for name, (asked, reason) in wanted.items()
+        if asked == "require" and reason
     ]
 
 

@@ -79,11 +79,6 @@ class SeedSpec:
         combustion = combustion_problems(self.combustion, "combustion") if self.combustion else ()
         return [*self._bad_names(), *self._bad_secrets(), *theirs, *ignition, *combustion]
 
-    @property
-    def by_firmware(self) -> bool:
-        """Whether anything is handed on by firmware, and not on the disc."""
-        return bool(self.ignition or self.combustion)
-
     def _bad_names(self) -> Iterator[Problem]:
         if self.user and not re.fullmatch(_USER, self.user):
             yield Problem("user", self.user, "not a user name", "lower-case letters, digits, - and _, at most 32")

@@ -13,8 +13,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from tinamou.digest import file_digest
 from tinamou.errors import Problem, StateError
-from tinamou.snapshots.checkpoint import digest_of
 from tinamou.system.new_file import new_file
 
 __all__ = ["pack", "unpack"]
@@ -32,7 +32,7 @@ def pack(files: Mapping[str, Path], target: Path) -> None:
 
     It replaces a regular file that is there, and nothing else. Raises StateError, OSError.
     """
-    sums = "".join(f"{digest_of(path)}  {name}\n" for name, path in files.items()).encode()
+    sums = "".join(f"{file_digest(path)}  {name}\n" for name, path in files.items()).encode()
     with new_file(target, force=True) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
             first = tarfile.TarInfo(SUMS)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou import late
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.images.chain import read_chain
 from tinamou.images.offline import made, offline, read_through
@@ -27,7 +28,6 @@ from tinamou.snapshots.backup_shelf import (
     old_snapshot,
     refuse_encrypted,
     save_shelf,
-    sum_of,
     sums_of,
 )
 from tinamou.snapshots.history import History, Snapshot
@@ -127,7 +127,7 @@ async def verify(shelf: Shelf, backup: Backup, *, qemu_img: str = "qemu-img") ->
             path = shelf.folder / name
             if not path.is_file():
                 raise ImageError(f"backup {one.number} is damaged: {path} is missing", fix=_OTHER)
-            if await asyncio.to_thread(sum_of, path) != expected:
+            if await asyncio.to_thread(file_digest, path) != expected:
                 raise ImageError(f"backup {one.number} is damaged: {path} is not what was written", fix=_OTHER)
     if backup.remote:
         await verify_nbd(backup.remote, qemu_img=qemu_img)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinamou import late
+from tinamou.digest import file_digest
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.late import dataclass, field
@@ -38,12 +38,10 @@ __all__ = [
     "read_shelf",
     "refuse_encrypted",
     "save_shelf",
-    "sum_of",
     "sums_of",
 ]
 
 FILE = "backup.json"
-_READ = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -154,16 +152,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def sums_of(shelf: Path, folder: Path) -> dict[str, str]:
     """The SHA-256 of every file below a folder, by name below the shelf."""
-    return {str(path.relative_to(shelf)): sum_of(path) for path in files_in(folder)}
-
-
-def sum_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ):
-            digest.update(piece)
-    return digest.hexdigest()
+    return {str(path.relative_to(shelf)): file_digest(path) for path in files_in(folder)}
 
 
 def save_shelf(shelf: Shelf) -> Shelf:

@@ -23,7 +23,9 @@ from typing import Any, Literal
 from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plan_from
+from tinamou.digest import file_digest
 from tinamou.errors import ProbeError, Problem, StateError
+from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.ram import Held
@@ -37,7 +39,6 @@ __all__ = [
     "OutdatedError",
     "check",
     "checkpoints_dir",
-    "digest_of",
     "host_cpu",
     "identity_of",
     "intact",
@@ -199,17 +200,11 @@ def intact(checkpoint: Checkpoint) -> None:
     """Whether all of a portable one is there, and its state what was saved, byte by byte. Raises StateError."""
     if problems := _file_problems(checkpoint):
         raise StateError(f"{_called(checkpoint)} is not whole", problems=problems)
-    found = digest_of(Path(checkpoint.state.path))
+    found = file_digest(Path(checkpoint.state.path))
     if found != checkpoint.state_sha256:
         reason = f"is damaged: its SHA-256 is {found}, and was {checkpoint.state_sha256}"
         problem = Problem("state", checkpoint.state.path, reason, _remove(checkpoint))
         raise StateError(f"{_called(checkpoint)} cannot be loaded", problems=[problem])
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def host_cpu() -> str:
@@ -240,7 +235,7 @@ def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
     if now.machine(kind) is None:
         problems.append(Problem("machine type", kind, f"is not known to {now.binary}", fix))
     elif not now.same_board(kind, checkpoint.version):
-        here = ".".join(map(str, now.version))
+        here = numbered(now.version)
         reason = (
             f"has no version: in QEMU {here} it may be another board than in {checkpoint.version}, which saved the state"
         )

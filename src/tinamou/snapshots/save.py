@@ -16,10 +16,12 @@ from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
 from tinamou.control import Listener, Session
 from tinamou.control.commands import cont, migrate, migration, set_migration, wait_migrated
+from tinamou.digest import file_digest
 from tinamou.errors import ControlError, StateError
+from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
 from tinamou.snapshots import branching, stream
-from tinamou.snapshots.checkpoint import Checkpoint, File, Kind, checkpoints_dir, digest_of, host_cpu, identity_of, write
+from tinamou.snapshots.checkpoint import Checkpoint, File, Kind, checkpoints_dir, host_cpu, identity_of, write
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.disks_of_forks import keep_files, keep_frozen
 from tinamou.snapshots.hardware import digest
@@ -183,10 +185,10 @@ def entry(moment: Moment, directory: Path, kind: Kind, pause: float, began: floa
         record=late.asdict(machine),
         digest=digest(moment.plan),
         binary=identity_of(moment.plan.binary),
-        version=".".join(str(part) for part in moment.session.version),
+        version=numbered(moment.session.version),
         package=moment.session.package,
         state=File.of(state),
-        state_sha256=digest_of(state),
+        state_sha256=file_digest(state),
         ram=kept[0] if kept else None,
         changes=kept[1] if len(kept) > 1 else None,
         parent=machine.parent,

@@ -16,6 +16,7 @@ from tinamou.blueprint import Flag, Plan, Why
 from tinamou.control import Session
 from tinamou.control.commands import add_fd, getfd
 from tinamou.errors import ControlError, StateError
+from tinamou.facts.qemu import numbered
 from tinamou.launch.handover import FDSET
 from tinamou.probe.qemu import probe_qemu
 
@@ -34,7 +35,7 @@ def _refuse_replaced(session: Session, binary: str) -> None:
     """What the old one saves next to shared memory is for itself alone, and nobody could start it any more."""
     now = probe_qemu(binary)
     if (now.version, now.package) != (session.version, session.package):
-        here = f"it runs QEMU {'.'.join(map(str, session.version))} ({session.package}), {binary} is another by now"
+        here = f"it runs QEMU {numbered(session.version, session.package)}, {binary} is another by now"
         fix = "take a portable checkpoint of it (--kind portable), or start it again"
         raise StateError("the machine's QEMU was replaced since it was started", why=here, fix=fix)
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["why_not"]
+__all__ = ["may", "why_not"]
 
 _NOBODY, _CAP_SYS_PTRACE = 3, 19
 _MOVES_SHARED = (5, 13)
@@ -28,7 +28,7 @@ def why_not() -> str:
         scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
     if scope == _NOBODY:
         return "kernel.yama.ptrace_scope is 3: nobody may hold another process until the host is restarted"
-    if os.geteuid() == 0 and not _may_hold():
+    if os.geteuid() == 0 and not may(Path("/proc/self/status").read_text(), _CAP_SYS_PTRACE):
         return "this process has no CAP_SYS_PTRACE, which holding a process of another user takes"
     return ""
 
@@ -38,7 +38,7 @@ def _kernel() -> tuple[int, ...]:
     return tuple(map(int, numbers.groups())) if numbers else (0, 0)
 
 
-def _may_hold() -> bool:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
-    return bool(effective >> _CAP_SYS_PTRACE & 1)
+def may(status: str, capability: int) -> bool:
+    """Whether a process holds a capability, by its /proc/PID/status (source: capabilities(7))."""
+    held = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return bool(held and int(held[1], 16) >> capability & 1)

@@ -9,6 +9,7 @@ from tinamou.blueprint import Note, Why
 from tinamou.errors import Problem
 from tinamou.facts import EncryptionFacts, Facts, Firmware
 from tinamou.facts.encryption import DEVICE
+from tinamou.facts.qemu import numbered
 from tinamou.parts.boot import possible
 from tinamou.parts.confidential import NAMES, OBJECTS, PINNED, block_policy, lockable, policy_of
 from tinamou.parts.passthrough import HOW_TO_LOCK
@@ -88,7 +89,7 @@ def _problems(kind: str, resolved: Resolved, boot: str) -> Iterable[Problem]:
     if (found := why_not(kind, facts.encryption)) or (kind != "tdx" and (found := _closed(facts))):
         yield Problem(path, kind, *found)
     if not facts.qemu.has(f"type:{OBJECTS[kind]}"):
-        reason = f"{facts.qemu.binary} {'.'.join(map(str, facts.qemu.version))} has no {OBJECTS[kind]}"
+        reason = f"{facts.qemu.binary} {numbered(facts.qemu.version)} has no {OBJECTS[kind]}"
         yield Problem(path, kind, reason, f"use QEMU {_RELEASES[kind]} or later (TINAMOU_QEMU names the binary)")
     yield from _boot_problems(kind, resolved, boot)
     yield from _conflicts(kind, resolved)

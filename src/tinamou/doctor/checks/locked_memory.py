@@ -6,6 +6,7 @@ from tinamou.doctor.finding import Finding, good, info, unknown
 from tinamou.doctor.inspection import Inspection
 from tinamou.doctor.limits import soft_limit
 from tinamou.parts.passthrough import HOW_TO_LOCK
+from tinamou.system.holding import may
 from tinamou.units import Size
 
 TITLE = "Limit of locked memory"
@@ -22,13 +23,6 @@ def check(seen: Inspection) -> Finding:
         return good(shown)
     if not seen.facts.is_root:
         return info(f"{shown} for this user", f"to give devices to guests: {HOW_TO_LOCK}")
-    if _may_raise(seen):
+    if may(seen.files.read("/proc/self/status") or "", _CAP_SYS_RESOURCE):
         return good(f"{shown}, raised for machines that need more")
     return info(f"{shown}, and root may not raise it here", f"to give devices to guests: {HOW_TO_LOCK}")
-
-
-def _may_raise(seen: Inspection) -> bool:
-    """Whether this process has CAP_SYS_RESOURCE (source: capabilities(7))."""
-    lines = (line.split() for line in (seen.files.read("/proc/self/status") or "").splitlines())
-    held = next((int(line[1], 16) for line in lines if line[:1] == ["CapEff:"]), 0)
-    return bool(held >> _CAP_SYS_RESOURCE & 1)

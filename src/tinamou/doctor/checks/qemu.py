@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tinamou.doctor.finding import Finding, bad, good, unknown, warning
 from tinamou.doctor.inspection import Inspection
+from tinamou.facts.qemu import numbered
 from tinamou.parts.display import SPICE_PACKAGE, has_spice
 
 TITLE = "QEMU"
@@ -16,7 +17,7 @@ def check(seen: Inspection) -> Finding:
     facts = seen.qemu()
     if facts is None:
         return unknown("no QEMU for this host's architecture was examined")
-    shown = f"{facts.binary} {'.'.join(map(str, facts.version))}, accelerators {', '.join(facts.accels) or 'none'}"
+    shown = f"{facts.binary} {numbered(facts.version)}, accelerators {', '.join(facts.accels) or 'none'}"
     if not has_spice(facts):
         shown += f", no SPICE (that is in package {SPICE_PACKAGE})"
     if not facts.accels:

@@ -1,0 +1,76 @@
+"""What a command that is cut short leaves of a machine: nothing that was not there, no word of what did not come to be."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typed import TINAMOU, call
+
+from tinamou.machine import booting, life
+from tinamou.spec import load_spec
+from tinamou.state.record import Record
+
+
+def a_record(folder: Path) -> Record:
+    return Record(name="m", directory=str(folder), spec={"name": "m"}, created=1.0)
+
+
+def test_a_start_that_is_cut_short_leaves_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that starts it cannot be cancelled: what it has made is removed, not only ended."""
+    begins, goes_on, gone = threading.Event(), threading.Event(), []
+
+    def begin(*_: object, **__: object) -> SimpleNamespace:
+        begins.set()
+        assert goes_on.wait(60)
+        return SimpleNamespace(record=a_record(tmp_path))
+
+    monkeypatch.setattr(booting, "begin", begin)
+    monkeypatch.setattr(life, "discard", gone.append)
+
+    async def cut() -> None:
+        task = asyncio.ensure_future(booting.begun(load_spec({"name": "m"}), ephemeral=False))
+        assert await asyncio.to_thread(begins.wait, 60)
+        task.cancel()
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut())
+    assert gone == [a_record(tmp_path)]
+
+
+def test_a_stop_that_is_cut_short_before_the_guest_was_asked_says_nothing_of_it(tmp_path: Path) -> None:
+    async def cut() -> None:
+        reached = asyncio.Event()
+
+        async def session() -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        machine = SimpleNamespace(record=a_record(tmp_path), session=session, agent=None)
+        task = asyncio.ensure_future(life.stop(machine))  # type: ignore[arg-type]
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut())
+    assert not life.was_asked_to_end(a_record(tmp_path))
+
+
+def test_what_speaks_to_another_host_says_so_to_people() -> None:
+    done = subprocess.run([*TINAMOU, "receive"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 118
+    assert done.stderr.splitlines()[0] == "tinamou: this is for tinamou alone"
+
+
+def test_the_end_of_the_line_from_another_host_is_told_in_words() -> None:
+    done = call("receive")
+    assert done.returncode == 115
+    assert done.stderr.splitlines()[0] == "tinamou: the line to the other host has ended"
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,200 @@
+"""Changes the program in one place at a time, and says which changes no test without a guest notices. Not a test itself.
+
+usage: python tests/mutating.py [--sample N] [--seed WORD] MODULE… -- TEST…    files of src, and what pytest takes
+
+Each change is made to a function that is loaded already, in a fork of this process, and only the tests that reach the
+function run. What runs as a process of its own sees no change; constants of modules are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import inspect
+import os
+import random
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
+
+SOURCES = Path(__file__).parent.parent / "src"
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+SECONDS = 120
+"""A change that makes the tests take so long has been noticed."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change: of which file, function (``Class.method``) and line, what it is, and what comes where in the file's tree.
+
+    ``where`` is the number of a node as `ast.walk` counts, the name of a field of it, and an index where that is a list.
+    """
+
+    file: Path
+    function: str
+    line: int
+    what: str
+    where: tuple[int, str, int]
+    new: ast.AST
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SOURCES / 'tinamou')}:{self.line} {self.function}: {self.what}"
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """What can be put in a node's place."""
+    new: Any = copy.deepcopy(node)
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        new.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.BoolOp | ast.BinOp) and type(node.op) in SWAPS and not _is_a_type(node):
+        new.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        new = node.operand
+    elif isinstance(node, ast.If | ast.While | ast.IfExp):
+        new.test = ast.UnaryOp(ast.Not(), node.test)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int):
+        new = ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1)
+    elif isinstance(node, ast.Return) and node.value is not None and not isinstance(node.value, ast.Constant):
+        new.value = ast.Constant(None)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
+        new = ast.Pass()
+    else:
+        return
+    yield f"{ast.unparse(node).splitlines()[0][:60]} → {ast.unparse(new).splitlines()[0][:60]}", new
+
+
+def _is_a_type(node: ast.AST) -> bool:
+    """``X | None`` is a type."""
+    return isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value is None
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """Every change of the functions of a file."""
+    tree = ast.parse(file.read_text())
+    numbers = {id(node): number for number, node in enumerate(ast.walk(tree))}
+    for function, top in functions(tree):
+        for parent in ast.walk(top):
+            for field, value in ast.iter_fields(parent):
+                if field in ("annotation", "returns", "decorator_list") or isinstance(parent, ast.arguments):
+                    continue
+                for index, node in enumerate(value if isinstance(value, list) else [value]):
+                    for what, new in changes(node) if isinstance(node, ast.AST) else ():
+                        yield Mutant(file, function, node.lineno, what, (numbers[id(parent)], field, index), new)
+
+
+def changed(mutant: Mutant) -> CodeType:
+    """The code of the mutant's function."""
+    tree = ast.parse(mutant.file.read_text())
+    number, field, index = mutant.where
+    there = list(ast.walk(tree))[number]
+    if isinstance(getattr(there, field), list):
+        getattr(there, field)[index] = mutant.new
+    else:
+        setattr(there, field, mutant.new)
+    return code_in(compile(ast.fix_missing_locations(tree), str(mutant.file), "exec"), mutant.function.split("."))
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """The functions of a module and the methods of its classes."""
+    for one in tree.body:
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield one.name, one
+        elif isinstance(one, ast.ClassDef):
+            inner = (ast.FunctionDef, ast.AsyncFunctionDef)
+            yield from ((f"{one.name}.{method.name}", method) for method in one.body if isinstance(method, inner))
+
+
+def loaded(mutant: Mutant) -> FunctionType:
+    """The function as it is in this process, below what wraps it."""
+    name = ".".join(mutant.file.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__")
+    found: Any = importlib.import_module(name)
+    for word in mutant.function.split("."):
+        found = inspect.getattr_static(found, word)
+    found = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
+    return inspect.unwrap(found)
+
+
+def code_in(code: CodeType, names: list[str]) -> CodeType:
+    """The code of a function within a module's."""
+    for name in names:
+        code = next(one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == name)
+    return code
+
+
+class Reached:
+    """A plugin of pytest: which tests call which functions of the package, by file and name."""
+
+    def __init__(self) -> None:
+        self.tests: dict[tuple[str, str], list[str]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        seen: set[tuple[str, str]] = set()
+
+        def called(frame: FrameType, event: str, _: object) -> None:
+            if event == "call" and frame.f_code.co_filename.startswith(str(SOURCES)):
+                seen.add((frame.f_code.co_filename, frame.f_code.co_qualname.split(".<locals>")[0]))
+
+        sys.setprofile(called)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            for one in seen:
+                self.tests.setdefault(one, []).append(item.nodeid)
+
+
+def survives(mutant: Mutant, tests: list[str]) -> bool:
+    """Whether all those tests pass with the change."""
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        loaded(mutant).__code__ = changed(mutant)
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+    ended = select.poll()
+    ended.register(handle := os.pidfd_open(pid), select.POLLIN)
+    if not ended.poll(SECONDS * 1000):
+        os.killpg(pid, signal.SIGKILL)
+    os.close(handle)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(usage=__doc__)
+    words.add_argument("--sample", type=int, default=0)
+    words.add_argument("--seed", default="1")
+    words.add_argument("files", nargs="+", type=Path)
+    before, _, tests = " ".join(sys.argv[1:]).partition(" -- ")
+    asked = words.parse_args(before.split())
+    reached = Reached()
+    assert pytest.main(["-q", "-p", "no:cacheprovider", *tests.split()], plugins=[reached]) == 0
+    every = [one for file in asked.files for one in mutants(file.resolve())]
+    if asked.sample:
+        every = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))), key=str)
+    survivors = unreached = 0
+    for mutant in every:
+        found = reached.tests.get((str(mutant.file), mutant.function), [])
+        alive = bool(found) and survives(mutant, found)
+        survivors, unreached = survivors + alive, unreached + (not found)
+        if alive or not found:
+            print("survived" if alive else "unreached", mutant, flush=True)
+    print(f"{len(every)} changes, {unreached} in functions no such test reaches, {survivors} survived of the others")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Names of machines: who has one, who makes or ends it at a time, and what is left of a making that failed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tinamou.errors import StateError
+from tinamou.state import ledger, machines
+from tinamou.state.machines import held, making
+from tinamou.state.record import Record, create
+from tinamou.system.spawn import process_of
+
+
+def made(name: str, **fields: object) -> Record:
+    with making(name) as folder:
+        return create(Record(name=name, directory=str(folder), spec={"name": name}, **fields))  # type: ignore[arg-type]
+
+
+def test_a_making_that_fails_leaves_no_folder(state: Path) -> None:
+    with pytest.raises(RuntimeError, match="in the middle"), making("web") as folder:
+        (folder / "disk0.qcow2").touch()
+        raise RuntimeError("in the middle")
+    assert not folder.exists()
+    assert made("web").path == folder
+
+
+def test_a_name_is_taken_once_and_its_state_is_told(state: Path) -> None:
+    made("off")
+    me = process_of(os.getpid())
+    made("on", pid=me.pid, started=me.started)
+    for name, told in (("off", "exists already"), ("on", "runs already")):
+        with pytest.raises(StateError, match=f"a machine named {name} {told}"), making(name):
+            pass
+
+
+def test_a_folder_lets_nobody_list_it(state: Path) -> None:
+    assert made("web").path.stat().st_mode & 0o777 == 0o711
+
+
+def test_one_at_a_time(state: Path) -> None:
+    """Who does not wait is told so; who waits has its turn after the other."""
+    folder, order = made("web").path, []
+
+    def second() -> None:
+        with held(folder) as there:
+            order.append(f"second, {there}")
+
+    waits = threading.Thread(target=second)
+    with held(folder) as ours:
+        assert ours
+        with held(folder, wait=False) as theirs:
+            assert not theirs
+        waits.start()
+        waits.join(0.2)
+        assert waits.is_alive()
+        order.append("first")
+    waits.join(60)
+    assert order == ["first", "second, True"]
+    with held(folder, wait=False) as now:
+        assert now
+
+
+def test_who_waited_for_what_is_gone_is_told_so(state: Path) -> None:
+    folder = made("web").path
+    found: list[bool] = []
+
+    def second() -> None:
+        with held(folder) as there:
+            found.append(there)
+
+    waits = threading.Thread(target=second)
+    with held(folder):
+        waits.start()
+        waits.join(0.2)
+        machines.remove(folder)
+    waits.join(60)
+    assert found == [False]
+    with held(folder, wait=False) as there:
+        assert not there
+
+
+def test_a_name_that_is_not_there_brings_a_near_one(state: Path) -> None:
+    made("webserver")
+    with pytest.raises(StateError) as near:
+        machines.find("websever")
+    assert near.value.fix == "did you mean webserver?"
+    with pytest.raises(StateError) as far:
+        machines.find("quite-another")
+    assert far.value.fix == "tinamou ls shows all machines"
+
+
+def test_a_ledger_of_nothing_is_no_file(state: Path) -> None:
+    with ledger.edit() as now:
+        now.reports.append("somebody else changed it")
+    assert ledger.path().is_file() and not ledger.look().empty
+    with ledger.edit() as now:
+        now.reports.clear()
+    assert not ledger.path().exists() and ledger.look().empty
