@@ -60,6 +60,7 @@ DEFAULTS = {
     "disk@device": "disk",
     "disk@type": "file",
     "domain@type": "kvm",
+    "sysinfo@type": "smbios",
     "feature@policy": "require",
     "filesystem@type": "mount",
     "graphics@type": "vnc",
