@@ -47,6 +47,12 @@ RULES: Rules = (
     ),
     ("maxMemory(/.*)?", "lost", "memory is not plugged in while the machine runs", "set memory = …"),
     ("devices/rng/backend(/.*)?", "done", "random numbers of the host are there", ""),
+    (
+        "devices/disk/iotune/.*",
+        "lost",
+        "limits count reads and writes together, without bursts",
+        "iops, bandwidth in [[disk]]",
+    ),
     ("devices/disk/serial", "lost", "a disk has the serial number of its place", "find it by its UUID"),
     ("devices/controller/(model|driver)(/.*)?", "done", "controllers are there where devices need them", ""),
     ("devices/disk/@model", "done", "the disk is a virtio disk as QEMU has it", ""),
