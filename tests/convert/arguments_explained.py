@@ -1,8 +1,8 @@
 """Why QEMU's arguments differ between libvirt and tinamou for the same machine: a rule for each difference there is.
 
-A line of arguments_explained.tsv is a rule: the side that has the fact (``+`` libvirt alone, ``-`` tinamou alone); the fact; a
-note that must have been given, where ``{1}`` is the fact's first group (a bare ``-``: libvirt's or tinamou's own way with every
-machine, whatever the description says); and the reason.
+A line of arguments_explained.tsv is a rule: the side that has the fact (``+`` libvirt alone, ``-`` tinamou alone); the fact;
+a note that must have been given, where ``{1}`` is the fact's first group (a bare ``-``: libvirt's or tinamou's own way with
+every machine, whatever the description says); and the reason.
 """
 
 from __future__ import annotations

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import plistlib
+from pathlib import Path
+
 import pytest
 from reading import converted, said
 
 from tinamou.convert import kinds
+from tinamou.errors import SpecError
+from tinamou.machine import inward
+
+CORPUS = Path(__file__).parent / "corpus"
 
 VMI = """apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
@@ -67,7 +74,7 @@ def test_what_libvirt_shows_of_the_maker():
     [
         "#cloud-config\nnetwork:\n  config: disabled\nconfig:\n- a\n",
         "#!/bin/sh\ncat > x <<E\nconfig:\n  a: b\ndevices:\n  root: {}\nE\n",
-        '{"name": "A router", "registry_version": 4, "images": [{"filename": "a.qcow2", "md5sum": "0"}]}',
+        '{"name": "A router", "images": [{"filename": "a.qcow2", "md5sum": "0"}]}',
         "<capabilities><guest><arch name='x'><domain type='kvm'/></arch></guest></capabilities>",
         "images:\n  docs:\n    - logo.png\n",
         "#!/usr/bin/perl\nuse strict;\nscsi0: 1\n",
@@ -75,3 +82,55 @@ def test_what_libvirt_shows_of_the_maker():
 )
 def test_what_is_no_machine_is_none(text):
     assert kinds.kind_of(text) == ""
+
+
+def of(name: str):
+    return converted((CORPUS / name).read_text())
+
+
+def test_a_utm_machine():
+    result = of("debian.plist")
+    assert result.machine["name"] == "debian-12" and result.machine["arch"] == "aarch64"
+    assert result.machine["image"] == "Data/AAAA.qcow2" and result.machine["cpu"]["model"] == "cortex-a72,+pmu"
+    assert result.machine["disk"] == [{"path": "Data/data.img", "readonly": True, "interface": "nvme"}]
+    first, second = result.machine["net"]
+    assert first == {"mac": "52:54:00:00:00:07", "isolated": True, "forward": ["udp:127.0.0.1:8053:53"]} and second == {}
+    assert result.machine["tpm"] == {"enabled": True} and result.machine["boot"] == {"firmware": "uefi"}
+    assert said(result, "rom.fd", rank="lost") and said(result, "en0", rank="check")
+
+
+OLD_UTM = {
+    "ConfigurationVersion": 2,
+    "System": {"Architecture": "x86_64", "Memory": 1024, "CPUCount": 0, "BootUefi": True, "AddArgs": ["-vga std"]},
+    "Drives": [{"ImagePath": "a.qcow2", "ImageType": "disk", "InterfaceType": "ide", "DriveName": "drive0"}],
+    "Networking": {"NetworkMode": "none"},
+    "Display": {"ConsoleOnly": True},
+}
+
+
+def test_utm_before_version_4_and_its_folder(tmp_path):
+    folder = tmp_path / "Old one.utm"
+    folder.mkdir()
+    (folder / "config.plist").write_bytes(plistlib.dumps(OLD_UTM))
+    result = inward.of_file(folder)
+    assert result.machine["image"] == str(folder / "Images" / "a.qcow2") and result.machine["net"] == []
+    assert result.machine["cpu"]["count"] == 1 and result.machine["qemu_args"] == ["-vga", "std"]
+    for changed, words in (({"Backend": "Apple"}, "Apple"), ({"System": {"Architecture": "m68k"}}, "m68k")):
+        (folder / "config.plist").write_bytes(plistlib.dumps(OLD_UTM | changed))
+        with pytest.raises(SpecError, match=words):
+            inward.of_file(folder)
+    entities = "<!DOCTYPE plist [<!ENTITY a 'b'>]><plist><dict><key>Backend</key><string>&a;</string></dict></plist>"
+    with pytest.raises(SpecError, match="property list"):
+        converted(entities)
+
+
+def test_a_gns3_appliance():
+    result = of("router.gns3a")
+    assert result.machine["image"] == "router-2.qcow2" and result.machine["arch"] == "x86_64"
+    assert result.machine["disk"] == [{"path": "settings.iso", "interface": "cdrom"}]
+    assert result.machine["net"] == [{}, {"isolated": True}, {"isolated": True}]
+    assert said(result, "router-1.qcow2", rank="changed") and said(result, "i386", rank="changed")
+    with pytest.raises(SpecError, match="docker"):
+        converted('{"name": "a", "registry_version": 4, "docker": {"image": "b"}}')
+    new = '{"name":"a","registry_version":8,"settings":[{"template_type":"qemu","template_properties":{"ram":256}}]}'
+    assert converted(new).machine["memory"] == {"size": "256M"}

@@ -28,6 +28,8 @@ KINDS = {
     "podman": "a Podman machine (JSON)",
     "cloud-hypervisor": "a cloud-hypervisor machine (JSON)",
     "firecracker": "a Firecracker machine (JSON)",
+    "gns3": "a GNS3 appliance (.gns3a)",
+    "utm": "a UTM machine (config.plist)",
 }
 """Kind → what it is."""
 
@@ -47,6 +49,8 @@ _READERS = {
     "podman": "podman",
     "cloud-hypervisor": "microvm",
     "firecracker": "microvm",
+    "gns3": "gns3",
+    "utm": "utm",
 }
 """Kind → the module whose `read` takes it."""
 _WITH_COMPANION = ("proxmox",)
@@ -54,7 +58,7 @@ _WITH_COMPANION = ("proxmox",)
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
 _ROOTS = {
     **dict.fromkeys(("domainCapabilities", "capabilities", "hostcapabilities", "cpu", "network", "pool"), ""),
-    **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox"},
+    **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm"},
 }
 """Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
 _VMX = re.compile(
@@ -84,6 +88,7 @@ _JSON_KEYS = (
     ({"CmdLine"}, "podman"),
     ({"Resources", "SSH"}, "podman"),
     ({"kind"}, "kubevirt"),
+    ({"registry_version"}, "gns3"),
     ({"architecture", "devices"}, "incus"),
     ({"images", "vmType"}, "lima"),
 )
