@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import plistlib
 import re
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
@@ -60,6 +61,7 @@ DEFAULTS = {
     "disk@device": "disk",
     "disk@type": "file",
     "domain@type": "kvm",
+    "sysinfo@type": "smbios",
     "feature@policy": "require",
     "filesystem@type": "mount",
     "graphics@type": "vnc",
@@ -159,6 +161,7 @@ ABSENT = [
     ("is_read_only", False), ("is_root_device", False), ("track_dirty_pages", False), ("readonly", False),
     ("mergeable", False), ("hugepages", False), ("writable", "false"),
     ("huge_pages", "None"), ("secureBoot", "true"), ("bus", "virtio"), ("disk", {"bus": "virtio"}), ("description", ""),
+    ("Backend", "QEMU"), ("ReadOnly", False), ("hda_disk_interface", "ide"),
 ]  # fmt: skip
 """Values that say what is so without them."""
 
@@ -167,9 +170,14 @@ def of_tree(text: str) -> Iterator[tuple[str, str]]:
     """YAML or JSON: each value dropped, each single one changed."""
     import yaml
 
-    own = text.lstrip().startswith("{")
-    data = json.loads(text) if own else yaml.load(text, yaml.BaseLoader)
-    written = json.dumps if own else yaml.safe_dump
+    data: object
+    written: Callable[[object], str]
+    if text.startswith("<?xml"):
+        data, written = plistlib.loads(text.encode()), lambda tree: plistlib.dumps(tree).decode()
+    elif text.lstrip().startswith("{"):
+        data, written = json.loads(text), json.dumps
+    else:
+        data, written = yaml.load(text, yaml.BaseLoader), yaml.safe_dump
 
     def walk(node: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():

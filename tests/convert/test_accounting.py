@@ -17,6 +17,8 @@ WAYS |= {
     ".pve": of_settings,
     ".xl": of_settings,
     ".ini": of_settings,
+    ".plist": of_tree,
+    ".gns3a": of_tree,
 }
 LIBVIRT = Path(os.environ.get("TINAMOU_LIBVIRT_SOURCE", "/nonexistent")) / "tests" / "qemuxml2argvdata"
 

@@ -50,7 +50,8 @@ def command(
         Overwrite the output file.
     to
         Write for another tool instead: libvirt, qemu (a command line), script (a shell script), kubevirt, proxmox, incus,
-        ovf, ova (with its disks; needs --output). The source is a machine's name, or a machine file.
+        ovf, ova (with its disks; needs --output), vagrant (with --output a box, with its disks), packer. The source is a
+        machine's name, or a machine file.
     json
         Print machine and notes as JSON.
     """
@@ -86,21 +87,22 @@ def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, 
     """A machine of tinamou, written for another tool."""
     from tinamou.cli.loop import run_until_done
     from tinamou.convert.out import formats
-    from tinamou.machine.outward import of_name, write_ova
+    from tinamou.machine.outward import of_name, write_box, write_ova
 
     if source is None or more:
         fix = "tinamou convert NAME --to libvirt"
         raise SpecError("--to writes a machine: it goes with a name or a machine file, and with -o and --json", fix=fix)
     spec, place = of_name(source)
-    if to == "ova":
-        if output_file is None:
-            raise SpecError("an OVA is written to a file", fix=f"tinamou convert {source} --to ova -o {source.stem}.ova")
+    if to == "ova" and output_file is None:
+        raise SpecError("an OVA is written to a file", fix=f"tinamou convert {source} --to ova -o {source.stem}.ova")
+    packed = {"ova": write_ova, "vagrant": write_box}.get(to)
+    if packed and output_file:
         output_file.unlink(missing_ok=True)  # --force was asked for, where it is there
-        written = run_until_done(write_ova(spec, place, output_file, output.progress))
+        written = run_until_done(packed(spec, place, output_file, output.progress))
         output.end_progress()
     else:
         written = formats.write(spec, place, to)
-    if output_file and to != "ova":
+    if output_file and not packed:
         output_file.write_text(written.text)
     if json:
         output.print_json({"text": written.text, "notes": [late.asdict(note) for note in written.notes]})

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tinamou.convert import ovf, vmx
+from tinamou.convert import nets, ovf, vmx
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_json
-from tinamou.convert.values import size, whole
+from tinamou.convert.values import machine_name, size, whole
 from tinamou.errors import ImageError, SpecError
 
 __all__ = ["is_box", "read", "unpack"]
@@ -31,6 +31,9 @@ __all__ = ["is_box", "read", "unpack"]
 _PIECE, _BLOCK = 1 << 20, 1 << 16
 _LARGEST_TEXT, _LARGEST_DISK, _MOST = 1 << 20, 1 << 44, 256
 _SETTING = re.compile(r"""[\w.]*\.(memory|cpus)\s*=\s*["']?(\d+)["']?|["']--(memory|cpus)["']\s*,\s*["']?(\d+)["']?""")
+_FORWARDED = re.compile(r"""\s*\w+\.vm\.network\s+["':]forwarded_port["']?\s*,(.*)""")
+_OPTION = re.compile(r""":?(\w+)(?::|\s*=>)\s*["']?([^"',\s]+)["']?""")
+_SAID = re.compile(r"""\s*\w+\.(?:(vm\.hostname|machine_arch)\s*=\s*["']([\w.-]+)["'])\s*""")
 _FRAME = re.compile(r"\s*(#.*|end|Vagrant\.configure\(.*\) do \|\w+\||\w+\.vm\.provider .* do \|\w+(, *\w+)?\|)?\s*")
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError, OverflowError)
 
@@ -106,6 +109,15 @@ def _vagrantfile(draft: Draft, text: str) -> None:
             else:
                 draft.put("cpu.count", whole(value) or 1)
             draft.done("Vagrantfile", line.strip(), "CPUs and memory")
+        elif (match := _FORWARDED.fullmatch(line)) and (ends := dict(_OPTION.findall(match[1]))).keys() >= {"guest", "host"}:
+            net = draft.nets[0] if draft.nets else draft.net()
+            to = f"{ends.get('protocol', 'tcp')}:{ends.get('host_ip', '127.0.0.1')}:{ends['host']}-:{ends['guest']}"
+            nets.forward(draft, net, "Vagrantfile", to)
+            draft.done("Vagrantfile", line.strip(), "the port is forwarded")
+        elif match := _SAID.fullmatch(line):
+            field = "arch" if match[1] == "machine_arch" else "name"
+            draft.put(field, match[2] if field == "arch" else machine_name(match[2]))
+            draft.done("Vagrantfile", line.strip(), field)
         elif not _FRAME.fullmatch(line):
             rest.append(line.strip())
     if rest:

@@ -17,6 +17,7 @@ __all__ = [
     "encrypted",
     "enrolled",
     "folder",
+    "identity",
     "is_windows",
     "named",
     "passed_through",
@@ -158,6 +159,20 @@ def folder(draft: Draft, where: str, path: str) -> None:
     """A folder of the host that a description from elsewhere would share."""
     reason = "a folder a description from elsewhere names is not given to the guest unasked"
     draft.lost(where, path, reason, f'share = ["{path}"], if the guest shall see it')
+
+
+_IDENTITY = ("manufacturer", "product", "version", "serial", "uuid", "sku", "family")
+
+
+def identity(draft: Draft, where: str, given: dict[str, str]) -> None:
+    """What the guest reads about its maker (SMBIOS type 1), as far as a machine can have it; the rest is lost."""
+    kept = {key: value for key, value in given.items() if key in _IDENTITY and re.fullmatch(r"[ -~]{1,64}", value)}
+    for key, value in kept.items():
+        draft.put(f"smbios.{key}", value)
+    for held, rank in ((True, "done"), (False, "lost")):
+        if shown := ", ".join(f"{key}={value}" for key, value in given.items() if (key in kept) == held and value):
+            reason = "the guest reads the same about its maker" if held else "a machine has no such word about its maker"
+            draft.note(rank, where, shown, reason, "" if held else "-smbios in qemu_args")  # type: ignore[arg-type]
 
 
 def empty_drive(draft: Draft, where: str, value: str) -> None:

@@ -28,6 +28,8 @@ KINDS = {
     "podman": "a Podman machine (JSON)",
     "cloud-hypervisor": "a cloud-hypervisor machine (JSON)",
     "firecracker": "a Firecracker machine (JSON)",
+    "gns3": "a GNS3 appliance (.gns3a)",
+    "utm": "a UTM machine (config.plist)",
 }
 """Kind → what it is."""
 
@@ -47,12 +49,17 @@ _READERS = {
     "podman": "podman",
     "cloud-hypervisor": "microvm",
     "firecracker": "microvm",
+    "gns3": "gns3",
+    "utm": "utm",
 }
 """Kind → the module whose `read` takes it."""
 _WITH_COMPANION = ("proxmox",)
 
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
-_ROOTS = {"domain": "libvirt", "domainCapabilities": "", "Envelope": "ovf", "VirtualBox": "vbox"}
+_ROOTS = {
+    **dict.fromkeys(("domainCapabilities", "capabilities", "hostcapabilities", "cpu", "network", "pool"), ""),
+    **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm"},
+}
 """Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
 _VMX = re.compile(
     r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
@@ -62,25 +69,17 @@ _QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 
 
 _LINES = (
-    (re.compile(r"^kind:[ \t]*[\"']?(?:VirtualMachine|VirtualMachineInstance)\b", re.MULTILINE), "kubevirt"),
-    (
-        re.compile(
-            r"^(?:type:[ \t]*virtual-machine|(?:expanded_)?(?:config|devices|profiles):|[ ]+instance:)", re.MULTILINE
-        ),
-        "incus",
-    ),
-    (re.compile(r"^(?:images:|vmType:|minimumLimaVersion:|mountType:)", re.MULTILINE), "lima"),
-    (re.compile(r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk): ", re.MULTILINE), "proxmox"),
-    (
-        re.compile(r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", re.MULTILINE),
-        "xl",
-    ),
-    (
-        re.compile(r'^\[(?:machine|device|drive|netdev|chardev|memory|object|smp-opts)(?: "[^"]*")?\]', re.MULTILINE),
-        "readconfig",
-    ),
+    (r"^kind:[ \t]*[\"']?(?:VirtualMachine|VirtualMachineInstance)\b", "", "kubevirt"),
+    (r"^type:[ \t]*(?:virtual-machine|container)\b", "", "incus"),
+    (r"^(?:expanded_)?devices:", r"^[ ]+type:[ \t]*(?:disk|nic)\b", "incus"),
+    (r"^[ ]+(?:instance|container):", r"^[ ]+(?:expanded_)?config:", "incus"),
+    (r"^(?:vmType|minimumLimaVersion|mountType):", "", "lima"),
+    (r"^images:", r"^[ \t]*-[ \t]+[\"']?(?:location|arch)\b", "lima"),
+    (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk): ", "", "proxmox"),
+    (r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", "", "xl"),
+    (r'^\[(?:machine|device|drive|netdev|chardev|memory|object|smp-opts)(?: "[^"]*")?\]', "", "readconfig"),
 )
-"""Lines that only one kind of text has, the surest first."""
+"""A line that is in a text of a kind, another that is too, and the kind; the surest first."""
 _JSON_KEYS = (
     ({"machine-config"}, "firecracker"),
     ({"boot-source"}, "firecracker"),
@@ -89,8 +88,9 @@ _JSON_KEYS = (
     ({"CmdLine"}, "podman"),
     ({"Resources", "SSH"}, "podman"),
     ({"kind"}, "kubevirt"),
+    ({"registry_version"}, "gns3"),
     ({"architecture", "devices"}, "incus"),
-    ({"images"}, "lima"),
+    ({"images", "vmType"}, "lima"),
 )
 
 
@@ -111,7 +111,9 @@ def kind_of(text: str) -> str:
         return "virt-install"
     if qemu.is_script(text):
         return "qemu"
-    kind = next((name for pattern, name in _LINES if pattern.search(text)), "")
+    if text.startswith("#!"):
+        return ""  # whatever it writes into files of its own
+    kind = next((name for *lines, name in _LINES if all(re.search(one, text, re.MULTILINE) for one in lines)), "")
     return kind or ("quickemu" if _QUICKEMU.search(text) else "")
 
 

@@ -28,7 +28,7 @@ _RULES: Rules = (
     (r"spec\.(running|runStrategy)", "done", "a machine runs when it is started", "tinamou autostart"),
     (
         r".*\.(nodeSelector|affinity|tolerations|terminationGracePeriodSeconds|evictionStrategy|priorityClassName"
-        r"|schedulerName|topologySpreadConstraints|livenessProbe|readinessProbe|startStrategy|dnsPolicy)(\..*|\[.*)?",
+        r"|schedulerName|topologySpreadConstraints|livenessProbe|readinessProbe|startStrategy|dns(Policy|Config))(\..*|\[.*)?",
         "done",
         "where and when a cluster runs the machine, not what it is",
         "",
@@ -51,6 +51,14 @@ _RULES: Rules = (
         "the board has what the machine needs",
         "",
     ),
+    (r".*domain\.(resources|devices|machine|cpu|memory|features|firmware)", "done", "it says nothing", ""),
+    (
+        r".*domain\.firmware\.(uuid|serial)",
+        "changed",
+        "the guest's identity is the machine's own",
+        "smbios.uuid, smbios.serial",
+    ),
+    (r".*\.accessCredentials\[.*", "lost", "a secret is in the cluster alone", "seed.ssh_keys, seed.password_hash"),
     (r".*domain\.resources\..*", "changed", "a share of the host is not set here", "set limits"),
     (r".*domain\.clock\.timer.*", "changed", "timers are those QEMU has for the machine", "keep it with qemu_args"),
     (
@@ -93,12 +101,19 @@ def read(text: str) -> Draft:
         for one in machine.at("spec.dataVolumeTemplates").items()
         if one.at("spec.source.blank")
     }
-    for one in domain.at("devices.disks").items():
-        _disk(draft, one, volumes, blank)
+    disks = {one.text_at("name"): one for one in domain.at("devices.disks").items()}
+    mounted = {one.text_at("name") for one in domain.at("devices.filesystems").items()}
+    # A volume no device names is a disk too.
+    for name in [*disks, *(one for one in volumes if one not in disks and one not in mounted)]:
+        _disk(draft, name, disks.get(name) or Node({}), volumes, blank)
     networks = {one.text_at("name"): one for one in spec.at("networks").items()}
     draft.nets = []
+    windows = domain.has("features.hyperv")
     for one in domain.at("devices.interfaces").items():
-        _card(draft, one, networks)
+        _card(draft, one, networks, windows=windows)
+    if not draft.nets and not networks and domain.on("devices.autoattachPodInterface", default=True):
+        draft.net()
+        draft.done("devices.interfaces", "none", "a machine that names none is on the cluster's network")
     report(draft, machine.unread(), _RULES)
     for other in listed:
         if other is not machine:
@@ -221,8 +236,7 @@ def _small(draft: Draft, domain: Node) -> None:
 _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "": "virtio"}
 
 
-def _disk(draft: Draft, one: Node, volumes: dict[str, Node], blank: dict[str, Node]) -> None:
-    name = one.text_at("name")
+def _disk(draft: Draft, name: str, one: Node, volumes: dict[str, Node], blank: dict[str, Node]) -> None:
     where, volume = f"disk {name}", volumes.get(name) or Node(None)
     kind = next((key for key in ("disk", "cdrom", "lun", "floppy") if one.has(key)), "disk")
     shown = volume.shown()
@@ -289,7 +303,7 @@ def _seed(draft: Draft, seed: Node, where: str) -> None:
             draft.lost(where, f"{key} {one.shown()}", "a secret is in the cluster alone", "set seed.user_data")
 
 
-def _card(draft: Draft, one: Node, networks: dict[str, Node]) -> None:
+def _card(draft: Draft, one: Node, networks: dict[str, Node], *, windows: bool) -> None:
     name = one.text_at("name")
     where, network = f"interface {name}", networks.get(name) or Node(None)
     kind = next((key for key in ("masquerade", "bridge", "sriov", "slirp", "passt", "macvtap") if one.has(key)), "")
@@ -300,9 +314,9 @@ def _card(draft: Draft, one: Node, networks: dict[str, Node]) -> None:
         network.text_at("multus.networkName"),
         "",
         one.text_at("macAddress"),
-        windows=False,
+        windows=windows,
     )
-    nets.card(draft, net, where, one.text_at("model"))
+    nets.card(draft, net, where, one.text_at("model"), windows=windows)
     for port in one.at("ports").items():
         reason = "the cluster leads it in by a Service; here no port leads in unasked"
         draft.check(where, f"port {port.shown()}", reason, f'forward = ["8080:{port.text_at("port")}"]')

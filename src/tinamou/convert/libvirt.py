@@ -121,9 +121,24 @@ def _os(draft: Draft, root: Element) -> None:
         if switch(one.get("enable")):
             draft.put("boot.menu", True)
         draft.done("os/bootmenu", one.shown(), "boot.menu shows the firmware's own")
-    for one in children(os, "smbios"):
-        rank = "done" if one.get("mode") in ("emulate", "") else "lost"
-        draft.note(rank, "os/smbios", one.shown(), "the guest sees QEMU's own identity", "-smbios in qemu_args")  # type: ignore[arg-type]
+    _identity(draft, root, next((one.get("mode") for one in children(os, "smbios")), "emulate"))
+
+
+def _identity(draft: Draft, root: Element, mode: str) -> None:
+    """What ``<sysinfo>`` says of the machine's maker, where ``<os><smbios mode='sysinfo'/>`` shows it to the guest."""
+    if mode in ("host", "sysinfo"):
+        rank, reason = ("lost", "the guest sees QEMU's own identity") if mode == "host" else ("done", "smbios has it")
+        draft.note(rank, "os/smbios", f"mode={mode}", reason, "-smbios in qemu_args" if mode == "host" else "")  # type: ignore[arg-type]
+    elif mode:
+        draft.done("os/smbios", mode, "the guest sees QEMU's own identity")
+    for table in root.findall("sysinfo"):
+        entries = {one.get("name"): text_of(one) for one in children(table, "system/entry")}
+        if (kind := table.get("type")) not in ("", "smbios"):
+            draft.lost("sysinfo", f"type={kind} {table.shown()}", "a machine has no such table", "keep it with qemu_args")
+        elif mode == "sysinfo":
+            foreign.identity(draft, "sysinfo", {key: value for key, value in entries.items() if key})
+        else:
+            draft.done("sysinfo", " ".join(f"{key}={value}" for key, value in entries.items()), "no smbios element shows it")
 
 
 def _board(draft: Draft, kind: Element | None) -> None:

@@ -136,9 +136,9 @@ def pins(draft: Draft, root: Element) -> None:
 
 
 def cells(root: Element) -> Size:
-    """The memory of all memory nodes of the guest, 0 where it has none: it is what the guest has then."""
+    """The memory of all memory nodes of the guest, each in whole MiB; 0 where it has none: it is what the guest has then."""
     amounts = [size(one.get("memory"), unit=one.get("unit") or "KiB") for one in children(root, "cpu/numa/cell")]
-    return Size(sum(amount or 0 for amount in amounts))
+    return Size(sum(-(-(amount or 0) >> 20) << 20 for amount in amounts))
 
 
 def nodes(draft: Draft, root: Element) -> None:

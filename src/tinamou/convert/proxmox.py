@@ -5,6 +5,7 @@ Source: Proxmox VE's qm.conf(5) and *Storage* (storage.cfg); its qemu-server for
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Callable
@@ -31,15 +32,15 @@ _FILES = {
 }
 """Kind of storage that keeps files → where it is, unless it says its path."""
 _RULES: Rules = (
-    (r"smbios1 vmgenid meta", "done", "a machine is known by its name; its guest's identity changes with it", ""),
+    (r"vmgenid meta", "done", "a machine is known by its name; its guest's identity changes with it", ""),
     (r"(description|tags|parent|snaptime|lock|digest|snapstate|vmstatestorage|vmstate|running.*)", "done",
      "what Proxmox notes about the machine", ""),
     (r"onboot|startup", "done", "a machine starts with the host where that is asked", "tinamou autostart"),
     (r"protection hotplug tablet keyboard numa kvm freeze acpi reboot autostart migrate_.*", "changed",
      "how Proxmox runs the machine is another way here", "docs/reference/spec.md"),
-    (r"(cpulimit|cpuunits|vcpus|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
+    (r"(cpuunits|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
     (r"(ci.*|sshkeys|ipconfig\d+|nameserver|searchdomain)", "lost", "Proxmox makes a cloud-init drive of it", "[seed]"),
-    (r"(usb|audio|ivshmem|parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
+    (r"(usb|ivshmem|parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
      "docs/reference/spec.md: usb, devices.sound, share"),
     (r"unused\d+", "changed", "a disk that no device has is left where it is", "add it as [[disk]]"),
     (r"scsihw bootdisk", "done", "where a disk sits is tinamou's to choose", ""),
@@ -87,8 +88,9 @@ def _values(draft: Draft, text: str) -> Keys:
             draft.lost("line", line.strip(), "it is no setting", "see qm.conf(5)")
     for one in sections:
         shown = " ".join(one.split())
-        rank = "check" if one.startswith(("PENDING", "special")) else "changed"
-        reason = "not yet in effect there" if one.startswith("PENDING") else "snapshots stay where they are"
+        rank = "check" if one.startswith("PENDING") else "done" if one.startswith("special") else "changed"
+        reasons = {"PENDING": "not yet in effect there", "special": "what Proxmox notes about the machine"}
+        reason = reasons.get(re.split(r"[:\]]", one)[0], "snapshots stay where they are")
         draft.note(rank, "section", re.sub(r"(cipassword: )\S+", r"\1(not shown)", shown), reason)  # type: ignore[arg-type]
     return Keys(found)
 
@@ -140,10 +142,17 @@ def _size(draft: Draft, values: Keys) -> None:
     if memory and not size(memory, unit="M"):
         draft.check("memory", memory, "what it means is not known here", "set memory")
     cores, sockets = whole(values.get("cores") or "1") or 1, whole(values.get("sockets") or "1") or 1
-    draft.put("cpu.count", cores * sockets)
-    if values.get("cores"):
+    plugged = whole(values.get("vcpus")) or cores * sockets
+    draft.put("cpu.count", plugged)
+    if plugged < cores * sockets:
+        draft.put("cpu.max", cores * sockets)
+    if values.get("cores") and plugged == cores * sockets:
         draft.put("cpu.cores", cores)
         draft.put("cpu.sockets", sockets)
+    if limit := values.get("cpulimit"):
+        if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", limit):
+            draft.put("limits.cpu", float(limit))
+        draft.done("cpulimit", limit, "limits.cpu")
     if pinned := values.get("affinity"):
         draft.put("cpu.pin", str(cpu_set(pinned)))
         draft.changed("affinity", pinned, "each CPU on one of these", "leave cpu.pin out")
@@ -260,7 +269,10 @@ def _devices(draft: Draft, values: Keys) -> None:
         draft.changed("vga", vga or "std", "the display has the card every guest can drive (virtio-vga)", "display.video")
     for key in [key for key in values if re.fullmatch(r"hostpci\d+", key)]:
         text = values.get(key)
-        address = text.removeprefix("host=").partition(",")[0]
+        address = text.removeprefix("host=").partition(",")[0].partition(";")[0]
+        if "=" in address:
+            draft.lost(key, text, "what a mapping stands for, the cluster alone knows", "set pci = …; see tinamou pci ls")
+            continue
         whole_address = address if address.count(":") == 2 else f"0000:{address}"
         foreign.passed_through(draft, key, text, whole_address if "." in whole_address else f"{whole_address}.0")
     if switch(agent := values.get("agent").removeprefix("enabled=").partition(",")[0]):
@@ -271,6 +283,19 @@ def _devices(draft: Draft, values: Keys) -> None:
         if value := values.get(key):
             draft.done(key, value, reason)
     _choices(draft, values)
+    if given := values.get("smbios1"):
+        pairs = dict(one.partition("=")[::2] for one in given.split(","))
+        if pairs.pop("base64", "") == "1":
+            pairs = {key: value if key == "uuid" else _decoded(value) for key, value in pairs.items()}
+        foreign.identity(draft, "smbios1", pairs)
+
+
+def _decoded(text: str) -> str:
+    """A word in base64; as it is, where it is none."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (ValueError, UnicodeDecodeError):
+        return text
 
 
 def _choices(draft: Draft, values: Keys) -> None:
@@ -287,6 +312,9 @@ def _choices(draft: Draft, values: Keys) -> None:
         action = dict(one.partition("=")[::2] for one in dog.split(",")).get("action", "reset")
         draft.put("devices.watchdog", action)
         draft.changed("watchdog", dog, "the watchdog is an i6300esb")
+    if sound := values.get("audio0"):
+        draft.put("devices.sound", "hda")
+        draft.changed("audio0", sound, "the sound card is Intel's (hda), heard through the screen's server")
     if line := values.get("args"):
         draft.put("qemu_args", shlex.split(line) if line.count("'") % 2 == 0 and line.count('"') % 2 == 0 else [line])
         draft.check("args", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")

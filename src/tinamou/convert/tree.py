@@ -14,7 +14,7 @@ from tinamou.convert.account import hidden
 from tinamou.convert.result import Draft
 from tinamou.errors import SpecError
 
-__all__ = ["Node", "of_json", "of_yaml"]
+__all__ = ["Node", "bounded", "of_json", "of_yaml"]
 
 _DEEPEST, _MOST, _LONGEST_YAML = 32, 20_000, 256 << 10
 _Value = TypeVar("_Value")
@@ -120,7 +120,7 @@ def _said(value: object) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def _bounded(value: Any, what: str) -> Any:
+def bounded(value: Any, what: str) -> Any:
     """The same, where it is no deeper and no larger than any machine's. Raises SpecError."""
     count, todo = 0, [(value, 0)]
     while todo:
@@ -141,7 +141,7 @@ def _too_large(what: str) -> SpecError:
 def of_json(text: str, what: str) -> Node:
     """Raises SpecError for what is no JSON, is too large, or has a key twice."""
     try:
-        return Node(_bounded(json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, what)), what))
+        return Node(bounded(json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, what)), what))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{what} is no JSON", why=str(error)[:200], fix="write it again") from error
 

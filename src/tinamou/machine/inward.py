@@ -17,7 +17,9 @@ __all__ = ["of_file", "of_words", "tried"]
 
 
 def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
-    """The machine a file describes, whose format is told by its content. Raises SpecError, ImageError."""
+    """The machine a file describes, whose format is told by its content; or a .utm folder. Raises SpecError, ImageError."""
+    if (source / "config.plist").is_file():
+        source = source / "config.plist"
     text, draft = files.read_source(source)
     folder = source.resolve().parent
     return _made(draft or kinds.read(text, str(source), files.companion(folder)), folder, name, trust)

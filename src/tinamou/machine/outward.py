@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinamou.arch import ARCHES
-from tinamou.convert.out import formats, ovf
+from tinamou.convert.out import formats, ovf, vagrant
 from tinamou.convert.out.asked import Place
 from tinamou.convert.out.formats import Written
 from tinamou.digest import file_digest
@@ -29,7 +29,7 @@ from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import image_of
 
-__all__ = ["of_name", "write_ova"]
+__all__ = ["of_name", "write_box", "write_ova"]
 
 
 def of_name(source: Path) -> tuple[MachineSpec, Place]:
@@ -72,6 +72,35 @@ async def write_ova(spec: MachineSpec, place: Place, target: Path, progress: Pro
         Path(folder, f"{name}.ovf").write_text(written.text)  # noqa: ASYNC240
         await asyncio.to_thread(_pack, Path(folder), [f"{name}.ovf", *made], name, target)
     return Written(written.text, notes)
+
+
+async def write_box(spec: MachineSpec, place: Place, target: Path, progress: Progress = silent) -> Written:
+    """A box of Vagrant's, packed by gzip: description, Vagrantfile, and each disk as qcow2, compared with its source.
+
+    Raises SpecError for a target that is there, and for a machine without a disk; ImageError for a disk in use.
+    """
+    disks = vagrant.copies(place, spec.disk)
+    if target.exists() or not disks:  # noqa: ASYNC240
+        what = f"{target} exists already" if disks else "a box is a disk, and the machine has none"
+        raise SpecError(what, fix="remove it, or name another file" if disks else "name an image that has one")
+    written = formats.write(spec, place, "vagrant")
+    notes = [note for note in written.notes if "-O qcow2" not in note.fix]
+    with tempfile.TemporaryDirectory(prefix=".box-", dir=target.absolute().parent) as name:  # noqa: ASYNC240
+        folder = Path(name)
+        for source, file in disks:
+            await convert(Path(source), folder / file, "qcow2", progress=progress)
+        (folder / "metadata.json").write_text(vagrant.metadata(place, spec.disk))
+        (folder / "Vagrantfile").write_text(written.text)
+        members = ["metadata.json", "Vagrantfile", *(file for _, file in disks)]
+        await asyncio.to_thread(_pack_box, folder, members, target)
+    return Written(written.text, notes)
+
+
+def _pack_box(folder: Path, members: Sequence[str], target: Path) -> None:
+    with tarfile.open(folder / "packed", "x:gz", compresslevel=1) as archive:
+        for member in members:
+            archive.add(folder / member, member, filter=_anonymous)
+    (folder / "packed").rename(target)
 
 
 def _pack(folder: Path, members: Sequence[str], name: str, target: Path) -> None:

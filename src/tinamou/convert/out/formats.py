@@ -18,6 +18,8 @@ FORMATS = {
     "proxmox": "a Proxmox configuration, for /etc/pve/qemu-server",
     "incus": "an Incus instance",
     "ovf": "an OVF description, its disks as VMDK beside it",
+    "vagrant": "a Vagrantfile, for vagrant-libvirt",
+    "packer": "a template of Packer's QEMU plugin",
     "qemu": "a QEMU command line",
     "script": "a shell script with a QEMU command line",
 }
@@ -56,6 +58,10 @@ def _writer(to: str) -> Callable[[Asked, Place], str]:
             from tinamou.convert.out.incus import write
         case "ovf":
             from tinamou.convert.out.ovf import write
+        case "vagrant":
+            from tinamou.convert.out.vagrant import write
+        case "packer":
+            from tinamou.convert.out.packer import write
         case "script":
             from tinamou.convert.out.qemu import script as write
         case _:

@@ -44,8 +44,8 @@ def write(asked: Asked, place: Place) -> str:
     for number, net in enumerate(spec.net):
         _net(asked, net, number, devices)
     for number, share in enumerate(spec.share):
-        devices[f"share{number}"] = {"type": "disk", "source": share.path, "path": share.to or f"/mnt/share{number}"}
-        if share.readonly:
+        devices[f"share{number}"] = {"type": "disk", "source": share.host, "path": share.guest}
+        if share.fixed:
             devices[f"share{number}"]["readonly"] = "true"
         asked.take(f"share[{number}].path", f"share[{number}].to", f"share[{number}].readonly")
     for number, one in enumerate(spec.pci):

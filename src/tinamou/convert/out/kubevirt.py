@@ -137,6 +137,8 @@ def _devices(asked: Asked) -> dict[str, Any]:
         found["rng"] = {}
     if not spec.devices.balloon:
         found["autoattachMemBalloon"] = False
+    if all(net.type == "none" for net in spec.net):
+        found["autoattachPodInterface"] = False
     if spec.tpm.enabled:
         found["tpm"] = {"persistent": True}
     if (action := spec.devices.watchdog) in ("reset", "poweroff", "shutdown"):

@@ -45,15 +45,15 @@ def write(asked: Asked, devices: Element, place: Place) -> None:
     for number, share in enumerate(spec.share):
         node = SubElement(devices, "filesystem", {"type": "mount", "accessmode": "passthrough"})
         SubElement(node, "driver", {"type": "virtiofs"})
-        SubElement(node, "source", {"dir": share.path})
+        SubElement(node, "source", {"dir": share.host})
         SubElement(node, "target", {"dir": f"share{number}"})
         asked.take(f"share[{number}].path")
-        if share.readonly:
+        if share.fixed:
             SubElement(node, "readonly")
             reason = "an older libvirt has no read-only virtio-fs, and refuses the machine: 9 does"
             asked.note("check", f"share[{number}].readonly", "true", reason, "virsh define tells; 9p has it")
-        mount = f"mount -t virtiofs share{number} {share.to or '/mnt'}"
-        asked.note("changed", f"share[{number}].to", share.to, "nothing mounts it in the guest by itself", mount)
+        mount = f"mount -t virtiofs share{number} {share.guest}"
+        asked.note("changed", f"share[{number}].to", share.guest, "nothing mounts it in the guest by itself", mount)
     _ports(devices)
     _screen(asked, devices)
     _passed(asked, devices)
