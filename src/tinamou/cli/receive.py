@@ -7,7 +7,15 @@ from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 
 
-def command(*, go: str = "", json: Switch = False) -> None:
+def command(
+    *,
+    go: str = "",
+    whose: str = "",
+    drop: str = "",
+    created: float = 0.0,
+    generation: int = 0,
+    json: Switch = False,
+) -> None:
     """Take in a machine that moves here from another host; `tinamou move` calls this there.
 
     What is said on stdin and stdout is for that alone.
@@ -16,17 +24,31 @@ def command(*, go: str = "", json: Switch = False) -> None:
     ----------
     go
         Let run what came by the move of this name: its source, which says so, has given it up.
+    whose
+        Say whether what was to leave by the move of this name has left.
+    drop
+        Throw away what came by the move of this name: its source stays. Answers whose the machine is beyond that.
+    created
+        With --drop, when the machine was made, in seconds since 1970, as its source has it.
+    generation
+        With --drop, how many hosts the source knows that it had.
     json
-        With --go, the machine as JSON.
+        The answer as JSON.
     """
     from tinamou.fleet import receiving
+    from tinamou.machine import arriving
 
     if go:
         done = run_until_done(receiving.go(go))
-        if json:
-            output.print_json(done)
+    elif whose:
+        done = receiving.whose(whose)
+    elif drop:
+        done = {"owner": arriving.drop(created, generation, drop)}
+    else:
+        run_until_done(_received())
         return
-    run_until_done(_received())
+    if json:
+        output.print_json(done)
 
 
 async def _received() -> None:

@@ -50,6 +50,7 @@ VERBS = {
     "move": "Move a running machine to another host.",
     "copy": "Copy a machine that is off to another host.",
     "evacuate": "Move every running machine to another host.",
+    "settle": "Decide whose a machine is whose move was cut short.",
     "receive": "Take in a machine that another host moves here.",
     "rm": "Remove machines and their disks.",
     "checkpoint": "Save the whole state of a running machine, which goes on.",

@@ -62,7 +62,7 @@ class Frames:
         while True:
             data, payload = await self._next(seconds)
             if data["what"] == _ERROR:
-                raise error_from(data["said"])
+                raise error_from(data.get("said"))
             if data["what"] == what:
                 return data, payload
             if data["what"] != _ALIVE:

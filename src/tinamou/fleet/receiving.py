@@ -15,9 +15,10 @@ from tinamou.fleet.frames import Frames
 from tinamou.machine import arriving
 from tinamou.machine.arriving import Arrival, Offer
 from tinamou.machine.reconcile import reconcile
+from tinamou.state import machines, moves
 from tinamou.state.record import Record
 
-__all__ = ["go", "on_stdio", "receive"]
+__all__ = ["go", "on_stdio", "receive", "whose"]
 
 
 async def receive(frames: Frames) -> None:
@@ -78,6 +79,16 @@ async def go(token: str) -> dict[str, Any]:
     """Its source has left: the machine that came by the move of that name is this host's. Raises StateError."""
     record, event = await arriving.let_run(arriving.of_token(token))
     return {"name": record.name, "running": event is not None}
+
+
+def whose(token: str) -> dict[str, Any]:
+    """What the source of the move of that name says: it has ``left``, ``stays``, or is ``unknown`` here."""
+    for record in machines.machines():
+        if token and moves.token_of(record) == token and moves.phase(record) not in (moves.ARRIVING, moves.READY):
+            if moves.phase(record) == moves.LEAVING and moves.attended(record):
+                raise StateError(f"the move of {record.name} is under way", fix="wait for it to end")
+            return {"whose": "left" if moves.phase(record) == moves.LEFT else "stays"}
+    return {"whose": "unknown"}
 
 
 @contextlib.asynccontextmanager

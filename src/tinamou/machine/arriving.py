@@ -39,7 +39,7 @@ from tinamou.state.record import Record, change, create, newest, read
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["Arrival", "Offer", "arriving", "discard", "finish", "let_run", "of_token", "settle_in"]
+__all__ = ["Arrival", "Offer", "arriving", "discard", "drop", "finish", "let_run", "of_token", "settle_in"]
 
 _RESERVE = 256 << 20
 _NBD, _MEMORY = "nbd", "memory"
@@ -100,6 +100,23 @@ def discard(record: Record) -> None:
     """Remove a machine that did not arrive. One that is ready stays: whose it is its source decides."""
     if (now := read(record.path)) is not None and moves.phase(now) == moves.ARRIVING:
         end_machine(late.replace(now, ephemeral=True))
+
+
+def drop(created: float, generation: int, token: str) -> str:
+    """The source, of that generation, stays: throw away what came of that move. Whose the machine is beyond that.
+
+    ``""`` where nothing here says that it is another's than the source's; else this host's name, or the one it went on to.
+    """
+    for record in machines.machines():
+        if record.created != created or record.generation <= generation:
+            continue
+        where = moves.phase(record)
+        if where in (moves.READY, moves.ARRIVING) and moves.token_of(record) == token:
+            discard(moves.dropped(record, token) if where == moves.READY else record)
+            return ""
+        if where not in (moves.READY, moves.ARRIVING):
+            return str(record.move["host"]) if where == moves.LEFT else os.uname().nodename
+    return ""
 
 
 def of_token(token: str) -> Record:
