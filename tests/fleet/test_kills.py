@@ -157,9 +157,9 @@ def _attended(side: Side) -> bool:
     return found is not None and bool(moves.phase(found)) and moves.attended(found)
 
 
-def _cut_moves(two: Two, state: Path, seed: int, rounds: int) -> None:
+def _cut_moves(two: Two, state: Path, seed: int, rounds: int, disk: str = 'size="16M"') -> None:
     sides = [Side(state, "there"), Side(two.there, "back")]
-    sides[0].say("run", "-d", "--name", "web", "--memory", "160M", "--net", "none", "--set", 'disk=[{size="16M"}]')
+    sides[0].say("run", "-d", "--name", "web", "--memory", "160M", "--net", "none", "--set", f"disk=[{{{disk}}}]")
     sides[0].write()
     synced = 0
     for number in range(rounds):
@@ -195,3 +195,11 @@ def test_a_few_moves_that_are_cut_short(two: Two, state: Path) -> None:
 @pytest.mark.timeout(0)
 def test_many_moves_that_are_cut_short(two: Two, state: Path) -> None:
     _cut_moves(two, state, seed=int(os.environ.get("TINAMOU_SEED", "1")), rounds=ROUNDS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_many_moves_with_a_disk_that_both_hosts_see(two: Two, state: Path, open_folder: Path) -> None:
+    file = open_folder / "db.raw"
+    file.write_bytes(bytes(16 << 20))
+    _cut_moves(two, state, seed=int(os.environ.get("TINAMOU_SEED", "1")), rounds=ROUNDS, disk=f'path="{file}"')

@@ -46,6 +46,26 @@ def test_a_machine_goes_to_another_host_with_its_memory_and_disk(two: Two) -> No
     assert not here.file("disk0.qcow2").exists()
 
 
+@pytest.mark.usefixtures("back")
+def test_a_disk_that_both_hosts_see_is_not_copied(two: Two, open_folder: Path) -> None:
+    file = open_folder / "db.raw"
+    file.write_bytes(bytes(16 << 20))
+    before = started(two, "--set", f'disk=[{{path="{file}"}}]')
+    moved = json.loads(tinamou("move", "web", "there", "--json"))
+    assert moved["disks"] == 0
+    two.goes_on(before, away=True)
+    away = two.away()
+    assert away is not None
+    assert away.spec["disk"][0]["path"] == str(file)
+    assert list(away.path.glob("disk0*")) == []
+    assert list(open_folder.glob(".*")) == []
+    two.say("stop", "web")
+    two.say("start", "web")
+    assert int(file.read_bytes()[4096:4608].split(b"\n")[0]) >= before[1]
+    two.say("exec", "web", "--", "sh", "-c", "echo kept | dd of=/dev/vda bs=512 conv=fsync 2>/dev/null")
+    assert file.read_bytes()[:5] == b"kept\n"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("back")
 def test_it_comes_back_to_where_it_was(two: Two) -> None:

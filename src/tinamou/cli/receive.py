@@ -12,6 +12,7 @@ def command(
     go: str = "",
     whose: str = "",
     drop: str = "",
+    replica: Switch = False,
     created: float = 0.0,
     generation: int = 0,
     json: Switch = False,
@@ -28,6 +29,8 @@ def command(
         Say whether what was to leave by the move of this name has left.
     drop
         Throw away what came by the move of this name: its source stays. Answers whose the machine is beyond that.
+    replica
+        Take in a replica; `tinamou replicate` calls this there.
     created
         With --drop, when the machine was made, in seconds since 1970, as its source has it.
     generation
@@ -45,14 +48,14 @@ def command(
     elif drop:
         done = {"owner": arriving.drop(created, generation, drop)}
     else:
-        run_until_done(_received())
+        run_until_done(_received(replica=replica))
         return
     if json:
         output.print_json(done)
 
 
-async def _received() -> None:
-    from tinamou.fleet import receiving
+async def _received(*, replica: bool) -> None:
+    from tinamou.fleet import receiving, replicas
 
     async with receiving.on_stdio() as frames:
-        await receiving.receive(frames)
+        await receiving.told(frames, replicas.keep(frames) if replica else receiving.received(frames))

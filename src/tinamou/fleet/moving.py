@@ -196,12 +196,20 @@ class _Move:
         record, session = self._machine.record, await self._machine.session()
         self._progress(f"asking {self._host.name}", None)
         whole = await in_thread(leaving.described, record, plan, disks)
-        offered = {"name": record.name, "host": os.uname().nodename, "token": self._token, "created": record.created}
+        offered: dict[str, Any] = {
+            "name": record.name,
+            "host": os.uname().nodename,
+            "token": self._token,
+            "created": record.created,
+        }
         table = {disk.name: (disk.format, disk.size, disk.used) for disk in disks}
-        await frames.say("offer", whole, **offered, generation=record.generation, plan=plain(plan), disks=table)
-        await frames.say("sample", sample)
-        opened, _ = await frames.hear("open", _PREPARING_SECONDS)
+        with leaving.marked(disks, self._token) as outside:
+            offered |= {"generation": record.generation, "plan": plain(plan), "disks": table, "outside": outside}
+            await frames.say("offer", whole, **offered)
+            await frames.say("sample", sample)
+            opened, _ = await frames.hear("open", _PREPARING_SECONDS)
         self._notes += [str(note) for note in opened["notes"]]
+        disks = tuple(disk for disk in disks if disk.name not in opened["here"])
         setup = time.monotonic() - self._began
         hearing = asyncio.ensure_future(frames.hear("ready"))
         try:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tinamou import late
@@ -42,6 +43,7 @@ __all__ = [
     "dropped",
     "leave",
     "lost",
+    "mark",
     "phase",
     "ready",
     "refuse_doubtful",
@@ -71,6 +73,11 @@ def attended(record: Record) -> bool:
     """Whether the process that moves it, or receives it, is alive."""
     pid, started = record.move.get("pid"), record.move.get("started")
     return isinstance(pid, int) and isinstance(started, int) and alive(Process(pid, started))
+
+
+def mark(path: str, token: str) -> Path:
+    """Where a file lies, for the duration of that move, whose name tells both hosts that they see the same folder."""
+    return Path(path).parent / f".tinamou-{token}"
 
 
 def begin_leaving(record: Record, host: str, token: str) -> Record:
