@@ -186,7 +186,7 @@ def cluster(hosts: Hosts, count: int) -> Iterator[Cluster]:
         try:
             eventually(lambda: b"listening" in (made.folder / "bmc.log").read_bytes(), "the power switch")
             for host in range(1, count + 1):
-                hosts.script("run", str(host), "sh", "-ec", BEGIN)
+                hosts.script("run", str(host), "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-ec", BEGIN)
                 for other in set(range(1, count + 1)) - {host}:
                     hosts.know(host, other)
             eventually(lambda: len(re.findall(r"h\d", _online(made))) == count, "all hosts online", 180)
