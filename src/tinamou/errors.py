@@ -116,12 +116,17 @@ class TinamouError(Exception):
         }
 
 
-def error_from(data: dict[str, Any]) -> TinamouError:
-    """The error that `TinamouError.to_json` described, of the same family."""
+def error_from(data: Any) -> TinamouError:
+    """The error that `TinamouError.to_json` described, of the same family; one that says so of what describes none."""
     families: list[type[TinamouError]] = [TinamouError, *TinamouError.__subclasses__(), *GuestError.__subclasses__()]
-    kind = next((one for one in families if one.code == data["code"]), TinamouError)
-    problems = [Problem(p["path"], p["value"], p["reason"], p["fix"]) for p in data["problems"]]
-    return kind(data["error"], why=data["why"], fix=data["fix"], problems=problems, evidence=data["evidence"])
+    try:
+        kind = next((one for one in families if one.code == data["code"]), TinamouError)
+        problems = [Problem(str(p["path"]), p["value"], str(p["reason"]), str(p["fix"])) for p in data["problems"]]
+        what, why, fix = (str(data[name]) for name in ("error", "why", "fix"))
+        evidence = {str(name): str(text) for name, text in data["evidence"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return TinamouError("it failed, and did not say how", why=_brief(data))
+    return kind(what, why=why, fix=fix, problems=problems, evidence=evidence)
 
 
 _FULL = ("No space left", "Disk quota exceeded", "File too large")

@@ -9,89 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from leftovers import Leftovers
-from sshd_here import Sshd
+from two_hosts import Two, started
 from typed import TINAMOU, begin, call, eventually, tinamou
 
 from tinamou.fleet import hosts
 from tinamou.state import moves
-from tinamou.state.record import Record, read
 
 pytestmark = pytest.mark.vm
 
 DYING = Path(__file__).with_name("dying.py")
-WRITES = (
-    "(i=0; while :; do i=$((i+1)); echo $i | dd of=/dev/vda bs=512 seek=8 conv=fsync 2>/dev/null || exit; "
-    "echo $i > /tmp/part; mv /tmp/part /tmp/synced; done) >/dev/null 2>&1 & "
-    "until [ -e /tmp/synced ]; do usleep 10000; done"
-)
-"""What is synced is a number on the disk, and then the same in memory."""
-BOTH = "cut -d. -f1 /proc/uptime; cat /tmp/synced; dd if=/dev/vda bs=512 skip=8 count=1 2>/dev/null | head -1"
-
-
-class Two:
-    """This host, and another one: each with machines of its own."""
-
-    def __init__(self, there: Path) -> None:
-        self.there = there
-        self.places = {"TINAMOU_STATE": str(there), "TINAMOU_RUN": str(there)}
-
-    def here(self) -> Record | None:
-        """The machine's record on this host."""
-        return read(Path(os.environ["TINAMOU_STATE"], "machines/web"))
-
-    def away(self) -> Record | None:
-        """The one on the other host."""
-        return read(self.there / "machines/web")
-
-    def say(self, *words: str) -> str:
-        """What tinamou prints on the other host."""
-        done = call(*words, **self.places)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def seen(self, *, away: bool) -> list[int]:
-        """The guest's uptime, the number it last synced as its memory has it, and as its disk has it."""
-        words = ("exec", "web", "--", "sh", "-c", BOTH)
-        return [int(line) for line in (self.say(*words) if away else tinamou(*words)).split()]
-
-    def goes_on(self, before: list[int], *, away: bool) -> None:
-        """Its guest goes on where it was, and lost nothing."""
-        uptime, memory, disk = self.seen(away=away)
-        assert uptime >= before[0]
-        assert disk >= memory >= before[1]
-        eventually(lambda: self.seen(away=away)[1] > memory, "another write")
-
-
-@pytest.fixture
-def two(server: Sshd, state: Path) -> Iterator[Two]:
-    folder = Path(tempfile.mkdtemp(prefix="tn-", dir="/tmp"))
-    folder.chmod(0o755)
-    both = Two(folder)
-    hosts.add(server.host("there", state=folder))
-    left = Leftovers(folder)
-    try:
-        yield both
-    finally:
-        call("rm", "-f", "web")
-        call("rm", "-f", "web", **both.places)
-        found = left.settle()
-        left.clear()
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
-    assert found == []
-
-
-def started(two: Two, *more: str) -> list[int]:
-    """A machine that runs here and writes."""
-    disk = 'disk=[{size="16M"}]'
-    tinamou("run", "-d", "--name", "web", "--memory", "192M", "--net", "none", "--set", disk, *more)
-    tinamou("exec", "web", "--", "sh", "-c", WRITES)
-    return two.seen(away=False)
 
 
 def test_a_machine_goes_to_another_host_with_its_memory_and_disk(two: Two) -> None:
@@ -117,13 +46,24 @@ def test_a_machine_goes_to_another_host_with_its_memory_and_disk(two: Two) -> No
     assert not here.file("disk0.qcow2").exists()
 
 
-@pytest.fixture
-def back(two: Two, server: Sshd, state: Path) -> None:
-    """The other host knows this one, too."""
-    known = json.loads((state / "hosts.json").read_text())
-    known["hosts"] = {"back": {**known["hosts"]["there"], "command": list(server.host(state=state).command)}}
-    (two.there / "hosts.json").write_text(json.dumps(known))
-    (two.there / "hosts.json").chmod(0o600)
+@pytest.mark.usefixtures("back")
+def test_a_disk_that_both_hosts_see_is_not_copied(two: Two, open_folder: Path) -> None:
+    file = open_folder / "db.raw"
+    file.write_bytes(bytes(16 << 20))
+    before = started(two, "--set", f'disk=[{{path="{file}"}}]')
+    moved = json.loads(tinamou("move", "web", "there", "--json"))
+    assert moved["disks"] == 0
+    two.goes_on(before, away=True)
+    away = two.away()
+    assert away is not None
+    assert away.spec["disk"][0]["path"] == str(file)
+    assert list(away.path.glob("disk0*")) == []
+    assert list(open_folder.glob(".*")) == []
+    two.say("stop", "web")
+    two.say("start", "web")
+    assert int(file.read_bytes()[4096:4608].split(b"\n")[0]) >= before[1]
+    two.say("exec", "web", "--", "sh", "-c", "echo kept | dd of=/dev/vda bs=512 conv=fsync 2>/dev/null")
+    assert file.read_bytes()[:5] == b"kept\n"
 
 
 @pytest.mark.slow

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from made_of_hosts import ROOT, Hosts, up
 from typed import eventually
-
-ROOT = Path(__file__).parents[2]
-KNOW = """
-import sys
-from tinamou.fleet.hosts import Host, add
-words = next(line for line in open("/etc/ssh/of_hosts/known") if line.startswith("h2,")).split()
-key, command = " ".join(words[1:3]), tuple(sys.argv[1:])
-add(Host("h2", "10.77.0.2", key, user="root", identity="/root/.ssh/id_ed25519", command=command))
-"""
 
 pytestmark = [
     pytest.mark.root,
@@ -30,46 +18,14 @@ pytestmark = [
 ]
 
 
-class Hosts:
-    """Two hosts that run; ``words`` call this checkout's tinamou on either."""
-
-    def __init__(self, folder: Path) -> None:
-        self.environment = {**os.environ, "HOSTS_FOLDER": str(folder)}
-        own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "HOME": "/root"}
-        self.words = ("env", "-i", *(f"{name}={value}" for name, value in own.items()), sys.executable, "-m", "tinamou")
-
-    def script(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = [str(ROOT / "script/hosts"), *words]
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=300, check=check)
-
-    def tinamou(self, host: int, *words: str) -> str:
-        done = self.script("run", str(host), *self.words, *words, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def states(self, host: int) -> list[str]:
-        return [one["state"] for one in json.loads(self.tinamou(host, "ls", "--json"))]
-
-
 @pytest.fixture
 def two() -> Iterator[Hosts]:
-    yield from _up(2)
+    yield from up(2)
 
 
 @pytest.fixture
 def three() -> Iterator[Hosts]:
-    yield from _up(3)
-
-
-def _up(count: int) -> Iterator[Hosts]:
-    with tempfile.TemporaryDirectory(prefix="th-", dir="/run") as name:
-        hosts = Hosts(Path(name) / "f")
-        hosts.script("up", str(count))
-        try:
-            yield hosts
-        finally:
-            hosts.script("down")
-        assert list(Path(name).iterdir()) == []
+    yield from up(3)
 
 
 def test_hosts_reach_each_other_unless_the_wire_is_cut(two: Hosts) -> None:
@@ -92,7 +48,7 @@ def test_hosts_reach_each_other_unless_the_wire_is_cut(two: Hosts) -> None:
 
 @pytest.mark.vm
 def test_a_machine_stays_where_it_is_when_the_line_is_cut_and_goes_over_a_slow_one(two: Hosts) -> None:
-    two.script("run", "1", *two.words[:-2], "-c", KNOW, *two.words)
+    two.know(1, 2)
     disk = 'disk=[{size="16M"}]'
     two.tinamou(1, "run", "-d", "--name", "web", "--memory", "192M", "--net", "none", "--set", disk)
     words = [str(ROOT / "script/hosts"), "run", "1", *two.words, "move", "web", "h2", "--limit", "2M"]
@@ -145,7 +101,7 @@ for number in range(1 << 30):
 def test_a_connection_from_a_third_host_outlives_the_move(three: Hosts) -> None:
     for host in ("1", "2"):
         three.script("run", host, "sh", "-ec", BRIDGED, "sh", host)
-    three.script("run", "1", *three.words[:-2], "-c", KNOW, *three.words)
+    three.know(1, 2)
     net = 'net=[{type="bridge",bridge="br0",address="10.77.0.50/24"}]'
     three.tinamou(1, "run", "-d", "--name", "web", "--memory", "192M", "--set", net)
     three.tinamou(1, "exec", "web", "--", "sh", "-c", SERVES)

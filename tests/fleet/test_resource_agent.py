@@ -70,6 +70,26 @@ def test_monitor(agent, state: str | None, status: int) -> None:
     assert agent("monitor", state) == (status, [])
 
 
+def test_the_command_may_be_called_as_by_default(agent, tmp_path: Path) -> None:
+    (tmp_path / "tinamou").symlink_to(tmp_path / "stand-in")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert agent("monitor", "running", OCF_RESKEY_command="tinamou", PATH=path) == (OK, [])
+
+
+def test_what_has_moved_is_not_here(agent) -> None:
+    assert agent("monitor", "moved") == (NOT_RUNNING, [])
+    assert agent("monitor", "arriving") == (NOT_RUNNING, [])
+    assert agent("stop", "moved") == (OK, [])
+
+
+def test_a_start_where_a_move_was_cut_short(agent) -> None:
+    assert agent("start", "arriving")[1][0] == "settle --other-is-off ha"
+    assert agent("start", "moved", OCF_RESKEY_file=str(AGENT))[1][0] == "rm ha"
+    assert agent("start", "moved")[1] == ["start --timeout 50 ha"]
+    called = agent("start", "stopped", failing="start")[1]
+    assert called == ["start --timeout 50 ha", "settle --other-is-off ha", "start --timeout 50 ha"]
+
+
 def test_a_guest_is_asked_where_that_is_wanted(agent) -> None:
     asked = ["exec --timeout 50 ha -- true"]
     assert agent("monitor", "running", OCF_RESKEY_guest="1") == (OK, asked)

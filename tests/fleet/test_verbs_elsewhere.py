@@ -17,7 +17,10 @@ import pytest
 from sshd_here import DEADLINE, Sshd, command, make_key, sshd
 from typed import eventually
 
+from tinamou.cli import all_hosts
+from tinamou.errors import HostError
 from tinamou.fleet import hosts
+from tinamou.fleet.asking import Answer
 
 ME = [sys.executable, "-m", "tinamou"]
 
@@ -189,3 +192,10 @@ def test_the_doctor_of_all_hosts(far: Path, server: Sshd) -> None:
     assert {one["check"] for one in told["here"]["findings"]} == {one["check"] for one in told["far"]["findings"]}
     assert done.returncode == max(one["status"] for one in told.values())
     assert tinamou("doctor", "--all-hosts", "--fix").returncode == 110
+
+
+def test_machines_of_one_name_on_two_hosts_are_told_of() -> None:
+    web, db = {"name": "web", "state": "running"}, {"name": "db", "state": "running"}
+    gone = {"name": "db", "state": "moved"}
+    answers = [Answer("here", [web, gone]), Answer("h2", [web, db]), Answer("h3", error=HostError("silent"))]
+    assert all_hosts.twice(answers) == {"web": ["here", "h2"]}

@@ -14,6 +14,7 @@ import fuzz_agents  # noqa: F401
 import fuzz_devices  # noqa: F401
 import fuzz_exported  # noqa: F401
 import fuzz_foreign
+import fuzz_moves  # noqa: F401
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
 from fuzz_folder import folder, written

@@ -13,7 +13,7 @@ from tinamou.fleet.asking import Answer
 from tinamou.fleet.ssh import SilentHostError
 from tinamou.machine import listing
 
-__all__ = ["examine_all", "list_machines"]
+__all__ = ["examine_all", "list_machines", "twice"]
 
 HERE = "here"
 """What this host is called beside the others."""
@@ -24,6 +24,9 @@ _DOCTOR_TIMES = 6.0
 def list_machines(*, quiet: bool, json: bool) -> int:
     """Print the machines of all hosts; the exit status."""
     answers = _everywhere(["ls"], 1.0, _listed_here())
+    for name, where in twice(answers).items():
+        said = f"{name} runs on {' and '.join(where)}: machines of one name have the same hardware addresses"
+        output.warn(f"{said}, which clash on one network; tinamou rename, or net[].mac, for one of them")
     if json:
         output.print_json([_plain(one, "machines") for one in answers])
         return _status(answers)
@@ -37,6 +40,16 @@ def list_machines(*, quiet: bool, json: bool) -> int:
         silent = [[one.host, "", _manner(one), *[""] * (len(listing.COLUMNS) - 2)] for one in answers if one.error]
         output.lines(("host", *listing.COLUMNS), rows + silent)
     return _status(answers)
+
+
+def twice(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    """The hosts on which a machine of that name runs, for names that run on several."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        for row in answer.data or ():
+            if row["state"] == "running":
+                found.setdefault(row["name"], []).append(answer.host)
+    return {name: where for name, where in found.items() if len(where) > 1}
 
 
 def examine_all(*, apart: bool, json: bool) -> int:

@@ -7,7 +7,16 @@ from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 
 
-def command(*, go: str = "", json: Switch = False) -> None:
+def command(
+    *,
+    go: str = "",
+    whose: str = "",
+    drop: str = "",
+    replica: Switch = False,
+    created: float = 0.0,
+    generation: int = 0,
+    json: Switch = False,
+) -> None:
     """Take in a machine that moves here from another host; `tinamou move` calls this there.
 
     What is said on stdin and stdout is for that alone.
@@ -16,18 +25,34 @@ def command(*, go: str = "", json: Switch = False) -> None:
     ----------
     go
         Let run what came by the move of this name: its source, which says so, has given it up.
+    whose
+        Say whether what was to leave by the move of this name has left.
+    drop
+        Throw away what came by the move of this name: its source stays. Answers whose the machine is beyond that.
+    replica
+        Take in a replica; `tinamou replicate` calls this there.
+    created
+        With --drop, when the machine was made, in seconds since 1970, as its source has it.
+    generation
+        With --drop, how many hosts the source knows that it had.
     json
-        With --go, the machine as JSON.
+        The answer as JSON.
     """
     from tinamou.fleet import receiving
+    from tinamou.machine import arriving
 
     if go:
         done = run_until_done(receiving.go(go))
-        if json:
-            output.print_json(done)
+    elif whose:
+        done = receiving.whose(whose)
+    elif drop:
+        done = {"owner": arriving.drop(created, generation, drop)}
+    else:
+        _refuse_people()
+        run_until_done(_received(replica=replica))
         return
-    _refuse_people()
-    run_until_done(_received())
+    if json:
+        output.print_json(done)
 
 
 def _refuse_people() -> None:
@@ -42,8 +67,8 @@ def _refuse_people() -> None:
         raise StateError("this is for tinamou alone", why=why, fix="tinamou move NAME HOST, on the other host")
 
 
-async def _received() -> None:
-    from tinamou.fleet import receiving
+async def _received(*, replica: bool) -> None:
+    from tinamou.fleet import receiving, replicas
 
     async with receiving.on_stdio() as frames:
-        await receiving.receive(frames)
+        await receiving.told(frames, replicas.keep(frames) if replica else receiving.received(frames))

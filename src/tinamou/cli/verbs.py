@@ -50,6 +50,9 @@ VERBS = {
     "move": "Move a running machine to another host.",
     "copy": "Copy a machine that is off to another host.",
     "evacuate": "Move every running machine to another host.",
+    "replicate": "Keep a copy of a machine's disks on another host.",
+    "replica": "List the replicas other hosts keep here, and make machines of them.",
+    "settle": "Decide whose a machine is whose move was cut short.",
     "receive": "Take in a machine that another host moves here.",
     "rm": "Remove machines and their disks.",
     "checkpoint": "Save the whole state of a running machine, which goes on.",
@@ -107,7 +110,21 @@ USAGE = {
 """Where the parser does not know all: it never sees what stands behind ``--``, and calls a list of names ``ARGS``."""
 
 GROUPS = frozenset(
-    {"attest", "backup", "checkpoints", "cluster", "disk", "host", "image", "net", "pci", "pool", "snapshot", "token"}
+    {
+        "attest",
+        "backup",
+        "checkpoints",
+        "cluster",
+        "disk",
+        "host",
+        "image",
+        "net",
+        "pci",
+        "pool",
+        "replica",
+        "snapshot",
+        "token",
+    }
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from tinamou.errors import ControlError, StateError, TinamouError, error_from
@@ -59,14 +59,20 @@ class Frames:
 
         Raises LostError, StateError for another kind, and the error the other side says.
         """
+        return await self.hear_any((what,), seconds)
+
+    async def hear_any(self, kinds: Sequence[str], seconds: float = SILENCE) -> tuple[dict[str, Any], bytes]:
+        """As `hear`, for one of several kinds."""
         while True:
             data, payload = await self._next(seconds)
             if data["what"] == _ERROR:
-                raise error_from(data["said"])
-            if data["what"] == what:
+                raise error_from(data.get("said"))
+            if data["what"] in kinds:
                 return data, payload
             if data["what"] != _ALIVE:
-                raise StateError("the other host says what is not its turn", why=f"{str(data['what'])[:40]}, not {what}")
+                raise StateError(
+                    "the other host says what is not its turn", why=f"{str(data['what'])[:40]}, not {' or '.join(kinds)}"
+                )
 
     async def _next(self, seconds: float) -> tuple[dict[str, Any], bytes]:
         try:

@@ -21,7 +21,7 @@ from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
 from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
-from tinamou.fleet import hosts, remote
+from tinamou.fleet import hosts, remote, settling
 from tinamou.fleet.frames import Frames
 from tinamou.fleet.hosts import Host
 from tinamou.guest.carry.port import kept_out
@@ -92,6 +92,9 @@ async def move(name: str, host: str, how: How | None = None, *, progress: Progre
     there, record = hosts.find(host), machines.find(name)
     if moves.phase(record) == moves.LEFT:
         return await _tell(record, there)
+    if moves.doubtful(record):
+        async with turn(record, "move"):
+            moves.refuse_elsewhere(await settling.give_up(record, hosts.find(str(record.move["host"]))), "moved")
     async with (
         turn(life.running(name), "move") as record,
         Connected(record, owner=not record.owned) as machine,
@@ -172,7 +175,10 @@ class _Move:
         if moves.phase(record) == moves.LEAVING and moves.token_of(record) == self._token:
             if record.running:
                 await run_on(await self._machine.session())
-            await in_thread(moves.stay, record, self._token)
+            record = await in_thread(moves.stay, record, self._token)
+            if moves.doubtful(record):
+                with contextlib.suppress(TinamouError):  # not heard: asked again before it is started or moved
+                    await settling.give_up(record, self._host)
         elif moves.phase(record) == moves.LEFT:
             await self._machine.close()
             await in_thread(end_machine, record)
@@ -190,12 +196,20 @@ class _Move:
         record, session = self._machine.record, await self._machine.session()
         self._progress(f"asking {self._host.name}", None)
         whole = await in_thread(leaving.described, record, plan, disks)
-        offered = {"name": record.name, "host": os.uname().nodename, "token": self._token, "created": record.created}
+        offered: dict[str, Any] = {
+            "name": record.name,
+            "host": os.uname().nodename,
+            "token": self._token,
+            "created": record.created,
+        }
         table = {disk.name: (disk.format, disk.size, disk.used) for disk in disks}
-        await frames.say("offer", whole, **offered, generation=record.generation, plan=plain(plan), disks=table)
-        await frames.say("sample", sample)
-        opened, _ = await frames.hear("open", _PREPARING_SECONDS)
+        with leaving.marked(disks, self._token) as outside:
+            offered |= {"generation": record.generation, "plan": plain(plan), "disks": table, "outside": outside}
+            await frames.say("offer", whole, **offered)
+            await frames.say("sample", sample)
+            opened, _ = await frames.hear("open", _PREPARING_SECONDS)
         self._notes += [str(note) for note in opened["notes"]]
+        disks = tuple(disk for disk in disks if disk.name not in opened["here"])
         setup = time.monotonic() - self._began
         hearing = asyncio.ensure_future(frames.hear("ready"))
         try:
@@ -203,6 +217,7 @@ class _Move:
                 work = mirror(session, disks, lambda: _connected(to_disks), self._how.limit, self._progress)
                 await frames.meanwhile(work, hearing)
                 mirrored = time.monotonic() - self._began - setup
+                await in_thread(moves.sending, record, self._token)
                 sent = await frames.meanwhile(self._sent(to_memory, disks), hearing)
                 await hearing
                 went = await _to_its_end(self._gone(frames))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,31 @@ from tinamou.fleet.frames import Frames
 from tinamou.machine import arriving
 from tinamou.machine.arriving import Arrival, Offer
 from tinamou.machine.reconcile import reconcile
+from tinamou.state import machines, moves
 from tinamou.state.record import Record
 
-__all__ = ["go", "on_stdio", "receive"]
+__all__ = ["go", "on_stdio", "received", "told", "whose"]
 
 
-async def receive(frames: Frames) -> None:
-    """Take a machine in. Raises TinamouError, which the other side has been told; the machine is not here then.
-
-    Where the line is lost after it was ready it stays, standing still, until the other side is heard again.
-    """
+async def told(frames: Frames, work: Coroutine[Any, Any, None]) -> None:
+    """Do this side's part. Raises TinamouError, which the other side has been told."""
     try:
         async with frames.beating():
-            await _received(frames)
+            await work
     except TinamouError as error:
         await frames.fail(error)
         raise
 
 
-async def _received(frames: Frames) -> None:
+async def received(frames: Frames) -> None:
+    """Take a machine in. Raises TinamouError; the machine is not here then.
+
+    Where the line is lost after it was ready it stays, standing still, until the other side is heard again.
+    """
     reconcile()
     offer = await _offer(frames)
     async with arriving.arriving(offer) as here:
-        await frames.say("open", disks=here.disks, memory=here.memory, notes=list(here.notes))
+        await frames.say("open", disks=here.disks, memory=here.memory, notes=list(here.notes), here=sorted(offer.here))
         hearing = asyncio.ensure_future(frames.hear("go"))
         try:
             record = await frames.meanwhile(arriving.finish(here, _files(offer, here)), hearing)
@@ -56,7 +58,7 @@ async def _run(frames: Frames, record: Record, here: Arrival) -> None:
 
 
 def _files(offer: Offer, here: Arrival) -> list[Path]:
-    return [here.record.file(f"{disk}.{kind}") for disk, (kind, _, _) in offer.disks.items()]
+    return [here.record.file(f"{disk}.{kind}") for disk, (kind, _, _) in offer.copied.items()]
 
 
 async def _offer(frames: Frames) -> Offer:
@@ -67,9 +69,13 @@ async def _offer(frames: Frames) -> Offer:
         disks = {str(name): (str(kind), int(size), int(used)) for name, (kind, size, used) in data["disks"].items()}
         if any(kind not in ("qcow2", "raw") or not name.isalnum() for name, (kind, _, _) in disks.items()):
             raise ValueError("a disk of an unknown kind")
+        if not str(data["token"]).isalnum():
+            raise ValueError("a move without a name")
+        shared = {str(name): str(path) for name, path in data.get("outside", {}).items() if name in disks}
+        seen = frozenset(name for name, path in shared.items() if moves.mark(path, str(data["token"])).is_file())
         said = {name: str(data[name]) for name in ("name", "host", "token")}
         numbers = {"generation": int(data["generation"]), "created": float(data["created"])}
-        return Offer(**said, **numbers, plan=plan_from(data["plan"]), disks=disks, whole=whole, sample=sample)  # type: ignore[arg-type]
+        return Offer(**said, **numbers, plan=plan_from(data["plan"]), disks=disks, whole=whole, sample=sample, here=seen)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError("the other host offers what is no machine", why=repr(error)[:200]) from error
 
@@ -78,6 +84,16 @@ async def go(token: str) -> dict[str, Any]:
     """Its source has left: the machine that came by the move of that name is this host's. Raises StateError."""
     record, event = await arriving.let_run(arriving.of_token(token))
     return {"name": record.name, "running": event is not None}
+
+
+def whose(token: str) -> dict[str, Any]:
+    """What the source of the move of that name says: it has ``left``, ``stays``, or is ``unknown`` here."""
+    for record in machines.machines():
+        if token and moves.token_of(record) == token and moves.phase(record) not in (moves.ARRIVING, moves.READY):
+            if moves.phase(record) == moves.LEAVING and moves.attended(record):
+                raise StateError(f"the move of {record.name} is under way", fix="wait for it to end")
+            return {"whose": "left" if moves.phase(record) == moves.LEFT else "stays"}
+    return {"whose": "unknown"}
 
 
 @contextlib.asynccontextmanager

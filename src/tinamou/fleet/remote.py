@@ -168,10 +168,7 @@ def _data(host: Host, done: Result, said: str) -> Any:
             f"the tinamou on {host.name} ended with status {done.status}, and no JSON", why=why or str(error)
         ) from error
     if done.status and isinstance(data, dict) and "error" in data:
-        try:
-            raise error_from(data)
-        except (KeyError, TypeError):
-            raise HostError(f"the tinamou on {host.name} failed", why=str(data["error"])[:500]) from None
+        raise error_from(data)
     return data
 
 

@@ -39,7 +39,7 @@ from tinamou.state.record import Record, change, create, newest, read
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["Arrival", "Offer", "arriving", "discard", "finish", "let_run", "of_token", "settle_in"]
+__all__ = ["Arrival", "Offer", "arriving", "discard", "drop", "finish", "let_run", "of_token", "settle_in"]
 
 _RESERVE = 256 << 20
 _NBD, _MEMORY = "nbd", "memory"
@@ -52,6 +52,7 @@ class Offer:
     """What the source says of a machine: ``plan`` is the one it runs by, ``disks`` their format, size and used bytes.
 
     ``host`` is what the source is called, ``whole`` its `small` files, ``sample`` the state of its stand-in, empty for none.
+    ``here`` are the disks whose files are seen from here as well: nothing of them is copied.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Offer:
     disks: Mapping[str, tuple[str, int, int]]
     whole: bytes
     sample: bytes
+    here: frozenset[str] = frozenset()
+
+    @property
+    def copied(self) -> dict[str, tuple[str, int, int]]:
+        """The disks of which files are made here."""
+        return {name: disk for name, disk in self.disks.items() if name not in self.here}
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ async def arriving(offer: Offer) -> AsyncIterator[Arrival]:
         if offer.sample:
             await _tried(offer, plan)
         await in_thread(write_plan, record, plan)
-        async with _waiting(record, plan, offer.disks) as arrival:
+        async with _waiting(record, plan, offer.copied) as arrival:
             yield late.replace(arrival, notes=tuple(notes))
     except BaseException:
         await asyncio.shield(in_thread(discard, record))
@@ -100,6 +107,23 @@ def discard(record: Record) -> None:
     """Remove a machine that did not arrive. One that is ready stays: whose it is its source decides."""
     if (now := read(record.path)) is not None and moves.phase(now) == moves.ARRIVING:
         end_machine(late.replace(now, ephemeral=True))
+
+
+def drop(created: float, generation: int, token: str) -> str:
+    """The source, of that generation, stays: throw away what came of that move. Whose the machine is beyond that.
+
+    ``""`` where nothing here says that it is another's than the source's; else this host's name, or the one it went on to.
+    """
+    for record in machines.machines():
+        if record.created != created or record.generation <= generation:
+            continue
+        where = moves.phase(record)
+        if where in (moves.READY, moves.ARRIVING) and moves.token_of(record) == token:
+            discard(moves.dropped(record, token) if where == moves.READY else record)
+            return ""
+        if where not in (moves.READY, moves.ARRIVING):
+            return str(record.move["host"]) if where == moves.LEFT else os.uname().nodename
+    return ""
 
 
 def of_token(token: str) -> Record:
@@ -130,15 +154,15 @@ async def _made(offer: Offer) -> tuple[Record, list[str]]:
     manifest = await in_thread(manifest_of, pieces)
     _refuse_room(offer)
     with machines.making(offer.name) as directory:
-        spec, notes = described(manifest, offer.name, trust=True)
+        spec, notes = described(manifest, offer.name, trust=True, here=offer.here)
         await in_thread(extracted, pieces, directory, {**manifest, "disks": {}}, silent)
-        for disk, (kind, size, _) in offer.disks.items():
+        for disk, (kind, size, _) in offer.copied.items():
             path = directory / f"{disk}.{kind}"
             await offline(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], f"making {path.name}")
         record, more = await in_thread(entered, manifest, spec, directory)
         if record.base:
             raise StateError(f"{record.base} is the same machine, and here already", fix="remove it, or make it another one")
-        for disk, (kind, _, _) in offer.disks.items() if record.uid is not None else ():
+        for disk, (kind, _, _) in offer.copied.items() if record.uid is not None else ():
             os.chown(directory / f"{disk}.{kind}", record.uid or 0, record.uid or 0)
         move = moves.arriving(offer.host, offer.token)
         mine: dict[str, Any] = {"owner_pid": move["pid"], "owner_started": move["started"], "move": move}
@@ -148,7 +172,7 @@ async def _made(offer: Offer) -> tuple[Record, list[str]]:
 
 def _refuse_room(offer: Offer) -> None:
     room = os.statvfs(machines.machines_dir())
-    free, used = room.f_bavail * room.f_frsize - _RESERVE, sum(used for _, _, used in offer.disks.values())
+    free, used = room.f_bavail * room.f_frsize - _RESERVE, sum(used for _, _, used in offer.copied.values())
     if used > free:
         why = f"they use {used >> 20} MiB, {max(free, 0) >> 20} are free"
         raise StateError(f"there is no room for the disks of {offer.name}", why=why, fix=if_full("No space left"))
@@ -225,7 +249,8 @@ async def _take_memory(session: Session, path: str) -> None:
     with connected:
         connected.setblocking(True)
         await getfd(session, connected.fileno(), _MEMORY)
-    await set_migration(session, capabilities={"x-ignore-shared": False})
+    # Disks that both hosts see are the source's until this side runs: it may go on with them there.
+    await set_migration(session, capabilities={"x-ignore-shared": False, "late-block-activate": True})
     await migrate_incoming(session, f"fd:{_MEMORY}")
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -130,14 +130,16 @@ def manifest_of(pieces: Iterator[Piece]) -> dict[str, Any]:
     return data
 
 
-def described(manifest: Mapping[str, Any], name: str, *, trust: bool) -> tuple[MachineSpec, list[str]]:
-    """The machine as it can be here, and what was left out."""
+def described(
+    manifest: Mapping[str, Any], name: str, *, trust: bool, here: Collection[str] = ()
+) -> tuple[MachineSpec, list[str]]:
+    """The machine as it can be here, and what was left out; the files of the disks ``here`` are seen from here."""
     said = {**manifest["spec"], "name": name or manifest["name"]}
     if trust:
         spec = load_spec(said, source="the exported machine")
         read = tuple(one for one in spec.disk if one.readonly or one.interface == "cdrom")
         whole = tuple(one.name for one in late.fields(DiskSpec) if one.name not in (*_OF_ITS_FILE, "readonly"))
-        return late.replace(spec, disk=(*_disks(spec, manifest, [], whole), *read)), []
+        return late.replace(spec, disk=(*_disks(spec, manifest, [], whole, here), *read)), []
     notes = [f"{key} was left out" for key in sorted(said.keys() - _KEPT)]
     kept = {key: value for key, value in said.items() if key in _KEPT}
     for table, known in _TABLES.items():
@@ -152,13 +154,21 @@ def described(manifest: Mapping[str, Any], name: str, *, trust: bool) -> tuple[M
     return load_spec(dump_spec(spec)), [f"{note}: {why}" for note in notes]
 
 
-def _disks(spec: MachineSpec, manifest: Mapping[str, Any], notes: list[str], names: Sequence[str]) -> tuple[DiskSpec, ...]:
-    """Those whose file is in the archive, each of the size it has there, with the fields ``names`` as they were."""
+def _disks(
+    spec: MachineSpec, manifest: Mapping[str, Any], notes: list[str], names: Sequence[str], here: Collection[str] = ()
+) -> tuple[DiskSpec, ...]:
+    """Those whose file is in the archive, each of the size it has there, with the fields ``names`` as they were.
+
+    Those that are ``here`` stay as they are.
+    """
     found = []
     for one in spec.disk:
         size = manifest["disks"].get(f"disk{one.number}")
         if size is None or one.number is None:
             notes.append(f"disk {one.path or one.size} was left out, as the file does not hold it")
+            continue
+        if f"disk{one.number}" in here:
+            found.append(one)
             continue
         own = DiskSpec(**{name: getattr(one, name) for name in names}, size=Size(size))
         notes += [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from tinamou import late
 from tinamou.blueprint import Plan
@@ -15,9 +16,10 @@ from tinamou.machine.stand_in import reason_against
 from tinamou.snapshots.graph import attached
 from tinamou.snapshots.outgoing import Volume
 from tinamou.spec import load_spec
+from tinamou.state import moves
 from tinamou.state.record import Record
 
-__all__ = ["described", "refuse_unmovable", "volumes"]
+__all__ = ["described", "marked", "refuse_unmovable", "volumes"]
 
 _CONNECTED = ("user", "tap", "hubport")
 
@@ -75,8 +77,31 @@ async def volumes(machine: Record) -> tuple[Volume, ...]:
             size = int(layer.header.size) if layer.header else layer.length
             used = sum(disks.path(file).stat().st_blocks * 512 for file in nodes[entry.device].files)
             kind = "raw" if entry.format == "raw" and not layer.header else "qcow2"
-            found.append(Volume(name, nodes[entry.device].top, kind, size, used))
+            path = disks.path(entry.top)
+            outside = "" if path.is_relative_to(machine.path) else str(path)
+            found.append(Volume(name, nodes[entry.device].top, kind, size, used, outside))
         return tuple(found)
+
+
+@contextlib.contextmanager
+def marked(disks: Sequence[Volume], token: str) -> Iterator[dict[str, str]]:
+    """The files outside the machine, by disk, with a mark beside each while the block lasts.
+
+    A host that sees the mark sees the same folder, so the same file. Where none can be made the disk is not shared.
+    """
+    marks, found = set(), {}
+    try:
+        for disk in disks:
+            if disk.outside:
+                mark = moves.mark(disk.outside, token)
+                with contextlib.suppress(OSError):
+                    mark.touch(mode=0o600)
+                    marks.add(mark)
+                    found[disk.name] = disk.outside
+        yield found
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
 
 
 def described(machine: Record, plan: Plan, disks: Sequence[Volume]) -> bytes:

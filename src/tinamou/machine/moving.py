@@ -35,8 +35,9 @@ def settle(record: Record, over: _Over) -> list[str]:
     with contextlib.suppress(TinamouError, TimeoutError):  # the next command tries again
         if record.running:
             _run_on(record)
+        doubt = f", and may be ready on {host}: tinamou settle {name}" if record.move.get("sent") else ""
         moves.stay(record, moves.token_of(record))
-        return [f"the move of machine {name} to {host} was cut short; it stays here"]
+        return [f"the move of machine {name} to {host} was cut short; it stays here{doubt}"]
     return []
 
 

@@ -222,6 +222,7 @@ def claim(record: Record) -> Record:
 
 def _refuse_taken(record: Record) -> None:
     moves.refuse_elsewhere(record, "started")
+    moves.refuse_doubtful(record)
     if record.running:
         raise StateError(f"machine {record.name} is running already", fix=f"tinamou stop {record.name} first")
     if record.owned:

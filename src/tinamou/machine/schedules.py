@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinamou import late
 from tinamou.errors import StateError
-from tinamou.snapshots.schedule import Schedule, scheduled_units, schedules, units
+from tinamou.snapshots.schedule import REPLICA, Schedule, scheduled_units, schedules, units
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
@@ -14,7 +14,7 @@ from tinamou.system import systemd
 from tinamou.system.paths import unit_dir
 from tinamou.system.unit_files import removed, systemctl, written
 
-__all__ = ["refuse_diskless", "remove_schedules", "rename_schedules", "write_schedule"]
+__all__ = ["refuse_diskless", "remove_replication", "remove_schedules", "rename_schedules", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
@@ -33,7 +33,15 @@ def write_schedule(schedule: Schedule) -> list[Path]:
 
 def remove_schedules(machine: str) -> list[Path]:
     """Stop and remove every schedule of a machine; the paths removed."""
-    gone = scheduled_units(unit_dir(), machine)
+    return _removed(scheduled_units(unit_dir(), machine))
+
+
+def remove_replication(machine: str) -> list[Path]:
+    """The same of the one that replicates it."""
+    return _removed([path for path in scheduled_units(unit_dir(), machine) if path.stem.endswith(f"-{REPLICA}")])
+
+
+def _removed(gone: list[Path]) -> list[Path]:
     for path in gone:
         if path.suffix == ".timer":
             systemctl("disable", "--now", path.name)

@@ -31,7 +31,7 @@ from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesSho
 from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
-from tinamou.state import machines, uids
+from tinamou.state import machines, moves, uids
 from tinamou.state.folder import image_of, write_image, write_plan
 from tinamou.state.record import Record, change, read
 from tinamou.system.spawn import Process, process_of
@@ -225,7 +225,8 @@ def _prepared(
         facts = gather(spec, image, _place(record, machine_type))
         if ungrouped:
             facts = late.replace(facts, host=late.replace(facts.host, grouping=ungrouped))
-        refuse_shared(facts.chains)
+        if moves.phase(record) != moves.ARRIVING:  # its source writes to disks that both see, and QEMU's locks go over
+            refuse_shared(facts.chains)
         clock.lap("probe")
         plan = fitted(make_plan(spec, facts))
         clock.lap("plan")

@@ -31,7 +31,7 @@ _OF_A_TEMPLATE = frozenset({"backup", "check", "clone", "commit", "disk ls", "ex
 """What is done with a template: nothing of it changes what its guest would find."""
 
 
-_OF_A_MOVE = frozenset({"move", "rm"})
+_OF_A_MOVE = frozenset({"move", "rm", "settle"})
 """What is done with a machine that has gone to another host, or comes from one."""
 
 

@@ -34,13 +34,17 @@ _CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False}
 
 @dataclass(frozen=True)
 class Volume:
-    """A disk that goes along: ``node`` is what its device reads, ``size`` in bytes, of which ``used`` are in files."""
+    """A disk that goes along: ``node`` is what its device reads, ``size`` in bytes, of which ``used`` are in files.
+
+    ``outside`` is its file where that is not the machine's own: the other host may see the same one.
+    """
 
     name: str
     node: str
     format: str
     size: int
     used: int
+    outside: str = ""
 
 
 @dataclass(frozen=True)

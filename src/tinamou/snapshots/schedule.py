@@ -19,20 +19,28 @@ _EVERY = re.compile(r"(\d+)\s*(m|min|h|hours?)")
 
 _TIMER = re.compile(r"^Description=.*, (.+) \(tinamou\)$", re.MULTILINE)
 _KEEP = re.compile(r" --keep (\d+)")
+_TO = re.compile(r"\breplicate\S* \S+ (\S+)")
+REPLICA = "replica"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """``every`` as the user wrote it (``15min``, ``hourly``); ``keep`` snapshots stay, 0 for a schedule of checks."""
+    """``every`` as the user wrote it (``15min``, ``hourly``); ``keep`` snapshots stay, 0 for a schedule of checks.
+
+    With ``to`` it is one of replicas to that host.
+    """
 
     machine: str
     every: str
     keep: int
     quiesce: bool = False
+    to: str = ""
 
     @property
     def label(self) -> str:
         """What its snapshots and units are known by."""
+        if self.to:
+            return REPLICA
         return re.sub(r"[^a-z0-9]", "", self.every.lower()) if self.keep else "check"
 
     @property
@@ -60,6 +68,8 @@ def units(schedule: Schedule, command: Sequence[str], environment: Mapping[str, 
     words += ["--quiesce"] if schedule.quiesce else []
     if not schedule.keep:
         words = [*command, "check", schedule.machine]
+    if schedule.to:
+        words = [*command, "replicate", schedule.machine, schedule.to]
     what = f"Snapshots of {schedule.machine}" if schedule.keep else f"Check of the disks of {schedule.machine}"
     service = (
         f"[Unit]\nDescription={what} (tinamou)\n\n[Service]\nType=oneshot\n"
@@ -87,7 +97,9 @@ def schedules(folder: Path, machine: str) -> list[Schedule]:
             service = path.with_suffix(".service")
             words = service.read_text() if service.exists() else ""
             keep = _KEEP.search(words)
-            found.append(Schedule(machine, timer[1], int(keep[1]) if keep else 0, " --quiesce" in words))
+            to = _TO.search(words)
+            quiesce = " --quiesce" in words
+            found.append(Schedule(machine, timer[1], int(keep[1]) if keep else 0, quiesce, to[1] if to else ""))
     return found
 
 

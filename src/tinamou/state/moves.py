@@ -5,7 +5,10 @@
     source   (owner) ── leaving ─┬─ left        a tombstone: it never runs here again, and says where it went
                                  └─ (owner)     given up, whoever failed; it never stopped being the owner
     target   arriving ── ready ──┬─ (owner)     one generation later, once the source has left
-                                 └─ gone        the source stays
+                                 └─ gone        the source stays, and says so
+
+A source that stays after it began to send the memory cannot know whether the target is ``ready``, which somebody may take
+over if this host is lost: it is the owner in doubt until the target was heard, and is not started meanwhile.
 
 The source decides, alone, by writing ``left``; it may do so once the target is ``ready``: has all of the machine, disks on
 stable storage. The target lets it run after that, and never by itself: one that is ``ready`` and hears nothing stays as it
@@ -15,7 +18,9 @@ is until it is told. So there is never more than one owner, and after any interr
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tinamou import late
@@ -34,11 +39,18 @@ __all__ = [
     "attended",
     "begin_leaving",
     "confirmed",
+    "doubtful",
+    "dropped",
     "leave",
+    "lost",
+    "mark",
     "phase",
     "ready",
+    "refuse_doubtful",
     "refuse_elsewhere",
+    "sending",
     "stay",
+    "sure",
     "take_over",
     "token_of",
 ]
@@ -63,14 +75,43 @@ def attended(record: Record) -> bool:
     return isinstance(pid, int) and isinstance(started, int) and alive(Process(pid, started))
 
 
+def mark(path: str, token: str) -> Path:
+    """Where a file lies, for the duration of that move, whose name tells both hosts that they see the same folder."""
+    return Path(path).parent / f".tinamou-{token}"
+
+
 def begin_leaving(record: Record, host: str, token: str) -> Record:
     """The source begins to move it to ``host``. Raises StateError where a move is under way, or it has left."""
     return _step(record, _OWNER, lambda _: {"phase": LEAVING, "host": host, "token": token, **_me()})
 
 
+def sending(record: Record, token: str) -> Record:
+    """The source begins to send what lets the target become ready. Raises StateError."""
+    return _step(record, LEAVING, lambda move: {**move, "sent": True}, token)
+
+
 def stay(record: Record, token: str) -> Record:
     """The move is given up: the source owns it, as it did all along. Raises StateError for one that has left."""
-    return _step(record, LEAVING, lambda _: {}, token)
+
+    def given_up(move: dict[str, Any]) -> dict[str, Any]:
+        return {"phase": _OWNER, "host": move["host"], "token": token, "doubt": True} if move.get("sent") else {}
+
+    return _step(record, LEAVING, given_up, token)
+
+
+def doubtful(record: Record) -> bool:
+    """Whether the machine, which is this host's, may have been taken over by the one to which it was to move."""
+    return bool(record.move.get("doubt"))
+
+
+def sure(record: Record, token: str) -> Record:
+    """The target has nothing of it that could run: it is this host's. Raises StateError."""
+    return _step(record, _OWNER, lambda _: {}, token)
+
+
+def lost(record: Record, token: str) -> Record:
+    """The target was made the owner while this host was not heard. Raises StateError."""
+    return _step(record, _OWNER, lambda move: {"phase": LEFT, "host": move["host"], "token": token, "told": True}, token)
 
 
 def leave(record: Record, token: str) -> Record:
@@ -90,7 +131,12 @@ def arriving(host: str, token: str) -> dict[str, Any]:
 
 def ready(record: Record, token: str) -> Record:
     """The target has all of it. From here on it cannot throw it away by itself."""
-    return _step(record, ARRIVING, lambda move: {**move, "phase": READY}, token)
+    return _step(record, ARRIVING, lambda move: {**move, "phase": READY, "at": time.time()}, token)
+
+
+def dropped(record: Record, token: str) -> Record:
+    """The source stays: what has come can be thrown away, and be taken over by nobody. Raises StateError."""
+    return _step(record, READY, lambda move: {**move, "phase": ARRIVING}, token)
 
 
 def take_over(record: Record, token: str) -> Record:
@@ -113,8 +159,17 @@ def refuse_elsewhere(record: Record, done: str) -> None:
         raise StateError(f"{name} is arriving from {host}, and cannot be {done} yet", fix="wait for the move to end")
     if phase(record) == READY:
         why = f"all of it is here, and {host} has not said that it gave it up: it may run there"
-        fix = f"on {host}: tinamou move {name}, which decides; if it runs there, tinamou rm -f {name} here"
+        fix = f"tinamou settle {name} asks {host}, and with --other-is-off takes it over"
         raise StateError(f"{name} has come from {host}, and cannot be {done} yet", why=why, fix=fix)
+
+
+def refuse_doubtful(record: Record) -> None:
+    """Raises StateError for a machine that may have been taken over elsewhere, and must not be started."""
+    if doubtful(record):
+        host, name = record.move["host"], record.name
+        why = f"its move to {host} was cut short after its memory went there, and {host} was not heard since"
+        fix = f"tinamou settle {name} asks {host}; --other-is-off when that will never run it"
+        raise StateError(f"{name} may have been taken over by {host}, and cannot be started", why=why, fix=fix)
 
 
 def _me() -> dict[str, int]:

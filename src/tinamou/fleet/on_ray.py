@@ -1,0 +1,236 @@
+"""Throw-away machines on the nodes of a Ray cluster (``tinamou[ray]``): forks of one checkpoint, as many as were asked for.
+
+Each node has one actor, placed by the custom resource ``vm_slots`` (one for each machine it may have). The checkpoint goes
+to a node once, by its content. A node's forks are its actor's: they end with it, whatever ends it, and are made anew on the
+others. Machines that are kept are never an actor's. Ray fences nothing, so nothing that must exist only once belongs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tinamou.errors import LaunchError, StateError
+from tinamou.late import dataclass
+from tinamou.machine import checkpoints
+from tinamou.machine.facade import AsyncMachine
+from tinamou.machine.known import async_fork
+from tinamou.operations import states
+from tinamou.system.loop_thread import wait_for
+
+__all__ = ["SLOTS", "Fork", "Forks", "Ran"]
+
+SLOTS = "vm_slots"
+_PIECE = 32 << 20
+_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One machine: the id of the node it is on, and its name there."""
+
+    node: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did in a fork."""
+
+    fork: Fork
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Forks:
+    """``count`` running copies of a checkpoint over the nodes of the Ray cluster this program is connected to.
+
+    No node gets more than its ``vm_slots``. All of them are gone when the block ends. ``moved`` is how many bytes of the
+    checkpoint went to nodes that did not have it. Raises LaunchError without ray, or without slots for all.
+    """
+
+    def __init__(self, of: str, count: int) -> None:
+        self.moved: int = 0
+        self.lost: list[Fork] = []
+        self._of = of
+        self._count = count
+        self._actors: dict[str, Any] = {}
+        self._slots: dict[str, int] = {}
+        self._forks: dict[str, list[str]] = {}
+        self._pieces: list[Any] = []
+        self._sum: str = ""
+
+    def __enter__(self) -> Self:
+        ray = _ray()
+        self._slots = {one["NodeID"]: int(one["Resources"].get(SLOTS, 0)) for one in ray.nodes() if one["Alive"]}
+        self._pack(ray)
+        try:
+            self._more(self._count)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ray = _ray()
+        ending = [actor.end.remote() for actor in self._actors.values()]
+        ray.wait(ending, num_returns=len(ending), timeout=_SECONDS) if ending else None
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors, self._forks, self._pieces = {}, {}, []
+
+    @property
+    def forks(self) -> list[Fork]:
+        """The machines there are now."""
+        return [Fork(node, name) for node, names in self._forks.items() for name in names]
+
+    def run(self, command: str | Sequence[str], *, timeout: float = _SECONDS) -> list[Ran]:
+        """Run a command in each; those of a node that was lost are made anew elsewhere, and run it there.
+
+        Raises LaunchError where no node has room for them any more.
+        """
+        todo, done = {node: list(names) for node, names in self._forks.items()}, []
+        while todo:
+            said = self._each({node: ("run", (names, command, timeout)) for node, names in todo.items()})
+            done += [Ran(Fork(node, name), *ran) for node, answers in said.items() for name, ran in answers.items()]
+            lost = sum(len(names) for node, names in todo.items() if node not in said)
+            todo = self._more(lost)
+        return done
+
+    def _each(self, calls: dict[str, tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
+        """Call each node's actor at once; what those say that are alive. The others are forgotten, with their forks."""
+        ray = _ray()
+        asked = {node: getattr(self._actors[node], what).remote(*given) for node, (what, given) in calls.items()}
+        said = {}
+        for node, answer in asked.items():
+            try:
+                said[node] = ray.get(answer)
+            except ray.exceptions.RayActorError:
+                self.lost += [Fork(node, name) for name in self._forks.pop(node, [])]
+                self._slots.pop(node, None)
+                self._actors.pop(node, None)
+        return said
+
+    def _more(self, count: int) -> dict[str, list[str]]:
+        """So many forks more, by node. Raises LaunchError."""
+        made: dict[str, list[str]] = {}
+        while count:
+            shares = self._shares(count)
+            for node in shares:
+                if node not in self._actors:
+                    self._actors[node] = self._actor(node)
+            for node, names in self._each({node: ("fork", (share,)) for node, share in shares.items()}).items():
+                self._forks.setdefault(node, []).extend(names)
+                made.setdefault(node, []).extend(names)
+                count -= len(names)
+        return made
+
+    def _shares(self, count: int) -> dict[str, int]:
+        free = {node: slots - len(self._forks.get(node, ())) for node, slots in self._slots.items()}
+        if count > sum(max(one, 0) for one in free.values()):
+            fix = f"ray start --resources='{{\"{SLOTS}\": 50}}' on more nodes"
+            raise LaunchError(f"{count} machines more have no {SLOTS} in the cluster", why=f"free: {free}", fix=fix)
+        shares: dict[str, int] = {}
+        for _ in range(count):
+            node = max(free, key=lambda one: free[one])
+            free[node] -= 1
+            shares[node] = shares.get(node, 0) + 1
+        return shares
+
+    def _pack(self, ray: Any) -> None:
+        digest = hashlib.sha256()
+        with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+            file = Path(folder) / "checkpoint"
+            wait_for(states.export(self._of, file))
+            with file.open("rb") as packed:
+                while piece := packed.read(_PIECE):
+                    digest.update(piece)
+                    self._pieces.append(ray.put(piece))
+        self._sum = digest.hexdigest()
+
+    def _actor(self, node: str) -> Any:
+        ray = _ray()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = ray.remote(_Node).options(scheduling_strategy=here, num_cpus=0).remote(self._sum)
+        try:
+            if not ray.get(actor.has.remote()):
+                self.moved += ray.get(actor.take.remote(self._pieces))
+        except ray.exceptions.RayActorError:
+            pass  # whoever asks it next is told
+        return actor
+
+
+class _Node:
+    """What an actor does on its node: it owns the forks there."""
+
+    def __init__(self, summed: str) -> None:
+        self._checkpoint = f"ray-{summed[:24]}"
+        self._base: AsyncMachine | None = None
+        self._forks: dict[str, AsyncMachine] = {}
+
+    def has(self) -> bool:
+        """Whether the checkpoint is here, from an earlier time."""
+        return any(one.name == self._checkpoint for one in checkpoints.every())
+
+    def take(self, pieces: list[Any]) -> int:
+        """Take it in; bytes of it."""
+        ray, size = _ray(), 0
+        with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+            file = Path(folder) / "checkpoint"
+            with file.open("wb") as packed:
+                for piece in pieces:
+                    size += packed.write(ray.get(piece))
+            taken = wait_for(states.take_in(file, self._checkpoint))
+        if taken.problems:
+            raise StateError("the checkpoint cannot be loaded on this node", why="; ".join(taken.problems))
+        return size
+
+    def fork(self, count: int) -> list[str]:
+        """So many more; their names."""
+        return wait_for(self._forked(count))
+
+    async def _forked(self, count: int) -> list[str]:
+        if self._base is None:
+            [self._base] = await async_fork(self._checkpoint)
+        made = await self._base.fork(count)
+        self._forks |= {one.name: one for one in made}
+        return [one.name for one in made]
+
+    def run(self, names: list[str], command: Any, timeout: float) -> dict[str, tuple[int, bytes, bytes]]:
+        """Run a command in these at once: status, output and errors of each."""
+        return wait_for(self._ran(names, command, timeout))
+
+    async def _ran(self, names: list[str], command: Any, timeout: float) -> dict[str, tuple[int, bytes, bytes]]:
+        room = asyncio.Semaphore(4 * (os.cpu_count() or 1))
+
+        async def one(name: str) -> tuple[int, bytes, bytes]:
+            async with room:
+                done = await self._forks[name].run(command, timeout=timeout, check=False)
+            return done.status, done.stdout, done.stderr
+
+        return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
+
+    def end(self) -> None:
+        """End all of them."""
+        wait_for(self._ended())
+
+    async def _ended(self) -> None:
+        machines = [*self._forks.values(), *([self._base] if self._base else [])]
+        self._forks, self._base = {}, None
+        await asyncio.gather(*(one.kill() for one in machines))
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise LaunchError("there is no ray here", why=str(error), fix="pip install 'tinamou[ray]'") from error
+    return ray

@@ -1,0 +1,42 @@
+"""What a program does with forks on Ray: ``ray_forks.py COUNT``, on the cluster of this host; speaks JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import ray
+
+from tinamou import Machine
+from tinamou.fleet.on_ray import Forks
+
+
+def say(**data: object) -> None:
+    print(json.dumps(data), flush=True)
+
+
+def counted(ran: list) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in ran:
+        assert one.status == 0, one
+        found[one.fork.node] = found.get(one.fork.node, 0) + 1
+    return found
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    ray.init(address="auto", logging_level="error", log_to_driver=False)
+    with Machine("tiny", memory="128M", net="none", forkable=True) as source:
+        source.run("echo warm >/tmp/warm")
+        source.checkpoint("warm", kind="portable")
+    began = time.monotonic()
+    with Forks("warm", count) as forks:
+        say(made=len(forks.forks), seconds=time.monotonic() - began, moved=forks.moved)
+        say(nodes=counted(forks.run("cat /tmp/warm")), names={one["NodeID"]: one["NodeName"] for one in ray.nodes()})
+        sys.stdin.readline()
+        began = time.monotonic()
+        ran = forks.run("cat /tmp/warm")
+        say(nodes=counted(ran), seconds=time.monotonic() - began, lost=len(forks.lost), names=len({one.fork for one in ran}))
+    with Forks("warm", 2) as again:
+        say(moved=again.moved)
