@@ -10,6 +10,9 @@ from tinamou.units import CpuSet, PciAddress, Size
 VFIO = "vfio-pci"
 """The driver of a device that is a guest's, or waits to be."""
 
+IOMMU = "/dev/iommu"
+"""By it devices are kept to a guest's memory one by one (IOMMUFD; source: Documentation/userspace-api/iommufd.rst)."""
+
 _BRIDGES, _TO_A_BUS = "06", "0604"
 """The class of all bridges, and of those with PCI devices behind them."""
 
@@ -85,6 +88,11 @@ class PciDevice:
         """Whether no driver of the host works with it: else it keeps its whole IOMMU group from guests."""
         return self.driver in _HARMLESS
 
+    @property
+    def opened(self) -> str:
+        """The folder that tells which file in /dev/vfio/devices is the device's, while it is on vfio-pci."""
+        return f"/sys/bus/pci/devices/{self.address}/vfio-dev"
+
     def __str__(self) -> str:
         return " ".join(filter(None, (str(self.address), self.kind, self.ids)))
 
@@ -96,6 +104,7 @@ class PciFacts:
     ``leased`` maps addresses to the machine that has them, without this machine's own. ``open_groups`` are the IOMMU groups
     whose device file this user may open without anyone's help. ``locked`` is how many bytes a process of this user may
     lock in memory, None for no limit. ``missing`` says why no device can be given away at all, empty where some can.
+    ``one_by_one``: the kernel hands out devices by themselves, not groups alone (IOMMUFD, VFIO_DEVICE_CDEV).
     """
 
     devices: tuple[PciDevice, ...] = ()
@@ -103,6 +112,7 @@ class PciFacts:
     open_groups: frozenset[int] = frozenset()
     locked: int | None = None
     missing: str = ""
+    one_by_one: bool = False
 
     def at(self, address: PciAddress) -> PciDevice | None:
         """The function of that address."""

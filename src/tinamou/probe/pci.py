@@ -35,7 +35,16 @@ def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
     found = tuple(_device(files, name, uses, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
-    return PciFacts(found, leased, opened, lockable() if files.real else None, _missing(found))
+    return PciFacts(found, leased, opened, lockable() if files.real else None, _missing(found), _one_by_one(files))
+
+
+def _one_by_one(files: Rooted) -> bool:
+    """Whether vfio makes a file for each device: it says so once it is loaded, before that its configuration does."""
+    if files.exists("/sys/module/vfio"):
+        return any(line.split()[1:] == ["vfio-dev"] for line in (files.read("/proc/devices") or "").splitlines())
+    release = files.read("/proc/sys/kernel/osrelease") or ""
+    built = (files.read(f"/boot/config-{release}") or "").splitlines()
+    return "CONFIG_VFIO_DEVICE_CDEV=y" in built
 
 
 def devices_by_node(files: Rooted) -> dict[int, list[str]]:

@@ -58,10 +58,12 @@ class Device:
 
 @dataclass
 class VirtualFunctions:
-    """How many virtual functions a card had before, and how many were switched on by hand until they are given back."""
+    """How many virtual functions a card had before, and how many were switched on by hand until they are given back;
+    whether drivers were offered them before (``sriov_drivers_autoprobe``; empty where the kernel cannot leave that out)."""
 
     before: int
     left: int
+    offered: str = ""
 
 
 @dataclass
