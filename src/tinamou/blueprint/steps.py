@@ -224,13 +224,15 @@ class MakeCgroup:
 class TakePciGroup:
     """Take functions of one IOMMU group from their drivers for vfio-pci, and let ``owner`` open the group.
 
-    Undone by giving them back to the drivers they had, unless someone else took them meanwhile.
+    Undone by giving them back to the drivers they had, unless someone else took them meanwhile. ``regions`` are memory
+    regions that have another size meanwhile: a device's address, the region's number, its size in bytes.
     """
 
     group: int
     devices: tuple[str, ...]
     why: Why
     owner: int | None = None
+    regions: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ __all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "
 
 _LISTEN_SECONDS = 5.0
 
-_MEMORY = "mem-path"
+_MEMORY, _ROM = "mem-path", "romfile"
 _VHOST_FD = "vhostfd"
 _OPENED = "fd"
 """What a device of the host, or the IOMMU, was opened as."""
@@ -164,7 +164,7 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     sockets = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access in ("listen", "connect")}
     queues = {path for path in handed if path.startswith((TAP, VHOST))}
     plain: set[Value | None] = {flag.value for flag in plan.flags}
-    plain |= {element.props.get(name) for element in plan.elements for name in (_MEMORY, _OPENED)}
+    plain |= {element.props.get(name) for element in plan.elements for name in (_MEMORY, _ROM, _OPENED)}
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
     others = [path for path in handed if path not in {*sockets, *queues, *plain, *secrets}]
     sets = {path: number for number, path in enumerate(others, 1)}
@@ -192,9 +192,10 @@ def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, 
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
     if element.kind == "blockdev":
         props = _named(props)
-    memory = element.props.get(_MEMORY)
-    if isinstance(memory, str) and memory in handed:
-        props[_MEMORY] = f"/dev/fd/{handed[memory]}"
+    for name in (_MEMORY, _ROM):
+        plain = element.props.get(name)
+        if isinstance(plain, str) and plain in handed:
+            props[name] = f"/dev/fd/{handed[plain]}"
     kernels = element.props.get(_VHOST_FD)
     if isinstance(kernels, str) and kernels in handed:
         props[_VHOST_FD] = str(handed[kernels])

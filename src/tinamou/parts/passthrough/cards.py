@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from tinamou.blueprint import Contribution, Element, HandOver, SetVirtualFunction, Step, TakePciGroup, Value, Why
 from tinamou.errors import Problem
-from tinamou.facts.pci import IOMMU, VFIO, PciDevice
+from tinamou.facts.pci import IOMMU, NVIDIA, VFIO, PciDevice
 from tinamou.parts.passthrough.choice import choose, interface
-from tinamou.parts.passthrough.room import notes, window
+from tinamou.parts.passthrough.room import notes, regions, room_problems, window
 from tinamou.parts.passthrough.spec import AssignedDevice
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 from tinamou.units import Size
@@ -20,6 +20,8 @@ __all__ = ["HOW_TO_LOCK", "LOCAL", "PART", "locked", "node"]
 
 _IOMMUFD = "iommu0"
 """The object of QEMU's that keeps each device to the guest's memory, where the kernel hands out devices one by one."""
+
+_OPREGION, _CLIQUE = "x-igd-opregion", "x-nv-gpudirect-clique"
 
 _FIRST_CHASSIS = 128
 """Beyond those of the hot-plug slots: a guest tells ports apart by it."""
@@ -61,6 +63,7 @@ def check(resolved: Resolved) -> list[Problem]:
         problems.append(Problem("devices.iommufd", "on", reason, "leave it at auto"))
     if not assigned:
         return problems
+    problems += room_problems(resolved)
     if memory.forkable:
         reason = "a fork would need a card of its own, and QEMU cannot save what is in a real one"
         problems.append(Problem("memory.forkable", True, reason, "leave pci or forkable out"))
@@ -78,8 +81,14 @@ def contribute(resolved: Resolved) -> Contribution:
     """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
     elements = tuple(e for one in resolved.assigned if _beside(one, resolved) is None for e in _card(one, resolved))
     every = [function for one in resolved.assigned for function in one.functions]
-    steps: tuple[Step, ...] = (*_virtual_steps(resolved), *_groups(every, resolved), *_handed(every, resolved))
-    return Contribution((*_iommufd(resolved), *elements), window(every, resolved), steps, notes(every))
+    taken: tuple[Step, ...] = (*_virtual_steps(resolved), *_groups(every, resolved))
+    steps = (*taken, *_handed(every, resolved), *_roms(resolved))
+    return Contribution((*_iommufd(resolved), *elements), window(resolved), steps, notes(resolved))
+
+
+def _roms(resolved: Resolved) -> tuple[HandOver, ...]:
+    why = Why("confinement", "QEMU is handed the open file with the card's boot code")
+    return tuple(HandOver(one.spec.rom_file, "read", why) for one in resolved.assigned if one.spec.rom_file)
 
 
 def _one_by_one(resolved: Resolved) -> bool:
@@ -163,10 +172,26 @@ def _card(assigned: AssignedDevice, resolved: Resolved, place: dict[str, Value] 
             props["multifunction"] = True
         if _one_by_one(resolved):
             props |= {"iommufd": _IOMMUFD, "fd": one.opened}
-        if not assigned.spec.rom:
-            props["rombar"] = 0
+        props |= _boot_code(assigned, function) | _of_its_maker(one, assigned, resolved)
         elements.append(Element("device", props, why))
     return elements
+
+
+def _boot_code(assigned: AssignedDevice, function: int) -> dict[str, Value]:
+    """None, or that of a file for the first function, which is the one that has some."""
+    if not assigned.spec.rom:
+        return {"rombar": 0}
+    return {"romfile": assigned.spec.rom_file} if assigned.spec.rom_file and not function else {}
+
+
+def _of_its_maker(one: PciDevice, assigned: AssignedDevice, resolved: Resolved) -> dict[str, Value]:
+    """What drivers of one maker look for: Intel's of a processor's own graphics its tables (OpRegion), NVIDIA's which cards
+    reach each other (GPUDirect; source: QEMU hw/vfio/pci-quirks.c)."""
+    if one.is_igd and resolved.facts.qemu.has(f"property:{VFIO}.{_OPREGION}"):
+        return {_OPREGION: True}
+    if assigned.spec.together and one.vendor == NVIDIA and one.kind == "graphics":
+        return {_CLIQUE: 0} if resolved.facts.qemu.has(f"property:{VFIO}.{_CLIQUE}") else {}
+    return {}
 
 
 def _groups(every: list[PciDevice], resolved: Resolved) -> tuple[TakePciGroup, ...]:
@@ -174,12 +199,14 @@ def _groups(every: list[PciDevice], resolved: Resolved) -> tuple[TakePciGroup, .
     for one in every:
         if one.group is not None:
             groups.setdefault(one.group, []).append(one)
+    owner, sizes = None if _one_by_one(resolved) else resolved.owner, regions(resolved.assigned)
     return tuple(
         TakePciGroup(
             group,
             tuple(str(one.address) for one in members),
             _why(members),
-            None if _one_by_one(resolved) else resolved.owner,
+            owner,
+            tuple(sizes[one.address] for one in members if one.address in sizes),
         )
         for group, members in groups.items()
     )

@@ -29,10 +29,37 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
             found.append(AssignedDevice(number, spec, (device,) if spec.alone else pci.card_of(device)))
     every = [function.address for assigned in found for function in assigned.functions]
     for assigned in found:
-        problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci)]
+        problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci), *_region(assigned)]
         if not facts.host.is_root:
             problems += _needs_root(assigned, pci)
-    return tuple(found), problems
+    return tuple(found), [*problems, *_apart(found)]
+
+
+def _apart(found: list[AssignedDevice]) -> list[Problem]:
+    """Those that were to be behind one switch, and are not behind that of the first."""
+    peers = [one for one in found if one.spec.together]
+    apart = [one for one in peers if one.functions[0].behind != peers[0].functions[0].behind]
+    reason = "{} is behind another switch than {}: they would reach each other through the processor"
+    fix = "tinamou pci ls --tree shows which are behind one; leave together out"
+    return [
+        Problem(f"pci[{one.number}].together", True, reason.format(one.functions[0], peers[0].functions[0].address), fix)
+        for one in apart
+    ]
+
+
+def _region(assigned: AssignedDevice) -> list[Problem]:
+    """A size that its region cannot be given."""
+    wanted, path = assigned.spec.region, f"pci[{assigned.number}].region"
+    if not wanted:
+        return []
+    if (found := assigned.resized) is None:
+        reason = "it has no region of another size, or the kernel does not resize it (sysfs: resource0_resize)"
+        return [Problem(path, str(wanted), reason, "leave it out")]
+    device, region = found
+    if wanted in device.sizes[region]:
+        return []
+    offered = ", ".join(map(str, device.sizes[region]))
+    return [Problem(path, str(wanted), f"region {region} of {device.address} can have {offered}", "choose one of these")]
 
 
 def _named(spec: PassthroughSpec, pci: PciFacts, beside: list[PciDevice], alike: int) -> PciDevice | str:
@@ -60,13 +87,10 @@ def _named(spec: PassthroughSpec, pci: PciFacts, beside: list[PciDevice], alike:
 def _distance(one: PciDevice, beside: list[PciDevice], free: list[PciDevice], alike: int) -> tuple[bool, ...]:
     """For choosing the least: cards behind one switch reach each other without the processor."""
 
-    def switch(card: PciDevice) -> tuple[str, ...]:
-        return (card.root, *card.bridges[:-1])
-
     near = (
-        any(switch(one) == switch(other) for other in beside),
+        any(one.behind == other.behind for other in beside),
         any(one.node == other.node for other in beside),
-        sum(switch(one) == switch(other) for other in free) >= alike,
+        sum(one.behind == other.behind for other in free) >= alike,
         sum(one.node == other.node for other in free) >= alike,
     )
     return tuple(not each for each in near)

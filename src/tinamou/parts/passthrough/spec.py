@@ -8,6 +8,7 @@ from tinamou.errors import Problem
 from tinamou.facts.pci import PciDevice
 from tinamou.fields import option
 from tinamou.late import dataclass
+from tinamou.units import Size
 
 __all__ = ["VIRTUAL", "AssignedDevice", "PassthroughSpec"]
 
@@ -32,6 +33,13 @@ class PassthroughSpec:
     )
     alone: bool = option(False, "this function only, without the others of its card (a graphics card's sound, for example)")
     rom: bool = option(True, "the guest's firmware may run the card's own boot code")
+    rom_file: str = option(
+        "", "a file with boot code in place of the card's own, for one that was used before the guest starts"
+    )
+    region: Size = option(
+        Size(0), "how large its resizable memory region is while the machine has it (resizable BAR); 0: as it is"
+    )
+    together: bool = option(False, "only with the others that say so behind the same switch, so that they reach each other")
     mac: str = option("", "a virtual function's address, set by its card", pattern=r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
     vlan: int = option(0, "the VLAN its card puts a virtual function in; 0: none", minimum=0, maximum=4094)
     trust: bool = option(False, "a virtual function may change its address and hear everything")
@@ -46,9 +54,17 @@ class PassthroughSpec:
 
     def problems(self) -> list[Problem]:
         """A device that is not named."""
+        found = []
+        if self.rom_file and not self.rom:
+            found.append(
+                Problem("rom_file", self.rom_file, "rom = false keeps boot code from the guest", "leave one of them out")
+            )
         if self.device:
-            return []
-        return [Problem("device", None, "no device is named", "write for example pci = ['65:00.0']; see: tinamou pci ls")]
+            return found
+        return [
+            *found,
+            Problem("device", None, "no device is named", "write for example pci = ['65:00.0']; see: tinamou pci ls"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -58,3 +74,12 @@ class AssignedDevice:
     number: int
     spec: PassthroughSpec
     functions: tuple[PciDevice, ...]
+
+    @property
+    def resized(self) -> tuple[PciDevice, int] | None:
+        """The function and number of the region that is to have another size: the largest that can have another."""
+        found = [(one.bars.get(region, Size(0)), one, region) for one in self.functions for region in one.sizes]
+        if not self.spec.region or not found:
+            return None
+        _, device, region = max(found, key=lambda each: each[0])
+        return device, region
