@@ -22,7 +22,11 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q --disable-pip-version-check PyYAML==6.0.4 Jinja2==3.1.6 jsonschema==4.26.0 jsonpatch==1.48 \
   configobj==5.0.9 oauthlib==4.0.1 requests==2.34.2 2>"$work/pip.log" || { cat "$work/pip.log"; exit 1; }
 cd "$work/root/usr/lib/python3/dist-packages" # the package's own modules, not run as root's installation
-cloud_init() { "$work/venv/bin/python" -W ignore -m cloudinit.cmd.main "$@"; }
+# Files belong to whoever runs this: a bare system has no user systemd-network.
+cloud_init() {
+  "$work/venv/bin/python" -W ignore -c 'import sys; from cloudinit import util; from cloudinit.cmd.main import main
+util.chownbyname = lambda *_, **__: None; sys.argv[0] = "cloud-init"; sys.exit(main())' "$@"
+}
 cloud_init --version
 cat >"$work/network.yaml" <<'YAML'
 version: 2

@@ -11,8 +11,10 @@
 # line with hv-vpindex does not start at all. QEMU 10.0 and 11.1 accept that one as well.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
-version=1:7.2+dfsg-7+deb12u18+b3
-[ "$(dpkg-query -W -f '${Version}' qemu-system-x86 2>/dev/null)" = "$version" ] || { echo "needs qemu-system-x86 $version"; exit 1; }
+deb() { # PACKAGE VERSION: what is installed where that is the version, else unpacked in the temporary folder
+  [ "$(dpkg-query -W -f '${Version}' "$1" 2>/dev/null)" = "$2" ] && return
+  (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1=$2" && dpkg-deb -x "$1"_*.deb root)
+}
 said() { # FEATURES: what QEMU says, or ok
   printf '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n' |
     timeout 60 qemu-system-x86_64 -machine q35 -accel tcg -nodefaults -display none -S -qmp stdio -cpu "max,$1" >"$work/out" 2>"$work/err" &&
@@ -22,7 +24,9 @@ is() { # WHAT SEEN EXPECTED
   printf '%s: %s\n' "$1" "$2"
   [ "$2" = "$3" ] || { printf 'CHANGED, it was: %s\n' "$3"; exit 1; }
 }
+deb qemu-system-x86 1:7.2+dfsg-7+deb12u18+b3
+PATH=$work/root/usr/bin:$PATH
 is "one after the other, without what they need" "$(said hv-relaxed=on,hv-stimer=on,hv-stimer-direct=on,hv-evmcs=on)" ok
 is "many" "$(said hv-vapic=on,hv-spinlocks=0x1fff,hv-runtime=on,hv-time=on,hv-synic=on,hv-frequencies=on,hv-tlbflush=on,hv-ipi=on)" ok
 is "numbers of virtual CPUs" "$(said hv-vpindex=on)" "kernel doesn't allow setting HyperV VP_INDEX"
-case "$(said hv-nosuch=on)" in *hv-nosuch*) echo "a name that is none: refused" ;; *) echo "CHANGED: hv-nosuch is taken" && exit 1 ;; esac
+is "a name that is none" "$(said hv-nosuch=on | grep -o hv-nosuch | head -1)" hv-nosuch

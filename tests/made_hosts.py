@@ -9,7 +9,7 @@ from typing import Any
 
 from host_trees import Tree
 
-GPU, SOUND, NIC, VF, NVME, PORT, SWITCH, USB = (
+GPU, SOUND, NIC, VF, NVME, PORT, SWITCH, USB, NVSWITCH = (
     ("0302", "10de:20b0", "nvidia"),
     ("0403", "10de:1aef", "snd_hda_intel"),
     ("0200", "15b3:101d", "mlx5_core"),
@@ -18,6 +18,7 @@ GPU, SOUND, NIC, VF, NVME, PORT, SWITCH, USB = (
     ("0604", "8086:347a", "pcieport"),
     ("0604", "10b5:8749", "pcieport"),
     ("0c03", "8086:a0ed", "xhci_hcd"),
+    ("0680", "10de:1af1", "nvidia-nvswitch"),
 )
 
 

@@ -92,7 +92,7 @@ def _collected(resolved: Resolved, whole: Contribution) -> Plan:
         binary=facts.qemu.binary,
         accel=resolved.accel.accel,
         machine_type=resolved.machine.name,
-        elements=confidential.on_shared_memory(whole, resolved).elements,
+        elements=pci.on_the_root_bus(confidential.on_shared_memory(whole, resolved).elements, spec=resolved.spec),
         flags=_merged(whole.flags),
         steps=whole.steps,
         notes=whole.notes,

@@ -47,6 +47,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "net[0].queues": {"net": [{"type": "user", "queues": 4}]},
     "share[0].path": {"share": [{"path": "/nosuch"}]},
     "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False, "vlan": 7, "trust": True, "spoof_check": False}]},
+    "pci[0].rom_file": {"pci": [{"device": "ff:1f.7", "rom_file": "/nosuch"}]},
+    "devices.iommufd": {"devices": {"iommufd": "on"}},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},
     "confidential.host_data": {"confidential": {"host_data": "00ff"}},

@@ -4,15 +4,17 @@ import dataclasses
 import os
 from pathlib import Path
 
+import made_facts
 import pytest
-from host_trees import make_host
+from host_trees import Tree, make_host
 from made_facts import DEBIAN, OVMF, TINY, facts
 
-from tinamou.blueprint import TakePciGroup
+from tinamou.blueprint import HandOver, TakePciGroup
 from tinamou.blueprint.stored import plain, plan_from
 from tinamou.errors import PlanError, SpecError
 from tinamou.facts.pci import PciDevice, PciFacts
 from tinamou.launch.argv import argv, spelled
+from tinamou.launch.handover import with_descriptors
 from tinamou.planner import plan
 from tinamou.probe.pci import probe_pci
 from tinamou.spec import load_spec
@@ -268,3 +270,65 @@ def test_a_device_that_waits_for_a_guest_is_used_by_nobody(tmp_path):
 
 def test_a_host_without_pci(tmp_path):
     assert probe_pci(Rooted(str(tmp_path)), {}).missing == "this host has no PCI devices"
+
+
+LOADED = {"/sys/module/vfio/refcnt": "1"}
+ONE_BY_ONE = dataclasses.replace(GPUS, one_by_one=True)
+
+
+class Older(made_facts.EveryFeature):
+    """A QEMU before 9.0."""
+
+    def has(self, feature):
+        return "iommufd" not in feature
+
+
+def test_devices_are_handed_over_open_where_kernel_and_qemu_can():
+    made = planned([V100], ONE_BY_ONE)
+    folders = [f"/sys/bus/pci/devices/0000:65:00.{n}/vfio-dev" for n in (0, 1)]
+    handed = {step.path: step.access for step in made.steps if isinstance(step, HandOver)}
+    assert handed["/dev/iommu"] == "write"
+    assert [handed[one] for one in folders] == ["device", "device"]
+    assert not [one for one in made.confinement.devices if "vfio" in one], "it opens none by itself"
+    assert [step.owner for step in made.steps if isinstance(step, TakePciGroup)] == [None]
+    ready = with_descriptors(made, {"/dev/iommu": 7, folders[0]: 8, folders[1]: 9})
+    iommu = next(one for one in ready.elements if one.props.get("qom-type") == "iommufd")
+    assert iommu.props["fd"] == "7"
+    assert [(one["fd"], one["iommufd"], "host" in one) for one in assigned(ready)] == [
+        ("8", iommu.props["id"], False), ("9", iommu.props["id"], False)
+    ]  # fmt: skip
+    assert not [flag for flag in ready.flags if flag.name == "add-fd" and "vfio" in str(flag.options)]
+
+
+def test_groups_where_they_cannot_be_handed_over(monkeypatch):
+    assert "iommufd" not in assigned(planned([V100], ONE_BY_ONE, devices={"iommufd": "off"}))[0]
+    assert "IOMMUFD" in refused([V100], devices={"iommufd": "on"})[0]
+    assert "iommufd" not in assigned(planned([V100]))[0]
+    monkeypatch.setattr(made_facts, "EveryFeature", Older)
+    assert "iommufd" not in assigned(planned([V100], ONE_BY_ONE))[0]
+    (said,) = refused([V100], ONE_BY_ONE, devices={"iommufd": "on"})
+    assert said.startswith("devices.iommufd")
+    assert "9.0" in said
+    monkeypatch.undo()
+    assert "no device of the host" in refused([], devices={"iommufd": "on"})[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"/sys/module/vfio/refcnt": "1", "/proc/devices": "Character devices:\n237 vfio-dev\n238 vfio"}, True),
+        (
+            {"/sys/module/vfio/refcnt": "1", "/proc/devices": "238 vfio", "/boot/config-6.1": "CONFIG_VFIO_DEVICE_CDEV=y"},
+            False,
+        ),
+        ({"/boot/config-6.1": "CONFIG_IOMMUFD=m\nCONFIG_VFIO_DEVICE_CDEV=y"}, True),
+        ({"/boot/config-6.1": "# CONFIG_VFIO_DEVICE_CDEV is not set"}, False),
+        ({}, False),
+    ],
+    ids=["loaded", "loaded-without", "not-loaded-yet", "not-built", "unknown"],
+)
+def test_whether_the_kernel_hands_out_single_devices(tmp_path, files, found):
+    tree = Tree(tmp_path)
+    for path, text in {"/proc/sys/kernel/osrelease": "6.1", **files}.items():
+        tree.write(path, text)
+    assert probe_pci(Rooted(str(tmp_path)), {}).one_by_one is found

@@ -115,14 +115,15 @@ class MakeSshKey:
     why: Why
 
 
-Access = Literal["read", "write", "append", "listen", "connect", "secret", "memory"]
+Access = Literal["read", "write", "device", "append", "listen", "connect", "secret", "memory"]
 
 
 @dataclass(frozen=True)
 class HandOver:
     """Open ``path`` before QEMU starts and pass the descriptor on: QEMU needs no right of its own to the path.
 
-    ``read`` and ``write`` (read and write) open what exists, ``append`` creates a log, ``listen`` creates a listening Unix
+    ``read`` and ``write`` (read and write) open what exists, ``device`` the file of the device whose folder ``vfio-dev`` in
+    sysfs that is, ``append`` creates a log, ``listen`` creates a listening Unix
     socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory of
     ``size`` bytes that has no name in any file system and is gone with the last process that uses it. The plan names the
     path; launch/ puts the descriptor in its place.
@@ -223,13 +224,15 @@ class MakeCgroup:
 class TakePciGroup:
     """Take functions of one IOMMU group from their drivers for vfio-pci, and let ``owner`` open the group.
 
-    Undone by giving them back to the drivers they had, unless someone else took them meanwhile.
+    Undone by giving them back to the drivers they had, unless someone else took them meanwhile. ``regions`` are memory
+    regions that have another size meanwhile: a device's address, the region's number, its size in bytes.
     """
 
     group: int
     devices: tuple[str, ...]
     why: Why
     owner: int | None = None
+    regions: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def name(self) -> str:

@@ -10,8 +10,13 @@ from tinamou.units import CpuSet, PciAddress, Size
 VFIO = "vfio-pci"
 """The driver of a device that is a guest's, or waits to be."""
 
-_BRIDGES, _TO_A_BUS = "06", "0604"
-"""The class of all bridges, and of those with PCI devices behind them."""
+IOMMU = "/dev/iommu"
+"""By it devices are kept to a guest's memory one by one (IOMMUFD; source: Documentation/userspace-api/iommufd.rst)."""
+
+_BRIDGES, _TO_A_BUS, _OTHER_BRIDGE = "06", "0604", "0680"
+"""The class of all bridges, of those with PCI devices behind them, and of those of no other kind."""
+
+NVIDIA = "10de"
 
 _HARMLESS = ("", VFIO, "pci-stub")
 """Drivers that may have another device of a guest's IOMMU group: none of them lets it work."""
@@ -77,13 +82,33 @@ class PciDevice:
 
     @property
     def is_bridge(self) -> bool:
-        """Whether it is a part of the host's board, which no guest can have."""
-        return self.code.startswith(_BRIDGES)
+        """Whether it is a part of the host's board, which no guest can have; a switch between GPUs (NVSwitch) is none."""
+        return self.code.startswith(_BRIDGES) and not self.is_nvswitch
+
+    @property
+    def is_nvswitch(self) -> bool:
+        """Whether it joins NVIDIA's GPUs (NVLink): a guest with all of them drives it too."""
+        return self.code == _OTHER_BRIDGE and self.vendor == NVIDIA
+
+    @property
+    def is_igd(self) -> bool:
+        """Whether it is the graphics of an Intel processor (source: QEMU docs/igd-assign.txt)."""
+        return self.vendor == "8086" and self.kind == "graphics" and str(self.address) == "0000:00:02.0"
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The root complex and the switches it hangs below, without its own port: what is behind the same are its peers."""
+        return (self.root, *self.bridges[:-1])
 
     @property
     def at_rest(self) -> bool:
         """Whether no driver of the host works with it: else it keeps its whole IOMMU group from guests."""
         return self.driver in _HARMLESS
+
+    @property
+    def opened(self) -> str:
+        """The folder that tells which file in /dev/vfio/devices is the device's, while it is on vfio-pci."""
+        return f"/sys/bus/pci/devices/{self.address}/vfio-dev"
 
     def __str__(self) -> str:
         return " ".join(filter(None, (str(self.address), self.kind, self.ids)))
@@ -96,6 +121,9 @@ class PciFacts:
     ``leased`` maps addresses to the machine that has them, without this machine's own. ``open_groups`` are the IOMMU groups
     whose device file this user may open without anyone's help. ``locked`` is how many bytes a process of this user may
     lock in memory, None for no limit. ``missing`` says why no device can be given away at all, empty where some can.
+    ``one_by_one``: the kernel hands out devices by themselves, not groups alone (IOMMUFD, VFIO_DEVICE_CDEV).
+    ``pretended`` is what the kernel was told to take for isolation that no hardware promises (``pcie_acs_override``),
+    ``width`` how many bits a physical address has, 0 where it does not say.
     """
 
     devices: tuple[PciDevice, ...] = ()
@@ -103,6 +131,9 @@ class PciFacts:
     open_groups: frozenset[int] = frozenset()
     locked: int | None = None
     missing: str = ""
+    one_by_one: bool = False
+    pretended: str = ""
+    width: int = 0
 
     def at(self, address: PciAddress) -> PciDevice | None:
         """The function of that address."""
@@ -131,6 +162,12 @@ class PciFacts:
         if device.group is None:
             return ()
         return tuple(one for one in self.devices if one.group == device.group and one.code != _TO_A_BUS)
+
+    def reset_with(self, device: PciDevice) -> tuple[PciDevice, ...]:
+        """The others that are reset with it where its bus is: everything behind the same port."""
+        if not device.bridges:
+            return ()
+        return tuple(one for one in self.devices if one != device and device.bridges == one.bridges[: len(device.bridges)])
 
     def holder(self, device: PciDevice) -> str:
         """The machine that has the device, or one of its group: they can only be leased together."""

@@ -17,12 +17,14 @@ __all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "
 
 _LISTEN_SECONDS = 5.0
 
-_MEMORY = "mem-path"
+_MEMORY, _ROM = "mem-path", "romfile"
 _VHOST_FD = "vhostfd"
+_OPENED = "fd"
+"""What a device of the host, or the IOMMU, was opened as."""
 FDSET = "/dev/fdset/"
 """What QEMU opens in place of a file it was handed, followed by the number of its set."""
 
-_MODES = {"read": os.O_RDONLY, "write": os.O_RDWR}
+_MODES = {"read": os.O_RDONLY, "write": os.O_RDWR, "device": os.O_RDWR}
 
 
 TAP, VHOST = "tap:", "vhost:"
@@ -84,7 +86,14 @@ def _open(step: HandOver) -> int:
         return _secret(step.path)
     if step.access == "connect":
         return _connect(step.path)
-    return os.open(step.path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+    path = _device(step.path) if step.access == "device" else step.path
+    return os.open(path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+
+
+def _device(folder: str) -> str:
+    """The file of a device that is on vfio-pci now. Raises OSError where the kernel shows none."""
+    names = os.listdir(folder)  # noqa: PTH208
+    return f"/dev/vfio/devices/{names[0]}"
 
 
 def _secret(path: str) -> int:
@@ -154,7 +163,8 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     """
     sockets = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access in ("listen", "connect")}
     queues = {path for path in handed if path.startswith((TAP, VHOST))}
-    plain = {flag.value for flag in plan.flags} | {element.props.get(_MEMORY) for element in plan.elements}
+    plain: set[Value | None] = {flag.value for flag in plan.flags}
+    plain |= {element.props.get(name) for element in plan.elements for name in (_MEMORY, _ROM, _OPENED)}
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
     others = [path for path in handed if path not in {*sockets, *queues, *plain, *secrets}]
     sets = {path: number for number, path in enumerate(others, 1)}
@@ -182,12 +192,17 @@ def properties(element: Element, handed: Mapping[str, int], names: Mapping[str, 
     props = {key: _value(value, names) for key, value in element.props.items() if key != "path" or value not in handed}
     if element.kind == "blockdev":
         props = _named(props)
-    memory = element.props.get(_MEMORY)
-    if isinstance(memory, str) and memory in handed:
-        props[_MEMORY] = f"/dev/fd/{handed[memory]}"
+    for name in (_MEMORY, _ROM):
+        plain = element.props.get(name)
+        if isinstance(plain, str) and plain in handed:
+            props[name] = f"/dev/fd/{handed[plain]}"
     kernels = element.props.get(_VHOST_FD)
     if isinstance(kernels, str) and kernels in handed:
         props[_VHOST_FD] = str(handed[kernels])
+    opened = element.props.get(_OPENED)
+    if isinstance(opened, str) and opened in handed:
+        props[_OPENED] = str(handed[opened])
+        props.pop("host", None)
     path = element.props.get("path")
     if isinstance(path, str) and path in handed:
         props["fd"] = handed[path]

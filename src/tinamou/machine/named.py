@@ -24,8 +24,9 @@ def absolute(spec: MachineSpec) -> MachineSpec:
     disks = tuple(late.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
     nets = tuple(late.replace(one, socket=_whole(one.socket)) for one in spec.net)
     sticks = tuple(late.replace(one, path=_whole(one.path)) for one in spec.usb)
+    cards = tuple(late.replace(one, rom_file=_whole(one.rom_file)) for one in spec.pci)
     own = late.replace(spec.windows, drivers=_whole(spec.windows.drivers), password_file=_whole(spec.windows.password_file))
-    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, windows=own)
+    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, pci=cards, windows=own)
 
 
 def _whole(path: str) -> str:
@@ -45,6 +46,7 @@ def _files(spec: MachineSpec) -> Iterator[Problem]:
     for number, disk in enumerate(spec.disk):
         files |= {f"disk[{number}].key": disk.key, f"disk[{number}].path": disk.path if disk.interface == "cdrom" else ""}
     files |= {f"usb[{number}].path": one.path for number, one in enumerate(spec.usb)}
+    files |= {f"pci[{number}].rom_file": one.rom_file for number, one in enumerate(spec.pci)}
     files |= {f"windows.{name}": getattr(spec.windows, name) for name in ("drivers", "password_file")}
     for field, path in files.items():
         if path and not Path(path).is_file():

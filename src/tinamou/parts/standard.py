@@ -28,6 +28,10 @@ class DeviceSpec:
         0, "the guest's number on AF_VSOCK, from 3; 0: none", minimum=0, maximum=0xFFFFFFFE, hint="0, or 3 and more"
     )
     serial: int = option(0, "more serial ports, on sockets run/serial1.sock, … of the machine", minimum=0, maximum=4)
+    iommufd: Literal["auto", "on", "off"] = option(
+        "auto",
+        "devices of the host are handed to QEMU open, one by one, not by their group; auto: where kernel and QEMU can",
+    )
     hotplug: int | None = option(
         None,
         "slots for what is plugged in while it runs; 4 when left out, none if it is thrown away or forkable",

@@ -35,6 +35,8 @@ def take_group(step: TakePciGroup, journal: Journal) -> None:
         for address in step.devices:
             _note(held, address).machine = machine
         _bind(held, step.devices)
+        for address, region, size in step.regions:
+            _resize(held, address, region, size)
         if step.owner is not None:
             pci.let_open(step.group, step.owner)
 
@@ -58,6 +60,21 @@ def _bind(held: Ledger, addresses: Sequence[str]) -> None:
         ) from error
 
 
+def _resize(held: Ledger, address: str, region: int, size: int) -> None:
+    """Written down, then resized: a reset keeps the size, and giving the device back restores the one it had."""
+    known = held.devices[address]
+    try:
+        known.region = known.region or f"{region} {pci.region_size(address, region)}"
+        ledger.save(held)
+        pci.resize(address, region, size)
+    except OSError as error:
+        raise PrepareError(
+            f"region {region} of {address} cannot have {size >> 20} MiB",
+            why=str(error),
+            fix="leave region out; above 4G decoding in the firmware setup makes room",
+        ) from error
+
+
 def give_group(entry: Entry) -> None:
     """Undoes `take_group`: every function is its former driver's again, or waits on for others when taken by hand."""
     give_devices(str(entry["machine"]))
@@ -72,8 +89,21 @@ def give_devices(machine: str) -> None:
             if known.by_hand or known.driver == VFIO:
                 pci.let_open(pci.group(address), known.owner)
             known.machine = ""
+            _restore_region(held, address)
             if not known.by_hand:
                 _release(held, address)
+
+
+def _restore_region(held: Ledger, address: str) -> None:
+    """The size its memory region had, while nobody else has taken it from vfio-pci."""
+    region, _, size = held.devices[address].region.partition(" ")
+    held.devices[address].region = ""
+    if not region or pci.driver(address) != VFIO:
+        return
+    try:
+        pci.resize(address, int(region), int(size))
+    except OSError as error:
+        held.reports.append(f"region {region} of {address} keeps its size: {error}")
 
 
 def _release(held: Ledger, address: str) -> None:

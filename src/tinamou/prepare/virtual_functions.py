@@ -1,27 +1,27 @@
 """Virtual functions (SR-IOV) switched on for guests, and off again: written down before the card is touched; what a card
 does for one of them.
 
-While they are made no driver of the host is offered them (``sriov_drivers_autoprobe``), so that no interfaces come and go.
+While they are there no driver of the host is offered them (``sriov_drivers_autoprobe``, Linux 4.12 and newer), so that no
+interfaces come and go: one that is loaded a moment later, as udev does, would take them else.
 Source: Documentation/ABI/testing/sysfs-bus-pci, sriov_numvfs.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tinamou.blueprint import SetVirtualFunction
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import ledger
 from tinamou.state.ledger import VirtualFunctions
-from tinamou.system import iproute
+from tinamou.system import iproute, nvme
 from tinamou.system.exec import CommandError
 from tinamou.system.rooted import Rooted
 
 __all__ = ["create", "remove", "set_back", "set_for_guest"]
 
-_FOLDER = "/sys/bus/pci/devices"
+_FOLDER, _OFFERED = "/sys/bus/pci/devices", "sriov_drivers_autoprobe"
 
 
 def create(address: str, count: int, files: Rooted) -> None:
@@ -33,14 +33,18 @@ def create(address: str, count: int, files: Rooted) -> None:
             raise PrepareError(
                 f"{address} has virtual functions already", why=why, fix=f"tinamou pci remove-vfs {address} first"
             )
-        held.vfs[address] = VirtualFunctions(now, count)
+        offered = files.read(f"{_FOLDER}/{address}/{_OFFERED}") or ""
+        held.vfs[address] = VirtualFunctions(now, count, offered)
         ledger.save(held)
         try:
-            with _unoffered(address, files):
-                files.write(f"{_FOLDER}/{address}/sriov_numvfs", str(count))
+            if offered:
+                files.write(f"{_FOLDER}/{address}/{_OFFERED}", "0")
+            files.write(f"{_FOLDER}/{address}/sriov_numvfs", str(count))
+            for device in _nvme(address, files):
+                nvme.put_online(device, count)
         except OSError as error:
             if not _count(address, files):
-                del held.vfs[address]
+                _offer(address, held.vfs.pop(address), files)
             fix = "see the kernel's log; where regions do not fit: SR-IOV and above 4G decoding in the firmware setup"
             raise PrepareError(
                 f"{address} does not make {count} virtual functions", why=error.strerror or str(error), fix=fix
@@ -58,16 +62,18 @@ def remove(address: str, files: Rooted) -> int:
         now = _count(address, files)
         if now not in (known.left, known.before):
             why = f"{now} are on, tinamou had left {known.left}: someone else changed it, it stays so"
-            del held.vfs[address]
+            _offer(address, held.vfs.pop(address), files)
             raise PrepareError(f"the virtual functions of {address} are not given back", why=why)
         try:
             if now != known.before:
+                for device in _nvme(address, files):
+                    nvme.put_offline(device, now)
                 files.write(f"{_FOLDER}/{address}/sriov_numvfs", str(known.before))
         except OSError as error:
             raise PrepareError(
                 f"the virtual functions of {address} stay", why=error.strerror or str(error), fix="see the kernel's log"
             ) from error
-        del held.vfs[address]
+        _offer(address, held.vfs.pop(address), files)
         return known.left
 
 
@@ -75,19 +81,15 @@ def _count(address: str, files: Rooted) -> int:
     return files.integer(f"{_FOLDER}/{address}/sriov_numvfs") or 0
 
 
-@contextlib.contextmanager
-def _unoffered(address: str, files: Rooted) -> Iterator[None]:
-    """No driver is offered what is made meanwhile, on kernels that can leave that out (4.12 and newer)."""
-    path = f"{_FOLDER}/{address}/sriov_drivers_autoprobe"
-    before = files.read(path)
-    if before is None:
-        yield
-        return
-    files.write(path, "0")
-    try:
-        yield
-    finally:
-        files.write(path, before)
+def _nvme(address: str, files: Rooted) -> list[str]:
+    """The file of a disk controller, whose virtual functions must be put online."""
+    return [files.path(f"/dev/{name}") for name in files.names(f"{_FOLDER}/{address}/nvme")]
+
+
+def _offer(address: str, known: VirtualFunctions, files: Rooted) -> None:
+    """Drivers are offered what is made of it from now on, where they were before and nobody changed that meanwhile."""
+    if known.offered and files.read(f"{_FOLDER}/{address}/{_OFFERED}") == "0":
+        files.write(f"{_FOLDER}/{address}/{_OFFERED}", known.offered)
 
 
 def set_for_guest(step: SetVirtualFunction, journal: Journal) -> None:

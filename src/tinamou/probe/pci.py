@@ -16,7 +16,7 @@ __all__ = ["devices_by_node", "probe_pci", "uses_below", "uses_of"]
 _FOLDER = "/sys/bus/pci/devices"
 _KINDS = {
     "0108": "NVMe", "0104": "RAID", "0106": "SATA", "0107": "SAS", "02": "network", "03": "graphics", "0403": "audio",
-    "0604": "bridge", "0b40": "coprocessor", "0c03": "USB", "12": "accelerator",
+    "0604": "bridge", "0680": "other bridge", "0b40": "coprocessor", "0c03": "USB", "12": "accelerator",
 }  # fmt: skip
 """PCI class prefixes and their names (source: pci.ids)."""
 
@@ -35,7 +35,25 @@ def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
     found = tuple(_device(files, name, uses, users) for name in files.names(_FOLDER) if _is_address(name))
     groups = {one.group for one in found if one.group is not None}
     opened = frozenset(number for number in groups if files.real and os.access(f"/dev/vfio/{number}", os.R_OK | os.W_OK))
-    return PciFacts(found, leased, opened, lockable() if files.real else None, _missing(found))
+    return PciFacts(
+        found,
+        leased,
+        opened,
+        lockable() if files.real else None,
+        _missing(found),
+        _one_by_one(files),
+        next((one for one in (files.read("/proc/cmdline") or "").split() if one.startswith("pcie_acs_override=")), ""),
+        int(match[1]) if (match := re.search(r"address sizes\s*: (\d+) bits", files.read("/proc/cpuinfo") or "")) else 0,
+    )
+
+
+def _one_by_one(files: Rooted) -> bool:
+    """Whether vfio makes a file for each device: it says so once it is loaded, before that its configuration does."""
+    if files.exists("/sys/module/vfio"):
+        return any(line.split()[1:] == ["vfio-dev"] for line in (files.read("/proc/devices") or "").splitlines())
+    release = files.read("/proc/sys/kernel/osrelease") or ""
+    built = (files.read(f"/boot/config-{release}") or "").splitlines()
+    return "CONFIG_VFIO_DEVICE_CDEV=y" in built
 
 
 def devices_by_node(files: Rooted) -> dict[int, list[str]]:
@@ -177,6 +195,8 @@ def _own_uses(files: Rooted, place: str, uses: Iterable[tuple[str, str]], users:
     yield from uses_below(files, place, uses)
     if (minor := _nvidia_minor(files, place)) and (name := f"nvidia{minor}") in users:
         yield f"{' and '.join(users[name])} use {name}"
+    if count := sum(one.startswith("gi") for one in files.names(f"/proc/driver/nvidia/capabilities/gpu{minor}/mig")):
+        yield f"it is divided into {count} GPU instances (MIG; nvidia-smi mig -dci, then -dgi, ends that)"
 
 
 def _real(files: Rooted, path: str) -> str:

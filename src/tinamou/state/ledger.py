@@ -48,20 +48,24 @@ class Value:
 @dataclass
 class Device:
     """A PCI function that is on vfio-pci: the driver it had before, who may open its group besides root before and by
-    hand, the machine that has it (empty for none), and whether a user took it by hand, to be kept until given back."""
+    hand, the machine that has it (empty for none), and whether a user took it by hand, to be kept until given back;
+    the number and size of a memory region that has another size meanwhile (``1 268435456``)."""
 
     driver: str
     owner: int = 0
     machine: str = ""
     by_hand: bool = False
+    region: str = ""
 
 
 @dataclass
 class VirtualFunctions:
-    """How many virtual functions a card had before, and how many were switched on by hand until they are given back."""
+    """How many virtual functions a card had before, and how many were switched on by hand until they are given back;
+    whether drivers were offered them before (``sriov_drivers_autoprobe``; empty where the kernel cannot leave that out)."""
 
     before: int
     left: int
+    offered: str = ""
 
 
 @dataclass

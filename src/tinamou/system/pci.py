@@ -8,7 +8,7 @@ import os
 from tinamou.system.exec import run
 from tinamou.system.rooted import Rooted
 
-__all__ = ["bind", "driver", "group", "let_open", "owner", "provide_vfio", "unbind"]
+__all__ = ["bind", "driver", "group", "let_open", "owner", "provide_vfio", "region_size", "resize", "unbind"]
 
 _BUS = "/sys/bus/pci"
 _KERNEL = Rooted()
@@ -58,6 +58,29 @@ def unbind(address: str, before: str) -> None:
     _write(f"{_BUS}/drivers_probe", address)
     if (now := driver(address)) != before:
         raise OSError(f"{before} does not take {address} back: its driver is {now or 'none'}; see the kernel's log")
+
+
+def region_size(address: str, region: int) -> int:
+    """How many bytes a memory region has now. Raises OSError where the kernel shows none."""
+    lines = (_KERNEL.read(f"{_BUS}/devices/{address}/resource") or "").splitlines()
+    words = lines[region].split() if region < len(lines) else []
+    if len(words) != 3:
+        raise OSError(f"{address} has no region {region}")
+    return int(words[1], 16) - int(words[0], 16) + 1
+
+
+def resize(address: str, region: int, size: int) -> None:
+    """Give a memory region another size (resizable BAR), with no driver on the function meanwhile. Raises OSError.
+
+    The kernel wants n for 2^n MiB, and keeps the size over a reset (source: sysfs-bus-pci, resourceN_resize).
+    """
+    before = driver(address)
+    _leave(address, before)
+    try:
+        _write(f"{_BUS}/devices/{address}/resource{region}_resize", str((size >> 20).bit_length() - 1))
+    finally:
+        if before:
+            _write(f"{_BUS}/drivers_probe", address)
 
 
 def _leave(address: str, name: str) -> None:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.blueprint import Contribution, Element, Value, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PART", "PORTS", "port_name", "with_slots"]
+if TYPE_CHECKING:
+    from tinamou.spec import MachineSpec
+
+__all__ = ["PART", "PORTS", "on_the_root_bus", "port_name", "with_slots"]
 
 FIRST, LAST = 2, 29
 """Slot 0 is the host bridge, 1 is left for a VGA card, 30 and 31 belong to the boards' own devices."""
@@ -28,7 +32,7 @@ _ADDING = ("device", "nic", "drive", "virtfs", "vga")
 _ADDRESS = r"\baddr\"?[=:]\s*\"?(?:0x)?([0-9a-fA-F]+)"
 _BELOW = r"\bbus\"?[=:]\s*\"?(?!pcie\.0)"
 """What says that a device sits on another bus."""
-_PORT = "pcie-root-port"
+_PORT, _ROOT_BUS = "pcie-root-port", "pcie.0"
 
 
 def with_slots(resolved: Resolved, needs: tuple[Need, ...]) -> Resolved:
@@ -98,6 +102,21 @@ def _addresses(devices: list[str], room: list[int]) -> dict[str, str]:
             fix="remove disks or network interfaces",
         )
     return {device: f"{slot:#x}" for device, slot in zip(devices, room, strict=False)}
+
+
+def on_the_root_bus(elements: tuple[Element, ...], spec: MachineSpec) -> tuple[Element, ...]:
+    """Devices with the name of their bus where one passed on as it is makes another root complex (``pxb-pcie``).
+
+    QEMU puts a device that names no bus behind the newest one.
+    """
+    if not any("pxb" in word for word in spec.qemu_args):
+        return elements
+    return tuple(
+        late.replace(one, props={**one.props, "bus": _ROOT_BUS})
+        if one.kind == "device" and "addr" in one.props and "bus" not in one.props
+        else one
+        for one in elements
+    )
 
 
 def check(resolved: Resolved) -> list[Problem]:

@@ -59,7 +59,8 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
     open_ = {name for name, why in refused.items() if why and name not in without}
     landlock = _landlock(open_, facts, network=not _uses_network(plan))
     walls = (*_always(plan.confinement), *(_wall(name, why, landlock) for name, why in refused.items()))
-    groups = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
+    taken = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
+    groups = [] if any(one.props.get("qom-type") == "iommufd" for one in plan.elements) else taken
     sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
     rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by == "confinement"]
     return late.replace(
@@ -70,7 +71,7 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
         reads=(
             *plan.confinement.reads,
             *sockets,
-            *(_OF_PASSTHROUGH if groups else ()),
+            *(_OF_PASSTHROUGH if taken else ()),
             *(_OF_NAMES if _inner(plan) else ()),
         ),
         writes=tuple(rooms),
