@@ -138,9 +138,7 @@ def test_regions_beyond_the_processors_addresses_are_refused(tmp_path: Path) -> 
 def test_a_larger_region_gets_more_room_of_the_firmware(tmp_path: Path) -> None:
     card = dev("00/00:01.0/01:00.0", GPU, 14, window=1, resource1_resize="000000000001ff00")
     found = dataclasses.replace(facts(DEBIAN), pci=probed(tmp_path, card), firmware=(OVMF,))
-    made = plan(
-        load_spec({"pci": [{"device": CARD, "region": "64G"}], "boot": {"firmware": "uefi"}}), found
-    )
+    made = plan(load_spec({"pci": [{"device": CARD, "region": "64G"}], "boot": {"firmware": "uefi"}}), found)
     assert [flag.options["string"] for flag in made.flags if "X-PciMmio64Mb" in str(flag.options.get("name"))] == ["131072"]
 
 

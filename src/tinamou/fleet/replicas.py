@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tinamou import late
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError, StateError
 from tinamou.fleet import hosts, remote
 from tinamou.fleet.frames import Frames
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine.backups import back_up, restore
-from tinamou.snapshots.backup_shelf import FILE, Backup, Shelf, files_in, read_shelf, save_shelf, sum_of
+from tinamou.snapshots.backup_shelf import FILE, Backup, Shelf, files_in, read_shelf, save_shelf
 from tinamou.spec import NAME
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -174,7 +175,7 @@ def _backup(payload: bytes) -> Backup:
 def _enter(folder: Path, name: str, backup: Backup, shelf: Shelf) -> None:
     """Compare what came, and make it the newest; what it does not rest on is removed."""
     made = folder / f"{backup.number:04}"
-    found = {str(path.relative_to(folder)): sum_of(path) for path in files_in(made)}
+    found = {str(path.relative_to(folder)): file_digest(path) for path in files_in(made)}
     if found != dict(backup.sums):
         shutil.rmtree(made, ignore_errors=True)
         raise ImageError(f"the replica of {name} is not what was sent", why="checksums differ", fix="replicate it again")
