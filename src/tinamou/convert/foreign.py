@@ -8,6 +8,7 @@ from typing import Any
 from tinamou.convert import nets
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
+from tinamou.parts.usb import IDS, PORT
 from tinamou.parts.windows import RELEASES
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "tpm",
     "uefi",
     "uncabled",
+    "usb_device",
 ]
 
 
@@ -144,6 +146,16 @@ def passed_through(draft: Draft, where: str, value: str, address: str, *, rom: b
         draft.append("pci", address if rom else {"device": address, "rom": False})
     reason = f"{address} is taken from its driver when the machine starts, with all functions of its card, and given back"
     draft.changed(where, value, reason, "tinamou pci ls says whether this host has it, and whether it is free")
+
+
+def usb_device(draft: Draft, where: str, value: str, device: str) -> None:
+    """A USB device of the host that the machine had for itself, by its kind or its port: 0951:1666, 1-2.3."""
+    if not re.fullmatch(f"{IDS}|{PORT}", device):
+        reason = "a device is named by its kind or its port: the number it has changes each time it is plugged in"
+        draft.lost(where, value, reason, 'usb = [{ type = "host", device = "VENDOR:PRODUCT" }], as lsusb shows it')
+        return
+    draft.append("usb", {"type": "host", "device": device.lower()})
+    draft.changed(where, value, f"{device} is the guest's while its machine runs", "lsusb says whether this host has it")
 
 
 def encrypted(draft: Draft, where: str, value: str, kind: str, *, bit: bool) -> None:

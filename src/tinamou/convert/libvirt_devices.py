@@ -25,8 +25,7 @@ _THERE = {
 _CONSOLE = "the serial port is the guest's console: tinamou console NAME"
 _LOST = {
     "parallel": ("there is no parallel port", ""),
-    "redirdev": ("devices are not redirected over SPICE", "share what is on them: [[share]]"),
-    "redirfilter": ("devices are not redirected over SPICE", "share what is on them: [[share]]"),
+    "redirfilter": ("which devices a viewer may hand over is not filtered", "leave display.redirected_usb out"),
     "iommu": ("the guest has no IOMMU of its own", "keep it with qemu_args"),
     "smartcard": ("there is no smart card", ""),
     "shmem": ("no memory is shared with other machines", "keep it with qemu_args"),
@@ -35,6 +34,7 @@ _LOST = {
     "nvram": ("there is no such memory on these boards", ""),
 }
 _ACTIONS = ("reset", "poweroff", "shutdown", "pause", "inject-nmi")
+_MOST_REDIRECTED = 8
 _PORTS = ("pty", "stdio", "null", "vc")
 
 
@@ -57,9 +57,10 @@ def read(draft: Draft, devices: Element | None, *, windows: bool) -> None:
             _READERS[one.tag](draft, one)
         elif one.tag in _LOST:
             draft.lost(one.tag, one.shown(), *_LOST[one.tag])
-        elif one.tag not in (*_THERE, "disk"):
+        elif one.tag not in (*_THERE, "disk", "redirdev"):
             draft.lost(one.tag, one.shown(), "it has no counterpart known here", "see docs/reference/spec.md")
     _controllers(draft, [one for one in nodes if one.tag == "controller"])
+    _spice(draft, nodes)
     _order(draft)
 
 
@@ -69,6 +70,33 @@ def _controllers(draft: Draft, nodes: list[Element]) -> None:
     shown = [" ".join(f"{key}={value}" for key in keys if (value := one.get(key))) for one in nodes]
     if shown:
         draft.done("controller", "; ".join(shown), _THERE["controller"])
+
+
+def _spice(draft: Draft, nodes: list[Element]) -> None:
+    """What a viewer of SPICE shares with the guest: its clipboard and files, where nothing forbids it, and USB devices."""
+    screens = [one for one in nodes if one.tag == "graphics" and one.get("type") == "spice"]
+    lines = [one for one in nodes if one.tag == "channel" and one.get("type") == "spicevmc"]
+    if screens and lines:
+        forbid = (("clipboard", "copypaste"), ("filetransfer", "enable"))
+        forbidden = [name for name, key in forbid if (node := screens[0].find(name)) is not None and node.get(key) == "no"]
+        if not forbidden:
+            draft.put("display.clipboard", True)
+        reason = "clipboards and dropped files are shared together, or neither is: display.clipboard"
+        if len(forbidden) == 1:
+            draft.changed("graphics", f"{forbidden[0]} no", reason, "set display.clipboard = true")
+        else:
+            draft.done("graphics", f"clipboard {'no' if forbidden else 'yes'}", reason)
+    ports = [one for one in nodes if one.tag == "redirdev"]
+    taken = [one for one in ports if one.get("type") == "spicevmc" and screens][:_MOST_REDIRECTED]
+    for one in ports:
+        if one in taken:
+            draft.done(
+                "redirdev", one.shown(), "a USB device of the viewer's can be handed to the guest: display.redirected_usb"
+            )
+        else:
+            draft.lost("redirdev", one.shown(), "only a viewer of SPICE hands devices over, and eight at most", "")
+    if taken:
+        draft.put("display.redirected_usb", len(taken))
 
 
 def _serial(draft: Draft, node: Element) -> None:
@@ -89,8 +117,7 @@ def _channel(draft: Draft, node: Element) -> None:
     if name.startswith("org.qemu.guest_agent"):
         draft.done("channel", shown, "the channel to the guest's agent is there")
     elif kind == "spicevmc":
-        reason = "no channel to SPICE's agent is there: no shared clipboard, no size that follows the window"
-        draft.lost("channel", shown, reason, "use the guest by ssh, or its own remote desktop")
+        draft.done("channel", shown, "a machine with SPICE has the line to its agent")
     else:
         draft.lost("channel", shown, "only the channel to the guest's agent is there", "keep it with qemu_args")
 
@@ -246,6 +273,9 @@ def _tpm(draft: Draft, node: Element) -> None:
 def _hostdev(draft: Draft, node: Element) -> None:
     source, kind = node.find("source"), node.get("type")
     address = source.find("address") if source is not None else None
+    if kind == "usb" and source is not None:
+        _usb_device(draft, node, source)
+        return
     if address is None or kind != "pci":
         reason = f"the host's {kind} devices are not given to a machine"
         draft.lost("hostdev", f"{kind} {node.shown()}", reason, "share what is on it: [[share]]")
@@ -257,6 +287,13 @@ def _hostdev(draft: Draft, node: Element) -> None:
         draft.lost("hostdev", f"rom file={rom.get('file')}", "the card's own boot code is used", "see pci.rom")
     if rom is not None:
         draft.done("hostdev", f"rom {rom.shown()}", "whether the firmware runs the card's own boot code is pci.rom")
+
+
+def _usb_device(draft: Draft, node: Element, source: Element) -> None:
+    kind = [source.find(name) for name in ("vendor", "product")]
+    numbers = [whole(one.get("id")) for one in kind if one is not None]
+    named = ":".join(f"{one:04x}" for one in numbers if one is not None and one < 1 << 16)
+    foreign.usb_device(draft, "hostdev", f"usb {source.shown()} {node.shown()}".strip(), named)
 
 
 def _order(draft: Draft) -> None:

@@ -117,7 +117,7 @@ RULES: Rules = (
     (
         "devices/graphics/(clipboard|filetransfer)(/.*)?",
         "done",
-        "no channel to SPICE's agent is there: nothing is copied from or to the guest",
+        "where SPICE's agent has no channel, nothing is copied from or to the guest",
         "",
     ),
     ("devices/tpm/(@model|backend/@(persistent_state|debug))", "done", "the TPM's device is the one its board has", ""),

@@ -40,7 +40,7 @@ _RULES: Rules = (
      "how Proxmox runs the machine is another way here", "docs/reference/spec.md"),
     (r"(cpuunits|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
     (r"(ci.*|sshkeys|ipconfig\d+|nameserver|searchdomain)", "lost", "Proxmox makes a cloud-init drive of it", "[seed]"),
-    (r"(usb|ivshmem|parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
+    (r"(ivshmem|parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
      "docs/reference/spec.md: usb, devices.sound, share"),
     (r"unused\d+", "changed", "a disk that no device has is left where it is", "add it as [[disk]]"),
     (r"scsihw bootdisk", "done", "where a disk sits is tinamou's to choose", ""),
@@ -260,6 +260,22 @@ def _card(draft: Draft, key: str, text: str, *, windows: bool) -> None:
         draft.lost(key, ",".join(left), "it is set another way here", "anti_spoof, rate_in, rate_out, trunk in [[net]]")
 
 
+def _usb(draft: Draft, values: Keys) -> None:
+    """Devices of the host, and ports that a viewer of SPICE may hand its own to (source: qm(1), usb[n])."""
+    viewers = 0
+    for key in [key for key in values if re.fullmatch(r"usb\d+", key)]:
+        text = values.get(key)
+        device = text.partition(",")[0].removeprefix("host=").removeprefix("0x").replace(":0x", ":")
+        if device == "spice" and viewers < 8:
+            viewers += 1
+            draft.done(key, text, "a USB device of the viewer's can be handed to the guest: display.redirected_usb")
+        else:
+            foreign.usb_device(draft, key, text, device)
+    if viewers:
+        draft.put("display.type", "spice")
+        draft.put("display.redirected_usb", viewers)
+
+
 def _devices(draft: Draft, values: Keys) -> None:
     vga = values.get("vga").removeprefix("type=")
     if vga.startswith(("none", "serial")):
@@ -275,6 +291,7 @@ def _devices(draft: Draft, values: Keys) -> None:
             continue
         whole_address = address if address.count(":") == 2 else f"0000:{address}"
         foreign.passed_through(draft, key, text, whole_address if "." in whole_address else f"{whole_address}.0")
+    _usb(draft, values)
     if switch(agent := values.get("agent").removeprefix("enabled=").partition(",")[0]):
         draft.done("agent", values["agent"], "the channel to the guest's agent is there")
     elif agent:

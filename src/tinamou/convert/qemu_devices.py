@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinamou.convert import foreign, qemu_cpu, qemu_disks, qemu_extra, qemu_nets, qemu_rest
 from tinamou.convert.qemu_line import Line, keys
+from tinamou.convert.values import whole
 
 __all__ = ["device", "joined"]
 
@@ -110,9 +111,7 @@ def joined(line: Line) -> None:
         if driver.startswith("vfio-"):
             _passed_through(line, text, found)
         elif driver.startswith("usb-host"):
-            line.draft.lost(
-                "-device", text, "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"
-            )
+            foreign.usb_device(line.draft, "-device", text, _usb_device(found))
         elif driver.startswith("tpm-"):
             line.draft.done("-device", text, "the TPM's device is the one its board has")
         elif driver.startswith("virtio-9p"):
@@ -123,6 +122,14 @@ def joined(line: Line) -> None:
             line.pass_on("device", text)
         else:
             line.draft.lost("-device", text, "it names no device: QEMU refuses this line", "")
+
+
+def _usb_device(found: dict[str, str]) -> str:
+    """By its kind, or its port; empty for what names neither."""
+    if "vendorid" in found and "productid" in found:
+        kind = [whole(found[key]) for key in ("vendorid", "productid")]
+        return ":".join(f"{one:04x}" for one in kind if one is not None)
+    return f"{found['hostbus']}-{found['hostport']}" if "hostbus" in found and "hostport" in found else ""
 
 
 def _passed_through(line: Line, text: str, found: dict[str, str]) -> None:

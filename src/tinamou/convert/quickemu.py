@@ -26,7 +26,6 @@ _RULES: Rules = (
         "",
     ),
     ("sound_card sound_duplex", "lost", "a sound card is not taken over", 'set devices.sound = "hda"'),
-    ("usb_devices", "lost", "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"),
     (".*", "lost", "it has no counterpart known here", "see docs/reference/spec.md"),
 )
 
@@ -56,6 +55,9 @@ def read(text: str) -> Draft:
     draft.changed("display", values.get("display", "sdl"), reason, "leave display out")
     if folder := values.pop("public_dir"):
         draft.append("share", {"path": _home(folder)})
+    for device in found.get("usb_devices", []):
+        values.read("usb_devices")
+        foreign.usb_device(draft, "usb_devices", device, device)
     if words := found.get("extra_args"):
         split = words if len(words) > 1 else [word for one in settings(words[0])[1] for word in one.words]
         values.read("extra_args")

@@ -13,9 +13,9 @@ from tinamou.late import dataclass
 from tinamou.parts.display import REDIRECTED
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["HOST", "PART", "UsbSpec"]
+__all__ = ["HOST", "IDS", "PART", "PORT", "UsbSpec"]
 
-_IDS, _PORT = "[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", r"\d{1,3}-\d{1,3}(?:\.\d{1,3}){0,5}"
+IDS, PORT = "[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", r"\d{1,3}-\d{1,3}(?:\.\d{1,3}){0,5}"
 _CONTROLLER = "qemu-xhci"
 HOST = "usb-host"
 """The device that stands for one of the host's."""
@@ -41,7 +41,7 @@ class UsbSpec:
     device: str = option(
         "",
         "host: a device of this host, by VENDOR:PRODUCT as lsusb shows it (0951:1666), or by the port it is in (1-2.3)",
-        pattern=rf"{_IDS}|{_PORT}",
+        pattern=rf"{IDS}|{PORT}",
         hint="lsusb lists VENDOR:PRODUCT, lsusb -t and /sys/bus/usb/devices the ports",
     )
     path: str = option("", "stick: the image file it is made of, which the guest reads and cannot write")

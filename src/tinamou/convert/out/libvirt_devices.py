@@ -196,11 +196,24 @@ def _screen(asked: Asked, devices: Element) -> None:
         video = SubElement(devices, "video")
         SubElement(video, "model", {"type": "none"})
         return
-    SubElement(devices, "graphics", {"type": kind, "autoport": "yes", "listen": "127.0.0.1"})
+    graphics = SubElement(devices, "graphics", {"type": kind, "autoport": "yes", "listen": "127.0.0.1"})
+    if kind == "spice":
+        _spice(asked, devices, graphics)
     video = SubElement(devices, "video")
     SubElement(video, "model", {"type": "virtio"})
     reason = "the screen is on 127.0.0.1, for every user of the host, and not on a socket of its own"
     asked.notes.append(told("changed", "display.type", kind, reason, "set passwd in <graphics>"))
+
+
+def _spice(asked: Asked, devices: Element, graphics: Element) -> None:
+    shared = "yes" if asked.spec.display.clipboard else "no"
+    SubElement(graphics, "clipboard", {"copypaste": shared})
+    SubElement(graphics, "filetransfer", {"enable": shared})
+    line = SubElement(devices, "channel", {"type": "spicevmc"})
+    SubElement(line, "target", {"type": "virtio", "name": "com.redhat.spice.0"})
+    for _ in range(asked.spec.display.redirected_usb):
+        SubElement(devices, "redirdev", {"bus": "usb", "type": "spicevmc"})
+    asked.take("display.clipboard", "display.redirected_usb")
 
 
 def _passed(asked: Asked, devices: Element) -> None:
@@ -241,3 +254,9 @@ def _small(asked: Asked, devices: Element, place: Place) -> None:
         if one.type in ("tablet", "mouse", "keyboard"):
             SubElement(devices, "input", {"type": one.type, "bus": "usb"})
             asked.take(f"usb[{number}].type")
+        elif one.type == "host" and ":" in one.device:
+            node = SubElement(devices, "hostdev", {"mode": "subsystem", "type": "usb"})
+            source = SubElement(node, "source")
+            for name, number_of in zip(("vendor", "product"), one.device.split(":"), strict=True):
+                SubElement(source, name, {"id": f"0x{number_of}"})
+            asked.take(f"usb[{number}].type", f"usb[{number}].device")

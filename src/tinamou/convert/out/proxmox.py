@@ -208,6 +208,11 @@ def _devices(asked: Asked, lines: dict[str, str]) -> None:
     if tablets:
         lines["tablet"] = "1"
         asked.take(*(f"usb[{number}].type" for number in tablets))
+    handed = {number: f"host={one.device}" for number, one in enumerate(spec.usb) if one.type == "host"}
+    asked.take(*(f"usb[{number}].{field}" for number in handed for field in ("type", "device")))
+    for number, value in enumerate([*handed.values(), *["spice"] * spec.display.redirected_usb]):
+        lines[f"usb{number}"] = value
+    asked.take("display.redirected_usb")
     if spec.qemu_args:
         lines["args"] = " ".join([*([lines["args"]] if "args" in lines else []), shlex.join(spec.qemu_args)])
         asked.take("qemu_args")

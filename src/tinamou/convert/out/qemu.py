@@ -14,6 +14,7 @@ from tinamou.convert.result import Note
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.hyperv import complete
 from tinamou.parts.net.spec import NetSpec
+from tinamou.parts.usb import UsbSpec
 from tinamou.parts.windows import clock_base, release
 
 __all__ = ["line", "script", "write"]
@@ -239,6 +240,17 @@ def _card(net: NetSpec, name: str) -> str:
     return ",".join([model, f"netdev={name}", *more])
 
 
+def _of_the_host(one: UsbSpec) -> str:
+    """The device for one of the host's, by its kind or its port; empty for another."""
+    if one.type != "host":
+        return ""
+    if ":" in one.device:
+        vendor, product = one.device.split(":")
+        return f"usb-host,vendorid=0x{vendor},productid=0x{product}"
+    bus, _, port = one.device.partition("-")
+    return f"usb-host,hostbus={bus},hostport={port}"
+
+
 def _devices(asked: Asked) -> list[str]:
     spec = asked.spec
     words = ["-serial", "mon:stdio"]
@@ -251,11 +263,11 @@ def _devices(asked: Asked) -> list[str]:
         )
         reason = "the screen is on 127.0.0.1, for every user of the host, and not on a socket of its own"
         asked.notes.append(Note("changed", "display.type", kind, reason, "-vnc unix:PATH"))
-    found = {number: name for number, one in enumerate(spec.usb) if (name := _USB.get(one.type))}
+    found = {number: name for number, one in enumerate(spec.usb) if (name := _USB.get(one.type) or _of_the_host(one))}
     words += ["-device", "qemu-xhci"] if found else []
     for number, name in found.items():
         words += ["-device", name]
-        asked.take(f"usb[{number}].type", f"usb[{number}]")
+        asked.take(f"usb[{number}].type", f"usb[{number}].device", f"usb[{number}]")
     for number, one in enumerate(spec.pci):
         if "." not in one.device or " " in one.device:
             asked.note("lost", f"pci[{number}].device", one.device, "QEMU takes a device by its address", "lspci -D says it")
