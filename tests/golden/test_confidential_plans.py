@@ -6,6 +6,7 @@ After a wanted change: ``PYTHONPATH=src:tests python tests/confidential_cases.py
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -20,7 +21,10 @@ import pytest
 from confidential_cases import CASES, FOLDER, Case, facts, image_of, spec_of, text_of
 from recorded import VERSIONS
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import Flag, Plan, Why
+from tinamou.control import connect_qmp
+from tinamou.control.commands import quit, status
+from tinamou.errors import ControlError
 from tinamou.facts import Firmware, Place
 from tinamou.images.resolve import resolve
 from tinamou.launch.argv import argv
@@ -219,6 +223,36 @@ def test_started_as_machines_are_it_ends_for_the_same_reason(kind: str, program_
     finally:
         Journal(folder).give_back(undo)
     assert re.search(REFUSALS[_kind(case)] + "$", (folder / "qemu.log").read_text(), re.MULTILINE)
+
+
+@pytest.mark.vm
+def test_firmware_is_handed_over_wherever_it_is(program_of, folder: Path):
+    """Started behind its walls, from which the folder of the firmware is not seen: QEMU has loaded it all the same."""
+    version = "7.2"
+    case = next(one for one in STARTED if (one.requested, one.boot, one.version) == ("sev", "direct", version))
+    made = _emulated(_plain(_real_plan(case, folder, throwaway=True)))
+    alone = dataclasses.replace(made.confinement, devices=(), groups=(), locked=None)
+    waits = Flag("S", Why("test", "it is looked at before it runs"))
+    binary = program_of(version, "qemu-system-x86_64")
+    made = dataclasses.replace(made, confinement=alone, accel="tcg", binary=binary, flags=(*made.flags, waits))
+    apply(made.steps, folder)
+
+    async def looked() -> str:
+        process = start(made, folder, dies_with_parent=True)
+        try:
+            connecting = connect_qmp(str(folder), owner=True, alive=lambda: not wait_gone(process, 0), timeout=60)
+            async with await connecting as session:
+                state = (await status(session)).state
+                await quit(session, 60)
+        except ControlError:
+            raise AssertionError((folder / "qemu.log").read_text()) from None
+        assert wait_gone(process, 60)
+        return state
+
+    try:
+        assert asyncio.run(looked()) == "prelaunch"
+    finally:
+        Journal(folder).give_back(undo)
 
 
 @pytest.mark.vm
