@@ -22,8 +22,11 @@ from tinamou.control import Session
 from tinamou.control.commands import monitor
 from tinamou.errors import ControlError
 from tinamou.snapshots.check import check
+from tinamou.snapshots.create import create
+from tinamou.snapshots.graph import Opening, node_of, open_overlays
 from tinamou.snapshots.history import load
 from tinamou.snapshots.layers import read_forest
+from tinamou.snapshots.machine_disks import fresh_name, write_overlay_part
 from tinamou.snapshots.merge import tidy
 from tinamou.snapshots.reconcile import reconcile
 from tinamou.system.lock import exclusive
@@ -129,6 +132,24 @@ def verify(m: BareMachine, writer: Writer | None) -> None:
             assert writer.flushed <= now <= writer.begun, f"{disk}: flushed {writer.flushed}, found {now}"
             in_order = [numbers[one] for one in sorted(numbers)]
             assert in_order == sorted(in_order)
+
+
+def test_killed_when_qemu_had_opened_what_was_not_written_down_yet(machine: Build) -> None:
+    """The overlay is open in QEMU, and the history says nothing of it: the next snapshot has the same number."""
+    m = machine(count=1)
+    m.start()
+
+    async def work() -> list[str]:
+        async with m.session() as (session, disks):
+            history = await reconcile(disks)
+            entry, file = history.disks["disk0"], fresh_name("disk0", history.counter + 1)
+            with write_overlay_part(disks, file, entry.top, entry.format).open("r+b") as part:
+                await open_overlays(session, [Opening(disks.path(file), node_of(file), {}, descriptor=part.fileno())])
+            await create(disks, await reconcile(disks))
+            return [shot.name for shot in load(m.directory).snapshots]
+
+    assert run(work()) == ["s1"]
+    assert [*m.directory.glob("*.part")] == []
 
 
 @pytest.mark.slow

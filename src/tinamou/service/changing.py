@@ -22,10 +22,11 @@ from tinamou.service.shared import existing
 from tinamou.service.table import Asked, as_json
 from tinamou.service.work import Asking, Task
 from tinamou.snapshots.checkpoint import Checkpoint
-from tinamou.snapshots.history import Snapshot
+from tinamou.snapshots.history import Snapshot, load
 from tinamou.spec import MachineSpec, dump_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, read
+from tinamou.system.loop_thread import in_thread
 
 __all__ = [
     "begin",
@@ -248,9 +249,21 @@ async def snapshot(asked: Asked) -> Response:
     record, body = existing(asked.name), asked.body
 
     async def task(progress: Progress) -> Snapshot:
-        return (await disks.take(record, body.name, note=body.note, quiesce=body.quiesce, progress=progress)).snapshot
+        try:
+            return (await disks.take(record, body.name, note=body.note, quiesce=body.quiesce, progress=progress)).snapshot
+        except StateError:
+            if (shot := await in_thread(_taken_before_kill, asked, record)) is None:
+                raise
+            return shot
 
     return await begin(asked, "snapshot", asked.name, task, snapshot_plain)
+
+
+def _taken_before_kill(asked: Asked, record: Record) -> Snapshot | None:
+    """The snapshot that an operation with this key had taken when the service was killed; None where it had not."""
+    key, name = asked.request.headers.get("idempotency-key", ""), asked.body.name
+    shots = [shot for shot in load(record.path).snapshots if name and shot.name == name]
+    return next((shot for shot in shots if asked.service.work.began_again(asked.caller, key, shot.created)), None)
 
 
 async def revert(asked: Asked) -> Response:

@@ -31,7 +31,10 @@ async def reconcile(disks: Disks) -> History:
 
 async def put_right(disks: Disks, history: History) -> History:
     """The same where no job is left over."""
-    for part in disks.directory.glob(f"*.qcow2{PART}"):
+    parts = [*disks.directory.glob(f"*.qcow2{PART}")]
+    if parts and disks.session is not None:  # QEMU opens overlays before it is written down that they are begun
+        await close_unused(disks.session, disks.directory)
+    for part in parts:
         part.unlink()
     if history.intent is None:
         return history
