@@ -1,6 +1,9 @@
 """Changes the program in one place at a time, and says which changes no test without a guest notices. Not a test itself.
 
-usage: python tests/mutating.py [--sample N] [--seed WORD] MODULE… -- TEST…    files of src, and what pytest takes
+usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] MODULE… -- TEST…
+
+A MODULE is a file of src, a TEST what pytest takes. A sample is the same for the same seed and files; ``--like`` tries
+those of it alone whose line, as it is printed, has a match.
 
 Each change is made to a function that is loaded already, in a fork of this process, and only the tests that reach the
 function run. What runs as a process of its own sees no change; constants of modules are left alone.
@@ -15,6 +18,7 @@ import importlib
 import inspect
 import os
 import random
+import re
 import select
 import signal
 import sys
@@ -178,6 +182,7 @@ def main() -> None:
     words = argparse.ArgumentParser(usage=__doc__)
     words.add_argument("--sample", type=int, default=0)
     words.add_argument("--seed", default="1")
+    words.add_argument("--like", default="")
     words.add_argument("files", nargs="+", type=Path)
     before, _, tests = " ".join(sys.argv[1:]).partition(" -- ")
     asked = words.parse_args(before.split())
@@ -186,6 +191,7 @@ def main() -> None:
     every = [one for file in asked.files for one in mutants(file.resolve())]
     if asked.sample:
         every = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))), key=str)
+    every = [one for one in every if re.search(asked.like, str(one))]
     survivors = unreached = 0
     for mutant in every:
         found = reached.tests.get((str(mutant.file), mutant.function), [])

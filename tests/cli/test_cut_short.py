@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from typed import TINAMOU, call
 from tinamou.machine import booting, life
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
+from tinamou.system import shown
 
 
 def a_record(folder: Path) -> Record:
@@ -74,3 +77,14 @@ def test_the_end_of_the_line_from_another_host_is_told_in_words() -> None:
     assert done.returncode == 115
     assert done.stderr.splitlines()[0] == "tinamou: the line to the other host has ended"
     assert "Traceback" not in done.stderr
+
+
+def test_the_last_line_is_one_of_its_own_where_another_was_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    shown.guard()
+    for cut in ("whole\n", "cut sh"):
+        sys.stderr.write(cut)
+        shown.say_last("interrupted")
+    assert said.getvalue() == "whole\ninterrupted\ncut sh\ninterrupted\n"

@@ -59,13 +59,16 @@ def forget(kind: str) -> Callable[[], object]:
     def machine() -> None:
         call("rm", "-f", "other")
 
+    def m() -> None:
+        call("rm", "-f", "m")  # what was plugged in would take up all slots
+
     def guest() -> None:
         call("kill", "m")  # asked to stop, it would do so in the middle of the next round
 
-    return {"checkpoints": checkpoints, "pools": pools, "machine": machine, "guest": guest}[kind]
+    return {"checkpoints": checkpoints, "pools": pools, "machine": machine, "guest": guest, "m": m}[kind]
 
 
-GONE = forget("machine")
+GONE, ANEW = forget("machine"), forget("m")
 VERBS = [
     Verb(("run", "--", "true"), ""),
     Verb(("run", "--", "sleep", "100"), "", 4.0),
@@ -85,8 +88,8 @@ VERBS = [
     Verb(("fork", "m", "-n", "2"), forkable=True, after=forget("checkpoints")),
     Verb(("snapshot", "create", "m")),
     Verb(("snapshot", "create", "m"), "stopped"),
-    Verb(("disk", "add", "m", "size=8M")),
-    Verb(("net", "add", "m", "passt")),
+    Verb(("disk", "add", "m", "size=8M"), after=ANEW),
+    Verb(("net", "add", "m", "passt"), after=ANEW),
     Verb(("check", "m"), "stopped"),
     Verb(("backup", "create", "m", "BACKUP")),
     Verb(("pool", "create", "web", "--size", "2"), "", after=forget("pools")),
@@ -197,8 +200,8 @@ def test_at_random_moments(
         said = interrupted(words, number, dice.uniform(0.0, seconds))
         assert unfinished(state, done=said.endswith(" 0")) == [], said
         note(said)
-        verb.after()
         assert wholly(verb), said
+        verb.after()
     for row in json.loads(tinamou("ls", "--json")):
         tinamou("rm", "-f", row["name"])
     forget("checkpoints")()

@@ -35,8 +35,8 @@ PATIENCE = 120.0
 class Lines:
     """Counts the lines of functions of the package, in every thread; at one of them the process is sent a signal."""
 
-    def __init__(self, at: int, number: int) -> None:
-        self.seen, self.at, self.number = 0, at, number
+    def __init__(self, number: int) -> None:
+        self.seen, self.at, self.number = 0, 0, number
         self.where = ""
 
     def frame(self, frame: FrameType, event: str, _: object) -> Callable[[FrameType, str, object], object] | None:
@@ -70,13 +70,13 @@ def command(asked: dict[str, Any], count: mmap.mmap) -> None:
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
     os.environ.update(asked.get("env", {}))
     faulthandler.enable()
-    lines, me, leave = Lines(asked.get("at", 0), signal.Signals[asked.get("signal", "SIGINT")]), os.getpid(), os._exit
+    lines, me, leave = Lines(signal.Signals[asked.get("signal", "SIGINT")]), os.getpid(), os._exit
     sys.argv = ["tinamou", *asked["words"]]
     before, heed = set(sys.modules), tinamou.cli.main.heed_requests
 
     def heeding() -> None:
         heed()
-        lines.seen = 0
+        lines.seen, lines.at = 0, asked.get("at", 0)
         count[8] = 1
 
     def tell(status: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.state import ledger, machines
 from tinamou.state.machines import held, making
-from tinamou.state.record import Record, create
+from tinamou.state.record import Record, create, locked
 from tinamou.system.spawn import process_of
 
 
@@ -100,3 +102,40 @@ def test_a_ledger_of_nothing_is_no_file(state: Path) -> None:
     with ledger.edit() as now:
         now.reports.clear()
     assert not ledger.path().exists() and ledger.look().empty
+
+
+def test_a_record_is_one_process_s_to_change_at_a_time(state: Path) -> None:
+    record, order = made("web"), []
+
+    def second() -> None:
+        with locked(record.path):
+            order.append("second")
+
+    waits = threading.Thread(target=second)
+    with locked(record.path):
+        waits.start()
+        waits.join(0.2)
+        order.append("first")
+    waits.join(60)
+    assert order == ["first", "second"]
+    assert record.file(files.LOCK).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_machine_is_called_what_its_folder_is(state: Path) -> None:
+    """All that is said of it has that name; what comes with the next start only where there is such."""
+    old = made("old")
+    old.path.rename(state / "machines/new")
+    found = machines.find("new")
+    assert (found.name, found.former, found.spec["name"], found.later) == ("new", ["old"], "new", {})
+    assert machines.find("new").next_spec["name"] == "new"
+
+
+def test_a_value_of_another_kind_is_damage(state: Path) -> None:
+    path = made("web").file(files.RECORD)
+    for field, wrong in (("pid", "1"), ("ephemeral", 0), ("former", [1]), ("timings", {"boot": "long"}), ("uid", 1.5)):
+        whole = path.read_text()
+        path.write_text(json.dumps({**json.loads(whole), field: wrong}))
+        with pytest.raises(StateError, match="the record of machine web is damaged"):
+            machines.find("web")
+        path.write_text(whole)
+    assert machines.find("web").name == "web"

@@ -37,7 +37,7 @@ def main() -> None:
             heeded()
     except KeyboardInterrupt:
         heeded()
-        print("interrupted", file=sys.stderr)
+        shown.say_last("interrupted")
         status = 130
     except SystemExit as request:
         heeded()
@@ -62,7 +62,7 @@ def _ended(request: SystemExit) -> int:
     """The exit status of a command that was asked to end, which it says, or that ends by itself with a status of its own."""
     status = request.code if isinstance(request.code, int) else 0 if request.code is None else 1
     if status in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
-        print(f"ended by {signal.Signals(status - 128).name}", file=sys.stderr)
+        shown.say_last(f"ended by {signal.Signals(status - 128).name}")
     return status
 
 
@@ -136,7 +136,7 @@ def _leave(status: int) -> None:
 
 def _report(error: TinamouError, words: Sequence[str]) -> int:
     """The error on stderr, and as JSON on stdout for who asked tinamou for JSON: ``words`` end before a guest's command."""
-    print(f"tinamou: {error}", file=sys.stderr)
+    print(f"tinamou: {error}\n", end="", file=sys.stderr)  # at once: a request to end comes before it or after
     if "--json" in words:
         import json
 

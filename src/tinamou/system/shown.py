@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Any, cast
 
-__all__ = ["guard", "unguarded", "visible"]
+__all__ = ["guard", "say_last", "unguarded", "visible"]
 
 _UNSEEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 """Control characters but for the end of a line and the tabulator, what turns the direction of writing, half characters."""
@@ -26,9 +26,12 @@ class _Guarded:
 
     def __init__(self, stream: IO[str]) -> None:
         self.rich_proxied_file: IO[str] = stream
+        self.line_begun: bool = False
 
     def write(self, text: str) -> int:
-        return self.rich_proxied_file.write(visible(text))
+        written = self.rich_proxied_file.write(visible(text))
+        self.line_begun = not text.endswith("\n") if text else self.line_begun
+        return written
 
     def writelines(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -46,6 +49,12 @@ def guard() -> None:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Guarded(stream))
+
+
+def say_last(text: str) -> None:
+    """Say a line on standard error, on a line of its own also where another was cut short."""
+    begun = getattr(sys.stderr, "line_begun", False)
+    print(f"\n{text}" if begun else text, file=sys.stderr)
 
 
 def unguarded(stream: IO[str]) -> IO[str]:
