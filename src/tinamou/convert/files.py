@@ -28,6 +28,8 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    from tinamou.convert import hyperv, vmcx
+
     if data.startswith(_BACKUPS):
         from tinamou.convert import vma
 
@@ -35,6 +37,8 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             return "", vma.read(path)
     if (data[257:262] == b"ustar" or data.startswith(b"\x1f\x8b")) and (draft := _archived(path)):
         return "", draft
+    if vmcx.is_store(data):
+        return "", hyperv.read_store(data)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
         why = "it is no text: an image itself is named in a machine file, or imported"
