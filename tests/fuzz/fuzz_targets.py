@@ -21,7 +21,7 @@ from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
-from tinamou.convert import box, files, hyperv, kinds, ova, vma, vmcx, writing
+from tinamou.convert import box, files, hyperv, kinds, ova, vma, vmcx, writing, xva
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
@@ -325,6 +325,14 @@ def backup(data: bytes) -> object:
     with tempfile.TemporaryDirectory() as folder:
         found = vma.unpack(path, Path(folder), {disk.member for disk in draft.disks} if draft else set())
         return text, sorted(found)
+
+
+@target("xen export", seeds=fuzz_foreign.exports, errors=[ImageError, SpecError], mended=seeds.tar_mended)
+def exported(data: bytes) -> object:
+    path = written(data, "a.xva")
+    draft = xva.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return sorted(xva.unpack(path, Path(folder), {disk.member for disk in draft.disks}))
 
 
 @target("hyper-v settings", seeds=lambda: [made_vmcx.made(made_vmcx.MACHINE)])
