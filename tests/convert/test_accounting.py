@@ -19,6 +19,7 @@ WAYS |= {
     ".ini": of_settings,
     ".plist": of_tree,
     ".gns3a": of_tree,
+    ".hyperv": lambda text: (one for one in of_xml(text) if "@type" not in one[0]),  # Windows' type of a value
 }
 LIBVIRT = Path(os.environ.get("TINAMOU_LIBVIRT_SOURCE", "/nonexistent")) / "tests" / "qemuxml2argvdata"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import made_backups
+import made_xva
 
 TESTS = Path(__file__).resolve().parent.parent
 BOX = {"metadata.json": b'{"provider":"libvirt"}', "Vagrantfile": b"v.memory = 1\n", "box.img": b"x" * 700}
@@ -52,3 +54,10 @@ def boxes() -> Iterator[bytes]:
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         yield file.getvalue()
+
+
+def exports() -> Iterator[bytes]:
+    """Of Xen, with a disk of one piece."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = made_xva.made(Path(folder) / "a", made_xva.machine({"Ref:9": 4096}), {"Ref:9": b"x" * 4096})
+        yield path.read_bytes()

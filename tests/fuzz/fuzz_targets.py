@@ -17,11 +17,12 @@ import fuzz_foreign
 import fuzz_moves  # noqa: F401
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
+import made_vmcx
 from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
-from tinamou.convert import box, files, kinds, ova, vma, writing
+from tinamou.convert import box, files, hyperv, kinds, ova, vma, vmcx, writing, xva
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
@@ -311,6 +312,9 @@ for kind, name, words, values in (
     ("cloud-hypervisor", "cloud-hypervisor.json", JSON_WORDS, JSON),
     ("virt-install", "install.virt", ["--disk", "size=1", "none", "$A", "--boot uefi", "bus=sata", "-x"], r"(?<= )[^ \n]+"),
     ("podman machine", "podman.json", JSON_WORDS, JSON),
+    ("gns3 appliance", "router.gns3a", JSON_WORDS, JSON),
+    ("utm machine", "debian.plist", ["<dict>", "<array/>", "<date>x</date>", "<data>=</data>", "<key>"], r"(?<=>)[^<\n]+"),
+    ("hyper-v machine", "second.hyperv", ["<a>", "</a>", "drive0", "VHD"], r"(?<=>)[^<\n]+"),
 ):
     target(kind, seeds=fuzz_foreign.described(name), words=words, values=values)(converted)
 
@@ -322,6 +326,19 @@ def backup(data: bytes) -> object:
     with tempfile.TemporaryDirectory() as folder:
         found = vma.unpack(path, Path(folder), {disk.member for disk in draft.disks} if draft else set())
         return text, sorted(found)
+
+
+@target("xen export", seeds=fuzz_foreign.exports, errors=[ImageError, SpecError], mended=seeds.tar_mended)
+def exported(data: bytes) -> object:
+    path = written(data, "a.xva")
+    draft = xva.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return sorted(xva.unpack(path, Path(folder), {disk.member for disk in draft.disks}))
+
+
+@target("hyper-v settings", seeds=lambda: [made_vmcx.made(made_vmcx.MACHINE)])
+def stored(data: bytes) -> object:
+    return assemble(hyperv.read_store(data), {}).machine if vmcx.is_store(data) else None
 
 
 @target("vagrant box", seeds=fuzz_foreign.boxes, errors=[ImageError, SpecError], mended=seeds.tar_mended)

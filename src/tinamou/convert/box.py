@@ -24,9 +24,11 @@ from tinamou.convert import nets, ovf, vmx
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_json
 from tinamou.convert.values import machine_name, size, whole
+from tinamou.convert.vma import Pieces
 from tinamou.errors import ImageError, SpecError
+from tinamou.system.codecs import CodecError, unpacked
 
-__all__ = ["is_box", "read", "unpack"]
+__all__ = ["DAMAGE", "is_box", "opened", "read", "unpack"]
 
 _PIECE, _BLOCK = 1 << 20, 1 << 16
 _LARGEST_TEXT, _LARGEST_DISK, _MOST = 1 << 20, 1 << 44, 256
@@ -35,15 +37,16 @@ _FORWARDED = re.compile(r"""\s*\w+\.vm\.network\s+["':]forwarded_port["']?\s*,(.
 _OPTION = re.compile(r""":?(\w+)(?::|\s*=>)\s*["']?([^"',\s]+)["']?""")
 _SAID = re.compile(r"""\s*\w+\.(?:(vm\.hostname|machine_arch)\s*=\s*["']([\w.-]+)["'])\s*""")
 _FRAME = re.compile(r"\s*(#.*|end|Vagrant\.configure\(.*\) do \|\w+\||\w+\.vm\.provider .* do \|\w+(, *\w+)?\|)?\s*")
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError, OverflowError)
+DAMAGE = (CodecError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError, OverflowError)
+"""What an archive that is damaged raises when it is read."""
 
 
 def is_box(path: Path) -> bool:
     """Whether a file is an archive, packed or not, that begins as one of these may."""
     try:
-        with _archive(path) as archive:
+        with opened(path) as archive:
             return archive.next() is not None
-    except (OSError, RecursionError, *_DAMAGE):
+    except (OSError, RecursionError, *DAMAGE):
         return False
 
 
@@ -51,14 +54,14 @@ def read(path: Path) -> Draft:
     """The machine in an archive. Raises SpecError for one without any, and for one that is damaged."""
     texts, members = dict[str, str](), dict[str, int]()
     try:
-        with _archive(path) as archive:
+        with opened(path) as archive:
             for member, name in _files(archive):
                 if name in members or name in texts:
                     raise SpecError(f"{path} has the file {name} twice", fix="pack it again")
                 members[name] = member.size
                 if name in ("metadata.json", "Vagrantfile") or name.endswith((".ovf", ".vmx")):
                     texts[name] = _text(archive, member)
-    except (RecursionError, *_DAMAGE) as error:
+    except (RecursionError, *DAMAGE) as error:
         raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="fetch it again") from error
     draft = _described(path, texts, members)
     for disk in draft.disks:
@@ -128,7 +131,7 @@ def _vagrantfile(draft: Draft, text: str) -> None:
 def unpack(path: Path, folder: Path, names: set[str]) -> dict[str, Path]:
     """Some files of an archive in a folder, by name, zeros as holes; with a vmdk, all others that may be its extents."""
     found: dict[str, Path] = {}
-    with _archive(path) as archive:
+    with opened(path) as archive:
         for member, name in _files(archive):
             if name in names or (name.endswith(".vmdk") and any(one.endswith(".vmdk") for one in names)):
                 source = archive.extractfile(member)
@@ -159,12 +162,16 @@ def _copy(source: IO[bytes], target: Path, amount: int) -> None:
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[tarfile.TarFile]:
+def opened(path: Path) -> Iterator[tarfile.TarFile]:
     """Read once from beginning to end, as a stream."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        start = file.read(4)
         file.seek(0)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
+        stream: IO[bytes] = file
+        if start.startswith(b"\x1f\x8b"):
+            stream = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
+        elif start == b"\x28\xb5\x2f\xfd":
+            stream = Pieces(unpacked(file, "zstd"))  # type: ignore[assignment]
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             yield archive
 

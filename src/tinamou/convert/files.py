@@ -28,13 +28,17 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    from tinamou.convert import hyperv, vmcx
+
     if data.startswith(_BACKUPS):
         from tinamou.convert import vma
 
         if vma.is_backup(path):
             return "", vma.read(path)
-    if (data[257:262] == b"ustar" or data.startswith(b"\x1f\x8b")) and (draft := _archived(path)):
+    if (data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))) and (draft := _archived(path)):
         return "", draft
+    if vmcx.is_store(data):
+        return "", hyperv.read_store(data)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
         why = "it is no text: an image itself is named in a machine file, or imported"
@@ -46,10 +50,12 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
 
 def _archived(path: Path) -> Draft | None:
     """The machine in an archive; None where it is none."""
-    from tinamou.convert import box, ova
+    from tinamou.convert import box, ova, xva
 
     if not box.is_box(path):
         return None
+    if xva.is_export(path):
+        return xva.read(path)
     return ova.read(path) if ova.is_appliance(path) else box.read(path)
 
 
@@ -171,15 +177,16 @@ async def import_disks(
 
 def _unpack(hard: Sequence[Placed], folder: Path) -> None:
     """What lies packed in a backup or a box, as files in a folder, in one pass through it."""
-    from tinamou.convert import box, vma
+    from tinamou.convert import box, vma, xva
 
     packed = [placed.disk for placed in hard if placed.disk.member]
     for source in {disk.file for disk in packed}:
-        backup = vma.is_backup(Path(source))
-        found = (vma if backup else box).unpack(Path(source), folder, {disk.member for disk in packed})
+        path = Path(source)
+        reader = vma if vma.is_backup(path) else xva if xva.is_export(path) else box
+        found = reader.unpack(path, folder, {disk.member for disk in packed})
         for disk in packed:
             path = found[disk.member]
-            raw = backup or disk.member == "disk.raw"
+            raw = reader is not box or disk.member == "disk.raw"
             if raw and (kind := inspect_image(path).format) not in ("raw", "iso"):
                 raise _headed(disk.where, kind)
             disk.file = str(path)

@@ -30,6 +30,7 @@ KINDS = {
     "firecracker": "a Firecracker machine (JSON)",
     "gns3": "a GNS3 appliance (.gns3a)",
     "utm": "a UTM machine (config.plist)",
+    "hyperv": "a Hyper-V machine (.vmcx, .xml)",
 }
 """Kind → what it is."""
 
@@ -51,6 +52,7 @@ _READERS = {
     "firecracker": "microvm",
     "gns3": "gns3",
     "utm": "utm",
+    "hyperv": "hyperv",
 }
 """Kind → the module whose `read` takes it."""
 _WITH_COMPANION = ("proxmox",)
@@ -58,7 +60,7 @@ _WITH_COMPANION = ("proxmox",)
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
 _ROOTS = {
     **dict.fromkeys(("domainCapabilities", "capabilities", "hostcapabilities", "cpu", "network", "pool"), ""),
-    **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm"},
+    **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm", "configuration": "hyperv"},
 }
 """Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
 _VMX = re.compile(

@@ -80,6 +80,12 @@ class Node:
             self.text_at(path).lower(), default
         )
 
+    def rename(self, place: str) -> None:
+        """Give it another place, and all that is in it."""
+        old, self.place = self.place, place
+        for one in self._inside.values():
+            one.rename(place + one.place.removeprefix(old))
+
     def put(self, draft: Draft, path: str, field: str, meant: Callable[[str], _Value | None]) -> _Value | None:
         """Set a field of the machine to what the text at a path means; a text without a meaning is told."""
         return self.at(path).give(draft, field, meant)

@@ -40,7 +40,7 @@ def read(text: str) -> Draft:
     """The machine. Raises SpecError for what is no property list, and for a machine of Apple's backend."""
     try:
         found = plistlib.loads(text.encode(), fmt=plistlib.FMT_XML)
-    except (ValueError, ExpatError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, ExpatError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise SpecError("the UTM machine is no property list", why=str(error)[:200], fix="export it again") from error
     root = Node(bounded(found, "the UTM machine"))
     if (backend := root.text_at("Backend")) not in ("", "QEMU"):

@@ -26,8 +26,9 @@ from tinamou.convert.result import Draft
 from tinamou.errors import ImageError, SpecError
 from tinamou.late import dataclass
 from tinamou.system.codecs import CodecError, unpacked
+from tinamou.system.exec import CommandError, find_tool, piped
 
-__all__ = ["is_backup", "read", "unpack"]
+__all__ = ["Pieces", "is_backup", "read", "unpack"]
 
 _MAGIC, _EXTENT = b"VMA\0", b"VMAE"
 _PACKED = {b"\x28\xb5\x2f\xfd": "zst", b"\x1f\x8b": "gz", b"\x89LZO": "lzo"}
@@ -48,7 +49,7 @@ class _Stream(Protocol):
         ...
 
 
-class _Pieces:
+class Pieces:
     """Pieces of bytes, read as a stream."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -189,7 +190,7 @@ def _guarded(path: Path) -> Iterator[_Stream]:
     try:
         with _opened(path) as stream:
             yield stream
-    except (EOFError, CodecError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, CodecError, CommandError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, str(error)[:200]) from error
 
 
@@ -200,12 +201,15 @@ def _opened(path: Path) -> Iterator[_Stream]:
         file.seek(0)
         kind = next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), "")
         if kind == "lzo":
-            raise SpecError(f"{path} is packed by LZO", why="tinamou unpacks zstd and gzip", fix=f"lzop -d {path}")
-        if kind == "gz":
+            if (tool := find_tool("lzop")) is None:
+                raise SpecError(f"{path} is packed by LZO", why="lzop unpacks it, which is not here", fix="install lzop")
+            with piped([tool, "-dc"], file) as output:
+                yield output
+        elif kind == "gz":
             with gzip.GzipFile(fileobj=file) as stream:
                 yield stream
         elif kind == "zst":
-            yield _Pieces(unpacked(file, "zstd"))
+            yield Pieces(unpacked(file, "zstd"))
         else:
             yield file
 

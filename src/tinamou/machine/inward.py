@@ -22,6 +22,8 @@ def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Conv
         source = source / "config.plist"
     text, draft = files.read_source(source)
     folder = source.resolve().parent
+    if folder.name == "Virtual Machines":  # Hyper-V's export has its disks beside that
+        folder = folder.parent
     return _made(draft or kinds.read(text, str(source), files.companion(folder)), folder, name, trust)
 
 

@@ -14,7 +14,7 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from subprocess import TimeoutExpired
 
-__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "run"]
+__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "piped", "run"]
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
 _BEYOND_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
@@ -59,6 +59,27 @@ def find_tool(name: str) -> str | None:
     """The path of a command, looked up in PATH and the sbin folders an ordinary user's PATH lacks."""
     places = [name] if "/" in name else [f"{folder}/{name}" for folder in (*os.get_exec_path(), *_BEYOND_PATH)]
     return next((place for place in places if os.access(place, os.X_OK) and Path(place).is_file()), None)
+
+
+@contextmanager
+def piped(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """What a command makes of a file, as a stream. Raises CommandError where it was read to its end and the command failed.
+
+    A reader that has enough leaves earlier: the command is ended then.
+    """
+    import subprocess
+
+    environment = clean_environment()
+    os.lseek(source.fileno(), source.tell(), os.SEEK_SET)  # what Python has read ahead, the command has not
+    with subprocess.Popen(argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            yield process.stdout
+            if not process.stdout.read(1) and process.wait():
+                said = process.stderr.read(4096).decode("utf-8", "replace")
+                raise CommandError(tuple(argv), process.returncode, "", said)
+        finally:
+            process.kill()
 
 
 def run(
