@@ -1,4 +1,4 @@
-"""The verbs below ``checkpoints``: ls, show, tree, rm, export, import, restore."""
+"""The verbs below ``checkpoints``: ls, show, tree, rm, export, import, send, restore."""
 
 from __future__ import annotations
 
@@ -142,6 +142,32 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
         output.print_json({"checkpoint": taken.name, "machine": taken.machine, "problems": list(problems)})
     else:
         print(taken.name)
+
+
+@app.command
+def send(name: str, host: str, /, *, new: Annotated[str, Parameter(name="--name")] = "", json: Switch = False) -> None:
+    """Make the same checkpoint on another host; of disks that rest on an image which it has only what differs goes over.
+
+    Parameters
+    ----------
+    name
+        The checkpoint, a portable one.
+    host
+        A host of `tinamou host ls`.
+    new
+        Another name than it has here.
+    """
+    from tinamou.cli.loop import run_until_done
+    from tinamou.fleet import sending
+
+    sent = run_until_done(sending.send(name, host, new, progress=output.progress))
+    output.end_progress()
+    for one in sent.problems:
+        output.warn(f"it cannot be loaded there: {one}")
+    if json:
+        output.print_json(late.asdict(sent))
+    else:
+        output.say(f"{sent.name} is on {host}: {sent.size >> 10} KiB in {sent.seconds:.1f} s")
 
 
 @app.command

@@ -13,6 +13,7 @@ def command(
     whose: str = "",
     drop: str = "",
     replica: Switch = False,
+    checkpoint: Switch = False,
     created: float = 0.0,
     generation: int = 0,
     json: Switch = False,
@@ -31,6 +32,8 @@ def command(
         Throw away what came by the move of this name: its source stays. Answers whose the machine is beyond that.
     replica
         Take in a replica; `tinamou replicate` calls this there.
+    checkpoint
+        Take in a checkpoint; `tinamou checkpoints send` calls this there.
     created
         With --drop, when the machine was made, in seconds since 1970, as its source has it.
     generation
@@ -49,7 +52,7 @@ def command(
         done = {"owner": arriving.drop(created, generation, drop)}
     else:
         _refuse_people()
-        run_until_done(_received(replica=replica))
+        run_until_done(_received("replica" if replica else "checkpoint" if checkpoint else "machine"))
         return
     if json:
         output.print_json(done)
@@ -67,8 +70,9 @@ def _refuse_people() -> None:
         raise StateError("this is for tinamou alone", why=why, fix="tinamou move NAME HOST, on the other host")
 
 
-async def _received(*, replica: bool) -> None:
-    from tinamou.fleet import receiving, replicas
+async def _received(what: str) -> None:
+    from tinamou.fleet import receiving, replicas, sending
 
+    part = {"replica": replicas.keep, "checkpoint": sending.take, "machine": receiving.received}[what]
     async with receiving.on_stdio() as frames:
-        await receiving.told(frames, replicas.keep(frames) if replica else receiving.received(frames))
+        await receiving.told(frames, part(frames))

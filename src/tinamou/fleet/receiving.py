@@ -76,7 +76,7 @@ async def _offer(frames: Frames) -> Offer:
         said = {name: str(data[name]) for name in ("name", "host", "token")}
         numbers = {"generation": int(data["generation"]), "created": float(data["created"])}
         return Offer(**said, **numbers, plan=plan_from(data["plan"]), disks=disks, whole=whole, sample=sample, here=seen)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StateError("the other host offers what is no machine", why=repr(error)[:200]) from error
 
 

@@ -10,28 +10,41 @@ from typing import Any
 
 from tinamou import late
 from tinamou.errors import ImageError, Problem, StateError
-from tinamou.images.chain import read_layer
-from tinamou.images.offline import offline
+from tinamou.images.chain import read_chain, read_layer
+from tinamou.images.offline import made, offline
 from tinamou.images.progress import Progress, silent
+from tinamou.late import dataclass
 from tinamou.snapshots.archive import pack, unpack
-from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
+from tinamou.snapshots.checkpoint import Checkpoint, File, digest_of, intact, write
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.extras import FILES
 from tinamou.snapshots.save import STREAM, reserve
 from tinamou.system.new_file import refuse_target
 from tinamou.version import __version__
 
-__all__ = ["export", "take_in"]
+__all__ = ["Base", "bases", "export", "take_in"]
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 _KERNEL, _INITRD = "kernel", "initrd"
 
 
-async def export(checkpoint: Checkpoint, target: Path, *, progress: Progress = silent) -> None:
+@dataclass(frozen=True)
+class Base:
+    """A file that disks rest on: where it is on this host, its format, the SHA-256 of its bytes."""
+
+    path: str
+    format: str
+    sum: str
+
+
+async def export(
+    checkpoint: Checkpoint, target: Path, *, resting: Mapping[str, Base] | None = None, progress: Progress = silent
+) -> None:
     """Write a portable checkpoint, its disks flattened, with the kernel it was started with, into one new file.
 
-    Raises StateError for an instant or damaged checkpoint, and for what only this host has; ImageError, OSError.
+    Of disks that are ``resting`` on a file which the reader has, only what differs from that is written. Raises StateError
+    for an instant or damaged checkpoint, and for what only this host has; ImageError, OSError.
     """
     if checkpoint.kind != "portable":
         what = f"checkpoint {checkpoint.name} is {checkpoint.kind}, and cannot leave this host"
@@ -45,11 +58,14 @@ async def export(checkpoint: Checkpoint, target: Path, *, progress: Progress = s
         for disk, frozen in checkpoint.disks.items():
             file = f"{disk}.qcow2"
             files[file] = staging / file
-            await _flatten(checkpoint, frozen, staging / file, progress)
+            await _flatten(checkpoint, frozen, staging / file, (resting or {}).get(disk), progress)
         files |= {name: checkpoint.file(name) for name in checkpoint.files}
         files |= _boot_files(checkpoint)
+        sums = {disk: base.sum for disk, base in (resting or {}).items()}
         manifest = staging / _MANIFEST
-        manifest.write_text(json.dumps({"format": _FORMAT, "tinamou": __version__, "checkpoint": _plain(checkpoint)}))
+        manifest.write_text(
+            json.dumps({"format": _FORMAT, "tinamou": __version__, "checkpoint": _plain(checkpoint), "bases": sums})
+        )
         pack({_MANIFEST: manifest, **files}, target)
 
 
@@ -66,8 +82,23 @@ def _refuse_outside(checkpoint: Checkpoint) -> None:
         raise StateError(f"checkpoint {checkpoint.name} would lack something elsewhere", problems=problems, fix=fix)
 
 
-async def _flatten(checkpoint: Checkpoint, frozen: Frozen, target: Path, progress: Progress) -> None:
+def bases(checkpoint: Checkpoint) -> dict[str, Base]:
+    """The files at the bottom of its disks, by disk, which other hosts may have: images."""
+    found = {}
+    for disk, frozen in checkpoint.disks.items():
+        chain = read_chain(Path(checkpoint.directory) / frozen.file, format=frozen.format, trusted=_trusted(frozen))
+        if len(chain) > 1:
+            found[disk] = Base(chain[-1].path, chain[-1].format, digest_of(Path(chain[-1].path)))
+    return found
+
+
+def _trusted(frozen: Frozen) -> list[Path]:
+    return [Path(frozen.floor)] if frozen.floor else []
+
+
+async def _flatten(checkpoint: Checkpoint, frozen: Frozen, target: Path, base: Base | None, progress: Progress) -> None:
     packed = ["-c", "-O", "qcow2", "-o", "compression_type=zstd"]
+    packed += ["-B", base.path, "-F", base.format] if base else []
     argv = ["qemu-img", "convert", "-p", "-U", "-f", frozen.format, *packed, frozen.file, str(target)]
     await offline(argv, f"copying {frozen.file}", progress=progress, cwd=Path(checkpoint.directory))
 
@@ -89,21 +120,37 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**late.asdict(checkpoint), **own}
 
 
-async def take_in(source: Path, name: str = "") -> Checkpoint:
-    """A checkpoint from an exported file, under its own name or another. Raises StateError; nothing is left then."""
+async def take_in(source: Path, name: str = "", *, images: Mapping[str, Base] | None = None) -> Checkpoint:
+    """A checkpoint from an exported file, under its own name or another; ``images`` are files it may rest on, by SHA-256.
+
+    Raises StateError; nothing is left then.
+    """
     with tempfile.TemporaryDirectory(prefix=".import-", dir=_beside()) as folder:
         staging = Path(folder)
         try:
             names = unpack(source, staging)
         except OSError as error:
             raise StateError(f"{source} cannot be unpacked", why=str(error), fix="check the path, and make room") from error
-        entry = _entry(source, staging)
+        entry, sums = _entry(source, staging)
+        for disk, summed in sums.items():
+            if disk not in entry["disks"] or summed not in (images or {}):
+                raise StateError(f"{source} does not stand alone", why=f"{disk} rests on a file that is not here")
+            await _whole(staging / f"{disk}.qcow2", (images or {})[summed])
         with reserve(name or str(entry["name"])) as directory:
             for one in names - {_MANIFEST}:
                 (staging / one).rename(directory / one)
             checkpoint = _settled(source, entry, directory)
             write(checkpoint)
             return checkpoint
+
+
+async def _whole(file: Path, base: Base) -> None:
+    """Put what differs upon the file it rests on here, and make one file of both."""
+    await offline(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", base.path, "-F", base.format, str(file)], "its base")
+    flat = file.with_suffix(".flat")
+    argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(file), str(flat)]
+    await made(argv, f"putting {file.stem} together", [str(file), base.path], flat, mode=0o600)
+    flat.replace(file)
 
 
 def _beside() -> Path:
@@ -113,14 +160,14 @@ def _beside() -> Path:
     return state_dir()
 
 
-def _entry(source: Path, staging: Path) -> dict[str, Any]:
+def _entry(source: Path, staging: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         manifest = json.loads((staging / _MANIFEST).read_text())
         if manifest["format"] != _FORMAT:
             why = f"format {manifest['format']}, by tinamou {manifest['tinamou']}"
             raise StateError(f"{source} was exported by another version of tinamou", why=why)
-        return dict(manifest["checkpoint"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        return dict(manifest["checkpoint"]), {str(disk): str(sum) for disk, sum in manifest.get("bases", {}).items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{source} was not exported by tinamou", why=f"{_MANIFEST}: {error!r}") from error
 
 
