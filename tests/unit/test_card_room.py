@@ -138,9 +138,7 @@ def test_regions_beyond_the_processors_addresses_are_refused(tmp_path: Path) -> 
 def test_a_larger_region_gets_more_room_of_the_firmware(tmp_path: Path) -> None:
     card = dev("00/00:01.0/01:00.0", GPU, 14, window=1, resource1_resize="000000000001ff00")
     found = dataclasses.replace(facts(DEBIAN), pci=probed(tmp_path, card), firmware=(OVMF,))
-    made = plan(
-        load_spec({"pci": [{"device": CARD, "region": "64G"}], "boot": {"firmware": "uefi"}}), found
-    )
+    made = plan(load_spec({"pci": [{"device": CARD, "region": "64G"}], "boot": {"firmware": "uefi"}}), found)
     assert [flag.options["string"] for flag in made.flags if "X-PciMmio64Mb" in str(flag.options.get("name"))] == ["131072"]
 
 
@@ -206,3 +204,12 @@ def test_boot_code_of_a_file_is_handed_over_open(tmp_path: Path) -> None:
     assert cards(with_descriptors(made, {"/srv/card.rom": 9}))[0]["romfile"] == "/dev/fd/9"
     with pytest.raises(SpecError, match="rom_file"):
         load_spec({"pci": [{"device": CARD, "rom": False, "rom_file": "/srv/card.rom"}]})
+
+
+def test_devices_say_their_bus_beside_another_root_complex() -> None:
+    """QEMU puts a device that names no bus behind the newest root complex."""
+    by_hand = ["-device", "pxb-pcie,id=far,bus=pcie.0,addr=0x1a,bus_nr=128"]
+    made = plan(load_spec({"qemu_args": by_hand}), facts(TINY))
+    assert {one.props.get("bus") for one in made.elements if one.kind == "device" and "addr" in one.props} == {"pcie.0"}
+    plain = plan(load_spec({"qemu_args": ["-device", "edu"]}), facts(TINY))
+    assert not any("bus" in one.props for one in plain.elements if "addr" in one.props)

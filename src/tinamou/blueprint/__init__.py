@@ -36,6 +36,7 @@ from tinamou.blueprint.steps import (
     SetVirtualFunction,
     StartHelper,
     Step,
+    TakePart,
     TakePciGroup,
     WriteText,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "SetVirtualFunction",
     "StartHelper",
     "Step",
+    "TakePart",
     "TakePciGroup",
     "Value",
     "Why",

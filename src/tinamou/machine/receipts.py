@@ -92,6 +92,7 @@ def _described(entry: Entry) -> str:
         "cpus": "{cpus}",
         "value": "{path}",
         "link": "interface {name}",
+        "mdev": "{part}",
         "vf": "virtual function {index} of {interface}",
         "rules": "packet filter of {name}",
         "ovs-port": "port {name} of Open vSwitch bridge {bridge}",

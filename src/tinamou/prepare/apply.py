@@ -41,6 +41,7 @@ from tinamou.blueprint import (
     SetVirtualFunction,
     StartHelper,
     Step,
+    TakePart,
     TakePciGroup,
     WriteText,
 )
@@ -87,6 +88,8 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
+        case "mdev":
+            from tinamou.prepare.mediated import give
         case "vf":
             from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
@@ -239,6 +242,7 @@ def _do(step: Step, journal: Journal) -> None:
             | ReserveHugepages()
             | SetKernelValue()
             | SetVirtualFunction()
+            | TakePart()
             | TakePciGroup()
         ):
             _borrow(step, journal)
@@ -265,6 +269,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import passthrough
 
             passthrough.take_group(step, journal)
+        case TakePart():
+            from tinamou.prepare import mediated
+
+            mediated.take(step, journal)
         case SetVirtualFunction():
             from tinamou.prepare import virtual_functions
 
