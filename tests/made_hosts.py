@@ -1,4 +1,4 @@
-"""Ten hosts with devices worth giving away, of our own making: each as the files its kernel would show."""
+"""Hosts with devices worth giving away, of our own making: each as the files its kernel would show."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _NIC4 = dev("00/00:02.0/05:00.0", NIC, 10, net="eth2", sriov_totalvfs="4", sriov
 _VFS = [dev(f"00/00:02.0/05:00.{n + 1}", VF, 11 + n, vf=("05:00.0", n)) for n in range(4)]
 _A, _B = "00/00:01.0/01:00", "00/00:03.0/02:00"
 
-HOSTS: Mapping[str, tuple[Mapping[str, int], list[dict[str, Any]], list[Any]]] = {
+HOSTS: Mapping[str, tuple[Mapping[str, Any], list[dict[str, Any]], list[Any]]] = {
     "workstation": (
         {"cores": 8, "threads": 2},
         [dev(f"{_A}.0", GPU, 14, window=24), dev(f"{_A}.1", SOUND, 14), dev("00/00:14.0", USB, 5)],
@@ -102,7 +102,67 @@ HOSTS: Mapping[str, tuple[Mapping[str, int], list[dict[str, Any]], list[Any]]] =
     "parts-of-a-card": (
         _SHAPE,
         [dev(f"{_A}.0", GPU, 14, 1, mdev="nvidia-471", window=1, resource1_resize="0000000000001f00", reset_method="bus")],
-        [["01:00.0"], ["7f:00.0"]],
+        [["01:00.0"], ["7f:00.0"], ["mdev of 01:00.0"], [{"device": "01:00.0", "region": "16G"}]],
+    ),
+    "divided-among-guests": (
+        _SHAPE,
+        [dev(f"{_A}.0", GPU, 14, 1, mdev="nvidia-471", made=("5a000000", "5b000000")), dev(f"{_B}.0", NVME, 4)],
+        [
+            ["mdev of 01:00.0"],
+            ["mdev of 01:00.0"] * 2,
+            ["mdev of 01:00.0"] * 3,
+            ["mdev of 02:00.0"],
+            ["mdev of 09:00.0"],
+            [{"device": "mdev of 01:00.0", "region": "16G", "mac": "52:54:00:00:00:01"}],
+        ],
+    ),
+    "gpu-instances": (_SHAPE, [dev(f"{_A}.0", GPU, 14, 1, mig=3)], [["01:00.0"], ["10de:20b0"]]),
+    "joined-gpus": (
+        _SHAPE,
+        [*_cards(8, 4, 64), *(dev(f"c0/c0:00.0/c{n}:00.0", NVSWITCH, 60 + n, 1) for n in range(1, 5))],
+        [
+            ["10de:20b0"] * 8 + ["10de:1af1"] * 4,
+            [{"device": "10de:20b0", "together": True}] * 2,
+            [{"device": "10de:20b0", "together": True}] * 4,
+            [{"device": "23:00.0", "together": True}, {"device": "43:00.0", "together": True}],
+            ["10de:1af1"] * 5,
+        ],
+    ),
+    "larger-regions": (
+        {"cores": 8},
+        [
+            dev(f"{_A}.0", ("0300", "1002:73bf", "amdgpu"), 14, window=1, resource1_resize="0000000000007f00"),
+            dev(f"{_A}.1", ("0403", "1002:ab28", "snd_hda_intel"), 14),
+        ],
+        [
+            ["01:00.0"],
+            [{"device": "01:00.0", "region": "16G"}],
+            [{"device": "01:00.0", "region": "3G"}],
+            [{"device": "01:00.1", "alone": True, "region": "16G"}],
+        ],
+    ),
+    "pretended-groups": (
+        {"cores": 4, "cmdline": "quiet pcie_acs_override=downstream,multifunction"},
+        [dev(f"{_A}.0", GPU, 14), dev(f"{_B}.0", NVME, 15)],
+        [["01:00.0"], ["02:00.0"]],
+    ),
+    "own-graphics": (
+        {"cores": 4, "addresses": 39},
+        [dev("00/00:02.0", ("0300", "8086:3e92", "i915"), 1), dev(f"{_A}.0", GPU, 14, window=256)],
+        [["00:02.0"], ["01:00.0"]],
+    ),
+    "reset-by-the-bus": (
+        {"cores": 4},
+        [*(dev(f"{_A}.{n}", GPU, 14, reset_method="bus") for n in (0, 1)), dev(f"{_B}.0", NVME, 15, reset_method="pm bus")],
+        [["01:00.0"], [{"device": "01:00.0", "alone": True}], ["02:00.0"]],
+    ),
+    "virtual-functions-of-disks": (
+        _SHAPE,
+        [
+            dev("00/00:03.0/02:00.0", NVME, 20, sriov_totalvfs="32", sriov_numvfs="2"),
+            *(dev(f"00/00:03.0/02:00.{n + 1}", NVME, 21 + n, vf=("02:00.0", n)) for n in range(2)),
+        ],
+        [["vf of 02:00.0"], ["vf of 02:00.0"] * 3, [{"device": "vf of 02:00.0", "mac": "52:54:00:00:00:01"}], ["02:00.0"]],
     ),
 }
 """Name → its shape, its devices, and what is asked of it, one list of ``pci`` after the other."""
@@ -111,8 +171,10 @@ HOSTS: Mapping[str, tuple[Mapping[str, int], list[dict[str, Any]], list[Any]]] =
 def build(root: Path, name: str) -> Path:
     """Write one of them below a folder."""
     shape, devices, _ = HOSTS[name]
-    tree = Tree(root, **shape)
-    tree.write("/proc/cpuinfo", "vendor_id\t: GenuineIntel")
+    said = {"cmdline": shape.get("cmdline", "quiet"), "addresses": shape.get("addresses", 46)}
+    tree = Tree(root, **{key: value for key, value in shape.items() if key not in said})
+    tree.write("/proc/cpuinfo", f"vendor_id\t: GenuineIntel\naddress sizes\t: {said['addresses']} bits physical")
+    tree.write("/proc/cmdline", said["cmdline"])
     tree.write("/proc/self/mountinfo", "22 1 259:0 / / rw - ext4 /dev/root rw")
     (root / "sys/class/net").mkdir(parents=True)
     for one in _ports(devices):
@@ -154,6 +216,15 @@ def _add(tree: Tree, one: dict[str, Any]) -> None:
         kind = f"{place}/mdev_supported_types/{one['mdev']}"
         for name, text in {"name": "GRID A100-10C", "available_instances": "8", "description": "framebuffer=10240M"}.items():
             tree.write(f"{kind}/{name}", text)
+        for number, made in enumerate(one.get("made", ())):
+            uuid = f"{made}-0000-4000-8000-000000000000"
+            _link(tree, f"{place}/{uuid}/mdev_type", kind)
+            _link(tree, f"{place}/{uuid}/iommu_group", f"/sys/kernel/iommu_groups/{90 + number}")
+            _link(tree, f"/sys/bus/mdev/devices/{uuid}", f"{place}/{uuid}")
+    if "mig" in one:
+        tree.write(f"/proc/driver/nvidia/gpus/{address}/information", "Device Minor: 0")
+        for number in range(one["mig"]):
+            tree.write(f"/proc/driver/nvidia/capabilities/gpu0/mig/gi{number}/access", "DeviceFileMinor: 9")
     _link(tree, f"/sys/bus/pci/devices/{address}", place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -36,12 +37,22 @@ def planned(root: Path, pci: list[Any]) -> dict[str, Any]:
     devices = [one.props for one in made.elements if one.kind == "device"]
     return {
         "groups": {str(step.group): list(step.devices) for step in made.steps if isinstance(step, TakePciGroup)},
-        "seats": {str(one["host"]): f"{one['bus']} {one['addr']}" for one in devices if one.get("driver") == "vfio-pci"},
+        "seats": {
+            str(one.get("host", one.get("sysfsdev"))): f"{one['bus']} {one['addr']}"
+            for one in devices
+            if one.get("driver") == "vfio-pci"
+        },
+        **(
+            {"regions": sizes}
+            if (sizes := [list(one) for step in made.steps for one in getattr(step, "regions", ())])
+            else {}
+        ),
+        **({"properties": more} if (more := [key for one in devices for key in one if str(key).startswith("x-")]) else {}),
         "roots": [
             f"{one['id']} bus {one['bus_nr']} node {one['numa_node']}" for one in devices if one["driver"] == "pxb-pcie"
         ],
         "cpus": [str(cpus) for cpus in made.pinning.vcpus] if made.pinning else [],
-        "notes": [note.text for note in made.notes if "reset" in note.text or "region" in note.text],
+        "notes": [note.text for note in made.notes if re.search("reset|region|pretended", note.text)],
     }
 
 
@@ -57,8 +68,17 @@ def made() -> dict[str, Any]:
 
 
 def of_recordings() -> dict[str, Any]:
-    """Of every recorded host: the first graphics card it has, whatever its number, and one it has not."""
-    return {name: planned(unpack(name), [_card(unpack(name))]) for name in RECORDED}
+    """Of every recorded host: the first graphics card it has, whatever its number, or one it has not; a virtual function of
+    its first network card, and a part of that graphics card."""
+    return {name: answers(unpack(name)) for name in RECORDED}
+
+
+def answers(root: Path) -> dict[str, Any]:
+    """What is decided for each of these."""
+    card = _card(root)
+    net = next((str(row.device.address) for row in rows_of(root) if row.device.kind == "network"), "eth0")
+    asked = [card], [f"vf of {net}"], [f"mdev of {card if '.' in card else '01:00.0'}"]
+    return {json.dumps(pci): planned(root, pci) for pci in asked}
 
 
 def _card(root: Path) -> str:

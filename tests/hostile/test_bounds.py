@@ -251,12 +251,15 @@ def test_a_save_that_never_ends(state):
     with_session(state, work, {}, {}, *[{"status": "active", "ram": {"transferred": 1, "total": 2}}] * 5000)
 
 
+RUNS = {"status": "running", "running": True}
+
+
 def test_a_device_that_is_never_released(state):
     async def work(session):
         with pytest.raises(ControlError, match=r"did not release the device a within 0\.5 s"):
             await commands.device_del(session, "a", timeout=0.5)
 
-    with_session(state, work, stand_in.event("DEVICE_DELETED", device="b") * 500 + b'{"return": {}, "id": "ID"}\n')
+    with_session(state, work, RUNS, stand_in.event("DEVICE_DELETED", device="b") * 500 + b'{"return": {}, "id": "ID"}\n')
 
 
 BUSY = b'{"error": {"class": "GenericError", "desc": "guest is busy (power indicator blinking)"}, "id": "ID"}\n'
@@ -271,7 +274,7 @@ def test_a_guest_at_work_on_the_slot_is_asked_again(state, monkeypatch, first):
     async def work(session):
         await commands.device_del(session, "a", timeout=60)
 
-    with_session(state, work, first, BUSY, TAKEN + stand_in.event("DEVICE_DELETED", device="a"))
+    with_session(state, work, RUNS, first, BUSY, TAKEN + stand_in.event("DEVICE_DELETED", device="a"))
 
 
 def test_a_slot_that_gives_nothing_back_is_told_at_once(state):
@@ -279,7 +282,18 @@ def test_a_slot_that_gives_nothing_back_is_told_at_once(state):
         with pytest.raises(RefusedError, match="no hot-plug"):
             await commands.device_del(session, "a", timeout=60)
 
-    with_session(state, work, NEVER)
+    with_session(state, work, RUNS, NEVER)
+
+
+@pytest.mark.parametrize("before", ["prelaunch", "inmigrate"])
+def test_nothing_is_asked_back_of_a_machine_that_never_ran(state, before):
+    """QEMU 7.2 to 11.1 take it once, and refuse every repeat until a restart."""
+
+    async def work(session):
+        with pytest.raises(ControlError, match="cannot be released now"):
+            await commands.device_del(session, "a", timeout=60)
+
+    with_session(state, work, {"status": before, "running": False})
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b'{"a": NaN}', b'"\\udfff"', b"[" * 600 + b"]" * 600, b"[" * 20000, b"\x80"])

@@ -13,7 +13,7 @@ from typed import call, eventually, tinamou
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3000)]
 
 CARD, VIRTUAL, STORE = "8086:10c9", "8086:10ca", "1b36:0010"
-KERNEL = ("--kernel", "/boot/lab/vmlinuz", "--initrd", "/boot/lab/initrd")
+KERNEL = ("--kernel", "/boot/lab/vmlinux", "--initrd", "/boot/lab/initrd", "--cmdline", "quiet cryptomgr.notests")
 """The lab's own: the tiny guest's has no driver of the card."""
 NEWER = "/var/cache/tinamou/qemu10/bin/qemu-system-{arch}"
 DISK = "until [ -b /dev/nvme0n1 ]; do sleep 0.2; done; cat /sys/block/nvme0n1/size"
@@ -42,6 +42,11 @@ def start(name, pci, *more, qemu=""):
     done = call("run", *words, **({"TINAMOU_QEMU": qemu} if qemu else {}))
     assert done.returncode == 0, done.stderr
     return json.loads(tinamou("show", name, "--json"))
+
+
+def answers(name):
+    """Wait for a guest: under emulation its start takes minutes, and a command waits for five of them."""
+    assert any(call("exec", name, "--", "true").returncode == 0 for _ in range(4)), tinamou("logs", name)
 
 
 def inside(name, text, check=True):
@@ -73,6 +78,8 @@ def machines(cards):
     for name, mac in MACS.items():
         pci = [{"device": f"vf of {interface}", "mac": mac}, {"device": f"vf of {store}"}]
         shown[name] = start(name, pci, "--memory", "256M", "--cpus", "2", "--pin", "auto", "--set", "cpu.nodes=2")
+    for name in MACS:
+        answers(name)
     yield shown
     for name in MACS:
         call("rm", "-f", name)
@@ -152,6 +159,7 @@ def test_a_device_is_handed_over_open(cards):
     """IOMMUFD: QEMU is handed the device and the IOMMU, and opens nothing in /dev/vfio."""
     shown = start("third", [{"device": f"vf of {cards[1]}"}], "--memory", "256M", "--set", "devices.iommufd=on", qemu=NEWER)
     try:
+        answers("third")
         held = [str(one.readlink()) for one in Path(f"/proc/{shown['pid']}/fd").iterdir()]
         assert "/dev/iommu" in held, held
         assert [one for one in held if re.fullmatch(r"/dev/vfio/devices/vfio\d+", one)], held

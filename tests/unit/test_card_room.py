@@ -204,3 +204,12 @@ def test_boot_code_of_a_file_is_handed_over_open(tmp_path: Path) -> None:
     assert cards(with_descriptors(made, {"/srv/card.rom": 9}))[0]["romfile"] == "/dev/fd/9"
     with pytest.raises(SpecError, match="rom_file"):
         load_spec({"pci": [{"device": CARD, "rom": False, "rom_file": "/srv/card.rom"}]})
+
+
+def test_devices_say_their_bus_beside_another_root_complex() -> None:
+    """QEMU puts a device that names no bus behind the newest root complex."""
+    by_hand = ["-device", "pxb-pcie,id=far,bus=pcie.0,addr=0x1a,bus_nr=128"]
+    made = plan(load_spec({"qemu_args": by_hand}), facts(TINY))
+    assert {one.props.get("bus") for one in made.elements if one.kind == "device" and "addr" in one.props} == {"pcie.0"}
+    plain = plan(load_spec({"qemu_args": ["-device", "edu"]}), facts(TINY))
+    assert not any("bus" in one.props for one in plain.elements if "addr" in one.props)

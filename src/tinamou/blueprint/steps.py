@@ -241,6 +241,24 @@ class TakePciGroup:
 
 
 @dataclass(frozen=True)
+class TakePart:
+    """Lend a device that a driver made of a part of its card (mdev), by its UUID, and let ``owner`` open its IOMMU group.
+
+    Undone by letting nobody open it.
+    """
+
+    part: str
+    group: int
+    why: Why
+    owner: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people."""
+        return f"{self.part}, IOMMU group {self.group}"
+
+
+@dataclass(frozen=True)
 class SetVirtualFunction:
     """Set what a card does for one of its virtual functions, as ip(8) calls it: ``mac``, ``vlan``, ``trust``, ``spoofchk``.
 
@@ -292,6 +310,7 @@ HostStep = (
     | SetKernelValue
     | MakeCgroup
     | SetVirtualFunction
+    | TakePart
     | TakePciGroup
     | TakeUsbDevice
     | LoadProfiles

@@ -109,6 +109,39 @@ def remove_vfs(card: str, /) -> None:
     print(f"{passthrough.remove_vfs(card)} virtual functions of {card} are gone")
 
 
+@app.named("create-mdev")
+def create_mdev(card: str, kind: str, /) -> None:
+    """Have the driver of a card make a device of a part of it (vGPU), as root, for a machine: --pci "mdev of 65:00.0".
+
+    It stays until pci remove-mdev, or a restart. Its UUID is printed.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it.
+    kind
+        One of those that pci ls --tree lists for it.
+    """
+    from tinamou.machine import passthrough
+
+    print(passthrough.create_mdev(card, kind))
+
+
+@app.named("remove-mdev")
+def remove_mdev(uuid: str, /) -> None:
+    """Remove a device that pci create-mdev made.
+
+    Parameters
+    ----------
+    uuid
+        As pci create-mdev printed it.
+    """
+    from tinamou.machine import passthrough
+
+    passthrough.remove_mdev(uuid)
+    print(f"{uuid} is gone")
+
+
 @app.command
 def check(name: str, /, *, json: Switch = False) -> int:
     """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node.
@@ -160,4 +193,5 @@ def _plain(row: Row) -> dict[str, object]:
         "virtual_functions": list(one.vfs),
         "of": str(one.parent or ""),
         "mediated": [late.asdict(kind) for kind in one.mediated],
+        "parts": list(row.parts),
     }

@@ -20,6 +20,9 @@ _ASKED_AGAIN, _BUSY = 7.0, 0.5
 _STATE = re.compile(r"[a-z-]{1,40}")
 
 
+_NEVER_RAN = ("prelaunch", "inmigrate")
+
+
 @dataclass(frozen=True)
 class Status:
     """``state`` is a RunState: running, paused, prelaunch, shutdown, guest-panicked, inmigrate, suspended, …"""
@@ -149,9 +152,15 @@ async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
 
     It is asked again while it is silent: one that is just bringing the slot up takes the button for something else (the
     attention button is the same for both: PCI Express Base Specification, 6.7.1.5), and QEMU does not press it meanwhile.
+    It is never asked before the machine has run: QEMU takes that once and refuses every repeat until it is started anew.
     """
     import asyncio
 
+    if (state := (await status(session)).state) in _NEVER_RAN:
+        why = f"the machine has not run yet ({state}): its guest cannot take part in unplugging"
+        raise ControlError(
+            f"The device {id} cannot be released now", why=why, fix="let it run first, or leave the device out"
+        )
     with session.listen("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR") as events:
         try:
             async with asyncio.timeout(timeout):
@@ -161,7 +170,8 @@ async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
         except TimeoutError:
             raise ControlError(
                 f"The guest did not release the device {id} within {timeout:g} s",
-                why="the guest must take part in unplugging: it is not far enough in its boot, or has no hot-plug driver",
+                why="the guest must take part in unplugging: it is not far enough in its boot, or has no hot-plug driver; "
+                "where somebody asked QEMU for it before the machine ran, only a restart helps",
             ) from None
     if event.name != "DEVICE_DELETED":
         raise ControlError(f"The guest refused to release the device {id}", why=event.name)

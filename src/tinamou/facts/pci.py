@@ -35,6 +35,26 @@ class Mediated:
 
 
 @dataclass(frozen=True)
+class MediatedDevice:
+    """One device that a driver has made of a part of its card: its UUID, the card's address, its kind and IOMMU group."""
+
+    uuid: str
+    card: PciAddress
+    type: str
+    group: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Its folder in sysfs, by which QEMU knows it."""
+        return f"/sys/bus/mdev/devices/{self.uuid}"
+
+    @property
+    def opened(self) -> str:
+        """The folder that tells which file in /dev/vfio/devices is the device's."""
+        return f"{self.place}/vfio-dev"
+
+
+@dataclass(frozen=True)
 class PciDevice:
     """One PCI function of the host (source: sysfs-bus-pci, Documentation/driver-api/vfio.rst).
 
@@ -123,7 +143,8 @@ class PciFacts:
     lock in memory, None for no limit. ``missing`` says why no device can be given away at all, empty where some can.
     ``one_by_one``: the kernel hands out devices by themselves, not groups alone (IOMMUFD, VFIO_DEVICE_CDEV).
     ``pretended`` is what the kernel was told to take for isolation that no hardware promises (``pcie_acs_override``),
-    ``width`` how many bits a physical address has, 0 where it does not say.
+    ``width`` how many bits a physical address has, 0 where it does not say. ``parts`` are devices that drivers have made of
+    parts of their cards (mdev).
     """
 
     devices: tuple[PciDevice, ...] = ()
@@ -134,6 +155,7 @@ class PciFacts:
     one_by_one: bool = False
     pretended: str = ""
     width: int = 0
+    parts: tuple[MediatedDevice, ...] = ()
 
     def at(self, address: PciAddress) -> PciDevice | None:
         """The function of that address."""
@@ -142,6 +164,10 @@ class PciFacts:
     def virtual_of(self, device: PciDevice) -> tuple[PciDevice, ...]:
         """The virtual functions of a device."""
         return tuple(one for one in self.devices if one.parent == device.address)
+
+    def parts_of(self, device: PciDevice) -> tuple[MediatedDevice, ...]:
+        """The devices that its driver has made of parts of it."""
+        return tuple(one for one in self.parts if one.card == device.address)
 
     def called(self, name: str) -> PciDevice | None:
         """The function of that address, or with that network interface."""

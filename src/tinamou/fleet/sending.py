@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou.digest import file_digest
 from tinamou.errors import StateError
 from tinamou.fleet import hosts, remote
 from tinamou.fleet.frames import Frames
@@ -15,7 +16,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import checkpoints
 from tinamou.snapshots import travel
-from tinamou.snapshots.checkpoint import check, digest_of
+from tinamou.snapshots.checkpoint import check
 from tinamou.snapshots.travel import Base
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import state_dir
@@ -102,6 +103,6 @@ def _images(wanted: set[tuple[int, str]]) -> dict[str, Base]:
     for one in store.kept():
         facts = store.described(one.path)
         disk = facts.disk if facts else ""
-        if facts and disk and Path(disk).stat().st_size in sizes and (sum := digest_of(Path(disk))) in sums:
+        if facts and disk and Path(disk).stat().st_size in sizes and (sum := file_digest(Path(disk))) in sums:
             found[sum] = Base(disk, facts.format, sum)
     return found

@@ -5,34 +5,43 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
+from uuid import uuid4
 
 from tinamou.errors import PrepareError, Problem
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
 from tinamou.late import dataclass
 from tinamou.machine.recording import opened
-from tinamou.prepare import passthrough, virtual_functions
+from tinamou.prepare import mediated, passthrough, virtual_functions
 from tinamou.probe.pci import probe_pci
 from tinamou.state import ledger
 from tinamou.system.rooted import Rooted
 from tinamou.units import PciAddress
 
-__all__ = ["Row", "create_vfs", "give", "pci_facts", "remove_vfs", "rows", "rows_of", "take"]
+__all__ = ["Row", "create_mdev", "create_vfs", "give", "pci_facts", "remove_mdev", "remove_vfs", "rows", "rows_of", "take"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A function of the host and what can be said of giving it to a guest: ``state`` in words, ``free`` as a fact."""
+    """A function of the host and what can be said of giving it to a guest: ``state`` in words, ``free`` as a fact.
+
+    ``parts`` are the UUIDs of devices that its driver has made of parts of it.
+    """
 
     device: PciDevice
     name: str
     state: str
     free: bool
+    parts: tuple[str, ...] = ()
 
 
 def pci_facts(exclude: str = "") -> PciFacts:
     """The host's devices, and to which machines they were leased, without the one at ``exclude``."""
-    held = ledger.look().devices
-    leased = {address: Path(one.machine).name for address, one in held.items() if one.machine not in ("", exclude)}
+    held = ledger.look()
+    lent = {
+        **{name: one.machine for name, one in held.devices.items()},
+        **{uuid: one.machine for uuid, one in held.parts.items()},
+    }
+    leased = {name: Path(machine).name for name, machine in lent.items() if machine not in ("", exclude)}
     return probe_pci(Rooted(), leased)
 
 
@@ -49,7 +58,10 @@ def rows_of(recording: Path) -> list[Row]:
 
 def _rows(facts: PciFacts, by_hand: set[str]) -> list[Row]:
     names = _names()
-    return [Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand)) for one in facts.devices]
+    return [
+        Row(one, names.get(one.ids, ""), *_state(one, facts, by_hand), tuple(part.uuid for part in facts.parts_of(one)))
+        for one in facts.devices
+    ]
 
 
 def _state(device: PciDevice, facts: PciFacts, by_hand: set[str]) -> tuple[str, bool]:
@@ -157,6 +169,37 @@ def remove_vfs(name: str, files: Rooted | None = None) -> int:
     if problems:
         raise PrepareError(f"the virtual functions of {card.address} are in use", problems=problems)
     return virtual_functions.remove(str(card.address), files)
+
+
+def create_mdev(name: str, kind: str, files: Rooted | None = None) -> str:
+    """Have the driver of a card make a device of a part of it (vGPU), until `remove_mdev`; its UUID.
+
+    Raises PrepareError with every reason why not.
+    """
+    files = files or Rooted()
+    card = _card(name, files)
+    offered = {one.type: one for one in card.mediated}
+    problems = []
+    if not offered:
+        fix = "the maker's driver for virtual machines makes them; tinamou pci ls --tree shows which cards have some"
+        problems.append(Problem(name, None, f"its driver ({card.driver or 'none'}) makes no devices of parts of it", fix))
+    elif kind not in offered:
+        kinds = ", ".join(f"{one.type} ({one.name})" for one in card.mediated)
+        problems.append(Problem("type", kind, f"it makes {kinds}", "choose one of these"))
+    elif not offered[kind].free:
+        problems.append(Problem("type", kind, "there can be no more of it", "tinamou pci remove-mdev, or another kind"))
+    if os.geteuid():
+        problems.append(Problem("user", os.geteuid(), "only root can make them", "use sudo"))
+    if problems:
+        raise PrepareError(f"{card.address} is not divided", problems=problems)
+    made = str(uuid4())
+    mediated.create(str(card.address), kind, made, files)
+    return made
+
+
+def remove_mdev(uuid: str, files: Rooted | None = None) -> None:
+    """Remove a device that `create_mdev` made. Raises PrepareError, also while a machine has it."""
+    mediated.remove(uuid, files or Rooted())
 
 
 def _card(name: str, files: Rooted) -> PciDevice:

@@ -93,6 +93,7 @@ def _described(entry: Entry) -> str:
         "value": "{path}",
         "link": "interface {name}",
         "usb": "device in USB port {port}",
+        "mdev": "{part}",
         "vf": "virtual function {index} of {interface}",
         "rules": "packet filter of {name}",
         "ovs-port": "port {name} of Open vSwitch bridge {bridge}",

@@ -25,7 +25,7 @@ _MOST_FILES, _MOST_BYTES = 400_000, 256 << 20
 _PROCESS = re.compile(r"/proc/\d+(/|$)")
 _KEPT = ("/proc/", "/sys/", "/dev/", "/etc/group", "/usr/", "/bin/", "/sbin/")
 """Where what is recorded lies: no home folders, though programs may be there."""
-_PROCESSOR = ("processor", "vendor_id", "model name", "CPU implementer", "cpu\t", "isa")
+_PROCESSOR = ("processor", "vendor_id", "model name", "address sizes", "CPU implementer", "cpu\t", "isa")
 _GROUPS = ("kvm", "vfio", "disk", "render", "video")
 _DAMAGED = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError),
@@ -114,6 +114,8 @@ def _scrubbed(path: str, text: str) -> str:
     lines = text.splitlines()
     if path.endswith("/status"):
         lines = [line for line in lines if line.startswith(("Cpus_allowed", "Mems_allowed"))]
+    elif path == "/proc/cmdline":
+        lines = [word for word in text.split() if word.startswith("pcie_acs_override=")]
     elif path.endswith("/mountinfo"):
         rows = [line.split() for line in lines]
         kept = [(*row[:3], "/", row[4] if row[4] == "/" else "/mounted") for row in rows if len(row) > 4]

@@ -41,6 +41,7 @@ from tinamou.blueprint import (
     SetVirtualFunction,
     StartHelper,
     Step,
+    TakePart,
     TakePciGroup,
     TakeUsbDevice,
     WriteText,
@@ -88,8 +89,10 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
-        case "usb":
-            from tinamou.prepare.usb import give_device as give
+        case "usb" | "mdev" as kind:
+            from tinamou.prepare import mediated, usb
+
+            give = usb.give_device if kind == "usb" else mediated.give
         case "vf":
             from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
@@ -242,6 +245,7 @@ def _do(step: Step, journal: Journal) -> None:
             | ReserveHugepages()
             | SetKernelValue()
             | SetVirtualFunction()
+            | TakePart()
             | TakePciGroup()
             | TakeUsbDevice()
         ):
@@ -273,6 +277,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import usb
 
             usb.take_device(step, journal)
+        case TakePart():
+            from tinamou.prepare import mediated
+
+            mediated.take(step, journal)
         case SetVirtualFunction():
             from tinamou.prepare import virtual_functions
 

@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tinamou.facts.pci import VFIO, Mediated, PciDevice, PciFacts
+from tinamou.facts.pci import VFIO, PciDevice, PciFacts
+from tinamou.probe import mediated
 from tinamou.system.memlock import lockable
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, PciAddress, Size
@@ -44,6 +45,7 @@ def probe_pci(files: Rooted, leased: Mapping[str, str]) -> PciFacts:
         _one_by_one(files),
         next((one for one in (files.read("/proc/cmdline") or "").split() if one.startswith("pcie_acs_override=")), ""),
         int(match[1]) if (match := re.search(r"address sizes\s*: (\d+) bits", files.read("/proc/cpuinfo") or "")) else 0,
+        tuple(mediated.made(files)),
     )
 
 
@@ -116,7 +118,7 @@ def _device(files: Rooted, name: str, uses: Iterable[tuple[str, str]], users: Ma
         nets=tuple(_interfaces(files, place)),
         reset_methods=tuple((files.read(f"{place}/reset_method") or "").split()),
         vfs=(files.integer(f"{place}/sriov_numvfs") or 0, files.integer(f"{place}/sriov_totalvfs") or 0),
-        mediated=tuple(_mediated(files, f"{place}/mdev_supported_types")),
+        mediated=tuple(mediated.kinds(files, place)),
         bars={number: size for number, (size, flags) in regions.items() if flags & _MEMORY},
         sizes={
             number: sizes for number in regions if (sizes := _sizes(files.read(f"{place}/resource{number}_resize") or ""))
@@ -136,13 +138,6 @@ def _index(files: Rooted, card: str, name: str) -> int:
     """Which virtual function of its card that is, by the card's links ``virtfnN``; -1 where it has none."""
     numbers = (one.removeprefix("virtfn") for one in files.names(card) if one.startswith("virtfn"))
     return next((int(one) for one in numbers if files.target(f"{card}/virtfn{one}") == name), -1)
-
-
-def _mediated(files: Rooted, place: str) -> Iterator[Mediated]:
-    for kind in files.names(place):
-        gives = " ".join((files.read(f"{place}/{kind}/description") or "").split())
-        name = files.read(f"{place}/{kind}/name") or kind
-        yield Mediated(kind, name, files.integer(f"{place}/{kind}/available_instances") or 0, gives)
 
 
 def _regions(text: str) -> Iterator[tuple[int, tuple[Size, int]]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tinamou import late
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError, Problem, StateError
 from tinamou.images.chain import read_chain, read_layer
 from tinamou.images.offline import made, offline
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.snapshots.archive import pack, unpack
-from tinamou.snapshots.checkpoint import Checkpoint, File, digest_of, intact, write
+from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.extras import FILES
 from tinamou.snapshots.save import STREAM, reserve
@@ -88,7 +89,7 @@ def bases(checkpoint: Checkpoint) -> dict[str, Base]:
     for disk, frozen in checkpoint.disks.items():
         chain = read_chain(Path(checkpoint.directory) / frozen.file, format=frozen.format, trusted=_trusted(frozen))
         if len(chain) > 1:
-            found[disk] = Base(chain[-1].path, chain[-1].format, digest_of(Path(chain[-1].path)))
+            found[disk] = Base(chain[-1].path, chain[-1].format, file_digest(Path(chain[-1].path)))
     return found
 
 

@@ -17,7 +17,7 @@ from tinamou.state import shared
 from tinamou.system.paths import run_dir
 from tinamou.units import CpuSet
 
-__all__ = ["Claim", "Device", "Ledger", "Value", "VirtualFunctions", "edit", "fault", "look", "path", "save"]
+__all__ = ["Claim", "Device", "Ledger", "Part", "Value", "VirtualFunctions", "edit", "fault", "look", "path", "save"]
 
 _NAME = "tinamou.json"
 
@@ -69,10 +69,19 @@ class VirtualFunctions:
 
 
 @dataclass
+class Part:
+    """A device made of a part of a card (mdev): the card and the kind, empty where somebody else made it; who has it."""
+
+    card: str = ""
+    type: str = ""
+    machine: str = ""
+
+
+@dataclass
 class Ledger:
     """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``devices``: PCI address → `Device`.
     ``vfs``: a card's address → `VirtualFunctions`. ``usb``: a USB device's port → the machine's directory.
-    ``reports``: what could not be given back."""
+    ``parts``: UUID → `Part`. ``reports``: what could not be given back."""
 
     cpus: dict[str, str] = field(default_factory=dict)
     pools: dict[str, Value] = field(default_factory=dict)
@@ -81,6 +90,7 @@ class Ledger:
     devices: dict[str, Device] = field(default_factory=dict)
     vfs: dict[str, VirtualFunctions] = field(default_factory=dict)
     usb: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
 
     def leased(self, exclude: str = "") -> dict[str, CpuSet]:
         """Machine directory → CPUs it holds, without the one at ``exclude``."""
@@ -89,13 +99,15 @@ class Ledger:
     def holders(self) -> set[str]:
         """The directories of all machines that hold anything."""
         every = [*self.pools.values(), *self.values.values()]
-        passed = {device.machine for device in self.devices.values() if device.machine}
-        return {*self.cpus, *passed, *self.usb.values(), *(machine for value in every for machine in value.claims)}
+        passed = {one.machine for one in self.devices.values()} | {one.machine for one in self.parts.values()}
+        return {*self.cpus, *(passed - {""}), *self.usb.values(), *(machine for value in every for machine in value.claims)}
 
     @property
     def empty(self) -> bool:
         """Whether nobody holds anything and nothing is to be reported."""
-        return not (self.cpus or self.pools or self.values or self.devices or self.vfs or self.usb or self.reports)
+        return not (
+            self.cpus or self.pools or self.values or self.devices or self.vfs or self.usb or self.parts or self.reports
+        )
 
 
 def path() -> Path:
@@ -126,6 +138,7 @@ def _ledger(name: str) -> tuple[Ledger, str]:
             devices={address: Device(**device) for address, device in data["devices"].items()},
             vfs={address: VirtualFunctions(**one) for address, one in data.get("vfs", {}).items()},
             usb={str(port): str(machine) for port, machine in data.get("usb", {}).items()},
+            parts={uuid: Part(**one) for uuid, one in data.get("parts", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, TinamouError) as error:
         return Ledger(), f"{path()} is damaged and not read: {error!r}"

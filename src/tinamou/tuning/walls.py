@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tinamou import late
-from tinamou.blueprint import Element, MakeDir, Note, Plan, ReachSocket, StartHelper, TakePciGroup, Why
+from tinamou.blueprint import Element, MakeDir, Note, Plan, ReachSocket, StartHelper, TakePart, TakePciGroup, Why
 from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
 from tinamou.facts.walls import WallFacts
@@ -59,7 +59,7 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
     open_ = {name for name, why in refused.items() if why and name not in without}
     landlock = _landlock(open_, facts, network=not _uses_network(plan))
     walls = (*_always(plan.confinement), *(_wall(name, why, landlock) for name, why in refused.items()))
-    taken = [step.group for step in plan.steps if isinstance(step, TakePciGroup)]
+    taken = [step.group for step in plan.steps if isinstance(step, TakePciGroup | TakePart)]
     groups = [] if any(one.props.get("qom-type") == "iommufd" for one in plan.elements) else taken
     sockets = [step.path for step in plan.steps if isinstance(step, ReachSocket)]
     rooms = [step.path for step in plan.steps if isinstance(step, MakeDir) and step.why.asked_by == "confinement"]

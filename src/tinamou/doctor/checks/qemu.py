@@ -61,7 +61,7 @@ _COMBINATIONS = (
     (
         _without_vhost,
         "property:memory-backend-file.rom",
-        "before 8.2 and without /dev/vhost-net: a tap in qemu_args wants vhost=off, as tinamou's own have it",
+        "older than 8.2, on a host without /dev/vhost-net: write networks with net, or with vhost=off in qemu_args",
     ),
 )
 """(what this host has, feature, what it means that this QEMU lacks it)."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinamou.blueprint import Contribution, Element, HandOver, SetVirtualFunction, Step, TakePciGroup, Value, Why
+from tinamou.blueprint import Contribution, Element, HandOver, SetVirtualFunction, Step, TakePart, TakePciGroup, Value, Why
 from tinamou.errors import Problem
-from tinamou.facts.pci import IOMMU, NVIDIA, VFIO, PciDevice
+from tinamou.facts.pci import IOMMU, NVIDIA, VFIO, MediatedDevice, PciDevice
 from tinamou.parts.passthrough.choice import choose, interface
 from tinamou.parts.passthrough.room import notes, regions, room_problems, window
 from tinamou.parts.passthrough.spec import AssignedDevice
@@ -80,10 +80,19 @@ def check(resolved: Resolved) -> list[Problem]:
 def contribute(resolved: Resolved) -> Contribution:
     """The groups that are taken from the host, and each card behind its port, its functions in one slot."""
     elements = tuple(e for one in resolved.assigned if _beside(one, resolved) is None for e in _card(one, resolved))
-    every = [function for one in resolved.assigned for function in one.functions]
-    taken: tuple[Step, ...] = (*_virtual_steps(resolved), *_groups(every, resolved))
-    steps = (*taken, *_handed(every, resolved), *_roms(resolved))
+    every = [function for one in resolved.assigned if not one.part for function in one.functions]
+    taken: tuple[Step, ...] = (*_virtual_steps(resolved), *_groups(every, resolved), *_parts(resolved))
+    opened = [*(one.opened for one in every), *(one.part.opened for one in resolved.assigned if one.part)]
+    steps = (*taken, *_handed(opened, resolved), *_roms(resolved))
     return Contribution((*_iommufd(resolved), *elements), window(resolved), steps, notes(resolved))
+
+
+def _parts(resolved: Resolved) -> Iterator[TakePart]:
+    owner = None if _one_by_one(resolved) else resolved.owner
+    for one in resolved.assigned:
+        if one.part and one.part.group is not None:
+            why = Why("spec pci", f"a part of {one.functions[0]}, {one.part.type}, while this machine runs")
+            yield TakePart(one.part.uuid, one.part.group, why, owner)
 
 
 def _roms(resolved: Resolved) -> tuple[HandOver, ...]:
@@ -115,11 +124,11 @@ def _iommufd(resolved: Resolved) -> tuple[Element, ...]:
     return (Element("object", {"qom-type": "iommufd", "id": _IOMMUFD, "fd": IOMMU}, why),)
 
 
-def _handed(every: list[PciDevice], resolved: Resolved) -> tuple[HandOver, ...]:
+def _handed(opened: list[str], resolved: Resolved) -> tuple[HandOver, ...]:
     if not _one_by_one(resolved):
         return ()
     why = Why("confinement", "QEMU is handed the open device, and has no right to open one")
-    return (HandOver(IOMMU, "write", why), *(HandOver(one.opened, "device", why) for one in every))
+    return (HandOver(IOMMU, "write", why), *(HandOver(one, "device", why) for one in opened))
 
 
 def _virtual_steps(resolved: Resolved) -> Iterator[SetVirtualFunction]:
@@ -165,6 +174,8 @@ def _card(assigned: AssignedDevice, resolved: Resolved, place: dict[str, Value] 
     port, number = _port(assigned.number), _FIRST_CHASSIS + assigned.number
     seat: dict[str, Value] = {"driver": "pcie-root-port", "id": port, "chassis": number, "slot": number}
     elements = [Element("device", {**seat, **(place or {"addr": resolved.pci[port]})}, behind)]
+    if assigned.part:
+        return [*elements, _part(assigned, assigned.part, port, resolved)]
     for function, one in enumerate(assigned.functions):
         props: dict[str, Value] = {"driver": VFIO, "id": f"pci{assigned.number}" + (f".{function}" if function else "")}
         props |= {"host": str(one.address), "bus": port, "addr": f"0x0.{function:#x}"}
@@ -175,6 +186,21 @@ def _card(assigned: AssignedDevice, resolved: Resolved, place: dict[str, Value] 
         props |= _boot_code(assigned, function) | _of_its_maker(one, assigned, resolved)
         elements.append(Element("device", props, why))
     return elements
+
+
+def _part(assigned: AssignedDevice, part: MediatedDevice, port: str, resolved: Resolved) -> Element:
+    props: dict[str, Value] = {
+        "driver": VFIO,
+        "id": f"pci{assigned.number}",
+        "sysfsdev": part.place,
+        "bus": port,
+        "addr": "0x0",
+    }
+    if _one_by_one(resolved):
+        props |= {"iommufd": _IOMMUFD, "fd": part.opened}
+    if not assigned.spec.rom:
+        props["rombar"] = 0
+    return Element("device", props, Why("spec pci", f"a part of {assigned.functions[0]} ({part.type}) is the guest's alone"))
 
 
 def _boot_code(assigned: AssignedDevice, function: int) -> dict[str, Value]:

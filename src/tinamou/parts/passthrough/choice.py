@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tinamou.errors import Problem
 from tinamou.facts import Facts
-from tinamou.facts.pci import VFIO, PciDevice, PciFacts
-from tinamou.parts.passthrough.spec import VIRTUAL, AssignedDevice, PassthroughSpec
+from tinamou.facts.pci import VFIO, MediatedDevice, PciDevice, PciFacts
+from tinamou.parts.passthrough.spec import MEDIATED, VIRTUAL, AssignedDevice, PassthroughSpec
 from tinamou.units import PciAddress
 
 __all__ = ["choose", "interface"]
@@ -19,16 +21,21 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
     if specs and pci.missing:
         return (), [Problem("pci", [one.device for one in specs], pci.missing, "see: tinamou pci ls")]
     for number, spec in enumerate(specs):
-        beside = [function for assigned in found for function in assigned.functions]
+        beside = [function for assigned in found if not assigned.part for function in assigned.functions]
         alike = sum(one.device.lower() == spec.device.lower() for one in specs[number:])
-        device = _named(spec, pci, beside, alike)
+        device = _named(spec, pci, beside, alike, [assigned.part for assigned in found if assigned.part])
         if isinstance(device, str):
             fix = "tinamou pci ls lists the devices of this host"
             problems.append(Problem(f"pci[{number}]", spec.device, device, fix))
+        elif isinstance(device, MediatedDevice):
+            found.append(_part(number, spec, device, pci))
         else:
             found.append(AssignedDevice(number, spec, (device,) if spec.alone else pci.card_of(device)))
-    every = [function.address for assigned in found for function in assigned.functions]
+    every = [function.address for assigned in found for function in assigned.functions if not assigned.part]
     for assigned in found:
+        if assigned.part:
+            problems += [*_settings(assigned, pci), *_of_parts(assigned, facts)]
+            continue
         problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci), *_region(assigned)]
         if not facts.host.is_root:
             problems += _needs_root(assigned, pci)
@@ -62,12 +69,16 @@ def _region(assigned: AssignedDevice) -> list[Problem]:
     return [Problem(path, str(wanted), f"region {region} of {device.address} can have {offered}", "choose one of these")]
 
 
-def _named(spec: PassthroughSpec, pci: PciFacts, beside: list[PciDevice], alike: int) -> PciDevice | str:
+def _named(
+    spec: PassthroughSpec, pci: PciFacts, beside: list[PciDevice], alike: int, parts: Collection[MediatedDevice]
+) -> PciDevice | MediatedDevice | str:
     """The device of that address, or one of that kind that nobody has; else why there is none.
 
     It is as near to those the machine has (``beside``) as can be, where so many of its kind (``alike``) can be near it.
     """
     taken = {one.address for one in beside}
+    if spec.device.lower().startswith(MEDIATED):
+        return _mediated(spec.device[len(MEDIATED) :], pci, parts)
     if spec.device.lower().startswith(VIRTUAL):
         kind = _virtual(spec.device[len(VIRTUAL) :], pci)
         if isinstance(kind, str):
@@ -108,6 +119,44 @@ def _virtual(name: str, pci: PciFacts) -> list[PciDevice] | str:
     return f"none is switched on, {card.vfs[1]} can be: tinamou pci create-vfs {card.address} {card.vfs[1]}"
 
 
+def _mediated(name: str, pci: PciFacts, given: Collection[MediatedDevice]) -> MediatedDevice | str:
+    """The first of the parts of a card that nobody has; why there is none else."""
+    card = pci.called(name)
+    if card is None:
+        return f"this host has no device and no interface {name}"
+    if not (made := pci.parts_of(card)):
+        if not card.mediated:
+            return f"the driver of {card} makes no devices of parts of it (sysfs: mdev_supported_types)"
+        kinds = ", ".join(f"{one.type} ({one.name}, {one.free} more)" for one in card.mediated)
+        return f"none is made, there can be {kinds}: tinamou pci create-mdev {card.address} {card.mediated[0].type}"
+    free = [one for one in made if one not in given and one.uuid not in pci.leased]
+    if free:
+        return free[0]
+    said = (f"{one.uuid} is leased to {pci.leased.get(one.uuid, 'this machine already')}" for one in made)
+    return f"none is free: {'; '.join(said)}"
+
+
+def _part(number: int, spec: PassthroughSpec, part: MediatedDevice, pci: PciFacts) -> AssignedDevice:
+    card = pci.at(part.card)
+    return AssignedDevice(number, spec, (card,) if card else (), part)
+
+
+def _of_parts(assigned: AssignedDevice, facts: Facts) -> list[Problem]:
+    """What of a whole card does not go with a part of one, and who may have it."""
+    spec, path = assigned.spec, f"pci[{assigned.number}]"
+    asked = {"alone": spec.alone, "region": spec.region, "together": spec.together, "rom_file": spec.rom_file}
+    found = [
+        Problem(f"{path}.{name}", str(value), "it is a part of a card, not a card", "leave it out")
+        for name, value in asked.items()
+        if value
+    ]
+    if assigned.part and assigned.part.group is None:
+        found.append(Problem(path, spec.device, "no IOMMU group is shown for it", "see the kernel's log"))
+    if not facts.host.is_root and assigned.part and assigned.part.group not in facts.pci.open_groups:
+        found.append(Problem(path, spec.device, "only root can open its group", "run tinamou as root"))
+    return found
+
+
 def _why_not_free(device: PciDevice, pci: PciFacts, taken: set[PciAddress]) -> str:
     if device.address in taken:
         return "is given to this machine already"
@@ -134,7 +183,7 @@ def _settings(assigned: AssignedDevice, pci: PciFacts) -> list[Problem]:
     """What is asked of a card for its virtual function, where there is no such card, or no interface to ask it by."""
     path, device = f"pci[{assigned.number}]", assigned.functions[0]
     asked = [{"spoofchk": "spoof_check"}.get(key, key) for key, _ in assigned.spec.settings]
-    if not asked or (device.parent and interface(device, pci)):
+    if not asked or (device.parent and not assigned.part and interface(device, pci)):
         return []
     reason = f"the interface of its card {device.parent} is not there" if device.parent else "it is no virtual function"
     return [Problem(f"{path}.{key}", str(device.address), reason, "leave it out, or set it in the guest") for key in asked]

@@ -25,7 +25,7 @@ def regions(assigned: Iterable[AssignedDevice]) -> dict[PciAddress, tuple[str, i
 
 def _wanted(assigned: tuple[AssignedDevice, ...]) -> Size:
     """What all large memory regions take together, with the sizes they are to have."""
-    total = sum(one.window for card in assigned for one in card.functions)
+    total = sum(one.window for card in assigned if not card.part for one in card.functions)
     return Size(total + sum(one.spec.region - one.resized[0].bars.get(one.resized[1], 0) for one in assigned if one.resized))
 
 
@@ -59,9 +59,10 @@ def window(resolved: Resolved) -> tuple[Flag, ...]:
 
 def notes(resolved: Resolved) -> tuple[Note, ...]:
     """What of a card the user may want to do something about: how it is kept apart and reset, and regions of other sizes."""
-    every = [one for card in resolved.assigned for one in card.functions]
+    cards = tuple(one for one in resolved.assigned if not one.part)
+    every = [one for card in cards for one in card.functions]
     pci = resolved.facts.pci
-    return (*_kept(every, pci), *_reset(every, pci), *_sizes(resolved.assigned))
+    return (*_kept(every, pci), *_reset(every, pci), *_sizes(cards))
 
 
 def _kept(every: list[PciDevice], pci: PciFacts) -> Iterator[Note]:

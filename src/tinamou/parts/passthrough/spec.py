@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tinamou.errors import Problem
-from tinamou.facts.pci import PciDevice
+from tinamou.facts.pci import MediatedDevice, PciDevice
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.units import Size
 
-__all__ = ["VIRTUAL", "AssignedDevice", "PassthroughSpec"]
+__all__ = ["MEDIATED", "VIRTUAL", "AssignedDevice", "PassthroughSpec"]
 
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
 _ADDRESS = r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
-VIRTUAL = "vf of "
-"""In front of the card whose virtual function is meant."""
+VIRTUAL, MEDIATED = "vf of ", "mdev of "
+"""In front of the card whose virtual function, or a part of which as a device of its own, is meant."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class PassthroughSpec:
     device: str = option(
         "",
         "its address as lspci shows it (65:00.0), VENDOR:DEVICE for the first free card of that kind (10de:1db4), or "
-        "'vf of eth2' for the first free virtual function of a card, named by its interface or address",
-        pattern=rf"(?i:{_ADDRESS}|{_IDS}|{VIRTUAL}\S{{1,32}})",
+        "'vf of eth2' for the first free virtual function of a card, named by its interface or address, "
+        "'mdev of 65:00.0' for the first free device its driver has made of a part of it (vGPU)",
+        pattern=rf"(?i:{_ADDRESS}|{_IDS}|(?:{VIRTUAL}|{MEDIATED})\S{{1,32}})",
         hint="tinamou pci ls lists the devices of this host",
     )
     alone: bool = option(False, "this function only, without the others of its card (a graphics card's sound, for example)")
@@ -69,16 +70,22 @@ class PassthroughSpec:
 
 @dataclass(frozen=True)
 class AssignedDevice:
-    """The request of that number and the functions that meet it, in the order of their addresses."""
+    """The request of that number and the functions that meet it, in the order of their addresses; or the ``part`` of one,
+    which stays the host's, that does."""
 
     number: int
     spec: PassthroughSpec
     functions: tuple[PciDevice, ...]
+    part: MediatedDevice | None = None
 
     @property
     def resized(self) -> tuple[PciDevice, int] | None:
         """The function and number of the region that is to have another size: the largest that can have another."""
-        found = [(one.bars.get(region, Size(0)), one, region) for one in self.functions for region in one.sizes]
+        found = (
+            []
+            if self.part
+            else [(one.bars.get(region, Size(0)), one, region) for one in self.functions for region in one.sizes]
+        )
         if not self.spec.region or not found:
             return None
         _, device, region = max(found, key=lambda each: each[0])
