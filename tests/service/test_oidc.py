@@ -61,6 +61,15 @@ def test_who_holds_a_token_and_what_they_may_do():
     assert issuer().caller(signed(aud=["other", "tinamou"])) is not None
 
 
+def test_an_address_counts_where_the_provider_has_seen_it_proven():
+    ann = (Rule("email", "ann@example.org", ("*",)),)
+    by_address = Issuer(Provider(HOME, "tinamou", "email", ann), lambda _: PUBLIC)
+    by_address._keys = KeySet.import_key_set(PUBLIC)
+    assert by_address.caller(signed(email_verified=True)) is not None
+    for claimed in (None, False, "false", 1.5):
+        assert by_address.caller(signed(email_verified=claimed)) is None
+
+
 def test_the_one_key_a_provider_has_need_not_be_named_and_of_two_one_must():
     one = issuer()
     assert one.caller(signed(header={})) is not None and one.caller(signed(OTHER, header={})) is None

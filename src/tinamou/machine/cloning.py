@@ -173,7 +173,9 @@ def _own(spec: MachineSpec, record: Record, new: str) -> tuple[MachineSpec, list
         notes += said
     if spec.seed.hostname:
         notes.append(f"seed.hostname was {spec.seed.hostname}: its guest is called {new}")
-    notes += [f"pci[{number}] is {record.name}'s too: not both can have it at once" for number, _ in enumerate(spec.pci)]
+    lent = [f"pci[{number}]" for number, _ in enumerate(spec.pci)]
+    lent += [f"usb[{number}]" for number, one in enumerate(spec.usb) if one.type == "host"]
+    notes += [f"{one} is {record.name}'s too: not both can have it at once" for one in lent]
     macs = {number: one.mac for number, one in enumerate(spec.pci) if one.mac}
     notes += [f"pci[{number}].mac is {record.name}'s ({mac}): {new} has none of its own yet" for number, mac in macs.items()]
     if (record.path / "tpm").is_dir():

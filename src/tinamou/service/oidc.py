@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 class Rule:
     """What may do who has this value, alone or among others, in this claim."""
 
-    claim: str = option("", "a claim of the token")
+    claim: str = option("", "a claim of the token; email only where the token says that it is verified")
     value: str = option("", "what it must be, or have among others")
     verbs: tuple[str, ...] = option((), "verbs of tokens, or * for all")
     machines: tuple[str, ...] = option(("*",), "patterns of machines' names")
@@ -193,6 +193,9 @@ class Issuer:
 
 
 def _fits(rule: Rule, claims: Mapping[str, Any]) -> bool:
+    """An address that its provider has not seen proven is what its holder says it is (OpenID Connect Core, 5.7)."""
+    if rule.claim == "email" and claims.get("email_verified") not in (True, "true"):
+        return False
     value = claims.get(rule.claim)
     return value == rule.value or (isinstance(value, list) and rule.value in value)
 
