@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from typed import call, eventually, tinamou
 
+from tinamou.probe.host import probe_host
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3000)]
 
 CARD, VIRTUAL, STORE = "8086:10c9", "8086:10ca", "1b36:0010"
@@ -75,9 +77,10 @@ def machines(cards):
     """Two guests, each with a virtual function of both; they see two memory nodes."""
     interface, store = cards
     shown = {}
-    for name, mac in MACS.items():
+    near, far = (sorted(node.cpus) for node in probe_host().nodes if node.cpus)
+    for number, (name, mac) in enumerate(MACS.items()):
         pci = [{"device": f"vf of {interface}", "mac": mac}, {"device": f"vf of {store}"}]
-        shown[name] = start(name, pci, "--memory", "256M", "--cpus", "2", "--pin", "auto", "--set", "cpu.nodes=2")
+        shown[name] = start(name, pci, "--memory", "256M", "--cpus", "2", "--pin", f"{near[number]},{far[number]}")
     for name in MACS:
         answers(name)
     yield shown
