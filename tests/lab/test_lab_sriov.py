@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -57,9 +58,30 @@ def inside(name, text, check=True):
     return done.stdout if check else done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home():
+    """The guests outlast a test, and so does where they are known."""
+    place = Path("/tmp/tm-sriov")
+    place.mkdir(mode=0o755, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TINAMOU_STATE", "TINAMOU_RUN"):
+            patch.setenv(name, str(place))
+        yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def at_home(state, home, monkeypatch):
+    """Not where the other tests have theirs (``state``), which is one for each test."""
+    assert state != home
+    for name in ("TINAMOU_STATE", "TINAMOU_RUN"):
+        monkeypatch.setenv(name, str(home))
+
+
 @pytest.fixture(scope="module")
-def cards():
+def cards(home):
     """The network card's interface and the disk controller, each with two virtual functions; they are gone afterwards."""
+    assert home.exists()
     (card,) = listed(CARD)
     store = next(row for row in listed(STORE) if row["virtual_functions"][1])
     (interface,) = card["interfaces"]
@@ -167,8 +189,8 @@ def test_a_device_is_handed_over_open(cards):
         assert "/dev/iommu" in held, held
         assert [one for one in held if re.fullmatch(r"/dev/vfio/devices/vfio\d+", one)], held
         assert not [one for one in held if one == "/dev/vfio/vfio" or re.fullmatch(r"/dev/vfio/\d+", one)], held
-        groups = [path for path in Path("/dev/vfio").iterdir() if path.name.isdecimal()]
-        assert all(path.stat().st_uid == 0 for path in groups), "its user may open none"
+        groups = [Path(f"/dev/vfio/{row['group']}") for row in listed(STORE) if row["of"] and not row["free"]]
+        assert [path.stat().st_uid for path in groups] == [0], "its user may not open it"
         assert inside("third", DISK).strip() == "131072"
         os.kill(shown["pid"], signal.SIGKILL)
         eventually(lambda: not Path(f"/proc/{shown['pid']}").exists(), "the end of QEMU")
