@@ -230,6 +230,13 @@ CASES = {
     "iommu_groups": [
         (GOOD, "1 devices", pci(1, ("0000:00:01.0", "0x060400"), ("0000:01:00.0", "0x020000")), {}, {}),
         (INFO, "0000:01:00.1", pci(1, ("0000:01:00.0", "0x030000"), ("0000:01:00.1", "0x040300")), {}, {}),
+        (
+            WARNING,
+            "pretended (pcie_acs_override=downstream)",
+            {**pci(1, ("0000:01:00.0", "0x030000")), "/proc/cmdline": "quiet pcie_acs_override=downstream"},
+            {},
+            {},
+        ),
         (UNKNOWN, "no groups", {}, {}, {}),
     ],
     "vhost_net": [

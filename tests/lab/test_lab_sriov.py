@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from typed import call, eventually, tinamou
+
+from tinamou.probe.host import probe_host
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3000)]
 
@@ -55,9 +58,30 @@ def inside(name, text, check=True):
     return done.stdout if check else done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home():
+    """The guests outlast a test, and so does where they are known."""
+    place = Path("/tmp/tm-sriov")
+    place.mkdir(mode=0o755, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TINAMOU_STATE", "TINAMOU_RUN"):
+            patch.setenv(name, str(place))
+        yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def at_home(state, home, monkeypatch):
+    """Not where the other tests have theirs (``state``), which is one for each test."""
+    assert state != home
+    for name in ("TINAMOU_STATE", "TINAMOU_RUN"):
+        monkeypatch.setenv(name, str(home))
+
+
 @pytest.fixture(scope="module")
-def cards():
+def cards(home):
     """The network card's interface and the disk controller, each with two virtual functions; they are gone afterwards."""
+    assert home.exists()
     (card,) = listed(CARD)
     store = next(row for row in listed(STORE) if row["virtual_functions"][1])
     (interface,) = card["interfaces"]
@@ -75,9 +99,10 @@ def machines(cards):
     """Two guests, each with a virtual function of both; they see two memory nodes."""
     interface, store = cards
     shown = {}
-    for name, mac in MACS.items():
+    near, far = (sorted(node.cpus) for node in probe_host().nodes if node.cpus)
+    for number, (name, mac) in enumerate(MACS.items()):
         pci = [{"device": f"vf of {interface}", "mac": mac}, {"device": f"vf of {store}"}]
-        shown[name] = start(name, pci, "--memory", "256M", "--cpus", "2", "--pin", "auto", "--set", "cpu.nodes=2")
+        shown[name] = start(name, pci, "--memory", "256M", "--cpus", "2", "--pin", f"{near[number]},{far[number]}")
     for name in MACS:
         answers(name)
     yield shown
@@ -164,8 +189,8 @@ def test_a_device_is_handed_over_open(cards):
         assert "/dev/iommu" in held, held
         assert [one for one in held if re.fullmatch(r"/dev/vfio/devices/vfio\d+", one)], held
         assert not [one for one in held if one == "/dev/vfio/vfio" or re.fullmatch(r"/dev/vfio/\d+", one)], held
-        groups = [path for path in Path("/dev/vfio").iterdir() if path.name.isdecimal()]
-        assert all(path.stat().st_uid == 0 for path in groups), "its user may open none"
+        groups = [Path(f"/dev/vfio/{row['group']}") for row in listed(STORE) if row["of"] and not row["free"]]
+        assert [path.stat().st_uid for path in groups] == [0], "its user may not open it"
         assert inside("third", DISK).strip() == "131072"
         os.kill(shown["pid"], signal.SIGKILL)
         eventually(lambda: not Path(f"/proc/{shown['pid']}").exists(), "the end of QEMU")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinamou.doctor.finding import Finding, good, info, unknown
+from tinamou.doctor.finding import Finding, good, info, unknown, warning
 from tinamou.doctor.inspection import Inspection
 
 TITLE = "IOMMU groups"
@@ -10,10 +10,13 @@ _FOLDER = "/sys/kernel/iommu_groups"
 
 
 def check(seen: Inspection) -> Finding:
-    """Lists the groups with more than one device that is not a bridge."""
+    """Lists the groups with more than one device that is not a bridge; says where they are isolation in name alone."""
     groups = {number: _endpoints(seen, number) for number in seen.files.names(_FOLDER)}
     if not groups:
         return unknown("there are no groups: no IOMMU is on")
+    if told := (seen.command_line() or {}).get("pcie_acs_override"):
+        text = "leave pcie_acs_override out, and give away what is in one group together, or use slots behind ports with ACS"
+        return warning(f"{len(groups)} groups that are pretended (pcie_acs_override={told})", text)
     shared = [f"{number}: {' '.join(devices)}" for number, devices in groups.items() if len(devices) > 1]
     alone = sum(len(devices) == 1 for devices in groups.values())
     if not shared:
