@@ -1,4 +1,4 @@
-"""Inside the lab: a USB stick of the host is a guest's, which reads it, and the host's drivers have it again however that ends."""
+"""Inside the lab: a USB stick of the host is a guest's, which reads it, and the host's again however that ends."""
 
 import json
 import os
