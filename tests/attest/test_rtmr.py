@@ -217,6 +217,7 @@ def test_what_is_no_kernel(machine: Launch) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)")
 @pytest.mark.skipif(not STORE.is_file(), reason="OVMF is not installed (ovmf)")
