@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attest.psp import API, Psp
-from lifecycle.fake_qemu import Fake, main
+from lifecycle.fake_qemu import Fake
 
 KEY = 0
 _NAMES = (
@@ -79,7 +79,3 @@ def script(key: int) -> str:
         ours = ("from __future__", "from attest.", "from lifecycle.")
         found += "".join(f"{one}\n" for one in lines if not one.startswith(ours))
     return f"{found}\n\nmain(sys.argv[1:], Held)\n"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:], Held)

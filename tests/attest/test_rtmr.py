@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("cryptography")
 
 from attest import made_tdx
+from recorded import VERSIONS
 from typed import call, tinamou
 
 from tinamou import late
@@ -215,6 +217,7 @@ def test_what_is_no_kernel(machine: Launch) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)")
 @pytest.mark.skipif(not STORE.is_file(), reason="OVMF is not installed (ovmf)")
@@ -255,3 +258,29 @@ def test_a_plan_in_a_file_says_what_is_measured(machine: Launch, tmp_path: Path)
     for broken in ("{", '{"argv": 7}', '{"argv": [7]}', "[]"):
         (tmp_path / "plan.json").write_text(broken)
         assert "it is no plan" in call("attest", "expect", str(tmp_path / "plan.json")).stderr
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("version", VERSIONS)
+def test_qemu_writes_the_heads_that_are_computed(version: str, program_of, machine: Launch) -> None:
+    """What each QEMU hands to the firmware, asked of it by its port for tests (fw_cfg, FW_CFG_SETUP_DATA), by memory."""
+    assert machine.kernel is not None and machine.initrd is not None
+    kernel, initrd = machine.kernel.read_bytes(), machine.initrd.stat().st_size
+    for memory in (GIB, 2900 << 20, 4 * GIB):
+        words = ["-accel", "tcg", "-S", "-M", "q35", "-m", f"{memory >> 20}M", "-display", "none", "-nodefaults"]
+        words += ["-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", "x"]
+        asked = "outw 0x510 0x18\n" + "inb 0x511\n" * 0x260
+        qemu = subprocess.Popen(
+            [program_of(version, "qemu-system-x86_64"), *words, "-qtest", "stdio", "-qtest-log", "/dev/null"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert qemu.stdin and qemu.stdout
+            qemu.stdin.write(asked)
+            qemu.stdin.flush()
+            said = [line.split() for _, line in zip(range(0x261), qemu.stdout, strict=False)]
+        finally:
+            qemu.kill()
+            qemu.communicate()
+        head = bytes(int(one[1], 16) for one in said[1:])
+        assert head == as_handed_over(kernel, initrd, rtmr.below_4g(memory))[:0x260] and len(head) == 0x260

@@ -21,7 +21,8 @@ from typed import call, tinamou
 
 from tinamou.attest import Known, MalformedError, certificates, make_session, measured_by, read_policy, sev, sev_chain
 from tinamou.attest.session import wrapped
-from tinamou.cli import attest_given, attest_guest, attest_session
+from tinamou.cli import attest_given, attest_guest, attest_release, attest_session
+from tinamou.cli.attest_given import Given
 from tinamou.errors import ControlError, PlanError, SpecError, StateError
 from tinamou.machine import gather, life
 from tinamou.machine.booting import started, until_up
@@ -222,8 +223,29 @@ def from_afar(folder: Path, digest: bytes) -> None:
     words += ["--tik", str(folder / "mine.tik"), "--tek", str(folder / "mine.tek")]
     ran = call(*words, "--policy", str(folder / "policy"), "--expect", digest.hex())
     assert ran.returncode == 0, ran.stderr
+    with pytest.raises(SpecError, match="no packet"):
+        attest_session.launch("owned", folder / "policy")
     attest_session.launch("owned", folder / "owned.report.secret")
     assert state("owned") == "running" and SECRET in got("owned")
+    asyncio.run(machines.kill("owned"))
+    in_one_step(folder)
+
+
+def in_one_step(folder: Path) -> None:
+    """By the command on the host, with what it is judged by: refused without the session's keys, and by exit status."""
+    asyncio.run(machines.start("owned"))
+    given = Given(tik=folder / "mine.tik", machine="owned", policy=folder / "policy")
+    for more in ({"tek": None}, {"tek": folder / "policy"}):
+        with pytest.raises(SpecError, match="is not released"):
+            attest_release.secret("owned", folder / "secret", given=given, **more)
+    with pytest.raises(SpecError, match="nonce"):
+        attest_guest.fetch("owned", nonce="00")
+    strange = dataclasses.replace(given, machine="", expect="00" * 32)
+    for told, ended in ((strange, 20), (given, 0)):
+        with pytest.raises(SystemExit) as status:
+            attest_release.secret("owned", folder / "secret", tek=folder / "mine.tek", given=told)
+        assert status.value.code == ended and (state("owned") == "running") == (not ended)
+    assert SECRET in got("owned")
 
 
 async def waited_for(spec: MachineSpec) -> None:

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PDH", "SIZE", "Platform", "check_platform", "parse_platform", "written"]
 
-SIZE = 2084
+SIZE: int = 2084
 """Bytes of a certificate of the platform's own."""
-OCA, PEK, PDH, CEK, _NONE = 0x1001, 0x1002, 0x1003, 0x1004, 0x1000
+OCA: int = 0x1001
+PEK: int = 0x1002
+PDH: int = 0x1003
+CEK: int = 0x1004
+_NONE = 0x1000
 _ARK, _ASK = 0x00, 0x13
 _NAMES = {OCA: "OCA", PEK: "PEK", PDH: "PDH", CEK: "CEK", _ARK: "ARK", _ASK: "ASK"}
 _SIGNED, _SIGNATURE, _FIELD = 0x414, 520, 72

@@ -13,7 +13,7 @@ from tinamou.attest.certificates import load, named
 
 __all__ = ["NAMES", "entry", "listed"]
 
-NAMES = ("PK", "KEK", "db", "dbx")
+NAMES: tuple[str, ...] = ("PK", "KEK", "db", "dbx")
 """The variables that are made of such lists."""
 _OWNER, _MOST = 16, 256
 _X509 = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
