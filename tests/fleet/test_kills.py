@@ -187,8 +187,8 @@ def _cut_moves(two: Two, state: Path, seed: int, rounds: int, disk: str = 'size=
         sides.sort(key=lambda side, owner=owner: side is not owner)
 
 
-def test_a_few_moves_that_are_cut_short(two: Two, state: Path) -> None:
-    _cut_moves(two, state, seed=19, rounds=2)
+def test_a_move_that_is_cut_short(two: Two, state: Path) -> None:
+    _cut_moves(two, state, seed=90, rounds=1)
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def test_a_machine_goes_to_another_host_with_its_memory_and_disk(two: Two) -> No
     assert not here.file("disk0.qcow2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("back")
 def test_a_disk_that_both_hosts_see_is_not_copied(two: Two, open_folder: Path) -> None:
     file = open_folder / "db.raw"

@@ -29,6 +29,7 @@ __all__ = ["SLOTS", "Fork", "Forks", "Ran"]
 SLOTS = "vm_slots"
 _PIECE = 32 << 20
 _SECONDS = 120.0
+_ENDING_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Forks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         ray = _ray()
         ending = [actor.end.remote() for actor in self._actors.values()]
-        ray.wait(ending, num_returns=len(ending), timeout=_SECONDS) if ending else None
+        ray.wait(ending, num_returns=len(ending), timeout=_ENDING_SECONDS) if ending else None
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors, self._forks, self._pieces = {}, {}, []

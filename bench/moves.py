@@ -1,0 +1,183 @@
+"""A live move with its disk: tinamou move beside virsh migrate --live --copy-storage-all, between hosts of script/hosts.
+
+``python -m bench.moves ROUNDS`` as root, with libvirtd installed. Both move the same kernel, memory and written disk.
+The guest says something on its console all the time: how long it stood still is what lies between the last that was seen
+of it on one host and the first on the other, by the same clock for both tools. Milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinamou.images.resolve import resolve
+
+ROOT = Path(__file__).parents[1]
+MEMORY, DISK = 256, 256
+"""MiB."""
+SAYS = "(while :; do echo x >/dev/console; usleep 2000; done) >/dev/null 2>&1 &"
+DOMAIN = """<domain type='qemu'><name>m</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
+<cmdline>console=ttyS0</cmdline></os><features><acpi/></features><cpu mode='custom' check='none'><model>qemu64</model></cpu>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/root/m.qcow2'/>
+<target dev='vda' bus='virtio'/></disk>
+<serial type='file'><source path='/root/m.log'/></serial>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+LIBVIRT = r"""
+mkdir -p /root/lv && cd /root/lv
+printf 'listen_tls=0\nlisten_tcp=1\nauth_tcp="none"\nauth_unix_rw="none"\n' >l.conf
+printf 'host_uuid="%s"\n' "$(cat /proc/sys/kernel/random/uuid)" >>l.conf
+printf 'user="root"\ngroup="root"\nsecurity_driver="none"\ncgroup_controllers=[]\n' >/etc/libvirt/qemu.conf
+printf 'namespaces=[]\nstdio_handler="file"\n' >>/etc/libvirt/qemu.conf
+mkdir -p /run/libvirt
+setsid virtlogd >/dev/null 2>&1 </dev/null &
+setsid libvirtd --listen --config /root/lv/l.conf >/root/lv/log 2>&1 </dev/null &
+until virsh -c qemu:///system version >/dev/null 2>&1; do sleep 0.1; done
+"""
+KNOW = """
+import sys
+from tinamou.fleet.hosts import Host, add
+words = next(line for line in open("/etc/ssh/of_hosts/known") if line.startswith("h2,")).split()
+key = " ".join(words[1:3])
+add(Host("h2", "10.77.0.2", key, user="root", identity="/root/.ssh/id_ed25519", command=tuple(sys.argv[1:])))
+"""
+
+
+class Hosts:
+    """Two hosts that run."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "HOSTS_FOLDER": folder}
+        own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "HOME": "/root"}
+        self.words = ["env", "-i", *(f"{name}={value}" for name, value in own.items()), sys.executable, "-m", "tinamou"]
+
+    def script(self, *words: str) -> str:
+        """What script/hosts says. Raises CalledProcessError."""
+        argv = [str(ROOT / "script/hosts"), *words]
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=True).stdout
+
+    def root(self, host: int) -> Path:
+        """A host's file system, from here."""
+        return Path(f"/proc/{Path(self.folder, f'h{host}.pid').read_text().strip()}/root")
+
+
+@contextlib.contextmanager
+def watched(first: Path, second: Path) -> Iterator[list[float]]:
+    """For the block: the moments at which each of two files grew last, and first."""
+    seen, over = [0.0, 0.0], threading.Event()
+
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+    def look() -> None:
+        before, begun = size(first), size(second)
+        while not over.is_set():
+            if (now := size(first)) > before and not seen[1]:
+                before, seen[0] = now, time.monotonic()
+            if not seen[1] and size(second) > begun:
+                seen[1] = time.monotonic()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def by_tinamou(hosts: Hosts) -> tuple[float, float]:
+    """Milliseconds it stood still, and in all."""
+    words = ("run", "-d", "--name", "m", "--memory", f"{MEMORY}M", "--net", "none", "--set", 'disk=[{path="/root/m.qcow2"}]')
+    hosts.script("run", "1", *hosts.words, *words)
+    hosts.script("run", "1", *hosts.words, "exec", "m", "--", "sh", "-c", SAYS)
+    machines = "var/lib/tinamou/machines/m/serial.log"
+    with watched(hosts.root(1) / machines, hosts.root(2) / machines) as seen:
+        began = time.monotonic()
+        hosts.script("run", "1", *hosts.words, "move", "m", "h2")
+        total = time.monotonic() - began
+        while not seen[1]:
+            time.sleep(0.01)
+    hosts.script("run", "2", *hosts.words, "rm", "-f", "m")
+    hosts.script("run", "1", *hosts.words, "rm", "m")
+    return (seen[1] - seen[0]) * 1000, total * 1000
+
+
+def by_virsh(hosts: Hosts) -> tuple[float, float]:
+    """The same of libvirt."""
+    for host in ("1", "2"):
+        hosts.script("run", host, "rm", "-f", "/root/m.log")
+    hosts.script("run", "2", "qemu-img", "create", "-q", "-f", "qcow2", "/root/m.qcow2", f"{DISK}M")
+    hosts.script("run", "1", "virsh", "-c", "qemu:///system", "create", "/root/m.xml")
+    said = {"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", SAYS]}}
+    while True:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            hosts.script("run", "1", "virsh", "-c", "qemu:///system", "qemu-agent-command", "m", json.dumps(said))
+            break
+        time.sleep(0.5)
+    with watched(hosts.root(1) / "root/m.log", hosts.root(2) / "root/m.log") as seen:
+        began = time.monotonic()
+        migrate = ["migrate", "--live", "--copy-storage-all", "m", "qemu+tcp://10.77.0.2/system"]
+        hosts.script("run", "1", "virsh", "-c", "qemu:///system", *migrate)
+        total = time.monotonic() - began
+        while not seen[1]:
+            time.sleep(0.01)
+    hosts.script("run", "2", "virsh", "-c", "qemu:///system", "destroy", "m")
+    return (seen[1] - seen[0]) * 1000, total * 1000
+
+
+def prepared(hosts: Hosts) -> None:
+    """Both hosts have libvirt, and the first one a written disk."""
+    for host in ("1", "2"):
+        hosts.script("run", host, "sh", "-ec", LIBVIRT)
+    tiny = resolve("tiny", "x86_64")
+    domain = DOMAIN.format(memory=MEMORY, kernel=tiny.kernel, initrd=tiny.initrd)
+    (hosts.root(1) / "root/m.xml").write_text(domain)
+    fill = f"head -c {DISK}M /dev/urandom >/root/raw && qemu-img convert -O qcow2 /root/raw /root/m.qcow2 && rm /root/raw"
+    hosts.script("run", "1", "sh", "-ec", fill)
+    hosts.script("run", "1", *hosts.words[:-2], "-c", KNOW, *hosts.words)
+
+
+def main() -> int:
+    """Measure, and print a table."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    found: dict[str, list[tuple[float, float]]] = {"tinamou": [], "virsh": []}
+    with tempfile.TemporaryDirectory(prefix="bm-", dir="/run") as folder:
+        hosts = Hosts(f"{folder}/f")
+        hosts.script("up", "2")
+        try:
+            prepared(hosts)
+            for number in range(rounds):
+                for name, way in (("tinamou", by_tinamou), ("virsh", by_virsh)):
+                    found[name].append(way(hosts))
+                    print(
+                        f"{number + 1} {name}: {found[name][-1][0]:.0f} ms still, {found[name][-1][1]:.0f} ms in all",
+                        flush=True,
+                    )
+        finally:
+            hosts.script("down")
+    middle = {name: [statistics.median(one[at] for one in runs) for at in (0, 1)] for name, runs in found.items()}
+    for name, (still, total) in middle.items():
+        print(f"{name}: median of {rounds}: {still:.0f} ms still, {total:.0f} ms in all")
+    ratios = [mine / other for mine, other in zip(middle["tinamou"], middle["virsh"], strict=True)]
+    print(f"ratio: {ratios[0]:.2f} still, {ratios[1]:.2f} in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
