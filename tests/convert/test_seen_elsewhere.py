@@ -77,6 +77,7 @@ def test_what_libvirt_shows_of_the_maker():
         '{"name": "A router", "images": [{"filename": "a.qcow2", "md5sum": "0"}]}',
         "<capabilities><guest><arch name='x'><domain type='kvm'/></arch></guest></capabilities>",
         "images:\n  docs:\n    - logo.png\n",
+        "<?xml version='1.0'?><plist><dict><key>CFBundleName</key><string>a</string></dict></plist>",
         "#!/usr/bin/perl\nuse strict;\nscsi0: 1\n",
     ],
 )
