@@ -51,9 +51,27 @@ def test_what_a_proxmox_machine_may_use_and_be():
     assert named.machine["smbios"] == {"manufacturer": "ACME", "uuid": "3fa85f64-5717-4562-b3fc-2c963f66afa6"}
 
 
+def test_a_sealed_proxmox_machine_with_nodes():
+    sealed = converted("bios: ovmf\nefidisk0: local:100/a.raw\namd-sev: type=es,no-debug=1\n")
+    assert sealed.machine["confidential"] == {"type": "sev-es"} and said(sealed, "no-debug=1", rank="check")
+    assert said(converted(PROXMOX + "amd-sev: type=new\n"), "type=new", rank="lost")
+    assert converted(PROXMOX.replace("sockets: 1", "sockets: 2") + "numa: 1\n").machine["cpu"]["nodes"] == 2
+    assert "nodes" not in converted(PROXMOX + "numa: 1\n").machine["cpu"]
+
+
 def test_a_mapping_of_a_proxmox_cluster_is_no_address():
     result = converted(PROXMOX + "hostpci0: mapping=card,pcie=1\n")
     assert "pci" not in result.machine and said(result, "mapping=card", "cluster", rank="lost")
+
+
+def test_disks_of_xen_in_the_words_of_xm():
+    lines = "name = 'a'\nbuilder = 'hvm'\n"
+    lines += "disk = ['phy:/dev/vg/a,hda,w', 'file:/srv/win.iso,ioemu:hdc:cdrom,r', 'file:/srv/b,xvdb,r']\n"
+    result = converted(lines)
+    assert result.machine["image"] == "/dev/vg/a"
+    there = [{"path": "/srv/win.iso", "interface": "cdrom"}, {"path": "/srv/b", "format": "raw", "readonly": True}]
+    assert result.machine["disk"] == there
+    assert converted("name = 'a'\ndisk = ['/srv/c,qcow2,xvda,rw']\n").machine["image"] == "/srv/c"
 
 
 DOMAIN = """<domain type='kvm'><name>a</name><memory>1048576</memory><os><type arch='x86_64'>hvm</type>%s</os>

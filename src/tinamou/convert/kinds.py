@@ -78,7 +78,7 @@ _LINES = (
     (r"^[ ]+(?:instance|container):", r"^[ ]+(?:expanded_)?config:", "incus"),
     (r"^(?:vmType|minimumLimaVersion|mountType):", "", "lima"),
     (r"^images:", r"^[ \t]*-[ \t]+[\"']?(?:location|arch)\b", "lima"),
-    (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk): ", "", "proxmox"),
+    (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk|smbios1|efidisk0|amd-sev): ", "", "proxmox"),
     (r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", "", "xl"),
     (r'^\[(?:machine|device|drive|netdev|chardev|memory|object|smp-opts)(?: "[^"]*")?\]', "", "readconfig"),
 )
