@@ -153,3 +153,11 @@ def test_a_gns3_appliance():
         converted('{"name": "a", "registry_version": 4, "docker": {"image": "b"}}')
     new = '{"name":"a","registry_version":8,"settings":[{"template_type":"qemu","template_properties":{"ram":256}}]}'
     assert converted(new).machine["memory"] == {"size": "256M"}
+
+
+def test_what_a_note_shows_is_not_told_again_and_keyboards_of_the_host_are_told():
+    disk = "<disk type='file'><source file='/a'/><target dev='vda'/><serial>S1</serial></disk>"
+    result = converted((DOMAIN % "").replace("<devices/>", f"<devices>{disk}</devices>"))
+    assert sum("S1" in str(note) for note in result.notes) == 1
+    line = converted(["qemu-system-x86_64", "-object", "input-linux,id=k,evdev=/dev/input/event3"])
+    assert said(line, "event3", "keyboards", rank="lost") and not said(line, "nothing refers")
