@@ -37,7 +37,16 @@ _FORWARDED = re.compile(r"""\s*\w+\.vm\.network\s+["':]forwarded_port["']?\s*,(.
 _OPTION = re.compile(r""":?(\w+)(?::|\s*=>)\s*["']?([^"',\s]+)["']?""")
 _SAID = re.compile(r"""\s*\w+\.(?:(vm\.hostname|machine_arch)\s*=\s*["']([\w.-]+)["'])\s*""")
 _FRAME = re.compile(r"\s*(#.*|end|Vagrant\.configure\(.*\) do \|\w+\||\w+\.vm\.provider .* do \|\w+(, *\w+)?\|)?\s*")
-DAMAGE = (CodecError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError, OverflowError)
+DAMAGE: tuple[type[Exception], ...] = (
+    CodecError,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    ValueError,
+    UnicodeError,
+    OverflowError,
+)
 """What an archive that is damaged raises when it is read."""
 
 
