@@ -39,6 +39,7 @@ _SAID = re.compile(r"""\s*\w+\.(?:(vm\.hostname|machine_arch)\s*=\s*["']([\w.-]+
 _FRAME = re.compile(r"\s*(#.*|end|Vagrant\.configure\(.*\) do \|\w+\||\w+\.vm\.provider .* do \|\w+(, *\w+)?\|)?\s*")
 DAMAGE: tuple[type[Exception], ...] = (
     CodecError,
+    RecursionError,
     tarfile.TarError,
     EOFError,
     zlib.error,
@@ -55,7 +56,9 @@ def is_box(path: Path) -> bool:
     try:
         with opened(path) as archive:
             return archive.next() is not None
-    except (OSError, RecursionError, *DAMAGE):
+    except OSError:
+        return False
+    except DAMAGE:
         return False
 
 
@@ -70,7 +73,7 @@ def read(path: Path) -> Draft:
                 members[name] = member.size
                 if name in ("metadata.json", "Vagrantfile") or name.endswith((".ovf", ".vmx")):
                     texts[name] = _text(archive, member)
-    except (RecursionError, *DAMAGE) as error:
+    except DAMAGE as error:
         raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="fetch it again") from error
     draft = _described(path, texts, members)
     for disk in draft.disks:
