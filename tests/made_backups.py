@@ -30,9 +30,11 @@ def vma(configuration: str, disks: Mapping[str, bytes], seed: int = 0) -> bytes:
     devices = bytearray(256 * 32)
     for slot, (name, data) in enumerate(disks.items(), 1):
         struct.pack_into(">IIQ", devices, slot * 32, blob(name.encode() + b"\0"), 0, len(data))
-    head = struct.pack(">4sI16sq16sIII", b"VMA\0", 1, uuid, 1, bytes(16), 12288, len(blobs), 12288 + len(blobs))
+    padding = bytes(-len(blobs) % 512)  # as Proxmox writes it, of whole sectors
+    whole = 12288 + len(blobs) + len(padding)
+    head = struct.pack(">4sI16sq16sIII", b"VMA\0", 1, uuid, 1, bytes(16), 12288, len(blobs), whole)
     head += bytes(1984) + struct.pack(">256I", *names, *[0] * 255) + struct.pack(">256I", *datas, *[0] * 255) + bytes(4)
-    found = sealed(head + bytes(devices) + blobs, 32)
+    found = sealed(head + bytes(devices) + blobs + padding, 32)
     todo = [(slot, at) for slot, data in enumerate(disks.values(), 1) for at in range(-(-len(data) // CLUSTER))]
     random.Random(seed).shuffle(todo)
     contents = list(disks.values())

@@ -93,6 +93,31 @@ def test_read_back_it_is_the_same_machine(to, machine):
     assert alike(back) == alike(machine | {"image": image}), written.text
 
 
+@settings(deadline=None)
+@given(
+    more=st.fixed_dictionaries(
+        {},
+        optional={
+            "smbios": st.fixed_dictionaries(
+                {"product": st.just("Box")}, optional={"uuid": st.just("3fa85f64-5717-4562-b3fc-2c963f66afa6")}
+            ),
+            "devices": st.fixed_dictionaries(
+                {},
+                optional={
+                    "sound": st.sampled_from(["hda", "virtio"]),
+                    "watchdog": st.sampled_from(["reset", "poweroff", "inject-nmi"]),
+                    "vsock": st.just(7),
+                },
+            ),
+        },
+    )
+)
+def test_libvirt_has_a_maker_and_small_devices_too(more):
+    machine = {"name": "web", "image": "/srv/a.qcow2", "arch": "x86_64", **more}
+    back = converted(formats.write(load_spec(machine), HERE, "libvirt").text).machine
+    assert alike(back) == alike(machine | {"image": "/var/lib/libvirt/images/web.qcow2"})
+
+
 def test_what_the_other_tool_has_not_is_told():
     fields = {"limits.pids": 9, "seed.user": "me", "cpu.pin": "auto", "net[0].rate_in": "1Mbit", "disk[0].size": "1G"}
     machine = {

@@ -51,9 +51,27 @@ def test_what_a_proxmox_machine_may_use_and_be():
     assert named.machine["smbios"] == {"manufacturer": "ACME", "uuid": "3fa85f64-5717-4562-b3fc-2c963f66afa6"}
 
 
+def test_a_sealed_proxmox_machine_with_nodes():
+    sealed = converted("bios: ovmf\nefidisk0: local:100/a.raw\namd-sev: type=es,no-debug=1\n")
+    assert sealed.machine["confidential"] == {"type": "sev-es"} and said(sealed, "no-debug=1", rank="check")
+    assert said(converted(PROXMOX + "amd-sev: type=new\n"), "type=new", rank="lost")
+    assert converted(PROXMOX.replace("sockets: 1", "sockets: 2") + "numa: 1\n").machine["cpu"]["nodes"] == 2
+    assert "nodes" not in converted(PROXMOX + "numa: 1\n").machine["cpu"]
+
+
 def test_a_mapping_of_a_proxmox_cluster_is_no_address():
     result = converted(PROXMOX + "hostpci0: mapping=card,pcie=1\n")
     assert "pci" not in result.machine and said(result, "mapping=card", "cluster", rank="lost")
+
+
+def test_disks_of_xen_in_the_words_of_xm():
+    lines = "name = 'a'\nbuilder = 'hvm'\n"
+    lines += "disk = ['phy:/dev/vg/a,hda,w', 'file:/srv/win.iso,ioemu:hdc:cdrom,r', 'file:/srv/b,xvdb,r']\n"
+    result = converted(lines)
+    assert result.machine["image"] == "/dev/vg/a"
+    there = [{"path": "/srv/win.iso", "interface": "cdrom"}, {"path": "/srv/b", "format": "raw", "readonly": True}]
+    assert result.machine["disk"] == there
+    assert converted("name = 'a'\ndisk = ['/srv/c,qcow2,xvda,rw']\n").machine["image"] == "/srv/c"
 
 
 DOMAIN = """<domain type='kvm'><name>a</name><memory>1048576</memory><os><type arch='x86_64'>hvm</type>%s</os>
@@ -77,6 +95,7 @@ def test_what_libvirt_shows_of_the_maker():
         '{"name": "A router", "images": [{"filename": "a.qcow2", "md5sum": "0"}]}',
         "<capabilities><guest><arch name='x'><domain type='kvm'/></arch></guest></capabilities>",
         "images:\n  docs:\n    - logo.png\n",
+        "<?xml version='1.0'?><plist><dict><key>CFBundleName</key><string>a</string></dict></plist>",
         "#!/usr/bin/perl\nuse strict;\nscsi0: 1\n",
     ],
 )
@@ -134,3 +153,11 @@ def test_a_gns3_appliance():
         converted('{"name": "a", "registry_version": 4, "docker": {"image": "b"}}')
     new = '{"name":"a","registry_version":8,"settings":[{"template_type":"qemu","template_properties":{"ram":256}}]}'
     assert converted(new).machine["memory"] == {"size": "256M"}
+
+
+def test_what_a_note_shows_is_not_told_again_and_keyboards_of_the_host_are_told():
+    disk = "<disk type='file'><source file='/a'/><target dev='vda'/><serial>S1</serial></disk>"
+    result = converted((DOMAIN % "").replace("<devices/>", f"<devices>{disk}</devices>"))
+    assert sum("S1" in str(note) for note in result.notes) == 1
+    line = converted(["qemu-system-x86_64", "-object", "input-linux,id=k,evdev=/dev/input/event3"])
+    assert said(line, "event3", "keyboards", rank="lost") and not said(line, "nothing refers")

@@ -37,7 +37,17 @@ _FORWARDED = re.compile(r"""\s*\w+\.vm\.network\s+["':]forwarded_port["']?\s*,(.
 _OPTION = re.compile(r""":?(\w+)(?::|\s*=>)\s*["']?([^"',\s]+)["']?""")
 _SAID = re.compile(r"""\s*\w+\.(?:(vm\.hostname|machine_arch)\s*=\s*["']([\w.-]+)["'])\s*""")
 _FRAME = re.compile(r"\s*(#.*|end|Vagrant\.configure\(.*\) do \|\w+\||\w+\.vm\.provider .* do \|\w+(, *\w+)?\|)?\s*")
-DAMAGE = (CodecError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError, OverflowError)
+DAMAGE: tuple[type[Exception], ...] = (
+    CodecError,
+    RecursionError,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    ValueError,
+    UnicodeError,
+    OverflowError,
+)
 """What an archive that is damaged raises when it is read."""
 
 
@@ -46,7 +56,9 @@ def is_box(path: Path) -> bool:
     try:
         with opened(path) as archive:
             return archive.next() is not None
-    except (OSError, RecursionError, *DAMAGE):
+    except OSError:
+        return False
+    except DAMAGE:
         return False
 
 
@@ -61,7 +73,7 @@ def read(path: Path) -> Draft:
                 members[name] = member.size
                 if name in ("metadata.json", "Vagrantfile") or name.endswith((".ovf", ".vmx")):
                     texts[name] = _text(archive, member)
-    except (RecursionError, *DAMAGE) as error:
+    except DAMAGE as error:
         raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="fetch it again") from error
     draft = _described(path, texts, members)
     for disk in draft.disks:

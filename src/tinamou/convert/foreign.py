@@ -182,7 +182,7 @@ def identity(draft: Draft, where: str, given: dict[str, str]) -> None:
     for key, value in kept.items():
         draft.put(f"smbios.{key}", value)
     for held, rank in ((True, "done"), (False, "lost")):
-        if shown := ", ".join(f"{key}={value}" for key, value in given.items() if (key in kept) == held and value):
+        if shown := ", ".join(f"{key}={value}" for key, value in given.items() if (key in kept) == held):
             reason = "the guest reads the same about its maker" if held else "a machine has no such word about its maker"
             draft.note(rank, where, shown, reason, "" if held else "-smbios in qemu_args")  # type: ignore[arg-type]
 

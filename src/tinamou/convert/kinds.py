@@ -63,6 +63,7 @@ _ROOTS = {
     **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm", "configuration": "hyperv"},
 }
 """Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
+_UTM = re.compile(r"<key>(?:Backend|ConfigurationVersion)</key>")
 _VMX = re.compile(
     r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
 )
@@ -77,7 +78,7 @@ _LINES = (
     (r"^[ ]+(?:instance|container):", r"^[ ]+(?:expanded_)?config:", "incus"),
     (r"^(?:vmType|minimumLimaVersion|mountType):", "", "lima"),
     (r"^images:", r"^[ \t]*-[ \t]+[\"']?(?:location|arch)\b", "lima"),
-    (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk): ", "", "proxmox"),
+    (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk|smbios1|efidisk0|amd-sev): ", "", "proxmox"),
     (r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", "", "xl"),
     (r'^\[(?:machine|device|drive|netdev|chardev|memory|object|smp-opts)(?: "[^"]*")?\]', "", "readconfig"),
 )
@@ -102,6 +103,8 @@ def kind_of(text: str) -> str:
         from tinamou.convert.xml import root_of
 
         root = root_of(text)
+        if root == "plist" and not _UTM.search(text):
+            return ""
         return _ROOTS[root] if root in _ROOTS else "libvirt" if root and _DOMAIN.search(text) else ""
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         return _of_json(text)

@@ -239,12 +239,14 @@ _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "": "virtio"}
 def _disk(draft: Draft, name: str, one: Node, volumes: dict[str, Node], blank: dict[str, Node]) -> None:
     where, volume = f"disk {name}", volumes.get(name) or Node(None)
     kind = next((key for key in ("disk", "cdrom", "lun", "floppy") if one.has(key)), "disk")
-    shown = volume.shown()
     for key in ("cloudInitNoCloud", "cloudInitConfigDrive"):
         if volume.has(key):
             _seed(draft, volume.at(key), where)
-            draft.done(where, one.shown(), "cloud-init finds the machine's configuration by itself")
+            others = " ".join(inside.shown() for name, inside in volume.pairs() if name != key)
+            reason = "cloud-init finds the machine's configuration by itself"
+            draft.done(where, f"{one.shown()} {others}".strip(), reason)
             return
+    shown = volume.shown()
     file, amount = volume.text_at("hostDisk.path"), volume.text_at("emptyDisk.capacity")
     if made := blank.get(volume.text_at("dataVolume.name")):
         amount = made.text_at("spec.storage.resources.requests.storage") or made.text_at(

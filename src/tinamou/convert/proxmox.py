@@ -36,7 +36,7 @@ _RULES: Rules = (
     (r"(description|tags|parent|snaptime|lock|digest|snapstate|vmstatestorage|vmstate|running.*)", "done",
      "what Proxmox notes about the machine", ""),
     (r"onboot|startup", "done", "a machine starts with the host where that is asked", "tinamou autostart"),
-    (r"protection hotplug tablet keyboard numa kvm freeze acpi reboot autostart migrate_.*", "changed",
+    (r"protection hotplug tablet keyboard kvm freeze acpi reboot autostart migrate_.*", "changed",
      "how Proxmox runs the machine is another way here", "docs/reference/spec.md"),
     (r"(cpuunits|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
     (r"(ci.*|sshkeys|ipconfig\d+|nameserver|searchdomain)", "lost", "Proxmox makes a cloud-init drive of it", "[seed]"),
@@ -153,6 +153,7 @@ def _size(draft: Draft, values: Keys) -> None:
         if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", limit):
             draft.put("limits.cpu", float(limit))
         draft.done("cpulimit", limit, "limits.cpu")
+    _nodes(draft, values.get("numa"), sockets if plugged == cores * sockets else 1)
     if pinned := values.get("affinity"):
         draft.put("cpu.pin", str(cpu_set(pinned)))
         draft.changed("affinity", pinned, "each CPU on one of these", "leave cpu.pin out")
@@ -171,6 +172,14 @@ def _size(draft: Draft, values: Keys) -> None:
             draft.lost("cpu", one, "the guest sees the CPU's own identity", "set cpu.model")
 
 
+def _nodes(draft: Draft, said: str, sockets: int) -> None:
+    """Memory nodes are one for each socket there, where they are asked for."""
+    if switch(said) and sockets > 1:
+        draft.put("cpu.nodes", sockets)
+    if said:
+        draft.done("numa", said, "a memory node for each socket, where that is asked")
+
+
 def _firmware(draft: Draft, values: Keys) -> None:
     kind, machine = values.get("bios"), values.get("machine")
     variables = values.get("efidisk0")
@@ -182,8 +191,20 @@ def _firmware(draft: Draft, values: Keys) -> None:
         draft.done("machine", machine, "tinamou takes this board, in the version its QEMU offers")
     elif machine:
         draft.changed("machine", machine, "tinamou's board is q35", "a guest that knows only the old chipset does not start")
+    _sealed(draft, values)
     if state := values.get("tpmstate0"):
         foreign.tpm(draft, "tpmstate0", state)
+
+
+def _sealed(draft: Draft, values: Keys) -> None:
+    """Memory the host cannot read; by default Proxmox lets a guest be debugged, and its keys be shared."""
+    for key, kinds in (("amd-sev", {"std": "sev", "es": "sev-es", "snp": "sev-snp"}), ("intel-tdx", {"tdx": "tdx"})):
+        if said := values.get(key):
+            kind = said.removeprefix("type=").partition(",")[0]
+            if kind in kinds:
+                foreign.encrypted(draft, key, said, kinds[kind], bit=False)
+            else:
+                draft.lost(key, said, "no such way to keep the host out is known here", "set confidential.type")
 
 
 def _parts(text: str) -> tuple[str, dict[str, str]]:

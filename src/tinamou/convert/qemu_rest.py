@@ -323,6 +323,9 @@ def nothing_uses(line: Line) -> None:
             continue
         if kind == "object" and one.keys.get("qom-type") == "iothread":
             line.draft.done("-object", one.text, "a disk asks for a thread of its own: iothread = true")
+        elif kind == "object" and one.keys.get("qom-type", "").startswith("input-"):
+            reason = "the host's keyboards and mice are not given to a machine"
+            line.draft.lost("-object", one.text, reason, "use its screen")
         elif kind == "drive" and one.keys.get("driver") == "file":
             continue
         else:

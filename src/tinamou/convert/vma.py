@@ -233,7 +233,8 @@ def _header(stream: _Stream, path: Path) -> _Backup:
     version, uuid, _, digest, blobs, length, whole = struct.unpack_from(">I16sq16sIII", head, 4)
     if head[:4] != _MAGIC or version != 1:
         raise SpecError(f"{path} is no backup that is known here", why=f"its version is {version}")
-    if not _HEADER <= blobs <= whole or whole != blobs + length or length > _MOST_NAMES:
+    padding = whole - blobs - length  # to a whole sector
+    if blobs < _HEADER or not 0 <= padding < _EXTENT_HEADER or length > _MOST_NAMES:
         raise _damaged(path, "its header has an impossible size")
     data = head + _exactly(stream, whole - _HEADER)
     if hashlib.md5(data[:32] + bytes(16) + data[48:], usedforsecurity=False).digest() != digest:

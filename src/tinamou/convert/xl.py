@@ -19,6 +19,8 @@ __all__ = ["read"]
 _MOST = 1 << 18
 _START = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
 _POSITIONS = ("target", "format", "vdev", "access")
+_XEND = re.compile(r"[^,=]+,\s*(?:ioemu:)?(?:hd|xvd|sd|fd)[a-z]+\d*(?::\w+)?\s*(?:,.*)?")
+"""Written as for xm: the format is in front of the target, and the virtual device comes second."""
 _RULES: Rules = (
     (r"uuid device_model_.* seclabel.* xen_.* driver_domain bios_path.* claim_mode", "done", "how Xen runs the machine", ""),
     (
@@ -170,7 +172,7 @@ def _start(draft: Draft, values: Keys) -> None:
 
 def _disk(draft: Draft, text: str) -> None:
     """``/dev/vg/a,raw,xvda,rw``, or ``format=qcow2, vdev=hda, target=…`` with all that follows a target in it."""
-    options, free = Keys({}), iter(_POSITIONS)
+    free = iter(_POSITIONS if not _XEND.fullmatch(text) else (_POSITIONS[0], *_POSITIONS[2:]))
     found: dict[str, str] = {}
     rest = text
     while rest:
@@ -187,8 +189,11 @@ def _disk(draft: Draft, text: str) -> None:
             name = next(free, "more")
             found[name] = piece.strip()
         rest = after
-    if found.get("vdev", "").endswith(":cdrom"):
-        found |= {"vdev": found["vdev"].removesuffix(":cdrom"), "devtype": "cdrom"}
+    vdev, _, kind_of = found.get("vdev", "").removeprefix("ioemu:").partition(":")
+    if vdev:
+        found["vdev"] = vdev
+    if kind_of == "cdrom":
+        found["devtype"] = kind_of
     options = Keys(found)
     file, cdrom = options.get("target"), options.get("devtype") == "cdrom"
     kind, _, bare = file.partition(":")

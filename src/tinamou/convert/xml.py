@@ -99,7 +99,7 @@ class Element:
 
     def shown(self) -> str:
         """All it says on one line, for a note: it counts as read with everything in it."""
-        self.seen = True
+        self.seen = self._read = True
         self._unread.clear()
         words = [f"{key}={self._open(key, value)}" for key, value in self._attributes.items()]
         if said := self._said():

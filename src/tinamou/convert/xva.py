@@ -46,7 +46,9 @@ def is_export(path: Path) -> bool:
         with opened(path) as archive:
             first = archive.next()
             return first is not None and first.name == "ova.xml"
-    except (OSError, RecursionError, *DAMAGE):
+    except OSError:
+        return False
+    except DAMAGE:
         return False
 
 
@@ -57,7 +59,7 @@ def read(path: Path) -> Draft:
             member = archive.next()
             source = archive.extractfile(member) if member and member.size <= _LARGEST_TEXT else None
             text = source.read().decode("utf-8", "replace") if source else ""
-    except (RecursionError, *DAMAGE) as error:
+    except DAMAGE as error:
         raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="export it again") from error
     return of_description(text, str(path.resolve()))
 
@@ -197,7 +199,7 @@ def _pieces(path: Path) -> Iterator[tuple[str, int, str, bytes]]:
                     raise _damaged(path, f"{member.name} is no piece of a disk")
                 if match and source:
                     yield match["disk"], int(match["number"]), match["sum"] or "", source.read()
-    except (RecursionError, *DAMAGE) as error:
+    except DAMAGE as error:
         raise _damaged(path, str(error)[:200]) from error
 
 

@@ -43,6 +43,7 @@ def write(asked: Asked, place: Place) -> str:
     _backing(asked, root)
     _cpus(asked, root)
     _os(asked, root, spec.arch or place.arch, place)
+    _identity(asked, root)
     features = _features(asked, root, spec.arch or place.arch)
     _model(asked, root, kvm=kvm)
     _clock(asked, root, hyperv_time="time" in features)
@@ -55,6 +56,9 @@ def write(asked: Asked, place: Place) -> str:
             SubElement(line, "arg", {"value": word})
     indent(root)
     return tostring(root, encoding="unicode") + "\n"
+
+
+_ENTRIES = ("manufacturer", "product", "version", "serial", "uuid", "sku", "family")
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
@@ -119,6 +123,21 @@ def _os(asked: Asked, root: Element, arch: str, place: Place) -> None:
     if boot.menu:
         SubElement(os, "bootmenu", {"enable": "yes"})
         asked.take("boot.menu")
+
+
+def _identity(asked: Asked, root: Element) -> None:
+    """What the guest reads of its maker; a UUID must be the domain's own too."""
+    smbios, os = asked.spec.smbios, root.find("os")
+    given = {key: value for key in _ENTRIES if (value := getattr(smbios, key))}
+    if not given or os is None:
+        return
+    system = SubElement(SubElement(root, "sysinfo", {"type": "smbios"}), "system")
+    for key, value in given.items():
+        _text(system, "entry", value, name=key)
+        asked.take(f"smbios.{key}")
+    SubElement(os, "smbios", {"mode": "sysinfo"})
+    if smbios.uuid:
+        _text(root, "uuid", smbios.uuid)
 
 
 def _features(asked: Asked, root: Element, arch: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ _PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "nvme": "vd", "cdrom": 
 _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "cdrom": "sata", "nvme": "virtio"}
 _IMAGES = "/var/lib/libvirt/images/"
 """Where libvirt has its disks, and its walls let QEMU in."""
+_WATCHED = ("reset", "poweroff", "shutdown", "pause", "inject-nmi")
 _PANICS = {"x86_64": "isa"}
 _ADDRESS = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 _FORWARD = re.compile(r"(?:(tcp|udp):)?(?:([0-9.]+):)?(\d+):(\d+)")
@@ -249,7 +250,16 @@ def _small(asked: Asked, devices: Element, place: Place) -> None:
         SubElement(rng, "backend", {"model": "random"}).text = "/dev/urandom"
     if spec.devices.panic and (model := _PANICS.get(spec.arch or place.arch)):
         SubElement(devices, "panic", {"model": model})
-    asked.take("devices.balloon", "devices.rng", "devices.panic")
+    asked.take("devices.balloon", "devices.rng", "devices.panic", "devices.sound", "devices.watchdog", "devices.vsock")
+    if spec.devices.sound != "none":
+        SubElement(devices, "sound", {"model": {"hda": "ich9"}.get(spec.devices.sound, spec.devices.sound)})
+    if spec.devices.watchdog in _WATCHED:
+        SubElement(devices, "watchdog", {"model": "i6300esb", "action": spec.devices.watchdog})
+    elif spec.devices.watchdog != "none":
+        asked.note("lost", "devices.watchdog", spec.devices.watchdog, "libvirt's watchdog does not do that", "reset, pause")
+    if spec.devices.vsock:
+        vsock = SubElement(devices, "vsock", {"model": "virtio"})
+        SubElement(vsock, "cid", {"auto": "no", "address": str(spec.devices.vsock)})
     for number, one in enumerate(spec.usb):
         if one.type in ("tablet", "mouse", "keyboard"):
             SubElement(devices, "input", {"type": one.type, "bus": "usb"})
