@@ -28,7 +28,9 @@ CALLERS: dict[str, tuple[frozenset[str], str, str]] = {
     "any name": (_VERBS - _ENDS, "*", ""),
     "none of these": (_ENDS | {"create"}, "fuzz-*", ""),
 }
-"""Which machines are asked for → verbs and machines of the token, and the name that every path has; made up where empty."""
+"""Which machines are asked for → verbs and machines of the token, and the name that every path has; made up where empty.
+
+For those with a name no folder is fetched as an archive: / of a guest has /proc in it, which has no end."""
 
 
 @pytest.fixture
@@ -48,12 +50,14 @@ def served(state: Path) -> Iterator[Served]:
 def asked(served: Served, folder: Path, who: str) -> int:
     """How many requests were made; all were answered as the document says."""
     verbs, machines, name = CALLERS[who]
-    (folder / "schemathesis.toml").write_text(f'[parameters]\n"path.name" = "{name}"\n' if name else "")
+    (folder / "schemathesis.toml").write_text(
+        f'[parameters]\n"path.name" = "{name}"\n"query.archive" = false\n' if name else ""
+    )
     secret = tokens.create(who.replace(" ", "-"), verbs=sorted(verbs), machines=[machines])
     with forwarded(served.path) as port:
         words = [f"http://localhost:{port}/v1/openapi.json", "--header", f"Authorization: Bearer {secret}"]
         words += ["--checks", CHECKS, "--max-examples", str(EXAMPLES), "--seed", "1", "--no-shrink", "--continue-on-failure"]
-        words += ["--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--warnings", "off"]
+        words += ["--phases", "examples,coverage,fuzzing", "--request-timeout", "120", "--warnings", "off"]
         words += ["--exclude-path", "/v1/events"]  # a stream without an end
         command = [str(SCHEMATHESIS), "--config-file", "schemathesis.toml", "run", *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
@@ -67,8 +71,9 @@ def asked(served: Served, folder: Path, who: str) -> int:
 @pytest.mark.vm
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(SCHEMATHESIS is None, reason="schemathesis is not installed (pip install schemathesis)")
-def test_whatever_is_asked_the_answer_is_documented(served, tmp_path):
-    made = {who: asked(served, tmp_path, who) for who in CALLERS}
-    print(f"\nrequests: {made}")
-    assert sum(made.values()) >= (10_000 if EXAMPLES >= 60 else EXAMPLES)
+@pytest.mark.parametrize("who", [*CALLERS])
+def test_whatever_is_asked_the_answer_is_documented(served, tmp_path, who):
+    made = asked(served, tmp_path, who)
+    print(f"\n{who}: {made} requests")
+    assert made >= (2500 if EXAMPLES >= 60 else EXAMPLES)
     assert served.ask("GET", "/v1/me").status == 200
