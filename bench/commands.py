@@ -22,7 +22,7 @@ from bench.guest_line import PROCESSOR, ended
 from bench.libvirt import Libvirt
 from tinamou.system.paths import cache_dir
 
-__all__ = ["OLD", "ROOT", "Build", "both_builds", "tables"]
+__all__ = ["OLD", "ROOT", "Build", "at_rest", "both_builds", "tables"]
 
 ROOT = Path(__file__).parent.parent
 OLD = "eed7bb9"
@@ -153,9 +153,9 @@ def _lines(stack: ExitStack, guest: Guest, builds: Sequence[Build], missing: lis
         ways.append(Way(VIRSH, lambda: _timed(["virsh", "-q", "-c", libvirt.uri, "list", "--all"], {})))
     for build in builds:
         _started(stack, build)
-        _at_rest(Path(build.environment["TINAMOU_STATE"]), 1)
+        at_rest(Path(build.environment["TINAMOU_STATE"]), 1)
         many = Path(build.environment["TINAMOU_STATE"]).with_name("many")
-        _at_rest(many, MANY)
+        at_rest(many, MANY)
         ways += [build.timed(line) for line in LINES]
         ways += [
             replace(build.timed(line, TINAMOU_STATE=str(state)), name=build.row(name))
@@ -187,7 +187,7 @@ def _empty(state: Path) -> Path:
     return state
 
 
-def _at_rest(state: Path, count: int) -> None:
+def at_rest(state: Path, count: int) -> None:
     """Machines that were started once, as any build reads them; one is called ``at-rest``."""
     for name in ("at-rest", *(f"m{number:04}" for number in range(count - 1))):
         folder = state / "machines" / name

@@ -5,6 +5,7 @@ Started for a machine with an agent, it greets on the monitors at once and answe
 SECONDS after its start, on the sockets it was handed or on the paths it is given; anything else is left to the real binary.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -16,6 +17,7 @@ import time
 SECONDS = 1.0
 REAL = "@REAL@"
 SLOW = ("agent", "resident")
+RUNS = {"now": True}
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}
 
 
@@ -40,7 +42,9 @@ def answer(name: str, request: dict[str, object]) -> dict[str, object]:
     command, arguments = request.get("execute"), request.get("arguments", {})
     assert isinstance(arguments, dict)
     if name != "agent":
-        result: object = {"status": "running"} if command == "query-status" else {}
+        RUNS["now"] = command == "cont" or (RUNS["now"] and command != "stop")
+        state = {"running": RUNS["now"], "status": "running" if RUNS["now"] else "paused"}
+        result: object = state if command == "query-status" else {}
         return {"return": result, **({"id": request["id"]} if "id" in request else {})}
     if command == "guest-sync-delimited":
         return {"return": arguments["id"]}
@@ -63,6 +67,18 @@ def resident(data: bytes) -> bytes:
     return said
 
 
+def heed(line: socket.socket, name: str) -> bool:
+    """Answer what has come; whether more may come."""
+    data = line.recv(1 << 16)
+    if name == "resident":
+        line.sendall(resident(data))
+    else:
+        for text in filter(None, data.replace(b"\xff", b"").splitlines()):
+            delimiter = b"\xff" if b"guest-sync-delimited" in text else b""
+            line.sendall(delimiter + json.dumps(answer(name, json.loads(text))).encode() + b"\n")
+    return bool(data)
+
+
 def serve(begin: float) -> None:
     """Answer until killed."""
     wanted = {"qmp", "qmp2", "agent", "resident"}
@@ -78,20 +94,16 @@ def serve(begin: float) -> None:
                 line, _ = one.accept()
                 names[line] = listening[one]
                 if names[line] not in SLOW:
-                    line.sendall(json.dumps(GREETING).encode() + b"\r\n")
+                    with contextlib.suppress(OSError):
+                        line.sendall(json.dumps(GREETING).encode() + b"\r\n")
                 continue
-            data = one.recv(1 << 16)
-            if not data:
+            try:
+                heeded = heed(one, names[one])
+            except OSError:  # who asked waits no more
+                heeded = False
+            if not heeded:
                 del names[one]
                 one.close()
-                continue
-            if names[one] == "resident":
-                one.sendall(resident(data))
-                continue
-            for text in data.replace(b"\xff", b"").splitlines():
-                if text:
-                    delimiter = b"\xff" if b"guest-sync-delimited" in text else b""
-                    one.sendall(delimiter + json.dumps(answer(names[one], json.loads(text))).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class Served:
 
     path: Path
     process: subprocess.Popen[str]
+    address: str = ""
 
     def ask(self, method: str, path: str, body: Any = None, *, uid: int | None = None, **headers: str) -> Answer:
         connection = UnixConnection(self.path, uid)
