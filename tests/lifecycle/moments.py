@@ -24,7 +24,16 @@ from tinamou.state.record import read
 AT_LINE = Path(__file__).with_name("at_line.py")
 NEW = "--disk size=8M --net user --no-wait --set memory.size=192M"
 LONG = 600.0
-QUIET = (".lock", ".lock.wait", "index.json", "uids.json", "snapshots.json", "journal.jsonl", "resident-shared.sock")
+QUIET = (
+    ".lock",
+    ".lock.wait",
+    "index.json",
+    "uids.json",
+    "snapshots.json",
+    "journal.jsonl",
+    "resident-shared.sock",
+    "asked-to-end",
+)
 OTHER = re.compile(r"/(told|inspected|facts)/|/disk\d+-\d+\.qcow2$")
 """Ends of names of files that say nothing of a machine, and folders of such; what is still to be merged of a disk's files
 goes on with the next change of its disks (docs/decisions/0040)."""
