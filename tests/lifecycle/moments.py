@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,13 +172,13 @@ class Stage:
 
 
 @contextmanager
-def stage(qemu: Path, material: object) -> Iterator[Stage]:
+def stage(qemu: Path, material: Callable[[Path], object]) -> Iterator[Stage]:
     """Two states to begin with: ``none``, with the files alone, and ``stopped``. Nothing may be left when the block ends."""
     with tempfile.TemporaryDirectory(prefix="tm-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         here = Stage(Path(name), qemu)
         try:
-            material(here.work)  # type: ignore[operator]
+            material(here.work)
             here.keep("none")
             here.warm.well(f"run -d --name m {NEW}")
             here.warm.well("kill m")
