@@ -2,8 +2,8 @@
 
 usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] MODULE… -- TEST…
 
-A MODULE is a file of src, a TEST what pytest takes. A sample is the same for the same seed and files; ``--like`` tries
-those of it alone whose line, as it is printed, has a match.
+A MODULE is a file of src, a TEST what pytest takes. ``--like`` tries those alone whose line, as it is printed, has a match;
+a sample of them is the same for the same seed.
 
 Each change is made to a function that is loaded already, in a fork of this process, and only the tests that reach the
 function run. What runs as a process of its own sees no change; constants of modules are left alone.
@@ -139,7 +139,7 @@ def code_in(code: CodeType, names: list[str]) -> CodeType:
 
 
 class Reached:
-    """A plugin of pytest: which tests call which functions of the package, by file and name."""
+    """A plugin of pytest: which tests that pass call which functions of the package, by file and name."""
 
     def __init__(self) -> None:
         self.tests: dict[tuple[str, str], list[str]] = {}
@@ -157,8 +157,8 @@ class Reached:
             yield
         finally:
             sys.setprofile(None)
-            for one in seen:
-                self.tests.setdefault(one, []).append(item.nodeid)
+        for one in seen:
+            self.tests.setdefault(one, []).append(item.nodeid)
 
 
 def survives(mutant: Mutant, tests: list[str]) -> bool:
@@ -184,14 +184,14 @@ def main() -> None:
     words.add_argument("--seed", default="1")
     words.add_argument("--like", default="")
     words.add_argument("files", nargs="+", type=Path)
-    before, _, tests = " ".join(sys.argv[1:]).partition(" -- ")
-    asked = words.parse_args(before.split())
+    between = sys.argv.index("--")
+    asked, tests = words.parse_args(sys.argv[1:between]), sys.argv[between + 1 :]
     reached = Reached()
-    assert pytest.main(["-q", "-p", "no:cacheprovider", *tests.split()], plugins=[reached]) == 0
+    pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[reached])
     every = [one for file in asked.files for one in mutants(file.resolve())]
+    every = [one for one in every if re.search(asked.like, str(one))]
     if asked.sample:
         every = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))), key=str)
-    every = [one for one in every if re.search(asked.like, str(one))]
     survivors = unreached = 0
     for mutant in every:
         found = reached.tests.get((str(mutant.file), mutant.function), [])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typed import TINAMOU, call
 
+from tinamou.cli import running
 from tinamou.machine import booting, life
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
@@ -88,3 +91,25 @@ def test_the_last_line_is_one_of_its_own_where_another_was_cut_short(monkeypatch
         sys.stderr.write(cut)
         shown.say_last("interrupted")
     assert said.getvalue() == "whole\ninterrupted\ncut sh\ninterrupted\n"
+
+
+def test_a_run_that_is_cut_short_before_its_first_step_begins_no_wait(recwarn: pytest.WarningsRecorder) -> None:
+    ended: list[str] = []
+
+    async def end() -> None:
+        ended.append("machine")
+
+    async def answered() -> None:
+        raise AssertionError("nobody waits any more")
+
+    async def cut() -> None:
+        machine: Any = SimpleNamespace(end=end, running=False, share=lambda: None)
+        task = asyncio.ensure_future(running.see_through(machine, answered, [], running.How()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut())
+    gc.collect()
+    assert [str(one.message) for one in recwarn] == []
+    assert ended == []  # whoever started the machine ends it

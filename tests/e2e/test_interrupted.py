@@ -34,13 +34,14 @@ class Verb:
     """A line, what has to be so before it, and what undoes it; the machine ``m`` is ``running``, ``stopped``, ``suspended``
     or not asked for.
 
-    ``seconds`` is for how long it goes on, where that is not found out by doing it. A ``forkable`` machine takes no disks or
-    cards later.
+    ``seconds`` is for how long it goes on here, which is found out by doing it where there are many moments and it
+    ``ends`` by itself. A ``forkable`` machine takes no disks or cards later.
     """
 
     words: tuple[str, ...]
     wanted: str = "running"
-    seconds: float = 0.0
+    seconds: float = 1.5
+    ends: bool = True
     forkable: bool = False
     after: Callable[[], object] = lambda: None
 
@@ -70,31 +71,33 @@ def forget(kind: str) -> Callable[[], object]:
 
 GONE, ANEW = forget("machine"), forget("m")
 VERBS = [
-    Verb(("run", "--", "true"), ""),
-    Verb(("run", "--", "sleep", "100"), "", 4.0),
-    Verb(("run", "--warm", "--", "sleep", "100"), "", 2.0),
-    Verb(("run", "-d", "--name", "other"), "", after=GONE),
-    Verb(("start", "m"), "stopped"),
-    Verb(("restart", "m"), after=forget("guest")),
+    Verb(("run", "--", "true"), "", 3.0),
+    Verb(("run", "--", "sleep", "100"), "", 4.0, ends=False),
+    Verb(("run", "--warm", "--", "sleep", "100"), "", 2.0, ends=False),
+    Verb(("run", "-d", "--name", "other"), "", 3.0, after=GONE),
+    Verb(("start", "m"), "stopped", 3.0),
+    Verb(("restart", "m"), seconds=4.0, after=forget("guest")),
     Verb(("stop", "m"), after=forget("guest")),
-    Verb(("suspend", "m")),
-    Verb(("resume", "m"), "suspended"),
-    Verb(("upgrade", "m"), forkable=True),
-    Verb(("move", "m", "there"), after=lambda: call("rm", "-f", "m", **THERE)),
-    Verb(("exec", "m", "--", "sleep", "100"), seconds=1.5),
-    Verb(("cp", "/usr/bin/python3", "m:/tmp/x")),
-    Verb(("checkpoint", "m"), after=forget("checkpoints")),
-    Verb(("checkpoints", "restore", "kept", "--name", "other"), "kept", after=GONE),
-    Verb(("fork", "m", "-n", "2"), forkable=True, after=forget("checkpoints")),
-    Verb(("snapshot", "create", "m")),
-    Verb(("snapshot", "create", "m"), "stopped"),
-    Verb(("disk", "add", "m", "size=8M"), after=ANEW),
-    Verb(("net", "add", "m", "passt"), after=ANEW),
-    Verb(("check", "m"), "stopped"),
-    Verb(("backup", "create", "m", "BACKUP")),
-    Verb(("pool", "create", "web", "--size", "2"), "", after=forget("pools")),
-    Verb(("ls",), ""),
+    Verb(("suspend", "m"), seconds=2.0),
+    Verb(("resume", "m"), "suspended", 2.0),
+    Verb(("upgrade", "m"), seconds=2.0, forkable=True),
+    Verb(("move", "m", "there"), seconds=5.0, after=lambda: call("rm", "-f", "m", **THERE)),
+    Verb(("exec", "m", "--", "sleep", "100"), ends=False),
+    Verb(("cp", "/usr/bin/python3", "m:/tmp/x"), seconds=2.0),
+    Verb(("checkpoint", "m"), seconds=2.0, after=forget("checkpoints")),
+    Verb(("checkpoints", "restore", "kept", "--name", "other"), "kept", 2.0, after=GONE),
+    Verb(("fork", "m", "-n", "2"), seconds=4.0, forkable=True, after=forget("checkpoints")),
+    Verb(("snapshot", "create", "m"), seconds=1.0),
+    Verb(("snapshot", "create", "m"), "stopped", 1.0),
+    Verb(("disk", "add", "m", "size=8M"), seconds=1.0, after=ANEW),
+    Verb(("net", "add", "m", "passt"), seconds=1.0, after=ANEW),
+    Verb(("check", "m"), "stopped", 1.0),
+    Verb(("backup", "create", "m", "BACKUP"), seconds=2.0),
+    Verb(("pool", "create", "web", "--size", "2"), "", 4.0, after=forget("pools")),
+    Verb(("ls",), "", 0.5),
 ]
+SLOW = ("resume", "upgrade", "move", "checkpoints")
+MANY = 10
 DESCRIPTION = ("--disk", "size=8M", "--net", "none", "--set", "memory.size=192M")
 FORKABLE = ("--set", "memory.forkable=true")
 THERE: dict[str, str] = {}
@@ -155,7 +158,7 @@ def heeding(words: tuple[str, ...]) -> subprocess.Popen[bytes]:
 
 def lasts(verb: Verb, words: tuple[str, ...]) -> float:
     """For how many seconds it goes on that is done whole."""
-    if verb.seconds:
+    if not verb.ends or MOMENTS < MANY:
         return verb.seconds
     prepared(verb)
     process, began = heeding(words), time.monotonic()
@@ -184,7 +187,9 @@ def label(verb: Verb) -> str:
     return " ".join(verb.words[:2]) + (" of one that is off" if verb.wanted == "stopped" else "")
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=label)
+@pytest.mark.parametrize(
+    "verb", [pytest.param(one, marks=[pytest.mark.slow] if one.words[0] in SLOW else [], id=label(one)) for one in VERBS]
+)
 @pytest.mark.timeout(600 + 60 * MOMENTS)
 def test_at_random_moments(
     verb: Verb, state: Path, tmp_path: Path, leftovers: Leftovers, request: pytest.FixtureRequest

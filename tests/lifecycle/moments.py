@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,16 @@ from tinamou.state.record import read
 AT_LINE = Path(__file__).with_name("at_line.py")
 NEW = "--disk size=8M --net user --no-wait --set memory.size=192M"
 LONG = 600.0
-QUIET = (".lock", ".lock.wait", "index.json", "uids.json", "snapshots.json", "journal.jsonl", "resident-shared.sock")
+QUIET = (
+    ".lock",
+    ".lock.wait",
+    "index.json",
+    "uids.json",
+    "snapshots.json",
+    "journal.jsonl",
+    "resident-shared.sock",
+    "asked-to-end",
+)
 OTHER = re.compile(r"/(told|inspected|facts)/|/disk\d+-\d+\.qcow2$")
 """Ends of names of files that say nothing of a machine, and folders of such; what is still to be merged of a disk's files
 goes on with the next change of its disks (docs/decisions/0040)."""
@@ -163,13 +172,13 @@ class Stage:
 
 
 @contextmanager
-def stage(qemu: Path, material: object) -> Iterator[Stage]:
+def stage(qemu: Path, material: Callable[[Path], object]) -> Iterator[Stage]:
     """Two states to begin with: ``none``, with the files alone, and ``stopped``. Nothing may be left when the block ends."""
     with tempfile.TemporaryDirectory(prefix="tm-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         here = Stage(Path(name), qemu)
         try:
-            material(here.work)  # type: ignore[operator]
+            material(here.work)
             here.keep("none")
             here.warm.well(f"run -d --name m {NEW}")
             here.warm.well("kill m")

@@ -125,7 +125,7 @@ def test_at_random_moments(line: Line, here: Stage) -> None:
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
         by_time = moment % 4 == 3 or not usual.lines
         at = 0 if by_time else dice.randint(1, usual.lines)
-        after = dice.uniform(0, usual.seconds) if by_time else min(line.after, usual.seconds * 20) + 60
+        after = dice.uniform(0, usual.seconds) if by_time else min(line.after * 2, usual.seconds * 20 + 60)
         note(rounds.one(number, at, after, cold=moment % 10 == 0))
 
 

@@ -15,6 +15,7 @@ from tinamou.blueprint import CopyFile, EnrollKeys
 from tinamou.errors import PlanError, PrepareError, ProbeError, SpecError
 from tinamou.facts.keys import MICROSOFT, Certificate, KeyFacts
 from tinamou.planner import plan
+from tinamou.prepare import secure_boot
 from tinamou.prepare.secure_boot import make_keys
 from tinamou.probe.keys import of_store, probe_keys
 from tinamou.spec import load_spec
@@ -141,3 +142,18 @@ def test_a_store_a_guest_has_written(tmp_path):
         of_store(path, None)
     with pytest.raises(ProbeError):
         of_store(path, {os.geteuid() + 1})
+
+
+def test_a_making_that_is_cut_short_leaves_no_part_of_the_keys(tmp_path, monkeypatch):
+    made = []
+
+    def run(words):
+        made.append(words)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        Path(words[words.index("-keyout") + 1]).touch()
+
+    monkeypatch.setattr(secure_boot, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        make_keys(tmp_path / "keys")
+    assert not (tmp_path / "keys").exists()

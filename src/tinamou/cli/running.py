@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tinamou.cli import output
@@ -130,7 +130,7 @@ def _attend(started: Started, words: list[str] | None, since: float, how: How) -
         else:
             reports.append(await until_launched(machine))
 
-    status = run_until_done(see_through(machine, answered(), words, how))
+    status = run_until_done(see_through(machine, answered, words, how))
     if how.timings:
         _print_timings(started.record, reports)
     return status
@@ -152,14 +152,14 @@ def _warm(spec: MachineSpec, words: list[str] | None, how: How) -> int:
 
 
 async def see_through(
-    machine: Connected, answered: Coroutine[Any, Any, None] | None, words: list[str] | None, how: How
+    machine: Connected, answered: Callable[[], Coroutine[Any, Any, None]] | None, words: list[str] | None, how: How
 ) -> int:
     """Wait for the guest, do in it what was asked, and end the machine unless it is to stay and all went well."""
     try:
         if words is None and not how.detach and sys.stdin is not None and sys.stdin.isatty() and machine.running:
             return await _console(machine, answered)
         if answered is not None:
-            await answered
+            await answered()
         if not how.detach:
             machine.share()
         if how.detach and words is None:
@@ -217,11 +217,11 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
     raise TimeLimitError(f"the command did not end within {seconds:g} s", why="its machine was ended")
 
 
-async def _console(machine: Connected, boot: Coroutine[Any, Any, None] | None = None) -> int:
+async def _console(machine: Connected, boot: Callable[[], Coroutine[Any, Any, None]] | None = None) -> int:
     """The console, at a terminal from the first message of the boot on."""
     from tinamou.guest.console import attach
 
-    return await attach(machine.record.directory, stays=not machine.record.ephemeral, boot=boot)
+    return await attach(machine.record.directory, stays=not machine.record.ephemeral, boot=boot() if boot else None)
 
 
 def _announce(record: Record, json: bool) -> None:

@@ -32,6 +32,8 @@ __all__ = ["Machines", "shown"]
 
 _COLUMNS = ("Name", "State", "CPU lately", "CPUs", "Memory", "Image", "Arch", "Accel")
 _LOOKS = 20
+_AGAIN = 0.2
+"""Seconds after which a page that does not leave is asked again: it hears nothing before it is put together."""
 
 Work = Callable[[str], Awaitable[object]]
 
@@ -171,7 +173,14 @@ class Machines(App[int]):
 
 
 async def shown(interval: float) -> int:
-    """Show them until it is left."""
+    """Show them until it is left. Asked to end it leaves as by its key: cancelled, it would fail amid making a page."""
     app = Machines(max(interval, 0.2))
-    await app.run_async()
+    running = asyncio.ensure_future(app.run_async())
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            app.exit()
+            await asyncio.wait([running], timeout=_AGAIN)
+        raise
     return app.return_code or 0

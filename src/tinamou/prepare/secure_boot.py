@@ -6,6 +6,7 @@ Source: virt-fw-vars(1) of virt-firmware; the owner's GUID only says which tool 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from tinamou.blueprint import EnrollKeys
@@ -40,9 +41,21 @@ def make_keys(folder: Path) -> list[Path]:
 
     What ``db.key`` signs (sbsign) is started by machines that have ``db.pem`` enrolled. Raises PrepareError.
     """
-    made = []
     try:
         folder.mkdir(mode=0o700, parents=True)
+        return _keys_in(folder)
+    except FileExistsError as error:
+        raise PrepareError(f"{folder} is there already", fix="name a folder that is not, its keys may be in use") from error
+    except FileNotFoundError as error:
+        raise PrepareError("keys cannot be made", why=str(error), fix="apt-get install openssl") from error
+    except (OSError, CommandError) as error:
+        raise PrepareError("keys cannot be made", why=str(error)) from error
+
+
+def _keys_in(folder: Path) -> list[Path]:
+    """All of them, in a folder that is gone again where one cannot be made: a part would be taken for keys in use."""
+    made = []
+    try:
         for name, meaning in _MEANINGS.items():
             key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
             words = ["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", _DAYS]
@@ -50,10 +63,7 @@ def make_keys(folder: Path) -> list[Path]:
             run([*words, "-keyout", str(key), "-out", str(certificate)])
             key.chmod(0o600)
             made += [key, certificate]
-    except FileExistsError as error:
-        raise PrepareError(f"{folder} is there already", fix="name a folder that is not, its keys may be in use") from error
-    except FileNotFoundError as error:
-        raise PrepareError("keys cannot be made", why=str(error), fix="apt-get install openssl") from error
-    except (OSError, CommandError) as error:
-        raise PrepareError("keys cannot be made", why=str(error)) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return made
