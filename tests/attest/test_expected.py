@@ -37,18 +37,30 @@ ANSWERS = [
     ("sev-es", 4, True, "", 0x21, "0dccbcaba8e90b261bd0d2e1863a2f9da714768b7b2a19363cd6ae35aa90de91"),
     ("sev", 1, True, WORDS, 0x21, "82a3ee5d537c3620628270c292ae30cb40c3c878666a7890ee7ef2a08fb535ff"),
     ("sev", 1, True, "", 0x21, "77f613d7bbcdf12a73782ea9e88b0172aeda50d1a54201cb903594ff52846898"),
+    ("sev-snp", 1, None, "", 0x21, "28797ae0afaba4005a81e629acebfb59e6687949d6be44007cd5506823b0dd66"),
+    ("sev-snp", 1, None, "", 0x1, "da0296de8193586a5512078dcd719eccecbd87e2b825ad4148c44f665dc87df2"),
+    ("sev", 1, None, "", 0x21, "b4c021e085fb83ceffe6571a3d357b4a98773c83c474e47f76c876708fe316da"),
 ]  # fmt: skip
-"""Kind, vCPUs, whether a kernel is handed over, its arguments, features, the digest's first 32 bytes.
+"""Kind, vCPUs, whether a kernel is handed over (None: by firmware that measures none), its arguments, features, the digest's
+first 32 bytes. All of theirs that are a QEMU guest's, without a module below it (SVSM).
 
 Source: virtee/sev-snp-measure, tests/test_guest.py."""
 
 
 @pytest.mark.parametrize(("kind", "cpus", "kernel", "append", "features", "digest"), ANSWERS)
-def test_known_answers(kind: str, cpus: int, kernel: bool, append: str, features: int, digest: str) -> None:
-    vector("ovmf_AmdSev_suffix.bin")
+def test_known_answers(kind: str, cpus: int, kernel: bool | None, append: str, features: int, digest: str) -> None:
+    firmware = "ovmf_OvmfX64_suffix.bin" if kernel is None else "ovmf_AmdSev_suffix.bin"
+    vector(firmware)
     files = (NOTHING, NOTHING) if kernel else (None, None)
-    launch = Launch(VECTORS / "ovmf_AmdSev_suffix.bin", cpus, *files, append, kind)
+    launch = Launch(VECTORS / firmware, cpus, *files, append, kind)
     assert snp_measurement(launch, "EPYC-v4", features).hex()[:64] == digest
+
+
+@pytest.mark.parametrize("kind", ["sev", "sev-es", "sev-snp"])
+def test_firmware_that_measures_no_kernel_has_none_handed_over(kind: str) -> None:
+    vector("ovmf_OvmfX64_suffix.bin")
+    with pytest.raises((PlanError, SpecError), match="Kernel specified but OVMF"):
+        snp_measurement(Launch(VECTORS / "ovmf_OvmfX64_suffix.bin", 1, NOTHING, NOTHING, "", kind), "EPYC-v4")
 
 
 KERNEL, INITRD = b"a kernel" * 1000, b"an initrd" * 500
