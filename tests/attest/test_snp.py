@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -223,6 +224,27 @@ def chain_flips(milan: Maker, step: int) -> None:
             if judged(report, known(milan, certificates=chain, revoked=lists)) == "yes":
                 wrong.append((which, at))
     assert wrong == []
+
+
+def test_a_signature_is_whole_bytes(milan: Maker) -> None:
+    """How many bits at its end are none of it stands before a signature; nothing signs that, and zeros may be none of it."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    report, above = milan.report(), [one.public_bytes(Encoding.DER) for one in (milan.middle, milan.root)]
+
+    def even(make: Callable[[int], bytes]) -> bytes:
+        return next(made for number in range(1, 200) if not (made := make(number))[-1] & 1)
+
+    leaf, listed = (
+        even(lambda _: milan.leaf().public_bytes(Encoding.DER)),
+        even(lambda number: milan.revoked(1 << 90 | number)),
+    )
+    assert verify(report, known(milan, certificates=(leaf, *above), revoked=(listed,))).proven
+    for one in (leaf, listed):
+        at = len(one) - 257  # the keys have 2,048 bits
+        turned = bytes([*one[:at], 1, *one[at + 1 :]])
+        chain = (turned if one is leaf else leaf, *above)
+        assert judged(report, known(milan, certificates=chain, revoked=(turned if one is listed else listed,))) != "yes"
 
 
 def test_a_list_whose_signature_has_no_form(milan: Maker) -> None:

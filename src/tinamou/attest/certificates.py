@@ -57,6 +57,7 @@ def load(data: bytes) -> list[Certificate]:
                     one.not_valid_before_utc,
                     one.not_valid_after_utc,
                 )
+                _whole(one)
             return found
         except Exception as error:  # its parser has errors of its own for every step
             raise MalformedError(f"no certificate: {error}") from error
@@ -73,9 +74,18 @@ def load_lists(data: bytes) -> list[CertificateRevocationList]:
             for one in found:  # likewise
                 _ = (one.issuer, one.last_update_utc, one.next_update_utc, one.extensions, one.signature_algorithm_oid)
                 _ = [(each.serial_number, each.revocation_date_utc, each.extensions) for each in one]
+                _whole(one)
             return found
         except Exception as error:
             raise MalformedError(f"no list of revoked certificates: {error}") from error
+
+
+def _whole(signed: Certificate | CertificateRevocationList) -> None:
+    """Raises ValueError for a signature that is not whole bytes: nothing signs how many of its bits count."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    if not signed.public_bytes(Encoding.DER).endswith(b"\0" + signed.signature):
+        raise ValueError("its signature is no whole number of bytes")
 
 
 def _bounded(data: bytes) -> bytes:
