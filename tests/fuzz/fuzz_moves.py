@@ -28,7 +28,7 @@ def _frame(payload: bytes = b"", **data: Any) -> bytes:
 
 
 def _said() -> list[bytes]:
-    disk = Element("device", "disk0-dev", {"driver": "virtio-blk"}, WHY)
+    disk = Element("device", {"driver": "virtio-blk", "id": "disk0-dev"}, WHY)
     plan = Plan("web", "x86_64", "/usr/bin/qemu-system-x86_64", "pc-q35-7.2", "tcg", (disk,), (Flag("m", WHY, "1G"),), ())
     offer = {"name": "web", "host": "h1", "token": "0af1", "created": 1795952776.5, "generation": 3, "plan": plain(plan)}
     alive, sample = _frame(what="alive"), _frame(b"QEVM" + bytes(60), what="sample")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tinamou.errors import StateError
+from tinamou.images.installer import Start
 from tinamou.images.resolve import resolve
 from tinamou.machine import booting, installing
 from tinamou.machine.connected import Connected
@@ -26,7 +27,7 @@ def test_a_machine_whose_installation_was_killed_starts_from_its_disk(
     kernel.write_bytes(Path(tiny.kernel).read_bytes())
     initrd.write_bytes(Path(tiny.initrd).read_bytes())
     answers.touch()
-    monkeypatch.setattr(installing.installer, "prepared", lambda *_: (kernel, initrd, "auto=true"))
+    monkeypatch.setattr(installing.installer, "prepared", lambda *_: Start(str(kernel), str(initrd), "auto=true"))
     seen: list[dict[str, Any]] = []
 
     async def launched(machine: Connected) -> None:
