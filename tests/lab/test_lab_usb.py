@@ -57,9 +57,10 @@ def test_a_stick_is_a_guests_and_comes_back(port):
     )
     try:
         tinamou(*words, "--name", "inner", "--usb", "type=host,device=46f4:0001")
-        assert driver(port) == "usbfs"
+        assert driver(port) != "usb-storage"
         find = "modprobe -a xhci-pci usb-storage; until [ -b /dev/sda ]; do sleep 1; done; head -c 1048576 /dev/sda | wc -c"
         assert tinamou("exec", "inner", "--", "sh", "-c", find).stdout.strip() == "1048576"
+        assert driver(port) == "usbfs"  # QEMU claims it when the guest has chosen its configuration
         refused = tinamou(*words, "--name", "other", "--usb", f"type=host,device={port}", check=False)
         assert "inner has" in refused.stderr, refused.stderr
         forked = tinamou("fork", "inner", check=False)
@@ -68,7 +69,7 @@ def test_a_stick_is_a_guests_and_comes_back(port):
         tinamou("ls")
         eventually(lambda: driver(port) == "usb-storage")
         tinamou("start", "inner")
-        assert driver(port) == "usbfs"
+        assert driver(port) != "usb-storage"
         tinamou("stop", "inner", check=False)
         eventually(lambda: driver(port) == "usb-storage")
     finally:
