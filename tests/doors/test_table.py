@@ -75,7 +75,7 @@ ELSEWHERE = {
         ("placement.spread", "placement.together", "placement.near"),
         "is asked where a host is chosen: tests/fleet/test_placement.py; a host by itself says so",
     ),
-    "usb[].device": "needs a USB device: tests/unit/test_usb_devices.py; refused here",
+    "usb[].device": "needs a USB device: tests/lab/test_lab_usb.py; refused here",
     "confidential.debug": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
 }
 """What a host without the hardware cannot show, and where it is tried."""
