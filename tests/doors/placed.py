@@ -36,7 +36,8 @@ def _placed(place: Path) -> dict[str, Any]:
 
 
 def _vcpu(seen: Seen) -> int:
-    return inside(seen.record.pid)[seen.ask("query-cpus-fast")[0]["thread-id"]]
+    number = seen.ask("query-cpus-fast")[0]["thread-id"]  # before it is looked for: QEMU that answers has all its threads
+    return inside(seen.record.pid)[number]
 
 
 def _redirected(seen: Seen) -> int:
