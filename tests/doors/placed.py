@@ -11,6 +11,7 @@ from typing import Any
 from fields import Group, guest, host
 from greeting import greeting_disk
 from seen import Seen
+from typed import eventually
 
 from tinamou.parts.display import has_spice
 from tinamou.probe.qemu import find_binary, probe_qemu
@@ -35,6 +36,12 @@ def _placed(place: Path) -> dict[str, Any]:
     return {**described, "display": screen} if spice else described
 
 
+def _places(seen: Seen) -> int:
+    """How many CPUs its virtual one may run on, when it has been told: while its guest boots already."""
+    eventually(lambda: len(os.sched_getaffinity(_vcpu(seen))) == 1, "a pinned CPU")
+    return len(os.sched_getaffinity(_vcpu(seen)))
+
+
 def _vcpu(seen: Seen) -> int:
     number = seen.ask("query-cpus-fast")[0]["thread-id"]  # before it is looked for: QEMU that answers has all its threads
     return inside(seen.record.pid)[number]
@@ -54,7 +61,7 @@ def _large_pages(seen: Seen) -> int:
 PLACED = Group(
     _placed,
     {
-        "cpu.pin": host(lambda seen: len(os.sched_getaffinity(_vcpu(seen))), 1),
+        "cpu.pin": host(_places, 1),
         "cpu.strict": host(lambda seen: len(seen.record.pinning), 1),
         "cpu.realtime": host(
             lambda seen: (
