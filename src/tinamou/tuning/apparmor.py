@@ -111,6 +111,8 @@ def _text(name: str, plan: Plan, directory: str) -> str:
     qemu += [f"  {path} rw,\n" for group, path in _DEVICES.items() if group in groups or not groups]
     qemu += ["  network inet,\n  network inet6,\n"] if "internet" in groups or not groups else []
     qemu += ["  network netlink raw,\n"] if "usb" in groups else []
+    large = any(element.props.get("hugetlb") for element in plan.elements)
+    qemu += ["  / rw,\n"] if large else []  # the name of memory without one on large pages, as the kernel tells it
     own = {
         "swtpm": [_SWTPM, rule(f"{directory}/tpm/", "rwk", "{,**}")],
         "passt": [_PASST, rule(f"{directory}/", "rw", "net*/{,**}")],
