@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from golden.cases import CASES, Case, facts, image_of, spec_of
 
-from tinamou.blueprint import HandOver, LoadProfiles, Plan, Why
+from tinamou.blueprint import Element, HandOver, LoadProfiles, Plan, Why
 from tinamou.errors import PlanError
 from tinamou.facts import Place
 from tinamou.planner import plan
 from tinamou.prepare import profiles
 from tinamou.prepare.journal import Journal
 from tinamou.spec import load_spec
-from tinamou.tuning.apparmor import of_network
+from tinamou.tuning.apparmor import confined, of_network
 
 UID = 1_900_000_002
 ODD = '/machines/a "name" [with] {every} *sign? @{PROC} \\ and\nmore'
@@ -80,6 +80,19 @@ def test_devices_and_networks_only_where_they_are_needed():
     assert "/dev/kvm" not in bare
     assert "/dev/vfio" not in bare
     assert "network inet" not in bare
+    assert "  / rw,\n" not in bare
+
+
+def test_memory_on_large_pages_may_be_made():
+    """The kernel tells of it by the name of the root of a file system nobody sees."""
+    made = planned(case_of("bare", "7.2"))
+    memory = Element(
+        "object", {"qom-type": "memory-backend-memfd", "id": "ram0", "hugetlb": True}, Why("test", "large pages")
+    )
+    large = dataclasses.replace(made, elements=(*made.elements, memory))
+    place = Place("web", "/machines/web", UID, 0)
+    told = [step_of(confined(one, place)).text.split("\nprofile ")[1] for one in (made, large)]
+    assert ["  / rw,\n" in one for one in told] == [False, True]
 
 
 def test_it_can_be_left_out_and_required():
