@@ -11,6 +11,7 @@ from tinamou.convert.libvirt_nets import interface, pci_address
 from tinamou.convert.result import Draft
 from tinamou.convert.values import whole
 from tinamou.convert.xml import Element
+from tinamou.parts.display import MOST_REDIRECTED
 
 __all__ = ["read"]
 
@@ -34,7 +35,6 @@ _LOST = {
     "nvram": ("there is no such memory on these boards", ""),
 }
 _ACTIONS = ("reset", "poweroff", "shutdown", "pause", "inject-nmi")
-_MOST_REDIRECTED = 8
 _PORTS = ("pty", "stdio", "null", "vc")
 
 
@@ -87,7 +87,7 @@ def _spice(draft: Draft, nodes: list[Element]) -> None:
         else:
             draft.done("graphics", f"clipboard {'no' if forbidden else 'yes'}", reason)
     ports = [one for one in nodes if one.tag == "redirdev"]
-    taken = [one for one in ports if one.get("type") == "spicevmc" and screens][:_MOST_REDIRECTED]
+    taken = [one for one in ports if one.get("type") == "spicevmc" and screens][:MOST_REDIRECTED]
     for one in ports:
         if one in taken:
             draft.done(

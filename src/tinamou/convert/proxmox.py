@@ -15,6 +15,7 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import Keys, Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import cpu_set, size, switch, whole
+from tinamou.parts.display import MOST_REDIRECTED
 
 __all__ = ["DISK", "read"]
 
@@ -287,7 +288,7 @@ def _usb(draft: Draft, values: Keys) -> None:
     for key in [key for key in values if re.fullmatch(r"usb\d+", key)]:
         text = values.get(key)
         device = text.partition(",")[0].removeprefix("host=").removeprefix("0x").replace(":0x", ":")
-        if device == "spice" and viewers < 8:
+        if device == "spice" and viewers < MOST_REDIRECTED:
             viewers += 1
             draft.done(key, text, "a USB device of the viewer's can be handed to the guest: display.redirected_usb")
         else:

@@ -13,7 +13,7 @@ from tinamou.late import dataclass
 from tinamou.parts.monitor import SPICE_PORT, port
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
-__all__ = ["PART", "REDIRECTED", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
+__all__ = ["MOST_REDIRECTED", "PART", "REDIRECTED", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
 
 
 VDAGENT_PORT = "com.redhat.spice.0"
@@ -22,6 +22,8 @@ SPICE_PACKAGE = "qemu-system-modules-spice"
 """Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
 
 
+MOST_REDIRECTED = 8
+"""So many USB devices a viewer can hand over at once."""
 REDIRECTED = "usb-redir"
 """The device that stands for one of the viewer's; `tinamou.parts.usb` plugs it in."""
 _DRIVERS = {
@@ -54,7 +56,10 @@ class DisplaySpec:
         False, "spice: the guest's agent (spice-vdagent) and the viewer share their clipboards, and files can be dropped"
     )
     redirected_usb: int = option(
-        0, "spice: so many USB devices of the viewer's can be handed to the guest at once", minimum=0, maximum=8
+        0,
+        "spice: so many USB devices of the viewer's can be handed to the guest at once",
+        minimum=0,
+        maximum=MOST_REDIRECTED,
     )
 
     def problems(self) -> list[Problem]:
