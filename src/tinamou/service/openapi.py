@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -173,7 +174,7 @@ def _operation(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": route.call.__name__,
         "summary": route.summary,
-        "description": f"{(route.call.__doc__ or '').strip()}{verb}",
+        "description": f"{inspect.getdoc(route.call) or ''}{verb}",
         "parameters": [*named, *_query(route), *(_HEADERS if route.long else ())],
         "responses": dict(sorted(answers.items())),
     }
