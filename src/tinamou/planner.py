@@ -34,7 +34,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
+from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, selinux, syscalls, walls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card", "plan_cpu"]
 
@@ -81,7 +81,10 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):
         made = apparmor.confined(made, facts.place)
-    return _in_groups(walls.confined(made, facts.walls, spec.confine.without), facts.host)
+    made = walls.confined(made, facts.walls, spec.confine.without)
+    if security.has_labels(resolved):
+        made = selinux.confined(made, facts.host.selinux, facts.place.directory, facts.place.uid)
+    return _in_groups(made, facts.host)
 
 
 def _collected(resolved: Resolved, whole: Contribution) -> Plan:

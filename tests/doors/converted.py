@@ -76,6 +76,7 @@ UNSAID = (
         "placement.near",
         "security.syscalls",
         "security.apparmor",
+        "security.selinux",
         "security.sched_core",
         "devices.rng",
         "devices.balloon",

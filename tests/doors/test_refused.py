@@ -56,6 +56,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "confidential.session": {"confidential": {"type": "sev", "session": "AAAA"}},
     "confidential.id_block": {"confidential": {"id_block": "AAAA"}},
     "security.apparmor": {"security": {"apparmor": "require"}},
+    "security.selinux": {"security": {"selinux": "require"}},
     "security.sched_core": {"security": {"sched_core": "require"}},
     "seed.timezone": {"seed": {"timezone": "Europe/Berlin"}},
 }
@@ -83,6 +84,8 @@ def hosts_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delitem(REFUSED, "security.sched_core")
     if Path("/sys/kernel/security/apparmor/.replace").exists():
         monkeypatch.delitem(REFUSED, "security.apparmor")
+    if Path("/sys/fs/selinux/enforce").exists():
+        monkeypatch.delitem(REFUSED, "security.selinux")
     if Path("/dev/vhost-vsock").exists():
         monkeypatch.setitem(REFUSED, "devices.vsock", {"devices": {"vsock": 7}, "memory": {"forkable": True}})
     if Path("/sys/module/kvm_intel/parameters/tdx").exists():

@@ -62,6 +62,7 @@ ELSEWHERE = {
     ),
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
     "security.sched_core": "needs cores with several threads: tests/unit/test_security.py; refused here",
+    "security.selinux": "needs SELinux: tests/lab/test_lab_selinux.py; refused here",
     "security.apparmor": "needs AppArmor: tests/lab/test_lab_apparmor.py; refused here",
     **dict.fromkeys(
         ("confidential.id_block", "confidential.id_auth", "confidential.host_data"),

@@ -56,7 +56,8 @@ class Confinement:
     it in. ``namespaces`` are its own, ``landlock`` what that refuses of files, network and scopes (masks of landlock(7)).
     Where either keeps it from files, ``reads`` and ``writes`` are what it sees beyond the system's programs and libraries,
     and ``devices`` what it uses beyond those anybody may. ``calls`` are all the system calls it may make; where there are
-    none, the filter that is its own is the only one. ``profile`` is the AppArmor profile it enters, empty for none.
+    none, the filter that is its own is the only one. ``profile`` is the AppArmor profile it enters, ``label`` the
+    SELinux context, each empty for none.
     ``own_cores``: nobody else's thread runs on a core while one of QEMU's does.
     """
 
@@ -75,6 +76,7 @@ class Confinement:
     devices: tuple[str, ...] = ()
     calls: tuple[Calls, ...] = ()
     profile: str = ""
+    label: str = ""
     own_cores: bool = False
 
 

@@ -153,7 +153,7 @@ class StartHelper:
     It sees the folder ``fixed`` as it is, and can change nothing in it. ``namespaces`` are its own; with one of mounts it
     sees the folder of its socket of all files, beside the system's programs and libraries. ``calls`` are groups of system
     calls it is allowed; none: all that its own filter allows. ``landlock`` are masks of what that refuses besides,
-    ``memory`` the bytes of addresses it may have; 0: as many as it likes.
+    ``memory`` the bytes of addresses it may have; 0: as many as it likes. ``label`` is the SELinux context it starts under.
     """
 
     name: str
@@ -168,6 +168,7 @@ class StartHelper:
     landlock: tuple[int, int, int] = (0, 0, 0)
     memory: int = 0
     namespaces: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
 
-__all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "with_descriptors"]
+__all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "read_by_path", "with_descriptors"]
 
 _LISTEN_SECONDS = 5.0
 
@@ -45,14 +45,17 @@ class Handed:
             os.close(descriptor)
 
 
-def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None) -> Handed:
-    """Open every `HandOver` of a plan that is not ``given``, by path. Raises LaunchError naming all that cannot be."""
+def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None, copied: Collection[str] = ()) -> Handed:
+    """Open every `HandOver` of a plan that is not ``given``, by path; of those ``copied``, a copy in memory.
+
+    Raises LaunchError naming all that cannot be.
+    """
     descriptors = dict(given or {})
     problems = []
     for step in steps:
         if isinstance(step, HandOver) and step.path not in descriptors:
             try:
-                descriptors[step.path] = _take(step)
+                descriptors[step.path] = _copy(step.path) if step.path in copied else _take(step)
             except OSError as error:
                 problems.append(Problem(step.path, None, f"cannot be opened ({step.access}): {error.strerror or error}"))
         elif isinstance(step, OpenTap) and f"{TAP}{step.name}#0" not in descriptors:
@@ -97,9 +100,16 @@ def _device(folder: str) -> str:
 
 
 def _secret(path: str) -> int:
-    """A copy in memory: QEMU opens secrets by path, and under its own uid could not open the user's file that way."""
-    descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
-    os.write(descriptor, Path(path).read_bytes())
+    """QEMU opens secrets by path, and under its own uid could not open the user's file that way."""
+    return _copy(path)
+
+
+def _copy(path: str) -> int:
+    """A copy in memory."""
+    descriptor = os.memfd_create("copy", os.MFD_CLOEXEC)
+    with Path(path).open("rb") as file:
+        while os.sendfile(descriptor, file.fileno(), None, 1 << 30):
+            pass
     return descriptor
 
 
@@ -163,8 +173,7 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     """
     sockets = {step.path for step in plan.steps if isinstance(step, HandOver) and step.access in ("listen", "connect")}
     queues = {path for path in handed if path.startswith((TAP, VHOST))}
-    plain: set[Value | None] = {flag.value for flag in plan.flags}
-    plain |= {element.props.get(name) for element in plan.elements for name in (_MEMORY, _ROM, _OPENED)}
+    plain = {*_of_flags(plan), *(element.props.get(name) for element in plan.elements for name in (_MEMORY, _ROM, _OPENED))}
     secrets = {step.path: handed[step.path] for step in plan.steps if isinstance(step, HandOver) and step.access == "secret"}
     others = [path for path in handed if path not in {*sockets, *queues, *plain, *secrets}]
     sets = {path: number for number, path in enumerate(others, 1)}
@@ -175,6 +184,16 @@ def with_descriptors(plan: Plan, handed: Mapping[str, int]) -> Plan:
     why = Why("confinement", "an open file QEMU is handed")
     added = [Flag("add-fd", why, options={"fd": handed[path], "set": sets[path], "opaque": path}) for path in sets]
     return late.replace(plan, elements=elements, flags=(*flags, *added))
+
+
+def _of_flags(plan: Plan) -> set[Value | None]:
+    return {flag.value for flag in plan.flags}
+
+
+def read_by_path(plan: Plan) -> set[str]:
+    """Files that QEMU opens anew by their descriptors' names, to read them: kernels, initrds, option ROMs."""
+    named = {*_of_flags(plan), *(element.props.get(_ROM) for element in plan.elements)}
+    return {step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "read" and step.path in named}
 
 
 def _flag(flag: Flag, handed: Mapping[str, int], names: Mapping[str, str]) -> Flag:

@@ -11,7 +11,7 @@ from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
-from tinamou.launch.handover import open_all, with_descriptors
+from tinamou.launch.handover import open_all, read_by_path, with_descriptors
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
@@ -44,7 +44,7 @@ def start(
     logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
     with (
         pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
-        open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
+        open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}, _copied(plan)) as handed,
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
@@ -85,9 +85,15 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
         limits={what: most for what, most in limits.items() if most},
         dies_with_parent=dies_with_parent,
         profile=around.profile or "",
+        label=around.label,
         own_cores=around.own_cores,
         call_filter=keyed(one.group for one in around.calls) if around.calls else b"",
     )
+
+
+def _copied(plan: Plan) -> set[str]:
+    """What QEMU could not open anew under its label, which lets it open nothing that it can be handed."""
+    return read_by_path(plan) if plan.confinement.label else set()
 
 
 def _copies(ends: Mapping[str, int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from tinamou.state.folder import plan_data, update_plan
 from tinamou.state.record import Record
 from tinamou.system.jail import longer
 from tinamou.tuning.group import longest
+from tinamou.tuning.selinux import with_label
 from tinamou.tuning.syscalls import EVERY, of_elements
 from tinamou.tuning.walls import with_walls
 
@@ -63,5 +64,9 @@ def widen(record: Record, disk: int) -> None:
 def walled(record: Record, part: Contribution) -> Contribution:
     """The part with walls around its helpers, as those have that were started with the machine."""
     listed, facts = _allowed(record) is not None, probe_walls()
-    steps = (with_walls(step, facts, listed=listed) if isinstance(step, StartHelper) else step for step in part.steps)
-    return late.replace(part, steps=tuple(steps))
+    label = plan_data(record)["confinement"].get("label") or ""
+    steps = tuple(
+        with_label(with_walls(step, facts, listed=listed), label) if isinstance(step, StartHelper) else step
+        for step in part.steps
+    )
+    return late.replace(part, steps=steps)

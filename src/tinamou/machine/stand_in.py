@@ -64,7 +64,7 @@ def stand_in(plan: Plan, directory: Path, uid: int | None, binary: str, *, share
     made = _Made(plan, directory, uid, kept, shared=shared)
     elements = tuple(one for element in plan.elements if (one := made.element(element)) is not None)
     around = late.replace(
-        plan.confinement, uid=uid, gid=uid, locked=None, profile="", reads=probe_qemu(binary).loads, file_size=None
+        plan.confinement, uid=uid, gid=uid, locked=None, profile="", label="", reads=probe_qemu(binary).loads, file_size=None
     )
     if around.calls and is_script(binary):
         wrapped = Calls("wrapper", Why("stand-in", "the QEMU that is tried is a script, which becomes it"))

@@ -110,4 +110,5 @@ def _label(pid: int) -> tuple[bool, str]:
     label = ""
     with contextlib.suppress(OSError):
         label = Path(f"/proc/{pid}/attr/current").read_text().strip("\0\n ")
-    return bool(label) and not label.startswith(("unconfined", "kernel")), label or "no AppArmor or SELinux here"
+    kind = label.split(":")[2] if label.count(":") > 2 else label
+    return bool(label) and not kind.startswith(("unconfined", "kernel", "init")), label or "no AppArmor or SELinux here"

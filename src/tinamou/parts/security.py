@@ -10,7 +10,7 @@ from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
 
-__all__ = ["HOSTS", "PART", "SecuritySpec", "cores", "has_profiles"]
+__all__ = ["HOSTS", "PART", "SecuritySpec", "cores", "has_labels", "has_profiles"]
 
 HOSTS = ("x86_64", "aarch64", "riscv64")
 """Architectures of hosts whose system calls are listed."""
@@ -27,6 +27,9 @@ class SecuritySpec:
     )
     apparmor: Literal["auto", "require", "off"] = option(
         "auto", "profiles of the machine's own for QEMU and its helpers: auto has them where AppArmor is active"
+    )
+    selinux: Literal["auto", "require", "off"] = option(
+        "auto", "a label of the machine's own for QEMU and its helpers: auto has it where tinamou's policy is loaded"
     )
     sched_core: Literal["auto", "require", "off"] = option(
         "auto",
@@ -63,10 +66,29 @@ def _without(resolved: Resolved) -> str:
     return ""
 
 
+def has_labels(resolved: Resolved) -> bool:
+    """Whether the machine gets SELinux labels of its own."""
+    return resolved.spec.security.selinux != "off" and not _unlabelled(resolved)
+
+
+def _unlabelled(resolved: Resolved) -> str:
+    """Why there can be no SELinux labels here, empty where there can."""
+    host = resolved.facts.host
+    if not host.selinux:
+        return "SELinux is not active on this host"
+    if resolved.facts.qemu.script:
+        return f"{resolved.facts.qemu.binary} is a script: what it will run is not known beforehand"
+    return host.selinux_refused
+
+
 def _check(resolved: Resolved) -> list[Problem]:
     """What was asked for and cannot be had."""
     spec = resolved.spec.security
-    wanted = {"apparmor": (spec.apparmor, _without(resolved)), "sched_core": (spec.sched_core, _sharing(resolved))}
+    wanted = {
+        "apparmor": (spec.apparmor, _without(resolved)),
+        "selinux": (spec.selinux, _unlabelled(resolved)),
+        "sched_core": (spec.sched_core, _sharing(resolved)),
+    }
     return [
         Problem(f"security.{name}", asked, reason, "use auto")
         for name, (asked, reason) in wanted.items()
@@ -84,6 +106,8 @@ def _contribute(resolved: Resolved) -> Contribution:
         notes.append(Note("warning", f"QEMU's own filter of system calls is the only one: {why.reason}", why))
     if facts.host.apparmor and spec.apparmor == "auto" and (reason := _without(resolved)):
         notes.append(Note("info", f"no AppArmor profile: {reason}", Why("host", reason)))
+    if facts.host.selinux and spec.selinux == "auto" and (reason := _unlabelled(resolved)):
+        notes.append(Note("info", f"no SELinux label: {reason}", Why("host", reason)))
     if facts.host.smt and spec.sched_core == "auto" and (reason := _sharing(resolved)):
         text = f"its threads share cores with those of others, and what a processor leaks between them: {reason}"
         notes.append(Note("info", text, Why("host", reason)))

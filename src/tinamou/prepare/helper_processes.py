@@ -60,6 +60,7 @@ def start(step: StartHelper, journal: Journal) -> None:
         limits={resource.RLIMIT_AS: step.memory} if step.memory else {},
         fixed=step.fixed,
         profile=entering(step.name, journal),
+        label=step.label,
         call_filter=keyed(step.calls, find_tool(step.argv[0]) or "") if step.calls else b"",
     )
     Path(step.socket).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from tinamou.facts.walls import letters
 from tinamou.prepare import profiles
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
+from tinamou.probe.selinux import probe_selinux
 from tinamou.probe.walls import probe_walls
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
@@ -32,6 +33,7 @@ from tinamou.system.own_programs import own_program
 from tinamou.system.replaced import replace_text
 from tinamou.system.spawn import Process, alive, end, found_started, send
 from tinamou.system.syscalls import keyed
+from tinamou.tuning.selinux import of_network
 from tinamou.tuning.syscalls import HELPERS
 
 __all__ = ["dnsmasq_words", "join", "leave", "serve_again", "server", "tidy"]
@@ -249,6 +251,7 @@ def _around(network: Network, program: str) -> jail.Jail:
         limits=_LIMITS,
         keeps=_BIND | (_RAW if network.prefix6 else 0),
         profile=profiles.serving(_profile(network), place),
+        label=_label(network),
         call_filter=keyed(HELPERS["dnsmasq"], program),
     )
 
@@ -256,6 +259,12 @@ def _around(network: Network, program: str) -> jail.Jail:
 def _uid(network: Network) -> int:
     """Whom its dnsmasq runs as: nobody else of this host does, as no other link has the number of its bridge."""
     return _FIRST_UID + socket.if_nametoindex(network.bridge)
+
+
+def _label(network: Network) -> str:
+    """Its SELinux context, empty where none can be entered."""
+    whose, refused = probe_selinux()
+    return of_network(whose, network.bridge) if whose and not refused else ""
 
 
 def _profile(network: Network) -> str:

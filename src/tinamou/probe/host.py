@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, grouping, topology
+from tinamou.probe.selinux import probe_selinux
 from tinamou.system import holding, threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
@@ -38,6 +39,7 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
     memory, available = _memory(host, nodes)
     tools, smt = _tools(host), (host.read("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
     system, machine, kernel = _identity(host)
+    selinux, refused = probe_selinux() if host.real else ("", "")
     return HostFacts(
         system=system,
         arch=machine,
@@ -61,6 +63,8 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
         cgroups=limits.controllers,
         grouping=grouping.probe(host, os.getuid() if host.real else 0, "busctl" in tools),
         apparmor=_apparmor(host, tools),
+        selinux=selinux,
+        selinux_refused=refused,
         smt=smt,
         core_scheduling=smt and host.real and threads.schedules_cores(),
         holding=holding.why_not() if host.real else "",

@@ -23,6 +23,7 @@ from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.probe.qemu import probe_qemu
+from tinamou.probe.selinux import probe_selinux
 from tinamou.probe.walls import probe_walls
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
@@ -33,7 +34,7 @@ from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system.logs import last_lines
 from tinamou.system.spawn import Process
-from tinamou.tuning import apparmor, walls
+from tinamou.tuning import apparmor, selinux, walls
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -73,7 +74,9 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     saved = with_disks(saved, checkpoint.disks, Path(checkpoint.directory), record.directory)
     saved = late.replace(saved, name=record.name, ssh_port=record.ssh_port)
     made = _profiled(saved, record) if before.profile else saved
-    return walls.confined(made, probe_walls(), load_spec(record.spec).confine.without)
+    made = walls.confined(made, probe_walls(), load_spec(record.spec).confine.without)
+    whose = before.label and probe_selinux()[0]
+    return selinux.confined(made, whose, record.directory, record.uid) if whose else made
 
 
 def _profiled(plan: Plan, record: Record) -> Plan:

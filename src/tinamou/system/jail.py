@@ -55,8 +55,8 @@ class Jail:
     it sees as it is, and read only, without ``m``. ``landlock`` are the masks of what that refuses: of files, network,
     scopes. ``limits`` are resource limits by their numbers (resource.RLIMIT_*), ``longest`` the bytes a file of its may
     have, which may be raised from outside (`longer`), ``room`` those of its /tmp, ``profile`` the AppArmor profile it
-    enters; with ``own_cores`` no thread of others is beside its own on a core. ``call_filter`` is a system-call filter and
-    the key to it (`tinamou.system.syscalls.keyed`).
+    enters, ``label`` the SELinux context; with ``own_cores`` no thread of others is beside its own on a core.
+    ``call_filter`` is a system-call filter and the key to it (`tinamou.system.syscalls.keyed`).
     """
 
     uid: int | None = None
@@ -74,6 +74,7 @@ class Jail:
     dies_with_parent: bool = False
     fixed: str = ""
     profile: str = ""
+    label: str = ""
     own_cores: bool = False
     call_filter: bytes = b""
 
@@ -96,6 +97,7 @@ class Jail:
         pairs += [("-k", str(self.keeps))] if self.keeps else []
         pairs += [("-R", self.fixed)] if self.fixed else []
         pairs += [("-a", self.profile)] if self.profile else []
+        pairs += [("-e", self.label)] if self.label else []
         pairs += [("-c", "own")] if self.own_cores else []
         return [word for pair in pairs for word in pair]
 

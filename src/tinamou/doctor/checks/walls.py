@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinamou.doctor.finding import Finding, good, unknown, warning
 from tinamou.doctor.inspection import Inspection
+from tinamou.facts.labels import POLICY
 from tinamou.facts.walls import NAMESPACES
 
 TITLE = "Walls around QEMU"
@@ -16,6 +17,10 @@ def check(seen: Inspection) -> Finding:
         return unknown("no process was started to try them")
     landlock = f"Landlock {facts.landlock}" if facts.landlock else "no Landlock"
     inside = ", inside a user namespace" if facts.user else ""
+    if seen.facts.selinux:
+        landlock += "; no SELinux label" if seen.facts.selinux_refused else "; SELinux labels"
+    if not facts.refused and seen.facts.selinux_refused:
+        return warning(f"no SELinux label: {seen.facts.selinux_refused}", f"semodule -i {POLICY}, as root, once")
     if not facts.refused:
         return good(f"namespaces of its own: {', '.join(NAMESPACES)}{inside}; {landlock}")
     kinds: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@
  *   -L WHAT,MOST  a resource limit, by its number (RLIMIT_*)        -s BYTES  how long its files may be, raised from outside
  *   -D FD       it dies with its parent, of which this is a pidfd        -P PID  the same, without p; this is its number
  *   -c own      no thread of anybody else runs on a core while one of its does (PR_SCHED_CORE, prctl(2))
- *   -a PROFILE  the AppArmor profile it starts under
+ *   -a PROFILE  the AppArmor profile it starts under        -e CONTEXT  the SELinux context it starts under
  *   -l FS,NET,SCOPES   Landlock: what is refused (masks of landlock(7)); of files, but those of -r, -w, -d, -o
  *   -o FD       an open file it may open again
  *   --filter FD a system-call filter, laid last of all: an array of struct sock_filter, and after it the key, three words of
@@ -55,7 +55,7 @@ static int again[MOST];
 static int place_count, group_count, again_count, limit_count, report, parent, has_uid, landlock;
 static long spaces, uid, filter, parent_number;
 static uint64_t kept, longest, masks[3], limits[MOST][2];
-static const char *room, *profile, *cores, *fixed;
+static const char *room, *profile, *context, *cores, *fixed;
 static char text[4096 + 64];
 static uint64_t instructions[FILTER_MOST + KEY];
 
@@ -129,6 +129,7 @@ static void option(char name, const char *value) {
     case 'P': parent_number = (long)number(&rest); break;
     case 'c': cores = value; break;
     case 'a': profile = value; break;
+    case 'e': context = value; break;
     case 'l': landlock = 1; for (int i = 0; i < 3; i++) masks[i] = number(&rest); break;
     case 'o': again[again_count++] = (int)number(&rest); break;
     case 'f':
@@ -303,6 +304,11 @@ static void enter_with_next_program(void) {
     must(call(WRITE, file, (long)text, end - text, 0, 0), "the AppArmor profile cannot be entered:", profile);
     call(CLOSE, file, 0, 0, 0, 0);
 }
+static void labelled_with_next_program(void) {
+    long file = must(call(OPENAT, AT_FDCWD, (long)"/proc/self/attr/exec", O_WRONLY | O_CLOEXEC, 0, 0), "open", "/proc/self/attr/exec");
+    must(call(WRITE, file, (long)text, append(text, context) - text, 0, 0), "the SELinux context cannot be entered:", context);
+    call(CLOSE, file, 0, 0, 0, 0);
+}
 /* This process goes on as another one where it has process numbers of its own: its parent's child, as it is itself. */
 static void into_namespaces(void) {
     if (spaces & CLONE_NEWUSER) {
@@ -322,6 +328,7 @@ static void into_namespaces(void) {
     }
     if (report >= 0) call(CLOSE, report, 0, 0, 0, 0);
     if (profile) enter_with_next_program();
+    if (context) labelled_with_next_program();
     if (cores) must(call(PRCTL, PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, 0, 0), "no cores of its own", "(security.sched_core)");
     static const struct { long flag; const char *name; } kinds[] = { { CLONE_NEWIPC, "ipc" }, { CLONE_NEWUTS, "uts" },
         { CLONE_NEWCGROUP, "cgroup" }, { CLONE_NEWNET, "network" }, { CLONE_NEWNS, "mount" } };
