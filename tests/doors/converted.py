@@ -30,7 +30,7 @@ OTHERS = (
     *("boot.firmware", "boot.secure", "boot.menu", "boot.order", "disk[].size", "disk[].aio", "disk[].iothread"),
     *("disk[].queues", "disk[].key", "net[].type", "net[].model", "net[].network", "net[].bridge", "net[].interface"),
     *("net[].address", "net[].dns", "net[].host", "net[].queues", "net[].packed", "net[].vhost", "net[].vlan"),
-    *("usb[].device", "display.clipboard", "display.redirected_usb"),
+    *("usb[].device", "display.clipboard", "display.redirected_usb", "display.looking_glass"),
     *("os", "windows.virtio", "clock.base", "clock.offset", "cpu.hyperv"),
     *("net[].socket", "net[].listen", "share[].path", "share[].readonly", "pci[].device", "confidential.type"),
 )
@@ -43,6 +43,7 @@ UNSAID = (
         "usb[].path",
         "usb[].format",
         "display.video",
+        "display.looking_glass_user",
     ),
     *("windows.drivers", "windows.user"),
     *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),

@@ -277,6 +277,18 @@ class SetVirtualFunction:
 
 
 @dataclass(frozen=True)
+class MakeSharedFile:
+    """Make a file in memory of ``size`` bytes that QEMU (``owner``, which opens it anew by its descriptor) and the user
+    ``viewer``, where there is one, may write to beside its maker; undone by removing it."""
+
+    path: str
+    size: int
+    viewer: str
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True)
 class TakeUsbDevice:
     """Keep a USB device, by the port it is in, for this machine.
 
@@ -313,6 +325,7 @@ HostStep = (
     | TakePart
     | TakePciGroup
     | TakeUsbDevice
+    | MakeSharedFile
     | LoadProfiles
 )
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""
