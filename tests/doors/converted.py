@@ -61,6 +61,7 @@ UNSAID = (
         "pci[].rom_file",
         "pci[].region",
         "pci[].together",
+        "pci[].reset",
         "devices.iommufd",
         "pci[].mac",
         "pci[].vlan",

@@ -49,7 +49,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "net[0].queues": {"net": [{"type": "user", "queues": 4}]},
     "share[0].path": {"share": [{"path": "/nosuch"}]},
     "pci": {"pci": [{"device": "ff:1f.7", "alone": True, "rom": False, "vlan": 7, "trust": True, "spoof_check": False}]},
-    "pci[0].rom_file": {"pci": [{"device": "ff:1f.7", "rom_file": "/nosuch"}]},
+    "pci[0].rom_file": {"pci": [{"device": "ff:1f.7", "rom_file": "/nosuch", "reset": "flr"}]},
     "devices.iommufd": {"devices": {"iommufd": "on"}},
     "confidential.type": {"confidential": {"type": "tdx"}},
     "confidential.debug": {"confidential": {"debug": True}},

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "pci[].rom": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
     "pci[].rom_file": "needs an IOMMU: tests/lab/test_lab_sriov.py; refused with its device here",
     "pci[].region": "needs a card with one: tests/unit/test_card_room.py; refused with its device here",
+    "pci[].reset": "needs a card with several: tests/lab/test_lab_pci.py; refused with its device here",
     "pci[].together": "needs cards behind switches: tests/unit/test_card_room.py; refused with its device here",
     "devices.iommufd": "needs an IOMMU: tests/lab/test_lab_sriov.py; refused without a device here",
     **dict.fromkeys(

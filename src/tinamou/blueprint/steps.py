@@ -225,7 +225,8 @@ class TakePciGroup:
     """Take functions of one IOMMU group from their drivers for vfio-pci, and let ``owner`` open the group.
 
     Undone by giving them back to the drivers they had, unless someone else took them meanwhile. ``regions`` are memory
-    regions that have another size meanwhile: a device's address, the region's number, its size in bytes.
+    regions that have another size meanwhile: a device's address, the region's number, its size in bytes. ``resets``
+    are a device's address and the one way in which the kernel may reset it meanwhile.
     """
 
     group: int
@@ -233,6 +234,7 @@ class TakePciGroup:
     why: Why
     owner: int | None = None
     regions: tuple[tuple[str, int, int], ...] = ()
+    resets: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

@@ -49,13 +49,15 @@ class Value:
 class Device:
     """A PCI function that is on vfio-pci: the driver it had before, who may open its group besides root before and by
     hand, the machine that has it (empty for none), and whether a user took it by hand, to be kept until given back;
-    the number and size of a memory region that has another size meanwhile (``1 268435456``)."""
+    the number and size of a memory region that has another size meanwhile (``1 268435456``); the ways to reset it that it
+    had before, where it has one alone meanwhile, and that one: ``flr bus, bus``."""
 
     driver: str
     owner: int = 0
     machine: str = ""
     by_hand: bool = False
     region: str = ""
+    reset: str = ""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tinamou.errors import Problem
 from tinamou.facts.pci import MediatedDevice, PciDevice
@@ -39,6 +39,9 @@ class PassthroughSpec:
     )
     region: Size = option(
         Size(0), "how large its resizable memory region is while the machine has it (resizable BAR); 0: as it is"
+    )
+    reset: Literal["", "device_specific", "acpi", "flr", "af_flr", "pm", "bus", "cxl_bus"] = option(
+        "", "the one way the kernel may reset it meanwhile, of those it has for it; empty: the first that works"
     )
     together: bool = option(False, "only with the others that say so behind the same switch, so that they reach each other")
     mac: str = option("", "a virtual function's address, set by its card", pattern=r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
@@ -77,6 +80,10 @@ class AssignedDevice:
     spec: PassthroughSpec
     functions: tuple[PciDevice, ...]
     part: MediatedDevice | None = None
+
+    def chosen_reset(self, function: PciDevice) -> str:
+        """The one way to reset that function that is asked for, where the kernel has it; empty: those it has."""
+        return self.spec.reset if self.spec.reset in function.reset_methods else ""
 
     @property
     def resized(self) -> tuple[PciDevice, int] | None:
