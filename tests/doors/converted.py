@@ -67,6 +67,7 @@ UNSAID = (
         "pci[].vlan",
         "pci[].trust",
         "pci[].spoof_check",
+        "pci[].rate",
         "confidential.debug",
         "confidential.id_block",
         "confidential.id_auth",

@@ -58,7 +58,7 @@ ELSEWHERE = {
     "pci[].together": "needs cards behind switches: tests/unit/test_card_room.py; refused with its device here",
     "devices.iommufd": "needs an IOMMU: tests/lab/test_lab_sriov.py; refused without a device here",
     **dict.fromkeys(
-        ("pci[].mac", "pci[].vlan", "pci[].trust", "pci[].spoof_check"),
+        ("pci[].mac", "pci[].vlan", "pci[].trust", "pci[].spoof_check", "pci[].rate"),
         "needs a card with virtual functions: tests/unit/test_virtual_functions.py; refused with its device here",
     ),
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",

@@ -112,6 +112,21 @@ def test_a_card_goes_with_all_its_functions(inner):
     assert (driver(first), driver(second)) == before
 
 
+def test_a_disk_is_read_as_fast_as_by_the_host(inner):
+    """One that has a rate of its own, as hardware has: the other is as fast as the emulated processor."""
+    rows = listed(STORE)
+    for row in rows:
+        tinamou("pci", "measure", row["address"])
+    inner("--pci", rows[0]["address"])
+    said = json.loads(call("pci", "check", "inner", "--transfer", "--json").stdout)
+    found = {one["device"]: one for one in said if one["about"] == "transfer"}
+    print(found)
+    assert sorted(found) == [row["address"] for row in rows]
+    assert found[rows[1]["address"]]["good"], found
+    refused = call("pci", "measure", rows[0]["address"])
+    assert refused.returncode and "no disk" in refused.stderr
+
+
 def test_the_kernel_resets_it_in_the_way_that_is_asked_for(inner):
     store = next(
         row for row in json.loads(tinamou("pci", "ls", "--json")) if row["ids"] == STORE and row["virtual_functions"][1]

@@ -139,6 +139,18 @@ def test_another_address_is_refused_by_the_card(cards, machines):
     assert told(cards[0])[0]["address"] == MACS["first"]
 
 
+def test_a_spoofed_frame_passes_qemus_card_though_it_says_that_it_checks(cards, machines):
+    """A card that drops it is not at hand: QEMU's model of the igb has no such check (seen with 11.1)."""
+    assert set(machines) == set(MACS)
+    assert told(cards[0])[0]["spoofchk"] is True
+    inside("first", "ip link add fake link eth0 address 52:54:00:00:00:66 type macvlan mode bridge")
+    inside("first", "ip address add 10.3.0.66/24 dev fake; ip link set fake up")
+    inside("first", "ping -c 3 -W 5 -I fake 10.3.0.2", check=False)
+    heard = inside("second", "cat /proc/net/arp")
+    inside("first", "ip link del fake")
+    assert "52:54:00:00:00:66" in heard, heard
+
+
 def test_each_guest_has_a_disk_of_the_controller(machines):
     for name in machines:
         size = inside(name, f"{DISK}; dd if=/dev/nvme0n1 bs=64k of=/dev/null 2>&1")
@@ -178,6 +190,23 @@ def test_after_a_kill_everything_is_as_it_was(cards, machines):
     tinamou("rm", "-f", "first")
     tinamou("rm", "-f", "second")
     assert told(cards[0])[1]["address"] == "00:00:00:00:00:00"
+
+
+def test_what_its_card_does_for_one_is_set_and_set_back(cards):
+    asked = {"vlan": 12, "trust": True, "spoof_check": False, "rate": "100Mbit"}
+    before = told(cards[0])[0]
+    shown = start("fourth", [{"device": f"vf of {cards[0]}", **asked}], "--memory", "128M")
+    try:
+        now = told(cards[0])[0]
+        assert now["vlan_list"][0]["vlan"] == 12, now
+        assert (now["trust"], now["spoofchk"]) == (True, False), now
+        assert now["rate"]["max_tx"] == 100, now
+        os.kill(shown["pid"], signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{shown['pid']}").exists(), "the end of QEMU")
+        tinamou("ls")
+        assert told(cards[0])[0] == before
+    finally:
+        call("rm", "-f", "fourth")
 
 
 def test_a_device_is_handed_over_open(cards):

@@ -197,7 +197,7 @@ def _obstacles(assigned: AssignedDevice, pci: PciFacts, every: list[PciAddress])
 def _settings(assigned: AssignedDevice, pci: PciFacts) -> list[Problem]:
     """What is asked of a card for its virtual function, where there is no such card, or no interface to ask it by."""
     path, device = f"pci[{assigned.number}]", assigned.functions[0]
-    asked = [{"spoofchk": "spoof_check"}.get(key, key) for key, _ in assigned.spec.settings]
+    asked = [{"spoofchk": "spoof_check", "max_tx_rate": "rate"}.get(key, key) for key, _ in assigned.spec.settings]
     if not asked or (device.parent and not assigned.part and interface(device, pci)):
         return []
     reason = f"the interface of its card {device.parent} is not there" if device.parent else "it is no virtual function"

@@ -49,11 +49,14 @@ class PassthroughSpec:
     trust: bool = option(False, "a virtual function may change its address and hear everything")
     spoof_check: bool = option(True, "the card drops what a virtual function sends from another address")
 
+    rate: str = option("", "what its card lets a virtual function send, 100Mbit a second", pattern=r"[1-9]\d{0,6}Mbit")
+
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What its card is to set for a virtual function, in the words of ip(8); none where nothing is asked for."""
         asked = {"mac": self.mac.lower(), "vlan": str(self.vlan or "")}
         asked |= {"trust": "on" * self.trust, "spoofchk": "" if self.spoof_check else "off"}
+        asked |= {"max_tx_rate": self.rate.removesuffix("Mbit")}
         return tuple((key, value) for key, value in asked.items() if value)
 
     def problems(self) -> list[Problem]:
