@@ -110,7 +110,7 @@ def check(resolved: Resolved) -> list[Problem]:
         names = " or ".join(_DRIVERS[spec.card])
         more = f"install {SPICE_PACKAGE}, or " if spec.card == "qxl" else ""
         return [Problem("display.video", spec.video, f"{qemu.binary} has no {names}", f"{more}use virtio")]
-    if spec.type != "none" and spec.card == "none":
+    if spec.type != "none" and spec.card == "none" and not (spec.type == "spice" and spec.looking_glass):
         return [Problem("display.video", "none", f"{spec.type} shows what a card draws", "leave one of the two out")]
     if spec.type == "spice" and not has_spice(qemu):
         return [Problem("display.type", "spice", "this QEMU has no SPICE", f"install {SPICE_PACKAGE}, or use vnc")]
@@ -139,7 +139,8 @@ def contribute(resolved: Resolved) -> Contribution:
     options = {"unix": "on", "addr": path, "disable-ticketing": "on"}
     if not spec.clipboard:
         options |= {"disable-copy-paste": "on", "disable-agent-file-xfer": "on"}
-    return Contribution((_card(resolved, why), *_agent()), (quiet, Flag("spice", why, options=options)))
+    card = (_card(resolved, why),) if spec.card != "none" else ()  # none: for Looking Glass, keyboard and pointer alone
+    return Contribution((*card, *_agent()), (quiet, Flag("spice", why, options=options)))
 
 
 def _agent() -> Iterator[Element]:
