@@ -68,7 +68,7 @@ def trial() -> AccelFacts | None:
     from tinamou.probe.qemu import find_binary, probe_qemu
 
     facts = probe_accel(probe_qemu(find_binary("x86_64")))
-    for _ in range(9):
+    for _ in range(29):
         if (best := facts.best()) and best.accel == "kvm":
             break
         facts = probe_accel(probe_qemu(find_binary("x86_64")))
