@@ -86,7 +86,7 @@ def test_domains_within_other_documents():
 
 
 def test_objects_of_devices_that_are_passed_on():
-    glass = "-object memory-backend-file,id=glass,share=on,mem-path=/dev/shm/g,size=32M -device ivshmem-plain,memdev=glass"
+    glass = "-object memory-backend-file,id=glass,share=on,mem-path=/dev/shm/g,size=32M -device nosuch,memdev=glass"
     result = line(f"{Q} {glass}")
     assert result.machine["qemu_args"][:2] == ["-object", glass.split()[1]]
     assert result.machine["memory"] == {"size": "1G"}
@@ -109,6 +109,18 @@ def test_watchdog_sound_and_vsock():
     )
     assert result.machine["devices"] == {"sound": "hda", "watchdog": "pause", "vsock": 7}
     assert said(result, "ac97", rank="changed") and said(domain("<watchdog model='diag288'/>"), "diag288", rank="lost")
+
+
+def test_memory_for_pictures():
+    shared = "<shmem name='looking-glass'><model type='{}'/><size unit='M'>{}</size></shmem>"
+    result = domain(shared.format("ivshmem-plain", 64))
+    assert result.machine["display"]["looking_glass"] == "64M"
+    assert said(result, "looking-glass", rank="changed")
+    for other in (("ivshmem-plain", 65), ("ivshmem-doorbell", 64)):
+        assert said(domain(shared.format(*other)), "looking-glass", rank="lost")
+    assert line(f"{Q} -device ivshmem-plain,memdev=lg -object memory-backend-file,id=lg,size=32M").machine["qemu_args"]
+    result = line(f"{Q} -object memory-backend-file,id=lg,share=on,size=32M -device ivshmem-plain,memdev=lg")
+    assert (result.machine["display"]["looking_glass"], "qemu_args" in result.machine) == ("32M", False)
 
 
 def test_forwarded_ranges():

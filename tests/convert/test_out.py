@@ -109,6 +109,7 @@ def test_read_back_it_is_the_same_machine(to, machine):
                     "vsock": st.just(7),
                 },
             ),
+            "display": st.just({"looking_glass": "64M"}),
         },
     )
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def _placed(place: Path) -> dict[str, Any]:
         "net": [{"type": "passt", "host": True}] if shutil.which("passt") else [],
     }
     spice = has_spice(probe_qemu(find_binary(os.uname().machine)))
-    screen = {"type": "spice", "clipboard": True, "redirected_usb": 2}
-    return {**described, "display": screen} if spice else described
+    screen = {"type": "spice", "clipboard": True, "redirected_usb": 2} if spice else {}
+    return {**described, "display": {**screen, "looking_glass": "800x600", "looking_glass_user": "nobody"}}
 
 
 def _places(seen: Seen) -> int:
@@ -45,6 +46,15 @@ def _places(seen: Seen) -> int:
 def _vcpu(seen: Seen) -> int:
     number = seen.ask("query-cpus-fast")[0]["thread-id"]  # before it is looked for: QEMU that answers has all its threads
     return inside(seen.record.pid)[number]
+
+
+_FRAMES = "cd /sys/bus/pci/devices; for d in *; do [ $(cat $d/device) != 0x1110 ] || stat -c %s $d/resource2; done"
+
+
+def _users(path: str) -> list[int]:
+    """Everybody the file's list of rights names, by number."""
+    listed = os.getxattr(path, "system.posix_acl_access")[4:]
+    return [number for kind, _, number in struct.iter_unpack("<HHI", listed) if kind == 2]
 
 
 def _redirected(seen: Seen) -> int:
@@ -74,6 +84,8 @@ PLACED = Group(
         "display.type": host(lambda seen: (Path(seen.record.directory) / "run/spice.sock").is_socket(), True),
         "display.clipboard": host(lambda seen: "disable-copy-paste" in seen.after("spice")[0], False),
         "display.redirected_usb": host(_redirected, 2),
+        "display.looking_glass": guest(_FRAMES, str(16 << 20)),
+        "display.looking_glass_user": host(lambda seen: 65534 in _users("/dev/shm/looking-glass-walk"), True),
         "net[].type": host(lambda seen: len(seen.helper("passt")), 1),
         "net[].host": guest(f"sleep 5 | nc -w 20 10.0.2.2 {DOOR}", "from the host"),
     },

@@ -54,10 +54,11 @@ ELSEWHERE = {
     "pci[].rom": "needs an IOMMU: tests/unit/test_passthrough.py; refused with its device here",
     "pci[].rom_file": "needs an IOMMU: tests/lab/test_lab_sriov.py; refused with its device here",
     "pci[].region": "needs a card with one: tests/unit/test_card_room.py; refused with its device here",
+    "pci[].reset": "needs a card with several: tests/lab/test_lab_pci.py; refused with its device here",
     "pci[].together": "needs cards behind switches: tests/unit/test_card_room.py; refused with its device here",
     "devices.iommufd": "needs an IOMMU: tests/lab/test_lab_sriov.py; refused without a device here",
     **dict.fromkeys(
-        ("pci[].mac", "pci[].vlan", "pci[].trust", "pci[].spoof_check"),
+        ("pci[].mac", "pci[].vlan", "pci[].trust", "pci[].spoof_check", "pci[].rate"),
         "needs a card with virtual functions: tests/unit/test_virtual_functions.py; refused with its device here",
     ),
     "confidential.type": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",

@@ -1,7 +1,6 @@
 """Inside the lab: real KVM, two memory nodes, 1 GiB pages, control groups of version 2."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,27 +10,12 @@ from typed import call, tinamou
 
 from tinamou.doctor.examine import examine_one
 from tinamou.doctor.this_host import this_host
-from tinamou.probe.accel import probe_accel
 from tinamou.probe.host import probe_host
-from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.system import threads
 from tinamou.system.hugetlb import Pool
 from tinamou.units import CpuSet, Size
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(autouse=True)
-def trial():
-    """A trial that ran late says nothing and is not kept: an emulated machine on a busy host may need several."""
-    if not os.environ.get("TINAMOU_LAB"):
-        return None
-    facts = probe_accel(probe_qemu(find_binary("x86_64")))
-    for _ in range(5):
-        if (best := facts.best()) and best.accel == "kvm":
-            break
-        facts = probe_accel(probe_qemu(find_binary("x86_64")))
-    return facts
 
 
 @pytest.fixture

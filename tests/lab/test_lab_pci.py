@@ -54,8 +54,12 @@ def gone(pid):
 @pytest.mark.parametrize("end", ["removed", "killed"])
 def test_a_device_is_lent_and_comes_back(inner, end):
     (row,) = listed(NETWORK)
-    for interface in Path(f"/sys/bus/pci/devices/{row['address']}/net").iterdir():  # the lab's first program took it up
-        subprocess.run(["ip", "link", "set", interface.name, "down"], check=True)
+    (interface,) = row["interfaces"]
+    subprocess.run(["ip", "link", "set", interface, "up"], check=True)
+    subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", interface], check=True)
+    used = call("run", "--pci", NETWORK, "--accel", "kvm", "--", "true")
+    assert used.returncode == 112 and f"{interface} is up, and has a route" in used.stderr, used.stderr
+    subprocess.run(["ip", "address", "del", "192.0.2.1/24", "dev", interface], check=True)
     (row,) = listed(NETWORK)
     before, address = driver(row["address"]), row["address"]
     assert row["free"], row
@@ -106,6 +110,39 @@ def test_a_card_goes_with_all_its_functions(inner):
     assert (driver(first), driver(second)) == ("vfio-pci", "vfio-pci")
     tinamou("rm", "-f", "inner")
     assert (driver(first), driver(second)) == before
+
+
+def test_a_disk_is_read_as_fast_as_by_the_host(inner):
+    """One that has a rate of its own, as hardware has: the other is as fast as the emulated processor."""
+    rows = listed(STORE)
+    for row in rows:
+        tinamou("pci", "measure", row["address"])
+    inner("--pci", rows[0]["address"])
+    said = json.loads(call("pci", "check", "inner", "--transfer", "--json").stdout)
+    found = {one["device"]: one for one in said if one["about"] == "transfer"}
+    print(found)
+    assert sorted(found) == [row["address"] for row in rows]
+    assert found[rows[1]["address"]]["good"], found
+    refused = call("pci", "measure", rows[0]["address"])
+    assert refused.returncode and "no disk" in refused.stderr
+
+
+def test_the_kernel_resets_it_in_the_way_that_is_asked_for(inner):
+    store = next(
+        row for row in json.loads(tinamou("pci", "ls", "--json")) if row["ids"] == STORE and row["virtual_functions"][1]
+    )
+    ways = Path(f"/sys/bus/pci/devices/{store['address']}/reset_method")
+    before = ways.read_text()
+    assert before.split() == store["resets"] == ["flr", "bus"]
+    refused = call("run", "--set", f'pci=[{{device="{store["address"]}",reset="pm"}}]', "--accel", "kvm", "--", "true")
+    assert refused.returncode == 112 and "pci[0].reset" in refused.stderr
+    shown = inner("--set", f'pci=[{{device="{store["address"]}",reset="bus"}}]')
+    assert ways.read_text().split() == ["bus"]
+    assert seen_by_the_guest(STORE)
+    os.kill(shown["pid"], signal.SIGKILL)
+    gone(shown["pid"])
+    tinamou("ls")
+    assert ways.read_text() == before
 
 
 def test_what_the_host_uses_is_not_given():

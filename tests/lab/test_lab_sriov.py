@@ -110,6 +110,59 @@ def machines(cards):
         call("rm", "-f", name)
 
 
+def ip(*words, check=True):
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, (words, done.stderr)
+    return done.stdout
+
+
+@pytest.fixture
+def rooms(cards):
+    """The virtual functions with the host's own driver, each in a network namespace: how to speak to each, by name."""
+    subprocess.run(["modprobe", "-a", "igbvf", "macvlan"], check=True)
+    made = {}
+    for number, row in enumerate(listed(VIRTUAL)):
+        place = Path(f"/sys/bus/pci/devices/{row['address']}")
+        ip("link", "set", cards[0], "vf", str(number), "mac", list(MACS.values())[number])
+        (place / "driver_override").write_text("igbvf")
+        Path("/sys/bus/pci/drivers_probe").write_text(row["address"])
+        eventually(lambda place=place: list(place.glob("net/*")), "its interface")
+        name = next(place.glob("net/*")).name
+        ip("netns", "add", f"room{number}")
+        ip("link", "set", name, "netns", f"room{number}")
+        ip("-n", f"room{number}", "address", "add", f"10.4.0.{number + 1}/24", "dev", name)
+        ip("-n", f"room{number}", "link", "set", name, "up")
+        made[f"room{number}"] = name
+    yield made
+    for number, row in enumerate(listed(VIRTUAL)):
+        place = Path(f"/sys/bus/pci/devices/{row['address']}")
+        (place / "driver/unbind").write_text(row["address"])
+        (place / "driver_override").write_text("\n")
+        ip("netns", "del", f"room{number}")
+        ip("link", "set", cards[0], "vf", str(number), "mac", "00:00:00:00:00:00", "vlan", "0")
+
+
+def answered(room, address, *more):
+    words = ["ip", "netns", "exec", room, "busybox", "ping", "-c", "1", "-W", "5", *more, address]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_qemus_card_checks_nothing_and_keeps_vlans_apart(cards, rooms):
+    """A card that drops what comes from another address is not at hand: QEMU's igb says that it checks, and lets
+    such a frame pass (11.1). What it is told of VLANs it does."""
+    assert told(cards[0])[0]["spoofchk"] is True
+    eventually(lambda: answered("room0", "10.4.0.2"), "the way through the card")
+    ip("-n", "room0", "link", "add", "fake", "link", rooms["room0"], "address", "52:54:00:00:00:66", "type", "macvlan")
+    ip("-n", "room0", "address", "add", "10.4.0.66/24", "dev", "fake")
+    ip("-n", "room0", "link", "set", "fake", "up")
+    answered("room0", "10.4.0.2", "-I", "fake")
+    eventually(lambda: "52:54:00:00:00:66" in ip("-n", "room1", "neighbour"), "the frame from another address")
+    ip("-n", "room0", "link", "del", "fake")
+    ip("link", "set", cards[0], "vf", "0", "vlan", "12")
+    assert not answered("room0", "10.4.0.2")
+    ip("link", "set", cards[0], "vf", "0", "vlan", "0")
+
+
 def test_no_driver_of_the_host_has_them(cards):
     made = listed(VIRTUAL)
     assert [(row["driver"], row["of"]) for row in made] == [("", listed(CARD)[0]["address"])] * 2
@@ -178,6 +231,23 @@ def test_after_a_kill_everything_is_as_it_was(cards, machines):
     tinamou("rm", "-f", "first")
     tinamou("rm", "-f", "second")
     assert told(cards[0])[1]["address"] == "00:00:00:00:00:00"
+
+
+def test_what_its_card_does_for_one_is_set_and_set_back(cards):
+    asked = {"vlan": 12, "trust": True, "spoof_check": False, "rate": "100Mbit"}
+    before = told(cards[0])[0]
+    shown = start("fourth", [{"device": f"vf of {cards[0]}", **asked}], "--memory", "128M")
+    try:
+        now = told(cards[0])[0]
+        assert now["vlan_list"][0]["vlan"] == 12, now
+        assert (now["trust"], now["spoofchk"]) == (True, False), now
+        assert now["rate"]["max_tx"] == 100, now
+        os.kill(shown["pid"], signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{shown['pid']}").exists(), "the end of QEMU")
+        tinamou("ls")
+        assert told(cards[0])[0] == before
+    finally:
+        call("rm", "-f", "fourth")
 
 
 def test_a_device_is_handed_over_open(cards):

@@ -114,6 +114,26 @@ def test_it_is_resized_with_no_driver_on_it_and_given_back_as_it_was(kernel: Roo
     assert ledger.look().empty
 
 
+def test_it_is_reset_in_the_way_that_is_asked_for_and_given_back(kernel: Rooted, tmp_path: Path) -> None:
+    found = probed(tmp_path / "other", LARGE)
+    [step] = [one for one in planned(found, {"device": CARD, "reset": "bus"}).steps if isinstance(one, TakePciGroup)]
+    assert step.resets == ((CARD, "bus"),)
+    assert any("reset by its bus alone" in one for one in texts(planned(found, {"device": CARD, "reset": "bus"})))
+    assert not any("by its bus" in one for one in texts(planned(found, CARD)))
+    (said,) = refused(found, {"device": CARD, "reset": "pm"})
+    assert said.startswith("pci[0].reset") and f"{CARD} flr, bus" in said
+    machine = tmp_path / "m"
+    machine.mkdir()
+    for somebody in ("", "device_specific"):
+        lending.take_group(step, Journal(machine))
+        assert system_pci.resets(CARD) == "bus"
+        if somebody:
+            system_pci.reset_by(CARD, somebody)
+        lending.give_devices(str(machine))
+        assert system_pci.resets(CARD) == (somebody or "flr bus")
+        assert ("someone else" in " ".join(ledger.look().reports)) == bool(somebody)
+
+
 def test_a_size_the_kernel_refuses_is_an_error(kernel: Rooted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -268,6 +268,32 @@ def test_a_device_that_waits_for_a_guest_is_used_by_nobody(tmp_path):
     assert one.uses == ()
 
 
+ROUTES = "Iface Destination Gateway\neth1 00000000 010200C0\n"
+ADDRESSES = "fe80000000000000505400fffe123456 03 40 20 80 eth0\n2001db8 04 40 00 80 eth2\n"
+ROUTES_OF_6 = (
+    f"fe8{'0' * 29} 40 {'0' * 32} 00 {'0' * 32} 100 1 0 1 eth0\nfd{'0' * 30} 40 {'0' * 32} 00 {'0' * 32} 1 1 0 1 eth3\n"
+)
+PACKETS = "sk RefCnt Type Proto Iface R\n0 3 2 0800 10 1\n0 3 3 0003 14 1\n0 3 3 0003 0 1\n"
+
+
+def test_an_interface_is_used_when_somebody_works_with_it(tmp_path):
+    """What manages networks takes every card up: that alone keeps none from a guest."""
+    bus = Bus(tmp_path)
+    for name, text in (("route", ROUTES), ("if_inet6", ADDRESSES), ("ipv6_route", ROUTES_OF_6), ("packet", PACKETS)):
+        bus.write(f"/proc/self/net/{name}", text)
+    for number in range(7):
+        nic = bus.add(f"0000:03:00.{number}", "0x020000", "igb", number, resource="")
+        bus.write(f"{nic}/net/eth{number}/flags", "0x1002" if number == 6 else "0x1003")
+        bus.write(f"{nic}/net/eth{number}/ifindex", str(10 + number))
+        bus.link(f"/sys/class/net/eth{number}", f"{nic}/net/eth{number}")
+    bus.write("/sys/devices/pci0000:00/0000:03:00.5/net/eth5/upper_br0/flags", "0x1003")
+    bus.write("/sys/devices/pci0000:00/0000:03:00.6/net/eth6/upper_br1/flags", "0x1002")
+    found = [one.uses for one in probe_pci(Rooted(str(tmp_path)), {}).devices]
+    said = ("", "has a route", "has an address", "has a route", "a program hears all it receives", "below br0", "")
+    assert [bool(uses) for uses in found] == [bool(words) for words in said], found
+    assert all(words in " ".join(uses) for words, uses in zip(said, found, strict=True)), found
+
+
 def test_a_host_without_pci(tmp_path):
     assert probe_pci(Rooted(str(tmp_path)), {}).missing == "this host has no PCI devices"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tinamou import Machine
 from tinamou.errors import StateError
-from tinamou.machine import pci_check
+from tinamou.machine import pci_check, transfers
 from tinamou.machine.connected import Connected
 from tinamou.machine.pci_check import Seen, judged, read
 from tinamou.units import Size
@@ -40,6 +40,23 @@ def test_each_thing_that_can_be_wrong() -> None:
     assert "nvidia has it" in bad(dataclasses.replace(HOST, driver="nvidia"))["host"]
     (gone,) = [one for one in judged("0000:65:00.0", HOST, None) if not one.good]
     assert "does not see it" in gone.text
+
+
+BUSYBOX = "disk nvme0n1\n64+0 records in\n64+0 records out\n67108864 bytes (64.0MB) copied, {} seconds, 32.0MB/s\n"
+COREUTILS = "disk sda\n64+0 records in\n64+0 records out\n67108864 bytes (67 MB, 64 MiB) copied, {} s, 33 MB/s\n"
+
+
+def test_transfers_are_compared_with_the_hosts() -> None:
+    said = BUSYBOX.format("2.000000") + COREUTILS.format("4") + COREUTILS.format("1").partition("\n")[2]
+    assert transfers.read(said) == [32 << 20, 64 << 20]
+    assert transfers.read("disk x\n9 bytes y copied, 0 s") == transfers.read("") == []
+    (good, bad_one) = pci_check.compared("a", [100 << 20, 100 << 20], [98 << 20, 97 << 20])
+    assert (good.good, bad_one.good) == (True, False)
+    assert "0.970" in bad_one.text
+    (missing,) = pci_check.compared("a", [], [1])
+    assert not missing.good and "pci measure a" in missing.text
+    assert [one.good for one in pci_check.compared("a", [], [])] == [True]
+    assert [one.good for one in pci_check.compared("a", [1], [])] == [False]
 
 
 def test_what_a_guest_says_is_read_and_no_more() -> None:

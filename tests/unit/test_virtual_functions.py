@@ -148,6 +148,7 @@ class Ip:
             values = dict(zip(words[::2], words[1::2], strict=True))
             self.one |= {"address": values.get("mac", self.one["address"])}
             self.one |= {"vlan_list": [{"vlan": int(values["vlan"])}]} if "vlan" in values else {}
+            self.one |= {"rate": {"max_tx": int(values["max_tx_rate"]), "min_tx": 0}} if "max_tx_rate" in values else {}
             self.one |= {key: values[key] == "on" for key in ("spoofchk", "trust") if key in values}
 
 
@@ -160,16 +161,17 @@ def ip(monkeypatch: pytest.MonkeyPatch) -> Ip:
     return found
 
 
-ASKED = (("mac", "52:54:00:00:00:07"), ("vlan", "12"), ("trust", "on"), ("spoofchk", "off"))
+ASKED = (("mac", "52:54:00:00:00:07"), ("vlan", "12"), ("trust", "on"), ("spoofchk", "off"), ("max_tx_rate", "100"))
 
 
 def test_a_card_sets_them_and_sets_them_back(ip: Ip, tmp_path: Path) -> None:
     before, journal = dict(ip.one), Journal(tmp_path)
     step = SetVirtualFunction("eth2", 1, ASKED, Why("test", "x"))
     do_steps([step], tmp_path)
-    assert ip.said == ["link set dev eth2 vf 1 mac 52:54:00:00:00:07 vlan 12 trust on spoofchk off"]
+    assert ip.said == ["link set dev eth2 vf 1 mac 52:54:00:00:00:07 vlan 12 trust on spoofchk off max_tx_rate 100"]
     assert ip.one["vlan_list"] == [{"vlan": 12}]
     assert journal.give_back(undo) == []
+    assert ip.one.pop("rate") == {"max_tx": 0, "min_tx": 0}
     assert {**ip.one, "vlan_list": [{}]} == before
     assert ip.one["vlan_list"] == [{"vlan": 0}]
 
@@ -195,13 +197,15 @@ def _planned(root: Path, **asked: object) -> tuple[object, ...]:
 
 def test_they_are_asked_for_in_the_machine_file(tmp_path: Path) -> None:
     root = build(tmp_path.resolve(), "virtual-functions")
-    asked = {"mac": "52:54:00:00:00:0A", "vlan": 7, "trust": True, "spoof_check": False}
+    asked = {"mac": "52:54:00:00:00:0A", "vlan": 7, "trust": True, "spoof_check": False, "rate": "100Mbit"}
     steps = [
         one for one in _planned(root, device="vf of eth2", **asked) if isinstance(one, SetVirtualFunction | TakePciGroup)
     ]
     assert isinstance(steps[0], SetVirtualFunction), "before the guest has it"
     assert (steps[0].interface, steps[0].index) == ("eth2", 0)
-    assert dict(steps[0].settings) == {"mac": "52:54:00:00:00:0a", "vlan": "7", "trust": "on", "spoofchk": "off"}
+    assert dict(steps[0].settings) == {
+        **{"mac": "52:54:00:00:00:0a", "vlan": "7", "trust": "on", "spoofchk": "off", "max_tx_rate": "100"}
+    }
     assert not [one for one in _planned(root, device="vf of eth2") if isinstance(one, SetVirtualFunction)]
     for field, value in asked.items():
         with pytest.raises(PlanError) as refused:

@@ -226,7 +226,8 @@ class TakePciGroup:
     """Take functions of one IOMMU group from their drivers for vfio-pci, and let ``owner`` open the group.
 
     Undone by giving them back to the drivers they had, unless someone else took them meanwhile. ``regions`` are memory
-    regions that have another size meanwhile: a device's address, the region's number, its size in bytes.
+    regions that have another size meanwhile: a device's address, the region's number, its size in bytes. ``resets``
+    are a device's address and the one way in which the kernel may reset it meanwhile.
     """
 
     group: int
@@ -234,6 +235,7 @@ class TakePciGroup:
     why: Why
     owner: int | None = None
     regions: tuple[tuple[str, int, int], ...] = ()
+    resets: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -278,6 +280,18 @@ class SetVirtualFunction:
 
 
 @dataclass(frozen=True)
+class MakeSharedFile:
+    """Make a file in memory of ``size`` bytes that QEMU (``owner``, which opens it anew by its descriptor) and the user
+    ``viewer``, where there is one, may write to beside its maker; undone by removing it."""
+
+    path: str
+    size: int
+    viewer: str
+    why: Why
+    owner: int | None = None
+
+
+@dataclass(frozen=True)
 class TakeUsbDevice:
     """Keep a USB device, by the port it is in, for this machine.
 
@@ -314,6 +328,7 @@ HostStep = (
     | TakePart
     | TakePciGroup
     | TakeUsbDevice
+    | MakeSharedFile
     | LoadProfiles
 )
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""

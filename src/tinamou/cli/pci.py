@@ -143,19 +143,74 @@ def remove_mdev(uuid: str, /) -> None:
 
 
 @app.command
-def check(name: str, /, *, json: Switch = False) -> int:
+def mig(card: str, /, *, json: Switch = False) -> None:
+    """List into what parts an NVIDIA card can be divided (MIG, by its driver), and how many more of each there can be.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it.
+    """
+    from tinamou.machine import gpu_instances
+
+    rows = [late.asdict(one) for one in gpu_instances.profiles(card)]
+    if json:
+        output.print_json(rows)
+    else:
+        output.table([{**row, "memory": str(row["memory"])} for row in rows], ("number", "name", "free", "most", "memory"))
+
+
+@app.named("create-mig")
+def create_mig(card: str, profile: str, /) -> None:
+    """Make a part of an NVIDIA card (MIG: a GPU instance), as root, for kinds of vGPU that lie in one: pci create-mdev.
+
+    It stays until pci remove-mig, or a restart. Its number is printed.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it.
+    profile
+        The name or number of one that pci mig lists.
+    """
+    from tinamou.machine import gpu_instances
+
+    print(gpu_instances.create(card, profile))
+
+
+@app.named("remove-mig")
+def remove_mig(card: str, number: int, /) -> None:
+    """Remove a part of a card that pci create-mig made.
+
+    Parameters
+    ----------
+    card
+        Its address as lspci shows it.
+    number
+        As pci create-mig printed it.
+    """
+    from tinamou.machine import gpu_instances
+
+    gpu_instances.remove(card, number)
+    print(f"GPU instance {number} of {card} is gone")
+
+
+@app.command
+def check(name: str, /, *, transfer: Switch = False, json: Switch = False) -> int:
     """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node.
 
     Parameters
     ----------
     name
         The machine.
+    transfer
+        Its disks are read too, and compared with what pci measure found on this host.
     """
     from tinamou.cli.loop import run_until_done
     from tinamou.errors import GuestError
     from tinamou.operations.devices import check as look
 
-    found = run_until_done(look(name))
+    found = run_until_done(look(name, transfer=transfer))
     rows = [{**late.asdict(one), "good": one.good} for one in found]
     if json:
         output.print_json(rows)
@@ -163,6 +218,25 @@ def check(name: str, /, *, json: Switch = False) -> int:
         shown = [{**row, "good": "yes" if row["good"] else "NO"} for row in rows]
         output.table(shown, ("device", "about", "good", "text"))
     return 0 if all(one.good for one in found) else GuestError.code
+
+
+@app.command
+def measure(address: str, /, *, json: Switch = False) -> None:
+    """Read the disks of a device that the host has, as root, and keep how fast that went, for pci check --transfer.
+
+    Parameters
+    ----------
+    address
+        As lspci shows it: 65:00.0.
+    """
+    from tinamou.machine.transfers import here
+
+    rates = here(address)
+    if json:
+        output.print_json(rates)
+        return
+    for rate in rates:
+        print(f"{rate >> 20} MiB a second")
 
 
 def _print(devices: list[PciDevice], json: bool) -> None:

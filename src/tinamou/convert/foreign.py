@@ -10,6 +10,7 @@ from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import machine_name
 from tinamou.parts.usb import IDS, PORT
 from tinamou.parts.windows import RELEASES
+from tinamou.units import Size
 
 __all__ = [
     "attach",
@@ -165,6 +166,18 @@ def encrypted(draft: Draft, where: str, value: str, kind: str, *, bit: bool) -> 
     if bit:
         reason += "; cbitpos differs between processors and is read from CPUID"
     draft.check(where, value, reason, "see docs/guides/encrypted-memory.md; without this field the host can read its memory")
+
+
+def frames(draft: Draft, where: str, text: str, wanted: Size | None) -> None:
+    """Memory that other processes of the host see too (ivshmem): Looking Glass uses it, and each has its own here."""
+    if not wanted or wanted < 1 << 20 or wanted & (wanted - 1):
+        draft.lost(where, text, "a device's memory is a power of two of MiB", "set display.looking_glass")
+        return
+    draft.put("display.looking_glass", str(wanted))
+    reason = "it is memory for pictures of a graphics card; its file is /dev/shm/looking-glass-NAME"
+    draft.changed(
+        where, text, reason, "set display.looking_glass_user to who looks; leave it out if it is for something else"
+    )
 
 
 def folder(draft: Draft, where: str, path: str) -> None:

@@ -9,9 +9,10 @@ from tinamou.convert import foreign
 from tinamou.convert.libvirt_disks import disks
 from tinamou.convert.libvirt_nets import interface, pci_address
 from tinamou.convert.result import Draft
-from tinamou.convert.values import whole
+from tinamou.convert.values import size, whole
 from tinamou.convert.xml import Element
 from tinamou.parts.display import MOST_REDIRECTED
+from tinamou.units import Size
 
 __all__ = ["read"]
 
@@ -29,7 +30,6 @@ _LOST = {
     "redirfilter": ("which devices a viewer may hand over is not filtered", "leave display.redirected_usb out"),
     "iommu": ("the guest has no IOMMU of its own", "keep it with qemu_args"),
     "smartcard": ("there is no smart card", ""),
-    "shmem": ("no memory is shared with other machines", "keep it with qemu_args"),
     "crypto": ("there is no crypto device", ""),
     "lease": ("disks are not leased from a lock manager", "a disk two machines would write to is refused"),
     "nvram": ("there is no such memory on these boards", ""),
@@ -151,6 +151,15 @@ def _vsock(draft: Draft, node: Element) -> None:
         draft.done("vsock", node.shown(), "host and guest speak over AF_VSOCK under this number")
     else:
         draft.lost("vsock", node.shown(), "its number is chosen when the machine is made", "set devices.vsock")
+
+
+def _shmem(draft: Draft, node: Element) -> None:
+    amount, model = node.find("size"), node.find("model")
+    if model is not None and model.get("type") == "ivshmem-plain":
+        wanted = size(amount.text, unit=amount.get("unit") or "B") if amount is not None else Size.parse("4M")
+        foreign.frames(draft, "shmem", node.shown(), wanted)
+    else:
+        draft.lost("shmem", node.shown(), "no memory is shared with other machines", "keep it with qemu_args")
 
 
 def _input(draft: Draft, node: Element) -> None:
@@ -319,6 +328,7 @@ _READERS = {
     "sound": _sound,
     "tpm": _tpm,
     "video": _video,
+    "shmem": _shmem,
     "vsock": _vsock,
     "watchdog": _watchdog,
 }

@@ -41,7 +41,7 @@ _RULES: Rules = (
      "how Proxmox runs the machine is another way here", "docs/reference/spec.md"),
     (r"(cpuunits|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
     (r"(ci.*|sshkeys|ipconfig\d+|nameserver|searchdomain)", "lost", "Proxmox makes a cloud-init drive of it", "[seed]"),
-    (r"(ivshmem|parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
+    (r"(parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
      "docs/reference/spec.md: usb, devices.sound, share"),
     (r"unused\d+", "changed", "a disk that no device has is left where it is", "add it as [[disk]]"),
     (r"scsihw bootdisk", "done", "where a disk sits is tinamou's to choose", ""),
@@ -321,6 +321,9 @@ def _devices(draft: Draft, values: Keys) -> None:
     for key, reason in _THERE.items():
         if value := values.get(key):
             draft.done(key, value, reason)
+    if shared := values.get("ivshmem"):
+        amount = dict(one.partition("=")[::2] for one in shared.split(",")).get("size", "")
+        foreign.frames(draft, "ivshmem", shared, size(amount, unit="M"))
     _choices(draft, values)
     if given := values.get("smbios1"):
         pairs = dict(one.partition("=")[::2] for one in given.split(","))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+from tinamou.convert import foreign
 from tinamou.convert.qemu_line import Line, keys
-from tinamou.convert.values import whole
+from tinamou.convert.values import size, whole
 from tinamou.parts.identity import SmbiosSpec
 from tinamou.parts.standard import DeviceSpec
 
@@ -39,6 +40,8 @@ def device(line: Line, driver: str, found: dict[str, str], text: str) -> bool:
     elif driver.startswith("vhost-vsock") and (number := whole(found.get("guest-cid", ""))) and 2 < number < 1 << 32:
         line.draft.put("devices.vsock", number)
         line.draft.done("-device", text, "host and guest speak over AF_VSOCK under this number")
+    elif driver == "ivshmem-plain" and (backend := line.take("object", found.get("memdev", ""))):
+        foreign.frames(line.draft, "-device", f"{text}: {backend.text}", size(backend.keys.get("size", ""), unit="B"))
     else:
         return False
     return True

@@ -17,7 +17,19 @@ from tinamou.state import ledger
 from tinamou.system.rooted import Rooted
 from tinamou.units import PciAddress
 
-__all__ = ["Row", "create_mdev", "create_vfs", "give", "pci_facts", "remove_mdev", "remove_vfs", "rows", "rows_of", "take"]
+__all__ = [
+    "Row",
+    "card_called",
+    "create_mdev",
+    "create_vfs",
+    "give",
+    "pci_facts",
+    "remove_mdev",
+    "remove_vfs",
+    "rows",
+    "rows_of",
+    "take",
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def create_vfs(name: str, count: int, files: Rooted | None = None) -> list[PciDe
     Raises PrepareError with every reason why not.
     """
     files = files or Rooted()
-    card = _card(name, files)
+    card = card_called(name, files)
     problems = []
     if not card.vfs[1]:
         problems.append(Problem(name, None, "the card has no virtual functions", "tinamou pci ls --tree shows which have"))
@@ -156,7 +168,7 @@ def create_vfs(name: str, count: int, files: Rooted | None = None) -> list[PciDe
 def remove_vfs(name: str, files: Rooted | None = None) -> int:
     """Switch off virtual functions that `create_vfs` switched on; how many. Raises PrepareError while a machine has one."""
     files = files or Rooted()
-    card, held = _card(name, files), ledger.look().devices
+    card, held = card_called(name, files), ledger.look().devices
     problems = []
     for one in probe_pci(files, {}).virtual_of(card):
         known = held.get(str(one.address))
@@ -177,7 +189,7 @@ def create_mdev(name: str, kind: str, files: Rooted | None = None) -> str:
     Raises PrepareError with every reason why not.
     """
     files = files or Rooted()
-    card = _card(name, files)
+    card = card_called(name, files)
     offered = {one.type: one for one in card.mediated}
     problems = []
     if not offered:
@@ -202,7 +214,8 @@ def remove_mdev(uuid: str, files: Rooted | None = None) -> None:
     mediated.remove(uuid, files or Rooted())
 
 
-def _card(name: str, files: Rooted) -> PciDevice:
+def card_called(name: str, files: Rooted) -> PciDevice:
+    """The function of that address, or with that interface. Raises PrepareError."""
     found = probe_pci(files, {}).called(name)
     if found is None:
         raise PrepareError(f"this host has no device and no interface {name}", fix="tinamou pci ls lists them")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import GuestError, StateError
 from tinamou.facts.pci import VFIO
 from tinamou.late import dataclass, field
+from tinamou.machine import transfers
 from tinamou.machine.connected import Connected
 from tinamou.system.rooted import Rooted
 from tinamou.units import Size
 
-__all__ = ["Said", "Seen", "check", "judged", "look", "read"]
+__all__ = ["Said", "Seen", "check", "compared", "judged", "look", "read"]
 
 _SECONDS = 60.0
 _SCRIPT = """
@@ -56,8 +57,11 @@ class Said:
     text: str
 
 
-async def check(machine: Connected) -> list[Said]:
-    """Every device of the host that the machine has. Raises StateError where it has none, GuestError, ControlError."""
+async def check(machine: Connected, *, transfer: bool = False) -> list[Said]:
+    """Every device of the host that the machine has, and with ``transfer`` how fast its disks are read.
+
+    Raises StateError where it has none, GuestError, ControlError.
+    """
     assigned = {
         str(one.props["id"]): str(one.props["host"]) for one in machine.plan.elements if one.props.get("driver") == VFIO
     }
@@ -74,6 +78,8 @@ async def check(machine: Connected) -> list[Said]:
         if (host := assigned.get(element.id)) is not None:
             node = expected.get(ports.get(str(element.props.get("bus")), ""))
             found += judged(host, _here(host), seen.get(element.id), node)
+            if transfer and (there := seen.get(element.id)):
+                found += compared(host, transfers.known(host), await transfers.in_the_guest(machine, there.address))
     return found
 
 
@@ -162,6 +168,18 @@ def judged(device: str, host: Seen, guest: Seen | None, node: int | None = None)
     if node is not None:
         right = guest.node == node
         yield Said(device, "memory node", right, f"node {guest.node}" + ("" if right else f", and it is beside node {node}"))
+
+
+def compared(device: str, here: Sequence[int], there: Sequence[int]) -> Iterator[Said]:
+    """Bytes a second of each of its disks in the guest, beside what the host measured of them."""
+    if not there:
+        yield Said(device, "transfer", not here, "the guest has no disk of it: nothing else is measured")
+    elif not here:
+        yield Said(device, "transfer", False, f"not measured here: tinamou pci measure {device}, while no machine has it")
+    for mine, own in zip(there, here, strict=False):
+        ratio = mine / own
+        words = f"{mine >> 20} MiB a second, {own >> 20} by the host itself: {ratio:.3f} of it"
+        yield Said(device, "transfer", ratio >= transfers.ENOUGH, words)
 
 
 def _regions_said(device: str, host: Seen, guest: Seen) -> Said:

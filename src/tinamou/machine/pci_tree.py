@@ -44,6 +44,7 @@ def _said(row: Row, rows: Sequence[Row]) -> str:
     words += [f"{one.vfs[0]} of {one.vfs[1]} virtual functions"] if one.vfs[1] else []
     words += [f"{kind.name} ({kind.type}): {kind.free} more" for kind in one.mediated]
     words += [f"mdev {uuid}" for uuid in row.parts]
+    words += [f"reset by {' or '.join(one.reset_methods)}"] if one.reset_methods else []
     return f"{' '.join(filter(None, words))} — {row.state}{_in_the_guest(row, rows) if row.free else ''}"
 
 

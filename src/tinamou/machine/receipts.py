@@ -94,6 +94,7 @@ def _described(entry: Entry) -> str:
         "link": "interface {name}",
         "usb": "device in USB port {port}",
         "mdev": "{part}",
+        "frames": "{path}",
         "vf": "virtual function {index} of {interface}",
         "rules": "packet filter of {name}",
         "ovs-port": "port {name} of Open vSwitch bridge {bridge}",

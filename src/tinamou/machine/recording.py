@@ -23,6 +23,8 @@ __all__ = ["opened", "record"]
 
 _MOST_FILES, _MOST_BYTES = 400_000, 256 << 20
 _PROCESS = re.compile(r"/proc/\d+(/|$)")
+_OWN = "/proc/self/"
+"""This process by a name that is another's in each: what is read there is known by it, and not by where it leads."""
 _KEPT = ("/proc/", "/sys/", "/dev/", "/etc/group", "/usr/", "/bin/", "/sbin/")
 """Where what is recorded lies: no home folders, though programs may be there."""
 _PROCESSOR = ("processor", "vendor_id", "model name", "address sizes", "CPU implementer", "cpu\t", "isa")
@@ -46,12 +48,12 @@ class _Recorder(Rooted):
     def read(self, path: str, limit: int = 1 << 20) -> str | None:
         text = super().read(path, limit)
         if text is not None:
-            self.texts[os.path.realpath(path)] = text
+            self.texts[path if path.startswith(_OWN) else os.path.realpath(path)] = text
             self.asked[path] = None
         return text
 
-    def names(self, path: str) -> list[str]:
-        found = [name for name in super().names(path) if not _PROCESS.match(f"{path}/{name}")]
+    def names(self, path: str, start: str = "") -> list[str]:
+        found = [name for name in super().names(path, start) if not _PROCESS.match(f"{path}/{name}")]
         self.asked |= dict.fromkeys([path, *(f"{path}/{name}" for name in found)])
         return found
 
@@ -120,6 +122,10 @@ def _scrubbed(path: str, text: str) -> str:
         rows = [line.split() for line in lines]
         kept = [(*row[:3], "/", row[4] if row[4] == "/" else "/mounted") for row in rows if len(row) > 4]
         lines = [" ".join((*row, "rw - none none rw")) for row in kept if not row[2].startswith("0:")]
+    elif path.startswith(f"{_OWN}net/"):
+        lines = [" ".join(_without_addresses(path, line.split())) for line in lines]
+    elif path.startswith(_OWN):
+        lines = []
     elif path == "/etc/group":
         rows = [line.split(":") for line in lines]
         lines = [f"{row[0]}:x:{row[2]}:" for row in rows if row[0] in _GROUPS and len(row) > 2]
@@ -128,6 +134,17 @@ def _scrubbed(path: str, text: str) -> str:
     elif path == "/proc/version":
         lines = [" ".join(text.split()[:3])]
     return "\n".join([*lines, ""])
+
+
+def _without_addresses(path: str, row: list[str]) -> list[str]:
+    """A line of the kernel's tables of routes, addresses and packet sockets, with what planning reads of it alone."""
+    if path.endswith("/route"):
+        return row[:1]
+    kept = {"if_inet6": (3, 5), "ipv6_route": (9,), "packet": (2, 3, 4)}[path.rpartition("/")[2]]
+    told = [word if number in kept else "0" for number, word in enumerate(row)]
+    if path.endswith("/ipv6_route") and row and row[0].startswith(("fe80", "ff00")):
+        told[0] = row[0][:4]
+    return told
 
 
 @contextlib.contextmanager

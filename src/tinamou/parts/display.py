@@ -12,6 +12,7 @@ from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.monitor import SPICE_PORT, port
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
+from tinamou.units import Size
 
 __all__ = ["MOST_REDIRECTED", "PART", "REDIRECTED", "SPICE_PACKAGE", "DisplaySpec", "has_spice"]
 
@@ -62,13 +63,36 @@ class DisplaySpec:
         maximum=MOST_REDIRECTED,
     )
 
+    looking_glass: str = option(
+        "",
+        "memory for pictures of a graphics card of the guest's own, which looking-glass-client shows on this host: their "
+        "resolution (2560x1440), or its size (64M)",
+        pattern=r"[1-9]\d{2,4}x[1-9]\d{2,4}|[1-9]\d{0,4}[MG]",
+    )
+    looking_glass_user: str = option(
+        "", "who may open that memory beside who starts the machine", pattern=r"[\w.][\w.-]{0,31}"
+    )
+
     def problems(self) -> list[Problem]:
-        """What only SPICE has, asked of another screen."""
+        """What only SPICE has, asked of another screen; memory of a size that is no power of two, or for nobody."""
+        found = self._of_looking_glass()
         if self.type == "spice":
-            return []
+            return found
         asked = {"clipboard": self.clipboard, "redirected_usb": self.redirected_usb}
         reason = f"only SPICE has it, and display.type is {self.type}"
-        return [Problem(name, value, reason, 'set type = "spice"') for name, value in asked.items() if value]
+        return [*found, *(Problem(name, value, reason, 'set type = "spice"') for name, value in asked.items() if value)]
+
+    def _of_looking_glass(self) -> list[Problem]:
+        asked = self.looking_glass
+        if self.looking_glass_user and not asked:
+            return [
+                Problem("looking_glass_user", self.looking_glass_user, "there is no looking_glass", "say its resolution")
+            ]
+        if asked and "x" not in asked and (size := Size.parse(asked)) & (size - 1):
+            return [
+                Problem("looking_glass", asked, "a device's memory is a power of two", "32M, 64M, 128M, or the resolution")
+            ]
+        return []
 
     @property
     def card(self) -> str:
@@ -86,7 +110,7 @@ def check(resolved: Resolved) -> list[Problem]:
         names = " or ".join(_DRIVERS[spec.card])
         more = f"install {SPICE_PACKAGE}, or " if spec.card == "qxl" else ""
         return [Problem("display.video", spec.video, f"{qemu.binary} has no {names}", f"{more}use virtio")]
-    if spec.type != "none" and spec.card == "none":
+    if spec.type != "none" and spec.card == "none" and not (spec.type == "spice" and spec.looking_glass):
         return [Problem("display.video", "none", f"{spec.type} shows what a card draws", "leave one of the two out")]
     if spec.type == "spice" and not has_spice(qemu):
         return [Problem("display.type", "spice", "this QEMU has no SPICE", f"install {SPICE_PACKAGE}, or use vnc")]
@@ -115,7 +139,8 @@ def contribute(resolved: Resolved) -> Contribution:
     options = {"unix": "on", "addr": path, "disable-ticketing": "on"}
     if not spec.clipboard:
         options |= {"disable-copy-paste": "on", "disable-agent-file-xfer": "on"}
-    return Contribution((_card(resolved, why), *_agent()), (quiet, Flag("spice", why, options=options)))
+    card = (_card(resolved, why),) if spec.card != "none" else ()  # none: for Looking Glass, keyboard and pointer alone
+    return Contribution((*card, *_agent()), (quiet, Flag("spice", why, options=options)))
 
 
 def _agent() -> Iterator[Element]:

@@ -28,6 +28,7 @@ from tinamou.blueprint import (
     MakeCgroup,
     MakeDir,
     MakeMacvtap,
+    MakeSharedFile,
     MakeSshKey,
     MakeTap,
     NetStep,
@@ -89,10 +90,10 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
-        case "usb" | "mdev" as kind:
-            from tinamou.prepare import mediated, usb
+        case "usb" | "mdev" | "frames" as kind:
+            from tinamou.prepare import frames, mediated, usb
 
-            give = usb.give_device if kind == "usb" else mediated.give
+            give = {"usb": usb.give_device, "mdev": mediated.give, "frames": frames.remove}[str(kind)]
         case "vf":
             from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
@@ -242,6 +243,7 @@ def _do(step: Step, journal: Journal) -> None:
             LeaseCpus()
             | LoadProfiles()
             | MakeCgroup()
+            | MakeSharedFile()
             | ReserveHugepages()
             | SetKernelValue()
             | SetVirtualFunction()
@@ -277,6 +279,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import usb
 
             usb.take_device(step, journal)
+        case MakeSharedFile():
+            from tinamou.prepare import frames
+
+            frames.make(step, journal)
         case TakePart():
             from tinamou.prepare import mediated
 

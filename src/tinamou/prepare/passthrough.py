@@ -37,6 +37,8 @@ def take_group(step: TakePciGroup, journal: Journal) -> None:
         _bind(held, step.devices)
         for address, region, size in step.regions:
             _resize(held, address, region, size)
+        for address, way in step.resets:
+            _reset_by(held, address, way)
         if step.owner is not None:
             pci.let_open(step.group, step.owner)
 
@@ -75,6 +77,19 @@ def _resize(held: Ledger, address: str, region: int, size: int) -> None:
         ) from error
 
 
+def _reset_by(held: Ledger, address: str, way: str) -> None:
+    """Written down, then chosen."""
+    known = held.devices[address]
+    try:
+        known.reset = known.reset or f"{pci.resets(address)}, {way}"
+        ledger.save(held)
+        pci.reset_by(address, way)
+    except OSError as error:
+        raise PrepareError(
+            f"{address} cannot be reset by {way} alone", why=str(error), fix="leave reset out; see the kernel's log"
+        ) from error
+
+
 def give_group(entry: Entry) -> None:
     """Undoes `take_group`: every function is its former driver's again, or waits on for others when taken by hand."""
     give_devices(str(entry["machine"]))
@@ -90,6 +105,7 @@ def give_devices(machine: str) -> None:
                 pci.let_open(pci.group(address), known.owner)
             known.machine = ""
             _restore_region(held, address)
+            _restore_reset(held, address)
             if not known.by_hand:
                 _release(held, address)
 
@@ -104,6 +120,21 @@ def _restore_region(held: Ledger, address: str) -> None:
         pci.resize(address, int(region), int(size))
     except OSError as error:
         held.reports.append(f"region {region} of {address} keeps its size: {error}")
+
+
+def _restore_reset(held: Ledger, address: str) -> None:
+    """The ways to reset it that it had, while nobody else has chosen others."""
+    before, _, left = held.devices[address].reset.partition(", ")
+    held.devices[address].reset = ""
+    if not left or (now := pci.resets(address)) == before:
+        return
+    if now != left:
+        held.reports.append(f"{address} is reset by {now or 'nothing'}, tinamou had left {left}: someone else changed it")
+        return
+    try:
+        pci.reset_by(address, before)
+    except OSError as error:
+        held.reports.append(f"{address} is still reset by {left} alone: {error}")
 
 
 def _release(held: Ledger, address: str) -> None:

@@ -134,5 +134,8 @@ def _settings(interface: str, index: int) -> dict[str, str]:
         raise OSError(f"{interface} has no virtual function {index}")
     vlan = next((str(entry.get("vlan", 0)) for entry in one.get("vlan_list", [])), "0")
     plain = {"mac": str(one.get("address", one.get("mac", ""))).lower(), "vlan": vlan}
+    plain |= {
+        "max_tx_rate": str(one.get("rate", {}).get("max_tx", one.get("tx_rate", 0)))
+    }  # iproute2 leaves out a rate of 0
     switches = {key: "on" if one[key] else "off" for key in ("spoofchk", "trust") if isinstance(one.get(key), bool)}
     return {key: value for key, value in {**plain, **switches}.items() if value}

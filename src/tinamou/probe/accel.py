@@ -15,7 +15,7 @@ from tinamou.system.rooted import Rooted
 
 __all__ = ["probe_accel"]
 
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 _SECOND_CHANCE = 0.4
 _CPU = {"kvm": ("host",), "mshv": ("host",), "hvf": ("host",), "nvmm": ("host", "max"), "whpx": ("max",), "tcg": ("max",)}
 _DROPPED = {"0x10a": "-arch-capabilities"}

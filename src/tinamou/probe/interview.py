@@ -11,7 +11,7 @@ from tinamou.probe.questions import Question
 
 __all__ = ["MINIMAL", "Interview", "ask"]
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 MINIMAL = ("-M", "none", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio")
 
 

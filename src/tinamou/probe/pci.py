@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from tinamou.facts.pci import VFIO, PciDevice, PciFacts
-from tinamou.probe import mediated
+from tinamou.probe import interfaces, mediated
 from tinamou.system.memlock import lockable
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, PciAddress, Size
@@ -161,10 +161,9 @@ def _sizes(text: str) -> tuple[Size, ...]:
 
 
 def uses_of(files: Rooted) -> Iterator[tuple[str, str]]:
-    """Where in /sys/devices something is that the host uses, and how: an interface that is up, a disk."""
-    for name in files.names("/sys/class/net"):
-        if int(files.read(f"/sys/class/net/{name}/flags") or "0", 16) & 1:
-            yield _real(files, f"/sys/class/net/{name}"), f"network interface {name} is up"
+    """Where in /sys/devices something is that the host uses, and how: an interface somebody works with, a disk."""
+    for name, use in interfaces.used(files):
+        yield _real(files, f"/sys/class/net/{name}"), f"network interface {name} {use}"
     mounted = _mounted(files)
     for name in files.names("/sys/class/block"):
         for use in _disk_uses(files, name, mounted):
@@ -188,6 +187,8 @@ def _own_uses(files: Rooted, place: str, uses: Iterable[tuple[str, str]], users:
     if count := files.integer(f"{place}/sriov_numvfs"):
         yield f"{count} virtual functions are switched on"
     yield from uses_below(files, place, uses)
+    if files.real and _kind(_code(files, place.rpartition("/")[2])) == "network" and not any(_interfaces(files, place)):
+        yield "its interface is in another network namespace, or a program has it"
     if (minor := _nvidia_minor(files, place)) and (name := f"nvidia{minor}") in users:
         yield f"{' and '.join(users[name])} use {name}"
     if count := sum(one.startswith("gi") for one in files.names(f"/proc/driver/nvidia/capabilities/gpu{minor}/mig")):

@@ -150,7 +150,7 @@ class _Aside:
         from tinamou.system.exec import CommandError, TimeoutExpired, run
 
         try:
-            self._text = run(self._argv, timeout=20)
+            self._text = run(self._argv, timeout=60)
         except (CommandError, TimeoutExpired, OSError):
             return
 

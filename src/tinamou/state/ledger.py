@@ -49,13 +49,15 @@ class Value:
 class Device:
     """A PCI function that is on vfio-pci: the driver it had before, who may open its group besides root before and by
     hand, the machine that has it (empty for none), and whether a user took it by hand, to be kept until given back;
-    the number and size of a memory region that has another size meanwhile (``1 268435456``)."""
+    the number and size of a memory region that has another size meanwhile (``1 268435456``); the ways to reset it that it
+    had before, where it has one alone meanwhile, and that one: ``flr bus, bus``."""
 
     driver: str
     owner: int = 0
     machine: str = ""
     by_hand: bool = False
     region: str = ""
+    reset: str = ""
 
 
 @dataclass
@@ -81,7 +83,8 @@ class Part:
 class Ledger:
     """``cpus``: machine → CPUs. ``pools`` and ``values``: file → `Value`. ``devices``: PCI address → `Device`.
     ``vfs``: a card's address → `VirtualFunctions`. ``usb``: a USB device's port → the machine's directory.
-    ``parts``: UUID → `Part`. ``reports``: what could not be given back."""
+    ``parts``: UUID → `Part`. ``gpu_instances``: ``ADDRESS/NUMBER`` of a part of an NVIDIA card → its
+    profile. ``reports``: what could not be given back."""
 
     cpus: dict[str, str] = field(default_factory=dict)
     pools: dict[str, Value] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Ledger:
     vfs: dict[str, VirtualFunctions] = field(default_factory=dict)
     usb: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
+    gpu_instances: dict[str, str] = field(default_factory=dict)
 
     def leased(self, exclude: str = "") -> dict[str, CpuSet]:
         """Machine directory → CPUs it holds, without the one at ``exclude``."""
@@ -105,9 +109,7 @@ class Ledger:
     @property
     def empty(self) -> bool:
         """Whether nobody holds anything and nothing is to be reported."""
-        return not (
-            self.cpus or self.pools or self.values or self.devices or self.vfs or self.usb or self.parts or self.reports
-        )
+        return not any(asdict(self).values())
 
 
 def path() -> Path:
@@ -139,6 +141,7 @@ def _ledger(name: str) -> tuple[Ledger, str]:
             vfs={address: VirtualFunctions(**one) for address, one in data.get("vfs", {}).items()},
             usb={str(port): str(machine) for port, machine in data.get("usb", {}).items()},
             parts={uuid: Part(**one) for uuid, one in data.get("parts", {}).items()},
+            gpu_instances={str(name): str(profile) for name, profile in data.get("gpu_instances", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, TinamouError) as error:
         return Ledger(), f"{path()} is damaged and not read: {error!r}"

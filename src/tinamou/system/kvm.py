@@ -36,12 +36,12 @@ class KvmOutcome:
 
 
 def try_kvm(device: str = DEVICE, seconds: float = 0.1) -> KvmOutcome:
-    """Run the trial on ``device``; the guest code may take ``seconds``, the whole child ten times that and two more."""
+    """Run the trial on ``device``; the guest code may take ``seconds``, the whole child ten times that and ten more."""
     from tinamou.system.exec import CommandError, TimeoutExpired, run
 
     program = str(Path(__file__).with_name("kvm_trial.py"))
     try:
-        said = run([sys.executable, "-I", "-S", program, device, str(seconds)], timeout=seconds * 10 + 2)
+        said = run([sys.executable, "-I", "-S", program, device, str(seconds)], timeout=seconds * 10 + 10)
         report = json.loads(said)
     except TimeoutExpired:
         return KvmOutcome("child", late=True, message="the kernel did not come back from an ioctl")

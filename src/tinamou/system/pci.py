@@ -8,7 +8,19 @@ import os
 from tinamou.system.exec import run
 from tinamou.system.rooted import Rooted
 
-__all__ = ["bind", "driver", "group", "let_open", "owner", "provide_vfio", "region_size", "resize", "unbind"]
+__all__ = [
+    "bind",
+    "driver",
+    "group",
+    "let_open",
+    "owner",
+    "provide_vfio",
+    "region_size",
+    "reset_by",
+    "resets",
+    "resize",
+    "unbind",
+]
 
 _BUS = "/sys/bus/pci"
 _KERNEL = Rooted()
@@ -81,6 +93,16 @@ def resize(address: str, region: int, size: int) -> None:
     finally:
         if before:
             _write(f"{_BUS}/drivers_probe", address)
+
+
+def resets(address: str) -> str:
+    """The ways the kernel would reset the function, in that order, empty for none (source: sysfs-bus-pci, reset_method)."""
+    return _KERNEL.read(f"{_BUS}/devices/{address}/reset_method") or ""
+
+
+def reset_by(address: str, ways: str) -> None:
+    """From now on the kernel tries these alone. Raises OSError."""
+    _write(f"{_BUS}/devices/{address}/reset_method", ways)
 
 
 def _leave(address: str, name: str) -> None:

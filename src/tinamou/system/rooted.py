@@ -84,10 +84,10 @@ class Rooted:
         except ValueError:
             return None
 
-    def names(self, path: str) -> list[str]:
-        """The names in a folder, sorted; empty when it is missing."""
+    def names(self, path: str, start: str = "") -> list[str]:
+        """The names in a folder, those with that ``start``, sorted; empty when it is missing."""
         try:
-            return sorted(os.listdir(self.root + path))  # noqa: PTH208
+            return sorted(name for name in os.listdir(self.root + path) if name.startswith(start))  # noqa: PTH208
         except OSError:
             return []
 

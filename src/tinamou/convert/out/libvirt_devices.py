@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, SubElement
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.convert.result import Note, Rank
 from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.frames import size_of
 from tinamou.parts.net.spec import NetSpec
 
 __all__ = ["told", "write"]
@@ -260,6 +261,11 @@ def _small(asked: Asked, devices: Element, place: Place) -> None:
     if spec.devices.vsock:
         vsock = SubElement(devices, "vsock", {"model": "virtio"})
         SubElement(vsock, "cid", {"auto": "no", "address": str(spec.devices.vsock)})
+    if spec.display.looking_glass:
+        shared = SubElement(devices, "shmem", {"name": f"looking-glass-{spec.name or 'guest'}"})
+        SubElement(shared, "model", {"type": "ivshmem-plain"})
+        SubElement(shared, "size", {"unit": "M"}).text = str(size_of(spec.display.looking_glass).mib)
+        asked.take("display.looking_glass")
     for number, one in enumerate(spec.usb):
         if one.type in ("tablet", "mouse", "keyboard"):
             SubElement(devices, "input", {"type": one.type, "bus": "usb"})

@@ -226,6 +226,7 @@ def _groups(every: list[PciDevice], resolved: Resolved) -> tuple[TakePciGroup, .
         if one.group is not None:
             groups.setdefault(one.group, []).append(one)
     owner, sizes = None if _one_by_one(resolved) else resolved.owner, regions(resolved.assigned)
+    ways = {str(each.address): one.chosen_reset(each) for one in resolved.assigned for each in one.functions}
     return tuple(
         TakePciGroup(
             group,
@@ -233,6 +234,7 @@ def _groups(every: list[PciDevice], resolved: Resolved) -> tuple[TakePciGroup, .
             _why(members),
             owner,
             tuple(sizes[one.address] for one in members if one.address in sizes),
+            tuple((str(one.address), ways[str(one.address)]) for one in members if ways.get(str(one.address))),
         )
         for group, members in groups.items()
     )

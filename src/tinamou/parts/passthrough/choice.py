@@ -36,7 +36,7 @@ def choose(specs: tuple[PassthroughSpec, ...], facts: Facts) -> tuple[tuple[Assi
         if assigned.part:
             problems += [*_settings(assigned, pci), *_of_parts(assigned, facts)]
             continue
-        problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci), *_region(assigned)]
+        problems += [*_obstacles(assigned, pci, every), *_settings(assigned, pci), *_region(assigned), *_reset(assigned)]
         if not facts.host.is_root:
             problems += _needs_root(assigned, pci)
     return tuple(found), [*problems, *_apart(found)]
@@ -67,6 +67,15 @@ def _region(assigned: AssignedDevice) -> list[Problem]:
         return []
     offered = ", ".join(map(str, device.sizes[region]))
     return [Problem(path, str(wanted), f"region {region} of {device.address} can have {offered}", "choose one of these")]
+
+
+def _reset(assigned: AssignedDevice) -> list[Problem]:
+    """A way to be reset that none of its functions has."""
+    wanted, path = assigned.spec.reset, f"pci[{assigned.number}].reset"
+    if not wanted or any(wanted in one.reset_methods for one in assigned.functions):
+        return []
+    offered = "; ".join(f"{one.address} {', '.join(one.reset_methods) or 'none'}" for one in assigned.functions)
+    return [Problem(path, wanted, f"the kernel has other ways (sysfs: reset_method): {offered}", "choose one of these")]
 
 
 def _named(
@@ -144,7 +153,13 @@ def _part(number: int, spec: PassthroughSpec, part: MediatedDevice, pci: PciFact
 def _of_parts(assigned: AssignedDevice, facts: Facts) -> list[Problem]:
     """What of a whole card does not go with a part of one, and who may have it."""
     spec, path = assigned.spec, f"pci[{assigned.number}]"
-    asked = {"alone": spec.alone, "region": spec.region, "together": spec.together, "rom_file": spec.rom_file}
+    asked = {
+        "alone": spec.alone,
+        "region": spec.region,
+        "reset": spec.reset,
+        "together": spec.together,
+        "rom_file": spec.rom_file,
+    }
     found = [
         Problem(f"{path}.{name}", str(value), "it is a part of a card, not a card", "leave it out")
         for name, value in asked.items()
@@ -182,7 +197,7 @@ def _obstacles(assigned: AssignedDevice, pci: PciFacts, every: list[PciAddress])
 def _settings(assigned: AssignedDevice, pci: PciFacts) -> list[Problem]:
     """What is asked of a card for its virtual function, where there is no such card, or no interface to ask it by."""
     path, device = f"pci[{assigned.number}]", assigned.functions[0]
-    asked = [{"spoofchk": "spoof_check"}.get(key, key) for key, _ in assigned.spec.settings]
+    asked = [{"spoofchk": "spoof_check", "max_tx_rate": "rate"}.get(key, key) for key, _ in assigned.spec.settings]
     if not asked or (device.parent and not assigned.part and interface(device, pci)):
         return []
     reason = f"the interface of its card {device.parent} is not there" if device.parent else "it is no virtual function"

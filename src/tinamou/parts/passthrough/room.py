@@ -62,7 +62,7 @@ def notes(resolved: Resolved) -> tuple[Note, ...]:
     cards = tuple(one for one in resolved.assigned if not one.part)
     every = [one for card in cards for one in card.functions]
     pci = resolved.facts.pci
-    return (*_kept(every, pci), *_reset(every, pci), *_sizes(cards))
+    return (*_kept(every, pci), *_stubborn(every), *_by_bus(cards, pci), *_sizes(cards))
 
 
 def _kept(every: list[PciDevice], pci: PciFacts) -> Iterator[Note]:
@@ -73,15 +73,19 @@ def _kept(every: list[PciDevice], pci: PciFacts) -> Iterator[Note]:
         yield Note("warning", text, Why("host", "/proc/cmdline: the kernel was told so, no hardware promises it"))
 
 
-def _reset(every: list[PciDevice], pci: PciFacts) -> Iterator[Note]:
+def _stubborn(every: list[PciDevice]) -> Iterator[Note]:
     if stubborn := ", ".join(str(one.address) for one in every if not one.resets):
         text = f"{stubborn} cannot be reset alone: after a crash the card may need a restart of the host"
         yield Note("warning", text, Why("host", "the kernel knows no way to reset it (sysfs: reset_method)"))
-    for one in every:
-        if one.reset_methods[:1] == ("bus",):
+
+
+def _by_bus(cards: Iterable[AssignedDevice], pci: PciFacts) -> Iterator[Note]:
+    for one, chosen in ((one, card.chosen_reset(one)) for card in cards for one in card.functions):
+        if (chosen or next(iter(one.reset_methods), "")) == "bus":
             others = ", ".join(str(other.address) for other in pci.reset_with(one)) or "nothing else"
             text = f"{one.address} is reset by its bus alone: with everything behind the same port ({others})"
-            yield Note("note", text, Why("host", "its first reset_method in sysfs is bus: no reset of one function"))
+            why = "spec pci.reset" if chosen else "host"
+            yield Note("note", text, Why(why, "bus is the reset_method in sysfs that is used: no reset of one function"))
 
 
 def _sizes(assigned: Iterable[AssignedDevice]) -> Iterator[Note]:

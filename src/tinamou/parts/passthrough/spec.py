@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tinamou.errors import Problem
 from tinamou.facts.pci import MediatedDevice, PciDevice
@@ -40,17 +40,23 @@ class PassthroughSpec:
     region: Size = option(
         Size(0), "how large its resizable memory region is while the machine has it (resizable BAR); 0: as it is"
     )
+    reset: Literal["", "device_specific", "acpi", "flr", "af_flr", "pm", "bus", "cxl_bus"] = option(
+        "", "the one way the kernel may reset it meanwhile, of those it has for it; empty: the first that works"
+    )
     together: bool = option(False, "only with the others that say so behind the same switch, so that they reach each other")
     mac: str = option("", "a virtual function's address, set by its card", pattern=r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
     vlan: int = option(0, "the VLAN its card puts a virtual function in; 0: none", minimum=0, maximum=4094)
     trust: bool = option(False, "a virtual function may change its address and hear everything")
     spoof_check: bool = option(True, "the card drops what a virtual function sends from another address")
 
+    rate: str = option("", "what its card lets a virtual function send, 100Mbit a second", pattern=r"[1-9]\d{0,6}Mbit")
+
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What its card is to set for a virtual function, in the words of ip(8); none where nothing is asked for."""
         asked = {"mac": self.mac.lower(), "vlan": str(self.vlan or "")}
         asked |= {"trust": "on" * self.trust, "spoofchk": "" if self.spoof_check else "off"}
+        asked |= {"max_tx_rate": self.rate.removesuffix("Mbit")}
         return tuple((key, value) for key, value in asked.items() if value)
 
     def problems(self) -> list[Problem]:
@@ -77,6 +83,10 @@ class AssignedDevice:
     spec: PassthroughSpec
     functions: tuple[PciDevice, ...]
     part: MediatedDevice | None = None
+
+    def chosen_reset(self, function: PciDevice) -> str:
+        """The one way to reset that function that is asked for, where the kernel has it; empty: those it has."""
+        return self.spec.reset if self.spec.reset in function.reset_methods else ""
 
     @property
     def resized(self) -> tuple[PciDevice, int] | None:
