@@ -62,7 +62,7 @@ def test_from_a_pool_and_a_checkpoint(served):
 BY_TLS = """
 from e2b import Sandbox
 
-sandbox = Sandbox.create()
+sandbox = Sandbox.create(request_timeout=240)
 assert sandbox.commands.run("echo here").stdout == "here\\n"
 sandbox.files.write("/root/a", "x")
 assert sandbox.files.read("/root/a") == "x"
@@ -79,6 +79,6 @@ def test_below_a_domain_by_tls(served, tmp_path):
     subprocess.run([*words, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
     served(domain=("sb.localhost", certificate, key))
     client = [sys.executable, "-c", BY_TLS]  # of its own: a process keeps the certificates it trusted first
-    done = subprocess.run(client, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(client, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     assert machines() == []

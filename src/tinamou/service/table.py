@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -201,14 +202,19 @@ def _read(cls: type, data: Any, what: str) -> Any:
 
 def _spelled(cls: type, request: Request) -> dict[str, Any]:
     """The query's words as the kinds its fields have; raises SpecError for one given twice."""
-    from typing import get_type_hints
-
-    hints, found = get_type_hints(cls), {}
+    hints, found = _hints(cls), {}
     for key, text in request.query_params.multi_items():
         if key in found:
             raise SpecError("the query is not understood", problems=[Problem(key, text[:100], "given twice")])
         found[key] = _value(hints.get(key), text)
     return found
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    from typing import get_type_hints
+
+    return get_type_hints(cls)
 
 
 def _value(kind: Any, text: str) -> Any:
