@@ -34,7 +34,7 @@ class Asked:
         self.times = dict.fromkeys(names, 0)
         self.shut: dict[str, asyncio.Event] = {}
         self.begun = asyncio.Event()
-        monkeypatch.setattr(looking, "_found", lambda: (Look({}, [], []), self.records))
+        monkeypatch.setattr(looking, "look", lambda: Look({}, [], [], self.records))
         monkeypatch.setattr(looking, "reconcile", list)
         monkeypatch.setattr(looking, "state_of", self.state_of)
 

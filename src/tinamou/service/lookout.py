@@ -18,8 +18,7 @@ from tinamou.machine.reconcile import reconcile
 from tinamou.monitor.ears import Ears
 from tinamou.monitor.states import UNKNOWN, State, at_once, state_of
 from tinamou.service.feed import Feed
-from tinamou.state import machines
-from tinamou.state.index import Look, look
+from tinamou.state.index import look
 from tinamou.state.record import Record
 from tinamou.system.loop_thread import in_thread
 
@@ -92,7 +91,8 @@ class Lookout:
     async def _look(self) -> Seen:
         at, this = time.monotonic(), asyncio.current_task()
         await self._tidy_now_and_then(at)
-        found, records = await in_thread(_found)
+        found = await in_thread(look)
+        records = found.awake
         states = at_once(records) or await self._asked(records)
         seen = Seen(at, rows(found, records, states), records)
         if self._looking is this:
@@ -206,8 +206,3 @@ class _TellingEars(Ears):
     def note(self, name: str, event: Event) -> None:
         super().note(name, event)
         self._tell(name, event)
-
-
-def _found() -> tuple[Look, list[Record]]:
-    found = look()
-    return found, machines.awake(found)
