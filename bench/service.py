@@ -147,6 +147,7 @@ def _load(stack: ExitStack, build: Build, scratch: Path) -> Table:
     state = Path(build.environment["TINAMOU_STATE"]).with_name("load")
     _populated(stack, build, state)
     one = served(stack, build, state, scratch)
+    one.ask("GET", "/v1/machines")
     held: list[int] = []
 
     def load() -> Mapping[str, float]:

@@ -117,6 +117,14 @@ def _run(page: Any, command: str) -> str:
     return str(page.locator("#ran").inner_text())
 
 
+DROPPED = """() => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["dropped here"], "dropped"));
+  document.querySelector("[data-put]").dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+}"""
+"""A file let go over the form that sends files."""
+
+
 def _use(page: Any) -> None:
     """Commands and files; the keyboard is given back."""
     page.keyboard.press("Control+]")
@@ -126,6 +134,10 @@ def _use(page: Any) -> None:
     page.get_by_role("button", name="Send").click()
     page.locator("[data-put] [role=status]", has_text="13 bytes, checked").wait_for()
     assert _run(page, "cat /root/note").startswith("from the page")
+    page.evaluate(DROPPED)
+    page.locator("[data-put] [role=status]", has_text="12 bytes, checked").wait_for()
+    assert _run(page, "cat /root/dropped").startswith("dropped here")
+    page.locator("#lately figure", has_text="Memory of the host, now").wait_for()
     page.locator("#cpu", has_text="%").wait_for()
 
 

@@ -9,6 +9,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service_here import machine
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 
 from tinamou.errors import SpecError
 from tinamou.service.app import application
+from tinamou.service.metrics import Metrics
 from tinamou.service.page.describing import parts, written
 from tinamou.service.page.rendering import STATIC
 from tinamou.service.shared import Service
@@ -98,7 +100,8 @@ def test_a_token_shows_and_does_on_the_page_what_it_may(client, state):
     login(client, "ls", "show")
     shown = client.get("/machines/web").text
     assert "Remove" not in shown and ">Start<" not in shown and 'href="/new"' not in shown
-    assert client.get("/new").status_code == client.get("/host").status_code == client.get("/events").status_code == 403
+    for path in ("/new", "/host", "/events", "/machines/web/lately"):
+        assert client.get(path).status_code == 403, path
     for action in ("rm", "start", "snapshot"):
         assert client.post("/machines/web", data={"action": action, "mark": mark(client)}).status_code == 403
     assert client.post("/machines/web", data={"action": "nothing", "mark": mark(client)}).status_code == 422
@@ -150,6 +153,19 @@ def test_what_is_wrong_with_a_machine_is_on_its_page(state, monkeypatch):
     with TestClient(application(service), base_url="https://localhost", follow_redirects=False) as client:
         login(client, "ls")
         assert client.get("/machines/web/wrong").status_code == 403
+
+
+def test_what_a_machine_used_lately_is_drawn(client, state, monkeypatch):
+    async def numbers(_: Metrics) -> dict[str, dict[str, Any]]:
+        return {"web": {"lately": [(0.0, 50.0), (100.0, 25.0)]}}
+
+    machine(state, "web")
+    login(client, "*")
+    assert client.get("/machines/web/lately").text.strip() == ""
+    monkeypatch.setattr(Metrics, "numbers", numbers)
+    shown = client.get("/machines/web/lately").text
+    assert re.findall(r'points="(.*?)"', shown) == ["0,15 60,1", "0,8 60,12"]
+    assert "Processor, now 100 %" in shown and "Memory of the host, now 25 %" in shown
 
 
 def test_logging_out_needs_the_mark_too(client, state):

@@ -124,6 +124,14 @@ def test_a_machine_that_was_just_changed_has_no_row(state, monkeypatch):
     found = look()
     assert [row[0] for row in found.rows()] == ["b"]
     assert [path.name for path in found.others] == ["a"]
+    assert [(one.name, one.image) for one in found.awake] == [("a", "other")]
+
+
+def test_who_looks_again_reads_the_index_once(state, monkeypatch):
+    settled()
+    first, reads = look(), list[Path]()
+    monkeypatch.setattr(index, "read_own", lambda path, **_: reads.append(path))
+    assert look().rows() == first.rows() != [] and reads == []
 
 
 @pytest.mark.parametrize("fields", [{"pid": 1}, {"owner_pid": 1}, {"ephemeral": True}])

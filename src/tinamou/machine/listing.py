@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,7 @@ def _size(shape: Sequence[Any]) -> tuple[int, int]:
     return cpus or _CPUS, _bytes(memory)
 
 
+@functools.lru_cache(maxsize=256)
 def _bytes(memory: str) -> int:
     """The memory that was asked for; 0 where a record says what no description can."""
     try:

@@ -88,13 +88,15 @@ def by_peer(uid: int) -> Caller | None:
 
     The service's user and root may do all; where that is root, others what root allowed them.
     """
+    own = uid in (os.geteuid(), 0)
     try:
         user = pwd.getpwuid(uid)
-        name, groups = user.pw_name, frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+        name = user.pw_name
+        groups = frozenset() if own else frozenset(os.getgrouplist(name, user.pw_gid))  # of who is let in by them alone
     except KeyError:
         name, groups = str(uid), frozenset()
-    if uid in (os.geteuid(), 0):
-        return Caller(f"user:{name}", uid=uid, gids=groups)
+    if own:
+        return Caller(f"user:{name}", uid=uid)
     return Caller(f"user:{name}", frozenset(), (), uid, groups, guest=True) if os.geteuid() == 0 else None
 
 

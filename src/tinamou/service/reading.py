@@ -27,10 +27,11 @@ from tinamou.probe.host import probe_host
 from tinamou.service.auth import Caller
 from tinamou.service.changing import snapshot_plain
 from tinamou.service.descriptions import described
+from tinamou.service.lookout import Seen
 from tinamou.service.metrics import CONTENT_TYPE_LATEST
 from tinamou.service.problems import MissingError
 from tinamou.service.shared import existing
-from tinamou.service.table import Asked, as_json
+from tinamou.service.table import Asked, Written, written
 from tinamou.service.work import Work
 from tinamou.snapshots.history import load
 from tinamou.spec import spec_schema
@@ -59,13 +60,20 @@ async def schema(_: Asked) -> Any:
 
 async def listing(asked: Asked) -> Any:
     """The machines the caller may see, by name, as ``tinamou ls`` shows them."""
-    seen = await asked.service.lookout.seen()
-    mine = set(asked.caller.sees(row["name"] for row in seen.rows))
-    rows = [row for row in seen.rows if row["name"] in mine and row["name"] > asked.query.after]
-    page = rows[: asked.query.limit]
-    found = {"machines": page, "next": page[-1]["name"] if len(rows) > len(page) else None}
-    unaged = [{key: value for key, value in row.items() if key != "age"} for row in page]
-    return as_json(found, asked.request, same=[unaged, found["next"]])
+    seen, query = await asked.service.lookout.seen(), asked.query
+    names = [name for name in asked.caller.sees(row["name"] for row in seen.rows) if name > query.after]
+    page, more = names[: query.limit], len(names) > query.limit
+    asked_for = (*page, more)
+    if asked_for not in seen.pages:
+        seen.pages[asked_for] = _written(seen, page, more)
+    return seen.pages[asked_for].answer(asked.request)
+
+
+def _written(seen: Seen, names: list[str], more: bool) -> Written:
+    wanted, end = set(names), names[-1] if more else None
+    rows = [row for row in seen.rows if row["name"] in wanted]
+    unaged = [{key: value for key, value in row.items() if key != "age"} for row in rows]
+    return written({"machines": rows, "next": end}, same=[unaged, end])
 
 
 async def one(asked: Asked) -> Any:

@@ -69,7 +69,7 @@ class Service:
     def _operation(self, shown: dict[str, Any]) -> None:
         """An operation has begun, got on, or ended. Its result and the logs beside its error are asked for by its id."""
         if shown["state"] != "running":
-            self.lookout.changed()
+            self.lookout.changed(shown["about"])
             self.metrics.ended(shown)
             journal.ended(shown)
             shown = {key: value for key, value in shown.items() if key != "result"}

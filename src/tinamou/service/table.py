@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tinamou.service.shared import Service
 
-__all__ = ["MARK", "Asked", "Call", "Nothing", "Route", "answered", "as_json", "made"]
+__all__ = ["MARK", "Asked", "Call", "Nothing", "Route", "answered", "as_json", "made", "written"]
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -129,16 +130,33 @@ def answered(found: Any, request: Request, status: int = 200) -> Response:
     return as_json(found, request, status)
 
 
-def as_json(found: Any, request: Request, status: int = 200, *, same: Any = None) -> Response:
+def as_json(found: Any, request: Request, status: int = 200) -> Response:
+    """Data as JSON."""
+    if request.method in ("GET", "HEAD"):
+        return written(found).answer(request, status)
+    return Response(json.dumps(found, default=str), status, media_type="application/json")
+
+
+@dataclass(frozen=True)
+class Written:
+    """JSON that is answered, to several at once: its text and its ETag."""
+
+    text: bytes
+    tag: str
+
+    def answer(self, request: Request, status: int = 200) -> Response:
+        """The same as a response, without the text to who has it already."""
+        if self.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers={"etag": self.tag})
+        headers = {"etag": self.tag, "cache-control": "no-cache"}
+        return Response(self.text, status, media_type="application/json", headers=headers)
+
+
+def written(found: Any, *, same: Any = None) -> Written:
     """Data as JSON; ``same`` is what the ETag is made of, where not all of the data tells a change."""
-    text = json.dumps(found, default=str)
-    if request.method not in ("GET", "HEAD"):
-        return Response(text, status, media_type="application/json")
-    marked = text if same is None else json.dumps(same, default=str)
-    tag = f'"{hashlib.sha256(marked.encode()).hexdigest()[:24]}"'
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers={"etag": tag})
-    return Response(text, status, media_type="application/json", headers={"etag": tag, "cache-control": "no-cache"})
+    text = json.dumps(found, default=str).encode()
+    marked = text if same is None else json.dumps(same, default=str).encode()
+    return Written(text, f'"{hashlib.sha256(marked).hexdigest()[:24]}"')
 
 
 class _RefusedError(Exception):
@@ -184,14 +202,19 @@ def _read(cls: type, data: Any, what: str) -> Any:
 
 def _spelled(cls: type, request: Request) -> dict[str, Any]:
     """The query's words as the kinds its fields have; raises SpecError for one given twice."""
-    from typing import get_type_hints
-
-    hints, found = get_type_hints(cls), {}
+    hints, found = _hints(cls), {}
     for key, text in request.query_params.multi_items():
         if key in found:
             raise SpecError("the query is not understood", problems=[Problem(key, text[:100], "given twice")])
         found[key] = _value(hints.get(key), text)
     return found
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    from typing import get_type_hints
+
+    return get_type_hints(cls)
 
 
 def _value(kind: Any, text: str) -> Any:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -44,11 +44,17 @@ leaves them to tinamou."""
 
 
 class Look:
-    """All machines at one moment: ``rows`` of those at rest, the folders of the ``others``, by name, and what is ``odd``."""
+    """All machines at one moment: ``rows`` of those at rest, the folders of the ``others``, by name, and what is ``odd``.
 
-    def __init__(self, plain: dict[str, list[Any]], others: list[Path], odd: list[str]) -> None:
+    ``awake`` are the records of the others as they were then.
+    """
+
+    def __init__(
+        self, plain: dict[str, list[Any]], others: list[Path], odd: list[str], awake: Sequence[Record] = ()
+    ) -> None:
         self._plain = plain
         self.others: list[Path] = sorted(others)
+        self.awake: list[Record] = sorted(awake, key=lambda record: record.path)
         self.odd: list[str] = sorted(odd)
 
     def rows(self) -> list[Row]:
@@ -79,16 +85,19 @@ def look() -> Look:
     home, stored = machines_dir(), _stored()
     rows, changed = _unchanged(home, stored)
     faults = {path: fault for path in changed if (fault := folder_fault(path)) and os.path.lexists(path)}
-    others = []
+    others, awake = [], []
     for path in (path for path in changed if path not in faults and path.is_dir()):
-        if row := _row(path):
+        row, record = _row(path)
+        if row:
             rows[path.name] = row
-        else:
-            others.append(path)
+            continue
+        others.append(path)
+        if record is not None:
+            awake.append(record)
     if rows != stored:
         with contextlib.suppress(OSError):
             replace_text(state_dir() / _FILE, json.dumps({"format": _FORMAT, "rows": rows}, separators=(",", ":")))
-    return Look(rows, others, [f"{fault}: it is left alone" for fault in faults.values()])
+    return Look(rows, others, [f"{fault}: it is left alone" for fault in faults.values()], awake)
 
 
 def _unchanged(home: Path, stored: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], list[Path]]:
@@ -112,11 +121,22 @@ def _unchanged(home: Path, stored: Mapping[str, list[Any]]) -> tuple[dict[str, l
     return rows, others
 
 
+_kept: dict[tuple[int, int, int, int], dict[str, list[Any]]] = {}
+"""What the file says that was read last, by which file that is: who looks again and again reads it once."""
+
+
 def _stored() -> dict[str, list[Any]]:
+    path = state_dir() / _FILE
     try:
-        data = json.loads(read_own(state_dir() / _FILE, most=_MOST))
+        there = path.lstat()
+        if (known := _kept.get(key := (there.st_dev, there.st_ino, there.st_ctime_ns, there.st_size))) is not None:
+            return known
+        data = json.loads(read_own(path, most=_MOST))
         rows = data["rows"] if data["format"] == _FORMAT else {}
-        return rows if all(map(_sound, rows.values())) else {}
+        found: dict[str, list[Any]] = rows if all(map(_sound, rows.values())) else {}
+        _kept.clear()
+        _kept[key] = found
+        return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
@@ -127,8 +147,9 @@ def _sound(row: Any) -> bool:
     return all(type(value) in kinds for value, kinds in zip(row[_KEY:], _TYPES, strict=True))
 
 
-def _row(path: Path) -> list[Any] | None:
-    """A machine's row, where it can have one."""
+def _row(path: Path) -> tuple[list[Any] | None, Record | None]:
+    """A machine's row, where it can have one, and its record, where that can be read."""
+    record = None
     with contextlib.suppress(OSError, StateError):  # said by whoever tidies up
         before = os.lstat(path / files.RECORD)
         record = read(path)
@@ -137,8 +158,8 @@ def _row(path: Path) -> list[Any] | None:
             shape = shape_of(record)
             row = [*key, record.image, record.arch, record.accel, record.created, *shape, uids.of(path), record.identity]
             after = os.lstat(path / files.RECORD)
-            return row if [after.st_ino, after.st_ctime_ns] == key else None
-    return None
+            return row if [after.st_ino, after.st_ctime_ns] == key else None, record
+    return None, record
 
 
 def shape_of(record: Record) -> tuple[int, str]:

@@ -79,7 +79,7 @@ def entered(*made: Record) -> list[Record]:
     """
     found = look()
     folders = {one.path for one in made}
-    others = [record for record in _records(found.others) if record.path not in folders]
+    others = [record for record in found.awake if record.path not in folders]
     taken = found.identities() | {record.identity for record in others}
     told = []
     for record in made:
@@ -185,7 +185,7 @@ def _records(paths: Sequence[Path]) -> list[Record]:
 
 def awake(found: Look | None = None) -> list[Record]:
     """The same of those that are not known to be at rest, of which one that runs is."""
-    return _records((found or look()).others)
+    return _records(found.others) if found else look().awake
 
 
 def remove(directory: Path) -> None:

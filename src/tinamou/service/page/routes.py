@@ -43,6 +43,7 @@ def routes(service: Service) -> list[BaseRoute]:
         shown("/machines/{name}", views.one),
         shown("/machines/{name}", forms.do, "POST"),
         shown("/machines/{name}/wrong", views.wrong),
+        shown("/machines/{name}/lately", views.lately),
         shown("/new", views.new),
         shown("/new", forms.create, "POST"),
         shown("/forks", views.forks),

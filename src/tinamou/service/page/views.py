@@ -98,6 +98,14 @@ async def wrong(request: Request, service: Service) -> Response:
     return page(request, service, "wrong.html", wrong=found)
 
 
+async def lately(request: Request, service: Service) -> Response:
+    """What a machine used at the last looks, as pictures."""
+    name = existing(request.path_params["name"]).name
+    caller_of(request.scope).need("stats", name)
+    numbers = await service.metrics.numbers()
+    return page(request, service, "lately.html", lately=numbers.get(name, {}).get("lately", []))
+
+
 async def _disks(record: Record) -> dict[str, Any]:
     """A machine's disks, or why they cannot be told."""
     try:

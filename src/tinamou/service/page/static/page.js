@@ -82,12 +82,21 @@ async function stats() {
   setTimeout(stats, 3000);
 }
 
-async function loaded() {
-  const place = by("[data-load]");
-  if (!place) return;
+async function loaded(place) {
   const answer = document.hidden ? null : await fetch(place.dataset.load).catch(() => null);
   if (answer?.ok) { const text = await answer.text(); if (text !== place.innerHTML) place.innerHTML = text; }
-  setTimeout(loaded, 15000);
+  setTimeout(loaded, 1000 * place.dataset.every, place);
+}
+
+function dropped() {
+  const form = by("[data-put]");
+  form?.addEventListener("dragover", (event) => event.preventDefault());
+  form?.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (!event.dataTransfer.files.length) return;
+    form.elements.file.files = event.dataTransfer.files;
+    form.requestSubmit();
+  });
 }
 
 function commands() {
@@ -133,4 +142,4 @@ function events() {
   }
 }
 
-live(); keys(); confirmed(); operation(); stats(); loaded(); events(); commands();
+live(); keys(); confirmed(); operation(); stats(); events(); commands(); dropped(); document.querySelectorAll("[data-load]").forEach((place) => loaded(place));
