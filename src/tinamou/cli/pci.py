@@ -144,13 +144,7 @@ def remove_mdev(uuid: str, /) -> None:
 
 @app.command
 def check(name: str, /, *, json: Switch = False) -> int:
-    """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Look from inside a running guest at its devices of the host: driver, memory regions, interrupts, link, memory node."""
     from tinamou.cli.loop import run_until_done
     from tinamou.errors import GuestError
     from tinamou.operations.devices import check as look

@@ -157,28 +157,30 @@ def _text(answers: bytes) -> str:
 
 def _has(iso: Path, *names: str) -> bool:
     """Whether all these files are on a disc."""
-    from pycdlib.pycdlibexception import PyCdlibException
-
     with _opened(iso) as (disc, way):
-        try:
-            return all(disc.get_record(**{way: name}) is not None for name in names)
-        except PyCdlibException:
-            return False
+        return _on(disc, way, names)
 
 
 def _read(iso: Path, *names: str) -> list[bytes] | None:
     """Files of a disc by their Rock Ridge or Joliet names; None where one of them is missing."""
-    if not _has(iso, *names):
-        return None
     found = []
     with _opened(iso) as (disc, way):
-        for name in names:
+        for name in names if _on(disc, way, names) else ():
             out = io.BytesIO()
             if disc.get_record(**{way: name}).get_data_length() > _LARGEST:
                 raise ImageError(f"{name} on {iso.name} is too large for a kernel")
             disc.get_file_from_iso_fp(out, **{way: name})
             found.append(out.getvalue())
-    return found
+    return found or None
+
+
+def _on(disc: Any, way: str, names: Sequence[str]) -> bool:
+    from pycdlib.pycdlibexception import PyCdlibException
+
+    try:
+        return all(disc.get_record(**{way: name}) is not None for name in names)
+    except PyCdlibException:
+        return False
 
 
 @contextlib.contextmanager
