@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from tinamou.images import cpio
 from tinamou.late import dataclass
 from tinamou.system.iso import build_iso
 
-__all__ = ["Installer", "Start", "kind_of", "prepared"]
+__all__ = ["MOST_ANSWERS", "Installer", "Start", "kind_of", "prepared"]
 
 _LARGEST = 1 << 30
-_MOST_ANSWERS = 4 << 20
+MOST_ANSWERS = 4 << 20
+"""Bytes of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ def prepared(iso: Path, answers: bytes, folder: Path) -> Start:
 
     Raises ImageError for answers that this disc's installer does not take, or a disc of none that is known.
     """
+    if len(answers) > MOST_ANSWERS:
+        raise ImageError("these answers are too large", why=f"no installer's have more than {MOST_ANSWERS >> 20} MiB")
     kind = kind_of(answers)
     if kind == "autounattend":
         build_iso(folder / "answers.iso", "ANSWERS", {"autounattend.xml": answers})
