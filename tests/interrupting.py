@@ -26,8 +26,8 @@ def heeds(pid: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return True
-    caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
-    return caught is None or bool(int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
+    masks = re.findall(r"^Sig(?:Cgt|Ign):\s*(\w+)", status, re.MULTILINE)
+    return not masks or any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
 
 
 def judged(what: str, number: signal.Signals, status: int, said: str) -> str:
