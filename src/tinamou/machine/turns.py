@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import fcntl
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state.moves import refuse_elsewhere
 from tinamou.state.record import Record, newest
+from tinamou.system.lock import at_once
 from tinamou.system.remove import remove_tree
 
 __all__ = ["busy_with", "turn", "turn_blocking"]
@@ -70,7 +70,7 @@ def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> I
 
 
 def _has_come(lock: int, record: Record, deadline: float) -> bool:
-    if not (taken := _taken(lock)) and time.monotonic() >= deadline:
+    if not (taken := at_once(lock)) and time.monotonic() >= deadline:
         why = f"it is being changed by {busy_with(record) or 'another command'}"
         raise StateError(f"machine {record.name} is busy", why=why, fix="wait for that to end, or end it")
     return taken
@@ -122,19 +122,11 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def busy_with(record: Record) -> str:
     """Who is changing the machine, in words: ``snapshot create (process 4711, for 12 s)``; empty where nobody is."""
     try:
         with _opened(record.path) as lock:
-            if _taken(lock):
+            if at_once(lock):
                 return ""
             held = json.loads(os.pread(lock, 4096, 0))
             return f"{held['what']} (process {held['pid']}, for {max(time.time() - held['since'], 0.0):.0f} s)"
