@@ -148,3 +148,24 @@ def test_unit_files_are_there_all_of_them_or_none(tmp_path: Path, monkeypatch: p
         assert list(tmp_path.iterdir()) == []
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_LOADING = """
+import os, signal, sys
+
+class Asked:
+    def find_spec(self, name, *_):
+        if name == "tinamou.cli.main":
+            os.kill(os.getpid(), signal.SIGNAME)
+
+sys.meta_path.insert(0, Asked())
+from tinamou.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "status", "said"), [("INT", 130, "interrupted"), ("TERM", 143, "ended by SIGTERM")])
+def test_a_command_that_is_still_being_loaded_ends_in_one_line(name: str, status: int, said: str) -> None:
+    words = [sys.executable, "-c", _LOADING.replace("NAME", name)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"{said}\n")
