@@ -20,6 +20,16 @@ def state_of(name: str) -> str:
     return str(rows.get(name, "gone"))
 
 
+def heeds(pid: int) -> bool:
+    """Whether a command has come so far that it heeds requests to end; so does one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    masks = re.findall(r"^Sig(?:Cgt|Ign):\s*(\w+)", status, re.MULTILINE)
+    return not masks or any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
+
+
 def judged(what: str, number: signal.Signals, status: int, said: str) -> str:
     """One round in a sentence. Fails where it ended otherwise, or said more or less than its line."""
     told = said.splitlines()

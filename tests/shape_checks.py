@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median, quantiles
 
+from tinamou.facts import files
+
 LONGEST_FUNCTION = 60
 LONGEST_FILE = 400
 # The field's own word for a process that serves QEMU (swtpm, passt, virtiofsd).
@@ -21,6 +23,8 @@ PLACES = {
     "os.umask": "(nowhere)",  # it is that of all threads
     "asyncio.run": r"cli/.*|machine/keeper\.py|guest/resident/sharing\.py",  # below, a caller's loop may run already
 }
+
+MACHINE_FILES = (".sock", ".log", ".json", ".jsonl", ".lock", ".fd", ".iso", "checkpointing")
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -175,6 +179,18 @@ def qmp_elsewhere(modules: Sequence[Module]) -> Iterator[str]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             if wire in names:
                 yield f"{module.path}:{node.lineno}: only control speaks QMP: use a session of tinamou.control"
+
+
+def files_by_other_names(modules: Sequence[Module]) -> Iterator[str]:
+    """A machine's files are named in `tinamou.facts.files` alone; those whose name is also a plain word are left out."""
+    named = [one for one in vars(files).values() if isinstance(one, str) and one.endswith(MACHINE_FILES)]
+    exempt = ("facts/files.py", "machine/exporting.py")  # the manifest in an exported machine is called so, too
+    for module in (one for one in modules if one.path not in exempt):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                word = node.value.rsplit("/", 1)[-1].removesuffix(".lock")
+                if node.value.lstrip("/") in (word, f"{word}.lock") and word in named:
+                    yield f"{module.path}:{node.lineno}: {word} is named in facts/files.py"
 
 
 def misplaced_calls(modules: Sequence[Module]) -> Iterator[str]:

@@ -37,6 +37,7 @@ CHECKS = (
     shape.open_ends,
     shape.misplaced_calls,
     shape.qmp_elsewhere,
+    shape.files_by_other_names,
 )
 
 
@@ -78,6 +79,8 @@ REFUSED = [
     (shape.misplaced_calls, "machine/a.py", "asyncio.run(f())"),
     (shape.qmp_elsewhere, "guest/a.py", "from tinamou.control.wire import Wire"),
     (shape.qmp_elsewhere, "guest/a.py", "from tinamou.control import wire"),
+    (shape.files_by_other_names, "guest/a.py", "x = record.file('serial.log')"),
+    (shape.files_by_other_names, "guest/a.py", "x = f'{directory}/qmp.sock.lock'"),
     (shape.asserted_durations, "test_a.py", "assert time.monotonic() - start < 2"),
 ]
 
@@ -104,6 +107,7 @@ ALLOWED = [
     (shape.misplaced_calls, "cli/a.py", "asyncio.run(f())"),
     (shape.misplaced_calls, "machine/keeper.py", "asyncio.run(f())"),
     (shape.qmp_elsewhere, "control/a.py", "from tinamou.control.wire import Wire"),
+    (shape.files_by_other_names, "guest/a.py", "x = record.file(files.SERIAL_LOG), 'the QEMU log is qemu.log'"),
     (shape.asserted_durations, "test_a.py", "assert time.monotonic() < deadline, 'never came'"),
 ]
 

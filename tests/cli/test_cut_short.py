@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +22,7 @@ from tinamou.cli import running
 from tinamou.machine import booting, life
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
-from tinamou.system import shown
+from tinamou.system import shown, unit_files
 
 
 def a_record(folder: Path) -> Record:
@@ -113,3 +116,56 @@ def test_a_run_that_is_cut_short_before_its_first_step_begins_no_wait(recwarn: p
     gc.collect()
     assert [str(one.message) for one in recwarn] == []
     assert ended == []  # whoever started the machine ends it
+
+
+def test_unit_files_are_there_all_of_them_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to end between the service and its timer comes when both are there, or both are gone."""
+    monkeypatch.setenv("TINAMOU_UNITS", str(tmp_path))
+    write, unlink = Path.write_text, Path.unlink
+
+    def asked(*_: object) -> None:
+        raise SystemExit(143)
+
+    def and_then(act: Callable[..., object]) -> Callable[..., object]:
+        def acts(path: Path, *rest: Any, **how: Any) -> object:
+            done = act(path, *rest, **how)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return done
+
+        return acts
+
+    before = signal.signal(signal.SIGTERM, asked)
+    try:
+        monkeypatch.setattr(Path, "write_text", and_then(write))
+        with pytest.raises(SystemExit):
+            unit_files.written({"m.service": "one", "m.timer": "two"})
+        monkeypatch.undo()
+        monkeypatch.setenv("TINAMOU_UNITS", str(tmp_path))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["m.service", "m.timer"]
+        monkeypatch.setattr(Path, "unlink", and_then(unlink))
+        with pytest.raises(SystemExit):
+            unit_files.removed([tmp_path / "m.service", tmp_path / "m.timer"])
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_LOADING = """
+import os, signal, sys
+
+class Asked:
+    def find_spec(self, name, *_):
+        if name == "tinamou.cli.main":
+            os.kill(os.getpid(), signal.SIGNAME)
+
+sys.meta_path.insert(0, Asked())
+from tinamou.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "status", "said"), [("INT", 130, "interrupted"), ("TERM", 143, "ended by SIGTERM")])
+def test_a_command_that_is_still_being_loaded_ends_in_one_line(name: str, status: int, said: str) -> None:
+    words = [sys.executable, "-c", _LOADING.replace("NAME", name)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"{said}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from interrupting import judged, note, state_of, unfinished
+from interrupting import heeds, judged, note, state_of, unfinished
 from leftovers import Leftovers
 from sshd_here import sshd
 from typed import begin, call, eventually, tinamou
@@ -139,20 +138,10 @@ def prepared(verb: Verb, wanted: str = "") -> None:
             tinamou("start" if now == "stopped" else "suspend", "m")
 
 
-def heeds(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the command has come so far that it heeds requests to end."""
-    try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-    except FileNotFoundError:
-        return True
-    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
-    return bool(caught >> (signal.SIGHUP - 1) & 1) or process.poll() is not None
-
-
 def heeding(words: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """The command, once it heeds requests to end."""
     process = begin(*words)
-    eventually(lambda: heeds(process), f"{words[0]} heeds requests to end")
+    eventually(lambda: heeds(process.pid) or process.poll() is not None, f"{words[0]} heeds requests to end")
     return process
 
 

@@ -49,6 +49,11 @@ def test_a_limit_is_a_size(limit):
     assert f"--limit = {limit!r}" in str(caught.value)
 
 
+def unsaid(text):
+    """What it said beside that it waits, which it does for an agent that is started when it is wanted on a busy host."""
+    return [line for line in text.splitlines() if "waiting for the guest" not in line]
+
+
 @pytest.mark.vm
 def test_copies_with_a_machine(state, tmp_path):
     started = call("run", "-d", "--name", "box")
@@ -66,7 +71,7 @@ def test_copies_with_a_machine(state, tmp_path):
             ("cp", "box:/tmp/data", "box:/tmp/run.sh", str(tmp_path)),
         ):
             done = call(*words)
-            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert (done.returncode, done.stdout, unsaid(done.stderr)) == (0, "", [])
         for name in ("data", "run.sh"):
             assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -86,9 +91,9 @@ def test_an_archive_goes_through_a_pipe(state, tmp_path):
     assert call("run", "-d", "--name", "box").returncode == 0
     try:
         into = subprocess.run([*TINAMOU, "cp", "-", "box:/tmp"], input=packed, capture_output=True, check=False)
-        assert (into.returncode, into.stdout, into.stderr) == (0, b"", b"")
+        assert (into.returncode, into.stdout, unsaid(into.stderr.decode())) == (0, b"", [])
         back = subprocess.run([*TINAMOU, "cp", "box:/tmp/folder", "-"], capture_output=True, check=False)
-        assert (back.returncode, back.stderr) == (0, b"")
+        assert (back.returncode, unsaid(back.stderr.decode())) == (0, [])
         with tarfile.open(fileobj=io.BytesIO(back.stdout)) as archive:
             assert archive.extractfile("folder/data").read() == (tmp_path / "folder" / "data").read_bytes()
         for words, said in (

@@ -22,6 +22,7 @@ class Fake:
 
     def __init__(self, devices: list[dict[str, Any]]) -> None:
         self.running = True
+        self.devices = [one["id"] for one in devices if "id" in one]
         self.slots = [one["id"] for one in devices if one.get("driver") == "pcie-root-port"]
         self.plugged: dict[str, str] = {one["id"]: one["bus"] for one in devices if one.get("bus") in self.slots}
         self.peers: list[socket.socket] = []
@@ -45,6 +46,8 @@ class Fake:
             case "query-pci":
                 ports = [{"qdev_id": slot, "pci_bridge": self._behind(slot)} for slot in self.slots]
                 return [{"bus": 0, "devices": ports}]
+            case "qom-list":
+                return [{"name": one, "type": "child<device>"} for one in self.devices]
             case "device_add":
                 self.plugged[given["id"]] = given["bus"]
             case "device_del":
@@ -55,7 +58,7 @@ class Fake:
                 threading.Timer(0.02, os._exit, (0,)).start()
             case "system_reset":
                 self.tell("RESET", guest=False, reason="host-qmp-system-reset")
-            case "qmp_capabilities" | "netdev_add" | "netdev_del" | "getfd" | "closefd" | "chardev-remove":
+            case "qmp_capabilities" | "query-migrate" | "netdev_add" | "netdev_del" | "getfd" | "closefd" | "chardev-remove":
                 pass
             case "query-fdsets" | "query-jobs" | "query-block" | "query-cpus-fast" | "query-chardev":
                 return []

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+from interrupting import heeds
 from leftovers import Leftovers
 
 from tinamou.prepare.journal import Journal
@@ -23,7 +26,10 @@ from tinamou.state.record import read
 
 AT_LINE = Path(__file__).with_name("at_line.py")
 NEW = "--disk size=8M --net user --no-wait --set memory.size=192M"
-LONG = 600.0
+LONG = 60.0
+"""Seconds after which a line that ends by itself is late, whatever is done here."""
+EARLY = "before it heeds requests"
+"""Where a command is whose modules are still being loaded: Python itself ends it then."""
 QUIET = (
     ".lock",
     ".lock.wait",
@@ -57,13 +63,14 @@ class Commands:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
+        self.environment = {**os.environ, **environment}
         self.process = subprocess.Popen(
             [sys.executable, str(AT_LINE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env={**os.environ, **environment},
+            env=self.environment,
         )
 
     def done(
@@ -76,7 +83,8 @@ class Commands:
         self.process.stdin.write(json.dumps({**request, **asked}) + "\n")
         answer = json.loads(self.process.stdout.readline())
         said = err.read_text()
-        assert not answer["late"], f"{words} goes on after {number.name} at {answer['where']}: {said}"
+        late = f"{words} goes on after {number.name} at {answer['where']}: {said} {out.read_text()}"
+        assert not answer["late"], f"{late} {self.beside()}"
         return Ended(answer["status"], said, out.read_text(), answer["lines"], answer["seconds"], answer["where"])
 
     def well(self, words: str, **asked: object) -> str:
@@ -84,6 +92,41 @@ class Commands:
         ended = self.done(words, **asked)  # type: ignore[arg-type]
         assert ended.status == 0, f"{words}: {ended.said}"
         return ended.told
+
+    def fresh(self, words: str, number: signal.Signals, after: float, env: Mapping[str, str]) -> Ended:
+        """Do a line in an interpreter of its own, which is sent the signal so many seconds after it was begun, by pipes.
+
+        ``where`` is empty where it heeds requests to end by then. Fails where it goes on long after.
+        """
+        line = [sys.executable, "-X", "faulthandler", "-m", "tinamou", *words.split()]
+        begun, pipe = time.monotonic(), subprocess.PIPE
+        process = subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+            env={**self.environment, **env},
+        )
+        where = ""
+        try:
+            told, said = process.communicate(timeout=after)
+        except subprocess.TimeoutExpired:
+            where = "" if heeds(process.pid) else EARLY
+            process.send_signal(number)
+            try:
+                told, said = process.communicate(timeout=LONG)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                pytest.fail(f"{words} goes on after {number.name}, begun anew: {process.communicate()} {self.beside()}")
+        return Ended(process.returncode, said, told, 0, time.monotonic() - begun, where)
+
+    def beside(self) -> str:
+        """The processes of this state directory, for who asks why something goes on."""
+        state = self.environment["TINAMOU_STATE"]
+        found = subprocess.run(["ps", "-eo", "pid,ppid,stat,wchan:20,etimes,args"], capture_output=True, text=True).stdout
+        return "\n".join(row[:200] for row in found.splitlines() if state in row)
 
     def close(self) -> None:
         """End the process."""
@@ -116,7 +159,8 @@ class Stage:
         for folder in (self.state, self.work):
             for one in folder.iterdir():
                 shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
-            subprocess.run(["cp", "-a", "--sparse=always", f"{self.copies / name / folder.name}/.", folder], check=True)
+        kept = [self.copies / name / folder.name for folder in (self.state, self.work)]
+        subprocess.run(["cp", "-a", "--sparse=always", *kept, self.state.parent], check=True)
 
     def state_of(self, name: str) -> str:
         """What ``ls`` says of a machine; ``none`` where it says nothing."""
@@ -124,11 +168,15 @@ class Stage:
         return str(rows.get(name, "none"))
 
     def ended(self) -> None:
-        """Nothing runs any more."""
-        if self.state_of("m") in ("running", "paused"):
-            self.warm.well("kill m")
-        self.warm.done("rm -f other")
-        self.warm.done("pool rm web")
+        """Nothing runs any more; what does not, is not asked."""
+        if (record := read(self.state / "machines/m")) is not None and (record.running or record.owned):
+            self.warm.well("ls")  # what a command has left is found by the next one
+            if self.state_of("m") in ("running", "paused"):
+                self.warm.well("kill m")
+        if (self.state / "machines/other").exists():
+            self.warm.done("rm -f other")
+        if list(self.state.glob("pools/*")):
+            self.warm.done("pool rm web")
 
     def brought(self, wanted: str, *, anew: bool) -> None:
         """The machine ``m`` in the state a verb needs, whatever the round before made of it; ``anew`` with nothing added."""

@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import Leftovers
 from typed import eventually
 
 import tinamou
-from tinamou.errors import StateError
+from tinamou.errors import SpecError, StateError
 from tinamou.machine import cards, life, receipts
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.starting import plan_again
@@ -129,3 +131,24 @@ def test_a_record_without_its_starter_is_cleared(running: Record, leftovers: Lef
     [told] = reconcile()
     assert told.endswith("it is removed now") and not path.parent.exists()
     assert leftovers.settle() == []
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda vm: vm.fork("name"), "count = 'name': it is not a whole number"),
+        (lambda vm: vm.stop(grace="1s"), "grace = '1s': it is not a number"),
+        (lambda vm: vm.run("true", timeout="1"), "timeout = '1': it is not a number"),
+        (lambda vm: vm.checkpoint(5), "name = 5: it is not a text"),
+        (lambda vm: vm.snapshots.create(5), "name = 5: it is not a text"),
+        (lambda vm: vm.disks.remove(0), "name = 0: it is not a text"),
+        (lambda vm: vm.type(b"x"), "text = b'x': it is not a text"),
+    ],
+    ids=["fork", "stop", "run", "checkpoint", "snapshot", "disk", "type"],
+)
+def test_a_value_of_another_kind_is_refused_by_name(running: Record, call: Callable[[Any], object], named: str) -> None:
+    machine = tinamou.open("m")
+    with pytest.raises(SpecError) as refused:
+        call(machine)
+    assert named in str(refused.value) and machine.running
+    machine.kill()

@@ -13,7 +13,7 @@ import pytest
 from interrupting import judged, note, state_of
 from leftovers import Leftovers
 from lines import LINES, Line, material
-from moments import Ended, Stage, stage
+from moments import EARLY, LONG, Ended, Stage, stage
 from typed import begin, call, tinamou
 
 from tinamou.cli.verbs import GROUPS, VERBS, module_of
@@ -66,9 +66,13 @@ class Rounds:
         self.changed = True
         self.again()
         self.before = here.files()
-        self.usual = here.warm.done(self.words, after=line.after, **self.how)
+        self.usual = here.warm.done(self.words, after=line.after, count=True, **self.how)
         self.sound("done whole", self.usual)
         self.whole = here.files()
+        self.again()
+        self.seconds = here.warm.done(self.words, after=line.after, **self.how).seconds
+        self.again()
+        self.fresh = here.warm.fresh(self.words, signal.SIGINT, line.after, self.how["env"]).seconds
 
     def _placed(self, text: str) -> str:
         return text.replace("{w}", str(self.here.work))
@@ -95,15 +99,21 @@ class Rounds:
             assert time.monotonic() < end, f"{where}: {wrong} {[sorted(new ^ one) for one in known]} {ended.said}"
             time.sleep(0.02)
 
-    def one(self, number: signal.Signals, at: int, after: float, *, cold: bool) -> str:
+    def one(self, number: signal.Signals, at: int, after: float, kind: str) -> str:
         """One round, in a sentence: all was done, or nothing."""
         self.again()
         before = self.here.files() if self.alive else self.before
-        serving = self.here.cold if cold else self.here.warm
-        ended = serving.done(self.words, at, number, after, **self.how)
-        place = f"line {at} of {self.usual.lines} ({ended.where})" if at else f"{after:.3f} of {self.usual.seconds:.3f} s"
-        whole = ended.status == self.usual.status and ended.status < 128
-        told = judged(f"{self.words} at {place}", number, 0 if whole else ended.status, ended.said)
+        if kind == "fresh":
+            ended = self.here.warm.fresh(self.words, number, after, self.how["env"])
+        else:
+            ended = (self.here.cold if kind == "cold" else self.here.warm).done(self.words, at, number, after, **self.how)
+        place = f"line {at} of {self.usual.lines} ({ended.where})" if at else f"{after:.3f} s, {kind} {ended.where}"
+        whole = ended.status < 128 and (ended.status == self.usual.status or self.line.after != LONG)
+        if ended.where == EARLY:
+            told = f"{self.words} at {place} by {number.name}: status {ended.status}"
+            assert ended.status in (1, -number, 128 + number), f"{told}: {ended.said}"
+        else:
+            told = judged(f"{self.words} at {place}", number, 0 if whole else ended.status, ended.said)
         asked = self.line.verb in ASKS  # the guest may go or not
         self.sound(told, ended, () if whole or asked else (before, self.whole, before | self.whole))
         return told
@@ -116,17 +126,19 @@ class Rounds:
 )
 @pytest.mark.timeout(300 + 20 * MOMENTS)
 def test_at_random_moments(line: Line, here: Stage) -> None:
-    """Three of four moments are lines of the program; the fourth is a time, for what it waits for."""
+    """Of ten moments one is any of a fresh interpreter's, six are lines of the program, and three times of what it takes."""
     dice = random.Random(line.words + SEED)
     rounds = Rounds(line, here)
     usual = rounds.usual
-    note(f"{line.words}: {usual.status}, {usual.lines} lines, {usual.seconds:.3f} s, {usual.said.strip()[:150]!r}")
+    note(f"{line.words}: {usual.status}, {usual.lines} lines, {rounds.seconds:.3f} s, {usual.said.strip()[:150]!r}")
     for moment in range(MOMENTS):
-        number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
-        by_time = moment % 4 == 3 or not usual.lines
+        number = (signal.SIGINT, signal.SIGTERM)[moment % 2 ^ moment // 10 % 2]
+        kind = {0: "fresh", 1: "cold"}.get((moment + 2) % 10, "warm")
+        by_time = kind == "fresh" or moment % 3 == 2 or not usual.lines
         at = 0 if by_time else dice.randint(1, usual.lines)
-        after = dice.uniform(0, usual.seconds) if by_time else min(line.after * 2, usual.seconds * 20 + 60)
-        note(rounds.one(number, at, after, cold=moment % 10 == 0))
+        seconds = rounds.fresh if kind == "fresh" else rounds.seconds
+        after = dice.uniform(0, seconds) if by_time else min(line.after * 2, usual.seconds * 20 + 60)
+        note(rounds.one(number, at, after, kind))
 
 
 @pytest.mark.vm

@@ -17,7 +17,7 @@ from tinamou.errors import PlanError, Problem, SpecError
 from tinamou.late import dataclass
 from tinamou.units import Size
 
-__all__ = ["Launch", "cpu_types", "events_of", "launch_of", "measured_by", "snp_measurement", "trusted_of"]
+__all__ = ["Launch", "events_of", "launch_of", "measured_by", "snp_measurement", "trusted_of"]
 
 _MOST_FILE = 256 << 20
 _MODES = {"sev": "SEV", "sev-es": "SEV_ES", "sev-snp": "SEV_SNP"}
@@ -49,13 +49,6 @@ class Launch:
     append: str = ""
     kind: str = "sev-snp"
     memory: int = 0
-
-
-def cpu_types() -> list[str]:
-    """The processors whose first registers are known, by QEMU's names."""
-    from sevsnpmeasure import vcpu_types
-
-    return list(vcpu_types.CPU_SIGS)
 
 
 def launch_of(words: Sequence[str]) -> Launch:

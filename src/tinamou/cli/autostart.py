@@ -30,8 +30,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     after
         Another machine that starts first, and ends after it; may be repeated.
     delay

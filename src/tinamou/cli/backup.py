@@ -28,8 +28,6 @@ def create(
 
     Parameters
     ----------
-    name
-        The machine.
     folder
         Where its backups are kept; one folder for each machine.
     nbd

@@ -29,8 +29,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     quick
         Headers, tables and links only; without, qemu-img walks every file.
     repair

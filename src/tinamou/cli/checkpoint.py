@@ -21,8 +21,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     checkpoint
         The checkpoint's name; one of its own when left out.
     kind

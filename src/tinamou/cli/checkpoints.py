@@ -152,8 +152,6 @@ def send(name: str, host: str, /, *, new: Annotated[str, Parameter(name="--name"
     ----------
     name
         The checkpoint, a portable one.
-    host
-        A host of `tinamou host ls`.
     new
         Another name than it has here.
     """

@@ -14,8 +14,6 @@ def command(name: str, image: str, /, *, disk: str = "", json: Switch = False) -
 
     Parameters
     ----------
-    name
-        The machine.
     image
         The name of the image.
     disk

@@ -13,8 +13,6 @@ def command(name: str, /, *, json: Switch = False) -> int:
 
     Parameters
     ----------
-    name
-        The machine.
     json
         What was found as JSON.
     """

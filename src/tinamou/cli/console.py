@@ -7,13 +7,7 @@ from tinamou.machine import life
 
 
 def command(name: str, /) -> int:
-    """Attach to a machine's console; Ctrl-] detaches.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Attach to a machine's console; Ctrl-] detaches."""
 
     from tinamou.guest.console import attach
 

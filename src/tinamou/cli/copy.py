@@ -15,8 +15,6 @@ def command(name: str, host: str, /, *, new: str = "", trust: Switch = False, js
     ----------
     name
         The machine, which must be off.
-    host
-        A host of `tinamou host ls`.
     new
         Another name there.
     trust

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import GuestError, Problem, SpecError
-from tinamou.facts import files
-from tinamou.machine import life
 from tinamou.state.allowed import of_others
 
 if TYPE_CHECKING:
@@ -23,7 +21,9 @@ _TAR = "-"
 _SHOWN = 5
 
 
-def command(*paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit: str = "") -> int:
+def command(
+    *paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit: str = "", timeout: float | None = None
+) -> int:
     """Copy files and folders: tinamou cp FILE… NAME:/path, or tinamou cp NAME:/path… FILE.
 
     A path in a guest is NAME:/path. Folders are copied with all they hold, FOLDER/. is what a folder holds; modes are kept,
@@ -36,6 +36,8 @@ def command(*paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit:
         What to copy, and last where to: a new name, or a folder it goes into.
     limit
         How much a guest may send, 10G for example; nine tenths of the room there is, when left out.
+    timeout
+        Seconds to wait until the guest answers; 300 from the machine's start on, and 30 at least, when left out.
     """
 
     from tinamou.guest.copy import parse_end
@@ -51,7 +53,7 @@ def command(*paths: Annotated[str, Parameter(allow_leading_hyphen=True)], limit:
     bound = _bound(limit)
     _check_tar(sources, target)
     try:
-        run_until_done(_copy(life.running(name, others=True), sources, target, bound))
+        run_until_done(_copy(name, sources, target, bound, timeout))
     finally:
         output.end_progress()
     return 0
@@ -95,10 +97,13 @@ def _check_tar(sources: list[End], target: End) -> None:
         raise SpecError("These paths cannot be copied", problems=problems)
 
 
-async def _copy(record: Record, sources: list[End], target: End, limit: int | None) -> None:
+async def _copy(name: str, sources: list[End], target: End, limit: int | None, timeout: float | None) -> None:
     from tinamou.guest import copy, ssh
     from tinamou.guest.command import is_windows_path
+    from tinamou.machine.waiting import Waiting
 
+    wait = Waiting(name, timeout, output.waits)
+    record = await wait.started(agent=False)
     windows = any(is_windows_path(end.path) for end in (*sources, target) if end.machine)
     if not (record.agent or windows):
         if record.ssh_port is None:
@@ -109,11 +114,10 @@ async def _copy(record: Record, sources: list[End], target: End, limit: int | No
             fix = f"use its ssh: tinamou ssh {record.name} -- tar -c /path"
             raise GuestError(f"A tar archive goes through the guest's agent, and {record.name} has none", fix=fix)
         server = ssh.target(record.directory, record.ssh_user or "root", record.ssh_port)
-        await copy.by_scp(server, [end.path for end in sources], target.path, into=bool(target.machine))
+        how: dict[str, Any] = {"seconds": wait.left, "waits": lambda: output.waits(f"waiting for the ssh server of {name}")}
+        await copy.by_scp(server, [end.path for end in sources], target.path, into=bool(target.machine), **how)
         return
-    from tinamou.guest.agent import Agent
-
-    async with Agent(str(record.file(files.AGENT))) as agent:
+    async with await wait.agent(record) as agent:
         for source in sources:
             _told(source, await _one(agent, record, source, target, len(sources) > 1, limit))
 

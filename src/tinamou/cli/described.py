@@ -95,16 +95,15 @@ def _read(path: str) -> dict[str, Any]:
 
 def _text(path: str) -> str:
     """A document of the user's, unpacked where it is packed, as for clouds that bound its length. Raises SpecError."""
+    from tinamou.system.plain_file import read_given
+
+    data = read_given(path, _LARGEST)
+    if data.startswith(_GZIP):
+        data = _unpacked(data, path)
+    if len(data) > _LARGEST:
+        raise SpecError(f"{path} is no first-boot document", why=f"it is larger than {_LARGEST >> 20} MiB")
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(_LARGEST + 1)
-        if data.startswith(_GZIP):
-            data = _unpacked(data, path)
-        if len(data) > _LARGEST:
-            raise SpecError(f"{path} is no first-boot document", why=f"it is larger than {_LARGEST >> 20} MiB")
         return data.decode()
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     except ValueError as error:
         raise SpecError(f"{path} is no text", why=str(error), fix="name a file in UTF-8") from error
 

@@ -17,13 +17,7 @@ app: Group = Group()
 
 @app.command
 def ls(name: str, /, *, json: Switch = False) -> None:
-    """List a machine's disks.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """List a machine's disks."""
     rows = run_until_done(disk_changes.listed(machines.find(name)))
     if json:
         output.print_json(rows)
@@ -38,8 +32,6 @@ def add(name: str, disk: str, /, *, json: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         A file, or settings as --disk takes them: size=10G,interface=scsi
     """
@@ -58,8 +50,6 @@ def rm(name: str, disk: str, /, *, timeout: float = disk_plugging.UNPLUG_SECONDS
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         The disk, as tinamou disk ls names it.
     timeout
@@ -76,8 +66,6 @@ def resize(name: str, disk: str, size: str, /) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         The disk, as tinamou disk ls names it.
     size
@@ -92,8 +80,6 @@ def limit(name: str, disk: str, /, *, iops: int = 0, bandwidth: str = "0") -> No
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         The disk.
     iops
@@ -110,8 +96,6 @@ def insert(name: str, disk: str, image: Path, /) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         The drive.
     image
@@ -126,8 +110,6 @@ def eject(name: str, disk: str, /) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     disk
         The drive.
     """

@@ -20,8 +20,6 @@ def command(name: str, /, *, print: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     print
         Print the address alone.
     """

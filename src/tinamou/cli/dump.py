@@ -14,8 +14,6 @@ def command(name: str, file: Path, /, *, format: Format = "elf", json: Switch = 
 
     Parameters
     ----------
-    name
-        The machine.
     file
         The file to write; an older one of that name is replaced when all is written.
     format

@@ -31,8 +31,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     file
         Take this machine file, and open no editor; - reads it from stdin.
     dry_run

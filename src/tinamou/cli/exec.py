@@ -65,7 +65,7 @@ async def _at_terminal(name: str, what: Command, timeout: float | None, time_lim
     from tinamou.guest.terminal import hold, size
     from tinamou.operations import commands
 
-    async with commands.open_terminal(name, what, size(), timeout=timeout, progress=_tell) as session:
+    async with commands.open_terminal(name, what, size(), timeout=timeout, progress=output.waits) as session:
         return await hold(session, time_limit=time_limit)
 
 
@@ -75,9 +75,5 @@ async def _run(
     """Print what the command prints while it runs; its exit status."""
     from tinamou.operations import commands
 
-    how: dict[str, Any] = {"timeout": timeout, "time_limit": time_limit, "progress": _tell}
+    how: dict[str, Any] = {"timeout": timeout, "time_limit": time_limit, "progress": output.waits}
     return await commands.stream(name, what, *hearing(), input=data, **how)
-
-
-def _tell(text: str, _: float | None) -> None:
-    output.say(f"tinamou: {text}")

@@ -18,8 +18,6 @@ def command(name: str, /, *, symbols: str = "", server: Switch = False) -> int:
 
     Parameters
     ----------
-    name
-        The machine.
     symbols
         The program that runs there, with its symbols: a kernel's vmlinux.
     server

@@ -81,7 +81,7 @@ def _rows(verb: Verb) -> dict[str, list[Row]]:
         if one.about.said.get("show", True):
             if one.within and one.key not in said:
                 said |= _said(one.within.hint.__doc__)
-            text = " ".join(filter(None, (said.get(one.key, ""), _choices(one), _default(one))))
+            text = " ".join(filter(None, (said.get(one.key) or _OFTEN.get(one.key, ""), _choices(one), _default(one))))
             table, spelled = ("Options", _spelled(one)) if one.place == "option" else ("Arguments", one.key.upper())
             tables[table].append((spelled, text))
     return tables
@@ -102,6 +102,10 @@ def _default(one: Argument) -> str:
         return "[required]" if one.default is ... else ""
     value = f"{one.default:g}" if isinstance(one.default, float) else one.default
     return f"[default: {' '.join(value) if isinstance(value, tuple) else value}]"
+
+
+_OFTEN = {"name": "The machine.", "host": "A host of `tinamou host ls`.", "nic": "The card: net1."}
+"""What a verb's docstring need not say of a parameter of that name."""
 
 
 def _said(doc: str | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.fields import size_of
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
@@ -307,7 +308,7 @@ def _resting_on(item: Kept) -> list[str]:
     """Machines whose image lies in that folder."""
     found = []
     for record in machines.machines():
-        facts = json_.loads(record.file("image.json").read_text()) if record.file("image.json").exists() else {}
+        facts = json_.loads(record.file(files.IMAGE).read_text()) if record.file(files.IMAGE).exists() else {}
         if any(str(facts.get(key, "")).startswith(f"{item.path}/") for key in ("disk", "kernel", "initrd")):
             found.append(record.name)
     return found

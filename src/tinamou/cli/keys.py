@@ -11,8 +11,6 @@ def command(name: str, /, *keys: str) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     keys
         ctrl-alt-del, f2, esc, enter, up, a, …: the names of QEMU's QKeyCode, or single characters.
     """

@@ -11,8 +11,6 @@ def command(name: str, /, *names: str) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     names
         More of them.
     """

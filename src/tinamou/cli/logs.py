@@ -28,8 +28,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     qemu
         QEMU's own messages instead of the guest's console.
     follow

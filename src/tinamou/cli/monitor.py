@@ -25,8 +25,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     words
         A command of QMP and its arguments, node-name=disk0 size=1073741824, or its JSON; without words, lines of stdin.
     hmp

@@ -28,10 +28,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
-    host
-        A host of `tinamou host ls`.
     limit
         Bytes a second that go over the line, 100M; no limit when left out.
     downtime

@@ -57,8 +57,6 @@ def diagnose(
 
     Parameters
     ----------
-    name
-        The machine.
     fix
         Do what can be done without risk: plug in, bring up, set MTU and MAC back, start the network's server again.
     restart
@@ -144,13 +142,7 @@ def compare(
 
 @app.command
 def stats(name: str, /, *, json: Switch = False) -> None:
-    """Show what a machine's cards have carried and lost, as the guest, the host and the packet filter counted it.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Show what a machine's cards have carried and lost, as the guest, the host and the packet filter counted it."""
     from tinamou.network.counters import counted
 
     rows = run_until_done(counted(life.running(name)))
@@ -178,10 +170,6 @@ def capture(
 
     Parameters
     ----------
-    name
-        The machine.
-    nic
-        The card: net1.
     seconds
         How long.
     out

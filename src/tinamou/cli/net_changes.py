@@ -17,8 +17,6 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     net
         A network as for run, for example type=bridge,network=lab.
     """
@@ -38,8 +36,6 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
 
     Parameters
     ----------
-    name
-        The machine.
     nic
         The card: net0.
     fields
@@ -60,13 +56,6 @@ def rm(name: str, nic: str, /) -> None:
     """Take a network card away from a machine; the others keep their numbers.
 
     A running guest must let go of it, and it must sit in a hot-plug slot: cards that were added while it ran do.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    nic
-        The card: net1.
     """
     run_until_done(network.remove(name, nic))
 
@@ -76,12 +65,8 @@ def link(name: str, state: str, /, *, nic: str = "net0") -> int:
 
     Parameters
     ----------
-    name
-        The machine.
     state
         up or down.
-    nic
-        The card: net1.
     """
     if state not in ("up", "down"):
         output.warn(f"{state} is neither up nor down")
@@ -103,10 +88,6 @@ def rate(
 
     Parameters
     ----------
-    name
-        The machine.
-    nic
-        The card: net1.
     inward
         What the guest may receive: 100Mbit a second; off lifts the limit.
     outward

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tinamou.blueprint import Note
 from tinamou.system.shown import unguarded, visible
 
-__all__ = ["lines", "notes", "print_json", "progress", "say", "table", "warn"]
+__all__ = ["lines", "notes", "print_json", "progress", "say", "table", "waits", "warn"]
 
 
 def print_json(data: object) -> None:
@@ -45,6 +45,11 @@ def warn(text: str) -> None:
 def say(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr)
+
+
+def waits(text: str, _: float | None = None) -> None:
+    """What is waited for, as a line on stderr."""
+    say(f"tinamou: {text}")
 
 
 def notes(every: Iterable[Note], *, why: bool = False) -> None:

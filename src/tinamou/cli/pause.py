@@ -7,11 +7,5 @@ from tinamou.operations import machines
 
 
 def command(name: str, /) -> None:
-    """Freeze a machine.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Freeze a machine."""
     run_until_done(machines.pause(name))

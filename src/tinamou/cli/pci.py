@@ -201,8 +201,6 @@ def check(name: str, /, *, transfer: Switch = False, json: Switch = False) -> in
 
     Parameters
     ----------
-    name
-        The machine.
     transfer
         Its disks are read too, and compared with what pci measure found on this host.
     """

@@ -13,8 +13,6 @@ def command(name: str, new: str, /, *, json: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     new
         Its name from now on.
     json

@@ -36,13 +36,7 @@ def list_(*, json: Switch = False) -> None:
 
 @app.command
 def take(name: str, /, *, json: Switch = False) -> None:
-    """Make a machine of its newest replica here, off, and say what is lost: its own host does not come back.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Make a machine of its newest replica here, off, and say what is lost: its own host does not come back."""
     from tinamou.fleet import replicas
 
     taken = run_until_done(replicas.take(name, progress=output.progress))
@@ -57,13 +51,7 @@ def take(name: str, /, *, json: Switch = False) -> None:
 
 @app.command
 def rm(name: str, /) -> None:
-    """Remove a machine's newest replica from this host.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Remove a machine's newest replica from this host."""
     from tinamou.fleet import replicas
 
     replicas.remove(name)

@@ -18,10 +18,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
-    host
-        A host of `tinamou host ls`.
     every
         Do it again and again by a systemd timer: 5m, 30m, 6h, hourly.
     off

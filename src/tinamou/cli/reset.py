@@ -7,11 +7,5 @@ from tinamou.operations import machines
 
 
 def command(name: str, /) -> None:
-    """Press the reset button of a machine.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Press the reset button of a machine."""
     run_until_done(machines.reset(name))

@@ -14,8 +14,6 @@ def command(name: str, /, *, grace: float = GRACE_SECONDS, timeout: float = 300.
 
     Parameters
     ----------
-    name
-        The machine.
     grace
         Seconds its guest may take before its power is cut.
     timeout

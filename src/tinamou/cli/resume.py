@@ -10,13 +10,7 @@ from tinamou.operations import machines
 
 
 def command(name: str, /, *, json: Switch = False) -> None:
-    """Let a frozen machine run on, or take a suspended one up where it was; its guest's clock is set to this host's.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Let a frozen machine run on, or take a suspended one up where it was; its guest's clock is set to this host's."""
     clock = run_until_done(machines.resume(name))
     if clock.note:
         output.warn(clock.note)

@@ -32,8 +32,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     file
         The PNG file to write; - for stdout. When left out, it is drawn on the terminal; no terminal gets the file.
     draw

@@ -25,8 +25,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     fields
         Fields of a machine file: field=value, list+=value, list-=value; field= takes it out, net[1]= an element.
     dry_run

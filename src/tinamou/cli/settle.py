@@ -16,8 +16,6 @@ def command(name: str, /, *, ask: str = "", other_is_off: Switch = False, json: 
 
     Parameters
     ----------
-    name
-        The machine.
     ask
         The other host as `tinamou host ls` has it, where it calls itself otherwise.
     other_is_off

@@ -22,8 +22,6 @@ def command(name: str, /, *, timeline: Switch = False, json: Switch = False) -> 
 
     Parameters
     ----------
-    name
-        The machine.
     timeline
         The stages of its last start alone, one after another.
     """

@@ -34,8 +34,6 @@ def create(
 
     Parameters
     ----------
-    name
-        The machine.
     snapshot
         The snapshot's name; a number of its own when left out.
     note
@@ -70,13 +68,7 @@ def create(
 
 @app.named("ls")
 def list_(name: str, /, *, json: Switch = False) -> None:
-    """List the snapshots of a machine, oldest first.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """List the snapshots of a machine, oldest first."""
     from tinamou.snapshots.history import load
 
     history = load(machines.find(name).path)
@@ -98,13 +90,7 @@ def list_(name: str, /, *, json: Switch = False) -> None:
 
 @app.command
 def tree(name: str, /) -> None:
-    """Draw how the snapshots of a machine grew out of each other.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Draw how the snapshots of a machine grew out of each other."""
     from tinamou.snapshots.history import load
     from tinamou.snapshots.picture import draw
 
@@ -117,8 +103,6 @@ def show(name: str, snapshot: str, /, *, json: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     snapshot
         The snapshot's name or number.
     """
@@ -138,8 +122,6 @@ def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     snapshot
         The snapshot's name or number.
     restart
@@ -166,8 +148,6 @@ def rm(name: str, *snapshots: str) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     snapshots
         Their names or numbers.
     """
@@ -180,13 +160,7 @@ def rm(name: str, *snapshots: str) -> None:
 
 @app.command
 def flatten(name: str, /) -> None:
-    """Shorten the chains of files a machine reads through; snapshots stay.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Shorten the chains of files a machine reads through; snapshots stay."""
     from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
 
@@ -200,8 +174,6 @@ def rename(name: str, snapshot: str, new: str, /) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     snapshot
         Its name or number.
     new
@@ -219,8 +191,6 @@ def note(name: str, snapshot: str, text: str, /) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     snapshot
         Its name or number.
     text
@@ -238,8 +208,6 @@ def schedule(name: str, /, *, every: str, keep: int = 8, quiesce: Switch = False
 
     Parameters
     ----------
-    name
-        The machine.
     every
         15min, hourly, 6h, daily, weekly, …
     keep
@@ -264,13 +232,7 @@ def schedule(name: str, /, *, every: str, keep: int = 8, quiesce: Switch = False
 
 @app.command
 def unschedule(name: str, /) -> None:
-    """End all schedules of a machine; its snapshots stay.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """End all schedules of a machine; its snapshots stay."""
     from tinamou.machine.schedules import remove_schedules
 
     for path in remove_schedules(name):

@@ -20,8 +20,6 @@ def command(
 
     Parameters
     ----------
-    name
-        The machine.
     timeout
         Seconds the guest may take to answer; one that takes longer is left running.
     wait

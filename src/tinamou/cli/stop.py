@@ -15,8 +15,6 @@ def command(name: str, /, *names: str, grace: float = GRACE_SECONDS) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     names
         More of them.
     grace

@@ -8,12 +8,6 @@ from tinamou.operations import machines
 
 
 def command(name: str) -> None:
-    """Save a machine to disk and end it; resume takes it up where it was, also after a restart of the host.
-
-    Parameters
-    ----------
-    name
-        The machine.
-    """
+    """Save a machine to disk and end it; resume takes it up where it was, also after a restart of the host."""
     saved = run_until_done(machines.suspend(name))
     output.say(f"{saved.memory >> 20} MiB of memory in {saved.state.size >> 20} MiB, in {saved.took:.1f} s")

@@ -12,8 +12,6 @@ def command(name: str, /, *, undo: Switch = False) -> None:
 
     Parameters
     ----------
-    name
-        The machine.
     undo
         Make it a machine again, where no linked clone rests on it.
     """

@@ -15,8 +15,6 @@ def command(name: str, text: Annotated[str, Parameter(allow_leading_hyphen=True)
 
     Parameters
     ----------
-    name
-        The machine.
     text
         What is typed; - for what comes on stdin.
     enter

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from tinamou.control.monitors import OWNER, VISITORS, connect_qmp
+from tinamou.control.monitors import connect_qmp
 from tinamou.control.session import DisconnectedError, Event, Listener, RefusedError, Session, SilentError, connect
 
 __all__ = [
-    "OWNER",
-    "VISITORS",
     "DisconnectedError",
     "Event",
     "Listener",

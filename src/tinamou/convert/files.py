@@ -12,6 +12,7 @@ from tinamou.convert.result import Disk, Draft
 from tinamou.errors import ImageError, SpecError, StateError
 from tinamou.images.inspect import inspect_image
 from tinamou.images.progress import Progress, silent
+from tinamou.system.plain_file import read_given
 
 __all__ = ["absolute", "companion", "import_disks", "look", "read_source"]
 
@@ -23,11 +24,7 @@ _PATHS = ("boot.kernel", "boot.initrd")
 
 def read_source(path: Path) -> tuple[str, Draft | None]:
     """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
+    data = read_given(path, _LARGEST)
     from tinamou.convert import hyperv, vmcx
 
     if data.startswith(_BACKUPS):

@@ -9,23 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from tinamou import late
 from tinamou.errors import Problem, SpecError, StateError
 from tinamou.late import dataclass
-from tinamou.system.lock import exclusive
-from tinamou.system.paths import state_dir
-from tinamou.system.plain_file import read_own
-from tinamou.system.replaced import replace_text
+from tinamou.state.entries import Register
 
 __all__ = ["Host", "add", "check_place", "every", "find", "fingerprint", "is_key", "remove"]
 
-_FILE = "hosts.json"
-_MOST = 8 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}|[0-9a-fA-F:]{2,39}(%[A-Za-z0-9_.-]{1,15})?")
 """A name or number of IPv4, or a number of IPv6: nothing that a command takes for an option."""
@@ -118,7 +111,7 @@ def add(host: Host) -> None:
             raise StateError(f"there is a host {host.name} already, at {known[host.name].address}", fix=fix)
         known[host.name] = host
 
-    _update(put)
+    _register.update(put)
 
 
 def remove(name: str) -> None:
@@ -128,17 +121,17 @@ def remove(name: str) -> None:
         if known.pop(name, None) is None:
             raise _missing(name)
 
-    _update(drop)
+    _register.update(drop)
 
 
 def every() -> list[Host]:
     """All hosts, by name. Raises StateError for a file that is not to be believed."""
-    return [host for _, host in sorted(_read().items())]
+    return [host for _, host in sorted(_register.read().items())]
 
 
 def find(name: str) -> Host:
     """The host of that name. Raises StateError where there is none."""
-    if (host := _read().get(name)) is None:
+    if (host := _register.read().get(name)) is None:
         raise _missing(name)
     return host
 
@@ -147,27 +140,11 @@ def _missing(name: str) -> StateError:
     return StateError(f"there is no host {name}", fix="tinamou host ls shows all, tinamou host add NAME ADDRESS adds one")
 
 
-def _read() -> dict[str, Host]:
-    path = state_dir() / _FILE
-    try:
-        data = json.loads(read_own(path, most=_MOST))
-        known = {name: Host(name=name, **{**one, "command": tuple(one["command"])}) for name, one in data["hosts"].items()}
-        if wrong := [problem for host in known.values() for problem in _problems(host)]:
-            raise ValueError(str(wrong[0]))
-        return known
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        fix = f"remove {path} and add the hosts anew"
-        raise StateError("the hosts are not read", why=f"{path}: {error}", fix=fix) from error
+def _made(name: str, fields: dict[str, Any]) -> Host:
+    host = Host(name=name, **{**fields, "command": tuple(fields["command"])})
+    if wrong := list(_problems(host)):
+        raise ValueError(str(wrong[0]))
+    return host
 
 
-def _update(change: Callable[[dict[str, Host]], None]) -> None:
-    path = state_dir() / _FILE
-    with exclusive(path.with_suffix(".lock")):
-        known = _read()
-        change(known)
-        plain = {
-            name: {key: value for key, value in late.asdict(one).items() if key != "name"} for name, one in known.items()
-        }
-        replace_text(path, json.dumps({"format": 1, "hosts": plain}, indent=1))
+_register = Register("hosts", _made)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError
+from tinamou.facts import files
 from tinamou.system import terminal
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
@@ -59,12 +60,12 @@ async def opened(directory: str) -> AsyncIterator[tuple[socket.socket, bytes]]:
     Raises GuestError when there is no console, or somebody else is attached.
     """
     async with _held(directory) as sock:
-        yield sock, _replay(f"{directory}/serial.log")
+        yield sock, _replay(f"{directory}/{files.SERIAL_LOG}")
 
 
 @contextlib.asynccontextmanager
 async def _held(directory: str) -> AsyncIterator[socket.socket]:
-    turn = Turn(f"{directory}/console.sock.lock")
+    turn = Turn(f"{directory}/{files.CONSOLE}.lock")
     if not turn.take():
         raise GuestError(
             "The console is attached elsewhere",
@@ -91,7 +92,7 @@ def _begun(boot: Coroutine[Any, Any, None] | None) -> asyncio.Future[None]:
 async def _reach(directory: str) -> socket.socket:
     import asyncio
 
-    path = f"{directory}/console.sock"
+    path = f"{directory}/{files.CONSOLE}"
     for _ in range(int(_SOCKET_WAIT / 0.02)):
         try:
             return connect_unix(path)
@@ -110,7 +111,7 @@ async def _attached(
     interactive = terminal.is_terminal(input)
     if interactive:
         _say(f"attached to the console of {Path(directory).name}; Ctrl-] {'detaches' if stays else 'ends it'}\n")
-        terminal.write_all(output, _replay(f"{directory}/serial.log"))
+        terminal.write_all(output, _replay(f"{directory}/{files.SERIAL_LOG}"))
     window = _Window(directory, input) if interactive else None
     with terminal.raw(input):
         ended = await _pump(sock, input, output, linger, interactive, window, booting)
@@ -225,7 +226,7 @@ async def fit(directory: str, columns: int, rows: int) -> None:
     from tinamou.guest.agent import Agent
 
     with contextlib.suppress(GuestError):
-        async with Agent(f"{directory}/agent.sock", timeout=3.0) as agent:
+        async with Agent(f"{directory}/{files.AGENT}", timeout=3.0) as agent:
             await agent.run(["sh", "-c", _FIT, str(columns), str(rows)], timeout=3.0, bare=True)
 
 

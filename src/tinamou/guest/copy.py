@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,14 +202,25 @@ async def tar_out_of_guest(
     return _copied(sent)
 
 
-async def by_scp(target: SshTarget, sources: Sequence[str], destination: str, *, into: bool) -> None:
-    """Copy over ssh, for guests without an agent; scp's own rules. Waits for the guest's server. Raises GuestError."""
+async def by_scp(
+    target: SshTarget,
+    sources: Sequence[str],
+    destination: str,
+    *,
+    into: bool,
+    seconds: float = _SERVER_SECONDS,
+    waits: Callable[[], None] = lambda: None,
+) -> None:
+    """Copy over ssh, for guests without an agent; scp's own rules.
+
+    The guest's server is waited for, up to ``seconds``; ``waits`` is called where it is. Raises GuestError.
+    """
     from tinamou.guest.ssh import scp_argv, until_served
     from tinamou.system.exec_async import communicate
 
     over = threading.Event()
     try:
-        await asyncio.to_thread(until_served, target, _SERVER_SECONDS, lambda: not over.is_set(), lambda: None)
+        await asyncio.to_thread(until_served, target, seconds, lambda: not over.is_set(), waits)
     finally:
         over.set()
     argv = scp_argv(target, sources, destination, into_guest=into)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinamou.errors import GuestError
+from tinamou.facts import files
 from tinamou.guest.diagnose import BootFinding, Stage, cause_of, clean, diagnose
 from tinamou.system import logs
 
@@ -69,8 +70,8 @@ def not_ready(
     were seen; ``late`` that only the time was up.
     """
     if ended:
-        logs.complete(Path(directory, "serial.log"))
-    serial = tail(f"{directory}/serial.log")
+        logs.complete(Path(directory, files.SERIAL_LOG))
+    serial = tail(f"{directory}/{files.SERIAL_LOG}")
     findings = diagnose(serial, stage)
     cause = cause_of(findings)
     if not reason:
@@ -86,7 +87,7 @@ def not_ready(
         "the guest printed last": next((line.strip() for line in reversed(lines) if line.strip()), ""),
         "serial log": "\n".join(lines[:panic][-_SERIAL_LINES:]),
         "kernel panic": "\n".join(lines[panic : panic + _PANIC_LINES]),
-        "QEMU said": "\n".join(tail(f"{directory}/qemu.log").splitlines()[-_QEMU_LINES:]),
+        "QEMU said": "\n".join(tail(f"{directory}/{files.QEMU_LOG}").splitlines()[-_QEMU_LINES:]),
     }
     return NotReadyError(
         f"The guest does not answer: {reason}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tinamou.control.session import DisconnectedError, Session
+from tinamou.facts import files
 from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.diagnose import Stage, clean, diagnose, reached
 from tinamou.guest.failure import PANIC, NotReadyError, not_ready, tail
@@ -93,7 +94,7 @@ class _Boot:
     seen: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.log = Followed(Path(self.directory, "serial.log"), self.log_from)
+        self.log = Followed(Path(self.directory, files.SERIAL_LOG), self.log_from)
 
     @property
     def stage(self) -> Stage:
@@ -246,7 +247,7 @@ async def _watch_events(boot: _Boot, qmp: Session) -> str:
             match event.name:
                 case "GUEST_PANICKED":
                     await asyncio.sleep(0.3)  # it goes on to say more
-                    await _until(lambda: PANIC in tail(f"{boot.directory}/serial.log"), 3.0)
+                    await _until(lambda: PANIC in tail(f"{boot.directory}/{files.SERIAL_LOG}"), 3.0)
                     return "the guest's kernel panicked"
                 case "VSERPORT_CHANGE" if event.data.get("open"):
                     boot.reach(Stage.AGENT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from tinamou.images import cpio
 from tinamou.late import dataclass
 from tinamou.system.iso import build_iso
 
-__all__ = ["Installer", "Start", "kind_of", "prepared"]
+__all__ = ["MOST_ANSWERS", "Installer", "Start", "kind_of", "prepared"]
 
 _LARGEST = 1 << 30
-_MOST_ANSWERS = 4 << 20
+MOST_ANSWERS = 4 << 20
+"""Bytes of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ def prepared(iso: Path, answers: bytes, folder: Path) -> Start:
 
     Raises ImageError for answers that this disc's installer does not take, or a disc of none that is known.
     """
+    if len(answers) > MOST_ANSWERS:
+        raise ImageError("these answers are too large", why=f"no installer's have more than {MOST_ANSWERS >> 20} MiB")
     kind = kind_of(answers)
     if kind == "autounattend":
         build_iso(folder / "answers.iso", "ANSWERS", {"autounattend.xml": answers})
@@ -157,28 +160,30 @@ def _text(answers: bytes) -> str:
 
 def _has(iso: Path, *names: str) -> bool:
     """Whether all these files are on a disc."""
-    from pycdlib.pycdlibexception import PyCdlibException
-
     with _opened(iso) as (disc, way):
-        try:
-            return all(disc.get_record(**{way: name}) is not None for name in names)
-        except PyCdlibException:
-            return False
+        return _on(disc, way, names)
 
 
 def _read(iso: Path, *names: str) -> list[bytes] | None:
     """Files of a disc by their Rock Ridge or Joliet names; None where one of them is missing."""
-    if not _has(iso, *names):
-        return None
     found = []
     with _opened(iso) as (disc, way):
-        for name in names:
+        for name in names if _on(disc, way, names) else ():
             out = io.BytesIO()
             if disc.get_record(**{way: name}).get_data_length() > _LARGEST:
                 raise ImageError(f"{name} on {iso.name} is too large for a kernel")
             disc.get_file_from_iso_fp(out, **{way: name})
             found.append(out.getvalue())
-    return found
+    return found or None
+
+
+def _on(disc: Any, way: str, names: Sequence[str]) -> bool:
+    from pycdlib.pycdlibexception import PyCdlibException
+
+    try:
+        return all(disc.get_record(**{way: name}) is not None for name in names)
+    except PyCdlibException:
+        return False
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinamou.blueprint import HandOver, Plan
 from tinamou.errors import LaunchError
+from tinamou.facts import files
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import open_all, read_by_path, with_descriptors
@@ -43,7 +44,7 @@ def start(
     """
     logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
     with (
-        pipes_into(directory / "qemu.log", *map(Path, logs)) as (said, *ends),
+        pipes_into(directory / files.QEMU_LOG, *map(Path, logs)) as (said, *ends),
         open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}, _copied(plan)) as handed,
     ):
         apply(directory)
@@ -103,12 +104,12 @@ def _copies(ends: Mapping[str, int]) -> dict[str, int]:
 def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
     """The error for a QEMU that is gone: its exit status where it was ours, its last words, and its command line."""
     status = status_of(pid)
-    complete(directory / "qemu.log")
+    complete(directory / files.QEMU_LOG)
     return LaunchError(
         f"QEMU for {plan.name} ended before the machine ran" + (f" ({status})" if status else ""),
         evidence={
-            "qemu said": last_lines(directory / "qemu.log"),
-            "serial console": last_lines(directory / "serial.log"),
+            "qemu said": last_lines(directory / files.QEMU_LOG),
+            "serial console": last_lines(directory / files.SERIAL_LOG),
             "command line": shell_line(argv(plan)),
         },
         fix="see what QEMU said above; tinamou plan --why explains every argument",

@@ -24,7 +24,8 @@ from tinamou.system import systemd
 from tinamou.system.paths import unit_dir
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
-from tinamou.system.unit_files import removed, systemctl, written
+from tinamou.system.signals import held_back
+from tinamou.system.unit_files import put, removed, systemctl, taken
 
 __all__ = ["Autostart", "Restart", "instance", "renaming", "settings_of", "template", "turn_off", "turn_on"]
 
@@ -103,23 +104,26 @@ def turn_on(record: Record, settings: Autostart) -> list[Path]:
 
 
 def _put(record: Record, settings: Autostart) -> list[Path]:
-    with locked(record.path):
-        replace_text(record.file(files.AUTOSTART), json.dumps(late.asdict(settings)))
-    paths = written({"tinamou@.service": template(), **_own(record.name, settings)})
     link = _link(record.name)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(link):
-        link.symlink_to("../tinamou@.service")  # what systemctl enable does, also where no systemd runs
+    with locked(record.path), held_back():
+        replace_text(record.file(files.AUTOSTART), json.dumps(late.asdict(settings)))
+        paths = put({"tinamou@.service": template(), **_own(record.name, settings)})
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(link):
+            link.symlink_to("../tinamou@.service")  # what systemctl enable does, also where no systemd runs
     systemctl("daemon-reload")
     return [*paths, link]
 
 
 def turn_off(record: Record) -> list[Path]:
     """It starts with the host no more; the files that were removed. It runs on where it runs."""
-    gone = removed([*map(unit_dir().joinpath, _own(record.name, Autostart())), _link(record.name)])
-    record.file(files.AUTOSTART).unlink(missing_ok=True)
-    if gone and not any(unit_dir().glob("*.target.wants/tinamou@*.service")):
-        gone += removed([unit_dir() / "tinamou@.service"])
+    with held_back():
+        gone = taken([*map(unit_dir().joinpath, _own(record.name, Autostart())), _link(record.name)])
+        record.file(files.AUTOSTART).unlink(missing_ok=True)
+        if gone and not any(unit_dir().glob("*.target.wants/tinamou@*.service")):
+            gone += taken([unit_dir() / "tinamou@.service"])
+    if gone:
+        systemctl("daemon-reload")
     return gone
 
 

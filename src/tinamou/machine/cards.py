@@ -11,6 +11,7 @@ from tinamou.blueprint import Contribution, SetRules
 from tinamou.blueprint.stored import plugged, unplugged
 from tinamou.control import hotplug
 from tinamou.errors import ControlError, StateError
+from tinamou.facts import files
 from tinamou.machine.calls import refuse_calls, walled
 from tinamou.machine.description import describe, describe_later
 from tinamou.machine.slots import free_for
@@ -91,7 +92,7 @@ async def _told(record: Record, card: NetSpec, number: int) -> str:
 
     if not record.agent:
         return "it has no agent"
-    return await tell_address(Agent(str(record.file("agent.sock"))), card, mac_of(card, record.identity, number))
+    return await tell_address(Agent(str(record.file(files.AGENT))), card, mac_of(card, record.identity, number))
 
 
 async def _added(record: Record, spec: MachineSpec, new: NetSpec, number: int) -> tuple[MachineSpec, list[str]]:

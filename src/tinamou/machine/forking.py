@@ -69,7 +69,7 @@ async def take_checkpoint(
         kept_out(machine.record.directory, await machine.session()),
         shares.taken_out(machine),
     ):
-        taken, line = await _taken(machine, name, held, ephemeral=ephemeral, request=kind)
+        taken, line = await _taken(machine, name, held, ephemeral=ephemeral, request=kind, progress=progress)
         try:
             await _set_clock(machine, held, line, taken.pause, progress)
         finally:
@@ -90,13 +90,13 @@ async def _set_clock(machine: Connected, held: Line | None, line: Line | None, p
 
 
 async def _taken(
-    machine: Connected, name: str, held: Line | None, *, ephemeral: bool, request: Request
+    machine: Connected, name: str, held: Line | None, *, ephemeral: bool, request: Request, progress: Progress
 ) -> tuple[Checkpoint, Line | None]:
     """The checkpoint, and the line to the guest's resident that was opened for it, or is held."""
     record, session = machine.refresh(), await machine.session()
     plan = await saved_plan(record, session)
     chosen, why = _kind(record, plan, request)
-    line, found = await _prepare_guest(machine, plan, held)
+    line, found = await _prepare_guest(machine, plan, held, progress)
     try:
         moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), ephemeral, why=why)
         take = save.save_instant if chosen == "instant" else save.save_portable
@@ -153,14 +153,24 @@ cat /sys/class/net/*/address 2>/dev/null
 at most for each; prints the ssh host keys and the addresses."""
 
 
-async def _prepare_guest(machine: Connected, plan: Plan, held: Line | None) -> tuple[Line | None, dict[str, object]]:
-    """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent."""
+async def _prepare_guest(
+    machine: Connected, plan: Plan, held: Line | None, progress: Progress
+) -> tuple[Line | None, dict[str, object]]:
+    """The resident in the guest, hot, and what a fork must make anew; nothing for a guest without an agent.
+
+    A guest that still boots is waited for.
+    """
     from tinamou.guest.resident import install
+    from tinamou.machine.waiting import Waiting
 
     record = machine.record
     if not record.agent:
         return None, {}
-    line = held or await install(machine.agent, str(record.file(files.RESIDENT)), record.arch)
+    line = held
+    if line is None:
+        wait = Waiting(record.name, None, progress)
+        coming = install(machine.agent, str(record.file(files.RESIDENT)), record.arch, patience=wait.left)
+        line = await wait.answer(coming)
     cards = [str(element.props["mac"]).lower() for element in plan.elements if "mac" in element.props]
     found = (await line.run(["sh", "-c", _FIND, "sh", *cards], timeout=_FIND_SECONDS)).text.split()
     return line, {"host_keys": [one for one in found if "/" in one], "macs": [one for one in found if one in cards]}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tinamou import late
 from tinamou.errors import GuestError, Problem, SpecError, StateError, TinamouError
+from tinamou.facts import files
 from tinamou.images import installer
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
@@ -28,6 +29,7 @@ from tinamou.spec import MachineSpec
 from tinamou.state.record import Record, change, newest
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
+from tinamou.system.plain_file import read_given
 from tinamou.system.spawn import gone
 
 __all__ = ["Installed", "answered", "from_disk", "install"]
@@ -64,7 +66,7 @@ async def install(
     spec = first = _with_screen(spec)
     with tempfile.TemporaryDirectory(prefix="tinamou-install-") as folder:
         if answers is not None:
-            iso, data = Path(spec.image).absolute(), answers.read_bytes()  # noqa: ASYNC240
+            iso, data = Path(spec.image).absolute(), read_given(answers, installer.MOST_ANSWERS)  # noqa: ASYNC240
             start = await in_thread(installer.prepared, iso, data, Path(folder))
             first, spec = answered(spec, start)
         record = await _installed(first, spec, timeout, progress)
@@ -170,7 +172,7 @@ async def _answers(machine: Connected, until: str, timeout: float, progress: Pro
     """By what the installed guest is seen to run."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if until and until in f"{await _screen(machine)}\n{last_lines(machine.record.path / 'serial.log', 40)}":
+        if until and until in f"{await _screen(machine)}\n{last_lines(machine.record.path / files.SERIAL_LOG, 40)}":
             return until
         if not until:
             with contextlib.suppress(TinamouError, TimeoutError):
@@ -195,7 +197,7 @@ async def _screen(machine: Connected) -> str:
 
 async def _seen(machine: Connected) -> str:
     """The last line of the console, or of the screen where that is silent."""
-    for text in (last_lines(machine.record.path / "serial.log", _LINES), await _screen(machine)):
+    for text in (last_lines(machine.record.path / files.SERIAL_LOG, _LINES), await _screen(machine)):
         said = [line for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
         if said:
             return said[-1].strip()[:100]
@@ -208,7 +210,7 @@ async def _failed(machine: Connected, what: str) -> GuestError:
     path = machine.record.path / LAST_PICTURE
     with contextlib.suppress(TinamouError):
         path.write_bytes((await seeing.screenshot(machine)).png())
-    evidence = {"screen": screen, "console": last_lines(machine.record.path / "serial.log")}
+    evidence = {"screen": screen, "console": last_lines(machine.record.path / files.SERIAL_LOG)}
     return GuestError(what, evidence=evidence, fix=f"the last picture: {path}; tinamou rm {machine.name} gives it up")
 
 

@@ -169,7 +169,7 @@ def described(record: Record) -> dict[str, Any]:
         "pinning": record.pinning or None,
         "encrypted": record.encrypted or None,
         "trusts": _trusts(record),
-        "qmp": str(record.file("qmp2.sock")),
+        "qmp": str(record.file(files.QMP_VISITORS)),
         "ssh": f"{record.ssh_user or 'root'}@127.0.0.1:{record.ssh_port}" if record.ssh_port else None,
         "cpus": cpus or _CPUS,
         "memory": _bytes(memory),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import fcntl
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state.moves import refuse_elsewhere
 from tinamou.state.record import Record, newest
+from tinamou.system.lock import at_once
 from tinamou.system.remove import remove_tree
 
 __all__ = ["busy_with", "turn", "turn_blocking"]
@@ -47,16 +47,11 @@ async def turn(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> Asyn
         return
     with _opened(record.path) as lock:
         deadline = time.monotonic() + wait
-        while not _taken(lock):
-            if time.monotonic() >= deadline:
-                raise _busy(record)
+        while not _has_come(lock, record, deadline):
             import asyncio
 
             await asyncio.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
-            _refuse_template(now, what)
-            if what not in _OF_A_MOVE:
-                refuse_elsewhere(now, f"changed ({what})")
             yield now
 
 
@@ -68,15 +63,17 @@ def turn_blocking(record: Record, what: str, *, wait: float = WAIT_SECONDS) -> I
         return
     with _opened(record.path) as lock:
         deadline = time.monotonic() + wait
-        while not _taken(lock):
-            if time.monotonic() >= deadline:
-                raise _busy(record)
+        while not _has_come(lock, record, deadline):
             time.sleep(_PAUSE)
         with _signed(lock, record, what) as now:
-            _refuse_template(now, what)
-            if what not in _OF_A_MOVE:
-                refuse_elsewhere(now, f"changed ({what})")
             yield now
+
+
+def _has_come(lock: int, record: Record, deadline: float) -> bool:
+    if not (taken := at_once(lock)) and time.monotonic() >= deadline:
+        why = f"it is being changed by {busy_with(record) or 'another command'}"
+        raise StateError(f"machine {record.name} is busy", why=why, fix="wait for that to end, or end it")
+    return taken
 
 
 def _refuse_template(record: Record, what: str) -> None:
@@ -102,7 +99,11 @@ def _signed(lock: int, record: Record, what: str) -> Iterator[Record]:
     os.pwrite(lock, json.dumps({"what": what, "pid": os.getpid(), "since": time.time()}).encode(), 0)
     mark = _ours.set(_ours.get() | {str(record.path.resolve())})
     try:
-        yield newest(record)
+        now = newest(record)
+        _refuse_template(now, what)
+        if what not in _OF_A_MOVE:
+            refuse_elsewhere(now, f"changed ({what})")
+        yield now
     finally:
         with contextlib.suppress(ValueError):  # left in another context than it was entered in: that one is over
             _ours.reset(mark)
@@ -121,26 +122,13 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def busy_with(record: Record) -> str:
     """Who is changing the machine, in words: ``snapshot create (process 4711, for 12 s)``; empty where nobody is."""
     try:
         with _opened(record.path) as lock:
-            if _taken(lock):
+            if at_once(lock):
                 return ""
             held = json.loads(os.pread(lock, 4096, 0))
             return f"{held['what']} (process {held['pid']}, for {max(time.time() - held['since'], 0.0):.0f} s)"
     except (StateError, ValueError, KeyError, TypeError):
         return "another command"
-
-
-def _busy(record: Record) -> StateError:
-    why = f"it is being changed by {busy_with(record) or 'another command'}"
-    return StateError(f"machine {record.name} is busy", why=why, fix="wait for that to end, or end it")

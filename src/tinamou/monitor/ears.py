@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tinamou.control import Event
-from tinamou.control.monitors import OWNER, owners_turn
+from tinamou.control.monitors import owners_turn
 from tinamou.control.session import connect
 from tinamou.errors import ControlError
+from tinamou.facts import files
 from tinamou.state.record import Record
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Ears:
 
     async def _hear(self, record: Record) -> None:
         try:
-            path = f"{record.directory}/{OWNER}"
+            path = f"{record.directory}/{files.QMP}"
             session = await connect(path, alive=lambda: record.running, timeout=_CONNECT_SECONDS)
         except ControlError:  # its owner holds it, or it has just ended
             return

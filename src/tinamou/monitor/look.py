@@ -11,6 +11,7 @@ from typing import TypeVar
 from tinamou.control import Session, connect_qmp
 from tinamou.control.commands import status
 from tinamou.errors import ControlError, GuestError
+from tinamou.facts import files
 from tinamou.guest.diagnose import clean
 from tinamou.late import dataclass
 from tinamou.monitor import console, guest_memory, processes
@@ -124,7 +125,7 @@ async def _console(record: Record, state: str) -> str:
     """What the guest printed; where QEMU says that it panicked, the panic with it, which is on its way through a pipe."""
     import asyncio
 
-    log, deadline = record.file("serial.log"), time.monotonic() + _SAID_SECONDS
+    log, deadline = record.file(files.SERIAL_LOG), time.monotonic() + _SAID_SECONDS
     while not console.panic(text := printed(log, record.log_from)) and state == "guest-panicked":
         if time.monotonic() > deadline:
             break
@@ -177,7 +178,7 @@ async def _answers(record: Record, visit: guest_memory.Visit, state: str, second
         return None, _stands(state)
     if not record.agent:
         return None, f"nothing is known of a guest agent in {record.image}"
-    path = str(record.file("agent.sock"))
+    path = str(record.file(files.AGENT))
     try:
         async with Agent(path) as agent:
             await agent.ping(seconds)

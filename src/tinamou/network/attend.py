@@ -14,6 +14,7 @@ from tinamou import late
 from tinamou.control.commands import reopenable
 from tinamou.control.hotplug import quietly
 from tinamou.errors import ControlError, StateError
+from tinamou.facts import files
 from tinamou.late import dataclass
 from tinamou.network import diagnose as judge
 from tinamou.network.diagnose import NicFinding, Surroundings
@@ -71,7 +72,7 @@ async def examine(record: Record, session: Session, agent: Agent) -> Report:
 
 def _on_vhost(record: Record) -> set[str]:
     """The cards that were started, or plugged in, with vhost: QEMU ends, or refuses the card, where that cannot be."""
-    elements = json.loads(record.file("plan.json").read_text())["elements"]
+    elements = json.loads(record.file(files.PLAN).read_text())["elements"]
     return {f"{one['props']['id']}-dev" for one in elements if one["kind"] == "netdev" and one["props"].get("vhost")}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import TinamouError
+from tinamou.facts import files
 from tinamou.network.attend import specs_of
 from tinamou.parts.net import NetSpec
 from tinamou.parts.net.spec import FILTERED
@@ -53,7 +54,7 @@ async def _inside(record: Record) -> dict[str, NicView]:
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         cards = await monitor(session, "info network")
-    return {nic.id: nic for nic in await look(cards, Agent(str(record.file("agent.sock"))), {})}
+    return {nic.id: nic for nic in await look(cards, Agent(str(record.file(files.AGENT))), {})}
 
 
 def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:

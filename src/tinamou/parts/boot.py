@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from tinamou.arch import ARCHES
 from tinamou.blueprint import Contribution, CopyFile, Element, EnrollKeys, Flag, HandOver, Note, Why
 from tinamou.errors import PlanError, Problem
-from tinamou.facts import Facts, Firmware, ImageFacts
+from tinamou.facts import Facts, Firmware, ImageFacts, files
 from tinamou.fields import option
 from tinamou.late import dataclass, replace
 from tinamou.parts import net, seed_disk
@@ -283,7 +283,7 @@ def _measured_firmware(encryption: Encryption) -> Contribution:
 
 def _pflash(firmware: Firmware, resolved: Resolved) -> Contribution:
     why = Why("spec boot.firmware", f"{resolved.arch.uefi_reason}: {firmware.description}")
-    store = resolved.file("vars.fd")
+    store = resolved.file(files.UEFI_VARS)
     made = _store(firmware, resolved, store)
     stores = made.why
     code = _flash("flash0", firmware.executable, firmware.format, why, read_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinamou.blueprint import Contribution, Element, Flag, HandOver, Value, Why
+from tinamou.facts import files
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 
 AGENT_PORT = "org.qemu.guest_agent.0"
@@ -47,7 +48,7 @@ def _monitor(name: str, resolved: Resolved, why: Why) -> Element:
 
 
 def _console(resolved: Resolved) -> Contribution:
-    log = resolved.file("serial.log")
+    log = resolved.file(files.SERIAL_LOG)
     why = Why("part monitor", "the first serial port is the console; everything it says is logged")
     chardev, step = _socket("console", resolved, why, logfile=log, logappend=True)
     serial = Flag("serial", why, "chardev:console")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tinamou.blueprint import BuildIso, Contribution, Element, Flag, HandOver, MakeSshKey, Value, Why, WriteText
 from tinamou.errors import Problem
+from tinamou.facts import files
 from tinamou.late import fields, replace
 from tinamou.parts import net
 from tinamou.parts.ignition import COMBUSTION, IGNITION, with_key
@@ -89,13 +90,13 @@ def _by_firmware(resolved: Resolved) -> Contribution:
 
 def _disc(resolved: Resolved) -> Contribution:
     why = Why("part seed", "cloud-init in the guest reads user, key, hostname and network from this disc (NoCloud)")
-    path = resolved.file("seed.iso")
+    path = resolved.file(files.SEED)
     node: dict[str, Value] = {"driver": "raw", "node-name": "seed", "read-only": True}
     node["file"] = {"driver": "file", "filename": path, "read-only": True}
     device = {"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed", "addr": resolved.pci["seed-dev"]}
     place, macs = resolved.facts.place, net.macs(resolved)
-    files = documents(resolved.spec.seed, place.known_as, macs, net.fixed(resolved), renew=place.copied)
-    disc = BuildIso(path, "CIDATA", files, why, resolved.owner)
+    told = documents(resolved.spec.seed, place.known_as, macs, net.fixed(resolved), renew=place.copied)
+    disc = BuildIso(path, "CIDATA", told, why, resolved.owner)
     hand = HandOver(path, "read", Why("confinement", "QEMU is handed the open disc"))
     return Contribution((Element("blockdev", node, why), Element("device", device, why)), steps=(disc, hand))
 

@@ -18,10 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, StreamingResponse
 
 from tinamou.errors import GuestError, Problem, SpecError, StateError
-from tinamou.facts import files
 from tinamou.guest import copy
-from tinamou.guest.agent import Agent
-from tinamou.machine import life
+from tinamou.machine.waiting import Waiting
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked
 from tinamou.state.record import Record
@@ -36,14 +34,16 @@ _PATIENCE = 60.0
 _OF_FREE = 0.9
 
 
-def _reached(asked: Asked) -> tuple[Record, Agent]:
+async def _reached(asked: Asked) -> tuple[Record, Waiting]:
+    """The machine once it runs, and the patience its guest is waited for with."""
     existing(asked.name)
-    record = life.running(asked.name)
     if not asked.query.path:
         raise SpecError("no file is named", problems=[Problem("path", None, "left out", "?path=/etc/hostname")])
+    wait = Waiting(asked.name)
+    record = await wait.started()
     if not record.agent:
         raise GuestError(f"Nothing in {record.name} can take a copy", why="the image has no guest agent")
-    return record, Agent(str(record.file(files.AGENT)))
+    return record, wait
 
 
 @contextlib.contextmanager
@@ -57,13 +57,13 @@ def _spool() -> Any:
 
 async def get(asked: Asked) -> Any:
     """A file of a guest (with ``Range``), or with ``archive`` a folder as a tar archive."""
-    record, agent = _reached(asked)
+    record, wait = await _reached(asked)
     if asked.query.archive:
-        return await _archive(record, agent, asked.query.path)
+        return await _archive(record, wait, asked.query.path)
     spool = contextlib.ExitStack()
     folder = spool.enter_context(_spool())
     try:
-        async with agent:
+        async with await wait.agent(record) as agent:
             done = await copy.out_of_guest(agent, asked.query.path, folder / "file", directory=record.directory)
         if not (folder / "file").is_file():
             raise GuestError(f"{asked.query.path} is a folder", fix="add archive=true, which answers a tar archive")
@@ -76,14 +76,14 @@ async def get(asked: Asked) -> Any:
     return FileResponse(folder / "file", headers=told, background=sent, filename=Path(asked.query.path).name)
 
 
-async def _archive(record: Record, agent: Agent, path: str) -> StreamingResponse:
+async def _archive(record: Record, wait: Waiting, path: str) -> StreamingResponse:
     """The archive as the guest's tar makes it; what goes wrong before its first byte is an error, afterwards a cut."""
     reading, writing = os.pipe()
     reader = asyncio.StreamReader(limit=_PIECE)
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0)
     )
-    copying = asyncio.ensure_future(_copied(record, agent, path, writing))
+    copying = asyncio.ensure_future(_copied(record, wait, path, writing))
 
     async def ended() -> None:
         pipe.close()  # first: who writes must not wait for a reader that is gone
@@ -110,9 +110,9 @@ async def _archive(record: Record, agent: Agent, path: str) -> StreamingResponse
     return StreamingResponse(sent(), media_type="application/x-tar")
 
 
-async def _copied(record: Record, agent: Agent, path: str, target: int) -> None:
+async def _copied(record: Record, wait: Waiting, path: str, target: int) -> None:
     try:
-        async with agent:
+        async with await wait.agent(record) as agent:
             await copy.tar_out_of_guest(agent, path, target, directory=record.directory)
     finally:
         os.close(target)
@@ -120,11 +120,11 @@ async def _copied(record: Record, agent: Agent, path: str, target: int) -> None:
 
 async def put(asked: Asked) -> Any:
     """Make the body a file of a guest, or with ``archive`` unpack the tar archive it is in a folder there."""
-    record, agent = _reached(asked)
+    record, wait = await _reached(asked)
     with _spool() as folder:
         free = os.statvfs(folder)
         size = await _received(asked, folder / "file", int(free.f_bavail * free.f_frsize * _OF_FREE))
-        async with agent:
+        async with await wait.agent(record) as agent:
             if asked.query.archive:
                 source = os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC)
                 try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -31,7 +30,7 @@ from tinamou.operations import Operation
 from tinamou.operations.operation import begin
 from tinamou.service.auth import Caller
 from tinamou.service.problems import MissingError
-from tinamou.system.lock import holder
+from tinamou.system.lock import at_once, holder
 from tinamou.system.loop_thread import dropped
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
@@ -88,11 +87,9 @@ class Work:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(self._folder.parent / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not at_once(lock):
                 why, fix = f"{holder(lock)} holds {self._folder.parent / 'lock'}", "use that one, or end it"
-                raise StateError("there is a service of these machines already", why=why, fix=fix) from None
+                raise StateError("there is a service of these machines already", why=why, fix=fix)
             self._read()
             yield
         finally:

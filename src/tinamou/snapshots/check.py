@@ -11,6 +11,7 @@ from typing import Any
 
 from tinamou import late
 from tinamou.errors import ImageError, TinamouError
+from tinamou.facts import files
 from tinamou.images.chain import verify_tables
 from tinamou.images.seal import check_seals
 from tinamou.late import dataclass
@@ -24,10 +25,9 @@ from tinamou.system.image_locks import processes_with_open, written_by_others
 from tinamou.system.replaced import replace_text
 from tinamou.system.shut_in import ENVIRONMENT, shut_in
 
-__all__ = ["RESULTS", "SEALS", "DiskFinding", "check", "last_results", "repair"]
+__all__ = ["RESULTS", "DiskFinding", "check", "last_results", "repair"]
 
 RESULTS = "check.json"
-SEALS = "seals.json"
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
 
@@ -145,7 +145,7 @@ def _seals(disks: Disks, history: History) -> Iterator[DiskFinding]:
     shared = [disk.floor for disk in history.disks.values() if disk.floor.startswith("/") and disk.floor != disk.top]
     for path in shared:
         try:
-            check_seals(disks.directory / SEALS, [path])
+            check_seals(disks.directory / files.SEALS, [path])
         except ImageError as error:
             yield DiskFinding("error", path, error.why or error.what, error.fix)
 

@@ -29,6 +29,7 @@ from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.ram import Held
+from tinamou.state.entries import being_read
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import read_own
 
@@ -160,24 +161,18 @@ class OutdatedError(StateError):
 
 def read(directory: Path) -> Checkpoint | None:
     """The checkpoint in that folder, None where there is none (any more). Raises StateError for a damaged entry."""
-    try:
+    name = directory.name
+    with being_read(f"the entry of checkpoint {name}", fix=f"tinamou checkpoints rm {name}"):
         data: dict[str, Any] = dict(json.loads(read_own(directory / "checkpoint.json", most=_MOST)))
         if data.get("format") == 1 and data["ram"]:
             why = "an older tinamou took it, and its memory lay open to every user of this host"
-            raise OutdatedError(f"checkpoint {directory.name} is not used any more", why=why, fix="take it again")
+            raise OutdatedError(f"checkpoint {name} is not used any more", why=why, fix="take it again")
         files = {name: File(**data[name]) for name in ("binary", "state")}
         memories = {name: Held(**data[name]) if data.get(name) else None for name in ("ram", "changes")}
         owner = tuple(data["owner"]) if data["owner"] else None
         disks = {name: Frozen(**disk) for name, disk in data["disks"].items()}
         return Checkpoint(**{**data, **files, **memories, "owner": owner, "disks": disks})
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        fix = "see whose it is; tinamou acts on nothing that others can write to"
-        raise StateError(f"the entry of checkpoint {directory.name} is not read", why=str(error), fix=fix) from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        fix = f"tinamou checkpoints rm {directory.name}"
-        raise StateError(f"the entry of checkpoint {directory.name} is damaged", why=repr(error), fix=fix) from error
+    return None
 
 
 def check(checkpoint: Checkpoint, environment: Mapping[str, str] = os.environ) -> None:

@@ -14,11 +14,11 @@ from tinamou import late
 from tinamou.control import Session
 from tinamou.control.commands import status
 from tinamou.errors import ControlError, StateError
+from tinamou.facts.files import SNAPSHOTS
 from tinamou.images.chain import read_layer
 from tinamou.late import dataclass
 from tinamou.snapshots import extras
 from tinamou.snapshots.graph import BlockGraph, Opening, attached, close_unused, node_of, open_overlays
-from tinamou.snapshots.history import FILE as HISTORY
 from tinamou.snapshots.history import History, Intent, Snapshot, save, write_part
 from tinamou.snapshots.machine_disks import Disks, encryption, fresh_name, write_overlay_part
 from tinamou.system.durable import PART, put_in_place
@@ -150,7 +150,7 @@ async def _begin(
             stack.callback(os.close, parts[file])
         opening = asyncio.ensure_future(_open(disks, disks.session, written, files, parts, graph))
         try:
-            await in_thread(put_in_place, disks.directory, [HISTORY, *parts])
+            await in_thread(put_in_place, disks.directory, [SNAPSHOTS, *parts])
             opened = await opening
         finally:
             await dropped(opening)

@@ -186,7 +186,7 @@ class Restored:
 
 def given(record: Record, plan: Plan, lines: Sequence[int]) -> Restored:
     """A waiting fork another process gave away with `Restored.hand_over`."""
-    monitor = Monitor.adopted(lines[0], str(record.file("qmp.sock")))
+    monitor = Monitor.adopted(lines[0], str(record.file(files.QMP)))
     return Restored(record, plan, Line.adopted(lines[1]) if len(lines) > 1 else None, monitor)
 
 
@@ -246,8 +246,8 @@ async def wake(
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
     entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
-    line = Line(str(record.file("resident.sock"))) if checkpoint.resident else None
-    monitor = Monitor(str(record.file("qmp.sock")))
+    line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
+    monitor = Monitor(str(record.file(files.QMP)))
     try:
         async with asyncio.timeout(WAKE_SECONDS):
             resuming = asyncio.create_task(_loaded(checkpoint, plan, memory, monitor, process.pid, state))

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from tinamou import late
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.late import dataclass, field
 from tinamou.system.durable import PART, put_in_place
 from tinamou.system.plain_file import read_plain
 
 __all__ = ["DiskEntry", "History", "Intent", "Snapshot", "load", "save", "write_part"]
 
-FILE = "snapshots.json"
 _MOST = 256 << 20
 FORMAT = 1
 
@@ -115,7 +115,7 @@ class History:
 
 def load(directory: Path) -> History:
     """The machine's history; an empty one where nothing was ever recorded. Raises StateError when it is damaged."""
-    path = directory / FILE
+    path = directory / files.SNAPSHOTS
     try:
         data = json.loads(read_plain(path, owners={os.geteuid()}, most=_MOST))
         if data["format"] != FORMAT:
@@ -148,8 +148,10 @@ def write_part(directory: Path, history: History) -> str:
     disks = {name: _flat(disk) for name, disk in history.disks.items()}
     lists = {"disks": disks, "snapshots": [_flat(one) for one in history.snapshots], "intent": intent}
     numbers = {"current": history.current, "counter": history.counter, "flattened": history.flattened}
-    (directory / (FILE + PART)).write_text(json.dumps({"format": FORMAT, **lists, **numbers}, separators=(",", ":")))
-    return FILE
+    (directory / (files.SNAPSHOTS + PART)).write_text(
+        json.dumps({"format": FORMAT, **lists, **numbers}, separators=(",", ":"))
+    )
+    return files.SNAPSHOTS
 
 
 def _flat(one: DiskEntry | Snapshot | Intent) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.errors import StateError, TinamouError
+from tinamou.facts import files
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
 from tinamou.system.lock import locked
@@ -125,7 +126,7 @@ def suspended(record: Record) -> Checkpoint | None:
     from tinamou.snapshots.checkpoint import read
 
     try:
-        return read(record.file("suspended"))
+        return read(record.file(files.SUSPENDED))
     except StateError as error:
         fix = f"put a copy back, or give the saved state up: tinamou kill {record.name}"
         raise StateError(f"the suspended state of {record.name} is damaged", why=error.why, fix=fix) from error
@@ -133,15 +134,15 @@ def suspended(record: Record) -> Checkpoint | None:
 
 def clear_half_suspended(record: Record) -> str:
     """Remove what a suspension left that was cut short; says so, else is empty. The machine does not run."""
-    if is_suspended(record) or not record.file("suspended").is_dir():
+    if is_suspended(record) or not record.file(files.SUSPENDED).is_dir():
         return ""
-    remove_tree(record.file("suspended"))
+    remove_tree(record.file(files.SUSPENDED))
     return f"machine {record.name} ended while it was being suspended; its state could not be kept"
 
 
 def forget_suspended(record: Record) -> None:
     """Give up the state a machine was suspended with: on stable storage, the entry first."""
-    folder = record.file("suspended")
+    folder = record.file(files.SUSPENDED)
     if folder.is_dir():
         from tinamou.system.durable import sync_folder
 
@@ -153,7 +154,7 @@ def forget_suspended(record: Record) -> None:
 def being_saved(record: Record) -> bool:
     """Whether a process that lives is at the machine's state (`tinamou.snapshots.save.marked`)."""
     try:
-        pid, started = map(int, record.file("checkpointing").read_text().split())
+        pid, started = map(int, record.file(files.CHECKPOINTING).read_text().split())
     except (FileNotFoundError, ValueError):
         return False
     return alive(Process(pid, started))
@@ -161,13 +162,13 @@ def being_saved(record: Record) -> bool:
 
 def let_run_on_if_left(record: Record) -> str:
     """Let a machine run on that a dead process left standing still while saving it; says so, else is empty."""
-    mark = record.file("checkpointing")
+    mark = record.file(files.CHECKPOINTING)
     if not mark.exists() or being_saved(record):
         return ""
     with contextlib.suppress(TinamouError, TimeoutError):  # the next command tries again
         clock = _let_run_on(record)
         mark.unlink(missing_ok=True)
-        remove_tree(record.file("suspended"))
+        remove_tree(record.file(files.SUSPENDED))
         said = f"machine {record.name} was left standing still by a save that was cut short; it runs on"
         return f"{said}, but {clock}" if clock else said
     return ""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tinamou.errors import GuestError
+from tinamou.facts import files
 from tinamou.guest.agent import Agent
 from tinamou.system.exec import clean_environment
 from tinamou.system.loop_thread import in_thread
@@ -29,7 +30,7 @@ async def frozen(directory: Path, deadline: float) -> AsyncIterator[bool]:
     Raises GuestError when the agent does not freeze in time or had to be thawed before the block was done; then what was
     done inside is not consistent and must not pass for it.
     """
-    socket = directory / "agent.sock"
+    socket = directory / files.AGENT
     watcher, pipe = _watch(socket, deadline)
     agent = Agent(str(socket), timeout=deadline)
     try:

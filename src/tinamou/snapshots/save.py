@@ -18,6 +18,7 @@ from tinamou.control import Listener, Session
 from tinamou.control.commands import cont, migrate, migration, set_migration, wait_migrated
 from tinamou.digest import file_digest
 from tinamou.errors import ControlError, StateError
+from tinamou.facts import files
 from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
 from tinamou.snapshots import branching, stream
@@ -293,7 +294,7 @@ async def _stood_still(events: Listener) -> float:
 @contextlib.contextmanager
 def marked(record: Record) -> Iterator[None]:
     """Write down that the machine may stand still because of this process: whoever finds it dead lets the machine run on."""
-    mark = record.file("checkpointing")
+    mark = record.file(files.CHECKPOINTING)
     me = process_of(os.getpid())
     mark.write_text(f"{me.pid} {me.started}")
     try:

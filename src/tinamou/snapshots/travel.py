@@ -11,6 +11,7 @@ from typing import Any
 from tinamou import late
 from tinamou.digest import file_digest
 from tinamou.errors import ImageError, Problem, StateError
+from tinamou.facts import files
 from tinamou.images.chain import read_chain, read_layer
 from tinamou.images.offline import made, offline
 from tinamou.images.progress import Progress, silent
@@ -107,7 +108,7 @@ async def _flatten(checkpoint: Checkpoint, frozen: Frozen, target: Path, base: B
 def _boot_files(checkpoint: Checkpoint) -> dict[str, Path]:
     """The kernel and initial RAM disk the guest is started with when it is started again."""
     boot = checkpoint.record["spec"].get("boot", {})
-    image = json.loads(checkpoint.file("image.json").read_text())
+    image = json.loads(checkpoint.file(files.IMAGE).read_text())
     chosen = boot if boot.get("kernel") else image
     return {name: Path(chosen[name]) for name in (_KERNEL, _INITRD) if chosen.get(name)}
 
@@ -198,7 +199,7 @@ def _put_boot_files(checkpoint: Checkpoint) -> None:
 
     QEMU opens these anew through the descriptors it is handed: its own user must be allowed to.
     """
-    image_file = checkpoint.file("image.json")
+    image_file = checkpoint.file(files.IMAGE)
     image = json.loads(image_file.read_text())
     boot = checkpoint.record["spec"].get("boot", {})
     chosen = boot if boot.get("kernel") else image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from tinamou.state import uids
 from tinamou.state.allowed import of_root, refusal
 from tinamou.state.index import Look, look, machines_dir
 from tinamou.state.record import Record, create, forget, read
-from tinamou.system.lock import take
+from tinamou.system.lock import at_once, take
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault
 from tinamou.system.remove import remove_tree
@@ -123,15 +122,9 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
-            if wait:
-                take(descriptor, directory)
-            else:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.fstat(descriptor).st_nlink > 0
-        except BlockingIOError:
-            there = False
-        yield there
+        if wait:
+            take(descriptor, directory)
+        yield (wait or at_once(descriptor)) and os.fstat(descriptor).st_nlink > 0
     finally:
         os.close(descriptor)
 

@@ -12,6 +12,7 @@ from typing import Any
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.late import dataclass
+from tinamou.state.entries import being_read
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.remove import remove_tree
@@ -93,17 +94,10 @@ def _text(entry: PoolEntry) -> str:
 
 def read(name: str) -> PoolEntry | None:
     """The pool of that name, None where there is none. Raises StateError for a damaged entry."""
-    try:
+    with being_read(f"the entry of pool {name}", fix=f"tinamou pool rm {name}"):
         data: dict[str, Any] = json.loads(read_own(folder(name) / "pool.json", most=_MOST))
         return PoolEntry(**{**data, "keeper": tuple(data["keeper"])})
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        fix = "see whose it is; tinamou acts on nothing that others can write to"
-        raise StateError(f"the entry of pool {name} is not read", why=str(error), fix=fix) from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        fix = f"tinamou pool rm {name}"
-        raise StateError(f"the entry of pool {name} is damaged", why=repr(error), fix=fix) from error
+    return None
 
 
 def find(name: str) -> PoolEntry:

@@ -17,6 +17,7 @@ from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
+from tinamou.state.entries import being_read
 from tinamou.system.lock import take
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
@@ -205,22 +206,15 @@ def read(directory: Path, *, owner: int | None = None) -> Record | None:
 
     It is this user's own, or ``owner``'s.
     """
-    path = directory / files.RECORD
-    try:
-        data = json.loads(read_own(path, most=_MOST, owner=owner))
+    fix = f"remove the machine with tinamou rm -f {directory.name}"
+    with being_read(f"the record of machine {directory.name}", fix=fix):
+        data = json.loads(read_own(directory / files.RECORD, most=_MOST, owner=owner))
         known = {key: value for key, value in data.items() if key in _KINDS}
         odd = [key for key, value in known.items() if not _KINDS[key](value)]
         if odd:
             raise ValueError(f"{odd[0]} is {known[odd[0]]!r:.60}")
         return _of_folder(Record(**{**known, "directory": str(directory)}))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        fix = "see whose it is; tinamou acts on nothing that others can write to"
-        raise StateError(f"the record of machine {directory.name} is not read", why=str(error), fix=fix) from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        fix = f"remove the machine with tinamou rm -f {directory.name}"
-        raise StateError(f"the record of machine {directory.name} is damaged", why=f"{path}: {error}", fix=fix) from error
+    return None
 
 
 def _of_folder(found: Record) -> Record:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tinamou import late
 from tinamou.errors import Problem, SpecError, StateError
 from tinamou.late import dataclass
-from tinamou.system.lock import exclusive
-from tinamou.system.paths import state_dir
-from tinamou.system.plain_file import read_own
-from tinamou.system.replaced import replace_text
+from tinamou.state.entries import Register
 
 __all__ = ["VERBS", "Token", "create", "every", "holder", "revoke"]
 
@@ -48,8 +44,6 @@ VERBS = {
 }
 """What a token can be for, in words."""
 
-_FILE = "tokens.json"
-_MOST = 8 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PREFIX = "tnm_"
 """Begins each token, so that it is known for one wherever it turns up."""
@@ -107,7 +101,7 @@ def create(name: str, *, verbs: Sequence[str], machines: Sequence[str] = ("*",),
             raise StateError(f"there is a token {name} already", fix=f"tinamou token revoke {name}, or choose another name")
         known[name] = made
 
-    _update(add)
+    _register.update(add)
     return secret
 
 
@@ -118,12 +112,12 @@ def revoke(name: str) -> None:
         if known.pop(name, None) is None:
             raise StateError(f"there is no token {name}", fix="tinamou token ls shows all")
 
-    _update(drop)
+    _register.update(drop)
 
 
 def every() -> list[Token]:
     """All tokens, by name. Raises StateError for a file that is not to be believed."""
-    return [token for _, token in sorted(_read().items())]
+    return [token for _, token in sorted(_register.read().items())]
 
 
 def holder(secret: str) -> Token | None:
@@ -131,7 +125,9 @@ def holder(secret: str) -> Token | None:
     if not secret.startswith(_PREFIX):
         return None
     digest = _digest(secret)
-    return next((one for one in _read().values() if hmac.compare_digest(one.digest, digest) and not one.expired), None)
+    return next(
+        (one for one in _register.read().values() if hmac.compare_digest(one.digest, digest) and not one.expired), None
+    )
 
 
 def _known(verb: str) -> bool:
@@ -142,25 +138,4 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def _read() -> dict[str, Token]:
-    path = state_dir() / _FILE
-    try:
-        data = json.loads(read_own(path, most=_MOST))
-        return {name: Token(name=name, **one) for name, one in data["tokens"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StateError(
-            "the tokens are not read", why=f"{path}: {error}", fix=f"remove {path} and make them anew"
-        ) from error
-
-
-def _update(change: Callable[[dict[str, Token]], None]) -> None:
-    path = state_dir() / _FILE
-    with exclusive(path.with_suffix(".lock")):
-        known = _read()
-        change(known)
-        plain = {
-            name: {key: value for key, value in late.asdict(one).items() if key != "name"} for name, one in known.items()
-        }
-        replace_text(path, json.dumps({"format": 1, "tokens": plain}, indent=1))
+_register = Register("tokens", lambda name, fields: Token(name=name, **fields))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 
-__all__ = ["LONG_SECONDS", "SECONDS", "exclusive", "given_up", "holder", "locked", "take"]
+__all__ = ["LONG_SECONDS", "SECONDS", "at_once", "exclusive", "given_up", "holder", "locked", "take"]
 
 SECONDS = 120.0
 """How long a lock is waited for that is held for moments only."""
@@ -48,7 +48,7 @@ def take(descriptor: int, path: Path, *, seconds: float = SECONDS, on_wait: Call
     Raises StateError, naming the holder, after ``seconds``, or when it is `given_up`.
     """
     began, nap, said = time.monotonic(), 0.0005, False
-    while not _taken(descriptor):
+    while not at_once(descriptor):
         waited = time.monotonic() - began
         if on_wait:
             on_wait()
@@ -63,7 +63,8 @@ def take(descriptor: int, path: Path, *, seconds: float = SECONDS, on_wait: Call
         nap = min(nap * 2, _LONGEST_NAP)
 
 
-def _taken(descriptor: int) -> bool:
+def at_once(descriptor: int) -> bool:
+    """Take the lock on an open file or folder where nobody holds it; whether it was had."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -88,9 +89,6 @@ def locked(path: Path) -> bool:
     """Whether a process holds a lock on a file. Raises FileNotFoundError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not at_once(descriptor)
     finally:
         os.close(descriptor)
-    return False

@@ -8,7 +8,9 @@ import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-__all__ = ["OddFileError", "copy_plain", "folder_fault", "place_fault", "read_own", "read_plain"]
+from tinamou.errors import SpecError
+
+__all__ = ["OddFileError", "copy_plain", "folder_fault", "place_fault", "read_given", "read_own", "read_plain"]
 
 _PIECE = 1 << 20
 
@@ -31,6 +33,15 @@ def read_plain(
     if len(found) > most:
         raise OddFileError(f"{path} grows while it is read")
     return bytes(found)
+
+
+def read_given(path: str | Path, most: int) -> bytes:
+    """What a file holds that the user named; a byte more than ``most`` says that it is too large. Raises SpecError."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(most + 1)
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
 
 
 def read_own(path: Path, *, most: int, owner: int | None = None) -> bytes:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["heard", "heeded_at_once"]
+__all__ = ["heard", "heeded_at_once", "held_back"]
 
 
 @contextlib.contextmanager
@@ -36,6 +36,19 @@ def heeded_at_once() -> Iterator[None]:
         finally:
             signal.set_wakeup_fd(before)
             loop.remove_reader(here)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Requests to end come when the block is over: what is done in it is done wholly, or not at all.
+
+    For a moment's work that starts no process: one would be deaf to them, too (source: signal(7), the mask is inherited).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from tinamou.errors import SpecError
+from tinamou.system.plain_file import read_given
 
 __all__ = ["toml_file", "toml_of"]
 
@@ -34,13 +35,10 @@ def toml_of(text: str) -> dict[str, Any]:
 
 def toml_file(path: str, said: str, *, see: str) -> dict[str, Any]:
     """The tables of a file of the user's; ``said`` is what one is not that is too large. Raises SpecError."""
+    data = read_given(path, _LARGEST)
+    if len(data) > _LARGEST:
+        raise SpecError(f"{path} {said}", why=f"it is larger than {_LARGEST >> 20} MiB")
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise SpecError(f"{path} {said}", why=f"it is larger than {_LARGEST >> 20} MiB")
         return toml_of(data.decode())
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not TOML", why=str(error), fix=f"see {see}") from error

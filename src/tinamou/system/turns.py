@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from tinamou.system.lock import locked
+from tinamou.system.lock import at_once, locked
 
 __all__ = ["Turn"]
 
@@ -46,9 +46,7 @@ class Turn:
         if self.held:
             return True
         lock, self._ours = self._opened(self._path)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not at_once(lock):
             os.close(lock)
             return False
         if self._ours:

@@ -46,27 +46,41 @@ def _program(arch: str) -> bytes:
         raise GuestError(f"there is no resident for {arch} guests", fix="fork x86_64, aarch64 or riscv64 guests") from None
 
 
-async def install(agent: Agent, path: str, arch: str, reach: Callable[[str], Line] = connect) -> Line:
+async def install(
+    agent: Agent, path: str, arch: str, reach: Callable[[str], Line] = connect, *, patience: float = 30.0
+) -> Line:
     """A line to the machine's resident on socket ``path``, which is pushed into the guest when it does not answer.
 
-    ``reach`` makes the line. Raises GuestError when the guest's agent may not run commands, or the guest cannot run the
-    program, HeldError.
+    ``reach`` makes the line; a guest that still boots has ``patience`` seconds to answer. Raises GuestError when the
+    guest's agent may not run commands, or the guest cannot run the program, HeldError.
     """
-    import base64
-
     line = reach(path)
     try:
-        try:
-            await line.hello(timeout=0.3)
-        except LineError:
-            script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
-            done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_INSTALL_SECONDS, bare=True)
-            if done.status:
-                why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"
-                raise GuestError("The guest cannot be given the program that forks and terminals need", why=why) from None
-            await line.hello(timeout=_INSTALL_SECONDS)
+        if not await _answers(line):
+            await agent.wait(patience)
+            if not await _answers(line):  # one that the guest brings comes up while it boots
+                await _push(agent, arch)
+                await line.hello(timeout=_INSTALL_SECONDS)
         await line.run(["true"], timeout=_INSTALL_SECONDS)
     except BaseException:
         line.close()
         raise
     return line
+
+
+async def _answers(line: Line) -> bool:
+    try:
+        await line.hello(timeout=0.3)
+    except LineError:
+        return False
+    return True
+
+
+async def _push(agent: Agent, arch: str) -> None:
+    import base64
+
+    script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
+    done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_INSTALL_SECONDS, bare=True)
+    if done.status:
+        why = done.stderr.decode(errors="replace").strip() or f"its shell ended with status {done.exit_status}"
+        raise GuestError("The guest cannot be given the program that forks and terminals need", why=why)

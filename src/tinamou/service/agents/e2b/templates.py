@@ -9,12 +9,11 @@ from typing import Any
 from tinamou.errors import Problem, SpecError
 from tinamou.late import dataclass, field
 from tinamou.spec import MachineSpec, load_spec
-from tinamou.system.toml import toml_of
+from tinamou.system.toml import toml_file
 
 __all__ = ["BASE", "Template", "load"]
 
 BASE = "base"
-_LARGEST = 1 << 20
 _SOURCES = ("image", "pool", "checkpoint")
 
 
@@ -45,13 +44,7 @@ def load(path: Path | None) -> dict[str, Template]:
     found = {BASE: Template(BASE, image="tiny")}
     if path is None:
         return found
-    try:
-        text = path.read_text()
-        data = toml_of(text) if len(text) <= _LARGEST else {}
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not TOML", why=str(error), fix="see docs/guides/agents.md") from error
+    data = toml_file(str(path), "is no file of templates", see="docs/guides/agents.md")
     problems = [problem for name, table in data.items() for problem in _problems(name, table)]
     if problems:
         raise SpecError(f"{path} has {len(problems)} problem(s)", problems=problems, fix="see docs/guides/agents.md")
