@@ -65,7 +65,11 @@ class Hosts:
     def script(self, *words: str) -> str:
         """What script/hosts says. Raises CalledProcessError."""
         argv = [str(ROOT / "script/hosts"), *words]
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.stderr.write(done.stderr)
+        done.check_returncode()
+        return done.stdout
 
     def root(self, host: int) -> Path:
         """A host's file system, from here."""

@@ -26,8 +26,10 @@ DYING = Path(__file__).with_name("dying.py")
 def test_a_machine_goes_to_another_host_with_its_memory_and_disk(two: Two) -> None:
     before = started(two)
     source = two.here()
-    moved = json.loads(tinamou("move", "web", "there", "--json"))
+    moved = json.loads(tinamou("move", "web", "there", "--line", "tls", "--json"))
     assert 0 < moved["downtime"] < moved["total"]
+    assert moved["line"] == "tls"
+    assert sorted(moved["stages"], key=moved["stages"].__getitem__) == list(moved["stages"])
     assert moved["memory"] > 1 << 20
     assert moved["rounds"] >= 1
     assert moved["notes"] == []
@@ -79,6 +81,15 @@ def test_it_comes_back_to_where_it_was(two: Two) -> None:
     record = two.here()
     assert record is not None
     assert record.generation == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["ssh", "packed"])
+def test_ssh_carries_it_where_that_is_asked_for(line: str, two: Two) -> None:
+    before = started(two)
+    moved = json.loads(tinamou("move", "web", "there", "--line", line, "--json"))
+    assert (moved["line"], moved["notes"]) == (line, [])
+    two.goes_on(before, away=True)
 
 
 PAIRS = [

@@ -6,11 +6,19 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.cli.move import limit_of
+from tinamou.cli.move import limit_of, line_of
 
 
 def command(
-    host: str, /, *, limit: str = "", downtime: int = 300, slow: Switch = False, cut: Switch = False, json: Switch = False
+    host: str,
+    /,
+    *,
+    limit: str = "",
+    downtime: int = 300,
+    slow: Switch = False,
+    cut: Switch = False,
+    line: str = "auto",
+    json: Switch = False,
 ) -> int:
     """Move every machine that runs on this host to another one, one after another; those that cannot go stay, with a reason.
 
@@ -26,13 +34,15 @@ def command(
         Slow a guest down that writes to its memory faster than the line carries.
     cut
         Move also what has connections in another process of this host (passt); they end, and new ones are made there.
+    line
+        What carries them: auto, tls, ssh or packed, as for `tinamou move`.
     json
         What went, and what stays, as JSON.
     """
     from tinamou.errors import StateError
     from tinamou.fleet.moving import How, evacuate
 
-    done = run_until_done(evacuate(host, How(limit_of(limit), downtime, slow, cut), progress=output.progress))
+    done = run_until_done(evacuate(host, How(limit_of(limit), downtime, slow, cut, line_of(line)), progress=output.progress))
     output.end_progress()
     for moved in done.moved:
         for note in moved.notes:

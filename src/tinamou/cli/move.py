@@ -19,6 +19,7 @@ def command(
     downtime: int = 300,
     slow: Switch = False,
     cut: Switch = False,
+    line: str = "auto",
     json: Switch = False,
 ) -> None:
     """Move a running machine to another host, which it goes on on: its memory and disks, and who it is on the network.
@@ -36,12 +37,15 @@ def command(
         Slow its guest down where that writes to its memory faster than the line carries.
     cut
         Move also what has connections in another process of this host (passt); they end, and new ones are made there.
+    line
+        What carries it: tls, connections of QEMU's own to ports 49152 to 49215 there, encrypted by a key for this move; ssh;
+        packed, ssh that compresses; auto, tls where that can be, packed where the link was measured to be slow.
     json
         Where it is now, and how that went, as JSON.
     """
     from tinamou.fleet.moving import How, move
 
-    how = How(limit_of(limit), downtime, slow, cut)
+    how = How(limit_of(limit), downtime, slow, cut, line_of(line))
     moved = run_until_done(move(name, host, how, progress=output.progress))
     output.end_progress()
     for note in moved.notes:
@@ -58,3 +62,12 @@ def limit_of(text: str) -> int:
         return int(Size.parse(text)) if text else 0
     except ValueError as error:
         raise SpecError("there is no such limit", problems=[Problem("limit", text, str(error), "100M")]) from error
+
+
+def line_of(text: str) -> str:
+    """What is to carry a machine. Raises SpecError for what is none of `LINES`."""
+    from tinamou.fleet.lines import LINES
+
+    if text not in LINES:
+        raise SpecError("there is no such line", problems=[Problem("line", text, f"is none of {', '.join(LINES)}", "auto")])
+    return text

@@ -249,6 +249,14 @@ async def migration(session: Session) -> Migration:
     )
 
 
+async def heard(events: Listener, seconds: float) -> Event | None:
+    """The next event, or None after so many seconds: to look then at what QEMU tells by no event."""
+    try:
+        return await events.next(seconds)
+    except TimeoutError:
+        return None
+
+
 async def wait_migrated(session: Session, timeout: float | None = None) -> Migration:
     """Poll until the migration has ended; raises ControlError when it failed, TimeoutError (seconds).
 

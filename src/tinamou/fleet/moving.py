@@ -11,20 +11,22 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
-from tinamou.errors import StateError, TinamouError
+from tinamou.control import Session
+from tinamou.errors import ControlError, HostError, StateError, TinamouError
 from tinamou.facts import files
-from tinamou.fleet import hosts, remote, settling
+from tinamou.fleet import hosts, lines, remote, settling
 from tinamou.fleet.frames import Frames
 from tinamou.fleet.hosts import Host
+from tinamou.fleet.lines import Carrier, Line
 from tinamou.guest.carry.port import kept_out
+from tinamou.images import store
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import autostart, before_upgrade, leaving, life, schedules
@@ -34,10 +36,10 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.machine.turns import turn
 from tinamou.machine.upgrading import version_of
 from tinamou.snapshots.outgoing import Sent, Volume, mirror, run_on, send
+from tinamou.snapshots.shared_key import KEY, shared_key
 from tinamou.state import machines, moves
 from tinamou.state.record import Record, newest
 from tinamou.system.loop_thread import in_thread
-from tinamou.system.sockets import connect_unix
 
 __all__ = ["Evacuated", "How", "Moved", "evacuate", "move"]
 
@@ -52,12 +54,13 @@ T = TypeVar("T")
 class How:
     """``limit`` in bytes a second for all that goes over, 0 for none; ``downtime`` in milliseconds, which the end of it may
     take; ``slow`` slows the guest down where it writes faster than the line carries; ``cut`` moves it also where
-    connections of its guest are held by another process here (passt), which end."""
+    connections of its guest are held by another process here (passt), which end; ``line`` is one of `LINES`."""
 
     limit: int = 0
     downtime: int = 300
     slow: bool = False
     cut: bool = False
+    line: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Moved:
 
     ``memory`` and ``disks`` are bytes that went over, ``rounds`` passes over the memory, ``dirty`` bytes a second the guest
     wrote at the end, ``throughput`` bytes of memory a second.
+
+    ``line`` is what carried them, for the reason ``chosen``: ``tls``, connections of QEMU's own; ``ssh``; ``packed``, ssh
+    that compresses. ``stages`` says at which second of it each step was done.
     """
 
     name: str
@@ -80,6 +86,9 @@ class Moved:
     rounds: int
     dirty: int
     throughput: float
+    line: str = ""
+    chosen: str = ""
+    stages: Mapping[str, float] = late.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -136,7 +145,7 @@ async def _tell(record: Record, host: Host) -> Moved:
         notes = await in_thread(_forget, now)
     took = time.monotonic() - began
     note = f"{record.name} had left before, and {host.name} had not been heard to have it"
-    return Moved(record.name, host.name, 0.0, 0.0, 0.0, took, 0, 0, 0, 0, 0.0, (note, *notes))
+    return Moved(record.name, host.name, 0.0, 0.0, 0.0, took, 0, 0, 0, 0, 0.0, notes=(note, *notes))
 
 
 class _Move:
@@ -150,21 +159,30 @@ class _Move:
         self._token = secrets.token_hex(8)
         self._began = time.monotonic()
         self._notes: list[str] = []
+        self._stages: dict[str, float] = {}
+        self._line: tuple[Line, str] = "ssh", ""
+
+    def _done(self, stage: str) -> float:
+        """Note that a stage is over; the seconds since it began."""
+        now = time.monotonic() - self._began
+        self._stages[stage] = round(now, 3)
+        return now
 
     async def done(self) -> Moved:
         """Do it. Raises TinamouError; the machine runs on here then, or has left."""
-        session = await self._machine.session()
-        record = self._machine.record
-        leaving.refuse_unmovable(record, self._machine.plan, cut=self._how.cut)
-        plan = await saved_plan(record, session)
-        disks = await leaving.volumes(record)
-        sample = await self._sample(plan, version_of(session))
+        leaving.refuse_unmovable(self._machine.record, self._machine.plan, cut=self._how.cut)
+        moved: Moved | None = None
         try:
-            record = await in_thread(moves.begin_leaving, record, self._host.name, self._token)
             async with remote.stream(self._host, [*self._host.command, "receive"]) as pipe:
                 frames = Frames(pipe.reader, pipe.writer)
                 async with frames.beating():
-                    return await self._carried(frames, plan, disks, sample)
+                    moved = await self._carried(frames)
+            return moved
+        except HostError:
+            if moved is not None:  # it has gone, and the line was lost while it was hung up
+                return moved
+            await asyncio.shield(self._put_right())
+            raise
         except BaseException:
             await asyncio.shield(self._put_right())
             raise
@@ -183,69 +201,137 @@ class _Move:
             await self._machine.close()
             await in_thread(end_machine, record)
 
-    async def _sample(self, plan: Plan, runs: str) -> bytes:
-        self._progress("trying its devices", None)
-        try:
-            async with before_upgrade.sample(plan, runs) as state:
-                return await in_thread(state.read_bytes)
-        except before_upgrade.NotTriedError as error:
-            self._notes.append(f"its devices were not tried there before it went: {error.what}")
-            return b""
+    async def _carried(self, frames: Frames) -> Moved:
+        session = await self._machine.session()
+        async with contextlib.AsyncExitStack() as stack:
+            plan, disks, opened = await self._opened(frames, session, stack)
+            setup = self._done("opened")
+            carrier = await stack.enter_async_context(self._carrier(opened))
+            disks = tuple(disk for disk in disks if disk.name not in opened["here"])
+            hearing = asyncio.ensure_future(frames.hear("tried"))
+            trying = asyncio.ensure_future(self._tried(frames, plan, version_of(session)))
+            try:
+                await frames.meanwhile(self._mirrored(session, disks, carrier), hearing)
+                mirrored = self._done("mirrored") - setup
+                await trying
+                await hearing
+                self._done("tried")
+                await in_thread(moves.sending, self._machine.record, self._token)
+                hearing = asyncio.ensure_future(frames.hear("ready"))
+                sent = await frames.meanwhile(self._sent(session, disks, carrier), hearing)
+                self._done("sent")
+                await hearing
+                self._done("ready")
+                went = await _to_its_end(self._gone(frames))
+            finally:
+                trying.cancel()
+                hearing.cancel()
+                await asyncio.wait([trying, hearing])
+        return self._told(went, setup, mirrored, disks, sent)
 
-    async def _carried(self, frames: Frames, plan: Plan, disks: tuple[Volume, ...], sample: bytes) -> Moved:
-        record, session = self._machine.record, await self._machine.session()
+    async def _opened(
+        self, frames: Frames, session: Session, stack: contextlib.AsyncExitStack
+    ) -> tuple[Plan, tuple[Volume, ...], dict[str, Any]]:
+        """Offer it to the other side: its plan, its disks, and where they go once its QEMU waits there."""
+        record = self._machine.record
         self._progress(f"asking {self._host.name}", None)
-        whole = await in_thread(leaving.described, record, plan, disks)
-        offered: dict[str, Any] = {
-            "name": record.name,
-            "host": os.uname().nodename,
-            "token": self._token,
+        boots, (address, peer) = await asyncio.gather(in_thread(_sums, record), in_thread(_toward, self._host, self._how))
+        await frames.say("files", files=list(boots.values()), address=address, peer=peer)
+        plan, disks = await saved_plan(record, session), await leaving.volumes(record)
+        self._done("planned")
+        has, _ = await frames.hear("has")
+        self._done("reached")
+        self._line = await self._chosen(address, has)
+        key = await self._key(session, stack)
+        record = await in_thread(moves.begin_leaving, record, self._host.name, self._token)
+        there = {field: sum for field, (_, sum) in boots.items() if sum in has["sums"]}
+        whole = await in_thread(leaving.described, record, plan, disks, there)
+        offered: dict[str, Any] = {"name": record.name, "host": os.uname().nodename, "token": self._token}
+        offered |= {
             "created": record.created,
+            "generation": record.generation,
+            "plan": plain(plan),
+            "boots": there,
+            "key": key,
         }
         table = {disk.name: (disk.format, disk.size, disk.used) for disk in disks}
         with leaving.marked(disks, self._token) as outside:
-            offered |= {"generation": record.generation, "plan": plain(plan), "disks": table, "outside": outside}
-            await frames.say("offer", whole, **offered)
-            await frames.say("sample", sample)
+            await frames.say("offer", whole, **offered, disks=table, outside=outside)
+            self._done("offered")
             opened, _ = await frames.hear("open", _PREPARING_SECONDS)
         self._notes += [str(note) for note in opened["notes"]]
-        disks = tuple(disk for disk in disks if disk.name not in opened["here"])
-        setup = time.monotonic() - self._began
-        hearing = asyncio.ensure_future(frames.hear("ready"))
+        return plan, disks, {**opened, "address": address, "ports": has["ports"]}
+
+    async def _chosen(self, address: str, has: Mapping[str, Any]) -> tuple[Line, str]:
+        link = lines.Link(0.0, str(has["why"]) or "it was not asked for")
+        if has["ports"]:
+            link = await lines.measured(address, int(has["ports"][1]))
+        return lines.chosen(self._how.line, link)
+
+    async def _key(self, session: Session, stack: contextlib.AsyncExitStack) -> str:
+        """The key that both QEMUs are given; empty where this one takes none, or needs none."""
+        if self._line[0] != "tls":
+            return ""
+        key, record = secrets.token_hex(32), self._machine.record
         try:
-            async with _carrying(record, self._host, opened) as (to_disks, to_memory):
-                work = mirror(session, disks, lambda: _connected(to_disks), self._how.limit, self._progress)
-                await frames.meanwhile(work, hearing)
-                mirrored = time.monotonic() - self._began - setup
-                await in_thread(moves.sending, record, self._token)
-                sent = await frames.meanwhile(self._sent(to_memory, disks), hearing)
-                await hearing
-                went = await _to_its_end(self._gone(frames))
-        finally:
-            hearing.cancel()
-        total = time.monotonic() - self._began
-        size = sum(disk.used for disk in disks)
-        speed = sent.memory / sent.seconds if sent.seconds else 0.0
+            await stack.enter_async_context(shared_key(session, record.file(files.MOVING), record.uid, key, "client"))
+        except ControlError as error:
+            self._line = "ssh", f"its QEMU takes no key: {error.why or error.what}"
+            return ""
+        return key
+
+    def _carrier(self, opened: Mapping[str, Any]) -> contextlib.AbstractAsyncContextManager[Carrier]:
+        """What carries its bytes: as it was chosen, or by ssh where the QEMU there takes no key."""
+        if self._line[0] == "tls" and not opened["paths"]:
+            return lines.direct(str(opened["address"]), *map(int, opened["ports"]))
+        if self._line[0] == "tls":
+            self._line = "ssh", f"the QEMU there takes no key: {opened['why']}"
+        disks, memory = map(str, opened["paths"])
+        folder = self._machine.record.file(files.MOVING)
+        return lines.by_ssh(self._host, folder, disks, memory, packed=self._line[0] == "packed")
+
+    @property
+    def _named(self) -> str:
+        return KEY if self._line[0] == "tls" else ""
+
+    async def _tried(self, frames: Frames, plan: Plan, runs: str) -> None:
+        """Have the other side try what the devices hold; where that cannot be, it is told, and noted here."""
+        try:
+            async with before_upgrade.sample(plan, runs) as state:
+                sample = await in_thread(state.read_bytes)
+        except before_upgrade.NotTriedError as error:
+            self._notes.append(f"its devices were not tried there before it went: {error.what}")
+            sample = b""
+        await frames.say("sample", sample)
+
+    async def _mirrored(self, session: Session, disks: tuple[Volume, ...], carrier: Carrier) -> None:
+        more: dict[str, Any] = {"key": self._named, "speed": self._how.limit, "progress": self._progress}
+        await mirror(session, disks, carrier.disks, **more)
+
+    async def _sent(self, session: Session, disks: tuple[Volume, ...], carrier: Carrier) -> Sent:
+        how, line = self._how, await carrier.memory()
+        more: dict[str, Any] = {"limit": how.limit, "downtime": how.downtime, "slow": how.slow}
+        return await send(session, line, disks, key=self._named, **more, progress=self._progress)
+
+    def _told(self, went: float, setup: float, mirrored: float, disks: tuple[Volume, ...], sent: Sent) -> Moved:
+        if self._how.line == "auto" and self._line[0] == "ssh":
+            self._notes.append(f"it went through ssh, which is slower: {self._line[1]}")
         return Moved(
-            record.name,
+            self._machine.record.name,
             self._host.name,
             went - sent.stopped,
             setup,
             mirrored,
-            total,
+            self._done("ended"),
             sent.memory,
-            size,
+            sum(disk.used for disk in disks),
             sent.rounds,
             sent.dirty,
-            speed,
+            sent.memory / sent.seconds if sent.seconds else 0.0,
+            *self._line,
+            self._stages,
             tuple(self._notes),
         )
-
-    async def _sent(self, path: Path, disks: tuple[Volume, ...]) -> Sent:
-        session, how = await self._machine.session(), self._how
-        with _connected(path) as line:
-            limits: dict[str, Any] = {"limit": how.limit, "downtime": how.downtime, "slow": how.slow}
-            return await send(session, line, disks, **limits, progress=self._progress)
 
     async def _gone(self, frames: Frames) -> float:
         """The decision, and the other side's word that it runs there; when that was heard, in seconds since 1970."""
@@ -258,6 +344,7 @@ class _Move:
             fix = f"once {self._host.name} can be reached: tinamou move {record.name} {self._host.name}"
             raise StateError(what, why=f"{error.what}: {error.why}", fix=fix) from error
         went = time.time()
+        self._done("runs")
         if not data["running"]:
             self._notes.append(f"its QEMU ended on {self._host.name} at the last moment: it is off there")
         await self._machine.close()
@@ -278,25 +365,17 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _connected(path: Path) -> socket.socket:
-    """A connection through the line, blocking as QEMU wants to set that itself."""
-    connected = connect_unix(str(path))
-    connected.setblocking(True)
-    return connected
+def _sums(record: Record) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file it boots from without a boot loader."""
+    return {field: (path.stat().st_size, store.digest_of(path)) for field, path in leaving.boots(record).items()}
 
 
-@contextlib.asynccontextmanager
-async def _carrying(record: Record, host: Host, opened: dict[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
-    """Sockets of this host that lead to the two there, for the block."""
-    folder = record.file(files.MOVING)
-    shutil.rmtree(folder, ignore_errors=True)  # of a move that was killed
-    folder.mkdir(mode=0o700)
-    here = folder / "disks", folder / "memory"
-    try:
-        async with remote.forward(host, {here[0]: str(opened["disks"]), here[1]: str(opened["memory"])}):
-            yield here
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _toward(host: Host, how: How) -> tuple[str, str]:
+    """`lines.toward`; empty where no connection of its own is asked for, or the name leads nowhere."""
+    if how.line in ("auto", "tls"):
+        with contextlib.suppress(OSError):
+            return lines.toward(host)
+    return "", ""
 
 
 def _forget(record: Record) -> list[str]:

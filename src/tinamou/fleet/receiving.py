@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import StateError, TinamouError
+from tinamou.fleet import lines
 from tinamou.fleet.frames import Frames
+from tinamou.fleet.lines import Listeners
+from tinamou.images import store
 from tinamou.machine import arriving
 from tinamou.machine.arriving import Arrival, Offer
+from tinamou.machine.ends import Direct
+from tinamou.machine.exporting import BOOTS
 from tinamou.machine.reconcile import reconcile
 from tinamou.state import machines, moves
 from tinamou.state.record import Record
+from tinamou.system.loop_thread import in_thread
 
 __all__ = ["go", "on_stdio", "received", "told", "whose"]
 
@@ -37,17 +44,23 @@ async def received(frames: Frames) -> None:
     Where the line is lost after it was ready it stays, standing still, until the other side is heard again.
     """
     reconcile()
-    offer = await _offer(frames)
-    async with arriving.arriving(offer) as here:
-        await frames.say("open", disks=here.disks, memory=here.memory, notes=list(here.notes), here=sorted(offer.here))
-        hearing = asyncio.ensure_future(frames.hear("go"))
-        try:
-            record = await frames.meanwhile(arriving.finish(here, _files(offer, here)), hearing)
-            await frames.say("ready")
-            await hearing
-        finally:
-            hearing.cancel()
-        await _run(frames, record, here)
+    with contextlib.ExitStack() as stack:
+        offer = await _offer(frames, stack)
+        async with arriving.arriving(offer) as here:
+            where: dict[str, Any] = {"paths": here.ends.paths, "why": here.ends.why}
+            await frames.say("open", **where, notes=list(here.notes), here=sorted(offer.here))
+            sample = (await frames.hear("sample"))[1]
+            hearing = asyncio.ensure_future(frames.hear("go"))
+            try:
+                if sample:
+                    await frames.meanwhile(arriving.tried(here, sample), hearing)
+                await frames.say("tried")
+                record = await frames.meanwhile(arriving.finish(here, _files(offer, here)), hearing)
+                await frames.say("ready")
+                await hearing
+            finally:
+                hearing.cancel()
+            await _run(frames, record, here)
 
 
 async def _run(frames: Frames, record: Record, here: Arrival) -> None:
@@ -61,23 +74,63 @@ def _files(offer: Offer, here: Arrival) -> list[Path]:
     return [here.record.file(f"{disk}.{kind}") for disk, (kind, _, _) in offer.copied.items()]
 
 
-async def _offer(frames: Frames) -> Offer:
-    """What the other side offers. Raises StateError for what is no offer."""
-    data, whole = await frames.hear("offer")
-    sample = (await frames.hear("sample"))[1]
+async def _offer(frames: Frames, stack: contextlib.ExitStack) -> Offer:
+    """What the other side offers, which is told first what is here of it. Raises StateError for what is no offer."""
+    asked, _ = await frames.hear("files")
     try:
-        disks = {str(name): (str(kind), int(size), int(used)) for name, (kind, size, used) in data["disks"].items()}
-        if any(kind not in ("qcow2", "raw") or not name.isalnum() for name, (kind, _, _) in disks.items()):
-            raise ValueError("a disk of an unknown kind")
-        if not str(data["token"]).isalnum():
-            raise ValueError("a move without a name")
-        shared = {str(name): str(path) for name, path in data.get("outside", {}).items() if name in disks}
-        seen = frozenset(name for name, path in shared.items() if moves.mark(path, str(data["token"])).is_file())
-        said = {name: str(data[name]) for name in ("name", "host", "token")}
-        numbers = {"generation": int(data["generation"]), "created": float(data["created"])}
-        return Offer(**said, **numbers, plan=plan_from(data["plan"]), disks=disks, whole=whole, sample=sample, here=seen)  # type: ignore[arg-type]
+        wanted = {(int(size), str(sum)) for size, sum in asked["files"]}
+        address, peer = str(asked["address"]), str(asked["peer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_machine(error) from error
+    found, why = None, ""
+    try:
+        found = lines.listeners(address, peer) if address else None
+    except OSError as error:
+        why = f"{address}: {error.strerror or error}"
+    if found is not None:
+        stack.callback(found.close)
+    known = await in_thread(store.by_content, wanted)
+    await frames.say("has", sums=list(known), ports=list(found.ports) if found else [], why=why)
+    draining = asyncio.ensure_future(lines.drained(found) if found else asyncio.sleep(0))
+    try:
+        data, whole = await frames.hear("offer")
+    finally:
+        draining.cancel()
+        await asyncio.wait([draining])
+    try:
+        return _read(data, whole, {sum: path for sum, (path, _) in known.items()}, found)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise StateError("the other host offers what is no machine", why=repr(error)[:200]) from error
+        raise _no_machine(error) from error
+
+
+def _no_machine(error: Exception) -> StateError:
+    return StateError("the other host offers what is no machine", why=repr(error)[:200])
+
+
+def _read(data: Mapping[str, Any], whole: bytes, known: Mapping[str, Path], found: Listeners | None) -> Offer:
+    """Raises KeyError, TypeError, ValueError, AttributeError, OverflowError."""
+    disks = {str(name): (str(kind), int(size), int(used)) for name, (kind, size, used) in data["disks"].items()}
+    if any(kind not in ("qcow2", "raw") or not name.isalnum() for name, (kind, _, _) in disks.items()):
+        raise ValueError("a disk of an unknown kind")
+    if not str(data["token"]).isalnum():
+        raise ValueError("a move without a name")
+    key = str(data["key"])
+    if key and (found is None or not re.fullmatch("[0-9a-f]{64}", key)):
+        raise ValueError("a key that is none, or for nothing")
+    shared = {str(name): str(path) for name, path in data.get("outside", {}).items() if name in disks}
+    return Offer(
+        name=str(data["name"]),
+        host=str(data["host"]),
+        token=str(data["token"]),
+        generation=int(data["generation"]),
+        created=float(data["created"]),
+        plan=plan_from(data["plan"]),
+        disks=disks,
+        whole=whole,
+        boots={field: known[data["boots"][field]] for field in BOOTS if field in data["boots"]},
+        here=frozenset(name for name, path in shared.items() if moves.mark(path, str(data["token"])).is_file()),
+        direct=Direct(found.disks, found.memory, found.peer, key) if key and found else None,
+    )
 
 
 async def go(token: str) -> dict[str, Any]:

@@ -204,17 +204,19 @@ async def forward(
     there: Mapping[Path, str] | None = None,
     back: Mapping[str, Path] | None = None,
     *,
+    packed: bool = False,
     timeout: float = SECONDS,
 ) -> AsyncIterator[None]:
     """Unix sockets through ssh, for the block: who connects to a path here reaches the socket of that path there.
 
     ``there`` is path here → path there; ``back`` is path there → path here: who connects to it there reaches the socket
-    here. All of them stand when the block begins, within ``timeout`` seconds, and are gone after it, there too when the
-    line is lost. Raises as `run`; SilentHostError with ssh's reason for a path that is taken.
+    here. With ``packed`` ssh compresses what goes through. All of them stand when the block begins, within ``timeout``
+    seconds, and are gone after it, there too when the line is lost. Raises as `run`; SilentHostError with ssh's reason for
+    a path that is taken.
     """
     words = [word for here, far in (there or {}).items() for word in ("-L", f"{here}:{far}")]
     words += [word for far, here in (back or {}).items() for word in ("-R", f"{far}:{here}")]
-    more = ["-T", "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindMask=0177", *words]
+    more = ["-T", *(["-C"] if packed else []), "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindMask=0177", *words]
     # a forward that cannot be made ends ssh before the command: its first byte says that all stand
     script = f"echo; cat; {shlex.join(['rm', '-f', '--', *(back or {})])}"
     with ssh.client(host, connect=timeout) as client:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.digest import file_digest
 from tinamou.errors import StateError
 from tinamou.fleet import hosts, remote
 from tinamou.fleet.frames import Frames
@@ -97,12 +96,6 @@ async def take(frames: Frames) -> None:
 
 
 def _images(wanted: set[tuple[int, str]]) -> dict[str, Base]:
-    """The disks of images here that are among these, by SHA-256; only those of such a size are read."""
-    sizes, sums = {size for size, _ in wanted}, {sum for _, sum in wanted}
-    found = {}
-    for one in store.kept():
-        facts = store.described(one.path)
-        disk = facts.disk if facts else ""
-        if facts and disk and Path(disk).stat().st_size in sizes and (sum := file_digest(Path(disk))) in sums:
-            found[sum] = Base(disk, facts.format, sum)
-    return found
+    """The disks of images here that are among these, by SHA-256."""
+    found = store.by_content(wanted)
+    return {sum: Base(facts.disk, facts.format, sum) for sum, (path, facts) in found.items() if str(path) == facts.disk}

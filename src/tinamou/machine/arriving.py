@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
-import socket
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,17 +15,17 @@ from typing import Any
 from tinamou import late
 from tinamou.blueprint import Flag, Plan, Why
 from tinamou.control import Event, Session, connect_qmp
-from tinamou.control.commands import cont, getfd, migrate_incoming, migration, set_migration, status
+from tinamou.control.commands import cont, getfd, heard, migrate_incoming, migration, set_migration, status
 from tinamou.errors import ControlError, StateError, TinamouError, if_full
 from tinamou.guest.clock import set_clock
 from tinamou.images.offline import offline
 from tinamou.images.progress import silent
 from tinamou.late import dataclass
-from tinamou.launch.handover import listening
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine.before_upgrade import take
 from tinamou.machine.booting import pin
+from tinamou.machine.ends import Direct, Ends, accepted, ends
 from tinamou.machine.importing import described, entered, extracted, manifest_of
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import prepared, run_facts
@@ -39,11 +39,12 @@ from tinamou.state.record import Record, change, create, newest, read
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["Arrival", "Offer", "arriving", "discard", "drop", "finish", "let_run", "of_token", "settle_in"]
+__all__ = ["Arrival", "Offer", "arriving", "discard", "drop", "finish", "let_run", "of_token", "settle_in", "tried"]
 
 _RESERVE = 256 << 20
 _NBD, _MEMORY = "nbd", "memory"
-_POLL = 0.005
+_LOOK = 0.25
+"""Seconds after which is looked again where nothing was told."""
 _EVENT_SECONDS = 60.0
 
 
@@ -51,8 +52,9 @@ _EVENT_SECONDS = 60.0
 class Offer:
     """What the source says of a machine: ``plan`` is the one it runs by, ``disks`` their format, size and used bytes.
 
-    ``host`` is what the source is called, ``whole`` its `small` files, ``sample`` the state of its stand-in, empty for none.
-    ``here`` are the disks whose files are seen from here as well: nothing of them is copied.
+    ``host`` is what the source is called, ``whole`` its `small` files, ``boots`` what it boots from of which the same is
+    here already, by its name there. ``here`` are the disks whose files are seen from here as well: nothing of them is
+    copied. ``direct`` are sockets that listen to the source; without them what is sent comes through ssh.
     """
 
     name: str
@@ -63,8 +65,9 @@ class Offer:
     plan: Plan
     disks: Mapping[str, tuple[str, int, int]]
     whole: bytes
-    sample: bytes
+    boots: Mapping[str, Path] = late.field(default_factory=dict)
     here: frozenset[str] = frozenset()
+    direct: Direct | None = None
 
     @property
     def copied(self) -> dict[str, tuple[str, int, int]]:
@@ -74,12 +77,12 @@ class Offer:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A machine whose QEMU waits here: its record and monitor, and the sockets behind which its disks and memory go."""
+    """A machine whose QEMU waits here: its record, plan and monitor, and where its disks and memory go."""
 
     record: Record
+    plan: Plan
     session: Session
-    disks: str
-    memory: str
+    ends: Ends
     notes: tuple[str, ...] = ()
 
 
@@ -93,10 +96,8 @@ async def arriving(offer: Offer) -> AsyncIterator[Arrival]:
     record, notes = await _made(offer)
     try:
         plan = await in_thread(_planned, offer, record)
-        if offer.sample:
-            await _tried(offer, plan)
         await in_thread(write_plan, record, plan)
-        async with _waiting(record, plan, offer.copied) as arrival:
+        async with _waiting(record, plan, offer) as arrival:
             yield late.replace(arrival, notes=tuple(notes))
     except BaseException:
         await asyncio.shield(in_thread(discard, record))
@@ -155,7 +156,9 @@ async def _made(offer: Offer) -> tuple[Record, list[str]]:
     _refuse_room(offer)
     with machines.making(offer.name) as directory:
         spec, notes = described(manifest, offer.name, trust=True, here=offer.here)
-        await in_thread(extracted, pieces, directory, {**manifest, "disks": {}}, silent)
+        await in_thread(_booted_from, offer.boots, directory)
+        lacking = [one for one in manifest["boots"] if one not in offer.boots]
+        await in_thread(extracted, pieces, directory, {**manifest, "boots": lacking, "disks": {}}, silent)
         for disk, (kind, size, _) in offer.copied.items():
             path = directory / f"{disk}.{kind}"
             await offline(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], f"making {path.name}")
@@ -168,6 +171,17 @@ async def _made(offer: Offer) -> tuple[Record, list[str]]:
         mine: dict[str, Any] = {"owner_pid": move["pid"], "owner_started": move["started"], "move": move}
         mine |= {"generation": offer.generation + 1, "created": offer.created}
         return create(late.replace(record, **mine)), [*notes, *more]
+
+
+def _booted_from(files: Mapping[str, Path], directory: Path) -> None:
+    """Files of images here, which never change, as the machine's own: the same ones where that can be."""
+    for name, path in files.items():
+        target = directory / name
+        try:
+            target.hardlink_to(path)
+        except OSError:  # another file system, or a file this user may not link to
+            shutil.copyfile(path, target)
+            target.chmod(0o644)
 
 
 def _refuse_room(offer: Offer) -> None:
@@ -190,13 +204,14 @@ def _planned(offer: Offer, record: Record) -> Plan:
     return prepared(load_spec(record.spec), record, image_of(record), offer.plan.machine_type, as_it_is)
 
 
-async def _tried(offer: Offer, plan: Plan) -> None:
-    state = machines.machines_dir() / offer.name / "sample"
-    state.write_bytes(offer.sample)
+async def tried(arrival: Arrival, sample: bytes) -> None:
+    """Load the state of the source's stand-in into one of what waits here. Raises StateError with what QEMU says."""
+    state = arrival.record.file("sample")
+    state.write_bytes(sample)
     try:
-        await take(plan, state)
+        await take(arrival.plan, state)
     except TinamouError as error:
-        what = f"the QEMU here does not take what the devices of {offer.name} hold"
+        what = f"the QEMU here does not take what the devices of {arrival.record.name} hold"
         said = "; ".join(filter(None, [error.what, *map(str, error.problems), error.why]))
         raise StateError(what, why=said, fix="move it to a host with a newer QEMU") from error
     finally:
@@ -204,19 +219,21 @@ async def _tried(offer: Offer, plan: Plan) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _waiting(record: Record, plan: Plan, disks: Iterable[str]) -> AsyncIterator[Arrival]:
+async def _waiting(record: Record, plan: Plan, offer: Offer) -> AsyncIterator[Arrival]:
     waits = Why("move", "it waits for the machine that comes, and stands still then")
     waiting = late.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = await in_thread(launch, waiting, record.path, dies_with_parent=False)
     record = change(record, **run_facts(plan, process))
     try:
-        async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:
+        async with (
+            await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session,
+            ends(session, record, offer.direct) as there,
+        ):
             await pin(record, plan)
-            paths = {name: str(record.file(f"{name}.sock")) for name in (_NBD, _MEMORY)}
-            await _offer_disks(session, disks, paths[_NBD])
-            taking = asyncio.ensure_future(_take_memory(session, paths[_MEMORY]))
+            await _offer_disks(session, offer.copied, there)
+            taking = asyncio.ensure_future(_take_memory(session, there))
             try:
-                yield Arrival(record, session, paths[_NBD], paths[_MEMORY])
+                yield Arrival(record, plan, session, there)
             finally:
                 taking.cancel()
     except ControlError as error:
@@ -225,47 +242,41 @@ async def _waiting(record: Record, plan: Plan, disks: Iterable[str]) -> AsyncIte
         raise died(waiting, record.path, process.pid) from error
 
 
-async def _offer_disks(session: Session, disks: Iterable[str], path: str) -> None:
-    """Export the disks under their names on a socket in the machine's folder."""
-    there = await attached(session)
-    listener = listening(path)
-    try:
-        await getfd(session, listener, _NBD)
-    finally:
-        os.close(listener)
-    await session.execute("nbd-server-start", addr={"type": "fd", "data": {"str": _NBD}})
+async def _offer_disks(session: Session, disks: Iterable[str], there: Ends) -> None:
+    """Export the disks under their names to whoever connects."""
+    nodes = await attached(session)
+    await getfd(session, there.disks.fileno(), _NBD)
+    key = {"tls-creds": there.key} if there.key else {}
+    await session.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": _NBD}}, **key})
     for name in disks:
-        node = there[f"{name}-dev"].top
+        node = nodes[f"{name}-dev"].top
         export = {"type": "nbd", "id": f"move-{name}", "node-name": node, "name": name, "writable": True}
         await session.execute("block-export-add", export)
 
 
-async def _take_memory(session: Session, path: str) -> None:
+async def _take_memory(session: Session, there: Ends) -> None:
     """Give QEMU the one who connects, whose state it is to take."""
-    loop = asyncio.get_running_loop()
-    with socket.socket(fileno=listening(path)) as listener:
-        listener.setblocking(False)
-        connected, _ = await loop.sock_accept(listener)
-    with connected:
+    with await accepted(there.memory, there.peer) as connected:
         connected.setblocking(True)
         await getfd(session, connected.fileno(), _MEMORY)
     # Disks that both hosts see are the source's until this side runs: it may go on with them there.
-    await set_migration(session, capabilities={"x-ignore-shared": False, "late-block-activate": True})
+    capabilities = {"x-ignore-shared": False, "late-block-activate": True, "events": True}
+    await set_migration(session, capabilities=capabilities, parameters={"tls-creds": there.key})
     await migrate_incoming(session, f"fd:{_MEMORY}")
 
 
 async def finish(arrival: Arrival, disks: Sequence[Path]) -> Record:
     """Wait until all of it is here, disks on stable storage; from then on it is ready. Raises ControlError, OSError."""
     session, record = arrival.session, arrival.record
-    while (now := await migration(session)).status != "completed":
-        if now.status in ("failed", "cancelled"):
-            raise ControlError(f"the machine's memory did not come: {now.status}", why=now.error)
-        await asyncio.sleep(_POLL)
+    with session.listen("MIGRATION") as events:
+        while (now := await migration(session)).status != "completed":
+            if now.status in ("failed", "cancelled"):
+                raise ControlError(f"the machine's memory did not come: {now.status}", why=now.error)
+            await heard(events, _LOOK)
+    await set_migration(session, capabilities={"events": False}, parameters={"tls-creds": ""})
     await session.execute("nbd-server-stop")
     await asyncio.gather(*(in_thread(sync_file, path) for path in disks))
     await in_thread(sync_folder, record.path)
-    for name in (_NBD, _MEMORY):
-        record.file(f"{name}.sock").unlink(missing_ok=True)
     return await in_thread(moves.ready, record, moves.token_of(record))
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,13 +92,16 @@ def _size(disks: Disks, history: History, disk: str, file: str) -> int:
     return int(layer.header.size) if layer.header else layer.length
 
 
-def _begin(record: Record, writer: Writer, disks: Mapping[str, int], beside: Path) -> None:
-    """What stands before the disks: the manifest, and all small files, each of them owned by this machine or this user."""
+def _begin(record: Record, writer: Writer, disks: Mapping[str, int], beside: Path, without: Collection[str] = ()) -> None:
+    """What stands before the disks: the manifest, and all small files, each of them owned by this machine or this user.
+
+    ``without`` are those of `BOOTS` that are left out.
+    """
     image = image_of(record)
     text = json.dumps(_manifest(record, image, disks), indent=1).encode()
     writer.add(MANIFEST, len(text), io.BytesIO(text))
     for field in BOOTS:
-        if path := getattr(image, field):
+        if field not in without and (path := getattr(image, field)):
             _add(writer, field, Path(path))
     staging = record.path / _STAGING
     owners = extras.owners_of(record.uid)
@@ -110,14 +113,17 @@ def _begin(record: Record, writer: Writer, disks: Mapping[str, int], beside: Pat
         _add(writer, path.name, path)
 
 
-def small(record: Record, disks: Mapping[str, int]) -> bytes:
-    """All of a machine but its disks, of which the sizes in bytes are told, as `packed`. Raises StateError, OSError."""
+def small(record: Record, disks: Mapping[str, int], without: Collection[str]) -> bytes:
+    """All of a machine but its disks, of which the sizes in bytes are told, and the files of `BOOTS` in ``without``.
+
+    As `packed`. Raises StateError, OSError.
+    """
     staging, whole = record.path / _STAGING, io.BytesIO()
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(mode=0o700)
     try:
         writer = Writer(whole)
-        _begin(record, writer, disks, record.path)
+        _begin(record, writer, disks, record.path, without)
         writer.close()
     finally:
         shutil.rmtree(staging, ignore_errors=True)

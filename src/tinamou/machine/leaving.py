@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.errors import Problem, StateError
 from tinamou.images.chain import read_layer
 from tinamou.machine.disks import opened
-from tinamou.machine.exporting import small
+from tinamou.machine.exporting import BOOTS, small
 from tinamou.machine.portable import said_outright
 from tinamou.machine.stand_in import reason_against
 from tinamou.snapshots.graph import attached
 from tinamou.snapshots.outgoing import Volume
 from tinamou.spec import load_spec
 from tinamou.state import moves
+from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 
-__all__ = ["described", "marked", "refuse_unmovable", "volumes"]
+__all__ = ["boots", "described", "marked", "refuse_unmovable", "volumes"]
 
 _CONNECTED = ("user", "tap", "hubport")
 
@@ -104,10 +106,16 @@ def marked(disks: Sequence[Volume], token: str) -> Iterator[dict[str, str]]:
             mark.unlink(missing_ok=True)
 
 
-def described(machine: Record, plan: Plan, disks: Sequence[Volume]) -> bytes:
+def boots(machine: Record) -> dict[str, Path]:
+    """The files it boots from without a boot loader, by the field of `ImageFacts` that names each."""
+    image = image_of(machine)
+    return {field: Path(path) for field in BOOTS if (path := getattr(image, field))}
+
+
+def described(machine: Record, plan: Plan, disks: Sequence[Volume], without: Collection[str]) -> bytes:
     """All of the machine that is small: its description, what it boots from, its keys, UEFI variables and TPM, as `packed`.
 
-    What tinamou chose for it, so its addresses, is said outright.
+    What tinamou chose for it, so its addresses, is said outright. Of what it boots from, ``without`` is left out.
     """
     spec = said_outright(late.asdict(machine), plan, machine.name, same=True)
-    return small(late.replace(machine, spec=spec, later={}), {one.name: one.size for one in disks})
+    return small(late.replace(machine, spec=spec, later={}), {one.name: one.size for one in disks}, without)

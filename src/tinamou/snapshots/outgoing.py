@@ -12,11 +12,11 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from tinamou.control import Session
+from tinamou.control import Listener, Session
 from tinamou.control.answers import number, record
-from tinamou.control.commands import Job, cont, getfd, jobs, migrate, migration, set_migration, status, wait_migrated
+from tinamou.control.commands import Job, cont, getfd, heard, jobs, migrate, migration, set_migration, status, wait_migrated
 from tinamou.errors import ControlError
 from tinamou.images.progress import Progress
 from tinamou.late import dataclass
@@ -26,10 +26,11 @@ __all__ = ["STILL_SECONDS", "Sent", "Volume", "mirror", "run_on", "send"]
 
 _OURS = "move-"
 """How the names of our jobs and nodes begin."""
-_POLL = 0.02
+_LOOK, _POLL = 0.1, 0.002
+"""Seconds after which is looked again at what events tell too, and at what none does."""
 STILL_SECONDS = 60.0
 """A move in which nothing moves for so long is given up."""
-_CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False}
+_CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False, "events": True}
 
 
 @dataclass(frozen=True)
@@ -63,30 +64,45 @@ class Sent:
 
 
 async def mirror(
-    session: Session, disks: Sequence[Volume], connect: Callable[[], socket.socket], speed: int, progress: Progress
+    session: Session,
+    disks: Sequence[Volume],
+    connect: Callable[[], Awaitable[socket.socket]],
+    *,
+    key: str,
+    speed: int,
+    progress: Progress,
 ) -> None:
     """Copy the disks to exports of their names behind ``connect``; from then on every write is done on both, until `send`.
 
-    ``speed`` in bytes a second, 0 for no bound. Raises ControlError.
+    ``key`` names the `shared_key` by which it is encrypted, empty for none; ``speed`` in bytes a second, 0 for no bound.
+    Raises ControlError, OSError.
     """
+    with session.listen("BLOCK_JOB_READY", "JOB_STATUS_CHANGE") as events:
+        await _begin_mirrors(session, disks, connect, key, speed)
+        moved, since = -1, time.monotonic()
+        while disks:
+            ours = [one for one in await jobs(session) if one.id.startswith(_OURS)]
+            _refuse_failed(disks, ours)
+            done, whole = sum(one.progress for one in ours), sum(one.total for one in ours)
+            progress("copying disks", done / whole if whole else None)
+            if all(one.status == "ready" for one in ours):
+                return
+            moved, since = _moving(done, moved, since, "its disks")
+            await heard(events, _LOOK)
+
+
+async def _begin_mirrors(
+    session: Session, disks: Sequence[Volume], connect: Callable[[], Awaitable[socket.socket]], key: str, speed: int
+) -> None:
+    encrypted = {"tls-creds": key} if key else {}
     for disk in disks:
         name = _OURS + disk.name
-        with connect() as connected:
-            await getfd(session, connected.fileno(), name)
-        server = {"type": "fd", "str": name}
-        await session.execute("blockdev-add", driver="nbd", node_name=name, server=server, export=disk.name)
+        connected = await connect()
+        await getfd(session, connected.fileno(), name)
+        node = {"driver": "nbd", "node-name": name, "server": {"type": "fd", "str": name}, "export": disk.name, **encrypted}
+        await session.execute("blockdev-add", node)
         how = {"job-id": name, "device": disk.node, "target": name, "sync": "full", "copy-mode": "write-blocking"}
         await session.execute("blockdev-mirror", {**how, "speed": speed, "auto-dismiss": False})
-    moved, since = -1, time.monotonic()
-    while disks:
-        ours = [one for one in await jobs(session) if one.id.startswith(_OURS)]
-        _refuse_failed(disks, ours)
-        done, whole = sum(one.progress for one in ours), sum(one.total for one in ours)
-        progress("copying disks", done / whole if whole else None)
-        if all(one.status == "ready" for one in ours):
-            return
-        moved, since = _moving(done, moved, since, "its disks")
-        await asyncio.sleep(5 * _POLL)
 
 
 def _refuse_failed(disks: Sequence[Volume], ours: Sequence[Job]) -> None:
@@ -111,6 +127,7 @@ async def send(
     line: socket.socket,
     disks: Sequence[Volume],
     *,
+    key: str,
     limit: int,
     downtime: int,
     slow: bool,
@@ -118,21 +135,21 @@ async def send(
 ) -> Sent:
     """Send the memory and all devices; the guest stands still afterwards, and its disks there are as they are here.
 
-    ``limit`` in bytes a second, 0 for none; the guest is stopped when the rest will take ``downtime`` milliseconds;
-    ``slow`` slows it down where it writes faster than that goes over. Raises ControlError; `run_on` then.
+    ``key`` as in `mirror`; ``limit`` in bytes a second, 0 for none; the guest is stopped when the rest will take
+    ``downtime`` milliseconds; ``slow`` slows it down where it writes faster than that goes over. Raises
+    ControlError; `run_on` then.
     """
     await getfd(session, line.fileno(), _OURS + "memory")
-    line.close()
     await set_migration(
         session,
         capabilities={**_CAPABILITIES, "auto-converge": slow},
-        parameters={"max-bandwidth": limit or 1 << 40, "downtime-limit": downtime},
+        parameters={"max-bandwidth": limit or 1 << 40, "downtime-limit": downtime, "tls-creds": key},
     )
     began = time.monotonic()
-    with session.listen("STOP") as events:
+    with session.listen("STOP") as stops, session.listen("MIGRATION") as events:
         await migrate(session, f"fd:{_OURS}memory")
-        await _until_switch(session, disks, progress)
-        stopped = await events.next(STILL_SECONDS)
+        await _until_switch(session, disks, events, progress)
+        stopped = await stops.next(STILL_SECONDS)
         await _end_mirrors(session, disks)
         await session.execute("migrate-continue", state="pre-switchover")
         await wait_migrated(session, STILL_SECONDS)
@@ -145,7 +162,7 @@ async def send(
     return Sent(stopped.at, setup, number(ram, "transferred", 0, least=0), rounds, dirty, seconds)
 
 
-async def _until_switch(session: Session, disks: Sequence[Volume], progress: Progress) -> None:
+async def _until_switch(session: Session, disks: Sequence[Volume], events: Listener, progress: Progress) -> None:
     moved, since, looked = -1, time.monotonic(), 0.0
     while (now := await migration(session)).status != "pre-switchover":
         if now.status in ("completed", "failed", "cancelled", "cancelling"):
@@ -155,7 +172,7 @@ async def _until_switch(session: Session, disks: Sequence[Volume], progress: Pro
         if time.monotonic() - looked > 1.0:
             looked = time.monotonic()
             _refuse_failed(disks, [one for one in await jobs(session) if one.id.startswith(_OURS)])
-        await asyncio.sleep(_POLL)
+        await heard(events, _LOOK)
 
 
 async def _end_mirrors(session: Session, disks: Sequence[Volume]) -> None:
@@ -176,7 +193,7 @@ async def _concluded(session: Session, name: str) -> Job:
         job = next(one for one in await jobs(session) if one.id == name)
         if job.status == "concluded":
             return job
-        await asyncio.sleep(_POLL / 10)
+        await asyncio.sleep(_POLL)
 
 
 async def run_on(session: Session) -> None:
@@ -191,7 +208,8 @@ async def run_on(session: Session) -> None:
     for name in await _nodes(session):
         with contextlib.suppress(ControlError):
             await session.execute("blockdev-del", node_name=name)
-    await set_migration(session, capabilities=dict.fromkeys((*_CAPABILITIES, "auto-converge"), False))
+    usual = dict.fromkeys((*_CAPABILITIES, "auto-converge"), False)
+    await set_migration(session, capabilities=usual, parameters={"tls-creds": ""})
     if not (await status(session)).running:
         await cont(session)
 
