@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 from typing import Any, cast
@@ -36,19 +37,44 @@ def _said() -> list[bytes]:
     failed = _frame(
         what="error", said={"error": "no", "code": 118, "problems": [{"path": "disk", "value": 1, "reason": "x"}]}
     )
-    return [whole + alive + sample, alive + whole + sample + failed, failed]
+    asked = _frame(what="files", files=[[5, "0af1"]], address="", peer="10.0.0.1")
+    return [asked + whole + alive + sample, alive + asked + alive + whole + sample + failed, asked + failed, failed]
+
+
+class _Nobody:
+    """What is said to the other side goes nowhere."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
 
 
 @target(
     "offer of a machine",
     seeds=_said,
-    words=["what", "alive", "error", "offer", "disks", "-1 ", " 5000000000\n", "99999999 0\n", "[" * 2000, "1e999", "\n"],
+    words=[
+        "what",
+        "alive",
+        "error",
+        "offer",
+        "files",
+        "address",
+        "peer",
+        "disks",
+        "-1 ",
+        " 5000000000\n",
+        "99999999 0\n",
+        "[" * 2000,
+        "1e999",
+        "\n",
+    ],
 )
 def offered(data: bytes) -> object:
     async def heard() -> object:
         reader = asyncio.StreamReader(limit=1 << 20)
         reader.feed_data(data)
         reader.feed_eof()
-        return await receiving._offer(Frames(reader, cast("asyncio.StreamWriter", None)))
+        with contextlib.ExitStack() as stack:
+            return await receiving._offer(Frames(reader, cast("asyncio.StreamWriter", _Nobody())), stack)
 
     return repr(_loop().run_until_complete(heard()))
