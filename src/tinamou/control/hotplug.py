@@ -38,7 +38,7 @@ async def plug(session: Session, part: Contribution, prefix: str) -> None:
     Raises LaunchError for a file that cannot be opened, ControlError.
     """
     async with contextlib.AsyncExitStack() as undo:
-        opening = in_thread(open_all, [step for step in part.steps if not _is_secret(step)])
+        opening = in_thread(open_all, [step for step in part.steps if not _is_secret(step)], part.elements)
         with await opening as handed:
             names = await _hand_over(session, part, handed.descriptors, prefix, undo)
         for kind in _ORDER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,8 +13,18 @@ from typing import Self
 from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Step, Value, Why
 from tinamou.errors import LaunchError, Problem
+from tinamou.system.direct import around_the_cache, is_direct
 
-__all__ = ["FDSET", "Handed", "listening", "netdev", "open_all", "properties", "read_by_path", "with_descriptors"]
+__all__ = [
+    "FDSET",
+    "Handed",
+    "listening",
+    "netdev",
+    "open_all",
+    "properties",
+    "read_by_path",
+    "with_descriptors",
+]
 
 _LISTEN_SECONDS = 5.0
 
@@ -45,8 +56,13 @@ class Handed:
             os.close(descriptor)
 
 
-def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None, copied: Collection[str] = ()) -> Handed:
-    """Open every `HandOver` of a plan that is not ``given``, by path; of those ``copied``, a copy in memory.
+def open_all(
+    steps: Iterable[Step],
+    elements: Iterable[Element],
+    given: Mapping[str, int] | None = None,
+    copied: Collection[str] = (),
+) -> Handed:
+    """Open every `HandOver` that is not ``given``, by path, as the ``elements`` use it; of ``copied``, a copy in memory.
 
     Raises LaunchError naming all that cannot be.
     """
@@ -63,6 +79,9 @@ def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None, copi
                 descriptors |= _tap(step)
             except OSError as error:
                 problems.append(Problem(step.name, None, f"cannot be opened: {error.strerror or error}"))
+    for path in _uncached(elements) & descriptors.keys():
+        with contextlib.suppress(OSError):  # QEMU says so too, with the disk it is
+            around_the_cache(descriptors[path])
     handed = Handed(descriptors)
     if problems:
         handed.__exit__()
@@ -70,6 +89,12 @@ def open_all(steps: Iterable[Step], given: Mapping[str, int] | None = None, copi
             "files of the machine cannot be opened", problems=problems, fix="check the paths and their permissions"
         )
     return handed
+
+
+def _uncached(elements: Iterable[Element]) -> set[str]:
+    """Files that are read and written around the host's page cache."""
+    files = [one.props.get("file") for one in elements if one.kind == "blockdev"]
+    return {str(file["filename"]) for file in files if isinstance(file, dict) and "filename" in file and is_direct(file)}
 
 
 def _take(step: HandOver) -> int:

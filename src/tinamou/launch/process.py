@@ -12,7 +12,7 @@ from tinamou.errors import LaunchError
 from tinamou.facts import files
 from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
-from tinamou.launch.handover import open_all, read_by_path, with_descriptors
+from tinamou.launch.handover import Handed, open_all, read_by_path, with_descriptors
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
@@ -45,7 +45,7 @@ def start(
     logs = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "append"]
     with (
         pipes_into(directory / files.QEMU_LOG, *map(Path, logs)) as (said, *ends),
-        open_all(plan.steps, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}, _copied(plan)) as handed,
+        _opened(plan, {**(given or {}), **_copies(dict(zip(logs, ends, strict=True)))}) as handed,
     ):
         apply(directory)
         jail = jail_of(plan, handed.descriptors, dies_with_parent=dies_with_parent)
@@ -92,9 +92,9 @@ def jail_of(plan: Plan, handed: Mapping[str, int], *, dies_with_parent: bool) ->
     )
 
 
-def _copied(plan: Plan) -> set[str]:
-    """What QEMU could not open anew under its label, which lets it open nothing that it can be handed."""
-    return read_by_path(plan) if plan.confinement.label else set()
+def _opened(plan: Plan, given: Mapping[str, int]) -> Handed:
+    """What it hands over; copies of what QEMU could not open anew under its label, which has it open nothing of that."""
+    return open_all(plan.steps, plan.elements, given, read_by_path(plan) if plan.confinement.label else ())
 
 
 def _copies(ends: Mapping[str, int]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from tinamou.control import RefusedError, Session
 from tinamou.control.answers import member, number, record, records, text
 from tinamou.errors import ControlError
 from tinamou.late import dataclass, field
+from tinamou.system.direct import around_the_cache, is_direct
 
 __all__ = [
     "Attached",
@@ -222,6 +223,8 @@ async def open_overlays(session: Session, openings: Iterable[Opening]) -> None:
 async def _hand(session: Session, opening: Opening) -> int:
     ours = os.open(opening.path, os.O_RDWR | os.O_CLOEXEC) if opening.descriptor is None else opening.descriptor
     try:
+        if is_direct(opening.options):
+            around_the_cache(ours)
         answer = record(await session.execute_with_fd(ours, "add-fd", opaque=str(opening.path)))
     finally:
         if opening.descriptor is None:
