@@ -165,8 +165,9 @@ def test_qemus_own_filter(stage):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     held = stage.ways(filtered, *attacks)
-    assert {"SIGSYS", "ENOSYS"} <= {one.by for one in held.values()}
-    assert held["new-processes fork"].by == held["rights user namespace"].by == "SIGSYS"
+    assert "ENOSYS" in {one.by for one in held.values()}
+    for way in ("new-processes fork", "rights user namespace"):
+        assert held[way].by in ("SIGSYS", "EPERM"), "the second from QEMU 8 on"
     out = stage.ways(stage.started(words), *attacks)
     all_are("succeeded", out)
 

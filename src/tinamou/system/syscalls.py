@@ -156,8 +156,8 @@ GROUPS: Mapping[str, Group] = {
         "it makes what the guest makes in the shared folder, as the guest's users; at first walls of its own",
         "bind capget capset chown chroot fork fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr getxattr kill "
         "lchown lgetxattr listxattr llistxattr lremovexattr lsetxattr mknod mknodat mount name_to_handle_at "
-        "open_by_handle_at pidfd_open pivot_root removexattr setfsgid setfsuid setgid setgroups setresgid setresuid setuid setxattr "
-        "symlink symlinkat syncfs truncate umount2 unshare wait4",
+        "open_by_handle_at pidfd_open pivot_root removexattr setfsgid setfsuid setgid setgroups setresgid setresuid setuid "
+        "setxattr symlink symlinkat syncfs truncate umount2 unshare wait4",
         families=(AF_UNIX,),
         options=(1, 2, 4, 7, 8, 24, 27, 28, 47),  # {SET,GET}_PDEATHSIG, SET_DUMPABLE, {GET,SET}_KEEPCAPS, as above
         forks=True,
