@@ -294,6 +294,24 @@ def test_an_interface_is_used_when_somebody_works_with_it(tmp_path):
     assert all(words in " ".join(uses) for words, uses in zip(said, found, strict=True)), found
 
 
+class Here(Rooted):
+    """Files of a folder, taken for this host's."""
+
+    @property
+    def real(self):
+        return True
+
+
+def test_a_card_whose_interface_is_elsewhere_is_used(tmp_path):
+    """In another network namespace: this one does not see it."""
+    bus = Bus(tmp_path)
+    for number, (code, driver) in enumerate((("0x020000", "igb"), ("0x020000", ""), ("0x010802", "nvme"))):
+        bus.add(f"0000:03:00.{number}", code, driver or "vfio-pci", number, resource="")
+    used = [one.uses for one in probe_pci(Here(str(tmp_path)), {}).devices]
+    assert [bool(uses) for uses in used] == [True, False, False]
+    assert "namespace" in used[0][0]
+
+
 def test_a_host_without_pci(tmp_path):
     assert probe_pci(Rooted(str(tmp_path)), {}).missing == "this host has no PCI devices"
 
