@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -247,10 +248,14 @@ def test_who_listens_too_slowly_is_disconnected(state):
     with serving(state) as served, listen(served.path, None) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         assert slow.recv(16)
+        said = served.process.stderr.fileno()
+        os.set_blocking(said, False)
         deadline = time.monotonic() + 120
         while True:  # until the service has given up: then there is an end to what can be read
             for _ in range(50):
                 served.ask("POST", "/v1/machines/web/stop", {})
+            with contextlib.suppress(BlockingIOError):
+                os.read(said, 1 << 20)  # a service whose log nobody reads waits until somebody does
             if _connections(served.process.pid, served.path) == 0 or time.monotonic() > deadline:
                 break
         assert time.monotonic() < deadline

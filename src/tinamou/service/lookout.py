@@ -16,7 +16,7 @@ from tinamou.late import dataclass, field
 from tinamou.machine.listing import rows
 from tinamou.machine.reconcile import reconcile
 from tinamou.monitor.ears import Ears
-from tinamou.monitor.states import UNKNOWN, State, at_once, state_of
+from tinamou.monitor.states import LOOK_SECONDS, UNKNOWN, State, at_once, state_of
 from tinamou.service.feed import Feed
 from tinamou.state.index import look
 from tinamou.state.record import Record
@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 _RENEWED, _FRESH = 0.1, 0.25
 """How old the list of machines is when it is made anew beside the answer, and when that is waited for."""
-_ASKED, _ASKED_FRESH = 0.5, 2.0
-"""The same for what QEMU said of itself."""
+_ASKED, _ASKED_FRESH = 1.0, 1.0 + LOOK_SECONDS
+"""The same for what QEMU said of itself: whoever is asked beside the answer has answered by then, or is unknown."""
 _TIDY_SECONDS = 5.0
 """How often what a crash left is put right."""
 _HEARD, _ALONE = 1.0, 10.0
@@ -59,6 +59,7 @@ class Lookout:
         self._seen: Seen | None = None
         self._states: dict[_Key, tuple[float, State]] = {}
         self._asking: dict[_Key, asyncio.Task[State]] = {}
+        self._records: dict[_Key, Record] = {}
         self._looking: asyncio.Task[Seen] | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._tidied = 0.0
@@ -73,9 +74,11 @@ class Lookout:
             self._states[key] = (-math.inf, self._states[key][1])
         for key in [key for key in self._asking if name in ("", key[0])]:
             del self._asking[key]
+        for key in [key for key in self._records if name == key[0]]:
+            self._ask(self._records[key], key, time.monotonic())
 
     async def seen(self) -> Seen:
-        """The machines as they are now; what a QEMU says of itself is as of two seconds ago at most.
+        """The machines as they are now; what a QEMU says of itself is as of three seconds ago at most.
 
         Who asks again and again is answered at once; nothing that was done here before is missing.
         """
@@ -129,6 +132,7 @@ class Lookout:
         """
         now, waited = time.monotonic(), []
         keys = [(one.name, one.pid, one.started) for one in records]
+        self._records = dict(zip(keys, records, strict=True))
         self._states = {key: self._states[key] for key in keys if key in self._states}
         for one, key in zip(records, keys, strict=True):
             at, state = self._states.get(key, (-math.inf, None))
