@@ -54,7 +54,7 @@ def test_who_waits_too_long_is_told_who_is_at_it(record: Record) -> None:
     process = holder(record, 600)
     with pytest.raises(StateError, match="machine m is busy") as caught:
         asyncio.run(taken(record, 0.1))
-    assert re.search(rf"backup \(process {process.pid}, for \d+ s\)", caught.value.why)
+    assert re.search(rf"backup \(process {process.pid}, for \d{{1,4}} s\)", caught.value.why)
     with pytest.raises(StateError, match="machine m is busy"), turn_blocking(record, "start", wait=0.1):
         pass
     process.kill()
