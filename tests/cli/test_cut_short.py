@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typed import TINAMOU, call
 
-from tinamou.cli import running
+from tinamou.cli import output, running
 from tinamou.machine import booting, life
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
@@ -44,7 +44,9 @@ def test_a_start_that_is_cut_short_leaves_no_machine(tmp_path: Path, monkeypatch
     async def cut() -> None:
         task = asyncio.ensure_future(booting.begun(load_spec({"name": "m"}), ephemeral=False))
         assert await asyncio.to_thread(begins.wait, 60)
-        task.cancel()
+        for _ in range(3):  # once, and while the thread is waited for
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
         goes_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -148,6 +150,14 @@ def test_unit_files_are_there_all_of_them_or_none(tmp_path: Path, monkeypatch: p
         assert list(tmp_path.iterdir()) == []
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_warning_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its words and the end of its line no request to end can come."""
+    written: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=written.append, isatty=lambda: False, flush=lambda: None))
+    output.warn("it is so")
+    assert list(filter(None, written)) == ["tinamou: it is so\n"]
 
 
 _LOADING = """

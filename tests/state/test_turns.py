@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.machine.turns import busy_with, turn, turn_blocking
-from tinamou.state.record import Record, create
+from tinamou.state.moves import begin_leaving, leave
+from tinamou.state.record import Record, change, create
 
 HOLDER = """
 import asyncio, sys
@@ -52,7 +54,7 @@ def test_who_waits_too_long_is_told_who_is_at_it(record: Record) -> None:
     process = holder(record, 600)
     with pytest.raises(StateError, match="machine m is busy") as caught:
         asyncio.run(taken(record, 0.1))
-    assert re.search(rf"backup \(process {process.pid}, for \d+ s\)", caught.value.why)
+    assert re.search(rf"backup \(process {process.pid}, for \d{{1,4}} s\)", caught.value.why)
     with pytest.raises(StateError, match="machine m is busy"), turn_blocking(record, "start", wait=0.1):
         pass
     process.kill()
@@ -97,3 +99,37 @@ def test_two_flows_of_one_process_take_turns(record: Record) -> None:
 
     asyncio.run(both())
     assert order in (["a begins", "a ends", "b begins", "b ends"], ["b begins", "b ends", "a begins", "a ends"])
+
+
+def test_what_has_gone_to_another_host_is_not_changed_here_but_removed(record: Record) -> None:
+    leave(begin_leaving(record, "there", "token"), "token")
+    with pytest.raises(StateError, match="disk add"):
+        asyncio.run(taken(record, 0.1))
+    with pytest.raises(StateError, match="disk add"), turn_blocking(record, "disk add", wait=0.1):
+        pass
+    with turn_blocking(record, "rm", wait=0.1) as now:
+        assert now.move["host"] == "there"
+
+
+def test_a_template_is_not_changed_but_cloned(record: Record) -> None:
+    changed = change(record, template=True)
+    with pytest.raises(StateError, match="is a template: no disk add"), turn_blocking(changed, "disk add", wait=0.1):
+        pass
+    with turn_blocking(changed, "clone", wait=0.1) as now:
+        assert now.template
+
+
+def test_only_who_was_killed_left_something(record: Record) -> None:
+    """A folder that an operation left unfinished goes with the next one, which knows the last one was killed."""
+    lock, left = record.path / files.OPERATION, record.path / f"x{files.STAGING}"
+    with turn_blocking(record, "backup"):
+        assert lock.stat().st_size
+    left.mkdir()
+    with turn_blocking(record, "backup"):
+        assert left.is_dir()
+    assert lock.stat().st_size == 0 and lock.stat().st_mode & 0o777 == 0o600
+    process = holder(record, 600)
+    process.kill()
+    process.wait()
+    with turn_blocking(record, "backup"):
+        assert not left.exists()

@@ -39,7 +39,7 @@ def warn(text: str) -> None:
     """A loud line on stderr."""
     shown = visible(text)
     marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
-    print(f"tinamou: {marked}", file=unguarded(sys.stderr))
+    print(f"tinamou: {marked}\n", end="", file=unguarded(sys.stderr))  # at once: a request to end comes before it or after
 
 
 def say(text: str) -> None:

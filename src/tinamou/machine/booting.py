@@ -20,7 +20,7 @@ from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record
-from tinamou.system.loop_thread import in_thread
+from tinamou.system.loop_thread import ended, in_thread
 
 if TYPE_CHECKING:
     from tinamou.guest.ready import ReadyReport
@@ -61,7 +61,7 @@ async def _unless_cancelled(
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         asked.set()
-        await asyncio.wait([starting])
+        await ended(starting)
         if not starting.cancelled() and starting.exception() is None:
             await in_thread(undo, starting.result().record)
         raise

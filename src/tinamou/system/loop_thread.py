@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
@@ -11,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tinamou.system import lock
 
-__all__ = ["dropped", "in_thread", "wait_for"]
+__all__ = ["dropped", "ended", "in_thread", "wait_for"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -101,7 +102,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     """What ``work`` returns, called beside the event loop.
 
     A thread cannot be cancelled: a request for that is raised when the thread has ended, so that it changes nothing behind
-    the back of who cleans up. It waits for no lock any more then.
+    the back of who cleans up, however often that is asked for. It waits for no lock any more then.
     """
     given_up = threading.Event()
     mark = lock.given_up.set(given_up.is_set)
@@ -113,8 +114,17 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         given_up.set()
-        await _over(running)
+        await ended(running)
         raise
+
+
+async def ended(task: asyncio.Future[Any]) -> None:
+    """Wait until a task has ended, which nothing cuts short: for who was cancelled already, and raises that afterwards."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 async def dropped(task: asyncio.Future[Any], seconds: float | None = None) -> None:
