@@ -74,6 +74,8 @@ UNSAID = (
         "placement.spread",
         "placement.together",
         "placement.near",
+        "replicate.to",
+        "replicate.every",
         "security.syscalls",
         "security.apparmor",
         "security.sched_core",
