@@ -24,6 +24,7 @@ from tinamou.parts import (
     passthrough,
     placement,
     process,
+    replicate,
     security,
     seed_disk,
     share,
@@ -69,6 +70,7 @@ PARTS: tuple[Part, ...] = (
     windows_setup.PART,
     passthrough.LOCAL,
     placement.PART,
+    replicate.PART,
     Part(lambda resolved: Contribution(notes=resolved.notes)),
     process.ARGUMENTS,
 )

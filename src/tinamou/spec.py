@@ -23,6 +23,7 @@ from tinamou.parts.net import NetSpec
 from tinamou.parts.net.forwards import doubled
 from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.placement import PlacementSpec
+from tinamou.parts.replicate import ReplicateSpec
 from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.share import ShareSpec
@@ -73,6 +74,7 @@ class MachineSpec:
     memory: MemorySpec = option(MemorySpec, "guest memory")
     limits: LimitsSpec = option(LimitsSpec, "what it may use of the host at most")
     placement: PlacementSpec = option(PlacementSpec, "on which of several hosts it belongs")
+    replicate: ReplicateSpec = option(ReplicateSpec, "copies of its disks that another host keeps")
     confine: ConfineSpec = option(ConfineSpec, "the walls around its QEMU")
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")

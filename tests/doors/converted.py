@@ -77,6 +77,8 @@ UNSAID = (
         "placement.spread",
         "placement.together",
         "placement.near",
+        "replicate.to",
+        "replicate.every",
         "security.syscalls",
         "security.apparmor",
         "security.selinux",

@@ -32,6 +32,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "usb[0].device": {"usb": [{"type": "host", "device": "dead:beef"}]},
     "windows.drivers": {"windows": {"drivers": "/nosuch"}},
     "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},
+    "replicate.to": {"replicate": {"to": "elsewhere", "every": "5m"}},
     "cpu.near": {"cpu": {"pin": "auto", "near": "nosuch"}},
     "cpu.strict": {"cpu": {"count": (os.cpu_count() or 1) + 1, "pin": "auto", "strict": True}},
     "cpu.nodes": {"cpu": {"count": 2, "nodes": 2}, "memory": {"forkable": True}},

@@ -77,6 +77,10 @@ ELSEWHERE = {
         ("placement.spread", "placement.together", "placement.near"),
         "is asked where a host is chosen: tests/fleet/test_placement.py; a host by itself says so",
     ),
+    **dict.fromkeys(
+        ("replicate.to", "replicate.every"),
+        "is about a machine that stays: tests/fleet/test_replicated.py; refused for one that is thrown away",
+    ),
     "usb[].device": "needs a USB device: tests/lab/test_lab_usb.py; refused here",
     "confidential.debug": "needs SEV or TDX: tests/golden/test_confidential_plans.py; refused here",
 }

@@ -106,6 +106,17 @@ def test_start(agent) -> None:
     assert made[1] == [f"run -d --name ha --timeout 290 {AGENT}"]
 
 
+def test_a_start_from_a_replica_is_asked_for(agent) -> None:
+    given = {"OCF_RESKEY_file": str(AGENT), "OCF_RESKEY_replica": "1"}
+    assert agent("start", None, **given)[1] == ["replica take ha", "start --timeout 50 ha"]
+    assert agent("start", None, failing="replica", **given)[1] == [
+        "replica take ha",
+        f"run -d --name ha --timeout 50 {AGENT}",
+    ]
+    assert agent("start", "stopped", **given)[1] == ["start --timeout 50 ha"]
+    assert agent("start", None, OCF_RESKEY_replica="1")[1] == ["replica take ha", "start --timeout 50 ha"]
+
+
 def test_a_stop_that_does_not_stop_is_a_failure(agent) -> None:
     assert agent("stop", "stopped") == (OK, [])
     assert agent("stop", None) == (OK, [])

@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tinamou.machine.backups import back_up, restore
 from tinamou.snapshots.backup_shelf import FILE, Backup, Shelf, files_in, read_shelf, save_shelf
 from tinamou.spec import NAME
 from tinamou.state import machines
-from tinamou.state.record import Record
+from tinamou.state.record import Record, change, newest
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import state_dir
 
@@ -91,6 +92,7 @@ async def replicate(name: str, host: str, *, full: bool = False, progress: Progr
             size = await _sent(frames, folder, backup, progress)
             await frames.hear("kept")
     await in_thread(_let_go, folder, backup)
+    await in_thread(partial(change, newest(record), replicated={"host": host, "at": backup.created}))
     return Replicated(name, host, backup.number, not backup.parent, size, time.monotonic() - began)
 
 

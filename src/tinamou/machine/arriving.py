@@ -28,6 +28,7 @@ from tinamou.machine.booting import pin
 from tinamou.machine.ends import Direct, Ends, accepted, ends
 from tinamou.machine.importing import described, entered, extracted, manifest_of
 from tinamou.machine.reconcile import end_machine
+from tinamou.machine.schedules import replicate
 from tinamou.machine.starting import prepared, run_facts
 from tinamou.snapshots.graph import attached
 from tinamou.snapshots.hardware import fitted
@@ -304,5 +305,6 @@ async def _running(session: Session) -> Event:
 
 
 async def settle_in(record: Record, session: Session) -> str:
-    """Set the guest's clock, which stood still; what is to be said of that."""
+    """Set the guest's clock, which stood still, and have it replicated from here; what is to be said of that."""
+    await in_thread(replicate, record, load_spec(record.spec))
     return (await set_clock(newest(record), session)).note

@@ -183,6 +183,9 @@ def described(record: Record) -> dict[str, Any]:
         "template": record.template or None,
         "base": record.base or None,
         "former": record.former or None,
+        "replica": {**record.replicated, "age": max(0, int(time.time() - record.replicated["at"]))}
+        if record.replicated
+        else None,
         "created": record.created,
         "timings": record.timings,
         "spec": record.spec,

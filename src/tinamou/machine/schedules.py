@@ -7,14 +7,14 @@ from pathlib import Path
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.snapshots.schedule import REPLICA, Schedule, scheduled_units, schedules, units
-from tinamou.spec import load_spec
+from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system import systemd
 from tinamou.system.paths import unit_dir
 from tinamou.system.unit_files import removed, systemctl, written
 
-__all__ = ["refuse_diskless", "remove_replication", "remove_schedules", "rename_schedules", "write_schedule"]
+__all__ = ["refuse_diskless", "remove_replication", "remove_schedules", "rename_schedules", "replicate", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
@@ -29,6 +29,12 @@ def write_schedule(schedule: Schedule) -> list[Path]:
     paths = written(units(schedule, systemd.command(), systemd.environment()))
     systemctl("enable", "--now", f"{schedule.unit}.timer")
     return paths
+
+
+def replicate(record: Record, spec: MachineSpec) -> None:
+    """Have it replicated as it is described; nothing changes where it is not described so. Raises OSError."""
+    if spec.replicate.to:
+        write_schedule(Schedule(record.name, spec.replicate.every, 0, to=spec.replicate.to))
 
 
 def remove_schedules(machine: str) -> list[Path]:

@@ -41,7 +41,7 @@ class Record:
     is what it was started as. ``former`` are the names it had before, the first one first; that is one of its own making,
     ``NAME~2``, where another machine was called NAME before. ``base`` is the machine it is a clone of, empty for none; a
     ``template`` is cloned and nothing else. ``generation`` counts the hosts it has had, ``move`` says where its last move is
-    (`tinamou.state.moves`).
+    (`tinamou.state.moves`), ``replicated`` the ``host`` that has its newest replica, and ``at`` what second it was as that.
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -77,6 +77,7 @@ class Record:
     template: bool = False
     generation: int = 0
     move: dict[str, Any] = late.field(default_factory=dict)
+    replicated: dict[str, Any] = late.field(default_factory=dict)
     format: int = FORMAT
 
     @property

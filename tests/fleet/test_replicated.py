@@ -1,0 +1,67 @@
+"""A machine that is described as replicated has a timer for it, and says how old its newest replica is."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from two_hosts import Two
+from typed import call, tinamou
+
+from tinamou.doctor.machine import _replica
+from tinamou.errors import SpecError
+from tinamou.snapshots.schedule import schedules
+from tinamou.spec import load_spec
+from tinamou.state.record import Record
+from tinamou.system.paths import unit_dir
+
+DISK = ("--net", "none", "--memory", "160M", "--set", 'disk=[{size="16M"}]')
+RULE = ("--set", 'replicate.to="there"', "--set", 'replicate.every="5m"')
+
+
+@pytest.mark.parametrize(
+    "given", [{"to": "there"}, {"every": "5m"}, {"to": "there", "every": "7m"}, {"to": "/x", "every": "5m"}]
+)
+def test_half_a_rule_and_no_time_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match="replicate"):
+        load_spec({"replicate": given})
+
+
+def said(every: str, age: float | None) -> tuple[str, str]:
+    at = {"host": "there", "at": time.time() - age} if age is not None else {}
+    spec = {"replicate": {"to": "there", "every": every}} if every else {}
+    found = _replica(Record(name="web", directory="/nosuch", spec=spec, replicated=at), None)
+    return str(found.severity), found.evidence
+
+
+def test_doctor_says_how_old_a_replica_is() -> None:
+    assert said("", None)[0] == "info"
+    assert said("5m", None)[0] == "warning"
+    assert said("5m", 60.0)[0] == "good"
+    level, text = said("5m", 7200.0)
+    assert level == "warning"
+    assert "5m" in text
+    assert said("6h", 7200.0)[0] == "good"
+    assert said("", 7200.0)[0] == "good"
+
+
+@pytest.mark.vm
+def test_its_timer_is_there_from_its_first_start_on(two: Two) -> None:
+    tinamou("run", "-d", "--name", "web", *DISK, *RULE)
+    (schedule,) = schedules(unit_dir(), "web")
+    assert (schedule.to, schedule.every) == ("there", "5m")
+    assert json.loads(tinamou("show", "web", "--json"))["replica"] is None
+    tinamou("replicate", "web", "there")
+    shown = json.loads(tinamou("show", "web", "--json"))["replica"]
+    assert shown["host"] == "there"
+    assert 0 <= shown["age"] <= time.time() - shown["at"]
+    tinamou("rm", "-f", "web")
+    assert schedules(unit_dir(), "web") == []
+
+
+@pytest.mark.vm
+def test_one_that_is_thrown_away_is_refused_by_name() -> None:
+    refused = call("run", *DISK, *RULE, "--", "true")
+    assert refused.returncode == 112, refused.stderr
+    assert "replicate.to" in refused.stderr
