@@ -79,7 +79,7 @@ def test_memory_disks_and_commands_go_on(old: str, new: str, monkeypatch: pytest
 
 
 def taken_over(machine: Machine, new: str) -> Upgraded:
-    """What came of it; of two packages that load none of the other's states (10.0.13, 11.1.3), that the guest is where it was."""
+    """What came of it; of packages that load none of the other's states (10.0.13, 11.1.3), that the guest is still there."""
     before = machine.record.process
     try:
         return machine.upgrade(binary(new))
