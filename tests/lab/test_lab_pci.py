@@ -112,7 +112,6 @@ def test_a_card_goes_with_all_its_functions(inner):
     assert (driver(first), driver(second)) == before
 
 
-@pytest.mark.xfail(reason="the tiny guest's script finds no disk of the card: why is not known yet")
 def test_a_disk_is_read_as_fast_as_by_the_host(inner):
     """One that has a rate of its own, as hardware has: the other is as fast as the emulated processor."""
     rows = listed(STORE)

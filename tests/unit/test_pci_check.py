@@ -42,14 +42,12 @@ def test_each_thing_that_can_be_wrong() -> None:
     assert "does not see it" in gone.text
 
 
-BUSYBOX = "disk nvme0n1\n64+0 records in\n64+0 records out\n67108864 bytes (64.0MB) copied, {} seconds, 32.0MB/s\n"
-COREUTILS = "disk sda\n64+0 records in\n64+0 records out\n67108864 bytes (67 MB, 64 MiB) copied, {} s, 33 MB/s\n"
+ONE, OTHER = "disk nvme0n1\ntook 128 1000.50 1004.50\n", "disk sda\ntook 192 7.00 11.00\ntook 256 11.00 15.00\n"
 
 
 def test_transfers_are_compared_with_the_hosts() -> None:
-    said = BUSYBOX.format("2.000000") + COREUTILS.format("4") + COREUTILS.format("1").partition("\n")[2]
-    assert transfers.read(said) == [32 << 20, 64 << 20]
-    assert transfers.read("disk x\n9 bytes y copied, 0 s") == transfers.read("") == []
+    assert transfers.read(ONE + OTHER) == [32 << 20, 64 << 20]
+    assert transfers.read("disk x\ntook 9 1.00 1.00\ntook x") == transfers.read("took 1 1.00 2.00") == []
     (good, bad_one) = pci_check.compared("a", [100 << 20, 100 << 20], [98 << 20, 97 << 20])
     assert (good.good, bad_one.good) == (True, False)
     assert "0.970" in bad_one.text
