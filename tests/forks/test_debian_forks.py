@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tinamou import Machine
 from tinamou.machine import life
+from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import Request, fork_many
+from tinamou.snapshots.resting import discard
 from tinamou.state import machines
 from tinamou.system.loop_thread import wait_for
 
@@ -20,6 +24,14 @@ VARIABLE = "/sys/firmware/efi/efivars/TinamouTest-6f1c4a52-9d3b-4c1e-8a77-2b5d90
 MOUNTED = "mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs efivarfs /sys/firmware/efi/efivars; "
 KEY = "cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
 WHO = f"cat /etc/machine-id; cat /etc/hostname; {KEY}; head -c 32 /dev/urandom | base64"
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
 
 
 def put(machine: Machine, word: str) -> None:

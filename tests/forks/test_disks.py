@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,21 @@ from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import Request, fork_many
 from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.resting import discard
 from tinamou.system.loop_thread import wait_for
 
 pytestmark = pytest.mark.vm
 
 ROUNDS = int(os.environ.get("TINAMOU_ROUNDS", "3"))
 """Rounds of checkpoint, restore and write; 50 in a thorough run."""
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
 
 
 def put(machine: Machine, place: int, word: str) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from running import memory_exists, memory_of
@@ -14,9 +16,18 @@ from typed import call, eventually, tinamou
 from tinamou import Machine, Pool
 from tinamou.errors import StateError
 from tinamou.machine.checkpoints import every
+from tinamou.snapshots.resting import discard
 from tinamou.system.spawn import Process, alive
 
 pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
 
 
 def test_a_pool_hands_out_machines_nobody_else_has() -> None:

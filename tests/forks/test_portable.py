@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import fork_many
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.snapshots.checkpoint import Checkpoint, File, check, write
+from tinamou.snapshots.resting import discard
 from tinamou.state import machines
 from tinamou.system.loop_thread import wait_for
 
@@ -23,6 +25,14 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 READY = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; "
 WHO = READY + "hostname; cat /sys/class/net/eth0/address; head -c 32 /dev/urandom | base64"
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
 
 
 def forks_of(checkpoint: Checkpoint, count: int = 1, *, same: bool = False) -> list[Machine]:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tinamou import Machine
 from tinamou.machine.booting import until_up
+from tinamou.machine.checkpoints import every
 from tinamou.machine.connected import Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.forking import Request, fork_many
+from tinamou.snapshots.resting import discard
 from tinamou.system.loop_thread import wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 RESETS = int(os.environ.get("TINAMOU_RESETS", "3"))
 """How often each fork is reset, and reboots; 12 in a thorough run."""
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_left() -> Iterator[None]:
+    """Checkpoints stay when machines go; a test's own must not."""
+    yield
+    for one in every():
+        discard(Path(one.directory))
 
 
 def rebooted(machine: Machine) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 from typing import Any, cast
+from unittest import mock
 
 from fuzzing import target
 
@@ -32,6 +33,7 @@ def _said() -> list[bytes]:
     disk = Element("device", {"driver": "virtio-blk", "id": "disk0-dev"}, WHY)
     plan = Plan("web", "x86_64", "/usr/bin/qemu-system-x86_64", "pc-q35-7.2", "tcg", (disk,), (Flag("m", WHY, "1G"),), ())
     offer = {"name": "web", "host": "h1", "token": "0af1", "created": 1795952776.5, "generation": 3, "plan": plain(plan)}
+    offer |= {"key": "", "boots": {}}
     alive, sample = _frame(what="alive"), _frame(b"QEVM" + bytes(60), what="sample")
     whole = _frame(bytes(300), what="offer", disks={"disk0": ["qcow2", 1 << 30, 4096]}, **offer)
     failed = _frame(
@@ -74,7 +76,7 @@ def offered(data: bytes) -> object:
         reader = asyncio.StreamReader(limit=1 << 20)
         reader.feed_data(data)
         reader.feed_eof()
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, mock.patch.object(receiving.store, "by_content", lambda wanted: {}):
             return await receiving._offer(Frames(reader, cast("asyncio.StreamWriter", _Nobody())), stack)
 
     return repr(_loop().run_until_complete(heard()))

@@ -18,7 +18,7 @@ from tinamou.state.machines import free_port
 
 SCHEMATHESIS = shutil.which("schemathesis", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-EXAMPLES = int(os.environ.get("TINAMOU_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 """For each route and each caller; as many again and more are made from the rules of its fields."""
 _ENDS = frozenset({"start", "stop", "fork", "rm"})
 _VERBS = frozenset(tokens.VERBS) - {"host", "create"}

@@ -47,9 +47,7 @@ def shaped(name: str, data: Any) -> Any:
 def test_machines_come_in_pages(client, state):
     for number in range(7):
         machine(state, f"m{number}")
-    deadline = time.monotonic() + 30
-    while len(client.get("/v1/machines").json()["machines"]) < 7:
-        assert time.monotonic() < deadline
+    eventually(lambda: len(client.get("/v1/machines").json()["machines"]) == 7, "seven machines")
     first = shaped("Machines", client.get("/v1/machines?limit=3").json())
     assert [one["name"] for one in first["machines"]] == ["m0", "m1", "m2"]
     rest = client.get(f"/v1/machines?limit=1000&after={first['next']}").json()

@@ -42,13 +42,24 @@ def heeded_at_once() -> Iterator[None]:
 def held_back() -> Iterator[None]:
     """Requests to end come when the block is over: what is done in it is done wholly, or not at all.
 
-    For a moment's work that starts no process: one would be deaf to them, too (source: signal(7), the mask is inherited).
+    Not by a mask: another thread would be given them, and their handlers run in the main thread all the same. Outside the
+    main thread no handler interrupts anything.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    heeded = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in heeded:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ the SELinux Notebook; docs/decisions/0074-mandatory-access-control.md.
 
 from __future__ import annotations
 
-import hashlib
 import math
+import zlib
 
 from tinamou import late
 from tinamou.blueprint import Plan, StartHelper
@@ -31,7 +31,7 @@ def label(whose: str, kind: str, number: int) -> str:
 
 def confined(plan: Plan, whose: str, directory: str, uid: int | None) -> Plan:
     """The same plan with labels. Machines of one user, who has no other ids, are told apart by their folders."""
-    number = uid if uid is not None else int.from_bytes(hashlib.sha256(directory.encode()).digest()[:8])
+    number = uid if uid is not None else zlib.crc32(directory.encode())
     around = late.replace(plan.confinement, label=label(whose, _kind(plan), number))
     steps = tuple(with_label(step, around.label) if isinstance(step, StartHelper) else step for step in plan.steps)
     return late.replace(plan, confinement=around, steps=steps)
@@ -55,4 +55,4 @@ def with_label(helper: StartHelper, machine: str) -> StartHelper:
 
 def of_network(whose: str, bridge: str) -> str:
     """The label of the one process that serves a network's names and addresses."""
-    return label(whose, "dnsmasq", int.from_bytes(hashlib.sha256(bridge.encode()).digest()[:8]))
+    return label(whose, "dnsmasq", zlib.crc32(bridge.encode()))
