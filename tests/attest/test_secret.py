@@ -140,7 +140,12 @@ echo $! >"$one/.server"
 """
 RMDIR = r"""#!/bin/sh
 # The kernel's attributes go with their folder.
-case $1 in */tsm/report/tinamou-*) kill "$(cat "$1/.server")"; exec rm -rf "$1" ;; esac
+case $1 in */tsm/report/tinamou-*)
+    server=$(cat "$1/.server")
+    waits=$(pgrep -P "$server") # for somebody to open one
+    kill "$server" $waits
+    exec rm -rf "$1" ;;
+esac
 exec /bin/rmdir "$@"
 """
 VCEK = bytes.fromhex("8d75da6364e66445adc5f4b93be8accd")
