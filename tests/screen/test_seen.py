@@ -46,8 +46,7 @@ def test_grub_is_typed_to_and_read(packaged):
         vm.keys("c")
         shown(vm, "grub>")
         vm.type('echo "It\'s <42> ~ {x|y}: 100% #1_@"\n')
-        text = shown(vm, "\nIt's <42>")
-        assert "\nIt's <42> ~ {x|y}: 100% #1_@" in text
+        shown(vm, "\nIt's <42> ~ {x|y}: 100% #1_@")
         picture = vm.screenshot()
         assert unpacked(picture.png()) == (picture.width, picture.height, picture.pixels)
         before = vm.record.log_from
