@@ -35,6 +35,7 @@ def _forks(why: str) -> dict[str, str]:
 BY_DESIGN["logwriter"] = {"own-folder/rename": "it makes logs in the machine's folder, and puts full ones aside"}
 BY_DESIGN["virtiofsd"] = {
     "rights/setresuid": "it makes files of the shared folder under the user ids the guest says",
+    "rights/setgroups": "1.13 keeps the right to make them under groups the guest says; that of QEMU 7.2 gives it up",
     **_forks("it becomes two as it starts; the machine's control group bounds them"),
 }
 BY_DESIGN["dnsmasq"] |= _forks("it has a process for whoever asks by TCP, 32 at most")
