@@ -36,7 +36,7 @@ from tinamou.parts import (
 )
 from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
-from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, selinux, syscalls, walls
+from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
 
 __all__ = ["PARTS", "disk_alone", "plan", "plan_card", "plan_cpu"]
 
@@ -87,6 +87,8 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
         made = apparmor.confined(made, facts.place)
     made = walls.confined(made, facts.walls, spec.confine.without)
     if security.has_labels(resolved):
+        from tinamou.tuning import selinux
+
         made = selinux.confined(made, facts.host.selinux, facts.place.directory, facts.place.uid)
     return _in_groups(made, facts.host)
 

@@ -55,15 +55,19 @@ def has_profiles(resolved: Resolved) -> bool:
     return resolved.spec.security.apparmor != "off" and not _without(resolved)
 
 
+def _script(resolved: Resolved) -> str:
+    """Why nothing can be said beforehand of what QEMU will run, empty where it is a program."""
+    qemu = resolved.facts.qemu
+    return f"{qemu.binary} is a script: what it will run is not known beforehand" if qemu.script else ""
+
+
 def _without(resolved: Resolved) -> str:
     """Why there can be no AppArmor profiles here, empty where there can."""
     if not resolved.facts.host.apparmor:
         return "AppArmor is not active on this host, or its programs (package apparmor) are not installed"
     if resolved.owner is None:
         return "only root can load profiles"
-    if resolved.facts.qemu.script:
-        return f"{resolved.facts.qemu.binary} is a script: what it will run is not known beforehand"
-    return ""
+    return _script(resolved)
 
 
 def has_labels(resolved: Resolved) -> bool:
@@ -76,9 +80,7 @@ def _unlabelled(resolved: Resolved) -> str:
     host = resolved.facts.host
     if not host.selinux:
         return "SELinux is not active on this host"
-    if resolved.facts.qemu.script:
-        return f"{resolved.facts.qemu.binary} is a script: what it will run is not known beforehand"
-    return host.selinux_refused
+    return _script(resolved) or host.selinux_refused
 
 
 def _check(resolved: Resolved) -> list[Problem]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, grouping, topology
-from tinamou.probe.selinux import probe_selinux
 from tinamou.system import holding, threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
@@ -39,7 +38,7 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
     memory, available = _memory(host, nodes)
     tools, smt = _tools(host), (host.read("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
     system, machine, kernel = _identity(host)
-    selinux, refused = probe_selinux() if host.real else ("", "")
+    selinux, refused = _labels(host)
     return HostFacts(
         system=system,
         arch=machine,
@@ -141,6 +140,15 @@ def _apparmor(host: Rooted, tools: Mapping[str, str]) -> bool:
     """Whether the module is active here, takes profiles, and its parser is installed."""
     active = (host.read("/sys/module/apparmor/parameters/enabled") or "").strip() == "Y"
     return active and host.exists("/sys/kernel/security/apparmor/.replace") and "apparmor_parser" in tools
+
+
+def _labels(host: Rooted) -> tuple[str, str]:
+    """What `probe_selinux` says of this host; its module is loaded where there is something to ask."""
+    if not host.real or not host.exists("/sys/fs/selinux/enforce"):
+        return "", ""
+    from tinamou.probe.selinux import probe_selinux
+
+    return probe_selinux()
 
 
 def _chosen(text: str | None) -> str:

@@ -23,7 +23,6 @@ from tinamou.parts.net import NetSpec, mac_of
 from tinamou.prepare.groups import enter_groups
 from tinamou.prepare.journal import Journal
 from tinamou.probe.qemu import probe_qemu
-from tinamou.probe.selinux import probe_selinux
 from tinamou.probe.walls import probe_walls
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.disks_of_forks import with_disks
@@ -34,7 +33,7 @@ from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system.logs import last_lines
 from tinamou.system.spawn import Process
-from tinamou.tuning import apparmor, selinux, walls
+from tinamou.tuning import apparmor, walls
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Restored", "fork_plan", "given", "hand_out", "identity_for", "wake"]
@@ -75,8 +74,16 @@ def fork_plan(checkpoint: Checkpoint, record: Record, *, same: bool = False) -> 
     saved = late.replace(saved, name=record.name, ssh_port=record.ssh_port)
     made = _profiled(saved, record) if before.profile else saved
     made = walls.confined(made, probe_walls(), load_spec(record.spec).confine.without)
-    whose = before.label and probe_selinux()[0]
-    return selinux.confined(made, whose, record.directory, record.uid) if whose else made
+    return _labelled(made, record) if before.label else made
+
+
+def _labelled(plan: Plan, record: Record) -> Plan:
+    """The fork under SELinux labels of its own, where this host has any."""
+    from tinamou.probe.selinux import probe_selinux
+    from tinamou.tuning import selinux
+
+    whose, _ = probe_selinux()
+    return selinux.confined(plan, whose, record.directory, record.uid) if whose else plan
 
 
 def _profiled(plan: Plan, record: Record) -> Plan:

@@ -48,18 +48,27 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    heeded = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-    for number in heeded:
-        signal.signal(number, lambda number, _: came.append(number))
     try:
+        with _handled([one for one in asked if signal.getsignal(one) not in (None, signal.SIG_IGN)], came.append):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handled(numbers: Iterable[int], act: Callable[[int], object]) -> Iterator[None]:
+    """In the main thread: ``act`` handles these signals, and as before when the block is over."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: act(number))
         yield
     finally:
-        for number, handler in heeded.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
-        for one in came:
-            signal.raise_signal(one)
 
 
 @contextlib.contextmanager
@@ -74,12 +83,5 @@ def heard(numbers: Iterable[int], act: Callable[[int], object]) -> Iterator[None
         yield
         return
     loop = asyncio.get_running_loop()
-    with heeded_at_once():
-        before = {number: signal.getsignal(number) for number in numbers}
-        try:
-            for number in before:
-                signal.signal(number, lambda number, _: loop.call_soon_threadsafe(act, number))
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with heeded_at_once(), _handled(numbers, lambda number: loop.call_soon_threadsafe(act, number)):
+        yield

@@ -38,9 +38,9 @@ def confined(plan: Plan, whose: str, directory: str, uid: int | None) -> Plan:
 
 
 def _kind(plan: Plan) -> str:
-    """Making code is for emulation, and for drivers of graphics; speaking is for QEMU's own network and disks over one."""
+    """Making code is for emulation, speaking for QEMU's own network; both where the calls it makes are not listed."""
     groups = {one.group for one in plan.confinement.calls}
-    kind = "tcg" if plan.accel != "kvm" or "gl" in groups or not groups else "qemu"
+    kind = "tcg" if plan.accel != "kvm" or not groups else "qemu"
     return f"{kind}_net" if "internet" in groups or not groups else kind
 
 
