@@ -164,6 +164,18 @@ def program_of() -> Callable[[str, str], str]:
     return binary
 
 
+@pytest.fixture
+def another_qemu() -> str:
+    """A fetched QEMU of another package than the chosen one, as a value of TINAMOU_QEMU; skips where there is none."""
+    from tinamou.probe.qemu import find_binary, probe_qemu
+
+    here = probe_qemu(find_binary("x86_64")).package
+    for found in filter(None, (os.environ.get("TINAMOU_QEMU11"), os.environ.get("TINAMOU_QEMU10"))):
+        if probe_qemu(found.replace("{arch}", "x86_64")).package != here:
+            return found
+    pytest.skip(f"no QEMU of another package than {here} was fetched: script/qemu10, script/qemu11")
+
+
 @pytest.fixture(params=["installed", *(pytest.param(one, marks=getattr(pytest.mark, f"qemu{one}")) for one in FETCHED)])
 def every_qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Once with the QEMU that is installed, once with each that was fetched."""

@@ -222,9 +222,8 @@ with Machine(forkable=True) as vm:
     eventually(lambda: not memory_exists(memory), "the end of their memory")
 
 
-@pytest.mark.qemu11
 def test_a_machine_whose_qemu_was_replaced_is_refused_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, open_folder: Path
+    monkeypatch: pytest.MonkeyPatch, open_folder: Path, another_qemu: str
 ) -> None:
     """An update of the host: the file has the same name and is another program."""
     file = open_folder / "qemu-system-x86_64"
@@ -232,7 +231,7 @@ def test_a_machine_whose_qemu_was_replaced_is_refused_and_goes_on(
     file.chmod(0o755)
     monkeypatch.setenv("TINAMOU_QEMU", str(file))
     with Machine(forkable=True) as source:
-        file.write_text(f'#!/bin/sh\nexec {os.environ["TINAMOU_QEMU11"].replace("{arch}", "x86_64")} "$@"\n')
+        file.write_text(f'#!/bin/sh\nexec {another_qemu.replace("{arch}", "x86_64")} "$@"\n')
         with pytest.raises(StateError, match="QEMU was replaced"):
             source.checkpoint("late", kind="instant")
         assert source.run("echo on").text == "on"

@@ -66,9 +66,9 @@ def open_all(
 
     Raises LaunchError naming all that cannot be.
     """
-    descriptors = dict(given or {})
+    descriptors, there = dict(given or {}), tuple(steps)
     problems = []
-    for step in steps:
+    for step in there:
         if isinstance(step, HandOver) and step.path not in descriptors:
             try:
                 descriptors[step.path] = _copy(step.path) if step.path in copied else _take(step)
@@ -84,10 +84,12 @@ def open_all(
             around_the_cache(descriptors[path])
     handed = Handed(descriptors)
     if problems:
+        from tinamou.prepare.helper_processes import words_of_dead
+
         handed.__exit__()
-        raise LaunchError(
-            "files of the machine cannot be opened", problems=problems, fix="check the paths and their permissions"
-        )
+        said = words_of_dead(there)
+        fix = "see what the helper said above" if said else "check the paths and their permissions"
+        raise LaunchError("files of the machine cannot be opened", problems=problems, evidence=said, fix=fix)
     return handed
 
 

@@ -14,6 +14,7 @@ from tinamou.facts.walls import letters
 from tinamou.launch.argv import argv, shell_line
 from tinamou.launch.handover import Handed, open_all, read_by_path, with_descriptors
 from tinamou.prepare.groups import enter_groups
+from tinamou.prepare.helper_processes import words_of_dead
 from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
@@ -110,6 +111,7 @@ def died(plan: Plan, directory: Path, pid: int) -> LaunchError:
         evidence={
             "qemu said": last_lines(directory / files.QEMU_LOG),
             "serial console": last_lines(directory / files.SERIAL_LOG),
+            **words_of_dead(plan.steps),
             "command line": shell_line(argv(plan)),
         },
         fix="see what QEMU said above; tinamou plan --why explains every argument",

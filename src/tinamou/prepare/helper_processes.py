@@ -6,9 +6,10 @@ import os
 import resource
 import shlex
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from tinamou.blueprint import Plan, StartHelper
+from tinamou.blueprint import Plan, StartHelper, Step
 from tinamou.errors import PrepareError
 from tinamou.facts.walls import letters
 from tinamou.prepare.groups import enter_groups
@@ -23,7 +24,7 @@ from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, alive, end, found_started
 from tinamou.system.syscalls import keyed
 
-__all__ = ["found", "running", "start", "start_all", "stop"]
+__all__ = ["found", "running", "start", "start_all", "stop", "words_of_dead"]
 
 READY_SECONDS = 10.0
 _children: dict[tuple[str, ...], Process] = {}
@@ -81,6 +82,17 @@ def start(step: StartHelper, journal: Journal) -> None:
             said = " ".join(filter(None, (status, last_lines(log)[-800:])))
             raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
         time.sleep(0.002)
+
+
+def words_of_dead(steps: Iterable[Step]) -> dict[str, str]:
+    """What the helpers of these steps that have ended said last: evidence for an error that follows from it."""
+    said = {}
+    for step in steps:
+        if isinstance(step, StartHelper) and found({"argv": list(step.argv), "owner": step.owner}) is None:
+            socket = Path(step.socket)
+            logs = (_log(socket, home) for home in (socket.parent, socket.parent.parent))
+            said |= {f"{step.name} said": last_lines(log)[-800:] for log in logs if log.exists()}
+    return said
 
 
 def _log(socket: Path, home: Path) -> Path:
