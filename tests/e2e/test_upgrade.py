@@ -108,6 +108,29 @@ def said_at(port: int) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("kind", ["vnc", "spice"])
+def test_its_screen_is_served_again(kind: str, new_qemu: str) -> None:
+    if not probe_qemu(find_binary("x86_64")).has({"vnc": "option:vnc", "spice": "type:chardev-spicevmc"}[kind]):
+        pytest.skip(f"this QEMU has no {kind}")
+    with Machine(forkable=True, net=[], display={"type": kind}) as machine:
+        machine.run(HELD)
+        for number in range(2):
+            assert taken_over(machine, new_qemu).why == ""
+            assert machine.qmp(f"query-{kind}")["enabled"] is True
+            with socket.socket(socket.AF_UNIX) as viewer:
+                viewer.settimeout(60)
+                viewer.connect(str(machine.record.file(f"run/{kind}.sock")))
+                if kind == "vnc":
+                    assert viewer.recv(12).startswith(b"RFB "), number
+        assert sockets_aside.left(machine.record.path) == []
+
+
+@pytest.fixture(params=["", pytest.param("11", marks=pytest.mark.qemu11)], ids=["installed", "11"])
+def new_qemu(request: pytest.FixtureRequest) -> str:
+    """The QEMU that takes over."""
+    return str(request.param)
+
+
 @pytest.fixture
 def wrapped(open_folder: Path) -> Iterator[Path]:
     """A QEMU like the installed one, but for what a test puts in front of its last line."""

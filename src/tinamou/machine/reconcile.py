@@ -9,6 +9,7 @@ from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.machine import moving, sockets_aside
+from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
 from tinamou.snapshots import orphans
@@ -104,6 +105,7 @@ def _settle_upgrade(record: Record) -> None:
         for process in strays(record.path):
             if process != record.process:
                 end(process)
+        helper_processes.settle(Journal(record.path), record.pid)
         sockets_aside.settle(record)
 
 

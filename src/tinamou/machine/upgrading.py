@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, Why
+from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, StartHelper, Why
 from tinamou.control import connect_qmp
 from tinamou.control.commands import cont, getfd, migrate_incoming, set_migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
@@ -35,6 +35,8 @@ from tinamou.machine.portable import saved_plan
 from tinamou.machine.starting import plan_again, run_facts
 from tinamou.machine.suspending import suspend, wake_up
 from tinamou.machine.turns import turn
+from tinamou.prepare import helper_processes
+from tinamou.prepare.journal import Journal
 from tinamou.probe.qemu import choosing
 from tinamou.snapshots import branching, changes, save
 from tinamou.snapshots.hardware import fitted
@@ -110,16 +112,25 @@ def kept_from_it(plan: Plan) -> str:
     """Why the memory and the devices cannot go from one QEMU to the other directly; empty where they can."""
     if not save.forkable(plan):
         return "its memory is QEMU's own (memory.forkable would change that)"
+    twice = {step.socket for step in _twice(plan)}
     for step in plan.steps:
-        if isinstance(step, HandOver) and step.access == "connect":
+        if isinstance(step, HandOver) and step.access == "connect" and step.path not in twice:
             return f"its QEMU has a connection to a helper ({Path(step.path).name}) that cannot be made twice"
-    for flag in plan.flags:
-        if flag.name in ("vnc", "spice"):
-            return "its screen is served on an address that cannot be taken twice"
+    if any(flag.name in ("vnc", "spice") for flag in plan.flags) and not _screens(plan):
+        return "its screen is served on an address that cannot be taken twice"
     for element in plan.elements:
         if element.kind == "netdev" and element.props.get("type") not in ("user", "tap", "hubport"):
             return f"its network {element.id} ({element.props.get('type')}) cannot be connected twice"
     return ""
+
+
+def _twice(plan: Plan) -> list[StartHelper]:
+    """Helpers whose state travels with the devices' own, so that each QEMU can have one: what emulates a TPM.
+
+    Both have one folder: the first one says nothing to it from when the machine stands still, and the second is handed what
+    the first has in memory, and writes it as it is (source: QEMU docs/specs/tpm.rst, swtpm_ioctl(8)).
+    """
+    return [step for step in plan.steps if isinstance(step, StartHelper) and step.travels]
 
 
 async def _by_the_disk(machine: Connected, progress: Progress) -> tuple[float, Clock]:
@@ -173,7 +184,7 @@ def planned(record: Record, plan: Plan) -> Plan:
 
 async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapping) -> float:
     old = machine.record
-    sockets_aside.put_aside(old, _sockets(plan))
+    sockets_aside.put_aside(old, _aside(plan))
     try:
         async with _waiting(old, plan, memory, mapping) as (process, new, receiving):
             stopped = await _carried(machine, old, process, new, mapping, receiving)
@@ -190,16 +201,29 @@ async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapp
         if taken_over:
             await in_thread(end, Process(old.pid, old.started))
             await machine.anew()
+        await in_thread(helper_processes.settle, Journal(old.path), machine.record.pid)
         sockets_aside.settle(machine.record)
         await asyncio.shield(save.let_run_on(await machine.session()))
         raise
     await machine.anew()
+    await in_thread(helper_processes.settle, Journal(old.path), machine.record.pid)
     sockets_aside.forget(old.path)
     return resumed.at - stopped.at
 
 
-def _sockets(plan: Plan) -> list[str]:
-    return [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"]
+def _aside(plan: Plan) -> list[str]:
+    """What of the QEMU that runs would be in the way of the next one."""
+    listening = [step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "listen"]
+    helpers = [step.socket for step in _twice(plan)]
+    locks = [str(Path(socket).with_name(sockets_aside.LOCK)) for socket in helpers]
+    return [*listening, *_screens(plan), *helpers, *locks]
+
+
+def _screens(plan: Plan) -> list[str]:
+    """Unix sockets on which QEMU serves its screen: it makes them itself, whatever has that name."""
+    vnc = [str(flag.value).removeprefix("unix:") for flag in plan.flags if flag.name == "vnc" and "unix:" in str(flag.value)]
+    spice = [str(flag.options["addr"]) for flag in plan.flags if flag.name == "spice" and flag.options.get("unix") == "on"]
+    return [*vnc, *spice]
 
 
 @contextlib.asynccontextmanager
@@ -210,6 +234,8 @@ async def _waiting(
 
     It is ended where the block raises before the record names it.
     """
+    for helper in _twice(plan):
+        await in_thread(helper_processes.start, helper, Journal(old.path), beside=old.pid)
     ours, theirs = socket.socketpair()
     with ours, _given(old, plan, memory, mapping) as (given, template):
         with theirs:

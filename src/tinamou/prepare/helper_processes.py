@@ -20,15 +20,16 @@ from tinamou.system import confine, jail
 from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find as known_process
+from tinamou.system.known import matching
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, alive, end, found_started
 from tinamou.system.syscalls import keyed
 
-__all__ = ["found", "running", "start", "start_all", "stop", "words_of_dead"]
+__all__ = ["all_of", "found", "running", "settle", "start", "start_all", "stop", "words_of_dead"]
 
 READY_SECONDS = 10.0
-_children: dict[tuple[str, ...], Process] = {}
-"""Those this process started: when one is over, its entry in the process table is ours to remove."""
+_children: dict[int, Process] = {}
+"""Those this process started, by their numbers: when one is over, its entry in the process table is ours to remove."""
 
 
 def start_all(plan: Plan, directory: Path) -> None:
@@ -42,11 +43,14 @@ def start_all(plan: Plan, directory: Path) -> None:
             start(step, Journal(directory))
 
 
-def start(step: StartHelper, journal: Journal) -> None:
-    """Start it and wait until its socket exists. Raises PrepareError with its last words."""
+def start(step: StartHelper, journal: Journal, *, beside: int = 0) -> None:
+    """Start it and wait until its socket exists. Raises PrepareError with its last words.
+
+    It is a second one where the machine's QEMU, of process number ``beside``, has its own: see `settle`.
+    """
     _let_through(step)
     log = _log(Path(step.socket), journal.path.parent)
-    entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner}
+    entry: Entry = {"name": step.name, "argv": list(step.argv), "log": str(log), "owner": step.owner, "beside": beside}
     number = journal.take("helper", lasting=False, **entry)
     folder = (str(Path(step.socket).parent),) if "mount" in step.namespaces or step.landlock[0] else ()
     reads = (*jail.SYSTEM, *jail.tree_of(step.argv[0]))
@@ -68,8 +72,9 @@ def start(step: StartHelper, journal: Journal) -> None:
     with pipes_into(log) as [end_of_log]:
         environment = {**confine.ENVIRONMENT, **step.environment}
         process = jail.spawn(around, step.argv, log=end_of_log, environment=environment)
-    journal.add(number, pid=process.pid, started=process.started)
-    _children[step.argv] = process
+    entry = {**entry, "pid": process.pid, "started": process.started}
+    journal.add(number, **entry)
+    _children[process.pid] = process
     enter_groups(journal, process.pid)
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
@@ -86,7 +91,7 @@ def start(step: StartHelper, journal: Journal) -> None:
 
 def words_of_dead(steps: Iterable[Step]) -> dict[str, str]:
     """What the helpers of these steps that have ended said last: evidence for an error that follows from it."""
-    said = {}
+    said: dict[str, str] = {}
     for step in steps:
         if isinstance(step, StartHelper) and found({"argv": list(step.argv), "owner": step.owner}) is None:
             socket = Path(step.socket)
@@ -127,14 +132,44 @@ def found(entry: Entry) -> Process | None:
     return known_process(argv, {owner if isinstance(owner, int) else os.geteuid()}, known)
 
 
+def settle(journal: Journal, qemu: int) -> None:
+    """Of two helpers of one kind the machine keeps that of its QEMU, of process number ``qemu``; the other one ends.
+
+    One that was started beside that QEMU is for another one, which did not take the machine over.
+    """
+    helpers = {number: entry for number, entry in journal.open_entries().items() if entry["kind"] == "helper"}
+    for number, second in helpers.items():
+        if not second.get("beside"):
+            continue
+        firsts = [(n, e) for n, e in helpers.items() if n != number and e.get("argv") == second.get("argv")]
+        going, staying = ([(number, second)], firsts) if second["beside"] == qemu else (firsts, [(number, second)])
+        named = {found(entry) for _, entry in staying}
+        for process in all_of(second):
+            if process not in named:
+                end(process, grace=1.0)
+        for gone, entry in going:
+            if "pid" in entry:
+                stop(entry)
+            journal.give(gone)
+        for stays, _ in staying:
+            journal.add(stays, beside=0)
+
+
+def all_of(entry: Entry) -> list[Process]:
+    """All processes with its command line, also one whose number there was no time to write down."""
+    argv, owner = entry.get("argv"), entry.get("owner")
+    words = b"".join(os.fsencode(str(word)) + b"\0" for word in (argv if isinstance(argv, list) else ()))
+    return matching(words.__eq__, {owner if isinstance(owner, int) else os.geteuid()}) if words else []
+
+
 def stop(entry: Entry) -> None:
     """End the helper if it still runs, or is just about to."""
     process = found_started(lambda: found(entry), str(entry.get("log", "")))
     if process is not None and process.pid != os.getpid():
         end(process, grace=1.0)
-    argv = entry.get("argv")
-    ours = _children.pop(tuple(argv), None) if isinstance(argv, list) else None
-    if ours is not None and (process is None or ours.pid != process.pid):
+    pid = entry.get("pid")
+    ours = _children.pop(pid, None) if isinstance(pid, int) else None
+    if ours is not None and process is None:
         end(ours)
     if log := entry.get("log"):
         complete(Path(str(log)))
