@@ -22,6 +22,7 @@ SETS: dict[str, dict[str, object]] = {
     "virtio": {"disks": [{"size": "8M"}], "net": ["user"]},
     "tpm": {"net": [], "tpm": True},
     "forkable": {"net": ["user"], "disks": [{"size": "8M"}], "forkable": True},
+    "forkable, tpm": {"net": [], "tpm": True, "forkable": True},
 }
 SERIES = ("", "10", "11")
 MARKS = {"": (), "10": (pytest.mark.qemu10,), "11": (pytest.mark.qemu11,)}
