@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from typed import call, tinamou
 
+from tinamou.probe.qemu import find_binary
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 NETWORK, STORE = "8086:10d3", "1b36:0010"
@@ -104,6 +106,12 @@ def test_a_card_goes_with_all_its_functions(inner):
     assert [place[-1] for place in functions] == ["0", "1"]
     assert len({place[:-2] for place in functions}) == 1
     assert tinamou("exec", "inner", "--", "sh", "-c", "cat /sys/block/nvme?n1/size").split() == ["131072", "131072"]
+    said = call("doctor", "--before-upgrade", find_binary("x86_64"), "--json")
+    (predicted,) = json.loads(said.stdout)
+    assert predicted["name"] == "inner" and not predicted["survives"] and predicted["why"], predicted
+    refused = call("upgrade", "inner")
+    assert refused.returncode and first in refused.stderr, refused.stderr
+    assert seen_by_the_guest(STORE) == functions
     tinamou("stop", "inner")
     assert (driver(first), driver(second)) == before
     tinamou("start", "inner")
