@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
 from collections.abc import Mapping
@@ -272,6 +273,18 @@ async def wait_migrated(session: Session, timeout: float | None = None) -> Migra
     if now.status != "completed":
         raise ControlError(f"The migration ended as {now.status}", why=now.error)
     return now
+
+
+async def firmware_log(session: Session, most: int = 64 << 10) -> bytes:
+    """The end of what the firmware wrote down, ``most`` bytes of it; empty where it does not do so, or QEMU cannot tell.
+
+    Source: ``query-firmware-log`` of QEMU 10.2 and later, for an OVMF that is built with a log in memory.
+    """
+    try:
+        answer = record(await session.execute("query-firmware-log", {"max-size": most}, timeout=5.0))
+        return base64.b64decode(text(answer, "log", most=2 * most))
+    except (ControlError, TimeoutError, ValueError):
+        return b""
 
 
 async def qom_get(session: Session, path: str, property: str) -> object:

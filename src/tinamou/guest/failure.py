@@ -63,11 +63,12 @@ def not_ready(
     exit_status: int | None,
     ended: bool,
     late: bool = False,
+    firmware: bytes = b"",
 ) -> NotReadyError:
     """Build the error from what the machine's directory holds.
 
     ``reason`` says what ended the waiting, empty when it was something in the log; ``at`` are the seconds at which stages
-    were seen; ``late`` that only the time was up.
+    were seen; ``late`` that only the time was up; ``firmware`` is what that wrote down itself, where it does.
     """
     if ended:
         logs.complete(Path(directory, files.SERIAL_LOG))
@@ -87,6 +88,7 @@ def not_ready(
         "the guest printed last": next((line.strip() for line in reversed(lines) if line.strip()), ""),
         "serial log": "\n".join(lines[:panic][-_SERIAL_LINES:]),
         "kernel panic": "\n".join(lines[panic : panic + _PANIC_LINES]),
+        "firmware log": "\n".join(clean(firmware).splitlines()[-_SERIAL_LINES:]),
         "QEMU said": "\n".join(tail(f"{directory}/{files.QEMU_LOG}").splitlines()[-_QEMU_LINES:]),
     }
     return NotReadyError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tinamou.control.commands import firmware_log
 from tinamou.control.session import DisconnectedError, Session
 from tinamou.facts import files
 from tinamou.guest.channel import AgentSilentError
@@ -169,7 +170,9 @@ async def wait_ready(
             if not task.done():
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return _conclude(boot, answering, watching, exit_status, timeout)
+    stuck = boot.stage <= Stage.FIRMWARE and (answering.cancelled() or answering.exception() is not None)
+    firmware = await firmware_log(qmp) if qmp is not None and stuck and boot.alive() else b""
+    return _conclude(boot, answering, watching, exit_status, timeout, firmware)
 
 
 def _conclude(
@@ -178,6 +181,7 @@ def _conclude(
     watching: list[asyncio.Task[str]],
     exit_status: Callable[[], int | None],
     timeout: float,
+    firmware: bytes,
 ) -> ReadyReport:
     if not answering.cancelled() and answering.exception() is None:
         boot.reach(Stage.READY)
@@ -196,6 +200,7 @@ def _conclude(
         exit_status=exit_status() if ended else None,
         ended=ended,
         late=not ended and not reasons,
+        firmware=firmware,
     )
 
 
