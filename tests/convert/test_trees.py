@@ -107,12 +107,13 @@ def test_a_container_and_a_machine_without_a_description_are_refused():
         + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(9)),
         "a: &a [*a]\n",
         "{" * 5000,
+        "a: " + "[" * 400 + ", ".join("x" * 60000) + "]" * 400,
         "? {a: b}\n: c\n",
         "a: 1\na: 2\n",
         "a: !!python/object/apply:os.system [x]\n  b",
         "x" * (300 << 10),
     ],
-    ids=["grows", "within itself", "deep", "key", "twice", "tag", "large"],
+    ids=["grows", "within itself", "deep", "deep and long", "key", "twice", "tag", "large"],
 )
 def test_yaml_that_grows_or_says_a_thing_twice_is_refused_at_once(text):
     with pytest.raises(SpecError):

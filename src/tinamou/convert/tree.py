@@ -165,7 +165,7 @@ def of_yaml(text: str, what: str) -> list[Node]:
 
     if len(text) > _LONGEST_YAML:
         raise SpecError(f"{what} is too large", why=f"more than {_LONGEST_YAML >> 10} KiB of YAML are no machine's")
-    left = iter(range(_MOST))
+    left, loader = iter(range(_MOST)), getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # in Python each word costs its depth
 
     def plain(node: yaml.Node, deep: int) -> Any:
         """What an anchor stands for counts wherever it is taken up, so that nothing grows without end."""
@@ -174,14 +174,14 @@ def of_yaml(text: str, what: str) -> list[Node]:
         if isinstance(node, yaml.SequenceNode):
             return [plain(one, deep + 1) for one in node.value]
         if not isinstance(node, yaml.MappingNode):
-            bare = getattr(node, "style", None) is None and node.value in ("", "~", "null")
+            bare = not getattr(node, "style", None) and node.value in ("", "~", "null")
             return None if bare else str(node.value)
         if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
             raise SpecError(f"{what} has a key that is no text", fix="write it again")
         return _once([(str(key.value), plain(one, deep + 1)) for key, one in node.value], what)
 
     try:
-        found = [plain(one, 0) for one in yaml.compose_all(text, yaml.BaseLoader) if one is not None]
+        found = [plain(one, 0) for one in yaml.compose_all(text, loader) if one is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{what} is no YAML", why=" ".join(str(error).split())[:200], fix="write it again") from error
     return [Node(one) for one in found if one not in (None, "")]
