@@ -87,6 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.root
+@pytest.mark.virtiofsd
 def test_shared_folders_outlive_resets_suspensions_and_checkpoints(folder: Path, leftovers) -> None:
     def reads() -> bool:
         return tinamou("exec", "web", "--", "cat", "/srv/data/greeting") == "hello\n"
@@ -115,6 +116,7 @@ def test_shared_folders_outlive_resets_suspensions_and_checkpoints(folder: Path,
 
 
 @pytest.mark.root
+@pytest.mark.virtiofsd
 def test_a_guest_nobody_waits_for_is_told_how_to_mount(folder: Path, leftovers) -> None:
     done = call("run", "-d", "--no-wait", "--name", "web", "--share", f"{folder}:/srv/data")
     try:

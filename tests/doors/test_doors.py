@@ -25,6 +25,7 @@ def slow(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.slow)
 
 
+@pytest.mark.virtiofsd
 @pytest.mark.parametrize("door", EVERY)
 def test_hardware(door: str, tmp_path: Path, leftovers) -> None:
     as_described(HARDWARE, EVERY[door], tmp_path, leftovers)

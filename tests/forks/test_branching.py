@@ -133,6 +133,7 @@ def test_where_no_process_can_be_held_memory_is_copied(monkeypatch: pytest.Monke
 
 
 @in_place
+@pytest.mark.virtiofsd
 def test_memory_that_helpers_of_shares_work_in_is_copied(tmp_path: Path) -> None:
     with Machine(forkable=True, net=[], share=[f"{tmp_path}:/mnt/there"]) as source:
         taken = source.checkpoint("shared")

@@ -60,6 +60,7 @@ def test_a_folder_that_is_missing_is_refused_before_anything_starts() -> None:
 
 @pytest.mark.vm
 @pytest.mark.root
+@pytest.mark.virtiofsd
 def test_a_shared_folder_is_read_and_written(folder: Path) -> None:
     with Machine(share=[f"{folder}:/data", f"{folder}:/again:ro"]) as vm:
         assert vm.run("cat /data/greeting /again/greeting").text == "hello\nhello"
@@ -75,6 +76,7 @@ def test_a_shared_folder_is_read_and_written(folder: Path) -> None:
 
 @pytest.mark.vm
 @pytest.mark.root
+@pytest.mark.virtiofsd
 def test_shares_do_not_prevent_checkpoints_and_forks_have_them(folder: Path) -> None:
     with Machine(forkable=True, share=[f"{folder}:/data"]) as source:
         kept = source.checkpoint("shared")
@@ -96,6 +98,7 @@ def test_shares_do_not_prevent_checkpoints_and_forks_have_them(folder: Path) -> 
 
 @pytest.mark.vm
 @pytest.mark.root
+@pytest.mark.virtiofsd
 def test_a_command_in_a_warm_machine_with_a_share(folder: Path) -> None:
     argv = [sys.executable, "-m", "tinamou", "run", "--warm", "--share", f"{folder}:/work:ro", "--", "cat", "/work/greeting"]
     for _ in range(2):

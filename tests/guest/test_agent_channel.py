@@ -15,6 +15,7 @@ from typed import eventually, limits, number_in
 from tinamou.errors import GuestError
 from tinamou.guest.agent import Agent, Completed
 from tinamou.guest.channel import AgentRefusedError, AgentSilentError, Channel
+from tinamou.guest.command import CAPTURED
 from tinamou.guest.execute import poll
 
 
@@ -277,7 +278,20 @@ def test_what_was_frozen_is_thawed(state, server, fails, asked):
     assert server.asked == asked
 
 
-def test_truncation_is_told(state):
+FULL = b"x" * CAPTURED
+
+
+@pytest.mark.parametrize(
+    ("kept", "told", "truncated"),
+    [
+        (b"half", {"out-truncated": True}, True),
+        (b"all", {"out-truncated": False}, False),
+        (FULL, {"out-truncated": False}, True),
+        (FULL, {}, False),
+    ],
+    ids=["told", "all", "QEMU 10.0 with more", "QEMU 10.0 without"],
+)
+def test_truncation_is_told(state, kept, told, truncated):
     async def serve(reader, writer):
         while line := await reader.readline():
             request = json.loads(line.lstrip(b"\xff"))
@@ -287,8 +301,8 @@ def test_truncation_is_told(state):
                 "guest-exec-status": {
                     "exited": True,
                     "exitcode": 0,
-                    "out-data": base64.b64encode(b"half").decode(),
-                    "out-truncated": True,
+                    "out-data": base64.b64encode(kept).decode(),
+                    **told,
                 },
             }
             writer.write(json.dumps({"return": answers[request["execute"]]}).encode() + b"\n")
@@ -298,6 +312,6 @@ def test_truncation_is_told(state):
         async with scripted(state / "a", serve):
             async with Agent(f"{state}/a") as agent:
                 done = await agent.run(["yes"])
-            assert done.truncated and done.stdout == b"half"
+            assert (done.truncated, done.stdout) == (truncated, kept)
 
     run(talk())

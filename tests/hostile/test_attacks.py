@@ -269,6 +269,7 @@ def test_who_answers_for_a_network(stage, network):
 
 
 @pytest.mark.vm
+@pytest.mark.virtiofsd
 @pytest.mark.timeout(600)
 def test_real_machines(around: Neighbourhood):
     root, houses = of_root(around)
