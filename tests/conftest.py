@@ -38,9 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "root": None if os.geteuid() == 0 else "root: run the tests as root",
         "vm": None if shutil.which("qemu-system-x86_64") else "vm: no qemu-system-x86_64 in PATH (script/setup installs it)",
         "lab": None if os.environ.get("TINAMOU_LAB") or (slow and os.geteuid() == 0) else "lab: run with --slow, as root",
-        "virtiofsd": None
-        if _has_virtiofsd()
-        else "virtiofsd: none is installed (beside a QEMU of Debian 12's backports none is)",
+        "virtiofsd": None if _has_virtiofsd() else "virtiofsd: it is not installed (Debian 12's backports have none)",
         **{f"qemu{number}": _unnamed(number) for number in FETCHED},
     }
     for item in items:
