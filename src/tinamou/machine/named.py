@@ -66,7 +66,7 @@ def _shares(spec: MachineSpec) -> Iterator[Problem]:
         yield Problem("share", None, reason, "run tinamou as root, or copy: tinamou cp")
     if spec.share and find_tool(VIRTIOFSD) is None:
         fix = (
-            "apt-get install qemu-system-common (Debian 12), virtiofsd (Debian 13, Ubuntu 24.04); beside a QEMU of Debian 12's"
-            " backports neither brings it: cargo install virtiofsd"
+            "apt-get install qemu-system-common (Debian 12), virtiofsd (Debian 13, Ubuntu 24.04); beside a QEMU of Debian "
+            "12's backports neither brings it: cargo install virtiofsd"
         )
         yield Problem("share", None, "there is no virtiofsd", fix)
