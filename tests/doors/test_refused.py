@@ -105,6 +105,7 @@ def _problems(done: Any) -> str:
     return str(done.stderr)
 
 
+@pytest.mark.timeout(900)
 def test_by_options_and_by_a_file(tmp_path: Path, leftovers) -> None:
     path = tmp_path / "machine.toml"
     for field, description in REFUSED.items():
