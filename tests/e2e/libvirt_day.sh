@@ -28,10 +28,11 @@ vm start web
 is "$(inside web 'head -c 5 /dev/vda')" first
 
 # virsh domrename; the guest goes on as who it was
+address=$(inside web 'cat /sys/class/net/eth0/address')
 vm stop web
 vm rename web shop
 vm start shop
-is "$(inside shop 'head -c 5 /dev/vda')" first
+is "$(inside shop 'head -c 5 /dev/vda; cat /sys/class/net/eth0/address')" "first$address"
 
 # virt-clone
 vm stop shop
@@ -41,21 +42,24 @@ is "$(inside second 'hostname; head -c 5 /dev/vda')" "$(printf 'second\nfirst')"
 inside second 'echo other > /dev/vda; sync'
 vm start shop
 is "$(inside shop 'head -c 5 /dev/vda')" first
-[ "$(inside shop 'cat /sys/class/net/eth0/address')" != "$(inside second 'cat /sys/class/net/eth0/address')" ]
+[ "$(inside second 'cat /sys/class/net/eth0/address')" != "$address" ]
 vm stop shop
 vm stop second
 
 # virsh autostart; the host boots: each unit's process starts its machine, and ends it in order when the host goes down
 vm autostart second --grace 60
 vm autostart shop --after second --grace 60
-vm autostart second --attend & units=$!
-until inside second true 2>/dev/null; do kill -0 $units; sleep 1; done
-vm autostart shop --attend & units="$! $units"
-until inside shop true 2>/dev/null; do kill -0 ${units%% *}; sleep 1; done
-is "$(inside shop hostname)$(inside second hostname)" "websecond"
-for unit in $units; do kill -TERM "$unit"; wait "$unit"; done
-is "$(vm ls --json | "$PYTHON" -c 'import json, sys; print(*sorted(f"{one["name"]}:{one["state"]}" for one in json.load(sys.stdin)))')" \
-    "second:stopped shop:stopped"
+"$PYTHON" -m tinamou autostart second --attend & first=$!
+"$PYTHON" -m tinamou autostart shop --attend & last=$!
+trap 'kill -9 $first $last 2> /dev/null || :' EXIT
+for unit in "$first second" "$last shop"; do
+    until inside "${unit#* }" true 2> /dev/null; do kill -0 "${unit% *}"; sleep 1; done
+done
+is "$(inside shop 'cat /sys/class/net/eth0/address')" "$address"
+kill "$last"; wait "$last"
+kill "$first"; wait "$first"
+trap - EXIT
+is "$(vm ls --json | grep -c '"state": "stopped"')" 2
 
 # virsh dumpxml and a copy of the disk, elsewhere; undefine
 vm export shop "$PLACE/shop.tinamou"

@@ -103,6 +103,7 @@ def _walls_stand(record: dict[str, Any], certificates: Path) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_it_is_there_again_and_its_password_is_not(served, certificates: Path):
     """After a restart, and after it was suspended; with a certificate that was renewed meanwhile."""
     port, trusted = served
@@ -115,6 +116,7 @@ def test_it_is_there_again_and_its_password_is_not(served, certificates: Path):
 
 
 @pytest.mark.vm
+@pytest.mark.slow
 def test_a_renewed_certificate_is_that_of_the_next_start(served, tmp_path: Path, certificates: Path):
     port, _ = served
     renewed = made_certificates(tmp_path / "renewed")
