@@ -15,6 +15,7 @@ from tinamou.system.exec import find_tool
 
 _VIEWERS = (("remote-viewer", ("vnc", "spice")), ("vncviewer", ("vnc",)))
 """Those that take a Unix socket: virt-viewer's its whole address, TigerVNC's its path."""
+_SECONDS = 300
 
 
 def command(
@@ -23,7 +24,7 @@ def command(
     *,
     print: Switch = False,
     password: Switch = False,
-    seconds: Annotated[int, Parameter(least=1)] = 300,
+    seconds: Annotated[int | None, Parameter(least=1)] = None,
     json: Switch = False,
 ) -> None:
     """Open a machine's screen in a viewer; without one, or without a desktop, say where it is and how to get there.
@@ -35,15 +36,17 @@ def command(
     password
         Let somebody in from elsewhere: make a password for the screen's TCP port (display.listen), and print both.
     seconds
-        How long a viewer can begin with the password; who is in by then stays.
+        How long a viewer can begin with the password, 300 when left out; who is in by then stays.
     """
+    if seconds is not None and not password:
+        raise SpecError("--seconds would do nothing", fix="it goes with --password")
+    if print and (password or json):
+        raise SpecError("--print would do nothing", fix="it goes with no other option")
     if password:
-        return _let_in(name, seconds, json=json)
+        return _let_in(name, seconds or _SECONDS, json=json)
     address = by_hand.display(name)
     if json:
         return output.print_json({"address": address})
-    if seconds != 300:
-        raise SpecError("nothing lasts so many seconds", fix="--seconds goes with --password")
     kind, path = address.split("+unix://")
     desktop = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
     viewers = [(found, one) for one, kinds in _VIEWERS if kind in kinds and (found := find_tool(one))]
