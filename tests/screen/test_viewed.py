@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 from made_certificates import FILES, made_certificates
+from made_facts import TINY, facts
 from typed import call, eventually, tinamou
 from vnc_client import looked
 
 from tinamou import Machine
 from tinamou.errors import LaunchError, SpecError, StateError, TinamouError
+from tinamou.machine.leaving import refuse_unmovable
+from tinamou.planner import plan
 from tinamou.spec import load_spec
+from tinamou.state.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +176,11 @@ def test_what_cannot_be_is_refused(display: dict[str, Any], field: str, reason: 
     with pytest.raises(TinamouError) as error:
         load_spec({"display": display})
     assert field in str(error.value) and reason in str(error.value)
+
+
+def test_it_does_not_leave_its_host_while_it_runs(tmp_path: Path):
+    spec = {"display": {"type": "vnc", "listen": "127.0.0.1:5901"}, "net": []}
+    made = plan(load_spec(spec), facts(TINY))
+    with pytest.raises(StateError) as error:
+        refuse_unmovable(Record(name="m", directory=str(tmp_path), spec=spec), made, cut=False)
+    assert [one.path for one in error.value.problems] == ["display.listen"]

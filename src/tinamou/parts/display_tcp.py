@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tinamou.blueprint import Contribution, CopyFile, Element, Flag, MakeDir, Value, Why
 from tinamou.errors import Problem
+from tinamou.facts import files
 from tinamou.parts.process import ROOM
 from tinamou.parts.protocol import Part, Resolved
 from tinamou.parts.security import has_labels
@@ -22,7 +23,6 @@ CERTIFICATES = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
 """What QEMU looks for in a folder of TLS."""
 TLS = "tls-creds-x509"
 """The object by which QEMU finds them, whose ``dir`` it reads and cannot write."""
-_FOLDER = "tls"
 _NEEDED = ("command:display-update", "command:set_password")
 
 
@@ -59,7 +59,7 @@ def contribute(resolved: Resolved) -> Contribution:
     if not display.tls:
         return Contribution(flags=(Flag("vnc", why, _socket(resolved), options),))
     how = Why("spec display.tls", "what is shown and typed is encrypted, and the viewer knows whose screen it is")
-    folder = resolved.file(_FOLDER)
+    folder = resolved.file(files.TLS)
     creds: dict[str, Value] = {
         **{"qom-type": TLS, "id": "screen-tls", "dir": folder},
         **{"endpoint": "server", "verify-peer": False},
