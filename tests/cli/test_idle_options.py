@@ -29,3 +29,10 @@ def test_of_run(options: list[str], words: list[str], idle: str) -> None:
 def test_of_start() -> None:
     done = call("start", "nosuch", "--no-wait", "--timeout", "5")
     assert (done.returncode, "--timeout" in done.stderr) == (110, True)
+
+
+@pytest.mark.parametrize("options", [["--seconds", "5"], ["--print", "--json"], ["--print", "--password"]])
+def test_of_display(options: list[str]) -> None:
+    done = call("display", "nosuch", *options)
+    said = done.stdout if "--json" in options else done.stderr
+    assert (done.returncode, f"{options[0]} would do nothing" in said) == (110, True), done.stderr

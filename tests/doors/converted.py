@@ -44,6 +44,8 @@ UNSAID = (
         "usb[].format",
         "display.video",
         "display.looking_glass_user",
+        "display.listen",
+        "display.tls",
     ),
     *("windows.drivers", "windows.user"),
     *("windows.password_file", "windows.edition", "windows.product_key", "windows.locale", "windows.keyboard"),

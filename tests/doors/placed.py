@@ -11,6 +11,7 @@ from typing import Any
 
 from fields import Group, guest, host
 from greeting import greeting_disk
+from made_certificates import made_certificates
 from seen import Seen
 from typed import eventually
 
@@ -100,13 +101,23 @@ def free_port() -> int:
 
 
 def _in_parts(place: Path) -> dict[str, Any]:
+    certificates = place / "tls"
+    if not certificates.exists():
+        made_certificates(certificates)
     return {
         "name": "walk",
         "accel": "tcg",
         "cpu": {"count": 2, "sockets": 2, "cores": 1, "threads": 1, "nodes": 2},
         "memory": {"size": "256M", "floor": "128M"},
         "net": [{"type": "user", "mac": "52:54:00:d0:0d:01", "forward": [f"tcp:127.0.0.1:{free_port()}:80"]}],
+        "display": {"type": "vnc", "listen": f"127.0.0.1:{free_port()}", "tls": str(certificates)},
     }
+
+
+def _screen_by_tcp(seen: Seen) -> dict[str, Any]:
+    """How QEMU serves its screen by TCP."""
+    [served] = [one for one in seen.ask("query-vnc-servers") if one["id"] == "tcp"]
+    return {**served["server"][0], "tls": served.get("vencrypt")}
 
 
 def _forwards(seen: Seen) -> list[str]:
@@ -127,6 +138,10 @@ IN_PARTS = Group(
         "memory.floor": host(lambda seen: seen.prop("balloon0", "deflate-on-oom"), True),
         "net[].mac": guest("cat /sys/class/net/eth0/address", "52:54:00:d0:0d:01"),
         "net[].forward": host(_forwards, _asked_forward),
+        "display.listen": host(
+            lambda seen: f"127.0.0.1:{_screen_by_tcp(seen)['service']}", lambda seen: seen.record.spec["display"]["listen"]
+        ),
+        "display.tls": host(lambda seen: _screen_by_tcp(seen)["tls"], "x509-vnc"),
     },
 )
 

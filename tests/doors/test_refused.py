@@ -28,6 +28,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "display.redirected_usb": {"display": {"redirected_usb": 1}},
     "display.looking_glass": {"display": {"looking_glass": "800x600"}, "memory": {"forkable": True}},
     "display.looking_glass_user": {"display": {"looking_glass_user": "nobody"}},
+    "display.listen": {"display": {"type": "vnc", "listen": "127.0.0.1:5901"}, "memory": {"forkable": True}},
+    "display.tls": {"display": {"type": "vnc", "listen": "127.0.0.1:5901", "tls": "/nosuch"}},
     "usb[0].path": {"usb": [{"type": "stick", "path": "/nosuch"}]},
     "usb[0].device": {"usb": [{"type": "host", "device": "dead:beef"}]},
     "windows.drivers": {"windows": {"drivers": "/nosuch"}},
@@ -71,6 +73,7 @@ WARM: dict[str, dict[str, Any]] = {
     "memory.hugepages": {"memory": {"hugepages": "2M"}},
     "memory.floor": {"memory": {"floor": "64M"}},
     "display.looking_glass": {"display": {"looking_glass": "800x600"}},
+    "display.listen": {"display": {"type": "vnc", "listen": "127.0.0.1:5901"}},
     "net": {"net": [{"type": "passt"}]},
     "net.network": {"net": [{"type": "bridge", "network": "lab"}]},
     "net.socket": {"net": [{"type": "stream", "socket": "/nosuch"}]},
@@ -102,6 +105,7 @@ def _problems(done: Any) -> str:
     return str(done.stderr)
 
 
+@pytest.mark.timeout(900)
 def test_by_options_and_by_a_file(tmp_path: Path, leftovers) -> None:
     path = tmp_path / "machine.toml"
     for field, description in REFUSED.items():

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from cases import CASES, Case, facts, image_of, spec_of, text_of
 from recorded import VERSIONS
+from windows_cases import HOSTS
 
 from tinamou.facts import Place
 from tinamou.launch.argv import argv
+from tinamou.parts.windows import RELEASES
 from tinamou.planner import plan
 from tinamou.prepare.apply import apply, undo
 from tinamou.prepare.journal import Journal
@@ -35,6 +37,17 @@ ACCEPTED = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_plan(case: Case):
     assert text_of(case) == case.file.read_text()
+
+
+def test_there_are_more_than_four_hundred():
+    """With those of Windows, and of guests whose memory is encrypted."""
+    import confidential_cases
+    import windows_cases
+
+    whole = [*CASES, *windows_cases.CASES, *confidential_cases.CASES]
+    assert len({str(case) for case in whole}) == len(whole) > 400
+    windows = {(case.release, case.version, HOSTS[case.host].vendor) for case in windows_cases.CASES}
+    assert len(windows) == len(RELEASES) * len(VERSIONS) * 2
 
 
 def test_no_stray_recording():

@@ -27,13 +27,14 @@ class MakeDir:
 
 @dataclass(frozen=True)
 class CopyFile:
-    """Copy a small file ``source`` to ``path``; undone by removing the copy."""
+    """Copy a small file ``source`` to ``path``; undone by removing the copy. ``anew``: also over one from before."""
 
     path: str
     source: str
     why: Why
     mode: int = 0o600
     owner: int | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from tinamou.control.commands import add_fd, remove_fd
-from tinamou.control.session import Session
+from tinamou.control.answers import records, text
+from tinamou.control.commands import add_fd, getfd, remove_fd
+from tinamou.control.session import RefusedError, Session
 from tinamou.errors import ControlError
 from tinamou.screen.picture import MOST_BYTES, Picture, from_ppm
 
-__all__ = ["press", "screendump"]
+__all__ = ["let_in", "press", "screendump", "served_on", "serves_on"]
 
+_PORT = "screen-port"
 HOLD_SECONDS = 0.02
 """How long a key is down, and then up: a guest that reads its keyboard fifty times a second sees both."""
 
@@ -38,6 +40,33 @@ async def screendump(session: Session) -> Picture:
         return from_ppm(os.pread(memory, MOST_BYTES, 0))
     finally:
         os.close(memory)
+
+
+async def served_on(session: Session, server: str) -> tuple[str, int] | None:
+    """Where that VNC server of QEMU's listens by TCP, None while it does not."""
+    for one in records(await session.execute("query-vnc-servers")):
+        for where in records(one.get("server", [])) if one.get("id") == server else ():
+            if text(where, "family") in ("ipv4", "ipv6"):
+                return text(where, "host"), int(text(where, "service"))
+    return None
+
+
+async def serves_on(session: Session, listener: int) -> None:
+    """Have QEMU's first VNC server listen on a socket it is handed, in place of where it listened. Raises ControlError."""
+    await getfd(session, listener, _PORT)
+    await session.execute("display-update", type="vnc", addresses=[{"type": "fd", "str": _PORT}])
+
+
+async def let_in(session: Session, server: str, password: str, seconds: int) -> None:
+    """Whoever has the password may look, of eight characters, from now on for so many seconds; none before may any more.
+
+    Who is in stays. Raises ControlError, in which the password does not stand.
+    """
+    try:
+        await session.execute("set_password", protocol="vnc", password=password, display=server)
+    except RefusedError as error:
+        raise ControlError("the screen's password was not taken", why=error.description) from None
+    await session.execute("expire_password", protocol="vnc", time=f"+{seconds}", display=server)
 
 
 async def press(session: Session, chords: Sequence[Sequence[str]], *, hold: float = HOLD_SECONDS) -> None:

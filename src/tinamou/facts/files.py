@@ -31,6 +31,7 @@ __all__ = [
     "SERIAL_LOG",
     "SNAPSHOTS",
     "SUSPENDED",
+    "TLS",
     "UEFI_VARS",
     "UID",
 ]
@@ -97,5 +98,7 @@ SEEDS = ("ignition", "combustion")
 """First-boot configurations that the firmware hands on."""
 OEM = tuple(f"oem-{number}" for number in range(255))
 """Strings of SMBIOS for the guest, a file each: SMBIOS counts at most 255 (DMTF DSP0134, type 11)."""
+TLS = "tls"
+"""The folder of its screen's certificate and key."""
 UEFI_VARS = "vars.fd"
 """The guest's UEFI variables."""

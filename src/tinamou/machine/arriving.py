@@ -24,7 +24,7 @@ from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine.before_upgrade import take
-from tinamou.machine.booting import pin
+from tinamou.machine.booting import settle
 from tinamou.machine.ends import Direct, Ends, accepted, ends
 from tinamou.machine.importing import described, entered, extracted, manifest_of
 from tinamou.machine.reconcile import end_machine
@@ -230,7 +230,7 @@ async def _waiting(record: Record, plan: Plan, offer: Offer) -> AsyncIterator[Ar
             await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session,
             ends(session, record, offer.direct) as there,
         ):
-            await pin(record, plan)
+            await settle(record, plan)
             await _offer_disks(session, offer.copied, there)
             taking = asyncio.ensure_future(_take_memory(session, there))
             try:

@@ -25,7 +25,7 @@ from tinamou.system.loop_thread import ended, in_thread
 if TYPE_CHECKING:
     from tinamou.guest.ready import ReadyReport
 
-__all__ = ["begun", "begun_again", "pin", "reset", "started", "until_launched", "until_up"]
+__all__ = ["begun", "begun_again", "reset", "settle", "started", "until_launched", "until_up"]
 
 START_SECONDS = 300.0
 """How long QEMU may take until it answers: guest memory on huge pages is filled first, a terabyte takes minutes."""
@@ -89,7 +89,7 @@ async def until_up(machine: Connected, *, answer: bool = True) -> ReadyReport:
     With ``answer`` the first answer is enough; without, a command must have run.
     """
     encrypted.refuse_held(machine.record, "waited for")
-    await pin(machine.record, machine.plan)
+    await settle(machine.record, machine.plan)
     report = await machine.answers(answer=answer)
     if machine.record.has("share"):
         from tinamou.machine import shares
@@ -111,7 +111,7 @@ async def until_launched(machine: Connected) -> ReadyReport:
 
     Shared folders are there to be mounted.
     """
-    await pin(machine.record, machine.plan)
+    await settle(machine.record, machine.plan)
     await machine.session()
     if machine.record.has("share"):
         from tinamou.machine import shares
@@ -122,14 +122,21 @@ async def until_launched(machine: Connected) -> ReadyReport:
     return launched(machine.since)
 
 
-async def pin(record: Record, plan: Plan) -> None:
-    """Put QEMU's threads on their CPUs, where the plan has some for them. Raises LaunchError, ControlError."""
-    if plan.pinning is None:
-        return
-    from tinamou.machine.pinning import pin_threads
+async def settle(record: Record, plan: Plan) -> None:
+    """Give a QEMU that has just been started what no command line can: its threads their CPUs, its screen its port.
 
+    Raises LaunchError, ControlError.
+    """
     try:
-        await pin_threads(record, plan.pinning, patience=START_SECONDS)
+        if plan.pinning is not None:
+            from tinamou.machine.pinning import pin_threads
+
+            await pin_threads(record, plan.pinning, patience=START_SECONDS)
+        if any(flag.name == "vnc" for flag in plan.flags):
+            from tinamou.machine import viewing
+
+            if viewing.has_port(plan):
+                await viewing.listen(record, patience=START_SECONDS)
     except ControlError as error:
         if record.running:
             raise

@@ -11,6 +11,7 @@ from tinamou.system.loop_thread import wait_for
 
 if TYPE_CHECKING:
     from tinamou.machine.dumping import Format
+    from tinamou.machine.viewing import Viewing
     from tinamou.screen.picture import Picture
 
 __all__ = ["Handled", "PlainHandled"]
@@ -47,6 +48,16 @@ class Handled(Reach):
 
         async with self._at_hand() as machine:
             await seeing.press(machine, keys)
+
+    async def let_in(self, seconds: int = 300) -> Viewing:
+        """Make a password for its screen's TCP port (``display.listen``), good for so many seconds; where, and which.
+
+        Raises SpecError, StateError for a machine whose screen has no such port.
+        """
+        from tinamou.machine import viewing
+
+        async with self._at_hand() as machine:
+            return await viewing.let_in(machine, seconds)
 
     async def hmp(self, line: str, *, force: bool = False) -> str:
         """Say a line to QEMU's human monitor, and return what it prints; it is kept in the machine's ``monitor.log``.
@@ -97,6 +108,10 @@ class PlainHandled:
     def keys(self, *keys: str) -> None:
         """Press keys, one after another: ``ctrl-alt-del`` (held together), ``f2``. Raises SpecError, StateError."""
         wait_for(self._machine.keys(*keys))
+
+    def let_in(self, seconds: int = 300) -> Viewing:
+        """Make a password for its screen's TCP port; see `AsyncMachine.let_in`."""
+        return wait_for(self._machine.let_in(seconds))
 
     def hmp(self, line: str, *, force: bool = False) -> str:
         """Say a line to QEMU's human monitor, and return what it prints; see `AsyncMachine.hmp`."""

@@ -45,6 +45,10 @@ def _of_its_record(machine: Record) -> Iterable[Problem]:
         yield Problem("memory.encrypt", machine.encrypted, "no host can read its memory")
     if machine.later:
         yield Problem("later", None, "changes of it wait for its next start", f"tinamou restart {machine.name} first")
+    if load_spec(machine.spec).display.listen:
+        yield Problem(
+            "display.listen", None, "its screen is served on this host's address", "set it to nothing, and restart"
+        )
     if machine.has("share"):
         yield Problem("share", None, "its guest has folders of this host open", "take them out: tinamou set")
     for one in load_spec(machine.spec).disk:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinamou import late
 from tinamou.errors import PrepareError, Problem
+from tinamou.parts.display_tcp import CERTIFICATES
 from tinamou.spec import MachineSpec
 from tinamou.system.exec import find_tool
 
@@ -26,7 +27,8 @@ def absolute(spec: MachineSpec) -> MachineSpec:
     sticks = tuple(late.replace(one, path=_whole(one.path)) for one in spec.usb)
     cards = tuple(late.replace(one, rom_file=_whole(one.rom_file)) for one in spec.pci)
     own = late.replace(spec.windows, drivers=_whole(spec.windows.drivers), password_file=_whole(spec.windows.password_file))
-    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, pci=cards, windows=own)
+    screen = late.replace(spec.display, tls=_whole(spec.display.tls))
+    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, pci=cards, windows=own, display=screen)
 
 
 def _whole(path: str) -> str:
@@ -48,7 +50,8 @@ def _files(spec: MachineSpec) -> Iterator[Problem]:
     files |= {f"usb[{number}].path": one.path for number, one in enumerate(spec.usb)}
     files |= {f"pci[{number}].rom_file": one.rom_file for number, one in enumerate(spec.pci)}
     files |= {f"windows.{name}": getattr(spec.windows, name) for name in ("drivers", "password_file")}
-    for field, path in files.items():
+    listed = [*files.items(), *(("display.tls", f"{spec.display.tls}/{one}") for one in CERTIFICATES if spec.display.tls)]
+    for field, path in listed:
         if path and not Path(path).is_file():
             reason = "is not a file" if Path(path).exists() else "there is no such file"
             yield Problem(field, path, reason, "check the path")

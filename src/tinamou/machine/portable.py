@@ -24,7 +24,7 @@ from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine import shares
-from tinamou.machine.booting import pin
+from tinamou.machine.booting import settle
 from tinamou.machine.host_keys import Files
 from tinamou.machine.starting import plan_again, prepared, run_facts
 from tinamou.parts import usb
@@ -155,7 +155,7 @@ async def loaded(saved: Checkpoint, record: Record, *, dies_with_parent: bool) -
     waiting = late.replace(plan, flags=(*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits)))
     process = launch(waiting, record.path, dies_with_parent=dies_with_parent)
     record = change(record, **run_facts(plan, process))
-    await pin(record, plan)
+    await settle(record, plan)
     loading = True
     try:
         async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as session:

@@ -29,7 +29,7 @@ from tinamou.launch.handover import TAP
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine import encrypted, shares, sockets_aside
-from tinamou.machine.booting import pin
+from tinamou.machine.booting import settle
 from tinamou.machine.connected import Connected
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.starting import plan_again, run_facts
@@ -195,7 +195,7 @@ async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapp
                     resumed = await events.next()
             await in_thread(end, Process(old.pid, old.started))
             await _lead_in(new, plan)
-            await pin(record, plan)
+            await settle(record, plan)
     except BaseException:
         taken_over = machine.refresh().pid != old.pid
         if taken_over:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import by_hand, debugging, dumping, life
+from tinamou.machine import by_hand, debugging, dumping, life, viewing
 from tinamou.machine.by_hand import Said, qmp_line
 from tinamou.machine.connected import Connected
 from tinamou.machine.dumping import Format
+from tinamou.machine.viewing import Viewing
 
-__all__ = ["Format", "Said", "debugged", "display", "dump", "monitor", "qmp_line"]
+__all__ = ["Format", "Said", "Viewing", "debugged", "display", "dump", "let_in", "monitor", "qmp_line"]
 
 
 async def monitor(name: str, said: Said, *, force: bool = False) -> object:
@@ -43,3 +44,9 @@ def display(name: str) -> str:
         fix = 'make it with one: tinamou run --display vnc, or display = "vnc" in its file'
         raise StateError(f"{name} has no screen", fix=fix)
     return record.screen
+
+
+async def let_in(name: str, seconds: int) -> Viewing:
+    """Make a password for a running machine's screen; see `tinamou.machine.viewing.let_in`."""
+    async with Connected.visiting(life.running(name)) as machine:
+        return await viewing.let_in(machine, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
@@ -23,6 +24,7 @@ SPICE_PACKAGE = "qemu-system-modules-spice"
 """Debian's and Ubuntu's, from QEMU 8.2 on: before, the modules came with the emulators."""
 
 
+_LAST_PORT = 65535
 MOST_REDIRECTED = 8
 """So many USB devices a viewer can hand over at once."""
 REDIRECTED = "usb-redir"
@@ -72,10 +74,18 @@ class DisplaySpec:
     looking_glass_user: str = option(
         "", "who may open that memory beside who starts the machine", pattern=r"[\w.][\w.-]{0,31}"
     )
+    listen: str = option(
+        "",
+        "vnc: the screen is on this TCP address too (0.0.0.0:5901, [::1]:5901), for whoever has the password that "
+        "tinamou display --password makes for a while",
+    )
+    tls: str = option(
+        "", "listen: a folder with ca-cert.pem, server-cert.pem and server-key.pem; needed beyond this host's loopback"
+    )
 
     def problems(self) -> list[Problem]:
         """What only SPICE has, asked of another screen; memory of a size that is no power of two, or for nobody."""
-        found = self._of_looking_glass()
+        found = [*self._of_looking_glass(), *self._of_listen()]
         if self.type == "spice":
             return found
         asked = {"clipboard": self.clipboard, "redirected_usb": self.redirected_usb}
@@ -93,6 +103,31 @@ class DisplaySpec:
                 Problem("looking_glass", asked, "a device's memory is a power of two", "32M, 64M, 128M, or the resolution")
             ]
         return []
+
+    def _of_listen(self) -> Iterator[Problem]:
+        if self.tls and not self.listen:
+            yield Problem("tls", self.tls, "there is no listen", "say on which address: listen")
+        if not self.listen:
+            return
+        if self.type != "vnc":
+            yield Problem("listen", self.listen, f"only VNC has it, and display.type is {self.type}", 'set type = "vnc"')
+        try:
+            address, port = ipaddress.ip_address(self.address[0]), self.address[1]
+        except ValueError:
+            fix = "0.0.0.0:5901, 192.0.2.7:5901, or [::]:5901"
+            yield Problem("listen", self.listen, "is not an address of this host and a port", fix)
+            return
+        if not 1 <= port <= _LAST_PORT:
+            yield Problem("listen", self.listen, "ports are 1 to 65535", f"5900 to 5999 is usual: {address}:5901")
+        if not self.tls and not address.is_loopback:
+            reason = "without TLS all that is typed and shown is on the network in the clear"
+            yield Problem("listen", self.listen, reason, "set tls, or listen on 127.0.0.1 and reach that by ssh -L")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: address and port. Raises ValueError where it does not."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def card(self) -> str:

@@ -129,10 +129,12 @@ def _make_dir(step: MakeDir) -> None:
 
 def _copy_file(step: CopyFile) -> None:
     path = Path(step.path)
-    if not path.exists():
+    if step.anew or not path.exists():
         import shutil
 
         part = path.with_name(path.name + ".part")
+        part.unlink(missing_ok=True)
+        part.touch(0o600)
         shutil.copyfile(step.source, part)
         part.chmod(step.mode)
         part.rename(path)

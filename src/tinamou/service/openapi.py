@@ -92,6 +92,7 @@ SCHEMAS: dict[str, Schema] = {
     "Findings": _table({"findings": _list(_FINDING)}),
     "Ran": _table({"status": _WHOLE, "seconds": _NUMBER, "out": _TEXT, "err": _TEXT}),
     "Ticket": _table({"ticket": _TEXT, "seconds": _NUMBER}),
+    "Viewing": _table({"address": _TEXT, "tls": {"type": "boolean"}, "password": _TEXT, "seconds": _WHOLE}),
     "Written": _table({"path": _TEXT, "bytes": _WHOLE, "verified": {"type": "boolean"}}),
 }
 """What is answered. More may come in an object; what is named is there."""

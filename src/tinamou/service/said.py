@@ -13,6 +13,7 @@ __all__ = [
     "Creating",
     "Diagnosing",
     "Forking",
+    "LettingIn",
     "Linking",
     "Listing",
     "Logs",
@@ -54,6 +55,13 @@ class Waiting(_Timed):
     """How long the answer may take."""
 
     wait: float = option(0.0, "seconds to wait for the operation's end before it is answered as it is then")
+
+
+@dataclass(frozen=True)
+class LettingIn:
+    """For how long a viewer may begin."""
+
+    seconds: int = option(300, "how long the password is good; who is in by then stays", minimum=1, maximum=86400)
 
 
 @dataclass(frozen=True)

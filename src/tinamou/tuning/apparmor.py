@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tinamou import late
 from tinamou.blueprint import HandOver, LoadProfiles, Plan, Why
 from tinamou.facts import Place
+from tinamou.parts.display_tcp import SERVER
 
 __all__ = ["HELPERS", "confined", "of_network", "rule"]
 
@@ -109,7 +110,8 @@ def _text(name: str, plan: Plan, directory: str) -> str:
     qemu = [rule(plan.binary, "mr"), rule(f"{directory}/", "r"), rule(f"{directory}/", "rwk", "**")]
     qemu += [rule(step.path, "r" if step.access in ("read", "secret") else "rwk") for step in _outside(plan, directory)]
     qemu += [f"  {path} rw,\n" for group, path in _DEVICES.items() if group in groups or not groups]
-    qemu += ["  network inet,\n  network inet6,\n"] if "internet" in groups or not groups else []
+    screen = any(flag.name == "vnc" and flag.options.get("id") == SERVER for flag in plan.flags)
+    qemu += ["  network inet,\n  network inet6,\n"] if "internet" in groups or not groups or screen else []
     qemu += ["  network netlink raw,\n"] if "usb" in groups else []
     large = any(element.props.get("hugetlb") for element in plan.elements)
     qemu += ["  / rw,\n"] if large else []  # the name of memory without one on large pages, as the kernel tells it

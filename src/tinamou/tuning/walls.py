@@ -13,6 +13,7 @@ from tinamou.blueprint.plan import Confinement, Wall
 from tinamou.facts.encryption import DEVICE
 from tinamou.facts.walls import WallFacts
 from tinamou.late import dataclass
+from tinamou.parts.display_tcp import TLS
 from tinamou.tuning.syscalls import HELPERS
 
 __all__ = ["confined", "with_walls"]
@@ -71,6 +72,7 @@ def _around(plan: Plan, facts: WallFacts, without: Sequence[str]) -> Confinement
         reads=(
             *plan.confinement.reads,
             *sockets,
+            *(str(one.props["dir"]) for one in plan.elements if one.props.get("qom-type") == TLS),
             *(_OF_PASSTHROUGH if taken else ()),
             *(_OF_NAMES if _inner(plan) else ()),
         ),
