@@ -76,7 +76,7 @@ def test_one_of_which_something_is_left_is_nobodys(folders: list[Path], monkeypa
     if why == "alive":
         monkeypatch.setattr(uids, "_of_processes", lambda: {FIRST})
         monkeypatch.setattr(uids, "_alive_on_host", lambda: {FIRST})
-    assert uids.kept_or_new(folders[0], FIRST, taken=taken) == FIRST + 1
+    assert uids.kept_or_new(folders[0], FIRST, taken=lambda: taken) == FIRST + 1
 
 
 @pytest.mark.root
