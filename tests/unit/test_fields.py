@@ -111,7 +111,12 @@ def test_what_is_written_becomes_a_value(data, expected):
 BAD = [
     ("soup", "spec", "expected a table of settings", "write it as key = value pairs"),
     ({"wrod": "a"}, "wrod", "unknown field", "did you mean word?"),
-    ({"zz": "a"}, "zz", "unknown field", "known here: card, count, cpus, fast, free, inner, kind, mac, many, most, share, word"),
+    (
+        {"zz": "a"},
+        "zz",
+        "unknown field",
+        "known here: card, count, cpus, fast, free, inner, kind, mac, many, most, share, word",
+    ),
     ({"word": 1}, "word", "expected text, found int", ""),
     ({"word": "AB"}, "word", "not a value it can have", "lower case"),
     ({"word": "a\0"}, "word", "has a zero byte in it", ""),
