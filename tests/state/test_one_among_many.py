@@ -57,10 +57,11 @@ def test_a_removed_machine_gives_its_addresses_back(state: Path) -> None:
     ("spec", "shape"),
     [
         ({}, (0, "")),
+        ({"cpu": {}, "memory": {}}, (0, "")),
         ({"cpu": {"count": 3}, "memory": {"size": "1G"}}, (3, "1G")),
         ({"cpu": {"count": "3"}, "memory": 5}, (0, "")),
     ],
-    ids=["nothing", "both", "odd"],
+    ids=["nothing", "tables", "both", "odd"],
 )
 def test_what_was_asked_for_is_in_the_index(spec: dict[str, object], shape: tuple[int, str]) -> None:
     assert shape_of(Record("web", "/web", spec)) == shape

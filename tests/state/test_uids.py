@@ -97,6 +97,23 @@ def test_files_go_along_and_no_link_is_followed(state: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_second_name_in_a_folder_of_anothers_is_not_given_nor_is_a_pipe(state: Path) -> None:
+    """Who has the folder can have put a name there of somebody's file, who has the old id by now."""
+    folder, outside = state / "machines/a", state / "outside"
+    (folder / "tpm").mkdir(parents=True)
+    for one in (outside, folder / "disk", folder / "tpm/state"):
+        one.write_text("x")
+    (folder / "tpm/stolen").hardlink_to(outside)
+    (folder / "disk again").hardlink_to(folder / "disk")
+    os.mkfifo(folder / "pipe")
+    for one in (outside, folder / "disk", folder / "tpm", folder / "tpm/state", folder / "pipe"):
+        os.chown(one, FIRST, FIRST)
+    uids.give_files(folder, FIRST, FIRST + 9)
+    found = {one: (folder / one).stat().st_uid for one in ("disk", "tpm", "tpm/state", "tpm/stolen", "pipe")}
+    assert found == {one: FIRST + (0 if one in ("tpm/stolen", "pipe") else 9) for one in found}
+
+
+@pytest.mark.root
 def test_what_is_left_on_the_host_is_seen(folders: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     mine = Path("/tmp") / f"left-{os.getpid()}"
