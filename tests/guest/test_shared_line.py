@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tinamou.guest.command import command
 from tinamou.guest.resident import HeldError, Identity, Line, LineError, Sharing, connect, shared
 from tinamou.guest.resident.frames import HEADER
 from tinamou.guest.resident.sharing import shared_path
+from tinamou.system.sockets import connect_unix
 from tinamou.system.turns import Turn
 
 RUN = """
@@ -221,3 +223,20 @@ def test_the_end_of_the_machine_ends_it(state):
             await asyncio.to_thread(until, lambda: holder(here.path) == 0, "the end of who held the line")
 
     run(work())
+
+
+def test_a_full_queue_and_a_qemu_that_is_gone_are_told_in_words(state):
+    path = str(state / "resident.sock")
+    with contextlib.ExitStack() as stack:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(0)
+            waiting = stack.enter_context(connect_unix(path))
+            assert waiting.getpeername() == path
+            with pytest.raises(LineError, match="cannot be opened") as stuck:
+                connect(path)
+            assert "QEMU is stuck" in stuck.value.why
+        with pytest.raises(LineError) as gone:
+            connect(path)
+        assert gone.value.why == "QEMU has ended"
+    assert holder(path) == 0

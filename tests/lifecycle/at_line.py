@@ -114,7 +114,7 @@ def done(asked: dict[str, Any]) -> dict[str, Any]:
     if not (pid := os.fork()):
         command(asked, count)
     handle = os.pidfd_open(pid)
-    while not count[8] and not select.select([handle], [], [], 0.0005)[0]:
+    while not count[8] and time.monotonic() < begun + PATIENCE and not select.select([handle], [], [], 0.0005)[0]:
         pass
     late = False
     first = (asked["after"], asked.get("signal", "SIGINT"))

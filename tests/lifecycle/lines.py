@@ -112,7 +112,7 @@ LINES = [
     Line("receive"),
     Line("rm", "m"),
     Line("rm", "-f m", "running"),
-    Line("checkpoint", "m", "running"),
+    Line("checkpoint", "m", "running", adds=True),
     reading("checkpoints ls"),
     reading("checkpoints show", "none"),
     reading("checkpoints tree"),

@@ -76,7 +76,7 @@ def test_one_of_which_something_is_left_is_nobodys(folders: list[Path], monkeypa
     if why == "alive":
         monkeypatch.setattr(uids, "_of_processes", lambda: {FIRST})
         monkeypatch.setattr(uids, "_alive_on_host", lambda: {FIRST})
-    assert uids.kept_or_new(folders[0], FIRST, taken=taken) == FIRST + 1
+    assert uids.kept_or_new(folders[0], FIRST, taken=lambda: taken) == FIRST + 1
 
 
 @pytest.mark.root
@@ -94,6 +94,23 @@ def test_files_go_along_and_no_link_is_followed(state: Path) -> None:
     assert (folder / "disk").stat().st_uid == FIRST + 9
     assert {(folder / one).stat().st_uid for one in ("tpm", "tpm/state")} == {FIRST + 9 + COUNT}
     assert outside.stat().st_uid == FIRST and (folder / "machine.json").exists() is False
+
+
+@pytest.mark.root
+def test_a_second_name_in_a_folder_of_anothers_is_not_given_nor_is_a_pipe(state: Path) -> None:
+    """Who has the folder can have put a name there of somebody's file, who has the old id by now."""
+    folder, outside = state / "machines/a", state / "outside"
+    (folder / "tpm").mkdir(parents=True)
+    for one in (outside, folder / "disk", folder / "tpm/state"):
+        one.write_text("x")
+    (folder / "tpm/stolen").hardlink_to(outside)
+    (folder / "disk again").hardlink_to(folder / "disk")
+    os.mkfifo(folder / "pipe")
+    for one in (outside, folder / "disk", folder / "tpm", folder / "tpm/state", folder / "pipe"):
+        os.chown(one, FIRST, FIRST)
+    uids.give_files(folder, FIRST, FIRST + 9)
+    found = {one: (folder / one).stat().st_uid for one in ("disk", "tpm", "tpm/state", "tpm/stolen", "pipe")}
+    assert found == {one: FIRST + (0 if one in ("tpm/stolen", "pipe") else 9) for one in found}
 
 
 @pytest.mark.root

@@ -78,6 +78,7 @@ class Everything:
     kind: Literal["a", "b"] = option("a", "a kind")
     inner: Inner = option(Inner, "a table")
     many: tuple[Inner, ...] = option((), "tables")
+    free: dict[str, int] = option(dict, "a table of any names")
 
 
 KINDS = ["number", "boolean", "string", "string", "string"]
@@ -96,6 +97,7 @@ GOOD = [
     ({"inner": Inner(way="on")}, Everything(inner=Inner(way="on"))),
     ({"many": ["1M", {"way": "on"}]}, Everything(many=(Inner(), Inner(way="on")))),
     ({"many": "2M"}, Everything(many=(Inner(Size(2 << 20)),))),
+    ({"free": {"soup": 1}}, Everything(free={"soup": 1})),
 ]
 
 
@@ -109,9 +111,16 @@ def test_what_is_written_becomes_a_value(data, expected):
 BAD = [
     ("soup", "spec", "expected a table of settings", "write it as key = value pairs"),
     ({"wrod": "a"}, "wrod", "unknown field", "did you mean word?"),
-    ({"zz": "a"}, "zz", "unknown field", "known here: card, count, cpus, fast, inner, kind, mac, many, most, share, word"),
+    (
+        {"zz": "a"},
+        "zz",
+        "unknown field",
+        "known here: card, count, cpus, fast, free, inner, kind, mac, many, most, share, word",
+    ),
     ({"word": 1}, "word", "expected text, found int", ""),
     ({"word": "AB"}, "word", "not a value it can have", "lower case"),
+    ({"word": "a\0"}, "word", "has a zero byte in it", ""),
+    ({"word": "a\ud800"}, "word", "has half a character in it (a lone surrogate)", ""),
     ({"count": True}, "count", "expected a whole number, found bool", ""),
     ({"count": 1.5}, "count", "expected a whole number, found float", ""),
     ({"count": 4097}, "count", "must be at most 4096", "1 to 4096"),
@@ -119,6 +128,7 @@ BAD = [
     ({"most": 0}, "most", "must be at least 1", ""),
     ({"share": True}, "share", "expected a number, found bool", ""),
     ({"share": "much"}, "share", "expected a number, found str", ""),
+    ({"free": 1}, "free", "expected a table, found int", ""),
     ({"fast": 1}, "fast", "expected true or false, found int", ""),
     ({"mac": "soup"}, "mac", "not a MAC address; write for example 52:54:00:12:34:56", ""),
     ({"inner": True}, "inner.size", "not a size; write for example 512M or 2G", ""),
@@ -166,6 +176,7 @@ def test_the_schema_says_what_is_read():
     assert [schema[name]["type"] for name in ("share", "fast", "word", "cpus", "card")] == KINDS
     assert schema["many"]["anyOf"][0] == {"type": "array", "items": schema["many"]["anyOf"][1]}
     assert schema["inner"]["description"] == "a table"
+    assert schema["free"] == {"type": "object", "description": "a table of any names"}
     size = schema["inner"]["anyOf"][0]["properties"]["size"]
     assert size == {**schema["inner"]["anyOf"][1], "description": "a size"}
     assert (size["anyOf"][0]["type"], bool(re.match(size["anyOf"][0]["pattern"], "2M"))) == ("string", True)

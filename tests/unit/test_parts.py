@@ -9,7 +9,7 @@ from tinamou import planner
 from tinamou.blueprint import Contribution, Element, StartHelper, Why
 from tinamou.errors import PlanError, Problem
 from tinamou.parts.protocol import Part, PciSlot
-from tinamou.planner import PARTS, disk_alone, plan, plan_card
+from tinamou.planner import PARTS, disk_alone, plan, plan_card, plan_cpu
 from tinamou.spec import load_spec
 from tinamou.tuning.walls import with_walls
 from tinamou.units import Size
@@ -70,6 +70,16 @@ def test_one_element_is_what_the_plan_has_of_it(alone, numbers, names):
         walled = [with_walls(s, facts().walls, listed=True) if isinstance(s, StartHelper) else s for s in one.steps]
         assert set(map(repr, walled)) <= set(map(repr, whole.steps))
     assert alone(load_spec(MANY), facts(), 9) == Contribution()
+
+
+def test_a_plugged_cpu_is_what_the_plan_has_of_it():
+    spec = load_spec({"cpu": {"count": 2, "max": 8, "threads": 2, "plugged": 2}})
+    whole = plan(spec, facts())
+    one = plan_cpu(spec, facts(), 3)
+    assert list(one.elements) == [element for element in whole.elements if element.id == "cpu3"]
+    seat = {name: one.elements[0].props[name] for name in ("socket-id", "core-id", "thread-id")}
+    assert seat == {"socket-id": 0, "core-id": 1, "thread-id": 1}
+    assert plan_cpu(spec, facts(), 1) == Contribution()
 
 
 def test_what_cannot_be_queued_as_asked_is_not_plugged_in_either():

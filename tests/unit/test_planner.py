@@ -198,6 +198,7 @@ def test_what_the_trial_found_is_dropped_from_the_cpu():
 def test_kvm_is_reached_through_its_group():
     assert plan(load_spec({}), facts(TINY, KVM_WORKS)).confinement.groups == (104,)
     assert plan(load_spec({}), facts(TINY, TCG)).confinement.groups == ()
+    assert plan(load_spec({}), facts(TINY, KVM_WORKS, uid=None)).confinement.groups == ()
 
 
 def test_parallel_vcpus_where_the_memory_order_allows():

@@ -7,6 +7,7 @@ from pathlib import Path
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.certificates import load, load_lists
 from tinamou.errors import Problem, SpecError
+from tinamou.system.plain_file import read_given
 
 __all__ = ["bounded", "certificates_in"]
 
@@ -16,11 +17,7 @@ _MOST = 1 << 20
 
 def bounded(path: Path, most: int, what: str) -> bytes:
     """The bytes of a file, so many at most. Raises SpecError naming it."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise SpecError(f"{what} cannot be read", problems=[Problem(what, str(path), str(error.strerror))]) from None
+    data = read_given(path, most)
     if len(data) > most:
         raise SpecError(f"{what} is too long", problems=[Problem(what, str(path), f"{most} bytes are looked at")])
     return data

@@ -120,7 +120,4 @@ def _measured(name: str, path: Path, nonce: str, json: bool) -> None:
     found = run_until_done(measurement_of(name))
     path.write_bytes(found.written())
     told = {"file": str(path), "nonce": found.nonce.hex(), "provider": "sev"}
-    if json:
-        output.print_json(told)
-    else:
-        print("\n".join(f"{key:<13} {value}" for key, value in told.items()))
+    output.result(told, "\n".join(f"{key:<13} {value}" for key, value in told.items()), json=json)

@@ -136,7 +136,6 @@ def id_block(
         raise SpecError("no id block can be made", problems=[Problem("id-block", None, str(error))]) from None
     out.write_bytes(made.written())
     told = {"file": str(out), "id_key": made.id_key.hex(), "author_key": made.author_key.hex() if author else ""}
-    if json:
-        output.print_json(told)
-        return
-    print(f"{out}\nkey     {made.id_key.hex()}" + (f"\nauthor  {made.author_key.hex()}" if author else ""))
+    output.result(
+        told, f"{out}\nkey     {made.id_key.hex()}" + (f"\nauthor  {made.author_key.hex()}" if author else ""), json=json
+    )

@@ -56,10 +56,7 @@ def certificates(
     except MalformedError as error:
         raise SpecError("this is no report", problems=[Problem("report", str(report), str(error))]) from None
     path = found.certificates or found.collateral
-    if json:
-        output.print_json({"path": str(path), "fetched": list(found.fetched)})
-    else:
-        print(path)
+    output.result({"path": str(path), "fetched": list(found.fetched)}, path, json=json)
 
 
 def secret(

@@ -46,10 +46,7 @@ def create(
     backing_up = back_up(machines.find(name), folder, nbd=nbd, full=full, quiesce=seconds, progress=output.progress)
     backup = run_until_done(backing_up)
     output.end_progress()
-    if json:
-        output.print_json(late.asdict(backup))
-    else:
-        print(f"{backup.number} {backup.kind} {backup.size >> 10} KiB")
+    output.result(late.asdict(backup), f"{backup.number} {backup.kind} {backup.size >> 10} KiB", json=json)
 
 
 @app.named("ls")

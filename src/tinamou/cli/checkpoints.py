@@ -33,10 +33,7 @@ def list_(*, json: Switch = False) -> None:
         }
         for one in every()
     ]
-    if json:
-        output.print_json(rows)
-    else:
-        output.table(rows, ("name", "kind", "machine", "created", "memory", "forks", "qemu"))
+    output.table(rows, ("name", "kind", "machine", "created", "memory", "forks", "qemu"), json=json)
 
 
 @app.command
@@ -138,10 +135,7 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
     taken, problems = imported.checkpoint, imported.problems
     for one in problems:
         output.warn(f"it cannot be loaded here: {one}")
-    if json:
-        output.print_json({"checkpoint": taken.name, "machine": taken.machine, "problems": list(problems)})
-    else:
-        print(taken.name)
+    output.result({"checkpoint": taken.name, "machine": taken.machine, "problems": list(problems)}, taken.name, json=json)
 
 
 @app.command
@@ -185,7 +179,8 @@ def restore(checkpoint: str, *, name: str = "", json: Switch = False) -> None:
     restored = run_until_done(states.restore(checkpoint, name=name))
     for note in restored.notes:
         output.warn(note)
-    if json:
-        output.print_json({"checkpoint": restored.checkpoint.name, "name": restored.names[0], "notes": restored.notes})
-    else:
-        print(restored.names[0])
+    output.result(
+        {"checkpoint": restored.checkpoint.name, "name": restored.names[0], "notes": restored.notes},
+        restored.names[0],
+        json=json,
+    )

@@ -26,7 +26,6 @@ def command(name: str, new: str, /, *, linked: Switch = False, json: Switch = Fa
     output.end_progress()
     for text in made.notes:
         output.warn(text)
-    if json:
-        output.print_json({"name": made.record.name, "base": name, "linked": linked, "notes": list(made.notes)})
-    else:
-        print(made.record.name)
+    output.result(
+        {"name": made.record.name, "base": name, "linked": linked, "notes": list(made.notes)}, made.record.name, json=json
+    )

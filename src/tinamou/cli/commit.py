@@ -23,7 +23,4 @@ def command(name: str, image: str, /, *, disk: str = "", json: Switch = False) -
     """
     made = run_until_done(keeping.commit(name, image, disk=disk, progress=output.progress))
     output.end_progress()
-    if json:
-        output.print_json(late.asdict(made))
-    else:
-        print(made.name)
+    output.result(late.asdict(made), made.name, json=json)

@@ -38,10 +38,7 @@ def add(name: str, disk: str, /, *, json: Switch = False) -> None:
     from tinamou.cli.described import disk_of
 
     added = run_until_done(disk_plugging.plug(machines.find(name), disk_of(disk)))
-    if json:
-        output.print_json({"name": added})
-    else:
-        print(added)
+    output.result({"name": added}, added, json=json)
 
 
 @app.command

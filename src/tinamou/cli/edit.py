@@ -14,6 +14,7 @@ from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import SpecError, TinamouError
 from tinamou.operations import keeping
+from tinamou.system.plain_file import read_given
 
 
 def command(
@@ -78,7 +79,7 @@ def _edited(name: str, path: Path, before: str) -> str:
         edited(path)
         return _read(path)
     except TinamouError as error:
-        left = path.read_bytes() if path.exists() else b""
+        left = read_given(path, keeping.MOST) if path.exists() else b""
         if left.strip() and left != before.encode():
             error.fix = _kept_in(name, path)
         else:

@@ -309,10 +309,7 @@ def check(*names: str, json: Switch = False) -> int:
 
     known = [hosts.find(name) for name in names] or hosts.every()
     answers = run_until_done(ask_all(known, ["ls"]))
-    if json:
-        output.print_json([_checked(one) for one in answers])
-    else:
-        output.table([_checked(one) for one in answers], ("name", "answers", "machines", "why"))
+    output.table([_checked(one) for one in answers], ("name", "answers", "machines", "why"), json=json)
     return HostError.code if any(one.error for one in answers) else 0
 
 

@@ -47,10 +47,7 @@ def ls(*, all: Switch = False, json: Switch = False) -> None:
         for item in store.kept()
     ]
     rows += _missing({(row["name"], row["arch"]) for row in rows}) if all else []
-    if json:
-        output.print_json(rows)
-    else:
-        output.table(rows, ("name", "arch", "size", "built", "state", "path"))
+    output.table(rows, ("name", "arch", "size", "built", "state", "path"), json=json)
 
 
 def _missing(here: set[tuple[object, object]]) -> list[dict[str, object]]:

@@ -40,7 +40,6 @@ def command(
     output.end_progress()
     for text in made.notes:
         output.warn(text)
-    if json:
-        output.print_json({"name": made.record.name, "base": made.record.base or None, "notes": list(made.notes)})
-    else:
-        print(made.record.name)
+    output.result(
+        {"name": made.record.name, "base": made.record.base or None, "notes": list(made.notes)}, made.record.name, json=json
+    )

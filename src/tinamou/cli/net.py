@@ -134,10 +134,7 @@ def compare(
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"
         busy = f"{max(speed.busy_into, speed.busy_out) / cpus:.0%}"
         rows.append({"net": text, **speed_row(speed), "gain": gain, "guest busy": busy})
-    if json:
-        output.print_json(rows)
-    else:
-        output.table(rows, ("net", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s", "gain", "guest busy"))
+    output.table(rows, ("net", "median ms", "p99 ms", "into Mbit/s", "out Mbit/s", "gain", "guest busy"), json=json)
 
 
 @app.command

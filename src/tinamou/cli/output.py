@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tinamou.blueprint import Note
 from tinamou.system.shown import unguarded, visible
 
-__all__ = ["lines", "notes", "print_json", "progress", "say", "table", "waits", "warn"]
+__all__ = ["lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn"]
 
 
 def print_json(data: object) -> None:
@@ -17,9 +17,17 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=2, default=str))
 
 
-def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Rows under a heading, columns as wide as they need to be; nothing where there are no rows."""
-    lines(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
+def result(data: object, text: object, *, json: bool) -> None:
+    """What a verb has done or found: the data as JSON, or in words."""
+    print_json(data) if json else print(text)
+
+
+def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, json: bool = False) -> None:
+    """Rows under a heading, columns as wide as they need to be, nothing where there are no rows; or as JSON, whole."""
+    if json:
+        print_json(rows)
+    else:
+        lines(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

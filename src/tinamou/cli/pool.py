@@ -50,10 +50,7 @@ def create(
     request = _checked(name, size, bound, source, options)
     entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **request))
     output.end_progress()
-    if json:
-        output.print_json(_rows([entry])[0])
-    else:
-        print(entry.name)
+    output.result(_rows([entry])[0], entry.name, json=json)
 
 
 def _checked(name: str, size: int, bound: str, source: str, options: MachineOptions | None) -> dict[str, Any]:
@@ -186,10 +183,7 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
         return described(machine.record)
 
     shown: Any = run_until_done(taken())
-    if json:
-        output.print_json(shown)
-    else:
-        print(shown["name"])
+    output.result(shown, shown["name"], json=json)
 
 
 @app.command

@@ -21,7 +21,6 @@ def command(name: str, new: str, /, *, json: Switch = False) -> None:
     done = run_until_done(keeping.rename(name, new))
     for text in done.notes:
         output.warn(text)
-    if json:
-        output.print_json({"name": done.record.name, "former": done.record.former, "notes": list(done.notes)})
-    else:
-        print(done.record.name)
+    output.result(
+        {"name": done.record.name, "former": done.record.former, "notes": list(done.notes)}, done.record.name, json=json
+    )

@@ -148,8 +148,7 @@ def _tree(path: str) -> str:
             elif stat.S_ISREG(status.st_mode):
                 digest.update(status.st_size.to_bytes(8, "big"))
                 with open(one, "rb") as file:  # noqa: PTH123
-                    while piece := file.read(1 << 20):
-                        digest.update(piece)
+                    hashlib.file_digest(file, lambda: digest)
             elif not stat.S_ISDIR(status.st_mode):
                 raise ImageError(f"{one} is neither a file nor a folder", fix="leave it out")
     except OSError as error:

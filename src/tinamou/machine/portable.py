@@ -19,7 +19,7 @@ from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.facts import QemuFacts, files
 from tinamou.facts.qemu import numbered
 from tinamou.guest.clock import ahead_of
-from tinamou.guest.resident import Identity, Line
+from tinamou.guest.resident import Identity, connect
 from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
@@ -118,7 +118,7 @@ async def wake(
     """A machine from a portable checkpoint, with an identity of its own unless it is the ``same``. Raises as `loaded`."""
     async with loaded(checkpoint, record, dies_with_parent=dies_with_parent) as up:
         await cont(up.session)
-        line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
+        line = connect(str(record.file(files.RESIDENT))) if checkpoint.resident else None
         try:
             if line is not None:
                 stays = Identity(ahead=ahead_of(up.record.spec))

@@ -34,6 +34,7 @@ from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, moves, uids
 from tinamou.state.folder import image_of, write_image, write_plan
+from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
 from tinamou.system.spawn import Process, process_of
 
@@ -116,7 +117,8 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     record: Record | None = None
     try:
         with machines.making(name) as directory:
-            (record,) = machines.entered(_record(spec, directory, image, ephemeral))
+            found = look()
+            (record,) = machines.entered(_record(spec, directory, image, ephemeral, found), found=found)
         write_image(record, image)
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException as error:
@@ -158,14 +160,14 @@ def _image_again(record: Record, spec: MachineSpec) -> tuple[Record, ImageFacts]
     return change(record, agent=image.agent, resident=image.resident), image
 
 
-def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool) -> Record:
+def _record(spec: MachineSpec, directory: Path, image: ImageFacts, ephemeral: bool, found: Look) -> Record:
     me, image = process_of(os.getpid()), guest_of(spec, image)
     return Record(
         name=directory.name,
         directory=str(directory),
         spec=dump_spec(late.replace(spec, name=directory.name)),
         ephemeral=ephemeral,
-        uid=machines.lease_uid(directory),
+        uid=machines.lease_uid(directory, found),
         created=time.time(),
         arch=image.arch,
         image=spec.image,

@@ -32,6 +32,7 @@ from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
 from tinamou.system.logs import last_lines
+from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import Process
 from tinamou.tuning import apparmor, walls
 from tinamou.tuning.memory import RAM
@@ -253,8 +254,16 @@ async def wake(
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
     entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
-    line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
-    monitor = Monitor(str(record.file(files.QMP)))
+    line: Line | None = None
+    try:
+        line = Line(str(record.file(files.RESIDENT))) if checkpoint.resident else None
+        monitor = Monitor(str(record.file(files.QMP)))
+    except BaseException as error:
+        memory.close()
+        Restored(record, plan, line).close()
+        if isinstance(error, NotListeningError):
+            raise died(plan, directory, process.pid) from error
+        raise
     try:
         async with asyncio.timeout(WAKE_SECONDS):
             resuming = asyncio.create_task(_loaded(checkpoint, plan, memory, monitor, process.pid, state))

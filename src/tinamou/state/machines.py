@@ -71,12 +71,13 @@ def _made(name: str) -> Path:
     return path
 
 
-def entered(*made: Record) -> list[Record]:
+def entered(*made: Record, found: Look | None = None) -> list[Record]:
     """Write the records of machines that are being made, whose folders nobody else writes to; the records as they are.
 
-    One whose name, or former one, was the first of another machine gets a first name of its own.
+    One whose name, or former one, was the first of another machine gets a first name of its own. ``found`` is what was seen
+    of all machines just now.
     """
-    found = look()
+    found = found or look()
     folders = {one.path for one in made}
     others = [record for record in found.awake if record.path not in folders]
     taken = found.identities() | {record.identity for record in others}
@@ -191,19 +192,19 @@ def remove(directory: Path) -> None:
         networks.forget_machine(directory.name)
 
 
-def lease_uid(directory: Path) -> int | None:
+def lease_uid(directory: Path, found: Look | None = None) -> int | None:
     """A user id no other machine of this host has, None when tinamou does not run as root and so cannot change identity.
 
-    The folder's ``uid`` file holds it. Raises StateError.
+    The folder's ``uid`` file holds it. ``found`` as in `entered`. Raises StateError.
     """
-    return lease_uids([directory])[0]
+    return lease_uids([directory], found)[0]
 
 
-def lease_uids(directories: Sequence[Path]) -> list[int | None]:
+def lease_uids(directories: Sequence[Path], found: Look | None = None) -> list[int | None]:
     """The same for several machines at once."""
     if os.geteuid() != 0:
         return [None] * len(directories)
-    here = _uids_here()
+    here = _uids_here(found or look())
     return [*uids.lend(directories, taken=here.values(), known=here)]
 
 
@@ -211,12 +212,11 @@ def uid_again(directory: Path, uid: int | None) -> int | None:
     """The user id a machine at rest starts with: a new one where another machine got its own after a reboot."""
     if os.geteuid() != 0 or uid is None:
         return uid
-    return uids.kept_or_new(directory, uid, taken=_uids_here(exclude=directory).values())
+    return uids.kept_or_new(directory, uid, taken=lambda: _uids_here(look(), exclude=directory).values())
 
 
-def _uids_here(exclude: Path | None = None) -> dict[str, int]:
+def _uids_here(found: Look, exclude: Path | None = None) -> dict[str, int]:
     """By folder those of machines in this state directory, also of such as have not been started since the last reboot."""
-    found = look()
     others = {str(path): uid for path in found.others if (uid := uids.of(path)) is not None}
     return {folder: uid for folder, uid in (found.uids() | others).items() if folder != str(exclude)}
 

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -75,10 +75,11 @@ def of(directory: Path) -> int | None:
     return None
 
 
-def kept_or_new(directory: Path, uid: int, *, taken: Collection[int] = ()) -> int:
+def kept_or_new(directory: Path, uid: int, *, taken: Callable[[], Collection[int]] = frozenset) -> int:
     """The one a machine at rest starts with: its own, or a new one, to which its files are given, where it was leased on.
 
-    That happens after a reboot, which forgets who has which, and where a folder came from elsewhere.
+    That happens after a reboot, which forgets who has which, and where a folder came from elsewhere; only then it is asked
+    which ones are ``taken``.
     """
     with shared.held():
         leases, last = _leases()
@@ -87,11 +88,11 @@ def kept_or_new(directory: Path, uid: int, *, taken: Collection[int] = ()) -> in
         said = of(directory)
         if said is not None and leases.get(said) == str(directory):  # a start was cut short that had got it a new one
             new = said
-        elif uid not in leases and uid not in taken and uid not in _of_processes():
+        elif uid not in leases and uid not in taken() and uid not in _of_processes():
             _write({**leases, uid: str(directory)}, last)
             return uid
         else:
-            (new,) = _lend([directory], {*taken, uid}, {})
+            (new,) = _lend([directory], {*taken(), uid}, {})
     give_files(directory, uid, new)
     return new
 

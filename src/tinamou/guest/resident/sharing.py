@@ -38,17 +38,21 @@ _START_SECONDS, _PAUSE, _TRIES = 5.0, 0.05, 5
 def connect(path: str) -> Line:
     """The line of the resident's socket ``path``, or one by way of the process that has it.
 
-    Raises HeldError where that one does not share it, NotListeningError where QEMU is gone.
+    Raises HeldError where that one does not share it, LineError where QEMU is gone, or takes no connections.
     """
+    failed: LineError
     for _ in range(_TRIES):
         try:
             return Line(path)
         except HeldError as error:
-            held = error
+            failed = error
+        except NotListeningError as reason:
+            stuck = "QEMU is stuck: connections wait for it" if reason.errno == errno.EAGAIN else "QEMU has ended"
+            failed = LineError(f"The line to the guest's resident {path} cannot be opened", why=stuck)
         with contextlib.suppress(NotListeningError):
             return Line.to(shared_path(path))
         time.sleep(_PAUSE)
-    raise held
+    raise failed
 
 
 def shared(path: str) -> Line:
