@@ -2,7 +2,9 @@
 
 ``python -m bench.moves ROUNDS`` as root, with libvirtd installed. Both move the same kernel, memory and written disk.
 The guest says something on its console all the time: how long it stood still is what lies between the last that was seen
-of it on one host and the first on the other, by the same clock for both tools. Milliseconds.
+of it on one host and the first on the other, by the same clock for both tools. Milliseconds. What a busy machine does not
+change is counted too: processor time of both hosts, in milliseconds, from the command's start to its end (libvirtd's, the
+guest's and both QEMUs' among it).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from tinamou.images.resolve import resolve
@@ -75,6 +78,23 @@ class Hosts:
         """A host's file system, from here."""
         return Path(f"/proc/{Path(self.folder, f'h{host}.pid').read_text().strip()}/root")
 
+    def spent(self) -> float:
+        """Seconds of processor time of both hosts so far."""
+        groups = [Path(self.script("group", host).strip(), "cpu.stat") for host in ("1", "2")]
+        return sum(int(group.read_text().split()[1]) for group in groups) / 1e6
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a move took: milliseconds it stood still, in all, and of processor time."""
+
+    still: float
+    total: float
+    spent: float
+
+    def __str__(self) -> str:
+        return f"{self.still:.0f} ms still, {self.total:.0f} ms in all, {self.spent:.0f} ms of processor time"
+
 
 @contextlib.contextmanager
 def watched(first: Path, second: Path) -> Iterator[list[float]]:
@@ -105,44 +125,46 @@ def watched(first: Path, second: Path) -> Iterator[list[float]]:
         thread.join()
 
 
-def by_tinamou(hosts: Hosts) -> tuple[float, float]:
-    """Milliseconds it stood still, and in all."""
+def moved(hosts: Hosts, log: str, move: Callable[[], object]) -> Took:
+    """What that took of a guest that writes to this file on both hosts."""
+    with watched(hosts.root(1) / log, hosts.root(2) / log) as seen:
+        began, before = time.monotonic(), hosts.spent()
+        move()
+        total, spent = time.monotonic() - began, hosts.spent() - before
+        while not seen[1]:
+            time.sleep(0.01)
+    return Took((seen[1] - seen[0]) * 1000, total * 1000, spent * 1000)
+
+
+def by_tinamou(hosts: Hosts) -> Took:
+    """Move one by tinamou."""
     words = ("run", "-d", "--name", "m", "--memory", f"{MEMORY}M", "--net", "none", "--set", 'disk=[{path="/root/m.qcow2"}]')
     hosts.script("run", "1", *hosts.words, *words)
     hosts.script("run", "1", *hosts.words, "exec", "m", "--", "sh", "-c", SAYS)
-    machines = "var/lib/tinamou/machines/m/serial.log"
-    with watched(hosts.root(1) / machines, hosts.root(2) / machines) as seen:
-        began = time.monotonic()
-        hosts.script("run", "1", *hosts.words, "move", "m", "h2")
-        total = time.monotonic() - began
-        while not seen[1]:
-            time.sleep(0.01)
+    log = "var/lib/tinamou/machines/m/serial.log"
+    took = moved(hosts, log, lambda: hosts.script("run", "1", *hosts.words, "move", "m", "h2"))
     hosts.script("run", "2", *hosts.words, "rm", "-f", "m")
     hosts.script("run", "1", *hosts.words, "rm", "m")
-    return (seen[1] - seen[0]) * 1000, total * 1000
+    return took
 
 
-def by_virsh(hosts: Hosts) -> tuple[float, float]:
+def by_virsh(hosts: Hosts) -> Took:
     """The same of libvirt."""
     for host in ("1", "2"):
         hosts.script("run", host, "rm", "-f", "/root/m.log")
     hosts.script("run", "2", "qemu-img", "create", "-q", "-f", "qcow2", "/root/m.qcow2", f"{DISK}M")
-    hosts.script("run", "1", "virsh", "-c", "qemu:///system", "create", "/root/m.xml")
+    virsh = ("run", "1", "virsh", "-q", "-c", "qemu:///system")
+    hosts.script(*virsh, "create", "/root/m.xml")
     said = {"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", SAYS]}}
     while True:
         with contextlib.suppress(subprocess.CalledProcessError):
-            hosts.script("run", "1", "virsh", "-c", "qemu:///system", "qemu-agent-command", "m", json.dumps(said))
+            hosts.script(*virsh, "qemu-agent-command", "m", json.dumps(said))
             break
         time.sleep(0.5)
-    with watched(hosts.root(1) / "root/m.log", hosts.root(2) / "root/m.log") as seen:
-        began = time.monotonic()
-        migrate = ["migrate", "--live", "--copy-storage-all", "m", "qemu+tcp://10.77.0.2/system"]
-        hosts.script("run", "1", "virsh", "-c", "qemu:///system", *migrate)
-        total = time.monotonic() - began
-        while not seen[1]:
-            time.sleep(0.01)
+    migrate = ("migrate", "--live", "--copy-storage-all", "m", "qemu+tcp://10.77.0.2/system")
+    took = moved(hosts, "root/m.log", lambda: hosts.script(*virsh, *migrate))
     hosts.script("run", "2", "virsh", "-c", "qemu:///system", "destroy", "m")
-    return (seen[1] - seen[0]) * 1000, total * 1000
+    return took
 
 
 def prepared(hosts: Hosts) -> None:
@@ -160,7 +182,7 @@ def prepared(hosts: Hosts) -> None:
 def main() -> int:
     """Measure, and print a table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    found: dict[str, list[tuple[float, float]]] = {"tinamou": [], "virsh": []}
+    found: dict[str, list[Took]] = {"tinamou": [], "virsh": []}
     with tempfile.TemporaryDirectory(prefix="bm-", dir="/run") as folder:
         hosts = Hosts(f"{folder}/f")
         hosts.script("up", "2")
@@ -169,17 +191,14 @@ def main() -> int:
             for number in range(rounds):
                 for name, way in (("tinamou", by_tinamou), ("virsh", by_virsh)):
                     found[name].append(way(hosts))
-                    print(
-                        f"{number + 1} {name}: {found[name][-1][0]:.0f} ms still, {found[name][-1][1]:.0f} ms in all",
-                        flush=True,
-                    )
+                    print(f"{number + 1} {name}: {found[name][-1]} (load {os.getloadavg()[0]:.1f})", flush=True)
         finally:
             hosts.script("down")
-    middle = {name: [statistics.median(one[at] for one in runs) for at in (0, 1)] for name, runs in found.items()}
-    for name, (still, total) in middle.items():
-        print(f"{name}: median of {rounds}: {still:.0f} ms still, {total:.0f} ms in all")
-    ratios = [mine / other for mine, other in zip(middle["tinamou"], middle["virsh"], strict=True)]
-    print(f"ratio: {ratios[0]:.2f} still, {ratios[1]:.2f} in all")
+    middle = {name: Took(*map(statistics.median, zip(*map(astuple, runs), strict=True))) for name, runs in found.items()}
+    for name, took in middle.items():
+        print(f"{name}: median of {rounds}: {took}")
+    still, total, spent = (mine / other for mine, other in zip(*map(astuple, middle.values()), strict=True))
+    print(f"ratio: {still:.2f} still, {total:.2f} in all, {spent:.2f} of processor time")
     return 0
 
 

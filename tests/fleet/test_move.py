@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sealing
 from two_hosts import Two, started
 from typed import TINAMOU, begin, call, eventually, tinamou
 
@@ -120,12 +121,51 @@ def test_a_newer_qemu_takes_it(old: str, new: str, two: Two, monkeypatch: pytest
 @pytest.mark.skipif(shutil.which("swtpm") is None, reason="no swtpm")
 def test_its_tpm_goes_along(two: Two) -> None:
     before = started(two, "--set", "tpm.enabled=true")
+    key = sealing.primary(asked({}))
+    blob = sealing.sealed(asked({}), key, b"the secret")
     moved = json.loads(tinamou("move", "web", "there", "--json"))
     assert moved["notes"] == []
     two.goes_on(before, away=True)
-    away = two.away()
-    assert away is not None
-    assert list(away.file("tpm").glob("tpm2-00.*"))
+    assert sealing.unsealed(asked(two.places), key, blob) == b"the secret"  # by the key that was loaded before it went
+    two.say("restart", "web")
+    assert sealing.unsealed(asked(two.places), sealing.primary(asked(two.places)), blob) == b"the secret"
+
+
+def asked(places: dict[str, str]) -> sealing.Ask:
+    """What asks the TPM of the machine on that host."""
+
+    def ask(command: bytes) -> bytes:
+        words = [*TINAMOU, "exec", "web", "--", "sh", "-c", sealing.ASK]
+        return subprocess.run(words, env={**os.environ, **places}, input=command, stdout=-1, check=True, timeout=120).stdout
+
+    return ask
+
+
+VARIABLE = "/sys/firmware/efi/efivars/Moved-3d1b6bd2-7d84-4c3b-8f2e-0b6a4f2f9a51"
+DEBIAN_WRITES = (
+    "(i=0; while :; do i=$((i+1)); echo $i | dd of=/var/synced conv=fsync,notrunc 2>/dev/null || exit; "
+    "echo $i >/dev/shm/part; mv /dev/shm/part /dev/shm/synced; done) </dev/null >/dev/null 2>&1 & "
+    "until [ -e /dev/shm/synced ]; do sleep 0.1; done"
+)
+DEBIAN_SAYS = f"cat /dev/shm/synced; echo 3 >/proc/sys/vm/drop_caches; cat /var/synced; cat {VARIABLE} | tail -c +5"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_debian_goes_with_its_firmware_and_its_variables(two: Two) -> None:
+    call("run", "-d", "--name", "web", "--memory", "512M", "--firmware", "uefi", "debian", timeout=1500)
+    write = f"printf '\\007\\000\\000\\000kept' >{VARIABLE}; {DEBIAN_WRITES}"
+    assert call("exec", "web", "--", "sh", "-c", write, timeout=600).returncode == 0
+    before = tinamou("exec", "web", "--", "sh", "-c", DEBIAN_SAYS).split()
+    moved = json.loads(tinamou("move", "web", "there", "--json"))
+    assert moved["notes"] == []
+    memory, disk, kept = two.say("exec", "web", "--", "sh", "-c", DEBIAN_SAYS).split()
+    assert int(disk) >= int(memory) >= int(before[0])
+    assert kept == before[2] == "kept"
+    assert call("restart", "web", **two.places, timeout=1500).returncode == 0
+    again = two.say("exec", "web", "--", "sh", "-c", f"cat /var/synced; cat {VARIABLE} | tail -c +5").split()
+    assert int(again[0]) >= int(disk)
+    assert again[1] == "kept"
 
 
 @pytest.mark.slow

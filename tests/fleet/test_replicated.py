@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from two_hosts import Two
@@ -13,7 +14,7 @@ from tinamou.doctor.machine import _replica
 from tinamou.errors import SpecError
 from tinamou.snapshots.schedule import schedules
 from tinamou.spec import load_spec
-from tinamou.state.record import Record
+from tinamou.state.record import Record, create
 from tinamou.system.paths import unit_dir
 
 DISK = ("--net", "none", "--memory", "160M", "--set", 'disk=[{size="16M"}]')
@@ -44,6 +45,22 @@ def test_doctor_says_how_old_a_replica_is() -> None:
     assert "5m" in text
     assert said("6h", 7200.0)[0] == "good"
     assert said("", 7200.0)[0] == "good"
+
+
+def test_ls_says_how_old_a_replica_is_and_warns_of_an_old_one(state: Path) -> None:
+    for name, age in (("new", 60), ("old", 660)):
+        spec = {"name": name, "replicate": {"to": "there", "every": "5m"}}
+        folder = state / "machines" / name
+        folder.mkdir(parents=True)
+        create(Record(name=name, directory=str(folder), spec=spec, replicated={"host": "there", "at": time.time() - age}))
+    rows = {row["name"]: row for row in json.loads(tinamou("ls", "--json"))}
+    assert rows["new"]["replica"]["age"] == pytest.approx(60, abs=50)
+    assert rows["new"]["late"] is None
+    assert "asked for is 5m" in rows["old"]["late"]
+    listed = call("ls")
+    assert [line.split()[-2:] for line in listed.stdout.splitlines()[1:]] == [["1m", "there"], ["11m", "there"]]
+    assert "old: there has its disks as they were 66" in listed.stderr
+    assert "new:" not in listed.stderr
 
 
 @pytest.mark.vm

@@ -134,7 +134,7 @@ def test_who_looks_again_reads_the_index_once(state, monkeypatch):
     assert look().rows() == first.rows() != [] and reads == []
 
 
-@pytest.mark.parametrize("fields", [{"pid": 1}, {"owner_pid": 1}, {"ephemeral": True}])
+@pytest.mark.parametrize("fields", [{"pid": 1}, {"owner_pid": 1}, {"ephemeral": True}, {"replicated": {"at": 1.0}}])
 def test_who_needs_something_has_no_row(state, fields):
     made("a", **fields)
     assert look().rows() == []

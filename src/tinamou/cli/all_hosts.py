@@ -31,6 +31,9 @@ def list_machines(*, quiet: bool, json: bool) -> int:
         output.print_json([_plain(one, "machines") for one in answers])
         return _status(answers)
     machines = [(answer.host, row) for answer in answers for row in answer.data or ()]
+    for host, row in machines:
+        if row["late"]:
+            output.warn(f"{row['name']} on {host}: {row['late']}")
     if quiet:
         names = [f"{host}:{row['name']}" for host, row in machines]
         print(*names, sep="\n", end="\n" if names else "")

@@ -40,7 +40,8 @@ def command(
         What went, and what stays, as JSON.
     """
     from tinamou.errors import StateError
-    from tinamou.fleet.moving import How, evacuate
+    from tinamou.fleet.evacuating import evacuate
+    from tinamou.fleet.moving import How
 
     done = run_until_done(evacuate(host, How(limit_of(limit), downtime, slow, cut, line_of(line)), progress=output.progress))
     output.end_progress()

@@ -12,6 +12,7 @@ from tinamou.machine.reconcile import reconcile
 from tinamou.monitor.states import at_once, states_of
 from tinamou.state import machines
 from tinamou.state.index import look
+from tinamou.state.replicated import late
 
 
 def command(
@@ -49,6 +50,6 @@ def command(
         return 0
     output.lines(COLUMNS, lines(tables))
     for record, seen in zip(records, states, strict=True):
-        if seen.why:
-            output.warn(f"{record.name}: {seen.why}")
+        for said in filter(None, (seen.why, late(record))):
+            output.warn(f"{record.name}: {said}")
     return 0

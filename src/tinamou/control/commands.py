@@ -64,12 +64,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Migration:
-    """``status``: none, setup, active, completed, failed, cancelled, …; ``transferred`` of ``total`` bytes of memory."""
+    """``status``: none, setup, active, completed, failed, cancelled, …; ``transferred`` of ``total`` bytes of memory, in
+    ``rounds`` passes over it."""
 
     status: str
     transferred: int
     total: int
     error: str
+    rounds: int = 0
 
 
 async def status(session: Session) -> Status:
@@ -247,6 +249,7 @@ async def migration(session: Session) -> Migration:
         number(ram, "transferred", 0, least=0),
         number(ram, "total", 0, least=0),
         text(answer, "error-desc", ""),
+        number(ram, "dirty-sync-count", 0, least=0),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 from tinamou.doctor.finding import Finding, bad, good, info, unknown, warning
@@ -12,6 +11,7 @@ from tinamou.prepare import helper_processes
 from tinamou.prepare.groups import group_places
 from tinamou.prepare.journal import Journal
 from tinamou.state.record import Record
+from tinamou.state.replicated import late, replica_of, wanted
 from tinamou.system import cgroups, threads
 from tinamou.units import CpuSet
 
@@ -137,24 +137,13 @@ def _merging(record: Record, seen: Inspection) -> Finding:
 
 
 def _replica(record: Record, seen: Inspection) -> Finding:
-    said = record.spec.get("replicate") or {}
-    if not said.get("to") and not record.replicated:
+    newest = replica_of(record)
+    if text := late(record):
+        host = newest["host"] if newest else wanted(record)["to"]
+        return warning(text, f"tinamou replicate {record.name} {host}")
+    if newest is None:
         return info("no other host keeps its disks", "tinamou replicate NAME HOST, or replicate in its description")
-    if not record.replicated:
-        return warning(f"{said['to']} has no replica of it yet", f"tinamou replicate {record.name} {said['to']}")
-    host, age = record.replicated["host"], max(0.0, time.time() - float(record.replicated["at"]))
-    text = f"{host} has its disks as they were {age:.0f} s ago"
-    allowed = 2 * _seconds(str(said.get("every", "")))
-    if allowed and age > allowed:
-        return warning(f"{text}; asked for is {said['every']}", f"tinamou replicate {record.name} {host}")
-    return good(text)
-
-
-def _seconds(every: str) -> int:
-    """How long lies between two of them, 0 for what no description says."""
-    words = {"hourly": 3600, "daily": 86400, "weekly": 7 * 86400, "monthly": 31 * 86400}
-    count, unit = every.rstrip("minh"), every.lstrip("0123456789")
-    return words.get(every) or (int(count) * (3600 if unit == "h" else 60) if count.isdigit() else 0)
+    return good(f"{newest['host']} has its disks as they were {newest['age']} s ago")
 
 
 _CHECKS = (

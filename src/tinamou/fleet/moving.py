@@ -41,7 +41,7 @@ from tinamou.state import machines, moves
 from tinamou.state.record import Record, newest
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["Evacuated", "How", "Moved", "evacuate", "move"]
+__all__ = ["How", "Moved", "move"]
 
 _PREPARING_SECONDS = 600.0
 """How long the other side may take until its QEMU waits: it may have to fill huge pages."""
@@ -112,30 +112,6 @@ async def move(name: str, host: str, how: How | None = None, *, progress: Progre
         return await _Move(machine, there, how or How(), progress).done()
 
 
-@dataclass(frozen=True)
-class Evacuated:
-    """What has gone to another host, and why the others stay, by name."""
-
-    moved: tuple[Moved, ...]
-    stay: Mapping[str, str]
-
-
-async def evacuate(host: str, how: How | None = None, *, progress: Progress = silent) -> Evacuated:
-    """Move every machine that runs here to another host, one after another; one that cannot go stays as it is.
-
-    Raises StateError for a host that is not known.
-    """
-    hosts.find(host)
-    moved, stay = [], {}
-    for record in machines.machines():
-        if record.running:
-            try:
-                moved.append(await move(record.name, host, how, progress=progress))
-            except TinamouError as error:
-                stay[record.name] = "; ".join(filter(None, [error.what, *map(str, error.problems), error.why]))
-    return Evacuated(tuple(moved), stay)
-
-
 async def _tell(record: Record, host: Host) -> Moved:
     began = time.monotonic()
     if record.move.get("host") != host.name or record.move.get("told"):
@@ -161,6 +137,7 @@ class _Move:
         self._notes: list[str] = []
         self._stages: dict[str, float] = {}
         self._line: tuple[Line, str] = "ssh", ""
+        self._sampling: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def _done(self, stage: str) -> float:
         """Note that a stage is over; the seconds since it began."""
@@ -204,12 +181,12 @@ class _Move:
     async def _carried(self, frames: Frames) -> Moved:
         session = await self._machine.session()
         async with contextlib.AsyncExitStack() as stack:
-            plan, disks, opened = await self._opened(frames, session, stack)
+            disks, opened = await self._opened(frames, session, stack)
             setup = self._done("opened")
             carrier = await stack.enter_async_context(self._carrier(opened))
             disks = tuple(disk for disk in disks if disk.name not in opened["here"])
             hearing = asyncio.ensure_future(frames.hear("tried"))
-            trying = asyncio.ensure_future(self._tried(frames, plan, version_of(session)))
+            trying = asyncio.ensure_future(self._tried(frames))
             try:
                 await frames.meanwhile(self._mirrored(session, disks, carrier), hearing)
                 mirrored = self._done("mirrored") - setup
@@ -231,7 +208,7 @@ class _Move:
 
     async def _opened(
         self, frames: Frames, session: Session, stack: contextlib.AsyncExitStack
-    ) -> tuple[Plan, tuple[Volume, ...], dict[str, Any]]:
+    ) -> tuple[tuple[Volume, ...], dict[str, Any]]:
         """Offer it to the other side: its plan, its disks, and where they go once its QEMU waits there."""
         record = self._machine.record
         self._progress(f"asking {self._host.name}", None)
@@ -239,6 +216,8 @@ class _Move:
         await frames.say("files", files=list(boots.values()), address=address, peer=peer)
         plan, disks = await saved_plan(record, session), await leaving.volumes(record)
         self._done("planned")
+        self._sampling = asyncio.ensure_future(self._sampled(plan, version_of(session)))
+        stack.push_async_callback(_ended, self._sampling)
         has, _ = await frames.hear("has")
         self._done("reached")
         self._line = await self._chosen(address, has)
@@ -260,7 +239,7 @@ class _Move:
             self._done("offered")
             opened, _ = await frames.hear("open", _PREPARING_SECONDS)
         self._notes += [str(note) for note in opened["notes"]]
-        return plan, disks, {**opened, "address": address, "ports": has["ports"]}
+        return disks, {**opened, "address": address, "ports": has["ports"]}
 
     async def _chosen(self, address: str, has: Mapping[str, Any]) -> tuple[Line, str]:
         link = lines.Link(0.0, str(has["why"]) or "it was not asked for")
@@ -294,15 +273,17 @@ class _Move:
     def _named(self) -> str:
         return KEY if self._line[0] == "tls" else ""
 
-    async def _tried(self, frames: Frames, plan: Plan, runs: str) -> None:
-        """Have the other side try what the devices hold; where that cannot be, it is told, and noted here."""
+    async def _sampled(self, plan: Plan, runs: str) -> bytes:
+        """What a stand-in of it saved, for the other side to try; where that cannot be nothing, and it is noted."""
         try:
             async with before_upgrade.sample(plan, runs) as state:
-                sample = await in_thread(state.read_bytes)
+                return await in_thread(state.read_bytes)
         except before_upgrade.NotTriedError as error:
             self._notes.append(f"its devices were not tried there before it went: {error.what}")
-            sample = b""
-        await frames.say("sample", sample)
+            return b""
+
+    async def _tried(self, frames: Frames) -> None:
+        await frames.say("sample", await self._sampling)
 
     async def _mirrored(self, session: Session, disks: tuple[Volume, ...], carrier: Carrier) -> None:
         more: dict[str, Any] = {"key": self._named, "speed": self._how.limit, "progress": self._progress}
@@ -348,11 +329,21 @@ class _Move:
         if not data["running"]:
             self._notes.append(f"its QEMU ended on {self._host.name} at the last moment: it is off there")
         await self._machine.close()
-        self._notes += await in_thread(_forget, record)
-        with contextlib.suppress(TinamouError):
-            if note := str((await frames.hear("settled", _GO_SECONDS))[0]["note"]):
-                self._notes.append(note)
+        notes, settled = await asyncio.gather(in_thread(_forget, record), _settled(frames))
+        self._notes += [*notes, *settled]
         return went
+
+
+async def _settled(frames: Frames) -> list[str]:
+    """What is to be said of what was done there last; it is not worth an error."""
+    with contextlib.suppress(TinamouError):
+        return list(filter(None, [str((await frames.hear("settled", _GO_SECONDS))[0]["note"])]))
+    return []
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -256,16 +256,19 @@ def digest_of(path: Path) -> str:
 def by_content(wanted: Collection[tuple[int, str]]) -> dict[str, tuple[Path, ImageFacts]]:
     """The files of guests here that are among these, told by size and SHA-256, by the latter; and whose each is.
 
-    Only those of such a size are read.
+    Only those of such a size are read, the newest guests' first, until each was found.
     """
-    sizes, sums, found = {size for size, _ in wanted}, {sum for _, sum in wanted}, dict[str, tuple[Path, ImageFacts]]()
-    for one in kept():
-        if (facts := described(one.path)) is None:
+    lacking, found = set(wanted), dict[str, tuple[Path, ImageFacts]]()
+    folders = [one.parent for one in image_dir().glob("*/*/*/facts.json") if not one.parent.is_symlink()]
+    for folder in sorted(folders, key=lambda one: one.stat().st_mtime, reverse=True) if lacking else ():
+        if (facts := described(folder)) is None:
             continue
         for name in filter(None, (facts.disk, facts.kernel, facts.fast_kernel, facts.initrd)):
             path = Path(name)
-            if path.stat().st_size in sizes and (sum := digest_of(path)) in sums:
+            size = path.stat().st_size
+            if any(size == one for one, _ in lacking) and (size, sum := digest_of(path)) in lacking:
                 found[sum] = path, facts
+                lacking.discard((size, sum))
     return found
 
 

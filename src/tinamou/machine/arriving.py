@@ -18,7 +18,7 @@ from tinamou.control import Event, Session, connect_qmp
 from tinamou.control.commands import cont, getfd, heard, migrate_incoming, migration, set_migration, status
 from tinamou.errors import ControlError, StateError, TinamouError, if_full
 from tinamou.guest.clock import set_clock
-from tinamou.images.offline import offline
+from tinamou.images import empty
 from tinamou.images.progress import silent
 from tinamou.late import dataclass
 from tinamou.launch.process import died
@@ -39,6 +39,7 @@ from tinamou.state.folder import image_of, write_plan
 from tinamou.state.record import Record, change, create, newest, read
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
+from tinamou.units import Size
 
 __all__ = ["Arrival", "Offer", "arriving", "discard", "drop", "finish", "let_run", "of_token", "settle_in", "tried"]
 
@@ -161,8 +162,7 @@ async def _made(offer: Offer) -> tuple[Record, list[str]]:
         lacking = [one for one in manifest["boots"] if one not in offer.boots]
         await in_thread(extracted, pieces, directory, {**manifest, "boots": lacking, "disks": {}}, silent)
         for disk, (kind, size, _) in offer.copied.items():
-            path = directory / f"{disk}.{kind}"
-            await offline(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], f"making {path.name}")
+            await empty.create(directory / f"{disk}.{kind}", Size(size), kind)
         record, more = await in_thread(entered, manifest, spec, directory)
         if record.base:
             raise StateError(f"{record.base} is the same machine, and here already", fix="remove it, or make it another one")
@@ -274,26 +274,27 @@ async def finish(arrival: Arrival, disks: Sequence[Path]) -> Record:
             if now.status in ("failed", "cancelled"):
                 raise ControlError(f"the machine's memory did not come: {now.status}", why=now.error)
             await heard(events, _LOOK)
-    await set_migration(session, capabilities={"events": False}, parameters={"tls-creds": ""})
-    await session.execute("nbd-server-stop")
-    await asyncio.gather(*(in_thread(sync_file, path) for path in disks))
-    await in_thread(sync_folder, record.path)
+    syncing = [in_thread(sync_file, path) for path in disks]
+    await asyncio.gather(session.execute("nbd-server-stop"), *syncing, in_thread(sync_folder, record.path))
     return await in_thread(moves.ready, record, moves.token_of(record))
 
 
 async def let_run(record: Record, session: Session | None = None) -> tuple[Record, Event | None]:
     """Its source has left: it is ours, and runs; the event that says so, None where its QEMU is gone and it is off.
 
-    Nothing happens to one that is ours and runs. Raises StateError, ControlError.
+    Nothing happens to one that is ours and runs. Raises StateError, ControlError. Without a session of the caller's, who
+    calls `settle_in` then, it is put right for later moves here.
     """
-    record = await in_thread(moves.take_over, record, moves.token_of(record))
-    record = change(record, owner_pid=0, owner_started=0)
-    if not record.running:
-        return record, None
-    if session is None:
+    record, event = await in_thread(moves.take_over, record, moves.token_of(record)), None
+    if record.running and session is not None:
+        event = await _running(session)
+    elif record.running:
         async with await connect_qmp(record.directory, owner=True, alive=lambda: record.running) as own:
-            return record, await _running(own)
-    return record, await _running(session)
+            event = await _running(own)
+            await _as_usual(own)
+    record = change(record, owner_pid=0, owner_started=0)
+    await in_thread(moves.keep, record)
+    return record, event
 
 
 async def _running(session: Session) -> Event:
@@ -304,7 +305,12 @@ async def _running(session: Session) -> Event:
         return await events.next(_EVENT_SECONDS)
 
 
+async def _as_usual(session: Session) -> None:
+    await set_migration(session, capabilities={"events": False}, parameters={"tls-creds": ""})
+
+
 async def settle_in(record: Record, session: Session) -> str:
     """Set the guest's clock, which stood still, and have it replicated from here; what is to be said of that."""
+    await _as_usual(session)
     await in_thread(replicate, record, load_spec(record.spec))
     return (await set_clock(newest(record), session)).note

@@ -14,11 +14,12 @@ from tinamou.facts import files
 from tinamou.monitor.states import State, at_rest
 from tinamou.state.index import Look, shape_of
 from tinamou.state.record import Record
+from tinamou.state.replicated import late, replica_of
 from tinamou.units import Size
 
 __all__ = ["COLUMNS", "described", "lines", "rows", "size_of"]
 
-COLUMNS = ("name", "state", "image", "arch", "accel", "cpus", "memory", "pid", "age", "address", "ports")
+COLUMNS = ("name", "state", "image", "arch", "accel", "cpus", "memory", "pid", "age", "address", "ports", "replica")
 
 _CPUS, _MEMORY = 1, "512M"
 """What a description that says nothing of them asks for: to list machines, the parts that say so need not be loaded."""
@@ -28,7 +29,8 @@ def rows(found: Look, records: Sequence[Record], states: Sequence[State]) -> lis
     """A table for each machine, by name: those at rest as they were found, the others as they are.
 
     ``age`` is in seconds, ``memory`` in bytes; ``addresses`` and ``ports`` are where it is reached now; ``why`` says what
-    keeps its state from being known.
+    keeps its state from being known. ``replica`` is the newest of its disks on another host, with its age, and ``late``,
+    what is to be said where that is too old.
     """
     now = time.time()
     told = [
@@ -38,7 +40,8 @@ def rows(found: Look, records: Sequence[Record], states: Sequence[State]) -> lis
     for one, seen in zip(records, states, strict=True):
         is_like = {"image": one.image, "arch": one.arch, "accel": one.accel, "created": one.created, "pid": one.pid or None}
         reached = {"addresses": addresses_of(one), "ports": ports_of(one)} if one.running else {}
-        told.append(_row(now, one.name, seen.state, shape_of(one), {**is_like, **reached, "why": seen.why or None}))
+        kept = {"replica": replica_of(one), "late": late(one) or None}
+        told.append(_row(now, one.name, seen.state, shape_of(one), {**is_like, **reached, **kept, "why": seen.why or None}))
     return sorted(told, key=lambda row: str(row["name"]))
 
 
@@ -46,7 +49,8 @@ def _row(now: float, name: str, state: str, shape: Sequence[Any], more: Mapping[
     cpus, memory = _size(shape)
     like = {"cpus": cpus, "memory": memory}
     first = {"name": name, "state": state, "image": "", "arch": "", "accel": "", "pid": None, "created": 0.0}
-    return {**first, **like, "age": int(now - more["created"]), "addresses": [], "ports": [], "why": None, **more}
+    last: dict[str, Any] = {"addresses": [], "ports": [], "replica": None, "late": None, "why": None}
+    return {**first, **like, "age": int(now - more["created"]), **last, **more}
 
 
 def size_of(record: Record) -> tuple[int, int]:
@@ -78,6 +82,7 @@ def lines(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             "age": _age(row["age"]),
             "address": ", ".join(row["addresses"]),
             "ports": ", ".join(row["ports"]),
+            "replica": f"{_age(row['replica']['age'])} {row['replica']['host']}" if row["replica"] else "",
         }
         for row in tables
     ]
@@ -183,9 +188,7 @@ def described(record: Record) -> dict[str, Any]:
         "template": record.template or None,
         "base": record.base or None,
         "former": record.former or None,
-        "replica": {**record.replicated, "age": max(0, int(time.time() - record.replicated["at"]))}
-        if record.replicated
-        else None,
+        "replica": replica_of(record),
         "created": record.created,
         "timings": record.timings,
         "spec": record.spec,

@@ -42,6 +42,8 @@ _ROW = _table(
         **{"addresses": _list(_TEXT), "ports": _list(_TEXT)},
     },
     why=_or_null(_TEXT),
+    late=_or_null(_TEXT),
+    replica=_or_null(_table({"host": _TEXT, "at": {"type": "number"}, "age": _WHOLE})),
 )
 _FINDING = _table({"machine": _or_null(_TEXT), **dict.fromkeys(("check", "title", "severity", "evidence", "fix"), _TEXT)})
 _STATES = ("running", "done", "failed", "cancelled", "interrupted")

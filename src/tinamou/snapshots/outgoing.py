@@ -26,8 +26,11 @@ __all__ = ["STILL_SECONDS", "Sent", "Volume", "mirror", "run_on", "send"]
 
 _OURS = "move-"
 """How the names of our jobs and nodes begin."""
-_LOOK, _POLL = 0.1, 0.002
-"""Seconds after which is looked again at what events tell too, and at what none does."""
+_LOOK = 0.1
+"""Seconds after which is looked again at what events tell too."""
+_RISING = ((5, 1), (3, 2), (0, 4))
+"""From how many passes over the memory on the guest may stand still for what part of the time that was asked for: one that
+writes little is not kept waiting for what one more pass would have carried while it ran."""
 STILL_SECONDS = 60.0
 """A move in which nothing moves for so long is given up."""
 _CAPABILITIES = {"pause-before-switchover": True, "x-ignore-shared": False, "events": True}
@@ -136,23 +139,23 @@ async def send(
     """Send the memory and all devices; the guest stands still afterwards, and its disks there are as they are here.
 
     ``key`` as in `mirror`; ``limit`` in bytes a second, 0 for none; the guest is stopped when the rest will take
-    ``downtime`` milliseconds; ``slow`` slows it down where it writes faster than that goes over. Raises
-    ControlError; `run_on` then.
+    ``downtime`` milliseconds, or a part of that in the first passes (`_RISING`); ``slow`` slows it down where it writes
+    faster than that goes over. Raises ControlError; `run_on` then.
     """
     await getfd(session, line.fileno(), _OURS + "memory")
     await set_migration(
         session,
         capabilities={**_CAPABILITIES, "auto-converge": slow},
-        parameters={"max-bandwidth": limit or 1 << 40, "downtime-limit": downtime, "tls-creds": key},
+        parameters={"max-bandwidth": limit or 1 << 40, "downtime-limit": _part(downtime, 0), "tls-creds": key},
     )
     began = time.monotonic()
     with session.listen("STOP") as stops, session.listen("MIGRATION") as events:
         await migrate(session, f"fd:{_OURS}memory")
-        await _until_switch(session, disks, events, progress)
+        await _until_switch(session, disks, events, downtime, progress)
         stopped = await stops.next(STILL_SECONDS)
         await _end_mirrors(session, disks)
         await session.execute("migrate-continue", state="pre-switchover")
-        await wait_migrated(session, STILL_SECONDS)
+        await _until_migrated(session, events)
     told = record(await session.execute("query-migrate"))
     ram = record(told.get("ram", {}))
     dirty = number(ram, "dirty-pages-rate", 0, least=0) * number(ram, "page-size", 4096, least=0)
@@ -162,13 +165,30 @@ async def send(
     return Sent(stopped.at, setup, number(ram, "transferred", 0, least=0), rounds, dirty, seconds)
 
 
-async def _until_switch(session: Session, disks: Sequence[Volume], events: Listener, progress: Progress) -> None:
-    moved, since, looked = -1, time.monotonic(), 0.0
+def _part(downtime: int, rounds: int) -> int:
+    return max(1, downtime // next(part for least, part in _RISING if rounds >= least))
+
+
+async def _until_migrated(session: Session, events: Listener) -> None:
+    async with asyncio.timeout(STILL_SECONDS):
+        while (now := await migration(session)).status != "completed":
+            if now.status in ("failed", "cancelled"):
+                raise ControlError(f"the machine's state did not go over: {now.status}", why=now.error)
+            await heard(events, _LOOK)
+
+
+async def _until_switch(
+    session: Session, disks: Sequence[Volume], events: Listener, downtime: int, progress: Progress
+) -> None:
+    moved, since, looked, limit = -1, time.monotonic(), 0.0, _part(downtime, 0)
     while (now := await migration(session)).status != "pre-switchover":
         if now.status in ("completed", "failed", "cancelled", "cancelling"):
             raise ControlError(f"The machine's memory did not go over: {now.status}", why=now.error)
         progress("sending memory", min(now.transferred / now.total, 1.0) if now.total else None)
         moved, since = _moving(now.transferred, moved, since, "its memory")
+        if _part(downtime, now.rounds) != limit:
+            limit = _part(downtime, now.rounds)
+            await set_migration(session, parameters={"downtime-limit": limit})
         if time.monotonic() - looked > 1.0:
             looked = time.monotonic()
             _refuse_failed(disks, [one for one in await jobs(session) if one.id.startswith(_OURS)])
@@ -176,24 +196,22 @@ async def _until_switch(session: Session, disks: Sequence[Volume], events: Liste
 
 
 async def _end_mirrors(session: Session, disks: Sequence[Volume]) -> None:
-    """The guest stands still: what is not there yet is written, and the copies are let go of."""
-    for disk in disks:
-        await session.execute("block-job-cancel", device=_OURS + disk.name)
-    async with asyncio.timeout(STILL_SECONDS):
-        for disk in disks:
-            job = await _concluded(session, _OURS + disk.name)
-            if job.error:
-                raise ControlError(f"{disk.name} is not whole on the other host", why=job.error)
-            await session.execute("job-dismiss", id=job.id)
-            await session.execute("blockdev-del", node_name=job.id)
+    """The guest stands still: what is not there yet is written and flushed, and nothing is written after that.
 
-
-async def _concluded(session: Session, name: str) -> Job:
-    while True:
-        job = next(one for one in await jobs(session) if one.id == name)
-        if job.status == "concluded":
-            return job
-        await asyncio.sleep(_POLL)
+    The jobs and nodes stay: this QEMU ends, or `run_on` removes them.
+    """
+    going = {_OURS + disk.name for disk in disks}
+    with session.listen("JOB_STATUS_CHANGE") as events:
+        for name in going:
+            await session.execute("block-job-cancel", device=name)
+        async with asyncio.timeout(STILL_SECONDS):
+            while going:
+                event = await events.next()
+                if event.data.get("status") == "concluded":
+                    going.discard(str(event.data.get("id")))
+    for job in await jobs(session) if disks else ():
+        if job.id.startswith(_OURS) and job.error:
+            raise ControlError(f"{job.id.removeprefix(_OURS)} is not whole on the other host", why=job.error)
 
 
 async def run_on(session: Session) -> None:

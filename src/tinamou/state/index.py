@@ -3,7 +3,8 @@
 The machines' folders are the truth. A row counts while the machine's record is the very file it was made of, unchanged since
 in text, owner and rights, and is made anew where it is not; so an index that is missing, old or damaged costs time alone. A
 machine has a row while nothing is to be done for it: it does not run, nobody has it in hand, it stays, it is not
-suspended, it is not on its way to another host or gone there, and no rename of it was cut short. None of that changes
+suspended, it is not on its way to another host or gone there, its disks are not replicated, and no rename of it was cut
+short. None of that changes
 without a change of its record, or of its name.
 """
 
@@ -22,6 +23,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state import uids
 from tinamou.state.record import Record, read
+from tinamou.state.replicated import wanted
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
@@ -29,7 +31,7 @@ from tinamou.system.replaced import replace_text
 __all__ = ["Look", "Row", "look", "machines_dir", "shape_of"]
 
 _FILE = "index.json"
-_FORMAT = 3
+_FORMAT = 4
 _MOST = 64 << 20
 _YOUNG_NS = 1_000_000_000
 """What was changed less than so long ago has no row: the next change could bear the same time."""
@@ -172,4 +174,5 @@ def shape_of(record: Record) -> tuple[int, str]:
 
 def _at_rest(record: Record) -> bool:
     taken = record.pid or record.owner_pid or record.ephemeral or record.move.get("phase")
+    taken = taken or record.replicated or wanted(record)
     return not taken and not any(os.path.lexists(record.file(name)) for name in (files.SUSPENDED, files.RENAMED))

@@ -41,6 +41,7 @@ __all__ = [
     "confirmed",
     "doubtful",
     "dropped",
+    "keep",
     "leave",
     "lost",
     "mark",
@@ -140,10 +141,20 @@ def dropped(record: Record, token: str) -> Record:
 
 
 def take_over(record: Record, token: str) -> Record:
-    """The source has left: the machine is this host's. Nothing changes where it is already, by this very move."""
+    """The source has left: the machine is this host's. Nothing changes where it is already, by this very move.
+
+    On stable storage after `keep`, which the source must not hear of before: should this host lose its power in between it
+    has a machine that is ready, which its source's record says is this host's.
+    """
     if phase(record) == _OWNER and token_of(record) == token:
         return record
-    return _step(record, READY, lambda move: {"phase": _OWNER, "host": move["host"], "token": token}, token)
+    return _written(record, READY, lambda move: {"phase": _OWNER, "host": move["host"], "token": token}, token)
+
+
+def keep(record: Record) -> None:
+    """Have the record on stable storage. Raises OSError."""
+    sync_file(record.file(files.RECORD))
+    sync_folder(record.path)
 
 
 def refuse_elsewhere(record: Record, done: str) -> None:
@@ -179,14 +190,16 @@ def _me() -> dict[str, int]:
 
 def _step(record: Record, before: str, move: Callable[[dict[str, Any]], dict[str, Any]], token: str = "") -> Record:
     """Go on from that phase, of this very move, on stable storage before it returns."""
+    now = _written(record, before, move, token)
+    keep(now)
+    return now
 
+
+def _written(record: Record, before: str, move: Callable[[dict[str, Any]], dict[str, Any]], token: str) -> Record:
     def changed(now: Record) -> Record:
         if phase(now) != before or (token and token_of(now) != token):
             what = f"{phase(now) or 'owned'}{f' ({token_of(now)})' if token_of(now) else ''}"
             raise StateError(f"the move of {now.name} is not where it was", why=f"it is {what}", fix="tinamou ls")
         return late.replace(now, move=move(now.move))
 
-    now = update(record.path, changed)
-    sync_file(record.file(files.RECORD))
-    sync_folder(record.path)
-    return now
+    return update(record.path, changed)
