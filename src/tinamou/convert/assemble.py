@@ -195,9 +195,12 @@ def _remove(machine: dict[str, Any], path: str) -> bool:
         if not inside:
             break
         node = node[step]
-    for holder, step in reversed(parents):
+    for at in reversed(range(len(parents))):
+        holder, step = parents[at]
         if isinstance(holder, dict | list) and _has(holder, step):
             del holder[step]
+            if at and holder == {} and isinstance(parents[at - 1][0], dict):
+                del parents[at - 1][0][parents[at - 1][1]]  # a table of nothing but that
             return True
     return False
 

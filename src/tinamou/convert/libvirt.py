@@ -75,6 +75,13 @@ def _memory(draft: Draft, root: Element) -> None:
         draft.done("memory", node.shown(), "the memory nodes' sizes are the machine's memory")
     if amount:
         draft.put("memory.size", str(Size(-(-amount >> 20) << 20)))
+    if (now := root.find("currentMemory")) is not None:
+        balloon = size(text_of(now), unit=now.get("unit") or "KiB")
+        if balloon and amount and balloon < amount:
+            reason = "the guest has all its memory from the start; the balloon takes back what it does not use"
+            draft.changed("currentMemory", now.shown(), reason, "tinamou set NAME memory.now=…")
+        else:
+            draft.done("currentMemory", now.shown(), "the balloon takes back what the guest does not use")
     if (most := root.find("maxMemory")) is not None:
         draft.lost("maxMemory", most.shown(), "memory is not plugged in while the machine runs", "set memory = …")
     backing = root.find("memoryBacking")
