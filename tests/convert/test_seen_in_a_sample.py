@@ -162,3 +162,15 @@ def test_lists_with_nothing_in_them_say_nothing():
     lima = "vmType: qemu\nimages:\n- location: a.img\nmounts: []\ncontainerd: {system: false, user: %s}\n"
     assert not said(converted(lima % "false"), "", rank="lost")
     assert said(converted(lima % "true"), "containerd", rank="lost")
+
+
+def test_numbers_that_are_none_and_files_nobody_names_are_told():
+    text = "<domain type='kvm'><name>a</name><memory>{{.M}}</memory><vcpu>{{.C}}</vcpu><devices/></domain>"
+    result = converted(text)
+    assert said(result, "{{.M}}", rank="check") and said(result, "{{.C}}", rank="check")
+    card = "<interface type='direct'><source dev='eth0'/></interface>"
+    assert said(domain(card), "vepa", rank="lost")
+    files = '<References><File id="f" href="a.nvram"/></References>'
+    assert said(converted(OVF.replace("<VirtualSystem", f"{files}<VirtualSystem", 1)), "a.nvram", "no disk", rank="check")
+    media = '<MediaRegistry><HardDisks><HardDisk uuid="{1}" location="b.vdi"/></HardDisks></MediaRegistry>'
+    assert said(converted(VBOX.replace("<Hardware>", f"{media}<Hardware>", 1)), "b.vdi", "no drive", rank="done")

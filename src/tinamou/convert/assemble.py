@@ -197,7 +197,7 @@ def _remove(machine: dict[str, Any], path: str) -> bool:
         node = node[step]
     for at in reversed(range(len(parents))):
         holder, step = parents[at]
-        if isinstance(holder, dict | list) and _has(holder, step):
+        if _has(holder, step):
             del holder[step]
             if at and holder == {} and isinstance(parents[at - 1][0], dict):
                 del parents[at - 1][0][parents[at - 1][1]]  # a table of nothing but that

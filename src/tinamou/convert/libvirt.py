@@ -73,6 +73,8 @@ def _memory(draft: Draft, root: Element) -> None:
         amount = nodes
     if amount and nodes and node is not None:
         draft.done("memory", node.shown(), "the memory nodes' sizes are the machine's memory")
+    if amount is None and node is not None and (said := node.shown()):
+        draft.check("memory", said, "what it means is not known here", "set memory")
     if amount:
         draft.put("memory.size", str(Size(-(-amount >> 20) << 20)))
     if (now := root.find("currentMemory")) is not None:

@@ -125,6 +125,11 @@ def _hardware(draft: Draft, root: Element, system: Element, *, windows: bool) ->
     }
     sources = _sources(root)
     draft.nets = []  # what is not described, it has not
+    used = {one.get("fileRef") for one in children(root, "DiskSection/Disk")}
+    used |= {text_of(one, "HostResource").rpartition("/")[2] for one in items}
+    for one in children(root, "References/File"):
+        if one.get("id") not in used:
+            draft.check("File", one.shown(), "no disk of the machine is made of it", "see what it is for")
     for one in children(root, "DiskSection/Disk"):
         draft.done("Disk", one.shown(), "what is in a disk is told by its content")
     for item in items:

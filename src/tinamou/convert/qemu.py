@@ -56,13 +56,13 @@ def _machines(found: Sequence[Command]) -> list[tuple[Command, ...]]:
             continue
         behind = itertools.takewhile(lambda other: _option(other.words[0]), found[number + 1 :])
         rest = one.words[at + 1 :]
-        group = (one,) if rest else (one, *behind)
+        group: tuple[Command, ...] = (one,) if rest else (one, *behind)
         named = _BINARY.fullmatch(one.words[at])
         if any(map(_option, rest)) or len(group) > 1 or len(found) == 1 or (rest and named and named["arch"]):
             lines.append(group)
     if lines or not found or not _option(found[0].words[0]):
         return lines
-    pieces = [(one,) for one in found if _option(one.words[0])]
+    pieces: list[tuple[Command, ...]] = [(one,) for one in found if _option(one.words[0])]
     return pieces if len(pieces) * 2 >= len(found) else []
 
 

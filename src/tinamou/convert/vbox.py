@@ -68,6 +68,7 @@ def read(text: str) -> Draft:
     # Up to VirtualBox 6 they stood beside the hardware, since then in it.
     for controllers in (machine.find("StorageControllers"), _inside(hardware, "StorageControllers")):
         _storage(draft, machine, controllers, windows=windows)
+    _unattached(draft, machine)
     _boot(draft, hardware)
     draft.nets = []
     for adapter in children(hardware, "Network/Adapter"):
@@ -78,6 +79,15 @@ def read(text: str) -> Draft:
     draft.done("VirtualBox", root_attributes, "the version that wrote it")
     report(draft, machine.unread(), _RULES)
     return draft
+
+
+def _unattached(draft: Draft, machine: Element) -> None:
+    """Media that VirtualBox knows of beside those in the machine's drives, and the disks under its snapshots."""
+    drives = {one.get("uuid") for device in machine.iter("AttachedDevice") for one in children(device, "Image")}
+    media = machine.find("MediaRegistry")
+    for one in (*media.iter("HardDisk"), *media.iter("Image")) if media is not None else ():
+        if one.get("uuid") not in drives:
+            draft.done("MediaRegistry", f"{one.get('uuid')} {one.get('location')}", "no drive of the machine has it")
 
 
 def _inside(node: Element | None, path: str) -> Element | None:
