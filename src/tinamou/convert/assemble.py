@@ -12,7 +12,7 @@ from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
-from tinamou.late import dataclass, field, replace
+from tinamou.late import dataclass, field
 from tinamou.spec import MachineSpec, load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]
@@ -78,7 +78,7 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
 def _counted(notes: Sequence[Note]) -> list[Note]:
     """Each note once, with how often where it is the same of several things."""
     often = Counter(notes)
-    return [replace(one, value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
+    return [one._replace(value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
 
 
 def _discarding(draft: Draft, first: Disk | None) -> None:
