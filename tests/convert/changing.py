@@ -177,7 +177,7 @@ def of_tree(text: str) -> Iterator[tuple[str, str]]:
     elif text.lstrip().startswith("{"):
         data, written = json.loads(text), json.dumps
     else:
-        data, written = yaml.load(text, yaml.BaseLoader), yaml.safe_dump
+        data, written = list(yaml.load_all(text, yaml.BaseLoader)), yaml.safe_dump_all
 
     def walk(node: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():

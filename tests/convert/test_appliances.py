@@ -39,7 +39,7 @@ def test_what_vmware_has_and_tinamou_has_not():
     result = converted(vmx(more="\n".join(more)))
     assert [net.get("network") for net in result.machine["net"]] == [None, "internal"]
     assert "share" not in result.machine
-    assert said(result, "/home/me", rank="lost") and said(result, "sound", rank="lost")
+    assert said(result, "/home/me", rank="lost") and result.machine["devices"]["sound"] == "hda"
     assert said(result, "pcipassthru0", rank="lost")
     assert said(result, "strange.key 7", rank="check")
     assert said(result, "sata0:1", rank="done")
@@ -112,7 +112,7 @@ def test_a_machine_of_virtualbox():
         {"mac": "08:00:27:aa:bb:cc", "forward": ["tcp:127.0.0.1:2222:22"]},
         {"type": "bridge", "network": "lab", "isolated": True, "mac": "08:00:27:aa:bb:cd"},
     ]
-    assert said(result, "HDA", rank="lost") and said(result, "/home/me", rank="lost")
+    assert result.machine["devices"]["sound"] == "hda" and said(result, "/home/me", rank="lost")
     planned(result)
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from changing import of_lines, of_settings, of_tree, of_words, of_xml, outcome
+from changing import of_install, of_lines, of_settings, of_tree, of_words, of_xml, outcome
 
 from tinamou.convert import kinds
 
@@ -22,6 +22,7 @@ WAYS = {
     **dict.fromkeys(("proxmox", "xl", "readconfig"), of_settings),
     **dict.fromkeys(("kubevirt", "incus", "lima", "firecracker", "cloud-hypervisor", "podman", "gns3", "utm"), of_tree),
     "qemu": of_words,
+    "virt-install": of_install,
 }
 
 

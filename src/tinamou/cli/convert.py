@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tinamou import late
 from tinamou.cli import after_dashes, output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.errors import SpecError, StateError
@@ -105,7 +104,7 @@ def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, 
     if output_file and not packed:
         output_file.write_text(written.text)
     if json:
-        output.print_json({"text": written.text, "notes": [late.asdict(note) for note in written.notes]})
+        output.print_json({"text": written.text, "notes": [note._asdict() for note in written.notes]})
         return
     if not output_file:
         print(written.text, end="")
@@ -139,6 +138,6 @@ def _import(converted: Converted, source: Path | None, output_file: Path | None,
 
 
 def _plain(converted: Converted) -> dict[str, Any]:
-    notes = [late.asdict(note) for note in converted.notes]
+    notes = [note._asdict() for note in converted.notes]
     disks = [{"file": one.disk.file, "field": one.field, "part": one.disk.part} for one in converted.disks]
     return {"source": converted.source, "machine": converted.machine, "disks": disks, "notes": notes}

@@ -81,23 +81,30 @@ class Keys(dict[str, str]):
         return ((key, value) for key, value in self.items() if key in self._unread)
 
 
-@functools.cache
-def _compiled(rules: Rules) -> list[tuple[re.Pattern[str], Rank, str, str]]:
-    return [(re.compile("|".join(one[0].split()), re.IGNORECASE), *one[1:]) for one in rules]
+class _Table:
+    """Rules as patterns, and what they say of the places there have been."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._compiled = [(re.compile("|".join(one[0].split()), re.IGNORECASE), one[1:]) for one in rules]
+        self.of = functools.lru_cache(maxsize=4096)(self._of)
+
+    def _of(self, place: str) -> tuple[Rank, str, str] | None:
+        """Rank, reason and fix of what stands at a place."""
+        return next((said for pattern, said in self._compiled if pattern.fullmatch(place)), None)
 
 
-@functools.lru_cache(maxsize=4096)
-def _rule(rules: Rules, place: str) -> tuple[Rank, str, str] | None:
-    """Rank, reason and fix of what stands at a place."""
-    return next((one[1:] for one in _compiled(rules) if one[0].fullmatch(place)), None)
+_TABLES: dict[int, _Table] = {}
+"""By the identity of the rules, which are each a module's own: their hash is as long as they are."""
 
 
 def report(draft: Draft, left: Iterator[tuple[str, str]], rules: Rules) -> None:
     """A note on everything that was not read: those of one rule in one note, what no rule knows each in its own."""
+    table = _TABLES.get(id(rules)) or _TABLES.setdefault(id(rules), _Table(rules))
     together: dict[tuple[Rank, str, str], list[tuple[str, str]]] = {}
     for place, value in left:
         shown = hidden(place, value)
-        if found := _rule(rules, place):
+        if found := table.of(place):
             together.setdefault(found, []).append((place, shown))
         else:
             draft.note(_UNKNOWN[0], place, shown, *_UNKNOWN[1:])

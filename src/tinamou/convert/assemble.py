@@ -12,7 +12,7 @@ from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
 from tinamou.errors import SpecError
-from tinamou.late import dataclass, field, replace
+from tinamou.late import dataclass, field
 from tinamou.spec import MachineSpec, load_spec
 
 __all__ = ["Converted", "Placed", "Seen", "assemble"]
@@ -78,7 +78,7 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
 def _counted(notes: Sequence[Note]) -> list[Note]:
     """Each note once, with how often where it is the same of several things."""
     often = Counter(notes)
-    return [replace(one, value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
+    return [one._replace(value=f"{one.value} (×{count})".strip()) if count > 1 else one for one, count in often.items()]
 
 
 def _discarding(draft: Draft, first: Disk | None) -> None:
@@ -195,9 +195,12 @@ def _remove(machine: dict[str, Any], path: str) -> bool:
         if not inside:
             break
         node = node[step]
-    for holder, step in reversed(parents):
-        if isinstance(holder, dict | list) and _has(holder, step):
+    for at in reversed(range(len(parents))):
+        holder, step = parents[at]
+        if _has(holder, step):
             del holder[step]
+            if at and holder == {} and isinstance(parents[at - 1][0], dict):
+                del parents[at - 1][0][parents[at - 1][1]]  # a table of nothing but that
             return True
     return False
 

@@ -23,6 +23,8 @@ __all__ = [
     "is_windows",
     "named",
     "passed_through",
+    "screen",
+    "serial",
     "sev",
     "system",
     "tools_disc",
@@ -30,6 +32,7 @@ __all__ = [
     "tpm",
     "uefi",
     "uncabled",
+    "undrawn",
     "usb_device",
 ]
 
@@ -84,6 +87,36 @@ def topology(draft: Draft, where: str, count: int, per_socket: int) -> None:
         draft.put("cpu.sockets", count // per_socket)
     elif per_socket > 1:
         draft.changed(where, str(per_socket), f"{per_socket} cores a socket do not make {count} CPUs", "set cpu.cores")
+
+
+def screen(draft: Draft, where: str, shown: str) -> None:
+    """The screen that every machine of such a tool has."""
+    draft.put("display.type", "vnc")
+    reason = "the screen is on a Unix socket of the machine, with the card every guest can drive (virtio-vga)"
+    draft.changed(where, shown, reason, "leave display out for a guest that is used by its console or ssh")
+
+
+def undrawn(draft: Draft, where: str, shown: str) -> None:
+    """A card that draws in three dimensions, which no display here has."""
+    draft.lost(where, shown, "the display's card draws nothing by itself", "give the machine a card: pci")
+
+
+_MORE_PORTS = 3
+"""Serial ports beside the console that a board has room for."""
+
+
+def serial(draft: Draft, where: str, shown: str, led: str = "") -> None:
+    """A serial port beside the console; ``led`` is what it led to, where that was anything but a terminal."""
+    there = draft.get("devices.serial") or 0
+    if there == _MORE_PORTS:
+        draft.lost(where, shown, f"a board has {_MORE_PORTS} serial ports beside the console", "keep it with qemu_args")
+        return
+    draft.put("devices.serial", there + 1)
+    reason = f"a serial port beside the console, on a socket of the machine (run/serial{there + 1}.sock)"
+    if led:
+        draft.lost(where, shown, f"it led to {led}; here it is {reason}", "socat")
+    else:
+        draft.changed(where, shown, reason)
 
 
 _MICROSOFT = re.compile(r"(?:^|[._-])ms(?:[._-]|$)", re.IGNORECASE)

@@ -57,7 +57,7 @@ _READERS = {
 """Kind → the module whose `read` takes it."""
 _WITH_COMPANION = ("proxmox",)
 
-_DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain[\s>]")
+_DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain\s[^>]{0,512}?\btype\s*=")
 _ROOTS = {
     **dict.fromkeys(("domainCapabilities", "capabilities", "hostcapabilities", "cpu", "network", "pool"), ""),
     **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm", "configuration": "hyperv"},
@@ -67,16 +67,16 @@ _UTM = re.compile(r"<key>(?:Backend|ConfigurationVersion)</key>")
 _VMX = re.compile(
     r'^[ \t]*(?:config\.version|virtualHW\.version|displayName|memsize)[ \t]*=[ \t]*"', re.MULTILINE | re.IGNORECASE
 )
-_INSTALL = re.compile(r"^[ \t]*(?:sudo[ \t]+)?(?:[\w/.-]*/)?virt-install[ \t\\]", re.MULTILINE)
+_INSTALL = re.compile(r"^[ \t]*(?:sudo[ \t]+)?(?:[\w/.-]*/)?virt-install[ \t]+(?:-|\\$)", re.MULTILINE)
 _QUICKEMU = re.compile(r"^[ \t]*(?:guest_os|disk_img)=", re.MULTILINE)
 
 
 _LINES = (
-    (r"^kind:[ \t]*[\"']?(?:VirtualMachine|VirtualMachineInstance)\b", "", "kubevirt"),
+    (r"^kind:[ \t]*[\"']?(?:VirtualMachine|VirtualMachineInstance)\b", r"^apiVersion:[ \t]*[\"']?kubevirt\.io/", "kubevirt"),
     (r"^type:[ \t]*(?:virtual-machine|container)\b", "", "incus"),
     (r"^(?:expanded_)?devices:", r"^[ ]+type:[ \t]*(?:disk|nic)\b", "incus"),
     (r"^[ ]+(?:instance|container):", r"^[ ]+(?:expanded_)?config:", "incus"),
-    (r"^(?:vmType|minimumLimaVersion|mountType):", "", "lima"),
+    (r"^(?:vmType|minimumLimaVersion|mountType):", r"\A(?!(?s:.*^runtime:))", "lima"),
     (r"^images:", r"^[ \t]*-[ \t]+[\"']?(?:location|arch)\b", "lima"),
     (r"^(?:scsi|virtio|ide|sata|net)\d+: |^(?:scsihw|vmgenid|ostype|bootdisk|smbios1|efidisk0|amd-sev): ", "", "proxmox"),
     (r"^(?:disk|vif)[ \t]*=[ \t]*\[|^builder[ \t]*=|^type[ \t]*=[ \t]*[\"'](?:pv|pvh|hvm)[\"']", "", "xl"),

@@ -66,6 +66,17 @@ def _accel(draft: Draft, kind: str) -> None:
     draft.done("domain", f"type={kind}", reason, 'set accel = "kvm" to refuse to start without it')
 
 
+def _balloon(draft: Draft, root: Element, amount: Size | None) -> None:
+    """What of its memory the guest is given at the start."""
+    if (now := root.find("currentMemory")) is not None:
+        balloon = size(text_of(now), unit=now.get("unit") or "KiB")
+        if balloon and amount and balloon < amount:
+            reason = "the guest has all its memory from the start; the balloon takes back what it does not use"
+            draft.changed("currentMemory", now.shown(), reason, "tinamou set NAME memory.now=…")
+        else:
+            draft.done("currentMemory", now.shown(), "the balloon takes back what the guest does not use")
+
+
 def _memory(draft: Draft, root: Element) -> None:
     node = root.find("memory")
     amount = size(text_of(node), unit=node.get("unit") or "KiB") if node is not None else None
@@ -73,8 +84,11 @@ def _memory(draft: Draft, root: Element) -> None:
         amount = nodes
     if amount and nodes and node is not None:
         draft.done("memory", node.shown(), "the memory nodes' sizes are the machine's memory")
+    if amount is None and node is not None and (said := node.shown()):
+        draft.check("memory", said, "what it means is not known here", "set memory")
     if amount:
         draft.put("memory.size", str(Size(-(-amount >> 20) << 20)))
+    _balloon(draft, root, amount)
     if (most := root.find("maxMemory")) is not None:
         draft.lost("maxMemory", most.shown(), "memory is not plugged in while the machine runs", "set memory = …")
     backing = root.find("memoryBacking")

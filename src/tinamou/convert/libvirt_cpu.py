@@ -21,6 +21,8 @@ def count(draft: Draft, root: Element) -> None:
     """How many, and in which arrangement."""
     vcpu = root.find("vcpu")
     most = whole(text_of(vcpu)) or 1
+    if (said := text_of(vcpu)) and whole(said) is None:
+        draft.check("vcpu", said, "what it means is not known here", "set cpus")
     number = (whole(vcpu.get("current", "")) if vcpu is not None else None) or most
     draft.put("cpu.count", number)
     if number != most:

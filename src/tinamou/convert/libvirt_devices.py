@@ -52,7 +52,8 @@ def read(draft: Draft, devices: Element | None, *, windows: bool) -> None:
         if one.tag == "interface":
             interface(draft, one, windows=windows)
         elif one.tag == "serial" and serials > 1:
-            draft.lost("serial", one.shown(), "one serial port is there, the console", "keep it with qemu_args")
+            kind = one.get("type")
+            foreign.serial(draft, "serial", one.shown(), "" if kind in (*_PORTS, "unix") else f"a {kind}")
         elif one.tag in _READERS:
             _READERS[one.tag](draft, one)
         elif one.tag in _LOST:
@@ -177,9 +178,7 @@ def _video(draft: Draft, node: Element) -> None:
     model = node.find("model")
     accel = model.find("acceleration") if model is not None else None
     if accel is not None and (shown := accel.shown()):
-        draft.lost(
-            "video", f"acceleration {shown}", "the display's card draws nothing by itself", "give the machine a card: pci"
-        )
+        foreign.undrawn(draft, "video", f"acceleration {shown}")
     if model is not None and not model.get("type"):
         draft.done("video", "", "the display has the card every guest can drive (virtio-vga)")
     elif model is not None:
@@ -232,6 +231,7 @@ def _filesystem(draft: Draft, node: Element) -> None:
             "filesystem", node.shown() or tag, "it names no folder of the host", "add [[share]] with that folder as path"
         )
         return
+    node.find("driver")
     draft.append("share", {"path": path, **({"readonly": True} if node.find("readonly") is not None else {})})
     reason = f"a virtio-fs share that is mounted by itself, not as {tag!r}"
     draft.changed("filesystem", path, reason, "take the line out of the guest's fstab")
@@ -240,7 +240,7 @@ def _filesystem(draft: Draft, node: Element) -> None:
 def _graphics(draft: Draft, node: Element) -> None:
     kind = node.get("type") or "vnc"
     if kind == "egl-headless":
-        draft.lost("graphics", node.shown(), "the display's card draws nothing by itself", "give the machine a card: pci")
+        foreign.undrawn(draft, "graphics", node.shown())
         return
     draft.put("display.type", "spice" if kind == "spice" else "vnc")
     below = [one.get("address") for one in node.findall("listen") if one.get("address")]
@@ -292,6 +292,10 @@ def _hostdev(draft: Draft, node: Element) -> None:
     shown, rom = pci_address(address), node.find("rom")
     silent = rom is not None and (rom.get("bar") == "off" or rom.get("enabled") == "no")
     foreign.passed_through(draft, "hostdev", f"pci {shown}", shown, rom=not silent)
+    node.find("driver")
+    if (boot := node.find("boot")) is not None:
+        reason = "firmware tried this device first; here the image is what starts, or the firmware looks for what does"
+        draft.check("hostdev", f"boot {boot.shown()} of {shown}", reason, "leave image out; see boot.menu")
     if rom is not None and rom.get("file"):
         draft.lost("hostdev", f"rom file={rom.get('file')}", "the card's own boot code is used", "see pci.rom")
     if rom is not None:

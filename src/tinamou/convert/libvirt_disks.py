@@ -32,9 +32,11 @@ def _bus(node: Element) -> str:
 
 
 def _place(node: Element) -> tuple[int, str]:
+    """Where libvirt sorts it in: by the letters behind sd, hd, vd, whichever of these it is (``virDiskNameToIndex``)."""
     target = node.find("target")
-    name = target.get("dev") if target is not None else ""
-    return len(name), name
+    name = (target.get("dev") if target is not None else "").rstrip("0123456789")
+    letters = next((name.removeprefix(one) for one in ("ubd", "fd", "hd", "sd", "vd", "xvd") if name.startswith(one)), name)
+    return len(letters), letters
 
 
 def _disk(draft: Draft, node: Element, *, windows: bool) -> None:

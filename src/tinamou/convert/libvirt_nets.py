@@ -73,7 +73,7 @@ def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind:
         _network(draft, net, where, given("network"))
     elif kind == "direct":
         net |= {"type": "macvtap", "interface": given("dev")}
-        if (mode := given("mode")) not in ("bridge", ""):
+        if (mode := given("mode") or "vepa") != "bridge":
             draft.lost(where, f"mode={mode}", "a macvtap interface here is one of mode bridge", "see docs/guides/network.md")
     elif kind == "ethernet":
         net["type"] = "tap"

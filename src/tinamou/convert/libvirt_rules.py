@@ -29,7 +29,6 @@ RULES: Rules = (
     ("seclabel(/.*)?", "done", "QEMU runs confined: no rights, a user id of its own", ""),
     ("resource(/.*)?", "done", "a machine has a control group of its own", ""),
     ("description title", "done", "a machine file has comments", ""),
-    ("currentMemory(/.*)?", "done", "the balloon takes back what the guest does not use", ""),
     ("(default)?iothread(s|ids)?(/.*)?", "done", "a disk asks for a thread of its own: iothread = true", ""),
     (
         "cpu/(vendor|@check|@migratable|@match|@mode|model/@fallback|@deprecated_features)",
@@ -84,7 +83,7 @@ RULES: Rules = (
         "",
     ),
     (
-        "devices/interface/(@trustGuestRxFilters|target|boot|acpi|backend)(/.*)?"
+        "devices/interface/(@trustGuestRxFilters|target|acpi|backend)(/.*)?"
         " devices/interface/source/@(portid|portgroup)"
         " devices/interface/driver/@(name|txmode|ioeventfd|event_idx|rx_queue_size|tx_queue_size|page_per_vq)"
         " devices/interface/(source/@(bridge|network|mode|type|dev)|source/local(/.*)?|virtualport(/.*)?|mac/@(type|check))",
@@ -92,9 +91,21 @@ RULES: Rules = (
         "how packets are moved, and what the host calls the interface, is tinamou's to choose",
         "",
     ),
+    (
+        "devices/interface/boot(/.*)?",
+        "lost",
+        "network cards carry no boot programs",
+        "boot from a disc or a disk",
+    ),
+    (
+        "commandline/env",
+        "lost",
+        "QEMU starts in a clean environment; sound goes through the screen's server",
+        _SPEC,
+    ),
     ("devices/interface/(ip|route)(/.*)?", "lost", "an address is given in another way", "set address = …"),
     (
-        "devices/hostdev/(@mode|@managed|driver/@name|boot(/.*)?|source/address/@multifunction)",
+        "devices/hostdev/(@mode|@managed|driver/@name|source/address/@multifunction)",
         "done",
         "a device is taken from its driver at the start, and given back",
         "",

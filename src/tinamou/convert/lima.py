@@ -23,7 +23,6 @@ _RULES: Rules = (
         "Lima arranges this itself; here it is arranged another way, or not at all",
         "[seed], tinamou ssh, display",
     ),
-    (r"containerd(\..*)?", "lost", "no containerd is installed", "install it: seed.packages"),
     (r"images\[\d+\]\..*", "changed", "an image for another machine, or another part of one", "set image"),
     (r"mounts\[\d+\]\..*", "done", "virtio-fs, by a virtiofsd that tinamou starts", ""),
     (r"(additionalDisks|networks)\[.*", "lost", "it is Lima's own, and not here", "add [[disk]] or [[net]]"),
@@ -55,8 +54,11 @@ def read(text: str) -> Draft:
         draft.put("boot.firmware", "bios")
     else:
         foreign.uefi(draft, "firmware", secure=False, files=root.at("firmware.images").shown())
-    for one in root.at("mounts").items():
-        _mount(draft, one)
+    if wanted := root.at("containerd"):
+        rank = "lost" if any(one.text == "true" for _, one in wanted.pairs()) else "done"
+        reason, fix = "no containerd is installed", "install it: seed.packages"
+        draft.note(rank, "containerd", wanted.shown(), reason, fix)  # type: ignore[arg-type]
+    _mounts(draft, root)
     net = draft.net()
     for one in root.at("portForwards").items():
         _forward(draft, net, one)
@@ -88,9 +90,10 @@ def _image(draft: Draft, root: Node, arch: str) -> None:
     draft.changed("disk", size_said or "100GiB", reason, "qemu-img resize the image first")
 
 
-def _mount(draft: Draft, one: Node) -> None:
-    location, point, writable = one.text_at("location"), one.text_at("mountPoint"), one.text_at("writable")
-    foreign.folder(draft, "mounts", f"{location} at {point or location} writable={writable or 'false'}")
+def _mounts(draft: Draft, root: Node) -> None:
+    for one in root.at("mounts").items():
+        location, point, writable = one.text_at("location"), one.text_at("mountPoint"), one.text_at("writable")
+        foreign.folder(draft, "mounts", f"{location} at {point or location} writable={writable or 'false'}")
 
 
 def _forward(draft: Draft, net: dict[str, object], one: Node) -> None:

@@ -28,7 +28,7 @@ _LEFT: Rules = (
         "",
     ),
     (
-        r".*\.(id|drive_id|iface_id|queue_size|iommu|pci_segment|offload_.*|socket|src|disable_.*|num_queues|mask"
+        r".*\.(id|drive_id|iface_id|vsock_id|queue_size|iommu|pci_segment|offload_.*|socket|src|disable_.*|num_queues|mask"
         r"|deflate_on_oom|free_page_reporting)|iommu|memory\.(shared|prefault)",
         "done",
         "how a device is attached is tinamou's to choose",
@@ -78,7 +78,7 @@ def _of_firecracker(root: Node) -> Draft:
     if (pages := config.text_at("huge_pages")) not in ("", "None"):
         draft.put("memory.hugepages", "2M")
         draft.changed("huge_pages", pages, "pages are reserved when the machine starts and returned when it ends")
-    if smt := config.text_at("smt"):
+    if smt := config.text_at("smt") or config.text_at("ht_enabled"):
         draft.changed("smt", smt, "which CPUs are siblings is told by the topology", "set cpu.threads")
     if template := config.text_at("cpu_template"):
         draft.lost("cpu_template", template, "the guest sees the CPU's own features", "set cpu.model")

@@ -21,9 +21,11 @@ __all__ = ["read"]
 _CPU, _MEMORY, _NET, _DISK = "3", "4", "10", "17"
 _DISCS = ("15", "16")
 _CONTROLLERS = {"5": "IDE", "6": "SCSI", "20": "SATA", "19": "SATA"}
-_THERE = {"20": "a controller", "23": "a USB controller", "24": "a graphics card"}
+_THERE = {"20": "a controller", "23": "a USB controller"}
 _LOST = {"14": "a floppy drive", "22": "a parallel port", "35": "a sound card"}
 _SERIAL, _OTHER = "21", "1"
+_VIDEO = "24"
+_CONSOLE = "the serial port is the guest's console"
 _UNITS = re.compile(r"byte\s*\*\s*2\s*\^\s*(\d+)", re.IGNORECASE)
 _VIRTIO = "3"
 """A card of this kind is a virtio one to oVirt. Source: oVirt's OvfReader and its VmInterfaceType."""
@@ -74,6 +76,8 @@ def read(text: str) -> Draft:
         draft.lost("VirtualSystem", other.shown(), "a second machine in the same description", "export it on its own")
     _hardware(draft, root, system, windows=foreign.system(draft, "OperatingSystemSection", guest))
     _firmware(draft, system)
+    if system.find("Machine") is not None:
+        foreign.screen(draft, "Machine", "VirtualBox's own description of it")
     for one in root.iter("ProductSection"):
         one.seen = True
     draft.done("OperatingSystemSection", guest, "the guest's system decides about drivers alone")
@@ -121,6 +125,11 @@ def _hardware(draft: Draft, root: Element, system: Element, *, windows: bool) ->
     }
     sources = _sources(root)
     draft.nets = []  # what is not described, it has not
+    used = {one.get("fileRef") for one in children(root, "DiskSection/Disk")}
+    used |= {text_of(one, "HostResource").rpartition("/")[2] for one in items}
+    for one in children(root, "References/File"):
+        if one.get("id") not in used:
+            draft.check("File", one.shown(), "no disk of the machine is made of it", "see what it is for")
     for one in children(root, "DiskSection/Disk"):
         draft.done("Disk", one.shown(), "what is in a disk is told by its content")
     for item in items:
@@ -144,12 +153,18 @@ def _item(
         draft.done("Item", item.shown(), "how many CPUs, and how much memory")
     elif kind in _LOST:
         draft.lost("Item", item.shown(), f"{_LOST[kind]} is not there")
+    elif kind == _SERIAL and any(one.reason == _CONSOLE for one in draft.notes):
+        foreign.serial(draft, "Item", item.shown(), text_of(item, "HostResource"))
     elif kind == _SERIAL and text_of(item, "HostResource"):
         draft.lost("Item", item.shown(), "what the serial port led to is not there", "tinamou console, tinamou logs")
     elif kind == _SERIAL:
-        draft.done("Item", item.shown(), "the serial port is the guest's console")
+        draft.done("Item", item.shown(), _CONSOLE)
     elif kind == _OTHER and "passthrough" in text_of(item, "ResourceSubType").lower():
         draft.lost("Item", item.shown(), "a device of the other host is not given to the machine", "set pci = …")
+    elif kind == _VIDEO:
+        if any(one.get("key") == "enable3DSupport" and one.get("value") == "true" for one in item.findall("Config")):
+            foreign.undrawn(draft, "Item", "enable3DSupport")
+        foreign.screen(draft, "Item", item.shown())
     elif kind in _CONTROLLERS or kind in _THERE:
         draft.done("Item", item.shown(), f"{_THERE.get(kind, 'a controller')} is there where the machine needs one")
     else:
@@ -273,7 +288,8 @@ def _net(draft: Draft, item: Element, name: str, *, windows: bool) -> None:
 def _firmware(draft: Draft, system: Element) -> None:
     hardware = system.find("VirtualHardwareSection")
     settings = {one.get("key"): one.get("value") for one in children(hardware, "Config")}
-    settings |= {one.get("key"): one.get("value") for one in children(hardware, "ExtraConfig")}
+    extra = {one.get("key"): one.get("value") for one in children(hardware, "ExtraConfig")}
+    settings |= extra
     vbox = system.find("Machine/Hardware/Firmware")
     kind = settings.pop("firmware", "") or (vbox.get("type") if vbox is not None else "")
     secure = any(
@@ -286,5 +302,8 @@ def _firmware(draft: Draft, system: Element) -> None:
     for key, value in settings.items():
         if key.startswith("pciPassthru") or "Passthru" in key:
             draft.lost("Config", f"{key}={value}", "a device of the other host is not given to the machine", "set pci = …")
+        elif key in extra or key.startswith("nestedHV"):
+            reason = "this setting of VMware's has no counterpart known here"
+            draft.check("Config", f"{key}={hidden(key, value)}", reason, "see whether the guest needs it")
         else:
             draft.done("Config", f"{key}={hidden(key, value)}", "a setting of VMware's")

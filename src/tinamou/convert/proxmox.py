@@ -41,8 +41,9 @@ _RULES: Rules = (
      "how Proxmox runs the machine is another way here", "docs/reference/spec.md"),
     (r"(cpuunits|shares|balloon)", "lost", "what a machine may use is set in [limits]", "set limits.cpu"),
     (r"(ci.*|sshkeys|ipconfig\d+|nameserver|searchdomain)", "lost", "Proxmox makes a cloud-init drive of it", "[seed]"),
-    (r"(parallel|virtiofs|numa|serial)\d*", "lost", "no such device is taken over",
+    (r"(parallel|virtiofs|numa)\d*", "lost", "no such device is taken over",
      "docs/reference/spec.md: usb, devices.sound, share"),
+    (r"hookscript", "lost", "no script of the host is run with a machine", "tinamou events follows it"),
     (r"unused\d+", "changed", "a disk that no device has is left where it is", "add it as [[disk]]"),
     (r"scsihw bootdisk", "done", "where a disk sits is tinamou's to choose", ""),
     (r"snapshot .*", "changed", "snapshots stay where they are", "convert the state you go on from"),
@@ -92,7 +93,7 @@ def _values(draft: Draft, text: str) -> Keys:
         rank = "check" if one.startswith("PENDING") else "done" if one.startswith("special") else "changed"
         reasons = {"PENDING": "not yet in effect there", "special": "what Proxmox notes about the machine"}
         reason = reasons.get(re.split(r"[:\]]", one)[0], "snapshots stay where they are")
-        draft.note(rank, "section", re.sub(r"(cipassword: )\S+", r"\1(not shown)", shown), reason)  # type: ignore[arg-type]
+        draft.note(rank, "section", "[" + re.sub(r"(cipassword: )\S+", r"\1(not shown)", shown), reason)  # type: ignore[arg-type]
     return Keys(found)
 
 
@@ -298,6 +299,24 @@ def _usb(draft: Draft, values: Keys) -> None:
         draft.put("display.redirected_usb", viewers)
 
 
+def _passed(draft: Draft, values: Keys) -> None:
+    """Devices of the host, and serial ports beside the console."""
+    for key in [key for key in values if re.fullmatch(r"hostpci\d+", key)]:
+        text = values.get(key)
+        address = text.removeprefix("host=").partition(",")[0].partition(";")[0]
+        if "=" in address:
+            draft.lost(key, text, "what a mapping stands for, the cluster alone knows", "set pci = …; see tinamou pci ls")
+            continue
+        said = dict(one.partition("=")[::2] for one in text.split(",")[1:])
+        whole_address = address if address.count(":") == 2 else f"0000:{address}"
+        shown = whole_address if "." in whole_address else f"{whole_address}.0"
+        foreign.passed_through(draft, key, text, shown, rom=said.get("rombar") != "0")
+        if left := ",".join(f"{name}={said[name]}" for name in said if name not in ("pcie", "rombar")):
+            draft.lost(key, left, "a device of the host has no such setting here", "see pci; -device vfio-pci in qemu_args")
+    for key in [key for key in values if re.fullmatch(r"serial[1-9]", key)]:
+        foreign.serial(draft, key, values[key], "" if values[key] == "socket" else values[key])
+
+
 def _devices(draft: Draft, values: Keys) -> None:
     vga = values.get("vga").removeprefix("type=")
     if vga.startswith(("none", "serial")):
@@ -305,14 +324,7 @@ def _devices(draft: Draft, values: Keys) -> None:
     else:
         draft.put("display.type", "spice" if vga.startswith("qxl") else "vnc")
         draft.changed("vga", vga or "std", "the display has the card every guest can drive (virtio-vga)", "display.video")
-    for key in [key for key in values if re.fullmatch(r"hostpci\d+", key)]:
-        text = values.get(key)
-        address = text.removeprefix("host=").partition(",")[0].partition(";")[0]
-        if "=" in address:
-            draft.lost(key, text, "what a mapping stands for, the cluster alone knows", "set pci = …; see tinamou pci ls")
-            continue
-        whole_address = address if address.count(":") == 2 else f"0000:{address}"
-        foreign.passed_through(draft, key, text, whole_address if "." in whole_address else f"{whole_address}.0")
+    _passed(draft, values)
     _usb(draft, values)
     if switch(agent := values.get("agent").removeprefix("enabled=").partition(",")[0]):
         draft.done("agent", values["agent"], "the channel to the guest's agent is there")

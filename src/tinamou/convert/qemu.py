@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ _HANDLERS: dict[str, qemu_cpu.Handler] = {
     "device": qemu_devices.device,
 }
 _BINARY = re.compile(r"(?:.*/)?(?:qemu-system-(?P<arch>[a-z0-9_]+)|(?:qemu-)?kvm|qemu)(?:\.exe)?")
+_STARTED = re.compile(r"^[ \t]*(?:[\w./-]+[ \t]+){0,4}(?:[\w./-]*/)?qemu-system-\w+[ \t]+(?:-|\\$)", re.MULTILINE)
+"""A line that starts QEMU, in a text that is no shell's."""
 _UNRESOLVED = re.compile(r"\$[\w@*#({]|`")
 _PLACEHOLDER = re.compile(r"\.{3}|…|\[[^\]=]*\]|<[^>=]*>")
 _PAIR = re.compile(r"(?<![\w.-])([\w.-]{1,64})=([^,\s]+)")
@@ -37,21 +40,43 @@ def is_script(text: str) -> bool:
     try:
         found = commands(text)
     except SpecError:
-        return "qemu-system-" in text
-    machines = any(_at(one) is not None or _option(one.words[0]) for one in found)
-    return machines or (bool(found) and all(beside.known(one) for one in found))
+        return bool(_STARTED.search(text))
+    return bool(_machines(found)) or (bool(found) and all(beside.known(one) for one in found))
+
+
+def _machines(found: Sequence[Command]) -> list[tuple[Command, ...]]:
+    """The QEMU lines of a script, each of one command; where the binary stands alone, of the lines of options behind it.
+
+    A text without the name of a binary is one where it begins with an option and most of it are options: other texts name
+    QEMU too, or have switches of the same letters.
+    """
+    lines: list[tuple[Command, ...]] = []
+    for number, one in enumerate(found):
+        if (at := _at(one)) is None:
+            continue
+        behind = itertools.takewhile(lambda other: _option(other.words[0]), found[number + 1 :])
+        rest = one.words[at + 1 :]
+        group: tuple[Command, ...] = (one,) if rest else (one, *behind)
+        named = _BINARY.fullmatch(one.words[at])
+        if any(map(_option, rest)) or len(group) > 1 or len(found) == 1 or (rest and named and named["arch"]):
+            lines.append(group)
+    if lines or not found or not _option(found[0].words[0]):
+        return lines
+    pieces: list[tuple[Command, ...]] = [(one,) for one in found if _option(one.words[0])]
+    return pieces if len(pieces) * 2 >= len(found) else []
 
 
 def read(text: str) -> Draft:
     """A script's machine: its first QEMU command, and what the commands around it do for it. Raises SpecError."""
     found = commands(text)
-    lines = [one for one in found if _at(one) is not None] or [one for one in found if _option(one.words[0])]
-    draft = Draft("a QEMU command line", whole=bool(lines) and _at(lines[0]) is not None)
+    lines = _machines(found)
+    draft = Draft("a QEMU command line", whole=bool(lines) and _at(lines[0][0]) is not None)
     if lines:
-        _read(draft, lines[0])
-    others = {id(one) for one in lines}
+        first = lines[0]
+        _read(draft, Command(first[0].line, tuple(word for one in first for word in one.words), first[-1].target))
+    taken, others = {id(one) for one in (lines[0] if lines else ())}, {id(one[0]) for one in lines}
     for one in found:
-        if lines and one is lines[0]:
+        if id(one) in taken:
             continue
         if id(one) in others:
             reason = "a second machine in the same file"
@@ -101,9 +126,9 @@ def _option(word: str) -> bool:
 
 
 def _at(command: Command) -> int | None:
-    """Where the binary's name stands: first, or behind words such as sudo and taskset."""
+    """Where the binary's name stands: first, or behind words such as sudo and taskset, and the dash of a list."""
     for at, word in enumerate(command.words[: beside.MOST_WRAPPERS + 1]):
-        if _BINARY.fullmatch(word) and beside.precedes(command.words[:at]):
+        if _BINARY.fullmatch(word) and beside.precedes([one for one in command.words[:at] if one != "-"]):
             return at
     return None
 

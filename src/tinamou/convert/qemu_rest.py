@@ -71,9 +71,7 @@ def _itself(line: Line, option: str, text: str) -> None:
 
 def _serial(line: Line, text: str) -> None:
     if "serial" in line.seen and text != "none":
-        line.draft.put("devices.serial", min((line.draft.get("devices.serial") or 0) + 1, 3))
-        reason = "a serial port beside the console, on a socket of the machine (run/serial1.sock)"
-        line.draft.changed("-serial", text, reason)
+        foreign.serial(line.draft, "-serial", text)
         return
     line.seen.add("serial")
     if text.split(",", maxsplit=1)[0] not in _STDIO:

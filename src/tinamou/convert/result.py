@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tinamou.late import dataclass, field
 
@@ -19,8 +19,7 @@ _LONGEST = 160
 """Characters of a value that is ``done`` on one line."""
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """One difference: its rank, the option or element it is about, the value there, the reason, what to do."""
 
     rank: Rank

@@ -24,6 +24,9 @@ _BEFORE = ("exec", "sudo", "doas", "command", "nohup")
 _MOST = 8 << 20
 """Characters that variables may come to in all."""
 _MOST_COMMANDS, _MOST_WORDS = 1 << 14, 4096
+_HELD = str.maketrans(" \t\r\n", "\ue000\ue001\ue002\ue003")
+_FREE = str.maketrans("\ue000\ue001\ue002\ue003", " \t\r\n")
+"""Blanks in the substitution of a command while it is in a variable: no word ends there."""
 _DEEPEST = 8
 """Commands within the text of others (eval, ``sh -c``)."""
 
@@ -47,7 +50,7 @@ def settings(text: str) -> tuple[dict[str, list[str]], list[Command]]:
     """The variables a script has set at its end, and its commands."""
     script = _Script()
     found = script.read(text)
-    return script.known, found
+    return {name: [one.translate(_FREE) for one in values] for name, values in script.known.items()}, found
 
 
 def _too_long(why: str) -> SpecError:
@@ -94,7 +97,7 @@ class _Script:
                 defined = token.operator == "(" and token.glued and bool(rest) and rest[0].operator == ")"
                 label = token.operator == ")" and depth == 0 and len(words) == 1
                 if words and not defined and not label:
-                    yield Command(line, tuple(words), target)
+                    yield Command(line, tuple(word.translate(_FREE) for word in words), target.translate(_FREE))
                 depth = max(0, depth + (token.operator == "(") - (token.operator == ")"))
                 words, target, line = [], "", 0
                 continue
@@ -160,7 +163,9 @@ class _Script:
 
     def _value(self, piece: Piece) -> list[str]:
         """What stands in place of a piece."""
-        if not piece.name or piece.raw_only:
+        if piece.raw_only:
+            return [piece.text.translate(_HELD)]
+        if not piece.name:
             return [piece.text]
         found = self.known.get(piece.name)
         if piece.operator == "+":

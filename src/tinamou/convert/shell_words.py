@@ -179,7 +179,7 @@ class _Reader:
             return Piece(match[0], quoted, match[1], match[2] == "[@]", operator.replace("=", "-"), match[4] or "")
         if text[begun] == "`":
             self._at = begun
-            return Piece(f"`{self._until('`')}`", quoted)
+            return Piece(f"`{self._until('`')}`", quoted, "$", raw_only=True)
         following = text[begun + 1 : begun + 2]
         if following == "'" and not quoted:
             self._at += 1

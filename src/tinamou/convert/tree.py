@@ -113,8 +113,8 @@ class Node:
             yield from one._all(top)
 
     def unread(self) -> Iterator[tuple[str, str]]:
-        """Place and value of all that nobody has asked for."""
-        if not self._inside and not self._read and self._there:
+        """Place and value of all that nobody has asked for; a list with nothing in it says nothing."""
+        if not self._inside and not self._read and self._there and not self._listed:
             yield self.place, self._text or self._empty
         for one in self._inside.values():
             yield from one.unread()

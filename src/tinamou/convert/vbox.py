@@ -5,6 +5,7 @@ Source: VirtualBox-settings.xsd of the VirtualBox sources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tinamou.convert import foreign, nets
@@ -30,7 +31,6 @@ _OWN = "how VirtualBox runs the machine, not what it is"
 _RULES: Rules = (
     (r"Hardware/(LPT)(/.*)?", "lost", "there is no parallel port", ""),
     (r"Hardware/(GuestProperties|Guest|HID|Clipboard|DragAndDrop)(/.*)?", "done", "there are no guest additions", ""),
-    (r"Hardware/Display(/.*)?", "done", "the display has the card every guest can drive (virtio-vga)", ""),
     (r"Hardware/RemoteDisplay(/.*)?", "changed", "the screen is on a Unix socket of the machine", 'set display = "vnc"'),
     (r"Hardware/(USB|IOCache|BIOS|Chipset|HPET)(/.*)?", "done", "the board has what the machine needs", ""),
     (r"Hardware/CPU/(CpuIdTree|CpuId|CpuProfile).*", "lost", "the guest sees the CPU's own identity", "set cpu.model"),
@@ -68,6 +68,7 @@ def read(text: str) -> Draft:
     # Up to VirtualBox 6 they stood beside the hardware, since then in it.
     for controllers in (machine.find("StorageControllers"), _inside(hardware, "StorageControllers")):
         _storage(draft, machine, controllers, windows=windows)
+    _unattached(draft, machine)
     _boot(draft, hardware)
     draft.nets = []
     for adapter in children(hardware, "Network/Adapter"):
@@ -78,6 +79,15 @@ def read(text: str) -> Draft:
     draft.done("VirtualBox", root_attributes, "the version that wrote it")
     report(draft, machine.unread(), _RULES)
     return draft
+
+
+def _unattached(draft: Draft, machine: Element) -> None:
+    """Media that VirtualBox knows of beside those in the machine's drives, and the disks under its snapshots."""
+    drives = {one.get("uuid") for device in machine.iter("AttachedDevice") for one in children(device, "Image")}
+    media = machine.find("MediaRegistry")
+    for one in (*media.iter("HardDisk"), *media.iter("Image")) if media is not None else ():
+        if one.get("uuid") not in drives:
+            draft.done("MediaRegistry", f"{one.get('uuid')} {one.get('location')}", "no drive of the machine has it")
 
 
 def _inside(node: Element | None, path: str) -> Element | None:
@@ -222,17 +232,31 @@ def _adapter(draft: Draft, adapter: Element, *, windows: bool) -> None:
         draft.done(where, f"Forwarding {one.get('name')} {one.get('proto')}", "a forwarded port has no name")
 
 
+def _seen_and_heard(draft: Draft, hardware: Element | None) -> None:
+    """Screen, sound and serial ports."""
+    display = _inside(hardware, "Display")
+    if display is not None and switch(display.get("accelerate3D")):
+        foreign.undrawn(draft, "Display", "accelerate3D")
+    foreign.screen(draft, "Display", display.shown() if display is not None else "")
+    audio = _inside(hardware, "AudioAdapter")
+    if audio is not None and switch(audio.get("enabled")):
+        draft.put("devices.sound", "hda")
+        rank = "done" if audio.get("controller") == "HDA" else "changed"
+        reason = "the sound card is Intel's (hda); it is heard through the screen's server"
+        draft.note(rank, "AudioAdapter", audio.shown(), reason, "")  # type: ignore[arg-type]
+    ports = [one for one in children(hardware, "UART/Port") if switch(one.get("enabled"))]
+    for number, one in enumerate(ports):
+        led = "" if one.get("hostMode") in ("", "Disconnected") else one.get("hostMode")
+        if number:
+            foreign.serial(draft, "UART", one.shown(), led)
+        elif led:
+            draft.lost("UART", one.shown(), "it led there; here it is the console", "tinamou console, tinamou logs")
+
+
 def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
     for one in children(hardware, "SharedFolders/SharedFolder"):
         foreign.folder(draft, "SharedFolder", one.get("hostPath"))
-    audio = _inside(hardware, "AudioAdapter")
-    if audio is not None and switch(audio.get("enabled")):
-        draft.lost("AudioAdapter", audio.shown(), "a sound card is not taken over", 'set devices.sound = "hda"')
-    ports = [one for one in children(hardware, "UART/Port") if switch(one.get("enabled"))]
-    for number, one in enumerate(ports):
-        if number or one.get("hostMode") not in ("", "Disconnected"):
-            reason = "one serial port is there, the console; what a port led to is not"
-            draft.lost("UART", one.shown(), reason, "tinamou console, tinamou logs")
+    _seen_and_heard(draft, hardware)
     for clock in children(hardware, "RTC"):
         if clock.get("localOrUTC") == "local":
             draft.put("clock.base", "localtime")
@@ -242,8 +266,10 @@ def _rest(draft: Draft, machine: Element, hardware: Element | None) -> None:
                 draft.put("clock.base", "utc")
             draft.done("RTC", clock.shown(), "the clock is in UTC")
     for one in children(hardware, "USB/DeviceFilters/DeviceFilter"):
-        draft.lost(
-            "USB", one.shown(), "devices of the host's USB are not given to a machine", "share what is on it: [[share]]"
-        )
+        numbers = [one.get(key).removeprefix("0x").lower() for key in ("vendorId", "productId")]
+        if switch(one.get("active")) and all(re.fullmatch(r"[0-9a-f]{4}", number) for number in numbers):
+            foreign.usb_device(draft, "USB", one.shown(), ":".join(numbers))
+        else:
+            draft.lost("USB", one.shown(), "which device of the host it stands for is not told", "set usb = …")
     for snapshot in machine.iter("Snapshot"):
         draft.lost("Snapshot", snapshot.shown(), "snapshots of VirtualBox stay there", "convert the state you go on from")

@@ -61,6 +61,8 @@ _DONE = {
     **dict.fromkeys(["virt-type", "hvm", "accelerate", "v", "machine"], "accelerator and board are what this host has best"),
     **dict.fromkeys(_SMALL.split(), "small devices are there where the machine needs them"),
     **dict.fromkeys([*_HOW.split(), "uuid", "import"], "how virt-install goes about it"),
+    "description": "a machine file has comments",
+    "os-type": "it decides about drivers alone",
     "autostart": "a machine starts with the host where that is asked: tinamou autostart",
 }
 
@@ -218,6 +220,10 @@ def _location(draft: Draft, name: str, options: Keys, text: str, windows: bool) 
 
 def _network(draft: Draft, name: str, options: Keys, text: str, windows: bool) -> None:
     kind = options.get("type")
+    if kind.startswith(("network:", "bridge:")):  # as before virt-install 0.400
+        old, _, given = kind.partition(":")
+        options, kind = Keys(options, {old: given}), ""
+        options.read("type")
     if kind == "none" or name == "nonetworks":
         draft.done(f"--{name}", text, "net = []")
         return

@@ -32,21 +32,12 @@ _RULES: Rules = (
         "the clock is in UTC",
         "-rtc in qemu_args, or the guest's clock",
     ),
-    (
-        r"sound.*\.(present|virtualdev|filename|autodetect|startconnected)",
-        "lost",
-        "a sound card is not taken over",
-        'set devices.sound = "hda"',
-    ),
     (r"floppy\d+\..*", "lost", "there is no floppy drive", "make it a disc or a disk"),
     (r"parallel\d+\..*", "lost", "there is no parallel port", ""),
     (r"pcipassthru.*", "lost", "a device of the other host is not given to the machine", "set pci = …; see tinamou pci ls"),
-    (
-        r"usb(_xhci)?:\d+\..* usb\.(autoconnect|generic).*",
-        "lost",
-        "devices of the host's USB are not given to a machine",
-        "",
-    ),
+    (r"usb\.(autoconnect|generic|quirks).*", "lost", "which device of that host is meant is not told", "set usb = …"),
+    (r"usb(_xhci)?:\d+\..*", "check", "VMware's own hub and mouse, or a device of that host", "set usb = …"),
+    (r"mks\.enable3d svga\.3d.*", "lost", "the display's card draws nothing by itself", "give the machine a card: pci"),
     (
         r"vhv\.enable vvtd\.enable hypervisor\.cpuid.* monitor_control\.restrict_backdoor",
         "check",
@@ -109,6 +100,8 @@ def read(text: str) -> Draft:
     _cards(draft, values, windows=windows)
     _shares(draft, values)
     _serial(draft, values)
+    _sound(draft, values)
+    foreign.screen(draft, "svga", " ".join(f"{key}={one}" for key, one in _taken(values, "svga").items()))
     off = {key: value for key, value in values.items() if value.lower() in ("false", "")}
     if off:
         draft.done("off", "; ".join(f"{key} {value}".strip() for key, value in off.items()), "what is off is not there")
@@ -225,6 +218,18 @@ def _shares(draft: Draft, values: Keys) -> None:
         draft.done(stem, _all(one), "a share is named by its folder")
 
 
+def _sound(draft: Draft, values: Keys) -> None:
+    """Source: what VMware writes into ``sound.virtualDev``: hdaudio is Intel's HDA, es1371 and sb16 are older cards."""
+    one = _taken(values, "sound")
+    if switch(one.get("present")):
+        draft.put("devices.sound", "hda")
+        rank = "done" if one.get("virtualdev") == "hdaudio" else "changed"
+        reason = "the sound card is Intel's (hda); it is heard through the screen's server"
+        draft.note(rank, "sound", _all(one), reason, "")  # type: ignore[arg-type]
+    elif one:
+        draft.done("sound", _all(one), "it is not there")
+
+
 def _serial(draft: Draft, values: Keys) -> None:
     """The first port is the console; what it led to is not."""
     for number, stem in enumerate(dict.fromkeys(key.partition(".")[0] for key in list(values) if _PORT.match(key))):
@@ -232,7 +237,7 @@ def _serial(draft: Draft, values: Keys) -> None:
         if not switch(one.get("present", "true")):
             draft.done(stem, _all(one), "it is not there")
         elif number:
-            draft.lost(stem, _all(one), "one serial port is there, the console", "keep it with qemu_args")
+            foreign.serial(draft, stem, _all(one), one.get("filename"))
         elif one.get("filename"):
             draft.lost(stem, _all(one), "it led there; here it is the console", "tinamou console, tinamou logs")
         else:

@@ -117,7 +117,7 @@ def _assigned(draft: Draft, text: str) -> dict[str, str | list[str]]:
     if len(text) > _MOST:
         raise SpecError("the Xen machine is too large", why=f"more than {_MOST >> 10} KiB are no machine's")
     found: dict[str, str | list[str]] = {}
-    waiting = ""
+    waiting, others = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         if not waiting and (not line.strip() or line.lstrip().startswith("#")):
             continue
@@ -135,10 +135,13 @@ def _assigned(draft: Draft, text: str) -> dict[str, str | list[str]]:
                 draft.lost(match[1], hidden(match[1], str(found[match[1]])), "set a second time: the later holds")
             found[match[1]] = [str(one) for one in value] if isinstance(value, list) else str(value)
         else:
-            key = match[1] if match else ""
+            key, others = match[1] if match else "", others + 1
             draft.lost(
                 f"line {number}", hidden(key, piece[:200]), "it is no setting, and nothing is run here", "write it out"
             )
+    if others > len(found):
+        why = f"{others} of its lines are no setting, {len(found)} are"
+        raise SpecError("this is a text about Xen's machines, not one of them", why=why, fix="name the .cfg itself")
     if waiting:
         raise SpecError("the Xen machine ends within a list", fix="close it")
     return found
