@@ -23,7 +23,7 @@ from tinamou.machine.starting import plan_only
 from tinamou.spec import load_spec
 from tinamou.state import machines
 
-__all__ = ["SPEC", "TINAMOU", "Guest", "by_hand", "command_line", "in_python", "tables", "the_guest"]
+__all__ = ["SPEC", "TINAMOU", "Guest", "article", "by_hand", "command_line", "in_python", "tables", "the_guest"]
 
 TINAMOU = Path(sys.executable).with_name("tinamou")
 SPEC = {"image": "tiny", "name": "bench"}
@@ -90,8 +90,8 @@ def _boot(stack: ExitStack, guest: Guest) -> Table:
         Way(PYTHON, in_python(stack, fresh=True)),
         Way(PYTHON_AGAIN, in_python(stack, fresh=False)),
         Way(BY_HAND, lambda: by_hand(guest)),
-        Way(ARTICLE, lambda: _article(guest, "console=ttyS0")),
-        Way(QUIET, lambda: _article(guest, "console=ttyS0 quiet")),
+        Way(ARTICLE, lambda: article(guest, "console=ttyS0", guest.scratch)),
+        Way(QUIET, lambda: article(guest, "console=ttyS0 quiet", guest.scratch)),
     ]
     missing: list[Missing] = []
     notes = [f"QEMU: {_version(guest.binary)}; accelerator: {guest.plan.accel}; the guest: tiny, 512 MiB, 1 CPU."]
@@ -189,11 +189,11 @@ def by_hand(guest: Guest) -> Mapping[str, float]:
         shutil.rmtree(folder)
 
 
-def _article(guest: Guest, cmdline: str) -> Mapping[str, float]:
-    """The usual line, with an agent's port so that an answer can be measured."""
-    agent = guest.scratch / "plain.sock"
+def article(guest: Guest, cmdline: str, folder: Path, *, seconds: float = 120.0) -> Mapping[str, float]:
+    """The usual line, with an agent's port in ``folder`` so that an answer can be measured."""
+    agent = folder / "plain.sock"
     line = [guest.binary, "-accel", guest.plan.accel, "-m", "512", "-smp", "1", "-kernel", str(guest.kernel)]
     line += ["-initrd", str(guest.initrd), "-append", cmdline, "-net", "nic,model=e1000", "-net", "user", "-nographic"]
     line += ["-device", "virtio-serial", "-chardev", f"socket,id=agent,path={agent},server=on,wait=off"]
     line += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
-    return bare_run(line, agent, guest.scratch / "plain.log")
+    return bare_run(line, agent, folder / "plain.log", seconds)

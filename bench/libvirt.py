@@ -13,11 +13,11 @@ from pathlib import Path
 
 __all__ = ["Libvirt"]
 
-_DOMAIN = """<domain type='qemu'><name>bench</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
+_DOMAIN = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
 <cmdline>console=ttyS0</cmdline></os><features><acpi/></features><cpu mode='maximum'/>
 <devices><emulator>{binary}</emulator><interface type='user'><model type='virtio'/></interface>
-<serial type='file'><source path='{scratch}/serial.log'/></serial>
+<serial type='file'><source path='{scratch}/{name}.log'/></serial>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
 _OWN_FOLDERS = """
 mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt
@@ -71,7 +71,10 @@ class Libvirt:
             return f"libvirtd did not come up: {(folder / 'libvirtd.log').read_text()[-300:]}"
         self._virsh("undefine", "bench")
         domain = folder / "bench.xml"
-        domain.write_text(_DOMAIN.format(kernel=kernel, initrd=initrd, binary=binary, scratch=folder))
+        (folder / "described.xml").write_text(
+            _DOMAIN.format(name="{name}", kernel=kernel, initrd=initrd, binary=binary, scratch=folder)
+        )
+        domain.write_text((folder / "described.xml").read_text().format(name="bench"))
         defined = self._virsh("define", str(domain))
         if defined.returncode:
             return f"libvirt does not take {binary}: {defined.stderr.strip()[-300:]}"
@@ -81,9 +84,29 @@ class Libvirt:
     def _virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=False, capture_output=True, text=True)
 
-    def _agent(self, command: str, **arguments: object) -> dict[str, object] | None:
+    def many_answered(self, count: int) -> float:
+        """Seconds from the first of so many ``virsh start`` until each guest has run a command; they are destroyed then."""
+        names = [f"many{number}" for number in range(count)]
+        folder = Path(self.uri.partition("socket=")[2]).parent
+        for name in names:
+            domain = folder / f"{name}.xml"
+            domain.write_text((folder / "described.xml").read_text().format(name=name))
+            self._virsh("define", str(domain)).check_returncode()
+        try:
+            began = time.perf_counter()
+            for name in names:
+                self._virsh("start", name).check_returncode()
+            for name in names:
+                self._run(name, 900)
+            return time.perf_counter() - began
+        finally:
+            for name in names:
+                self._virsh("destroy", name)
+                self._virsh("undefine", name)
+
+    def _agent(self, name: str, command: str, **arguments: object) -> dict[str, object] | None:
         request = json.dumps({"execute": command, "arguments": arguments})
-        done = self._virsh("qemu-agent-command", "bench", request)
+        done = self._virsh("qemu-agent-command", name, request)
         return dict(json.loads(done.stdout)["return"]) if done.returncode == 0 else None
 
     def answered(self) -> float:
@@ -112,14 +135,14 @@ class Libvirt:
         finally:
             self._virsh("destroy", "bench")
 
-    def _run(self) -> None:
+    def _run(self, name: str = "bench", seconds: float = 120) -> None:
         """Run ``true`` in the guest."""
-        deadline = time.monotonic() + 120
-        while (answer := self._agent("guest-exec", path="true")) is None:
+        deadline = time.monotonic() + seconds
+        while (answer := self._agent(name, "guest-exec", path="true")) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError("the guest under libvirt did not answer")
             time.sleep(_PAUSE)
-        while not (self._agent("guest-exec-status", pid=answer["pid"]) or {}).get("exited"):
+        while not (self._agent(name, "guest-exec-status", pid=answer["pid"]) or {}).get("exited"):
             time.sleep(_PAUSE)
 
 

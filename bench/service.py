@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from bench.framework import AtMost, Bar, Missing, Table, Way, Within, percentile
 from bench.guest_line import PROCESSOR
 from tinamou.system.spawn import process_of
 
-__all__ = ["tables"]
+__all__ = ["IDLE", "computed", "held", "populated", "tables"]
 
 MANY, IDLE, RUNNING = 1000, 500, 50
 CLIENTS, SECONDS, PAUSE = 100, 60.0, 0.5
@@ -30,6 +31,7 @@ LS, GET, LOAD = "ls --json", "GET /v1/machines", f"{CLIENTS} clients"
 _ASKED = ("GET /v1/machines", "GET /v1/machines/{}", "GET /v1/operations?limit=10", "GET /v1/machines")
 P99, ALONE, BESIDE = "p99 of GET /v1/machines", "tinamou ls", "tinamou ls beside them"
 _START_SECONDS = 120.0
+_LINES, _TOGETHER = ("qmp", "qmp2", "agent", "resident"), 25
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
@@ -62,12 +64,22 @@ class Served:
 
     def computed(self) -> float:
         """Seconds of processor time until now."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return computed(self.pid)
 
     def held(self) -> int:
         """Bytes of memory, resident."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        return held(self.pid)
+
+
+def computed(pid: int) -> float:
+    """Seconds of processor time a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def held(pid: int) -> int:
+    """Bytes of memory a process has, resident."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def served(stack: ExitStack, build: Build, state: Path, scratch: Path) -> Served:
@@ -123,20 +135,24 @@ class _Heard:
     wrong: list[str] = field(default_factory=list)
 
 
-def _populated(stack: ExitStack, build: Build, state: Path) -> None:
-    """Machines, of which the first ones run: a stand-in for QEMU each, started by hand, since a host has memory for few."""
-    at_rest(state, IDLE)
-    for number in range(RUNNING):
-        folder = state / "machines" / _name(number)
+def populated(stack: ExitStack, build: Build, state: Path, running: int = RUNNING) -> None:
+    """Machines, of which the first ones run: stand-ins for QEMU, started by hand, since a host has memory for few.
+
+    One process stands for as many machines as it can select among.
+    """
+    at_rest(state, max(IDLE, running + 1))
+    names = [_name(number) for number in range(running)]
+    for share in (names[at : at + _TOGETHER] for at in range(0, running, _TOGETHER)):
         words = [str(build.standin), "org.qemu.guest_agent.0"]
-        for one in ("qmp", "qmp2", "agent", "resident"):
+        for folder, one in itertools.product((state / "machines" / name for name in share), _LINES):
             words += ["-chardev", f"socket,id={one},path={folder}/{one}.sock"]
         process = subprocess.Popen(words)
         stack.callback(process.wait)
         stack.callback(process.kill)
-        record = json.loads((folder / "machine.json").read_text())
-        record |= {"pid": process.pid, "started": process_of(process.pid).started}
-        (folder / "machine.json").write_text(json.dumps(record))
+        for name in share:
+            file = state / "machines" / name / "machine.json"
+            record = {**json.loads(file.read_text()), "pid": process.pid, "started": process_of(process.pid).started}
+            file.write_text(json.dumps(record))
 
 
 def _name(number: int) -> str:
@@ -145,7 +161,7 @@ def _name(number: int) -> str:
 
 def _load(stack: ExitStack, build: Build, scratch: Path) -> Table:
     state = Path(build.environment["TINAMOU_STATE"]).with_name("load")
-    _populated(stack, build, state)
+    populated(stack, build, state)
     one = served(stack, build, state, scratch)
     one.ask("GET", "/v1/machines")
     held: list[int] = []
@@ -246,7 +262,7 @@ async def _listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, un
 
 def _idle(stack: ExitStack, build: Build, scratch: Path) -> Table:
     state = Path(build.environment["TINAMOU_STATE"]).with_name("idle")
-    _populated(stack, build, state)
+    populated(stack, build, state)
     one = served(stack, build, state, scratch)
     one.ask("GET", "/v1/machines")
 

@@ -20,6 +20,12 @@ SLOW = ("agent", "resident")
 RUNS = {"now": True}
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}
 
+ANSWERS: dict[object, object] = {
+    **{"query-blockstats": [], "query-block": [], "query-fdsets": [], "query-balloon": {"actual": 1 << 29}},
+    "x-debug-query-block-graph": {"nodes": [], "edges": []},
+}
+"""What is said of disks and memory to who looks again and again."""
+
 
 def words(kind: str) -> list[dict[str, str]]:
     """The key=value options of every ``-kind``."""
@@ -44,7 +50,10 @@ def answer(name: str, request: dict[str, object]) -> dict[str, object]:
     if name != "agent":
         RUNS["now"] = command == "cont" or (RUNS["now"] and command != "stop")
         state = {"running": RUNS["now"], "status": "running" if RUNS["now"] else "paused"}
-        result: object = state if command == "query-status" else {}
+        result: object = state if command == "query-status" else ANSWERS.get(command, {})
+        if command == "qom-get":
+            told = {"stats": {"stat-available-memory": 1 << 28}, "last-update": int(time.time())}
+            result = told if arguments.get("property") == "guest-stats" else 2
         return {"return": result, **({"id": request["id"]} if "id" in request else {})}
     if command == "guest-sync-delimited":
         return {"return": arguments["id"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tinamou.machine.listing import addresses_of, described, lines, ports_of, ro
 from tinamou.monitor.states import State
 from tinamou.parts.cpu import CpuSpec
 from tinamou.parts.memory import MemorySpec
-from tinamou.state import index, machines
+from tinamou.state import index, machines, networks
 from tinamou.state.index import look
 from tinamou.state.record import Record, create
 
@@ -57,6 +59,17 @@ def test_a_running_one_is_reached() -> None:
     assert addresses_of(record) == ["10.0.0.5"]
     [row] = rows(index.Look({}, [], []), [record], [State("unknown", "it is silent")])
     assert (row["state"], row["why"], row["cpus"]) == ("unknown", "it is silent", 4)
+
+
+def test_addresses_are_looked_for_where_a_card_can_have_one() -> None:
+    code = "import sys; from tinamou.machine.listing import addresses_of; from tinamou.state.record import Record; "
+    code += "one = Record(name='a', directory='/a', spec={'net': [{'type': 'passt'}, {'model': 'e1000'}]}); "
+    code += "print(addresses_of(one), 'tinamou.spec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[] False\n"
+    assert addresses_of(made("b", {"net": [{"address": "10.0.0.6/24"}]})) == ["10.0.0.6"]
+    on_a_network = made("c", {"net": ["none", {"type": "bridge", "network": "lab"}]})
+    networks.put("lab", networks.Member("c.1", "10.64.7.2", "c"))
+    assert addresses_of(on_a_network) == ["10.64.7.2"]
 
 
 def test_everything_about_one() -> None:

@@ -7,9 +7,9 @@ from typing import Annotated
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
-from tinamou.control.bounds import GRACE_SECONDS
 from tinamou.errors import Problem, SpecError
 from tinamou.machine.autostart import Restart, instance
+from tinamou.monitor.states import GRACE_SECONDS
 from tinamou.operations import autostarting
 
 

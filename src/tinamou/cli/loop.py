@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from tinamou.system import seldom
+
 __all__ = ["heed_requests", "heed_the_line", "heeded", "leave_the_line", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
@@ -138,7 +140,7 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
             return None if task.cancelled() and len(_asked) > before else task.result()
 
     try:
-        _load_without_tls()
+        seldom.load_asyncio()
         import asyncio
 
         from tinamou.system.signals import heeded_at_once
@@ -149,19 +151,3 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
         _tell.clear()
         work.close()
     return result, len(_asked) > before
-
-
-def _load_without_tls() -> None:
-    """Load asyncio as where Python has no TLS: a command speaks by unix sockets, and OpenSSL takes a tenth of a short one.
-
-    Who wants TLS beside it loads it as ever.
-    """
-    if "asyncio" in sys.modules or "ssl" in sys.modules:
-        return
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    try:
-        import asyncio
-
-        assert asyncio
-    finally:
-        del sys.modules["ssl"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tinamou.cli import after_dashes, meant
 from tinamou.cli.loop import heed_requests, heed_the_line, heeded
 from tinamou.errors import TinamouError
-from tinamou.system import shown
+from tinamou.system import seldom, shown
 from tinamou.version import __version__
 
 __all__ = ["main"]
@@ -86,6 +86,7 @@ def _done(words: Sequence[str]) -> int:
         from tinamou.cli.help import show
 
         return show(words)
+    seldom.load_pathlib()
     from tinamou.cli import quick
 
     asked = quick.read(words)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tinamou.blueprint import Note
 from tinamou.system.shown import unguarded, visible
+
+if TYPE_CHECKING:
+    from tinamou.blueprint import Note
 
 __all__ = ["lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn"]
 

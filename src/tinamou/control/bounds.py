@@ -1,16 +1,13 @@
-"""How long QEMU may take to answer a command, and how long its answer may be; how long a guest may take to shut down."""
+"""How long QEMU may take to answer a command, and how long its answer may be."""
 
 from __future__ import annotations
 
 from tinamou.control.wire import LARGE_BYTES, MESSAGE_BYTES
 
-__all__ = ["CONNECT_SECONDS", "GRACE_SECONDS", "largest", "patience"]
+__all__ = ["CONNECT_SECONDS", "largest", "patience"]
 
 CONNECT_SECONDS = 10.0
 """How long QEMU may take to greet."""
-
-GRACE_SECONDS = 30.0
-"""How long a guest may take to shut down before its power is cut, where nobody says otherwise."""
 
 _SECONDS = 10.0
 

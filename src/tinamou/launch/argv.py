@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 
 from tinamou.blueprint import JSON_KINDS, Element, Flag, Plan, Value, Why
@@ -27,6 +26,8 @@ def argv(plan: Plan) -> list[str]:
 
 def shell_line(arguments: Sequence[str]) -> str:
     """The command line for pasting into a shell, one option a line."""
+    import shlex
+
     lines, line = [], arguments[0]
     for word in arguments[1:]:
         if word.startswith("-"):

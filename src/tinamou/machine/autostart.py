@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tinamou import late
-from tinamou.control.bounds import GRACE_SECONDS
 from tinamou.errors import Problem, StateError
 from tinamou.facts import files
 from tinamou.late import dataclass
+from tinamou.monitor.states import GRACE_SECONDS
 from tinamou.state import machines
 from tinamou.state.record import Record, locked
 from tinamou.system import systemd

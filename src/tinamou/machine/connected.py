@@ -223,7 +223,8 @@ class Connected:
 
     async def talking(self) -> Line:
         """The line to the guest's resident, once that answers; a guest without one is given it. Raises GuestError."""
-        from tinamou.guest.resident import connect, install
+        from tinamou.guest.resident import connect
+        from tinamou.guest.resident.install import install
 
         if self._line is not None and not self._line.free:
             self.drop_line()

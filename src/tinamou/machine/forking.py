@@ -160,7 +160,7 @@ async def _prepare_guest(
 
     A guest that still boots is waited for.
     """
-    from tinamou.guest.resident import install
+    from tinamou.guest.resident.install import install
     from tinamou.machine.waiting import Waiting
 
     record = machine.record

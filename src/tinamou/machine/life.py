@@ -7,11 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.control.bounds import GRACE_SECONDS
 from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
 from tinamou.monitor import states
-from tinamou.monitor.states import at_rest
+from tinamou.monitor.states import GRACE_SECONDS, at_rest
 from tinamou.snapshots.orphans import forget_suspended, is_suspended
 from tinamou.state import machines
 from tinamou.state.moves import refuse_elsewhere

@@ -91,7 +91,8 @@ def lines(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def addresses_of(record: Record) -> list[str]:
     """Addresses at which this host reaches the guest: those of networks of tinamou's, and fixed ones."""
-    if not record.has("net"):
+    said = record.spec.get("net", ())
+    if isinstance(said, list | tuple) and not any(map(_may_have_address, said)):
         return []
     from tinamou.machine.parts_of import nics_of
 
@@ -104,17 +105,22 @@ def addresses_of(record: Record) -> list[str]:
 def ports_of(record: Record) -> list[str]:
     """Ports of this host that lead into the guest, ``127.0.0.1:8080->80/tcp``; that of ssh first."""
     found = [f"127.0.0.1:{record.ssh_port}->22/tcp"] if record.ssh_port else []
-    if not record.has("net"):
+    nets = [net for net in _listed(record.spec.get("net", ())) if isinstance(net, Mapping)]
+    if not any("forward" in net for net in nets):
         return found
     from tinamou.parts.net.forwards import forwards_of
 
-    for net in _listed(record.spec.get("net", ())):
-        for text in net.get("forward", ()) if isinstance(net, Mapping) else ():
-            try:
-                found += [f"{_address(address)}:{port}->{to}/{kind}" for kind, address, port, to in forwards_of(text)]
-            except ValueError:
-                continue
+    for text in (text for net in nets for text in net.get("forward", ())):
+        try:
+            found += [f"{_address(address)}:{port}->{to}/{kind}" for kind, address, port, to in forwards_of(text)]
+        except ValueError:
+            continue
     return found
+
+
+def _may_have_address(net: Any) -> bool:
+    """Whether a card, as a record describes it, can have an address known here: others need no reading of descriptions."""
+    return not isinstance(net, Mapping) or net.get("type") == "bridge" or "address" in net
 
 
 def _listed(value: Any) -> Sequence[Any]:

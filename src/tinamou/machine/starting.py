@@ -22,7 +22,6 @@ from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import Once, gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
-from tinamou.machine.schedules import replicate
 from tinamou.machine.turns import turn_blocking
 from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
@@ -188,7 +187,10 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     process = launch(plan, record.path, dies_with_parent=dies_with_parent)
     clock.lap("launch")
     record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages)
-    replicate(record, spec)
+    if spec.replicate.to:
+        from tinamou.machine.schedules import replicate
+
+        replicate(record, spec)
     return Started(record, plan)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinamou.errors import GuestError, StateError
 from tinamou.facts import files
-from tinamou.guest.agent import Agent
-from tinamou.guest.channel import AgentSilentError
 from tinamou.guest.resident.line import LineError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine import life
@@ -20,6 +17,9 @@ from tinamou.state.allowed import of_root
 from tinamou.state.record import Record, read
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import age, gone
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent
 
 __all__ = ["LOOK_SECONDS", "Waiting"]
 
@@ -63,6 +63,8 @@ class Waiting:
 
         Raises GuestError for one whose guest has no ``agent``, where that is what is waited for.
         """
+        import asyncio
+
         while True:
             record = machines.find_usable(self.name)
             if self._record is not None and not record.running:
@@ -85,6 +87,9 @@ class Waiting:
 
     async def agent(self, record: Record) -> Agent:
         """The agent of a started machine's guest, which has answered; the caller closes it. Raises as `answer`."""
+        from tinamou.guest.agent import Agent
+        from tinamou.guest.channel import AgentSilentError
+
         agent = Agent(str(record.file(files.AGENT)))
         try:
             await self.answer(agent.wait(self.left))
@@ -100,13 +105,19 @@ class Waiting:
 
     async def answer(self, work: Coroutine[Any, Any, T]) -> T:
         """What the guest answers. Raises StateError when the machine ends meanwhile, or stands still, else as the work."""
+        import asyncio
+
         asked = asyncio.ensure_future(work)
         began = time.monotonic()
         try:
             while not (await asyncio.wait([asked], timeout=LOOK_SECONDS))[0]:
                 await self._look(time.monotonic() - began)
             return asked.result()
-        except (AgentSilentError, LineError, NotListeningError):
+        except (GuestError, NotListeningError) as error:
+            from tinamou.guest.channel import AgentSilentError
+
+            if not isinstance(error, AgentSilentError | LineError | NotListeningError):
+                raise
             record = self._now()
             if record is None or await gone(record.process, _END_SECONDS):  # its lines end a moment before it
                 raise self._ended(record) from None

@@ -30,7 +30,7 @@ async def ask(visit: Visit, size: Size, *, running: bool, wait: float, every: in
     """The guest's numbers, once it has told them anew, for which at most ``wait`` seconds are waited.
 
     QEMU asks the guest every ``every`` seconds from now on; with 0 it goes on as it did before. The monitor is left between
-    questions: others may want it. Raises ControlError.
+    questions: others may want it; there are none where QEMU has asked all along. Raises ControlError.
     """
     async with await visit() as session:
         try:
@@ -40,6 +40,8 @@ async def ask(visit: Visit, size: Size, *, running: bool, wait: float, every: in
             return GuestMemory(size, size, why="the machine has no balloon device")
         asked = int(time.time()) - every
         await qom_set(session, _DEVICE, _INTERVAL, every or before or 1)
+        if (every or before) and _updated(fresh := await _stats(session)) >= asked:
+            return _memory(size, holds, fresh)
     told = await _fresh(visit, asked, wait if running else 0.0)
     async with await visit() as session:
         if not every and not before:
@@ -67,11 +69,20 @@ async def _fresh(visit: Visit, asked: int, wait: float) -> Mapping[str, object] 
     deadline = time.monotonic() + wait
     while True:
         async with await visit() as session:
-            answer = record(await qom_get(session, _DEVICE, "guest-stats"))
-        updated = number(answer, "last-update", 0)
+            answer = await _stats(session)
+        updated = _updated(answer)
         if updated >= asked or time.monotonic() >= deadline:
             return answer if updated else None
         await asyncio.sleep(_PAUSE)
+
+
+async def _stats(session: Session) -> Mapping[str, object]:
+    return record(await qom_get(session, _DEVICE, "guest-stats"))
+
+
+def _updated(answer: Mapping[str, object]) -> int:
+    """When the guest told it, in seconds since 1970; 0 where it has not."""
+    return number(answer, "last-update", 0)
 
 
 def _memory(size: Size, holds: Size, answer: Mapping[str, object]) -> GuestMemory:

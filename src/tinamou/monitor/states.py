@@ -10,10 +10,13 @@ from tinamou.state.allowed import of_others
 from tinamou.state.moves import ARRIVING, LEFT, READY, phase
 from tinamou.state.record import Record
 
-__all__ = ["LOOK_SECONDS", "UNKNOWN", "State", "at_once", "at_rest", "reason", "state_of", "states_of"]
+__all__ = ["GRACE_SECONDS", "LOOK_SECONDS", "UNKNOWN", "State", "at_once", "at_rest", "reason", "state_of", "states_of"]
 
 LOOK_SECONDS = 2.0
 """How long the QEMU of one machine is waited for where many are looked at."""
+
+GRACE_SECONDS = 30.0
+"""How long a guest may take to shut down before its power is cut, where nobody says otherwise."""
 
 UNKNOWN = "unknown"
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError
 from tinamou.facts import files
-from tinamou.guest.agent import Agent
-from tinamou.guest.command import Command, Hear, Input
-from tinamou.guest.resident.frames import Size
-from tinamou.guest.resident.install import install
 from tinamou.guest.resident.line import HeldError, Line, LineError
 from tinamou.guest.resident.sharing import shared, shared_path
-from tinamou.guest.resident.underway import RunningCommand
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.waiting import LOOK_SECONDS, Waiting
 from tinamou.state.allowed import of_others, refusal
-from tinamou.state.record import Record
 from tinamou.system.sockets import NotListeningError
+
+if TYPE_CHECKING:
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.command import Command, Hear, Input
+    from tinamou.guest.resident.frames import Size
+    from tinamou.guest.resident.underway import RunningCommand
+    from tinamou.state.record import Record
 
 __all__ = ["open_session", "open_terminal", "stream"]
 
@@ -51,10 +51,10 @@ async def stream(
     try:
         done = await way.stream(command.argv, out, err, timeout=time_limit, **how)
     finally:
-        if isinstance(way, Agent):
-            await way.close()
-        else:
+        if isinstance(way, Line):
             way.close()
+        else:
+            await way.close()
     return done.exit_status
 
 
@@ -110,6 +110,8 @@ async def _way(wait: Waiting) -> Line | Agent:
 
 async def _brought(wait: Waiting, agent: Agent, record: Record) -> Line | None:
     """The line to a resident that the guest was given, now or before; None for a guest that cannot run it, as Windows."""
+    from tinamou.guest.resident.install import install
+
     try:
         if await wait.answer(agent.is_windows()):
             return None
@@ -147,6 +149,11 @@ async def _greeted(wait: Waiting) -> Line:
 
 async def _terminal_line(wait: Waiting) -> Line:
     """A line on which a terminal can be opened. Raises HeldError naming who has the only one, and does not share it."""
+    import asyncio
+
+    from tinamou.guest.agent import Agent
+    from tinamou.guest.resident.install import install
+
     record = await wait.started()
     if of_others(record):
         raise refusal(record)

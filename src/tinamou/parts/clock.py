@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 
 from tinamou.blueprint import Contribution, Flag, Value, Why
 from tinamou.errors import Problem
@@ -42,6 +41,8 @@ class ClockSpec:
             try:
                 if not re.fullmatch(_FORM, self.base):
                     raise ValueError("not of the form 2026-01-31T12:00:00")
+                from datetime import datetime
+
                 datetime.fromisoformat(self.base)
             except ValueError as error:
                 return [Problem("base", self.base, str(error), "utc, localtime, or a moment such as 2026-01-31T12:00:00")]
@@ -60,6 +61,8 @@ def contribute(resolved: Resolved) -> Contribution:
     if spec.offset:
         local = spec.base == "auto" and guest is not None
         ahead = spec.offset + (resolved.facts.local if local else 0)
+        from datetime import UTC, datetime, timedelta
+
         moment = datetime.fromtimestamp(resolved.facts.now, UTC) + timedelta(seconds=ahead)
         options["base"] = moment.replace(tzinfo=None).isoformat()
         asked_by, reasons = "spec clock.offset", [f"{spec.offset} seconds from the host's clock"]

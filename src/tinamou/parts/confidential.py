@@ -7,7 +7,6 @@ tuning/confidential.py.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable
 from typing import Literal
@@ -113,6 +112,8 @@ _AUTHOR = 0x680
 
 
 def _decoded(text: str) -> bytes:
+    import base64
+
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
@@ -202,6 +203,8 @@ def _of_its_owner(spec: ConfidentialSpec) -> dict[str, Value]:
         if any(_decoded(spec.id_auth)[_AUTHOR:]):
             props["author-key-enabled"] = True
     if spec.host_data:
+        import base64
+
         props["host-data"] = base64.b64encode(bytes.fromhex(spec.host_data).ljust(32, b"\0")).decode()
     return props
 

@@ -6,7 +6,6 @@ are YAML written as JSON, which YAML contains, so no YAML library is needed to w
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -224,4 +223,6 @@ def _part(kind: str, text: str, headers: Mapping[str, str]) -> str:
 
 
 def _base64(text: str) -> str:
+    import base64
+
     return "\n".join(re.findall(".{1,76}", base64.b64encode(text.encode()).decode()))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from tinamou.blueprint import BuildIso, Contribution, Element, HandOver, MakeSshKey, Value, Why
 from tinamou.errors import Problem
 from tinamou.parts import windows
-from tinamou.parts.answers import Target, documents
 from tinamou.parts.disk.contribute import on_sata
 from tinamou.parts.protocol import Part, Resolved
 
@@ -56,6 +55,8 @@ def _drive(name: str, path: str, port: int, why: Why) -> Contribution:
 
 def _answers(resolved: Resolved) -> Contribution:
     """The disc is written when the machine is prepared: the password is never in the plan."""
+    from tinamou.parts.answers import Target, documents
+
     spec = resolved.spec.windows
     target = Target(resolved.spec.os, resolved.facts.place.name, resolved.boot == "uefi", bool(spec.drivers))
     why = Why("spec windows.user", "the setup of Windows asks nothing: it is answered by this disc")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,6 +83,8 @@ def start(step: StartHelper, journal: Journal, *, beside: int = 0) -> None:
             stop(entry)
             journal.give(number)
             complete(log)
+            import shlex
+
             said = " ".join(filter(None, (status, last_lines(log)[-800:])))
             raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
         time.sleep(0.002)

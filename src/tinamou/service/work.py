@@ -26,8 +26,7 @@ from typing import Any
 from tinamou.errors import SpecError, StateError, TinamouError
 from tinamou.images.progress import Progress
 from tinamou.late import dataclass
-from tinamou.operations import Operation
-from tinamou.operations.operation import begin
+from tinamou.operations.operation import Operation, begin
 from tinamou.service.auth import Caller
 from tinamou.service.problems import MissingError
 from tinamou.system.lock import at_once, holder

@@ -34,6 +34,7 @@ from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import Forest, read_forest
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.exec_async import run_async
+from tinamou.system.loop_thread import dropped
 
 __all__ = ["copy_out", "standalone", "verify"]
 
@@ -61,7 +62,7 @@ async def copy_out(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     try:
-        tops = {}
+        tops, made_already = {}, {}
         for disk, file in shot.files.items():
             below = last.tops.get(disk) if last else None
             if below and last:
@@ -69,9 +70,10 @@ async def copy_out(
                     disks, history, (disk, file), shelf.folder / below, folder, old_snapshot(history, last)
                 )
             else:
-                tops[disk] = await _whole(disks, read_forest(disks, history, disk), file, folder / f"{disk}.qcow2", progress)
+                target = tops[disk] = folder / f"{disk}.qcow2"
+                made_already[target] = await _whole(disks, read_forest(disks, history, disk), file, target, progress)
         keep_extras(disks, shot, folder)
-        sums = await asyncio.to_thread(sums_of, shelf.folder, folder)
+        sums = await asyncio.to_thread(sums_of, shelf.folder, folder, made_already)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -90,15 +92,22 @@ async def copy_out(
     return save_shelf(late.replace(shelf, backups=(*shelf.backups, backup)))
 
 
-async def _whole(disks: Disks, forest: Forest, name: str, target: Path, progress: Progress) -> Path:
-    """Copy all a file reads as. Its format is said: a guest could have written the header of another into its raw disk."""
+async def _whole(disks: Disks, forest: Forest, name: str, target: Path, progress: Progress) -> str:
+    """Copy all a file reads as, and compare it; the copy's SHA-256, which is made meanwhile.
+
+    The file's format is said: a guest could have written the header of another into its raw disk.
+    """
     layer, reads = forest.layers[name], forest.files(name)
     file = Path(layer.path).name
     argv = [disks.qemu_img, "convert", "-p", "-U", "-W", "-f", layer.format, "-O", "qcow2", layer.path, str(target)]
     await made(argv, f"copying {file}", reads, target, mode=0o600, progress=progress)
     compared = [disks.qemu_img, "compare", "-p", "-U", "-f", layer.format, "-F", "qcow2", layer.path, str(target)]
-    await read_through(compared, f"comparing {file}", [*reads, str(target)], progress=progress)
-    return target
+    digest = asyncio.ensure_future(asyncio.to_thread(file_digest, target))
+    try:
+        await read_through(compared, f"comparing {file}", [*reads, str(target)], progress=progress)
+        return await digest
+    finally:
+        await dropped(digest)
 
 
 async def _increment(

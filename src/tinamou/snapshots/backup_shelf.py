@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tinamou import late
@@ -150,9 +151,9 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def sums_of(shelf: Path, folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a folder, by name below the shelf."""
-    return {str(path.relative_to(shelf)): file_digest(path) for path in files_in(folder)}
+def sums_of(shelf: Path, folder: Path, known: Mapping[Path, str] = MappingProxyType({})) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, by name below the shelf; ``known`` are those that were made already."""
+    return {str(path.relative_to(shelf)): known.get(path) or file_digest(path) for path in files_in(folder)}
 
 
 def save_shelf(shelf: Shelf) -> Shelf:

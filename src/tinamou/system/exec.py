@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +40,8 @@ class CommandError(Exception):
     @property
     def replay(self) -> str:
         """The command as it can be pasted into a shell."""
+        import shlex
+
         return shlex.join(self.argv)
 
     def __str__(self) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import termios
-import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -46,6 +44,9 @@ def raw(descriptor: int) -> Iterator[None]:
     if not is_terminal(descriptor):
         yield
         return
+    import termios
+    import tty
+
     before = termios.tcgetattr(descriptor)
     try:
         tty.setraw(descriptor, termios.TCSANOW)

@@ -6,10 +6,9 @@ and its first terminal.
 
 from __future__ import annotations
 
-from tinamou.guest.resident.install import install
 from tinamou.guest.resident.line import HeldError, Line, LineError
 from tinamou.guest.resident.owed import Identity
 from tinamou.guest.resident.sharing import Sharing, connect, shared
 from tinamou.guest.resident.underway import RunningCommand
 
-__all__ = ["HeldError", "Identity", "Line", "LineError", "RunningCommand", "Sharing", "connect", "install", "shared"]
+__all__ = ["HeldError", "Identity", "Line", "LineError", "RunningCommand", "Sharing", "connect", "shared"]

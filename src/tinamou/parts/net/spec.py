@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -222,11 +221,13 @@ class NetSpec:
             yield Problem("host", True, "isolated means that the host is not reached", "leave one of the two out")
 
     def _bad_addresses(self) -> Iterator[Problem]:
-        for field, parse in (("subnet", ipaddress.IPv4Network), ("address", ipaddress.ip_interface)):
+        for field in ("subnet", "address"):
             text = getattr(self, field)
             try:
                 if text:
-                    parse(text)
+                    import ipaddress
+
+                    (ipaddress.IPv4Network if field == "subnet" else ipaddress.ip_interface)(text)
             except ValueError as error:
                 yield Problem(field, text, str(error), "write for example 10.77.0.0/24, or 10.77.0.5/24")
         if self.subnet and not (self.type == "bridge" and not self.bridge):
@@ -251,6 +252,8 @@ def parse_filter(text: str) -> tuple[str, str, str]:
     if not match or (match["ports"] and match["protocol"] in ("icmp", "any")):
         raise ValueError("not of the form tcp|udp|icmp|any[:port[-port]][@network]")
     if match["peer"]:
+        import ipaddress
+
         ipaddress.ip_network(match["peer"])
     return match["protocol"], match["ports"] or "", match["peer"] or ""
 
