@@ -15,11 +15,22 @@ from tinamou import Machine
 from tinamou.control import connect_qmp
 from tinamou.control.screen import screendump
 from tinamou.errors import StateError, TinamouError
+from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.screen.text import fonts_in, read_text
 
 pytestmark = pytest.mark.vm
 PLAIN = {"display": "vnc", "net": [], "memory": "256M", "wait": False}
 MINUTES = 240.0
+
+
+DARK = "Debian 1:10.0.2+ds-2+deb13u1~bpo12+1"
+"""Of Debian 12's backports: GRUB's rescue disc draws nothing under it, on any card, by QEMU's own command line either."""
+
+
+@pytest.fixture
+def drawn():
+    if (here := probe_qemu(find_binary("x86_64")).package) == DARK:
+        pytest.skip(f"GRUB draws nothing under {here}")
 
 
 def shown(vm, words):
@@ -40,7 +51,7 @@ def shown(vm, words):
     return said[0]
 
 
-def test_grub_is_typed_to_and_read(packaged):
+def test_grub_is_typed_to_and_read(packaged, drawn):
     with Machine(str(packaged("grub-rescue-pc")), **PLAIN) as vm:
         shown(vm, "GNU GRUB")
         vm.keys("c")
@@ -55,7 +66,7 @@ def test_grub_is_typed_to_and_read(packaged):
         assert vm.running and vm.record.log_from == before
 
 
-def test_the_commands(packaged, tmp_path):
+def test_the_commands(packaged, tmp_path, drawn):
     image = str(packaged("grub-rescue-pc"))
     tinamou("run", "-d", "--no-wait", "--name", "seen", image, "--display", "vnc", "--net", "none", "--memory", "256M")
     try:

@@ -59,6 +59,20 @@ def test_each_card_is_there_or_refused_by_name(video: str, arch: str):
         assert any(one.startswith(card) for one in drivers(description, there))
 
 
+@pytest.mark.parametrize("display", ["vnc", {"video": "virtio"}])
+def test_a_card_on_which_no_firmware_draws_is_told(display: Any):
+    """Of a QEMU without the module of virtio-vga, which is in a package of its own."""
+
+    def told(there: Facts) -> list[str]:
+        return [note.text for note in plan(load_spec({"display": display}), there).notes if "stays dark" in note.text]
+
+    whole = known()
+    without = dataclasses.replace(whole, qemu=dataclasses.replace(whole.qemu, types=whole.qemu.types - {"virtio-vga"}))
+    assert told(whole) == told(known("aarch64")) == []
+    [note] = told(without)
+    assert "virtio-gpu-pci" in note and "has no virtio-vga" in note
+
+
 def test_what_this_qemu_lacks_is_refused_by_name():
     assert "devices.sound = 'virtio'" in refusal({"devices": {"sound": "virtio"}}, known(version="7.2"))
     assert "display.video = 'qxl'" in refusal({"display": {"video": "qxl"}}, known(version="10.0"))

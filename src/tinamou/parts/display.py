@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
-from tinamou.blueprint import Contribution, Element, Flag, Value, Why
+from tinamou.blueprint import Contribution, Element, Flag, Note, Value, Why
 from tinamou.errors import Problem
 from tinamou.facts import QemuFacts
 from tinamou.fields import option
@@ -165,17 +165,30 @@ def contribute(resolved: Resolved) -> Contribution:
     quiet = Flag("display", Why("part display", "QEMU opens no window of its own"), "none")
     if spec.type == "none":
         seen = Why("spec display.video", "a card that nobody looks at but who asks QEMU for its picture")
-        return Contribution((_card(resolved, seen),) if spec.card != "none" else (), (quiet,))
+        return Contribution((_card(resolved, seen),) if spec.card != "none" else (), (quiet,), notes=_undrawn(resolved))
     why = Why("spec display.type", f"a screen reached through {spec.type} on a socket only the owner can open")
     path = resolved.file(f"run/{spec.type}.sock")
     if spec.type == "vnc":
         heard = {"audiodev": "audio0"} if resolved.spec.devices.sound != "none" else {}
-        return Contribution((_card(resolved, why),), (quiet, Flag("vnc", why, f"unix:{path}", heard)))
+        return Contribution(
+            (_card(resolved, why),), (quiet, Flag("vnc", why, f"unix:{path}", heard)), notes=_undrawn(resolved)
+        )
     options = {"unix": "on", "addr": path, "disable-ticketing": "on"}
     if not spec.clipboard:
         options |= {"disable-copy-paste": "on", "disable-agent-file-xfer": "on"}
     card = (_card(resolved, why),) if spec.card != "none" else ()  # none: for Looking Glass, keyboard and pointer alone
-    return Contribution((*card, *_agent()), (quiet, Flag("spice", why, options=options)))
+    return Contribution((*card, *_agent()), (quiet, Flag("spice", why, options=options)), notes=_undrawn(resolved))
+
+
+def _undrawn(resolved: Resolved) -> tuple[Note, ...]:
+    """Where a card of a PC is not the one its firmware draws on, as this QEMU lacks that."""
+    best, *_ = _DRIVERS.get(resolved.spec.display.card, ("",))
+    if resolved.arch.name != "x86_64" or not best or _driver(resolved) == best:
+        return ()
+    binary, driver = resolved.facts.qemu.binary, _driver(resolved)
+    told = f"the screen stays dark until the guest has a driver for {driver}: {binary} has no {best}"
+    why = Why("host", "the firmware and boot loaders draw on VGA alone; a module's package may bring it")
+    return (Note("warning", told, why),)
 
 
 def _agent() -> Iterator[Element]:
