@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from tinamou.control import RefusedError, Session
-from tinamou.control.answers import member, number, record
-from tinamou.control.commands import qom_get, qom_set
+from tinamou.control.answers import member, number, record, records
+from tinamou.control.commands import monitor, qom_get, qom_set
 from tinamou.monitor.observation import NO_DRIVER, GuestMemory
 from tinamou.units import Size
 
@@ -17,13 +18,15 @@ __all__ = ["Visit", "ask", "set_balloon", "stop_asking"]
 Visit = Callable[[], Awaitable[Session]]
 """Opens a session of a few commands with one machine."""
 
-_DEVICE = "/machine/peripheral/balloon0"
+_NAME = "balloon0"
+_DEVICE = f"/machine/peripheral/{_NAME}"
 _INTERVAL = "guest-stats-polling-interval"
 _UNKNOWN = (1 << 64) - 1
 """What QEMU shows for a number that the guest did not tell."""
 
 _PAUSE = 0.1
-_READY = "VIRTIO_CONFIG_S_DRIVER_OK"
+_REGION, _STATUS, _DRIVER_OK = 4, 0x14, 4
+"""Where a virtio device of PCI has its status, and the bit that its driver sets at last."""
 
 
 async def ask(visit: Visit, size: Size, *, running: bool, wait: float, every: int) -> GuestMemory:
@@ -119,12 +122,22 @@ async def _why_nothing(session: Session, running: bool) -> str:
 
 
 async def _driver_ready(session: Session) -> bool | None:
-    """Whether the guest's driver has taken the device; None where this QEMU cannot tell."""
-    try:
-        answer = await session.execute("x-query-virtio-status", path=f"{_DEVICE}/virtio-backend")
-    except RefusedError:
-        return None
-    return _READY in str(record(answer).get("status"))
+    """Whether the guest's driver has taken the device; None where this cannot be told.
+
+    It is read where the guest sees it, by commands that no QEMU of 7.2 to 11.1 was seen to end from. Source: virtio 1.2,
+    4.1.4.3; QEMU's hw/virtio/virtio-pci.c, which has that structure at the beginning of the fourth region.
+    """
+    buses = records(await session.execute("query-pci"))
+    devices = [one for bus in buses for one in records(bus.get("devices", [])) if one.get("qdev_id") == _NAME]
+    for region in (one for device in devices for one in records(device.get("regions", []))):
+        if region.get("bar") == _REGION:
+            address = number(region, "address", -1)
+            if address <= 0:
+                return False
+            said = await monitor(session, f"xp /1xb {address + _STATUS:#x}")
+            found = re.search(r": 0x([0-9a-f]{2})\b", said)
+            return bool(int(found[1], 16) & _DRIVER_OK) if found else None
+    return None
 
 
 async def set_balloon(session: Session, target: Size) -> None:
