@@ -60,12 +60,20 @@ class Wire:
         self._lines: Lines | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._sending: asyncio.Lock | None = None
+        self._opening = self._ended = False
 
     async def _open(self) -> tuple[Lines, asyncio.StreamWriter]:
         import asyncio
 
         if self._lines is None or self._writer is None:
-            reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=PIECE)
+            self._opening = True
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=PIECE)
+            finally:
+                self._opening = False
+            if self._ended:
+                self._writer.transport.abort()
+                raise ConnectionAbortedError("hung up meanwhile")
             self._writer.transport.set_write_buffer_limits(0)  # `drain` returns when all is sent
             self._lines, self._sending = Lines(reader), asyncio.Lock()
         return self._lines, self._writer
@@ -105,8 +113,12 @@ class Wire:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Hang up at once, whatever is under way."""
+        """Hang up at once, whatever is under way; what is being opened is closed by who opens it."""
+        self._ended = True
         if self._writer is not None:
             self._writer.transport.abort()
+        elif self._opening:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         else:
             self._socket.close()
