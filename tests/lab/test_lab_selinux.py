@@ -52,7 +52,7 @@ def labels(name: str) -> list[str]:
 @pytest.fixture
 def machine(tmp_path: Path):
     extra = tmp_path / "extra.raw"
-    extra.write_bytes(b"x" * (1 << 20))
+    extra.write_bytes(bytes(1 << 20))
     words = ("--tpm", "--disk", str(extra), "--set", "security.selinux=require", "--timeout", "900")
     tinamou("run", "-d", "--name", "inner", *words)
     yield json.loads(tinamou("show", "inner", "--json").stdout)
