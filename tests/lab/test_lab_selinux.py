@@ -50,7 +50,9 @@ def labels(name: str) -> list[str]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path):
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its state lies where tinamou's own does: the policy lets helpers write there, and not in /tmp."""
+    monkeypatch.setenv("TINAMOU_STATE", "/var/lib/tm-lab")
     extra = tmp_path / "extra.raw"
     extra.write_bytes(bytes(1 << 20))
     words = ("--tpm", "--disk", str(extra), "--set", "security.selinux=require", "--timeout", "900")
