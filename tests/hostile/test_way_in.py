@@ -11,10 +11,11 @@ from lying import machine
 
 from tinamou.errors import GuestError
 from tinamou.guest.command import Completed, command
+from tinamou.guest.resident import Line
 from tinamou.operations import commands
 
 
-class Given:
+class Given(Line):
     """A line that a guest was given."""
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ def test_a_guest_is_given_the_line(state: object, monkeypatch: pytest.MonkeyPatc
         asked.append((path.rsplit("/", 1)[-1], arch))
         return line
 
-    monkeypatch.setattr(commands, "install", install)
+    monkeypatch.setattr("tinamou.guest.resident.install.install", install)
     with machine("one") as record:
         assert streamed() == (7, b"by the line")
         assert asked == [("resident.sock", record.arch)]
@@ -52,7 +53,7 @@ def test_one_that_cannot_run_it_is_asked_by_its_agent(state: object, monkeypatch
     async def install(*_: Any) -> Given:
         raise GuestError("no folder to run a program from")
 
-    monkeypatch.setattr(commands, "install", install)
+    monkeypatch.setattr("tinamou.guest.resident.install.install", install)
     with machine("one"):
         status, heard = streamed()
     assert status == 0
@@ -66,8 +67,8 @@ def test_windows_is_given_nothing(state: object, monkeypatch: pytest.MonkeyPatch
     async def is_windows(_: Any) -> bool:
         return True
 
-    monkeypatch.setattr(commands, "install", install)
-    monkeypatch.setattr(commands.Agent, "is_windows", is_windows)
+    monkeypatch.setattr("tinamou.guest.resident.install.install", install)
+    monkeypatch.setattr("tinamou.guest.agent.Agent.is_windows", is_windows)
     with machine("one"), contextlib.suppress(GuestError):  # what this agent does as Windows is another matter
         streamed()
 
@@ -76,7 +77,7 @@ def test_other_users_have_only_the_agent(state: object, monkeypatch: pytest.Monk
     async def install(*_: Any) -> Given:
         raise AssertionError("the resident's socket is the owner's")
 
-    monkeypatch.setattr(commands, "install", install)
+    monkeypatch.setattr("tinamou.guest.resident.install.install", install)
     monkeypatch.setattr(commands, "of_others", lambda record: True)
     with machine("one"):
         assert streamed()[0] == 0
