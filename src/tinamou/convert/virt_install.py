@@ -69,7 +69,10 @@ _DONE = {
 
 def read(text: str) -> Draft:
     """The machine of the first such line in a script. Raises SpecError."""
-    found = [one for one in commands(text) if any(word.rpartition("/")[2] == "virt-install" for word in one.words[:3])]
+    found, others = [], []
+    for one in commands(text):
+        is_it = any(word.rpartition("/")[2] == "virt-install" for word in one.words[:3])
+        (found if is_it else others).append(one)
     if not found:
         raise SpecError("there is no virt-install in it", fix="tinamou convert -- virt-install …")
     draft = read_words(found[0].words)
@@ -77,11 +80,8 @@ def read(text: str) -> Draft:
         draft.lost(
             f"line {one.line}", " ".join(one.words)[:80], "a second machine in the same file", "convert it on its own"
         )
-    for one in commands(text):
-        if one not in found:
-            draft.check(
-                f"line {one.line}", " ".join(one.words)[:80], "nothing is run here", "see whether the machine needs it"
-            )
+    for one in others:
+        draft.check(f"line {one.line}", " ".join(one.words)[:80], "nothing is run here", "see whether the machine needs it")
     return draft
 
 
