@@ -11,7 +11,7 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import HIDDEN, Keys, hidden
 from tinamou.convert.qemu_line import pairs
 from tinamou.convert.result import Disk, Draft
-from tinamou.convert.shell import commands
+from tinamou.convert.shell import Command, commands
 from tinamou.convert.values import machine_name, size, whole
 from tinamou.errors import SpecError
 
@@ -69,7 +69,7 @@ _DONE = {
 
 def read(text: str) -> Draft:
     """The machine of the first such line in a script. Raises SpecError."""
-    found, others = [], []
+    found, others = list[Command](), list[Command]()
     for one in commands(text):
         is_it = any(word.rpartition("/")[2] == "virt-install" for word in one.words[:3])
         (found if is_it else others).append(one)
