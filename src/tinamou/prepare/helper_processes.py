@@ -18,8 +18,8 @@ from tinamou.prepare.profiles import entering
 from tinamou.system import confine, jail
 from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
+from tinamou.system.known import every
 from tinamou.system.known import find as known_process
-from tinamou.system.known import matching
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.spawn import Process, alive, end, found_started
 from tinamou.system.syscalls import keyed
@@ -159,8 +159,8 @@ def settle(journal: Journal, qemu: int) -> None:
 def all_of(entry: Entry) -> list[Process]:
     """All processes with its command line, also one whose number there was no time to write down."""
     argv, owner = entry.get("argv"), entry.get("owner")
-    words = b"".join(os.fsencode(str(word)) + b"\0" for word in (argv if isinstance(argv, list) else ()))
-    return matching(words.__eq__, {owner if isinstance(owner, int) else os.geteuid()}) if words else []
+    users = {owner if isinstance(owner, int) else os.geteuid()}
+    return every(argv, users) if isinstance(argv, list) and argv else []
 
 
 def stop(entry: Entry) -> None:

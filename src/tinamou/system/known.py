@@ -11,7 +11,7 @@ from tinamou.system import proc
 from tinamou.system.exec import find_tool
 from tinamou.system.spawn import Process, alive, process_of
 
-__all__ = ["find", "matching"]
+__all__ = ["every", "find", "matching"]
 
 _LONGEST = 4 << 20
 """Bytes of a command line: more than any of ours has."""
@@ -25,8 +25,13 @@ def find(argv: Sequence[str], users: Collection[int], started: Process | None = 
     """
     if started is not None:
         return started if alive(started) and _is(started.pid, argv, users) else None
+    return next(iter(every(argv, users)), None)
+
+
+def every(argv: Sequence[str], users: Collection[int]) -> list[Process]:
+    """All processes of this command line that run its program, as one of these users."""
     wanted = b"".join(os.fsencode(word) + b"\0" for word in argv)
-    return next((one for one in matching(wanted.__eq__, users) if _is(one.pid, argv, users)), None)
+    return [one for one in matching(wanted.__eq__, users) if _is(one.pid, argv, users)]
 
 
 def matching(match: Callable[[bytes], bool], users: Collection[int]) -> list[Process]:
