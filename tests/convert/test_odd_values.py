@@ -52,3 +52,10 @@ def test_a_machine_that_loads_or_a_reason(name, places, values):
         return
     load_spec(tomllib.loads(writing.text(result.machine, result.source)))
     assert all(note.where and note.reason for note in result.notes)
+
+
+@pytest.mark.parametrize("line", ["-name 'a", "-name a\\", '"', "a 'b\\", "-name 'a b'"])
+def test_a_line_that_no_shell_would_take_is_kept_as_it_is(line: str) -> None:
+    draft = kinds.read(f"args: {line}\nmemory: 512\nostype: l26\nscsi0: local:100/vm-100-disk-0.raw,size=1G\n")
+    result = assemble(draft, files.look(draft, Path("/nonexistent")))
+    assert result.machine["qemu_args"] == (["-name", "a b"] if line == "-name 'a b'" else [line])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cut_short import CUT_SHORT
 from typed import call, eventually, tinamou
 
 import tinamou as tinamou_package
@@ -170,18 +171,6 @@ def test_where_the_new_one_fails_the_old_one_goes_on(how: str, wrapped: Path) ->
         assert tinamou("exec", machine.name, "--", "hostname").strip() == machine.name
         assert sockets_aside.left(machine.record.path) == []
         assert machine.upgrade().why == ""
-
-
-CUT_SHORT = """
-import os, signal, sys
-from tinamou import Machine
-from tinamou.machine.upgrading import Upgraded
-from tinamou.machine import upgrading
-def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "before": upgrading._is_now = die
-else: upgrading.cont = die
-Machine.open(sys.argv[1]).upgrade()
-"""
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

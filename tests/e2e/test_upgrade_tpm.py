@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cut_short import CUT_SHORT
 from test_tpm import ENDORSEMENT_KEY, EXTEND, RANDOM, pcr, succeeded, tpm
-from test_upgrade import CUT_SHORT, PAIRS, REFUSES, binary, taken_over
+from test_upgrade import PAIRS, REFUSES, binary, taken_over
 from typed import call, tinamou
 
 from tinamou import Machine

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from typed import call
 
 from tinamou.errors import SpecError, StateError
 from tinamou.fleet import hosts
@@ -28,6 +29,12 @@ def test_a_host_is_kept_and_forgotten(state: Path) -> None:
         hosts.find("far")
     with pytest.raises(StateError, match="no host far"):
         hosts.remove("far")
+
+
+def test_a_command_that_no_shell_would_take_is_refused_before_anybody_is_asked(state: Path) -> None:
+    done = call("host", "add", "far", "192.0.2.7", "--command", "sudo 'tinamou")
+    assert done.returncode == SpecError.code and not (state / "hosts.json").exists()
+    assert '--command = "sudo \'tinamou": no command line: No closing quotation' in done.stderr
 
 
 def test_a_name_is_taken_once(state: Path) -> None:

@@ -102,4 +102,6 @@ def test_there_must_be_an_editor(off: str, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("VISUAL", "/nosuch/editor")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert "there is no editor /nosuch/editor" in call("edit", off).stderr
+    monkeypatch.setenv("VISUAL", "vi 'without end")
+    assert 'the editor "vi \'without end" cannot be called' in call("edit", off).stderr
     assert list(tmp_path.glob("tinamou-*")) == []

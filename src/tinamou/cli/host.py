@@ -233,19 +233,29 @@ def add(
         Seconds it may take to answer, now and whenever all hosts are asked.
     """
     import os
-    import shlex
 
     from tinamou.cli.loop import run_until_done
     from tinamou.fleet import hosts, joining
 
+    words = _words(command)
     where = address or name
     keys = run_until_done(joining.keys_shown(where, port, timeout=timeout))
     key = joining.chosen(keys, fingerprint or _asked(where, keys))
     path = os.path.abspath(identity) if identity else ""  # noqa: PTH100  a link stays one
-    host = hosts.Host(name, where, key, user, port, tuple(shlex.split(command)), path, timeout)
+    host = hosts.Host(name, where, key, user, port, words, path, timeout)
     hosts.add(host)
     status: int = check(name, json=json)
     return status
+
+
+def _words(command: str) -> tuple[str, ...]:
+    import shlex
+
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        problem = Problem("--command", command, f"no command line: {error}", "quote it as for a shell")
+        raise SpecError("the host cannot be added", problems=[problem]) from error
 
 
 def _asked(where: str, keys: Sequence[str]) -> str:

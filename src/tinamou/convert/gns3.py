@@ -5,13 +5,11 @@ Source: GNS3's schemas/appliance_v8.json and appliance.json, and its documentati
 
 from __future__ import annotations
 
-import shlex
-
 from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_json
-from tinamou.convert.values import size, whole
+from tinamou.convert.values import size, whole, words
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -49,9 +47,9 @@ def read(text: str) -> Draft:
     _size(draft, own)
     _drives(draft, own, root)
     _cards(draft, own)
-    if words := own.text_at("options"):
-        draft.put("qemu_args", shlex.split(words) if words.count('"') % 2 == words.count("'") % 2 == 0 else [words])
-        draft.check("options", words, "kept in qemu_args", "see whether the machine needs it; it is not checked")
+    if line := own.text_at("options"):
+        draft.put("qemu_args", words(line))
+        draft.check("options", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
     kind = own.text_at("console_type")
     if kind in ("vnc", "spice", "spice+agent"):
         draft.put("display.type", "vnc" if kind == "vnc" else "spice")

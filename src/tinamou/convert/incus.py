@@ -6,13 +6,12 @@ Source: Incus 6.0's documentation, *Instance options*, *Type: disk*, *Type: nic*
 from __future__ import annotations
 
 import re
-import shlex
 
 from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_yaml
-from tinamou.convert.values import cpu_set, mebibytes, switch, whole
+from tinamou.convert.values import cpu_set, mebibytes, switch, whole, words
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -74,9 +73,9 @@ def read(text: str) -> Draft:
     _size(draft, config)
     _security(draft, config)
     _seed(draft, config)
-    if words := config.key("raw.qemu").text:
-        draft.put("qemu_args", shlex.split(words, posix=True) if words.count('"') % 2 == 0 else [words])
-        draft.check("raw.qemu", words, "kept in qemu_args", "see whether the machine needs it; it is not checked")
+    if line := config.key("raw.qemu").text:
+        draft.put("qemu_args", words(line))
+        draft.check("raw.qemu", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
     draft.nets = []
     for key, device in devices.pairs():
         _device(draft, key, device, config, name)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import re
-import shlex
 from collections.abc import Callable
 from urllib.parse import unquote
 
 from tinamou.convert import foreign, nets
 from tinamou.convert.account import Keys, Rules, report
 from tinamou.convert.result import Disk, Draft
-from tinamou.convert.values import cpu_set, size, switch, whole
+from tinamou.convert.values import cpu_set, size, switch, whole, words
 from tinamou.parts.display import MOST_REDIRECTED
 
 __all__ = ["DISK", "read"]
@@ -80,8 +79,8 @@ def _values(draft: Draft, text: str) -> Keys:
     head, *sections = re.split(r"^\[", text, flags=re.MULTILINE)
     for line in head.splitlines():
         if line.startswith("#"):
-            if words := line.lstrip("# ").strip():
-                draft.done("description", unquote(words), "a machine file has comments")
+            if said := line.lstrip("# ").strip():
+                draft.done("description", unquote(said), "a machine file has comments")
         elif match := _LINE.fullmatch(line.strip()):
             if match[1] in found:
                 draft.lost(match[1], match[2], "the same setting once more: the first holds", "keep one")
@@ -105,8 +104,8 @@ def _stores(text: str) -> dict[str, tuple[str, dict[str, str]]]:
         if match := re.fullmatch(r"(\w+):\s*(\S+)\s*", line):
             settings = {}
             stores[match[2]] = (match[1], settings)
-        elif line[:1].isspace() and (words := line.split(None, 1)):
-            settings[words[0]] = words[1].strip() if len(words) > 1 else ""
+        elif line[:1].isspace() and (pair := line.split(None, 1)):
+            settings[pair[0]] = pair[1].strip() if len(pair) > 1 else ""
     return stores
 
 
@@ -370,7 +369,7 @@ def _choices(draft: Draft, values: Keys) -> None:
         draft.put("devices.sound", "hda")
         draft.changed("audio0", sound, "the sound card is Intel's (hda), heard through the screen's server")
     if line := values.get("args"):
-        draft.put("qemu_args", shlex.split(line) if line.count("'") % 2 == 0 and line.count('"') % 2 == 0 else [line])
+        draft.put("qemu_args", words(line))
         draft.check("args", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
     if switch(values.get("template")):
         draft.changed("template", "1", "a machine is made of it", "tinamou template keeps one to clone")

@@ -6,14 +6,13 @@ Source: UTM's Configuration/UTMQemuConfiguration*.swift (version 4) and Configur
 from __future__ import annotations
 
 import plistlib
-import shlex
 from xml.parsers.expat import ExpatError
 
 from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, bounded
-from tinamou.convert.values import size, whole
+from tinamou.convert.values import size, whole, words
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -147,10 +146,8 @@ def _rest(draft: Draft, root: Node) -> None:
         draft.put("devices.sound", "hda")
         draft.changed("Sound", root.at("Sound").shown(), "the sound card is Intel's (hda)")
     more = [one.text for key in ("QEMU.AdditionalArguments", "System.AddArgs") for one in root.at(key).items()]
-    if words := [
-        word for one in more for word in (shlex.split(one) if one.count('"') % 2 == one.count("'") % 2 == 0 else [one])
-    ]:
-        draft.put("qemu_args", words)
+    if found := [word for one in more for word in words(one)]:
+        draft.put("qemu_args", found)
         draft.check(
             "QEMU.AdditionalArguments",
             " ".join(more),

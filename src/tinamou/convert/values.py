@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from tinamou.units import CpuSet, Size
 
-__all__ = ["cpu_set", "machine_name", "mebibytes", "size", "switch", "whole"]
+__all__ = ["cpu_set", "machine_name", "mebibytes", "size", "switch", "whole", "words"]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _POWERS = {"b": 0, "bytes": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -63,3 +64,11 @@ def switch(text: str) -> bool:
 def machine_name(text: str) -> str:
     """A name with letters a machine's may have; empty where none is left."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:48].strip("-")
+
+
+def words(line: str) -> list[str]:
+    """A line's words as a shell would have them; the line itself where no shell would take it."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return [line]

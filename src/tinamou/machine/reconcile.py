@@ -8,7 +8,7 @@ from pathlib import Path
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
-from tinamou.machine import moving, sockets_aside
+from tinamou.machine import lines, moving, sockets_aside
 from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import undo
 from tinamou.prepare.journal import Journal
@@ -106,6 +106,7 @@ def _settle_upgrade(record: Record) -> None:
             if process != record.process:
                 end(process)
         helper_processes.settle(Journal(record.path), record.pid)
+        lines.settle(record)
         sockets_aside.settle(record)
 
 

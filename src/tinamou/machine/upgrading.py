@@ -28,9 +28,10 @@ from tinamou.late import dataclass
 from tinamou.launch.handover import TAP
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
-from tinamou.machine import encrypted, shares, sockets_aside
+from tinamou.machine import encrypted, lines, shares, sockets_aside
 from tinamou.machine.booting import settle
 from tinamou.machine.connected import Connected
+from tinamou.machine.lines import Line
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.starting import plan_again, run_facts
 from tinamou.machine.suspending import suspend, wake_up
@@ -112,14 +113,18 @@ def kept_from_it(plan: Plan) -> str:
     """Why the memory and the devices cannot go from one QEMU to the other directly; empty where they can."""
     if not save.forkable(plan):
         return "its memory is QEMU's own (memory.forkable would change that)"
-    twice = {step.socket for step in _twice(plan)}
+    if why := lines.why_no_line(plan):
+        return f"its network's connection cannot be handed on: {why}"
+    handed = {*(step.socket for step in _twice(plan)), *lines.paths(plan)}
     for step in plan.steps:
-        if isinstance(step, HandOver) and step.access == "connect" and step.path not in twice:
+        if isinstance(step, HandOver) and step.access == "connect" and step.path not in handed:
             return f"its QEMU has a connection to a helper ({Path(step.path).name}) that cannot be made twice"
     if any(flag.name in ("vnc", "spice") for flag in plan.flags) and not _screens(plan):
         return "its screen is served on an address that cannot be taken twice"
     for element in plan.elements:
-        if element.kind == "netdev" and element.props.get("type") not in ("user", "tap", "hubport"):
+        address = element.props.get("addr")
+        one = isinstance(address, dict) and address.get("path") in handed
+        if element.kind == "netdev" and not one and element.props.get("type") not in ("user", "tap", "hubport"):
             return f"its network {element.id} ({element.props.get('type')}) cannot be connected twice"
     return ""
 
@@ -184,30 +189,47 @@ def planned(record: Record, plan: Plan) -> Plan:
 
 async def _taken_over(machine: Connected, plan: Plan, memory: int, mapping: Mapping) -> float:
     old = machine.record
-    sockets_aside.put_aside(old, _aside(plan))
-    try:
-        async with _waiting(old, plan, memory, mapping) as (process, new, receiving):
-            stopped = await _carried(machine, old, process, new, mapping, receiving)
-            record = await in_thread(_is_now, old, plan, process)
-            with new.listen("RESUME") as events:
-                await cont(new)
-                async with asyncio.timeout(_EVENT_SECONDS):
-                    resumed = await events.next()
-            await in_thread(end, Process(old.pid, old.started))
-            await _lead_in(new, plan)
-            await settle(record, plan)
-    except BaseException:
-        taken_over = machine.refresh().pid != old.pid
-        if taken_over:
-            await in_thread(end, Process(old.pid, old.started))
-            await machine.anew()
-        await in_thread(helper_processes.settle, Journal(old.path), machine.record.pid)
-        sockets_aside.settle(machine.record)
-        await asyncio.shield(save.let_run_on(await machine.session()))
-        raise
+    with lines.taken_along(old, plan) as (connections, given):
+        sockets_aside.put_aside(old, _aside(plan))
+        try:
+            async with _waiting(old, plan, memory, mapping, connections, given) as (process, new, receiving):
+                pause = await _switched(machine, plan, mapping, connections, (process, new, receiving))
+        except BaseException:
+            taken_over = machine.refresh().pid != old.pid
+            if taken_over:
+                await in_thread(end, Process(old.pid, old.started))
+                await machine.anew()
+            await in_thread(helper_processes.settle, Journal(old.path), machine.record.pid)
+            sockets_aside.settle(machine.record)
+            await asyncio.shield(save.let_run_on(await machine.session()))
+            raise
     await machine.anew()
     await in_thread(helper_processes.settle, Journal(old.path), machine.record.pid)
     sockets_aside.forget(old.path)
+    return pause
+
+
+async def _switched(
+    machine: Connected,
+    plan: Plan,
+    mapping: Mapping,
+    connections: list[Line],
+    waiting: tuple[Process, Session, socket.socket],
+) -> float:
+    """Have the QEMU that waits go on where the old one stops; the seconds in between."""
+    old, (process, new, receiving) = machine.record, waiting
+    await lines.hold(connections, Process(old.pid, old.started))
+    stopped = await _carried(machine, old, process, new, mapping, receiving)
+    await lines.put_in(connections, process.pid)
+    record = await in_thread(_is_now, old, plan, process)
+    with new.listen("RESUME") as events:
+        await cont(new)
+        async with asyncio.timeout(_EVENT_SECONDS):
+            resumed = await events.next()
+    await in_thread(end, Process(old.pid, old.started))
+    lines.let_go(connections)
+    await _lead_in(new, plan)
+    await settle(record, plan)
     return resumed.at - stopped.at
 
 
@@ -228,7 +250,7 @@ def _screens(plan: Plan) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def _waiting(
-    old: Record, plan: Plan, memory: int, mapping: Mapping
+    old: Record, plan: Plan, memory: int, mapping: Mapping, connections: list[Line], stand_ins: dict[str, int]
 ) -> AsyncIterator[tuple[Process, Session, socket.socket]]:
     """A QEMU that has the machine's memory and waits for the state of its devices; what that is sent into.
 
@@ -238,11 +260,13 @@ async def _waiting(
         await in_thread(helper_processes.start, helper, Journal(old.path), beside=old.pid)
     ours, theirs = socket.socketpair()
     with ours, _given(old, plan, memory, mapping) as (given, template):
+        given.update(stand_ins)
+        stand_ins.clear()  # closed with the others from here on
         with theirs:
             waits = Why("upgrade", "it waits for the state of the devices, and stands still then")
             flags = (*plan.flags, Flag("incoming", waits, "defer"), Flag("S", waits))
             waiting = late.replace(plan, flags=flags, elements=_without_ports(plan))
-            inherit = (theirs.fileno(), *([] if template is None else [template]))
+            inherit = (theirs.fileno(), *([] if template is None else [template]), *(one.real for one in connections))
             process = await in_thread(launch, waiting, old.path, dies_with_parent=old.owned, inherit=inherit, given=given)
             number = theirs.fileno()
         alive = late.replace(old, pid=process.pid, started=process.started)

@@ -18,7 +18,11 @@ def edited(path: Path) -> None:
 
     Raises StateError where there is no editor, or it ended with another status than 0.
     """
-    words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "editor")
+    asked = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "editor"
+    try:
+        words = shlex.split(asked)
+    except ValueError as error:
+        raise StateError(f"the editor {asked!r} cannot be called", why=str(error), fix="set EDITOR anew") from error
     if not words or find_tool(words[0]) is None:
         asked = words[0] if words else "an empty EDITOR"
         raise StateError(f"there is no editor {asked}", fix="set EDITOR, or give the text by --file")

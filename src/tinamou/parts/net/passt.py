@@ -11,7 +11,10 @@ from tinamou.parts.net.forwards import Forward
 from tinamou.parts.net.user import reserved
 from tinamou.parts.net.wiring import Nic, Wired
 
-__all__ = ["contribute", "missing", "nameless"]
+__all__ = ["SOCKET", "contribute", "missing", "nameless"]
+
+SOCKET = "passt.sock"
+"""The name of its socket, in a folder called by the network interface."""
 
 COMPANION_UIDS = 65536
 """How far a companion process's user id lies from its machine's: neither can signal or trace the other."""
@@ -43,7 +46,7 @@ def contribute(nic: Nic) -> Wired:
     """The process, its socket, and a netdev that is handed the connected socket."""
     place = nic.facts.place
     folder = place.file(nic.id)
-    socket = f"{folder}/passt.sock"
+    socket = f"{folder}/{SOCKET}"
     owner = None if place.uid is None else place.uid + COMPANION_UIDS
     why = Why("spec net", "the host's own sockets carry the guest's traffic: no right needed, faster than QEMU's own TCP/IP")
     element = Element(
