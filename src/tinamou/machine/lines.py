@@ -22,8 +22,6 @@ from tinamou.prepare.journal import Entry, Journal
 from tinamou.state.record import Record
 from tinamou.system import frames
 from tinamou.system.holding import why_not
-from tinamou.system.inject import begin
-from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import Process
 
 __all__ = ["Line", "hold", "let_go", "paths", "put_in", "settle", "taken_along", "why_no_line"]
@@ -98,6 +96,8 @@ def _words(entry: Entry) -> list[object]:
 
 async def hold(lines: list[Line], qemu: Process) -> None:
     """From now on the helpers say nothing, and ``qemu`` has read all they said. Raises StateError."""
+    from tinamou.system.loop_thread import in_thread
+
     for line in lines:
         if not await in_thread(frames.hold, line.helper, qemu, line.real, _SECONDS):
             why = f"passt sent without a pause for {_SECONDS:g} s, and a frame must not be cut in two"
@@ -112,6 +112,8 @@ def let_go(lines: list[Line]) -> None:
 
 async def put_in(lines: list[Line], pid: int) -> None:
     """The process, which nobody has spoken to yet, has the real connections from now on. Raises StateError."""
+    from tinamou.system.inject import begin
+    from tinamou.system.loop_thread import in_thread
 
     def work() -> None:
         for line in lines:

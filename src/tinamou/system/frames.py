@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.system.descriptors import taken
-from tinamou.system.inject import held as process_held
 from tinamou.system.spawn import Process, send
 
 __all__ = ["connection", "hold", "let_go", "put_in"]
@@ -144,10 +143,12 @@ def put_in(pid: int, stands_in: int, line: int) -> None:
 
     Inside of `tinamou.system.inject.begin`. Raises OSError.
     """
+    from tinamou.system.inject import held
+
     old, new = (_numbers(pid, os.fstat(one).st_ino) for one in (stands_in, line))
     if not old or not new:
         raise FileNotFoundError(f"process {pid} has lost a connection it was started with")
-    with process_held(pid) as caller:
+    with held(pid) as caller:
         for number in old:
             caller.call("dup3", new[0], number, os.O_CLOEXEC)
         for number in new:
