@@ -98,6 +98,10 @@ def sshd(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Ss
         "PermitRootLogin": "yes",
         **(settings or {}),
     }
+    if not subprocess.run(
+        [program, "-t", "-o", "PerSourcePenalties=no", "-h", str(folder / "host")], capture_output=True
+    ).returncode:
+        said["PerSourcePenalties"] = "no"  # from OpenSSH 9.8 on who was refused too often is not heard at all
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in said.items()))
     process = subprocess.Popen(
         [program, "-D", "-e", "-f", str(folder / "config")], stderr=(folder / "log").open("ab"), start_new_session=True

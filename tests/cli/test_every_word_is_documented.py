@@ -65,7 +65,7 @@ def test_every_verb_and_option_is_described_and_in_the_reference() -> None:
         for one in arguments(function):
             if one.key in SAID_ONCE or one.within is not None or not one.about.said.get("show", True):
                 continue
-            assert re.search(rf"^\s+\*?{one.key}\s*$", function.__doc__, re.M), f"{verb}: {one.key} is not described"
+            assert re.search(rf"^\s*\*?{one.key}\s*$", function.__doc__, re.M), f"{verb}: {one.key} is not described"
 
 
 @pytest.mark.skipif(not shutil.which("go-md2man"), reason="needs go-md2man (script/setup installs it)")

@@ -310,6 +310,25 @@ def test_a_group_bounds_processes_and_memory(machine):
     journal.give_back(undo)
 
 
+@pytest.mark.root
+def test_what_a_process_started_before_it_was_in_the_group_is_in_it_too(machine):
+    """A virtiofsd has made a child by the time its number is known."""
+    journal = machine("one")
+    groups.make_group(MakeCgroup("one", WHY, pids=40), journal)
+    script = "import os, time; os.fork() or os.fork(); os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, process_group=0)
+    assert process.stdout
+    started = {int(process.stdout.readline()) for _ in range(3)}
+    groups.enter_groups(journal, process.pid)
+    place = Path(groups.group_places(journal)[0])
+    assert {int(one) for one in (place / "cgroup.procs").read_text().split()} == {process.pid}
+    groups.enter_all(journal, process.pid)
+    assert {int(one) for one in (place / "cgroup.procs").read_text().split()} == started
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(60)
+    journal.give_back(undo)
+
+
 def test_a_group_that_cannot_be_made_is_told_apart(machine, monkeypatch):
     """Another plan may do; the journal owes nothing."""
     journal = machine("one")

@@ -59,15 +59,20 @@ def test_what_it_needs_is_in_the_plan():
     assert "security.syscalls" in wrong.stderr
 
 
+def silent() -> bool:
+    """Whether the kernel's log does not name our processes: it may not be read, or has the host's numbers of processes."""
+    return kernel_log() is None or os.readlink("/proc/self/ns/pid") != "pid:[4026531836]"  # noqa: PTH115  proc_pid_ns
+
+
 def test_a_call_that_is_not_listed_ends_it_and_is_named(state):
     for _ in range(5):
         with pytest.raises(LaunchError) as told, Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET):
             pass
         assert "signal 31" in str(told.value)
-        if "call: socket" in str(told.value) or kernel_log() is None:
+        if "call: socket" in str(told.value) or silent():
             break
         time.sleep(6)  # the kernel prints ten such lines in five seconds, whoever they are of, and drops the others
-    assert "call: socket" in str(told.value) or kernel_log() is None
+    assert "call: socket" in str(told.value) or silent()
     with Machine(net=[{"type": "none"}], qemu_args=OPENS_A_SOCKET, security={"syscalls": "qemu"}) as vm:
         assert vm.run("true").status == 0
 

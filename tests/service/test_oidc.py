@@ -94,7 +94,7 @@ def by_the_public_key() -> str:
     "text",
     [
         *(signed(iss="https://evil.example"), signed(aud="other"), signed(aud=None), signed(iss=None), signed(sub=None)),
-        *(signed(exp=time.time() - 60), signed(exp=None), signed(nbf=time.time() + 600), signed(exp="never")),
+        *(signed(exp=time.time() - 60), signed(exp=None), signed(nbf=time.time() + 86400), signed(exp="never")),
         *(signed(groups=["others"]), signed(groups=None), signed(groups={"readers": 1}), signed(sub=5), signed(sub="")),
         *(signed(OTHER), unsigned(), by_the_public_key(), signed()[:-4] + "AAAA", "", "a.b.c", "..", "tnm_x", "é.é.é"),
         signed(header={"kid": "two"}),

@@ -12,10 +12,13 @@ from tinamou.blueprint import MakeCgroup
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.shortage import GroupRefusedError
-from tinamou.system import cgroups
+from tinamou.system import cgroups, proc
 from tinamou.system.spawn import alive, process_of
 
-__all__ = ["enter_groups", "group_places", "make_group", "remove_group"]
+__all__ = ["enter_all", "enter_groups", "group_places", "make_group", "remove_group"]
+
+_ROUNDS = 10
+"""What is started by who is in the group already is looked at again, but not for ever."""
 
 
 def group_name(machine: str, name: str) -> str:
@@ -70,6 +73,17 @@ def enter_groups(journal: Journal, pid: int) -> None:
             return
         why, fix = str(error), "tinamou doctor says what this host has"
         raise PrepareError("the machine's control group cannot be entered", why=why, fix=fix) from error
+
+
+def enter_all(journal: Journal, pid: int) -> None:
+    """The same, with what it has started meanwhile: who is in a group starts all others in it. Raises PrepareError."""
+    entered, found = set[int](), {pid}
+    for _ in range(_ROUNDS):
+        for one in found:
+            enter_groups(journal, one)
+        entered |= found
+        if not (found := proc.descendants(pid) - entered):
+            return
 
 
 def _alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tinamou.blueprint import Plan, StartHelper, Step
 from tinamou.errors import PrepareError
 from tinamou.facts.walls import letters
-from tinamou.prepare.groups import enter_groups
+from tinamou.prepare.groups import enter_all
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.prepare.profiles import entering
@@ -74,7 +74,7 @@ def start(step: StartHelper, journal: Journal, *, beside: int = 0) -> None:
     entry = {**entry, "pid": process.pid, "started": process.started}
     journal.add(number, **entry)
     _children[process.pid] = process
-    enter_groups(journal, process.pid)
+    enter_all(journal, process.pid)
     deadline = time.monotonic() + READY_SECONDS
     while not Path(step.socket).exists():
         gone = not alive(process) and found(entry) is None

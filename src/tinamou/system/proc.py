@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["numbers", "read", "user_ids", "users"]
+__all__ = ["descendants", "numbers", "read", "user_ids", "users"]
 
 _PIECE = 16384
 _UIDS = re.compile(rb"^Uid:\s+(.*)$", re.MULTILINE)
@@ -26,6 +26,23 @@ def read(pid: int | str, name: str, most: int = 65536) -> bytes:
 def numbers() -> list[int]:
     """The processes there are."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes it has started, and those they have, as far as who started each is still there (proc_pid_stat(5))."""
+    children: dict[int, list[int]] = {}
+    for one in numbers():
+        try:
+            parent = int(read(one, "stat", 4096).rpartition(b")")[2].split()[1])
+        except (OSError, IndexError, ValueError):  # it ended just now
+            continue
+        children.setdefault(parent, []).append(one)
+    found, left = set[int](), [pid]
+    while left:
+        new = set(children.get(left.pop(), ())) - found
+        found |= new
+        left += new
+    return found
 
 
 def users(pid: int) -> set[int]:
