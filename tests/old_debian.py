@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tinamou.images import debian_tools, gpt, packages, sources
+from tinamou.images import gpt, packages, sources
 from tinamou.images.progress import silent
 
 MIB = 1 << 20
@@ -75,13 +75,13 @@ def system(work: Path) -> Path:
     return root
 
 
-def disk(root: Path, target: Path, kind: str, *, fstab: str = "/dev/sda3", loader: str = "/dev/sda3", more: str = "") -> None:
-    """A raw disk of the system on ``ext4``, ``btrfs`` or ``lvm``; ``fstab`` and ``loader`` are how they call the root."""
+def disk(root: Path, target: Path, kind: str, *, called: str = "/dev/sda3", more: str = "") -> None:
+    """A raw disk of the system on ``ext4``, ``btrfs`` or ``lvm``; ``called`` is the root's name in fstab and loader."""
     flags = "rootflags=subvol=/" if kind == "btrfs" else ""
     (root / "etc/fstab").write_text(
-        FSTAB.format(root=fstab, kind="btrfs" if kind == "btrfs" else "ext4", options="defaults", more=more)
+        FSTAB.format(root=called, kind="btrfs" if kind == "btrfs" else "ext4", options="defaults", more=more)
     )
-    (root / "boot/grub/grub.cfg").write_text(LOADER.format(root=loader, flags=flags))
+    (root / "boot/grub/grub.cfg").write_text(LOADER.format(root=called, flags=flags))
     for name in ("vmlinuz", "initrd.img"):  # not the links of /, which is another file system
         [file] = [one for one in (root / "boot").glob(f"{name}-*") if not one.is_symlink()]
         link = root / "boot" / name
@@ -107,8 +107,8 @@ def disk(root: Path, target: Path, kind: str, *, fstab: str = "/dev/sda3", loade
             subprocess.run(["cp", "-a", "--reflink=auto", root, rest], check=True)
             shutil.rmtree(rest / "boot")
             (rest / "boot").mkdir()
-            make = {"ext4": ["mkfs.ext4", "-q", "-F", "-U", ROOT, "-d"], "btrfs": ["mkfs.btrfs", "-q", "-U", ROOT, "--rootdir"]}
-            _filled(target, "system", rest, make[kind])
+            options = {"ext4": ["-F", "-U", ROOT, "-d"], "btrfs": ["-U", ROOT, "--rootdir"]}
+            _filled(target, "system", rest, [f"mkfs.{kind}", "-q", *options[kind]])
         finally:
             shutil.rmtree(rest)
 
