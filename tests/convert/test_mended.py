@@ -37,6 +37,7 @@ SYSTEM = {
     "boot/initrd.img-6.1": "lib/modules/6.1/kernel/drivers/ata/ahci.ko\n",
     "lib/modules/6.1/modules.builtin": "kernel/drivers/virtio/virtio_pci.ko\n",
     "lib/modules/6.1/kernel/drivers/block/virtio_blk.ko": "",
+    "usr/sbin/blkid": f"#!/bin/busybox sh\necho {UUID}\n",
     "usr/sbin/lsinitramfs": '#!/bin/busybox sh\n/bin/busybox cat "$1"\n',
     "usr/sbin/update-initramfs": (
         "#!/bin/busybox sh\n"

@@ -73,14 +73,14 @@ def _defined(virsh: Callable[..., str], text: str, notes: list[str], folder: Pat
 @pytest.mark.slow
 @pytest.mark.vm
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
-def test_libvirt_starts_every_golden_spec(spec: Path, virsh: Callable[..., str], tiny: ImageFacts, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # QEMU runs as a user of libvirt's
+def test_libvirt_starts_every_golden_spec(
+    spec: Path, virsh: Callable[..., str], tiny: ImageFacts, open_folder: Path
+) -> None:
     written = exported(spec, tiny)
-    text = _defined(virsh, written.text, [str(note) for note in written.notes], tmp_path)
+    text = _defined(virsh, written.text, [str(note) for note in written.notes], open_folder)
     virsh("undefine", "--nvram", spec.stem)
-    (tmp_path / "b.xml").write_text(startable(text, tiny, tmp_path))
-    virsh("define", "--validate", str(tmp_path / "b.xml"))
+    (open_folder / "b.xml").write_text(startable(text, tiny, open_folder))
+    virsh("define", "--validate", str(open_folder / "b.xml"))
     try:
         if spec.stem in NOT_STARTED:
             with pytest.raises(AssertionError, match="passthrough"):
