@@ -212,6 +212,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.vm
 @pytest.mark.root
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["ext4", "btrfs"])
 def test_a_debian_that_knows_sda_alone_starts_and_answers(kind: str, system: Path, tmp_path: Path) -> None:
     name = f"old-{kind}"
