@@ -1,6 +1,6 @@
 """Disks of a Debian that knows an old bus alone: its fstab and loader name /dev/sda, its initrd has no driver of virtio.
 
-Three partitions: GRUB's, /boot on ext4, and the system, on ext4, on Btrfs, or in a volume group.
+Three partitions: GRUB's, /boot on ext4, and the system, on ext4 or on Btrfs.
 """
 
 from __future__ import annotations
@@ -45,13 +45,6 @@ boot
 """
 PLACES = {"boot": (2, 200), "system": (202, 1400)}
 """Where the partitions are, and how large, in MiB."""
-LVM = """set -e
-lvm() { /usr/sbin/lvm "$@" --config 'devices{use_devicesfile=0} activation{udev_sync=0 udev_rules=0}'; }
-modprobe -a ext4 dm_mod
-lvm pvcreate -q -y /dev/vda3 && lvm vgcreate -q vg /dev/vda3 && lvm lvcreate -q -y -n root -l 90%FREE vg && lvm vgmknodes -q
-mke2fs /dev/mapper/vg-root >/dev/null && mkdir -p /new && mount -t ext4 /dev/mapper/vg-root /new
-tar -C /new -xf /dev/vdb && umount /new && lvm vgchange -q -a n vg && sync
-"""
 
 
 def system(work: Path) -> Path:
@@ -76,7 +69,7 @@ def system(work: Path) -> Path:
 
 
 def disk(root: Path, target: Path, kind: str, *, called: str = "/dev/sda3", more: str = "") -> None:
-    """A raw disk of the system on ``ext4``, ``btrfs`` or ``lvm``; ``called`` is the root's name in fstab and loader."""
+    """A raw disk of the system on ``ext4`` or ``btrfs``; ``called`` is the root's name in fstab and loader."""
     flags = "rootflags=subvol=/" if kind == "btrfs" else ""
     (root / "etc/fstab").write_text(
         FSTAB.format(root=called, kind="btrfs" if kind == "btrfs" else "ext4", options="defaults", more=more)
@@ -101,21 +94,15 @@ def disk(root: Path, target: Path, kind: str, *, called: str = "/dev/sda3", more
         grub = root / "boot/grub/i386-pc"
         gpt.write_bios_boot(file, (grub / "boot.img").read_bytes(), (grub / "core.img").read_bytes(), own)
     _filled(target, "boot", root / "boot", ["mkfs.ext4", "-q", "-F", "-U", BOOT, "-d"])
-    if kind != "lvm":
-        rest = target.with_suffix(".tree")
-        try:
-            subprocess.run(["cp", "-a", "--reflink=auto", root, rest], check=True)
-            shutil.rmtree(rest / "boot")
-            (rest / "boot").mkdir()
-            options = {"ext4": ["-F", "-U", ROOT, "-d"], "btrfs": ["-U", ROOT, "--rootdir"]}
-            _filled(target, "system", rest, [f"mkfs.{kind}", "-q", *options[kind]])
-        finally:
-            shutil.rmtree(rest)
-
-
-def packed(root: Path, target: Path) -> None:
-    """The system without what is in /boot, as a tar archive."""
-    subprocess.run(["tar", "-C", root, "--exclude=./boot/*", "-cf", target, "."], check=True)
+    rest = target.with_suffix(".tree")
+    try:
+        subprocess.run(["cp", "-a", "--reflink=auto", root, rest], check=True)
+        shutil.rmtree(rest / "boot")
+        (rest / "boot").mkdir()
+        options = {"ext4": ["-F", "-U", ROOT, "-d"], "btrfs": ["-U", ROOT, "--rootdir"]}
+        _filled(target, "system", rest, [f"mkfs.{kind}", "-q", *options[kind]])
+    finally:
+        shutil.rmtree(rest)
 
 
 def _filled(disk: Path, name: str, folder: Path, make: list[str]) -> None:
