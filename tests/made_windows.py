@@ -1,4 +1,4 @@
-"""Disks with a Windows on them as far as its volume and its registry go: made by code alone, or by NTFS' and hivex' own tools."""
+"""Disks with a Windows on them, as far as volume and registry go: made by code alone, or by NTFS' and hivex' own tools."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class _Cells:
 def hive(tree: Tree, *, clean: bool = True) -> bytes:
     """A hive with these keys."""
     cells = _Cells()
-    security = cells.add(b"sk\0\0" + bytes(8) + struct.pack("<II", 1, 20) + struct.pack("<BBHIIII", 1, 0, 0x8000, 0, 0, 0, 0))
+    security = cells.add(
+        b"sk\0\0" + bytes(8) + struct.pack("<II", 1, 20) + struct.pack("<BBHIIII", 1, 0, 0x8000, 0, 0, 0, 0)
+    )
     struct.pack_into("<II", cells.data, security + 8, security, security)
     root = _key(cells, "$$$PROTO.HIV", tree, 0xFFFFFFFF, security, 0x2C)
     length = -(-len(cells.data) // 4096) * 4096
@@ -190,7 +192,9 @@ class _Volume:
         found = [_resident(0x90, struct.pack("<IIIBxxx", 0x30, 1, CLUSTER, 1) + node, "$I30")]
         if not small:
             inner = entries + struct.pack("<QHHI", 0, 16, 0, 2)
-            head = struct.pack("<4sHHQQ", b"INDX", 40, 9, 0, 0) + struct.pack("<IIIBxxx", 40, 40 + len(inner), CLUSTER - 24, 0)
+            head = struct.pack("<4sHHQQ", b"INDX", 40, 9, 0, 0) + struct.pack(
+                "<IIIBxxx", 40, 40 + len(inner), CLUSTER - 24, 0
+            )
             found.append(self._content(0xA0, "$I30", _guarded((head + bytes(24) + inner).ljust(CLUSTER, b"\0"), 40)))
         return found
 

@@ -11,12 +11,12 @@ __all__ = ["WindowsFacts"]
 class WindowsFacts:
     """An installed Windows.
 
-    ``start`` is where its volume begins, in bytes from the start of the disk. ``version`` and ``build`` are those of its kernel
-    (``(10, 0)`` and 22631), ``server`` whether it is one, ``arch`` Windows' name of the processor (``amd64``, ``x86``,
-    ``arm64``). ``control`` is the set of settings it starts with (``ControlSet001``), ``database`` whether drivers are found by
-    the database of Windows 8 and later. ``drivers`` are virtio's that are installed, ``boots`` those of them that are loaded
-    before its disk is there. ``device_path`` is where it looks for drivers of new devices. ``unfit`` says why nothing may be
-    changed on its volume now; empty where it may.
+    ``start`` is where its volume begins, in bytes from the start of the disk. ``version`` and ``build`` are those of its
+    kernel (``(10, 0)`` and 22631), ``server`` whether it is one, ``arch`` Windows' name of the processor (``amd64``, ``x86``,
+    ``arm64``). ``control`` is the set of settings it starts with (``ControlSet001``), ``database`` whether drivers are found
+    by the database of Windows 8 and later. ``drivers`` are virtio's that are installed, ``boots`` those of them that are
+    loaded before its disk is there. ``device_path`` is where it looks for drivers of new devices. ``unfit`` says why nothing
+    may be changed on its volume now; empty where it may.
     """
 
     start: int = 0
@@ -31,6 +31,13 @@ class WindowsFacts:
     boots: tuple[str, ...] = ()
     device_path: str = ""
     unfit: str = ""
+
+    @property
+    def fix(self) -> str:
+        """What to do about one that is unfit: what is chosen from its menu to shut it down only hibernates it."""
+        if "damaged" in self.unfit:
+            return "take a sound copy of the disk, or repair it where it ran before"
+        return "start it once where it ran before, and shut it down there with: shutdown /s /t 0"
 
     @property
     def name(self) -> str:

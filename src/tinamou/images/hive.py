@@ -7,7 +7,7 @@ done by hivex, in a machine of its own (`machine.injecting`).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 from tinamou.late import dataclass

@@ -57,11 +57,11 @@ class NtfsVolume:
         if len(sector) < 512 or sector[3:11] != b"NTFS    " or sector[510:] != b"\x55\xaa":
             raise Unreadable("it is no NTFS volume")
         width, clusters = struct.unpack_from("<HB", sector, 11)
-        per_cluster = clusters if clusters <= 0x80 else 1 << (256 - clusters & 31)
+        per_cluster: int = clusters if clusters <= 0x80 else 1 << (256 - clusters & 31)
         if width not in (512, 1024, 2048, 4096) or not per_cluster or width * per_cluster > 2 << 20:
             raise Unreadable("its boot sector has no size of a cluster")
         self._blocks, self._start = blocks, start
-        self._cluster = width * per_cluster
+        self._cluster = int(width) * per_cluster
         self._record = _sized(sector[64], self._cluster)
         table = struct.unpack_from("<Q", sector, 48)[0]
         first = self._attributes(self._read(table * self._cluster, self._record), 0)
@@ -122,7 +122,7 @@ class NtfsVolume:
         flags, at = struct.unpack_from("<H", record, 22)[0], struct.unpack_from("<H", record, 20)[0]
         if not flags & _IN_USE:
             raise Unreadable(f"record {number} of its table of files is not in use")
-        found = []
+        found = list[_Attribute]()
         while at + 24 <= len(record):
             kind, length = struct.unpack_from("<II", record, at)
             if kind == 0xFFFFFFFF:
@@ -177,9 +177,7 @@ class NtfsFile:
             if first > offset:
                 raise Unreadable("a piece of a file is missing")
             count = min(last, end) - offset
-            pieces.append(
-                bytes(count) if run.place < 0 else self._volume.read_clusters(run.place, offset - first, count)
-            )
+            pieces.append(bytes(count) if run.place < 0 else self._volume.read_clusters(run.place, offset - first, count))
             offset += count
         return b"".join(pieces).ljust(length, b"\0")
 
@@ -266,7 +264,7 @@ def _others(content: bytes, number: int) -> list[int]:
     return list(found)
 
 
-def _among(node: bytes, wanted: Sequence[int]) -> tuple[int | None, int | None]:
+def _among(node: bytes, wanted: list[int]) -> tuple[int | None, int | None]:
     """The record of a name among the entries of a node; else the block its place in the order leads to."""
     if len(node) < 16:
         return None, None

@@ -1,12 +1,14 @@
 """Which Windows is installed on a disk, and which of virtio's drivers it has: read from its registry, nothing is started.
 
-Source: Microsoft Learn, *Registry Hives*, *HKLM\\SYSTEM\\CurrentControlSet\\Services registry tree*; libguestfs' inspection of
-Windows (which keys tell the version); ntfs-3g, ``ntfs_volume_check_hiberfile`` (how a hibernated Windows is told).
+Source: Microsoft Learn, *Registry Hives*, *HKLM\\SYSTEM\\CurrentControlSet\\Services registry tree*; libguestfs' inspection
+of Windows (which keys tell the version); ntfs-3g, ``ntfs_volume_check_hiberfile`` (how a hibernated Windows is told).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from typing import Protocol
 
 from tinamou.errors import ImageError
 from tinamou.facts.windows import WindowsFacts
@@ -16,13 +18,26 @@ from tinamou.images.hive import Hive, HiveError, Key, Source, Value, number_of, 
 from tinamou.images.ntfs import NtfsVolume
 from tinamou.late import replace
 
-__all__ = ["DRIVERS", "UNCLEAN", "look", "search"]
+__all__ = ["DRIVERS", "Asked", "lacking", "look", "search", "usable"]
 
 DRIVERS = ("viostor", "vioscsi", "netkvm", "vioser", "balloon", "viorng")
 """Virtio's drivers by the names of their services."""
 
-UNCLEAN = "start it once where it ran before, and shut it down there with: shutdown /s /t 0"
-"""What to do about a Windows whose volume may not be changed: what is chosen from its menu only hibernates it."""
+
+class Asked(Protocol):
+    """A value of the registry as it should be: its hive, the key's path, name, type and bytes."""
+
+    @property
+    def hive(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+
 
 _MOST_VOLUMES = 16
 _AT_BOOT = 0
@@ -50,6 +65,27 @@ def search(blocks: Blocks) -> tuple[WindowsFacts | None, str]:
         except (struct.error, UnicodeError, ValueError, OverflowError):
             kept = f"the volume at byte {start} is damaged"
     return None, kept
+
+
+def lacking(blocks: Blocks, start: int, edits: Iterable[Asked]) -> list[str]:
+    """Which values of the registry are not what they should be, on the volume that begins there. Raises as reading does."""
+    folder, hives, found = ("Windows", "System32", "config"), dict[str, Hive](), []
+    volume = NtfsVolume(blocks, start)
+    for edit in edits:
+        if edit.hive not in hives:
+            file = volume.open((*folder, edit.hive))
+            if file is None:
+                raise Unreadable(f"the hive {edit.hive} is gone")
+            hives[edit.hive] = Hive(file)
+        value = _value(hives[edit.hive].find(*edit.key.split("\\")), edit.name)
+        if value is None or (value.type, value.data) != (edit.type, edit.data):
+            found.append(f"{edit.hive}\\{edit.key}\\{edit.name}")
+    return found + [f"{name}: it is not whole" for name, hive in hives.items() if not hive.clean]
+
+
+def usable(found: WindowsFacts) -> tuple[str, ...]:
+    """The drivers that serve: one of disks must be loaded at boot."""
+    return tuple(name for name in found.drivers if name in found.boots or name not in ("viostor", "vioscsi"))
 
 
 def _on(volume: NtfsVolume, start: int) -> WindowsFacts | None:
