@@ -145,9 +145,17 @@ class Key:
 
     def value(self, name: str) -> Value | None:
         """The value of that name, in any case; ``""`` is the key's own. Raises HiveError."""
+        wanted = name.upper()
+        return next((self._content(cell) for found, cell in self._cells() if found.upper() == wanted), None)
+
+    def values(self) -> dict[str, Value]:
+        """All values by their names. Raises HiveError."""
+        return {name: self._content(cell) for name, cell in self._cells()}
+
+    def _cells(self) -> Iterator[tuple[str, bytes]]:
         count, listed = self._values
         if not count:
-            return None
+            return
         if count > _MOST_VALUES:
             raise HiveError(f"a key has more than {_MOST_VALUES} values")
         offsets = self._hive.cell(listed)
@@ -158,9 +166,7 @@ class Key:
             if len(cell) < 20 or cell[:2] != b"vk":
                 raise HiveError("a cell that should be a value is none")
             length, flags = struct.unpack_from("<H", cell, 2)[0], struct.unpack_from("<H", cell, 16)[0]
-            if _text(cell[20 : 20 + length], narrow=bool(flags & 1)).upper() == name.upper():
-                return self._content(cell)
-        return None
+            yield _text(cell[20 : 20 + length], narrow=bool(flags & 1)), cell
 
     def _content(self, cell: bytes) -> Value:
         length, offset, kind = struct.unpack_from("<III", cell, 4)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou.digest import sha256
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.facts.windows import WindowsFacts
 from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks, Unreadable
 from tinamou.images.bootable import Boot, examine_disc, examine_disk, volumes
 from tinamou.images.chain import Layer, read_chain, verify_tables
@@ -20,10 +18,7 @@ from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 
-if TYPE_CHECKING:
-    from tinamou.images.windows_inside import Asked
-
-__all__ = ["image_files", "inspect_image", "lacking", "windows_on"]
+__all__ = ["disk_of", "image_files", "inspect_image"]
 
 _CACHE_VERSION = 4
 
@@ -119,29 +114,10 @@ def _windows(blocks: Blocks) -> tuple[str, tuple[str, ...]]:
     return (f"{found.name or 'Windows'} (build {found.build})", usable(found)) if found else ("", ())
 
 
-def lacking(path: str | Path, start: int, edits: Iterable[Asked]) -> list[str]:
-    """Which values the registry of a Windows on a local image has not. Raises ImageError for one that cannot be read."""
-    from tinamou.images.hive import HiveError
-    from tinamou.images.windows_inside import lacking as lacks
-
-    layers = read_chain(path)
-    try:
-        return lacks(_open(layers, {layer.path: _measure(layer, "qemu-img") for layer in layers}, "qemu-img"), start, edits)
-    except (Unreadable, HiveError) as error:
-        raise ImageError(f"{path} does not read as it was written", why=str(error)) from error
-
-
-def windows_on(
-    path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img"
-) -> tuple[WindowsFacts | None, str]:
-    """All that is known of the Windows on a local image; what kept its volumes from being read, where that is why."""
-    from tinamou.images.windows_inside import search
-
+def disk_of(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> Blocks:
+    """What a guest would read of a local image. Raises ImageError; Unreadable where no reader here knows it."""
     layers = read_chain(path, trusted=trusted)
-    try:
-        return search(_open(layers, {layer.path: _measure(layer, qemu_img) for layer in layers}, qemu_img))
-    except Unreadable as error:
-        return None, str(error)
+    return _open(layers, {layer.path: _measure(layer, qemu_img) for layer in layers}, qemu_img)
 
 
 def _measure(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:

@@ -101,6 +101,10 @@ def _recipe(name: str, arch: str) -> store.Recipe | None:
     kind, _, suite = release.partition(":")
     if name == "tiny":
         return tiny.Tiny(_supported(name, arch, tiny.ARCHES))
+    if name == "windows-mender":
+        from tinamou.images import windows_mender
+
+        return windows_mender.recipe(_supported(name, arch, tiny.ARCHES))
     if kind == "debian":
         from tinamou.images import debian
 

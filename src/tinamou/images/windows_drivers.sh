@@ -4,7 +4,7 @@
 # usage: windows_drivers.sh list                    the disc's files, one a line
 #        windows_drivers.sh put START FOLDER        what FOLDER says, on the volume that begins at byte START of the disk:
 #                                                   FOLDER/copies and FOLDER/texts have lines "source<tab>target",
-#                                                   FOLDER/SYSTEM.reg and FOLDER/SOFTWARE.reg values of the registry
+#                                                   FOLDER/SYSTEM.hivexsh and FOLDER/SOFTWARE.hivexsh say the registry's
 set -eu
 
 fail() { echo "$*" >&2; exit 1; }
@@ -56,8 +56,7 @@ put)
     put /mnt/disc "$3/copies"
     put "$3" "$3/texts"
     for hive in SYSTEM SOFTWARE; do
-        [ ! -s "$3/$hive.reg" ] || hivexregedit --merge --prefix "HKEY_LOCAL_MACHINE\\$hive" "$(at "Windows/System32/config/$hive")" \
-            "$3/$hive.reg"
+        [ ! -s "$3/$hive.hivexsh" ] || hivexsh -w -f "$3/$hive.hivexsh" "$(at "Windows/System32/config/$hive")"
     done
     umount /mnt/windows
     sync

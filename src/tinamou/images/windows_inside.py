@@ -18,7 +18,7 @@ from tinamou.images.hive import Hive, HiveError, Key, Source, Value, number_of, 
 from tinamou.images.ntfs import NtfsVolume
 from tinamou.late import replace
 
-__all__ = ["DRIVERS", "Asked", "lacking", "look", "search", "usable"]
+__all__ = ["DRIVERS", "Asked", "existing", "lacking", "look", "search", "usable"]
 
 DRIVERS = ("viostor", "vioscsi", "netkvm", "vioser", "balloon", "viorng")
 """Virtio's drivers by the names of their services."""
@@ -69,18 +69,43 @@ def search(blocks: Blocks) -> tuple[WindowsFacts | None, str]:
 
 def lacking(blocks: Blocks, start: int, edits: Iterable[Asked]) -> list[str]:
     """Which values of the registry are not what they should be, on the volume that begins there. Raises as reading does."""
-    folder, hives, found = ("Windows", "System32", "config"), dict[str, Hive](), []
-    volume = NtfsVolume(blocks, start)
+    volume, hives, found = NtfsVolume(blocks, start), dict[str, Hive](), []
     for edit in edits:
         if edit.hive not in hives:
-            file = volume.open((*folder, edit.hive))
-            if file is None:
-                raise Unreadable(f"the hive {edit.hive} is gone")
-            hives[edit.hive] = Hive(file)
+            hives[edit.hive] = Hive(_hive(volume, edit.hive))
         value = _value(hives[edit.hive].find(*edit.key.split("\\")), edit.name)
         if value is None or (value.type, value.data) != (edit.type, edit.data):
             found.append(f"{edit.hive}\\{edit.key}\\{edit.name}")
     return found + [f"{name}: it is not whole" for name, hive in hives.items() if not hive.clean]
+
+
+def existing(blocks: Blocks, start: int, edits: Iterable[Asked]) -> dict[str, dict[str, tuple[int, bytes]]]:
+    """The keys on the way to those values that are there already (``SYSTEM\\Select``), and what is in those to be changed.
+
+    Raises as reading does.
+    """
+    volume, hives, edits = NtfsVolume(blocks, start), dict[str, Hive](), list(edits)
+    whole = {f"{edit.hive}\\{edit.key}" for edit in edits}
+    found: dict[str, dict[str, tuple[int, bytes]]] = {}
+    for edit in edits:
+        if edit.hive not in hives:
+            hives[edit.hive] = Hive(_hive(volume, edit.hive))
+        parts = edit.key.split("\\")
+        for depth in range(1, len(parts) + 1):
+            path = "\\".join([edit.hive, *parts[:depth]])
+            if path in found:
+                continue
+            if (key := hives[edit.hive].find(*parts[:depth])) is None:
+                break
+            found[path] = {name: (one.type, one.data) for name, one in key.values().items()} if path in whole else {}
+    return found
+
+
+def _hive(volume: NtfsVolume, name: str) -> Source:
+    file = volume.open(("Windows", "System32", "config", name))
+    if file is None:
+        raise Unreadable(f"the hive {name} is gone")
+    return file
 
 
 def usable(found: WindowsFacts) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tinamou.digest import sha256
@@ -18,27 +18,26 @@ from tinamou.errors import GuestError, ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.facts.windows import WindowsFacts
 from tinamou.guest import copy
-from tinamou.images import layers, store
+from tinamou.images import layers, store, windows_mender
+from tinamou.images.blocks import Unreadable
+from tinamou.images.hive import HiveError
 from tinamou.images.importing import import_image
-from tinamou.images.inspect import inspect_image, lacking, windows_on
+from tinamou.images.inspect import disk_of, inspect_image
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import is_path, resolve
+from tinamou.images.windows_inside import existing, lacking, search
 from tinamou.late import dataclass, replace
 from tinamou.machine.facade import AsyncMachine
 from tinamou.machine.gather import native_arch
-from tinamou.parts.windows_drivers import Injection, decide, refuse, registry_text
+from tinamou.parts.windows_drivers import Injection, decide, hive_commands, refuse
 from tinamou.system.lock import exclusive
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["TOOLS", "Injected", "inject"]
-
-TOOLS = "debian+libwin-hivex-perl+ntfs-3g"
-"""The guest that does it."""
+__all__ = ["Injected", "inject"]
 
 _VERSION = 1
 """Raised whenever the same Windows and the same disc are given something else."""
-_SCRIPT = Path(__file__).parent.parent / "images" / "windows_drivers.sh"
 _INSIDE = "/root/drivers"
 _SECONDS = 900.0
 _ARCH = "x86_64"
@@ -93,7 +92,10 @@ def _windows(source: str) -> WindowsFacts:
         why = "it is an optical disc" if image.disk else "its guest lives in memory"
         fix = "name the disk of an installed one; the setup takes drivers from windows.drivers"
         raise ImageError(f"no Windows is installed on {source}", why=why, fix=fix)
-    found, kept = windows_on(image.disk)
+    try:
+        found, kept = search(disk_of(image.disk))
+    except Unreadable as error:
+        found, kept = None, str(error)
     if found is None:
         why = kept or "there is no volume with the registry of one"
         fix = (
@@ -133,7 +135,7 @@ async def _make(name: str, key: str, base: ImageFacts, disc: Path, found: Window
     with tempfile.TemporaryDirectory(prefix="tinamou-drivers-") as told, _filed(name, key, like) as (layer, drivers):
         write_overlay(layer, int(base.size), base.disk, base.format, mode=0o644)
         done = await _carried_out(layer, disc, found, Path(told), progress)
-        if wrong := await in_thread(lacking, layer, found.start, done.edits):
+        if wrong := await in_thread(_lacking, layer, found.start, done):
             why = f"read again, the registry has not: {', '.join(wrong[:3])}"
             raise ImageError(f"{found.name} was not given its drivers", why=why, fix="this is a fault of tinamou: report it")
         drivers += done.drivers
@@ -152,16 +154,16 @@ async def _carried_out(layer: Path, disc: Path, found: WindowsFacts, told: Path,
     """In the machine: what the disc has is asked, what follows from it is decided here, and done there."""
     disks = [{"path": str(layer), "format": "qcow2"}, {"path": str(disc), "format": "raw", "readonly": True}]
     progress("starting a machine with the tools of NTFS and hivex", None)
-    machine = AsyncMachine(TOOLS, arch=native_arch(), memory="1G", cpus=2, net=[], disk=disks, progress=progress)
+    machine = AsyncMachine(windows_mender.NAME, arch=native_arch(), memory="1G", net=[], disk=disks, progress=progress)
     try:
         async with machine:
             agent = await machine.connected.settled_agent()
-            shutil.copyfile(_SCRIPT, told / "run.sh")
+            (told / "run.sh").write_text(windows_mender.script())
             await copy.into_guest(agent, f"{told}/.", _INSIDE, directory=machine.record.directory)
             listed = await machine.run(["sh", f"{_INSIDE}/run.sh", "list"], timeout=_SECONDS)
             done = decide(found, listed.stdout.decode("utf-8", "replace").splitlines())
             progress(f"putting {', '.join(done.drivers)} into {found.name}", None)
-            await in_thread(_write, told, done)
+            await in_thread(_write, told, done, await in_thread(_existing, layer, found.start, done))
             await copy.into_guest(agent, f"{told}/.", _INSIDE, directory=machine.record.directory)
             await machine.run(["sh", f"{_INSIDE}/run.sh", "put", str(found.start), _INSIDE], timeout=_SECONDS)
             await machine.stop()
@@ -176,7 +178,21 @@ def _fix(why: str, found: WindowsFacts) -> str:
     return replace(found, unfit="").fix if "volume" in why else ""
 
 
-def _write(told: Path, done: Injection) -> None:
+def _existing(layer: Path, start: int, done: Injection) -> dict[str, dict[str, tuple[int, bytes]]]:
+    try:
+        return existing(disk_of(layer), start, done.edits)
+    except (Unreadable, HiveError) as error:
+        raise ImageError("the registry cannot be changed", why=str(error)) from error
+
+
+def _lacking(layer: Path, start: int, done: Injection) -> list[str]:
+    try:
+        return lacking(disk_of(layer), start, done.edits)
+    except (Unreadable, HiveError) as error:
+        return [str(error)]
+
+
+def _write(told: Path, done: Injection, there: Mapping[str, Mapping[str, tuple[int, bytes]]]) -> None:
     """What the script reads."""
     (told / "copies").write_text("".join(f"{one.source}\t{one.target}\n" for one in done.copies))
     names = {f"text-{number}": target for number, target in enumerate(done.texts)}
@@ -184,4 +200,4 @@ def _write(told: Path, done: Injection) -> None:
     for name, target in names.items():
         (told / name).write_bytes(done.texts[target].encode())
     for hive in ("SYSTEM", "SOFTWARE"):
-        (told / f"{hive}.reg").write_text(registry_text(done.edits, hive) if any(e.hive == hive for e in done.edits) else "")
+        (told / f"{hive}.hivexsh").write_text(hive_commands(done.edits, hive, there))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tinamou.errors import ImageError
 from tinamou.facts.windows import WindowsFacts
 from tinamou.late import dataclass
 
-__all__ = ["FOLDER", "SERVICE", "Edit", "FileCopy", "Injection", "decide", "folders", "refuse", "registry_text"]
+__all__ = ["FOLDER", "SERVICE", "Edit", "FileCopy", "Injection", "decide", "folders", "hive_commands", "refuse"]
 
 FOLDER = "Windows/Drivers/VirtIO"
 """Where drivers wait for their devices; the folder virt-v2v uses."""
@@ -278,17 +278,40 @@ def first_boot(agent: str) -> str:
     return "\r\n".join([*lines, ":done", f"sc delete {SERVICE}", ""])
 
 
-def registry_text(edits: Iterable[Edit], hive: str) -> str:
-    """The edits of one hive as a file that hivexregedit and Windows' own regedit merge; keys are below ``HKLM\\HIVE``."""
-    keys: dict[str, list[Edit]] = {}
+def hive_commands(edits: Iterable[Edit], hive: str, existing: Mapping[str, Mapping[str, tuple[int, bytes]]]) -> str:
+    """The edits of one hive in the words of hivexsh, which makes keys one by one and gives a key all of its values at once.
+
+    ``existing`` are the keys on the way that are there, below the hive's name, with their values. Empty where nothing is to
+    be changed. Raises ImageError for values there whose names cannot be said.
+    """
+    keys: dict[str, dict[str, tuple[int, bytes]]] = {}
     for edit in edits:
         if edit.hive == hive:
-            keys.setdefault(edit.key, []).append(edit)
-    lines = ["Windows Registry Editor Version 5.00", ""]
-    for key, values in keys.items():
-        lines.append(f"[HKEY_LOCAL_MACHINE\\{hive}\\{key}]")
-        for one in {value.name: value for value in values}.values():
-            name = f'"{one.name}"' if one.name else "@"
-            lines.append(f"{name}=hex({one.type:x}):{','.join(f'{byte:02x}' for byte in one.data)}")
-        lines.append("")
-    return "\n".join(lines)
+            path = f"{hive}\\{edit.key}"
+            values = keys.setdefault(path, dict(existing.get(path, {})))
+            for other in [one for one in values if one.upper() == edit.name.upper()]:
+                del values[other]
+            values[edit.name] = edit.type, edit.data
+    lines, made = list[str](), set(existing)
+    for path, values in keys.items():
+        parts = path.split("\\")
+        for depth in range(1, len(parts)):
+            if (below := "\\".join(parts[: depth + 1])) not in made:
+                lines += [_to(parts[1:depth]), f"add {parts[depth]}"]
+                made.add(below)
+        lines += [_to(parts[1:]), f"setval {len(values)}", *_said(path, values)]
+    return "\n".join([*lines, "commit", ""]) if lines else ""
+
+
+def _to(parts: Sequence[str]) -> str:
+    """The way to a key; a blank ends that to the topmost, where a last backslash would join two lines."""
+    return f"cd \\{chr(92).join(parts)}" if parts else "cd \\ "
+
+
+def _said(path: str, values: Mapping[str, tuple[int, bytes]]) -> Iterator[str]:
+    for name, (kind, data) in values.items():
+        if not (name.isascii() and name.isprintable()) or name != name.strip() or name == "@":
+            why = f"the key {path} has a value with an unusual name beside the one to be changed"
+            raise ImageError("the registry cannot be changed", why=why)
+        yield name or "@"
+        yield f"hex:{kind}:{data.hex(',')}"
