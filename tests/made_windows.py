@@ -72,6 +72,14 @@ class _Cells:
 
     def __init__(self) -> None:
         self.data = bytearray(32)
+        self.security = 0
+
+    def secure(self) -> None:
+        """Who may use the keys, once; behind the topmost key, which regipy takes the first cell for."""
+        if not self.security:
+            nobody = struct.pack("<BBHIIII", 1, 0, 0x8000, 0, 0, 0, 0)
+            self.security = self.add(b"sk\0\0" + bytes(8) + struct.pack("<II", 1, len(nobody)) + nobody)
+            struct.pack_into("<II", self.data, self.security + 8, self.security, self.security)
 
     def add(self, content: bytes) -> int:
         at = len(self.data)
@@ -82,11 +90,7 @@ class _Cells:
 def hive(tree: Tree, *, clean: bool = True) -> bytes:
     """A hive with these keys."""
     cells = _Cells()
-    security = cells.add(
-        b"sk\0\0" + bytes(8) + struct.pack("<II", 1, 20) + struct.pack("<BBHIIII", 1, 0, 0x8000, 0, 0, 0, 0)
-    )
-    struct.pack_into("<II", cells.data, security + 8, security, security)
-    root = _key(cells, "$$$PROTO.HIV", tree, 0xFFFFFFFF, security, 0x2C)
+    root = _key(cells, "$$$PROTO.HIV", tree, 0xFFFFFFFF, 0x2C)
     length = -(-len(cells.data) // 4096) * 4096
     if left := length - len(cells.data):
         cells.data += struct.pack("<i", left) + bytes(left - 4)
@@ -100,18 +104,19 @@ def hive(tree: Tree, *, clean: bool = True) -> bytes:
     return bytes(base + cells.data)
 
 
-def _key(cells: _Cells, name: str, tree: Tree, parent: int, security: int, flags: int = 0x20) -> int:
+def _key(cells: _Cells, name: str, tree: Tree, parent: int, flags: int = 0x20) -> int:
     below = {one: inner for one, inner in tree.items() if isinstance(inner, dict)}
     values = {one: inner for one, inner in tree.items() if isinstance(inner, tuple)}
     here = cells.add(bytes(76) + name.encode("latin-1"))
+    cells.secure()
     listed = cells.add(b"".join(struct.pack("<I", _value(cells, *one)) for one in values.items())) if values else 0xFFFFFFFF
     keys = 0xFFFFFFFF
     if below:
-        offsets = {one: _key(cells, one, inner, here, security) for one, inner in sorted(below.items(), key=_upper)}
+        offsets = {one: _key(cells, one, inner, here) for one, inner in sorted(below.items(), key=_upper)}
         entries = b"".join(struct.pack("<II", offset, _hash(one)) for one, offset in offsets.items())
         keys = cells.add(b"lh" + struct.pack("<H", len(offsets)) + entries)
     head = struct.pack("<2sHQII", b"nk", flags, 0, 0, parent) + struct.pack("<IIII", len(below), 0, keys, 0xFFFFFFFF)
-    head += struct.pack("<III", len(values), listed, security) + struct.pack("<I", 0xFFFFFFFF) + bytes(20)
+    head += struct.pack("<III", len(values), listed, cells.security) + struct.pack("<I", 0xFFFFFFFF) + bytes(20)
     cells.data[here + 4 : here + 80] = head + struct.pack("<HH", len(name), 0)
     return here
 

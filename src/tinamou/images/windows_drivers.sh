@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs in the throw-away machine that puts drivers into a Windows: its disk has the serial disk1, the disc of drivers disk2.
+# Runs in the throw-away machine that puts drivers into a Windows: its disk has the serial disk0, the disc of drivers disk1.
 #
 # usage: windows_drivers.sh list                    the disc's files, one a line
 #        windows_drivers.sh put START FOLDER        what FOLDER says, on the volume that begins at byte START of the disk:
@@ -7,7 +7,7 @@
 #                                                   FOLDER/SYSTEM.hivexsh and FOLDER/SOFTWARE.hivexsh say the registry's
 set -eu
 
-fail() { echo "$*" >&2; exit 1; }
+fail() { echo "$1" | tr '\n' ' ' >&2; exit 1; }
 
 disk() { # the name of the block device with that serial
     for one in /sys/block/vd*; do
@@ -38,7 +38,9 @@ put() { # every file of a list, compared with its source
 }
 
 mkdir -p /mnt/windows /mnt/disc
-mountpoint -q /mnt/disc || mount -o ro "/dev/$(disk disk2)" /mnt/disc || fail "the disc of drivers cannot be read"
+disc=$(disk disk1)
+modprobe -a isofs fuse
+grep -q " /mnt/disc " /proc/mounts || said=$(mount -t iso9660 -o ro "/dev/$disc" /mnt/disc 2>&1) || fail "the disc of drivers is not read: $said"
 
 case $1 in
 list)
@@ -46,13 +48,13 @@ list)
     find . -type f | head -n 20000 | head -c 2000000
     ;;
 put)
-    device=$(disk disk1)
+    device=$(disk disk0)
     for one in /sys/block/"$device" /sys/block/"$device"/"$device"*; do
         first=$(cat "$one/start" 2>/dev/null || echo 0)
         [ $((first * 512)) != "$2" ] || device=${one##*/}
     done
-    ntfs-3g -o norecover "/dev/$device" /mnt/windows || fail "the volume of Windows cannot be written to"
-    grep -q " /mnt/windows fuseblk rw[, ]" /proc/mounts || fail "the volume of Windows can only be read: Windows did not close it"
+    said=$(ntfs-3g -o norecover "/dev/$device" /mnt/windows 2>&1) || fail "the volume of Windows is not written to: $said"
+    grep -qE " /mnt/windows fuse(blk)? rw[, ]" /proc/mounts || fail "the volume of Windows can only be read: $said"
     put /mnt/disc "$3/copies"
     put "$3" "$3/texts"
     for hive in SYSTEM SOFTWARE; do

@@ -86,12 +86,12 @@ def _disc(path: Path) -> Path:
 
 def _windows(source: str) -> WindowsFacts:
     image = resolve(source, _ARCH, build=False)
-    if not image.built:
-        raise ImageError(f"the image {source} is not here", fix=f"tinamou image pull {source}")
     if not image.disk or image.format == "iso":
         why = "it is an optical disc" if image.disk else "its guest lives in memory"
         fix = "name the disk of an installed one; the setup takes drivers from windows.drivers"
         raise ImageError(f"no Windows is installed on {source}", why=why, fix=fix)
+    if not image.built:
+        raise ImageError(f"the image {source} is not here", fix=f"tinamou image pull {source}")
     try:
         found, kept = search(disk_of(image.disk))
     except Unreadable as error:
@@ -154,7 +154,9 @@ async def _carried_out(layer: Path, disc: Path, found: WindowsFacts, told: Path,
     """In the machine: what the disc has is asked, what follows from it is decided here, and done there."""
     disks = [{"path": str(layer), "format": "qcow2"}, {"path": str(disc), "format": "raw", "readonly": True}]
     progress("starting a machine with the tools of NTFS and hivex", None)
-    machine = AsyncMachine(windows_mender.NAME, arch=native_arch(), memory="1G", net=[], disk=disks, progress=progress)
+    machine = AsyncMachine(
+        windows_mender.NAME, arch=native_arch(), memory="1G", net=[], disk=disks, timeout=_SECONDS, progress=progress
+    )
     try:
         async with machine:
             agent = await machine.connected.settled_agent()
