@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-CLUSTER, RECORD = 4096, 1024
+CLUSTER, RECORD, _TABLE = 4096, 1024, 4
 FIRST = 1 << 20
 """Where the volume begins on a disk, as Windows lays it out."""
 
@@ -157,15 +157,22 @@ def ntfs(files: Mapping[str, bytes], *, dirty: bool = False) -> bytes:
     return _Volume(files, dirty).made()
 
 
+def folders_of(files: Mapping[str, bytes]) -> dict[str, int]:
+    """The folders of these files, and the numbers of their records; those of the files follow."""
+    folders = {"": 5}
+    for name in sorted(files):
+        for depth in range(1, len(parts := name.split("/"))):
+            folders.setdefault("/".join(parts[:depth]), 24 + len(folders))
+    return folders
+
+
 class _Volume:
     def __init__(self, files: Mapping[str, bytes], dirty: bool) -> None:
-        folders = {"": 5}
-        for name in sorted(files):
-            for depth in range(1, len(parts := name.split("/"))):
-                folders.setdefault("/".join(parts[:depth]), 24 + len(folders))
-        numbers = {name: 64 + place for place, name in enumerate(sorted(files))}
+        folders = folders_of(files)
+        numbers = {name: 24 + len(folders) + 1 + place for place, name in enumerate(sorted(files))}
+        self.records_in_all = max([24, *folders.values(), *numbers.values()]) + 1
         self.records: dict[int, list[bytes]] = {3: [_resident(0x70, bytes(8) + struct.pack("<BBH", 3, 1, int(dirty)))]}
-        self.data, self.next = dict[int, bytes](), 64
+        self.data, self.next = dict[int, bytes](), _TABLE - -self.records_in_all * RECORD // CLUSTER + 1
         for name, one in numbers.items():
             self.records[one] = [self._content(0x80, "", files[name])]
         both = {**folders, **numbers}
@@ -204,7 +211,7 @@ class _Volume:
         return found
 
     def made(self) -> bytes:
-        first, most = 4, max(self.records) + 1
+        first, most = _TABLE, self.records_in_all
         table = -(-most * RECORD // CLUSTER)
         self.records[0] = [_outside(0x80, "", struct.pack("<BBB", 0x11, table, first), most * RECORD)]
         size = (self.next + 1) * CLUSTER

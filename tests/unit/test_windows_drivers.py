@@ -202,7 +202,14 @@ def test_keys_are_made_where_they_are_not_and_values_beside_stay():
     assert lines[1:5] == ["setval 2", "ProgramFilesDir", "hex:1:43,00,00,00", "DevicePath"]
     assert lines[-1] == "commit"
     made = hive_commands(done.edits, "SOFTWARE", {}).splitlines()
-    assert made[:6] == ["cd \\ ", "add Microsoft", "cd \\Microsoft", "add Windows", "cd \\Microsoft\\Windows", "add CurrentVersion"]
+    assert made[:6] == [
+        "cd \\ ",
+        "add Microsoft",
+        "cd \\Microsoft",
+        "add Windows",
+        "cd \\Microsoft\\Windows",
+        "add CurrentVersion",
+    ]
     assert hive_commands((), "SYSTEM", {}) == ""
 
 

@@ -196,16 +196,16 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("more", "what", "why"),
+    ("more", "why"),
     [
-        ({"hiberfil_sys": b"HIBR".ljust(8192, b"\1")}, "Windows 10 Enterprise Evaluation cannot be changed now", "hibernated"),
-        ({"Windows/System32/config/SYSTEM": b"regf" * 2000}, "Windows 10 Enterprise Evaluation cannot be changed now", "damaged"),
+        ({"hiberfil_sys": b"HIBR".ljust(8192, b"\1")}, "hibernated"),
+        ({"Windows/System32/config/SYSTEM": b"regf" * 2000}, "damaged"),
     ],
 )
-def test_what_may_not_be_changed_is_refused_at_once(more, what: str, why: str, tmp_path: Path, images: Path):
+def test_what_may_not_be_changed_is_refused_at_once(more, why: str, tmp_path: Path, images: Path):
     with pytest.raises(ImageError) as caught:
         asyncio.run(inject(str(source(tmp_path, **more)), "win", disc_file(tmp_path)))
-    assert caught.value.what == what
+    assert caught.value.what.endswith(" cannot be changed now")
     assert why in caught.value.why
     assert caught.value.fix
     assert not (images / "win").exists()

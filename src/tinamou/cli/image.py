@@ -226,7 +226,12 @@ def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Swit
     from tinamou.images.resolve import resolve
 
     known = resolve(like, arch or native_arch(), build=False) if like else None
-    _print(run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress)), json)
+    made = run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress))
+    output.end_progress()
+    if made.windows and "viostor" not in made.drivers:
+        fix = f"tinamou image inject {name} NAME --drivers virtio-win.iso"
+        output.warn(f"{made.windows} has no driver that is loaded at boot for a disk on virtio (viostor): {fix}")
+    _print(made, json)
 
 
 @app.command

@@ -13,10 +13,10 @@ class WindowsFacts:
 
     ``start`` is where its volume begins, in bytes from the start of the disk. ``version`` and ``build`` are those of its
     kernel (``(10, 0)`` and 22631), ``server`` whether it is one, ``arch`` Windows' name of the processor (``amd64``,
-    ``x86``, ``arm64``). ``control`` is the set of settings it starts with (``ControlSet001``), ``database`` whether drivers are found
-    by the database of Windows 8 and later. ``drivers`` are virtio's that are installed, ``boots`` those of them that are
-    loaded before its disk is there. ``device_path`` is where it looks for drivers of new devices. ``unfit`` says why nothing
-    may be changed on its volume now; empty where it may.
+    ``x86``, ``arm64``). ``control`` is the set of settings it starts with (``ControlSet001``), ``database`` whether drivers
+    are found by the database of Windows 8 and later. ``drivers`` are virtio's that are installed, ``boots`` those of them
+    that are loaded before its disk is there. ``device_path`` is where it looks for drivers of new devices. ``unfit`` says
+    why nothing may be changed on its volume now; empty where it may.
     """
 
     start: int = 0
