@@ -28,15 +28,29 @@ class Asked(Protocol):
     """A value of the registry as it should be: its hive, the key's path, name, type and bytes."""
 
     @property
-    def hive(self) -> str: ...
+    def hive(self) -> str:
+        """Which hive."""
+        ...
+
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Its key, below that."""
+        ...
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name; the key's own has none."""
+        ...
+
     @property
-    def type(self) -> int: ...
+    def type(self) -> int:
+        """Its type, as Windows numbers them."""
+        ...
+
     @property
-    def data(self) -> bytes: ...
+    def data(self) -> bytes:
+        """Its bytes."""
+        ...
 
 
 _MOST_VOLUMES = 16
