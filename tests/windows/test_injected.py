@@ -65,6 +65,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
         ("/mnt/disc", f"{tmp_path}/disc"),
         ("disc=$(disk disk1)", ""),
         ("modprobe -a isofs fuse", ""),
+        ("export GCONV_PATH=/usr/lib/gconv", f"GCONV_PATH={tmp_path}"),
         ("grep -q ", "true "),
         ("mkdir -p", "true"),
         ("device=$(disk disk0)", "device=none"),

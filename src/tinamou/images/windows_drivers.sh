@@ -40,6 +40,14 @@ put() { # every file of a list, compared with its source
 mkdir -p /mnt/windows /mnt/disc
 disc=$(disk disk1)
 modprobe -a isofs fuse
+export GCONV_PATH=/usr/lib/gconv
+cat > "$GCONV_PATH/gconv-modules" <<'MODULES'
+alias LATIN1// ISO-8859-1//
+module ISO-8859-1// INTERNAL ISO8859-1 1
+module INTERNAL ISO-8859-1// ISO8859-1 1
+module UTF-16LE// INTERNAL UTF-16 1
+module INTERNAL UTF-16LE// UTF-16 1
+MODULES
 grep -q " /mnt/disc " /proc/mounts || said=$(mount -t iso9660 -o ro "/dev/$disc" /mnt/disc 2>&1) || fail "the disc of drivers is not read: $said"
 
 case $1 in
