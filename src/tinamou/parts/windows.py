@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from tinamou.parts.net import NetSpec
     from tinamou.spec import MachineSpec
 
-__all__ = ["OS", "PART", "RELEASES", "Release", "board_before", "clock_base", "release", "settled", "without_virtio"]
+__all__ = [
+    "OS",
+    "PART",
+    "RELEASES",
+    "Release",
+    "board_before",
+    "clock_base",
+    "driven",
+    "release",
+    "settled",
+    "without_virtio",
+]
 
 OS = Literal[
     "", "linux", "windows-10", "windows-11", "windows-server-2019", "windows-server-2022", "windows-server-2025", "other"
@@ -89,15 +100,20 @@ def board_before(name: str, version: tuple[int, int]) -> bool:
     return match is not None and (int(match[1]), int(match[2])) < version
 
 
+def driven(spec: MachineSpec, drivers: Collection[str]) -> MachineSpec:
+    """The description of a Windows on whose disk these drivers were found: it has virtio's where it has all it needs."""
+    found = release(spec) is not None and set(drivers) >= _NEEDED
+    return replace(spec, windows=replace(spec.windows, virtio=True)) if found else spec
+
+
 def settled(spec: MachineSpec, drivers: Collection[str] = ()) -> MachineSpec:
     """What the description leaves open, as the guest's system needs it; the same again changes nothing.
 
     Windows has drivers for SATA and Intel's cards of its own, and none for virtio. ``drivers`` are those of virtio's that
     were found on its disk.
     """
+    spec = driven(spec, drivers)
     here = release(spec)
-    if here and set(drivers) >= _NEEDED:
-        spec = replace(spec, windows=replace(spec.windows, virtio=True))
     disk: Literal["sata", "virtio"] = "sata" if without_virtio(spec) else "virtio"
     card = "e1000e" if disk == "sata" else "virtio"
     disks = tuple(replace(one, interface=disk) if one.interface == "auto" else one for one in spec.disk)
