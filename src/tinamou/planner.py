@@ -136,7 +136,7 @@ def _element(part: Part, spec: MachineSpec, facts: Facts, number: int) -> Contri
 
 def _resolved(spec: MachineSpec, facts: Facts) -> Resolved:
     """Every decision that several parts rest on, but for what the machine gets of the host."""
-    spec = windows.settled(spec)
+    spec = windows.settled(spec, facts.image.drivers)
     facts = late.replace(facts, image=boot.guest_of(spec, facts.image))
     arch = ARCHES[facts.image.arch]
     trial, why, notes = accel.choose(spec.accel, facts.accel)

@@ -17,6 +17,7 @@ import fuzz_foreign
 import fuzz_moves  # noqa: F401
 import fuzz_seeds as seeds
 import fuzz_web  # noqa: F401
+import fuzz_windows  # noqa: F401
 import made_vmcx
 from fuzz_folder import folder, written
 from fuzzing import target

@@ -155,6 +155,7 @@ LINES = [
     reading("image check", "tiny", "none"),
     Line("image rm", "made", "none", ("image import {w}/small.qcow2 made --arch x86_64",), env=CACHE),
     Line("image import", "{w}/small.qcow2 made --arch x86_64", "none", env=CACHE),
+    Line("image inject", "{w}/small.qcow2 made --drivers {w}/small.qcow2", "none", env=CACHE),
     Line("image convert", "{w}/small.qcow2 {w}/out.raw", "none"),
     Line("image create", "{w}/new.qcow2 8M", "none"),
     Line("image resize", "{w}/small.qcow2 16M", "none"),

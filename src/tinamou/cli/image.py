@@ -1,4 +1,4 @@
-"""The verbs below ``image``: ls, build, pull, import, show, check, rm, convert, create, resize, rebase."""
+"""The verbs below ``image``: ls, build, pull, import, inject, show, check, rm, convert, create, resize, rebase."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tinamou.state import machines
 if TYPE_CHECKING:
     from tinamou.facts import ImageFacts
     from tinamou.images.store import Kept
+    from tinamou.machine.injecting import Injected
 
 app: Group = Group()
 
@@ -227,7 +228,43 @@ def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Swit
     from tinamou.images.resolve import resolve
 
     known = resolve(like, arch or native_arch(), build=False) if like else None
-    _print(run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress)), json)
+    made = run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress))
+    output.end_progress()
+    if made.windows and "viostor" not in made.drivers:
+        fix = f"tinamou image inject {name} NAME --drivers virtio-win.iso"
+        output.warn(f"{made.windows} has no driver that is loaded at boot for a disk on virtio (viostor): {fix}")
+    _print(made, json)
+
+
+@app.command
+def inject(source: str, name: str, /, *, drivers: Path, json: Switch = False) -> None:
+    """Make an image of an installed Windows that starts from virtio: drivers and registry are put in, nothing is booted.
+
+    Parameters
+    ----------
+    source
+        The image it is on, by its name, or the file of a disk; it stays as it is.
+    name
+        The new image's name: tinamou run NAME --os windows-11.
+    drivers
+        The disc virtio-win.iso.
+    """
+    from tinamou.machine.injecting import inject as inject_drivers
+
+    done = run_until_done(inject_drivers(source, name, drivers, progress=output.progress))
+    output.end_progress()
+    _say_injected(done)
+    _print(done.image, json)
+
+
+def _say_injected(done: Injected) -> None:
+    if done.done is None:
+        output.say(f"{done.image.name} had been made of these already")
+        return
+    for note in done.done.notes:
+        output.warn(note)
+    values, files = len(done.done.edits), len(done.done.copies) + len(done.done.texts)
+    output.say(f"{done.windows.name}: {values} values of the registry, {files} files; {', '.join(done.done.drivers)}")
 
 
 @app.command

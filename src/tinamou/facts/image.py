@@ -16,7 +16,8 @@ class ImageFacts:
     empty where there is none. ``agent`` tells whether qemu-guest-agent starts by itself, ``resident`` whether tinamou's own
     program answers before that (`tinamou.images.programs`), ``seed`` which kind of first-boot
     configuration it reads (``nocloud`` or empty), ``ssh`` whether sshd runs. ``built`` is False while the files do not exist
-    yet.
+    yet. ``windows`` is the Windows that was found on the disk, ``drivers`` those of virtio's drivers it can use: a disk on
+    virtio is started from with ``viostor``.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ImageFacts:
     ssh: bool = False
     user: str = ""
     built: bool = True
+    windows: str = ""
+    drivers: tuple[str, ...] = ()
 
     @property
     def may_have_sshd(self) -> bool:

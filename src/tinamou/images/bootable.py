@@ -15,7 +15,7 @@ from tinamou.images.blocks import Blocks
 from tinamou.images.fat import list_folder
 from tinamou.late import dataclass
 
-__all__ = ["Boot", "Partition", "examine_disc", "examine_disk"]
+__all__ = ["Boot", "Partition", "examine_disc", "examine_disk", "volumes"]
 
 _SECTOR = 512
 _MOST_VOLUMES = 16
@@ -76,6 +76,18 @@ def examine_disk(blocks: Blocks) -> Boot:
     hints = tuple(dict.fromkeys(_ROOTS[p.kind] for p in gpt if isinstance(p.kind, uuid.UUID) and p.kind in _ROOTS))
     found = _boot(code and starts, loaders, hints)
     return Boot(found.ways, found.arches, max(0, end - blocks.size))
+
+
+def volumes(blocks: Blocks) -> list[int]:
+    """Where the volumes of a hard disk begin, in bytes: its partitions, or the disk itself. Raises as `examine_disk`."""
+    sector = blocks.read(0, _SECTOR)
+    if len(sector) < _SECTOR or sector[510:] != b"\x55\xaa":
+        return []
+    if _is_volume(sector):
+        return [0]
+    mbr = list(_mbr(sector))
+    gpt = _gpt(blocks)[0] if any(p.kind == 0xEE for p in mbr) else []
+    return [p.start for p in gpt or mbr if p.start]
 
 
 def examine_disc(blocks: Blocks) -> Boot:

@@ -11,16 +11,16 @@ from tinamou.digest import sha256
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.blocks import Blocks, ForeignBlocks, Qcow2Blocks, RawBlocks, Unreadable
-from tinamou.images.bootable import Boot, examine_disc, examine_disk
+from tinamou.images.bootable import Boot, examine_disc, examine_disk, volumes
 from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
 from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
 from tinamou.units import Size
 
-__all__ = ["image_files", "inspect_image"]
+__all__ = ["disk_of", "image_files", "inspect_image"]
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class _Finding:
     size: int
     ways: tuple[str, ...]
     arches: tuple[str, ...]
+    windows: str = ""
+    drivers: tuple[str, ...] = ()
 
 
 def inspect_image(
@@ -55,6 +57,8 @@ def inspect_image(
         format=finding.format,
         size=Size(finding.size),
         boots=finding.ways,
+        windows=finding.windows,
+        drivers=finding.drivers,
     )
 
 
@@ -83,10 +87,11 @@ def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[s
     for layer in layers:
         verify_tables(layer)
     measured = {layer.path: _measure(layer, qemu_img) for layer in layers}
-    boot = Boot()
+    boot, inside = Boot(), ("", tuple[str, ...]())
     try:
         blocks = _open(layers, measured, qemu_img)
         boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
+        inside = _windows(blocks) if top.format != "iso" and not boot.missing else inside
     except Unreadable:
         pass
     if boot.missing:
@@ -96,7 +101,23 @@ def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[s
             fix="fetch the image again, or give it its full size: tinamou image resize",
         )
     others = [other for _, files in measured.values() for other in files]
-    return _Finding(top.format, measured[top.path][0], boot.ways, boot.arches), others
+    return _Finding(top.format, measured[top.path][0], boot.ways, boot.arches, *inside), others
+
+
+def _windows(blocks: Blocks) -> tuple[str, tuple[str, ...]]:
+    """The name of the Windows on a disk, and which of virtio's drivers it can use; nothing for another system."""
+    if not any(blocks.read(start + 3, 8) == b"NTFS    " for start in volumes(blocks)):
+        return "", ()
+    from tinamou.images.windows_inside import look, usable
+
+    found = look(blocks)
+    return (f"{found.name or 'Windows'} (build {found.build})", usable(found)) if found else ("", ())
+
+
+def disk_of(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> Blocks:
+    """What a guest would read of a local image. Raises ImageError; Unreadable where no reader here knows it."""
+    layers = read_chain(path, trusted=trusted)
+    return _open(layers, {layer.path: _measure(layer, qemu_img) for layer in layers}, qemu_img)
 
 
 def _measure(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
@@ -136,7 +157,8 @@ def _recall(record: Path, resolved: str) -> tuple[_Finding, tuple[str, ...]] | N
         if not fresh or any(_identity(path) != identity for path, identity in files.items()):
             return None
         found = known["finding"]
-        return _Finding(found["format"], found["size"], tuple(found["ways"]), tuple(found["arches"])), tuple(files)
+        lists = (tuple(found["ways"]), tuple(found["arches"]), str(found["windows"]), tuple(found["drivers"]))
+        return _Finding(found["format"], found["size"], *lists), tuple(files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,19 @@ def add_base(name: str, key: str, base: ImageFacts) -> ImageFacts:
 
 
 @contextlib.contextmanager
-def filed(name: str, key: str, below: ImageFacts) -> Iterator[Path]:
-    """The path at which the block makes the disk of the next layer; it is one once the block has ended."""
+def filed(
+    name: str, key: str, below: ImageFacts, became: Callable[[ImageFacts], ImageFacts] = lambda facts: facts
+) -> Iterator[Path]:
+    """The path at which the block makes the disk of the next layer; it is one once the block has ended.
+
+    ``became`` says, when it has, what is known of the guest beside what was known of it below.
+    """
     with _work(folder_of(name, below.arch)) as work:
         yield work / "disk.qcow2"
         for field in _BOOTS:
             if source := getattr(below, field):
                 _put(source, work / field)
-        _filed(work, name, key, below)
+        _filed(work, name, key, became(below))
 
 
 def resting_on(name: str, folders: Sequence[Path]) -> list[str]:

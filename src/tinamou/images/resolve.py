@@ -105,6 +105,10 @@ def _recipe(name: str, arch: str) -> store.Recipe | None:
         from tinamou.images import mender
 
         return mender.recipe(_supported(name, arch, tiny.ARCHES))
+    if name == "windows-mender":
+        from tinamou.images import windows_mender
+
+        return windows_mender.recipe(_supported(name, arch, tiny.ARCHES))
     if kind == "debian":
         from tinamou.images import debian
 

@@ -62,7 +62,7 @@ class Once:
 
 def gather(spec: MachineSpec, image: ImageFacts, place: Place, once: Once | None = None) -> Facts:
     """Facts about host and binary come from caches where they can; ``once`` has those of this process. Raises ProbeError."""
-    spec, ask = windows.settled(spec), once or Once()
+    spec, ask = windows.settled(spec, image.drivers), once or Once()
     qemu = ask(("qemu", image.arch), lambda: _qemu(image.arch))
     firmware = ask(("firmware", *qemu.data_dirs), lambda: probe_firmware(data_dirs=qemu.data_dirs).firmware)
     return Facts(

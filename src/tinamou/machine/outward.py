@@ -22,6 +22,7 @@ from tinamou.images.inspect import inspect_image
 from tinamou.images.progress import Progress, silent
 from tinamou.late import replace
 from tinamou.machine.gather import native_arch, resolve_image
+from tinamou.parts.windows import driven
 from tinamou.probe.accel import probe_accel
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.snapshots import history
@@ -37,10 +38,11 @@ def of_name(source: Path) -> tuple[MachineSpec, Place]:
     kvm = _runs_kvm()
     if source.suffix == ".toml":
         spec = load_spec(tomllib.loads(source.read_text()), source=str(source))
-        return spec, _sized(spec, _place(resolve_image(spec, build=True), kvm))
+        image = resolve_image(spec, build=True)
+        return driven(spec, image.drivers), _sized(spec, _place(image, kvm))
     record = machines.find_usable(str(source))
-    spec = load_spec(record.spec)
-    return spec, _sized(spec, _own(_place(image_of(record), kvm), Path(record.directory)))
+    spec, image = load_spec(record.spec), image_of(record)
+    return driven(spec, image.drivers), _sized(spec, _own(_place(image, kvm), Path(record.directory)))
 
 
 def _sized(spec: MachineSpec, place: Place) -> Place:

@@ -169,9 +169,10 @@ def nics_of(record: Record) -> tuple[Nic, ...]:
     from tinamou.parts.net.wiring import host_link
     from tinamou.parts.windows import settled
     from tinamou.state import networks
+    from tinamou.state.folder import image_of
 
     found = []
-    for number, spec in interfaces(settled(load_spec(record.spec)).net).items():
+    for number, spec in interfaces(settled(load_spec(record.spec), image_of(record).drivers).net).items():
         made = spec.type == "bridge" and not spec.bridge
         members = networks.members(name_of(spec)) if made else []
         mine = next((one for one in members if one.name == f"{record.name}.{number}"), None)

@@ -6,7 +6,7 @@ Source: docs/guides/windows.md has the table and where each line of it is from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinamou.blueprint import Contribution, Flag, Note, Why
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from tinamou.parts.net import NetSpec
     from tinamou.spec import MachineSpec
 
-__all__ = ["OS", "PART", "RELEASES", "Release", "board_before", "clock_base", "release", "settled", "without_virtio"]
+__all__ = [
+    "OS",
+    "PART",
+    "RELEASES",
+    "Release",
+    "board_before",
+    "clock_base",
+    "driven",
+    "release",
+    "settled",
+    "without_virtio",
+]
 
 OS = Literal[
     "", "linux", "windows-10", "windows-11", "windows-server-2019", "windows-server-2022", "windows-server-2025", "other"
@@ -55,6 +66,8 @@ RELEASES = {
 """Source: Microsoft Learn, *Windows 10/11 specifications*, *Hardware requirements for Windows Server*."""
 
 _OF_2023 = ("Windows UEFI CA 2023", "Microsoft KEK 2K CA 2023")
+_NEEDED = {"viostor", "netkvm"}
+"""A machine on virtio throughout needs these: for its disks, for its cards."""
 _VIRTIO_ALONE = ("queues", "queue_size", "mtu", "packed", "rss")
 
 
@@ -87,11 +100,19 @@ def board_before(name: str, version: tuple[int, int]) -> bool:
     return match is not None and (int(match[1]), int(match[2])) < version
 
 
-def settled(spec: MachineSpec) -> MachineSpec:
+def driven(spec: MachineSpec, drivers: Collection[str]) -> MachineSpec:
+    """The description of a Windows on whose disk these drivers were found: it has virtio's where it has all it needs."""
+    found = release(spec) is not None and set(drivers) >= _NEEDED
+    return replace(spec, windows=replace(spec.windows, virtio=True)) if found else spec
+
+
+def settled(spec: MachineSpec, drivers: Collection[str] = ()) -> MachineSpec:
     """What the description leaves open, as the guest's system needs it; the same again changes nothing.
 
-    Windows has drivers for SATA and Intel's cards of its own, and none for virtio.
+    Windows has drivers for SATA and Intel's cards of its own, and none for virtio. ``drivers`` are those of virtio's that
+    were found on its disk.
     """
+    spec = driven(spec, drivers)
     here = release(spec)
     disk: Literal["sata", "virtio"] = "sata" if without_virtio(spec) else "virtio"
     card = "e1000e" if disk == "sata" else "virtio"
@@ -124,10 +145,9 @@ def check(resolved: Resolved) -> list[Problem]:
 
 def contribute(resolved: Resolved) -> Contribution:
     """Sleep states and the timer of the board as Windows needs them, and what the user must hear."""
-    here = release(resolved.spec)
+    here, undriven = release(resolved.spec), tuple(_undriven(resolved))
     if here is None:
-        return Contribution()
-    flags = []
+        return Contribution(notes=undriven)
     sleep = Why("spec os", "Windows that puts itself to sleep does not come back: nobody presses a machine's power button")
     flags = [
         Flag("global", sleep, options={"driver": "ICH9-LPC", "property": name, "value": 1})
@@ -140,7 +160,23 @@ def contribute(resolved: Resolved) -> Contribution:
         )
         options = {"driver": "kvm-pit", "property": "lost_tick_policy", "value": "discard"}
         flags.append(Flag("global", ticks, options=dict(options)))
-    return Contribution(flags=tuple(flags), notes=tuple(_notes(here, resolved)))
+    return Contribution(flags=tuple(flags), notes=(*undriven, *_notes(here, resolved)))
+
+
+def _undriven(resolved: Resolved) -> Iterator[Note]:
+    """The disk of an installed Windows at its first start, where Windows would not find it."""
+    image, first = resolved.facts.image, next((one for one in resolved.disks if one.number == 0 and one.fresh), None)
+    driver = {"virtio": "viostor", "scsi": "vioscsi"}.get(first.options.interface, "") if first else ""
+    if not image.windows or not image.disk or not driver or driver in image.drivers:
+        return
+    named = release(resolved.spec)
+    back = "take windows.virtio back, for a disk on SATA" if named else "name its os, which puts the disk on SATA"
+    text = (
+        f"{image.windows} on {image.name} has no driver for its disk, {driver}, that is loaded at boot: on virtio it would "
+        f"stop with INACCESSIBLE_BOOT_DEVICE (0x7B); put it in (tinamou image inject {resolved.spec.image} NAME --drivers "
+        f"virtio-win.iso), or {back}"
+    )
+    yield Note("warning", text, Why("image", f"no such service is started at boot by its registry: {driver}"))
 
 
 def _notes(here: Release, resolved: Resolved) -> Iterator[Note]:
