@@ -21,7 +21,7 @@ from tinamou.attest import eventlog, signatures
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.attest.policy import Policy
-from tinamou.attest.tpm_wire import mask_of, sized, unsized
+from tinamou.attest.tpm_wire import EK_TEMPLATE, mask_of, sized, unsized
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -298,8 +298,6 @@ def _policy(events: Sequence[eventlog.Event], logged: str, policy: Policy) -> An
 
 def rsa_key(public: bytes) -> int:
     """The modulus of an endorsement key made by the template. Raises MalformedError."""
-    from tinamou.attest.tpm_wire import EK_TEMPLATE
-
     head = EK_TEMPLATE[: -256 - 2]
     if public[: len(head)] != head or len(public) != len(EK_TEMPLATE):
         raise MalformedError("the endorsement key was made by another template")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -93,8 +95,6 @@ def secret(
     out
         Where the encrypted secret goes; TARGET.secret, when left out.
     """
-    from json import dumps
-
     from tinamou.attest import bounded
 
     told = given or Given()
@@ -225,7 +225,6 @@ def serve(
 
 def _noted(line: Mapping[str, object]) -> None:
     import json
-    from datetime import UTC, datetime
 
     print(json.dumps({"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **line}), flush=True)
 

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from tinamou.cli.grammar import Group
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from tinamou.fleet.cluster import Machine
@@ -28,8 +30,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
     only_on
         A node to which they are bound, and never restarted elsewhere: for a cluster that does not fence.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.errors import Problem, SpecError
     from tinamou.fleet import cluster
 
     if not machines:
@@ -42,7 +42,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
 
 def _machine(said: str) -> Machine:
     from tinamou.cli.described import described
-    from tinamou.errors import Problem, SpecError
     from tinamou.fleet.cluster import Machine
     from tinamou.fleet.placement import need_of
     from tinamou.spec import load_spec

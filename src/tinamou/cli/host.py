@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import HostError, ProbeError, Problem, SpecError
 
 if TYPE_CHECKING:
@@ -232,9 +235,6 @@ def add(
     timeout
         Seconds it may take to answer, now and whenever all hosts are asked.
     """
-    import os
-
-    from tinamou.cli.loop import run_until_done
     from tinamou.fleet import hosts, joining
 
     words = _words(command)
@@ -260,8 +260,6 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _asked(where: str, keys: Sequence[str]) -> str:
     """The fingerprint of the first key, where the person at the terminal says that it is the right one; else nothing."""
-    import sys
-
     from tinamou.fleet.hosts import fingerprint
     from tinamou.system import terminal
 
@@ -313,7 +311,6 @@ def check(*names: str, json: Switch = False) -> int:
     names
         The hosts; all when left out.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.fleet import hosts
     from tinamou.fleet.asking import ask_all
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json as json_
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
-from tinamou.facts import files
+from tinamou.facts import ImageFacts, files
 from tinamou.fields import size_of
+from tinamou.images import store
+from tinamou.images.store import Kept
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
-
-if TYPE_CHECKING:
-    from tinamou.facts import ImageFacts
-    from tinamou.images.store import Kept
 
 app: Group = Group()
 
@@ -33,8 +31,6 @@ def ls(*, all: Switch = False, json: Switch = False) -> None:
     all
         Every name that can be built or downloaded as well.
     """
-    from tinamou.images import store
-
     rows: list[dict[str, object]] = [
         {
             "name": item.name,

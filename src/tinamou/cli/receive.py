@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import StateError
 
 
 def command(
@@ -60,11 +64,6 @@ def command(
 
 def _refuse_people() -> None:
     """Raises StateError where nobody can be spoken to by stdin and stdout as `tinamou move` is."""
-    import os
-    import stat
-
-    from tinamou.errors import StateError
-
     if not all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in (os.fstat(0).st_mode, os.fstat(1).st_mode)):
         why = "stdin and stdout are no line to another host"
         raise StateError("this is for tinamou alone", why=why, fix="tinamou move NAME HOST, on the other host")

@@ -10,8 +10,9 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tinamou.control import Session
 from tinamou.control.commands import open_ports
 from tinamou.errors import GuestError, TinamouError
 from tinamou.facts import files
@@ -20,9 +21,6 @@ from tinamou.guest.resident import Line, connect, shared
 from tinamou.guest.resident.sharing import shared_path
 from tinamou.late import dataclass
 from tinamou.state.record import Record
-
-if TYPE_CHECKING:
-    from tinamou.control import Session
 
 __all__ = ["RIGHT", "Clock", "ahead_of", "not_set", "own_time", "set_clock"]
 

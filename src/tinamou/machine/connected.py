@@ -5,11 +5,13 @@ Everything that is done to running machines is a function over this.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from tinamou.control import Session, connect_qmp
 from tinamou.control.bounds import CONNECT_SECONDS
 from tinamou.errors import ControlError, GuestError
 from tinamou.facts import files
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.blueprint import Plan
-    from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.clock import Clock
     from tinamou.guest.command import Command, Hear, Input
@@ -122,8 +123,6 @@ class Connected:
 
     async def session(self) -> Session:
         """The QMP session. Raises LaunchError for a QEMU that has ended, ControlError."""
-        from tinamou.control import connect_qmp
-
         if self._session is None or self._session.closed:
             try:
                 connecting = connect_qmp(
@@ -347,8 +346,6 @@ class Connected:
 
 async def _ended(record: Record) -> bool:
     """Whether its QEMU has ended; one on its way out has closed its sockets already and gets half a second to go."""
-    import asyncio
-
     for _ in range(50):
         if not record.running:
             return True

@@ -10,6 +10,7 @@ from tinamou.control import RefusedError, Session
 from tinamou.control.answers import records
 from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
+from tinamou.images.chain import read_layer
 from tinamou.images.inspect import inspect_image
 from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
@@ -72,7 +73,6 @@ async def resize(record: Record, name: str, size: Size) -> None:
     async with opened(record, "disk resize") as (disks, history):
         _known(history, name)
         top = history.disks[name]
-        from tinamou.images.chain import read_layer
         from tinamou.images.importing import refuse_fixed
 
         layer = read_layer(disks.path(top.top), top.format)

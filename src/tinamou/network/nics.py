@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError, TinamouError
-from tinamou.late import dataclass, field
-from tinamou.system.exec import CommandError, find_tool
+from tinamou.late import dataclass, field, replace
+from tinamou.system.exec import CommandError, find_tool, run
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -101,8 +101,6 @@ async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Col
     ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards whose packets the host's kernel
     moves.
     """
-    from tinamou.late import replace
-
     guests = await _guest_sides(agent)
     found: list[NicView] = []
     for nic in nics(cards):
@@ -144,8 +142,6 @@ def host_side(name: str) -> HostSide | None:
 
 def shaping(name: str) -> str:
     """A queueing discipline that slows the interface down, as tc(8) shows it; empty for the kernel's plain ones."""
-    from tinamou.system.exec import run
-
     try:
         lines = run([find_tool("tc") or "tc", "qdisc", "show", "dev", name, "root"], timeout=10).splitlines()
     except (CommandError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -76,8 +77,6 @@ def kernel_words(resolved: Resolved) -> dict[str, str]:
     ours = resolved.facts.image.agent
     for index, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
         if spec.address:
-            from ipaddress import ip_interface
-
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
             card = mac_of(spec, place.known_as, number).replace(":", "-") if ours else f"eth{index}"
