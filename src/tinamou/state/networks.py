@@ -7,10 +7,10 @@ as long as its machine exists, so that it keeps the address over restarts; ``up`
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.errors import StateError
@@ -19,6 +19,9 @@ from tinamou.system.lock import SECONDS, exclusive
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
+
+if TYPE_CHECKING:
+    import ipaddress
 
 __all__ = [
     "Member",
@@ -176,6 +179,8 @@ def lease(network: str, subnet: str, member: str, request: str = "") -> tuple[st
 
     The member must be new or leased before; ``request`` is an address somebody insists on.
     """
+    import ipaddress
+
     with locked():
         there = read(network)
         subnet = there.subnet if there else subnet

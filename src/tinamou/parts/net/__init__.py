@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -77,6 +76,8 @@ def kernel_words(resolved: Resolved) -> dict[str, str]:
     ours = resolved.facts.image.agent
     for index, (number, spec) in enumerate(interfaces(resolved.spec.net).items()):
         if spec.address:
+            from ipaddress import ip_interface
+
             own = ip_interface(spec.address)
             server = next(iter(spec.dns), "")
             card = mac_of(spec, place.known_as, number).replace(":", "-") if ours else f"eth{index}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
@@ -31,6 +30,8 @@ def forwards_of(text: str) -> tuple[Forward, ...]:
     match = _FORWARD.fullmatch(text)
     if not match:
         raise ValueError(f"not a port forward of the form {_FORM}; ranges are 8080-8085, an IPv6 address is in brackets")
+    import ipaddress
+
     protocol, six, four, *numbers = match.groups()
     address = str(ipaddress.IPv6Address(six) if six else ipaddress.IPv4Address(four or "127.0.0.1"))
     first, last, to, to_last = (int(number) if number else 0 for number in numbers)
