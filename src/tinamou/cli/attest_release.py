@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tinamou import late
+from tinamou.attest import MalformedError, bounded, jwe, sev, snp, tdx, tpm
 from tinamou.cli import output
 from tinamou.cli.attest_given import REPORT, TEXT, Given, known
 from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
@@ -49,7 +50,6 @@ def certificates(
     intel
         Where Intel's is got, such as a PCCS of your own, in place of https://api.trustedservices.intel.com.
     """
-    from tinamou.attest import MalformedError, bounded
     from tinamou.operations import collecting
 
     try:
@@ -95,8 +95,6 @@ def secret(
     out
         Where the encrypted secret goes; TARGET.secret, when left out.
     """
-    from tinamou.attest import bounded
-
     told = given or Given()
     data = bounded(file, TEXT, "secret")
     if not Path(target).is_file():
@@ -117,7 +115,6 @@ def _is_held(name: str) -> bool:
 
 
 def _held(name: str, data: bytes, tek: Path | None, given: Given, json: bool) -> None:
-    from tinamou.attest import bounded
     from tinamou.operations.launching import give
 
     if tek is None or given.tik is None or given.nonce:
@@ -155,7 +152,6 @@ def _sealed(report: bytes, data: bytes, demanded: Known, guest_key: Path | None,
     """The verdict on a report, and the secret for whoever it is of, encrypted."""
     import hashlib
 
-    from tinamou.attest import MalformedError, bounded, jwe, sev, snp, tdx, tpm
     from tinamou.operations.releasing import credentials
 
     try:
@@ -231,7 +227,6 @@ def _noted(line: Mapping[str, object]) -> None:
 
 def _demanded(config: Path) -> dict[str, Demanded]:
     """The secrets and what each demands. Raises SpecError with every problem."""
-    from tinamou.attest import bounded
     from tinamou.attest.broker import Demanded
 
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tinamou.cli.grammar import Group
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
-
-if TYPE_CHECKING:
-    from tinamou.fleet.cluster import Machine
+from tinamou.fleet import cluster
+from tinamou.fleet.cluster import Machine
 
 app: Group = Group()
 
@@ -30,8 +29,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
     only_on
         A node to which they are bound, and never restarted elsewhere: for a cluster that does not fence.
     """
-    from tinamou.fleet import cluster
-
     if not machines:
         problem = Problem("machines", None, "none is named", "tinamou cluster resource FILE.toml…")
         raise SpecError("there is nothing to write", problems=[problem])
@@ -42,7 +39,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
 
 def _machine(said: str) -> Machine:
     from tinamou.cli.described import described
-    from tinamou.fleet.cluster import Machine
     from tinamou.fleet.placement import need_of
     from tinamou.spec import load_spec
     from tinamou.state import machines
@@ -68,7 +64,6 @@ def node(name: str = "", *, shell: Literal["crm", "pcs"] = "crm") -> None:
     shell
         The cluster's shell: crm or pcs.
     """
-    from tinamou.fleet import cluster
     from tinamou.probe.host import probe_host
     from tinamou.probe.pci import probe_pci
     from tinamou.system.rooted import Rooted

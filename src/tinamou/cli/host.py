@@ -13,6 +13,8 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import HostError, ProbeError, Problem, SpecError
+from tinamou.fleet import hosts
+from tinamou.units import Size
 
 if TYPE_CHECKING:
     from tinamou.facts import HostFacts
@@ -44,7 +46,6 @@ def show(*, json: Switch = False) -> None:
 
 def _pools() -> list[dict[str, object]]:
     from tinamou.probe.host import probe_host
-    from tinamou.units import Size
 
     pools = [(node.number, size, *counts) for node in probe_host().nodes for size, counts in node.hugepages.items()]
     return [{"node": n, "size": str(Size(size)), "total": total, "free": free} for n, size, total, free in pools if total]
@@ -154,7 +155,6 @@ def topology(
     from tinamou.probe.host import probe_host
     from tinamou.tuning.cpu_pinning import pin
     from tinamou.tuning.placement import PinRequest
-    from tinamou.units import Size
 
     wanted = {"--cpus": cpus, "--iothreads": iothreads}
     problems = [Problem(name, count, "fewer than none", "0 or more") for name, count in wanted.items() if count < 0]
@@ -277,8 +277,6 @@ def ls(*, json: Switch = False) -> None:
     """List the other hosts that are known."""
     import shlex
 
-    from tinamou.fleet import hosts
-
     rows = [one.plain() for one in hosts.every()]
     if json:
         output.print_json(rows)
@@ -296,8 +294,6 @@ def rm(*names: str) -> None:
     names
         Their names.
     """
-    from tinamou.fleet import hosts
-
     for name in names:
         hosts.remove(name)
 
@@ -311,7 +307,6 @@ def check(*names: str, json: Switch = False) -> int:
     names
         The hosts; all when left out.
     """
-    from tinamou.fleet import hosts
     from tinamou.fleet.asking import ask_all
 
     known = [hosts.find(name) for name in names] or hosts.every()

@@ -9,6 +9,7 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
+from tinamou.fleet import receiving
 
 
 def command(
@@ -45,7 +46,6 @@ def command(
     json
         The answer as JSON.
     """
-    from tinamou.fleet import receiving
     from tinamou.machine import arriving
 
     if go:

@@ -5,6 +5,7 @@ A machine that stands still has a clock that does so too. What sets it is this h
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -83,8 +84,6 @@ async def set_clock(
     ``session`` is asked whether anybody in the guest listens, so that nobody is waited for in vain; ``line`` and ``agent``
     are used where they are open already.
     """
-    import asyncio
-
     if not record.agent and line is None:
         return not_set(record)
     if by := own_time(record.spec):

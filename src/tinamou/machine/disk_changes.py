@@ -17,6 +17,7 @@ from tinamou.machine.disks import opened
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
+from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
@@ -31,8 +32,6 @@ async def listed(record: Record) -> list[dict[str, object]]:
 
     A drive has the disc that is in it, or an empty ``file``.
     """
-    from tinamou.snapshots.layers import read_forest
-
     async with opened(record, "disk ls") as (disks, history):
         rows: list[dict[str, object]] = []
         for name, disk in history.present.items():
@@ -82,7 +81,6 @@ async def resize(record: Record, name: str, size: Size) -> None:
         refuse_fixed(disks.path(top.top), top.format)
         if disks.session is None:
             from tinamou.images.offline import changed
-            from tinamou.snapshots.layers import read_forest
 
             file = str(disks.path(top.top))
             argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]

@@ -6,6 +6,7 @@ network leads out (user, passt), or waits for the host where it is on an interfa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import statistics
@@ -56,8 +57,6 @@ async def measure(
     With ``listen`` (an address of this host) the guest connects to ``address``, which leads there; without, this host
     connects to the guest at ``address``. Raises GuestError when no connection comes about.
     """
-    import asyncio
-
     try:
         async with _Meeting(run, address, listen) as meet:
             echo = await meet("cat")
@@ -90,8 +89,6 @@ class _Meeting:
             one.close()
 
     async def _meet(self, program: str) -> socket.socket:
-        import asyncio
-
         if self._listen:
             return await asyncio.wait_for(self._called(program), 30)
         self._port += 1
@@ -105,8 +102,6 @@ class _Meeting:
         raise GuestError(f"{self._address} does not answer", why="the guest's interface may be down or without its address")
 
     async def _called(self, program: str) -> socket.socket:
-        import asyncio
-
         with socket.create_server((self._listen, 0)) as server:
             server.settimeout(_PATIENCE)
             port = server.getsockname()[1]
