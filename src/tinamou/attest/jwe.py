@@ -10,15 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tinamou.attest.binary import MalformedError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 __all__ = ["canonical", "from_pem", "key_of", "sealed", "spki"]
 
@@ -78,8 +76,6 @@ def spki(key: RSAPublicKey | EllipticCurvePublicKey) -> bytes:
 
 def sealed(secret: bytes, key: RSAPublicKey | EllipticCurvePublicKey) -> dict[str, str]:
     """The secret, encrypted: protected, encrypted_key, iv, ciphertext, tag."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     content, iv = os.urandom(32), os.urandom(12)

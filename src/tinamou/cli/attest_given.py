@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from tinamou import attest
-from tinamou.attest import bounded, expected, idblock, told_events, told_measured
+from tinamou.attest import Known, Launch, bounded, expected, idblock, told_events, told_measured
+from tinamou.attest.rtmr import Expected
 from tinamou.errors import Problem, SpecError
 from tinamou.late import dataclass
-
-if TYPE_CHECKING:
-    from tinamou.attest import Known, Launch
-    from tinamou.attest.rtmr import Expected
 
 T = TypeVar("T")
 __all__ = ["LOG", "REPORT", "TEXT", "Given", "hexed", "known", "launch_named"]
@@ -169,8 +168,6 @@ def _moment(text: str) -> datetime:
 
 def _measured(text: str) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
     """From hexadecimal digits, or a TOML file. Raises ValueError, SpecError."""
-    import tomllib
-
     if len(text) in (64, 96) and not Path(text).exists():
         return told_measured({"measurement": text}), ()
     told = tomllib.loads(bounded(Path(text), TEXT, "expect").decode())
@@ -193,8 +190,6 @@ def launch_named(machine: str) -> Launch:
 
 def _planned(file: Path) -> list[str]:
     """The command line in a plan that was printed as JSON. Raises SpecError."""
-    import json
-
     try:
         told = json.loads(bounded(file, TEXT, "machine"))
         words = told.get("argv") if isinstance(told, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tinamou import late
-from tinamou.attest import MalformedError, bounded, jwe, sev, snp, tdx, tpm
+from tinamou.attest import Known, MalformedError, Verdict, bounded, jwe, sev, snp, tdx, tpm
 from tinamou.cli import output
 from tinamou.cli.attest_given import REPORT, TEXT, Given, known
 from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
@@ -20,7 +21,6 @@ from tinamou.cli.loop import run_until_done, run_until_told
 from tinamou.errors import Problem, SpecError, TinamouError
 
 if TYPE_CHECKING:
-    from tinamou.attest import Known, Verdict
     from tinamou.attest.broker import Demanded
 
 __all__ = ["certificates", "secret", "serve"]
@@ -150,8 +150,6 @@ def _end(verdict: Verdict, told: Mapping[str, object], json: bool) -> None:
 
 def _sealed(report: bytes, data: bytes, demanded: Known, guest_key: Path | None, tek: Path | None) -> tuple[Verdict, object]:
     """The verdict on a report, and the secret for whoever it is of, encrypted."""
-    import hashlib
-
     from tinamou.operations.releasing import credentials
 
     try:

@@ -10,6 +10,11 @@ from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
 from tinamou.fleet import cluster
 from tinamou.fleet.cluster import Machine
+from tinamou.fleet.placement import need_of
+from tinamou.probe.host import probe_host
+from tinamou.probe.pci import probe_pci
+from tinamou.spec import load_spec
+from tinamou.system.rooted import Rooted
 
 app: Group = Group()
 
@@ -39,8 +44,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
 
 def _machine(said: str) -> Machine:
     from tinamou.cli.described import described
-    from tinamou.fleet.placement import need_of
-    from tinamou.spec import load_spec
     from tinamou.state import machines
 
     if not said.endswith(".toml"):
@@ -64,9 +67,5 @@ def node(name: str = "", *, shell: Literal["crm", "pcs"] = "crm") -> None:
     shell
         The cluster's shell: crm or pcs.
     """
-    from tinamou.probe.host import probe_host
-    from tinamou.probe.pci import probe_pci
-    from tinamou.system.rooted import Rooted
-
     for line in cluster.node_lines(name or os.uname().nodename, probe_host(), probe_pci(Rooted(), {}), shell):
         print(line)

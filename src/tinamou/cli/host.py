@@ -14,13 +14,12 @@ from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import HostError, ProbeError, Problem, SpecError
 from tinamou.fleet import hosts
-from tinamou.units import Size
+from tinamou.units import CpuSet, Size
 
 if TYPE_CHECKING:
     from tinamou.facts import HostFacts
     from tinamou.fleet.asking import Answer
     from tinamou.tuning.placement import Placement
-    from tinamou.units import CpuSet
 
 app: Group = Group()
 

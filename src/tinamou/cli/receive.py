@@ -10,6 +10,7 @@ from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 from tinamou.fleet import receiving
+from tinamou.machine import arriving
 
 
 def command(
@@ -46,8 +47,6 @@ def command(
     json
         The answer as JSON.
     """
-    from tinamou.machine import arriving
-
     if go:
         done = run_until_done(receiving.go(go))
     elif whose:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tinamou.control.answers import number, record, text
 from tinamou.control.bounds import CONNECT_SECONDS, largest, patience
@@ -19,9 +20,6 @@ from tinamou.control.wire import MESSAGE_BYTES, GarbledError, Wire
 from tinamou.errors import ControlError
 from tinamou.late import dataclass, field
 from tinamou.system.sockets import NotListeningError, connect_unix
-
-if TYPE_CHECKING:
-    import socket
 
 __all__ = ["DisconnectedError", "Event", "Listener", "RefusedError", "Session", "SilentError", "connect", "refusal"]
 

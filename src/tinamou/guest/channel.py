@@ -10,17 +10,14 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.guest.answers import said
 from tinamou.system.lines import PIECE, Lines, json_of
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import socket
 
 __all__ = ["AgentRefusedError", "AgentSilentError", "Channel"]
 

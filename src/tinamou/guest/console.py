@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinamou.errors import GuestError
 from tinamou.facts import files
 from tinamou.system import terminal
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import socket
 
 __all__ = ["DETACH", "attach", "fit", "opened"]
 

@@ -24,6 +24,7 @@ from tinamou.facts.image import ImageFacts
 from tinamou.images import catalog
 from tinamou.images.catalog import CatalogEntry
 from tinamou.late import asdict, dataclass, fields, replace
+from tinamou.system.lock import exclusive
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
@@ -92,7 +93,6 @@ def pull_entry(
 ) -> ImageFacts:
     """Download and check ``entry``, whatever is here; an unchanged image is not downloaded again. Raises ImageError."""
     from tinamou.images.http import Policy
-    from tinamou.system.lock import exclusive
 
     folder = _folder(entry)
     say: Notice = notice or (lambda _: None)

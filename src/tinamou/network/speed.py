@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import statistics
+import struct
 import time
 from collections.abc import Awaitable, Callable
 
@@ -146,9 +148,6 @@ def _watched(
 
 def _pour(connection: socket.socket, seconds: float) -> float:
     """Megabits a second that the guest took; what still lies in this host's buffer when time is up is not counted."""
-    import fcntl
-    import struct
-
     data, sent, start = bytes(_PIECE), 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         sent += connection.send(data)
