@@ -15,15 +15,17 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.attest import jwe
 from tinamou.attest.binary import MalformedError
 from tinamou.attest.verify import Known, verify
 from tinamou.late import dataclass, field
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 __all__ = ["MOST_BODY", "Broker", "Demanded", "Reply"]
 

@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing import TYPE_CHECKING
 
 from tinamou.attest.binary import MalformedError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 __all__ = ["canonical", "from_pem", "key_of", "sealed", "spki"]
 
@@ -34,6 +34,8 @@ def canonical(value: object) -> bytes:
 
 def key_of(jwk: Mapping[str, object]) -> RSAPublicKey | EllipticCurvePublicKey:
     """The public key in a JSON Web Key. Raises MalformedError."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
     kind, alg = jwk.get("kty"), jwk.get("alg")
     if (kind, alg) not in (("RSA", _RSA), ("EC", _ECDH)):
         raise MalformedError(f"a key {kind} for {alg}; RSA for {_RSA} and EC for {_ECDH} are known here")
@@ -54,6 +56,7 @@ def key_of(jwk: Mapping[str, object]) -> RSAPublicKey | EllipticCurvePublicKey:
 
 def from_pem(data: bytes) -> RSAPublicKey | EllipticCurvePublicKey:
     """The public key in PEM or DER. Raises MalformedError."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
     try:
@@ -76,6 +79,9 @@ def spki(key: RSAPublicKey | EllipticCurvePublicKey) -> bytes:
 
 def sealed(secret: bytes, key: RSAPublicKey | EllipticCurvePublicKey) -> dict[str, str]:
     """The secret, encrypted: protected, encrypted_key, iv, ciphertext, tag."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     content, iv = os.urandom(32), os.urandom(12)
@@ -97,6 +103,7 @@ def sealed(secret: bytes, key: RSAPublicKey | EllipticCurvePublicKey) -> dict[st
 
 def _agreed(content: bytes, key: EllipticCurvePublicKey) -> tuple[dict[str, object], bytes]:
     """The head with a key of this one time, and the content's key wrapped by what both agree on."""
+    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
     mine = ec.generate_private_key(key.curve)
