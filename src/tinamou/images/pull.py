@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images import catalog
@@ -143,7 +144,6 @@ def origin(facts: ImageFacts) -> Origin:
 
 def check(facts: ImageFacts) -> Origin:
     """Read a pulled image again and compare it with what was checked. Raises ImageError when it has changed since."""
-    from tinamou.digest import file_digest
     from tinamou.images.verify import check_format
 
     known = origin(facts)
@@ -296,7 +296,6 @@ class _Pull:
         A build that was replaced between checksum file and image is noticed by asking for the checksum again; a partial file
         of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
         """
-        from tinamou.digest import file_digest
         from tinamou.images.download import discard, download
 
         entry = self.entry
@@ -340,7 +339,6 @@ class _Pull:
         import shutil
         import tempfile
 
-        from tinamou.digest import file_digest
         from tinamou.images.verify import unpack
 
         entry = self.entry

@@ -12,6 +12,7 @@ from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
 from tinamou.images.chain import read_layer
 from tinamou.images.inspect import inspect_image
+from tinamou.images.offline import changed
 from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
 from tinamou.parts.disk import numbered
@@ -80,8 +81,6 @@ async def resize(record: Record, name: str, size: Size) -> None:
             raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
         refuse_fixed(disks.path(top.top), top.format)
         if disks.session is None:
-            from tinamou.images.offline import changed
-
             file = str(disks.path(top.top))
             argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]
             await changed(argv, f"resizing {name}", read_forest(disks, history, name).files(top.top), file)

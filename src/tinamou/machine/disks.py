@@ -15,6 +15,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.machine.turns import turn
 from tinamou.parts.disk import DiskSpec, numbered
 from tinamou.parts.disk.nodes import file_options
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of, plan_data
 from tinamou.state.record import Record
@@ -153,7 +154,6 @@ async def held(record: Record, what: str, *, progress: Progress = silent) -> Asy
     """
     from tinamou.control import connect_qmp
     from tinamou.snapshots.machine_disks import Disks
-    from tinamou.snapshots.orphans import is_suspended
 
     if is_suspended(record):
         why = "the memory it was saved with belongs to its disks as they are"

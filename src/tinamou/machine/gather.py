@@ -25,6 +25,7 @@ from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, is_script, probe_qemu
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
+from tinamou.state import ledger
 from tinamou.system.rooted import Rooted
 
 __all__ = ["Once", "gather", "native_arch", "resolve_image"]
@@ -100,7 +101,6 @@ def _pci(place: Place) -> PciFacts:
 
 def _usb(place: Place) -> UsbFacts:
     from tinamou.probe.usb import probe_usb
-    from tinamou.state import ledger
 
     held = ledger.look().usb
     return probe_usb(Rooted(), {port: Path(machine).name for port, machine in held.items() if machine != place.directory})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError, TinamouError
 from tinamou.late import dataclass, field, replace
+from tinamou.system import iproute
 from tinamou.system.exec import CommandError, find_tool, run
 
 if TYPE_CHECKING:
@@ -125,8 +126,6 @@ def _by_place(guests: list[GuestSide], number: int) -> GuestSide | None:
 
 def host_side(name: str) -> HostSide | None:
     """The interface of that name in this network namespace."""
-    from tinamou.system import iproute
-
     try:
         entry = iproute.links("dev", name)[0]
     except (CommandError, IndexError):

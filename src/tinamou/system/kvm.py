@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from tinamou.late import dataclass, fields
-from tinamou.system.exec import CommandError, TimeoutExpired, run
 
 __all__ = ["DEVICE", "KvmOutcome", "try_kvm"]
 
@@ -38,6 +37,8 @@ class KvmOutcome:
 
 def try_kvm(device: str = DEVICE, seconds: float = 0.1) -> KvmOutcome:
     """Run the trial on ``device``; the guest code may take ``seconds``, the whole child ten times that and ten more."""
+    from tinamou.system.exec import CommandError, TimeoutExpired, run
+
     program = str(Path(__file__).with_name("kvm_trial.py"))
     try:
         said = run([sys.executable, "-I", "-S", program, device, str(seconds)], timeout=seconds * 10 + 10)
