@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from tinamou.errors import GuestError, TimeLimitError
 from tinamou.system import terminal
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tinamou.guest.resident.frames import Size
     from tinamou.guest.resident.underway import RunningCommand
 
@@ -37,6 +38,8 @@ async def hold(session: RunningCommand, *, input: int = 0, output: int = 1, time
     The terminal is raw meanwhile: every key goes to the guest, Ctrl-C too, but for `LEAVE`; it is restored on every way out,
     and the command's hangs up then. Raises GuestError when the line to the guest ends, TimeLimitError.
     """
+    import asyncio
+
     try:
         async with asyncio.timeout(time_limit):
             with terminal.raw(input), terminal.on_resize(lambda: session.resize(size(input))):
@@ -52,6 +55,8 @@ async def hold(session: RunningCommand, *, input: int = 0, output: int = 1, time
 
 
 async def _both_ways(session: RunningCommand, input: int, output: int) -> None:
+    import asyncio
+
     typing = asyncio.create_task(_type(session, input))
     try:
         await _print(session, output, typing)
@@ -62,6 +67,8 @@ async def _both_ways(session: RunningCommand, input: int, output: int) -> None:
 
 async def _print(session: RunningCommand, output: int, typing: asyncio.Task[None]) -> None:
     """What the guest prints, to its end, or until typing has ended in an error."""
+    import asyncio
+
     while True:
         reading = asyncio.ensure_future(session.read())
         try:
