@@ -26,6 +26,9 @@ mount --bind "$1/lib" /var/lib/libvirt && mount --bind "$1/cache" /var/cache/lib
 mkdir "$1/dev" && mount -t tmpfs -o mode=755 dev "$1/dev" || exit
 for node in null zero full random urandom tty; do : >"$1/dev/$node" && mount --bind "/dev/$node" "$1/dev/$node" || exit; done
 for folder in pts shm; do mkdir "$1/dev/$folder" && mount --bind "/dev/$folder" "$1/dev/$folder" || exit; done
+if [ -e /dev/net/tun ]; then
+    mkdir "$1/dev/net" && : >"$1/dev/net/tun" && mount --bind /dev/net/tun "$1/dev/net/tun" || exit
+fi
 ln -s pts/ptmx "$1/dev/ptmx" && ln -s /proc/self/fd "$1/dev/fd" && mount --rbind "$1/dev" /dev || exit
 exec libvirtd --config "$1/etc/libvirtd.conf" --pid-file "$1/libvirtd.pid"
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from reading import converted, said
 
-from tinamou.convert import kinds, tree
+from tinamou.convert import kinds, tree, xl
 from tinamou.convert.assemble import assemble
 from tinamou.errors import SpecError
 from tinamou.machine import inward
@@ -133,3 +133,31 @@ def test_what_nobody_asked_of_a_tree_is_left_with_its_place():
     [node] = tree.of_yaml("a: {b: [x, {c: 1}], d: {}}\n", "it")
     assert node.at("a.b").items()[0].text == "x"
     assert list(node.unread()) == [("a.b[1].c", "1"), ("a.d", "{}")]
+
+
+XL_VALUES = {
+    "'a'": "a",
+    '"a\\"b"': 'a"b',
+    "0x10": "16",
+    "010": "8",
+    "-5 # five": "-5",
+    "1.5": "1.5",
+    "['a', \"b\",] # two": ["a", "b"],
+    "['a',\n# not yet\n'b']": ["a", "b"],
+    "[]": [],
+    "1if 2else 3": None,
+    "12abc": None,
+    "1_000": None,
+    "['a'": None,
+    "[,]": None,
+    "['a' 'b']": None,
+    "f(1)": None,
+    "": None,
+    "0x": None,
+}
+
+
+def test_a_damaged_value_of_xen_is_none_and_prints_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    """Python's own reader warns on stderr of what a foreign file has: "invalid decimal literal"."""
+    assert {text: xl._value(text) for text in XL_VALUES} == XL_VALUES
+    assert not recwarn.list

@@ -41,7 +41,8 @@ def command(
     output_file
         Write the machine file here.
     import_
-        Copy the disks as well: the first into tinamou's images, the others beside the machine file.
+        Copy the disks as well: the first into tinamou's images, the others beside the machine file. A Linux whose disk
+        was on another bus is looked at and mended, where it would not find it.
     name
         The machine's name, and its image's.
     trust
@@ -128,11 +129,13 @@ def _import(converted: Converted, source: Path | None, output_file: Path | None,
     from tinamou.convert import files
     from tinamou.convert.values import machine_name
     from tinamou.machine.gather import native_arch
+    from tinamou.machine.mending import mend_imported
 
     name = converted.machine.get("name") or machine_name((output_file or source or Path("machine")).stem) or "machine"
     beside = (output_file.resolve().parent if output_file else Path.cwd()).resolve()
-    work = files.import_disks(converted, name, beside, arch=native_arch(), trusted=trust, progress=output.progress)
-    run_until_done(work)
+    arch = native_arch()
+    run_until_done(files.import_disks(converted, name, beside, arch=arch, trusted=trust, progress=output.progress))
+    run_until_done(mend_imported(converted, arch=arch, progress=output.progress))
     output.end_progress()
 
 

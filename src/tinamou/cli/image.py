@@ -49,7 +49,9 @@ def ls(*, all: Switch = False, json: Switch = False) -> None:
 def _missing(here: set[tuple[object, object]]) -> list[dict[str, object]]:
     from tinamou.images import catalog, debian, resolve, tiny
 
-    built = [(name, arch) for name in resolve.names() for arch in (tiny.ARCHES if name == "tiny" else debian.ARCHES)]
+    built = [
+        (name, arch) for name in resolve.names() for arch in (tiny.ARCHES if name in ("tiny", "mender") else debian.ARCHES)
+    ]
     offered = [(entry.name, entry.arch) for entry in catalog.catalog_entries()]
     states = {**dict.fromkeys(built, "can be built"), **dict.fromkeys(offered, "can be pulled")}
     return [

@@ -33,11 +33,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Placed:
-    """A disk and the field of the machine that names it: ``image``, ``disk[0].path``; whether its file is here."""
+    """A disk and the field of the machine that names it: ``image``, ``disk[0].path``; whether its file is here.
+
+    ``number`` is its place among the source's disks, from 0, discs left out.
+    """
 
     disk: Disk
     field: str
     here: bool = True
+    number: int = 0
 
 
 @dataclass
@@ -56,7 +60,13 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     """The machine of a draft; ``seen`` knows the files by the names the draft has for them."""
     _direct(draft)
     first = _first(draft, seen)
-    placed = [Placed(first, "image", _known(first, seen).exists)] if first else []
+    hard = [id(disk) for disk in draft.disks if not disk.cdrom]
+    numbers = {one: number for number, one in enumerate(hard)}
+
+    def at(disk: Disk, field: str) -> Placed:
+        return Placed(disk, field, _known(disk, seen).exists, numbers.get(id(disk), 0))
+
+    placed = [at(first, "image")] if first else []
     machine: dict[str, Any] = {key: draft.machine[key] for key in ("name", "arch", "accel") if key in draft.machine}
     if image := _image(draft, first, seen):
         machine["image"] = image
@@ -64,8 +74,8 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     rest = [disk for disk in draft.disks if disk is not first]
     if rest:
         machine["disk"] = [_table(disk, seen) for disk in rest]
-        named = [(at, disk) for at, disk in enumerate(rest) if "path" in machine["disk"][at]]
-        placed += [Placed(disk, f"disk[{at}].path", _known(disk, seen).exists) for at, disk in named]
+        named = [(place, disk) for place, disk in enumerate(rest) if "path" in machine["disk"][place]]
+        placed += [at(disk, f"disk[{place}].path") for place, disk in named]
     if draft.nets is not None:
         machine["net"] = draft.nets
     _order(draft, machine, first, rest, seen)

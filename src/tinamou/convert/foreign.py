@@ -274,7 +274,8 @@ def attach(draft: Draft, disk: Disk, controller: str, *, windows: bool) -> None:
         reason = (
             f"virtio instead of {controller or 'an emulated controller'}: many times faster; Linux and BSDs have its driver"
         )
-        fix = "a guest whose initrd holds only the old controller's driver needs virtio_blk in it"
+        fix = "a guest whose initrd or fstab knows the old controller alone has to be mended: --import does that to its copy"
+        disk.moved = controller or "an emulated controller"
         draft.changed(disk.where, disk.file or disk.size, reason, fix)
 
 

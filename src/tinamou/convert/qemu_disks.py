@@ -210,7 +210,8 @@ def _attach(line: Line, disk: Disk, where: str, text: str, interface: str) -> No
         disk.options |= {"interface": interface} if interface != "virtio" else {}
         return
     reason = f"virtio instead of {interface}: many times faster, and every Linux and BSD of today has the driver"
-    fix = "in Windows, install the virtio drivers before the disk is moved"
+    fix = "in Windows, install the virtio drivers before the disk is moved; a Linux is mended by --import, if it has to be"
+    disk.moved = interface
     line.draft.changed(where, text, reason, fix)
 
 

@@ -54,6 +54,8 @@ class Disk:
     options: dict[str, Any] = field(default_factory=dict)
     discards: str = ""
     """Why what the guest wrote to it was thrown away, in the source's words; empty where it was kept."""
+    moved: str = ""
+    """The controller it sat on, where it is on virtio here and its guest may look for it elsewhere."""
     part: tuple[int, int] | None = None
     """Where it lies inside ``file``, as offset and length in bytes: a disk of an OVA."""
     member: str = ""

@@ -5,7 +5,6 @@ Source: xl.cfg(5), xl-disk-configuration(5), xl-network-configuration(5) of Xen 
 
 from __future__ import annotations
 
-import ast
 import re
 
 from tinamou.convert import foreign, nets
@@ -18,6 +17,17 @@ __all__ = ["read"]
 
 _MOST = 1 << 18
 _START = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
+_WORD = re.compile(
+    r"""\s*(?:\#[^\n]*\s*)*(?:
+    (?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+    |(?P<number>[-+]?(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)(?![\w.])|(?:True|False)\b)
+    |(?P<mark>[][,]))""",
+    re.VERBOSE,
+)
+_SHAPE = re.compile(r"=|\[(?:=(?:,=)*,?)?\]")
+_REST = re.compile(r"\s*(?:#[^\n]*\s*)*")
+_ESCAPED = re.compile(r"\\(.)")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _POSITIONS = ("target", "format", "vdev", "access")
 _XEND = re.compile(r"[^,=]+,\s*(?:ioemu:)?(?:hd|xvd|sd|fd)[a-z]+\d*(?::\w+)?\s*(?:,.*)?")
 """Written as for xm: the format is in front of the target, and the virtual device comes second."""
@@ -126,14 +136,11 @@ def _assigned(draft: Draft, text: str) -> dict[str, str | list[str]]:
         if match and match[2].lstrip().startswith("[") and "]" not in match[2]:
             continue
         piece, waiting = waiting, ""
-        try:
-            value = ast.literal_eval(match[2]) if match else None
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            value = None
-        if match and isinstance(value, str | int | float | list):
+        value = _value(match[2]) if match else None
+        if match and value is not None:
             if match[1] in found:
                 draft.lost(match[1], hidden(match[1], str(found[match[1]])), "set a second time: the later holds")
-            found[match[1]] = [str(one) for one in value] if isinstance(value, list) else str(value)
+            found[match[1]] = value
         else:
             key, others = match[1] if match else "", others + 1
             draft.lost(
@@ -145,6 +152,36 @@ def _assigned(draft: Draft, text: str) -> dict[str, str | list[str]]:
     if waiting:
         raise SpecError("the Xen machine ends within a list", fix="close it")
     return found
+
+
+def _value(text: str) -> str | list[str] | None:
+    """A text, a number or a list of them; None for what is none. Python's own reader would print warnings about it."""
+    words: list[str] = []
+    at, depth = 0, 0
+    while match := _WORD.match(text, at):
+        at = match.end()
+        if match["mark"]:
+            depth += {"[": 1, "]": -1}.get(match["mark"], 0)
+            words.append(match["mark"])
+        else:
+            words.append("=" + (_unquoted(match["text"]) if match["text"] else _number(match["number"])))
+    shape = "".join(word[0] for word in words)
+    if not _REST.fullmatch(text, at) or depth or not _SHAPE.fullmatch(shape):
+        return None
+    values = [word[1:] for word in words if word[0] == "="]
+    return values if shape[0] == "[" else values[0]
+
+
+def _unquoted(text: str) -> str:
+    return _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), text[1:-1])
+
+
+def _number(text: str) -> str:
+    plain = text.lstrip("+-")
+    try:
+        return str(int(text, 8 if re.fullmatch("0[0-7]+", plain) else 0))
+    except ValueError:  # a fraction, True; or more digits than Python reads
+        return text
 
 
 def _start(draft: Draft, values: Keys) -> None:

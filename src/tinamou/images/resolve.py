@@ -59,7 +59,7 @@ def names() -> list[str]:
     """The guests built here; the catalogue has more."""
     from tinamou.images import debian
 
-    return ["tiny", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
+    return ["tiny", "mender", "debian", *(f"debian:{suite}" for suite in debian.SUITES)]
 
 
 def _built(recipe: store.Recipe, progress: Progress, *, build: bool, refresh: bool) -> ImageFacts:
@@ -101,6 +101,10 @@ def _recipe(name: str, arch: str) -> store.Recipe | None:
     kind, _, suite = release.partition(":")
     if name == "tiny":
         return tiny.Tiny(_supported(name, arch, tiny.ARCHES))
+    if name == "mender":
+        from tinamou.images import mender
+
+        return mender.recipe(_supported(name, arch, tiny.ARCHES))
     if kind == "debian":
         from tinamou.images import debian
 

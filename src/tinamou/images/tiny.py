@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,12 @@ from tinamou.digest import sha256
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.images.store import Prepared
-from tinamou.late import dataclass, replace
+from tinamou.late import dataclass, field, replace
 
 if TYPE_CHECKING:
     from tinamou.images.packages import Apt, Package
 
-__all__ = ["ARCHES", "Tiny"]
+__all__ = ["ARCHES", "FIRST", "MODULES", "Tiny"]
 
 _KERNELS = {
     ("debian", "amd64"): "linux-image-cloud-amd64",
@@ -34,12 +35,12 @@ _CMDLINE = f"quiet cryptomgr.notests initcall_blacklist={','.join(_IDLE)} rcupda
 """Fewer messages, no self-tests of the crypto library, no tracing, short waits for RCU; docs/reference/boot-speed.md."""
 
 _FAST_KERNELS = {"x86_64": "vmlinux"}
-_FIRST = {
+FIRST = {
     "first": ("virtio_pci", "virtio_console"),
     "disks": ("virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "nvme", "ahci"),
 }
 """What its first process loads before the guest answers, ``disks`` where there are any."""
-_MODULES = (
+MODULES = (
     *(
         "virtio_pci",
         "virtio_mmio",
@@ -77,6 +78,7 @@ _MODULES = (
     *("sev_guest", "tdx_guest", "tsm", "efi_secret", "dm_crypt", "xts"),
     *("af_packet", "rtc_cmos", "rtc_pl031", "syscon_poweroff", "pci_host_generic", "qemu_fw_cfg", "ipv6"),
 )
+"""What it can load."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,20 @@ class Tiny:
     """The recipe for one architecture (see ``images.store.Recipe``)."""
 
     arch: str
+    name: str = "tiny"
     builder: int = 26
     space: int = 1 << 30
+    packages: tuple[str, ...] = ()
+    """What is in it beside kernel, busybox and agent, with its libraries."""
+    programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Programs of those: the place in the guest, places in the packages."""
+    modules: tuple[str, ...] = MODULES
 
     @property
     def facts(self) -> ImageFacts:
         """What the guest is, with file names relative to its folder."""
         return ImageFacts(
-            name="tiny",
+            name=self.name,
             arch=self.arch,
             boots=("direct",),
             kernel="vmlinuz",
@@ -107,14 +115,14 @@ class Tiny:
         """Ask the archive which packages it offers now."""
         from tinamou.images import packages, sources
 
-        packages.require_tools(["apt-get", "apt-cache", "apt-config", "dpkg-deb"], "building the tiny guest")
+        packages.require_tools(["apt-get", "apt-cache", "apt-config", "dpkg-deb"], f"building the guest {self.name}")
         host, architecture = sources.host_distribution(), ARCHES[self.arch]
         releases = sources.for_architecture(host, architecture)
         release, apt, left_out = packages.first_usable(releases, architecture, work, progress)
-        wanted = _select(apt, _KERNELS[release.name, architecture])
+        wanted = _select(apt, _KERNELS[release.name, architecture], self.packages)
         versions = {package.name: package.version for package in wanted}
-        manifest: dict[str, object] = {"guest": "tiny", "arch": self.arch, "builder": self.builder, "release": release.suite}
-        manifest.update(packages=versions, left_out=left_out)
+        manifest: dict[str, object] = {"guest": self.name, "arch": self.arch, "builder": self.builder}
+        manifest.update(release=release.suite, packages=versions, left_out=left_out)
         key = sha256(json.dumps([versions, release.suite]).encode()).hexdigest()[:16]
         return Prepared(key, lambda out: self._build(apt.download(wanted, progress), manifest, work / "root", out, progress))
 
@@ -126,19 +134,19 @@ class Tiny:
             packages.unpack(deb, root)
         progress("writing kernel and initrd", None)
         fast = tiny_tree.write_kernel(root, out)
-        (out / "initrd").write_bytes(tiny_tree.initrd(root, self.arch, _MODULES, _FIRST))
+        (out / "initrd").write_bytes(tiny_tree.initrd(root, self.arch, self.modules, FIRST, self.programs))
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         return self.facts if fast else replace(self.facts, fast_kernel="")
 
 
-def _select(apt: Apt, kernel: str) -> list[Package]:
-    """The kernel with its modules, busybox, and the agent with libraries; nothing of the system around."""
+def _select(apt: Apt, kernel: str, more: Sequence[str]) -> list[Package]:
+    """The kernel with its modules, busybox, and the agent and ``more`` with libraries; nothing of the system around."""
     images, todo = set[str](), [kernel]
     while todo:
         images.add(name := todo.pop())
         todo += [n for n in apt.depends(name) if n.startswith(_KERNEL_PARTS) and n not in images]
-    offered = apt.closure(["qemu-guest-agent", "busybox-static", *sorted(images)])
-    named = {"qemu-guest-agent", "busybox-static", *images}
+    offered = apt.closure(["qemu-guest-agent", "busybox-static", *more, *sorted(images)])
+    named = {"qemu-guest-agent", "busybox-static", *more, *images}
     return sorted((p for p in offered if p.name in named or _is_library(p.name)), key=lambda p: p.name)
 
 

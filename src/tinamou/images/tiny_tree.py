@@ -53,13 +53,22 @@ def write_kernel(root: Path, out: Path) -> bool:
     return fast is not None
 
 
-def initrd(root: Path, arch: str, wanted: Iterable[str], first: Mapping[str, Iterable[str]]) -> bytes:
-    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` lists of those loaded before it answers."""
+def initrd(
+    root: Path,
+    arch: str,
+    wanted: Iterable[str],
+    first: Mapping[str, Iterable[str]],
+    more: Mapping[str, tuple[str, ...]] | None = None,
+) -> bytes:
+    """The guest's initrd out of unpacked packages: ``wanted`` modules, ``first`` lists of those loaded before it answers.
+
+    ``more`` are further programs: the place in the guest, places in the packages.
+    """
     entries = {name: cpio.link(target) for name, target in _MERGED.items()}
     entries |= {f"usr/{name.rpartition('/')[2]}": cpio.directory() for name in _MERGED.values()}
     entries |= {name: cpio.directory() for name in ("proc", "sys", "dev", "run", "root", "mnt", "var", "etc/modprobe.d")}
     entries |= {"tmp": cpio.directory(0o1777), "var/run": cpio.link("../run"), "dev/console": cpio.node(5, 1)}
-    entries |= _accounts() | _programs(root) | _modules(root, wanted, first)
+    entries |= _accounts() | _programs(root, {**_PROGRAMS, **(more or {})}) | _modules(root, wanted, first)
     entries["init"] = cpio.file(program("first", arch), 0o755)
     for name in ("resident", "attended"):
         entries[_merged(f"lib/tinamou/{name}")] = cpio.file(program(name, arch), 0o755)
@@ -85,11 +94,11 @@ def _accounts() -> dict[str, cpio.Entry]:
     }
 
 
-def _programs(root: Path) -> dict[str, cpio.Entry]:
-    """Busybox, the agent, and the shared libraries it asks for, at their merged places."""
+def _programs(root: Path, wanted: Mapping[str, tuple[str, ...]]) -> dict[str, cpio.Entry]:
+    """Busybox, the agent, what else is wanted, and the shared libraries it asks for, at their merged places."""
     found: dict[str, cpio.Entry] = {}
     todo: list[str] = []
-    for target, candidates in _PROGRAMS.items():
+    for target, candidates in wanted.items():
         source = next((root / name for name in candidates if (root / name).is_file()), None)
         if source is None:
             raise ImageError(f"the packages hold no {target}")

@@ -74,11 +74,12 @@ def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress 
     """The plan for a request on this host; nothing is built, taken or started. ``once``: what is known of it from before."""
     spec = named.absolute(spec)
     named.check(spec)
-    image = resolve_image(spec, build=False, progress=progress)
+    ask = once or Once()
+    asked = ("image", spec.image, spec.arch, spec.boot.kernel)
+    image = ask(asked, lambda: resolve_image(spec, build=False, progress=progress))
     name = spec.name or Path(spec.image).stem.partition(":")[0]
     uid = uids.FIRST if os.geteuid() == 0 else None
     directory = str(machines.machines_dir() / name)
-    ask = once or Once()
     held, promised = dict(ask(("leased",), lambda: leased(""))), dict(ask(("claims",), lambda: claims("")))
     for own in (held, promised):
         own.pop(name, None)

@@ -21,6 +21,7 @@ _BUSES = {"virtio": "virtio", "scsi": "scsi", "sata": "sata", "cdrom": "sata", "
 _IMAGES = "/var/lib/libvirt/images/"
 """Where libvirt has its disks, and its walls let QEMU in."""
 _WATCHED = ("reset", "poweroff", "shutdown", "pause", "inject-nmi")
+_CARDS = {"none": "none", "virtio": "virtio", "qxl": "qxl", "ramfb": "ramfb", "std": "vga"}
 _PANICS = {"x86_64": "isa"}
 _ADDRESS = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 _FORWARD = re.compile(r"(?:(tcp|udp):)?(?:([0-9.]+):)?(\d+):(\d+)")
@@ -143,11 +144,18 @@ def _interface(asked: Asked, devices: Element, net: NetSpec, path: str) -> None:
     if net.queues:
         SubElement(node, "driver", {"queues": str(net.queues)})
         asked.take(f"{path}.queues")
-    if net.mtu:
+    by_passt = node.get("type") == "user" and (kind == "passt" or bool(net.forward))
+    if net.mtu and node.get("type") not in ("user", "direct"):
         SubElement(node, "mtu", {"size": str(net.mtu)})
         asked.take(f"{path}.mtu")
-    if kind == "passt" or net.forward:
+    elif net.mtu:
+        reason = "on an interface of this kind libvirt refuses it, or takes it (11, with passt) and does not start then"
+        asked.note("lost", f"{path}.mtu", net.mtu, reason, "set it in the guest")
+    if by_passt:
         _forwarded(asked, node, net, path)
+    elif net.forward:
+        reason = "libvirt leads ports in by passt alone, on an interface of type user"
+        asked.note("lost", f"{path}.forward", ", ".join(net.forward), reason, "a rule of the host's firewall")
 
 
 def _bridged(asked: Asked, node: Element, net: NetSpec, path: str) -> None:
@@ -192,17 +200,19 @@ def _ports(devices: Element) -> None:
 
 
 def _screen(asked: Asked, devices: Element) -> None:
-    kind = asked.spec.display.type
+    kind, card = asked.spec.display.type, asked.spec.display.card
     asked.take("display.type")
+    if card in _CARDS:
+        asked.take("display.video")
     if kind == "none":
         video = SubElement(devices, "video")
-        SubElement(video, "model", {"type": "none"})
+        SubElement(video, "model", {"type": _CARDS.get(card, "none")})
         return
     graphics = SubElement(devices, "graphics", {"type": kind, "autoport": "yes", "listen": "127.0.0.1"})
     if kind == "spice":
         _spice(asked, devices, graphics)
     video = SubElement(devices, "video")
-    SubElement(video, "model", {"type": "virtio"})
+    SubElement(video, "model", {"type": _CARDS.get(card, "virtio")})
     reason = "the screen is on 127.0.0.1, for every user of the host, and not on a socket of its own"
     asked.notes.append(told("changed", "display.type", kind, reason, "set passwd in <graphics>"))
 
@@ -253,7 +263,7 @@ def _small(asked: Asked, devices: Element, place: Place) -> None:
         SubElement(devices, "panic", {"model": model})
     asked.take("devices.balloon", "devices.rng", "devices.panic", "devices.sound", "devices.watchdog", "devices.vsock")
     if spec.devices.sound != "none":
-        SubElement(devices, "sound", {"model": {"hda": "ich9"}.get(spec.devices.sound, spec.devices.sound)})
+        _sound(asked, devices)
     if spec.devices.watchdog in _WATCHED:
         SubElement(devices, "watchdog", {"model": "i6300esb", "action": spec.devices.watchdog})
     elif spec.devices.watchdog != "none":
@@ -276,3 +286,11 @@ def _small(asked: Asked, devices: Element, place: Place) -> None:
             for name, number_of in zip(("vendor", "product"), one.device.split(":"), strict=True):
                 SubElement(source, name, {"id": f"0x{number_of}"})
             asked.take(f"usb[{number}].type", f"usb[{number}].device")
+
+
+def _sound(asked: Asked, devices: Element) -> None:
+    model = asked.spec.devices.sound
+    if model == "virtio":
+        reason = "libvirt has this since 10.4, and an older one refuses the machine"
+        asked.notes.append(told("check", "devices.sound", model, reason, "ich9 in <sound> without it"))
+    SubElement(devices, "sound", {"model": {"hda": "ich9"}.get(model, model)})
