@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def test_only_who_was_killed_left_something(record: Record) -> None:
     """A folder that an operation left unfinished goes with the next one, which knows the last one was killed."""
     lock, left = record.path / files.OPERATION, record.path / f"x{files.STAGING}"
     with turn_blocking(record, "backup"):
-        assert lock.stat().st_size
+        assert json.loads(lock.read_bytes())["what"] == "backup"
     left.mkdir()
     with turn_blocking(record, "backup"):
         assert left.is_dir()

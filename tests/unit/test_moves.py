@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tinamou.errors import StateError
+from tinamou.errors import ControlError, StateError
 from tinamou.machine import moving
 from tinamou.state import moves
-from tinamou.state.record import Record, create, read
+from tinamou.state.record import Record, change, create, read
+from tinamou.system.spawn import process_of
 
 TOKEN = "t1"
 
@@ -117,3 +119,21 @@ def test_what_a_living_process_moves_is_left_alone(both: Hosts, monkeypatch: pyt
             if (record := read(path)) is not None:
                 assert moving.settle(record, both.over) == []
     assert [moves.phase(both.here()), moves.phase(both.there())] == [moves.LEAVING, moves.ARRIVING]
+
+
+def test_a_guest_whose_move_was_cut_short_is_let_run_on_before_it_counts_as_staying(
+    both: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both.steps()[0]()
+    own, asked = process_of(os.getpid()), []
+    record = change(both.here(), pid=own.pid, started=own.started)
+
+    def silent(_: Record) -> None:
+        raise ControlError("QEMU does not answer")
+
+    monkeypatch.setattr(moving, "_run_on", silent)
+    assert moving.settle(record, both.over) == []
+    assert moves.phase(both.here()) == moves.LEAVING  # the next command tries again
+    monkeypatch.setattr(moving, "_run_on", asked.append)
+    assert moving.settle(record, both.over) == ["the move of machine web to h2 was cut short; it stays here"]
+    assert asked == [record] and moves.phase(both.here()) == ""

@@ -15,6 +15,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tinamou.attest.binary import MalformedError, Reader, number
+from tinamou.attest.signed import signed
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -159,10 +160,7 @@ def _signed(key: EllipticCurvePrivateKey, data: bytes) -> bytes:
 
 def _verify(public: bytes, signature: bytes, data: bytes, otherwise: str) -> None:
     """Raises MalformedError."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP384R1, EllipticCurvePublicNumbers
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicNumbers
 
     point = public[4:]
     pieces = (signature[:_POINT], signature[_POINT : 2 * _POINT], point[:_POINT], point[_POINT : 2 * _POINT])
@@ -171,6 +169,7 @@ def _verify(public: bytes, signature: bytes, data: bytes, otherwise: str) -> Non
         raise MalformedError("a key of it is on another curve than P-384, or has more than a point")
     try:
         key = EllipticCurvePublicNumbers(x, y, SECP384R1()).public_key()
-        key.verify(encode_dss_signature(r, s), data, ECDSA(hashes.SHA384()))
-    except (InvalidSignature, ValueError) as error:
+    except ValueError as error:
         raise MalformedError(otherwise) from error
+    if not signed(key, r, s, data, bits=384):
+        raise MalformedError(otherwise)

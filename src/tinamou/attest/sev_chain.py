@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinamou.attest.binary import MalformedError, Reader, number
 from tinamou.attest.certificates import ROOTS, UntrustedError
+from tinamou.attest.signed import signed
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -174,20 +175,11 @@ def _by_rsa(key: RSAPublicKey, signature: bytes, signed: bytes, long: bool, othe
 
 
 def _by_ecdsa(issuer: _Own, holder: _Own) -> None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
-    otherwise = f"{_NAMES[holder.usage]} was not signed by {_NAMES[issuer.usage]}"
     algorithm, signature = holder.signatures.get(issuer.usage, (0, b""))
-    if algorithm not in _ECDSA:
-        raise UntrustedError(otherwise)
     r, s = number(signature[:_FIELD]), number(signature[_FIELD : 2 * _FIELD])
-    try:
-        used = ECDSA(_hash(bool(algorithm & _SHA384)))
-        issuer.key.verify(encode_dss_signature(r, s), holder.signed, used)
-    except (InvalidSignature, ValueError):
-        raise UntrustedError(otherwise) from None
+    bits = 384 if algorithm & _SHA384 else 256
+    if algorithm not in _ECDSA or not signed(issuer.key, r, s, holder.signed, bits=bits):
+        raise UntrustedError(f"{_NAMES[holder.usage]} was not signed by {_NAMES[issuer.usage]}")
 
 
 def written(key: EllipticCurvePublicKey) -> bytes:

@@ -16,6 +16,7 @@ from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, number
 from tinamou.attest.certificates import UntrustedError, check_chain, named, root_of
 from tinamou.attest.policy import Policy
+from tinamou.attest.signed import signed
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -253,19 +254,14 @@ def _of_this_processor(report: SnpReport, product: str, leaf: Certificate) -> li
 
 def _signature(report: SnpReport, leaf: Certificate) -> None:
     """Raises UntrustedError."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
     key = leaf.public_key()
     r, s = (number(report.raw[at : at + 72]) for at in (_SIGNED, _SIGNED + 72))
     if any(report.raw[_SIGNED + 144 :]) or max(r, s) >> 384 or not isinstance(key, EllipticCurvePublicKey):
         raise UntrustedError("its signature has not the form of one")
-    try:
-        key.verify(encode_dss_signature(r, s), report.raw[:_SIGNED], ECDSA(hashes.SHA384()))
-    except (InvalidSignature, ValueError) as error:
-        raise UntrustedError(f"the report was not signed by {named(leaf)}, or was changed since") from error
+    if not signed(key, r, s, report.raw[:_SIGNED], bits=384):
+        raise UntrustedError(f"the report was not signed by {named(leaf)}, or was changed since")
 
 
 _BITS = {

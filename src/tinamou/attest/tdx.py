@@ -16,6 +16,7 @@ from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, Reader, number
 from tinamou.attest.certificates import UntrustedError, canonical_pem, check_chain, load, load_lists, named
 from tinamou.attest.policy import Policy
+from tinamou.attest.signed import signed
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -178,16 +179,9 @@ def _signatures(quote: TdxQuote, leaf: Certificate) -> list[str]:
 
 
 def _check(key: EllipticCurvePublicKey, signature: bytes, data: bytes, otherwise: str) -> None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    try:
-        key.verify(encode_dss_signature(r, s), data, ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError) as error:
-        raise UntrustedError(otherwise) from error
+    if not signed(key, r, s, data, bits=256):
+        raise UntrustedError(otherwise)
 
 
 def _with_collateral(

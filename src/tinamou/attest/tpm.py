@@ -21,7 +21,8 @@ from tinamou.attest import eventlog, signatures
 from tinamou.attest.answers import Answer, Verdict, no, not_judged, yes
 from tinamou.attest.binary import MalformedError, Reader
 from tinamou.attest.policy import Policy
-from tinamou.attest.tpm_wire import mask_of, sized, unsized
+from tinamou.attest.signed import signed
+from tinamou.attest.tpm_wire import EK_TEMPLATE, mask_of, sized, unsized
 from tinamou.late import dataclass
 
 if TYPE_CHECKING:
@@ -184,20 +185,13 @@ def _attested(attest: bytes) -> tuple[bytes, bytes, bytes, int]:
 
 def signed_by(quote: TpmQuote) -> None:
     """The key signed the quote, and can sign nothing but what a TPM says itself. Raises MalformedError."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
     reader = Reader(quote.signature, "the signature")
     if reader.take(4, "kind") != b"\0\x18\0\x0b":
         raise MalformedError("it is signed in another way than by ECDSA with SHA-256")
     r, s = (int.from_bytes(unsized(reader, "signature"), "big") for _ in range(2))
     reader.ended()
-    try:
-        _elliptic(quote.key).verify(encode_dss_signature(r, s), quote.attest, ECDSA(hashes.SHA256()))
-    except InvalidSignature as error:
-        raise MalformedError("the quote was not signed by its key, or was changed since") from error
+    if not signed(_elliptic(quote.key), r, s, quote.attest, bits=256):
+        raise MalformedError("the quote was not signed by its key, or was changed since")
 
 
 def _elliptic(public: bytes) -> EllipticCurvePublicKey:
@@ -298,8 +292,6 @@ def _policy(events: Sequence[eventlog.Event], logged: str, policy: Policy) -> An
 
 def rsa_key(public: bytes) -> int:
     """The modulus of an endorsement key made by the template. Raises MalformedError."""
-    from tinamou.attest.tpm_wire import EK_TEMPLATE
-
     head = EK_TEMPLATE[: -256 - 2]
     if public[: len(head)] != head or len(public) != len(EK_TEMPLATE):
         raise MalformedError("the endorsement key was made by another template")

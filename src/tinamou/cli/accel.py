@@ -6,6 +6,8 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.machine.gather import native_arch
+from tinamou.probe.accel import probe_accel
+from tinamou.probe.qemu import find_binary, probe_qemu
 
 
 def command(*, arch: str = "", json: Switch = False) -> None:
@@ -16,9 +18,6 @@ def command(*, arch: str = "", json: Switch = False) -> None:
     arch
         Guest architecture; the host's when left out.
     """
-    from tinamou.probe.accel import probe_accel
-    from tinamou.probe.qemu import find_binary, probe_qemu
-
     facts = probe_accel(probe_qemu(find_binary(arch or native_arch())))
     rows = [late.asdict(trial) for trial in facts.trials]
     if json:

@@ -12,6 +12,8 @@ from tinamou.fleet import asking, hosts
 from tinamou.fleet.asking import Answer
 from tinamou.fleet.ssh import SilentHostError
 from tinamou.machine import listing
+from tinamou.monitor.states import states_of
+from tinamou.state.index import look
 
 __all__ = ["examine_all", "list_machines", "twice"]
 
@@ -99,9 +101,7 @@ def _manner(answer: Answer) -> str:
 
 def _listed_here() -> Any:
     from tinamou.machine.reconcile import reconcile
-    from tinamou.monitor.states import states_of
     from tinamou.state import machines
-    from tinamou.state.index import look
 
     found = look()
     for line in reconcile(found):

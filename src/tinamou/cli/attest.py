@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from tinamou.attest import MalformedError, bounded, eventlog, tpm
 from tinamou.cli import attest_guest, attest_made, attest_release, attest_session, output
 from tinamou.cli.attest_given import REPORT, Given, known
 from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
@@ -34,8 +35,6 @@ def verify(
     report
         The file with the report, as the guest's kernel gives it (/sys/kernel/config/tsm/report).
     """
-    from tinamou.attest import bounded
-
     data = bounded(report, REPORT, "report")
     verdict = judged_by(data, known(with_collected(given or Given(), data)))
     if json:
@@ -55,8 +54,6 @@ def log(file: Path, /, *, json: Switch = False) -> None:
         The log: /sys/firmware/acpi/tables/data/CCEL, or /sys/kernel/security/tpm0/binary_bios_measurements; or the quote of
         a machine's TPM.
     """
-    from tinamou.attest import MalformedError, bounded, eventlog, tpm
-
     try:
         data = bounded(file, REPORT, "log")
         events = tpm.parse(data).events() if tpm.is_one(data) else eventlog.parse(data)

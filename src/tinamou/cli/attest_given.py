@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from tinamou import attest
+from tinamou.attest import Known, Launch, bounded, expected, idblock, told_events, told_measured
+from tinamou.attest.rtmr import Expected
 from tinamou.errors import Problem, SpecError
 from tinamou.late import dataclass
-
-if TYPE_CHECKING:
-    from tinamou.attest import Known, Launch
-    from tinamou.attest.rtmr import Expected
 
 T = TypeVar("T")
 __all__ = ["LOG", "REPORT", "TEXT", "Given", "hexed", "known", "launch_named"]
@@ -94,16 +95,11 @@ class _Reader:
 
     def bytes(self, name: str, path: Path | None, most: int) -> bytes:
         """What is in a file; empty where none was given."""
-        from tinamou.attest import bounded
-
         return self.told(name, path, lambda: bounded(path or Path(), most, name), b"")
 
 
 def known(given: Given) -> Known:
     """What was given. Raises SpecError with every problem of it."""
-    from tinamou import attest
-    from tinamou.attest import idblock
-
     reader = _Reader()
     told, nothing = reader.told, (tuple[bytes, ...](), tuple[bytes, ...]())
     certificates, revoked = told("certs", given.certs, lambda: attest.certificates_in(given.certs or Path()), nothing)
@@ -133,8 +129,6 @@ def known(given: Given) -> Known:
 
 def _measured_of(given: Given, reader: _Reader) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
     """What must have been measured, and the events of a TDX guest's log, where those are known."""
-    from tinamou import attest
-
     if given.machine and given.expect:
         reason = "--expect says what must have been measured already"
         reader.problems.append(Problem("machine", given.machine, reason, "leave one out"))
@@ -174,10 +168,6 @@ def _moment(text: str) -> datetime:
 
 def _measured(text: str) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
     """From hexadecimal digits, or a TOML file. Raises ValueError, SpecError."""
-    import tomllib
-
-    from tinamou.attest import bounded, told_events, told_measured
-
     if len(text) in (64, 96) and not Path(text).exists():
         return told_measured({"measurement": text}), ()
     told = tomllib.loads(bounded(Path(text), TEXT, "expect").decode())
@@ -187,7 +177,6 @@ def _measured(text: str) -> tuple[Mapping[str, bytes], tuple[Expected, ...]]:
 
 def launch_named(machine: str) -> Launch:
     """What is measured of a machine of this name, or of the plan in a file. Raises SpecError, PlanError."""
-    from tinamou.attest import expected
     from tinamou.launch.argv import argv
     from tinamou.machine.starting import plan_again
 
@@ -201,10 +190,6 @@ def launch_named(machine: str) -> Launch:
 
 def _planned(file: Path) -> list[str]:
     """The command line in a plan that was printed as JSON. Raises SpecError."""
-    import json
-
-    from tinamou.attest import bounded
-
     try:
         told = json.loads(bounded(file, TEXT, "machine"))
         words = told.get("argv") if isinstance(told, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,6 @@ def quote(
     out
         Where the quote goes; NAME.quote, when left out.
     """
-    import os
-
     from tinamou.operations.attesting import quote_of
 
     number = hexed(nonce, 1, 64) if nonce else os.urandom(32)
@@ -81,8 +80,6 @@ def fetch(
     out
         Where the report goes; NAME.report, when left out.
     """
-    import os
-
     from tinamou.machine import life
     from tinamou.machine.encrypted import held_for_owner
     from tinamou.operations.fetching import report_of

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from tinamou import late
+from tinamou.attest import MalformedError, bounded, expected, idblock
 from tinamou.cli import output
 from tinamou.cli.attest_given import TEXT, hexed, launch_named
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.errors import Problem, SpecError
+from tinamou.units import Size
 
 __all__ = ["expect", "id_block"]
 
@@ -54,8 +56,6 @@ def expect(
     memory
         How much memory the machine has, such as 2G (TDX).
     """
-    from tinamou.attest import expected
-
     if bool(machine) == bool(firmware):
         raise SpecError("what is to be computed?", why="name a machine, or its files by --firmware", fix="one of them")
     if kind not in ("sev", "sev-es", "sev-snp", "tdx"):
@@ -79,8 +79,6 @@ def expect(
 
 
 def _bytes(text: str) -> int:
-    from tinamou.units import Size
-
     try:
         return int(Size.parse(text)) if text else 0
     except ValueError as error:
@@ -123,8 +121,6 @@ def id_block(
     out
         Where the blocks go.
     """
-    from tinamou.attest import MalformedError, bounded, idblock
-
     try:
         measured = hexed(measurement, 48, 48)
         numbers = [hexed(one, 0, 16) for one in (family, image)]

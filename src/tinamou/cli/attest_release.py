@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tinamou import late
+from tinamou.attest import Known, MalformedError, Verdict, bounded, jwe, sev, snp, tdx, tpm
 from tinamou.cli import output
 from tinamou.cli.attest_given import REPORT, TEXT, Given, known
 from tinamou.cli.attest_shown import judged_by, show, status_of, with_collected
@@ -17,7 +21,6 @@ from tinamou.cli.loop import run_until_done, run_until_told
 from tinamou.errors import Problem, SpecError, TinamouError
 
 if TYPE_CHECKING:
-    from tinamou.attest import Known, Verdict
     from tinamou.attest.broker import Demanded
 
 __all__ = ["certificates", "secret", "serve"]
@@ -47,7 +50,6 @@ def certificates(
     intel
         Where Intel's is got, such as a PCCS of your own, in place of https://api.trustedservices.intel.com.
     """
-    from tinamou.attest import MalformedError, bounded
     from tinamou.operations import collecting
 
     try:
@@ -93,10 +95,6 @@ def secret(
     out
         Where the encrypted secret goes; TARGET.secret, when left out.
     """
-    from json import dumps
-
-    from tinamou.attest import bounded
-
     told = given or Given()
     data = bounded(file, TEXT, "secret")
     if not Path(target).is_file():
@@ -117,7 +115,6 @@ def _is_held(name: str) -> bool:
 
 
 def _held(name: str, data: bytes, tek: Path | None, given: Given, json: bool) -> None:
-    from tinamou.attest import bounded
     from tinamou.operations.launching import give
 
     if tek is None or given.tik is None or given.nonce:
@@ -153,9 +150,6 @@ def _end(verdict: Verdict, told: Mapping[str, object], json: bool) -> None:
 
 def _sealed(report: bytes, data: bytes, demanded: Known, guest_key: Path | None, tek: Path | None) -> tuple[Verdict, object]:
     """The verdict on a report, and the secret for whoever it is of, encrypted."""
-    import hashlib
-
-    from tinamou.attest import MalformedError, bounded, jwe, sev, snp, tdx, tpm
     from tinamou.operations.releasing import credentials
 
     try:
@@ -225,14 +219,12 @@ def serve(
 
 def _noted(line: Mapping[str, object]) -> None:
     import json
-    from datetime import UTC, datetime
 
     print(json.dumps({"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **line}), flush=True)
 
 
 def _demanded(config: Path) -> dict[str, Demanded]:
     """The secrets and what each demands. Raises SpecError with every problem."""
-    from tinamou.attest import bounded
     from tinamou.attest.broker import Demanded
 
     try:

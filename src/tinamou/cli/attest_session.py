@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tinamou.attest import MalformedError, bounded, make_session, sev_chain
+from tinamou.attest.certificates import UntrustedError
 from tinamou.cli import output
 from tinamou.cli.attest_given import TEXT
 from tinamou.cli.grammar import Parameter, Switch
@@ -39,8 +41,6 @@ def session(
     out
         What the three files are called.
     """
-    from tinamou.attest import MalformedError, bounded, make_session, sev_chain
-    from tinamou.attest.certificates import UntrustedError
     from tinamou.parts.confidential import policy_of
 
     if kind not in ("sev", "sev-es"):
@@ -84,7 +84,6 @@ def launch(name: str, packet: Path | None = None, /) -> None:
     packet
         The secret its owner made for this start, as attest secret wrote it.
     """
-    from tinamou.attest import bounded
     from tinamou.operations.launching import let_run, packet_in
 
     run_until_done(let_run(name, packet_in(bounded(packet, TEXT, "packet")) if packet else None))

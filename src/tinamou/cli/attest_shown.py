@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tinamou import late
+from tinamou import attest, late
+from tinamou.attest import QUESTIONS, Known, MalformedError, Verdict
 from tinamou.cli.attest_given import Given
 from tinamou.errors import SpecError
-
-if TYPE_CHECKING:
-    from tinamou.attest import Known, Verdict
 
 __all__ = ["judged_by", "show", "status_of", "with_collected"]
 
@@ -20,8 +17,6 @@ _NOT_JUDGED = 25
 
 def judged_by(report: bytes, told: Known) -> Verdict:
     """The five answers about a report. Raises SpecError."""
-    from tinamou import attest
-
     try:
         return attest.verify(report, told)
     except attest.MalformedError as error:
@@ -30,7 +25,6 @@ def judged_by(report: bytes, told: Known) -> Verdict:
 
 def with_collected(given: Given, report: bytes) -> Given:
     """What was given, and what attest certificates got for this report where nothing of the kind was."""
-    from tinamou.attest import MalformedError
     from tinamou.operations.collecting import folder_of
 
     try:
@@ -53,8 +47,6 @@ def status_of(verdict: Verdict) -> int:
 
 def show(verdict: Verdict) -> None:
     """Print a verdict for people."""
-    from tinamou.attest import QUESTIONS
-
     print(f"a report of {verdict.kind}")
     for name, value in verdict.says.items():
         print(f"  {name:<16} {value}")

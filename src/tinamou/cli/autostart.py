@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.loop import run_until_told
 from tinamou.errors import Problem, SpecError
 from tinamou.machine.autostart import Restart, instance
 from tinamou.monitor.states import GRACE_SECONDS
 from tinamou.operations import autostarting
+from tinamou.system.paths import Host, unit_dir
+from tinamou.system.unit_files import systemd_runs
 
 
 def command(
@@ -92,8 +96,6 @@ def _list(*, json: bool) -> None:
 
 
 def _attend(name: str) -> None:
-    from tinamou.cli.loop import run_until_told
-
     async def attended() -> int:
         await autostarting.attend(name, progress=output.progress)
         return 0
@@ -103,11 +105,6 @@ def _attend(name: str) -> None:
 
 def _say_what_is_missing(name: str) -> None:
     """What keeps systemd from doing it, loudly."""
-    import os
-
-    from tinamou.system.paths import Host, unit_dir
-    from tinamou.system.unit_files import systemd_runs
-
     if not systemd_runs():
         output.warn(f"systemd does not run here: nothing starts {instance(name)} until it does")
     if unit_dir() != Host.default({}).units:

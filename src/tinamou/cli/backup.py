@@ -8,6 +8,7 @@ from pathlib import Path
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.state import machines
 
 app: Group = Group()
@@ -39,7 +40,6 @@ def create(
     deadline
         Seconds after which the guest goes on by all means.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import back_up
 
     seconds = deadline if quiesce else 0.0
@@ -89,7 +89,6 @@ def verify(folder: Path, number: int = 0) -> None:
     number
         Which one; the newest when left out.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.snapshots.backup import verify as verify_backup
     from tinamou.snapshots.backup_shelf import read_shelf
 
@@ -112,7 +111,6 @@ def restore(folder: Path, name: str, /, *, number: int = 0) -> None:
     number
         Which one; the newest when left out.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import restore as restore_backup
 
     record = run_until_done(restore_backup(folder, name, number=number, progress=output.progress))
@@ -133,7 +131,6 @@ def drill(folder: Path, *, number: int = 0, timeout: float = 300.0, json: Switch
     timeout
         Seconds the guest may take to answer.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.backups import drill as drill_backup
 
     drilled = run_until_done(drill_backup(folder, number=number, seconds=timeout, progress=output.progress))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import ImageError, StateError
 from tinamou.state import machines
 
@@ -36,7 +37,6 @@ def command(
     last
         Only show what the last check found, a scheduled one too; nothing is looked at.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.snapshots import examine
 
     if last:

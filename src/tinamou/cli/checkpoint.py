@@ -7,6 +7,7 @@ from typing import Literal
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
 
 
 def command(
@@ -27,7 +28,6 @@ def command(
         instant: in milliseconds, of forkable machines, gone when the host restarts; portable: of any machine, compressed,
         for another host; auto: instant where the machine allows it.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind, progress=output.progress))

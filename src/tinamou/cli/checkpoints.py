@@ -9,6 +9,8 @@ from typing import Annotated
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import StateError
 
 app: Group = Group()
 
@@ -45,7 +47,6 @@ def show(name: str, /, *, json: Switch = False) -> None:
     name
         The checkpoint.
     """
-    from tinamou.errors import StateError
     from tinamou.machine.checkpoints import children, find
     from tinamou.snapshots.checkpoint import check
 
@@ -87,7 +88,6 @@ def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"],
     force
         Remove the forks that still exist with them.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     for name in names:
@@ -106,7 +106,6 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
     file
         The file to write; a regular file that is there is replaced.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     size = run_until_done(states.export(name, file, progress=output.progress))
@@ -128,7 +127,6 @@ def take_in(file: Path, *, name: str = "", json: Switch = False) -> None:
     name
         Another name than the checkpoint had.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     imported = run_until_done(states.take_in(file, name))
@@ -149,7 +147,6 @@ def send(name: str, host: str, /, *, new: Annotated[str, Parameter(name="--name"
     new
         Another name than it has here.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.fleet import sending
 
     sent = run_until_done(sending.send(name, host, new, progress=output.progress))
@@ -173,7 +170,6 @@ def restore(checkpoint: str, *, name: str = "", json: Switch = False) -> None:
     name
         Another name than the machine had then.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     restored = run_until_done(states.restore(checkpoint, name=name))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tinamou.cli.grammar import Group
-
-if TYPE_CHECKING:
-    from tinamou.fleet.cluster import Machine
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
+from tinamou.fleet import cluster
+from tinamou.fleet.cluster import Machine
+from tinamou.fleet.placement import need_of
+from tinamou.probe.host import probe_host
+from tinamou.probe.pci import probe_pci
+from tinamou.spec import load_spec
+from tinamou.system.rooted import Rooted
 
 app: Group = Group()
 
@@ -28,10 +34,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
     only_on
         A node to which they are bound, and never restarted elsewhere: for a cluster that does not fence.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.errors import Problem, SpecError
-    from tinamou.fleet import cluster
-
     if not machines:
         problem = Problem("machines", None, "none is named", "tinamou cluster resource FILE.toml…")
         raise SpecError("there is nothing to write", problems=[problem])
@@ -42,10 +44,6 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
 
 def _machine(said: str) -> Machine:
     from tinamou.cli.described import described
-    from tinamou.errors import Problem, SpecError
-    from tinamou.fleet.cluster import Machine
-    from tinamou.fleet.placement import need_of
-    from tinamou.spec import load_spec
     from tinamou.state import machines
 
     if not said.endswith(".toml"):
@@ -69,10 +67,5 @@ def node(name: str = "", *, shell: Literal["crm", "pcs"] = "crm") -> None:
     shell
         The cluster's shell: crm or pcs.
     """
-    from tinamou.fleet import cluster
-    from tinamou.probe.host import probe_host
-    from tinamou.probe.pci import probe_pci
-    from tinamou.system.rooted import Rooted
-
     for line in cluster.node_lines(name or os.uname().nodename, probe_host(), probe_pci(Rooted(), {}), shell):
         print(line)

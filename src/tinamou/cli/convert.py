@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou.cli import after_dashes, output
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import SpecError, StateError
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ def command(
 
 def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, json: bool) -> None:
     """A machine of tinamou, written for another tool."""
-    from tinamou.cli.loop import run_until_done
     from tinamou.convert.out import formats
     from tinamou.machine.outward import of_name, write_box, write_ova
 
@@ -126,7 +126,6 @@ def _converted(source: Path | None, name: str, trust: tuple[Path, ...]) -> Conve
 
 
 def _import(converted: Converted, source: Path | None, output_file: Path | None, trust: tuple[Path, ...]) -> None:
-    from tinamou.cli.loop import run_until_done
     from tinamou.convert import files
     from tinamou.convert.values import machine_name
     from tinamou.machine.gather import native_arch

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tinamou import fields
 from tinamou.errors import SpecError
 from tinamou.machine.assignments import assign, listed, table_of
+from tinamou.parts.disk import DiskSpec
 from tinamou.spec import MachineSpec, load_spec
-
-if TYPE_CHECKING:
-    from tinamou.parts.disk import DiskSpec
 
 __all__ = ["described", "disk_of"]
 
@@ -72,9 +71,6 @@ def _forward(port: str) -> str:
 
 def disk_of(text: str) -> DiskSpec:
     """One disk as ``--disk`` has it: a path, or settings. Raises SpecError with every problem."""
-    from tinamou import fields
-    from tinamou.parts.disk import DiskSpec
-
     found, problems = fields.load(DiskSpec, table_of(text), "disk")
     if found is None:
         raise SpecError("the disk is not understood", problems=problems)

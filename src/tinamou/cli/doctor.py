@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
 
 
 def command(
@@ -66,9 +69,6 @@ def command(
 
 
 def _before_upgrade(said: str, machine: str, *, fix: bool, json: bool) -> int:
-    from tinamou import late
-    from tinamou.cli.loop import run_until_done
-    from tinamou.errors import Problem, SpecError
     from tinamou.machine import before_upgrade
     from tinamou.machine.unpacked import unpacked
 

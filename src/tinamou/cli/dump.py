@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.operations import by_hand
 from tinamou.operations.by_hand import Format
 
 
@@ -19,9 +21,6 @@ def command(name: str, file: Path, /, *, format: Format = "elf", json: Switch = 
     format
         elf: for gdb, with holes where memory is empty; kdump-…: compressed, for crash and drgn, as this QEMU offers them.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.operations import by_hand
-
     size = run_until_done(by_hand.dump(name, file, format=format, progress=output.progress))
     output.end_progress()
     if json:

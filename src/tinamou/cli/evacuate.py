@@ -7,6 +7,7 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.move import limit_of, line_of
+from tinamou.errors import StateError
 
 
 def command(
@@ -39,7 +40,6 @@ def command(
     json
         What went, and what stays, as JSON.
     """
-    from tinamou.errors import StateError
     from tinamou.fleet.evacuating import evacuate
     from tinamou.fleet.moving import How
 

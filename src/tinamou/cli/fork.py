@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.loop import run_until_done
 
 
 def command(
@@ -24,7 +25,6 @@ def command(
     count
         How many.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import states
 
     forked = run_until_done(states.fork(name, count, progress=output.progress))

@@ -11,6 +11,7 @@ from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
 from tinamou.errors import StateError
 from tinamou.operations import by_hand
+from tinamou.system.exec import find_tool
 
 
 def command(name: str, /, *, symbols: str = "", server: Switch = False) -> int:
@@ -27,7 +28,6 @@ def command(name: str, /, *, symbols: str = "", server: Switch = False) -> int:
 
 
 async def _debug(name: str, symbols: str, *, server: bool) -> int:
-    from tinamou.system.exec import find_tool
     from tinamou.system.exec_async import attended
 
     gdb = find_tool("gdb")

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tinamou.cli import meant
 from tinamou.cli.verbs import ABOUT, GROUPS, USAGE, VERBS, function_of, module_of
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ def show(words: Sequence[str]) -> int:
         _print(["tinamou COMMAND"], ABOUT, {"Commands": list(VERBS.items())})
         return 0
     if named[0] not in VERBS:
-        from tinamou.cli import meant
-
         print(f"tinamou: {meant.verb(named[0], VERBS)}", file=sys.stderr)
         return 2
     below = module_of(named[0]).app if named[0] in GROUPS else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +11,15 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import HostError, ProbeError, Problem, SpecError
+from tinamou.fleet import hosts
+from tinamou.units import CpuSet, Size
 
 if TYPE_CHECKING:
     from tinamou.facts import HostFacts
     from tinamou.fleet.asking import Answer
     from tinamou.tuning.placement import Placement
-    from tinamou.units import CpuSet
 
 app: Group = Group()
 
@@ -41,7 +45,6 @@ def show(*, json: Switch = False) -> None:
 
 def _pools() -> list[dict[str, object]]:
     from tinamou.probe.host import probe_host
-    from tinamou.units import Size
 
     pools = [(node.number, size, *counts) for node in probe_host().nodes for size, counts in node.hugepages.items()]
     return [{"node": n, "size": str(Size(size)), "total": total, "free": free} for n, size, total, free in pools if total]
@@ -151,7 +154,6 @@ def topology(
     from tinamou.probe.host import probe_host
     from tinamou.tuning.cpu_pinning import pin
     from tinamou.tuning.placement import PinRequest
-    from tinamou.units import Size
 
     wanted = {"--cpus": cpus, "--iothreads": iothreads}
     problems = [Problem(name, count, "fewer than none", "0 or more") for name, count in wanted.items() if count < 0]
@@ -232,9 +234,6 @@ def add(
     timeout
         Seconds it may take to answer, now and whenever all hosts are asked.
     """
-    import os
-
-    from tinamou.cli.loop import run_until_done
     from tinamou.fleet import hosts, joining
 
     words = _words(command)
@@ -260,8 +259,6 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _asked(where: str, keys: Sequence[str]) -> str:
     """The fingerprint of the first key, where the person at the terminal says that it is the right one; else nothing."""
-    import sys
-
     from tinamou.fleet.hosts import fingerprint
     from tinamou.system import terminal
 
@@ -278,8 +275,6 @@ def _asked(where: str, keys: Sequence[str]) -> str:
 def ls(*, json: Switch = False) -> None:
     """List the other hosts that are known."""
     import shlex
-
-    from tinamou.fleet import hosts
 
     rows = [one.plain() for one in hosts.every()]
     if json:
@@ -298,8 +293,6 @@ def rm(*names: str) -> None:
     names
         Their names.
     """
-    from tinamou.fleet import hosts
-
     for name in names:
         hosts.remove(name)
 
@@ -313,8 +306,6 @@ def check(*names: str, json: Switch = False) -> int:
     names
         The hosts; all when left out.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.fleet import hosts
     from tinamou.fleet.asking import ask_all
 
     known = [hosts.find(name) for name in names] or hosts.every()

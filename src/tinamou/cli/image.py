@@ -12,14 +12,14 @@ from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
-from tinamou.facts import files
+from tinamou.facts import ImageFacts, files
 from tinamou.fields import size_of
+from tinamou.images import store
+from tinamou.images.store import Kept
 from tinamou.machine.gather import native_arch
 from tinamou.state import machines
 
 if TYPE_CHECKING:
-    from tinamou.facts import ImageFacts
-    from tinamou.images.store import Kept
     from tinamou.machine.injecting import Injected
 
 app: Group = Group()
@@ -34,8 +34,6 @@ def ls(*, all: Switch = False, json: Switch = False) -> None:
     all
         Every name that can be built or downloaded as well.
     """
-    from tinamou.images import store
-
     rows: list[dict[str, object]] = [
         {
             "name": item.name,

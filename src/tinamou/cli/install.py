@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter
+from tinamou.cli.loop import run_until_done
 from tinamou.cli.options import MachineOptions, spec_from
 
 INSTALL_SECONDS = 7200.0
@@ -35,7 +36,6 @@ def command(
     timeout
         Seconds the installer may take, and then what it installed until it answers.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations.installing import install
 
     spec = spec_from(iso, options)

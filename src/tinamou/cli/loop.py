@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -41,7 +43,6 @@ def heed_the_line() -> None:
     The kernel tells of a change at a socket or pipe by SIGIO (source: fcntl(2), O_ASYNC); no thread waits for it.
     """
     import fcntl
-    import os
 
     if not os.environ.pop("TINAMOU_ATTENDED", "") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
@@ -71,8 +72,6 @@ def _heed(number: int, _: object) -> None:
     if len(_asked) == 1 and _tell:
         _tell[-1]()
     elif len(_asked) == 1 or len(_asked) >= _PATIENCE:
-        import warnings
-
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # no fault any more
         signal.signal(signal.SIGALRM, _again)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError, TinamouError
 
 TOKEN = "TINAMOU_MCP_TOKEN"  # noqa: S105 (the name of a variable)
@@ -31,8 +34,6 @@ def command(
         Let machines be given files, devices, ports and the network of this host: shares, disks and images by their paths,
         arguments of QEMU, forwards. Whoever uses it can then read and write what this user can.
     """
-    from tinamou.cli.loop import run_until_done
-
     try:
         from tinamou.service.agents.mcp.server import serve_http, serve_stdio
     except ImportError as error:
@@ -62,9 +63,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _token(url: str) -> str:
-    import os
     import secrets
-    import sys
 
     if token := os.environ.get(TOKEN, ""):
         return token

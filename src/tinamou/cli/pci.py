@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import GuestError
 
 if TYPE_CHECKING:
     from tinamou.facts.pci import PciDevice
@@ -204,8 +206,6 @@ def check(name: str, /, *, transfer: Switch = False, json: Switch = False) -> in
     transfer
         Its disks are read too, and compared with what pci measure found on this host.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.errors import GuestError
     from tinamou.operations.devices import check as look
 
     found = run_until_done(look(name, transfer=transfer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tinamou import late
@@ -65,8 +66,6 @@ def command(
 
 def _rooms(names: tuple[str, ...], trees: tuple[str, ...]) -> tuple[list[Room], list[Verdict]]:
     """What each host has left, and what is to be said of those that do not tell."""
-    from pathlib import Path
-
     from tinamou.fleet import hosts, room
     from tinamou.fleet.asking import ask_all
     from tinamou.fleet.placement import Verdict

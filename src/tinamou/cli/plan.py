@@ -12,7 +12,9 @@ from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
 from tinamou.launch.difference import step_target
+from tinamou.machine.host_side import leased
 from tinamou.machine.starting import plan_again, plan_only
+from tinamou.probe.host import probe_host
 from tinamou.system.syscalls import GROUPS
 from tinamou.units import Size
 
@@ -71,8 +73,6 @@ def _print(plan: Plan, *, why: bool, elsewhere: bool = False) -> None:
     print(f"{plan.name}: {plan.arch} on {plan.machine_type}, {plan.accel}, {identity}")
     if plan.pinning and not elsewhere:
         from tinamou.machine.host_picture import picture
-        from tinamou.machine.host_side import leased
-        from tinamou.probe.host import probe_host
 
         print(f"\n{picture(probe_host(), plan.pinning, leased(''))}")
     print("\nwalls around QEMU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou.cli import after_dashes, output
 from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.cli.options import MachineOptions, spec_from
+from tinamou.errors import Problem, SpecError, TinamouError
 
 if TYPE_CHECKING:
     from tinamou.state.pools import PoolEntry
@@ -44,7 +47,6 @@ def create(
     timeout
         Seconds the guest may take to boot.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import pooled
 
     request = _checked(name, size, bound, source, options)
@@ -55,9 +57,6 @@ def create(
 
 def _checked(name: str, size: int, bound: str, source: str, options: MachineOptions | None) -> dict[str, Any]:
     """The checkpoint or the spec a pool is made of; every problem of its options at once. Raises SpecError."""
-    import re
-
-    from tinamou.errors import Problem, SpecError
     from tinamou.snapshots.checkpoint import checkpoints_dir
     from tinamou.spec import NAME
     from tinamou.units import Size
@@ -83,7 +82,6 @@ def _checked(name: str, size: int, bound: str, source: str, options: MachineOpti
 
 async def _held(name: str) -> dict[str, Any]:
     """What the keeper says, nothing where it does not answer."""
-    from tinamou.errors import TinamouError
     from tinamou.machine.pooled import PoolClient
     from tinamou.monitor.states import LOOK_SECONDS
 
@@ -96,8 +94,6 @@ async def _held(name: str) -> dict[str, Any]:
 def _rows(entries: Sequence[PoolEntry]) -> list[dict[str, object]]:
     """The pools as rows, all keepers asked at once."""
     import asyncio
-
-    from tinamou.cli.loop import run_until_done
 
     async def every() -> list[dict[str, Any]]:
         return await asyncio.gather(*(_held(entry.name) for entry in entries))
@@ -172,7 +168,6 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
     timeout
         Seconds to wait where none is waiting.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.connected import Connected
     from tinamou.machine.listing import described
     from tinamou.machine.pooled import PoolClient
@@ -202,7 +197,6 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
         Print on stderr how long taking the machine took.
     """
     from tinamou.cli import running
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.connected import Connected
     from tinamou.machine.pooled import PoolClient
 

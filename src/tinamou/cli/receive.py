@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import StateError
+from tinamou.fleet import receiving
+from tinamou.machine import arriving
 
 
 def command(
@@ -41,9 +47,6 @@ def command(
     json
         The answer as JSON.
     """
-    from tinamou.fleet import receiving
-    from tinamou.machine import arriving
-
     if go:
         done = run_until_done(receiving.go(go))
     elif whose:
@@ -60,11 +63,6 @@ def command(
 
 def _refuse_people() -> None:
     """Raises StateError where nobody can be spoken to by stdin and stdout as `tinamou move` is."""
-    import os
-    import stat
-
-    from tinamou.errors import StateError
-
     if not all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in (os.fstat(0).st_mode, os.fstat(1).st_mode)):
         why = "stdin and stdout are no line to another host"
         raise StateError("this is for tinamou alone", why=why, fix="tinamou move NAME HOST, on the other host")

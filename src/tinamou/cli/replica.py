@@ -8,6 +8,7 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.fleet import replicas
 
 app: Group = Group()
 
@@ -15,8 +16,6 @@ app: Group = Group()
 @app.named("ls")
 def list_(*, json: Switch = False) -> None:
     """List the replicas that other hosts keep here, and how old they are."""
-    from tinamou.fleet import replicas
-
     found = replicas.every()
     if json:
         output.print_json([late.asdict(one) for one in found])
@@ -37,8 +36,6 @@ def list_(*, json: Switch = False) -> None:
 @app.command
 def take(name: str, /, *, json: Switch = False) -> None:
     """Make a machine of its newest replica here, off, and say what is lost: its own host does not come back."""
-    from tinamou.fleet import replicas
-
     taken = run_until_done(replicas.take(name, progress=output.progress))
     output.end_progress()
     for note in taken.notes:
@@ -52,6 +49,4 @@ def take(name: str, /, *, json: Switch = False) -> None:
 @app.command
 def rm(name: str, /) -> None:
     """Remove a machine's newest replica from this host."""
-    from tinamou.fleet import replicas
-
     replicas.remove(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tinamou.cli import output
 from tinamou.cli.loop import run_until_done
 from tinamou.cli.streams import Given, given_input, hearing
+from tinamou.errors import Problem, SpecError, TimeLimitError
 from tinamou.late import dataclass, field
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
@@ -42,8 +43,6 @@ class How:
 def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = False) -> int:
     """Start the machine and see it through; returns the exit status. Raises SpecError for options that do nothing."""
     _refuse_idle(words, how, warm=warm)
-    from tinamou.errors import SpecError
-
     if spec.seed.agent == "none" and (words is not None or warm):
         fix = "leave one of the two out; tinamou ssh NAME -- COMMAND needs no agent"
         raise SpecError("a command needs the guest's agent, and there shall be none (seed.agent = none)", fix=fix)
@@ -66,8 +65,6 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
 
 def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
     """Raises SpecError, with every problem, for options that would change nothing."""
-    from tinamou.errors import Problem, SpecError
-
     idle = {
         "--no-wait": not how.wait and (words is not None or warm),
         "--json": how.json and not (how.detach and words is None),
@@ -203,7 +200,6 @@ async def _within(seconds: float | None, machine: Connected, command: Coroutine[
     """
     import asyncio
 
-    from tinamou.errors import TimeLimitError
     from tinamou.system.loop_thread import dropped
 
     running = asyncio.ensure_future(command)

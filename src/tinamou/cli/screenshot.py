@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
 from tinamou.system import terminal
 from tinamou.system.shown import unguarded
@@ -39,7 +40,6 @@ def command(
     text
         Print the text on it instead, where it is a screen of the firmware's characters.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.operations import screens
 
     _refuse(file, draw, text=text, json=json)

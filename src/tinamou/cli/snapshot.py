@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.state import machines
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def create(
     depth
         Flatten chains deeper than this; 0 for never.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
 
     taking = snapshots.take(
@@ -128,7 +128,6 @@ def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
         Cut the power of a running machine first, and start it again afterwards.
     """
     from tinamou.cli import start
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import life, snapshots
 
     record = machines.find(name)
@@ -151,7 +150,6 @@ def rm(name: str, *snapshots: str) -> None:
     snapshots
         Their names or numbers.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots as operations
 
     run_until_done(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
@@ -161,7 +159,6 @@ def rm(name: str, *snapshots: str) -> None:
 @app.command
 def flatten(name: str, /) -> None:
     """Shorten the chains of files a machine reads through; snapshots stay."""
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
 
     run_until_done(snapshots.flatten_all(machines.find(name), progress=output.progress))
@@ -179,7 +176,6 @@ def rename(name: str, snapshot: str, new: str, /) -> None:
     new
         Its name from now on.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
 
     run_until_done(snapshots.rename(machines.find(name), snapshot, new))
@@ -196,7 +192,6 @@ def note(name: str, snapshot: str, text: str, /) -> None:
     text
         The note; empty to remove it.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine import snapshots
 
     run_until_done(snapshots.describe(machines.find(name), snapshot, text))
@@ -242,7 +237,6 @@ def unschedule(name: str, /) -> None:
 @app.named("scheduled", show=False)
 def scheduled(name: str, /, *, label: str, keep: int, quiesce: Switch = False) -> None:
     """What a schedule's timer runs."""
-    from tinamou.cli.loop import run_until_done
     from tinamou.machine.snapshots import take_scheduled
 
     print(run_until_done(take_scheduled(machines.find(name), label, keep, quiesce=10.0 if quiesce else 0.0)).snapshot.name)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
 from tinamou.errors import ControlError
 from tinamou.monitor.states import UNKNOWN
+from tinamou.state import machines
 from tinamou.units import Size
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ def command(*names: str, interval: float = 0.5, json: Switch = False) -> int:
     interval
         Seconds over which processor time is measured.
     """
-    from tinamou.cli.loop import run_until_done
     from tinamou.monitor.stats import plain
 
     records = running(names)
@@ -54,7 +55,6 @@ def running(names: Sequence[str]) -> list[Record]:
     """The machines of these names, all that run where there are none. Raises StateError for one that does not run."""
     from tinamou.machine import life
     from tinamou.machine.reconcile import reconcile
-    from tinamou.state import machines
 
     for line in reconcile():
         output.warn(line)

@@ -13,6 +13,7 @@ from tinamou.cli import output, plots
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
+from tinamou.late import asdict, replace
 from tinamou.state import machines
 from tinamou.system.shown import visible
 
@@ -94,7 +95,6 @@ async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair
 
 def _paired(last: Reading | None, one: Reading) -> Pair:
     """A reading with the processor time and the rates since the last one."""
-    from tinamou.late import replace
     from tinamou.monitor.processes import percent
     from tinamou.monitor.stats import rates
 
@@ -177,8 +177,6 @@ def _plain(pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _rounded(moving: Rates | None) -> dict[str, float | None] | None:
-    from tinamou.late import asdict
-
     if moving is None:
         return None
     return {key: None if value is None else round(value, 1) for key, value in asdict(moving).items()}

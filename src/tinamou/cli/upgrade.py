@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
+from tinamou.cli.loop import run_until_done
+from tinamou.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from tinamou.operations.upgrading import Outdated
@@ -39,8 +41,6 @@ def command(
     quiet
         With --list, a sentence for each, for whoever has just installed packages; nothing where there is none.
     """
-    from tinamou.cli.loop import run_until_done
-    from tinamou.errors import Problem, SpecError
     from tinamou.operations import upgrading
 
     if quiet and not list:

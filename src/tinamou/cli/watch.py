@@ -17,7 +17,6 @@ from tinamou.units import Size
 if TYPE_CHECKING:
     from tinamou.monitor.balance import Moved
     from tinamou.monitor.watching import Change, Looked, Watch
-    from tinamou.units import Size
 
 WRONG = 1
 """The exit status of ``--once`` when something is wrong, as of ``doctor``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import re
@@ -157,8 +158,6 @@ async def device_del(session: Session, id: str, timeout: float = 30.0) -> None:
     attention button is the same for both: PCI Express Base Specification, 6.7.1.5), and QEMU does not press it meanwhile.
     It is never asked before the machine has run: QEMU takes that once and refuses every repeat until it is started anew.
     """
-    import asyncio
-
     if (state := (await status(session)).state) in _NEVER_RAN:
         why = f"the machine has not run yet ({state}): its guest cannot take part in unplugging"
         raise ControlError(
@@ -193,8 +192,6 @@ async def _asked_to_release(session: Session, id: str, *, again: bool) -> bool:
 
 async def _told_of(events: Listener, id: str, seconds: float) -> Event | None:
     """The next event about a device, within so many seconds; None where there is none."""
-    import asyncio
-
     try:
         async with asyncio.timeout(seconds):
             while (event := await events.next()).data.get("device") != id:
@@ -266,8 +263,6 @@ async def wait_migrated(session: Session, timeout: float | None = None) -> Migra
 
     Polled, at 2 to 50 ms, because the MIGRATION event must be switched on by a capability before the migration.
     """
-    import asyncio
-
     pause = 0.002
     async with asyncio.timeout(timeout):
         while (now := await migration(session)).status not in ("completed", "failed", "cancelled"):

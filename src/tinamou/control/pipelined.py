@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -46,8 +47,6 @@ class Monitor:
 
         Raises RefusedError, DisconnectedError, SilentError, GarbledError.
         """
-        import asyncio
-
         todo = [*self._unsent, *commands]
         self._unsent = []
         try:

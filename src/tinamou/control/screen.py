@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
@@ -74,8 +75,6 @@ async def press(session: Session, chords: Sequence[Sequence[str]], *, hold: floa
 
     Cancelled, or where QEMU has refused, it leaves no key down.
     """
-    import asyncio
-
     for chord in chords:
         try:
             await _send(session, chord, down=True)
@@ -90,8 +89,6 @@ async def press(session: Session, chords: Sequence[Sequence[str]], *, hold: floa
 
 async def _released(session: Session, chord: Sequence[str]) -> None:
     """Let go of the keys, also where whoever asks is cancelled meanwhile."""
-    import asyncio
-
     await asyncio.shield(asyncio.ensure_future(_send(session, tuple(reversed(chord)), down=False)))
 
 

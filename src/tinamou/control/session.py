@@ -5,12 +5,14 @@ Source: docs/interop/qmp-spec of QEMU.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tinamou.control.answers import number, record, text
 from tinamou.control.bounds import CONNECT_SECONDS, largest, patience
@@ -18,10 +20,6 @@ from tinamou.control.wire import MESSAGE_BYTES, GarbledError, Wire
 from tinamou.errors import ControlError
 from tinamou.late import dataclass, field
 from tinamou.system.sockets import NotListeningError, connect_unix
-
-if TYPE_CHECKING:
-    import asyncio
-    import socket
 
 __all__ = ["DisconnectedError", "Event", "Listener", "RefusedError", "Session", "SilentError", "connect", "refusal"]
 
@@ -78,8 +76,6 @@ class Listener:
     """The events of one subscription, in order, from the moment it was made; leave it with ``with`` or ``close``."""
 
     def __init__(self, session: Session, names: Iterable[str]) -> None:
-        import asyncio
-
         self._session = session
         self._names = frozenset(names)
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -96,8 +92,6 @@ class Listener:
 
     async def next(self, timeout: float | None = None) -> Event:
         """The next event. Raises TimeoutError after ``timeout`` seconds, DisconnectedError when the session has ended."""
-        import asyncio
-
         async with asyncio.timeout(timeout):
             event = await self._queue.get()
         if event is None:
@@ -130,8 +124,6 @@ class Session:
     """
 
     def __init__(self, connection: socket.socket, path: str) -> None:
-        import asyncio
-
         self._path = path
         self._wire = Wire(connection, self._most)
         self._in_flight: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
@@ -150,8 +142,6 @@ class Session:
 
         What QEMU says before it has noticed that another session has begun, its answers to the one before too, comes first.
         """
-        import asyncio
-
         while not _BEFORE.isdisjoint(message := await self._wire.receive()):
             if "event" in message:
                 self.dispatch(event_of(message))
@@ -175,8 +165,6 @@ class Session:
         return await self._timed(command, _dashed(arguments), None, fd)
 
     async def _timed(self, command: str, arguments: Mapping[str, object], timeout: float | None, fd: int | None) -> object:
-        import asyncio
-
         seconds = patience(command) if timeout is None else timeout
         if self.closed:
             raise self.ended(command)
@@ -192,8 +180,6 @@ class Session:
             raise self.ended(command) from reason
 
     async def _ask(self, command: str, arguments: Mapping[str, object], fd: int | None) -> object:
-        import asyncio
-
         self._commands += 1
         name = str(self._commands)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -275,15 +261,11 @@ class Session:
 
     async def wait_closed(self, timeout: float | None = None) -> None:
         """Return when the session has ended. Raises TimeoutError after ``timeout`` seconds."""
-        import asyncio
-
         async with asyncio.timeout(timeout):
             await self._over.wait()
 
     async def close(self) -> None:
         """End the session at once, whatever is under way; QEMU goes on."""
-        import asyncio
-
         self._end(None)
         if self._hearing is not None:
             self._hearing.cancel()
@@ -319,8 +301,6 @@ async def connect(
     Tries every 1 to 10 ms until QEMU listens, for at most ``timeout`` seconds, and gives up at once when ``alive()`` says
     that the process has ended. Raises ControlError.
     """
-    import asyncio
-
     deadline = asyncio.get_running_loop().time() + timeout
     path = address if isinstance(address, str) else "an inherited socket"
     connection = await _reach(address, alive, deadline) if isinstance(address, str) else address
@@ -343,8 +323,6 @@ async def connect(
 
 
 async def _reach(path: str, alive: Callable[[], bool] | None, deadline: float) -> socket.socket:
-    import asyncio
-
     pause = _FIRST_PAUSE
     while True:
         try:

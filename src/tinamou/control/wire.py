@@ -5,18 +5,16 @@ Source: docs/interop/qmp-spec of QEMU.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinamou.control.answers import shown
 from tinamou.errors import ControlError
 from tinamou.system.lines import PIECE, Lines, json_of
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["EVENT_BYTES", "LARGE_BYTES", "MESSAGE_BYTES", "GarbledError", "Wire", "parsed"]
 
@@ -63,8 +61,6 @@ class Wire:
         self._opening = self._ended = False
 
     async def _open(self) -> tuple[Lines, asyncio.StreamWriter]:
-        import asyncio
-
         if self._lines is None or self._writer is None:
             self._opening = True
             try:
@@ -100,8 +96,6 @@ class Wire:
             await writer.drain()
 
     async def _pass(self, fd: int) -> None:
-        import asyncio
-
         while True:
             with contextlib.suppress(BlockingIOError):
                 socket.send_fds(self._socket, [b" "], [fd])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Each is loaded when it is used: most commands need the names of files alone, which lie beside them."""
-    import importlib
-
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from tinamou.late import dataclass
 
 
@@ -27,8 +29,6 @@ class Firmware:
 
     def serves(self, arch: str, machine: str) -> bool:
         """Whether one of its targets names ``arch`` and a pattern that ``machine`` matches (``pc-q35-*``)."""
-        from fnmatch import fnmatchcase
-
         return any(
             arch == target and any(fnmatchcase(machine, pattern) for pattern in patterns)
             for target, patterns in self.targets

@@ -5,6 +5,7 @@ Source: the QEMU guest agent protocol reference; one method per command or group
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -216,8 +217,6 @@ class Agent:
     @contextlib.asynccontextmanager
     async def frozen(self) -> AsyncIterator[int]:
         """Filesystems frozen inside the block; thawed after it whatever happens, also when the freeze answered late."""
-        import asyncio
-
         try:
             count = await self.freeze()
         except (AgentSilentError, asyncio.CancelledError):
@@ -231,8 +230,6 @@ class Agent:
 
     async def _thaw_surely(self) -> None:
         """Thaw, also when the caller is cancelled meanwhile."""
-        import asyncio
-
         thawing = asyncio.ensure_future(self.thaw())
         try:
             await asyncio.shield(thawing)

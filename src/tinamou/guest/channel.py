@@ -5,22 +5,19 @@ Source: the QEMU guest agent protocol reference, ``guest-sync-delimited``.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
 
 from tinamou.errors import GuestError
 from tinamou.guest.answers import said
 from tinamou.system.lines import PIECE, Lines, json_of
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import asyncio
-    import socket
 
 __all__ = ["AgentRefusedError", "AgentSilentError", "Channel"]
 
@@ -60,8 +57,6 @@ class Channel:
     """
 
     def __init__(self, path: str, *, linger: float = 0.5) -> None:
-        import asyncio
-
         self._path = path
         self._linger = linger
         self._turn = Turn(f"{path}.lock")
@@ -94,8 +89,6 @@ class Channel:
         """Run a command that does not answer when it succeeds (``guest-shutdown``); an error is heard for half a second."""
 
         async def exchange() -> object:
-            import asyncio
-
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     return await self._exchange(command, arguments)
@@ -115,8 +108,6 @@ class Channel:
         return self._turn.held and self._turn.wanted()
 
     async def _timed(self, command: str, timeout: float, work: Callable[[], Awaitable[object]] | None) -> object:
-        import asyncio
-
         self._enter_loop()
         try:
             async with asyncio.timeout(timeout), self._request:
@@ -131,8 +122,6 @@ class Channel:
 
     def _enter_loop(self) -> None:
         """Begin anew in an event loop that is not the last one: what belongs to that one is gone."""
-        import asyncio
-
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._request = asyncio.Lock()
             if self._socket is not None:
@@ -162,8 +151,6 @@ class Channel:
             await self._step()
 
     async def _take_turn(self) -> None:
-        import asyncio
-
         pause = _FIRST_PAUSE
         if self._gave_way:
             self._gave_way = False
@@ -179,8 +166,6 @@ class Channel:
             self._turn.stop_waiting()
 
     async def _open(self) -> None:
-        import asyncio
-
         self._since = asyncio.get_running_loop().time()
         pause = _FIRST_PAUSE
         while True:
@@ -202,8 +187,6 @@ class Channel:
         self._in_step = False
 
     async def _step(self) -> None:
-        import asyncio
-
         while True:
             number = next(self._numbers)
             self._send("guest-sync-delimited", {"id": number}, prefix=b"\xff")
@@ -271,22 +254,16 @@ class Channel:
             self._leave = None
 
     def _leave_later(self) -> None:
-        import asyncio
-
         if self._turn.held:
             self._leave = asyncio.get_running_loop().call_later(_IDLE_CHECK, self._consider_leaving, _IDLE_CHECK)
 
     def _consider_leaving(self, idle: float) -> None:
-        import asyncio
-
         if idle >= self._linger or self._turn.wanted():
             self._let_go()
         else:
             self._leave = asyncio.get_running_loop().call_later(_IDLE_CHECK, self._consider_leaving, idle + _IDLE_CHECK)
 
     def _give_way(self) -> None:
-        import asyncio
-
         if self._writer is not None and asyncio.get_running_loop().time() - self._since > _SHARE and self._turn.wanted():
             self._let_go()
             self._gave_way = True

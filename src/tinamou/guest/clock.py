@@ -5,13 +5,15 @@ A machine that stands still has a clock that does so too. What sets it is this h
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tinamou.control import Session
 from tinamou.control.commands import open_ports
 from tinamou.errors import GuestError, TinamouError
 from tinamou.facts import files
@@ -20,9 +22,6 @@ from tinamou.guest.resident import Line, connect, shared
 from tinamou.guest.resident.sharing import shared_path
 from tinamou.late import dataclass
 from tinamou.state.record import Record
-
-if TYPE_CHECKING:
-    from tinamou.control import Session
 
 __all__ = ["RIGHT", "Clock", "ahead_of", "not_set", "own_time", "set_clock"]
 
@@ -85,8 +84,6 @@ async def set_clock(
     ``session`` is asked whether anybody in the guest listens, so that nobody is waited for in vain; ``line`` and ``agent``
     are used where they are open already.
     """
-    import asyncio
-
     if not record.agent and line is None:
         return not_set(record)
     if by := own_time(record.spec):

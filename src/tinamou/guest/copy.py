@@ -20,6 +20,7 @@ from tinamou.guest.carry import exchange, wire
 from tinamou.guest.carry.holes import stretches
 from tinamou.guest.carry.placing import room
 from tinamou.guest.command import is_windows_path
+from tinamou.guest.ssh import scp_argv, until_served
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 
@@ -215,7 +216,6 @@ async def by_scp(
 
     The guest's server is waited for, up to ``seconds``; ``waits`` is called where it is. Raises GuestError.
     """
-    from tinamou.guest.ssh import scp_argv, until_served
     from tinamou.system.exec_async import communicate
 
     over = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -39,8 +40,6 @@ async def run(
     ``env`` replaces the agent's environment. ``each`` as for `poll`; ``called`` is what errors call the command, where it is
     wrapped in another. Whatever is raised, the command does not run on, where the agent can still be asked for that.
     """
-    import asyncio
-
     try:
         pid = await agent.start(argv, input=input, env=env)
     except AgentRefusedError as refusal:
@@ -71,8 +70,6 @@ async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | Non
     ``each`` runs after every question, the last one included; when it says that something moved, the pause starts small
     again.
     """
-    import asyncio
-
     loop = asyncio.get_running_loop()
     quiet_since = loop.time()
     while True:
@@ -93,8 +90,6 @@ async def poll(agent: Agent, pid: int, each: Callable[[], Awaitable[bool]] | Non
 
 async def kill(agent: Agent, pid: int) -> bool:
     """Kill a process of the guest, with what it started where it leads a group; whether that worked within a few seconds."""
-    import asyncio
-
     with contextlib.suppress(AgentRefusedError, AgentSilentError, GuestError, TimeoutError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
             words = ["/bin/sh", "-c", f"kill -9 -{pid} 2>/dev/null || kill -9 {pid}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterable
@@ -47,8 +48,6 @@ async def read_pieces(agent: Agent, path: str, *, start: int = 0) -> AsyncIterat
 
 async def write(agent: Agent, path: str, pieces: Iterable[bytes]) -> int:
     """Create or empty a file in the guest, fill it, and return its size in bytes. Raises GuestError."""
-    import asyncio
-
     size = 0
     async with opened(agent, path, "w") as handle:
         for piece in pieces:
@@ -75,8 +74,6 @@ async def write_piece(agent: Agent, path: str, handle: int, piece: bytes) -> Non
 @contextlib.asynccontextmanager
 async def opened(agent: Agent, path: str, mode: str) -> AsyncIterator[int]:
     """An open file of the guest; closed there on every way out, for the agent would keep it open for ever."""
-    import asyncio
-
     try:
         handle = await agent.command("guest-file-open", {"path": path, "mode": mode})
     except AgentRefusedError as refusal:

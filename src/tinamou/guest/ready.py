@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,6 @@ from tinamou.late import dataclass, field
 from tinamou.system.logs import Followed
 
 if TYPE_CHECKING:
-    import asyncio
-
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident import Line
 
@@ -149,8 +148,6 @@ async def wait_ready(
     (the report then says ``answer``). ``line`` leads to the resident of a guest that brings one: it answers in the agent's
     place. ``log_from`` is the byte of the serial log with which this boot begins.
     """
-    import asyncio
-
     boot = _Boot(directory, time.monotonic() if started is None else started, qmp, alive, log_from)
     boot.reach(Stage.QEMU)
     answering = asyncio.create_task(_answer(boot, agent, line, timeout, proof))
@@ -222,8 +219,6 @@ async def _answer(boot: _Boot, agent: Agent, line: Line | None, timeout: float, 
 
 async def _watch_log(boot: _Boot) -> str:
     """Follow the serial log and the process until one of them says that it is over; empty when it is the log."""
-    import asyncio
-
     while True:
         alive = boot.alive()
         boot.read()
@@ -237,8 +232,6 @@ async def _watch_log(boot: _Boot) -> str:
 
 async def _watch_events(boot: _Boot, qmp: Session) -> str:
     """Follow QEMU's events until one says that it is over."""
-    import asyncio
-
     with qmp.listen() as events:
         for event in (*qmp.recent, None):
             if event is not None and event.name == "GUEST_PANICKED":
@@ -267,8 +260,6 @@ async def _watch_events(boot: _Boot, qmp: Session) -> str:
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:
-    import asyncio
-
     for _ in range(int(seconds / 0.01)):
         if condition():
             return

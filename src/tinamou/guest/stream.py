@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -15,8 +16,6 @@ from tinamou.guest.command import Command, Completed, Hear, Input, completed, ke
 from tinamou.guest.login import NoShellError, login
 
 if TYPE_CHECKING:
-    import asyncio
-
     from tinamou.guest.agent import Agent
 
 __all__ = ["Hear", "NoShellError", "capture", "run"]
@@ -126,8 +125,6 @@ async def _said(agent: Agent, path: str) -> bytes:
 @contextlib.asynccontextmanager
 async def _fed(agent: Agent, folder: str, input: Input) -> AsyncIterator[tuple[str, asyncio.Task[None] | None]]:
     """The script that begins the command, and what feeds it meanwhile; a small input is given along with the command."""
-    import asyncio
-
     if input is None or (isinstance(input, bytes) and len(input) < _LARGE_INPUT):
         yield _WRAPPED, None
         return
@@ -152,8 +149,6 @@ async def _feed(agent: Agent, folder: str, input: Input) -> None:
 
 async def _clean(agent: Agent, folder: str, followed: list[_Followed]) -> None:
     """Remove the output; where the agent does not answer any more, it goes with the guest's /tmp."""
-    import asyncio
-
     with contextlib.suppress(GuestError, TimeoutError):
         async with asyncio.timeout(execute.AFTERWARDS_SECONDS):
             for one in followed:

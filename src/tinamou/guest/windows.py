@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.digest import sha256
 from tinamou.errors import GuestError
 from tinamou.guest import execute, files
 from tinamou.guest.command import Command, Completed, Input, not_found, pieces
@@ -127,8 +128,6 @@ async def sent(agent: Agent, source: str | Path, target: str) -> tuple[int, bool
 
     ``target`` is its new name there, or with a closing slash the folder it goes into. Raises GuestError, OSError.
     """
-    from tinamou.digest import sha256
-
     path = Path(source)
     if path.is_dir():
         fix = "make an archive of it, and unpack that there: Expand-Archive, tar.exe"
@@ -157,8 +156,6 @@ async def sent(agent: Agent, source: str | Path, target: str) -> tuple[int, bool
 
 async def fetched(agent: Agent, source: str, target: str | Path, *, limit: int | None = None) -> tuple[int, bool]:
     """A file of a Windows guest to this host: its bytes, whether it was compared. Raises GuestError, OSError."""
-    from tinamou.digest import sha256
-
     place = Path(target)
     if place.is_dir():
         place /= re.split(r"[\\/]", source)[-1] or "file"

@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images import catalog
 from tinamou.images.catalog import CatalogEntry
 from tinamou.late import asdict, dataclass, fields, replace
+from tinamou.system.lock import exclusive
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
@@ -92,7 +94,6 @@ def pull_entry(
 ) -> ImageFacts:
     """Download and check ``entry``, whatever is here; an unchanged image is not downloaded again. Raises ImageError."""
     from tinamou.images.http import Policy
-    from tinamou.system.lock import exclusive
 
     folder = _folder(entry)
     say: Notice = notice or (lambda _: None)
@@ -143,7 +144,6 @@ def origin(facts: ImageFacts) -> Origin:
 
 def check(facts: ImageFacts) -> Origin:
     """Read a pulled image again and compare it with what was checked. Raises ImageError when it has changed since."""
-    from tinamou.digest import file_digest
     from tinamou.images.verify import check_format
 
     known = origin(facts)
@@ -296,7 +296,6 @@ class _Pull:
         A build that was replaced between checksum file and image is noticed by asking for the checksum again; a partial file
         of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
         """
-        from tinamou.digest import file_digest
         from tinamou.images.download import discard, download
 
         entry = self.entry
@@ -340,7 +339,6 @@ class _Pull:
         import shutil
         import tempfile
 
-        from tinamou.digest import file_digest
         from tinamou.images.verify import unpack
 
         entry = self.entry

@@ -22,6 +22,7 @@ from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
 from tinamou.images.progress import Progress
 from tinamou.late import asdict, dataclass, fields, replace
+from tinamou.system.lock import exclusive
 from tinamou.system.paths import image_dir
 from tinamou.units import Size
 
@@ -130,8 +131,6 @@ def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageF
 
     Two processes that want the same guest build it once. Raises ImageError; nothing is left behind then.
     """
-    from tinamou.system.lock import exclusive
-
     folder = _folder(recipe.facts.name, recipe.facts.arch)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,8 +223,6 @@ def _links(folder: Path) -> list[Path]:
 def remove(item: Kept) -> None:
     """Delete a built guest. Machines whose disks rest on it no longer start; ask them first."""
     import shutil
-
-    from tinamou.system.lock import exclusive
 
     with exclusive(item.path.parent / ".lock"):
         for link in _links(item.path):

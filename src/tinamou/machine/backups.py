@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -131,8 +132,6 @@ def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
 
 
 def _hand_over(directory: Path, uid: int | None) -> None:
-    import os
-
     for path in directory.rglob("*"):
         if uid is not None and (path.suffix in (".qcow2", ".iso") or path.name == files.UEFI_VARS):
             os.chown(path, uid, uid)

@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tinamou import late
 from tinamou.blueprint import Flag, Plan, Why
-from tinamou.control import connect_qmp
+from tinamou.control import Session, connect_qmp
 from tinamou.control.commands import set_migration
 from tinamou.errors import ProbeError, StateError, TinamouError
 from tinamou.facts import files
@@ -40,9 +40,6 @@ from tinamou.state.record import Record
 from tinamou.system.logs import complete, last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import Process, alive, end
-
-if TYPE_CHECKING:
-    from tinamou.control import Session
 
 __all__ = ["COLUMNS", "NotTriedError", "Prediction", "predict", "sample", "take"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinamou.blueprint import Plan
 from tinamou.errors import ControlError
+from tinamou.guest.ready import launched
 from tinamou.images.progress import Progress, silent
 from tinamou.launch.process import died
 from tinamou.machine import encrypted, life
@@ -117,8 +118,6 @@ async def until_launched(machine: Connected) -> ReadyReport:
         from tinamou.machine import shares
 
         await shares.plug(machine)
-    from tinamou.guest.ready import launched
-
     return launched(machine.since)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.blueprint import Contribution, SetRules
+from tinamou.blueprint import Contribution, JoinOvs, SetRules
 from tinamou.blueprint.stored import plugged, unplugged
-from tinamou.control import hotplug
+from tinamou.control import Session, connect_qmp, hotplug
 from tinamou.errors import ControlError, StateError
 from tinamou.facts import files
 from tinamou.machine.calls import refuse_calls, walled
@@ -28,9 +27,6 @@ from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, networks
 from tinamou.state.folder import plan_data, plan_of, update_plan
 from tinamou.state.record import Record
-
-if TYPE_CHECKING:
-    from tinamou.control import Session
 
 __all__ = ["add", "card_of", "change", "number_of", "remove", "set_rates"]
 
@@ -59,8 +55,6 @@ async def _changing(name: str, what: str) -> AsyncIterator[Record]:
 
 @contextlib.asynccontextmanager
 async def _monitor(record: Record) -> AsyncIterator[Session]:
-    from tinamou.control import connect_qmp
-
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         yield session
 
@@ -244,7 +238,6 @@ def _changed(card: NetSpec, fields: Mapping[str, object]) -> NetSpec:
 
 
 def _limit(record: Record, part: Contribution, card: NetSpec, number: int) -> None:
-    from tinamou.blueprint import JoinOvs
     from tinamou.prepare import wires
 
     journal = Journal(record.path)

@@ -5,14 +5,24 @@ Everything that is done to running machines is a function over this.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from tinamou.control import Session, connect_qmp
 from tinamou.control.bounds import CONNECT_SECONDS
 from tinamou.errors import ControlError, GuestError
 from tinamou.facts import files
+from tinamou.guest.agent import Agent
+from tinamou.guest.clock import set_clock
+from tinamou.guest.ready import wait_ready
+from tinamou.guest.resident import LineError, Sharing, connect
+from tinamou.launch.process import died
+from tinamou.machine.reconcile import end_machine
+from tinamou.spec import load_spec
+from tinamou.state.folder import plan_of
 from tinamou.state.record import Record, change, read
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import exit_code
@@ -21,7 +31,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tinamou.blueprint import Plan
-    from tinamou.control import Session
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.clock import Clock
     from tinamou.guest.command import Command, Hear, Input
@@ -64,8 +73,6 @@ class Connected:
         since: float | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
-        from tinamou.guest.agent import Agent
-
         self.record: Record = record
         self.agent: Agent = Agent(str(record.file(files.AGENT)))
         self.timeout = timeout
@@ -97,16 +104,12 @@ class Connected:
     @property
     def spec(self) -> MachineSpec:
         """What the machine is, as its record has it."""
-        from tinamou.spec import load_spec
-
         return load_spec(self.record.spec)
 
     @property
     def plan(self) -> Plan:
         """The plan it was started from. Raises StateError where that is not known."""
         if self._plan is None:
-            from tinamou.state.folder import plan_of
-
             self._plan = plan_of(self.record)
         return self._plan
 
@@ -122,8 +125,6 @@ class Connected:
 
     async def session(self) -> Session:
         """The QMP session. Raises LaunchError for a QEMU that has ended, ControlError."""
-        from tinamou.control import connect_qmp
-
         if self._session is None or self._session.closed:
             try:
                 connecting = connect_qmp(
@@ -133,8 +134,6 @@ class Connected:
             except ControlError as error:
                 if self._plan is None or not await _ended(self.record):
                     raise
-                from tinamou.launch.process import died
-
                 raise died(self._plan, self.record.path, self.record.pid) from error
         return self._session
 
@@ -143,13 +142,9 @@ class Connected:
 
         With ``answer`` the first answer is enough; without, a command must have run.
         """
-        from tinamou.guest.ready import wait_ready
-
         session = await self.session()
         _load_while_waiting()
         if self.record.resident and self._line is None:
-            from tinamou.guest.resident import connect
-
             self._line = connect(str(self.record.file(files.RESIDENT)))
         return await wait_ready(
             self.record.directory,
@@ -166,8 +161,6 @@ class Connected:
 
     def share(self) -> None:
         """Let other programs use the line to the guest's resident, for as long as it is held here."""
-        from tinamou.guest.resident import Sharing
-
         if self._line is not None and self._line.free and not self._line.borrowed and self._line.on_end is None:
             Sharing(self._line, str(self.record.file(files.RESIDENT)))
 
@@ -223,7 +216,6 @@ class Connected:
 
     async def talking(self) -> Line:
         """The line to the guest's resident, once that answers; a guest without one is given it. Raises GuestError."""
-        from tinamou.guest.resident import connect
         from tinamou.guest.resident.install import install
 
         if self._line is not None and not self._line.free:
@@ -246,8 +238,6 @@ class Connected:
 
     async def _quickest(self) -> Line | Agent:
         """The guest's resident, unless it is gone because the guest restarted; else the guest's agent."""
-        from tinamou.guest.resident import LineError
-
         line = self._line
         if line is None or not line.free:
             return await self.settled_agent()
@@ -273,8 +263,6 @@ class Connected:
 
     async def set_clock(self) -> Clock:
         """Set its guest's clock, which stood still with it; what became of that."""
-        from tinamou.guest.clock import set_clock
-
         line = self._line if self._line is not None and self._line.free else None
         return await set_clock(self.record, await self.session(), line=line, agent=self.agent)
 
@@ -300,8 +288,6 @@ class Connected:
 
         What the resident is told while it still looks at the line that ended is lost, so it is greeted until it answers.
         """
-        from tinamou.guest.resident import LineError, connect
-
         had_line = self._line is not None
         await self.close()
         self.refresh()
@@ -329,8 +315,6 @@ class Connected:
 
     def ended(self) -> None:
         """Give everything back that the machine had."""
-        from tinamou.machine.reconcile import end_machine
-
         end_machine(self.record)
         if self._on_end is not None:
             told, self._on_end = self._on_end, None
@@ -347,8 +331,6 @@ class Connected:
 
 async def _ended(record: Record) -> bool:
     """Whether its QEMU has ended; one on its way out has closed its sockets already and gets half a second to go."""
-    import asyncio
-
     for _ in range(50):
         if not record.running:
             return True

@@ -10,12 +10,15 @@ from tinamou.control import RefusedError, Session
 from tinamou.control.answers import records
 from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
+from tinamou.images.chain import read_layer
 from tinamou.images.inspect import inspect_image
+from tinamou.images.offline import changed
 from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import attached, block_graph
 from tinamou.snapshots.history import History
+from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
@@ -30,8 +33,6 @@ async def listed(record: Record) -> list[dict[str, object]]:
 
     A drive has the disc that is in it, or an empty ``file``.
     """
-    from tinamou.snapshots.layers import read_forest
-
     async with opened(record, "disk ls") as (disks, history):
         rows: list[dict[str, object]] = []
         for name, disk in history.present.items():
@@ -72,7 +73,6 @@ async def resize(record: Record, name: str, size: Size) -> None:
     async with opened(record, "disk resize") as (disks, history):
         _known(history, name)
         top = history.disks[name]
-        from tinamou.images.chain import read_layer
         from tinamou.images.importing import refuse_fixed
 
         layer = read_layer(disks.path(top.top), top.format)
@@ -81,9 +81,6 @@ async def resize(record: Record, name: str, size: Size) -> None:
             raise StateError(f"{name} is {Size(now)} large; making it smaller would cut off its end", fix="choose more")
         refuse_fixed(disks.path(top.top), top.format)
         if disks.session is None:
-            from tinamou.images.offline import changed
-            from tinamou.snapshots.layers import read_forest
-
             file = str(disks.path(top.top))
             argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]
             await changed(argv, f"resizing {name}", read_forest(disks, history, name).files(top.top), file)

@@ -14,6 +14,8 @@ from tinamou.facts import ChainFile, ImageFacts, files
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.turns import turn
 from tinamou.parts.disk import DiskSpec, numbered
+from tinamou.parts.disk.nodes import file_options
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of, plan_data
 from tinamou.state.record import Record
@@ -152,7 +154,6 @@ async def held(record: Record, what: str, *, progress: Progress = silent) -> Asy
     """
     from tinamou.control import connect_qmp
     from tinamou.snapshots.machine_disks import Disks
-    from tinamou.snapshots.orphans import is_suspended
 
     if is_suspended(record):
         why = "the memory it was saved with belongs to its disks as they are"
@@ -281,8 +282,6 @@ def _first(record: Record) -> int:
 
 def _options(record: Record, history: History) -> dict[str, Mapping[str, object]]:
     """How the overlays of each disk read and write: like the disk's first file."""
-    from tinamou.parts.disk.nodes import file_options
-
     by_name = {f"disk{number}": spec for number, spec in numbered(load_spec(record.spec).disk, _first(record))}
     settled = {name: _with_aio(by_name.get(name, DiskSpec(path="image")), record, name) for name in history.disks}
     return {name: cast("Mapping[str, object]", file_options(options)) for name, options in settled.items()}

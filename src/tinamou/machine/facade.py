@@ -15,6 +15,7 @@ from tinamou.machine.handled import Handled
 from tinamou.machine.kept import Kept
 from tinamou.machine.of_host import of_host
 from tinamou.machine.parts_of import AsyncDisks, AsyncNics, AsyncSnapshots
+from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, newest, read
@@ -273,7 +274,6 @@ class AsyncMachine(Handled, Kept):
         Raises StateError for a damaged state, other hardware or a QEMU that does not take it, LaunchError, ControlError.
         """
         from tinamou.machine.suspending import wake_up
-        from tinamou.snapshots.orphans import is_suspended
 
         if not is_suspended(self.record):
             async with self._at_hand() as machine:

@@ -26,8 +26,10 @@ from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.turns import turn
+from tinamou.parts.net.forwards import forwards_of
 from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import apply
+from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import branching, fork, ram, save
 from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks, give_files
@@ -131,8 +133,6 @@ def _kind(record: Record, plan: Plan, request: Request) -> tuple[Kind, str]:
 
 
 def _maps_read_only(plan: Plan) -> bool:
-    from tinamou.probe.qemu import probe_qemu
-
     return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
 
 
@@ -222,7 +222,6 @@ async def fork_many(
 
 def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
     """A port of the host leads into one machine. Raises StateError naming those that do so already, or would twice."""
-    from tinamou.parts.net.forwards import forwards_of
     from tinamou.prepare.wires import reserve_port
 
     problems = []

@@ -25,6 +25,8 @@ from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, is_script, probe_qemu
 from tinamou.probe.walls import probe_walls
 from tinamou.spec import MachineSpec
+from tinamou.state import ledger
+from tinamou.system.rooted import Rooted
 
 __all__ = ["Once", "gather", "native_arch", "resolve_image"]
 
@@ -99,8 +101,6 @@ def _pci(place: Place) -> PciFacts:
 
 def _usb(place: Place) -> UsbFacts:
     from tinamou.probe.usb import probe_usb
-    from tinamou.state import ledger
-    from tinamou.system.rooted import Rooted
 
     held = ledger.look().usb
     return probe_usb(Rooted(), {port: Path(machine).name for port, machine in held.items() if machine != place.directory})
@@ -111,7 +111,6 @@ def _encryption(spec: MachineSpec, firmware: tuple[Firmware, ...]) -> Encryption
     if spec.confidential.type == "off":
         return EncryptionFacts()
     from tinamou.probe.encryption import probe_encryption
-    from tinamou.system.rooted import Rooted
 
     return probe_encryption(Rooted(), firmware)
 
@@ -130,7 +129,6 @@ def _hyperv(spec: MachineSpec) -> HyperVFacts:
     if not (windows.release(spec) or spec.cpu.hyperv not in ("auto", "off")):
         return HyperVFacts()
     from tinamou.probe.hyperv import probe_hyperv
-    from tinamou.system.rooted import Rooted
 
     return probe_hyperv(Rooted())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinamou.machine import seeing
 from tinamou.machine.of_host import of_host
 from tinamou.machine.reach import Reach
 from tinamou.system.loop_thread import wait_for
@@ -23,29 +24,21 @@ class Handled(Reach):
 
     async def screenshot(self) -> Picture:
         """What its screen shows now; ``picture.png()`` is a PNG file. Raises StateError for a machine without a screen."""
-        from tinamou.machine import seeing
-
         async with self._at_hand() as machine:
             return await seeing.screenshot(machine)
 
     async def screen_text(self) -> list[str]:
         """The lines of text on its screen. Raises StateError where it is no screen of characters of its firmware's."""
-        from tinamou.machine import seeing
-
         async with self._at_hand() as machine:
             return seeing.text_of(machine, await seeing.screenshot(machine))
 
     async def type(self, text: str) -> None:
         """Type a text on its keyboard, one of the United States. Raises SpecError naming what no key writes, StateError."""
-        from tinamou.machine import seeing
-
         async with self._at_hand() as machine:
             await seeing.type_text(machine, text)
 
     async def keys(self, *keys: str) -> None:
         """Press keys, one after another: ``ctrl-alt-del`` (held together), ``f2``. Raises SpecError, StateError."""
-        from tinamou.machine import seeing
-
         async with self._at_hand() as machine:
             await seeing.press(machine, keys)
 

@@ -17,13 +17,15 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinamou import late
 from tinamou.errors import TinamouError
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.pool import ForkPool
 from tinamou.machine.reconcile import end_machine
+from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.snapshots.fork import Restored
 from tinamou.snapshots.orphans import give_up
 from tinamou.spec import load_spec
 from tinamou.state import pools
@@ -33,10 +35,6 @@ from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
 from tinamou.system.signals import heard
 from tinamou.system.spawn import process_of, spawn
-
-if TYPE_CHECKING:
-    from tinamou.snapshots.checkpoint import Checkpoint
-    from tinamou.snapshots.fork import Restored
 
 __all__ = ["Keeper", "main", "start"]
 

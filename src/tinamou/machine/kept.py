@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.of_host import of_host
-from tinamou.state.record import newest
+from tinamou.state.record import Record, newest
 
 if TYPE_CHECKING:
     from tinamou.machine.changing import Altered
-    from tinamou.state.record import Record
 
 __all__ = ["Kept"]
 

@@ -11,6 +11,7 @@ from tinamou.machine.blocking import Forks, Machine
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.facade import AsyncMachine
 from tinamou.snapshots.checkpoint import Checkpoint
+from tinamou.state.machines import machines as records
 from tinamou.system.loop_thread import wait_for
 
 __all__ = [
@@ -71,8 +72,6 @@ def machines() -> list[Machine]:
 
 def async_machines() -> list[AsyncMachine]:
     """As `machines`, for programs with asyncio."""
-    from tinamou.state.machines import machines as records
-
     return [AsyncMachine.open(record.name) for record in records()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING
@@ -97,8 +98,6 @@ async def stop(machine: Connected, *, grace: float = GRACE_SECONDS) -> bool:
 
     So it is too where its QEMU cannot even be asked.
     """
-    import asyncio
-
     until, session, agent = time.monotonic() + grace, None, machine.agent
     with contextlib.suppress(TinamouError, TimeoutError):
         async with asyncio.timeout(_patience(until)):
@@ -123,8 +122,6 @@ async def shut_down(record: Record, session: Session | None, agent: Agent, *, gr
 
     A QEMU or an agent that does not answer is not waited for beyond that.
     """
-    import asyncio
-
     from tinamou.control.commands import quit, status
 
     until = time.monotonic() + grace

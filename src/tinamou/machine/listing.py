@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinamou.errors import SpecError
+from tinamou.errors import ProbeError, SpecError
 from tinamou.facts import files
 from tinamou.monitor.states import State, at_rest
 from tinamou.state.index import Look, shape_of
@@ -153,7 +153,6 @@ def _trusts(record: Record) -> list[str] | None:
     boot = record.spec.get("boot", {})
     if not (boot.get("secure") or boot.get("secure_keys")):
         return None
-    from tinamou.errors import ProbeError
     from tinamou.probe.keys import of_store
 
     try:

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinamou import late
+from tinamou.fields import size_of
 from tinamou.late import dataclass
 from tinamou.machine.of_host import of_host
+from tinamou.parts.net import interfaces, mac_of
+from tinamou.parts.net.wiring import host_link
+from tinamou.parts.windows import settled
 from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record
@@ -124,7 +128,6 @@ class AsyncDisks(_Of):
 
     async def resize(self, name: str, size: Size | str) -> None:
         """Make a disk larger; a running guest sees it at once. Raises StateError for a smaller one, SpecError."""
-        from tinamou.fields import size_of
         from tinamou.machine.disk_changes import resize
 
         await resize(self._record(), name, size_of(size, "size") if isinstance(size, str) else size)
@@ -164,10 +167,7 @@ class AsyncNics(_Of):
 
 def nics_of(record: Record) -> tuple[Nic, ...]:
     """The cards of a machine, as its description and this host have them."""
-    from tinamou.parts.net import interfaces, mac_of
     from tinamou.parts.net.network import name_of
-    from tinamou.parts.net.wiring import host_link
-    from tinamou.parts.windows import settled
     from tinamou.state import networks
     from tinamou.state.folder import image_of
 

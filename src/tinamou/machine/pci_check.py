@@ -12,7 +12,7 @@ from tinamou.late import dataclass, field
 from tinamou.machine import transfers
 from tinamou.machine.connected import Connected
 from tinamou.system.rooted import Rooted
-from tinamou.units import Size
+from tinamou.units import PciAddress, Size
 
 __all__ = ["Said", "Seen", "check", "compared", "judged", "look", "read"]
 
@@ -136,7 +136,6 @@ def _regions(rows: list[list[str]]) -> Iterator[tuple[int, Size]]:
 def _here(address: str) -> Seen:
     """The device as the host's kernel shows it."""
     from tinamou.probe.pci import probe_pci
-    from tinamou.units import PciAddress
 
     files = Rooted()
     place = f"/sys/bus/pci/devices/{address}"

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import READY_SECONDS
 from tinamou.machine.forking import fork_many
 from tinamou.machine.reconcile import end_machine
+from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Restored
 from tinamou.spec import load_spec
 from tinamou.system.loop_thread import in_thread
 from tinamou.units import Size
-
-if TYPE_CHECKING:
-    from tinamou.snapshots.checkpoint import Checkpoint
 
 __all__ = ["ForkPool"]
 

@@ -7,13 +7,15 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from tinamou.errors import StateError, error_from
 from tinamou.machine import keeper
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.warm import key_of
-from tinamou.snapshots.fork import given, hand_out
+from tinamou.snapshots.fork import Restored, given, hand_out
+from tinamou.spec import MachineSpec, dump_spec
 from tinamou.state import machines, pools
 from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
@@ -21,12 +23,6 @@ from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.spawn import Process, end, process_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tinamou.snapshots.fork import Restored
-    from tinamou.spec import MachineSpec
 
 __all__ = ["TAKE_SECONDS", "PoolClient", "create", "for_key", "remove"]
 
@@ -42,8 +38,6 @@ async def create(
     Its machines are forks of a machine booted for ``spec``, or of the checkpoint of that name. Raises StateError for a name
     in use, and what booting and forking raise; nothing is left then.
     """
-    from tinamou.spec import dump_spec
-
     await in_thread(reconcile)
     me = process_of(os.getpid())
     key = await asyncio.to_thread(key_of, spec) if spec is not None else ""

@@ -7,11 +7,11 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tinamou import late
 from tinamou.blueprint import Element, Flag, Plan, Why
-from tinamou.control import connect_qmp
+from tinamou.control import Session, connect_qmp
 from tinamou.control.commands import cont, stop
 from tinamou.control.pipelined import Monitor
 from tinamou.control.session import DisconnectedError
@@ -38,11 +38,6 @@ from tinamou.state.folder import image_of, plan_of, write_plan
 from tinamou.state.record import Record, change
 from tinamou.system.loop_thread import in_thread
 from tinamou.units import Mac
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from tinamou.control import Session
 
 __all__ = ["Loaded", "loaded", "said_outright", "saved_plan", "spec_for", "wake"]
 

@@ -14,8 +14,8 @@ import contextlib
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tinamou.control import Session
 from tinamou.control.commands import cont, quit
 from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
@@ -35,9 +35,6 @@ from tinamou.state.record import Record, change
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import wait_gone
-
-if TYPE_CHECKING:
-    from tinamou.control import Session
 
 __all__ = ["Awake", "suspend", "wake_up"]
 

@@ -14,15 +14,15 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, StartHelper, Why
-from tinamou.control import connect_qmp
+from tinamou.control import Event, Session, connect_qmp
 from tinamou.control.commands import cont, getfd, migrate_incoming, set_migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
 from tinamou.facts.qemu import numbered
 from tinamou.guest.carry.port import kept_out
+from tinamou.guest.clock import Clock
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.handover import TAP
@@ -42,17 +42,13 @@ from tinamou.probe.qemu import choosing
 from tinamou.snapshots import branching, changes, save
 from tinamou.snapshots.hardware import fitted
 from tinamou.state.folder import write_plan
-from tinamou.state.record import Record, change
+from tinamou.state.record import Record, change, read
 from tinamou.system import ram
 from tinamou.system.descriptors import taken, taps_of
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, mapping_of
 from tinamou.system.spawn import Process, end
 from tinamou.tuning.memory import RAM
-
-if TYPE_CHECKING:
-    from tinamou.control import Event, Session
-    from tinamou.guest.clock import Clock
 
 __all__ = ["Upgraded", "kept_from_it", "planned", "upgrade", "version_of"]
 
@@ -288,8 +284,6 @@ async def _waiting(
 
 
 def _named(record: Record) -> int:
-    from tinamou.state.record import read
-
     found = read(record.path)
     return found.pid if found else 0
 

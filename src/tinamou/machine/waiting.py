@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,8 +64,6 @@ class Waiting:
 
         Raises GuestError for one whose guest has no ``agent``, where that is what is waited for.
         """
-        import asyncio
-
         while True:
             record = machines.find_usable(self.name)
             if self._record is not None and not record.running:
@@ -105,8 +104,6 @@ class Waiting:
 
     async def answer(self, work: Coroutine[Any, Any, T]) -> T:
         """What the guest answers. Raises StateError when the machine ends meanwhile, or stands still, else as the work."""
-        import asyncio
-
         asked = asyncio.ensure_future(work)
         began = time.monotonic()
         try:

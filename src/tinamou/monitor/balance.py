@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -59,8 +60,6 @@ class Balance:
 
     async def apply(self, decisions: list[balloon.Decision], records: Mapping[str, Record]) -> list[Moved]:
         """Tell the balloons that are to change; one that does not follow is told the same again only after a minute."""
-        import asyncio
-
         told = [one for one in decisions if one.changes and one.name in records and not self._asked_already(one)]
         for one in told:
             self._asked[one.name] = (one.target, time.monotonic())

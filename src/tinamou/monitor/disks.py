@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,8 +34,6 @@ _BLOCK = 512
 
 async def disks_of(session: Session, directory: Path, *, stopped: bool) -> tuple[DiskObservation, ...]:
     """Every disk that has a medium, by name. ``stopped`` asks for the state of each too: which one the machine waits for."""
-    import asyncio
-
     devices = await attached(session)
     every = records(await session.execute("query-blockstats"))
     counts = {_device(one): record(member(one, "stats")) for one in every}

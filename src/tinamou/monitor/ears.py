@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from tinamou.control import Event
 from tinamou.control.monitors import owners_turn
@@ -13,9 +13,6 @@ from tinamou.control.session import connect
 from tinamou.errors import ControlError
 from tinamou.facts import files
 from tinamou.state.record import Record
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["HEARD", "Ears"]
 
@@ -41,16 +38,12 @@ class Ears:
     """One listener for each machine that runs and is attended by nobody; ``woken`` is set when one has heard something."""
 
     def __init__(self) -> None:
-        import asyncio
-
         self.woken: asyncio.Event = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, deque[tuple[float, str]]] = {}
 
     def follow(self, records: Iterable[Record]) -> None:
         """Listen to these machines and no others; one that could not be listened to is tried again."""
-        import asyncio
-
         wanted = {record.name: record for record in records if record.running and not record.owned}
         for name in [name for name, task in self._tasks.items() if task.done() or name not in wanted]:
             self._tasks.pop(name).cancel()
@@ -65,8 +58,6 @@ class Ears:
 
     async def close(self) -> None:
         """Stop listening."""
-        import asyncio
-
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -74,8 +65,6 @@ class Ears:
 
     async def _listen(self, record: Record) -> None:
         """Until the machine ends, or somebody wants the monitor. Suspending a machine does, and so does a checkpoint."""
-        import asyncio
-
         turn = owners_turn(record.directory)
         hearing = asyncio.ensure_future(self._hear(record))
         try:

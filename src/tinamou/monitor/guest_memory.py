@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -67,8 +68,6 @@ async def _holds(session: Session) -> Size:
 
 async def _fresh(visit: Visit, asked: int, wait: float) -> Mapping[str, object] | None:
     """The numbers as soon as they were told at ``asked`` or later, else the newest there are; None where there are none."""
-    import asyncio
-
     deadline = time.monotonic() + wait
     while True:
         async with await visit() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Iterable, Sequence
@@ -49,8 +50,6 @@ class Patience:
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
     """What QEMU answers within so many seconds. Raises ControlError."""
-    import asyncio
-
     try:
         async with asyncio.timeout(seconds):
             return await work
@@ -69,7 +68,6 @@ def visit_to(record: Record) -> guest_memory.Visit:
 
 async def leave(records: Iterable[Record], seconds: float = 3.0) -> None:
     """Nobody looks at these machines any more: their guests are asked nothing. One that does not answer is left as it is."""
-    import asyncio
 
     async def one(record: Record) -> None:
         with contextlib.suppress(ControlError, TimeoutError):
@@ -85,8 +83,6 @@ async def look(
 
     ``errors`` are the failed requests of disks that QEMU told of lately; ``share`` asks for its QEMU's PSS too.
     """
-    import asyncio
-
     files, plain = files or Rooted(), await _resting(record)
     if not record.running:
         return plain
@@ -123,8 +119,6 @@ async def look(
 
 async def _console(record: Record, state: str) -> str:
     """What the guest printed; where QEMU says that it panicked, the panic with it, which is on its way through a pipe."""
-    import asyncio
-
     log, deadline = record.file(files.SERIAL_LOG), time.monotonic() + _SAID_SECONDS
     while not console.panic(text := printed(log, record.log_from)) and state == "guest-panicked":
         if time.monotonic() > deadline:
@@ -141,8 +135,6 @@ def printed(log: Path, start: int) -> str:
 
 async def _ends_or_starts(record: Record, files: Rooted) -> bool:
     """Whether it is no wonder that QEMU does not answer: it is about to be gone, or somebody is just starting it."""
-    import asyncio
-
     if await asyncio.to_thread(wait_gone, record.process, _ENDING_SECONDS):
         return True
     return record.owned and processes.uptime(files, record.pid) < _STARTING_SECONDS
@@ -150,8 +142,6 @@ async def _ends_or_starts(record: Record, files: Rooted) -> bool:
 
 async def _resting(record: Record) -> Observation:
     """What can be told of a machine without its QEMU."""
-    import asyncio
-
     checked = await asyncio.to_thread(last_results, Path(record.directory))
     age = time.time() - checked["at"] if checked else 0.0
     return Observation(record.name, ended=record.ended, checked=checked, check_age=age)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tinamou.errors import TinamouError
 from tinamou.late import dataclass
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.state.allowed import of_others
@@ -65,8 +66,6 @@ async def state_of(record: Record) -> State:
 
 def reason(error: BaseException) -> str:
     """Why a machine could not be looked at, in one line: whatever its QEMU did, the others are still shown."""
-    from tinamou.errors import TinamouError
-
     if isinstance(error, TimeoutError):
         return f"its QEMU does not answer within {LOOK_SECONDS:g} s"
     if isinstance(error, TinamouError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tinamou.control.commands import status
 from tinamou.errors import TinamouError
-from tinamou.late import dataclass
+from tinamou.late import dataclass, replace
 from tinamou.monitor import processes
 from tinamou.monitor.disks import disks_of
 from tinamou.monitor.guest_memory import Visit
@@ -76,10 +78,6 @@ class Rates:
 
 async def measure(record: Record, seconds: float = 0.5) -> Reading:
     """One machine, its processor time over ``seconds``."""
-    import asyncio
-
-    from tinamou.late import replace
-
     before = processes.spent(Rooted(), record.pid)
     await asyncio.sleep(seconds)
     reading = await read(record, Patience(every=0, first=5.0))
@@ -88,10 +86,6 @@ async def measure(record: Record, seconds: float = 0.5) -> Reading:
 
 async def read(record: Record, patience: Patience) -> Reading:
     """What can be read of a running machine now; its state is ``unknown`` where its QEMU does not say what it is asked."""
-    import asyncio
-
-    from tinamou.late import replace
-
     files, visit = Rooted(), visit_to(record)
     spent, held = processes.spent(files, record.pid), processes.held(files, record.pid, share=True)
     found = Reading(record.name, UNKNOWN, record.accel, 1, time.monotonic(), spent, None, None, held)
@@ -111,16 +105,12 @@ async def read(record: Record, patience: Patience) -> Reading:
 
 
 async def _devices(record: Record, visit: Visit) -> tuple[str, tuple[DiskObservation, ...]]:
-    from pathlib import Path
-
     async with await visit() as session:
         return (await status(session)).state, await disks_of(session, Path(record.directory), stopped=False)
 
 
 async def _network(record: Record, state: str) -> tuple[Sequence[Mapping[str, Any]], str]:
     """The rows, and why the guest's are not among them."""
-    import asyncio
-
     if not load_spec(record.spec).net:
         return [], ""
     why = "it stands still" if state != "running" else "" if record.agent else f"no guest agent is known in {record.image}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tinamou.doctor.finding import Finding, Severity
 from tinamou.late import dataclass, field, replace
@@ -22,9 +23,6 @@ from tinamou.state.record import Record, read
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.rooted import Rooted
 from tinamou.units import Size
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["HOST", "Change", "Looked", "Watch"]
 
@@ -86,8 +84,6 @@ class Watch:
 
     async def look(self) -> Looked:
         """Look once."""
-        import asyncio
-
         for line in await in_thread(self._tidy):
             self._complain(line)
         records = {record.name: record for record in self._records()}
@@ -104,8 +100,6 @@ class Watch:
 
     async def run(self, interval: float, tell: Callable[[Looked, list[Change]], None]) -> int:
         """Look every ``interval`` seconds, sooner when QEMU tells something or balloons move; until it is cancelled."""
-        import asyncio
-
         self._ears = ears = Ears()
         try:
             while True:
@@ -144,8 +138,6 @@ class Watch:
 
     async def _look(self, record: Record) -> Observation | None:
         """What is seen of one machine; None of one that is removed meanwhile."""
-        from pathlib import Path
-
         failed = self._ears.failed(record.name) if self._ears is not None else ()
         try:
             return await look(record, self._patience_with(record.name), errors=failed, share=self._share)
@@ -173,7 +165,5 @@ def _anew(before: Finding, now: Finding) -> bool:
 
 
 async def _woken(event: asyncio.Event, seconds: float) -> None:
-    import asyncio
-
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)

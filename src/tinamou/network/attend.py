@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
+import os
 import socket
+import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinamou import late
-from tinamou.control.commands import reopenable
+from tinamou.control.commands import monitor, reopenable
 from tinamou.control.hotplug import quietly
 from tinamou.errors import ControlError, StateError
 from tinamou.facts import files
@@ -34,8 +38,6 @@ from tinamou.system.exec import CommandError, find_tool, run
 from tinamou.system.loop_thread import in_thread
 
 if TYPE_CHECKING:
-    import asyncio
-
     from tinamou.control import Session
     from tinamou.guest.agent import Agent
 
@@ -60,8 +62,6 @@ def specs_of(record: Record) -> dict[int, NetSpec]:
 
 async def examine(record: Record, session: Session, agent: Agent) -> Report:
     """Look at every interface from all sides and judge. Raises ControlError."""
-    from tinamou.control.commands import monitor
-
     specs = specs_of(record)
     expected = {f"net{n}-dev": host_link(spec, record.directory, n) for n, spec in specs.items()}
     cards = await monitor(session, "info network")
@@ -77,8 +77,6 @@ def _on_vhost(record: Record) -> set[str]:
 
 
 def _surroundings(record: Record, specs: Mapping[int, NetSpec], nic: NicView) -> Surroundings:
-    import os
-
     around = Surroundings(
         passt=find_tool("passt") is not None,
         root=os.geteuid() == 0,
@@ -198,9 +196,6 @@ async def capture(
     QEMU writes them itself where it can (one queue, no vhost), else they are read from the interface on the host.
     Raises ControlError, StateError.
     """
-    import asyncio
-    import os
-
     specs = specs_of(record)
     if number not in specs:
         known = ", ".join(str(one) for one in specs) or "none"
@@ -243,10 +238,6 @@ def _copied(part: Path, target: Path) -> int:
 
 async def _from_link(link: str, target: Path, stopped: asyncio.Event, seconds: float, error: ControlError) -> int:
     """Packets of a host interface by a packet socket (source: packet(7); the file format is pcap-savefile(5))."""
-    import asyncio
-    import struct
-    import time
-
     try:
         reader = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         reader.bind((link, 0))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tinamou.control import connect_qmp
+from tinamou.control.commands import monitor
 from tinamou.errors import TinamouError
 from tinamou.facts import files
 from tinamou.network.attend import specs_of
+from tinamou.network.nics import NicView, look
 from tinamou.parts.net import NetSpec
 from tinamou.parts.net.spec import FILTERED
 from tinamou.parts.net.wiring import host_link, link_name
 from tinamou.state.record import Record
+from tinamou.system import nft
 from tinamou.system.exec import CommandError, TimeoutExpired
-
-if TYPE_CHECKING:
-    from tinamou.network.nics import NicView
 
 __all__ = ["counted"]
 
@@ -47,10 +48,7 @@ async def counted(record: Record, *, guest: bool = True) -> list[dict[str, Any]]
 
 async def _inside(record: Record) -> dict[str, NicView]:
     """The cards by id, as QEMU and the guest's agent have them; QEMU's monitor is left before the guest is asked."""
-    from tinamou.control import connect_qmp
-    from tinamou.control.commands import monitor
     from tinamou.guest.agent import Agent
-    from tinamou.network.nics import look
 
     async with await connect_qmp(record.directory, alive=lambda: record.running) as session:
         cards = await monitor(session, "info network")
@@ -66,8 +64,6 @@ def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]
         name = link or link_name(record.directory, number)
         rows.append(_row(nic, "switch", _turned(_of_switch(name))))
     if spec.type in FILTERED:
-        from tinamou.system import nft
-
         rows.append({"nic": nic, "seen": "filter", "dropped": nft.dropped(link)})
     return rows
 

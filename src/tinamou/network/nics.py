@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tinamou.errors import GuestError, TinamouError
-from tinamou.late import dataclass, field
-from tinamou.system.exec import CommandError, find_tool
+from tinamou.late import dataclass, field, replace
+from tinamou.system import iproute
+from tinamou.system.exec import CommandError, find_tool, run
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -101,8 +102,6 @@ async def look(cards: str, agent: Agent, expected: Mapping[str, str], vhost: Col
     ``expected`` are the names of its interfaces on the host by card, ``vhost`` the cards whose packets the host's kernel
     moves.
     """
-    from tinamou.late import replace
-
     guests = await _guest_sides(agent)
     found: list[NicView] = []
     for nic in nics(cards):
@@ -127,8 +126,6 @@ def _by_place(guests: list[GuestSide], number: int) -> GuestSide | None:
 
 def host_side(name: str) -> HostSide | None:
     """The interface of that name in this network namespace."""
-    from tinamou.system import iproute
-
     try:
         entry = iproute.links("dev", name)[0]
     except (CommandError, IndexError):
@@ -144,8 +141,6 @@ def host_side(name: str) -> HostSide | None:
 
 def shaping(name: str) -> str:
     """A queueing discipline that slows the interface down, as tc(8) shows it; empty for the kernel's plain ones."""
-    from tinamou.system.exec import run
-
     try:
         lines = run([find_tool("tc") or "tc", "qdisc", "show", "dev", name, "root"], timeout=10).splitlines()
     except (CommandError, OSError):

@@ -6,9 +6,12 @@ network leads out (user, passt), or waits for the host where it is on an interfa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import socket
 import statistics
+import struct
 import time
 from collections.abc import Awaitable, Callable
 
@@ -56,8 +59,6 @@ async def measure(
     With ``listen`` (an address of this host) the guest connects to ``address``, which leads there; without, this host
     connects to the guest at ``address``. Raises GuestError when no connection comes about.
     """
-    import asyncio
-
     try:
         async with _Meeting(run, address, listen) as meet:
             echo = await meet("cat")
@@ -90,8 +91,6 @@ class _Meeting:
             one.close()
 
     async def _meet(self, program: str) -> socket.socket:
-        import asyncio
-
         if self._listen:
             return await asyncio.wait_for(self._called(program), 30)
         self._port += 1
@@ -105,8 +104,6 @@ class _Meeting:
         raise GuestError(f"{self._address} does not answer", why="the guest's interface may be down or without its address")
 
     async def _called(self, program: str) -> socket.socket:
-        import asyncio
-
         with socket.create_server((self._listen, 0)) as server:
             server.settimeout(_PATIENCE)
             port = server.getsockname()[1]
@@ -151,9 +148,6 @@ def _watched(
 
 def _pour(connection: socket.socket, seconds: float) -> float:
     """Megabits a second that the guest took; what still lies in this host's buffer when time is up is not counted."""
-    import fcntl
-    import struct
-
     data, sent, start = bytes(_PIECE), 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         sent += connection.send(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -149,8 +150,6 @@ async def _greeted(wait: Waiting) -> Line:
 
 async def _terminal_line(wait: Waiting) -> Line:
     """A line on which a terminal can be opened. Raises HeldError naming who has the only one, and does not share it."""
-    import asyncio
-
     from tinamou.guest.agent import Agent
     from tinamou.guest.resident.install import install
 

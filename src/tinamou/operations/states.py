@@ -10,6 +10,7 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.machine import checkpoints, life
 from tinamou.machine.forking import Request, checkpoint_by_name, leave_running
+from tinamou.snapshots import travel
 from tinamou.snapshots.checkpoint import Checkpoint, check
 from tinamou.state import machines
 from tinamou.system.loop_thread import in_thread
@@ -70,16 +71,12 @@ async def remove(checkpoint: str, *, force: bool = False) -> list[str]:
 
 async def export(checkpoint: str, file: Path, *, progress: Progress = silent) -> int:
     """Write a portable checkpoint into one file, for another host; its size in bytes. Raises StateError, OSError."""
-    from tinamou.snapshots import travel
-
     await travel.export(checkpoints.find(checkpoint), file.absolute(), progress=progress)  # noqa: ASYNC240
     return file.stat().st_size  # noqa: ASYNC240
 
 
 async def take_in(file: Path, name: str = "") -> Imported:
     """Make a checkpoint of an exported file. Raises StateError for a file that is damaged, or a name in use."""
-    from tinamou.snapshots import travel
-
     taken = await travel.take_in(file.absolute(), name)  # noqa: ASYNC240
     try:
         check(taken)

@@ -48,6 +48,7 @@ from tinamou.blueprint import (
     WriteText,
 )
 from tinamou.errors import PrepareError, if_full
+from tinamou.prepare import groups, helper_processes, profiles
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.system.exec import CommandError, run
 from tinamou.system.replaced import replace_text
@@ -226,12 +227,8 @@ def _do(step: Step, journal: Journal) -> None:
         case MakeSshKey():
             _make_ssh_key(step)
         case HandOver():  # opened by launch/ when QEMU starts
-            from tinamou.prepare import profiles
-
             profiles.admit(step, journal)
         case StartHelper():
-            from tinamou.prepare import helper_processes
-
             helper_processes.start(step, journal)
         case EnrollKeys():
             from tinamou.prepare import secure_boot
@@ -260,8 +257,6 @@ def _do(step: Step, journal: Journal) -> None:
 
 def _borrow(step: HostStep, journal: Journal) -> None:
     if isinstance(step, MakeCgroup):
-        from tinamou.prepare import groups
-
         groups.make_group(step, journal)
         return
     from tinamou.prepare import borrow
@@ -294,8 +289,6 @@ def _borrow(step: HostStep, journal: Journal) -> None:
 
             virtual_functions.set_for_guest(step, journal)
         case LoadProfiles():
-            from tinamou.prepare import profiles
-
             profiles.load(step, journal)
         case _:
             assert_never(step)

@@ -10,6 +10,7 @@ from tinamou.facts.qemu import QemuFacts
 from tinamou.facts.stored import accel_from, to_plain
 from tinamou.probe import cache
 from tinamou.probe.accel_host import AccelHost, look
+from tinamou.system import kvm
 from tinamou.system.kvm import KvmOutcome
 from tinamou.system.rooted import Rooted
 
@@ -110,8 +111,6 @@ def _kvm_alone(host: AccelHost) -> tuple[Trial | None, bool]:
 
 def _outcome() -> KvmOutcome:
     """One trial; where a busy host may have made the guest late, a second one with more time."""
-    from tinamou.system import kvm
-
     outcome = kvm.try_kvm()
     return kvm.try_kvm(seconds=_SECOND_CHANCE) if outcome.late and outcome.stage == "run" else outcome
 

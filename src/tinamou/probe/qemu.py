@@ -12,7 +12,7 @@ from tinamou.errors import ProbeError
 from tinamou.facts.qemu import QemuFacts
 from tinamou.facts.stored import qemu_from, to_plain
 from tinamou.probe import cache
-from tinamou.probe.questions import FINGERPRINT
+from tinamou.probe.questions import FINGERPRINT, Question, questions
 
 __all__ = ["choosing", "find_binary", "is_script", "probe_qemu"]
 
@@ -120,7 +120,6 @@ def is_script(binary: str) -> bool:
 
 def _interview(binary: str) -> QemuFacts:
     from tinamou.probe.interview import MINIMAL, ask
-    from tinamou.probe.questions import Question, questions
     from tinamou.probe.schema import qemu_facts
     from tinamou.system.loaded import folders_of
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from tinamou.facts.stored import Plain
 from tinamou.facts.walls import NAMESPACES, WallFacts
 from tinamou.probe import cache, place
+from tinamou.system.jail import SYSTEM, Jail, JailError, nodes, spawn
 from tinamou.system.own_programs import own_program
+from tinamou.system.spawn import exit_code, wait_gone
 
 __all__ = ["probe_walls"]
 
@@ -54,9 +56,6 @@ def _tried() -> WallFacts:
 
 def _why_not(kinds: Iterable[str], user: bool) -> str:
     """Why a process cannot be given these namespaces; empty when it can."""
-    from tinamou.system.jail import SYSTEM, Jail, JailError, nodes, spawn
-    from tinamou.system.spawn import exit_code, wait_gone
-
     letters = "".join(NAMESPACES[kind] for kind in kinds)
     jail = Jail(None if user else _TRIAL_UID, (), "U" * user + letters, SYSTEM, devices=nodes())
     said = os.memfd_create("said", os.MFD_CLOEXEC)

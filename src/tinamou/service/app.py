@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from tinamou.service.door import Door
 from tinamou.service.openapi import document
@@ -20,10 +21,6 @@ from tinamou.service.problems import Answer, refusal, told
 from tinamou.service.routes import ROUTES
 from tinamou.service.shared import Service
 from tinamou.service.table import as_json, made
-
-if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-    from starlette.types import ASGIApp
 
 __all__ = ["application"]
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from tinamou import late
 from tinamou.errors import Problem, SpecError, StateError
+from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress
 from tinamou.machine import snapshots as disks
 from tinamou.machine.listing import described as everything
@@ -122,8 +123,6 @@ async def _taken_up(record: Record, body: Any) -> Launched:
     """The machine as it would be by now: running, its guest waited for no more."""
     if not record.running:
         return await cases.start(record.name, wait=body.until_up, timeout=body.timeout)
-    from tinamou.guest.ready import ReadyReport
-
     return Launched(record, ReadyReport((), "none"), (), "the service was killed while it started; it runs")
 
 

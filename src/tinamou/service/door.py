@@ -11,15 +11,14 @@ import http.cookies
 import json
 import logging
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinamou.errors import TinamouError
 from tinamou.service.auth import Caller, by_peer, by_token
 from tinamou.service.problems import Answer, refusal
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["COOKIE", "LOGIN", "Door", "cookie_of", "secret_of"]
 

@@ -12,9 +12,10 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinamou.errors import SpecError, StateError
@@ -26,9 +27,6 @@ from tinamou.service.journal import heard_by_journal, to_journal
 from tinamou.service.oidc import Issuer, provider_of
 from tinamou.service.shared import Service, Settings
 from tinamou.system.loop_thread import dropped
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 __all__ = ["Listening", "serve"]
 

@@ -14,9 +14,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tinamou.errors import Problem, SpecError, StateError, TinamouError
 from tinamou.guest import console
@@ -29,9 +29,6 @@ from tinamou.service.shared import Service, existing
 from tinamou.service.table import MARK, Asked
 from tinamou.service.tickets import GOOD_SECONDS
 from tinamou.system.sockets import connect_unix
-
-if TYPE_CHECKING:
-    from starlette.websockets import WebSocket
 
 __all__ = ["console_of", "console_ticket", "exec_in", "exec_ticket", "screen_of", "screen_ticket"]
 

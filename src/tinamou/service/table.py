@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -167,8 +168,6 @@ class _RefusedError(Exception):
 
 async def _json(request: Request) -> Any:
     """The body, an empty table where there is none. It comes whole, soon, and is not large."""
-    import asyncio
-
     found = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
@@ -212,8 +211,6 @@ def _spelled(cls: type, request: Request) -> dict[str, Any]:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    from typing import get_type_hints
-
     return get_type_hints(cls)
 
 

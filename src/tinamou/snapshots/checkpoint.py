@@ -27,6 +27,7 @@ from tinamou.digest import file_digest
 from tinamou.errors import ProbeError, Problem, StateError
 from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
+from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.ram import Held
 from tinamou.state.entries import being_read
@@ -218,8 +219,6 @@ def _called(checkpoint: Checkpoint) -> str:
 
 def _version_problems(checkpoint: Checkpoint) -> list[Problem]:
     """A whole state may be loaded by any QEMU that has its board; whether it is, is seen when it is tried."""
-    from tinamou.probe.qemu import find_binary, probe_qemu
-
     arch = str(checkpoint.plan["arch"])
     try:
         now = probe_qemu(find_binary(arch), arch)

@@ -23,6 +23,7 @@ from tinamou.snapshots.history import History, Intent, Snapshot, save, write_par
 from tinamou.snapshots.machine_disks import Disks, encryption, fresh_name, write_overlay_part
 from tinamou.system.durable import PART, put_in_place
 from tinamou.system.loop_thread import dropped, in_thread
+from tinamou.system.qcow2 import encode_overlay
 
 __all__ = ["Quiesce", "Taken", "create", "grow", "grown", "overlay_written", "taken"]
 
@@ -217,8 +218,6 @@ async def _undo(disks: Disks, history: History, number: int, files: dict[str, st
 
 def overlay_written(path: Path) -> bool:
     """Whether anything was ever written to an overlay: it is longer than when it was made, or its tables name a cluster."""
-    from tinamou.system.qcow2 import encode_overlay
-
     layer = read_layer(path, "qcow2")
     header = layer.header
     assert header is not None

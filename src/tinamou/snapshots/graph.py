@@ -6,6 +6,7 @@ holds the guest up while it does, and cuts names off after 4,096 letters.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,8 +119,6 @@ class _Edges:
 
 async def block_graph(session: Session) -> BlockGraph:
     """Ask QEMU for its nodes, edges and descriptors."""
-    import asyncio
-
     graph, sets = await asyncio.gather(session.execute("x-debug-query-block-graph"), session.execute("query-fdsets"))
     edges, descriptors = _edges(record(graph)), _descriptors(sets)
     leaves = {leaf for node in edges.names if (leaf := edges.leaf(node)) is not None}
@@ -207,8 +206,6 @@ class Opening:
 
 async def open_overlays(session: Session, openings: Iterable[Opening]) -> None:
     """Hand QEMU qcow2 files and open them. Raises ControlError, OSError; a file that could not be opened is given up."""
-    import asyncio
-
     sets = [(await _hand(session, opening), opening) for opening in openings]
     requests = (session.execute("blockdev-add", _node(opening, fdset)) for fdset, opening in sets)
     answers = await asyncio.gather(*requests, return_exceptions=True)

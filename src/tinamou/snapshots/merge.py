@@ -14,6 +14,7 @@ from tinamou.control import Session
 from tinamou.errors import StateError
 from tinamou.facts.qemu import streams_subclusters
 from tinamou.images.offline import offline
+from tinamou.snapshots import extras
 from tinamou.snapshots.create import grow
 from tinamou.snapshots.graph import Attached, Opening, attached, block_graph, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import History, Intent, save
@@ -35,8 +36,6 @@ _FRESH = 1 << 20
 
 def forget(disks: Disks, history: History, name: str) -> History:
     """Strike a snapshot from the history; `tidy` then merges and removes files. Later snapshots take its parent's place."""
-    from tinamou.snapshots import extras
-
     gone = history.snapshot(name)
     kept = tuple(
         late.replace(one, parent=gone.parent) if one.parent == gone.number else one

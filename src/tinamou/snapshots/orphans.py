@@ -14,6 +14,7 @@ from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
 from tinamou.state.machines import machines
 from tinamou.state.record import Record
+from tinamou.system.durable import sync_folder
 from tinamou.system.lock import locked
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault
@@ -144,8 +145,6 @@ def forget_suspended(record: Record) -> None:
     """Give up the state a machine was suspended with: on stable storage, the entry first."""
     folder = record.file(files.SUSPENDED)
     if folder.is_dir():
-        from tinamou.system.durable import sync_folder
-
         (folder / "checkpoint.json").unlink(missing_ok=True)
         sync_folder(folder)
         remove_tree(folder)

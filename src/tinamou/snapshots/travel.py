@@ -22,6 +22,7 @@ from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.extras import FILES
 from tinamou.snapshots.save import STREAM, reserve
 from tinamou.system.new_file import refuse_target
+from tinamou.system.paths import state_dir
 from tinamou.version import __version__
 
 __all__ = ["Base", "bases", "export", "take_in"]
@@ -156,8 +157,6 @@ async def _whole(file: Path, base: Base) -> None:
 
 
 def _beside() -> Path:
-    from tinamou.system.paths import state_dir
-
     state_dir().mkdir(parents=True, exist_ok=True)
     return state_dir()
 

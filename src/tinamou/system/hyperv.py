@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 
@@ -19,8 +20,6 @@ def hyperv_leaves(device: str = "/dev/kvm") -> dict[int, tuple[int, int, int, in
 
     Source: Linux Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_HV_CPUID.
     """
-    import fcntl
-
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -16,8 +17,6 @@ def visible(text: str) -> str:
     """The text with every character that cannot be seen spelled out, ``\\x1b``."""
     if text.replace("\n", "").isprintable():
         return text
-    import re
-
     return re.sub(_UNSEEN, lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

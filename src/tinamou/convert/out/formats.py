@@ -8,6 +8,7 @@ from tinamou.convert.out.asked import Asked, Place
 from tinamou.convert.result import RANKS, Note
 from tinamou.errors import SpecError
 from tinamou.late import dataclass
+from tinamou.parts.windows import settled
 from tinamou.spec import MachineSpec
 
 __all__ = ["FORMATS", "Written", "write"]
@@ -36,8 +37,6 @@ class Written:
 
 def write(spec: MachineSpec, place: Place, to: str) -> Written:
     """The machine for a tool, with what its system needs and it leaves open. Raises SpecError for a format that is none."""
-    from tinamou.parts.windows import settled
-
     if to not in FORMATS:
         raise SpecError(f"{to} is no format a machine is written in", fix=f"choose among {', '.join(FORMATS)}")
     asked = Asked(settled(spec), to)

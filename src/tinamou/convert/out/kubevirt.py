@@ -12,6 +12,7 @@ from tinamou.convert.out.asked import Asked, Place
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.hyperv import complete
 from tinamou.parts.net.spec import NetSpec
+from tinamou.parts.windows import clock_base
 
 __all__ = ["write"]
 
@@ -111,8 +112,6 @@ def _firmware(asked: Asked, place: Place) -> dict[str, Any]:
 
 
 def _clock(asked: Asked, domain: dict[str, Any]) -> None:
-    from tinamou.parts.windows import clock_base
-
     clock, said = asked.spec.clock, "hyperv" in domain.get("features", {}) and "time" in complete(asked.spec.cpu.hyperv)
     base = clock_base(asked.spec)[0] if clock.base == "auto" else clock.base
     timer = {"timer": {"hyperv": {"present": True}}} if said else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,6 @@ async def _answers(line: Line) -> bool:
 
 
 async def _push(agent: Agent, arch: str) -> None:
-    import base64
-
     script = _SCRIPT.replace("@PROGRAM@", base64.encodebytes(_program(arch)).decode())
     done = await agent.run(["/bin/sh"], input=script.encode(), timeout=_INSTALL_SECONDS, bare=True)
     if done.status:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from tinamou.errors import GuestError
 from tinamou.guest.command import Command, Completed, Hear, Input, command
@@ -16,9 +17,6 @@ from tinamou.guest.resident.underway import RunningCommand, attend, capture
 from tinamou.guest.resident.wire import Receiver, Wire
 from tinamou.system.sockets import connect_unix
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["PORT", "HeldError", "Line", "LineError"]
 
@@ -142,8 +140,6 @@ class Line:
 
     async def hello(self, timeout: float = 10.0) -> None:
         """Return when the resident has answered. Raises LineError after ``timeout`` seconds."""
-        import asyncio
-
         try:
             async with asyncio.timeout(timeout):
                 await self._settled(timeout)
@@ -155,8 +151,6 @@ class Line:
 
     async def _answers(self, seconds: float) -> bool:
         """Ask for an answer; one who has been greeted in vain so far may be gone, or was replaced, and is greeted anew."""
-        import asyncio
-
         nonce = os.urandom(8)
         answer = self._hellos[nonce] = asyncio.get_running_loop().create_future()
         try:
@@ -220,8 +214,6 @@ class Line:
 
     async def _answered(self, owed: Owed, timeout: float) -> None:
         """Wait for that answer. If it is not what it must be, the line ends: what was sent since fails too."""
-        import asyncio
-
         try:
             async with asyncio.timeout(timeout):
                 if owed.after is not None:

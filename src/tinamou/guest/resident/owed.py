@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from tinamou.errors import GuestError
 from tinamou.guest.resident.frames import identity
 from tinamou.late import dataclass, field
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["FRESH", "Identity", "Owed", "fail", "resolve"]
 
@@ -53,8 +51,6 @@ class Owed:
     @classmethod
     def of(cls, who: Identity, after: asyncio.Task[None] | None) -> Self:
         """What is said to the guest now that is to be that, and is owed from now on."""
-        import asyncio
-
         told = time.monotonic()
         records = identity(
             entropy=os.urandom(64),

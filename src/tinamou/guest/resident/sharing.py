@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinamou.errors import GuestError
 from tinamou.facts.files import RESIDENT_SHARED
@@ -22,9 +23,6 @@ from tinamou.guest.resident.wire import Wire
 from tinamou.system.sockets import NotListeningError, listen_unix
 from tinamou.system.spawn import alive, apart, spawn
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Sharing", "connect", "shared", "shared_path"]
 
@@ -90,7 +88,6 @@ def _started(path: str) -> bool:
 
 def _hold(path: str, ready: Callable[[], None]) -> None:
     """Hold the line and share it until nobody needs it any more, or it ends."""
-    import asyncio
 
     async def hold() -> None:
         with contextlib.closing(Line(path)) as line:
@@ -109,8 +106,6 @@ class Sharing:
     """
 
     def __init__(self, line: Line, path: str) -> None:
-        import asyncio
-
         self._line, self._path = line, shared_path(path)
         self._listener = listen_unix(self._path)
         self._guests: set[_Guest] = set()
@@ -121,8 +116,6 @@ class Sharing:
 
     async def idle(self) -> None:
         """Return when the line has ended, or nobody has needed it for half a second."""
-        import asyncio
-
         while self._line.free:
             self._changed.clear()
             try:
@@ -199,7 +192,6 @@ class _Guest:
 
     def _ask(self, nonce: bytes) -> None:
         """Pass a greeting on when the resident has answered one."""
-        import asyncio
 
         async def ask() -> None:
             while self._line.free:  # who asked knows how long to wait: the guest may yet be given its resident
@@ -221,8 +213,6 @@ class _Guest:
             self._wire.send("I", bytes([errno.EIO] * FRESH))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        import asyncio
-
         task = asyncio.create_task(work)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)

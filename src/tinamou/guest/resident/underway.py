@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import struct
@@ -29,8 +30,6 @@ class RunningCommand:
     """
 
     def __init__(self, command: Command, send: Callable[[str, bytes], None], leave: Callable[[], None]) -> None:
-        import asyncio
-
         self.command: Command = command
         self.pid: int = 0
         self.status: int | None = None
@@ -158,8 +157,6 @@ async def attend(session: RunningCommand, out: Hear, err: Hear, *, input: Input 
 
     When ``timeout`` seconds pass, which raises TimeLimitError, or the caller is cancelled, it is killed.
     """
-    import asyncio
-
     try:
         async with asyncio.timeout(timeout):
             await _both_ways(session, out, err, input)
@@ -176,8 +173,6 @@ async def attend(session: RunningCommand, out: Hear, err: Hear, *, input: Input 
 
 
 async def _both_ways(session: RunningCommand, out: Hear, err: Hear, input: Input) -> None:
-    import asyncio
-
     if input is None or (isinstance(input, bytes) and len(input) <= RING):
         await _feed(session, input)
         await _listen(session, out, err)
@@ -208,8 +203,6 @@ async def _feed(session: RunningCommand, input: Input) -> None:
 
 async def _kill(session: RunningCommand) -> None:
     """Kill it, and hear it out for a moment; then it is let go of."""
-    import asyncio
-
     session.signal(KILL)
     with contextlib.suppress(TimeoutError, GuestError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from tinamou.errors import GuestError
 from tinamou.guest.resident.frames import HEADER, LARGEST, frame
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Receiver", "Wire"]
 
@@ -52,8 +50,6 @@ class Wire:
 
     def open(self) -> None:
         """Listen, in the running event loop."""
-        import asyncio
-
         if self._loop is None and self._socket is not None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._readable)
@@ -85,8 +81,6 @@ class Wire:
 
     def close(self) -> None:
         """Hang up; also from another thread."""
-        import asyncio
-
         loop, connection, self._socket = self._loop, self._socket, None
         if connection is None:
             return

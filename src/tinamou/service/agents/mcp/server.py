@@ -6,6 +6,7 @@ import hmac
 from collections.abc import MutableMapping
 from typing import Any
 
+import uvicorn
 from mcp.server import MCPServer
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,8 +46,6 @@ async def serve_stdio(*, all_machines: bool = False, host_access: bool = False) 
 
 async def serve_http(host: str, port: int, token: str, *, all_machines: bool = False, host_access: bool = False) -> None:
     """Serve clients that have the token until this is cancelled; all of them share one session. Raises OSError."""
-    import uvicorn
-
     async with Session(all_machines=all_machines, host_access=host_access) as session:
         app = http_app(server_of(session), host, token)
         config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
