@@ -65,7 +65,7 @@ class Hive:
             raise HiveError("the checksum of its first block is wrong")
         if not _BASE <= length <= _LARGEST or length % _BASE or length + _BASE > source.size:
             raise HiveError(f"it says to have {length} bytes, and has {max(0, source.size - _BASE)}")
-        self.clean = first == second
+        self.clean: bool = first == second
         self._source, self._length = source, length
 
     def root(self) -> Key:
@@ -109,7 +109,7 @@ class Key:
         self._values = struct.unpack_from("<II", cell, 36)
         self._hive, self._count, self._keys = hive, count, keys
         length = struct.unpack_from("<H", cell, 72)[0]
-        self.name = _text(cell[76 : 76 + length], narrow=bool(flags & 0x20))
+        self.name: str = _text(cell[76 : 76 + length], narrow=bool(flags & 0x20))
 
     def child(self, name: str) -> Key | None:
         """The key of that name below it, in any case. Raises HiveError."""

@@ -160,7 +160,7 @@ class NtfsFile:
         if data.flags & (_PACKED | _ENCRYPTED):
             raise Unreadable("a file is packed or encrypted")
         self._volume, self._data = volume, data
-        self.size = len(data.content) if data.content is not None else data.size
+        self.size: int = len(data.content) if data.content is not None else data.size
 
     def read(self, offset: int, length: int) -> bytes:
         """At most ``length`` bytes from ``offset``; shorter at the end."""

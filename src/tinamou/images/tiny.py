@@ -35,7 +35,7 @@ _CMDLINE = f"quiet cryptomgr.notests initcall_blacklist={','.join(_IDLE)} rcupda
 """Fewer messages, no self-tests of the crypto library, no tracing, short waits for RCU; docs/reference/boot-speed.md."""
 
 _FAST_KERNELS = {"x86_64": "vmlinux"}
-FIRST = {
+FIRST: dict[str, tuple[str, ...]] = {
     "first": ("virtio_pci", "virtio_console"),
     "disks": ("virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "nvme", "ahci"),
 }
