@@ -57,9 +57,7 @@ def test_while_it_runs_and_at_the_next_start(web: str) -> None:
         "net[0].forward": ([f"tcp:{port}:80"], "now"),
         "boot.cmdline": ("walked=yes", "next start"),
     }
-    if (
-        inside("cat /sys/devices/system/cpu/possible") != "0"
-    ):  # an emulated guest with Linux from the end of 2025 on has no room
+    if inside("cat /sys/devices/system/cpu/possible") != "0":  # an emulated guest with a newer Linux has no room (findings)
         eventually(lambda: inside("nproc") == "3", "the CPUs in the guest")
     assert memory - int(inside("sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")) == 64 << 10
     inside("(while :; do echo hello | nc -l -p 80; done) >/dev/null 2>&1 &")
