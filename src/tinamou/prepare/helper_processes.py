@@ -83,11 +83,22 @@ def start(step: StartHelper, journal: Journal, *, beside: int = 0) -> None:
             stop(entry)
             journal.give(number)
             complete(log)
-            import shlex
-
             said = " ".join(filter(None, (status, last_lines(log)[-800:])))
-            raise PrepareError(f"{step.name} did not start", why=said, fix=f"run it by hand: {shlex.join(step.argv)}")
+            raise PrepareError(f"{step.name} did not start", why=said, fix=_fix(step, said))
         time.sleep(0.002)
+
+
+def _fix(step: StartHelper, said: str) -> str:
+    """What would help one that did not start, by what it said last."""
+    import shlex
+
+    if step.label and "permission denied" in said.lower():
+        where = Path(step.socket).parent
+        return (
+            f"SELinux lets it write where machines are kept, not below /tmp (it is to write in {where}): set TINAMOU_STATE to "
+            'a folder in /var/lib; what was refused is in: ausearch -m avc. Or set security.selinux = "off"'
+        )
+    return f"run it by hand: {shlex.join(step.argv)}"
 
 
 def words_of_dead(steps: Iterable[Step]) -> dict[str, str]:
