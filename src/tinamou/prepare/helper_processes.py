@@ -95,7 +95,7 @@ def _fix(step: StartHelper, said: str) -> str:
     if step.label and "permission denied" in said.lower():
         where = Path(step.socket).parent
         return (
-            f"SELinux lets it write where machines are kept, not below /tmp (it is to write in {where}): set TINAMOU_STATE to "
+            f"SELinux lets it write where machines are kept, not below /tmp (here in {where}): set TINAMOU_STATE to "
             'a folder in /var/lib; what was refused is in: ausearch -m avc. Or set security.selinux = "off"'
         )
     return f"run it by hand: {shlex.join(step.argv)}"
