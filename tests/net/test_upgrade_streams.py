@@ -67,9 +67,11 @@ def heard(lab: Lab, said: Path) -> Iterator[None]:
     with said.open("w") as file:
         words = ["ip", "netns", "exec", lab.name, sys.executable, "-c", SERVER]
         with subprocess.Popen(words, stdout=file) as server:
-            eventually(lambda: said.read_text() == "listens\n", "a server")
-            yield
-            server.kill()
+            try:
+                eventually(lambda: said.read_text() == "listens\n", "a server")
+                yield
+            finally:
+                server.kill()
 
 
 def numbers(said: Path) -> list[int]:
@@ -163,15 +165,18 @@ def test_what_goes_through_passt_goes_on(
     enough, said, pauses = tmp_path / "enough", tmp_path / "said", []
     words = ["ip", "netns", "exec", f"{lab.name}-far", sys.executable, "-c", BOTH_WAYS, str(enough)]
     with said.open("w") as file, subprocess.Popen(words, stdout=file) as server:
-        eventually(lambda: said.read_text() == "listens\n", "a server")
-        lab.guest("one", f"({DOWN} {UP}) 2>/dev/null")
-        for _ in range(ROUNDS):
-            [done] = json.loads(lab.tinamou("upgrade", "one", *to, "--json").stdout)
-            assert (done["why"], done["note"]) == ("", "")
-            pauses.append(done["pause"])
-        enough.touch()
-        lab.guest("one", "touch /tmp/enough")
-        assert server.wait(120) == 0
+        try:
+            eventually(lambda: said.read_text() == "listens\n", "a server")
+            lab.guest("one", f"({DOWN} {UP}) 2>/dev/null")
+            for _ in range(ROUNDS):
+                [done] = json.loads(lab.tinamou("upgrade", "one", *to, "--json").stdout)
+                assert (done["why"], done["note"]) == ("", "")
+                pauses.append(done["pause"])
+            enough.touch()
+            lab.guest("one", "touch /tmp/enough")
+            assert server.wait(120) == 0
+        finally:
+            server.kill()
     sent, got = sorted(line.split() for line in said.read_text().splitlines()[1:])
     assert sent[0] == "D" and int(sent[1]) > ROUNDS << 16
     assert lab.wait("one", "test -s /tmp/down && cat /tmp/down").split()[0] == sent[2]
