@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinamou import late
+from tinamou.errors import StateError
 from tinamou.fields import size_of
 from tinamou.late import dataclass
 from tinamou.machine.of_host import of_host
@@ -165,14 +166,23 @@ class AsyncNics(_Of):
         await change(self._name, name, settings)
 
 
+def _drivers(record: Record) -> tuple[str, ...]:
+    """Virtio's drivers that were found on its image; none where it was not started yet, or that is not known any more."""
+    from tinamou.state.folder import image_of
+
+    try:
+        return tuple(image_of(record).drivers)
+    except StateError:
+        return ()
+
+
 def nics_of(record: Record) -> tuple[Nic, ...]:
     """The cards of a machine, as its description and this host have them."""
     from tinamou.parts.net.network import name_of
     from tinamou.state import networks
-    from tinamou.state.folder import image_of
 
     found = []
-    for number, spec in interfaces(settled(load_spec(record.spec), image_of(record).drivers).net).items():
+    for number, spec in interfaces(settled(load_spec(record.spec), _drivers(record)).net).items():
         made = spec.type == "bridge" and not spec.bridge
         members = networks.members(name_of(spec)) if made else []
         mine = next((one for one in members if one.name == f"{record.name}.{number}"), None)

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.system.descriptors import taken
 from tinamou.system.spawn import Process, send
 
 __all__ = ["connection", "hold", "let_go", "put_in"]
@@ -34,6 +33,8 @@ def connection(pid: int, other: Process) -> int:
 
     Who is at the other end the kernel says (SO_PEERCRED of unix(7)).
     """
+    from tinamou.system.descriptors import taken
+
     for entry in sorted(Path(f"/proc/{pid}/fd").iterdir()):
         with contextlib.suppress(FileNotFoundError):
             if not str(entry.readlink()).startswith("socket:"):
