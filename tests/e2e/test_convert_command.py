@@ -95,6 +95,7 @@ def test_what_is_missing_on_this_host_is_said():
     assert "on this host" not in call("convert", "--", *LINE).stderr
 
 
+@pytest.mark.vm
 def test_a_machine_of_virtualbox_is_imported(tmp_path):
     raw = greeting_disk(tmp_path / "d.img")
     subprocess.run(["qemu-img", "convert", "-O", "vdi", str(raw), str(tmp_path / "box.vdi")], check=True)
