@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import made_windows
 import old_debian
 import pytest
 from typed import call
@@ -18,6 +20,7 @@ from typed import call
 from tinamou.convert.assemble import Converted, Placed
 from tinamou.convert.result import Disk, Note
 from tinamou.errors import GuestError
+from tinamou.facts import ImageFacts
 from tinamou.images import layers
 from tinamou.images.importing import import_image
 from tinamou.images.resolve import resolve
@@ -160,6 +163,13 @@ def _machine(**disk_fields: object) -> Converted:
     return Converted("a VMware machine", {"image": "web", "name": "web"}, [Placed(one, "image")])
 
 
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image that is imported can start something."""
+    monkeypatch.setattr(mending, "resolve", lambda *_: ImageFacts("web", "x86_64", boots=("bios",)))
+
+
+@pytest.mark.usefixtures("boots")
 def test_what_goes_wrong_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object, **__: object) -> list[Note]:
         raise GuestError("the guest did not answer", why="it was busy")
@@ -171,6 +181,7 @@ def test_what_goes_wrong_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     assert note.rank == "check" and "the guest did not answer: it was busy" in note.reason
 
 
+@pytest.mark.usefixtures("boots")
 @pytest.mark.parametrize(
     ("disk_fields", "os", "looked"),
     [
@@ -194,6 +205,34 @@ def test_a_disk_that_stays_on_its_bus_is_not_looked_at(
     machine.machine["os"] = os
     asyncio.run(mend_imported(machine, arch="x86_64"))
     assert seen == ["web"] * looked
+
+
+@pytest.mark.parametrize(
+    ("drivers", "rank", "said"),
+    [
+        ((), "check", "0x7B"),
+        (("viostor", "netkvm"), "done", "has the drivers of virtio"),
+        (None, "done", "nothing on it starts"),
+    ],
+)
+def test_what_is_known_of_a_disk_needs_no_machine(
+    drivers: tuple[str, ...] | None, rank: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A Windows, as its volume tells, and a disk of nothing; both are really imported."""
+    monkeypatch.setenv("TINAMOU_CACHE", str(tmp_path / "cache"))
+    services = drivers or ()
+    files = made_windows.windows_files(
+        made_windows.hive(made_windows.system(services=services)), made_windows.hive(made_windows.software())
+    )
+    raw = tmp_path / "d.img"
+    raw.write_bytes(os.urandom(1 << 20) if drivers is None else made_windows.disk(made_windows.ntfs(files)))
+    asyncio.run(import_image(raw, "web", arch="x86_64"))
+    machine = _machine(moved="sata0")
+    asyncio.run(mend_imported(machine, arch="x86_64"))
+    [note] = machine.notes
+    assert note.rank == rank and said in note.reason
+    assert note.value == ("" if drivers is None else "Windows 10 Pro (build 19045)")
+    assert ("tinamou image inject web" in note.fix) == (rank == "check")
 
 
 def test_a_guests_words_are_bounded() -> None:

@@ -49,13 +49,27 @@ async def mend_imported(converted: Converted, *, arch: str, progress: Progress =
         if one is not image and not one.disk.cdrom
     }
     try:
-        notes = await mend(name, arch, others, image.number, progress=progress)
+        known = _known(name, await in_thread(resolve, name, arch))
+        notes = [known] if known else await mend(name, arch, others, image.number, progress=progress)
     except TinamouError as error:
         why = f"{error.what}{f': {error.why}' if error.why else ''}"
         fix = "a guest whose initrd lacks virtio_blk, or whose fstab names /dev/sda, has to be told before it is converted"
         notes = [Note("check", f"image {name}", "", f"it was not looked at for what keeps it from starting: {why}", fix)]
     converted.notes += notes
     converted.notes.sort(key=lambda note: RANKS.index(note.rank))
+
+
+def _known(name: str, image: ImageFacts) -> Note | None:
+    """What is known of an imported disk without a machine that looks at it; None where one has to."""
+    if image.windows and "viostor" not in image.drivers:
+        why = "it would be started from virtio, for which it has no driver: it would stop with 0x7B"
+        fix = f"tinamou image inject {name} NEWNAME --drivers virtio-win.iso, and name that; or say os, for SATA"
+        return Note("check", f"image {name}", image.windows, why, fix)
+    if image.windows:
+        return Note("done", f"image {name}", image.windows, "it has the drivers of virtio")
+    if not image.boots:
+        return Note("done", f"image {name}", "", "nothing on it starts a machine: there is nothing to be mended")
+    return None
 
 
 def _moved(placed: Placed) -> bool:
