@@ -47,7 +47,7 @@ from tinamou.system import ram
 from tinamou.system.descriptors import taken, taps_of
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, mapping_of
-from tinamou.system.spawn import Process, end
+from tinamou.system.spawn import Process, end, wait_gone
 from tinamou.tuning.memory import RAM
 
 __all__ = ["Upgraded", "kept_from_it", "planned", "upgrade", "version_of"]
@@ -55,6 +55,8 @@ __all__ = ["Upgraded", "kept_from_it", "planned", "upgrade", "version_of"]
 _SECONDS = 60.0
 """How long the state of the devices may take from one QEMU to the other."""
 _EVENT_SECONDS = 10.0
+_DYING_SECONDS = 0.5
+"""How long a QEMU that does not take the state may be on its way out, once the other has noticed: its last words say why."""
 _STREAM = "upgrade"
 
 
@@ -275,10 +277,10 @@ async def _waiting(
                 await migrate_incoming(session, f"fd:{number}")
                 yield process, session, ours
         except BaseException as error:
-            gone = not alive.running
+            refused = isinstance(error, ControlError) and await in_thread(wait_gone, process, _DYING_SECONDS)
             if _named(old) != process.pid:
                 await in_thread(end, process)
-            if gone and isinstance(error, ControlError):
+            if refused:
                 raise died(waiting, old.path, process.pid) from error
             raise
 
