@@ -8,15 +8,14 @@ import shlex
 import shutil
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import converted
+from virsh_here import virsh_here
 
-from bench.libvirt import Libvirt
 from tinamou import late
 from tinamou.convert.out import formats
 from tinamou.convert.out.asked import Place
@@ -246,19 +245,7 @@ def test_a_card_on_vhost_user_has_memory_its_other_side_can_read():
 @pytest.fixture(scope="module")
 def virsh(tmp_path_factory):
     """``virsh(words…)`` on a libvirtd of the tests' own."""
-    if os.geteuid() != 0 or not shutil.which("libvirtd"):
-        pytest.skip("libvirtd, as root (script/packages bench)")
-    with ExitStack() as stack:
-        scratch = tmp_path_factory.mktemp("virt")
-        found = Libvirt.prepare(stack, scratch, "/usr/bin/qemu-system-x86_64", Path("/none"), Path("/none"))
-        if isinstance(found, str):
-            pytest.skip(f"libvirt: {found}")
-
-        def run(*words: str) -> str:
-            done = subprocess.run(["virsh", "--connect", found.uri, *words], capture_output=True, text=True, timeout=120)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
+    with virsh_here(tmp_path_factory.mktemp("virt"), 120) as run:
         yield run
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from golden_domains import NOT_STARTED, SPECS, exported, startable
 from typed import eventually
+from virsh_here import virsh_here
 
-from bench.libvirt import Libvirt
 from tinamou.convert.out import formats
 from tinamou.convert.out.asked import Place
 from tinamou.facts.image import ImageFacts
@@ -36,19 +32,7 @@ def tiny() -> ImageFacts:
 @pytest.fixture(scope="module")
 def virsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """``virsh(words…)`` on a libvirtd of the tests' own."""
-    if os.geteuid() != 0 or not shutil.which("libvirtd"):
-        pytest.skip("libvirtd, as root (script/packages bench)")
-    with ExitStack() as stack:
-        scratch = tmp_path_factory.mktemp("virt")
-        found = Libvirt.prepare(stack, scratch, "/usr/bin/qemu-system-x86_64", Path("/none"), Path("/none"))
-        if isinstance(found, str):
-            pytest.skip(f"libvirt: {found}")
-
-        def run(*words: str) -> str:
-            done = subprocess.run(["virsh", "--connect", found.uri, *words], capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
+    with virsh_here(tmp_path_factory.mktemp("virt"), 300) as run:
         yield run
 
 
