@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou.system import proc
 from tinamou.system.spawn import Process, send
 
 __all__ = ["connection", "hold", "let_go", "put_in"]
@@ -110,10 +111,8 @@ def _stopped(process: Process) -> Iterator[contextlib.ExitStack]:
 
 def _state(pid: int) -> str:
     """One letter, as in proc_pid_stat(5); empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    fields = proc.stat(pid)
+    return fields[0] if fields else ""
 
 
 def _call(pid: int) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["descendants", "numbers", "read", "user_ids", "users"]
+__all__ = ["descendants", "numbers", "read", "stat", "user_ids", "users"]
 
 _PIECE = 16384
 _UIDS = re.compile(rb"^Uid:\s+(.*)$", re.MULTILINE)
@@ -28,15 +28,20 @@ def numbers() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
 
 
+def stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on (source: proc_pid_stat(5); index 0 is field 3)."""
+    try:
+        return read(pid, "stat").rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def descendants(pid: int) -> set[int]:
     """The processes it has started, and those they have, as far as who started each is still there (proc_pid_stat(5))."""
     children: dict[int, list[int]] = {}
     for one in numbers():
-        try:
-            parent = int(read(one, "stat", 4096).rpartition(b")")[2].split()[1])
-        except (OSError, IndexError, ValueError):  # it ended just now
-            continue
-        children.setdefault(parent, []).append(one)
+        if fields := stat(one):  # else it ended just now
+            children.setdefault(int(fields[1]), []).append(one)
     found, left = set[int](), [pid]
     while left:
         new = set(children.get(left.pop(), ())) - found

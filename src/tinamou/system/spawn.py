@@ -199,7 +199,7 @@ def _locked(path: str | Path) -> bool:
 
 def process_of(pid: int) -> Process:
     """The process that has this number now. Raises ProcessLookupError."""
-    stat = _stat(pid)
+    stat = proc.stat(pid)
     if stat is None:
         raise ProcessLookupError(pid)
     return Process(pid, int(stat[19]))
@@ -207,7 +207,7 @@ def process_of(pid: int) -> Process:
 
 def alive(process: Process) -> bool:
     """Whether that very process still runs; a zombie does not."""
-    stat = _stat(process.pid)
+    stat = proc.stat(process.pid)
     return stat is not None and int(stat[19]) == process.started and stat[0] not in "ZX"
 
 
@@ -216,14 +216,6 @@ def age(process: Process | None) -> float:
     if process is None:
         return 0.0
     return max(time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / os.sysconf("SC_CLK_TCK"), 0.0)
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on (source: proc_pid_stat(5); index 0 is field 3)."""
-    try:
-        return proc.read(pid, "stat").rpartition(b")")[2].decode().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def end(process: Process, *, grace: float = 0.0) -> None:
@@ -263,7 +255,7 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        stat = _stat(process.pid)
+        stat = proc.stat(process.pid)
         another = stat is None or int(stat[19]) != process.started
         return another or bool(poll.poll(seconds * 1000))
     finally:
