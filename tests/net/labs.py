@@ -8,7 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 OUTSIDE, OUTSIDE6 = "192.0.2.1", "2001:db8:1::1"
+UPGRADES = [
+    pytest.param("", "", id="installed-installed"),
+    pytest.param("10", "10", id="10-10", marks=pytest.mark.qemu10),
+    pytest.param("10", "11", id="10-11", marks=[pytest.mark.qemu10, pytest.mark.qemu11]),
+    pytest.param("11", "11", id="11-11", marks=pytest.mark.qemu11),
+]
+"""From which QEMU to which; none is the one that is installed."""
 
 
 class Lab:

@@ -22,9 +22,10 @@ from statistics import median
 
 import pytest
 from cut_short import CUT_SHORT
-from labs import OUTSIDE, Lab
+from labs import OUTSIDE, UPGRADES, Lab
 from typed import eventually
 
+from tinamou.probe.qemu import find_binary
 from tinamou.state import machines
 
 ROUNDS = int(os.environ.get("TINAMOU_ROUNDS", "3"))
@@ -46,13 +47,6 @@ for text in line.makefile():
     print(text, end="", flush=True)
 """
 """It hears one connection: what comes later came by that."""
-PAIRS = [
-    pytest.param("", "", id="installed-installed"),
-    pytest.param("10", "10", id="10-10", marks=pytest.mark.qemu10),
-    pytest.param("10", "11", id="10-11", marks=[pytest.mark.qemu10, pytest.mark.qemu11]),
-    pytest.param("11", "11", id="11-11", marks=pytest.mark.qemu11),
-]
-
 pytestmark = [
     pytest.mark.vm,
     pytest.mark.root,
@@ -80,7 +74,7 @@ def numbers(said: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed (script/setup test)")
-@pytest.mark.parametrize(("old", "new"), PAIRS)
+@pytest.mark.parametrize(("old", "new"), UPGRADES)
 def test_everything_goes_on(old: str, new: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if old:
         monkeypatch.setenv("TINAMOU_QEMU", os.environ[f"TINAMOU_QEMU{old}"])
@@ -147,12 +141,17 @@ for _ in range(2):
 os.wait(), os.wait()
 """
 """One connection on which it sends until a file exists, one on which it hears; what went over each."""
+ENDS = """#!/bin/sh
+case "$*" in *incoming*) set -- "$@" -device there-is-none ;; esac
+exec %s "$@"
+"""
+"""A QEMU that ends when it has its networks already."""
 DOWN = f"(printf D; sleep 1000) | nc {OUTSIDE} {PORT} | md5sum > /tmp/down &"
 UP = f"(printf U; while [ ! -e /tmp/enough ]; do head -c 500000 /dev/zero; done) | nc {OUTSIDE} {PORT} > /dev/null &"
 
 
 @pytest.mark.skipif(not shutil.which("passt"), reason="passt is not installed (script/setup run)")
-@pytest.mark.parametrize(("old", "new"), PAIRS)
+@pytest.mark.parametrize(("old", "new"), UPGRADES)
 def test_what_goes_through_passt_goes_on(
     old: str, new: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,4 +200,27 @@ def test_a_command_that_is_killed_leaves_passt_to_one(moment: str, lab: Lab) -> 
     assert lab.reaches("one", OUTSIDE)
     lab.tinamou("upgrade", "one")
     assert lab.reaches("one", OUTSIDE)
+    lab.tinamou("rm", "-f", "one")
+
+
+@pytest.mark.parametrize("moment", ["refused", "before", "after"])
+def test_whatever_comes_of_an_upgrade_a_tap_carries_what_the_guest_sends(moment: str, lab: Lab, open_folder: Path) -> None:
+    lab.ip("link add br0 type bridge")
+    lab.ip(f"addr add {HOST}/24 dev br0")
+    lab.ip("link set br0 up")
+    lab.start("one", "type=bridge,bridge=br0,address=10.9.0.1/24", "--set", "memory.forkable=true")
+    assert lab.reaches("one", HOST)
+    before = machines.find("one").process
+    if moment == "refused":
+        wrapped = open_folder / "qemu-system-x86_64"
+        wrapped.write_text(ENDS % find_binary("x86_64"))
+        wrapped.chmod(0o755)
+        assert lab.tinamou("upgrade", "one", "--to", str(wrapped), check=False).returncode != 0
+    else:
+        lab.run(sys.executable, "-c", CUT_SHORT, "one", moment, check=False)
+    lab.tinamou("ls")
+    assert (machines.find("one").process == before) == (moment != "after")
+    assert lab.reaches("one", HOST)
+    lab.tinamou("upgrade", "one")
+    assert lab.reaches("one", HOST)
     lab.tinamou("rm", "-f", "one")

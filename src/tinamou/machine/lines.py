@@ -1,8 +1,12 @@
-"""Connections of QEMU to a helper that hears one only (passt), with which another QEMU goes on.
+"""Connections of QEMU to its networks, with which another QEMU goes on: to a helper that hears one only (passt), and taps.
 
-The next QEMU is started with a connection that nobody speaks on, and with the real one beside it, which it does not look at.
-Before the machine stands still the helper is stopped where its frame ends; once the devices' state is over, the real
-connection becomes what the next QEMU took the other for. The helper notices nothing, and goes on when the old QEMU is gone.
+The next QEMU is started with a connection that nobody speaks on, and with the real one beside it, which it does not look at;
+once the devices' state is over, the real connection becomes what the next QEMU took the other for. Before the machine stands
+still a helper is stopped where its frame ends; it notices nothing, and goes on when the old QEMU is gone.
+
+A tap must not be two QEMUs' either: how long the header of its packets is belongs to the interface, and a QEMU that starts
+sets that to its first guess (source: net_tap_fd_init of QEMU's net/tap.c). What the guest sent would be two bytes out from
+then on, until the state is over, and for ever where the machine stays with the old QEMU.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.blueprint import Plan
+from tinamou.blueprint import OpenTap, Plan
 from tinamou.errors import StateError
 from tinamou.late import dataclass
+from tinamou.launch.handover import TAP
 from tinamou.parts.net.passt import SOCKET
 from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state.record import Record
-from tinamou.system import frames
+from tinamou.system import frames, tap
 from tinamou.system.holding import why_not
 from tinamou.system.spawn import Process
 
@@ -32,9 +37,12 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Line:
-    """A connection: the ``helper`` at its other end, our descriptors of QEMU's end and of what stands in for that."""
+    """A connection: the ``helper`` at its other end, our descriptors of QEMU's end and of what stands in for that.
 
-    helper: Process
+    At the other end of a tap is the kernel.
+    """
+
+    helper: Process | None
     real: int
     stand_in: int
 
@@ -52,7 +60,13 @@ def paths(plan: Plan) -> list[str]:
 
 def why_no_line(plan: Plan) -> str:
     """Why such a connection cannot be handed on, though the machine has one; empty where it can, or has none."""
-    return why_not() if paths(plan) else ""
+    if _taps(plan) and os.geteuid() != 0:
+        return "what stands in for a tap is root's to make"
+    return why_not() if paths(plan) or _taps(plan) else ""
+
+
+def _taps(plan: Plan) -> list[str]:
+    return [step.name for step in plan.steps if isinstance(step, OpenTap)]
 
 
 @contextlib.contextmanager
@@ -63,25 +77,47 @@ def taken_along(record: Record, plan: Plan) -> Iterator[tuple[list[Line], dict[s
     with contextlib.ExitStack() as stack:
         lines, given = list[Line](), dict[str, int]()
         stack.callback(_close, given)
-        helpers = [one for one in Journal(record.path).open_entries().values() if one["kind"] == "helper"]
-        for path in paths(plan):
-            entry = next((one for one in helpers if path in _words(one)), None)
-            helper = None if entry is None else helper_processes.found(entry)
-            if helper is None:
-                raise StateError(f"{record.name} has no network any more", why=f"what listened on {path} has ended")
-            try:
+        try:
+            for name in _taps(plan):
+                for index, (real, stand_in) in enumerate(_queues(record, name, stack)):
+                    lines.append(Line(None, real, os.dup(stand_in)))
+                    stack.callback(os.close, lines[-1].stand_in)
+                    given[f"{TAP}{name}#{index}"] = stand_in
+            for path, helper in _helpers(record, plan):
                 real = frames.connection(record.pid, helper)
-            except OSError as error:
-                raise StateError(f"the network of {record.name} cannot be handed on", why=str(error)) from error
-            stack.callback(os.close, real)
-            ours, theirs = socket.socketpair()
-            stack.callback(ours.close)  # open as long as somebody looks at the other end
-            kept = os.dup(theirs.fileno())
-            stack.callback(os.close, kept)
-            lines.append(Line(helper, real, kept))
-            given[path] = theirs.detach()
+                stack.callback(os.close, real)
+                ours, theirs = socket.socketpair()
+                stack.callback(ours.close)  # open as long as somebody looks at the other end
+                kept = os.dup(theirs.fileno())
+                stack.callback(os.close, kept)
+                lines.append(Line(helper, real, kept))
+                given[path] = theirs.detach()
+        except OSError as error:
+            raise StateError(f"the network of {record.name} cannot be handed on", why=str(error)) from error
         stack.callback(let_go, lines)
         yield lines, given
+
+
+def _queues(record: Record, name: str, stack: contextlib.ExitStack) -> list[tuple[int, int]]:
+    """The queues of a tap that QEMU has, and what stands in for each; of a macvtap the next QEMU has queues of its own."""
+    from tinamou.system.descriptors import taken, taps_of
+
+    real = []
+    for number in taps_of(record.pid, name):
+        real.append(taken(record.pid, number))
+        stack.callback(os.close, real[-1])
+    return list(zip(real, tap.stand_ins(len(real)), strict=True)) if real else []
+
+
+def _helpers(record: Record, plan: Plan) -> Iterator[tuple[str, Process]]:
+    """The helpers that networks are connected to, by their sockets. Raises StateError where one has ended."""
+    started = [one for one in Journal(record.path).open_entries().values() if one["kind"] == "helper"]
+    for path in paths(plan):
+        entry = next((one for one in started if path in _words(one)), None)
+        helper = None if entry is None else helper_processes.found(entry)
+        if helper is None:
+            raise StateError(f"{record.name} has no network any more", why=f"what listened on {path} has ended")
+        yield path, helper
 
 
 def _close(given: dict[str, int]) -> None:
@@ -99,7 +135,7 @@ async def hold(lines: list[Line], qemu: Process) -> None:
     from tinamou.system.loop_thread import in_thread
 
     for line in lines:
-        if not await in_thread(frames.hold, line.helper, qemu, line.real, _SECONDS):
+        if line.helper and not await in_thread(frames.hold, line.helper, qemu, line.real, _SECONDS):
             why = f"passt sent without a pause for {_SECONDS:g} s, and a frame must not be cut in two"
             raise StateError("the network cannot be handed on", why=why, fix="try again when less comes in")
 
@@ -107,7 +143,8 @@ async def hold(lines: list[Line], qemu: Process) -> None:
 def let_go(lines: list[Line]) -> None:
     """The helpers go on, if they were held."""
     for line in lines:
-        frames.let_go(line.helper)
+        if line.helper:
+            frames.let_go(line.helper)
 
 
 async def put_in(lines: list[Line], pid: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from tinamou import late
-from tinamou.blueprint import Element, Flag, HandOver, OpenTap, Plan, StartHelper, Why
+from tinamou.blueprint import Element, Flag, HandOver, Plan, StartHelper, Why
 from tinamou.control import Event, Session, connect_qmp
 from tinamou.control.commands import cont, getfd, migrate_incoming, set_migration, status, wait_migrated
 from tinamou.errors import ControlError, Problem, StateError, TinamouError
@@ -25,7 +25,6 @@ from tinamou.guest.carry.port import kept_out
 from tinamou.guest.clock import Clock
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.launch.handover import TAP
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
 from tinamou.machine import encrypted, lines, shares, sockets_aside
@@ -44,7 +43,7 @@ from tinamou.snapshots.hardware import fitted
 from tinamou.state.folder import write_plan
 from tinamou.state.record import Record, change, read
 from tinamou.system import ram
-from tinamou.system.descriptors import taken, taps_of
+from tinamou.system.descriptors import taken
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, mapping_of
 from tinamou.system.spawn import Process, end, wait_gone
@@ -298,15 +297,6 @@ def _given(old: Record, plan: Plan, memory: int, mapping: Mapping) -> Iterator[t
     """
     path = next(step.path for step in plan.steps if isinstance(step, HandOver) and step.access == "memory")
     given = {path: ram.blank(ram.NAME, mapping.size) if mapping.private else taken(old.pid, _number(old, mapping))}
-    try:
-        for step in plan.steps:
-            if isinstance(step, OpenTap):
-                for index, number in enumerate(taps_of(old.pid, step.name)):
-                    given[f"{TAP}{step.name}#{index}"] = taken(old.pid, number)
-    except OSError:
-        for descriptor in given.values():
-            os.close(descriptor)
-        raise
     yield given, memory if mapping.private else None
 
 

@@ -1,15 +1,17 @@
-"""Open files of another process, taken as they are: the same file, place and mode (source: pidfd_getfd(2))."""
+"""Open files of another process, taken as they are: the same file, place and mode (source: pidfd_getfd(2), kcmp(2))."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 from pathlib import Path
 
-__all__ = ["taken", "taps_of"]
+__all__ = ["numbers_of", "taken", "taps_of"]
 
 _PIDFD_GETFD = 438
+_KCMP = {"x86_64": 312}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -33,4 +35,16 @@ def taps_of(pid: int, name: str) -> list[int]:
         with contextlib.suppress(OSError):
             if f"iff:\t{name}" in entry.read_text().splitlines():
                 found.append(int(entry.name))
+    return sorted(found)
+
+
+def numbers_of(pid: int, descriptor: int) -> list[int]:
+    """The numbers under which the process has the very file open that we have. Raises OSError."""
+    found, kcmp = [], _KCMP[os.uname().machine]
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        same = int(_libc.syscall(kcmp, os.getpid(), pid, 0, descriptor, int(entry.name)))
+        if same == 0:
+            found.append(int(entry.name))
+        elif same < 0 and (code := ctypes.get_errno()) != errno.EBADF:  # that one was closed just now
+            raise OSError(code, f"files of process {pid} cannot be compared: {os.strerror(code)}")
     return sorted(found)

@@ -143,9 +143,10 @@ def put_in(pid: int, stands_in: int, line: int) -> None:
 
     Inside of `tinamou.system.inject.begin`. Raises OSError.
     """
+    from tinamou.system.descriptors import numbers_of
     from tinamou.system.inject import held
 
-    old, new = (_numbers(pid, os.fstat(one).st_ino) for one in (stands_in, line))
+    old, new = numbers_of(pid, stands_in), numbers_of(pid, line)
     if not old or not new:
         raise FileNotFoundError(f"process {pid} has lost a connection it was started with")
     with held(pid) as caller:
@@ -153,12 +154,3 @@ def put_in(pid: int, stands_in: int, line: int) -> None:
             caller.call("dup3", new[0], number, os.O_CLOEXEC)
         for number in new:
             caller.call("close", number)
-
-
-def _numbers(pid: int, inode: int) -> list[int]:
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if str(entry.readlink()) == f"socket:[{inode}]":
-                found.append(int(entry.name))
-    return found

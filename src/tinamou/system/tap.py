@@ -6,9 +6,10 @@ import fcntl
 import os
 import struct
 
-__all__ = ["make", "open_queues", "short_lived"]
+__all__ = ["make", "open_queues", "short_lived", "stand_ins"]
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_CLONE_NEWNET = 0x40000000
 _TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 
 
@@ -36,6 +37,33 @@ def open_queues(name: str, count: int, *, offload: bool = True) -> list[int]:
         for descriptor in opened:
             os.close(descriptor)
         raise
+    return opened
+
+
+def stand_ins(count: int) -> list[int]:
+    """Descriptors of ``count`` queues of an interface in a network of its own, which ends with them: nobody sees it.
+
+    Root alone may. Raises OSError.
+    """
+    import ctypes
+    import threading
+
+    opened, failed = list[int](), list[OSError]()
+
+    def apart() -> None:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(_CLONE_NEWNET):  # this thread alone, which ends at once
+                raise OSError(ctypes.get_errno(), f"no network of its own: {os.strerror(ctypes.get_errno())}")
+            opened.extend(open_queues("stands-in", count))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=apart)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
     return opened
 
 
