@@ -28,6 +28,7 @@ from tinamou.state.record import Record
 from tinamou.system import frames, tap
 from tinamou.system.holding import why_not
 from tinamou.system.spawn import Process
+from tinamou.system.tap import StandIn
 
 __all__ = ["Line", "hold", "let_go", "paths", "put_in", "settle", "taken_along", "why_no_line"]
 
@@ -39,12 +40,13 @@ _SECONDS = 5.0
 class Line:
     """A connection: the ``helper`` at its other end, our descriptors of QEMU's end and of what stands in for that.
 
-    At the other end of a tap is the kernel.
+    At the other end of a tap is the kernel; ``interface`` is what stands in for it, of all its queues.
     """
 
     helper: Process | None
     real: int
     stand_in: int
+    interface: StandIn | None = None
 
 
 def paths(plan: Plan) -> list[str]:
@@ -79,10 +81,7 @@ def taken_along(record: Record, plan: Plan) -> Iterator[tuple[list[Line], dict[s
         stack.callback(_close, given)
         try:
             for name in _taps(plan):
-                for index, (real, stand_in) in enumerate(_queues(record, name, stack)):
-                    lines.append(Line(None, real, os.dup(stand_in)))
-                    stack.callback(os.close, lines[-1].stand_in)
-                    given[f"{TAP}{name}#{index}"] = stand_in
+                _take_tap(record, name, stack, lines, given)
             for path, helper in _helpers(record, plan):
                 real = frames.connection(record.pid, helper)
                 stack.callback(os.close, real)
@@ -98,15 +97,21 @@ def taken_along(record: Record, plan: Plan) -> Iterator[tuple[list[Line], dict[s
         yield lines, given
 
 
-def _queues(record: Record, name: str, stack: contextlib.ExitStack) -> list[tuple[int, int]]:
+def _take_tap(record: Record, name: str, stack: contextlib.ExitStack, lines: list[Line], given: dict[str, int]) -> None:
     """The queues of a tap that QEMU has, and what stands in for each; of a macvtap the next QEMU has queues of its own."""
     from tinamou.system.descriptors import taken, taps_of
 
-    real = []
-    for number in taps_of(record.pid, name):
-        real.append(taken(record.pid, number))
-        stack.callback(os.close, real[-1])
-    return list(zip(real, tap.stand_ins(len(real)), strict=True)) if real else []
+    numbers = taps_of(record.pid, name)
+    if not numbers:
+        return
+    interface = tap.stand_in(len(numbers))
+    stack.callback(interface.rtnetlink.close)
+    given |= {f"{TAP}{name}#{index}": queue for index, queue in enumerate(interface.queues)}
+    for number, queue in zip(numbers, interface.queues, strict=True):
+        real, kept = taken(record.pid, number), os.dup(queue)
+        stack.callback(os.close, real)
+        stack.callback(os.close, kept)
+        lines.append(Line(None, real, kept, interface))
 
 
 def _helpers(record: Record, plan: Plan) -> Iterator[tuple[str, Process]]:
@@ -155,6 +160,8 @@ async def put_in(lines: list[Line], pid: int) -> None:
     def work() -> None:
         for line in lines:
             frames.put_in(pid, line.stand_in, line.real)
+        for one in {id(line.interface): line.interface for line in lines if line.interface}.values():
+            one.remove()  # a QEMU that waits by io_uring waits for the file, not for the number, until something comes
 
     try:
         await in_thread(lambda: begin(work).result())

@@ -1,15 +1,23 @@
-"""Tap and macvtap interfaces: make one that lasts, open its queues (source: Documentation/networking/tuntap.rst)."""
+"""Tap and macvtap interfaces: make one that lasts, open its queues, have one stand in for another.
+
+Source: Documentation/networking/tuntap.rst, rtnetlink(7).
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 
-__all__ = ["make", "open_queues", "short_lived", "stand_ins"]
+from tinamou.late import dataclass
+
+__all__ = ["StandIn", "make", "open_queues", "short_lived", "stand_in"]
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _CLONE_NEWNET = 0x40000000
+_RTM_DELLINK, _REQUEST, _ACK = 17, 1, 4
+_STANDS_IN = "stands-in"
 _TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 
 
@@ -40,22 +48,38 @@ def open_queues(name: str, count: int, *, offload: bool = True) -> list[int]:
     return opened
 
 
-def stand_ins(count: int) -> list[int]:
-    """Descriptors of ``count`` queues of an interface in a network of its own, which ends with them: nobody sees it.
+@dataclass(frozen=True)
+class StandIn:
+    """An interface in a network of its own, which nobody sees, and ends with its queues; ``rtnetlink`` is there too."""
 
-    Root alone may. Raises OSError.
-    """
+    queues: list[int]
+    index: int
+    rtnetlink: socket.socket
+
+    def remove(self) -> None:
+        """It ends now: who waits for one of its queues is told, and looks again at what has its number. Raises OSError."""
+        link = struct.pack("=BxHiII", 0, 0, self.index, 0, 0)
+        self.rtnetlink.send(struct.pack("=IHHII", 16 + len(link), _RTM_DELLINK, _REQUEST | _ACK, 1, 0) + link)
+        (error,) = struct.unpack_from("=i", self.rtnetlink.recv(4096), 16)
+        if error:
+            raise OSError(-error, f"the interface that stood in cannot be removed: {os.strerror(-error)}")
+
+
+def stand_in(count: int) -> StandIn:
+    """Of so many queues, as `open_queues` opens them. Root alone may. Raises OSError."""
     import ctypes
     import threading
 
-    opened, failed = list[int](), list[OSError]()
+    made, failed = list[StandIn](), list[OSError]()
 
     def apart() -> None:
         try:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.unshare(_CLONE_NEWNET):  # this thread alone, which ends at once
                 raise OSError(ctypes.get_errno(), f"no network of its own: {os.strerror(ctypes.get_errno())}")
-            opened.extend(open_queues("stands-in", count))
+            queues = open_queues(_STANDS_IN, count)
+            index = socket.if_nametoindex(_STANDS_IN)
+            made.append(StandIn(queues, index, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)))
         except OSError as error:
             failed.append(error)
 
@@ -64,7 +88,7 @@ def stand_ins(count: int) -> list[int]:
     thread.join()
     if failed:
         raise failed[0]
-    return opened
+    return made[0]
 
 
 def _attach(name: str, *, many: bool, offload: bool) -> int:
@@ -95,8 +119,6 @@ def _is_macvtap(name: str) -> bool:
 
 def _macvtap(name: str) -> int:
     """The character device of a macvtap interface, numbered like the interface."""
-    import socket
-
     number = socket.if_nametoindex(name)
     descriptor = os.open(f"/dev/tap{number}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     _set(descriptor, name, _TAP | _NO_PI | _VNET_HDR | _MULTI_QUEUE)
