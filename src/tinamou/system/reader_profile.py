@@ -63,7 +63,8 @@ def missing() -> str | None:
     if os.geteuid():
         return None
     try:
-        known = (APPARMOR / "profiles").read_text()
+        with open(APPARMOR / "profiles", "rb", buffering=0) as file:  # noqa: PTH123
+            known = file.readall().decode(errors="replace")
     except OSError:
         return None
     if why := _held():
@@ -76,11 +77,12 @@ def missing() -> str | None:
     return why
 
 
+@functools.cache
 def _held() -> str:
     """Why this process may enter no profile: without new privileges, the kernel lets only an unconfined one do it."""
     own = _OF_THIS_PROCESS / "apparmor/current"
     try:
-        held = (own if own.exists() else _OF_THIS_PROCESS / "current").read_text().strip("\0\n")
+        held = (own if own.exists() else _OF_THIS_PROCESS / "current").read_text(errors="replace").strip("\0\n")
         stacked = (APPARMOR / ".ns_stacked").exists() and (APPARMOR / ".ns_stacked").read_text().strip() == "yes"
     except OSError as error:
         return f"what tinamou itself runs under is not known: {error}"
