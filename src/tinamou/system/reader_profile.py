@@ -99,14 +99,14 @@ def _load() -> str:
         return "apparmor_parser is not installed (package apparmor)"
     try:
         run([parser, *PARSER[1:]], input=text(), timeout=_SECONDS)
+        if why := _tried():
+            for name in (named(), f"{named()}-script"):
+                remove(name)
+        return why
     except CommandError as error:
         return f"it cannot be loaded: {' '.join(error.stderr.split())[:300]}"
     except (TimeoutExpired, OSError) as error:
         return f"it cannot be loaded: {error}"
-    if why := _tried():
-        for name in (named(), f"{named()}-script"):
-            remove(name)
-    return why
 
 
 def _tried() -> str:
