@@ -27,6 +27,10 @@ def scan(*found, notes=()):
     return lambda: FirmwareScan(found, tuple(notes))
 
 
+def walls(readers):
+    return {"walls": lambda: WallFacts({}, False, 7), "readers": lambda: readers}
+
+
 def trials(*pairs):
     return lambda: AccelFacts(
         "x86_64", tuple(Trial(accel, works, 5.0, "micro guest", fix="a fix") for accel, works in pairs)
@@ -374,5 +378,8 @@ CASES = {
         (GOOD, "inside a user namespace; no Landlock", {}, {}, {"walls": lambda: WallFacts({}, True, 0)}),
         (WARNING, "no namespace for net: EPERM", {}, {}, {"walls": lambda: WallFacts({"net": "EPERM"}, False, 7)}),
         (UNKNOWN, "no process was started", {}, {}, {}),
+        (GOOD, "Landlock 7; an AppArmor profile for qemu-img", {}, {"apparmor": True}, walls(readers="")),
+        (GOOD, "net; Landlock 7", {}, {"apparmor": True}, walls(readers=None)),
+        (WARNING, "no AppArmor profile for qemu-img: odd", {}, {"apparmor": True}, walls(readers="odd")),
     ],
 }

@@ -17,6 +17,7 @@ from tinamou.planner import plan
 from tinamou.prepare import profiles
 from tinamou.prepare.journal import Journal
 from tinamou.spec import load_spec
+from tinamou.system import apparmor
 from tinamou.tuning.apparmor import confined, of_network
 
 UID = 1_900_000_002
@@ -158,4 +159,4 @@ def test_a_network_has_one_too():
     assert done.returncode == 0, done.stderr
     if not Path("/sys/kernel/security/apparmor/.remove").exists():
         assert profiles.serving("tinamou-net-tina1", Path("/nowhere")) == "", "nothing is loaded without AppArmor"
-    profiles.remove_one("tinamou-net-tina1")
+    apparmor.remove("tinamou-net-tina1")

@@ -19,7 +19,10 @@ def _silent(argv: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Inspection:
-    """``command`` runs a program and returns its output, None when it is missing or failed; the others may return None."""
+    """``command`` runs a program and returns its output, None when it is missing or failed; the others may return None.
+
+    ``readers`` is why programs that read files from elsewhere run without their AppArmor profile, empty where they have it.
+    """
 
     files: Rooted
     facts: HostFacts
@@ -30,6 +33,7 @@ class Inspection:
     folder: Callable[[], Folder | None] = lambda: None
     permits: Callable[[], Permits | None] = lambda: None
     walls: Callable[[], WallFacts | None] = lambda: None
+    readers: Callable[[], str | None] = lambda: None
     openable: Callable[[str], bool | None] = lambda path: None
 
     def cpu_flags(self) -> frozenset[str] | None:

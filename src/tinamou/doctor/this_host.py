@@ -17,6 +17,7 @@ from tinamou.probe.walls import probe_walls
 from tinamou.system.disk import examine as examine_folder
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 from tinamou.system.paths import state_dir
+from tinamou.system.reader_profile import missing
 from tinamou.system.rooted import Rooted
 
 __all__ = ["this_host"]
@@ -36,6 +37,7 @@ def this_host() -> Inspection:
         folder=lambda: examine_folder(str(state_dir())),
         permits=lambda: probe_permits(queued=True, real_time=True),
         walls=lambda: probe_walls(cached=False),
+        readers=missing,
         openable=_openable,
     )
 

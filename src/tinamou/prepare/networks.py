@@ -24,7 +24,7 @@ from tinamou.probe.selinux import probe_selinux
 from tinamou.probe.walls import probe_walls
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
-from tinamou.system import iproute, jail, nft
+from tinamou.system import apparmor, iproute, jail, nft
 from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find
@@ -346,7 +346,7 @@ def _settle(network: Network) -> None:
     process = found_started(lambda: server(network), log)
     if process:
         end(process, grace=1.0)
-    profiles.remove_one(_profile(network))
+    apparmor.remove(_profile(network))
     nft.remove("inet", network.bridge)
     iproute.remove(network.bridge)
     networks.forget(network.name)

@@ -6,23 +6,22 @@ apparmor_parser(8), Documentation/admin-guide/LSM/apparmor.rst.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from tinamou.blueprint import HandOver, LoadProfiles
 from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
+from tinamou.system import apparmor
+from tinamou.system.apparmor import APPARMOR, PARSER
 from tinamou.system.exec import CommandError, find_tool, run
 from tinamou.system.replaced import replace_text
 from tinamou.tuning.apparmor import HELPERS, of_network, rule
 
-__all__ = ["admit", "entering", "load", "remove", "remove_one", "serving"]
+__all__ = ["admit", "entering", "load", "remove", "serving"]
 
 _TEXT = "apparmor"
 """The file in a machine's folder that has its profiles."""
-_REMOVE = "/sys/kernel/security/apparmor/.remove"
-_PARSER = ("apparmor_parser", "--replace", "--skip-cache")
 
 
 def load(step: LoadProfiles, journal: Journal) -> None:
@@ -35,7 +34,7 @@ def load(step: LoadProfiles, journal: Journal) -> None:
 def _load(path: Path, text: str) -> None:
     replace_text(path, text)
     try:
-        run([*_PARSER, str(path)], timeout=60)
+        run([*PARSER, str(path)], timeout=60)
     except CommandError as error:
         fix = f"apparmor_parser --debug {path} tells what it does not understand"
         raise PrepareError("the machine's AppArmor profiles cannot be loaded", why=error.stderr.strip(), fix=fix) from error
@@ -68,7 +67,7 @@ def _held(journal: Journal) -> str:
 
 def serving(name: str, folder: Path) -> str:
     """The same profile, which a network's dnsmasq starts under and is loaded here; empty without AppArmor."""
-    if os.geteuid() or not Path(_REMOVE).exists() or not find_tool("apparmor_parser"):
+    if os.geteuid() or not (APPARMOR / ".remove").exists() or not find_tool(PARSER[0]):
         return ""
     _load(folder / _TEXT, of_network(name, str(folder)))
     return name
@@ -77,14 +76,4 @@ def serving(name: str, folder: Path) -> str:
 def remove(entry: Entry) -> None:
     """Remove what a machine had. Raises OSError."""
     for suffix in ("", *(f"-{helper}" for helper in HELPERS)):
-        remove_one(f"{entry['name']}{suffix}")
-
-
-def remove_one(name: str) -> None:
-    """Remove one profile; what is not there any more is gone with a restart of the host. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(_REMOVE, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, name.encode())
-        finally:
-            os.close(descriptor)
+        apparmor.remove(f"{entry['name']}{suffix}")

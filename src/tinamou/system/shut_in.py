@@ -2,7 +2,8 @@
 
 Whatever such a file makes the program do, it does as a user nobody else is (for root), with the few system calls that
 reading takes, in a root of its own that holds the files named and nothing else of the host's, and in a network of its own.
-Where the kernel gives it no root, Landlock keeps it from all other files. Its time, memory and processes are bounded.
+Where the kernel gives it no root, Landlock keeps it from all other files. Its time, memory and processes are bounded. Where
+AppArmor is active, it is under a profile besides (for root).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tinamou.system import confine, jail, landlock
+from tinamou.system import confine, jail, landlock, reader_profile
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.syscall_numbers import AUDIT
-from tinamou.system.syscalls import READER, keyed
+from tinamou.system.syscalls import READER, is_script, keyed
 
 __all__ = ["ENVIRONMENT", "MEMORY", "ask", "handed", "leased", "shut_in"]
 
@@ -76,6 +77,7 @@ def shut_in(
         landlock=(0, 0, 0) if "m" in spaces else landlock.masks(),
         limits={what: most for what, most in limits.items() if most},
         keeps=_ANY_OWNERS if root and ("m" not in spaces or not all(map(_for_all, reads))) else 0,
+        profile=reader_profile.entered(script=is_script(program)),
     )
     words = [own_program("jail"), *around.words(), "-P", str(os.getpid())]
     words += ["--filter", _filter(os.getpid(), program)] if os.uname().machine in AUDIT else []

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tinamou.system.syscall_numbers import AUDIT, NEWEST, Arch, number_of
 
-__all__ = ["GROUPS", "Group", "keyed", "program"]
+__all__ = ["GROUPS", "Group", "is_script", "keyed", "program"]
 
 Code = list[tuple[int, int, int, int]]
 """Instructions (struct sock_filter): code, how many to skip where a comparison is true, and where it is false, constant."""
@@ -240,13 +240,14 @@ def keyed(groups: Iterable[str], program_file: str = "") -> bytes:
     machine = os.uname().machine
     if machine not in AUDIT:
         return b""
-    groups = (*groups, "wrapper") if program_file and _is_script(program_file) else groups
+    groups = (*groups, "wrapper") if program_file and is_script(program_file) else groups
     key = os.urandom(24)
     first, second, third = struct.unpack("<3Q", key)
     return program(machine, groups, (first, second, third)) + key
 
 
-def _is_script(path: str) -> bool:
+def is_script(path: str) -> bool:
+    """Whether another program reads the file and does what it says; no where it cannot be read."""
     with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
         return file.read(2) == b"#!"
     return False
