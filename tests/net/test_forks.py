@@ -1,0 +1,134 @@
+"""Forks on networks where other machines are too: each guest has an address of its own, or none is started."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from labs import Lab
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+NETWORK = "type=bridge,network=lab,subnet=10.8.0.0/24"
+FIXED = "type=bridge,bridge=br0,address=10.9.0.1/24"
+
+
+def made(lab: Lab) -> list[str]:
+    """The machines and checkpoints there are."""
+    folders = (lab.state / "machines", lab.state / "checkpoints")
+    return sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir())
+
+
+def a_bridge(lab: Lab) -> None:
+    """Bridge br0 of the host, where the host is 10.9.0.254."""
+    lab.ip("link add br0 type bridge")
+    lab.ip("address add 10.9.0.254/24 dev br0")
+    lab.ip("link set br0 up")
+
+
+def shown(lab: Lab, name: str) -> list[str]:
+    """The addresses that ``ls`` says a machine has."""
+    return next(row["addresses"] for row in json.loads(lab.tinamou("ls", "--json").stdout) if row["name"] == name)
+
+
+def of_guest(lab: Lab, name: str) -> set[str]:
+    """The addresses its guest has, without those of links."""
+    lab.address6(name, "fd")
+    words = lab.guest(name, "ip -o addr show eth0 scope global | grep -o 'inet6* [0-9a-f.:]*' | cut -d' ' -f2")
+    return set(words.split())
+
+
+@pytest.mark.slow
+def test_forks_ask_for_addresses_of_their_own(lab: Lab):
+    lab.start("one", NETWORK)
+    source = lab.address("one")
+    assert of_guest(lab, "one") == set(shown(lab, "one"))
+    done = lab.tinamou("fork", "one", "-n", "2", "--json")
+    told = json.loads(done.stdout)
+    assert told["notes"] == [] and "address" not in done.stderr
+    first, second = told["forks"]
+    for fork, other in ((first, second), (second, first)):
+        assert of_guest(lab, fork) == set(shown(lab, fork))
+        assert lab.address(fork) not in (source, lab.address(other))
+        for host in ("10.8.0.1", source, lab.address(other), lab.address6("one", "fd")):
+            assert lab.pings(fork, host), (fork, host)
+    assert lab.pings("one", "10.8.0.1")
+    assert lab.pings("one", lab.address(first))
+    assert lab.guest(first, "ip route | grep -c '^default via 10.8.0.1 '").strip() == "1"
+    lab.tinamou("rm", "-f", "one", first, second)
+    assert lab.traces()["links"] == "lo"
+
+
+@pytest.mark.slow
+def test_a_guest_that_asks_for_no_address_is_named(lab: Lab):
+    """The negative of the test above: with nothing in its guest that asks, a fork keeps the address, and it is said."""
+    lab.start("one", NETWORK)
+    source = lab.address("one")
+    lab.guest("one", "mv /lib/tinamou/network /lib/tinamou/other")
+    done = lab.tinamou("fork", "one", "--json")
+    told = json.loads(done.stdout)
+    [fork], [note] = told["forks"], told["notes"]
+    [own, _] = shown(lab, fork)
+    assert f"the guest of {fork} has the address {source} of one for net0 on network lab" in note
+    assert f"and asks for no other; have it ask by DHCP, or set {own} in the guest" in note
+    assert note in " ".join(done.stderr.split())
+    assert lab.address(fork) == source != own
+    assert not lab.pings(fork, "10.8.0.1")
+    lab.tinamou("rm", "-f", "one", fork)
+
+
+@pytest.mark.slow
+def test_a_network_that_gives_no_address_is_named(lab: Lab):
+    a_bridge(lab)
+    lab.start("one", "type=bridge,bridge=br0")
+    lab.wait("one", "ip link show eth0 | grep UP && ip addr add 10.9.0.1/24 dev eth0")
+    done = lab.tinamou("fork", "one", "--json")
+    [fork], [note] = (json.loads(done.stdout)[key] for key in ("forks", "notes"))
+    assert f"the guest of {fork} has no address for net0 on bridge br0: no DHCP server answered" in note
+    assert lab.guest(fork, "ip -4 -o addr show eth0").strip() == ""
+    assert lab.run("ping", "-c", "1", "-W", "2", "10.9.0.1", check=False).returncode == 0
+    lab.tinamou("rm", "-f", "one", fork)
+
+
+@pytest.mark.slow
+def test_a_fixed_address_is_one_machines(lab: Lab):
+    a_bridge(lab)
+    lab.start("one", FIXED)
+    before, there = lab.traces(), made(lab)
+    refused = lab.tinamou("fork", "one", check=False)
+    assert refused.returncode == 118
+    said = " ".join(refused.stderr.split())
+    assert "no fork of one can be started" in said
+    assert "net[0].address = '10.9.0.1/24': one runs with it on bridge br0 — leave it out" in said
+    assert (lab.traces(), made(lab)) == (before, there)
+    lab.tinamou("checkpoint", "one", "ready")
+    assert "one runs with it on bridge br0" in " ".join(lab.tinamou("fork", "ready", check=False).stderr.split())
+    lab.tinamou("rm", "-f", "one")
+    assert "2 machines on bridge br0 cannot have the same address" in " ".join(
+        lab.tinamou("fork", "ready", "-n", "2", check=False).stderr.split()
+    )
+    assert made(lab) == ["ready"]
+    done = lab.tinamou("fork", "ready")
+    fork = done.stdout.strip()
+    assert "address" not in done.stderr
+    assert lab.address(fork) == "10.9.0.1"
+    assert lab.reaches(fork, "10.9.0.254")
+    again = " ".join(lab.tinamou("fork", "ready", check=False).stderr.split())
+    assert f"{fork} runs with it on bridge br0" in again
+    lab.tinamou("rm", "-f", fork)
+    lab.tinamou("checkpoints", "restore", "ready")
+    assert lab.reaches("one", "10.9.0.254")
+    lab.tinamou("rm", "-f", "one")
+    lab.tinamou("checkpoints", "rm", "-f", "ready")
+    assert made(lab) == []
+
+
+@pytest.mark.slow
+def test_guests_with_networks_of_their_own_are_asked_nothing(lab: Lab):
+    """The negative: the same fixed address behind QEMU's own network is each guest's own."""
+    lab.start("one", "type=user,address=10.0.2.77/24")
+    done = lab.tinamou("fork", "one", "-n", "2", "--json")
+    told = json.loads(done.stdout)
+    assert told["notes"] == []
+    assert [lab.address(fork) for fork in told["forks"]] == ["10.0.2.77"] * 2
+    lab.tinamou("rm", "-f", "one", *told["forks"])
