@@ -61,10 +61,18 @@ def test_forks_ask_for_addresses_of_their_own(lab: Lab):
 
 @pytest.mark.slow
 def test_a_guest_that_asks_for_no_address_is_named(lab: Lab):
-    """The negative of the test above: with nothing in its guest that asks, a fork keeps the address, and it is said."""
+    """The negative of the test above: a client that runs is started again; without one the address stays, and it is said."""
     lab.start("one", NETWORK)
     source = lab.address("one")
-    lab.guest("one", "mv /lib/tinamou/network /lib/tinamou/other")
+    client = "udhcpc -b -i eth0 -s /lib/tinamou/dhcp -p /run/client >/dev/null 2>&1 </dev/null"
+    lab.guest("one", f"mv /lib/tinamou/network /lib/tinamou/other; {client}")
+    told = json.loads(lab.tinamou("fork", "one", "--json").stdout)
+    [asking] = told["forks"]
+    assert told["notes"] == []
+    assert of_guest(lab, asking) == set(shown(lab, asking))
+    assert lab.pings(asking, source)
+    assert lab.guest(asking, "ps -o args | grep -c '^udhcpc .*eth0'").strip() == "1"
+    lab.guest("one", "kill $(cat /run/client)")
     done = lab.tinamou("fork", "one", "--json")
     told = json.loads(done.stdout)
     [fork], [note] = told["forks"], told["notes"]
@@ -74,7 +82,7 @@ def test_a_guest_that_asks_for_no_address_is_named(lab: Lab):
     assert note in " ".join(done.stderr.split())
     assert lab.address(fork) == source != own
     assert not lab.pings(fork, "10.8.0.1")
-    lab.tinamou("rm", "-f", "one", fork)
+    lab.tinamou("rm", "-f", "one", asking, fork)
 
 
 @pytest.mark.slow

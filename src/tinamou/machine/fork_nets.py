@@ -129,7 +129,7 @@ def _note(record: Record, source: str, number: int, spec: NetSpec, found: Found 
         return ""
     if why:
         return f"{guest} may still have the address of {source} for {where}: {why}; {fix}"
-    if found is None or found.now == own or (not own and found.now != found.before):
+    if found is None or (found.now == own if own else not found.before or found.now not in ("", found.before)):
         return ""
     if not found.now:
         return f"{guest} has no address for {where}: no DHCP server answered; have it ask again, or set one in the guest"
