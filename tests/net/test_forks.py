@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 
 import pytest
@@ -121,6 +122,8 @@ def test_a_fixed_address_is_one_machines(lab: Lab):
     assert "address" not in done.stderr
     assert lab.address(fork) == "10.9.0.1"
     assert lab.reaches(fork, "10.9.0.254")
+    mac = lab.guest(fork, "cat /sys/class/net/eth0/address").strip().replace(":", "")
+    assert f"{int(ipaddress.ip_address(lab.address6(fork, 'fe80'))):x}"[-6:] == mac[-6:]
     again = " ".join(lab.tinamou("fork", "ready", check=False).stderr.split())
     assert f"{fork} runs with it on bridge br0" in again
     lab.tinamou("rm", "-f", fork)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tinamou.blueprint import Element, Plan, Why
-from tinamou.errors import GuestError, StateError
+from tinamou.errors import GuestError, StateError, TimeLimitError
 from tinamou.guest.command import Completed
 from tinamou.guest.resident import Line
 from tinamou.machine.fork_nets import ask_anew, refuse_twice
@@ -99,7 +99,7 @@ class Said:
         self.answer, self.asked = answer, list[list[str]]()
 
     async def run(self, argv: list[str], timeout: float) -> Completed:
-        assert timeout < 60
+        assert timeout <= 60
         self.asked.append(argv[4:])
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -132,6 +132,7 @@ def test_what_is_said_on_a_network_of_tinamous(state: Path) -> None:
     assert "has no address for net0 on network lab" in told(fork, Said(f"= {OWN} none \n"))[0]
     failed = told(fork, Said(GuestError("the resident is gone")))
     assert "may still have the address of web for net0 on network lab: the resident is gone; " in failed[0]
+    assert ": it did not end asking within 60 s; " in told(fork, Said(TimeLimitError("too long")))[0]
     assert told(fork, Said("")) == ()
 
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tinamou.errors import TinamouError
+from tinamou.errors import GuestError, TimeLimitError
 from tinamou.guest.resident import Line
 from tinamou.late import dataclass
 
 __all__ = ["Card", "Found", "ask_anew", "found"]
 
-_SECONDS = 45.0
-"""How long all cards may take together; each has 15 s once its client was told, which itself has 12."""
+_SECONDS = 60.0
+"""How long all cards may take together; each has 20 s of the guest's time, of which its client itself takes at most 12."""
 
 _SCRIPT = r"""
 v4() { ip -4 -o addr show dev "$n" scope global | sed -n 's/.* inet \([0-9.]*\).*/\1/p' | head -n 1; }
+
+seconds() { cut -d. -f1 /proc/uptime; }
 
 rewrite() { # netplan writes the address that a card keeps below the one it is given
     for f in $(grep -ril "$was" /etc/systemd/network /run/systemd/network /etc/netplan /etc/udev/rules.d \
@@ -64,9 +66,9 @@ renew() {
     v6=/proc/sys/net/ipv6/conf/$n/disable_ipv6
     [ "$how" != fixed6 ] && [ "$(cat "$v6" 2>/dev/null)" = 0 ] && echo 1 >"$v6" && echo 0 >"$v6"
     [ "$how" = dhcp ] || return
-    old=$(v4) tries=0
+    old=$(v4) until=$(($(seconds) + 20))
     if ask </dev/null >/dev/null 2>&1; then
-        until [ -n "$(v4)" ] || [ $tries -gt 150 ]; do tries=$((tries + 1)); sleep 0.1; done
+        until [ -n "$(v4)" ] || [ "$(seconds)" -gt "$until" ]; do sleep 0.2; done
     fi
     echo "= $mac ${old:-none} $(v4)"
 }
@@ -106,8 +108,10 @@ async def ask_anew(line: Line, cards: Sequence[Card]) -> tuple[dict[str, Found],
     words = [f"{one.mac}/{one.was}/{one.how}".lower() for one in cards]
     try:
         done = await line.run(["sh", "-c", _SCRIPT, "sh", *words], timeout=_SECONDS)
-    except (TinamouError, OSError) as error:
-        return {}, str(error).partition("\n")[0]
+    except TimeLimitError:
+        return {}, f"it did not end asking within {_SECONDS:g} s"
+    except GuestError as error:
+        return {}, error.why or error.what
     return found(done.stdout[:_MOST].decode(errors="replace")), ""
 
 
