@@ -66,9 +66,9 @@ renew() {
     v6=/proc/sys/net/ipv6/conf/$n/disable_ipv6
     [ "$how" != fixed6 ] && [ "$(cat "$v6" 2>/dev/null)" = 0 ] && echo 1 >"$v6" && echo 0 >"$v6"
     [ "$how" = dhcp ] || return
-    old=$(v4) until=$(($(seconds) + 20))
+    old=$(v4) end=$(($(seconds) + 20))
     if ask </dev/null >/dev/null 2>&1; then
-        until [ -n "$(v4)" ] || [ "$(seconds)" -gt "$until" ]; do sleep 0.2; done
+        until [ -n "$(v4)" ] || [ "$(seconds)" -gt "$end" ]; do sleep 0.2; done
     fi
     echo "= $mac ${old:-none} $(v4)"
 }
