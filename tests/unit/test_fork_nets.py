@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,6 +82,18 @@ def test_an_address_that_nobody_has_is_refused_to_two(state: Path) -> None:
     refuse_twice("web", web.spec, 1)
     assert refused(web.spec, 2) == {"net[0].address": "2 machines on bridge br0 cannot have the same address"}
     refuse_twice("web", {"net": [{"type": "user", "address": "10.0.2.77/24"}, {"type": "bridge", "bridge": "br0"}]}, 9)
+
+
+def test_a_port_that_is_taken_is_told_beside_an_address(state: Path) -> None:
+    web = machine(state, "web", FIXED)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        text = f"tcp:127.0.0.1:{listener.getsockname()[1]}:80"
+        spec = {"net": [*web.spec["net"], {"type": "user", "forward": [text]}]}
+        told = refused(spec)
+    assert list(told) == ["net[1].forward", "net[0].address"]
+    assert text.split(":")[2] in told["net[1].forward"] and "is not free" in told["net[1].forward"]
+    assert list(refused(spec)) == ["net[0].address"]
+    assert refused(spec, 2)["net[1].forward"] == "2 machines cannot have the same port"
 
 
 def plan(name: str, mac: str) -> Plan:
