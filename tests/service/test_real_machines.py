@@ -58,7 +58,7 @@ def test_a_guest_by_every_door(state):
         metrics = served.ask("GET", "/metrics").body.decode()
         assert 'tinamou_machines{state="running"} 1.0' in metrics and 'tinamou_vm_vcpus{machine="web"} 1.0' in metrics
         forked = operation(served, served.ask("POST", "/v1/machines/web/fork", {"count": 1, "names": ["copy"]}))
-        assert forked["result"]["machines"] == ["copy"], forked
+        assert (forked["result"]["machines"], forked["result"]["notes"]) == (["copy"], []), forked
         assert served.ask("POST", "/v1/machines/copy/run", {"argv": ["hostname"]}).json["out"] == "copy\n"
         for name in ("copy", "web"):
             assert operation(served, served.ask("DELETE", f"/v1/machines/{name}?force=true"))["state"] == "done"

@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinamou import late
-from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan, ReservePort, Why
-from tinamou.errors import PrepareError, Problem, StateError, TinamouError
+from tinamou.blueprint import HandOver, LoadProfiles, MakeCgroup, MakeDir, Plan
+from tinamou.errors import StateError, TinamouError
 from tinamou.facts import files
 from tinamou.guest.carry.port import kept_out
 from tinamou.guest.clock import RIGHT, ahead_of, not_set, set_clock
 from tinamou.guest.ready import SETTLED
 from tinamou.guest.resident import Identity, Line
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import encrypted, host_keys, portable, shares
+from tinamou.machine import encrypted, fork_nets, host_keys, portable, shares
 from tinamou.machine.connected import Connected
 from tinamou.machine.disks import opened
 from tinamou.machine.portable import saved_plan
 from tinamou.machine.reconcile import end_machine, reconcile
 from tinamou.machine.turns import turn
-from tinamou.parts.net.forwards import forwards_of
 from tinamou.prepare import helper_processes
 from tinamou.prepare.apply import apply
 from tinamou.probe.qemu import probe_qemu
@@ -35,7 +34,6 @@ from tinamou.snapshots.checkpoint import Checkpoint, Kind, check, verify
 from tinamou.snapshots.disks_of_forks import give_disks, give_files
 from tinamou.snapshots.fork import Restored
 from tinamou.snapshots.resting import discard
-from tinamou.spec import load_spec
 from tinamou.state import machines
 from tinamou.state.folder import plan_data, write_plan
 from tinamou.state.record import Record, change
@@ -194,7 +192,7 @@ async def fork_many(
         await asyncio.to_thread(verify, checkpoint)
     else:
         check(checkpoint)
-    await asyncio.to_thread(_refuse_taken_ports, checkpoint, count)
+    await asyncio.to_thread(fork_nets.refuse_twice, checkpoint.machine, checkpoint.record["spec"], count, same=same)
     reconciling = asyncio.ensure_future(asyncio.to_thread(reconcile))
     records = _entries(checkpoint, count, ephemeral, names, same)
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
@@ -220,27 +218,9 @@ async def fork_many(
         raise
 
 
-def _refuse_taken_ports(checkpoint: Checkpoint, count: int) -> None:
-    """A port of the host leads into one machine. Raises StateError naming those that do so already, or would twice."""
-    from tinamou.prepare.wires import reserve_port
-
-    problems = []
-    for number, net in enumerate(load_spec(checkpoint.record["spec"]).net):
-        for text in net.forward:
-            reason = f"{count} machines cannot have the same port" if count > 1 else ""
-            try:
-                for protocol, address, port, _ in forwards_of(text):
-                    reserve_port(ReservePort(protocol, address, port, Why("spec net.forward", "the saved machine had it")))
-            except PrepareError as error:
-                reason = f"{error.what}: {error.why}"
-            if reason:
-                problems.append(Problem(f"net[{number}].forward", text, reason, "end what has it, or leave the forward out"))
-    if problems:
-        raise StateError(f"no fork of {checkpoint.machine} can be started", problems=problems)
-
-
 async def fork_running(machine: Connected, count: int, progress: Progress = silent) -> list[Connected]:
     """Fork a running machine: a checkpoint of the moment, which is gone with the last fork. Raises as `take_checkpoint`."""
+    await asyncio.to_thread(fork_nets.refuse_twice, machine.name, machine.refresh().spec, count)
     checkpoint = await take_checkpoint(machine, ephemeral=True, progress=progress)
     if checkpoint.kind == "portable":
         progress(f"{machine.name} is forked by a portable checkpoint, as {checkpoint.why}: slower", None)
@@ -271,8 +251,9 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
 
 
 def notes_of(restored: Sequence[Restored]) -> list[str]:
-    """What must be said of the clocks of forks: those of guests that have nothing to set them by."""
-    return [not_set(one.record).note for one in restored if one.line is None]
+    """What must be said of forks: clocks of guests that have nothing to set them by, addresses that are not their own."""
+    clocks = [not_set(one.record).note for one in restored if one.line is None]
+    return [*clocks, *(note for one in restored for note in one.notes)]
 
 
 async def _shut(machine: Connected, directory: Path) -> None:

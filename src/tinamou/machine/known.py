@@ -83,22 +83,29 @@ def checkpoints() -> list[Checkpoint]:
 
 
 @overload
-def fork(of: Checkpoint | str) -> Machine: ...
+def fork(of: Checkpoint | str, *, progress: Progress = silent) -> Machine: ...
 @overload
-def fork(of: Checkpoint | str, count: int) -> Forks: ...
-def fork(of: Checkpoint | str, count: int | None = None) -> Machine | Forks:
+def fork(of: Checkpoint | str, count: int, *, progress: Progress = silent) -> Forks: ...
+def fork(of: Checkpoint | str, count: int | None = None, *, progress: Progress = silent) -> Machine | Forks:
     """A machine from a checkpoint, or from the one of that name, or ``count`` of them; gone when the block ends.
 
-    Each has an identity of its own. Raises StateError for a checkpoint that cannot be loaded here, GuestError, LaunchError.
+    Each has an identity of its own; ``progress`` is told of clocks and addresses that could not be set. Raises StateError
+    for a checkpoint that cannot be loaded here, and for addresses or ports two would have, GuestError, LaunchError.
     """
-    forks = Forks(Machine.around(one) for one in wait_for(async_fork(of, 1 if count is None else count)))
+    made = wait_for(async_fork(of, 1 if count is None else count, progress=progress))
+    forks = Forks(Machine.around(one) for one in made)
     return forks[0] if count is None else forks
 
 
-async def async_fork(of: Checkpoint | str, count: int = 1, *, names: Sequence[str] = ()) -> list[AsyncMachine]:
+async def async_fork(
+    of: Checkpoint | str, count: int = 1, *, names: Sequence[str] = (), progress: Progress = silent
+) -> list[AsyncMachine]:
     """As `fork`, for programs with asyncio: always a list; ``names`` are those of the first ones."""
     from tinamou.machine.checkpoints import find
-    from tinamou.machine.forking import fork_many
+    from tinamou.machine.forking import fork_many, notes_of
 
     checkpoint = find(of) if isinstance(of, str) else of
-    return [AsyncMachine.around(Connected.of_fork(one)) for one in await fork_many(checkpoint, count, names=names)]
+    forks = await fork_many(checkpoint, count, names=names)
+    for note in notes_of(forks):
+        progress(note, None)
+    return [AsyncMachine.around(Connected.of_fork(one)) for one in forks]

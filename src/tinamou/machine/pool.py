@@ -120,6 +120,8 @@ class ForkPool:
             return
         assert not isinstance(self._of, str)
         for restored in await fork_many(self._of, count, stopped=True, dies_with_parent=not self._lives_on):
+            for note in restored.notes:
+                self._progress(note, None)
             self._waiting.put_nowait(restored)
 
     def occupied(self) -> int:

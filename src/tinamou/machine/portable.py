@@ -23,7 +23,7 @@ from tinamou.guest.resident import Identity, connect
 from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
-from tinamou.machine import shares
+from tinamou.machine import fork_nets, shares
 from tinamou.machine.booting import settle
 from tinamou.machine.host_keys import Files
 from tinamou.machine.starting import plan_again, prepared, run_facts
@@ -118,6 +118,7 @@ async def wake(
             if line is not None:
                 stays = Identity(ahead=ahead_of(up.record.spec))
                 await line.become(stays if same else fork.identity_for(checkpoint, up.plan, await keys))
+            notes = () if same else await fork_nets.ask_anew(up.record, checkpoint.loaded_plan(), up.plan, line)
             await shares.attach_to_fork(up.record, up.plan, line)
             if stopped:
                 await stop(up.session)
@@ -125,7 +126,7 @@ async def wake(
             if line is not None:
                 line.close()
             raise
-    return Restored(up.record, up.plan, line, Monitor(str(record.file(files.QMP))) if stopped else None)
+    return Restored(up.record, up.plan, line, Monitor(str(record.file(files.QMP))) if stopped else None, notes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.machine import checkpoints, life
+from tinamou.machine import checkpoints, fork_nets, life
 from tinamou.machine.forking import Request, checkpoint_by_name, leave_running
 from tinamou.snapshots import travel
 from tinamou.snapshots.checkpoint import Checkpoint, check
@@ -48,6 +48,7 @@ async def fork(name: str, count: int = 1, *, names: Sequence[str] = (), progress
     record = next((one for one in machines.machines() if one.name == name), None)
     running = record is not None and record.running
     if record is not None and running:
+        await in_thread(fork_nets.refuse_twice, name, record.spec, count)
         source = await checkpoint_by_name(record, progress=progress)
     else:
         source = checkpoints.find(name)

@@ -208,9 +208,10 @@ async def fork(asked: Asked) -> Response:
     async def task(progress: Progress) -> Any:
         return await states.fork(asked.name, body.count, names=body.names, progress=progress)
 
-    return await begin(
-        asked, "fork", asked.name, task, lambda done: {"checkpoint": done.checkpoint.name, "machines": done.names}
-    )
+    def said(done: states.Forked) -> dict[str, Any]:
+        return {"checkpoint": done.checkpoint.name, "machines": done.names, "notes": done.notes}
+
+    return await begin(asked, "fork", asked.name, task, said)
 
 
 def _own_names(asked: Asked, names: Sequence[str], count: int) -> None:

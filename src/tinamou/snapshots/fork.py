@@ -178,6 +178,8 @@ class Restored:
     line: Line | None
     monitor: Monitor | None = None
     """Open while the fork waits to be handed out."""
+    notes: tuple[str, ...] = ()
+    """What must be said of it."""
 
     def hand_over(self) -> list[int]:
         """Descriptors of its open lines, for another process to make `given` of; here they are closed."""
