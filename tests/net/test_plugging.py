@@ -45,6 +45,9 @@ def test_cards_of_every_backend_come_and_go(lab: Lab):
     assert "slots are taken" in full.stderr
     assert lab.run("ping", "-c", "2", "-W", "5", "10.9.3.1", check=False).returncode == 0
     assert lab.reaches("two", "10.9.5.1")
+    asks = "for p in $(pidof udhcpc); do tr '\\0' ' ' </proc/$p/cmdline; done"
+    fixed = DEVICE % str(cards(lab, "two")[4]["mac"])
+    assert f"-i {lab.guest('two', fixed).strip()} " not in lab.guest("two", asks)
     lab.wait("two", "ip addr | grep -q 'inet 10.0.8.15/24' && ip addr | grep -q 'inet 10.0.9.15/24'")
     assert lab.run("ping", "-c", "2", "-W", "5", str(cards(lab, "two")[3]["address"]), check=False).returncode == 0
     for number in range(3, 9):

@@ -21,7 +21,16 @@ for i in $(seq 50); do
 done
 [ -n "$n" ] || { echo "no interface has the address $mac" >&2; exit 1; }
 if [ -x /lib/tinamou/network ]; then # the tiny guest asks for an address by DHCP, and would take the fixed one away
-  for i in $(seq 50); do pkill -f "^udhcpc .*-i $n " && break; sleep 0.1; done
+  asks() { for p in $(pidof udhcpc); do tr '\0' ' ' </proc/$p/cmdline | grep -q -- "-i $n " && return; done; false; }
+  for i in $(seq 50); do
+    if asks; then
+      kill $p
+      while grep -qa 'dhcp.[d]econfig' /proc/[0-9]*/cmdline; do sleep 0.1; done # what it began with takes addresses away
+      break
+    fi
+    ip -4 addr show dev "$n" | grep -q inet && ip -4 addr flush dev "$n" && break # it had its answer
+    sleep 0.1
+  done
 fi
 ip link set "$n" up && { ip addr replace "$address" dev "$n" 2>/dev/null || ip addr add "$address" dev "$n"; } || exit
 [ -z "$gateway" ] || ip route replace default via "$gateway" dev "$n" || exit

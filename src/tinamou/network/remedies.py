@@ -94,9 +94,15 @@ def offloaded(device: str) -> InGuest:
     return InGuest(f"ethtool -K {device} tx on tso on gro on")
 
 
+def _unasked(device: str) -> str:
+    """Shell that ends what asks for an address of the interface in the tiny guest, which has no pkill."""
+    of_it = f"tr '\\0' ' ' </proc/$p/cmdline | grep -q -- '-i {device} '"
+    return f"for p in $(pidof udhcpc); do {of_it} && kill $p; done"
+
+
 def _renewed(device: str) -> str:
     """Shell that configures an interface as the guest does at its start: routes are gone once it was down."""
     return (
-        f"if [ -x /lib/tinamou/network ]; then pkill -f '^udhcpc .*-i {device} '; /lib/tinamou/network {device};"
+        f"if [ -x /lib/tinamou/network ]; then {_unasked(device)}; /lib/tinamou/network {device};"
         f" else networkctl reconfigure {device} || ifup --force {device} || dhclient -1 {device}; fi"
     )
