@@ -20,20 +20,22 @@ for i in $(seq 50); do
   [ -n "$n" ] && break; sleep 0.1
 done
 [ -n "$n" ] || { echo "no interface has the address $mac" >&2; exit 1; }
+asks() { for p in $(pidof udhcpc); do tr '\0' ' ' </proc/$p/cmdline | grep -q -- "-i $n " && return; done; false; }
+has() { ip addr show dev "$n" | grep -qF " $address "; }
+tell() {
+  ip link set "$n" up && { ip addr replace "$address" dev "$n" 2>/dev/null || has || ip addr add "$address" dev "$n"; }
+  has || return
+  [ -z "$gateway" ] || ip route replace default via "$gateway" dev "$n"
+}
 if [ -x /lib/tinamou/network ]; then # the tiny guest asks for an address by DHCP, and would take the fixed one away
-  asks() { for p in $(pidof udhcpc); do tr '\0' ' ' </proc/$p/cmdline | grep -q -- "-i $n " && return; done; false; }
   for i in $(seq 50); do
-    if asks; then
-      kill $p
-      while grep -qa 'dhcp.[d]econfig' /proc/[0-9]*/cmdline; do sleep 0.1; done # what it began with takes addresses away
-      break
-    fi
+    asks && kill $p && break
     ip -4 addr show dev "$n" | grep -q inet && ip -4 addr flush dev "$n" && break # it had its answer
     sleep 0.1
   done
+  for i in 1 2 3 4; do tell || exit; sleep 0.2; done # it begins by taking addresses away, and may be about to
 fi
-ip link set "$n" up && { ip addr replace "$address" dev "$n" 2>/dev/null || ip addr add "$address" dev "$n"; } || exit
-[ -z "$gateway" ] || ip route replace default via "$gateway" dev "$n" || exit
+tell || exit
 for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
 """
 
