@@ -25,9 +25,11 @@ ODD = '/machines/a "name" [with] {every} *sign? @{PROC} \\ and\nmore'
 SPECS = sorted({(case.spec, case.version) for case in CASES if case.arch == "x86_64"})
 
 
-def planned(case: Case, directory: str = "/machines/web", *, active: bool = True, **security: str) -> Plan:
+def planned(
+    case: Case, directory: str = "/machines/web", *, active: bool = True, refused: str = "", **security: str
+) -> Plan:
     known = facts(case, image_of(case), Place("web", directory, UID, 0))
-    known = dataclasses.replace(known, host=dataclasses.replace(known.host, apparmor=active))
+    known = dataclasses.replace(known, host=dataclasses.replace(known.host, apparmor=active, apparmor_refused=refused))
     spec = spec_of(case)
     return plan(dataclasses.replace(spec, security=load_spec({"security": security}).security), known)
 
@@ -103,6 +105,16 @@ def test_it_can_be_left_out_and_required():
     with pytest.raises(PlanError, match="cannot be planned") as told:
         planned(case, active=False, apparmor="require")
     assert told.value.problems[0].path == "security.apparmor"
+
+
+def test_where_tinamou_is_held_itself_there_is_none_and_it_is_said():
+    case, why = case_of("tiny", "7.2"), "tinamou itself runs under the profile lxd-web (enforce)"
+    made = planned(case, refused=why)
+    assert made.confinement.profile == "" and not any(isinstance(step, LoadProfiles) for step in made.steps)
+    assert f"no AppArmor profile: {why}" in [note.text for note in made.notes]
+    with pytest.raises(PlanError) as told:
+        planned(case, refused=why, apparmor="require")
+    assert (told.value.problems[0].path, told.value.problems[0].reason) == ("security.apparmor", why)
 
 
 class Loaded:

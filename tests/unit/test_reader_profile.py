@@ -29,7 +29,7 @@ class Kernel:
         (self.folder / "profiles").write_text(listed)
 
     def held(self, label: str) -> None:
-        reader_profile._held.cache_clear()
+        apparmor.held.cache_clear()
         (self.folder / "attr/apparmor/current").write_text(f"{label}\n")
 
     def run(self, argv: list[str], *, input: str, timeout: float) -> str:
@@ -48,18 +48,18 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stand_in = Kernel(tmp_path)
     for name, value in {
         "APPARMOR": tmp_path,
-        "_OF_THIS_PROCESS": tmp_path / "attr",
         "run": stand_in.run,
         "find_tool": lambda name: f"/usr/sbin/{name}",
         "_tried": lambda: "",
     }.items():
         monkeypatch.setattr(reader_profile, name, value)
     monkeypatch.setattr(apparmor, "APPARMOR", tmp_path)
+    monkeypatch.setattr(apparmor, "_OF_THIS_PROCESS", tmp_path / "attr")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     reader_profile._load.cache_clear()
     yield stand_in
     reader_profile._load.cache_clear()
-    reader_profile._held.cache_clear()
+    apparmor.held.cache_clear()
 
 
 def parsed(text: str) -> subprocess.CompletedProcess[str]:
@@ -169,7 +169,7 @@ def test_who_is_confined_enters_no_other(kernel: Kernel, label: str | None, reas
 def test_below_the_profile_of_a_container_there_is_none(kernel: Kernel) -> None:
     (kernel.folder / ".ns_stacked").write_text("yes\n")
     assert "container" in (reader_profile.missing() or "") and kernel.runs == 0
-    reader_profile._held.cache_clear()
+    apparmor.held.cache_clear()
     (kernel.folder / ".ns_stacked").write_text("no\n")
     assert reader_profile.missing() == "" and kernel.runs == 1
 

@@ -81,9 +81,10 @@ class HostFacts:
     (None without one). ``thp`` is the transparent huge page mode (``always``, ``madvise``, ``never``, empty when unknown).
     ``cgroups`` maps each controller to the hierarchy that has it, ``v1`` or ``v2``. ``device_groups`` maps a device to the
     group whose members may read and write it: `EVERYBODY` when all may, None when only its owner may. ``apparmor`` says
-    that the module is active, that it takes profiles from this process, and that its parser is installed. ``selinux`` is the
-    user and role of this process where that is active, ``selinux_refused`` why it can enter no label. ``smt``: cores
-    run several hardware threads; ``core_scheduling``: the kernel can keep strangers off a core's other threads. ``holding``
+    that the module is active, that it takes profiles from this process, and that its parser is installed,
+    ``apparmor_refused`` why no program started here can enter one. ``selinux`` is the user and role of this process where
+    that is active, ``selinux_refused`` why it can enter no label. ``smt``: cores run several
+    hardware threads; ``core_scheduling``: the kernel can keep strangers off a core's other threads. ``holding``
     says why no QEMU can be made to map its memory anew, and is empty where it can.
     """
 
@@ -109,6 +110,7 @@ class HostFacts:
     cgroups: Mapping[str, str] = field(default_factory=dict)
     grouping: Grouping = field(default_factory=Grouping)
     apparmor: bool = False
+    apparmor_refused: str = ""
     selinux: str = ""
     selinux_refused: str = ""
     smt: bool = False

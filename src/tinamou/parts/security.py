@@ -67,7 +67,7 @@ def _without(resolved: Resolved) -> str:
         return "AppArmor is not active on this host, or its programs (package apparmor) are not installed"
     if resolved.owner is None:
         return "only root can load profiles"
-    return _script(resolved)
+    return _script(resolved) or resolved.facts.host.apparmor_refused
 
 
 def has_labels(resolved: Resolved) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tinamou.facts.host import EVERYBODY, HostFacts, NumaNode
 from tinamou.probe import cgroup, grouping, topology
-from tinamou.system import holding, threads
+from tinamou.system import apparmor, holding, threads
 from tinamou.system.rooted import Rooted
 from tinamou.units import CpuSet, Size
 
@@ -62,6 +62,7 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
         cgroups=limits.controllers,
         grouping=grouping.probe(host, os.getuid() if host.real else 0, "busctl" in tools),
         apparmor=_apparmor(host, tools),
+        apparmor_refused=apparmor.held() if host.real and _apparmor(host, tools) else "",
         selinux=selinux,
         selinux_refused=refused,
         smt=smt,

@@ -6,13 +6,15 @@ Source: apparmor_parser(8), Documentation/admin-guide/LSM/apparmor.rst.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 
-__all__ = ["APPARMOR", "PARSER", "remove"]
+__all__ = ["APPARMOR", "PARSER", "held", "remove"]
 
 APPARMOR = Path("/sys/kernel/security/apparmor")
 """The kernel's folder; not there where AppArmor is not active."""
+_OF_THIS_PROCESS = Path("/proc/self/attr")
 PARSER = ("apparmor_parser", "--replace", "--skip-cache")
 """Loads the profiles in the file that is named, or in its input, in place of those of these names."""
 
@@ -25,3 +27,17 @@ def remove(name: str) -> None:
             os.write(descriptor, name.encode())
         finally:
             os.close(descriptor)
+
+
+@functools.cache
+def held() -> str:
+    """Why this process may enter no profile: without new privileges, the kernel lets only an unconfined one do it."""
+    own = _OF_THIS_PROCESS / "apparmor/current"
+    try:
+        mine = (own if own.exists() else _OF_THIS_PROCESS / "current").read_text(errors="replace").strip("\0\n")
+        stacked = (APPARMOR / ".ns_stacked").exists() and (APPARMOR / ".ns_stacked").read_text().strip() == "yes"
+    except OSError as error:
+        return f"what tinamou itself runs under is not known: {error}"
+    if mine != "unconfined" and not mine.endswith(" (unconfined)"):
+        return f"tinamou itself runs under the profile {mine}"
+    return "tinamou runs in a container with AppArmor profiles of its own below the host's" if stacked else ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
 
 from tinamou.digest import sha256
+from tinamou.system import apparmor
 from tinamou.system.apparmor import APPARMOR, PARSER, remove
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 from tinamou.system.jail import Jail, JailError, spawn
@@ -20,7 +20,6 @@ from tinamou.system.own_programs import own_program
 __all__ = ["entered", "missing", "named", "text"]
 
 _SECONDS = 60
-_OF_THIS_PROCESS = Path("/proc/self/attr")
 
 _HEAD = """abi <abi/3.0>,
 """
@@ -67,7 +66,7 @@ def missing() -> str | None:
             known = file.readall().decode(errors="replace")
     except OSError:
         return None
-    if why := _held():
+    if why := apparmor.held():
         return why
     if {named(), f"{named()}-script"} <= {line.rpartition(" (")[0] for line in known.splitlines()}:
         return ""
@@ -75,20 +74,6 @@ def missing() -> str | None:
     if not why:
         _load.cache_clear()  # a failure is remembered; what was loaded may be removed by somebody else
     return why
-
-
-@functools.cache
-def _held() -> str:
-    """Why this process may enter no profile: without new privileges, the kernel lets only an unconfined one do it."""
-    own = _OF_THIS_PROCESS / "apparmor/current"
-    try:
-        held = (own if own.exists() else _OF_THIS_PROCESS / "current").read_text(errors="replace").strip("\0\n")
-        stacked = (APPARMOR / ".ns_stacked").exists() and (APPARMOR / ".ns_stacked").read_text().strip() == "yes"
-    except OSError as error:
-        return f"what tinamou itself runs under is not known: {error}"
-    if held != "unconfined" and not held.endswith(" (unconfined)"):
-        return f"tinamou itself runs under the profile {held}"
-    return "tinamou runs in a container with AppArmor profiles of its own below the host's" if stacked else ""
 
 
 @functools.cache
