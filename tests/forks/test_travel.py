@@ -205,4 +205,4 @@ def test_a_checkpoint_of_a_fork_outlives_what_the_fork_came_from() -> None:
     with restored(taken) as machine:
         assert machine.run("head -n 1 /dev/vda").text == "kept"
     checkpoints.remove("later")
-    assert checkpoints.every() == []
+    assert [one.name for one in checkpoints.every() if one.machine in (machine.name, fork.name)] == []
