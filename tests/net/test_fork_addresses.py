@@ -86,7 +86,7 @@ def test_a_guest_that_asks_for_no_address_is_named(lab: Lab):
 def test_a_network_that_gives_no_address_is_named(lab: Lab):
     a_bridge(lab)
     lab.start("one", "type=bridge,bridge=br0")
-    lab.wait("one", "ip link show eth0 | grep UP && ip addr add 10.9.0.1/24 dev eth0")
+    lab.wait("one", "killall udhcpc && sleep 1 && ip addr add 10.9.0.1/24 dev eth0")
     done = lab.tinamou("fork", "one", "--json")
     [fork], [note] = (json.loads(done.stdout)[key] for key in ("forks", "notes"))
     assert f"the guest of {fork} has no address for net0 on bridge br0: no DHCP server answered" in note
