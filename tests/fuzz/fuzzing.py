@@ -219,7 +219,10 @@ def _kept(name: str, data: bytes) -> str:
 
 def _computed(pid: int) -> tuple[bool, float]:
     """Whether it would go on if it were let, and its seconds of computing (source: proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    from tinamou.system.proc import stat
+
+    fields = stat(pid)
+    assert fields, "a child stays until it is waited for"
     return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

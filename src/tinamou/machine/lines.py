@@ -16,19 +16,21 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou.blueprint import OpenTap, Plan
 from tinamou.errors import StateError
 from tinamou.late import dataclass
-from tinamou.launch.handover import TAP
 from tinamou.parts.net.passt import SOCKET
 from tinamou.prepare import helper_processes
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state.record import Record
-from tinamou.system import frames, tap
+from tinamou.system import frames
 from tinamou.system.holding import why_not
 from tinamou.system.spawn import Process
-from tinamou.system.tap import StandIn
+
+if TYPE_CHECKING:
+    from tinamou.system.tap import StandIn
 
 __all__ = ["Line", "hold", "let_go", "paths", "put_in", "settle", "taken_along", "why_no_line"]
 
@@ -99,6 +101,8 @@ def taken_along(record: Record, plan: Plan) -> Iterator[tuple[list[Line], dict[s
 
 def _take_tap(record: Record, name: str, stack: contextlib.ExitStack, lines: list[Line], given: dict[str, int]) -> None:
     """The queues of a tap that QEMU has, and what stands in for each; of a macvtap the next QEMU has queues of its own."""
+    from tinamou.launch.handover import TAP
+    from tinamou.system import tap
     from tinamou.system.descriptors import taken, taps_of
 
     numbers = taps_of(record.pid, name)

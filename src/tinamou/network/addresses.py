@@ -11,8 +11,10 @@ from tinamou.parts.net import NetSpec
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
 
-__all__ = ["tell_address"]
+__all__ = ["OF_CARD", "tell_address"]
 
+OF_CARD = "tr '\\0' ' ' </proc/$p/cmdline | grep -q -- \"-i $n \""
+"""Shell: whether process p is the DHCP client of card n in the tiny guest, which has no pkill."""
 _SCRIPT = r"""
 n=
 for i in $(seq 50); do
@@ -20,7 +22,7 @@ for i in $(seq 50); do
   [ -n "$n" ] && break; sleep 0.1
 done
 [ -n "$n" ] || { echo "no interface has the address $mac" >&2; exit 1; }
-asks() { for p in $(pidof udhcpc); do tr '\0' ' ' </proc/$p/cmdline | grep -q -- "-i $n " && return; done; false; }
+asks() { for p in $(pidof udhcpc); do OF_CARD && return; done; false; }
 has() { ip addr show dev "$n" | grep -qF " $address "; }
 tell() {
   ip link set "$n" up && { ip addr replace "$address" dev "$n" 2>/dev/null || has || ip addr add "$address" dev "$n"; }
@@ -37,7 +39,7 @@ if [ -x /lib/tinamou/network ]; then # the tiny guest asks for an address by DHC
 fi
 tell || exit
 for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
-"""
+""".replace("OF_CARD", OF_CARD)
 
 
 async def tell_address(agent: Agent, card: NetSpec, mac: str) -> str:

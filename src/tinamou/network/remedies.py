@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tinamou.late import dataclass
+from tinamou.network.addresses import OF_CARD
 
 __all__ = [
     "Describe",
@@ -95,9 +96,8 @@ def offloaded(device: str) -> InGuest:
 
 
 def _unasked(device: str) -> str:
-    """Shell that ends what asks for an address of the interface in the tiny guest, which has no pkill."""
-    of_it = f"tr '\\0' ' ' </proc/$p/cmdline | grep -q -- '-i {device} '"
-    return f"for p in $(pidof udhcpc); do {of_it} && kill $p; done"
+    """Shell that ends what asks for an address of the interface in the tiny guest."""
+    return f"n={device}; for p in $(pidof udhcpc); do {OF_CARD} && kill $p; done"
 
 
 def _renewed(device: str) -> str:

@@ -39,6 +39,7 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
     tools, smt = _tools(host), (host.read("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
     system, machine, kernel = _identity(host)
     selinux, refused = _labels(host)
+    profiles = _apparmor(host, tools)
     return HostFacts(
         system=system,
         arch=machine,
@@ -61,8 +62,8 @@ def probe_host(root: str | Rooted = "/") -> HostFacts:
         thp=_chosen(host.read("/sys/kernel/mm/transparent_hugepage/enabled")),
         cgroups=limits.controllers,
         grouping=grouping.probe(host, os.getuid() if host.real else 0, "busctl" in tools),
-        apparmor=_apparmor(host, tools),
-        apparmor_refused=apparmor.held() if host.real and _apparmor(host, tools) else "",
+        apparmor=profiles,
+        apparmor_refused=apparmor.held() if host.real and profiles else "",
         selinux=selinux,
         selinux_refused=refused,
         smt=smt,

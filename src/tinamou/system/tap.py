@@ -77,9 +77,9 @@ def stand_in(count: int) -> StandIn:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.unshare(_CLONE_NEWNET):  # this thread alone, which ends at once
                 raise OSError(ctypes.get_errno(), f"no network of its own: {os.strerror(ctypes.get_errno())}")
+            rtnetlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
             queues = open_queues(_STANDS_IN, count)
-            index = socket.if_nametoindex(_STANDS_IN)
-            made.append(StandIn(queues, index, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)))
+            made.append(StandIn(queues, socket.if_nametoindex(_STANDS_IN), rtnetlink))
         except OSError as error:
             failed.append(error)
 
