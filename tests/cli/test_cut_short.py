@@ -116,7 +116,8 @@ def test_a_run_that_is_cut_short_before_its_first_step_begins_no_wait(recwarn: p
 
     asyncio.run(cut())
     gc.collect()
-    assert [str(one.message) for one in recwarn] == []
+    # what an earlier test left may be collected here too, and says what it says: only a wait is looked for
+    assert [str(one.message) for one in recwarn if "never awaited" in str(one.message)] == []
     assert ended == []  # whoever started the machine ends it
 
 

@@ -160,4 +160,5 @@ XL_VALUES = {
 def test_a_damaged_value_of_xen_is_none_and_prints_nothing(recwarn: pytest.WarningsRecorder) -> None:
     """Python's own reader warns on stderr of what a foreign file has: "invalid decimal literal"."""
     assert {text: xl._value(text) for text in XL_VALUES} == XL_VALUES
-    assert not recwarn.list
+    # an earlier test's open transport may be collected here: of no interest
+    assert [str(one.message) for one in recwarn if not issubclass(one.category, ResourceWarning)] == []
