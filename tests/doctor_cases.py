@@ -27,8 +27,14 @@ def scan(*found, notes=()):
     return lambda: FirmwareScan(found, tuple(notes))
 
 
-def walls(readers):
-    return {"walls": lambda: WallFacts({}, False, 7), "readers": lambda: readers}
+READERS = {"apparmor": "AppArmor profile", "selinux": "SELinux label"}
+
+
+def walls(**readers):
+    return {
+        "walls": lambda: WallFacts({}, False, 7),
+        "readers": lambda: {READERS[module]: why for module, why in readers.items()},
+    }
 
 
 def trials(*pairs):
@@ -378,8 +384,10 @@ CASES = {
         (GOOD, "inside a user namespace; no Landlock", {}, {}, {"walls": lambda: WallFacts({}, True, 0)}),
         (WARNING, "no namespace for net: EPERM", {}, {}, {"walls": lambda: WallFacts({"net": "EPERM"}, False, 7)}),
         (UNKNOWN, "no process was started", {}, {}, {}),
-        (GOOD, "Landlock 7; an AppArmor profile for qemu-img", {}, {"apparmor": True}, walls(readers="")),
-        (GOOD, "net; Landlock 7", {}, {"apparmor": True}, walls(readers=None)),
-        (WARNING, "no AppArmor profile for qemu-img: odd", {}, {"apparmor": True}, walls(readers="odd")),
+        (GOOD, "Landlock 7; an AppArmor profile for qemu-img", {}, {}, walls(apparmor="")),
+        (GOOD, "net; Landlock 7", {}, {}, walls()),
+        (WARNING, "no AppArmor profile for qemu-img: odd", {}, {}, walls(apparmor="odd")),
+        (GOOD, "Landlock 7; SELinux labels; an SELinux label for qemu-img", {}, {"selinux": "u:r"}, walls(selinux="")),
+        (WARNING, "no SELinux label for qemu-img: odd", {}, {"selinux": "u:r"}, walls(selinux="odd")),
     ],
 }

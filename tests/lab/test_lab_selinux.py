@@ -1,4 +1,4 @@
-"""On a host with SELinux enforcing: a machine and its helpers run under labels of their own, and do all they must.
+"""On a host with SELinux enforcing: a machine, its helpers and readers of images run under labels, and do all they must.
 
 Skipped where SELinux is not active: the lab's kernel starts with AppArmor. With SELinux, Debian's policy and tinamou's
 it starts by `LAB_LSM=selinux script/lab test tests/lab/test_lab_selinux.py`.
@@ -85,3 +85,60 @@ def test_the_guest_writes_its_disk_has_its_tpm_a_snapshot_and_starts_again(machi
     tinamou("stop", "inner")
     tinamou("start", "inner", "--timeout", "900")
     assert tinamou("exec", "inner", "--", "head", "-c", "7", "/dev/vda").stdout == "written"
+
+
+READ = """
+import asyncio, os, subprocess, sys, time
+from pathlib import Path
+from tinamou.images import offline, qemu_img
+from tinamou.system import reader_label, shut_in
+
+qemu_img._SECONDS = 600
+image, target = sys.argv[1:]
+calls, shut_in.AUDIT = shut_in.AUDIT, {}  # cat may do more than the list lets it
+with subprocess.Popen(shut_in.shut_in(["cat"]), env=shut_in.ENVIRONMENT, stdin=subprocess.PIPE) as process:
+    held = Path(f"/proc/{process.pid}/attr/current")
+    while "unconfined_t" in (label := held.read_text().strip("\\0\\n")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.stdin.close()
+    assert process.wait() == 0
+shut_in.AUDIT = calls
+print(label)
+print(reader_label.missing() == "", qemu_img.info(image, "vmdk", [], "qemu-img")["virtual-size"] >> 20)
+argv = ["qemu-img", "convert", "-p", "-f", "vmdk", "-O", "raw", image, target]
+asyncio.run(offline.made(argv, "converting", [image], Path(target)))
+print(Path(target).read_bytes()[1 << 20 :][:6].decode())
+print(shut_in.ask(["gpgv", "--version"], reads=[], seconds=600, cpu_seconds=300).split()[0])
+"""
+
+
+@pytest.mark.parametrize("place", ["/root", "/var/lib", "/tmp"])
+def test_what_reads_images_has_a_label_and_reads_what_lies_anywhere(place: str) -> None:
+    raw, image, target = (Path(place) / f"tm-lab{ending}" for ending in (".raw", ".vmdk", ".out"))
+    raw.write_bytes(b"\0" * (1 << 20) + b"a word" + b"\0" * (1 << 20))
+    subprocess.run(["qemu-img", "convert", "-O", "vmdk", str(raw), str(image)], check=True)
+    image.chmod(0o600)
+    done = enforced(sys.executable, "-c", READ, str(image), str(target))
+    for left in (raw, image, target):
+        left.unlink(missing_ok=True)
+    assert done.returncode == 0, done.stderr
+    label, *said = done.stdout.splitlines()
+    assert label.startswith("unconfined_u:unconfined_r:tinamou_reader_t:s0:c")
+    assert said == ["True 2", "a word", "gpgv"]
+
+
+def test_what_it_is_refused() -> None:
+    label = "unconfined_u:unconfined_r:tinamou_reader_t:s0:c1,c600"
+    for words in (
+        ("/usr/bin/cat", "/etc/shadow"),
+        ("/usr/bin/sh", "-c", "/usr/bin/true"),
+        ("/usr/bin/dd", "if=/dev/null", "of=/var/lib/tm-made"),
+        ("/usr/bin/python3", "-I", "-S", "-c", "import socket; socket.socket(socket.AF_INET)"),
+        ("/usr/bin/python3", "-I", "-S", "-c", "import socket; socket.socket(socket.AF_UNIX)"),
+    ):
+        assert enforced(*words).returncode == 0, words
+        Path("/var/lib/tm-made").unlink(missing_ok=True)
+        done = enforced("runcon", label, *words)
+        assert done.returncode != 0 and "ermission denied" in done.stderr, (words, done.stderr)
+    assert not Path("/var/lib/tm-made").exists()

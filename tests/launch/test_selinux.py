@@ -275,6 +275,25 @@ def test_code_and_network_are_for_the_kinds_that_need_them(policy: Path) -> None
     assert speaks == {"qemu_net", "tcg_net", "passt", "dnsmasq"}
 
 
+def test_what_reads_files_from_elsewhere_has_no_socket_makes_no_name_and_runs_nothing(policy: Path) -> None:
+    rights: dict[str, dict[str, set[str]]] = {}
+    for rule in allowed(policy, "tinamou_reader_t"):
+        target, kind, *words = re.findall(r"\w+", rule)
+        rights.setdefault(kind, {}).setdefault(target, set()).update(words)
+    every = {kind: set().union(*of.values()) for kind, of in rights.items()}
+    sockets = {kind: have for kind, have in every.items() if kind.endswith("socket")}
+    assert sockets and not {"create", "connect", "connectto", "bind"} & set().union(*sockets.values())
+    assert every["dir"] == {"getattr", "open", "read", "search"}
+    assert not {"execute_no_trans", "create", "unlink", "rename", "link"} & every["file"]
+    assert not {"transition", "execmem", "ptrace"} & every["process"]
+    assert {target for target, have in rights["chr_file"].items() if "open" in have} == {
+        "null_device_t", "zero_device_t", "random_device_t", "urandom_device_t",
+    }  # fmt: skip
+    assert rights["capability"] == {"tinamou_reader_t": {"dac_read_search"}}
+    assert {"open", "read", "write", "setattr"} <= rights["file"]["non_security_file_type"]
+    assert "create" in set(re.findall(r"\w+", " ".join(allowed(policy, "tinamou_passt_t", "-c", "unix_stream_socket"))))
+
+
 def test_the_compiler_refuses_what_a_policy_forbids(tmp_path: Path) -> None:
     """The check can fail: with a rule against it, the same policy does not compile."""
     base = tmp_path / "base.cil"
@@ -306,4 +325,5 @@ def test_it_stands_in_the_distributions_policy(tmp_path: Path) -> None:
         opened = allowed(policy, f"tinamou_{kind}_t", "-c", "file", "-p", "open,write")
         assert all(" open" not in one or " write" not in one or one.startswith(f"tinamou_{kind}_t:") for one in opened)
         assert not allowed(policy, f"tinamou_{kind}_t", "-c", "capability")
+    for kind in (*EMULATORS, "reader"):
         assert not allowed(policy, f"tinamou_{kind}_t", "-t", "shadow_t", "-c", "file", "-p", "read")

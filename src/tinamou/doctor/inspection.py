@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tinamou.facts import AccelFacts, HostFacts, Permits, QemuFacts, WallFacts
 from tinamou.late import dataclass
@@ -21,7 +21,7 @@ def _silent(argv: Sequence[str]) -> str | None:
 class Inspection:
     """``command`` runs a program and returns its output, None when it is missing or failed; the others may return None.
 
-    ``readers`` is why programs that read files from elsewhere run without their AppArmor profile, empty where they have it.
+    ``readers`` is what programs that read files from elsewhere run under, and why they do not, empty where they do.
     """
 
     files: Rooted
@@ -33,7 +33,7 @@ class Inspection:
     folder: Callable[[], Folder | None] = lambda: None
     permits: Callable[[], Permits | None] = lambda: None
     walls: Callable[[], WallFacts | None] = lambda: None
-    readers: Callable[[], str | None] = lambda: None
+    readers: Callable[[], Mapping[str, str]] = lambda: {}
     openable: Callable[[str], bool | None] = lambda path: None
 
     def cpu_flags(self) -> frozenset[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tinamou.doctor.inspection import Inspection
 from tinamou.errors import ProbeError
@@ -14,10 +14,10 @@ from tinamou.probe.host import probe_host
 from tinamou.probe.permits import probe_permits
 from tinamou.probe.qemu import find_binary, probe_qemu
 from tinamou.probe.walls import probe_walls
+from tinamou.system import reader_label, reader_profile
 from tinamou.system.disk import examine as examine_folder
 from tinamou.system.exec import CommandError, TimeoutExpired, find_tool, run
 from tinamou.system.paths import state_dir
-from tinamou.system.reader_profile import missing
 from tinamou.system.rooted import Rooted
 
 __all__ = ["this_host"]
@@ -37,7 +37,7 @@ def this_host() -> Inspection:
         folder=lambda: examine_folder(str(state_dir())),
         permits=lambda: probe_permits(queued=True, real_time=True),
         walls=lambda: probe_walls(cached=False),
-        readers=missing,
+        readers=_readers,
         openable=_openable,
     )
 
@@ -50,6 +50,11 @@ def _command(argv: Sequence[str]) -> str | None:
         return run([path, *argv[1:]], timeout=_SECONDS)
     except (CommandError, TimeoutExpired, OSError):
         return None
+
+
+def _readers() -> Mapping[str, str]:
+    said = {"AppArmor profile": reader_profile.missing(), "SELinux label": reader_label.missing()}
+    return {what: why for what, why in said.items() if why is not None}
 
 
 def _qemu() -> QemuFacts | None:

@@ -3,7 +3,7 @@
 Whatever such a file makes the program do, it does as a user nobody else is (for root), with the few system calls that
 reading takes, in a root of its own that holds the files named and nothing else of the host's, and in a network of its own.
 Where the kernel gives it no root, Landlock keeps it from all other files. Its time, memory and processes are bounded. Where
-AppArmor is active, it is under a profile besides (for root).
+AppArmor is active, it is under a profile besides (for root); where tinamou's SELinux policy is loaded, under a label.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tinamou.system import confine, jail, landlock, reader_profile
+from tinamou.system import confine, jail, landlock, reader_label, reader_profile
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.syscall_numbers import AUDIT
@@ -78,6 +78,7 @@ def shut_in(
         limits={what: most for what, most in limits.items() if most},
         keeps=_ANY_OWNERS if root and ("m" not in spaces or not all(map(_for_all, reads))) else 0,
         profile=reader_profile.entered(script=is_script(program)),
+        label=reader_label.entered(program),
     )
     words = [own_program("jail"), *around.words(), "-P", str(os.getpid())]
     words += ["--filter", _filter(os.getpid(), program)] if os.uname().machine in AUDIT else []

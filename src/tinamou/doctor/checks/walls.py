@@ -19,13 +19,13 @@ def check(seen: Inspection) -> Finding:
     inside = ", inside a user namespace" if facts.user else ""
     if seen.facts.selinux:
         landlock += "; no SELinux label" if seen.facts.selinux_refused else "; SELinux labels"
-    profile = seen.readers() if seen.facts.apparmor else None
-    if profile is not None:
-        landlock += "; no AppArmor profile for qemu-img" if profile else "; an AppArmor profile for qemu-img"
+    readers = seen.readers()
+    landlock += "".join(f"; no {what} for qemu-img" if why else f"; an {what} for qemu-img" for what, why in readers.items())
     if not facts.refused and seen.facts.selinux_refused:
         return warning(f"no SELinux label: {seen.facts.selinux_refused}", f"semodule -i {POLICY}, as root, once")
-    if not facts.refused and profile:
-        return warning(f"no AppArmor profile for qemu-img: {profile}", _READERS)
+    missing = next(((what, why) for what, why in readers.items() if why), None)
+    if not facts.refused and missing:
+        return warning(f"no {missing[0]} for qemu-img: {missing[1]}", _FIX_READERS[missing[0]])
     if not facts.refused:
         return good(f"namespaces of its own: {', '.join(NAMESPACES)}{inside}; {landlock}")
     kinds: dict[str, list[str]] = {}
@@ -35,7 +35,11 @@ def check(seen: Inspection) -> Finding:
     return warning(f"{shown}; {landlock}", _FIX)
 
 
-_READERS = "mend what that says; until then namespaces, Landlock and the list of system calls hold it, as without AppArmor"
+_UNTIL_THEN = "until then namespaces, Landlock and the list of system calls hold it"
+_FIX_READERS = {
+    "AppArmor profile": f"mend what that says; {_UNTIL_THEN}, as without AppArmor",
+    "SELinux label": f"semodule -i {POLICY}, as root, once, if an older one is loaded; {_UNTIL_THEN}, as without SELinux",
+}
 _FIX = (
     "start machines as root; or sysctl kernel.apparmor_restrict_unprivileged_userns=0, kernel.unprivileged_userns_clone=1, "
     "user.max_user_namespaces; in a container: one whose profile allows unshare, mount and pivot_root"
