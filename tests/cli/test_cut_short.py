@@ -22,7 +22,7 @@ from tinamou.cli import output, running
 from tinamou.machine import booting, life
 from tinamou.spec import load_spec
 from tinamou.state.record import Record
-from tinamou.system import shown, unit_files
+from tinamou.system import new_file, replaced, shown, unit_files
 
 
 def a_record(folder: Path) -> Record:
@@ -180,3 +180,57 @@ def test_a_command_that_is_still_being_loaded_ends_in_one_line(name: str, status
     words = [sys.executable, "-c", _LOADING.replace("NAME", name)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"{said}\n")
+
+
+def test_a_request_to_end_waits_until_the_streams_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose change is cut short is not writable any more: it would end with status 1 and no word."""
+    done: list[str] = []
+
+    class Stream(io.StringIO):
+        def reconfigure(self, **_: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("changed")  # a handler would have been called before
+
+    def asked(*_: object) -> None:
+        done.append("asked")
+        raise KeyboardInterrupt
+
+    said = Stream()
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setattr(sys, "stderr", said)
+    before = signal.signal(signal.SIGTERM, asked)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shown.guard()
+        shown.say_last("ended")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["changed", "changed", "asked"]
+    assert said.getvalue() == "ended\n"
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("write", ["replaced", "new"])
+def test_a_request_to_end_that_comes_as_a_file_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    really = os.open
+
+    def cut(*words: Any, **options: Any) -> int:
+        os.close(really(*words, **options))
+        raise KeyboardInterrupt
+
+    def attempt() -> None:
+        if write == "replaced":
+            replaced.replace_text(tmp_path / "file", "text")
+        else:
+            with new_file.new_file(tmp_path / "file"):
+                pass
+
+    with monkeypatch.context() as one:
+        one.setattr(os, "open", cut)
+        with pytest.raises(KeyboardInterrupt):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+    attempt()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

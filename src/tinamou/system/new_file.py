@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +22,9 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
     over. Raises StateError for those, and for any file without ``force``; OSError.
     """
     refuse_target(target, force=force)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    part = Path(name)
-    try:
+    part, descriptor = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part"), -1
+    try:  # a request to end may come as soon as the file is there
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         yield descriptor
         refuse_target(target, force=force)  # what came there meanwhile is nobody's to lose
         part.replace(target)
@@ -32,7 +32,8 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
         part.unlink(missing_ok=True)
         raise
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def refuse_target(target: Path, *, force: bool) -> None:

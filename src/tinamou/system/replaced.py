@@ -21,8 +21,8 @@ def replace_text(path: Path, text: str, *, mode: int = 0o600) -> None:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{next(_count)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(part, flags, mode)
-    try:
+    try:  # a request to end may come as soon as the file is there
+        descriptor = os.open(part, flags, mode)
         with os.fdopen(descriptor, "w") as file:
             keep(path, descriptor)
             file.write(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -41,13 +42,20 @@ class _Guarded:
 
 
 def guard() -> None:
-    """From now on nothing that is printed reaches the terminal unseen, nor can it fail for want of a character."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, _Guarded):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, _Guarded(stream))
+    """From now on nothing that is printed reaches the terminal unseen, nor can it fail for want of a character.
+
+    A request to end waits meanwhile: a stream whose change is cut short writes nothing more, not even why the command ended.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is not None and not isinstance(stream, _Guarded):
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="backslashreplace")
+                setattr(sys, name, _Guarded(stream))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def say_last(text: str) -> None:
