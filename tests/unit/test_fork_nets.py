@@ -17,7 +17,7 @@ from tinamou.blueprint.stored import plain
 from tinamou.errors import GuestError, StateError, TimeLimitError
 from tinamou.guest.command import Completed
 from tinamou.guest.resident import Line
-from tinamou.machine import fork_nets, forking
+from tinamou.machine import forking
 from tinamou.machine.fork_nets import ask_anew, refuse_twice
 from tinamou.network.anew import Found, found
 from tinamou.parts.net.shared import shared

@@ -118,8 +118,9 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     try:
         with machines.making(name) as directory:
             found = look()
-            (record,) = machines.entered(_record(spec, directory, image, ephemeral, found), found=found)
-        write_image(record, image)
+            fresh = _record(spec, directory, image, ephemeral, found)
+            write_image(fresh, image)  # before its record, with which it is a machine that can be started again
+            (record,) = machines.entered(fresh, found=found)
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException as error:
         if record is not None:
