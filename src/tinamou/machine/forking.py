@@ -252,9 +252,8 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
 
 
 def notes_of(restored: Sequence[Restored]) -> list[str]:
-    """What must be said of forks: clocks of guests that have nothing to set them by, addresses that are not their own."""
-    clocks = [not_set(one.record).note for one in restored if one.line is None]
-    return [*clocks, *(note for one in restored for note in one.notes)]
+    """What must be said of forks, as the record of each has it for whoever takes it."""
+    return [note for one in restored for note in one.record.notes]
 
 
 async def _shut(machine: Connected, directory: Path) -> None:
@@ -278,7 +277,9 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
         restored = await load(checkpoint, record, made, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
     finally:
         made.cancel()
-    record = change(restored.record, timings={"fork": round(time.perf_counter() - began, 4)})
+    clock = [not_set(record).note] if restored.line is None else []
+    took = {"fork": round(time.perf_counter() - began, 4)}
+    record = change(restored.record, timings=took, notes=[*clock, *restored.notes])
     return late.replace(restored, record=record)
 
 
@@ -339,6 +340,7 @@ def _enter(
             "later": {},
             "base": "",
             "template": False,
+            "notes": [],
         }
         new = []
         for directory, uid in zip(made, uids, strict=True):

@@ -188,7 +188,7 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     log_from = log.stat().st_size if log.exists() else 0
     process = launch(plan, record.path, dies_with_parent=dies_with_parent)
     clock.lap("launch")
-    record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages)
+    record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages, notes=[])
     if spec.replicate.to:
         from tinamou.machine.schedules import replicate
 
