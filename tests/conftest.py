@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 from host_trees import recorded_folder, unpack
-from leftovers import Leftovers
+from leftovers import Leftovers, images_left
 
 # A runner may have been started with hang-ups and Ctrl-C ignored (nohup, &); what the tests start must hear them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -81,6 +83,49 @@ def cache() -> Path:
 
     os.environ["TINAMOU_CACHE"] = str(cache_dir())
     return cache_dir()
+
+
+@pytest.fixture
+def own_images(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, for images it imports or makes; the guests that tinamou builds are those of `cache`."""
+    from tinamou.images.resolve import names
+
+    own = tmp_path / "cache"
+    (own / "images").mkdir(parents=True)
+    for name in dict.fromkeys(name.replace(":", "-") for name in (*names(), "windows-mender")):
+        shared = cache / "images" / name
+        shared.mkdir(parents=True, exist_ok=True)
+        (own / "images" / name).symlink_to(shared)
+    monkeypatch.setenv("TINAMOU_CACHE", str(own))
+    return own
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_IMAGES] = _images_now()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No test leaves an image in the user's cache; another run beside this one may have some there for a while."""
+    if hasattr(session.config, "workerinput"):
+        return
+    end = time.monotonic() + _OTHERS_SECONDS
+    before: set[str] = session.config.stash[_IMAGES]
+    while (left := _images_now() - before) and time.monotonic() < end:
+        time.sleep(0.2)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        fix = "the test that made them needs a cache of its own: own_images"
+        print(f"\nleft in the user's cache: {', '.join(sorted(left))}; {fix}", file=sys.stderr)
+
+
+_IMAGES = pytest.StashKey[set[str]]()
+_OTHERS_SECONDS = 60.0
+
+
+def _images_now() -> set[str]:
+    from tinamou.system.paths import cache_dir
+
+    return images_left(cache_dir())
 
 
 @pytest.fixture(autouse=True)

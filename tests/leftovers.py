@@ -31,6 +31,12 @@ def _names(folder: str, prefixes: tuple[str, ...]) -> set[str]:
         return set()
 
 
+def images_left(cache: Path) -> set[str]:
+    """Images in a cache that were made or imported there: all that is none of the guests built or pulled once for all."""
+    images = cache / "images"
+    return {str(one.relative_to(images)) for kind in ("import", "layer") for one in images.glob(f"*/*/{kind}-*")}
+
+
 class Leftovers:
     """What appeared since this was made and belongs to the machines whose state is in ``state``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,43 @@ def test_recorded_host(hosts):
 def test_state_path_is_short(state):
     assert len(str(state)) < 30
     assert os.environ["TINAMOU_STATE"] == str(state)
+
+
+_LEAVES = """
+from pathlib import Path
+import pytest
+
+def test_one(cache: Path) -> None:
+    (cache / "images/mine/x86_64/import-1").mkdir(parents=True)
+
+def test_two(own_images: Path, cache: Path) -> None:
+    (own_images / "images/other/x86_64/layer-1").mkdir(parents=True)
+    (own_images / "images/tiny/x86_64/1-built").mkdir(parents=True)
+    assert (cache / "images/tiny/x86_64/1-built").is_dir()
+"""
+
+
+@pytest.mark.parametrize("chosen", ["one", "two"])
+def test_a_run_that_leaves_an_image_in_the_users_cache_fails(chosen: str, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(_LEAVES)
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "TINAMOU_CACHE": str(tmp_path / "users"),
+        "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    code = (
+        "import sys, conftest, pytest; conftest._OTHERS_SECONDS = 0; sys.exit(pytest.main(sys.argv[1:], plugins=[conftest]))"
+    )
+    words = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), f"{tmp_path}/test_it.py"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "-k", chosen],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == (1 if chosen == "one" else 0)
+    assert ("left in the user's cache: mine/x86_64/import-1; " in done.stderr) is (chosen == "one")

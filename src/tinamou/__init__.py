@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tinamou.launch.difference import Difference
     from tinamou.machine.blocking import Disks, Forks, Machine, Nics, Pool, SharedPool, Snapshots
     from tinamou.machine.changing import Altered, Change
-    from tinamou.machine.known import build_image, checkpoints, fork, import_machine, machines, open
+    from tinamou.machine.known import build_image, checkpoints, fork, import_machine, inject_drivers, machines, open
     from tinamou.machine.parts_of import Disk, Nic
     from tinamou.snapshots.checkpoint import Checkpoint
     from tinamou.snapshots.history import Snapshot
@@ -89,6 +89,7 @@ __all__ = [
     "checkpoints",
     "fork",
     "import_machine",
+    "inject_drivers",
     "machines",
     "open",
 ]
@@ -105,7 +106,7 @@ _HOMES = {
     "tinamou.launch.difference": ("Difference",),
     "tinamou.machine.blocking": ("Disks", "Forks", "Machine", "Nics", "Pool", "SharedPool", "Snapshots"),
     "tinamou.machine.changing": ("Altered", "Change"),
-    "tinamou.machine.known": ("build_image", "checkpoints", "fork", "import_machine", "machines", "open"),
+    "tinamou.machine.known": ("build_image", "checkpoints", "fork", "import_machine", "inject_drivers", "machines", "open"),
     "tinamou.machine.parts_of": ("Disk", "Nic"),
     "tinamou.snapshots.checkpoint": ("Checkpoint",),
     "tinamou.snapshots.history": ("Snapshot",),

@@ -14,6 +14,8 @@ from typed import call, eventually
 
 from tinamou.spec import load_spec
 
+pytestmark = pytest.mark.usefixtures("own_images")
+
 LINE = [
     "qemu-system-x86_64",
     "-smp",

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from tinamou import late
 from tinamou.blueprint import Element, Plan, Why
+from tinamou.blueprint.stored import plain
 from tinamou.errors import GuestError, StateError, TimeLimitError
 from tinamou.guest.command import Completed
 from tinamou.guest.resident import Line
+from tinamou.machine import forking
 from tinamou.machine.fork_nets import ask_anew, refuse_twice
 from tinamou.network.anew import Found, found
 from tinamou.parts.net.shared import shared
 from tinamou.parts.net.spec import NetSpec
-from tinamou.state import networks
+from tinamou.snapshots.checkpoint import Checkpoint, File
+from tinamou.snapshots.fork import Restored
+from tinamou.state import machines, networks
 from tinamou.state.record import Record, create
+from tinamou.system.lock import locked
 from tinamou.system.spawn import process_of
 
 WAS, OWN = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -94,6 +101,65 @@ def test_a_port_that_is_taken_is_told_beside_an_address(state: Path) -> None:
     assert text.split(":")[2] in told["net[1].forward"] and "is not free" in told["net[1].forward"]
     assert list(refused(spec)) == ["net[0].address"]
     assert refused(spec, 2)["net[1].forward"] == "2 machines cannot have the same port"
+
+
+def checkpoint_of(state: Path, record: Record) -> Checkpoint:
+    """An instant checkpoint of a machine on disk, as far as entries of its forks are made of it."""
+    there = File("", 0, 0, 0)
+    saved = plain(plan(record.name, WAS))
+    return Checkpoint(
+        "moment",
+        str(state / "checkpoints/moment"),
+        "instant",
+        record.name,
+        1.0,
+        saved,
+        late.asdict(record),
+        "",
+        there,
+        "",
+        there,
+        "",
+    )
+
+
+def test_two_forks_at_once_cannot_have_one_address(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first is entered and its QEMU has not been started yet."""
+    monkeypatch.setattr(forking, "check", lambda _: None)
+    source = checkpoint_of(state, machine(state, "web", FIXED, running=False))
+    lock, under_it = state / "networks.lock", list[bool]()
+
+    def heard(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            under_it.append(lock.exists() and locked(lock))
+            return work(*words)
+
+        return call
+
+    monkeypatch.setattr(machines, "awake", heard(machines.awake))
+    monkeypatch.setattr(machines, "entered", heard(machines.entered))
+
+    async def both() -> None:
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def starting(_: Checkpoint, record: Record, **__: Any) -> Restored:
+            begun.set()
+            if record.name == "first":
+                await goes_on.wait()
+            return Restored(record, plan(record.name, OWN), None)
+
+        monkeypatch.setattr(forking, "_one", starting)
+        first = asyncio.ensure_future(forking.fork_many(source, 1, names=["first"]))
+        await begun.wait()
+        with pytest.raises(StateError, match="no fork of web can be started") as error:
+            await forking.fork_many(source, 1, names=["second"])
+        assert [one.reason for one in error.value.problems] == ["first is being started with it on bridge br0"]
+        assert not (state / "machines/second").exists() and not locked(lock)
+        goes_on.set()
+        assert [one.record.name for one in await first] == ["first"]
+
+    asyncio.run(both())
+    assert under_it == [True, True, True]  # the first was looked for and entered, the second looked for
 
 
 def plan(name: str, mac: str) -> Plan:

@@ -178,6 +178,8 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
         return described(machine.record)
 
     shown: Any = run_until_done(taken())
+    for note in shown["notes"] or ():
+        output.warn(note)
     output.result(shown, shown["name"], json=json)
 
 
@@ -208,6 +210,8 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
     async def whole() -> int:
         began = time.monotonic()
         machine = Connected.of_fork(*await PoolClient(name).claim(timeout))
+        for note in machine.record.notes:
+            output.warn(note)
         if timings:
             print(f"{'taken':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
         return await running.see_through(machine, None, words, running.How(time_limit=time_limit))

@@ -7,6 +7,7 @@ __all__ = [
     "ASKED",
     "AUTOSTART",
     "CHECKPOINTING",
+    "CLEARED",
     "CONSOLE",
     "COPYING",
     "GDB",
@@ -66,6 +67,8 @@ AUTOSTART = "autostart.json"
 """How it starts with the host (`tinamou.machine.autostart`)."""
 RENAMED = "renamed"
 """There until all that named it by a name it had names it by its folder's: those names, a line each."""
+CLEARED = "cleared"
+"""There while a folder without a record is being removed, by whoever holds the folder."""
 CHECKPOINTING = "checkpointing"
 """There while its state is being saved: the process that does it."""
 COPYING = "copy.lock"

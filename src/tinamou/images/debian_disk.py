@@ -10,7 +10,7 @@ from tinamou.errors import ImageError
 from tinamou.images import gpt
 from tinamou.images.debian_tools import as_root
 from tinamou.images.kernel import plain_image, pvh_kernel
-from tinamou.system.exec import CommandError, run
+from tinamou.system.exec import CommandError, run_whole
 
 if TYPE_CHECKING:
     from tinamou.images.debian import Port
@@ -121,6 +121,6 @@ def _one(names: list[str], start: str) -> str:
 
 def _run(argv: list[str]) -> None:
     try:
-        run(argv)
+        run_whole(argv)
     except CommandError as error:
         raise ImageError("the disk cannot be made", why=error.stderr.strip(), evidence={"command": error.replay}) from error

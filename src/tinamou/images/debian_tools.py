@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinamou.errors import ImageError
 from tinamou.images.packages import host_acquire, require_tools
-from tinamou.system.exec import CommandError, run
+from tinamou.system.exec import CommandError, run, run_whole
 
 if TYPE_CHECKING:
     from tinamou.images.debian import Port
@@ -50,6 +50,26 @@ def as_root(argv: Sequence[str]) -> list[str]:
     return list(argv) if os.geteuid() == 0 else ["unshare", "--map-root-user", "--map-auto", "--", *argv]
 
 
+_APART = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+_FIRST = ("sh", "-c", '"$@"; exit $?', "sh")
+"""Process 1 of a PID namespace, which takes in what others leave behind."""
+
+
+def _apart(argv: Sequence[str]) -> list[str]:
+    """The command in mount and PID namespaces of its own, for root: else mmdebstrap mounts in the host's.
+
+    So nothing stays mounted, and no process stays, when it is killed. Any other user's makes namespaces by itself. Root that
+    may make none (in a container) may not mount either.
+    """
+    if os.geteuid() != 0:
+        return list(argv)
+    try:
+        run([*_APART, "true"])
+    except CommandError:
+        return list(argv)
+    return [*_APART, *_FIRST, *argv]
+
+
 def bootstrap(
     suite: str, port: Port, ids: Identities, *, include: Sequence[str], sources: Sequence[str], work: Path
 ) -> Path:
@@ -76,7 +96,7 @@ def bootstrap(
         *sources,
     ]
     try:
-        run(argv, environment={"TMPDIR": str(work / "tmp")})
+        run_whole(_apart(argv), environment={"TMPDIR": str(work / "tmp")})
     except CommandError as error:
         raise ImageError(
             f"mmdebstrap could not install Debian {suite}",

@@ -37,7 +37,7 @@ from tinamou.system.paths import image_dir
 from tinamou.system.qcow2 import read_header
 from tinamou.units import Size
 
-__all__ = ["convert", "import_image", "imported", "rebase", "refuse_fixed", "resize"]
+__all__ = ["convert", "import_image", "imported", "rebase", "refuse_fixed", "refuse_name", "resize"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -60,6 +60,12 @@ def imported(name: str, arch: str) -> ImageFacts | None:
     return replace(facts, disk=str(current.parent / target / facts.disk))
 
 
+def refuse_name(name: str) -> None:
+    """Raise ImageError for what cannot be an image's name: a folder is called so."""
+    if not _NAME.fullmatch(name):
+        raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
+
+
 async def import_image(
     path: Path,
     name: str,
@@ -77,8 +83,7 @@ async def import_image(
     configuration, which no disk tells. A file that somebody writes to is refused. The copy is compared with its source
     before it gets its name. Raises ImageError; nothing is left behind then.
     """
-    if not _NAME.fullmatch(name):
-        raise ImageError(f"{name!r} cannot be an image's name", fix="lower-case letters, digits, dot, dash, to 64 letters")
+    refuse_name(name)
     if part is not None:
         return await _import_part(path, name, arch, part, like, progress)
     found = inspect_image(path, arch=arch, trusted=trusted)

@@ -116,7 +116,7 @@ def _record(backup: Backup, directory: Path, isolated: bool) -> Record:
     spec = {**(data.get("later") or data["spec"]), "name": directory.name}
     same = {"former": data.get("former", [])} if data["name"] == directory.name else {"former": []}
     return late.replace(
-        Record(**{**data, **same, "later": {}, "base": "", "template": False}),
+        Record(**{**data, **same, "later": {}, "base": "", "template": False, "notes": []}),
         name=directory.name,
         directory=str(directory),
         spec={**spec, "net": []} if isolated else spec,

@@ -367,11 +367,14 @@ class Pool:
 
 
 class SharedPool:
-    """A pool made by ``tinamou pool create``, for programs without asyncio: ``with SharedPool("web").take() as vm: …``."""
+    """A pool made by ``tinamou pool create``, for programs without asyncio: ``with SharedPool("web").take() as vm: …``.
 
-    def __init__(self, name: str) -> None:
+    ``progress`` is told what must be said of a machine that is taken, such as an address its guest did not get.
+    """
+
+    def __init__(self, name: str, *, progress: Progress = silent) -> None:
         self.name = name
-        self._pool = AsyncSharedPool(name)
+        self._pool = AsyncSharedPool(name, progress=progress)
 
     def take(self, timeout: float = TAKE_SECONDS) -> Machine:
         """A running machine nobody else has; see `AsyncSharedPool.take`."""

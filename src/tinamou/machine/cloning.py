@@ -150,7 +150,7 @@ def _record(source: Record, directory: Path, spec: MachineSpec) -> Record:
     fresh: dict[str, Any] = {"later": {}, "former": [], "template": False, "parent": "", "timings": {}, "ended": ""}
     fresh |= {"move": {}, "generation": 0}
     fresh |= dict.fromkeys(("pid", "started", "owner_pid", "owner_started", "log_from"), 0)
-    fresh |= {"pinning": [], "ephemeral": False}
+    fresh |= {"pinning": [], "ephemeral": False, "notes": []}
     fresh |= {"name": directory.name, "directory": str(directory), "uid": machines.lease_uid(directory), "base": source.name}
     port = machines.free_port() if source.ssh_port else None
     own = dump_spec(late.replace(spec, name=directory.name))

@@ -202,6 +202,8 @@ class AsyncMachine(Handled, Kept):
 
         waking = pooled_or_forked(self._spec, keep=self._keep, timeout=self.timeout, progress=self._progress)
         restored, ended = await waking
+        for note in restored.record.notes:
+            self._progress(note, None)
         self._connected = Connected.of_fork(restored, ended)
         return report(since)
 

@@ -78,10 +78,14 @@ class AsyncPool:
 
 @of_host
 class AsyncSharedPool:
-    """A pool made by ``tinamou pool create``, by its name: ``await AsyncSharedPool("web").take()``."""
+    """A pool made by ``tinamou pool create``, by its name: ``await AsyncSharedPool("web").take()``.
 
-    def __init__(self, name: str) -> None:
+    ``progress`` is told what must be said of a machine that is taken, such as an address its guest did not get.
+    """
+
+    def __init__(self, name: str, *, progress: Progress = silent) -> None:
         self.name = name
+        self._progress = progress
         self._host = this_host()
 
     async def take(self, timeout: float = TAKE_SECONDS) -> AsyncMachine:
@@ -91,4 +95,7 @@ class AsyncSharedPool:
         """
         from tinamou.machine.pooled import PoolClient
 
-        return AsyncMachine.around(Connected.of_fork(*await PoolClient(self.name).claim(timeout)))
+        restored, ended = await PoolClient(self.name).claim(timeout)
+        for note in restored.record.notes:
+            self._progress(note, None)
+        return AsyncMachine.around(Connected.of_fork(restored, ended))

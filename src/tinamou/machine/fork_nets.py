@@ -20,14 +20,32 @@ from tinamou.state.record import Record
 if TYPE_CHECKING:
     from tinamou.network.anew import Found
 
-__all__ = ["ask_anew", "refuse_twice"]
+__all__ = ["ask_anew", "claimed", "refuse_twice"]
+
+
+@contextlib.contextmanager
+def claimed(name: str, spec: Mapping[str, Any], count: int, *, same: bool = False) -> Iterator[None]:
+    """As `refuse_twice`, for a block that writes the records of the forks: they have their fixed addresses from then on.
+
+    Nobody else looks or claims meanwhile, under the lock that addresses on networks of tinamou's are leased under.
+    """
+    alone = networks.locked() if _fixed(spec) and not same else contextlib.nullcontext()
+    with alone:
+        refuse_twice(name, spec, count, same=same)
+        yield
+
+
+def _fixed(spec: Mapping[str, Any]) -> bool:
+    said = spec.get("net", ())
+    return not isinstance(said, list | tuple) or any(not isinstance(one, Mapping) or one.get("address") for one in said)
 
 
 def refuse_twice(name: str, spec: Mapping[str, Any], count: int, *, same: bool = False) -> None:
     """Refuse forks of a machine of that description which would have what another one has, or each other.
 
     A port of this host leads into one machine. A fixed address is one machine's on a network that it shares, but of one
-    that takes its own place (``same``). Raises StateError naming all of them.
+    that takes its own place (``same``). A machine that is being started has its addresses already. Raises StateError naming
+    all of them.
     """
     said = spec.get("net", ())
     if isinstance(said, list | tuple) and not any(map(_may_be_one_only, said)):
@@ -61,11 +79,12 @@ def _taken_addresses(nets: Sequence[NetSpec], count: int) -> Iterator[Problem]:
     fixed = {number: one for number, one in enumerate(nets) if one.address and shared(one)}
     holders = dict(_fixed_addresses()) if fixed else {}
     for number, one in fixed.items():
-        holder, where = holders.get(_held(one)), shared(one)
+        (holder, runs), where = holders.get(_held(one), ("", False)), shared(one)
         fix = "leave it out, so that each machine asks for its own by DHCP; or "
         if holder:
             fix += f"fork a checkpoint, once {holder} is off"
-            yield Problem(f"net[{number}].address", one.address, f"{holder} runs with it on {where}", fix)
+            does = "runs" if runs else "is being started"
+            yield Problem(f"net[{number}].address", one.address, f"{holder} {does} with it on {where}", fix)
         elif count > 1:
             reason = f"{count} machines on {where} cannot have the same address"
             yield Problem(f"net[{number}].address", one.address, reason, f"{fix}start one fork")
@@ -77,14 +96,14 @@ def _held(spec: NetSpec) -> tuple[str, str]:
     return shared(spec), str(ipaddress.ip_interface(spec.address).ip)
 
 
-def _fixed_addresses() -> Iterator[tuple[tuple[str, str], str]]:
-    """Those on shared networks, and the running machine that has each."""
+def _fixed_addresses() -> Iterator[tuple[tuple[str, str], tuple[str, bool]]]:
+    """Those on shared networks, and the machine that has each: one that runs, or that a process is starting."""
     for record in machines.awake():
-        if record.running:
+        if (runs := record.running) or record.owned:
             with contextlib.suppress(SpecError):  # a description nobody can read keeps no other machine from being forked
                 for spec in load_spec(record.spec).net:
                     if spec.address and shared(spec):
-                        yield _held(spec), record.name
+                        yield _held(spec), (record.name, runs)
 
 
 async def ask_anew(record: Record, before: Plan, plan: Plan, line: Line | None) -> tuple[str, ...]:

@@ -192,17 +192,18 @@ async def fork_many(
         await asyncio.to_thread(verify, checkpoint)
     else:
         check(checkpoint)
-    await asyncio.to_thread(fork_nets.refuse_twice, checkpoint.machine, checkpoint.record["spec"], count, same=same)
     reconciling = asyncio.ensure_future(asyncio.to_thread(reconcile))
-    records = _entries(checkpoint, count, ephemeral, names, same)
+    records: list[Record] = []
+    tasks: list[asyncio.Task[Restored]] = []
     room = asyncio.Semaphore(AT_ONCE * (os.cpu_count() or 1))
 
     async def one(record: Record) -> Restored:
         async with room:
             return await _one(checkpoint, record, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
 
-    tasks = [asyncio.ensure_future(one(record)) for record in records]
     try:
+        await in_thread(_enter, records, checkpoint, count, ephemeral, names, same)
+        tasks += [asyncio.ensure_future(one(record)) for record in records]
         await reconciling
         return list(await asyncio.gather(*tasks))
     except BaseException:
@@ -251,9 +252,8 @@ async def fork_running(machine: Connected, count: int, progress: Progress = sile
 
 
 def notes_of(restored: Sequence[Restored]) -> list[str]:
-    """What must be said of forks: clocks of guests that have nothing to set them by, addresses that are not their own."""
-    clocks = [not_set(one.record).note for one in restored if one.line is None]
-    return [*clocks, *(note for one in restored for note in one.notes)]
+    """What must be said of forks, as the record of each has it for whoever takes it."""
+    return [note for one in restored for note in one.record.notes]
 
 
 async def _shut(machine: Connected, directory: Path) -> None:
@@ -277,7 +277,9 @@ async def _one(checkpoint: Checkpoint, record: Record, *, dies_with_parent: bool
         restored = await load(checkpoint, record, made, dies_with_parent=dies_with_parent, stopped=stopped, same=same)
     finally:
         made.cancel()
-    record = change(restored.record, timings={"fork": round(time.perf_counter() - began, 4)})
+    clock = [not_set(record).note] if restored.line is None else []
+    took = {"fork": round(time.perf_counter() - began, 4)}
+    record = change(restored.record, timings=took, notes=[*clock, *restored.notes])
     return late.replace(restored, record=record)
 
 
@@ -313,8 +315,13 @@ def _prepare(plan: Plan, directory: Path) -> None:
     helper_processes.start_all(plan, directory)
 
 
-def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool) -> list[Record]:
-    """Folders and entries for so many forks; none when one name is taken. Raises StateError."""
+def _enter(
+    records: list[Record], checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequence[str], same: bool
+) -> None:
+    """Folders and entries for so many forks, added to ``records``; none when a name or an address is taken.
+
+    Raises StateError.
+    """
     stem = checkpoint.machine[:36].rstrip("-")
     wanted = [*names, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(count - len(names)))]
     with contextlib.ExitStack() as stack:
@@ -333,8 +340,9 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             "later": {},
             "base": "",
             "template": False,
+            "notes": [],
         }
-        records = []
+        new = []
         for directory, uid in zip(made, uids, strict=True):
             spec = portable.spec_for(checkpoint, directory.name, same=same)
             port = machines.free_port() if saved.get("ssh_port") else None
@@ -342,8 +350,9 @@ def _entries(checkpoint: Checkpoint, count: int, ephemeral: bool, names: Sequenc
             own |= {"spec": spec, "former": saved.get("former", []) if same else []}
             record = Record(**{**saved, **fresh, **own, "created": time.time(), "parent": checkpoint.name, "timings": {}})
             give_files(checkpoint.files, Path(checkpoint.directory), directory, uid)
-            records.append(record)
-        return machines.entered(*records)
+            new.append(record)
+        with fork_nets.claimed(checkpoint.machine, checkpoint.record["spec"], count, same=same):
+            records += machines.entered(*new)
 
 
 async def checkpoint_by_name(

@@ -21,7 +21,7 @@ from tinamou.guest import copy
 from tinamou.images import layers, store, windows_mender
 from tinamou.images.blocks import Unreadable
 from tinamou.images.hive import HiveError
-from tinamou.images.importing import import_image
+from tinamou.images.importing import import_image, refuse_name
 from tinamou.images.inspect import disk_of, inspect_image
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import is_path, resolve
@@ -59,6 +59,7 @@ async def inject(source: str, name: str, drivers: Path, *, progress: Progress = 
     Raises ImageError for a disk without a Windows, one that may not be changed now, and a disc without its drivers; the name
     stands for what it stood for before then.
     """
+    refuse_name(name)
     disc = await in_thread(_disc, drivers)
     found = await in_thread(_windows, source)
     refuse(found)

@@ -16,12 +16,14 @@ from tinamou.system.loop_thread import wait_for
 
 __all__ = [
     "async_fork",
+    "async_inject_drivers",
     "async_machines",
     "async_open",
     "build_image",
     "checkpoints",
     "fork",
     "import_machine",
+    "inject_drivers",
     "machines",
     "open",
 ]
@@ -63,6 +65,31 @@ def build_image(file: Path | str, *, arch: str = "", refresh: bool = False, prog
     from tinamou.machine.image_building import build_file
 
     return wait_for(build_file(Path(file), arch=arch, refresh=refresh, progress=progress)).image.name
+
+
+def inject_drivers(source: Path | str, name: str, drivers: Path | str, *, progress: Progress = silent) -> str:
+    """Make an image of an installed Windows (x86_64) that starts from virtio; its name: ``Machine(name, os="windows-11")``.
+
+    ``source`` is an image by its name, or the file of a disk of any format, with a slash in it or an ending such as
+    ``.vhdx``; it stays as it is. ``drivers`` is the disc virtio-win.iso. Drivers and registry are written into a layer over
+    the disk by a throw-away machine without a network, in some minutes (900 s at most for each of its steps); where an image
+    of that name was made of the same disk and disc before, it is found again. ``progress`` is told what goes on, with None
+    for the fraction done, and at the end what must be said of it.
+
+    Raises ImageError for a source without a Windows, one that may not be changed now (hibernated, encrypted), and a disc
+    without its drivers, and a name that is none. The name stands for what it stood for before then.
+    """
+    return wait_for(async_inject_drivers(source, name, drivers, progress=progress))
+
+
+async def async_inject_drivers(source: Path | str, name: str, drivers: Path | str, *, progress: Progress = silent) -> str:
+    """As `inject_drivers`, for programs with asyncio."""
+    from tinamou.machine.injecting import inject
+
+    made = await inject(str(source), name, Path(drivers), progress=progress)
+    for note in made.done.notes if made.done else ():
+        progress(note, None)
+    return made.image.name
 
 
 def machines() -> list[Machine]:

@@ -194,6 +194,7 @@ def described(record: Record) -> dict[str, Any]:
         "base": record.base or None,
         "former": record.former or None,
         "replica": replica_of(record),
+        "notes": record.notes or None,
         "created": record.created,
         "timings": record.timings,
         "spec": record.spec,

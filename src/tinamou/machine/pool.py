@@ -10,7 +10,7 @@ from typing import Any, Self
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import READY_SECONDS
-from tinamou.machine.forking import fork_many
+from tinamou.machine.forking import fork_many, notes_of
 from tinamou.machine.reconcile import end_machine
 from tinamou.snapshots.checkpoint import Checkpoint
 from tinamou.snapshots.fork import Restored
@@ -120,7 +120,7 @@ class ForkPool:
             return
         assert not isinstance(self._of, str)
         for restored in await fork_many(self._of, count, stopped=True, dies_with_parent=not self._lives_on):
-            for note in restored.notes:
+            for note in notes_of([restored]):
                 self._progress(note, None)
             self._waiting.put_nowait(restored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -141,7 +142,12 @@ def _cause_of_death(record: Record) -> str:
 
 
 def clear_unfinished(directory: Path) -> list[str]:
-    """Remove a folder without a record that can be read: what runs from it is ended, what it had given back."""
+    """Remove a folder without a record that can be read: what runs from it is ended, what it had given back.
+
+    Whoever wants its name waits for that.
+    """
+    with contextlib.suppress(OSError):  # on a full disk nobody waits
+        directory.joinpath(files.CLEARED).touch()
     _end_strays(directory)
     Journal(directory).give_back(undo)
     machines.remove(directory)

@@ -118,8 +118,9 @@ def begin(spec: MachineSpec, *, ephemeral: bool, dies_with_parent: bool = False,
     try:
         with machines.making(name) as directory:
             found = look()
-            (record,) = machines.entered(_record(spec, directory, image, ephemeral, found), found=found)
-        write_image(record, image)
+            fresh = _record(spec, directory, image, ephemeral, found)
+            write_image(fresh, image)  # before its record, with which it is a machine that can be started again
+            (record,) = machines.entered(fresh, found=found)
         return _start(spec, record, image, clock, dies_with_parent)
     except BaseException as error:
         if record is not None:
@@ -187,7 +188,7 @@ def _start(spec: MachineSpec, record: Record, image: ImageFacts, clock: _Clock, 
     log_from = log.stat().st_size if log.exists() else 0
     process = launch(plan, record.path, dies_with_parent=dies_with_parent)
     clock.lap("launch")
-    record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages)
+    record = change(record, **run_facts(plan, process), log_from=log_from, timings=clock.stages, notes=[])
     if spec.replicate.to:
         from tinamou.machine.schedules import replicate
 

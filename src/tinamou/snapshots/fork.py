@@ -179,7 +179,7 @@ class Restored:
     monitor: Monitor | None = None
     """Open while the fork waits to be handed out."""
     notes: tuple[str, ...] = ()
-    """What must be said of it."""
+    """What must be said of its addresses; its record has that and what else there is, once it is made."""
 
     def hand_over(self) -> list[int]:
         """Descriptors of its open lines, for another process to make `given` of; here they are closed."""

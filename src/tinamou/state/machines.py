@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tinamou import late
 from tinamou.errors import StateError
+from tinamou.facts import files
 from tinamou.state import uids
 from tinamou.state.allowed import of_root, refusal
 from tinamou.state.index import Look, look, machines_dir
@@ -60,15 +61,26 @@ def making(name: str) -> Iterator[Path]:
 
 
 def _made(name: str) -> Path:
+    """The folder. One that somebody removes, as it was left by a crash, is waited for."""
     path = machines_dir() / name
-    try:
-        path.mkdir(mode=0o711)
-    except FileExistsError:
-        record = read(path)
-        state = "runs" if record and record.running else "exists"
-        verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
-        raise StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}") from None
-    return path
+    while True:
+        try:
+            path.mkdir(mode=0o711)
+        except FileExistsError:
+            if not path.joinpath(files.CLEARED).exists():
+                raise _taken(name, path) from None
+            with held(path) as there:
+                if there:  # whoever removed it was killed
+                    raise _taken(name, path) from None
+            continue
+        return path
+
+
+def _taken(name: str, path: Path) -> StateError:
+    record = read(path)
+    state = "runs" if record and record.running else "exists"
+    verb = f"tinamou stop {name}" if state == "runs" else f"tinamou start {name}, or tinamou rm {name}"
+    return StateError(f"a machine named {name} {state} already", fix=f"choose another --name, or: {verb}")
 
 
 def entered(*made: Record, found: Look | None = None) -> list[Record]:

@@ -42,6 +42,7 @@ class Record:
     ``NAME~2``, where another machine was called NAME before. ``base`` is the machine it is a clone of, empty for none; a
     ``template`` is cloned and nothing else. ``generation`` counts the hosts it has had, ``move`` says where its last move is
     (`tinamou.state.moves`), ``replicated`` the ``host`` that has its newest replica, and ``at`` what second it was as that.
+    ``notes`` are what must be said of a fork, until it is started anew: addresses its guest did not get.
     ``directory`` is where the record was read from, and not written down.
     """
 
@@ -78,6 +79,7 @@ class Record:
     generation: int = 0
     move: dict[str, Any] = late.field(default_factory=dict)
     replicated: dict[str, Any] = late.field(default_factory=dict)
+    notes: list[str] = late.field(default_factory=list)
     format: int = FORMAT
 
     @property

@@ -13,10 +13,11 @@ from tinamou.late import dataclass
 if TYPE_CHECKING:
     from subprocess import TimeoutExpired
 
-__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "piped", "run"]
+__all__ = ["CommandError", "TimeoutExpired", "clean_environment", "find_tool", "piped", "run", "run_whole"]
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "TERM", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy")
 _BEYOND_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu")
+_GOING_SECONDS = 10.0
 
 
 def __getattr__(name: str) -> object:
@@ -113,6 +114,39 @@ def run(
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.returncode != 0:
         raise CommandError(tuple(argv), done.returncode, out, err)
+    return out
+
+
+def run_whole(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
+    """As `run`, of a program that starts others: whatever ends the wait for it ends all of them.
+
+    They are a process group of their own, so that Ctrl-C is this process's alone to heed. The program itself, not those it
+    started, is ended when this process is killed. Raises CommandError, FileNotFoundError.
+    """
+    import signal
+    import subprocess
+    from contextlib import suppress
+
+    tied = [find_tool("setpriv") or "setpriv", "--pdeathsig", "KILL", "--", *argv]
+    with subprocess.Popen(
+        tied,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(environment),
+        start_new_session=True,
+    ) as process:
+        try:
+            said = process.communicate()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):  # the last one that is gone closes its end of the output
+                process.communicate(timeout=_GOING_SECONDS)
+            raise
+    out, err = (one.decode(errors="replace") for one in said)
+    if process.returncode:
+        raise CommandError(tuple(argv), process.returncode, out, err)
     return out
 
 

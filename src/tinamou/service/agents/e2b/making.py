@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from tinamou.errors import StateError
 from tinamou.machine import checkpoints
 from tinamou.machine.connected import READY_SECONDS, Connected
@@ -16,6 +18,8 @@ from tinamou.state.record import change
 from tinamou.system.loop_thread import in_thread
 
 __all__ = ["forked", "made", "saved", "stays"]
+
+_log = logging.getLogger(__name__)
 
 
 async def made(template: Template, name: str, *, network: bool = True) -> Connected:
@@ -49,8 +53,13 @@ async def forked(checkpoint: Checkpoint, names: list[str]) -> list[Connected]:
 
 
 async def stays(machine: Connected) -> Connected:
-    """From now on the machine goes on when this process ends; the line to its guest stays open."""
+    """From now on the machine goes on when this process ends; the line to its guest stays open.
+
+    What must be said of a fork is in the service's log: E2B's answers have no place for it. So has its record.
+    """
     await machine.settled_agent()
+    for note in machine.record.notes:
+        _log.warning("%s", note, extra={"fields": {"machine": machine.name}})
     machine.record = change(machine.record, owner_pid=0, owner_started=0, ephemeral=False)
     await machine.hang_up()
     return machine
