@@ -73,6 +73,10 @@ def test_an_address_that_a_running_machine_has_is_refused_with_all_others(state:
         "net[2].address": "other runs with it on network lab",
     }
     assert refused(spec, 2) == refused(spec)
+    with pytest.raises(StateError) as error:
+        refuse_twice("web", spec, 1)
+    fixes = [problem.fix.rpartition("once ")[2] for problem in error.value.problems]
+    assert fixes == ["web is off", "other is removed"], "a network of tinamou's keeps the address for who has it"
     refuse_twice("web", spec, 1, same=True)
 
 
