@@ -54,6 +54,13 @@ def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+@functools.cache
+def _known(cls: Any) -> dict[str, tuple[late.Field[Any], Any]]:
+    """Name → field of a class, and its kind."""
+    hints = _hints(cls)
+    return {field.name: (field, hints[field.name]) for field in late.fields(cls)}
+
+
 def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Problem]]:
     """``data`` as an instance of dataclass ``cls``, or None with every problem found, each with its path.
 
@@ -66,13 +73,12 @@ def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Pro
         if not shorthand:
             return None, [Problem(path or "spec", data, "expected a table of settings", "write it as key = value pairs")]
         data = {shorthand: data}
-    known = {f.name: f for f in late.fields(cls)}  # type: ignore[arg-type]
+    known = _known(cast(Any, cls))
     problems = [_unknown(str(key), _join(path, str(key)), known) for key in data if key not in known]
     values: dict[str, Any] = {}
-    hints = _hints(cast(Any, cls))
-    for name, field in known.items():
+    for name, (field, kind) in known.items():
         if name in data:
-            value, found = _convert(hints[name], data[name], _join(path, name))
+            value, found = _convert(kind, data[name], _join(path, name))
             problems += found or _limits(field, value, _join(path, name))
             values[name] = value
     if problems:
@@ -101,8 +107,7 @@ def _unknown(key: str, path: str, known: Mapping[str, object]) -> Problem:
 
 
 def _limits(field: late.Field[Any], value: Any, path: str) -> list[Problem]:
-    low, high, pattern = (field.metadata.get(key) for key in ("minimum", "maximum", "pattern"))
-    hint = field.metadata.get("hint", "")
+    low, high, pattern, hint = map(field.metadata.get, ("minimum", "maximum", "pattern", "hint"))
     if low is not None and isinstance(value, int) and value < low:
         return [Problem(path, _shown(value), f"must be at least {_like(value, low)}", hint)]
     if high is not None and isinstance(value, int) and value > high:
@@ -121,19 +126,23 @@ def _shown(value: object) -> object:
 
 
 def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+    if isinstance(kind, type):
+        return _convert_plain(kind, value, path)
     origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return _convert_union(get_args(kind), value, path)
     if origin is Literal:
         return _convert_choice(get_args(kind), value, path)
     if origin is tuple:
         return _convert_list(get_args(kind)[0], value, path)
     if origin is dict:
         return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
-    if late.is_dataclass(kind) and isinstance(kind, type) and kind not in PARSED:
-        return load(kind, value, path)
+    return _convert_union(get_args(kind), value, path)
+
+
+def _convert_plain(kind: type, value: object, path: str) -> tuple[Any, list[Problem]]:
     if kind in PARSED:
         return _parse(kind, value, path)
+    if kind not in _WORDS and late.is_dataclass(kind):
+        return load(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), []
     matches = isinstance(value, kind) and not (kind is int and isinstance(value, bool))

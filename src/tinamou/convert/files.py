@@ -86,7 +86,7 @@ def _path(folder: Path, name: str) -> Path:
     """A file a source names, links followed; `Path` would raise for a loop of links, a long name, an unknown ``~user``."""
     if "\0" in name:
         raise ImageError(f"{name!r} is no name of a file", why="it has a zero byte in it")
-    return Path(os.path.realpath(folder / os.path.expanduser(name)))  # noqa: PTH111
+    return Path(os.path.realpath(os.path.join(folder, os.path.expanduser(name))))  # noqa: PTH111, PTH118
 
 
 def look(draft: Draft, folder: Path, trusted: Sequence[Path] = ()) -> dict[str, Seen]:

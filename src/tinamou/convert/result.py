@@ -35,7 +35,7 @@ class Note(NamedTuple):
         shown = f"{self.where} {value}".strip()
         line = f"{self.rank:<8}{shown}: {self.reason}" + (f" — {self.fix}" if self.fix else "")
         # What a source says must not move the cursor of whoever reads it.
-        return "".join(one if one.isprintable() else "�" for one in line)
+        return line if line.isprintable() else "".join(one if one.isprintable() else "�" for one in line)
 
 
 @dataclass

@@ -33,14 +33,14 @@ class Element:
         self._attributes = attributes
         self.inside: list[Element] = list[Element]()
         self._text: str | list[str] = []
-        self._unread = set(attributes)
+        self._unread = attributes.copy()
         self._read = False
         self.seen: bool = False
 
     def get(self, key: str, default: str = "") -> str:
         """An attribute."""
         self.seen = True
-        self._unread.discard(key)
+        self._unread.pop(key, None)
         return self._attributes.get(key, default)
 
     @property
@@ -82,8 +82,10 @@ class Element:
         """The first element at a path; another one beside it does not count as seen."""
         found = self
         for name in path.split("/"):
-            below = next((one for one in found.inside if one.tag == name), None)
-            if below is None:
+            for below in found.inside:
+                if below.tag == name:
+                    break
+            else:
                 return None
             below.seen = True
             found = below
@@ -95,7 +97,8 @@ class Element:
             if one.tag == tag:
                 one.seen = True
                 yield one
-            yield from one.iter(tag)
+            if one.inside:
+                yield from one.iter(tag)
 
     def shown(self) -> str:
         """All it says on one line, for a note: it counts as read with everything in it."""
@@ -116,16 +119,16 @@ class Element:
 
     def unread(self, place: str = "") -> Iterator[tuple[str, str]]:
         """What nobody has asked for: its place, ``devices/disk/@type``, and its value; an element not seen comes whole."""
-        for key in [key for key in self._attributes if key in self._unread]:
-            yield f"{place}/@{key}".lstrip("/"), self._attributes[key]
+        above = f"{place}/" if place else ""
+        for key, value in [*self._unread.items()]:
+            yield f"{above}@{key}", value
         if not self._read and (said := self._said()):
             yield place or self.tag, said
         for one in self.inside:
-            below = f"{place}/{one.tag}".lstrip("/")
-            if one.seen:
-                yield from one.unread(below)
-            else:
-                yield below, one.shown()
+            if not one.seen:
+                yield above + one.tag, one.shown()
+            elif one.inside or one._unread or not one._read:
+                yield from one.unread(above + one.tag)
 
 
 def root_of(text: str) -> str:
@@ -202,7 +205,7 @@ class _Building:
         if self._count > _MOST or len(self._open) > _DEEPEST:
             why = f"it has more than {_MOST} elements, or more than {_DEEPEST} within each other"
             raise SpecError(f"{self._what} is too large", why=why, fix="export it again")
-        if any("}" in key for key in attributes):
+        if attributes and "}" in "".join(attributes):
             short = [key.rpartition("}")[2] for key in attributes]
             attributes = {
                 one if short.count(one) == 1 else key: attributes[key] for one, key in zip(short, attributes, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tinamou.late import dataclass, field
 
@@ -79,17 +79,18 @@ class QemuFacts:
         if kind == "property":
             owner, _, prop = name.partition(".")
             return prop in self.properties.get(owner, frozenset())
-        offered: Mapping[str, frozenset[str]] = {
+        if kind in BACKEND_KINDS:
+            return name in self.backends.get(kind, frozenset())
+        if kind == "machine":
+            return bool(name) and self.machine(name) is not None
+        offered: Mapping[str, Collection[str]] = {
             "type": self.types,
             "command": self.commands,
             "netdev": self.netdevs,
             "option": self.options,
-            "accel": frozenset(self.accels),
+            "accel": self.accels,
             "cpu": self.cpu_models,
-            "machine": frozenset(n for m in self.machines for n in (m.name, m.alias) if n),
         }
-        if kind in BACKEND_KINDS:
-            return name in self.backends.get(kind, frozenset())
         if kind not in offered:
             raise ValueError(f"unknown kind of feature: {feature!r}")
         return name in offered[kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tinamou import late
 from tinamou.errors import PrepareError, Problem
@@ -14,25 +15,29 @@ from tinamou.system.exec import find_tool
 
 __all__ = ["VIRTIOFSD", "absolute", "check"]
 
+_Part = TypeVar("_Part", bound=Any)
 VIRTIOFSD = "virtiofsd"
 """The program that serves a folder to a guest."""
 
 
 def absolute(spec: MachineSpec) -> MachineSpec:
     """The description with whole paths: a machine starts again from wherever it is told to."""
-    boot = late.replace(spec.boot, kernel=_whole(spec.boot.kernel), initrd=_whole(spec.boot.initrd))
-    boot = late.replace(boot, secure_keys=_whole(boot.secure_keys))
-    disks = tuple(late.replace(one, path=_whole(one.path), key=_whole(one.key)) for one in spec.disk)
-    nets = tuple(late.replace(one, socket=_whole(one.socket)) for one in spec.net)
-    sticks = tuple(late.replace(one, path=_whole(one.path)) for one in spec.usb)
-    cards = tuple(late.replace(one, rom_file=_whole(one.rom_file)) for one in spec.pci)
-    own = late.replace(spec.windows, drivers=_whole(spec.windows.drivers), password_file=_whole(spec.windows.password_file))
-    screen = late.replace(spec.display, tls=_whole(spec.display.tls))
-    return late.replace(spec, boot=boot, disk=disks, net=nets, usb=sticks, pci=cards, windows=own, display=screen)
+    return late.replace(
+        spec,
+        boot=_whole(spec.boot, "kernel", "initrd", "secure_keys"),
+        disk=tuple(_whole(one, "path", "key") for one in spec.disk),
+        net=tuple(_whole(one, "socket") for one in spec.net),
+        usb=tuple(_whole(one, "path") for one in spec.usb),
+        pci=tuple(_whole(one, "rom_file") for one in spec.pci),
+        windows=_whole(spec.windows, "drivers", "password_file"),
+        display=_whole(spec.display, "tls"),
+    )
 
 
-def _whole(path: str) -> str:
-    return os.path.abspath(path) if path else ""  # noqa: PTH100 (links stay)
+def _whole(part: _Part, *fields: str) -> _Part:
+    """A part of it, with whole paths in these fields."""
+    paths = {name: os.path.abspath(path) for name in fields if (path := getattr(part, name))}  # noqa: PTH100 (links stay)
+    return late.replace(part, **paths) if paths else part
 
 
 def check(spec: MachineSpec) -> None:

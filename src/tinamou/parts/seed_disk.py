@@ -18,11 +18,13 @@ from tinamou.parts.seed import MACHINE_KEY, SeedSpec, documents
 def wanted(resolved: Resolved) -> bool:
     """Where the image is known to read one, and where the user asks for something only a seed can bring."""
     image, seed = resolved.facts.image, resolved.spec.seed
+    if not image.disk:
+        return False
     read = replace(seed, ignition="", combustion="", user="" if seed.ignition else seed.user)
     read = replace(read, agent="start") if seed.agent == "none" else read
     asked = read != SeedSpec() or bool(net.fixed(resolved))
     known = image.seed == "nocloud" and seed.agent != "none"
-    return bool(image.disk) and (known or asked)
+    return known or asked
 
 
 def needs(resolved: Resolved) -> tuple[Need, ...]:
