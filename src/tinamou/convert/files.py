@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinamou.convert.assemble import Converted, Placed, Seen
 from tinamou.convert.result import Disk, Draft
 from tinamou.errors import ImageError, SpecError, StateError
-from tinamou.images.inspect import inspect_image
 from tinamou.images.progress import Progress, silent
 from tinamou.system.plain_file import read_given
 
@@ -25,7 +23,7 @@ _PATHS = ("boot.kernel", "boot.initrd")
 def read_source(path: Path) -> tuple[str, Draft | None]:
     """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
     data = read_given(path, _LARGEST)
-    from tinamou.convert import hyperv, vmcx
+    from tinamou.convert import vmcx
 
     if data.startswith(_BACKUPS):
         from tinamou.convert import vma
@@ -35,6 +33,8 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
     if (data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))) and (draft := _archived(path)):
         return "", draft
     if vmcx.is_store(data):
+        from tinamou.convert import hyperv
+
         return "", hyperv.read_store(data)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if len(data) > _LARGEST or (b"\0" in data and not wide):
@@ -110,6 +110,8 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
         if not disk.size:
             draft.check(disk.where, disk.file, f"{where} is not here", "put it there, or name another; plan and run need it")
         return Seen(str(where), exists=False)
+    from tinamou.images.inspect import inspect_image
+
     try:
         found = inspect_image(where, trusted=trusted)
     except ImageError as error:
@@ -155,6 +157,7 @@ async def import_disks(
     ``arch`` is for an image that does not tell. The fields of the machine name the copies then. Raises ImageError.
     """
     import asyncio
+    import tempfile
 
     from tinamou.images.resolve import names
 
@@ -175,6 +178,7 @@ async def import_disks(
 def _unpack(hard: Sequence[Placed], folder: Path) -> None:
     """What lies packed in a backup or a box, as files in a folder, in one pass through it."""
     from tinamou.convert import box, vma, xva
+    from tinamou.images.inspect import inspect_image
 
     packed = [placed.disk for placed in hard if placed.disk.member]
     for source in {disk.file for disk in packed}:

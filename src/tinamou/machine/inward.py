@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou.convert import assemble, files, kinds
 from tinamou.convert.assemble import Converted
 from tinamou.convert.result import RANKS, Draft, Note
 from tinamou.errors import TinamouError
-from tinamou.machine.gather import Once
-from tinamou.machine.starting import plan_only
 from tinamou.spec import load_spec
+
+if TYPE_CHECKING:
+    from tinamou.machine.gather import Once
 
 __all__ = ["of_file", "of_words", "tried"]
 
@@ -48,6 +50,8 @@ def tried(converted: Converted, once: Once | None = None) -> Converted:
     """The same, planned on this host: what is missing here for it becomes notes. ``once``: for many in a row."""
     if not all(placed.here for placed in converted.disks):
         return converted
+    from tinamou.machine.starting import plan_only
+
     try:
         plan_only(converted.spec or load_spec(converted.machine), once=once)
     except TinamouError as error:
