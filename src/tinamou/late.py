@@ -144,15 +144,15 @@ else:
             state = self.__dict__
             state.update(plain)
             if values:
-                given = dict(zip(names, values, strict=False))
-                if len(given) < len(values) or given.keys() & named.keys():
+                first = names[: len(values)]
+                if len(first) < len(values) or not named.keys().isdisjoint(first):
                     raise TypeError(
                         f"{cls.__name__}() takes {', '.join(names)}, each once: {len(values)} and {[*named]} were given"
                     )
-                named |= given
+                state.update(zip(first, values, strict=True))
             state.update(named)
             for name, factory in made:
-                if name not in named:
+                if name not in state:
                     state[name] = factory()
             if not known.issuperset(named):
                 raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {sorted(named.keys() - known)[0]!r}")

@@ -26,13 +26,14 @@ _SEVERAL = 9
 class Element:
     """An element, its namespaces left out of all names. What is asked of it counts as read; the rest is `unread`."""
 
-    __slots__ = ("_attributes", "_read", "_text", "_unread", "inside", "seen", "tag")
+    __slots__ = ("_attributes", "_read", "_unread", "inside", "pieces", "seen", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
         self.tag: str = tag
         self._attributes = attributes
         self.inside: list[Element] = list[Element]()
-        self._text: str | list[str] = []
+        self.pieces: list[str] = []
+        """Of its text, while it is parsed."""
         self._unread = attributes.copy()
         self._read = False
         self.seen: bool = False
@@ -57,14 +58,7 @@ class Element:
         return self._said()
 
     def _said(self) -> str:
-        if not isinstance(self._text, str):
-            self._text = "".join(self._text).strip()
-        return self._text
-
-    def add(self, text: str) -> None:
-        """Take up a piece of text, while it is parsed."""
-        if isinstance(self._text, list):
-            self._text.append(text)
+        return "".join(self.pieces).strip()
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self.inside)
@@ -112,10 +106,11 @@ class Element:
 
     def _open(self, key: str, value: str) -> str:
         """An attribute as a note may show it; ``value`` is that of what ``key`` or ``name`` beside it says."""
-        beside = self._attributes.get("key") or self._attributes.get("name") or ""
-        if key in ("value", "default") and value and self._attributes.get("password") == "true":
+        if key not in ("value", "default"):
+            return hidden(f"{self.tag}/{key} ", value)
+        if value and self._attributes.get("password") == "true":
             return HIDDEN
-        return hidden(f"{self.tag}/{key} {beside if key in ('value', 'default') else ''}", value)
+        return hidden(f"{self.tag}/{key} {self._attributes.get('key') or self._attributes.get('name') or ''}", value)
 
     def unread(self, place: str = "") -> Iterator[tuple[str, str]]:
         """What nobody has asked for: its place, ``devices/disk/@type``, and its value; an element not seen comes whole."""
@@ -218,7 +213,7 @@ class _Building:
         self._open.pop()
 
     def _said(self, text: str) -> None:
-        self._open[-1].add(text)
+        self._open[-1].pieces.append(text)
 
 
 def children(node: Element | None, path: str) -> Iterator[Element]:

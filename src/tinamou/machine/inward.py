@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,10 @@ __all__ = ["of_file", "of_words", "tried"]
 
 def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
     """The machine a file describes, whose format is told by its content; or a .utm folder. Raises SpecError, ImageError."""
-    if (source / "config.plist").is_file():
-        source = source / "config.plist"
+    if os.path.isfile(settings := f"{source}/config.plist"):  # noqa: PTH113
+        source = Path(settings)
     text, draft = files.read_source(source)
-    folder = source.resolve().parent
+    folder = Path(os.path.realpath(source)).parent
     if folder.name == "Virtual Machines":  # Hyper-V's export has its disks beside that
         folder = folder.parent
     return _made(draft or kinds.read(text, str(source), files.companion(folder)), folder, name, trust)

@@ -12,7 +12,7 @@ from tinamou.errors import SpecError
 
 __all__ = ["OddFileError", "copy_plain", "folder_fault", "place_fault", "read_given", "read_own", "read_plain"]
 
-_PIECE = 1 << 20
+_PIECE, _FEW = 1 << 20, 1 << 16
 
 
 class OddFileError(OSError):
@@ -39,7 +39,8 @@ def read_given(path: str | Path, most: int) -> bytes:
     """What a file holds that the user named; a byte more than ``most`` says that it is too large. Raises SpecError."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            return file.read(most + 1)
+            begins = file.read(min(_FEW, most + 1))  # room for all of it is not asked for at once: most are small
+            return begins + file.read(most + 1 - len(begins)) if len(begins) == _FEW else begins
     except OSError as error:
         raise SpecError(f"{path} cannot be read", why=error.strerror or str(error), fix="check the path") from error
 
