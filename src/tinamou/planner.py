@@ -1,4 +1,7 @@
-"""plan(spec, facts) -> Plan: pure. Resolve the shared decisions once, check every part, collect contributions."""
+"""plan(spec, facts) -> Plan: pure. Resolve the shared decisions once, check every part, collect contributions.
+
+`check` stops before the last: what is refused is known then.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ from tinamou.parts.protocol import Need, Part, Resolved
 from tinamou.spec import MachineSpec
 from tinamou.tuning import accel, apparmor, board, group, memory, pci, resources, syscalls, walls
 
-__all__ = ["PARTS", "disk_alone", "plan", "plan_card", "plan_cpu"]
+__all__ = ["PARTS", "check", "disk_alone", "plan", "plan_card", "plan_cpu"]
 
 PARTS: tuple[Part, ...] = (
     process.PART,
@@ -81,8 +84,28 @@ PARTS: tuple[Part, ...] = (
 
 def plan(spec: MachineSpec, facts: Facts) -> Plan:
     """Decide everything about one machine. Raises PlanError with every problem found."""
+    return _spelled(_decided(spec, facts))
+
+
+def check(spec: MachineSpec, facts: Facts) -> None:
+    """Raise what `plan` raises, in half the time: the plan is made only where that can still refuse something."""
+    resolved = _decided(spec, facts)
+    if resolved.assigned or resolved.encryption or spec.replicate.to:
+        _spelled(resolved)
+
+
+def _decided(spec: MachineSpec, facts: Facts) -> Resolved:
+    """Every decision, and what it needs of the host. Raises PlanError."""
     resolved = _checked(_resolved(spec, facts), PARTS)
     resolved = late.replace(resolved, resources=resources.decide(resolved))
+    if resolved.accel.accel == "kvm" and facts.place.uid is not None:
+        _group_of("/dev/kvm", facts.host)
+    return resolved
+
+
+def _spelled(resolved: Resolved) -> Plan:
+    """The plan. Raises PlanError for devices of the host that QEMU may not open, and for what cannot be replicated."""
+    spec, facts = resolved.spec, resolved.facts
     whole = Contribution.merge([part.contribute(resolved) for part in PARTS])
     made = _collected(resolved, whole)
     if security.has_profiles(resolved):

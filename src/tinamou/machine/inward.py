@@ -51,10 +51,10 @@ def tried(converted: Converted, once: Once | None = None) -> Converted:
     """The same, planned on this host: what is missing here for it becomes notes. ``once``: for many in a row."""
     if not all(placed.here for placed in converted.disks):
         return converted
-    from tinamou.machine.starting import plan_only
+    from tinamou.machine.starting import check_only
 
     try:
-        plan_only(converted.spec or load_spec(converted.machine), once=once)
+        check_only(converted.spec or load_spec(converted.machine), once)
     except TinamouError as error:
         found = [
             Note("check", one.path, str(one.value or ""), f"on this host: {one.reason}", one.fix) for one in error.problems

@@ -25,6 +25,7 @@ from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
 from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
+from tinamou.planner import check
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesShortError
@@ -41,6 +42,7 @@ __all__ = [
     "Started",
     "begin",
     "begin_again",
+    "check_only",
     "facts_again",
     "plan_again",
     "plan_only",
@@ -70,11 +72,20 @@ class _Clock:
         self.last = now
 
 
-def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent, once: Once | None = None) -> Plan:
-    """The plan for a request on this host; nothing is built, taken or started. ``once``: what is known of it from before."""
+def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
+    """The plan for a request on this host; nothing is built, taken or started."""
+    return make_plan(*_request(spec, throwaway, progress, Once()))
+
+
+def check_only(spec: MachineSpec, once: Once | None = None) -> None:
+    """Raise what `plan_only` raises. ``once``: what is known of the host from before."""
+    check(*_request(spec, False, silent, once or Once()))
+
+
+def _request(spec: MachineSpec, throwaway: bool, progress: Progress, ask: Once) -> tuple[MachineSpec, Facts]:
+    """What is to be planned, with whole paths, and all that is known for it."""
     spec = named.absolute(spec)
     named.check(spec)
-    ask = once or Once()
     asked = ("image", spec.image, spec.arch, spec.boot.kernel)
     image = ask(asked, lambda: resolve_image(spec, build=False, progress=progress))
     name = spec.name or Path(spec.image).stem.partition(":")[0]
@@ -84,7 +95,7 @@ def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress 
     for own in (held, promised):
         own.pop(name, None)
     place = Place(name, directory, uid, 2222, held, promised, throwaway)
-    return make_plan(spec, gather(spec, image, place, ask))
+    return spec, gather(spec, image, place, ask)
 
 
 def plan_again(name: str, machine_type: str = "") -> Plan | None:
