@@ -9,7 +9,7 @@ import pytest
 
 from tinamou.errors import PlanError
 from tinamou.images.chain import read_layer
-from tinamou.machine.starting import plan_only
+from tinamou.machine.planning import plan_only
 from tinamou.spec import load_spec
 
 

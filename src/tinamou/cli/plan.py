@@ -13,7 +13,8 @@ from tinamou.cli.options import MachineOptions, spec_from
 from tinamou.launch.argv import argv, shell_line, spelled
 from tinamou.launch.difference import step_target
 from tinamou.machine.host_side import leased
-from tinamou.machine.starting import plan_again, plan_only
+from tinamou.machine.planning import plan_only
+from tinamou.machine.starting import plan_again
 from tinamou.probe.host import probe_host
 from tinamou.system.syscalls import GROUPS
 from tinamou.units import Size

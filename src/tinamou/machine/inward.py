@@ -51,7 +51,7 @@ def tried(converted: Converted, once: Once | None = None) -> Converted:
     """The same, planned on this host: what is missing here for it becomes notes. ``once``: for many in a row."""
     if not all(placed.here for placed in converted.disks):
         return converted
-    from tinamou.machine.starting import check_only
+    from tinamou.machine.planning import check_only
 
     try:
         check_only(converted.spec or load_spec(converted.machine), once)

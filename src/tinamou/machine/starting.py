@@ -19,20 +19,19 @@ from tinamou.launch.process import start as launch
 from tinamou.machine import named
 from tinamou.machine.description import settled
 from tinamou.machine.disks import put_right_at_rest, refuse_shared
-from tinamou.machine.gather import Once, gather, resolve_image
+from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
 from tinamou.machine.turns import turn_blocking
 from tinamou.parts.boot import guest_of
 from tinamou.parts.confidential import encrypted_by
-from tinamou.planner import check
 from tinamou.planner import plan as make_plan
 from tinamou.prepare.apply import apply
 from tinamou.prepare.shortage import CpusTakenError, GroupRefusedError, PagesShortError
 from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, dump_spec, load_spec
-from tinamou.state import machines, moves, uids
+from tinamou.state import machines, moves
 from tinamou.state.folder import image_of, write_image, write_plan
 from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
@@ -42,10 +41,8 @@ __all__ = [
     "Started",
     "begin",
     "begin_again",
-    "check_only",
     "facts_again",
     "plan_again",
-    "plan_only",
     "prepared",
     "run_facts",
 ]
@@ -70,32 +67,6 @@ class _Clock:
         now = time.perf_counter()
         self.stages[stage] = round(now - self.last, 4)
         self.last = now
-
-
-def plan_only(spec: MachineSpec, *, throwaway: bool = False, progress: Progress = silent) -> Plan:
-    """The plan for a request on this host; nothing is built, taken or started."""
-    return make_plan(*_request(spec, throwaway, progress, Once()))
-
-
-def check_only(spec: MachineSpec, once: Once | None = None) -> None:
-    """Raise what `plan_only` raises. ``once``: what is known of the host from before."""
-    check(*_request(spec, False, silent, once or Once()))
-
-
-def _request(spec: MachineSpec, throwaway: bool, progress: Progress, ask: Once) -> tuple[MachineSpec, Facts]:
-    """What is to be planned, with whole paths, and all that is known for it."""
-    spec = named.absolute(spec)
-    named.check(spec)
-    asked = ("image", spec.image, spec.arch, spec.boot.kernel)
-    image = ask(asked, lambda: resolve_image(spec, build=False, progress=progress))
-    name = spec.name or Path(spec.image).stem.partition(":")[0]
-    uid = uids.FIRST if os.geteuid() == 0 else None
-    directory = str(machines.machines_dir() / name)
-    held, promised = dict(ask(("leased",), lambda: leased(""))), dict(ask(("claims",), lambda: claims("")))
-    for own in (held, promised):
-        own.pop(name, None)
-    place = Place(name, directory, uid, 2222, held, promised, throwaway)
-    return spec, gather(spec, image, place, ask)
 
 
 def plan_again(name: str, machine_type: str = "") -> Plan | None:

@@ -17,7 +17,7 @@ from tinamou.machine.booting import started, until_up
 from tinamou.machine.connected import Connected
 from tinamou.machine.forking import take_checkpoint
 from tinamou.machine.gather import resolve_image
-from tinamou.machine.starting import plan_only
+from tinamou.machine.planning import plan_only
 from tinamou.probe.qemu import find_binary
 from tinamou.snapshots.checkpoint import Checkpoint, check, checkpoints_dir, identity_of, read
 from tinamou.snapshots.resting import discard

@@ -19,7 +19,8 @@ from tinamou.machine.disk_changes import listed
 from tinamou.machine.host_side import leased
 from tinamou.machine.listing import described as everything
 from tinamou.machine.parts_of import nics_of
-from tinamou.machine.starting import plan_again, plan_only
+from tinamou.machine.planning import plan_only
+from tinamou.machine.starting import plan_again
 from tinamou.monitor import stats
 from tinamou.monitor.states import state_of
 from tinamou.operations import by_hand, commands, screens

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from tinamou import fields, late
 from tinamou.errors import SpecError, TinamouError
-from tinamou.machine.starting import plan_only
+from tinamou.machine.planning import plan_only
 from tinamou.service import reading
 from tinamou.service.auth import caller_of
 from tinamou.service.descriptions import described
