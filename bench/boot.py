@@ -19,7 +19,7 @@ from bench.virtme import Virtme
 from tinamou.blueprint import Plan
 from tinamou.launch.argv import argv
 from tinamou.machine.gather import resolve_image
-from tinamou.machine.starting import plan_only
+from tinamou.machine.planning import plan_only
 from tinamou.spec import load_spec
 from tinamou.state import machines
 

@@ -16,7 +16,7 @@ from bench.guest_line import PROCESSOR
 from tinamou.facts import Place
 from tinamou.launch.argv import argv
 from tinamou.machine.gather import gather, resolve_image
-from tinamou.machine.starting import plan_only
+from tinamou.machine.planning import plan_only
 from tinamou.planner import plan as make_plan
 from tinamou.spec import load_spec
 from tinamou.state import machines

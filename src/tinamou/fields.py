@@ -107,7 +107,8 @@ def _unknown(key: str, path: str, known: Mapping[str, object]) -> Problem:
 
 
 def _limits(field: late.Field[Any], value: Any, path: str) -> list[Problem]:
-    low, high, pattern, hint = map(field.metadata.get, ("minimum", "maximum", "pattern", "hint"))
+    said = field.metadata
+    low, high, pattern, hint = said.get("minimum"), said.get("maximum"), said.get("pattern"), said.get("hint", "")
     if low is not None and isinstance(value, int) and value < low:
         return [Problem(path, _shown(value), f"must be at least {_like(value, low)}", hint)]
     if high is not None and isinstance(value, int) and value > high:
