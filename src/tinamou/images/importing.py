@@ -13,12 +13,13 @@ and no space.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +87,33 @@ async def import_image(
     refuse_name(name)
     if part is not None:
         return await _import_part(path, name, arch, part, like, progress)
+    found = _examined(path, arch, trusted, like)
+    _refuse_used(path)
+    with _making(name, found) as work:
+        await _copy(found, image_files(path, trusted=trusted), work / "disk.qcow2", progress)
+        return _file(found, name, work)
+
+
+def _examined(path: Path, arch: str, trusted: Sequence[Path], like: ImageFacts | None) -> ImageFacts:
     found = inspect_image(path, arch=arch, trusted=trusted)
     _refuse_encrypted(found)
-    _refuse_used(path)
     if like is not None:
         found = replace(found, agent=like.agent, seed=like.seed, ssh=like.ssh, user=like.user)
     if not found.arch:
         raise ImageError(f"{path} does not tell for which architecture it is", fix="add --arch x86_64, aarch64 or riscv64")
+    return found
+
+
+@contextlib.contextmanager
+def _making(name: str, found: ImageFacts) -> Iterator[Path]:
+    """A folder to make an image in, beside those of its name and architecture; whatever is left there is removed."""
     folder = image_dir() / name / found.arch
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock"):
         work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:
-            work.chmod(0o755)  # noqa: ASYNC240
-            await _copy(found, image_files(path, trusted=trusted), work / "disk.qcow2", progress)
-            return _file(found, name, folder, work)
+            work.chmod(0o755)
+            yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -108,15 +121,19 @@ async def import_image(
 async def _import_part(
     path: Path, name: str, arch: str, part: Part, like: ImageFacts | None, progress: Progress
 ) -> ImageFacts:
-    """The image is copied out of the file first: whatever is asked of it then, is asked of the copy."""
+    """The image is copied out of the file first: whatever is asked of it then, is asked of the copy, which becomes it.
+
+    It is written in order (``-m`` has its default), so that the same disk always makes the same file, with the same name.
+    """
     parent = image_dir() / name
     parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
-    try:
-        await convert(path, work / "disk.qcow2", "qcow2", part=part, progress=progress)
-        return await import_image(work / "disk.qcow2", name, arch=arch, like=like, progress=progress)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=parent) as folder:
+        copy = Path(folder) / "disk.qcow2"
+        await convert(path, copy, "qcow2", part=part, more=("-m", "8"), progress=progress)
+        found = _examined(copy, arch, (), like)
+        with _making(name, found) as work:
+            copy.replace(work / "disk.qcow2")
+            return _file(found, name, work)
 
 
 async def _copy(found: ImageFacts, files: Sequence[str], target: Path, progress: Progress) -> None:
@@ -149,8 +166,8 @@ async def _share(found: ImageFacts, target: Path) -> bool:
     return False
 
 
-def _file(found: ImageFacts, name: str, folder: Path, work: Path) -> ImageFacts:
-    disk = work / "disk.qcow2"
+def _file(found: ImageFacts, name: str, work: Path) -> ImageFacts:
+    folder, disk = work.parent, work / "disk.qcow2"
     with disk.open("rb") as file:
         os.fsync(file.fileno())
     digest = file_digest(disk)
