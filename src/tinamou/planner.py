@@ -88,9 +88,12 @@ def plan(spec: MachineSpec, facts: Facts) -> Plan:
 
 
 def check(spec: MachineSpec, facts: Facts) -> None:
-    """Raise what `plan` raises, in half the time: the plan is made only where that can still refuse something."""
+    """Raise what `plan` raises, in half the time: the plan is made only where that can still refuse something.
+
+    That is for devices of the host, whose groups its steps name, and in what is replicated.
+    """
     resolved = _decided(spec, facts)
-    if resolved.assigned or resolved.encryption or spec.replicate.to:
+    if resolved.assigned or spec.replicate.to:
         _spelled(resolved)
 
 
