@@ -180,15 +180,15 @@ class _Building:
     def __init__(self, what: str) -> None:
         self._what, self._count = what, 0
         self._open = [Element("", {})]
-        self._parser = expat.ParserCreate(namespace_separator="}")
-        self._parser.buffer_text = True
-        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
-        self._parser.CharacterDataHandler = self._said
-        self._parser.StartDoctypeDeclHandler = self._refuse
 
     def parse(self, text: str) -> Element:
-        """The root."""
-        self._parser.Parse(text, True)
+        """The root. The parser is not kept: it and this would keep each other, and the tree, in memory."""
+        parser = expat.ParserCreate(namespace_separator="}")
+        parser.buffer_text = True
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        parser.CharacterDataHandler = self._said
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.Parse(text, True)
         return self._open[0].inside[0]
 
     def _refuse(self, name: str, *_: object) -> None:
