@@ -5,8 +5,10 @@ it starts by `LAB_LSM=selinux script/lab test tests/lab/test_lab_selinux.py`.
 """
 
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -128,14 +130,25 @@ def test_what_reads_images_has_a_label_and_reads_what_lies_anywhere(place: str) 
     assert said == ["True 2", "a word", "gpgv"]
 
 
-def test_what_it_is_refused() -> None:
+@pytest.fixture
+def listening() -> Iterator[str]:
+    path = Path("/var/lib/tm-socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        yield str(path)
+    path.unlink()
+
+
+def test_what_it_is_refused(listening: str) -> None:
+    """It may have a Unix socket, as Debian's policy lets every process, and connect it to nobody."""
     label = "unconfined_u:unconfined_r:tinamou_reader_t:s0:c1,c600"
     for words in (
         ("/usr/bin/cat", "/etc/shadow"),
         ("/usr/bin/sh", "-c", "/usr/bin/true"),
         ("/usr/bin/dd", "if=/dev/null", "of=/var/lib/tm-made"),
         ("/usr/bin/python3", "-I", "-S", "-c", "import socket; socket.socket(socket.AF_INET)"),
-        ("/usr/bin/python3", "-I", "-S", "-c", "import socket; socket.socket(socket.AF_UNIX)"),
+        ("/usr/bin/python3", "-I", "-S", "-c", f"import socket; socket.socket(socket.AF_UNIX).connect('{listening}')"),
     ):
         assert enforced(*words).returncode == 0, words
         Path("/var/lib/tm-made").unlink(missing_ok=True)

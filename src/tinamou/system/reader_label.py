@@ -1,7 +1,7 @@
 """The SELinux label of programs that were shut in (shut_in.py): one type for all, categories by whose process it is of.
 
 The type is in the policy an administrator loads once (facts/tinamou.cil). It opens files of any label, but for the system's
-secrets, and has no socket, no other program and no name it could make; which files there are is said by its root.
+secrets, and reaches no network, no socket of others, no other program, and makes no name; which files there are, its root says.
 """
 
 from __future__ import annotations
