@@ -1,7 +1,7 @@
 """The SELinux label of programs that were shut in (shut_in.py): one type for all, categories by whose process it is of.
 
 The type is in the policy an administrator loads once (facts/tinamou.cil). It opens files of any label, but for the system's
-secrets, and reaches no network, no socket of others, no other program, and makes no name; which files there are, its root says.
+secrets, reaches no network and no socket of others, starts no program, makes no name; its root says which files there are.
 """
 
 from __future__ import annotations
