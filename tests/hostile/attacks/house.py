@@ -38,7 +38,8 @@ class Owner:
     def environment(self) -> dict[str, str]:
         places = {"STATE": self.home / "s", "RUN": self.home / "r", "CACHE": self.cache}
         kept = {name: os.environ[name] for name in ("TINAMOU_QEMU", "LC_ALL") if name in os.environ}
-        own = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(self.home), "PYTHONPATH": str(SOURCES)}
+        own = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(self.home)}
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
         return kept | own | {f"TINAMOU_{name}": str(path) for name, path in places.items()}
 
     def start(self, *words: str, python: str = "") -> subprocess.Popen[str]:
