@@ -27,6 +27,16 @@ def trial() -> None:
     """Whether KVM runs guests here makes no difference to what is shown."""
 
 
+@pytest.fixture(autouse=True)
+def way() -> Iterator[None]:
+    """A default route, from which passt takes its addresses."""
+    for line in ("link add way type dummy", "address add 10.1.1.1/24 dev way", "link set way up"):
+        subprocess.run(["ip", *line.split()], check=True)
+    subprocess.run(["ip", "route", "add", "default", "via", "10.1.1.2"], check=True)
+    yield
+    subprocess.run(["ip", "link", "del", "way"], check=True)
+
+
 @pytest.fixture
 def manager() -> Iterator[None]:
     """The systemd of a user, in a group that is theirs, as a login starts it (user@.service); no systemd runs here else."""
@@ -64,7 +74,7 @@ def attacked() -> tuple[int, set[tuple[str, str, str]]]:
     """What becomes of taking more memory than its share, by the QEMU of a user; the status of script/attack."""
     words = [sys.executable, str(ROOT / "script/attack"), "--as", "user", "--only", "much-memory", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
     by = json.loads(done.stdout)["outcomes"]
     return done.returncode, {(who, one["state"], one["by"]) for who, found in by.items() if " qemu" in who for one in found}
 
