@@ -44,7 +44,8 @@ class _Guarded:
 def guard() -> None:
     """From now on nothing that is printed reaches the terminal unseen, nor can it fail for want of a character.
 
-    A request to end waits meanwhile: a stream whose change is cut short writes nothing more, not even why the command ended.
+    A request to end waits meanwhile (there are no other threads yet): a stream whose change is cut short writes nothing
+    more, not even why the command ended.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
