@@ -82,7 +82,7 @@ def _taken_addresses(nets: Sequence[NetSpec], count: int) -> Iterator[Problem]:
         (holder, runs), where = holders.get(_held(one), ("", False)), shared(one)
         fix = "leave it out, so that each machine asks for its own by DHCP; or "
         if holder:
-            kept = where.startswith("network ")  # its address on a network of tinamou's is a machine's until it is removed
+            kept = one.type == "bridge" and not one.bridge  # tinamou's own network keeps it until the machine is removed
             fix += f"fork a checkpoint, once {holder} is {'removed' if kept else 'off'}"
             does = "runs" if runs else "is being started"
             yield Problem(f"net[{number}].address", one.address, f"{holder} {does} with it on {where}", fix)
