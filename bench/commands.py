@@ -30,6 +30,7 @@ OLD = "eed7bb9"
 PYTHON, VIRSH, ALONE = "python -c pass", "virsh list --all", "the stand-in by hand"
 MANY = 1000
 LINES = ("--version", "--help", "run --help", "ls", "show at-rest", "snapshot ls at-rest", "exec web -- true")
+LINES += ("pause web", "resume web")
 WHOLE = f"ls, {MANY:,} machines"
 _FIRST = """
 import sys, time

@@ -130,6 +130,8 @@ main()
 def test_a_loop_loads_no_tls_and_leaves_it_to_who_wants_it():
     code = """
 import sys
+from tinamou.system.seldom import lean_asyncio
+lean_asyncio()  # as the command does
 from tinamou.cli.loop import run_until_done
 
 async def work():

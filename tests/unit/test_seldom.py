@@ -8,9 +8,9 @@ import sys
 SELDOM = {"ssl", "_ssl", "asyncio.sslproto", "inspect", "locale", "logging", "traceback", "textwrap"}
 BEGIN = """
 import sys
-from tinamou.system.seldom import load_asyncio, load_pathlib
+from tinamou.system.seldom import lean_asyncio, load_pathlib
 load_pathlib()
-load_asyncio()
+lean_asyncio()
 import asyncio
 async def works():
     await asyncio.sleep(0)
@@ -32,7 +32,7 @@ def test_they_are_themselves_for_who_wants_them():
     code = """
 import inspect, logging, ssl, traceback, urllib.parse
 from asyncio import sslproto
-assert inspect.isfunction(load_asyncio) and inspect.iscoroutinefunction(works)
+assert inspect.isfunction(lean_asyncio) and inspect.iscoroutinefunction(works)
 assert asyncio.sslproto is sslproto and issubclass(sslproto.SSLProtocol, asyncio.BufferedProtocol)
 assert asyncio.log.logger.name == "asyncio" and logging.getLogger("asyncio").handle == asyncio.log.logger.handle
 print(asyncio.run(works()))

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from tinamou.system import seldom
-
 __all__ = ["heed_requests", "heed_the_line", "heeded", "leave_the_line", "run_until_done", "run_until_told"]
 
 T = TypeVar("T")
@@ -139,7 +137,6 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
             return None if task.cancelled() and len(_asked) > before else task.result()
 
     try:
-        seldom.load_asyncio()
         import asyncio
 
         from tinamou.system.signals import heeded_at_once

@@ -87,6 +87,7 @@ def _done(words: Sequence[str]) -> int:
 
         return show(words)
     seldom.load_pathlib()
+    seldom.lean_asyncio()
     from tinamou.cli import quick
 
     asked = quick.read(words)

@@ -17,12 +17,8 @@ from tinamou.errors import ControlError, GuestError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
 from tinamou.guest.clock import set_clock
-from tinamou.guest.ready import wait_ready
 from tinamou.guest.resident import LineError, Sharing, connect
-from tinamou.launch.process import died
 from tinamou.machine.reconcile import end_machine
-from tinamou.spec import load_spec
-from tinamou.state.folder import plan_of
 from tinamou.state.record import Record, change, read
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import exit_code
@@ -104,12 +100,16 @@ class Connected:
     @property
     def spec(self) -> MachineSpec:
         """What the machine is, as its record has it."""
+        from tinamou.spec import load_spec
+
         return load_spec(self.record.spec)
 
     @property
     def plan(self) -> Plan:
         """The plan it was started from. Raises StateError where that is not known."""
         if self._plan is None:
+            from tinamou.state.folder import plan_of
+
             self._plan = plan_of(self.record)
         return self._plan
 
@@ -134,6 +134,8 @@ class Connected:
             except ControlError as error:
                 if self._plan is None or not await _ended(self.record):
                     raise
+                from tinamou.launch.process import died
+
                 raise died(self._plan, self.record.path, self.record.pid) from error
         return self._session
 
@@ -142,6 +144,8 @@ class Connected:
 
         With ``answer`` the first answer is enough; without, a command must have run.
         """
+        from tinamou.guest.ready import wait_ready
+
         session = await self.session()
         _load_while_waiting()
         if self.record.resident and self._line is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tinamou.errors import StateError
-from tinamou.spec import load_spec
 from tinamou.state.record import Record
 
 __all__ = ["held_for_owner", "refuse", "refuse_held", "refuse_reset"]
@@ -27,7 +26,11 @@ def refuse_reset(record: Record) -> None:
 
 def held_for_owner(record: Record) -> bool:
     """Whether a machine's guest waits at each start until its owner has judged it (confidential.session)."""
-    return bool(record.encrypted) and bool(load_spec(record.spec).confidential.of_session)
+    if not record.encrypted:
+        return False
+    from tinamou.spec import load_spec
+
+    return bool(load_spec(record.spec).confidential.of_session)
 
 
 def refuse_held(record: Record, what: str) -> None:

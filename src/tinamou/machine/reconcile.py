@@ -9,10 +9,8 @@ from pathlib import Path
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.facts import files
-from tinamou.machine import lines, moving, sockets_aside
-from tinamou.prepare import helper_processes
-from tinamou.prepare.apply import undo
-from tinamou.prepare.journal import Journal
+from tinamou.machine import moving, sockets_aside
+from tinamou.prepare.journal import Entry, Journal
 from tinamou.snapshots import orphans
 from tinamou.state import ledger, machines, moves, networks, pools, uids
 from tinamou.state.index import Look, look
@@ -103,6 +101,9 @@ def _settle_name(record: Record) -> list[str]:
 def _settle_upgrade(record: Record) -> None:
     """An upgrade that was cut short: the machine is the QEMU's that its record names, and the other one ends."""
     if record.running and sockets_aside.left(record.path) and not orphans.being_saved(record):
+        from tinamou.machine import lines
+        from tinamou.prepare import helper_processes
+
         for process in strays(record.path):
             if process != record.process:
                 end(process)
@@ -149,7 +150,7 @@ def clear_unfinished(directory: Path) -> list[str]:
     with contextlib.suppress(OSError):  # on a full disk nobody waits
         directory.joinpath(files.CLEARED).touch()
     _end_strays(directory)
-    Journal(directory).give_back(undo)
+    _undone(directory)
     machines.remove(directory)
     return [f"removed the remains of a start that was cut short: {directory.name}"]
 
@@ -241,5 +242,14 @@ def _refuse_taken(record: Record) -> None:
 
 def give_back(record: Record) -> list[str]:
     """Undo everything the machine's journal holds open; what fails stays open and is returned, with the reason."""
-    failed = Journal(Path(record.directory)).give_back(undo)
-    return [f"{entry['kind']}: {error}" for entry, error in failed]
+    return [f"{entry['kind']}: {error}" for entry, error in _undone(Path(record.directory))]
+
+
+def _undone(directory: Path) -> list[tuple[Entry, Exception]]:
+    return Journal(directory).give_back(_undo)
+
+
+def _undo(entry: Entry) -> None:
+    from tinamou.prepare.apply import undo
+
+    undo(entry)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinamou import late
 from tinamou.errors import StateError
 from tinamou.snapshots.schedule import REPLICA, Schedule, scheduled_units, schedules, units
-from tinamou.spec import MachineSpec, load_spec
-from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system import systemd
 from tinamou.system.paths import unit_dir
 from tinamou.system.unit_files import removed, systemctl, written
+
+if TYPE_CHECKING:
+    from tinamou.spec import MachineSpec
 
 __all__ = ["refuse_diskless", "remove_replication", "remove_schedules", "rename_schedules", "replicate", "write_schedule"]
 
 
 def refuse_diskless(record: Record) -> None:
     """Raises StateError for a machine that has no disk a snapshot could be taken of."""
+    from tinamou.spec import load_spec
+    from tinamou.state.folder import image_of
+
     if not image_of(record).disk and not load_spec(record.spec).disk:
         why = f"its image {record.image} lives in memory, and it was given no disk"
         raise StateError(f"{record.name} has no disks", why=why, fix=f"tinamou disk add {record.name} size=10G")

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tinamou.blueprint import Note
 from tinamou.errors import Problem, StateError, TinamouError
 from tinamou.facts import files
-from tinamou.guest.clock import Clock
-from tinamou.guest.failure import NotReadyError
-from tinamou.guest.ready import ReadyReport
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.machine import booting, encrypted, life
-from tinamou.machine.cloning import refuse_base
+from tinamou.machine import encrypted, life
 from tinamou.machine.connected import READY_SECONDS, Connected
 from tinamou.machine.reconcile import clear_unfinished
 from tinamou.machine.turns import turn
-from tinamou.snapshots.checkpoint import Checkpoint
-from tinamou.spec import MachineSpec
 from tinamou.state import machines
 from tinamou.state.record import Record, change
 from tinamou.system.loop_thread import in_thread
+
+if TYPE_CHECKING:
+    from tinamou.blueprint import Note
+    from tinamou.guest.clock import Clock
+    from tinamou.guest.ready import ReadyReport
+    from tinamou.snapshots.checkpoint import Checkpoint
+    from tinamou.spec import MachineSpec
 
 __all__ = [
     "Launched",
@@ -61,6 +62,8 @@ async def launch(
     after ``timeout`` seconds, and may yet, is left running. Raises the error of the stage that failed; the machine is gone
     then.
     """
+    from tinamou.machine import booting
+
     begun = await booting.begun(spec, ephemeral=False, dies_with_parent=False, progress=progress)
     machine = Connected(begun.record, begun.plan, timeout=timeout)
     try:
@@ -73,6 +76,8 @@ async def launch(
 
 async def start(name: str, *, wait: bool = True, timeout: float = READY_SECONDS, progress: Progress = silent) -> Launched:
     """Start a stopped machine and leave it running; as `launch`, but that it is stopped again when it fails."""
+    from tinamou.machine import booting
+
     progress(f"starting {name}", None)
     begun = await booting.begun_again(machines.find(name))
     machine = Connected(begun.record, begun.plan, timeout=timeout)
@@ -88,6 +93,9 @@ _HELD = "it waits for its owner, who judges its start (tinamou attest secret, at
 
 async def _up(machine: Connected, notes: Sequence[Note], *, wait: bool) -> Launched:
     """Wait for the machine, then let go of it."""
+    from tinamou.guest.failure import NotReadyError
+    from tinamou.machine import booting
+
     waits = ""
     try:
         held = encrypted.held_for_owner(machine.record)
@@ -153,6 +161,8 @@ async def reset(name: str) -> None:
     if not (record.agent and record.has("share")):
         await life.reset(record)
         return
+    from tinamou.machine import booting
+
     async with Connected(record, owner=not record.owned) as machine:
         await booting.reset(machine)
 
@@ -223,5 +233,8 @@ def _removable(name: str, *, force: bool) -> Record | Path:
             return folder
         raise
     life.refuse_running(record, force=force)
-    refuse_base(record, force=force)
+    if record.template:
+        from tinamou.machine.cloning import refuse_base
+
+        refuse_base(record, force=force)
     return record

@@ -10,8 +10,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-__all__ = ["load_asyncio", "load_pathlib"]
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+__all__ = ["lean_asyncio", "load_pathlib"]
 
 _SELDOM = (
     "asyncio.sslproto", "asyncio.staggered", "inspect", "linecache", "locale", "logging", "ssl", "traceback", "urllib.parse",
@@ -20,11 +24,34 @@ _KNOWN = (3, 14)
 """Pythons before this one were looked at: later ones load as ever."""
 
 
-def load_asyncio() -> None:
-    """Load asyncio without TLS and without what reads sources, for traces and debugging, which is half of its weight."""
-    with _left_out():
-        import asyncio
-    assert asyncio
+def lean_asyncio() -> None:
+    """From now on asyncio loads without TLS and without what reads sources, for traces and debugging: half of its weight."""
+    if "asyncio" not in sys.modules:
+        sys.meta_path.insert(0, _Lean())
+
+
+class _Lean:
+    """Finds asyncio, whoever asks for it first, and loads it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The import system asks."""
+        if name != "asyncio":
+            return None
+        sys.meta_path.remove(self)
+        spec = next(filter(None, (finder.find_spec(name, None) for finder in sys.meta_path)), None)
+        if spec is not None:
+            self._loader, spec.loader = spec.loader, self  # type: ignore[assignment]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """A module as any other."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Load it, and have it know its own loader."""
+        assert module.__spec__ and self._loader
+        module.__spec__.loader = module.__loader__ = self._loader
+        with _left_out():
+            self._loader.exec_module(module)
 
 
 def load_pathlib() -> None:

@@ -1,0 +1,36 @@
+"""A command about machines loads nothing of what plans and starts them: that is half of what it computes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+VERBS = (
+    "allow", "autostart", "checkpoint", "cp", "exec", "kill", "logs", "ls", "pause", "reset", "resume", "rm", "show",
+    "snapshot", "ssh", "stats", "stop", "suspend",
+)  # fmt: skip
+PLANNING = (
+    "tinamou.blueprint",
+    "tinamou.parts",
+    "tinamou.planner",
+    "tinamou.prepare.apply",
+    "tinamou.launch",
+    "tinamou.tuning",
+)
+
+
+def loaded(module: str) -> list[str]:
+    code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [name for name in done.stdout.split() if name.startswith(PLANNING)]
+
+
+@pytest.mark.parametrize("module", [f"tinamou.cli.{verb}" for verb in VERBS])
+def test_it_loads_no_plan(module: str) -> None:
+    assert loaded(module) == []
+
+
+def test_what_starts_a_machine_does() -> None:
+    assert set(PLANNING) & set(loaded("tinamou.machine.starting"))
