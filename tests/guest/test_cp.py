@@ -117,6 +117,30 @@ def test_an_archive_goes_through_a_pipe(state, tmp_path):
 
 
 @pytest.mark.vm
+def test_out_of_a_guest_whose_disk_is_full(state, tmp_path):
+    """What is on it can still be had; what does not fit says why, and leaves nothing."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "data").write_bytes(os.urandom(3_000_000))
+    (tmp_path / "more").write_bytes(os.urandom(3_000_000))
+    assert call("run", "-d", "--name", "box").returncode == 0
+    try:
+        assert call("cp", str(tmp_path / "folder"), "box:/root/folder").returncode == 0
+        (tmp_path / "back").mkdir()
+        call("exec", "box", "--", "sh", "-c", "dd if=/dev/zero of=/fill bs=4096; dd if=/dev/zero of=/tmp/fill bs=4096")
+        assert call("cp", "box:/root/folder", "box:/root/folder/data", str(tmp_path / "back")).returncode == 0
+        for back in ("back/folder/data", "back/data"):
+            assert (tmp_path / back).read_bytes() == (tmp_path / "folder" / "data").read_bytes()
+        for what in ("more", "folder"):
+            done = call("cp", str(tmp_path / what), "box:/root/new")
+            assert done.returncode == 116
+            assert "No space left on device" in done.stderr
+        left = call("exec", "box", "--", "find", "/", "-xdev", "-name", ".tinamou-*")
+        assert (left.returncode, left.stdout) == (0, "")
+    finally:
+        assert call("rm", "-f", "box").returncode == 0
+
+
+@pytest.mark.vm
 def test_a_copy_that_was_killed_is_in_nobodys_way(state, tmp_path):
     """The port it leaves in QEMU is taken out by the next copy, and before the machine is saved."""
     (tmp_path / "big").write_bytes(bytes(200 << 20))

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 VERBS = (
-    "allow", "autostart", "checkpoint", "cp", "exec", "kill", "logs", "ls", "pause", "reset", "resume", "rm", "show",
-    "snapshot", "ssh", "stats", "stop", "suspend",
+    "allow", "autostart", "checkpoint", "cp", "disk", "exec", "image", "kill", "logs", "ls", "net", "pause", "reset",
+    "resume", "rm", "show", "snapshot", "ssh", "stats", "stop", "suspend",
 )  # fmt: skip
 PLANNING = (
     "tinamou.blueprint",

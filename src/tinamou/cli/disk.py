@@ -7,8 +7,7 @@ from pathlib import Path
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.fields import size_of
-from tinamou.machine import disk_changes, disk_plugging
+from tinamou.control.bounds import UNPLUG_SECONDS
 from tinamou.state import machines
 from tinamou.units import Size
 
@@ -18,6 +17,8 @@ app: Group = Group()
 @app.command
 def ls(name: str, /, *, json: Switch = False) -> None:
     """List a machine's disks."""
+    from tinamou.machine import disk_changes
+
     rows = run_until_done(disk_changes.listed(machines.find(name)))
     if json:
         output.print_json(rows)
@@ -36,13 +37,14 @@ def add(name: str, disk: str, /, *, json: Switch = False) -> None:
         A file, or settings as --disk takes them: size=10G,interface=scsi
     """
     from tinamou.cli.described import disk_of
+    from tinamou.machine import disk_plugging
 
     added = run_until_done(disk_plugging.plug(machines.find(name), disk_of(disk)))
     output.result({"name": added}, added, json=json)
 
 
 @app.command
-def rm(name: str, disk: str, /, *, timeout: float = disk_plugging.UNPLUG_SECONDS, force: Switch = False) -> None:
+def rm(name: str, disk: str, /, *, timeout: float = UNPLUG_SECONDS, force: Switch = False) -> None:
     """Take a disk away from a machine; its data go with it, but for what snapshots hold and files of your own.
 
     Parameters
@@ -54,6 +56,8 @@ def rm(name: str, disk: str, /, *, timeout: float = disk_plugging.UNPLUG_SECONDS
     force
         Also where what was written to a file of your own since its first snapshot would be lost.
     """
+    from tinamou.machine import disk_plugging
+
     run_until_done(disk_plugging.unplug(machines.find(name), disk, seconds=timeout, force=force))
 
 
@@ -68,6 +72,9 @@ def resize(name: str, disk: str, size: str, /) -> None:
     size
         Its new size, for example 40G.
     """
+    from tinamou.fields import size_of
+    from tinamou.machine import disk_changes
+
     run_until_done(disk_changes.resize(machines.find(name), disk, size_of(size, "SIZE")))
 
 
@@ -84,6 +91,9 @@ def limit(name: str, disk: str, /, *, iops: int = 0, bandwidth: str = "0") -> No
     bandwidth
         Most bytes a second, for example 50M.
     """
+    from tinamou.fields import size_of
+    from tinamou.machine import disk_changes
+
     run_until_done(disk_changes.limit(machines.find(name), disk, iops=iops, bandwidth=size_of(bandwidth, "--bandwidth")))
 
 
@@ -98,6 +108,8 @@ def insert(name: str, disk: str, image: Path, /) -> None:
     image
         The disc.
     """
+    from tinamou.machine import disk_changes
+
     run_until_done(disk_changes.change_disc(machines.find(name), disk, image))
 
 
@@ -110,4 +122,6 @@ def eject(name: str, disk: str, /) -> None:
     disk
         The drive.
     """
+    from tinamou.machine import disk_changes
+
     run_until_done(disk_changes.change_disc(machines.find(name), disk, None))

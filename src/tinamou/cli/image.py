@@ -16,7 +16,6 @@ from tinamou.facts import ImageFacts, files
 from tinamou.fields import size_of
 from tinamou.images import store
 from tinamou.images.store import Kept
-from tinamou.machine.gather import native_arch
 from tinamou.state import machines
 
 if TYPE_CHECKING:
@@ -76,6 +75,8 @@ def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, jso
     refresh
         Ask the archive for newer packages, and make every layer anew.
     """
+    from tinamou.machine.gather import native_arch
+
     if name.endswith(".toml"):
         from tinamou.machine.image_building import build_file
 
@@ -119,6 +120,7 @@ def pull(
     """
     from tinamou.images import pull as pulling
     from tinamou.images.download import progress_bar
+    from tinamou.machine.gather import native_arch
 
     with progress_bar(name) as progress:
         facts = pulling.pull(
@@ -145,6 +147,7 @@ def show(name: str, /, *, arch: str = "", json: Switch = False) -> None:
         The guest's architecture; the host's when left out.
     """
     from tinamou.images.resolve import resolve
+    from tinamou.machine.gather import native_arch
 
     _print(resolve(name, arch or native_arch(), build=False), json)
 
@@ -163,6 +166,7 @@ def check(name: str, /, *, arch: str = "") -> None:
     from tinamou.images import pull as pulling
     from tinamou.images.inspect import inspect_image
     from tinamou.images.resolve import resolve
+    from tinamou.machine.gather import native_arch
 
     facts = resolve(name, arch or native_arch(), build=False)
     if not facts.built:
@@ -224,6 +228,7 @@ def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Swit
     """
     from tinamou.images.importing import import_image
     from tinamou.images.resolve import resolve
+    from tinamou.machine.gather import native_arch
 
     known = resolve(like, arch or native_arch(), build=False) if like else None
     made = run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress))

@@ -6,19 +6,20 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou import late
 from tinamou.cli import net_changes, output
 from tinamou.cli.grammar import Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.machine import life
-from tinamou.network.attend import Report
-from tinamou.network.speed import Speed
-from tinamou.operations import network
 from tinamou.state import machines, networks
 from tinamou.state.record import Record
 from tinamou.system.signals import heard
+
+if TYPE_CHECKING:
+    from tinamou.network.attend import Report
+    from tinamou.network.speed import Speed
 
 app: Group = Group()
 for _change in (net_changes.add, net_changes.rm, net_changes.link, net_changes.rate):
@@ -66,6 +67,7 @@ def diagnose(
     measure
         Measure latency and throughput between this host and the guest (some seconds).
     """
+    from tinamou.operations import network
 
     found = run_until_done(
         network.diagnose(name, fix=fix, restarting=restart, measure=measure, progress=lambda text, _: output.warn(text))
@@ -125,6 +127,7 @@ def compare(
         Virtual CPUs of each guest.
     """
     from tinamou.machine.assignments import table_of
+    from tinamou.operations import network
 
     speeds = run_until_done(network.compare([table_of(text) for text in net], cpus=cpus, progress=output.progress))
     output.end_progress()
@@ -171,6 +174,8 @@ def capture(
     out
         The file; NAME-netN.pcap when left out.
     """
+    from tinamou.operations import network
+
     target = Path(out or f"{name}-{nic}.pcap")
 
     async def work() -> int:

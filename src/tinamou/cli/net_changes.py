@@ -7,7 +7,6 @@ from typing import Annotated
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.operations import network
 
 __all__ = ["add", "change", "link", "rate", "rm"]
 
@@ -21,6 +20,7 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
         A network as for run, for example type=bridge,network=lab.
     """
     from tinamou.machine.assignments import table_of
+    from tinamou.operations import network
 
     added = run_until_done(network.add(name, table_of(net)))
     for text in added.notes:
@@ -44,6 +44,7 @@ def change(name: str, nic: str, /, *fields: str, restart: Switch = False) -> Non
         Stop the machine and start it again at once.
     """
     from tinamou.machine.assignments import table_of
+    from tinamou.operations import network
 
     table = table_of(",".join(fields))
     if not isinstance(table, dict):
@@ -57,6 +58,8 @@ def rm(name: str, nic: str, /) -> None:
 
     A running guest must let go of it, and it must sit in a hot-plug slot: cards that were added while it ran do.
     """
+    from tinamou.operations import network
+
     run_until_done(network.remove(name, nic))
 
 
@@ -68,6 +71,8 @@ def link(name: str, state: str, /, *, nic: str = "net0") -> int:
     state
         up or down.
     """
+    from tinamou.operations import network
+
     if state not in ("up", "down"):
         output.warn(f"{state} is neither up nor down")
         return 2
@@ -93,6 +98,8 @@ def rate(
     outward
         What the guest may send.
     """
+    from tinamou.operations import network
+
     requests = {field: value for field, value in (("rate_in", inward), ("rate_out", outward)) if value is not None}
     rates = {field: "" if value == "off" else value for field, value in requests.items()}
     card = run_until_done(network.rate(name, nic, rates))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from tinamou.control.wire import LARGE_BYTES, MESSAGE_BYTES
 
-__all__ = ["CONNECT_SECONDS", "largest", "patience"]
+__all__ = ["CONNECT_SECONDS", "UNPLUG_SECONDS", "largest", "patience"]
 
 CONNECT_SECONDS = 10.0
 """How long QEMU may take to greet."""
+
+UNPLUG_SECONDS = 30.0
+"""How long a guest may take to let go of a device."""
 
 _SECONDS = 10.0
 

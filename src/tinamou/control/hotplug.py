@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tinamou.blueprint import Contribution, Element, HandOver, Step
+from tinamou.control.bounds import UNPLUG_SECONDS
 from tinamou.control.commands import add_fd, device_del, getfd
 from tinamou.control.session import RefusedError, Session
 from tinamou.errors import ControlError
 from tinamou.launch.handover import FDSET, TAP, VHOST, netdev, open_all, properties
 from tinamou.system.loop_thread import in_thread
 
-__all__ = ["UNPLUG_SECONDS", "plug", "quietly", "unplug"]
-
-UNPLUG_SECONDS = 30.0
-"""How long a guest may take to let go of a device."""
+__all__ = ["plug", "quietly", "unplug"]
 
 _ORDER = ("object", "chardev", "netdev", "blockdev", "device")
 _ADD = {"object": "object-add", "netdev": "netdev_add", "blockdev": "blockdev-add", "device": "device_add"}

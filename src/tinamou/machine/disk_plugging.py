@@ -9,8 +9,9 @@ from typing import Any
 from tinamou import late
 from tinamou.blueprint.stored import plugged
 from tinamou.control import Session, hotplug
+from tinamou.control.bounds import UNPLUG_SECONDS
 from tinamou.control.commands import device_del
-from tinamou.control.hotplug import UNPLUG_SECONDS, quietly
+from tinamou.control.hotplug import quietly
 from tinamou.errors import StateError
 from tinamou.facts import Facts
 from tinamou.machine.calls import as_filtered, refuse_calls, widen
@@ -29,7 +30,7 @@ from tinamou.spec import MachineSpec, load_spec
 from tinamou.state.folder import image_of, update_plan
 from tinamou.state.record import Record, read
 
-__all__ = ["UNPLUG_SECONDS", "next_number", "plug", "unplug"]
+__all__ = ["next_number", "plug", "unplug"]
 
 
 async def plug(record: Record, request: DiskSpec) -> str:

@@ -30,7 +30,7 @@ agree() { # SUM
 }
 take_chunks() {
     while read -r count size theirs <&3 && [ "$count" -gt 0 ]; do
-        dd bs="$size" iflag=fullblock count="$count" of="$place/chunk" <&3 2>"$place/told" || exit 1
+        written bs="$size" count="$count" of="$place/chunk" || exit 1
         sum_up "$place/chunk"
         agree "$theirs" || { : >"$place/damaged"; exit 1; }
         [ -n "$verified" ] || : >"$place/unverified"
@@ -43,8 +43,11 @@ take_tar() {
 }
 complain_of() {
     [ ! -e "$place/damaged" ] || complain damaged 71
-    [ ! -s "$place/told" ] || sed '/records \(in\|out\)$/d; / copied, /d' "$place/told" >&2
     complain "$1 failed"
+}
+# What dd complains of is kept in no file: a disk that is full would not hold it.
+written() {
+    told=$(dd iflag=fullblock "$@" <&3 2>&1) || { echo "$told" | sed '/records \(in\|out\)$/d; / copied, /d' >&2; return 1; }
 }
 take_file() { # MODE TIME SIZE
     IFS= read -r name <&3 || exit 1
@@ -52,7 +55,7 @@ take_file() { # MODE TIME SIZE
     [ -e "$one" ] || : >"$one" || exit 1
     blocks=$((($3 + unit - 1) / unit))
     while read -r seek count <&3 && [ "$count" -gt 0 ]; do
-        dd of="$one" bs="$unit" iflag=fullblock count="$count" seek="$seek" conv=notrunc <&3 2>"$place/told" || complain_of dd
+        written of="$one" bs="$unit" count="$count" seek="$seek" conv=notrunc || complain_of dd
         read -r theirs <&3 || exit 1
         sum_stretch "$one" "$seek" "$count" $blocks
         agree "$theirs" || complain damaged 71

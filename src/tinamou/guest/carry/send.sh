@@ -7,12 +7,19 @@
 #           "end STATUS SHRUNK"
 # shellcheck shell=sh disable=SC2154
 where=$0 what=$1 id=$2 unit=$3 path=$4 name=$5
+# Out of a guest whose disk is full as well: where there is room for a chunk, or for the program and a list.
+room=128
+[ "$what" != file ] || room=2
 for place in "${TMPDIR:-/tmp}" /run /dev/shm /var/tmp; do
     place=$place/.tinamou-$id
-    mkdir -m 700 "$place" 2>/dev/null && break
+    if mkdir -m 700 "$place" 2>/dev/null; then
+        dd if=/dev/zero of="$place/chunk" bs=65536 count=$room 2>/dev/null && break
+        rm -rf "$place"
+    fi
     place=''
 done
-[ -n "$place" ] || complain "there is no folder for temporary files"
+[ -n "$place" ] || complain "no folder for temporary files has $((room * 64)) KiB left: /tmp, /run, /dev/shm, /var/tmp"
+rm "$place/chunk"
 extents=$place/extents
 cat >"$extents" && chmod 700 "$extents"
 "$extents" 2>/dev/null
@@ -23,12 +30,10 @@ fi
 
 # Exactly so many units of a file; nothing but zeros where it ends early.
 units_of() { # FILE SKIP COUNT
-    dd if="$1" bs="$unit" skip="$2" count="$3" conv=sync 2>"$place/told" >&3
-    read -r told <"$place/told"
-    told=${told%% *}
+    told=$(dd if="$1" bs="$unit" skip="$2" count="$3" conv=sync 2>&1 >&3)
     case $told in
-        [0-9]*+[0-9]*) ;;
-        *) cat "$place/told" >&2; told=0+0; echo 1 >"$place/status" ;;
+        [0-9]*+[0-9]*) told=${told%% *} ;;
+        *) echo "$told" >&2; told=0+0; echo 1 >"$place/status" ;;
     esac
     missing=$(($3 - ${told%+*} - ${told#*+}))
     [ $missing = 0 ] || { shrunk=yes; dd if=/dev/zero bs="$unit" count=$missing 2>/dev/null >&3; }
