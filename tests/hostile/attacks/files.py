@@ -143,9 +143,10 @@ def own_folder(house: House) -> Tries:
     }
 
 
-@attack("open the host's devices")
+@attack("open the host's devices, but those it has open: a QEMU under KVM has /dev/kvm")
 def devices(house: House) -> Tries:
-    paths = [Path("/dev", name) for name in DEVICES]
+    has = {os.path.realpath(fd) for fd in Path(f"/proc/{house.process}/fd").iterdir()}
+    paths = [path for name in DEVICES if str(path := Path("/dev", name)) not in has]
     return {str(path): lambda a, path=path: a.opens(path, os.O_RDWR) for path in paths if path.exists()}
 
 
