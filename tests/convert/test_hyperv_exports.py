@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_vhdx_logs as logs
 import pytest
 from made_vmcx import MACHINE, made
 from reading import converted, said
@@ -70,3 +71,28 @@ def test_an_export_is_imported(tmp_path):
     assert done.returncode == 0, done.stderr
     image = next((tmp_path / "c").rglob("disk.qcow2"))
     subprocess.run(["qemu-img", "compare", str(image), str(disks / "a.vhdx")], check=True)
+
+
+def test_a_disk_that_was_not_closed(tmp_path):
+    """What its log alone has is in the image; without --import it is said."""
+    disks, settings = tmp_path / "Web" / "Virtual Hard Disks", tmp_path / "Web" / "Virtual Machines"
+    for one in (disks, settings):
+        one.mkdir(parents=True)
+    disk, whole = disks / "a.vhdx", tmp_path / "whole.vhdx"
+    (tmp_path / "raw").write_bytes(os.urandom(300_000) + bytes(3 << 20))
+    subprocess.run(["qemu-img", "convert", "-O", "vhdx", str(tmp_path / "raw"), str(whole)], check=True)
+    disk.write_bytes(whole.read_bytes())
+    at = 8 << 20  # its first block, in files that qemu-img makes
+    word = b"log alone" * 455 + b"."
+    with whole.open("r+b") as file:
+        file.seek(at)
+        file.write(word)
+    logs.put(disk, [(0, logs.entry(5, 0, disk.stat().st_size, [(at, word)]))])
+    (settings / "1.vmcx").write_bytes(made(MACHINE))
+    assert said(inward.of_file(settings / "1.vmcx"), "a.vhdx", "was not closed", rank="check")
+    env = {**os.environ, "TINAMOU_STATE": str(tmp_path / "s"), "TINAMOU_CACHE": str(tmp_path / "c")}
+    words = ["convert", str(settings / "1.vmcx"), "--import", "-o", str(tmp_path / "web.toml")]
+    done = subprocess.run([sys.executable, "-m", "tinamou", *words], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    image = next((tmp_path / "c").rglob("disk.qcow2"))
+    subprocess.run(["qemu-img", "compare", str(image), str(whole)], check=True)

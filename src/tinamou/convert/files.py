@@ -110,10 +110,16 @@ def _seen(draft: Draft, disk: Disk, folder: Path, trusted: Sequence[Path]) -> Se
         if not disk.size:
             draft.check(disk.where, disk.file, f"{where} is not here", "put it there, or name another; plan and run need it")
         return Seen(str(where), exists=False)
+    from tinamou.images.foreign import UnfinishedError
     from tinamou.images.inspect import inspect_image
 
     try:
         found = inspect_image(where, trusted=trusted)
+    except UnfinishedError as error:
+        draft.check(
+            disk.where, disk.file, f"it was not closed: {error.why}", "--import plays that back into the copy it makes"
+        )
+        return Seen(str(where), True, "vhdx")
     except ImageError as error:
         if draft.confined:
             raise

@@ -9,11 +9,16 @@ from tinamou.errors import ImageError
 from tinamou.images import qemu_img as tool
 from tinamou.images.chain import Layer
 from tinamou.images.formats import HEAD, TAIL
+from tinamou.images.vhdx_log import is_unfinished
 from tinamou.images.vmdk import extent_files
 
-__all__ = ["measure_foreign"]
+__all__ = ["UnfinishedError", "measure_foreign"]
 
 _CHECKABLE = ("vmdk", "vhdx", "vdi")
+
+
+class UnfinishedError(ImageError):
+    """An image whose last writes are in its log alone; `tinamou.images.vhdx_log.played_back` makes a copy that has them."""
 
 
 def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
@@ -40,24 +45,13 @@ def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
     return int(info["virtual-size"]), others
 
 
-_HEADERS = (0x10000, 0x20000)
-"""Where a vhdx has its two headers; the one with the higher number holds (source: [MS-VHDX] 2.2.2)."""
-
-
 def _refuse_unfinished(path: Path) -> None:
-    """Raise ImageError for a vhdx whose log holds what its tables lack: QEMU plays it back into a file it may write to, and
-    reads one whose log is damaged as if there were none."""
-    found: list[tuple[int, bytes]] = []
-    with path.open("rb") as file:
-        for at in _HEADERS:
-            file.seek(at)
-            header = file.read(64)
-            if header[:4] == b"head" and len(header) == 64:
-                found.append((struct.unpack_from("<Q", header, 8)[0], header[48:64]))
-    if found and any(max(found)[1]):
+    """Raise UnfinishedError for a vhdx whose log holds what its tables lack: QEMU plays it back into a file it may write to,
+    and reads one whose log is damaged as if there were none."""
+    if is_unfinished(path):
         why = "what was written last is in its log alone: whoever wrote it ended before the file was closed"
-        fix = f"on a copy: qemu-img check -r all {path.name}; or open and close it where it comes from"
-        raise ImageError(f"{path} was not closed", why=why, fix=fix)
+        fix = f"tinamou image import {path} NAME plays it back into a copy"
+        raise UnfinishedError(f"{path} was not closed", why=why, fix=fix)
 
 
 def _nothing_missing(head: bytes, tail: bytes, length: int) -> str:

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tinamou.images.inspect import image_files, inspect_image
 from tinamou.images.offline import changed, made, read_through
 from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
+from tinamou.images.vhdx_log import is_unfinished, played_back
 from tinamou.late import asdict, fields, replace
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
@@ -87,11 +88,34 @@ async def import_image(
     refuse_name(name)
     if part is not None:
         return await _import_part(path, name, arch, part, like, progress)
-    found = _examined(path, arch, trusted, like)
+    async with _closed(path, image_dir() / name, progress) as whole:
+        found = _examined(whole, arch, trusted, like)
+        _refuse_used(path)
+        with _making(name, found) as work:
+            await _copy(found, image_files(whole, trusted=trusted), work / "disk.qcow2", progress)
+            return _file(found, name, work)
+
+
+@contextlib.asynccontextmanager
+async def _closed(path: Path, folder: Path, progress: Progress) -> AsyncIterator[Path]:
+    """The file itself; for one that was not closed, and whose last writes are in its log alone, a copy that has them.
+
+    That lies in a folder beside what is made, under the same name, for the block.
+    """
+    try:
+        unfinished = await asyncio.to_thread(is_unfinished, path)
+    except OSError:
+        unfinished = False  # whoever opens it next says what is wrong
+    if not unfinished:
+        yield path
+        return
     _refuse_used(path)
-    with _making(name, found) as work:
-        await _copy(found, image_files(path, trusted=trusted), work / "disk.qcow2", progress)
-        return _file(found, name, work)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as place:
+        progress(f"playing back the log of {path.name}", None)
+        copy = Path(place) / path.name
+        await asyncio.to_thread(played_back, path, copy)
+        yield copy
 
 
 def _examined(path: Path, arch: str, trusted: Sequence[Path], like: ImageFacts | None) -> ImageFacts:
@@ -198,15 +222,27 @@ async def convert(
 
     ``part`` and ``trusted`` as for `import_image`; ``more`` are qemu-img's words for a format that is written in order.
     """
-    given, files = _named(source, part, trusted)
-    _refuse_used(source)
     if await asyncio.to_thread(target.exists):
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
+    async with _closed(source, target.parent, progress) as whole:
+        _refuse_used(source)
+        await _converted(whole, target, format, _named(whole, part, trusted), more, progress)
+
+
+async def _converted(
+    source: Path,
+    target: Path,
+    format: str,
+    named: tuple[list[str], Sequence[str]],
+    more: Sequence[str],
+    progress: Progress,
+) -> None:
+    given, files = named
     force = ["-o", "force_size=on"] if format == "vpc" else []
     argv = ["qemu-img", "convert", "-p", *(more or ["-W"]), *given, "-O", format, *force, str(target)]
     await made(argv, f"converting {source.name}", files, target, progress=progress)
     try:
-        fresh = [options(target, format)] if part else ["-F", format, str(target)]
+        fresh = [options(target, format)] if given[0] == "--image-opts" else ["-F", format, str(target)]
         compare = ["qemu-img", "compare", "-p", *given, *fresh]
         await read_through(compare, f"comparing {source.name}", [*files, str(target)], progress=progress)
     except BaseException:
