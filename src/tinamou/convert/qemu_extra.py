@@ -42,9 +42,21 @@ def device(line: Line, driver: str, found: dict[str, str], text: str) -> bool:
         line.draft.done("-device", text, "host and guest speak over AF_VSOCK under this number")
     elif driver == "ivshmem-plain" and (backend := line.take("object", found.get("memdev", ""))):
         foreign.frames(line.draft, "-device", f"{text}: {backend.text}", size(backend.keys.get("size", ""), unit="B"))
+    elif driver == "virtio-pmem-pci" and (backend := line.take("object", found.get("memdev", ""))):
+        _persistent(line, f"{text}: {backend.text}", backend.keys)
     else:
         return False
     return True
+
+
+def _persistent(line: Line, text: str, backend: dict[str, str]) -> None:
+    """Memory that is a file: one that is not shared kept nothing of what the guest wrote."""
+    path, readonly = backend.get("mem-path", ""), backend.get("readonly") in ("on", "true")
+    if path and (readonly or backend.get("share") in ("on", "true")):
+        foreign.persistent(line.draft, "-device", text, path, readonly=readonly)
+    else:
+        reason = "what the guest wrote to it was thrown away, and persistent memory is a file it writes to"
+        line.draft.lost("-device", text, reason, "set pmem, with readonly = true")
 
 
 def _sound(line: Line, where: str, text: str, kind: str) -> None:
