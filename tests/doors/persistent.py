@@ -22,7 +22,11 @@ def _describe(place: Path) -> dict[str, Any]:
 PERSISTENT = Group(
     _describe,
     {
-        "pmem[].path": guest(f"{_THERE} head -c 15 /dev/pmem0; cat /sys/block/pmem1/size", f"from the host 0{4 * MIB // 512}"),
-        "pmem[].readonly": host(lambda seen: (seen.prop("pmem0", "readonly"), seen.prop("pmem1", "readonly")), (False, True)),
+        "pmem[].path": guest(
+            f"{_THERE} head -c 15 /dev/pmem0; cat /sys/block/pmem1/size", f"from the host 0{4 * MIB // 512}"
+        ),
+        "pmem[].readonly": host(
+            lambda seen: (seen.prop("pmem0", "readonly"), seen.prop("pmem1", "readonly")), (False, True)
+        ),
     },
 )

@@ -32,7 +32,7 @@ ACCEPTED = [
     and not text_of(case).startswith("refused")
 ]
 """``networks`` needs interfaces and sockets of the host, ``passthrough`` a device, ``pmem`` files: tests/net, tests/lab and
-tests/e2e/test_pmem.py start those."""
+tests/e2e/test_persistent_memory.py start those."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

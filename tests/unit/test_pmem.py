@@ -6,10 +6,11 @@ import dataclasses
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made_facts import OVMF, TCG, TINY, facts, of_arch
+from made_facts import DEBIAN, OVMF, TCG, TINY, facts, of_arch
 from recorded import qemu
 
 from tinamou.blueprint import HandOver, LendFile, Why
@@ -27,7 +28,7 @@ from tinamou.spec import dump_spec, load_spec
 from tinamou.system import acl, image_locks
 
 MIB = 1 << 20
-WHY = Why("test", "")
+WHY = Why("test", "a test wants it")
 
 
 def known(*sizes: int, arch: str = "x86_64", version: str = "11.1", uid: int | None = 1_900_000_000) -> Facts:
@@ -80,7 +81,8 @@ def test_it_is_opened_by_its_descriptor():
 
 
 @pytest.mark.parametrize(
-    ("size", "fix"), [(0, f"truncate -s {2 * MIB} /srv/0"), (MIB, "2097152"), (3 * MIB, "4194304"), (2 * MIB + 512, "4194304")]
+    ("size", "fix"),
+    [(0, f"truncate -s {2 * MIB} /srv/0"), (MIB, "2097152"), (3 * MIB, "4194304"), (2 * MIB + 512, "4194304")],
 )
 def test_a_length_that_linux_leaves_out_is_refused(size: int, fix: str):
     said = refusal({"pmem": ["/srv/0"]}, known(size))
@@ -98,7 +100,6 @@ def test_a_qemu_without_the_device_is_refused(arch: str):
     ("more", "said"),
     [
         ({"memory": {"forkable": True}}, "a fork would write"),
-        ({"os": "windows-11"}, "Windows has no driver"),
         ({"replicate": {"to": "b", "every": "5m"}}, "would not be in the replica"),
         ({"pmem": ["/srv/0", "/srv/0"]}, "named twice"),
         ({"pci": ["65:00.0"]}, "pins no page of a file"),
@@ -107,6 +108,11 @@ def test_a_qemu_without_the_device_is_refused(arch: str):
 def test_what_does_not_go_with_it_is_refused_by_name(more: dict[str, Any], said: str):
     told = refusal({"pmem": ["/srv/0"], **more}, dataclasses.replace(known(2 * MIB, 2 * MIB), pci=PciFacts()))
     assert "pmem" in told and said in told
+
+
+def test_windows_has_no_driver():
+    there = dataclasses.replace(known(2 * MIB), image=DEBIAN)
+    assert "Windows has no driver" in refusal({"pmem": ["/srv/0"], "os": "windows-10", "image": "debian"}, there)
 
 
 def test_under_selinux_it_is_refused_unless_labels_are_off():
@@ -253,12 +259,8 @@ def test_a_file_system_without_such_rights_is_told(tmp_path: Path, state: Path, 
 
 
 def test_what_lacks_it_is_not_made():
-    class Record:
-        name, running = "web", False
-        spec: dict[str, Any] = {"pmem": ["/srv/0"]}
-        next_spec: dict[str, Any] = {"pmem": [{"path": "/srv/1"}, {"path": "/srv/2", "readonly": True}]}
-
-    record: Any = Record()
+    after = {"pmem": [{"path": "/srv/1"}, {"path": "/srv/2", "readonly": True}]}
+    record: Any = SimpleNamespace(name="web", running=False, spec={"pmem": ["/srv/0"]}, next_spec=after)
     assert persistent.written(record) == "/srv/1"
     record.running = True
     assert persistent.written(record) == "/srv/1, /srv/0"

@@ -17,7 +17,7 @@ from tinamou.parts.standard import DeviceSpec
 if TYPE_CHECKING:
     from tinamou.convert.qemu_cpu import Handler
 
-__all__ = ["HANDLERS", "device", "joined"]
+__all__ = ["HANDLERS", "device", "joined", "persistent"]
 
 _HDA = ("intel-hda", "ich9-intel-hda")
 _OTHER_SOUND = ("AC97", "ES1370", "sb16", "usb-audio", "adlib", "gus", "cs4231a")
@@ -42,15 +42,16 @@ def device(line: Line, driver: str, found: dict[str, str], text: str) -> bool:
         line.draft.done("-device", text, "host and guest speak over AF_VSOCK under this number")
     elif driver == "ivshmem-plain" and (backend := line.take("object", found.get("memdev", ""))):
         foreign.frames(line.draft, "-device", f"{text}: {backend.text}", size(backend.keys.get("size", ""), unit="B"))
-    elif driver == "virtio-pmem-pci" and (backend := line.take("object", found.get("memdev", ""))):
-        _persistent(line, f"{text}: {backend.text}", backend.keys)
     else:
         return False
     return True
 
 
-def _persistent(line: Line, text: str, backend: dict[str, str]) -> None:
-    """Memory that is a file: one that is not shared kept nothing of what the guest wrote."""
+def persistent(line: Line, text: str, name: str) -> None:
+    """Memory of that name that is a file: one that is not shared kept nothing of what the guest wrote."""
+    definition = line.take("object", name)
+    backend = definition.keys if definition else {}
+    text = f"{text}: {definition.text}" if definition else text
     path, readonly = backend.get("mem-path", ""), backend.get("readonly") in ("on", "true")
     if path and (readonly or backend.get("share") in ("on", "true")):
         foreign.persistent(line.draft, "-device", text, path, readonly=readonly)

@@ -20,5 +20,7 @@ def refuse(record: Record, what: str, lacks: str) -> None:
     """Raises StateError for a machine that writes to some: it cannot be ``what``, because that ``lacks`` something."""
     if paths := written(record):
         why = f"its guest writes to {paths} as persistent memory (pmem), which is no disk: {lacks}"
-        fix = f"take it out (tinamou set {record.name} pmem=, in effect from its next start on), or set readonly = true in it"
+        fix = (
+            f"take it out (tinamou set {record.name} pmem=, in effect from its next start on), or set readonly = true in it"
+        )
         raise StateError(f"{record.name} cannot be {what}", why=why, fix=fix)

@@ -1,6 +1,7 @@
 """Persistent memory: files of the host that the guest has in its address space (virtio-pmem), as /dev/pmem0 and so on.
 
-What the guest writes is in the page cache of the host's kernel at once, and in the file. Source: QEMU docs/system/devices/virtio-pmem.rst.
+What the guest writes is in the page cache of the host's kernel at once, and so in the file.
+Source: QEMU docs/system/devices/virtio-pmem.rst.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ class PmemSpec:
 
     path: str = option("", "a raw file of this host, whose length is a multiple of 2 MiB; what the guest writes is in it")
     readonly: bool = option(
-        False, "what the guest writes is dropped, and it is not told; several machines share the file, and one copy in memory"
+        False,
+        "what the guest writes is dropped, and it is not told; several machines share the file, and one copy in memory",
     )
 
     def problems(self) -> list[Problem]:
         """One without a file."""
-        return [] if self.path else [Problem("path", None, "no file is named", "add path = …; fallocate -l 1G FILE makes one")]
+        return (
+            [] if self.path else [Problem("path", None, "no file is named", "add path = …; fallocate -l 1G FILE makes one")]
+        )
 
 
 def files(resolved: Resolved) -> dict[str, tuple[PmemSpec, Size]]:
@@ -65,8 +69,8 @@ def check(resolved: Resolved) -> list[Problem]:
         return []
     found = [Problem("pmem", None, reason, fix) for reason, fix in _against(resolved)]
     paths = [one.path for one in resolved.spec.pmem]
-    for path in sorted({one for one in paths if paths.count(one) > 1}):
-        found.append(Problem("pmem", path, "it is named twice", "leave one out"))
+    doubled = sorted({one for one in paths if paths.count(one) > 1})
+    found += [Problem("pmem", path, "it is named twice", "leave one out") for path in doubled]
     for number, (one, size) in enumerate(files(resolved).values()):
         if not size or size % _PIECE:
             whole = Size(max(-(-size // _PIECE), 1) * _PIECE)
@@ -87,9 +91,15 @@ def _against(resolved: Resolved) -> Iterator[tuple[str, str]]:
     if resolved.encryption is not None:
         yield "it is memory that the host reads, and the guest's is encrypted", "leave it or confidential out"
     if spec.pci:
-        yield "a device of the host needs all memory pinned, and Linux since 6.5 pins no page of a file", "leave it or pci out"
+        yield (
+            "a device of the host needs all memory pinned, and Linux since 6.5 pins no page of a file",
+            "leave it or pci out",
+        )
     if spec.replicate.to and (written := _written(resolved)):
-        yield f"what is written to {written} is on no disk, and would not be in the replica", "set readonly = true, or a disk"
+        yield (
+            f"what is written to {written} is on no disk, and would not be in the replica",
+            "set readonly = true, or a disk",
+        )
     if has_labels(resolved):
         fix = 'set security.selinux = "off"'
         yield "QEMU opens the file anew, and tinamou's SELinux policy lets it open none", fix
@@ -123,7 +133,9 @@ def _one(resolved: Resolved, name: str, spec: PmemSpec, size: Size) -> Contribut
 
 def _steps(resolved: Resolved, spec: PmemSpec) -> Iterator[Step]:
     if resolved.owner is not None:
-        yield LendFile(spec.path, not spec.readonly, Why("confinement", "QEMU opens it anew, as another user"), resolved.owner)
+        yield LendFile(
+            spec.path, not spec.readonly, Why("confinement", "QEMU opens it anew, as another user"), resolved.owner
+        )
     yield HandOver(spec.path, "read" if spec.readonly else "write", _HAND, locked=True)
 
 

@@ -26,7 +26,9 @@ def lend(step: LendFile, journal: Journal) -> None:
             if error.errno != errno.EOPNOTSUPP:
                 raise
             why = "QEMU runs as a user of its own, and the file system keeps no list of users for a file (acl(5))"
-            raise PrepareError(f"{step.path} cannot be opened to QEMU", why=why, fix="put it on ext4, xfs or btrfs") from error
+            raise PrepareError(
+                f"{step.path} cannot be opened to QEMU", why=why, fix="put it on ext4, xfs or btrfs"
+            ) from error
 
 
 def take_back(entry: Entry) -> None:

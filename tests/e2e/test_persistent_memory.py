@@ -1,4 +1,4 @@
-"""A file the guest has as memory: what it writes is in the file, nobody else writes to it, and what would lack it is refused."""
+"""A file the guest has as memory: what it writes is in it, nobody else writes to it, and what would lack it is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ pytestmark = pytest.mark.vm
 
 MIB = 1 << 20
 _THERE = "until [ -e /dev/{0} ] || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done; "
-WRITE = _THERE.format("pmem0") + "printf 'from the guest' | dd of=/dev/pmem0 bs=1 seek=4096 conv=fsync 2>/dev/null; head -c 13 /dev/pmem0"
+WRITE = (
+    _THERE.format("pmem0")
+    + "printf 'from the guest' | dd of=/dev/pmem0 bs=1 seek=4096 conv=fsync 2>/dev/null; head -c 13 /dev/pmem0"
+)
 DROPPED = _THERE.format("pmem0") + "printf lost | dd of=/dev/pmem0 conv=fsync 2>/dev/null; head -c 13 /dev/pmem0"
 
 
