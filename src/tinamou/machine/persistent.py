@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tinamou.errors import StateError
-from tinamou.spec import load_spec
 from tinamou.state.record import Record
 
 __all__ = ["refuse", "written"]
@@ -11,7 +10,12 @@ __all__ = ["refuse", "written"]
 
 def written(record: Record) -> str:
     """The files that its guest writes as memory, now or from its next start on; empty where it writes none."""
-    descriptions = [record.next_spec, *([record.spec] if record.running else [])]
+    every = [record.next_spec, *([record.spec] if record.running else [])]
+    descriptions = [one for one in every if one.get("pmem")]
+    if not descriptions:
+        return ""
+    from tinamou.spec import load_spec
+
     files = (one.path for spec in descriptions for one in load_spec(spec).pmem if not one.readonly)
     return ", ".join(dict.fromkeys(files))
 
