@@ -40,7 +40,7 @@ def test_spelled(words, own):
     [
         ("save", "tinamou suspend NAME"),
         ("qmp", "tinamou monitor"),
-        ("record", "does not bear disks"),
+        ("record", "does not bear virtio"),
         ("replay", "tinamou checkpoint NAME"),
         ("resart", "did you mean restart?"),
         ("inspekt", "did you mean inspect?"),

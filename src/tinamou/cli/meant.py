@@ -35,7 +35,7 @@ _SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--me
 """Options of docker run, and what they are called here."""
 
 _NOT_RECORDED = (
-    "a machine is not recorded and replayed instruction by instruction: QEMU's own way does not bear disks and channels "
+    "a machine is not recorded and replayed instruction by instruction: QEMU's own way does not bear virtio devices "
     "(docs/decisions/0115-record-and-replay.md); tinamou checkpoint NAME and fork go back to one state as often as is wished"
 )
 _NO_OPTION = {"--record": _NOT_RECORDED, "--replay": _NOT_RECORDED}
