@@ -23,6 +23,7 @@ from tinamou.parts.net import NetSpec
 from tinamou.parts.net.forwards import doubled
 from tinamou.parts.passthrough import PassthroughSpec
 from tinamou.parts.placement import PlacementSpec
+from tinamou.parts.pmem import PmemSpec
 from tinamou.parts.replicate import ReplicateSpec
 from tinamou.parts.security import SecuritySpec
 from tinamou.parts.seed import SeedSpec
@@ -78,6 +79,7 @@ class MachineSpec:
     confine: ConfineSpec = option(ConfineSpec, "the walls around its QEMU")
     boot: BootSpec = option(BootSpec, "how the guest starts")
     disk: tuple[DiskSpec, ...] = option((), "disks beside the image's own")
+    pmem: tuple[PmemSpec, ...] = option((), "files the guest has as persistent memory (/dev/pmem0)")
     net: tuple[NetSpec, ...] = option((NetSpec(),), "network interfaces")
     share: tuple[ShareSpec, ...] = option((), "folders of the host the guest sees")
     pci: tuple[PassthroughSpec, ...] = option((), "devices of the host that the guest has for itself (VFIO)")
@@ -152,7 +154,9 @@ def shorthand(table: str) -> str:
     return str(getattr(ELEMENTS.get(table, kind), "shorthand", ""))
 
 
-ELEMENTS: dict[str, type] = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec}
+ELEMENTS: dict[str, type] = {
+    **{"disk": DiskSpec, "pmem": PmemSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec},
+}
 """What a list at the top of a description is of."""
 
 

@@ -40,6 +40,8 @@ def test_spelled(words, own):
     [
         ("save", "tinamou suspend NAME"),
         ("qmp", "tinamou monitor"),
+        ("record", "does not bear virtio"),
+        ("replay", "tinamou checkpoint NAME"),
         ("resart", "did you mean restart?"),
         ("inspekt", "did you mean inspect?"),
         ("frobnicate", "tinamou --help"),
@@ -70,6 +72,17 @@ def test_options_that_do_not_exist_are_one_line():
     done = call("run", "--bogus", "tiny")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "--bogus" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["run --record f -- true", "run --record=f tiny", "run tiny --replay f", "run --replay"])
+def test_a_run_is_not_recorded_and_says_why(words):
+    done = call(*words.split())
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "there is no --re" in done.stderr and "0115-record-and-replay.md" in done.stderr
+
+
+def test_other_verbs_have_no_such_answer():
+    assert meant.option(["plan", "--record"]) == "" and meant.option(["run", "--bogus"]) == ""
 
 
 def test_published_ports_lead_into_the_first_network():

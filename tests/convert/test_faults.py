@@ -123,6 +123,23 @@ def test_memory_for_pictures():
     assert (result.machine["display"]["looking_glass"], "qemu_args" in result.machine) == ("32M", False)
 
 
+def test_persistent_memory_is_a_file_the_guest_wrote_to():
+    """What kept nothing of what was written is none, nor is what the guest finds by labels."""
+    source, target = "<source><path>/srv/m</path></source>", "<target><size unit='KiB'>65536</size></target>"
+    memory = "<memory model='{}' access='shared'>" + f"{source}{target}</memory>"
+    result = domain(memory.format("virtio-pmem"))
+    assert result.machine["pmem"] == [{"path": "/srv/m"}]
+    assert said(result, "/srv/m", rank="changed")
+    assert "pmem" not in (result := domain(memory.format("nvdimm"))).machine
+    assert said(result, "no NVDIMM", rank="lost")
+    shown = f"{Q} -device virtio-pmem-pci,memdev=p -object memory-backend-file,id=p,size=64M,mem-path=/srv/m"
+    assert line(f"{shown},share=on").machine["pmem"] == [{"path": "/srv/m"}]
+    assert line(f"{shown},share=on,readonly=on").machine["pmem"] == [{"path": "/srv/m", "readonly": True}]
+    for private in (shown, f"{shown},share=off"):
+        assert "pmem" not in (result := line(private)).machine
+        assert said(result, "was thrown away", rank="lost")
+
+
 def test_forwarded_ranges():
     ports = (
         "<portForward proto='tcp' address='127.0.0.1'><range start='80' end='82' to='90'/><range start='81' exclude='yes'/>"

@@ -30,6 +30,7 @@ OTHERS = (
     *("boot.firmware", "boot.secure", "boot.menu", "boot.order", "disk[].size", "disk[].aio", "disk[].iothread"),
     *("disk[].queues", "disk[].key", "net[].type", "net[].model", "net[].network", "net[].bridge", "net[].interface"),
     *("net[].address", "net[].dns", "net[].host", "net[].queues", "net[].packed", "net[].vhost", "net[].vlan"),
+    *("pmem[].path", "pmem[].readonly"),
     *("usb[].device", "display.clipboard", "display.redirected_usb", "display.looking_glass"),
     *("os", "windows.virtio", "clock.base", "clock.offset", "cpu.hyperv"),
     *("net[].socket", "net[].listen", "share[].path", "share[].readonly", "pci[].device", "confidential.type"),

@@ -12,6 +12,7 @@ from booting import FIRMWARE, OWN_KERNEL, WINDOWS
 from converted import CONVERTED
 from hardware import HARDWARE
 from looking import as_described
+from persistent import PERSISTENT
 from placed import IN_PARTS, PLACED, TOO_LARGE
 from ways import ALONE, COPIES
 
@@ -42,6 +43,11 @@ def test_a_kernel_of_ones_own_and_a_seed(door: str, tmp_path: Path, leftovers) -
 def test_firmware(door: str, tmp_path: Path, leftovers) -> None:
     """No door for warm: nothing is known of a guest there that could say that it has booted."""
     as_described(FIRMWARE, EVERY[door], tmp_path, leftovers)
+
+
+@pytest.mark.parametrize("door", [name if name in ("run", "machine file") else slow(name) for name in ALONE])
+def test_persistent_memory(door: str, tmp_path: Path, leftovers) -> None:
+    as_described(PERSISTENT, ALONE[door], tmp_path, leftovers)
 
 
 @pytest.mark.parametrize("door", ["run", *map(slow, (name for name in ALONE if name != "run"))])

@@ -31,6 +31,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "display.listen": {"display": {"type": "vnc", "listen": "127.0.0.1:5901"}, "memory": {"forkable": True}},
     "display.tls": {"display": {"type": "vnc", "listen": "127.0.0.1:5901", "tls": "/nosuch"}},
     "usb[0].path": {"usb": [{"type": "stick", "path": "/nosuch"}]},
+    "pmem[0].path": {"pmem": [{"path": "/nosuch"}]},
     "usb[0].device": {"usb": [{"type": "host", "device": "dead:beef"}]},
     "windows.drivers": {"windows": {"drivers": "/nosuch"}},
     "cpu.hyperv": {"accel": "tcg", "cpu": {"hyperv": "time"}},

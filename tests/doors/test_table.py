@@ -9,6 +9,7 @@ from booting import FIRMWARE, OWN_KERNEL, WINDOWS
 from converted import CONVERTED, OTHERS, UNSAID
 from fields import Group, every_field, said_by
 from hardware import HARDWARE
+from persistent import PERSISTENT
 from placed import IN_PARTS, PLACED, TOO_LARGE
 from switched import SWITCHED
 from wires import WIRES
@@ -18,6 +19,7 @@ GROUPS = {
     "placed": PLACED,
     "in parts": IN_PARTS,
     "too large": TOO_LARGE,
+    "persistent": PERSISTENT,
     "own kernel": OWN_KERNEL,
     "firmware": FIRMWARE,
     "windows": WINDOWS,

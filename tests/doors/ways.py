@@ -87,7 +87,7 @@ def options(description: Mapping[str, Any]) -> list[str]:
             words += [NAMED[path], str(value)]
         elif path in SWITCHES:
             words.append(SWITCHES[path])
-        elif path in ("disk", "net", "pci", "usb"):
+        elif path in ("disk", "net", "pci", "usb", "pmem"):
             words += [word for one in value for word in (f"--{path}", _table(one))]
             words += ["--net", "none"] if path == "net" and not value else []
         elif path == "share":

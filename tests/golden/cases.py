@@ -12,13 +12,15 @@ import recorded
 from made_facts import DEBIAN, TINY, host
 
 from tinamou.errors import PlanError
-from tinamou.facts import Facts, ImageFacts, PciFacts, Place
+from tinamou.facts import ChainFile, Facts, ImageFacts, PciFacts, Place
 from tinamou.launch.argv import argv, shell_line
 from tinamou.planner import plan
 from tinamou.spec import load_spec
 
 FOLDER = Path(__file__).parent
 SPECS = sorted(path.stem for path in (FOLDER / "specs").glob("*.toml"))
+FILES = {"pmem": {f"pmem{number}": (ChainFile(f"/srv/{number}", "raw", size=64 << 20),) for number in range(2)}}
+"""What is known of files that a spec names."""
 EVERYWHERE = ("tiny", "two-cpus")
 """Specs whose plan is recorded for every accelerator; the others under TCG only."""
 
@@ -59,6 +61,7 @@ def facts(case: Case, image: ImageFacts, place: Place) -> Facts:
         image=image,
         place=place,
         pci=made_facts.PCI if case.spec == "passthrough" else PciFacts(),
+        chains=FILES.get(case.spec, {}),
     )
 
 

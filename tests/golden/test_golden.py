@@ -28,10 +28,11 @@ ACCEPTED = [
     case
     for case in CASES
     if case.accel in ("tcg", "kvm-needs")
-    and case.spec not in ("networks", "passthrough")
+    and case.spec not in ("networks", "passthrough", "pmem")
     and not text_of(case).startswith("refused")
 ]
-"""``networks`` needs interfaces and sockets of the host, ``passthrough`` a device: tests/net and tests/lab start those."""
+"""``networks`` needs interfaces and sockets of the host, ``passthrough`` a device, ``pmem`` files: tests/net, tests/lab and
+tests/e2e/test_persistent_memory.py start those."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -127,13 +127,15 @@ class HandOver:
     sysfs that is, ``append`` creates a log, ``listen`` creates a listening Unix
     socket, ``connect`` connects to one, ``secret`` passes a copy that lives in memory alone, ``memory`` creates memory of
     ``size`` bytes that has no name in any file system and is gone with the last process that uses it. The plan names the
-    path; launch/ puts the descriptor in its place.
+    path; launch/ puts the descriptor in its place. ``locked``: it is held as QEMU holds the file of a disk, which it does
+    for no other.
     """
 
     path: str
     access: Access
     why: Why
     size: int = 0
+    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,19 @@ class MakeSharedFile:
 
 
 @dataclass(frozen=True)
+class LendFile:
+    """Let ``owner`` open a file of the user's, to write to it too with ``write``, whoever may do so beside.
+
+    Undone by taking that right away again.
+    """
+
+    path: str
+    write: bool
+    why: Why
+    owner: int
+
+
+@dataclass(frozen=True)
 class TakeUsbDevice:
     """Keep a USB device, by the port it is in, for this machine.
 
@@ -330,6 +345,7 @@ HostStep = (
     | TakePciGroup
     | TakeUsbDevice
     | MakeSharedFile
+    | LendFile
     | LoadProfiles
 )
 """Steps that take something from the host beyond files; each is in the receipt while the machine has it."""

@@ -20,7 +20,7 @@ _SWITCHES = {"tpm": "tpm=true", "secure_boot": "boot.secure=true", "no_agent": "
 """Options without a value, and what they set."""
 _SEEDS = ("user_data", "ignition", "combustion")
 """Options that name a file whose text is the field of that name of the seed."""
-_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "usb", "set", *_SEEDS, *_SWITCHES})
+_OTHERWISE = frozenset({"disk", "net", "share", "publish", "pci", "usb", "pmem", "set", *_SEEDS, *_SWITCHES})
 """Options that are not simply the field of their name."""
 
 
@@ -39,7 +39,7 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["share"] = [*listed(data.get("share", [])), *(_absolute(text) for text in shares)]
     if ports := given.get("publish"):
         data["net"] = _published(data, ports)
-    for name in ("pci", "usb"):
+    for name in ("pci", "usb", "pmem"):
         if devices := given.get(name):
             data[name] = [*listed(data.get(name, [])), *(table_of(text) for text in devices)]
     if apart and not {"net", "nics"} & data.keys():

@@ -110,11 +110,14 @@ def _parsed(words: Sequence[str]) -> object:
     try:
         return app(words, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
+        if why := meant.option(words):
+            return _not_understood(why)
         if words[0] in ("run", "exec", "ssh") or words[:2] == ["pool", "run"]:
             return _not_understood(meant.dashes(words, (error.unused_tokens or [""])[0]))
         return _not_understood(str(error))
     except CycloptsError as error:
-        return _not_understood(f"{error} See: tinamou {words[0]} --help" if words else str(error))
+        why = meant.option(words) if words else ""
+        return _not_understood(why or (f"{error} See: tinamou {words[0]} --help" if words else str(error)))
 
 
 def _not_understood(text: str) -> int:

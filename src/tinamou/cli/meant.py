@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["SAME", "dashes", "spelled", "verb"]
+__all__ = ["SAME", "dashes", "option", "spelled", "verb"]
 
 SAME: dict[str, tuple[str, ...]] = {
     "ps": ("ls",),
@@ -34,7 +34,16 @@ SAME: dict[str, tuple[str, ...]] = {
 _SHORT = {"-p": "--publish", "-v": "--share", "--volume": "--share", "-m": "--memory", "-h": "--help"}
 """Options of docker run, and what they are called here."""
 
+_NOT_RECORDED = (
+    "a machine is not recorded and replayed instruction by instruction: QEMU's own way does not bear virtio devices "
+    "(docs/decisions/0115-record-and-replay.md); tinamou checkpoint NAME and fork go back to one state as often as is wished"
+)
+_NO_OPTION = {"--record": _NOT_RECORDED, "--replay": _NOT_RECORDED}
+"""Options of run that do not exist, and why."""
+
 _MEANT = {
+    "record": f"{_NOT_RECORDED}; tinamou logs NAME has what its guest printed",
+    "replay": _NOT_RECORDED,
     "save": "tinamou suspend NAME saves a machine and ends it, tinamou checkpoint NAME saves it while it goes on",
     "restore": "tinamou resume NAME, tinamou checkpoints restore NAME, tinamou snapshot revert, or tinamou backup restore",
     "create": "tinamou run -d --name NAME IMAGE starts a machine that stays; tinamou plan IMAGE only shows what it would be",
@@ -88,6 +97,12 @@ def verb(word: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(word, [*known, *SAME], 1, _ALIKE)
     hint = f"did you mean {near[0]}?" if near else "tinamou --help lists the verbs"
     return f"there is no verb {word}: {hint}"
+
+
+def option(words: Sequence[str]) -> str:
+    """The answer to an option of ``run`` that is missed for a reason; empty where there is none."""
+    names = (word.partition("=")[0] for word in words if words[0] == "run")
+    return next((f"there is no {name}: {_NO_OPTION[name]}" for name in names if name in _NO_OPTION), "")
 
 
 def dashes(words: Sequence[str], first: str) -> str:

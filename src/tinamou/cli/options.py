@@ -44,6 +44,8 @@ class MachineOptions:
         Kernel arguments, added to the necessary ones.
     disk
         A disk: a file, or size=10G,format=qcow2,…; may be repeated.
+    pmem
+        A raw file the guest has as persistent memory, /dev/pmem0: FILE, or path=FILE,readonly=true; may be repeated.
     net
         A network interface: user, none, or type=user,model=e1000,forward=8080:80; may be repeated.
     share
@@ -89,6 +91,7 @@ class MachineOptions:
     initrd: str | None = None
     cmdline: str | None = None
     disk: tuple[str, ...] = ()
+    pmem: tuple[str, ...] = ()
     net: tuple[str, ...] = ()
     share: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()

@@ -213,6 +213,14 @@ def frames(draft: Draft, where: str, text: str, wanted: Size | None) -> None:
     )
 
 
+def persistent(draft: Draft, where: str, text: str, path: str, *, readonly: bool = False) -> None:
+    """A file that the guest had as memory (virtio-pmem), and wrote to unless it was ``readonly``."""
+    draft.append("pmem", {"path": path, **({"readonly": True} if readonly else {})})
+    draft.changed(
+        where, text, f"all of {path} is the guest's persistent memory, and its length a multiple of 2 MiB", "see pmem"
+    )
+
+
 def folder(draft: Draft, where: str, path: str) -> None:
     """A folder of the host that a description from elsewhere would share."""
     reason = "a folder a description from elsewhere names is not given to the guest unasked"

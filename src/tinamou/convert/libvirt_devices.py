@@ -214,9 +214,12 @@ def _audio(draft: Draft, node: Element) -> None:
 
 def _memory(draft: Draft, node: Element) -> None:
     kind = node.get("model")
-    if kind in ("nvdimm", "virtio-pmem"):
-        fix = "copy what is in it to a disk; the file: [[disk]] with format = raw"
-        draft.lost("memory", f"{kind} {node.shown()}", "a file the guest sees as memory is no disk here", fix)
+    path = node.find("source/path") if kind == "virtio-pmem" else None
+    if path is not None and path.text:
+        foreign.persistent(draft, "memory", f"virtio-pmem {node.shown()}", path.text)
+    elif kind in ("nvdimm", "virtio-pmem"):
+        fix = "name its file: pmem = [FILE]; what is there by labels or by NVDIMM alone is not found"
+        draft.lost("memory", f"{kind} {node.shown()}", "persistent memory is virtio-pmem here, no NVDIMM", fix)
     else:
         fix = "nothing: memory.size holds it, for libvirt's <memory> counts it"
         draft.lost("memory", f"{kind} {node.shown()}", "memory is not plugged in: it is there from the start", fix)

@@ -112,6 +112,8 @@ def joined(line: Line) -> None:
             _passed_through(line, text, found)
         elif driver.startswith("usb-host"):
             foreign.usb_device(line.draft, "-device", text, _usb_device(found))
+        elif driver == "virtio-pmem-pci":
+            qemu_extra.persistent(line, text, found.get("memdev", ""))
         elif driver.startswith("tpm-"):
             line.draft.done("-device", text, "the TPM's device is the one its board has")
         elif driver.startswith("virtio-9p"):

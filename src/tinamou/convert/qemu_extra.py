@@ -17,7 +17,7 @@ from tinamou.parts.standard import DeviceSpec
 if TYPE_CHECKING:
     from tinamou.convert.qemu_cpu import Handler
 
-__all__ = ["HANDLERS", "device", "joined"]
+__all__ = ["HANDLERS", "device", "joined", "persistent"]
 
 _HDA = ("intel-hda", "ich9-intel-hda")
 _OTHER_SOUND = ("AC97", "ES1370", "sb16", "usb-audio", "adlib", "gus", "cs4231a")
@@ -45,6 +45,19 @@ def device(line: Line, driver: str, found: dict[str, str], text: str) -> bool:
     else:
         return False
     return True
+
+
+def persistent(line: Line, text: str, name: str) -> None:
+    """Memory of that name that is a file: one that is not shared kept nothing of what the guest wrote."""
+    definition = line.take("object", name)
+    backend = definition.keys if definition else {}
+    text = f"{text}: {definition.text}" if definition else text
+    path, readonly = backend.get("mem-path", ""), backend.get("readonly") in ("on", "true")
+    if path and (readonly or backend.get("share") in ("on", "true")):
+        foreign.persistent(line.draft, "-device", text, path, readonly=readonly)
+    else:
+        reason = "what the guest wrote to it was thrown away, and persistent memory is a file it writes to"
+        line.draft.lost("-device", text, reason, "set pmem, with readonly = true")
 
 
 def _sound(line: Line, where: str, text: str, kind: str) -> None:

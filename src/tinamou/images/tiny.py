@@ -54,6 +54,7 @@ MODULES = (
     *(
         "virtio_mem",
         "virtio_pmem",
+        "nd_pmem",
         "virtio_input",
         "virtiofs",
         "9p",
@@ -87,7 +88,7 @@ class Tiny:
 
     arch: str
     name: str = "tiny"
-    builder: int = 26
+    builder: int = 27
     space: int = 1 << 30
     packages: tuple[str, ...] = ()
     """What is in it beside kernel, busybox and agent, with its libraries."""

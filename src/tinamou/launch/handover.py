@@ -117,7 +117,21 @@ def _open(step: HandOver) -> int:
     if step.access == "connect":
         return _connect(step.path)
     path = _device(step.path) if step.access == "device" else step.path
-    return os.open(path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, _MODES[step.access] | os.O_CLOEXEC, 0o600)
+    if step.locked:
+        _lock(descriptor, write=step.access == "write")
+    return descriptor
+
+
+def _lock(descriptor: int, *, write: bool) -> None:
+    """QEMU has the descriptor open as long as it runs, and with it the locks. Raises OSError; it is closed then."""
+    from tinamou.system.image_locks import hold
+
+    try:
+        hold(descriptor, write=write)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _device(folder: str) -> str:

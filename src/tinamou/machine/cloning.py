@@ -16,6 +16,7 @@ from tinamou.images.chain import read_chain
 from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
+from tinamou.machine import persistent
 from tinamou.machine.disks import FOR_A_COPY, opened
 from tinamou.machine.known_by import with_paths
 from tinamou.machine.renaming import refuse_awake
@@ -55,6 +56,7 @@ async def clone(name: str, new: str, *, linked: bool = False, progress: Progress
     """
     load_spec({"name": new}, source="the new name")
     async with turn(machines.find(name), "clone") as record:
+        persistent.refuse(record, "cloned", "both machines would write to it")
         spec, notes = _own(load_spec(record.next_spec), record, new)
         with machines.making(new) as directory:
             await _give(record, directory, linked=linked, progress=progress)

@@ -52,6 +52,7 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
         if disk.path and disk.interface != "cdrom" and f"disk{number}" not in chains:
             chains[f"disk{number}"] = _checked(Path(disk.path), directory, _declared(disk.format))
             _check_key(disk, chains[f"disk{number}"])
+    chains |= {f"pmem{number}": (_raw(Path(one.path)),) for number, one in enumerate(spec.pmem)}
     if chains and directory.is_dir():
         from tinamou.images.seal import check_seals
 
@@ -59,6 +60,18 @@ def existing_chains(spec: MachineSpec, image: ImageFacts, directory: Path) -> di
             directory / files.SEALS, {f.path for chain in chains.values() for f in chain if not f.own and f != chain[0]}
         )
     return chains
+
+
+def _raw(path: Path) -> ChainFile:
+    """A file whose bytes the guest has as they are. Raises ImageError for one of another format."""
+    from tinamou.images.chain import read_layer
+
+    layer = read_layer(path)
+    if layer.format not in ("raw", "iso"):
+        why = f"it is {layer.format}: the guest would have the bytes of the file, not those of the disk that is in it"
+        fix = f"qemu-img convert -O raw {path} FILE, and name that; or name it as a disk"
+        raise ImageError(f"{path} cannot be persistent memory (pmem)", why=why, fix=fix)
+    return ChainFile(str(path), "raw", size=layer.length)
 
 
 def _check_key(disk: DiskSpec, chain: tuple[ChainFile, ...]) -> None:

@@ -17,6 +17,7 @@ from tinamou.errors import PrepareError, StateError
 from tinamou.facts import ImageFacts, files
 from tinamou.images.offline import made
 from tinamou.images.progress import Progress, silent
+from tinamou.machine import persistent
 from tinamou.machine.cloning import frozen_disks
 from tinamou.machine.disks import opened
 from tinamou.machine.turns import turn
@@ -54,6 +55,7 @@ async def export(name: str, target: Path | None, *, force: bool = False, progres
     as after a power cut. Raises StateError, ImageError, PrepareError, OSError; there is no file then.
     """
     async with turn(machines.find(name), "export") as record:
+        persistent.refuse(record, "exported or copied", "it would be missing there")
         staging = record.path / _STAGING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)

@@ -51,6 +51,10 @@ def _of_its_record(machine: Record) -> Iterable[Problem]:
         )
     if machine.has("share"):
         yield Problem("share", None, "its guest has folders of this host open", "take them out: tinamou set")
+    for number, part in enumerate(load_spec(machine.spec).pmem):
+        yield Problem(
+            f"pmem[{number}]", part.path, "a file of this host is its guest's memory, and QEMU saves no state of it"
+        )
     for one in load_spec(machine.spec).disk:
         if one.key:
             yield Problem("disk.key", one.key, "an encrypted disk would be written there in the clear")

@@ -26,6 +26,7 @@ def absolute(spec: MachineSpec) -> MachineSpec:
         spec,
         boot=_whole(spec.boot, "kernel", "initrd", "secure_keys"),
         disk=tuple(_whole(one, "path", "key") for one in spec.disk),
+        pmem=tuple(_whole(one, "path") for one in spec.pmem),
         net=tuple(_whole(one, "socket") for one in spec.net),
         usb=tuple(_whole(one, "path") for one in spec.usb),
         pci=tuple(_whole(one, "rom_file") for one in spec.pci),
@@ -52,6 +53,7 @@ def _files(spec: MachineSpec) -> Iterator[Problem]:
     files = {"boot.kernel": spec.boot.kernel, "boot.initrd": spec.boot.initrd}
     for number, disk in enumerate(spec.disk):
         files |= {f"disk[{number}].key": disk.key, f"disk[{number}].path": disk.path if disk.interface == "cdrom" else ""}
+    files |= {f"pmem[{number}].path": one.path for number, one in enumerate(spec.pmem)}
     files |= {f"usb[{number}].path": one.path for number, one in enumerate(spec.usb)}
     files |= {f"pci[{number}].rom_file": one.rom_file for number, one in enumerate(spec.pci)}
     files |= {f"windows.{name}": getattr(spec.windows, name) for name in ("drivers", "password_file")}

@@ -27,7 +27,7 @@ from tinamou.machine import fork_nets, shares
 from tinamou.machine.booting import settle
 from tinamou.machine.host_keys import Files
 from tinamou.machine.starting import plan_again, prepared, run_facts
-from tinamou.parts import usb
+from tinamou.parts import pmem, usb
 from tinamou.probe.qemu import probe_qemu
 from tinamou.snapshots import fork, stream
 from tinamou.snapshots.checkpoint import Checkpoint
@@ -81,7 +81,9 @@ async def saved_plan(record: Record, session: Session) -> Plan:
             plan = again
     reasons += [f"{one} was plugged in while it ran and is not described" for one in sorted(there - _devices(plan))]
     reasons += [f"{one} was unplugged while it ran and is still described" for one in sorted(_devices(plan) - there)]
-    reasons += [f"{element.id} is a device of this host's USB" for element in plan.elements if _of_the_host(element)]
+    reasons += [f"{element.id} is a device of this host's USB" for element in plan.elements if _is(element, usb.HOST)]
+    unsaved = "is persistent memory, of which QEMU saves no state: the guest would wait for its writes for ever"
+    reasons += [f"{element.props['memdev']} {unsaved}" for element in plan.elements if _is(element, pmem.DEVICE)]
     if reasons:
         problems = [Problem("state", None, reason) for reason in reasons]
         raise StateError(f"the state of {record.name} cannot be saved", problems=problems)
@@ -92,8 +94,8 @@ def _devices(plan: Plan) -> set[str]:
     return {element.id for element in plan.elements if element.kind == "device"}
 
 
-def _of_the_host(element: Element) -> bool:
-    return element.kind == "device" and element.props.get("driver") == usb.HOST
+def _is(element: Element, driver: str) -> bool:
+    return element.kind == "device" and element.props.get("driver") == driver
 
 
 def _by_hand(plan: Plan) -> set[str]:

@@ -95,6 +95,7 @@ def _described(entry: Entry) -> str:
         "usb": "device in USB port {port}",
         "mdev": "{part}",
         "frames": "{path}",
+        "lent": "{path}, which user {user} may open",
         "vf": "virtual function {index} of {interface}",
         "rules": "packet filter of {name}",
         "ovs-port": "port {name} of Open vSwitch bridge {bridge}",

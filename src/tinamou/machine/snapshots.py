@@ -8,6 +8,7 @@ from pathlib import Path
 from tinamou.errors import StateError, TinamouError, if_full
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass, replace
+from tinamou.machine import persistent
 from tinamou.machine.disks import held, known_disks, opened
 from tinamou.snapshots.check import DiskFinding, check
 from tinamou.snapshots.check import repair as mend
@@ -50,6 +51,7 @@ async def take(
     ``quiesce``, in seconds, has the guest hold its file systems still for at most that long; 0 does not ask it. Raises
     StateError, GuestError, ControlError; nothing has changed then.
     """
+    persistent.refuse(record, "snapshotted or backed up", "it would stay as it is when the disks go back")
     async with opened(record, "snapshot create", progress=progress) as (disks, history):
         still = functools.partial(frozen, Path(record.directory), quiesce) if quiesce and disks.session else None
         extra = {"quiesce": still} if still else {}

@@ -24,6 +24,7 @@ from tinamou.blueprint import (
     JoinNetwork,
     JoinOvs,
     LeaseCpus,
+    LendFile,
     LoadProfiles,
     MakeCgroup,
     MakeDir,
@@ -91,10 +92,11 @@ def undo(entry: Entry) -> None:
             from tinamou.prepare.groups import remove_group as give
         case "pci":
             from tinamou.prepare.passthrough import give_group as give
-        case "usb" | "mdev" | "frames" as kind:
-            from tinamou.prepare import frames, mediated, usb
+        case "usb" | "mdev" | "frames" | "lent" as kind:
+            from tinamou.prepare import frames, lent_files, mediated, usb
 
-            give = {"usb": usb.give_device, "mdev": mediated.give, "frames": frames.remove}[str(kind)]
+            ways = {"usb": usb.give_device, "mdev": mediated.give, "frames": frames.remove, "lent": lent_files.take_back}
+            give = ways[str(kind)]
         case "vf":
             from tinamou.prepare.virtual_functions import set_back as give
         case "profiles":
@@ -240,6 +242,7 @@ def _do(step: Step, journal: Journal) -> None:
             tpm.set_up(step)
         case (
             LeaseCpus()
+            | LendFile()
             | LoadProfiles()
             | MakeCgroup()
             | MakeSharedFile()
@@ -280,6 +283,10 @@ def _borrow(step: HostStep, journal: Journal) -> None:
             from tinamou.prepare import frames
 
             frames.make(step, journal)
+        case LendFile():
+            from tinamou.prepare import lent_files
+
+            lent_files.lend(step, journal)
         case TakePart():
             from tinamou.prepare import mediated
 

@@ -1,19 +1,20 @@
 """Whether another process has an image open for writing, by the locks QEMU and its tools hold.
 
 QEMU holds shared open-file-description locks on single bytes: 100 + N for each permission N it uses, 200 + N for each it
-does not share with others. Permission 1 is writing (source: QEMU block/file-posix.c).
+does not share with others. Permission 0 is reading what stays as it is, 1 is writing (source: QEMU block/file-posix.c).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 from pathlib import Path
 
-__all__ = ["processes_with_open", "written_by_others"]
+__all__ = ["hold", "processes_with_open", "written_by_others"]
 
-_USED_WRITE = 101
+_USED_READ, _USED_WRITE, _UNSHARED_WRITE = 100, 101, 201
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -21,11 +22,28 @@ def written_by_others(path: str | Path) -> bool:
     """Whether a QEMU, qemu-img or qemu-nbd, of any user, has the file open for writing now. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _USED_WRITE, 1, 0)
-        answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question))
-        return bool(answer[0] != fcntl.F_UNLCK)
+        return _held(descriptor, _USED_WRITE)
     finally:
         os.close(descriptor)
+
+
+def hold(descriptor: int, *, write: bool) -> None:
+    """Hold the locks of a QEMU that alone writes the open file, or reads what nobody writes, until nobody has it open.
+
+    For a file that QEMU uses in another way than as a disk, for which it takes none. Raises BlockingIOError where another
+    one holds locks that do not go with these, OSError.
+    """
+    for lock in (_USED_WRITE if write else _USED_READ, _UNSHARED_WRITE):
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, lock, 1, 0))
+    if _held(descriptor, _USED_WRITE) or (write and _held(descriptor, _UNSHARED_WRITE)):
+        raise BlockingIOError(errno.EAGAIN, "another machine or program uses it")
+
+
+def _held(descriptor: int, lock: int) -> bool:
+    """Whether somebody who opened the file apart from this descriptor holds a lock."""
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, lock, 1, 0)
+    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question))
+    return bool(answer[0] != fcntl.F_UNLCK)
 
 
 def processes_with_open(path: str | Path) -> list[tuple[int, str]]:
@@ -33,7 +51,7 @@ def processes_with_open(path: str | Path) -> list[tuple[int, str]]:
     status = Path(path).stat()
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and _holds(entry, status):
+        if entry.name.isdecimal() and _has_open(entry, status):
             try:
                 found.append((int(entry.name), (entry / "comm").read_text().strip()))
             except OSError:
@@ -41,7 +59,7 @@ def processes_with_open(path: str | Path) -> list[tuple[int, str]]:
     return found
 
 
-def _holds(process: Path, wanted: os.stat_result) -> bool:
+def _has_open(process: Path, wanted: os.stat_result) -> bool:
     try:
         for link in (process / "fd").iterdir():
             try:

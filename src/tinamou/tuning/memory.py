@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from tinamou.blueprint import Contribution, Element, Flag, HandOver, Value, Why
+from tinamou.parts import pmem
 from tinamou.parts.memory import MemorySpec
 from tinamou.parts.protocol import Part, Resolved, SharedMemory
 from tinamou.tuning.numa import GuestNode
@@ -26,7 +27,7 @@ def contribute(resolved: Resolved) -> Contribution:
         backends: tuple[Element, ...] = (_forkable(spec, file, resolved.facts.host.holding),)
     else:
         backends = tuple(_backend(f"ram{i}", node, resolved) for i, node in enumerate(nodes))
-    size = Flag("m", Why("spec memory.size", "the size the guest sees"), f"{spec.size.mib}M")
+    size = _size(resolved)
     merge = Flag("machine", _merge_why(spec), options={"mem-merge": spec.merge})
     if len(nodes) > 1:
         return Contribution(elements=backends, flags=(size, merge, *_numa(resolved.resources)))
@@ -34,6 +35,15 @@ def contribute(resolved: Resolved) -> Contribution:
     link = Flag("machine", why, options={"memory-backend": "ram0"})
     steps = tuple(HandOver(file, "memory", element.why, int(spec.size)) for element in backends) if spec.forkable else ()
     return Contribution(elements=backends, flags=(size, link, merge), steps=steps)
+
+
+def _size(resolved: Resolved) -> Flag:
+    """What the guest has, and the addresses beyond that its persistent memory lies at."""
+    size, room = resolved.spec.memory.size, pmem.room(resolved)
+    if not room:
+        return Flag("m", Why("spec memory.size", "the size the guest sees"), f"{size.mib}M")
+    why = Why("spec memory.size", "the size the guest sees; there are addresses beyond it for pmem")
+    return Flag("m", why, f"{size.mib}M", {"maxmem": f"{size.mib + room.mib}M"})
 
 
 def _forkable(spec: MemorySpec, file: str, holding: str) -> Element:

@@ -15,6 +15,7 @@ from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.hyperv import BASE
 from tinamou.parts.net.spec import NetSpec
 from tinamou.parts.passthrough import PassthroughSpec
+from tinamou.parts.pmem import PmemSpec
 from tinamou.parts.share import ShareSpec
 from tinamou.parts.usb import UsbSpec
 from tinamou.parts.windows import release, without_virtio
@@ -22,7 +23,9 @@ from tinamou.spec import MachineSpec
 
 __all__ = ["Asked", "Place"]
 
-_ITEMS = {"disk": DiskSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec, "usb": UsbSpec}
+_ITEMS = {
+    **{"disk": DiskSpec, "pmem": PmemSpec, "net": NetSpec, "share": ShareSpec, "pci": PassthroughSpec, "usb": UsbSpec},
+}
 _HOST = {
     "confine": "walls around QEMU are the other tool's own",
     "security": "walls around QEMU are the other tool's own",
