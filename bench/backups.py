@@ -28,7 +28,8 @@ def tables(stack: ExitStack, scratch: Path) -> list[Table]:
     _half_full(disk)
     stack.callback(_tinamou, "rm", "-f", "kept")
     _tinamou("run", "-d", "--name", "kept", "--net", "none", "--disk", str(disk))
-    shelf = scratch / "shelf"
+    shelf, changed = scratch / "shelf", scratch / "changed"
+    changed.write_bytes(os.urandom(CHANGED << 20))  # made before: to make it takes longer than to write it
 
     def full() -> Mapping[str, float]:
         shutil.rmtree(shelf, ignore_errors=True)
@@ -49,7 +50,7 @@ def tables(stack: ExitStack, scratch: Path) -> list[Table]:
 
     def write() -> Mapping[str, float]:
         file = scratch / "written"
-        words = ["dd", "if=/dev/urandom", f"of={file}", "bs=1M", f"count={CHANGED}", "conv=fsync"]
+        words = ["dd", f"if={changed}", f"of={file}", "bs=1M", "conv=fsync"]
         try:
             return {"": _timed(words)}
         finally:

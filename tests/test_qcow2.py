@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinamou.prepare.apply import run_timed_hash
-from tinamou.system.qcow2 import Qcow2Error, encode_overlay, parse_header, read_header, write_overlay
+from tinamou.system.qcow2 import Qcow2Error, encode_overlay, parse_header, put_on, read_header, write_overlay
+from tinamou.system.qcow2 import first_cluster as first_cluster_of
 
 needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 
@@ -181,3 +183,62 @@ def test_an_overlay_of_an_encrypted_file_is_encrypted_with_the_same_key(tmp_path
     subprocess.run(["qemu-img", "check", "-q", *secret, "--image-opts", whole], check=True)
     wrong = ["qemu-img", "check", "-q", "--object", "secret,id=key,data=wrong", "--image-opts", whole]
     assert subprocess.run(wrong, check=False, capture_output=True).returncode != 0
+
+
+OPTIONS = ["compat=0.10", "compat=1.1", "cluster_size=2M", "cluster_size=4k", "extended_l2=on", "compression_type=zstd"]
+
+
+def on_another(path: Path, backing: str) -> None:
+    """The file itself with another backing file in its header."""
+    with path.open("r+b") as file:
+        file.write(put_on(first_cluster_of(file.fileno()), backing, "qcow2"))
+
+
+@needs_qemu_img
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_file_put_on_another_is_as_qemu_img_puts_it(tmp_path: Path, options: str) -> None:
+    for name in ("old", "new"):
+        qemu_img("create", "-q", "-f", "qcow2", tmp_path / f"{name}.qcow2", "64M")
+    ours, theirs = tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, "-b", "old.qcow2", "-F", "qcow2", ours)
+    subprocess.run(["qemu-io", "-c", "write -P 7 1M 192k", ours], check=True, capture_output=True)
+    theirs.write_bytes(ours.read_bytes())
+    before = read_header(ours)
+    on_another(ours, "sub/../new.qcow2")
+    qemu_img("rebase", "-u", "-f", "qcow2", "-b", "sub/../new.qcow2", "-F", "qcow2", theirs)
+    assert read_header(ours) == read_header(theirs) == replace(before, backing_file="sub/../new.qcow2")
+    on_another(ours, "new.qcow2")
+    qemu_img("check", "-q", ours)
+    qemu_img("rebase", "-u", "-f", "qcow2", "-b", "new.qcow2", "-F", "qcow2", theirs)
+    qemu_img("compare", "-q", ours, theirs)
+    assert json.loads(qemu_img("info", "--output=json", ours))["backing-filename"] == "new.qcow2"
+
+
+def test_an_overlay_put_on_another_differs_in_its_header_alone(tmp_path: Path) -> None:
+    for name, backing in (("a", "base.raw"), ("b", "other.qcow2")):
+        write_overlay(tmp_path / name, 1 << 30, backing, backing.partition(".")[2])
+    on_another(tmp_path / "a", "other.qcow2")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_cannot_be_put_on_another_is_refused() -> None:
+    sound = bytes(first_cluster())
+    assert parse_header(put_on(sound, "x" * 1023, "qcow2")).backing_file == "x" * 1023
+    encrypted, elsewhere = bytearray(sound), bytearray(sound)
+    struct.pack_into(">I", encrypted, 32, 2)
+    struct.pack_into(">Q", elsewhere, 72, 4)
+    for data in (encrypted, elsewhere):
+        with pytest.raises(Qcow2Error, match="encrypted, or in another file"):
+            put_on(bytes(data), "b.qcow2", "qcow2")
+    for name in ("", "x" * 1024):
+        with pytest.raises(Qcow2Error, match=f"name of {len(name)} bytes"):
+            put_on(sound, name, "qcow2")
+    with pytest.raises(Qcow2Error, match="shorter than a cluster"):
+        put_on(sound[:4096], "b.qcow2", "qcow2")
+    with pytest.raises(Qcow2Error, match="magic"):
+        put_on(bytes(65536), "b.qcow2", "qcow2")
+    small = bytearray(sound[:512])
+    struct.pack_into(">I", small, 20, 9)
+    struct.pack_into(">I", small, 36, 1 << 18)
+    with pytest.raises(Qcow2Error, match="no room"):
+        put_on(bytes(small), "x" * 500, "qcow2")

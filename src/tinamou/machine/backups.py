@@ -12,12 +12,8 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
-from tinamou.machine import life
-from tinamou.machine.booting import begun_again, until_up
-from tinamou.machine.connected import Connected
 from tinamou.machine.disks import opened
-from tinamou.machine.snapshots import take
-from tinamou.machine.turns import turn
+from tinamou.machine.snapshots import freeze
 from tinamou.snapshots.backup import copy_out, standalone, verify
 from tinamou.snapshots.backup_nbd import check_target, copy_to_nbd
 from tinamou.snapshots.backup_shelf import Backup, Shelf, give_extras, read_shelf
@@ -54,24 +50,22 @@ async def back_up(
     if nbd:
         check_target(nbd, 1)
     tag = f"{SCHEDULE}:{shelf.folder}"
-    async with turn(record, "backup"):
-        taken = await take(record, note=f"for the backup in {shelf.folder}", schedule=tag, quiesce=quiesce, depth=0)
-        entry = late.asdict(record)
-        async with opened(record, "backup", progress=progress) as (disks, history):
-            try:
-                if nbd:
-                    after = await copy_to_nbd(
-                        disks, history, taken.snapshot, shelf, entry, nbd, full=full, progress=progress
-                    )
-                else:
-                    after = await copy_out(disks, history, taken.snapshot, shelf, entry, full=full, progress=progress)
-            except BaseException:
-                await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
-                raise
-            for old in [one for one in history.snapshots if one.schedule == tag and one.number != taken.snapshot.number]:
-                history = forget(disks, history, str(old.number))
-            await tidy(disks, history)
-            return after.backups[-1]
+    async with opened(record, "backup", progress=progress) as (disks, history):
+        note = f"for the backup in {shelf.folder}"
+        taken = await freeze(record, disks, history, note=note, schedule=tag, quiesce=quiesce)
+        disks, history, entry = late.replace(disks, graph=None), taken.history, late.asdict(record)
+        try:
+            if nbd:
+                after = await copy_to_nbd(disks, history, taken.snapshot, shelf, entry, nbd, full=full, progress=progress)
+            else:
+                after = await copy_out(disks, history, taken.snapshot, shelf, entry, full=full, progress=progress)
+        except BaseException:
+            await tidy(disks, forget(disks, history, str(taken.snapshot.number)))
+            raise
+        for old in [one for one in history.snapshots if one.schedule == tag and one.number != taken.snapshot.number]:
+            history = forget(disks, history, str(old.number))
+        await tidy(disks, history, sparing=True)
+        return after.backups[-1]
 
 
 def _refuse_mixed(shelf: Shelf, nbd: str) -> None:
@@ -142,6 +136,10 @@ async def drill(folder: Path, *, number: int = 0, seconds: float = 300.0, progre
 
     Raises ImageError for a damaged backup, GuestError when its guest does not answer within ``seconds``.
     """
+    from tinamou.machine import life
+    from tinamou.machine.booting import begun_again, until_up
+    from tinamou.machine.connected import Connected
+
     began = time.monotonic()
     record = await restore(folder, machines.throwaway_name("drill"), number=number, progress=progress, isolated=True)
     try:

@@ -27,6 +27,7 @@ __all__ = [
     "describe",
     "examine",
     "flatten_all",
+    "freeze",
     "go_back",
     "history_of",
     "remove",
@@ -53,17 +54,34 @@ async def take(
     """
     persistent.refuse(record, "snapshotted or backed up", "it would stay as it is when the disks go back")
     async with opened(record, "snapshot create", progress=progress) as (disks, history):
-        still = functools.partial(frozen, Path(record.directory), quiesce) if quiesce and disks.session else None
-        extra = {"quiesce": still} if still else {}
-        taken = await create(disks, history, name, note=note, schedule=schedule, **extra)
+        taken = await freeze(record, disks, history, name, note=note, schedule=schedule, quiesce=quiesce)
         await _flatten_deep(disks, taken.history, depth)
         return taken
 
 
+async def freeze(
+    record: Record,
+    disks: Disks,
+    history: History,
+    name: str = "",
+    *,
+    note: str = "",
+    schedule: str = "",
+    quiesce: float = 0.0,
+) -> Taken:
+    """The same of disks that are `opened`, whose chains stay as deep as they are; QEMU's graph is another one then."""
+    still = functools.partial(frozen, record.path, quiesce) if quiesce and disks.session else None
+    extra = {"quiesce": still} if still else {}
+    return await create(disks, history, name, note=note, schedule=schedule, **extra)
+
+
 async def _flatten_deep(disks: Disks, history: History, depth: int) -> None:
+    """What backups left unmerged is merged first: flattened, the next one would have to be a full one."""
+    if not depth or all(_depth(disks, entry) <= depth for entry in history.present.values()):
+        return
+    history, disks = await tidy(disks, history), replace(disks, graph=None)
     for disk, entry in history.present.items():
-        deep = depth and _depth(disks, entry) > depth
-        if deep and mergeable(disks, read_forest(disks, history, disk)):
+        if _depth(disks, entry) > depth and mergeable(disks, read_forest(disks, history, disk)):
             history = await flatten(disks, history, disk)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 from tinamou.doctor.finding import Finding, Severity
 from tinamou.monitor.observation import HostObservation, Observation
@@ -30,14 +32,17 @@ HOST_CHECKS = ("host_memory", "budget")
 
 def examine_machine(seen: Observation, host: HostObservation) -> list[Finding]:
     """One finding per check, in their order."""
-    modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in MACHINE_CHECKS}
-    return [module.check(seen, host).named(name, module.TITLE) for name, module in modules.items()]
+    return [module.check(seen, host).named(name, module.TITLE) for name, module in _modules(MACHINE_CHECKS)]
 
 
 def examine_host(host: HostObservation) -> list[Finding]:
     """One finding per check."""
-    modules = {name: import_module(f"tinamou.monitor.checks.{name}") for name in HOST_CHECKS}
-    return [module.check(host).named(name, module.TITLE) for name, module in modules.items()]
+    return [module.check(host).named(name, module.TITLE) for name, module in _modules(HOST_CHECKS)]
+
+
+@cache
+def _modules(names: tuple[str, ...]) -> tuple[tuple[str, ModuleType], ...]:
+    return tuple((name, import_module(f"tinamou.monitor.checks.{name}")) for name in names)
 
 
 def wrong(finding: Finding) -> bool:

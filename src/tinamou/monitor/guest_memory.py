@@ -7,6 +7,7 @@ import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from tinamou.control import RefusedError, Session
 from tinamou.control.answers import member, number, record, records
@@ -14,10 +15,10 @@ from tinamou.control.commands import monitor, qom_get, qom_set
 from tinamou.monitor.observation import NO_DRIVER, GuestMemory
 from tinamou.units import Size
 
-__all__ = ["Visit", "ask", "set_balloon", "stop_asking"]
+__all__ = ["Visit", "ask", "ask_again", "set_balloon", "stop_asking"]
 
-Visit = Callable[[], Awaitable[Session]]
-"""Opens a session of a few commands with one machine."""
+Visit = Callable[[], Awaitable[AbstractAsyncContextManager[Session]]]
+"""Enters a session for a few commands with one machine."""
 
 _NAME = "balloon0"
 _DEVICE = f"/machine/peripheral/{_NAME}"
@@ -53,6 +54,15 @@ async def ask(visit: Visit, size: Size, *, running: bool, wait: float, every: in
         if told is None:
             return GuestMemory(size, holds, why=await _why_nothing(session, running))
         return _memory(size, await _holds(session), told)
+
+
+async def ask_again(session: Session, before: GuestMemory, every: int) -> GuestMemory | None:
+    """The same by one question, where QEMU asks the guest every ``every`` seconds and its balloon was not heard of since.
+
+    None where the guest has not told anything as lately as it should. Raises ControlError.
+    """
+    told = await _stats(session)
+    return _memory(before.size, before.holds, told) if _updated(told) >= int(time.time()) - every else None
 
 
 async def stop_asking(visit: Visit) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from tinamou.system.logs import Followed, older
 from tinamou.system.rooted import Rooted
 from tinamou.system.spawn import wait_gone
 from tinamou.system.turns import Turn
+from tinamou.units import Size
 
 __all__ = ["Patience", "leave", "look", "memory_of", "printed", "visit_to", "within"]
 
@@ -57,10 +59,12 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
         raise ControlError(reason(error)) from None
 
 
-def visit_to(record: Record) -> guest_memory.Visit:
-    """Sessions of a few commands with a machine, on the monitor for visitors."""
+def visit_to(record: Record, lent: Session | None = None) -> guest_memory.Visit:
+    """Sessions of a few commands with a machine, on the monitor for visitors, or each time the one that is ``lent``."""
 
-    async def visit() -> Session:
+    async def visit() -> AbstractAsyncContextManager[Session]:
+        if lent is not None:
+            return contextlib.nullcontext(lent)
         return await connect_qmp(record.directory, alive=lambda: record.running)
 
     return visit
@@ -77,33 +81,42 @@ async def leave(records: Iterable[Record], seconds: float = 3.0) -> None:
 
 
 async def look(
-    record: Record, patience: Patience, *, files: Rooted | None = None, errors: Sequence[str] = (), share: bool = False
+    record: Record,
+    patience: Patience,
+    *,
+    files: Rooted | None = None,
+    errors: Sequence[str] = (),
+    share: bool = False,
+    lent: Session | None = None,
 ) -> Observation:
     """What can be seen of a machine now.
 
-    ``errors`` are the failed requests of disks that QEMU told of lately; ``share`` asks for its QEMU's PSS too.
+    ``errors`` are the failed requests of disks that QEMU told of lately; ``share`` asks for its QEMU's PSS too. QEMU is
+    asked by the session that is ``lent``, where one is, and for as long as that lasts.
     """
     files, plain = files or Rooted(), await _resting(record)
     if not record.running:
         return plain
-    visit = visit_to(record)
+    visit, spec = visit_to(record, lent), load_spec(record.spec).memory
     try:
         state, disks = await within(LOOK_SECONDS, _devices(record, visit, bool(errors)))
-        memory = await memory_of(record, visit, patience, running=state == "running")
+        memory = await _memory(visit, spec.size, patience, running=state == "running")
     except ControlError as error:
+        if lent is not None and lent.closed:  # somebody wanted its monitor
+            return await look(record, patience, files=files, errors=errors, share=share)
         if await _ends_or_starts(record, files):
             return plain
         state, disks, memory, silent = "", (), None, reason(error)
     else:
         silent = ""
-    answers, unasked = await _answers(record, visit, state, patience.agent)
+    answers, unasked = await _answers(record, visit_to(record), state, patience.agent)
     if not record.running:
         return plain
     return Observation(
         record.name,
         state=state,
         silent=silent,
-        floor=load_spec(record.spec).memory.floor,
+        floor=spec.floor,
         memory=memory,
         held=await asyncio.to_thread(processes.held, files, record.pid, share=share),
         disks=disks,
@@ -155,7 +168,10 @@ async def _devices(record: Record, visit: guest_memory.Visit, failed: bool) -> t
 
 async def memory_of(record: Record, visit: guest_memory.Visit, patience: Patience, *, running: bool) -> GuestMemory:
     """What its guest says of its memory. Raises ControlError."""
-    size = load_spec(record.spec).memory.size
+    return await _memory(visit, load_spec(record.spec).memory.size, patience, running=running)
+
+
+async def _memory(visit: guest_memory.Visit, size: Size, patience: Patience, *, running: bool) -> GuestMemory:
     asked = guest_memory.ask(visit, size, running=running, wait=patience.first, every=patience.every)
     return await within(patience.first + LOOK_SECONDS, asked)
 

@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tinamou.control import Session
 from tinamou.doctor.finding import Finding, Severity
 from tinamou.late import dataclass, field, replace
+from tinamou.monitor.again import Sight, grown, look_again, rooms
 from tinamou.monitor.balance import Balance, Moved
 from tinamou.monitor.balloon import need
 from tinamou.monitor.ears import Ears
 from tinamou.monitor.examine import examine_host, examine_machine, wrong
 from tinamou.monitor.host import look_at_host
 from tinamou.monitor.look import Patience, leave, look
-from tinamou.monitor.observation import HostObservation, Observation
+from tinamou.monitor.observation import HostObservation, Observation, Place
+from tinamou.monitor.pace import Pace
 from tinamou.monitor.states import reason
 from tinamou.state import machines
+from tinamou.state.kept import Kept
 from tinamou.state.record import Record, read
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.rooted import Rooted
@@ -34,6 +38,9 @@ _AGAIN = ("guest_oom", "disk_stopped")
 
 _SOON, _SETTLE, _BRIEF = 2.0, 0.2, 2.0
 """Seconds until the next look while balloons move, for events to arrive together, for a guest that was silent."""
+
+_TIDY = 600.0
+"""Seconds after which the state directory is brought up to date, also where no machine has begun or ended."""
 
 
 @dataclass(frozen=True)
@@ -81,36 +88,80 @@ class Watch:
         self._tidy, self._complain, self._share = tidy, complain, share
         self._known: dict[tuple[str, str], Finding] = {}
         self._ears: Ears | None = None
+        self._kept, self._pace = Kept(), Pace()
+        self._sights: dict[str, Sight] = {}
+        self._before: tuple[list[tuple[Record, bool, bool]], frozenset[str]] = [], frozenset()
+        self._tidied = -_TIDY
+        self._short: bool | None = None
 
     async def look(self) -> Looked:
-        """Look once."""
+        """Look at all of them once, in full."""
         for line in await in_thread(self._tidy):
             self._complain(line)
-        records = {record.name: record for record in self._records()}
-        if self._ears is not None:
-            self._ears.follow(records.values())
-        looks = await asyncio.gather(*(self._look(record) for record in records.values()))
-        seen = {one.name: one for one in looks if one is not None}
-        host = self._budgeted(await asyncio.to_thread(look_at_host, Rooted(), seen), seen)
-        findings = {HOST: examine_host(host), **{name: examine_machine(one, host) for name, one in seen.items()}}
-        if self._balance is None:
-            return Looked(seen, host, findings)
-        moved = await self._balance.apply(self._balance.decide(seen, host), records)
-        return Looked(seen, host, findings, moved)
+        records = {record.name: record for record in self._chosen()}
+        sights = await asyncio.gather(*(self._sight(record, {}) for record in records.values()))
+        return await self._judged(records, {one.seen.name: one for one in sights if one is not None})
 
     async def run(self, interval: float, tell: Callable[[Looked, list[Change]], None]) -> int:
-        """Look every ``interval`` seconds, sooner when QEMU tells something or balloons move; until it is cancelled."""
+        """Look every ``interval`` seconds, sooner when QEMU tells something or balloons move; until it is cancelled.
+
+        Of many machines only so many are looked at each time as `Pace` says, and those of which something was heard.
+        """
         self._ears = ears = Ears()
         try:
             while True:
-                looked = await self.look()
+                looked = await self._look_again(ears)
                 tell(looked, self.changes(looked))
                 await _woken(ears.woken, min(interval, _SOON) if looked.moved else interval)
                 await asyncio.sleep(_SETTLE)  # what belongs together arrives together
                 ears.woken.clear()
         finally:
             await ears.close()
-            await leave(self._records())
+            await leave(self._chosen())
+
+    async def _look_again(self, ears: Ears) -> Looked:
+        said, every = await in_thread(self._up_to_date)
+        for line in said:
+            self._complain(line)
+        records = {record.name: record for record in every}
+        ears.follow(records.values())
+        due = self._due(ears, records)
+        places, began = await asyncio.to_thread(rooms, self._sights.values()), time.process_time()
+        looks = await asyncio.gather(*(self._sight(records[name], places) for name in due))
+        gone = {name for name, one in zip(due, looks, strict=True) if one is None} | self._sights.keys() - records.keys()
+        fresh = {one.seen.name: one for one in looks if one is not None}
+        sights = {name: one for name, one in (self._sights | fresh).items() if name not in gone}
+        looked = await self._judged(records, sights)
+        self._pace.took(due, time.monotonic(), time.process_time() - began)
+        return looked
+
+    def _due(self, ears: Ears, records: Mapping[str, Record]) -> list[str]:
+        """Whose turn it is, and whoever has changed; balloons are set by the numbers of this moment alone."""
+        if self._balance is not None:
+            return list(records)
+
+        def changed(name: str) -> bool:
+            before = self._sights.get(name)
+            return before is None or before.record is not records[name] or before.told != ears.told(name)
+
+        turns = dict.fromkeys(self._pace.due(records, time.monotonic()))
+        return [*turns, *(name for name in records if name not in turns and changed(name))]
+
+    async def _judged(self, records: Mapping[str, Record], sights: Mapping[str, Sight]) -> Looked:
+        """What is seen of machines and host, and found; balloons are set."""
+        seen = {name: one.seen for name, one in sights.items()}
+        host = self._budgeted(await asyncio.to_thread(look_at_host, Rooted(), seen), seen)
+        before, same = self._sights, host.short is self._short
+        self._short = host.short
+        self._sights = {
+            name: one if same and one is before.get(name) else replace(one, findings=examine_machine(one.seen, host))
+            for name, one in sights.items()
+        }
+        findings = {HOST: examine_host(host), **{name: one.findings for name, one in self._sights.items()}}
+        if self._balance is None:
+            return Looked(seen, host, findings)
+        moved = await self._balance.apply(self._balance.decide(seen, host), records)
+        return Looked(seen, host, findings, moved)
 
     def changes(self, looked: Looked) -> list[Change]:
         """What began and ended to be wrong since the last time; what is unknown of a machine that runs is neither."""
@@ -131,16 +182,42 @@ class Watch:
             changes.append(Change(now, key[0], "ends", gone))
         return changes
 
-    def _records(self) -> list[Record]:
+    def _up_to_date(self) -> tuple[list[str], list[Record]]:
+        """What to complain of, and the machines to look at, as `_chosen`.
+
+        The state directory is brought up to date where a machine has begun or ended, and now and then.
+        """
+        every, now, said = self._kept.look(), time.monotonic(), list[str]()
+        standing = _standing(every)
+        if now - self._tidied >= _TIDY or (standing, self._kept.odd) != self._before:
+            said, every = self._tidy(), self._kept.look()
+            standing, self._tidied = _standing(every), now
+        self._before = standing, self._kept.odd
+        running = {one.name for one, runs, _ in standing if runs}
+        return said, [one for one in every if (one.name in self._names if self._names else one.ended or one.name in running)]
+
+    def _chosen(self) -> list[Record]:
         """The machines to look at: those that run, those whose QEMU was ended, and whoever was named."""
         every = machines.machines()
-        return [one for one in every if (one.name in self._names if self._names else one.running or one.ended)]
+        return [one for one in every if (one.name in self._names if self._names else one.ended or one.running)]
 
-    async def _look(self, record: Record) -> Observation | None:
+    async def _sight(self, record: Record, places: Mapping[str, Place | None]) -> Sight | None:
         """What is seen of one machine; None of one that is removed meanwhile."""
+        name, ears, before = record.name, self._ears, self._sights.get(record.name)
+        session, told = (ears.session(name), ears.told(name)) if ears is not None else (None, 0)
+        if before is not None and self._balance is None:
+            again = await look_again(before, record, session, told, places, self._patience.every)
+            if again is not None:
+                return again
+        began, length = time.monotonic(), grown(record)
+        seen = await self._look(record, session)
+        return None if seen is None else Sight(record, seen, time.monotonic(), began, told, length)
+
+    async def _look(self, record: Record, session: Session | None) -> Observation | None:
         failed = self._ears.failed(record.name) if self._ears is not None else ()
+        patience = self._patience_with(record.name)
         try:
-            return await look(record, self._patience_with(record.name), errors=failed, share=self._share)
+            return await look(record, patience, errors=failed, share=self._share, lent=session)
         except Exception as error:  # whatever one machine answers, the others are looked at
             if read(Path(record.directory)) is None:
                 return None
@@ -162,6 +239,11 @@ def _anew(before: Finding, now: Finding) -> bool:
     """Whether it is another thing than the one that was told, or a graver one."""
     graver = before.severity is Severity.WARNING and now.severity is Severity.BAD
     return graver or (now.check in _AGAIN and before.evidence != now.evidence)
+
+
+def _standing(every: Sequence[Record]) -> list[tuple[Record, bool, bool]]:
+    """Which machines run or are in somebody's hands: where that is as it was, nothing has begun or ended."""
+    return [(one, one.running, one.owned) for one in every if one.pid or one.owner_pid]
 
 
 async def _woken(event: asyncio.Event, seconds: float) -> None:

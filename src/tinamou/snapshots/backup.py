@@ -18,6 +18,7 @@ from tinamou.errors import ImageError
 from tinamou.images.chain import read_chain
 from tinamou.images.offline import made, offline, read_through
 from tinamou.images.progress import Progress, silent
+from tinamou.snapshots.backup_copy import Settling, copy_overlay
 from tinamou.snapshots.backup_nbd import nbd_source, verify_nbd
 from tinamou.snapshots.backup_shelf import (
     Backup,
@@ -33,8 +34,7 @@ from tinamou.snapshots.backup_shelf import (
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import Forest, read_forest
 from tinamou.snapshots.machine_disks import Disks
-from tinamou.system.exec_async import run_async
-from tinamou.system.loop_thread import dropped
+from tinamou.system.loop_thread import dropped, in_thread
 
 __all__ = ["copy_out", "standalone", "verify"]
 
@@ -62,13 +62,16 @@ async def copy_out(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     try:
-        tops, made_already = {}, {}
+        tops: dict[str, Path] = {}
+        made_already: dict[Path, str] = {}
         for disk, file in shot.files.items():
             below = last.tops.get(disk) if last else None
             if below and last:
-                tops[disk] = await _increment(
+                copied = await _increment(
                     disks, history, (disk, file), shelf.folder / below, folder, old_snapshot(history, last)
                 )
+                made_already |= copied
+                tops[disk] = next(reversed(copied), shelf.folder / below)
             else:
                 target = tops[disk] = folder / f"{disk}.qcow2"
                 made_already[target] = await _whole(disks, read_forest(disks, history, disk), file, target, progress)
@@ -95,38 +98,39 @@ async def copy_out(
 async def _whole(disks: Disks, forest: Forest, name: str, target: Path, progress: Progress) -> str:
     """Copy all a file reads as, and compare it; the copy's SHA-256, which is made meanwhile.
 
-    The file's format is said: a guest could have written the header of another into its raw disk.
+    The file's format is said: a guest could have written the header of another into its raw disk. The disk is given the
+    copy as it grows, and takes the rest while it is compared.
     """
     layer, reads = forest.layers[name], forest.files(name)
-    file = Path(layer.path).name
+    file, settling = Path(layer.path).name, Settling(target, progress)
     argv = [disks.qemu_img, "convert", "-p", "-U", "-W", "-f", layer.format, "-O", "qcow2", layer.path, str(target)]
-    await made(argv, f"copying {file}", reads, target, mode=0o600, progress=progress)
     compared = [disks.qemu_img, "compare", "-p", "-U", "-f", layer.format, "-F", "qcow2", layer.path, str(target)]
-    digest = asyncio.ensure_future(asyncio.to_thread(file_digest, target))
     try:
-        await read_through(compared, f"comparing {file}", [*reads, str(target)], progress=progress)
-        return await digest
+        await made(argv, f"copying {file}", reads, target, mode=0o600, progress=settling.hear)
+        beside = [asyncio.ensure_future(one) for one in (asyncio.to_thread(file_digest, target), settling.settled())]
+        try:
+            await read_through(compared, f"comparing {file}", [*reads, str(target)], progress=progress)
+            digest, _ = await asyncio.gather(*beside)
+            return str(digest)
+        finally:
+            for one in beside:
+                await dropped(one)
     finally:
-        await dropped(digest)
+        await settling.left()
 
 
 async def _increment(
     disks: Disks, history: History, what: tuple[str, str], below: Path, folder: Path, old: Snapshot
-) -> Path:
-    """Copy the overlays between two snapshots, lowest first, each put on the one before."""
+) -> dict[Path, str]:
+    """Copy the overlays between two snapshots, lowest first, each put on the one before; the SHA-256 of each copy."""
     disk, file = what
     chain = read_forest(disks, history, disk).chain(file)
-    fresh = chain[: chain.index(old.files[disk])]
-    for name in reversed(fresh):
+    copied: dict[Path, str] = {}
+    for name in reversed(chain[: chain.index(old.files[disk])]):
         target = folder / Path(name).name
-        await run_async(["cp", "--reflink=auto", "--sparse=always", "--", str(disks.path(name)), str(target)])
-        os.chmod(target, 0o600)  # noqa: PTH101
-        if os.geteuid() == 0:
-            os.chown(target, 0, 0)
-        named = ["-b", os.path.relpath(below, folder), "-F", "qcow2"]  # noqa: ASYNC240
-        await run_async([disks.qemu_img, "rebase", "-u", "-f", "qcow2", *named, str(target)])
+        copied[target] = await in_thread(copy_overlay, disks.path(name), target, os.path.relpath(below, folder))  # noqa: ASYNC240
         below = target
-    return below
+    return copied
 
 
 async def verify(shelf: Shelf, backup: Backup, *, qemu_img: str = "qemu-img") -> None:

@@ -21,12 +21,13 @@ from tinamou import late
 from tinamou.digest import file_digest
 from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.images.chain import MAX_DEPTH
 from tinamou.late import dataclass, field
 from tinamou.snapshots import extras
 from tinamou.snapshots.history import History, Snapshot
 from tinamou.snapshots.layers import read_forest
 from tinamou.snapshots.machine_disks import Disks, encrypted
-from tinamou.system.durable import put_in_place, sync_file
+from tinamou.system.durable import put_in_place, sync_files, sync_folder
 
 __all__ = [
     "Backup",
@@ -103,16 +104,29 @@ def read_shelf(folder: Path) -> Shelf:
 
 
 def old_base(disks: Disks, history: History, shot: Snapshot, shelf: Shelf) -> Backup | None:
-    """The newest backup whose snapshot every disk of the new one still rests on, None where a full one is needed."""
+    """The newest backup whose snapshot every disk of the new one still rests on, None where a full one is needed.
+
+    It is needed, too, where a disk would have to be read through more files than are followed.
+    """
     for backup in reversed(shelf.backups):
         old = next((one for one in history.snapshots if one.number == backup.snapshot), None)
-        if old and all(_rests(disks, history, disk, shot.files[disk], old.files.get(disk, "")) for disk in shot.files):
-            return backup
+        fresh = (
+            [_since(disks, history, disk, shot.files[disk], old.files.get(disk, "")) for disk in shot.files] if old else [-1]
+        )
+        if min(fresh, default=0) >= 0:
+            return backup if _files(shelf, backup) + sum(fresh) < MAX_DEPTH else None
     return None
 
 
-def _rests(disks: Disks, history: History, disk: str, file: str, old: str) -> bool:
-    return bool(old) and old in read_forest(disks, history, disk).chain(file)
+def _since(disks: Disks, history: History, disk: str, file: str, old: str) -> int:
+    """How many files of a disk hold what was written since ``old``; -1 where ``file`` does not rest on that."""
+    chain = read_forest(disks, history, disk).chain(file)
+    return chain.index(old) if old in chain else -1
+
+
+def _files(shelf: Shelf, backup: Backup) -> int:
+    """The files of all disks that a backup rests on, which are more than one of its disks is read through."""
+    return sum(name.endswith(".qcow2") for one in shelf.line(backup) for name in one.sums)
 
 
 def old_snapshot(history: History, backup: Backup) -> Snapshot:
@@ -159,8 +173,9 @@ def sums_of(shelf: Path, folder: Path, known: Mapping[Path, str] = MappingProxyT
 def save_shelf(shelf: Shelf) -> Shelf:
     """Replace the list, once what the newest backup added is on stable storage. Raises OSError."""
     if shelf.backups:
-        for path in files_in(shelf.folder / f"{shelf.backups[-1].number:04}"):
-            sync_file(path)
+        folder = shelf.folder / f"{shelf.backups[-1].number:04}"
+        sync_files(files_in(folder))
+        sync_folder(folder)
     backups = [late.asdict(one) for one in shelf.backups]
     data = {"machine": shelf.machine, "saved": time.time(), "backups": backups}
     (shelf.folder / (FILE + ".part")).write_text(json.dumps(data, indent=1))

@@ -30,6 +30,9 @@ MAX_DEPTH = 16
 _SMALL = 64 << 20
 """Bytes that are copied up into the file the guest writes to without much thought."""
 
+_SPARED = 8
+"""Files of a disk that backups leave unmerged: half of what `MAX_DEPTH` lets it read through."""
+
 _FRESH = 1 << 20
 """Bytes an overlay has at most when hardly anything was written to it."""
 
@@ -48,12 +51,18 @@ def forget(disks: Disks, history: History, name: str) -> History:
     return after
 
 
-async def tidy(disks: Disks, history: History) -> History:
-    """Remove what nobody reads through, and merge every unnamed file with the only one above it."""
+async def tidy(disks: Disks, history: History, *, sparing: bool = False) -> History:
+    """Remove what nobody reads through, and merge every unnamed file with the only one above it.
+
+    When ``sparing``, nothing is merged on a disk with `_few` files to merge: what is written again and again is copied once
+    for all of them then, and who waits for a backup does not wait for that.
+    """
     for disk in [name for name, entry in history.disks.items() if entry.gone and not history.frozen(name)]:
         history = drop_disk(disks, history, disk)
     await remove_unreachable(disks, history)
     for disk in history.disks:
+        if sparing and _few(disks, history, disk):
+            continue
         while (pair := _mergeable(disks, history, disk)) is not None:
             history = await _merge(disks, history, *pair)
             await remove_unreachable(disks, history)
@@ -127,6 +136,15 @@ async def flatten(disks: Disks, history: History, disk: str) -> History:
 def mergeable(disks: Disks, forest: Forest) -> bool:
     """Whether files of a disk can be merged now: encrypted ones are only while the machine runs."""
     return disks.session is not None or not any(encrypted(layer) for layer in forest.layers.values())
+
+
+def _few(disks: Disks, history: History, disk: str) -> bool:
+    """Whether the unnamed files of a disk, all but the lowest, are at most `_SPARED`, with an eighth of its size in them."""
+    forest, entry = read_forest(disks, history, disk), history.disks[disk]
+    unnamed = [name for name in forest.layers.keys() - forest.named(history) - {entry.floor} if "/" not in name]
+    top = forest.layers[entry.top]
+    size = int(top.header.size) if top.header else top.length
+    return len(unnamed) <= _SPARED and sum(_data(disks, name) for name in unnamed) <= max(size // 8, _FRESH)
 
 
 def _mergeable(disks: Disks, history: History, disk: str) -> tuple[Forest, str, str] | None:

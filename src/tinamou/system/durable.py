@@ -6,25 +6,21 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["PART", "put_in_place", "sync_file", "sync_folder"]
+__all__ = ["PART", "put_in_place", "sync_file", "sync_files", "sync_folder"]
 
 PART = ".part"
 """Ending of a file that is being made; what a crash left under such a name is nothing yet."""
+
+_TOGETHER = 64
 
 
 def put_in_place(directory: Path, names: Sequence[str]) -> None:
     """Give files written as ``NAME.part`` their names, in this order; on stable storage, names too, before this returns.
 
-    They are synchronised at the same time: a journalling file system takes hardly longer than for one. Raises OSError.
+    Raises OSError.
     """
     parts = [directory / (name + PART) for name in names]
-    if len(parts) == 1:
-        sync_file(parts[0])
-    else:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(sync_file, parts))
+    sync_files(parts)
     for part, name in zip(parts, names, strict=True):
         part.replace(directory / name)
     sync_folder(directory)
@@ -33,6 +29,17 @@ def put_in_place(directory: Path, names: Sequence[str]) -> None:
 def sync_file(path: Path) -> None:
     """Have a file's data on stable storage. Raises OSError."""
     _sync(path, os.O_RDONLY, os.fdatasync)
+
+
+def sync_files(paths: Sequence[Path]) -> None:
+    """The same of several at the same time: a journalling file system takes hardly longer than for one. Raises OSError."""
+    if len(paths) == 1:
+        sync_file(paths[0])
+    elif paths:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(len(paths), _TOGETHER)) as pool:
+            list(pool.map(sync_file, paths))
 
 
 def sync_folder(directory: Path) -> None:

@@ -13,7 +13,17 @@ from pathlib import Path
 from tinamou.late import dataclass
 from tinamou.units import Size
 
-__all__ = ["MAGIC", "Header", "Qcow2Error", "encode_overlay", "parse_header", "read_header", "write_overlay"]
+__all__ = [
+    "MAGIC",
+    "Header",
+    "Qcow2Error",
+    "encode_overlay",
+    "first_cluster",
+    "parse_header",
+    "put_on",
+    "read_header",
+    "write_overlay",
+]
 
 MAGIC = b"QFI\xfb"
 CLUSTER = 65536
@@ -136,11 +146,39 @@ def parse_header(data: bytes) -> Header:
 def read_header(path: str | Path) -> Header:
     """Read and parse the header of a file. Raises Qcow2Error, OSError."""
     with Path(path).open("rb", buffering=0) as file:
-        data = file.read(CLUSTER)
-        bits = struct.unpack_from(">I", data, 20)[0] if len(data) >= 24 else 0
-        if 16 < bits <= 21 and data[:4] == MAGIC:
-            data += file.read((1 << bits) - len(data))
-    return parse_header(data)
+        return parse_header(first_cluster(file.fileno()))
+
+
+def first_cluster(descriptor: int) -> bytes:
+    """What `parse_header` has to be given of an open file. Raises OSError."""
+    data = os.pread(descriptor, CLUSTER, 0)
+    bits = struct.unpack_from(">I", data, 20)[0] if len(data) >= 24 else 0
+    return os.pread(descriptor, 1 << bits, 0) if 16 < bits <= 21 and data[:4] == MAGIC else data
+
+
+def put_on(data: bytes, backing: str, backing_format: str) -> bytes:
+    """The first cluster of a file with another backing file named in it; features, tables and other extensions stay.
+
+    What ``qemu-img rebase -u`` writes, without opening the file. Raises Qcow2Error for a header that `parse_header` refuses,
+    a file whose data are encrypted or elsewhere, and a name for which there is no room.
+    """
+    header = parse_header(data)
+    _need(not header.encryption and header.data_file is None, "its data are encrypted, or in another file")
+    _need(len(data) >= header.cluster_size, "the file is shorter than a cluster")
+    length = _FIXED.size if header.version == 2 else _V3.unpack_from(data, _FIXED.size)[4]
+    name, kind = os.fsencode(backing), backing_format.encode()
+    _need(0 < len(name) <= MAX_NAME, f"a backing file's name of {len(name)} bytes is not possible")
+    old = struct.unpack_from(">Q", data, 8)[0] or header.cluster_size
+    kept = [(what, body) for what, body in _extensions(data, length, old, header.cluster_size) if what != _BACKING_FORMAT]
+    extensions = b"".join(_extension(what, body) for what, body in [(_BACKING_FORMAT, kind), *kept, (_END, b"")])
+    at = length + len(extensions)
+    _need(at + len(name) <= header.cluster_size, "there is no room for the backing file's name in its header")
+    head = data[:8] + struct.pack(">QI", at, len(name)) + data[20:length]
+    return (head + extensions + name).ljust(header.cluster_size, b"\0")
+
+
+def _extension(kind: int, body: bytes) -> bytes:
+    return struct.pack(">II", kind, len(body)) + body.ljust(-(-len(body) // 8) * 8, b"\0")
 
 
 def encode_overlay(size: int, backing: str = "", backing_format: str = "", crypto: bytes = b"") -> list[tuple[int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tinamou.system.lock import at_once, locked
@@ -83,6 +84,26 @@ class Turn:
             return locked(Path(f"{self._path}.wait"))
         except FileNotFoundError:
             return False
+
+    @contextlib.contextmanager
+    def sign(self) -> Iterator[tuple[str, Callable[[], bool]]]:
+        """The file that everybody opens who wants the turn from now on, and whether somebody did before.
+
+        Raises OSError where it cannot be made.
+        """
+        path = f"{self._path}.wait"
+        sign, _ = self._opened(path)
+
+        def shown() -> bool:
+            if not at_once(sign):
+                return True
+            fcntl.flock(sign, fcntl.LOCK_UN)
+            return False
+
+        try:
+            yield path, shown
+        finally:
+            os.close(sign)
 
     def holder(self) -> int:
         """The process number of the one who has the turn; 0 when nobody has it, or it cannot be told."""
