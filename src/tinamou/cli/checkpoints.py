@@ -109,7 +109,6 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
     from tinamou.operations import states
 
     size = run_until_done(states.export(name, file, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json({"checkpoint": name, "file": str(file.absolute()), "size": size})
     else:
@@ -150,7 +149,6 @@ def send(name: str, host: str, /, *, new: Annotated[str, Parameter(name="--name"
     from tinamou.fleet import sending
 
     sent = run_until_done(sending.send(name, host, new, progress=output.progress))
-    output.end_progress()
     for one in sent.problems:
         output.warn(f"it cannot be loaded there: {one}")
     if json:

@@ -25,7 +25,6 @@ def command(name: str, host: str, /, *, new: str = "", trust: Switch = False, js
     from tinamou.fleet.copying import copy
 
     done = run_until_done(copy(name, host, new, trust=trust, progress=output.progress))
-    output.end_progress()
     for note in done.notes:
         output.warn(note)
     if json:

@@ -77,7 +77,6 @@ def _before_upgrade(said: str, machine: str, *, fix: bool, json: bool) -> int:
         raise SpecError("that is not said together", problems=[problem])
     with unpacked(said, output.progress) as binary:
         found = run_until_done(before_upgrade.predict(binary, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json([late.asdict(one) for one in found])
     else:

@@ -28,7 +28,6 @@ def command(
     from tinamou.operations import states
 
     forked = run_until_done(states.fork(name, count, progress=output.progress))
-    output.end_progress()
     for note in forked.notes:
         output.warn(note)
     if json:

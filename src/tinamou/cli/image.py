@@ -81,7 +81,6 @@ def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, jso
         from tinamou.machine.image_building import build_file
 
         done = run_until_done(build_file(Path(name), arch=arch, refresh=refresh, progress=output.progress))
-        output.end_progress()
         output.say(f"{done.image.name}: {done.made} layers made, {done.found} were here")
         _print(done.image, json)
         return
@@ -232,7 +231,6 @@ def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Swit
 
     known = resolve(like, arch or native_arch(), build=False) if like else None
     made = run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress))
-    output.end_progress()
     if made.windows and "viostor" not in made.drivers:
         fix = f"tinamou image inject {name} NAME --drivers virtio-win.iso"
         output.warn(f"{made.windows} has no driver that is loaded at boot for a disk on virtio (viostor): {fix}")
@@ -255,7 +253,6 @@ def inject(source: str, name: str, /, *, drivers: Path, json: Switch = False) ->
     from tinamou.machine.injecting import inject as inject_drivers
 
     done = run_until_done(inject_drivers(source, name, drivers, progress=output.progress))
-    output.end_progress()
     _say_injected(done)
     _print(done.image, json)
 
@@ -287,7 +284,6 @@ def convert(source: Path, target: Path, *, format: str = "") -> None:
     from tinamou.images.empty import format_of
 
     run_until_done(importing.convert(source, target, format_of(target, format), progress=output.progress))
-    output.end_progress()
 
 
 @app.command
@@ -340,7 +336,6 @@ def rebase(file: Path, base: Path | None = None) -> None:
     from tinamou.images import importing
 
     run_until_done(importing.rebase(file, base, progress=output.progress))
-    output.end_progress()
 
 
 def _resting_on(item: Kept) -> list[str]:

@@ -37,7 +37,6 @@ def command(
     """
     source = None if file == "-" else Path(file)
     made = run_until_done(keeping.take_in(source, name, trust=trust, progress=output.progress))
-    output.end_progress()
     for text in made.notes:
         output.warn(text)
     output.result(

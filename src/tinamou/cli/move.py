@@ -47,7 +47,6 @@ def command(
 
     how = How(limit_of(limit), downtime, slow, cut, line_of(line))
     moved = run_until_done(move(name, host, how, progress=output.progress))
-    output.end_progress()
     for note in moved.notes:
         output.warn(note)
     if json:

@@ -51,7 +51,6 @@ def create(
 
     request = _checked(name, size, bound, source, options)
     entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **request))
-    output.end_progress()
     output.result(_rows([entry])[0], entry.name, json=json)
 
 

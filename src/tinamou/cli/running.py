@@ -89,7 +89,6 @@ def _launch(spec: MachineSpec, how: How) -> int:
 
     gc.enable()
     launched = run_until_done(machines.launch(spec, wait=how.wait, timeout=how.timeout, progress=output.progress))
-    output.end_progress()
     output.notes(launched.notes)
     say_what_waits(launched, wait=how.wait)
     _announce(launched.record, how.json)

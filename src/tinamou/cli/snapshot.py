@@ -58,7 +58,6 @@ def create(
         progress=output.progress,
     )
     taken = run_until_done(taking)
-    output.end_progress()
     if json:
         times = {"transaction_seconds": taken.transaction, "seconds": taken.whole}
         output.print_json({**_plain(taken.snapshot), **times})
@@ -136,7 +135,6 @@ def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
     if again:
         life.kill(record)
     run_until_done(snapshots.go_back(machines.find(name), snapshot, progress=output.progress))
-    output.end_progress()
     if again:
         start.command(name)
 
@@ -153,7 +151,6 @@ def rm(name: str, *snapshots: str) -> None:
     from tinamou.machine import snapshots as operations
 
     run_until_done(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
-    output.end_progress()
 
 
 @app.command
@@ -162,7 +159,6 @@ def flatten(name: str, /) -> None:
     from tinamou.machine import snapshots
 
     run_until_done(snapshots.flatten_all(machines.find(name), progress=output.progress))
-    output.end_progress()
 
 
 @app.command
