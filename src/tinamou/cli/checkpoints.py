@@ -21,8 +21,7 @@ def list_(*, json: Switch = False) -> None:
     from tinamou.machine.checkpoints import children, every
     from tinamou.machine.reconcile import reconcile
 
-    for line in reconcile():
-        output.warn(line)
+    output.warn(*reconcile())
     rows = [
         {
             "name": one.name,
@@ -171,8 +170,7 @@ def restore(checkpoint: str, *, name: str = "", json: Switch = False) -> None:
     from tinamou.operations import states
 
     restored = run_until_done(states.restore(checkpoint, name=name))
-    for note in restored.notes:
-        output.warn(note)
+    output.warn(*restored.notes)
     output.result(
         {"checkpoint": restored.checkpoint.name, "name": restored.names[0], "notes": restored.notes},
         restored.names[0],

@@ -53,8 +53,7 @@ def command(
     seen = this_host()
     findings = examine(seen)
     if fix:
-        for line in remedies.apply(findings, seen.files):
-            output.warn(line)
+        output.warn(*remedies.apply(findings, seen.files))
         findings = examine(this_host())
     if record is not None:
         findings = [*examine_machine(record, seen), *findings]

@@ -261,8 +261,7 @@ def _say_injected(done: Injected) -> None:
     if done.done is None:
         output.say(f"{done.image.name} had been made of these already")
         return
-    for note in done.done.notes:
-        output.warn(note)
+    output.warn(*done.done.notes)
     values, files = len(done.done.edits), len(done.done.copies) + len(done.done.texts)
     output.say(f"{done.windows.name}: {values} values of the registry, {files} files; {', '.join(done.done.drivers)}")
 

@@ -46,11 +46,11 @@ def _cells(row: Sequence[str]) -> Sequence[str]:
     return row if "".join(row).isprintable() else [visible(text).replace("\n", " ") for text in row]
 
 
-def warn(text: str) -> None:
-    """A loud line on stderr."""
-    shown = visible(text)
-    marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
-    print(f"tinamou: {marked}\n", end="", file=unguarded(sys.stderr))  # at once: a request to end comes before it or after
+def warn(*texts: str) -> None:
+    """A loud line on stderr for each."""
+    for shown in map(visible, texts):
+        marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
+        print(f"tinamou: {marked}\n", end="", file=unguarded(sys.stderr))  # at once: a request to end is before it or after
 
 
 def say(text: str) -> None:

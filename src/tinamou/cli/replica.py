@@ -37,8 +37,7 @@ def list_(*, json: Switch = False) -> None:
 def take(name: str, /, *, json: Switch = False) -> None:
     """Make a machine of its newest replica here, off, and say what is lost: its own host does not come back."""
     taken = run_until_done(replicas.take(name, progress=output.progress))
-    for note in taken.notes:
-        output.warn(note)
+    output.warn(*taken.notes)
     if json:
         output.print_json({"name": taken.record.name, "notes": list(taken.notes)})
     else:

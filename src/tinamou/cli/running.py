@@ -140,8 +140,7 @@ def _warm(spec: MachineSpec, words: list[str] | None, how: How) -> int:
         began = time.monotonic()
         taken = await pooled_or_forked(spec, keep=how.detach, timeout=how.timeout, progress=output.progress)
         output.end_progress()
-        for note in taken[0].record.notes:
-            output.warn(note)
+        output.warn(*taken[0].record.notes)
         if how.timings:
             print(f"{'fork':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
         return await see_through(Connected.of_fork(*taken), None, words, how)

@@ -56,8 +56,7 @@ def running(names: Sequence[str]) -> list[Record]:
     from tinamou.machine import life
     from tinamou.machine.reconcile import reconcile
 
-    for line in reconcile():
-        output.warn(line)
+    output.warn(*reconcile())
     if names:
         return [life.running(name) for name in names]
     return [record for record in machines.awake() if record.running]
