@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 from tinamou import late
 from tinamou.cli import output
-from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.grammar import Force, Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 
@@ -27,7 +26,7 @@ def list_(*, json: Switch = False) -> None:
             "name": one.name,
             "kind": one.kind,
             "machine": one.machine,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "created": output.when(one.created),
             "memory": f"{one.memory >> 20}M",
             "forks": len(children(one)),
             "qemu": one.version,
@@ -61,11 +60,7 @@ def show(name: str, /, *, json: Switch = False) -> None:
         "forks": [record.name for record in children(found)],
         "usable": usable,
     }
-    if json:
-        output.print_json(shown)
-    else:
-        for key, value in shown.items():
-            print(f"{key:>14}  {value}")
+    output.fields(shown, 14, json=json)
 
 
 @app.command
@@ -77,7 +72,7 @@ def tree() -> None:
 
 
 @app.named("rm")
-def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+def remove(*names: str, force: Force = False) -> None:
     """Remove checkpoints.
 
     Parameters

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou.cli import after_dashes, output
-from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.grammar import Force, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import SpecError, StateError
 
@@ -21,7 +21,7 @@ def command(
     import_: Annotated[bool, Parameter(name="--import", negative="")] = False,
     name: str = "",
     trust: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
-    force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
+    force: Force = False,
     to: str = "",
     json: Switch = False,
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Argument", "Group", "Parameter", "Switch", "Verb", "arguments"]
+__all__ = ["Argument", "Force", "Group", "Parameter", "Switch", "Verb", "arguments"]
 
 Verb = Callable[..., Any]
 _KINDS = (str, int, float, bool, Path)
@@ -28,6 +28,8 @@ class Parameter:
 
 Switch = Annotated[bool, Parameter(negative="")]
 """An option that is there or is not."""
+Force = Annotated[bool, Parameter(name=["--force", "-f"], negative="")]
+"""Such a one, by which a verb does what it refuses otherwise."""
 
 
 class Group:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tinamou import late
 from tinamou.cli import output
-from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.grammar import Force, Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, files
@@ -178,9 +178,7 @@ def check(name: str, /, *, arch: str = "") -> None:
 
 
 @app.command
-def rm(
-    name: str, /, *, arch: str = "", force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
-) -> None:
+def rm(name: str, /, *, arch: str = "", force: Force = False) -> None:
     """Remove an image that was built or downloaded, every build of it.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tinamou.system.shown import unguarded, visible
 if TYPE_CHECKING:
     from tinamou.blueprint import Note
 
-__all__ = ["lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn"]
+__all__ = ["fields", "lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn", "when"]
 
 
 def print_json(data: object) -> None:
@@ -31,6 +32,20 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, json:
         print_json(rows)
     else:
         lines(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
+
+
+def fields(data: Mapping[str, object], width: int, *, json: bool) -> None:
+    """One thing, a field in each line, their names ``width`` wide; or as JSON."""
+    if json:
+        print_json(data)
+        return
+    for key, value in data.items():
+        print(f"{key:>{width}}  {value}")
+
+
+def when(seconds: float) -> str:
+    """A moment, by the clock on the wall."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

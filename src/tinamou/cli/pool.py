@@ -110,7 +110,7 @@ def _row(entry: PoolEntry, held: Mapping[str, Any]) -> dict[str, object]:
         "bound": entry.bound,
         "source": entry.checkpoint or str(entry.spec.get("image", "tiny")),
         "keeper": entry.keeper[0],
-        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)),
+        "created": output.when(entry.created),
     }
 
 

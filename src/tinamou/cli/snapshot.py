@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 from tinamou import late
@@ -77,7 +76,7 @@ def list_(name: str, /, *, json: Switch = False) -> None:
     rows = [
         {
             "name": ("* " if one.number == history.current else "  ") + one.name,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "created": output.when(one.created),
             "disks": len(one.files),
             "state": one.state + (", quiesced" if one.quiesced else ""),
             "note": one.note,
@@ -107,12 +106,7 @@ def show(name: str, snapshot: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.snapshots.history import load
 
-    plain = _plain(load(machines.find(name).path).snapshot(snapshot))
-    if json:
-        output.print_json(plain)
-        return
-    for key, value in plain.items():
-        print(f"{key:>10}  {value}")
+    output.fields(_plain(load(machines.find(name).path).snapshot(snapshot)), 10, json=json)
 
 
 @app.command
