@@ -23,6 +23,7 @@ from tinamou.guest.command import is_windows_path
 from tinamou.guest.ssh import scp_argv, until_served
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent, Completed
@@ -257,13 +258,10 @@ def _reason(kind: str) -> str:
 
 def _data_in(path: str) -> int:
     """Bytes of a file that are not in holes."""
-    file = opened(path)
-    try:
+    with Closing(opened(path)) as file:
         size = os.fstat(file).st_size
         unit = wire.unit_for(size)
         return sum(min((first + count) * unit, size) - first * unit for first, count in stretches(file, unit))
-    finally:
-        os.close(file)
 
 
 def _way(agent: Agent, directory: str, task: str, size: int | None, progress: Progress) -> exchange.Way:

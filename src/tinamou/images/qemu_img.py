@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinamou.errors import ImageError
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError
 from tinamou.system.shut_in import ask
 
@@ -45,15 +46,12 @@ def extract(path: str, format: str, others: Sequence[str], place: tuple[int, int
     offset, length = place
     file = {"driver": format, "file": {"driver": "file", "filename": path}}
     source = "json:" + json.dumps({"driver": "raw", "offset": offset, "size": length, "file": file})
-    memory = os.memfd_create("piece", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+    with Closing(os.memfd_create("piece", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)) as memory:
         os.ftruncate(memory, length)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         argv = [qemu_img, "convert", "-n", "-O", "raw", source, f"/proc/self/fd/{memory}"]
         _asked(path, argv, others, [memory])
         return os.pread(memory, length, 0)
-    finally:
-        os.close(memory)
 
 
 def complaint(error: CommandError) -> str:

@@ -20,6 +20,7 @@ from tinamou.errors import ControlError, Problem, SpecError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import Connected
 from tinamou.machine.encrypted import refuse
+from tinamou.system.closing import Closing
 from tinamou.system.new_file import new_file
 
 __all__ = ["Format", "dump"]
@@ -58,10 +59,8 @@ async def _written(session: Session, target: int, format: str, progress: Progres
     with session.listen("DUMP_COMPLETED") as ended:
         stopped = threading.Event()
         try:
-            try:
+            with Closing(theirs):
                 await commands.getfd(session, theirs, "dump")
-            finally:
-                os.close(theirs)
             how = {"paging": False, "protocol": "fd:dump", "detach": True, "format": format}
             await session.execute("dump-guest-memory", how)
         except BaseException:
@@ -102,7 +101,7 @@ async def _came_to_its_end(session: Session, ended: Listener) -> None:
 
 def _copy(source: int, target: int, stopped: threading.Event) -> None:
     """All that comes, empty pieces as holes; ends early when told, or when no more can be written. Closes ``source``."""
-    try:
+    with Closing(source):
         empty, end = bytes(_PIECE), 0
         while not stopped.is_set() and (piece := os.read(source, _PIECE)):
             if piece != empty[: len(piece)]:
@@ -111,5 +110,3 @@ def _copy(source: int, target: int, stopped: threading.Event) -> None:
                     done += os.pwrite(target, piece[done:], end + done)
             end += len(piece)
         os.ftruncate(target, end)
-    finally:
-        os.close(source)

@@ -34,6 +34,7 @@ from tinamou.spec import load_spec
 from tinamou.state import networks
 from tinamou.state.record import Record
 from tinamou.system import nft, threads
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError, find_tool, run
 from tinamou.system.loop_thread import in_thread
 
@@ -203,13 +204,10 @@ async def capture(
     part = record.file(f"net{number}.pcap")
     part.unlink(missing_ok=True)
     name = f"capture{number}"
-    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as file:
         if record.uid is not None:
             os.fchown(file, record.uid, record.uid)
         fdset, path = await reopenable(session, file)
-    finally:
-        os.close(file)
     try:
         await session.execute("object-add", {"qom-type": "filter-dump", "id": name, "netdev": f"net{number}", "file": path})
     except ControlError as error:

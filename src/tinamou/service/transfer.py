@@ -23,6 +23,7 @@ from tinamou.machine.waiting import Waiting
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked
 from tinamou.state.record import Record
+from tinamou.system.closing import Closing
 from tinamou.system.loop_thread import dropped
 from tinamou.system.paths import state_dir
 
@@ -111,11 +112,9 @@ async def _archive(record: Record, wait: Waiting, path: str) -> StreamingRespons
 
 
 async def _copied(record: Record, wait: Waiting, path: str, target: int) -> None:
-    try:
+    with Closing(target):
         async with await wait.agent(record) as agent:
             await copy.tar_out_of_guest(agent, path, target, directory=record.directory)
-    finally:
-        os.close(target)
 
 
 async def put(asked: Asked) -> Any:
@@ -126,11 +125,8 @@ async def put(asked: Asked) -> Any:
         size = await _received(asked, folder / "file", int(free.f_bavail * free.f_frsize * _OF_FREE))
         async with await wait.agent(record) as agent:
             if asked.query.archive:
-                source = os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC)
-                try:
+                with Closing(os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC)) as source:
                     done = await copy.tar_into_guest(agent, source, asked.query.path, directory=record.directory)
-                finally:
-                    os.close(source)
             else:
                 done = await copy.into_guest(agent, folder / "file", asked.query.path, directory=record.directory)
     return {"path": asked.query.path, "bytes": size, "verified": done.verified}

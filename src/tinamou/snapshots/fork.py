@@ -31,6 +31,7 @@ from tinamou.snapshots.memory_of_forks import ForkMemory, is_copied, is_mapped, 
 from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
+from tinamou.system.closing import Closing
 from tinamou.system.logs import last_lines
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import Process
@@ -302,11 +303,9 @@ def _begun(
     """Start its QEMU; returns also the number it has the saved state under."""
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     inherit = (state,) if memory.template is None else (state, memory.template)
-    try:
+    with Closing(state):
         how = {"dies_with_parent": dies_with_parent, "enters": False}
         return start(loads(plan, state), directory, **how, inherit=inherit, given=memory.given), state
-    finally:
-        os.close(state)
 
 
 async def _loaded(checkpoint: Checkpoint, plan: Plan, memory: ForkMemory, monitor: Monitor, pid: int, state: int) -> None:

@@ -11,6 +11,8 @@ import os
 import struct
 from pathlib import Path
 
+from tinamou.system.closing import Closing
+
 __all__ = ["processes_with_open", "written_by_others"]
 
 _USED_WRITE = 101
@@ -19,13 +21,10 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 def written_by_others(path: str | Path) -> bool:
     """Whether a QEMU, qemu-img or qemu-nbd, of any user, has the file open for writing now. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _USED_WRITE, 1, 0)
         answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question))
         return bool(answer[0] != fcntl.F_UNLCK)
-    finally:
-        os.close(descriptor)
 
 
 def processes_with_open(path: str | Path) -> list[tuple[int, str]]:

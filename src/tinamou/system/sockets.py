@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from tinamou.system.closing import Closing
+
 __all__ = ["LONGEST_PATH", "NotListeningError", "connect_unix", "listen_unix"]
 
 LONGEST_PATH = 107
@@ -60,8 +62,5 @@ def _at(path: str, act: Callable[[str], None]) -> None:
     if len(os.fsencode(path)) <= LONGEST_PATH:
         act(path)
         return
-    folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
         act(f"/proc/self/fd/{folder}/{Path(path).name}")
-    finally:
-        os.close(folder)

@@ -11,6 +11,7 @@ import socket
 import struct
 
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 __all__ = ["StandIn", "make", "open_queues", "short_lived", "stand_in"]
 
@@ -23,11 +24,8 @@ _TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 
 def make(name: str, queues: int) -> None:
     """A tap interface that stays when nobody holds it open. Raises OSError."""
-    descriptor = _attach(name, many=queues > 1, offload=True)
-    try:
+    with Closing(_attach(name, many=queues > 1, offload=True)) as descriptor:
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
-    finally:
-        os.close(descriptor)
 
 
 def short_lived(descriptor: int) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from tinamou.errors import GuestError
 from tinamou.guest.carry.beneath import Beneath
+from tinamou.system.closing import Closing
 from tinamou.system.shown import visible
 
 __all__ = ["Aside", "room"]
@@ -122,11 +123,8 @@ def _moved(new: Beneath, old: Beneath, path: bytes, target: Path) -> None:
     if new.look(path) != "folder":
         os.replace(name, name, src_dir_fd=source, dst_dir_fd=to)
         return
-    folder = new.folder(path)
-    try:
+    with Closing(new.folder(path)) as folder:
         mode = os.fstat(folder).st_mode & 0o777
         os.fchmod(folder, 0o700)
         os.rename(name, name, src_dir_fd=source, dst_dir_fd=to)
         os.fchmod(folder, mode)
-    finally:
-        os.close(folder)
