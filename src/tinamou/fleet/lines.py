@@ -22,6 +22,7 @@ from tinamou.fleet import remote
 from tinamou.fleet.hosts import Host
 from tinamou.late import dataclass
 from tinamou.machine.ends import accepted
+from tinamou.system.closing import IfFailed
 from tinamou.system.sockets import connect_unix
 
 __all__ = [
@@ -182,14 +183,11 @@ async def _sent(address: str, port: int, size: int) -> float:
 
 async def _connected(address: str, port: int) -> socket.socket:
     line = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
+    with IfFailed(line.close):
         line.setblocking(False)
         _mortal(line)
         async with asyncio.timeout(_CONNECT_SECONDS):
             await asyncio.get_running_loop().sock_connect(line, (address, port))
-    except BaseException:
-        line.close()
-        raise
     return line
 
 

@@ -32,6 +32,7 @@ from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
 from tinamou.images.vhdx_log import is_unfinished, played_back
 from tinamou.late import asdict, fields, replace
+from tinamou.system.closing import IfFailed
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
 from tinamou.system.lock import exclusive
@@ -241,13 +242,10 @@ async def _converted(
     force = ["-o", "force_size=on"] if format == "vpc" else []
     argv = ["qemu-img", "convert", "-p", *(more or ["-W"]), *given, "-O", format, *force, str(target)]
     await made(argv, f"converting {source.name}", files, target, progress=progress)
-    try:
+    with IfFailed(target.unlink, missing_ok=True):
         fresh = [options(target, format)] if given[0] == "--image-opts" else ["-F", format, str(target)]
         compare = ["qemu-img", "compare", "-p", *given, *fresh]
         await read_through(compare, f"comparing {source.name}", [*files, str(target)], progress=progress)
-    except BaseException:
-        target.unlink(missing_ok=True)  # noqa: ASYNC240
-        raise
 
 
 def _refuse_encrypted(found: ImageFacts) -> None:

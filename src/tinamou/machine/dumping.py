@@ -20,7 +20,7 @@ from tinamou.errors import ControlError, Problem, SpecError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import Connected
 from tinamou.machine.encrypted import refuse
-from tinamou.system.closing import Closing
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.new_file import new_file
 
 __all__ = ["Format", "dump"]
@@ -58,14 +58,11 @@ async def _written(session: Session, target: int, format: str, progress: Progres
         fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIECE)
     with session.listen("DUMP_COMPLETED") as ended:
         stopped = threading.Event()
-        try:
+        with IfFailed(os.close, ours):
             with Closing(theirs):
                 await commands.getfd(session, theirs, "dump")
             how = {"paging": False, "protocol": "fd:dump", "detach": True, "format": format}
             await session.execute("dump-guest-memory", how)
-        except BaseException:
-            os.close(ours)
-            raise
         copying = asyncio.ensure_future(asyncio.to_thread(_copy, ours, target, stopped))
         try:
             await _told(session, copying, progress)

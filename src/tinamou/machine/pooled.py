@@ -19,6 +19,7 @@ from tinamou.spec import MachineSpec, dump_spec
 from tinamou.state import machines, pools
 from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
+from tinamou.system.closing import IfFailed
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.sockets import NotListeningError, connect_unix
@@ -53,12 +54,9 @@ async def create(
         timeout=timeout,
     )
     pools.create(entry)
-    try:
+    with IfFailed(remove, name):
         keeper.start(name)
         await PoolClient(name).ask("wait", timeout + TAKE_SECONDS)
-    except BaseException:
-        remove(name)
-        raise
     return pools.find(name)
 
 

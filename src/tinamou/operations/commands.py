@@ -15,6 +15,7 @@ from tinamou.guest.resident.sharing import shared, shared_path
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.waiting import LOOK_SECONDS, Waiting
 from tinamou.state.allowed import of_others, refusal
+from tinamou.system.closing import IfFailed
 from tinamou.system.sockets import NotListeningError
 
 if TYPE_CHECKING:
@@ -99,11 +100,8 @@ async def _way(wait: Waiting) -> Line | Agent:
             return await _greeted(wait)
         record = await wait.started()
     agent = await wait.agent(record)
-    try:
+    async with IfFailed(agent.close):
         line = None if record.resident or of_others(record) else await _brought(wait, agent, record)
-    except BaseException:
-        await agent.close()
-        raise
     if line is not None:
         await agent.close()
     return line or agent

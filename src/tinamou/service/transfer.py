@@ -23,7 +23,7 @@ from tinamou.machine.waiting import Waiting
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked
 from tinamou.state.record import Record
-from tinamou.system.closing import Closing
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.loop_thread import dropped
 from tinamou.system.paths import state_dir
 
@@ -63,14 +63,11 @@ async def get(asked: Asked) -> Any:
         return await _archive(record, wait, asked.query.path)
     spool = contextlib.ExitStack()
     folder = spool.enter_context(_spool())
-    try:
+    async with IfFailed(asyncio.to_thread, spool.close):
         async with await wait.agent(record) as agent:
             done = await copy.out_of_guest(agent, asked.query.path, folder / "file", directory=record.directory)
         if not (folder / "file").is_file():
             raise GuestError(f"{asked.query.path} is a folder", fix="add archive=true, which answers a tar archive")
-    except BaseException:
-        await asyncio.to_thread(spool.close)
-        raise
     told = {"x-tinamou-verified": "true" if done.verified else "false", "x-content-type-options": "nosniff"}
     told["content-type"] = "application/octet-stream"
     sent = BackgroundTask(spool.close)
@@ -90,13 +87,10 @@ async def _archive(record: Record, wait: Waiting, path: str) -> StreamingRespons
         pipe.close()  # first: who writes must not wait for a reader that is gone
         await dropped(copying)
 
-    try:
+    async with IfFailed(ended):
         first = await reader.read(_PIECE)
         if not first:
             await copying
-    except BaseException:
-        await ended()
-        raise
 
     async def sent() -> AsyncIterator[bytes]:
         piece = first

@@ -31,7 +31,7 @@ from tinamou.snapshots.memory_of_forks import ForkMemory, is_copied, is_mapped, 
 from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
-from tinamou.system.closing import Closing
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.logs import last_lines
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import Process
@@ -214,11 +214,8 @@ async def hand_out(restored: Restored) -> None:
         return
     running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
     await asyncio.sleep(0)  # it is sent before anything else is done here
-    try:
+    with IfFailed(running.cancel):
         await restored.line.begin_to_become(Identity(ahead=ahead_of(restored.record.spec)), after=running)
-    except BaseException:
-        running.cancel()
-        raise
 
 
 async def _run_on(monitor: Monitor) -> None:
@@ -249,11 +246,8 @@ async def wake(
     """
     directory = Path(record.directory)
     memory = memory_for(checkpoint, plan, record)
-    try:
+    with IfFailed(memory.close):
         process, state = _begun(checkpoint, plan, directory, memory, dies_with_parent=dies_with_parent)
-    except BaseException:
-        memory.close()
-        raise
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
     entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinamou.system.closing import Closing
+from tinamou.system.closing import Closing, IfFailed
 
 __all__ = [
     "NAME",
@@ -139,11 +139,8 @@ def copied(source: int, name: str) -> int:
     """A copy of a whole memory, under a name of its own, in place of ``source``, which is closed. Raises OSError."""
     with Closing(source):
         copy = blank(name, os.fstat(source).st_size)
-        try:
+        with IfFailed(os.close, copy):
             copy_all(source, copy)
-        except BaseException:
-            os.close(copy)
-            raise
     return copy
 
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tinamou.system.closing import Closing
+from tinamou.system.closing import Closing, IfFailed
 
 __all__ = ["LONGEST_PATH", "NotListeningError", "connect_unix", "listen_unix"]
 
@@ -45,15 +45,12 @@ def listen_unix(path: str) -> socket.socket:
     which others may connect, and the umask of the process stays as it is. Raises OSError.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with IfFailed(sock.close):
         os.fchmod(sock.fileno(), 0o600)
         Path(path).unlink(missing_ok=True)
         _at(path, sock.bind)
         sock.listen(128)
         sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
