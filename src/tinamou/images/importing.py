@@ -21,17 +21,17 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
+from tinamou.images import store
 from tinamou.images.inspect import image_files, inspect_image
 from tinamou.images.offline import changed, made, read_through
 from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
 from tinamou.images.vhdx_log import is_unfinished, played_back
-from tinamou.late import asdict, fields, replace
+from tinamou.late import asdict, replace
 from tinamou.system.closing import IfFailed
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
@@ -48,19 +48,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 def imported(name: str, arch: str) -> ImageFacts | None:
     """The image imported under that name for an architecture, None where there is none."""
     current = image_dir() / name / arch / "current"
-    try:
+    with contextlib.suppress(OSError):
         target = os.readlink(current)  # noqa: PTH115
-        if not target.startswith("import-"):
-            return None
-        data = json.loads((current.parent / target / "facts.json").read_text())
-    except (OSError, ValueError):
-        return None
-    known = {field.name for field in fields(ImageFacts)}
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
-    }
-    facts = ImageFacts(**{**values, "size": Size(int(values["size"]))})
-    return replace(facts, disk=str(current.parent / target / facts.disk))
+        if target.startswith("import-"):
+            return store.described(current.parent / target)
+    return None
 
 
 def refuse_name(name: str) -> None:
@@ -202,10 +194,7 @@ def _file(found: ImageFacts, name: str, work: Path) -> ImageFacts:
     key = f"import-{digest[:16]}"
     if not (folder / key).exists():
         work.rename(folder / key)
-    link = folder / f".link-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(key)
-    link.replace(folder / "current")
+    store.point(folder / "current", key)
     return replace(facts, disk=str(folder / key / "disk.qcow2"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
 from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
+from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
 __all__ = ["disk_of", "image_files", "inspect_image"]
@@ -166,10 +168,6 @@ def _recall(record: Path, resolved: str) -> tuple[_Finding, tuple[str, ...]] | N
 def _remember(record: Path, files: dict[str, list[int]], finding: _Finding) -> None:
     """Written whole or not at all; a cache that cannot be written only costs time."""
     content = {"version": _CACHE_VERSION, "files": files, "finding": asdict(finding)}
-    partial = record.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_text(json.dumps(content))
-        partial.replace(record)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        replace_text(record, json.dumps(content))
