@@ -17,8 +17,8 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
 from tinamou.machine import named
+from tinamou.machine.chains import put_right_at_rest, refuse_shared
 from tinamou.machine.description import settled
-from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
