@@ -37,16 +37,14 @@ class _Finding:
     drivers: tuple[str, ...] = ()
 
 
-def inspect_image(
-    path: str | Path, *, arch: str = "", trusted: Sequence[Path] = (), qemu_img: str = "qemu-img"
-) -> ImageFacts:
+def inspect_image(path: str | Path, *, arch: str = "", trusted: Sequence[Path] = ()) -> ImageFacts:
     """The facts of a local qcow2, raw, vmdk, vhdx, vdi, vpc or iso file, remembered until one of its files changes.
 
     ``arch``, when given, must be one the image can run on; ``ImageFacts.arch`` is empty when the image does not tell.
     ``trusted`` names further folders in which backing files may lie. Raises ImageError for an image that is missing, empty,
     truncated, damaged, no disk at all, of another architecture, or that would make QEMU open files outside its own folder.
     """
-    finding, files = _found(path, trusted, qemu_img)
+    finding, files = _found(path, trusted)
     if arch and finding.arches and arch not in finding.arches:
         has = " and ".join(finding.arches)
         raise ImageError(
@@ -64,12 +62,12 @@ def inspect_image(
     )
 
 
-def image_files(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> tuple[str, ...]:
+def image_files(path: str | Path, *, trusted: Sequence[Path] = ()) -> tuple[str, ...]:
     """Every file that a local image reads through, itself first; as `inspect_image`, which has looked at each of them."""
-    return _found(path, trusted, qemu_img)[1]
+    return _found(path, trusted)[1]
 
 
-def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_Finding, tuple[str, ...]]:
+def _found(path: str | Path, trusted: Sequence[Path]) -> tuple[_Finding, tuple[str, ...]]:
     resolved = os.path.realpath(path)
     key = "\0".join([resolved, *map(str, trusted)])
     record = cache_dir() / "inspected" / f"{sha256(os.fsencode(key)).hexdigest()[:32]}.json"
@@ -77,21 +75,21 @@ def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_F
     if known is not None:
         return known
     layers = read_chain(path, trusted=trusted)
-    finding, others = _examine(layers, qemu_img)
+    finding, others = _examine(layers)
     files = {layer.path: list(layer.identity) for layer in layers} | {other: _identity(other) for other in others}
     _remember(record, files, finding)
     return finding, tuple(files)
 
 
-def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[str]]:
+def _examine(layers: tuple[Layer, ...]) -> tuple[_Finding, list[str]]:
     """The finding, and files besides the layers it rests on."""
     top = layers[0]
     for layer in layers:
         verify_tables(layer)
-    measured = {layer.path: _measure(layer, qemu_img) for layer in layers}
+    measured = {layer.path: _measure(layer) for layer in layers}
     boot, inside = Boot(), ("", tuple[str, ...]())
     try:
-        blocks = _open(layers, measured, qemu_img)
+        blocks = _open(layers, measured)
         boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
         inside = _windows(blocks) if top.format != "iso" and not boot.missing else inside
     except Unreadable:
@@ -116,22 +114,22 @@ def _windows(blocks: Blocks) -> tuple[str, tuple[str, ...]]:
     return (f"{found.name or 'Windows'} (build {found.build})", usable(found)) if found else ("", ())
 
 
-def disk_of(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> Blocks:
+def disk_of(path: str | Path, *, trusted: Sequence[Path] = ()) -> Blocks:
     """What a guest would read of a local image. Raises ImageError; Unreadable where no reader here knows it."""
     layers = read_chain(path, trusted=trusted)
-    return _open(layers, {layer.path: _measure(layer, qemu_img) for layer in layers}, qemu_img)
+    return _open(layers, {layer.path: _measure(layer) for layer in layers})
 
 
-def _measure(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
+def _measure(layer: Layer) -> tuple[int, list[str]]:
     """The virtual size, and the other files a foreign format keeps data in."""
     if layer.header is not None:
         return int(layer.header.size), []
     if layer.format in ("raw", "iso"):
         return layer.length, []
-    return measure_foreign(layer, qemu_img)
+    return measure_foreign(layer)
 
 
-def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]], qemu_img: str) -> Blocks:
+def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]]) -> Blocks:
     """The guest's view of the whole chain."""
     blocks: Blocks | None = None
     for layer in reversed(layers):
@@ -140,7 +138,7 @@ def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]],
         elif layer.format in ("raw", "iso"):
             blocks = RawBlocks(layer.path)
         else:
-            blocks = ForeignBlocks(layer.path, layer.format, *measured[layer.path], qemu_img)
+            blocks = ForeignBlocks(layer.path, layer.format, *measured[layer.path])
     assert blocks is not None
     return blocks
 

@@ -114,9 +114,7 @@ def _number(nic: NicView) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-async def speed_of(
-    nic: NicView, agent: Agent, *, trips: int = 200, seconds: float = 2.0, pid: int | None = None
-) -> Speed | None:
+async def speed_of(nic: NicView, agent: Agent, *, pid: int | None = None) -> Speed | None:
     """Latency and throughput between this host and the guest of process ``pid``; None where nothing leads to it."""
 
     async def start(line: str) -> object:
@@ -125,7 +123,7 @@ async def speed_of(
     def computed() -> float:
         return threads.computed(pid, "CPU ", "ALL CPUs") if pid else 0.0
 
-    probe = functools.partial(measure, start, trips=trips, seconds=seconds, computed=computed)
+    probe = functools.partial(measure, start, computed=computed)
     if nic.backend == "user":
         return await probe(f"10.0.{2 + _number(nic) % 250}.2", listen="127.0.0.1")
     if nic.backend in ("stream", "socket") and "passt" in _peers(nic):

@@ -64,11 +64,7 @@ async def _end_of(stream: asyncio.StreamReader) -> bytes:
 
 
 async def communicate(
-    argv: Sequence[str],
-    *,
-    input: bytes | None = None,
-    environment: Mapping[str, str] | None = None,
-    timeout: float | None = None,
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float | None = None
 ) -> tuple[int, bytes, bytes]:
     """Run to the end and return exit status, stdout and stderr; the command is killed when it is not waited for any more.
 
@@ -76,13 +72,13 @@ async def communicate(
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=clean_environment() if environment is None else dict(environment),
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(input), timeout)
+        out, err = await asyncio.wait_for(process.communicate(), timeout)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

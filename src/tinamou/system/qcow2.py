@@ -191,12 +191,11 @@ def write_overlay(
     backing_format: str | None = None,
     *,
     mode: int = 0o600,
-    sync: bool = False,
     crypto: bytes = b"",
 ) -> None:
     """Create an empty qcow2 file of ``size`` virtual bytes over ``backing`` (recorded in the header, not opened).
 
-    ``sync`` makes it survive a power cut before returning; ``crypto`` as for `encode_overlay`. Raises FileExistsError when
+    ``crypto`` is as for `encode_overlay`. Raises FileExistsError when
     ``path`` exists, ValueError when the size or the name does not fit, OSError; after an error no file is left.
     """
     if backing and not backing_format:
@@ -207,8 +206,6 @@ def write_overlay(
         os.ftruncate(descriptor, pieces[-1][0])
         for offset, data in pieces[:-1]:
             os.pwrite(descriptor, data, offset)
-        if sync:
-            os.fsync(descriptor)
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise
