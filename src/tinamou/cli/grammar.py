@@ -7,7 +7,7 @@ here, and `tinamou.cli.app` tells it the parser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -103,12 +103,10 @@ def arguments(function: Verb) -> list[Argument]:
     return found
 
 
-def _fields(whole: Argument) -> list[Argument]:
+def _fields(whole: Argument) -> Iterator[Argument]:
     """The options of a class: each is a field with a default."""
     about = Parameter(negative=whole.about.said.get("negative", ""))
-    found = []
     for key, hint in get_type_hints(whole.hint).items():
         one = Argument(key, Annotated[hint, about], place="option", default=getattr(whole.hint, key))
         one.within = whole
-        found.append(one)
-    return found
+        yield one

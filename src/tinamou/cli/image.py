@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -335,14 +336,12 @@ def rebase(file: Path, base: Path | None = None) -> None:
     run_until_done(importing.rebase(file, base, progress=output.progress))
 
 
-def _resting_on(item: Kept) -> list[str]:
+def _resting_on(item: Kept) -> Iterator[str]:
     """Machines whose image lies in that folder."""
-    found = []
     for record in machines.machines():
         facts = json_.loads(record.file(files.IMAGE).read_text()) if record.file(files.IMAGE).exists() else {}
         if any(str(facts.get(key, "")).startswith(f"{item.path}/") for key in ("disk", "kernel", "initrd")):
-            found.append(record.name)
-    return found
+            yield record.name
 
 
 def _print(facts: ImageFacts, json: bool) -> None:

@@ -56,7 +56,7 @@ def _marked(folder: Path) -> list[str]:
     return []
 
 
-def _known_by(old: Path, place: Path) -> list[str]:
+def _known_by(old: Path, place: Path) -> Iterator[str]:
     """What rests on it comes first, then its own files, then what others see of it; each is tried, come what may."""
     record = written_anew(place)
     steps: list[Callable[[], object]] = [
@@ -67,13 +67,11 @@ def _known_by(old: Path, place: Path) -> list[str]:
         lambda: rename_schedules(old.name, place.name),
         *autostart.renaming(old.name, record),
     ]
-    failed = []
     for step in steps:
         try:
             step()
         except (TinamouError, OSError, ValueError) as error:
-            failed.append(" ".join(str(error).split()))
-    return failed
+            yield " ".join(str(error).split())
 
 
 def _rebased(old: str, new: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.system.closing import Closing
@@ -27,17 +28,15 @@ def written_by_others(path: str | Path) -> bool:
         return bool(answer[0] != fcntl.F_UNLCK)
 
 
-def processes_with_open(path: str | Path) -> list[tuple[int, str]]:
+def processes_with_open(path: str | Path) -> Iterator[tuple[int, str]]:
     """The processes that have a file open, as number and name; of other users only for root."""
     status = Path(path).stat()
-    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _holds(entry, status):
             try:
-                found.append((int(entry.name), (entry / "comm").read_text().strip()))
+                yield (int(entry.name), (entry / "comm").read_text().strip())
             except OSError:
                 continue
-    return found
 
 
 def _holds(process: Path, wanted: os.stat_result) -> bool:
