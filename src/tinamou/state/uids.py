@@ -136,10 +136,8 @@ def _first_of(uid: int) -> int:
 def _of_processes() -> set[int]:
     found = set()
     for pid in proc.numbers():
-        try:
+        with contextlib.suppress(OSError):
             found |= {_first_of(uid) for uid in proc.users(pid)}
-        except OSError:
-            continue
     return found
 
 

@@ -6,6 +6,7 @@ does not share with others. Permission 1 is writing (source: QEMU block/file-pos
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -33,10 +34,8 @@ def processes_with_open(path: str | Path) -> Iterator[tuple[int, str]]:
     status = Path(path).stat()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _holds(entry, status):
-            try:
+            with contextlib.suppress(OSError):
                 yield (int(entry.name), (entry / "comm").read_text().strip())
-            except OSError:
-                continue
 
 
 def _holds(process: Path, wanted: os.stat_result) -> bool:
