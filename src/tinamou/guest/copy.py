@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,21 +93,23 @@ async def into_guest(
     given = os.fspath(source)
     path = os.path.realpath(given)
     spot = await _spot(agent, target, "" if given.endswith("/.") else posixpath.basename(os.path.abspath(given)))  # noqa: PTH100
-    if Path(path).is_dir():
-        if spot.kind not in ("folder", "nothing"):
-            raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a folder")
+    kind = "folder" if Path(path).is_dir() else "file"
+    if spot.kind not in (kind, "nothing"):
+        raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a {kind}")
+    if kind == "folder":
         packing = await asyncio.to_thread(Packing, path)
-        size = packing.size + sum(_data_in(one) for _, one in packing.sparse)
-        way = _way(agent, directory, f"The folder {given} was not copied to {target}", size, progress)
-        words = ("folder", secrets.token_hex(8), str(wire.UNIT), spot.path, f"{Path(path).stat().st_mode & 0o7777:o}")
-        done = await exchange.put(way, words, lambda: wire.folder_in(packing), size=size, target=spot.path)
-        return Copied(size, _verified(done))
-    if spot.kind not in ("file", "nothing"):
-        raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a file")
-    unit, size = wire.unit_for(Path(path).stat().st_size), _data_in(path)
-    way = _way(agent, directory, f"The file {given} was not copied to {target}", size, progress)
-    words = ("file", secrets.token_hex(8), str(unit), spot.path, "600")
-    done = await exchange.put(way, words, lambda: wire.file_in(path, unit), size=size, target=spot.path)
+        unit, size, mode = (
+            wire.UNIT,
+            packing.size + sum(_data_in(one) for _, one in packing.sparse),
+            Path(path).stat().st_mode,
+        )
+        pieces = partial(wire.folder_in, packing)
+    else:
+        unit, size, mode = wire.unit_for(Path(path).stat().st_size), _data_in(path), 0o600
+        pieces = partial(wire.file_in, path, unit)
+    way = _way(agent, directory, f"The {kind} {given} was not copied to {target}", size, progress)
+    words = (kind, secrets.token_hex(8), str(unit), spot.path, f"{mode & 0o7777:o}")
+    done = await exchange.put(way, words, pieces, size=size, target=spot.path)
     return Copied(size, _verified(done))
 
 
@@ -165,19 +168,16 @@ async def out_of_guest(
     else:
         raise GuestError(f"There is no file {source} in the guest", why=_reason(spot.kind))
     free, files = room(place.parent)
-    unit = wire.unit_for(spot.size)
-    words = (spot.kind, secrets.token_hex(8), str(unit if spot.kind == "file" else wire.UNIT), spot.path, "")
+    alone = spot.kind == "file"
+    unit = wire.unit_for(spot.size) if alone else wire.UNIT
 
     def consume(feed: Feed) -> wire.Sent:
-        if spot.kind == "file":
-            return wire.read_file(feed, place, unit)
-        return wire.read_folder(feed, place, files)
+        return wire.read_file(feed, place, unit) if alone else wire.read_folder(feed, place, files)
 
-    size = spot.size if spot.kind == "file" else None
-    way = _way(agent, directory, f"The {spot.kind} {source} was not copied", size, progress)
-    small = size is not None and size <= exchange.SMALL
+    words = (spot.kind, secrets.token_hex(8), str(unit), spot.path, "")
+    way = _way(agent, directory, f"The {spot.kind} {source} was not copied", spot.size if alone else None, progress)
+    small, bound = alone and spot.size <= exchange.SMALL, free if limit is None else limit
     helper = exchange.program(spot.arch)
-    bound = free if limit is None else limit
     sent, _ = await exchange.fetch(way, words, helper, consume, limit=bound + _OVERHEAD, small=small)
     return _copied(sent)
 
