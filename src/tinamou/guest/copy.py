@@ -98,17 +98,13 @@ async def into_guest(
         raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a {kind}")
     if kind == "folder":
         packing = await asyncio.to_thread(Packing, path)
-        unit, size, mode = (
-            wire.UNIT,
-            packing.size + sum(_data_in(one) for _, one in packing.sparse),
-            Path(path).stat().st_mode,
-        )
-        pieces = partial(wire.folder_in, packing)
+        size = packing.size + sum(_data_in(one) for _, one in packing.sparse)
+        unit, mode, pieces = wire.UNIT, f"{Path(path).stat().st_mode & 0o7777:o}", partial(wire.folder_in, packing)
     else:
-        unit, size, mode = wire.unit_for(Path(path).stat().st_size), _data_in(path), 0o600
+        size, unit, mode = _data_in(path), wire.unit_for(Path(path).stat().st_size), "600"
         pieces = partial(wire.file_in, path, unit)
     way = _way(agent, directory, f"The {kind} {given} was not copied to {target}", size, progress)
-    words = (kind, secrets.token_hex(8), str(unit), spot.path, f"{mode & 0o7777:o}")
+    words = (kind, secrets.token_hex(8), str(unit), spot.path, mode)
     done = await exchange.put(way, words, pieces, size=size, target=spot.path)
     return Copied(size, _verified(done))
 
