@@ -27,14 +27,11 @@ def connect_unix(path: str) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    try:
-        _at(path, sock.connect)
-    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as reason:
-        sock.close()
-        raise NotListeningError(reason.errno, reason.strerror, path) from reason
-    except BaseException:
-        sock.close()
-        raise
+    with IfFailed(sock.close):
+        try:
+            _at(path, sock.connect)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as reason:
+            raise NotListeningError(reason.errno, reason.strerror, path) from reason
     return sock
 
 
