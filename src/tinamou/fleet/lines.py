@@ -224,11 +224,8 @@ class Carrier:
 async def direct(address: str, disks: int, memory: int) -> AsyncIterator[Carrier]:
     """Connections to those ports, for the block."""
     ports = {"disks": disks, "memory": memory}
-    carrier = Carrier(lambda what: _connected(address, ports[what]))
-    try:
+    with contextlib.closing(Carrier(lambda what: _connected(address, ports[what]))) as carrier:
         yield carrier
-    finally:
-        carrier.close()
 
 
 @contextlib.asynccontextmanager
@@ -244,11 +241,8 @@ async def by_ssh(host: Host, folder: Path, disks: str, memory: str, *, packed: b
     carried = False
     try:
         async with remote.forward(host, {here["disks"]: disks, here["memory"]: memory}, packed=packed):
-            carrier = Carrier(connect)
-            try:
+            with contextlib.closing(Carrier(connect)) as carrier:
                 yield carrier
-            finally:
-                carrier.close()
             carried = True
     except HostError:
         if not carried:  # else all has gone through, and the line was lost while it was hung up

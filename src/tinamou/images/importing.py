@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -126,13 +125,10 @@ def _making(name: str, found: ImageFacts) -> Iterator[Path]:
     """A folder to make an image in, beside those of its name and architecture; whatever is left there is removed."""
     folder = image_dir() / name / found.arch
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".lock"):
-        work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
-        try:
-            work.chmod(0o755)
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    making = tempfile.TemporaryDirectory(prefix=".building-", dir=folder, ignore_cleanup_errors=True)
+    with exclusive(folder / ".lock"), making as work:
+        Path(work).chmod(0o755)
+        yield Path(work)
 
 
 async def _import_part(

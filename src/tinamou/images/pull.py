@@ -244,8 +244,8 @@ class _Pull:
     def keep(self, target: Path, expected: _Expected, signature: Signature | None, unsigned: str) -> None:
         """Unpack, look inside, and make it appear in one rename."""
         entry = self.entry
-        work = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=self.folder))
-        try:
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=self.folder, ignore_cleanup_errors=True) as folder:
+            work = Path(folder)
             format, digest = entry.format, expected.digest
             disk = work / f"disk.{format.partition('.')[0]}"
             if "." in format:
@@ -265,8 +265,6 @@ class _Pull:
             if target.exists():
                 shutil.rmtree(target)
             work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def looked(self, disk: Path, format: str) -> Size:
         try:

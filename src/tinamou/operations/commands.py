@@ -78,15 +78,12 @@ async def open_session(
 ) -> AsyncIterator[RunningCommand]:
     """As `open_terminal`, without a terminal where ``size`` is None: who has the block reads its output."""
     wait = Waiting(name, timeout, progress)
-    line = await _terminal_line(wait)
-    try:
+    with contextlib.closing(await _terminal_line(wait)) as line:
         session = await wait.answer(line.open(command, size))
         try:
             yield session
         finally:
             session.leave()
-    finally:
-        line.close()
 
 
 async def _way(wait: Waiting) -> Line | Agent:

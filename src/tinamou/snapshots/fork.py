@@ -219,10 +219,8 @@ async def hand_out(restored: Restored) -> None:
 
 
 async def _run_on(monitor: Monitor) -> None:
-    try:
+    with contextlib.closing(monitor):
         await monitor.execute([("cont", {})])
-    finally:
-        monitor.close()
 
 
 Settle = Callable[[Record, Line | None], Awaitable[None]]
