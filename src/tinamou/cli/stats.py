@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tinamou.cli import output
@@ -64,8 +65,6 @@ def running(names: Sequence[str]) -> list[Record]:
 
 async def _measure(records: Sequence[Record], interval: float) -> list[Reading]:
     """All at once; those that have ended meanwhile are left out."""
-    import asyncio
-
     from tinamou.monitor.stats import measure
 
     found = await asyncio.gather(*(measure(record, interval) for record in records))

@@ -267,7 +267,6 @@ async def _save(moment: Moment, work: Callable[[_Switch | None], Awaitable[float
 
 
 async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, way: branching.Way) -> float:
-    """Stop, save, take the memory over, run on."""
     session = moment.session
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, DEVICES):
