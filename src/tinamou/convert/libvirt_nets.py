@@ -5,12 +5,13 @@ Source: libvirt's documentation, *Domain XML format*, *Network interfaces*.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tinamou.convert import foreign, nets
 from tinamou.convert.result import Draft
 from tinamou.convert.values import machine_name, switch, whole
-from tinamou.convert.xml import Element
+from tinamou.convert.xml import Element, attribute
 
 __all__ = ["interface", "pci_address"]
 
@@ -61,9 +62,7 @@ def interface(draft: Draft, node: Element, *, windows: bool) -> None:
 
 
 def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind: str, source: Element | None) -> None:
-    def given(key: str) -> str:
-        return source.get(key) if source is not None else ""
-
+    given = partial(attribute, source, "")
     if kind == "bridge":
         net |= {"type": "bridge", "bridge": given("bridge")}
         port = node.find("virtualport")

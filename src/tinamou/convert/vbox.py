@@ -12,7 +12,7 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, switch, whole
-from tinamou.convert.xml import Element, children, parse
+from tinamou.convert.xml import Element, attribute, children, parse
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -104,10 +104,10 @@ def _arch(draft: Draft, machine: Element, guest: str) -> None:
 
 
 def _size(draft: Draft, hardware: Element | None) -> None:
-    memory, cpu = _inside(hardware, "Memory"), _inside(hardware, "CPU")
-    amount = size(memory.get("RAMSize", "128") if memory is not None else "128", unit="M")
+    cpu = _inside(hardware, "CPU")
+    amount = size(attribute(hardware, "Memory", "RAMSize", "128"), unit="M")
     draft.put("memory.size", str(amount) if amount else "512M")
-    foreign.topology(draft, "CPU", whole(cpu.get("count", "1")) or 1 if cpu is not None else 1, 1)
+    foreign.topology(draft, "CPU", whole(attribute(cpu, "", "count")) or 1, 1)
     if cpu is not None and (cap := cpu.get("executionCap", "100")) != "100":
         share = whole(cap) or 0
         if 0 < share < 100:
@@ -157,7 +157,7 @@ def _attached(
         return
     uuid = image.get("uuid")
     node, layer = places.get(uuid, (None, False))
-    file = node.get("location") if node is not None else ""
+    file = attribute(node, "", "location")
     if kind == "Floppy":
         draft.lost(where, file or uuid, "there is no floppy drive", "make it a disc or a disk")
     elif kind == "DVD" and (not file or foreign.tools_disc(file)):
