@@ -174,17 +174,14 @@ def _input(draft: Draft, node: Element) -> None:
 
 def _video(draft: Draft, node: Element) -> None:
     model = node.find("model")
-    accel = model.find("acceleration") if model is not None else None
-    if accel is not None and (shown := accel.shown()):
+    if model is None:
+        return
+    if (accel := model.find("acceleration")) is not None and (shown := accel.shown()):
         foreign.undrawn(draft, "video", f"acceleration {shown}")
-    if model is not None and not model.get("type"):
-        draft.done("video", "", "the display has the card every guest can drive (virtio-vga)")
-    elif model is not None:
-        kind = model.get("type")
-        if kind == "none":
-            draft.done("video", kind, "there is no graphics card unless a display is asked for")
-        else:
-            draft.done("video", kind, "the display has the card every guest can drive (virtio-vga)")
+    if (kind := model.get("type")) == "none":
+        draft.done("video", kind, "there is no graphics card unless a display is asked for")
+    else:
+        draft.done("video", kind, "the display has the card every guest can drive (virtio-vga)")
 
 
 def _balloon(draft: Draft, node: Element) -> None:
@@ -244,9 +241,7 @@ def _graphics(draft: Draft, node: Element) -> None:
     listen = own or next(iter(below), "127.0.0.1")
     gl = node.find("gl")
     if gl is not None and gl.get("enable") != "no":
-        draft.lost(
-            "graphics", f"gl {gl.shown()}", "the display's card draws nothing by itself", "give the machine a card: pci"
-        )
+        foreign.undrawn(draft, "graphics", f"gl {gl.shown()}")
     secret = node.get("passwd")
     for key in ("passwd", "passwdValidTo"):
         node.get(key)

@@ -65,8 +65,7 @@ def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind:
     given = partial(attribute, source, "")
     if kind == "bridge":
         net |= {"type": "bridge", "bridge": given("bridge")}
-        port = node.find("virtualport")
-        if port is not None and port.get("type") == "openvswitch":
+        if attribute(node, "virtualport", "type") == "openvswitch":
             net["type"] = "ovs"
     elif kind == "network":
         _network(draft, net, where, given("network"))
@@ -76,8 +75,7 @@ def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind:
             draft.lost(where, f"mode={mode}", "a macvtap interface here is one of mode bridge", "see docs/guides/network.md")
     elif kind == "ethernet":
         net["type"] = "tap"
-        target = node.find("target")
-        if target is not None and (name := target.get("dev")):
+        if name := attribute(node, "target", "dev"):
             net["interface"] = name
         for script in node.findall("script"):
             draft.lost(where, f"script={script.get('path')}", "no script of the host is run as root", "set bridge = …")
@@ -120,11 +118,9 @@ def _card(draft: Draft, net: dict[str, Any], node: Element, where: str, *, windo
         _driver(net, driver)
     for vlan in node.findall("vlan"):
         _vlan(draft, net, where, vlan)
-    mtu = node.find("mtu")
-    if mtu is not None and (number := whole(mtu.get("size"))):
+    if number := whole(attribute(node, "mtu", "size")):
         net["mtu"] = number
-    port = node.find("port")
-    if port is not None and port.get("isolated") == "yes":
+    if attribute(node, "port", "isolated") == "yes":
         net["peers"] = False
 
 

@@ -286,8 +286,7 @@ def _firmware(draft: Draft, system: Element) -> None:
     settings = {one.get("key"): one.get("value") for one in children(hardware, "Config")}
     extra = {one.get("key"): one.get("value") for one in children(hardware, "ExtraConfig")}
     settings |= extra
-    vbox = system.find("Machine/Hardware/Firmware")
-    kind = settings.pop("firmware", "") or (vbox.get("type") if vbox is not None else "")
+    kind = settings.pop("firmware", "") or attribute(system, "Machine/Hardware/Firmware", "type")
     secure = any(
         settings.pop(key, "").lower() == "true" for key in ("bootOptions.efiSecureBootEnabled", "uefi.secureBoot.enabled")
     )
