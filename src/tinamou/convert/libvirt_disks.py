@@ -11,7 +11,7 @@ from typing import Any
 from tinamou.convert import foreign
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, whole
-from tinamou.convert.xml import Element, attribute, text_of
+from tinamou.convert.xml import Element, attribute, shown_of, text_of
 
 __all__ = ["disks"]
 
@@ -62,7 +62,7 @@ def _disk(draft: Draft, node: Element, *, windows: bool) -> None:
 
 def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, windows: bool) -> None:
     driver, bus = node.find("driver"), _bus(node)
-    disk = Disk(where, named, cdrom=cdrom, format=_format(driver), order=_boot(node))
+    disk = Disk(where, named, cdrom=cdrom, format=_format(driver), order=whole(attribute(node, "boot", "order")))
     if driver is not None and driver.get("type") not in (*_FORMATS, ""):
         draft.check(where, f"type={driver.get('type')}", "what is in it is told by its content", "see whether it starts")
     disk.options = {} if cdrom else _options(draft, where, node, driver)
@@ -79,21 +79,13 @@ def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, w
                 where, f"{one.tag} {one.shown()}".strip(), "it has no such setting here", "see docs/reference/spec.md"
             )
     said = {"type": node.get("type"), "device": node.get("device"), "bus": bus, "format": disk.format, "order": disk.order}
-    if target := _shown(node.find("target")):
+    if target := shown_of(node.find("target")):
         said["target"] = target
     shown = " ".join(f"{key}={value}" for key, value in said.items() if value)
     draft.done(where, shown, "where a disk sits is tinamou's to choose, and what is in it is told by its content")
     for below in node.findall("backingStore"):
         reason = "which files a disk rests on is read from the disk itself, and each is checked"
         draft.done(where, f"backingStore {below.shown()}".strip(), reason)
-
-
-def _shown(node: Element | None) -> str:
-    return node.shown() if node is not None else ""
-
-
-def _boot(node: Element) -> int | None:
-    return whole(attribute(node, "boot", "order"))
 
 
 def _format(driver: Element | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tinamou.convert import foreign, nets
 from tinamou.convert.result import Draft
 from tinamou.convert.values import machine_name, switch, whole
-from tinamou.convert.xml import Element, attribute
+from tinamou.convert.xml import Element, attribute, shown_of
 
 __all__ = ["interface", "pci_address"]
 
@@ -82,7 +82,7 @@ def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind:
     elif kind == "vhostuser":
         net.update(type="vhost-user", socket=given("path"), listen=given("mode") == "server")
     elif kind not in ("user", ""):
-        shown = source.shown() if source is not None else ""
+        shown = shown_of(source)
         draft.lost(where, shown, "no network of that kind is here; the card is on an ordinary one", "set type = …")
 
 
