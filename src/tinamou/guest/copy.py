@@ -27,7 +27,7 @@ from tinamou.late import dataclass
 from tinamou.system.closing import Closing
 
 if TYPE_CHECKING:
-    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.agent import Agent
     from tinamou.guest.carry.feed import Feed
     from tinamou.guest.ssh import SshTarget
 
@@ -106,7 +106,7 @@ async def into_guest(
     way = _way(agent, directory, f"The {kind} {given} was not copied to {target}", size, progress)
     words = (kind, secrets.token_hex(8), str(unit), spot.path, mode)
     done = await exchange.put(way, words, pieces, size=size, target=spot.path)
-    return Copied(size, _verified(done))
+    return Copied(size, done.text == "verified")
 
 
 async def tar_into_guest(
@@ -129,7 +129,7 @@ async def tar_into_guest(
             yield piece
 
     done = await exchange.put(way, words, counted, size=None, target=spot.path)
-    return Copied(count[0], _verified(done))
+    return Copied(count[0], done.text == "verified")
 
 
 async def out_of_guest(
@@ -269,10 +269,6 @@ def _way(agent: Agent, directory: str, task: str, size: int | None, progress: Pr
             progress(f"copying: {count >> 20} MiB", min(count / size, 0.99) if size else None)
 
     return exchange.Way(agent, directory, task, moved)
-
-
-def _verified(done: Completed) -> bool:
-    return done.text == "verified"
 
 
 def _copied(sent: wire.Sent) -> Copied:
