@@ -15,6 +15,7 @@ from tinamou.errors import Problem, SpecError, TimeLimitError
 from tinamou.late import dataclass, field
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
+from tinamou.system.closing import IfFailed
 
 if TYPE_CHECKING:
     from tinamou.guest.command import Command
@@ -52,15 +53,12 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
     if how.detach and words is None:
         return _launch(spec, how)
     started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
-    try:
+    with IfFailed(end_machine, started.record):
         since = time.monotonic() - started.record.timings.get("launch", 0.0)
         gc.enable()
         output.end_progress()
         output.notes(started.plan.notes)
         return _attend(started, words, since, how)
-    except BaseException:
-        end_machine(started.record)
-        raise
 
 
 def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:

@@ -168,13 +168,11 @@ async def _share(found: ImageFacts, target: Path) -> bool:
         return False
     with open(found.disk, "rb") as source, target.open("xb") as copy:  # noqa: ASYNC230, PTH123
         shared = clone(source.fileno(), copy.fileno())
-    try:
+    with contextlib.suppress(ImageError):
         if shared:
             argv = ["qemu-img", "check", "-q", "-f", "qcow2", str(target)]
             await read_through(argv, f"checking {found.name}", [str(target)])
             return True
-    except ImageError:
-        pass
     target.unlink()  # noqa: ASYNC240
     return False
 

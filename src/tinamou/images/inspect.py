@@ -88,12 +88,10 @@ def _examine(layers: tuple[Layer, ...]) -> tuple[_Finding, list[str]]:
         verify_tables(layer)
     measured = {layer.path: _measure(layer) for layer in layers}
     boot, inside = Boot(), ("", tuple[str, ...]())
-    try:
+    with contextlib.suppress(Unreadable):
         blocks = _open(layers, measured)
         boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
         inside = _windows(blocks) if top.format != "iso" and not boot.missing else inside
-    except Unreadable:
-        pass
     if boot.missing:
         raise ImageError(
             f"{top.path} is truncated",

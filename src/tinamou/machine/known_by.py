@@ -16,6 +16,7 @@ from tinamou.machine import autostart
 from tinamou.machine.schedules import rename_schedules
 from tinamou.state import machines, networks, uids
 from tinamou.state.record import Record, update, written_anew
+from tinamou.system.closing import IfFailed
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 
@@ -29,11 +30,8 @@ def moving(folder: Path) -> Iterator[None]:
     """The machine's folder gets another name in the block: from before it until `settle` a mark tells of the old one."""
     mark = folder / files.RENAMED
     replace_text(mark, "\n".join([*_marked(folder), folder.name]))
-    try:
+    with IfFailed(mark.unlink, missing_ok=True):
         yield
-    except BaseException:
-        mark.unlink(missing_ok=True)
-        raise
 
 
 def settle(place: Path) -> list[str]:

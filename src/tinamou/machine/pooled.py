@@ -93,17 +93,14 @@ class PoolClient:
         Waits up to ``timeout`` seconds for one. Raises StateError, and what starting the last one raised.
         """
         connection = await self._asked("take", timeout)
-        try:
-            answer, lines = await asyncio.wait_for(_answer(connection), timeout)
-            record = machines.find(self._said(answer)["machine"])
-            restored = given(record, plan_of(record), lines)
-            await hand_out(restored)
-        except TimeoutError:
-            connection.close()
-            raise StateError(f"pool {self.name} had no machine for {timeout:g} s", fix="make it larger") from None
-        except BaseException:
-            connection.close()
-            raise
+        with IfFailed(connection.close):
+            try:
+                answer, lines = await asyncio.wait_for(_answer(connection), timeout)
+                record = machines.find(self._said(answer)["machine"])
+                restored = given(record, plan_of(record), lines)
+                await hand_out(restored)
+            except TimeoutError:
+                raise StateError(f"pool {self.name} had no machine for {timeout:g} s", fix="make it larger") from None
         return restored, connection.close
 
     async def ask(self, request: str, timeout: float = 5.0) -> dict[str, Any]:

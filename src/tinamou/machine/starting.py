@@ -35,6 +35,7 @@ from tinamou.state import machines, moves
 from tinamou.state.folder import image_of, write_image, write_plan
 from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
+from tinamou.system.closing import IfFailed
 from tinamou.system.spawn import Process, process_of
 
 __all__ = [
@@ -122,14 +123,10 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
     spec = load_spec(record.next_spec)
     named.check(spec)
     record = settled(claim(record))
-    try:
-        with turn_blocking(record, "start"):
-            put_right_at_rest(record)
-            record, image = _image_again(record, spec)
-            return _start(spec, record, image, _Clock(), dies_with_parent)
-    except BaseException:
-        end_machine(record)
-        raise
+    with IfFailed(lambda: end_machine(record)), turn_blocking(record, "start"):
+        put_right_at_rest(record)
+        record, image = _image_again(record, spec)
+        return _start(spec, record, image, _Clock(), dies_with_parent)
 
 
 def _image_again(record: Record, spec: MachineSpec) -> tuple[Record, ImageFacts]:
