@@ -20,6 +20,7 @@ from tinamou.images.pulled import Origin, cached, described
 from tinamou.images.signature import Signature, checkable, signed_text, verify_detached, verify_inline
 from tinamou.images.verify import check_format, expected_digest, unpack
 from tinamou.late import asdict, dataclass, replace
+from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
 __all__ = ["Origin", "check", "origin", "pull", "pull_entry"]
@@ -275,6 +276,4 @@ class _Pull:
 
 
 def _write(path: Path, data: dict[str, object]) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(data, indent=1))
-    fresh.replace(path)
+    replace_text(path, json.dumps(data, indent=1), mode=0o644)

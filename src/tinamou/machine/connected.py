@@ -311,7 +311,6 @@ class Connected:
 
     async def end(self) -> None:
         """Cut the power; a throw-away machine is gone then."""
-
         await self.close()
         await in_thread(self.ended)
 
