@@ -242,9 +242,7 @@ def _rest(draft: Draft, root: Element) -> None:
         _clock(draft, clock)
     words = [arg.get("value") for one in root.findall("commandline") for arg in children(one, "arg")]
     if words:
-        draft.put("qemu_args", [*(draft.get("qemu_args") or []), *words])
-        fix = "see whether the machine needs it; it is not checked"
-        draft.check("qemu:commandline", " ".join(words), "kept in qemu_args", fix)
+        foreign.passed_on(draft, "qemu:commandline", words, " ".join(words))
 
 
 def _clock(draft: Draft, clock: Element) -> None:

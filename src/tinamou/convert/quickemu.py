@@ -61,9 +61,7 @@ def read(text: str) -> Draft:
     if words := found.get("extra_args"):
         split = words if len(words) > 1 else [word for one in settings(words[0])[1] for word in one.words]
         values.read("extra_args")
-        draft.put("qemu_args", split)
-        reason = "kept in qemu_args"
-        draft.check("extra_args", " ".join(words), reason, "see whether the machine needs it; it is not checked")
+        foreign.passed_on(draft, "extra_args", split, " ".join(words))
     report(draft, values.unread(), _RULES)
     return draft
 
