@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tinamou.control import connect_qmp
 from tinamou.machine.booting import until_up
+from tinamou.machine.chains import existing_chains
 from tinamou.machine.connected import Connected
-from tinamou.machine.disks import existing_chains
 from tinamou.machine.snapshots import take
 from tinamou.machine.starting import Started, begin, begin_again
 from tinamou.spec import load_spec

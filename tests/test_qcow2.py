@@ -40,7 +40,7 @@ def test_an_overlay_is_clean_for_qemu_img(tmp_path: Path, size: int) -> None:
 @needs_qemu_img
 def test_an_overlay_reads_and_keeps_its_backing_file(tmp_path: Path) -> None:
     (tmp_path / "base.raw").write_bytes(b"tinamou!" * 65536)
-    write_overlay(tmp_path / "o.qcow2", 1 << 20, "base.raw", "raw", sync=True)
+    write_overlay(tmp_path / "o.qcow2", 1 << 20, "base.raw", "raw")
     qemu_img("compare", "-f", "qcow2", "-F", "raw", tmp_path / "o.qcow2", tmp_path / "base.raw")
     subprocess.run(["qemu-io", "-c", "write -P 7 64k 128k", tmp_path / "o.qcow2"], check=True, capture_output=True)
     qemu_img("check", tmp_path / "o.qcow2")

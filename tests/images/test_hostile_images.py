@@ -238,9 +238,10 @@ def stand_in(folder: Path, script: str) -> str:
 def test_a_qemu_img_that_misbehaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str) -> None:
     monkeypatch.setattr("tinamou.images.qemu_img._SECONDS", 2.0 if "sleep" in script else 50.0)
     monkeypatch.setattr("tinamou.images.qemu_img._CPU_SECONDS", 1 if "while" in script else 50)
+    monkeypatch.setattr("tinamou.images.qemu_img.QEMU_IMG", stand_in(tmp_path, script))
     qemu_img("create", "-q", "-f", "vmdk", tmp_path / "a.vmdk", "1M")
     with pytest.raises(ImageError) as caught:
-        inspect_image(tmp_path / "a.vmdk", qemu_img=stand_in(tmp_path, script))
+        inspect_image(tmp_path / "a.vmdk")
     assert re.search(why, caught.value.why)
 
 

@@ -18,7 +18,7 @@ from tinamou.facts import ImageFacts
 from tinamou.images.importing import convert, import_image, imported, rebase, resize
 from tinamou.images.inspect import inspect_image
 from tinamou.images.resolve import resolve
-from tinamou.machine.disks import existing_chains
+from tinamou.machine.chains import existing_chains
 from tinamou.spec import load_spec
 from tinamou.system.qcow2 import read_header, write_overlay
 from tinamou.units import Size

@@ -13,6 +13,7 @@ from pulling import ARCH, qcow2
 from web_server import Resource, serve
 
 from tinamou.errors import ImageError
+from tinamou.images import catalog, pulled
 from tinamou.images import pull as pulling
 from tinamou.images.download import progress_bar
 
@@ -32,9 +33,9 @@ def test_pull(bench):
 
 def test_what_an_image_will_be(bench):
     bench.publish()
-    entry = pulling.catalog.find("guest", ARCH, files=[bench.catalogue()])
-    before = pulling.predicted(entry)
-    assert not before.built and pulling.cached(entry) is None and not bench.place.exists()
+    entry = catalog.find("guest", ARCH, files=[bench.catalogue()])
+    before = pulled.predicted(entry)
+    assert not before.built and pulled.cached(entry) is None and not bench.place.exists()
     after = bench.pull()
     assert Path(before.disk).samefile(after.disk)
     assert (before.name, before.format, before.boots) == (after.name, after.format, after.boots)
@@ -384,7 +385,7 @@ def test_a_folder_that_cannot_be_written(bench, monkeypatch, tmp_path):
     else:
         tmp_path.chmod(0o555)
     with pytest.raises(ImageError, match="cannot be written"):
-        pulling.pull_entry(pulling.catalog.find("guest", ARCH, files=[catalogue]))
+        pulling.pull_entry(catalog.find("guest", ARCH, files=[catalogue]))
 
 
 def test_the_bar(bench, capsys):

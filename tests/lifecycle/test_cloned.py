@@ -14,7 +14,7 @@ from typed import call
 
 import tinamou
 from tinamou.errors import SpecError, StateError
-from tinamou.machine.disks import existing_chains
+from tinamou.machine.chains import existing_chains
 from tinamou.machine.parts_of import nics_of
 from tinamou.machine.snapshots import history_of
 from tinamou.machine.starting import plan_again

@@ -14,7 +14,7 @@ from bare_machine import SIZE, BareMachine, run
 from tinamou.errors import ImageError
 from tinamou.facts import ImageFacts
 from tinamou.images.seal import check_seals
-from tinamou.machine.disks import existing_chains, refuse_shared
+from tinamou.machine.chains import existing_chains, refuse_shared
 from tinamou.snapshots.check import DiskFinding, check, last_results, repair
 from tinamou.snapshots.create import create
 from tinamou.snapshots.history import load, save

@@ -17,9 +17,9 @@ from tinamou.machine import disk_changes
 from tinamou.machine.backups import back_up, drill, restore
 from tinamou.machine.blocking import Machine
 from tinamou.machine.booting import until_up
+from tinamou.machine.chains import existing_chains
 from tinamou.machine.connected import Connected
 from tinamou.machine.disk_plugging import plug
-from tinamou.machine.disks import existing_chains
 from tinamou.machine.life import command, state_of
 from tinamou.machine.snapshots import examine, flatten_all, go_back, history_of, remove, take
 from tinamou.parts.disk import DiskSpec

@@ -104,8 +104,7 @@ def _listed_here() -> Any:
     from tinamou.state import machines
 
     found = look()
-    for line in reconcile(found):
-        output.warn(line)
+    output.warn(*reconcile(found))
     records = machines.awake(found)
     return listing.rows(found, records, run_until_done(states_of(records)))
 

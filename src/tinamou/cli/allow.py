@@ -35,8 +35,7 @@ def command(
     from tinamou.operations import allowing
 
     if name and (who or revoke):
-        for text in allowing.change(name, who, revoke=revoke):
-            output.warn(text)
+        output.warn(*allowing.change(name, who, revoke=revoke))
     rows = allowing.shown(name)
     if json:
         output.print_json(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,7 @@ def _last(name: str, json: bool) -> int:
         output.print_json(kept)
     else:
         _print(findings)
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(kept["at"]))
+        when = output.when(kept["at"])
         found = f"{errors} errors" if errors else "the disks were whole"
         print(f"{name}: {found} on {when}{'' if kept['deep'] else ' (a quick check)'}")
     return ImageError.code if errors else 0

@@ -31,7 +31,6 @@ def command(
     from tinamou.operations import states
 
     taken = run_until_done(states.checkpoint(name, checkpoint, kind=kind, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json({**late.asdict(taken), "plan": None, "record": None})
         return

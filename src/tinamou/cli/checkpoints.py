@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 from tinamou import late
 from tinamou.cli import output
-from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.grammar import Force, Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 
@@ -21,14 +20,13 @@ def list_(*, json: Switch = False) -> None:
     from tinamou.machine.checkpoints import children, every
     from tinamou.machine.reconcile import reconcile
 
-    for line in reconcile():
-        output.warn(line)
+    output.warn(*reconcile())
     rows = [
         {
             "name": one.name,
             "kind": one.kind,
             "machine": one.machine,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "created": output.when(one.created),
             "memory": f"{one.memory >> 20}M",
             "forks": len(children(one)),
             "qemu": one.version,
@@ -62,11 +60,7 @@ def show(name: str, /, *, json: Switch = False) -> None:
         "forks": [record.name for record in children(found)],
         "usable": usable,
     }
-    if json:
-        output.print_json(shown)
-    else:
-        for key, value in shown.items():
-            print(f"{key:>14}  {value}")
+    output.fields(shown, 14, json=json)
 
 
 @app.command
@@ -78,7 +72,7 @@ def tree() -> None:
 
 
 @app.named("rm")
-def remove(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> None:
+def remove(*names: str, force: Force = False) -> None:
     """Remove checkpoints.
 
     Parameters
@@ -109,7 +103,6 @@ def export(name: str, file: Path, *, json: Switch = False) -> None:
     from tinamou.operations import states
 
     size = run_until_done(states.export(name, file, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json({"checkpoint": name, "file": str(file.absolute()), "size": size})
     else:
@@ -150,7 +143,6 @@ def send(name: str, host: str, /, *, new: Annotated[str, Parameter(name="--name"
     from tinamou.fleet import sending
 
     sent = run_until_done(sending.send(name, host, new, progress=output.progress))
-    output.end_progress()
     for one in sent.problems:
         output.warn(f"it cannot be loaded there: {one}")
     if json:
@@ -173,8 +165,7 @@ def restore(checkpoint: str, *, name: str = "", json: Switch = False) -> None:
     from tinamou.operations import states
 
     restored = run_until_done(states.restore(checkpoint, name=name))
-    for note in restored.notes:
-        output.warn(note)
+    output.warn(*restored.notes)
     output.result(
         {"checkpoint": restored.checkpoint.name, "name": restored.names[0], "notes": restored.notes},
         restored.names[0],

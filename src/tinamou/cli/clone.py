@@ -23,9 +23,7 @@ def command(name: str, new: str, /, *, linked: Switch = False, json: Switch = Fa
         The clone, and what is to be said of it, as JSON.
     """
     made = run_until_done(keeping.clone(name, new, linked=linked, progress=output.progress))
-    output.end_progress()
-    for text in made.notes:
-        output.warn(text)
+    output.warn(*made.notes)
     output.result(
         {"name": made.record.name, "base": name, "linked": linked, "notes": list(made.notes)}, made.record.name, json=json
     )

@@ -22,5 +22,4 @@ def command(name: str, image: str, /, *, disk: str = "", json: Switch = False) -
         What is known about the image as JSON.
     """
     made = run_until_done(keeping.commit(name, image, disk=disk, progress=output.progress))
-    output.end_progress()
     output.result(late.asdict(made), made.name, json=json)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou.cli import after_dashes, output
-from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.grammar import Force, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import SpecError, StateError
 
@@ -21,7 +21,7 @@ def command(
     import_: Annotated[bool, Parameter(name="--import", negative="")] = False,
     name: str = "",
     trust: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
-    force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
+    force: Force = False,
     to: str = "",
     json: Switch = False,
 ) -> None:
@@ -99,7 +99,6 @@ def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, 
     if packed and output_file:
         output_file.unlink(missing_ok=True)  # --force was asked for, where it is there
         written = run_until_done(packed(spec, place, output_file, output.progress))
-        output.end_progress()
     else:
         written = formats.write(spec, place, to)
     if output_file and not packed:
@@ -136,7 +135,6 @@ def _import(converted: Converted, source: Path | None, output_file: Path | None,
     arch = native_arch()
     run_until_done(files.import_disks(converted, name, beside, arch=arch, trusted=trust, progress=output.progress))
     run_until_done(mend_imported(converted, arch=arch, progress=output.progress))
-    output.end_progress()
 
 
 def _plain(converted: Converted) -> dict[str, Any]:

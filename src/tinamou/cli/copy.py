@@ -25,9 +25,7 @@ def command(name: str, host: str, /, *, new: str = "", trust: Switch = False, js
     from tinamou.fleet.copying import copy
 
     done = run_until_done(copy(name, host, new, trust=trust, progress=output.progress))
-    output.end_progress()
-    for note in done.notes:
-        output.warn(note)
+    output.warn(*done.notes)
     if json:
         output.print_json(late.asdict(done))
     else:

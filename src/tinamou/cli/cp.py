@@ -52,10 +52,7 @@ def command(
     name = _machine(sources, target)
     bound = _bound(limit)
     _check_tar(sources, target)
-    try:
-        run_until_done(_copy(name, sources, target, bound, timeout))
-    finally:
-        output.end_progress()
+    run_until_done(_copy(name, sources, target, bound, timeout))
     return 0
 
 

@@ -53,8 +53,7 @@ def command(
     seen = this_host()
     findings = examine(seen)
     if fix:
-        for line in remedies.apply(findings, seen.files):
-            output.warn(line)
+        output.warn(*remedies.apply(findings, seen.files))
         findings = examine(this_host())
     if record is not None:
         findings = [*examine_machine(record, seen), *findings]
@@ -77,7 +76,6 @@ def _before_upgrade(said: str, machine: str, *, fix: bool, json: bool) -> int:
         raise SpecError("that is not said together", problems=[problem])
     with unpacked(said, output.progress) as binary:
         found = run_until_done(before_upgrade.predict(binary, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json([late.asdict(one) for one in found])
     else:

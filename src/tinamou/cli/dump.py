@@ -22,7 +22,6 @@ def command(name: str, file: Path, /, *, format: Format = "elf", json: Switch = 
         elf: for gdb, with holes where memory is empty; kdump-…: compressed, for crash and drgn, as this QEMU offers them.
     """
     size = run_until_done(by_hand.dump(name, file, format=format, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json({"machine": name, "file": str(file), "format": format, "size": size})
     else:

@@ -44,7 +44,6 @@ def command(
     from tinamou.fleet.moving import How
 
     done = run_until_done(evacuate(host, How(limit_of(limit), downtime, slow, cut, line_of(line)), progress=output.progress))
-    output.end_progress()
     for moved in done.moved:
         for note in moved.notes:
             output.warn(f"{moved.name}: {note}")

@@ -43,7 +43,6 @@ def command(
     if target is None and json:
         raise SpecError("stdout cannot be both the machine and JSON", fix="name a file, or leave --json out")
     size = run_until_done(keeping.export(name, target, force=force, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json({"machine": name, "file": str(target), "size": size})
     elif target:

@@ -28,9 +28,7 @@ def command(
     from tinamou.operations import states
 
     forked = run_until_done(states.fork(name, count, progress=output.progress))
-    output.end_progress()
-    for note in forked.notes:
-        output.warn(note)
+    output.warn(*forked.notes)
     if json:
         output.print_json({"checkpoint": forked.checkpoint.name, "forks": forked.names, "notes": forked.notes})
     else:

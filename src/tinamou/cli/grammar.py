@@ -7,12 +7,12 @@ here, and `tinamou.cli.app` tells it the parser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Argument", "Group", "Parameter", "Switch", "Verb", "arguments"]
+__all__ = ["Argument", "Force", "Group", "Parameter", "Switch", "Verb", "arguments"]
 
 Verb = Callable[..., Any]
 _KINDS = (str, int, float, bool, Path)
@@ -28,6 +28,8 @@ class Parameter:
 
 Switch = Annotated[bool, Parameter(negative="")]
 """An option that is there or is not."""
+Force = Annotated[bool, Parameter(name=["--force", "-f"], negative="")]
+"""Such a one, by which a verb does what it refuses otherwise."""
 
 
 class Group:
@@ -101,12 +103,10 @@ def arguments(function: Verb) -> list[Argument]:
     return found
 
 
-def _fields(whole: Argument) -> list[Argument]:
+def _fields(whole: Argument) -> Iterator[Argument]:
     """The options of a class: each is a field with a default."""
     about = Parameter(negative=whole.about.said.get("negative", ""))
-    found = []
     for key, hint in get_type_hints(whole.hint).items():
         one = Argument(key, Annotated[hint, about], place="option", default=getattr(whole.hint, key))
         one.within = whole
-        found.append(one)
-    return found
+        yield one

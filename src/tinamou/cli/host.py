@@ -39,8 +39,7 @@ def show(*, json: Switch = False) -> None:
         print("no machine holds anything of this host")
     for pool in _pools():
         print(f"huge pages of {pool['size']} on node {pool['node']}: {pool['free']} of {pool['total']} free")
-    for report in reports():
-        output.warn(report)
+    output.warn(*reports())
 
 
 def _pools() -> list[dict[str, object]]:

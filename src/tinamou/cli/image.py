@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as json_
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tinamou import late
 from tinamou.cli import output
-from tinamou.cli.grammar import Group, Parameter, Switch
+from tinamou.cli.grammar import Force, Group, Parameter, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, files
@@ -81,7 +82,6 @@ def build(name: str = "tiny", /, *, arch: str = "", refresh: Switch = False, jso
         from tinamou.machine.image_building import build_file
 
         done = run_until_done(build_file(Path(name), arch=arch, refresh=refresh, progress=output.progress))
-        output.end_progress()
         output.say(f"{done.image.name}: {done.made} layers made, {done.found} were here")
         _print(done.image, json)
         return
@@ -179,9 +179,7 @@ def check(name: str, /, *, arch: str = "") -> None:
 
 
 @app.command
-def rm(
-    name: str, /, *, arch: str = "", force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
-) -> None:
+def rm(name: str, /, *, arch: str = "", force: Force = False) -> None:
     """Remove an image that was built or downloaded, every build of it.
 
     Parameters
@@ -232,7 +230,6 @@ def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Swit
 
     known = resolve(like, arch or native_arch(), build=False) if like else None
     made = run_until_done(import_image(file, name, arch=arch, like=known, progress=output.progress))
-    output.end_progress()
     if made.windows and "viostor" not in made.drivers:
         fix = f"tinamou image inject {name} NAME --drivers virtio-win.iso"
         output.warn(f"{made.windows} has no driver that is loaded at boot for a disk on virtio (viostor): {fix}")
@@ -255,7 +252,6 @@ def inject(source: str, name: str, /, *, drivers: Path, json: Switch = False) ->
     from tinamou.machine.injecting import inject as inject_drivers
 
     done = run_until_done(inject_drivers(source, name, drivers, progress=output.progress))
-    output.end_progress()
     _say_injected(done)
     _print(done.image, json)
 
@@ -264,8 +260,7 @@ def _say_injected(done: Injected) -> None:
     if done.done is None:
         output.say(f"{done.image.name} had been made of these already")
         return
-    for note in done.done.notes:
-        output.warn(note)
+    output.warn(*done.done.notes)
     values, files = len(done.done.edits), len(done.done.copies) + len(done.done.texts)
     output.say(f"{done.windows.name}: {values} values of the registry, {files} files; {', '.join(done.done.drivers)}")
 
@@ -287,7 +282,6 @@ def convert(source: Path, target: Path, *, format: str = "") -> None:
     from tinamou.images.empty import format_of
 
     run_until_done(importing.convert(source, target, format_of(target, format), progress=output.progress))
-    output.end_progress()
 
 
 @app.command
@@ -340,17 +334,14 @@ def rebase(file: Path, base: Path | None = None) -> None:
     from tinamou.images import importing
 
     run_until_done(importing.rebase(file, base, progress=output.progress))
-    output.end_progress()
 
 
-def _resting_on(item: Kept) -> list[str]:
+def _resting_on(item: Kept) -> Iterator[str]:
     """Machines whose image lies in that folder."""
-    found = []
     for record in machines.machines():
         facts = json_.loads(record.file(files.IMAGE).read_text()) if record.file(files.IMAGE).exists() else {}
         if any(str(facts.get(key, "")).startswith(f"{item.path}/") for key in ("disk", "kernel", "initrd")):
-            found.append(record.name)
-    return found
+            yield record.name
 
 
 def _print(facts: ImageFacts, json: bool) -> None:

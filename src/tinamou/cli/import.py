@@ -37,9 +37,7 @@ def command(
     """
     source = None if file == "-" else Path(file)
     made = run_until_done(keeping.take_in(source, name, trust=trust, progress=output.progress))
-    output.end_progress()
-    for text in made.notes:
-        output.warn(text)
+    output.warn(*made.notes)
     output.result(
         {"name": made.record.name, "base": made.record.base or None, "notes": list(made.notes)}, made.record.name, json=json
     )

@@ -40,6 +40,5 @@ def command(
 
     spec = spec_from(iso, options)
     done = run_until_done(install(spec, answers=answers, until=until, timeout=timeout, progress=output.progress))
-    output.end_progress()
     output.say(f"what was installed answers: {done.by}")
     print(done.record.name)

@@ -119,7 +119,9 @@ def run_until_told(work: Coroutine[Any, Any, int]) -> int:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
-    """The work's result, None when a request to end cancelled it, and whether one came."""
+    """The work's result, None when a request to end cancelled it, and whether one came; the line of progress is left."""
+    from tinamou.cli import output
+
     running: list[asyncio.Task[T]] = []
     before = len(_asked)
 
@@ -146,4 +148,5 @@ def _run(work: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
     finally:
         _tell.clear()
         work.close()
+        output.end_progress()
     return result, len(_asked) > before

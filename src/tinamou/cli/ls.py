@@ -35,8 +35,7 @@ def command(
 
         return list_machines(quiet=quiet, json=json)
     found = look()
-    for line in reconcile(found):
-        output.warn(line)
+    output.warn(*reconcile(found))
     records = machines.awake(found)
     if quiet:
         names = sorted([*(row[0] for row in found.rows()), *(record.name for record in records)])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 from tinamou.cli import output
-from tinamou.cli.grammar import Parameter, Switch
+from tinamou.cli.grammar import Force, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import TinamouError
 from tinamou.operations import by_hand
@@ -19,7 +18,7 @@ def command(
     /,
     *words: str,
     hmp: Switch = False,
-    force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
+    force: Force = False,
 ) -> int:
     """Say something to a machine's QEMU; monitor.log in its folder keeps what was said, by whom, and what became of it.
 

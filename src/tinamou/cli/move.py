@@ -47,9 +47,7 @@ def command(
 
     how = How(limit_of(limit), downtime, slow, cut, line_of(line))
     moved = run_until_done(move(name, host, how, progress=output.progress))
-    output.end_progress()
-    for note in moved.notes:
-        output.warn(note)
+    output.warn(*moved.notes)
     if json:
         output.print_json(late.asdict(moved))
     else:

@@ -130,7 +130,6 @@ def compare(
     from tinamou.operations import network
 
     speeds = run_until_done(network.compare([table_of(text) for text in net], cpus=cpus, progress=output.progress))
-    output.end_progress()
     first, rows = speeds[0], []
     for text, speed in zip(net, speeds, strict=True):
         gain = f"{first.median / speed.median:.1f} x, {speed.into / first.into:.1f} x, {speed.out_of / first.out_of:.1f} x"

@@ -23,8 +23,7 @@ def add(name: str, net: str, /, *, json: Switch = False) -> None:
     from tinamou.operations import network
 
     added = run_until_done(network.add(name, table_of(net)))
-    for text in added.notes:
-        output.warn(text)
+    output.warn(*added.notes)
     if json:
         output.print_json({"machine": name, "nic": int(added.nic[3:]), "id": added.nic, "plugged": added.plugged})
     else:

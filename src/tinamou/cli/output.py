@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tinamou.system.shown import unguarded, visible
 if TYPE_CHECKING:
     from tinamou.blueprint import Note
 
-__all__ = ["lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn"]
+__all__ = ["fields", "lines", "notes", "print_json", "progress", "result", "say", "table", "waits", "warn", "when"]
 
 
 def print_json(data: object) -> None:
@@ -33,6 +34,20 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, json:
         lines(columns, [[str(row.get(column, "")) for column in columns] for row in rows])
 
 
+def fields(data: Mapping[str, object], width: int, *, json: bool) -> None:
+    """One thing, a field in each line, their names ``width`` wide; or as JSON."""
+    if json:
+        print_json(data)
+        return
+    for key, value in data.items():
+        print(f"{key:>{width}}  {value}")
+
+
+def when(seconds: float) -> str:
+    """A moment, by the clock on the wall."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The same of texts in the order of the columns."""
     if not rows:
@@ -46,11 +61,11 @@ def _cells(row: Sequence[str]) -> Sequence[str]:
     return row if "".join(row).isprintable() else [visible(text).replace("\n", " ") for text in row]
 
 
-def warn(text: str) -> None:
-    """A loud line on stderr."""
-    shown = visible(text)
-    marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
-    print(f"tinamou: {marked}\n", end="", file=unguarded(sys.stderr))  # at once: a request to end comes before it or after
+def warn(*texts: str) -> None:
+    """A loud line on stderr for each."""
+    for shown in map(visible, texts):
+        marked = f"\x1b[33m{shown}\x1b[0m" if sys.stderr.isatty() else shown
+        print(f"tinamou: {marked}\n", end="", file=unguarded(sys.stderr))  # at once: a request to end is before it or after
 
 
 def say(text: str) -> None:

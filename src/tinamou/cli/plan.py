@@ -10,7 +10,8 @@ from tinamou.blueprint import Plan
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.options import MachineOptions, spec_from
-from tinamou.launch.argv import argv, shell_line, spelled
+from tinamou.launch.argv import argv as words_of
+from tinamou.launch.argv import shell_line, spelled
 from tinamou.launch.difference import step_target
 from tinamou.machine.host_side import leased
 from tinamou.machine.planning import plan_only
@@ -51,16 +52,12 @@ def command(
     else:
         plan = plan_again(image) or plan_only(spec_from(image, options))
     if json:
-        output.print_json({**late.asdict(plan), "argv": _words(plan)})
+        output.print_json({**late.asdict(plan), "argv": words_of(plan)})
     elif argv:
-        print(shell_line(_words(plan)))
+        print(shell_line(words_of(plan)))
     else:
         _print(plan, why=why, elsewhere=host is not None)
     output.notes(plan.notes, why=why)
-
-
-def _words(plan: Plan) -> list[str]:
-    return argv(plan)
 
 
 def _print(plan: Plan, *, why: bool, elsewhere: bool = False) -> None:

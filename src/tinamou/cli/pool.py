@@ -51,7 +51,6 @@ def create(
 
     request = _checked(name, size, bound, source, options)
     entry = run_until_done(pooled.create(name, size, bound=bound, timeout=timeout, **request))
-    output.end_progress()
     output.result(_rows([entry])[0], entry.name, json=json)
 
 
@@ -111,15 +110,14 @@ def _row(entry: PoolEntry, held: Mapping[str, Any]) -> dict[str, object]:
         "bound": entry.bound,
         "source": entry.checkpoint or str(entry.spec.get("image", "tiny")),
         "keeper": entry.keeper[0],
-        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)),
+        "created": output.when(entry.created),
     }
 
 
 def _cleared() -> None:
     from tinamou.machine.reconcile import reconcile
 
-    for line in reconcile():
-        output.warn(line)
+    output.warn(*reconcile())
 
 
 @app.named("ls")
@@ -178,8 +176,7 @@ def take(name: str, *, timeout: float = 60.0, json: Switch = False) -> None:
         return described(machine.record)
 
     shown: Any = run_until_done(taken())
-    for note in shown["notes"] or ():
-        output.warn(note)
+    output.warn(*(shown["notes"] or ()))
     output.result(shown, shown["name"], json=json)
 
 
@@ -210,8 +207,7 @@ def run(name: str, *, timeout: float = 60.0, time_limit: float | None = None, ti
     async def whole() -> int:
         began = time.monotonic()
         machine = Connected.of_fork(*await PoolClient(name).claim(timeout))
-        for note in machine.record.notes:
-            output.warn(note)
+        output.warn(*machine.record.notes)
         if timings:
             print(f"{'taken':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
         return await running.see_through(machine, None, words, running.How(time_limit=time_limit))

@@ -19,8 +19,7 @@ def command(name: str, new: str, /, *, json: Switch = False) -> None:
         The names as JSON.
     """
     done = run_until_done(keeping.rename(name, new))
-    for text in done.notes:
-        output.warn(text)
+    output.warn(*done.notes)
     output.result(
         {"name": done.record.name, "former": done.record.former, "notes": list(done.notes)}, done.record.name, json=json
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Group, Switch
@@ -24,7 +22,7 @@ def list_(*, json: Switch = False) -> None:
         {
             "machine": one.name,
             "from": one.host,
-            "as of": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at)),
+            "as of": output.when(one.at),
             "age": f"{one.age:.0f} s",
             "kib": one.size >> 10,
         }
@@ -37,9 +35,7 @@ def list_(*, json: Switch = False) -> None:
 def take(name: str, /, *, json: Switch = False) -> None:
     """Make a machine of its newest replica here, off, and say what is lost: its own host does not come back."""
     taken = run_until_done(replicas.take(name, progress=output.progress))
-    output.end_progress()
-    for note in taken.notes:
-        output.warn(note)
+    output.warn(*taken.notes)
     if json:
         output.print_json({"name": taken.record.name, "notes": list(taken.notes)})
     else:

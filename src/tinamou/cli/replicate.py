@@ -40,7 +40,6 @@ def command(
         for path in schedules.write_schedule(Schedule(machines.find(name).name, every, 0, to=host)):
             output.say(str(path))
     done = run_until_done(replicas.replicate(name, host, full=full, progress=output.progress))
-    output.end_progress()
     if json:
         output.print_json(late.asdict(done))
     else:

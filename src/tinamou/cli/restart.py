@@ -20,7 +20,6 @@ def command(name: str, /, *, grace: float = GRACE_SECONDS, timeout: float = 300.
         Seconds the guest may take to answer; one that takes longer is left running.
     """
     launched = run_until_done(machines.restart(name, grace=grace, timeout=timeout, progress=output.progress))
-    output.end_progress()
     output.notes(launched.notes)
     say_what_waits(launched, wait=True)
     print(name)

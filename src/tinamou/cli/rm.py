@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-from tinamou.cli.grammar import Parameter
+from tinamou.cli.grammar import Force
 from tinamou.cli.loop import run_until_done
 from tinamou.operations import machines
 
 
-def command(*names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False) -> int:
+def command(*names: str, force: Force = False) -> int:
     """Remove machines, their disks and their schedules.
 
     Parameters

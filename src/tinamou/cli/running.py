@@ -15,6 +15,7 @@ from tinamou.errors import Problem, SpecError, TimeLimitError
 from tinamou.late import dataclass, field
 from tinamou.machine.reconcile import end_machine
 from tinamou.machine.starting import Started, begin
+from tinamou.system.closing import IfFailed
 
 if TYPE_CHECKING:
     from tinamou.guest.command import Command
@@ -52,15 +53,12 @@ def run(spec: MachineSpec, words: list[str] | None, how: How, *, warm: bool = Fa
     if how.detach and words is None:
         return _launch(spec, how)
     started = begin(spec, ephemeral=not how.detach, dies_with_parent=not how.detach, progress=output.progress)
-    try:
+    with IfFailed(end_machine, started.record):
         since = time.monotonic() - started.record.timings.get("launch", 0.0)
         gc.enable()
         output.end_progress()
         output.notes(started.plan.notes)
         return _attend(started, words, since, how)
-    except BaseException:
-        end_machine(started.record)
-        raise
 
 
 def _refuse_idle(words: list[str] | None, how: How, *, warm: bool) -> None:
@@ -89,7 +87,6 @@ def _launch(spec: MachineSpec, how: How) -> int:
 
     gc.enable()
     launched = run_until_done(machines.launch(spec, wait=how.wait, timeout=how.timeout, progress=output.progress))
-    output.end_progress()
     output.notes(launched.notes)
     say_what_waits(launched, wait=how.wait)
     _announce(launched.record, how.json)
@@ -141,8 +138,7 @@ def _warm(spec: MachineSpec, words: list[str] | None, how: How) -> int:
         began = time.monotonic()
         taken = await pooled_or_forked(spec, keep=how.detach, timeout=how.timeout, progress=output.progress)
         output.end_progress()
-        for note in taken[0].record.notes:
-            output.warn(note)
+        output.warn(*taken[0].record.notes)
         if how.timings:
             print(f"{'fork':>10} {(time.monotonic() - began) * 1000:8.1f} ms", file=sys.stderr)
         return await see_through(Connected.of_fork(*taken), None, words, how)

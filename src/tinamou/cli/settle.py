@@ -27,8 +27,7 @@ def command(name: str, /, *, ask: str = "", other_is_off: Switch = False, json: 
     from tinamou.fleet.settling import settle
 
     settled = run_until_done(settle(name, ask=ask, other_is_off=other_is_off))
-    for note in settled.notes:
-        output.warn(note)
+    output.warn(*settled.notes)
     if json:
         output.print_json(late.asdict(settled))
     else:

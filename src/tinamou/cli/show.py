@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +34,7 @@ def command(name: str, /, *, timeline: Switch = False, json: Switch = False) -> 
     if json:
         output.print_json(data)
         return
-    data["created"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["created"]))
+    data["created"] = output.when(data["created"])
     data |= {name: Size(data[name]).short for name in ("memory", "storage")}
     rows = list(_flat(data))
     width = max(len(key) for key, _ in rows)

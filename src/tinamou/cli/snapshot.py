@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 from tinamou import late
@@ -58,7 +57,6 @@ def create(
         progress=output.progress,
     )
     taken = run_until_done(taking)
-    output.end_progress()
     if json:
         times = {"transaction_seconds": taken.transaction, "seconds": taken.whole}
         output.print_json({**_plain(taken.snapshot), **times})
@@ -78,7 +76,7 @@ def list_(name: str, /, *, json: Switch = False) -> None:
     rows = [
         {
             "name": ("* " if one.number == history.current else "  ") + one.name,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "created": output.when(one.created),
             "disks": len(one.files),
             "state": one.state + (", quiesced" if one.quiesced else ""),
             "note": one.note,
@@ -108,12 +106,7 @@ def show(name: str, snapshot: str, /, *, json: Switch = False) -> None:
     """
     from tinamou.snapshots.history import load
 
-    plain = _plain(load(machines.find(name).path).snapshot(snapshot))
-    if json:
-        output.print_json(plain)
-        return
-    for key, value in plain.items():
-        print(f"{key:>10}  {value}")
+    output.fields(_plain(load(machines.find(name).path).snapshot(snapshot)), 10, json=json)
 
 
 @app.command
@@ -136,7 +129,6 @@ def revert(name: str, snapshot: str, /, *, restart: Switch = False) -> None:
     if again:
         life.kill(record)
     run_until_done(snapshots.go_back(machines.find(name), snapshot, progress=output.progress))
-    output.end_progress()
     if again:
         start.command(name)
 
@@ -153,7 +145,6 @@ def rm(name: str, *snapshots: str) -> None:
     from tinamou.machine import snapshots as operations
 
     run_until_done(operations.remove(machines.find(name), list(snapshots), progress=output.progress))
-    output.end_progress()
 
 
 @app.command
@@ -162,7 +153,6 @@ def flatten(name: str, /) -> None:
     from tinamou.machine import snapshots
 
     run_until_done(snapshots.flatten_all(machines.find(name), progress=output.progress))
-    output.end_progress()
 
 
 @app.command

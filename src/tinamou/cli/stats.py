@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tinamou.cli import output
@@ -56,8 +57,7 @@ def running(names: Sequence[str]) -> list[Record]:
     from tinamou.machine import life
     from tinamou.machine.reconcile import reconcile
 
-    for line in reconcile():
-        output.warn(line)
+    output.warn(*reconcile())
     if names:
         return [life.running(name) for name in names]
     return [record for record in machines.awake() if record.running]
@@ -65,8 +65,6 @@ def running(names: Sequence[str]) -> list[Record]:
 
 async def _measure(records: Sequence[Record], interval: float) -> list[Reading]:
     """All at once; those that have ended meanwhile are left out."""
-    import asyncio
-
     from tinamou.monitor.stats import measure
 
     found = await asyncio.gather(*(measure(record, interval) for record in records))

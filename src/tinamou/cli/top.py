@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as jsonlib
 import sys
 import time
@@ -77,8 +78,6 @@ class Lately:
 
 async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair]], None]) -> int:
     """Look until it is cancelled; the first look is shown too, for which there are no rates."""
-    import asyncio
-
     from tinamou.monitor.look import leave
 
     before: dict[str, Reading] = {}
@@ -108,9 +107,6 @@ def _running(names: Sequence[str]) -> list[Record]:
 
 
 async def _readings(names: Sequence[str], interval: float) -> list[Reading]:
-    """The machines that run now."""
-    import asyncio
-
     from tinamou.monitor.look import Patience
     from tinamou.monitor.stats import read
 

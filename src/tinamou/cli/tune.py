@@ -46,7 +46,6 @@ def command(
     record = machines.find(machine)
     choices = trials.named(only)
     measured = run_until_done(trials.measure(record.spec, choices, rounds, lambda text: output.progress(text, None)))
-    output.end_progress()
     verdicts = list(trials.judge(measured))
     if json:
         rows = [late.asdict(one) for one in measured]

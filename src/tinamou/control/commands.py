@@ -121,12 +121,9 @@ async def iothreads(session: Session) -> tuple[IoThread, ...]:
     return tuple(IoThread(text(one, "id"), number(one, "thread-id")) for one in found)
 
 
-async def add_fd(session: Session, fd: int, *, fdset: int | None = None, note: str = "") -> int:
+async def add_fd(session: Session, fd: int, *, note: str) -> int:
     """Give QEMU a copy of an open file; it is then ``/dev/fdset/N``, N being the answer."""
-    arguments: dict[str, object] = {"opaque": note} if note else {}
-    if fdset is not None:
-        arguments["fdset_id"] = fdset
-    return number(record(await session.execute_with_fd(fd, "add-fd", **arguments)), "fdset-id")
+    return number(record(await session.execute_with_fd(fd, "add-fd", opaque=note)), "fdset-id")
 
 
 async def reopenable(session: Session, fd: int) -> tuple[int, str]:

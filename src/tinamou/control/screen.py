@@ -12,6 +12,7 @@ from tinamou.control.commands import add_fd, getfd, remove_fd
 from tinamou.control.session import RefusedError, Session
 from tinamou.errors import ControlError
 from tinamou.screen.picture import MOST_BYTES, Picture, from_ppm
+from tinamou.system.closing import Closing
 
 __all__ = ["let_in", "press", "screendump", "served_on", "serves_on"]
 
@@ -26,21 +27,16 @@ async def screendump(session: Session) -> Picture:
     QEMU writes it as PPM, which every version does, into memory of ours that counts as its own. It may go on to write
     there: what is read once is looked at, and no more of it than a picture can have.
     """
-    memory = os.memfd_create("screen", os.MFD_CLOEXEC)
-    try:
+    with Closing(os.memfd_create("screen", os.MFD_CLOEXEC)) as memory:
         theirs = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)  # a set is searched for exactly that mode
-        try:
+        with Closing(theirs):
             number = await add_fd(session, theirs, note="screen")
-        finally:
-            os.close(theirs)
         try:
             await session.execute("screendump", filename=f"/dev/fdset/{number}")
         finally:
             with contextlib.suppress(ControlError):
                 await remove_fd(session, number)
         return from_ppm(os.pread(memory, MOST_BYTES, 0))
-    finally:
-        os.close(memory)
 
 
 async def served_on(session: Session, server: str) -> tuple[str, int] | None:

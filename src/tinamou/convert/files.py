@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,11 +62,8 @@ def companion(folder: Path) -> Callable[[str], str]:
 
     def text(name: str) -> str:
         for place in (folder / name, Path("/etc/pve") / name):
-            try:
-                with place.open("rb") as file:
-                    return file.read(_LARGEST).decode("utf-8", "replace")
-            except OSError:
-                continue
+            with contextlib.suppress(OSError), place.open("rb") as file:
+                return file.read(_LARGEST).decode("utf-8", "replace")
         return ""
 
     return text

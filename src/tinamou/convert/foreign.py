@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from tinamou.convert import nets
@@ -22,6 +23,7 @@ __all__ = [
     "identity",
     "is_windows",
     "named",
+    "passed_on",
     "passed_through",
     "screen",
     "serial",
@@ -180,6 +182,12 @@ def passed_through(draft: Draft, where: str, value: str, address: str, *, rom: b
         draft.append("pci", address if rom else {"device": address, "rom": False})
     reason = f"{address} is taken from its driver when the machine starts, with all functions of its card, and given back"
     draft.changed(where, value, reason, "tinamou pci ls says whether this host has it, and whether it is free")
+
+
+def passed_on(draft: Draft, where: str, more: Sequence[str], shown: str) -> None:
+    """Words for QEMU itself, behind those there are."""
+    draft.put("qemu_args", [*(draft.get("qemu_args") or []), *more])
+    draft.check(where, shown, "kept in qemu_args", "see whether the machine needs it; it is not checked")
 
 
 def usb_device(draft: Draft, where: str, value: str, device: str) -> None:

@@ -48,8 +48,7 @@ def read(text: str) -> Draft:
     _drives(draft, own, root)
     _cards(draft, own)
     if line := own.text_at("options"):
-        draft.put("qemu_args", words(line))
-        draft.check("options", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
+        foreign.passed_on(draft, "options", words(line), line)
     kind = own.text_at("console_type")
     if kind in ("vnc", "spice", "spice+agent"):
         draft.put("display.type", "vnc" if kind == "vnc" else "spice")

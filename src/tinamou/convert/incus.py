@@ -74,8 +74,7 @@ def read(text: str) -> Draft:
     _security(draft, config)
     _seed(draft, config)
     if line := config.key("raw.qemu").text:
-        draft.put("qemu_args", words(line))
-        draft.check("raw.qemu", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
+        foreign.passed_on(draft, "raw.qemu", words(line), line)
     draft.nets = []
     for key, device in devices.pairs():
         _device(draft, key, device, config, name)

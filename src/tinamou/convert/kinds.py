@@ -34,27 +34,8 @@ KINDS = {
 }
 """Kind → what it is."""
 
-_READERS = {
-    "qemu": "qemu",
-    "libvirt": "libvirt",
-    "vmx": "vmx",
-    "ovf": "ovf",
-    "vbox": "vbox",
-    "quickemu": "quickemu",
-    "virt-install": "virt_install",
-    "kubevirt": "kubevirt",
-    "incus": "incus",
-    "lima": "lima",
-    "xl": "xl",
-    "readconfig": "readconfig",
-    "podman": "podman",
-    "cloud-hypervisor": "microvm",
-    "firecracker": "microvm",
-    "gns3": "gns3",
-    "utm": "utm",
-    "hyperv": "hyperv",
-}
-"""Kind → the module whose `read` takes it."""
+_READERS = {"virt-install": "virt_install", "cloud-hypervisor": "microvm", "firecracker": "microvm"}
+"""Kind → the module whose `read` takes it, where that has another name."""
 _WITH_COMPANION = ("proxmox",)
 
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain\s[^>]{0,512}?\btype\s*=")
@@ -147,5 +128,5 @@ def read(text: str, name: str = "the source", companion: Callable[[str], str] = 
 
 
 def _reader(kind: str) -> Callable[[str], Draft]:
-    found: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{_READERS[kind]}").read
+    found: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{_READERS.get(kind, kind)}").read
     return found

@@ -12,7 +12,7 @@ from tinamou.convert.account import report
 from tinamou.convert.libvirt_rules import RULES
 from tinamou.convert.result import Draft
 from tinamou.convert.values import size, switch, whole
-from tinamou.convert.xml import Element, children, documents, text_of
+from tinamou.convert.xml import Element, attribute, children, documents, shown_of, text_of
 from tinamou.errors import SpecError
 from tinamou.units import Size
 
@@ -56,9 +56,9 @@ def _domains(root: Element) -> list[Element]:
     """The domains of a document: itself, or those a status, a snapshot or a node of another tool's has in it."""
     if root.tag == "domain":
         return [root]
-    return (
-        [] if root.tag == "domainCapabilities" else [one for one in root.iter("domain") if one.find("devices") is not None]
-    )
+    if root.tag == "domainCapabilities":
+        return []
+    return [one for one in root.iter("domain") if one.find("devices") is not None]
 
 
 def _accel(draft: Draft, kind: str) -> None:
@@ -190,14 +190,13 @@ def _firmware(draft: Draft, os: Element | None) -> None:
     features = {one.get("name"): one.get("enabled") for one in children(os, "firmware/feature")}
     secure = (loader is not None and switch(loader.get("secure"))) or features.get("secure-boot") == "yes"
     keyless = features.get("enrolled-keys") == "no"
-    chosen = os.get("firmware") if os is not None else ""
-    efi = chosen == "efi"
+    chosen = attribute(os, "", "firmware")
     if said := " ".join([f"firmware={chosen}"] * bool(chosen) + [f"{key}={value}" for key, value in features.items()]):
         draft.done("os/firmware", said, "the firmware that fits machine and QEMU is found by its description")
-    flash = loader is not None and loader.get("type") == "pflash"
-    if efi or flash or "efi" in name.lower() or "ovmf" in name.lower():
+    flash = attribute(loader, "", "type") == "pflash"
+    if chosen == "efi" or flash or "efi" in name.lower() or "ovmf" in name.lower():
         keys = features.get("enrolled-keys") == "yes" or any(map(foreign.enrolled, (template, text_of(nvram), name)))
-        foreign.uefi(draft, "os/loader", secure=secure and not keyless and keys, files=_shown(loader, nvram))
+        foreign.uefi(draft, "os/loader", secure=secure and not keyless and keys, files=shown_of(loader, nvram))
         if secure and not keyless and not keys:
             reason = "whether its variables hold keys is not told by their name; without keys everything starts"
             draft.check("os/nvram", template or name, reason, "set boot.secure = true if they do")
@@ -209,13 +208,9 @@ def _firmware(draft: Draft, os: Element | None) -> None:
             draft.check("os/nvram", template, reason, "set boot.secure = true if it was on")
     elif name and "bios" not in name.lower():
         reason = "a firmware file of one's own is not used"
-        draft.lost("os/loader", _shown(loader, nvram), reason, 'set firmware = "uefi" if it is one')
-    elif shown := _shown(loader, nvram):
+        draft.lost("os/loader", shown_of(loader, nvram), reason, 'set firmware = "uefi" if it is one')
+    elif shown := shown_of(loader, nvram):
         draft.done("os/loader", shown, "SeaBIOS is there without being asked for")
-
-
-def _shown(*nodes: Element | None) -> str:
-    return "; ".join(shown for one in nodes if one is not None and (shown := one.shown()))
 
 
 def _security(draft: Draft, root: Element) -> None:
@@ -247,9 +242,7 @@ def _rest(draft: Draft, root: Element) -> None:
         _clock(draft, clock)
     words = [arg.get("value") for one in root.findall("commandline") for arg in children(one, "arg")]
     if words:
-        draft.put("qemu_args", [*(draft.get("qemu_args") or []), *words])
-        fix = "see whether the machine needs it; it is not checked"
-        draft.check("qemu:commandline", " ".join(words), "kept in qemu_args", fix)
+        foreign.passed_on(draft, "qemu:commandline", words, " ".join(words))
 
 
 def _clock(draft: Draft, clock: Element) -> None:

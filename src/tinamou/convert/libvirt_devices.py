@@ -10,7 +10,7 @@ from tinamou.convert.libvirt_disks import disks
 from tinamou.convert.libvirt_nets import interface, pci_address
 from tinamou.convert.result import Draft
 from tinamou.convert.values import size, whole
-from tinamou.convert.xml import Element
+from tinamou.convert.xml import Element, attribute
 from tinamou.parts.display import MOST_REDIRECTED
 from tinamou.units import Size
 
@@ -112,8 +112,7 @@ def _serial(draft: Draft, node: Element) -> None:
 
 
 def _channel(draft: Draft, node: Element) -> None:
-    target = node.find("target")
-    name, kind = (target.get("name") if target is not None else ""), node.get("type")
+    name, kind = attribute(node, "target", "name"), node.get("type")
     shown = node.shown()
     if name.startswith("org.qemu.guest_agent"):
         draft.done("channel", shown, "the channel to the guest's agent is there")
@@ -145,8 +144,7 @@ def _watchdog(draft: Draft, node: Element) -> None:
 
 
 def _vsock(draft: Draft, node: Element) -> None:
-    cid = node.find("cid")
-    number = whole(cid.get("address")) if cid is not None else None
+    number = whole(attribute(node, "cid", "address"))
     if number and 2 < number < 1 << 32:
         draft.put("devices.vsock", number)
         draft.done("vsock", node.shown(), "host and guest speak over AF_VSOCK under this number")
@@ -176,17 +174,14 @@ def _input(draft: Draft, node: Element) -> None:
 
 def _video(draft: Draft, node: Element) -> None:
     model = node.find("model")
-    accel = model.find("acceleration") if model is not None else None
-    if accel is not None and (shown := accel.shown()):
+    if model is None:
+        return
+    if (accel := model.find("acceleration")) is not None and (shown := accel.shown()):
         foreign.undrawn(draft, "video", f"acceleration {shown}")
-    if model is not None and not model.get("type"):
-        draft.done("video", "", "the display has the card every guest can drive (virtio-vga)")
-    elif model is not None:
-        kind = model.get("type")
-        if kind == "none":
-            draft.done("video", kind, "there is no graphics card unless a display is asked for")
-        else:
-            draft.done("video", kind, "the display has the card every guest can drive (virtio-vga)")
+    if (kind := model.get("type")) == "none":
+        draft.done("video", kind, "there is no graphics card unless a display is asked for")
+    else:
+        draft.done("video", kind, "the display has the card every guest can drive (virtio-vga)")
 
 
 def _balloon(draft: Draft, node: Element) -> None:
@@ -226,9 +221,7 @@ def _memory(draft: Draft, node: Element) -> None:
 
 
 def _filesystem(draft: Draft, node: Element) -> None:
-    source, target = node.find("source"), node.find("target")
-    path = source.get("dir") if source is not None else ""
-    tag = target.get("dir") if target is not None else ""
+    path, tag = attribute(node, "source", "dir"), attribute(node, "target", "dir")
     if not path or node.get("type") not in ("mount", ""):
         draft.lost(
             "filesystem", node.shown() or tag, "it names no folder of the host", "add [[share]] with that folder as path"
@@ -251,9 +244,7 @@ def _graphics(draft: Draft, node: Element) -> None:
     listen = own or next(iter(below), "127.0.0.1")
     gl = node.find("gl")
     if gl is not None and gl.get("enable") != "no":
-        draft.lost(
-            "graphics", f"gl {gl.shown()}", "the display's card draws nothing by itself", "give the machine a card: pci"
-        )
+        foreign.undrawn(draft, "graphics", f"gl {gl.shown()}")
     secret = node.get("passwd")
     for key in ("passwd", "passwdValidTo"):
         node.get(key)
@@ -271,8 +262,7 @@ def _graphics(draft: Draft, node: Element) -> None:
 
 
 def _tpm(draft: Draft, node: Element) -> None:
-    backend = node.find("backend")
-    kind, version = (backend.get("type"), backend.get("version")) if backend is not None else ("", "")
+    kind, version = attribute(node, "backend", "type"), attribute(node, "backend", "version")
     if kind == "passthrough":
         reason = "the host's own TPM is not given away"
         draft.lost("tpm", node.shown(), reason, "set tpm = true for one of the machine's own")

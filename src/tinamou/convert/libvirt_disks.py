@@ -5,12 +5,13 @@ Source: libvirt's documentation, *Domain XML format*, *Hard drives, floppy disks
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tinamou.convert import foreign
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, whole
-from tinamou.convert.xml import Element, text_of
+from tinamou.convert.xml import Element, attribute, shown_of, text_of
 
 __all__ = ["disks"]
 
@@ -27,14 +28,12 @@ def disks(draft: Draft, nodes: list[Element], *, windows: bool) -> None:
 
 
 def _bus(node: Element) -> str:
-    target = node.find("target")
-    return target.get("bus") or target.get("dev")[:2] if target is not None else ""
+    return attribute(node, "target", "bus") or attribute(node, "target", "dev")[:2]
 
 
 def _place(node: Element) -> tuple[int, str]:
     """Where libvirt sorts it in: by the letters behind sd, hd, vd, whichever of these it is (``virDiskNameToIndex``)."""
-    target = node.find("target")
-    name = (target.get("dev") if target is not None else "").rstrip("0123456789")
+    name = attribute(node, "target", "dev").rstrip("0123456789")
     letters = next((name.removeprefix(one) for one in ("ubd", "fd", "hd", "sd", "vd", "xvd") if name.startswith(one)), name)
     return len(letters), letters
 
@@ -63,7 +62,7 @@ def _disk(draft: Draft, node: Element, *, windows: bool) -> None:
 
 def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, windows: bool) -> None:
     driver, bus = node.find("driver"), _bus(node)
-    disk = Disk(where, named, cdrom=cdrom, format=_format(driver), order=_boot(node))
+    disk = Disk(where, named, cdrom=cdrom, format=_format(driver), order=whole(attribute(node, "boot", "order")))
     if driver is not None and driver.get("type") not in (*_FORMATS, ""):
         draft.check(where, f"type={driver.get('type')}", "what is in it is told by its content", "see whether it starts")
     disk.options = {} if cdrom else _options(draft, where, node, driver)
@@ -80,7 +79,7 @@ def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, w
                 where, f"{one.tag} {one.shown()}".strip(), "it has no such setting here", "see docs/reference/spec.md"
             )
     said = {"type": node.get("type"), "device": node.get("device"), "bus": bus, "format": disk.format, "order": disk.order}
-    if target := _shown(node.find("target")):
+    if target := shown_of(node.find("target")):
         said["target"] = target
     shown = " ".join(f"{key}={value}" for key, value in said.items() if value)
     draft.done(where, shown, "where a disk sits is tinamou's to choose, and what is in it is told by its content")
@@ -89,24 +88,13 @@ def _file(draft: Draft, node: Element, where: str, named: str, *, cdrom: bool, w
         draft.done(where, f"backingStore {below.shown()}".strip(), reason)
 
 
-def _shown(node: Element | None) -> str:
-    return node.shown() if node is not None else ""
-
-
-def _boot(node: Element) -> int | None:
-    boot = node.find("boot")
-    return whole(boot.get("order")) if boot is not None else None
-
-
 def _format(driver: Element | None) -> str:
-    kind = driver.get("type") if driver is not None else ""
+    kind = attribute(driver, "", "type")
     return kind if kind in _FORMATS else ""
 
 
 def _options(draft: Draft, where: str, node: Element, driver: Element | None) -> dict[str, Any]:
-    def given(key: str) -> str:
-        return driver.get(key) if driver is not None else ""
-
+    given = partial(attribute, driver, "")
     options: dict[str, Any] = {}
     if (cache := given("cache")) in _CACHES:
         options["cache"] = cache

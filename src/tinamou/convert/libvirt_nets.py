@@ -5,12 +5,13 @@ Source: libvirt's documentation, *Domain XML format*, *Network interfaces*.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tinamou.convert import foreign, nets
 from tinamou.convert.result import Draft
 from tinamou.convert.values import machine_name, switch, whole
-from tinamou.convert.xml import Element
+from tinamou.convert.xml import Element, attribute, shown_of
 
 __all__ = ["interface", "pci_address"]
 
@@ -61,13 +62,10 @@ def interface(draft: Draft, node: Element, *, windows: bool) -> None:
 
 
 def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind: str, source: Element | None) -> None:
-    def given(key: str) -> str:
-        return source.get(key) if source is not None else ""
-
+    given = partial(attribute, source, "")
     if kind == "bridge":
         net |= {"type": "bridge", "bridge": given("bridge")}
-        port = node.find("virtualport")
-        if port is not None and port.get("type") == "openvswitch":
+        if attribute(node, "virtualport", "type") == "openvswitch":
             net["type"] = "ovs"
     elif kind == "network":
         _network(draft, net, where, given("network"))
@@ -77,15 +75,14 @@ def _connect(draft: Draft, net: dict[str, Any], node: Element, where: str, kind:
             draft.lost(where, f"mode={mode}", "a macvtap interface here is one of mode bridge", "see docs/guides/network.md")
     elif kind == "ethernet":
         net["type"] = "tap"
-        target = node.find("target")
-        if target is not None and (name := target.get("dev")):
+        if name := attribute(node, "target", "dev"):
             net["interface"] = name
         for script in node.findall("script"):
             draft.lost(where, f"script={script.get('path')}", "no script of the host is run as root", "set bridge = …")
     elif kind == "vhostuser":
         net.update(type="vhost-user", socket=given("path"), listen=given("mode") == "server")
     elif kind not in ("user", ""):
-        shown = source.shown() if source is not None else ""
+        shown = shown_of(source)
         draft.lost(where, shown, "no network of that kind is here; the card is on an ordinary one", "set type = …")
 
 
@@ -121,11 +118,9 @@ def _card(draft: Draft, net: dict[str, Any], node: Element, where: str, *, windo
         _driver(net, driver)
     for vlan in node.findall("vlan"):
         _vlan(draft, net, where, vlan)
-    mtu = node.find("mtu")
-    if mtu is not None and (number := whole(mtu.get("size"))):
+    if number := whole(attribute(node, "mtu", "size")):
         net["mtu"] = number
-    port = node.find("port")
-    if port is not None and port.get("isolated") == "yes":
+    if attribute(node, "port", "isolated") == "yes":
         net["peers"] = False
 
 

@@ -12,7 +12,7 @@ from tinamou.convert import foreign
 from tinamou.convert.account import HIDDEN, Rules, hidden, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, whole
-from tinamou.convert.xml import Element, children, parse, text_of
+from tinamou.convert.xml import Element, attribute, children, parse, text_of
 from tinamou.errors import ImageError, SpecError
 from tinamou.units import Size
 
@@ -100,11 +100,7 @@ def _named(root: Element) -> None:
 
 def _guest(system: Element) -> str:
     section = system.find("OperatingSystemSection")
-    return (
-        (section.get("osType") if section is not None else "")
-        or text_of(section, "OSType")
-        or text_of(section, "Description")
-    )
+    return attribute(section, "", "osType") or text_of(section, "OSType") or text_of(section, "Description")
 
 
 def _property(draft: Draft, one: Element) -> None:
@@ -290,8 +286,7 @@ def _firmware(draft: Draft, system: Element) -> None:
     settings = {one.get("key"): one.get("value") for one in children(hardware, "Config")}
     extra = {one.get("key"): one.get("value") for one in children(hardware, "ExtraConfig")}
     settings |= extra
-    vbox = system.find("Machine/Hardware/Firmware")
-    kind = settings.pop("firmware", "") or (vbox.get("type") if vbox is not None else "")
+    kind = settings.pop("firmware", "") or attribute(system, "Machine/Hardware/Firmware", "type")
     secure = any(
         settings.pop(key, "").lower() == "true" for key in ("bootOptions.efiSecureBootEnabled", "uefi.secureBoot.enabled")
     )

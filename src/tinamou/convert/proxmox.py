@@ -369,7 +369,6 @@ def _choices(draft: Draft, values: Keys) -> None:
         draft.put("devices.sound", "hda")
         draft.changed("audio0", sound, "the sound card is Intel's (hda), heard through the screen's server")
     if line := values.get("args"):
-        draft.put("qemu_args", words(line))
-        draft.check("args", line, "kept in qemu_args", "see whether the machine needs it; it is not checked")
+        foreign.passed_on(draft, "args", words(line), line)
     if switch(values.get("template")):
         draft.changed("template", "1", "a machine is made of it", "tinamou template keeps one to clone")

@@ -127,10 +127,9 @@ def _option(word: str) -> bool:
 
 def _at(command: Command) -> int | None:
     """Where the binary's name stands: first, or behind words such as sudo and taskset, and the dash of a list."""
-    for at, word in enumerate(command.words[: beside.MOST_WRAPPERS + 1]):
-        if _BINARY.fullmatch(word) and beside.precedes([one for one in command.words[:at] if one != "-"]):
-            return at
-    return None
+    words = command.words
+    before = (at for at, word in enumerate(words[: beside.MOST_WRAPPERS + 1]) if _BINARY.fullmatch(word))
+    return next((at for at in before if beside.precedes([one for one in words[:at] if one != "-"])), None)
 
 
 def _read(draft: Draft, command: Command) -> None:
@@ -160,7 +159,6 @@ def _read(draft: Draft, command: Command) -> None:
 
 
 def _complete(line: Line) -> None:
-    """What can be said only when everything is known."""
     draft = line.draft
     qemu_rest.firmware(line)
     qemu_cpu.memory_objects(line)

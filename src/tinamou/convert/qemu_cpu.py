@@ -5,6 +5,7 @@ Source: QEMU docs/system/invocation, sections *Standard options*; docs/system/qe
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -47,7 +48,7 @@ def _smp(line: Line, option: str, text: str) -> None:
     found = keys(text, "cpus")
     numbers = {key: whole(value) for key, value in found.items()}
     parts = {key: numbers[key] for key in ("sockets", "cores", "threads") if numbers.get(key)}
-    product = _product([value or 1 for value in parts.values()])
+    product = math.prod(value or 1 for value in parts.values())
     most = numbers.get("maxcpus") or 0
     count = numbers.get("cpus") or most or product
     line.draft.put("cpu.count", count)
@@ -64,17 +65,6 @@ def _smp(line: Line, option: str, text: str) -> None:
     elif parts:
         reason = f"{' x '.join(f'{v} {k}' for k, v in parts.items())} do not make {count} CPUs; the arrangement is left out"
         line.draft.changed("-smp", text, reason, "set cpu.sockets, cpu.cores and cpu.threads to what makes that number")
-
-
-def _product(numbers: list[int]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
-
-
-def _cpu(line: Line, option: str, text: str) -> None:
-    model(line, "-cpu", text)
 
 
 def model(line: Line, where: str, text: str) -> None:
@@ -152,10 +142,6 @@ def _board(line: Line, name: str) -> None:
         line.draft.lost("-machine", name, "tinamou has no machines of this board", "see whether the guest needs it")
 
 
-def _accel_option(line: Line, option: str, text: str) -> None:
-    _accel(line, "-accel", text)
-
-
 def _accel(line: Line, where: str, text: str) -> None:
     name = text.split(",", maxsplit=1)[0]
     if name == "tcg" and "accel" not in line.seen:
@@ -174,10 +160,6 @@ def _accel(line: Line, where: str, text: str) -> None:
 
 def _enable_kvm(line: Line, option: str, text: str) -> None:
     _accel(line, f"-{option}", "kvm")
-
-
-def _mem_path(line: Line, option: str, text: str) -> None:
-    _huge(line, "-mem-path", text)
 
 
 def _huge(line: Line, where: str, path: str) -> None:
@@ -237,7 +219,7 @@ def numa_nodes(line: Line) -> None:
     """The guest's memory nodes, once all are known."""
     nodes = [(text, found) for kind, text, found in line.hubs if kind == "numa"]
     count = line.draft.get("cpu.count") or 1
-    shown = [text for text, _ in nodes]
+    shown = " ".join([f"{len(nodes)} nodes", *(text for text, _ in nodes)])
     for text, found in nodes:
         bad = cpu_set(found.get("cpus", ""))
         if bad and max(bad) >= count:
@@ -247,14 +229,10 @@ def numa_nodes(line: Line) -> None:
         line.draft.done("-numa", nodes[0][0], "one memory node is what a machine without this option has")
     elif nodes and count % len(nodes) == 0:
         line.draft.put("cpu.nodes", len(nodes))
-        line.draft.changed(
-            "-numa", " ".join([f"{len(nodes)} nodes", *shown]), "CPUs and memory are dealt out to the nodes in equal parts"
-        )
+        line.draft.changed("-numa", shown, "CPUs and memory are dealt out to the nodes in equal parts")
     elif nodes:
         reason = f"{count} CPUs do not make {len(nodes)} equal nodes"
-        line.draft.lost(
-            "-numa", " ".join([f"{len(nodes)} nodes", *shown]), reason, "set cpu.nodes to a number that divides the CPUs"
-        )
+        line.draft.lost("-numa", shown, reason, "set cpu.nodes to a number that divides the CPUs")
 
 
 def pinned(line: Line, where: str, cpus: CpuSet, thing: str) -> None:
@@ -266,16 +244,22 @@ def pinned(line: Line, where: str, cpus: CpuSet, thing: str) -> None:
 
 Handler = Callable[[Line, str, str], None]
 
+
+def _option(read: Handler) -> Handler:
+    """For what is read of other places of a line, too: it is told which this is."""
+    return lambda line, option, text: read(line, f"-{option}", text)
+
+
 HANDLERS: dict[str, Handler] = {
     "m": _memory,
     "smp": _smp,
-    "cpu": _cpu,
+    "cpu": _option(model),
     "M": _machine,
     "machine": _machine,
-    "accel": _accel_option,
+    "accel": _option(_accel),
     "enable-kvm": _enable_kvm,
     "enable-hax": _enable_kvm,
-    "mem-path": _mem_path,
+    "mem-path": _option(_huge),
     "mem-prealloc": _prealloc,
     "numa": _numa,
 }

@@ -89,7 +89,7 @@ def device(line: Line, option: str, text: str) -> None:
         line.draft.put("display.type", line.draft.get("display.type") or "vnc")
         line.seen.add("screen")
         if "-gl" in driver:
-            line.draft.lost("-device", text, "the display's card draws nothing by itself", "give the machine a card: pci")
+            foreign.undrawn(line.draft, "-device", text)
         line.draft.done("-device", text, "the display has the card every guest can drive (virtio-vga)")
     elif reason := _there(driver):
         line.take("object", found.get("rng", ""))

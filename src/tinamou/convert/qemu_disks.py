@@ -216,7 +216,6 @@ def _attach(line: Line, disk: Disk, where: str, text: str, interface: str) -> No
 
 
 def _options(line: Line, where: str, found: dict[str, str], device: dict[str, str], *, cdrom: bool) -> dict[str, Any]:
-    """Fields of [[disk]]."""
     options: dict[str, Any] = {}
     direct = switch(found.get("cache.direct", found.get("file.cache.direct", "")))
     cache = found.get("cache") or ("none" if direct else "")

@@ -6,7 +6,7 @@ Source: QEMU docs/system/invocation, qemu-options.hx.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tinamou.convert.result import Draft
 from tinamou.late import dataclass, field
@@ -187,17 +187,15 @@ class Line:
         return words
 
 
-def _needed(name: str, known: Mapping[str, Sequence[Definition]]) -> list[tuple[str, str]]:
+def _needed(name: str, known: Mapping[str, Sequence[Definition]]) -> Iterator[tuple[str, str]]:
     """The definitions of that name that nothing has used, each after those it refers to itself."""
-    needed: list[tuple[str, str]] = []
     todo = [(one, False) for one in reversed(known.get(name, ()))]
     while todo:
         one, ready = todo.pop()
         if ready:
-            needed.append((one.option, one.text))
+            yield (one.option, one.text)
         elif not one.used:
             one.used = True
             todo.append((one, True))
             values = [value for key, value in one.keys.items() if key not in ("id", "node-name")]
             todo += [(other, False) for value in reversed(values) for other in reversed(known.get(value, ()))]
-    return needed

@@ -10,7 +10,7 @@ import re
 from tinamou.convert import foreign
 from tinamou.convert.qemu_cpu import Handler
 from tinamou.convert.qemu_line import Line, keys
-from tinamou.convert.values import machine_name, switch, whole
+from tinamou.convert.values import switch, whole
 from tinamou.parts.clock import ClockSpec
 
 __all__ = ["HANDLERS", "firmware", "nothing_uses"]
@@ -88,12 +88,7 @@ def _plain_lost(line: Line, option: str, text: str) -> None:
 
 def _name(line: Line, option: str, text: str) -> None:
     found = keys(text, "guest")
-    given = found.pop("guest", "")
-    name = machine_name(given)
-    if name:
-        line.draft.put("name", name)
-    if name != given:
-        line.draft.changed("-name", given, f"a machine's name is its guest's host name too: {name or 'none is left of it'}")
+    foreign.named(line.draft, "-name", found.pop("guest", ""))
     if found:
         shown = ",".join(f"{key}={value}" for key, value in found.items())
         line.draft.done("-name", shown, "process and threads are named by the machine")
@@ -187,7 +182,7 @@ def _screen(line: Line, option: str, text: str) -> None:
 
 def _accelerated(line: Line, option: str, text: str) -> None:
     if keys(text).get("gl", "off") not in ("off", "no") or text.startswith("egl-headless"):
-        line.draft.lost(f"-{option}", text, "the display's card draws nothing by itself", "give the machine a card: pci")
+        foreign.undrawn(line.draft, f"-{option}", text)
 
 
 def _display(line: Line, option: str, text: str) -> None:

@@ -61,9 +61,7 @@ def read(text: str) -> Draft:
     if words := found.get("extra_args"):
         split = words if len(words) > 1 else [word for one in settings(words[0])[1] for word in one.words]
         values.read("extra_args")
-        draft.put("qemu_args", split)
-        reason = "kept in qemu_args"
-        draft.check("extra_args", " ".join(words), reason, "see whether the machine needs it; it is not checked")
+        foreign.passed_on(draft, "extra_args", split, " ".join(words))
     report(draft, values.unread(), _RULES)
     return draft
 
@@ -127,11 +125,10 @@ def _disks(draft: Draft, values: Keys, guest: str, *, windows: bool) -> None:
     for key in ("iso", "fixed_iso"):
         if name := values.pop(key):
             draft.disks.append(Disk(key, place(name), cdrom=True))
-    for key in ("img", "floppy"):
-        if (name := values.pop(key)) and key == "floppy":
-            draft.lost(key, name, "there is no floppy drive", "make it a disc or a disk")
-        elif name:
-            draft.disks.append(Disk(key, place(name)))
+    if name := values.pop("img"):
+        draft.disks.append(Disk("img", place(name)))
+    if name := values.pop("floppy"):
+        draft.lost("floppy", name, "there is no floppy drive", "make it a disc or a disk")
     if guest.startswith("macos"):
         reason = "macOS starts by OpenCore.qcow2 and Apple's SMC device, which quickemu adds"
         draft.lost("guest_os", guest, reason, "see what quickemu --display none … prints as its command line")

@@ -147,13 +147,7 @@ def _rest(draft: Draft, root: Node) -> None:
         draft.changed("Sound", root.at("Sound").shown(), "the sound card is Intel's (hda)")
     more = [one.text for key in ("QEMU.AdditionalArguments", "System.AddArgs") for one in root.at(key).items()]
     if found := [word for one in more for word in words(one)]:
-        draft.put("qemu_args", found)
-        draft.check(
-            "QEMU.AdditionalArguments",
-            " ".join(more),
-            "kept in qemu_args",
-            "see whether the machine needs it; it is not checked",
-        )
+        foreign.passed_on(draft, "QEMU.AdditionalArguments", found, " ".join(more))
     for key in ("QEMU.MachinePropertyOverride", "System.MachineProperties"):
         if value := root.text_at(key):
             draft.lost(key, value, "the board's own settings follow from what the machine has", "qemu_args")

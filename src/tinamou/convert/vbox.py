@@ -12,7 +12,7 @@ from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.values import size, switch, whole
-from tinamou.convert.xml import Element, children, parse
+from tinamou.convert.xml import Element, attribute, children, parse, shown_of
 from tinamou.errors import SpecError
 
 __all__ = ["read"]
@@ -104,11 +104,10 @@ def _arch(draft: Draft, machine: Element, guest: str) -> None:
 
 
 def _size(draft: Draft, hardware: Element | None) -> None:
-    memory, cpu = _inside(hardware, "Memory"), _inside(hardware, "CPU")
-    amount = size(memory.get("RAMSize", "128") if memory is not None else "128", unit="M")
+    amount = size(attribute(hardware, "Memory", "RAMSize", "128"), unit="M")
     draft.put("memory.size", str(amount) if amount else "512M")
-    foreign.topology(draft, "CPU", whole(cpu.get("count", "1")) or 1 if cpu is not None else 1, 1)
-    if cpu is not None and (cap := cpu.get("executionCap", "100")) != "100":
+    foreign.topology(draft, "CPU", whole(attribute(hardware, "CPU", "count")) or 1, 1)
+    if (cap := attribute(hardware, "CPU", "executionCap", "100")) != "100":
         share = whole(cap) or 0
         if 0 < share < 100:
             draft.put("limits.cpu", round(min(draft.get("cpu.count"), 4096) * share / 100, 2))
@@ -120,10 +119,8 @@ def _firmware(draft: Draft, hardware: Element | None) -> None:
     firmware, tpm = _inside(hardware, "Firmware"), _inside(hardware, "TrustedPlatformModule")
     kind = firmware.get("type", "BIOS") if firmware is not None else "BIOS"
     if kind.upper().startswith("EFI"):
-        found = [_inside(hardware, "BIOS/SecureBoot"), _inside(hardware, "BIOS/NVRAM/SecureBoot")]
-        foreign.uefi(
-            draft, "Firmware", secure=any(one is not None and switch(one.get("enabled")) for one in found), files=kind
-        )
+        secure = any(switch(attribute(hardware, f"{place}/SecureBoot", "enabled")) for place in ("BIOS", "BIOS/NVRAM"))
+        foreign.uefi(draft, "Firmware", secure=secure, files=kind)
     elif firmware is not None:
         draft.done("Firmware", kind, "SeaBIOS is there without being asked for")
     if tpm is not None and tpm.get("type", "None") != "None":
@@ -157,7 +154,7 @@ def _attached(
         return
     uuid = image.get("uuid")
     node, layer = places.get(uuid, (None, False))
-    file = node.get("location") if node is not None else ""
+    file = attribute(node, "", "location")
     if kind == "Floppy":
         draft.lost(where, file or uuid, "there is no floppy drive", "make it a disc or a disk")
     elif kind == "DVD" and (not file or foreign.tools_disc(file)):
@@ -237,7 +234,7 @@ def _seen_and_heard(draft: Draft, hardware: Element | None) -> None:
     display = _inside(hardware, "Display")
     if display is not None and switch(display.get("accelerate3D")):
         foreign.undrawn(draft, "Display", "accelerate3D")
-    foreign.screen(draft, "Display", display.shown() if display is not None else "")
+    foreign.screen(draft, "Display", shown_of(display))
     audio = _inside(hardware, "AudioAdapter")
     if audio is not None and switch(audio.get("enabled")):
         draft.put("devices.sound", "hda")

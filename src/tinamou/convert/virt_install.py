@@ -5,6 +5,7 @@ Source: virt-install(1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tinamou.convert import foreign, nets
@@ -156,9 +157,7 @@ def _vcpus(draft: Draft, name: str, options: Keys, text: str, windows: bool) -> 
     parts = {key: number for key in ("sockets", "cores", "threads") if (number := whole(options.get(key)))}
     count = whole(options.get("vcpus"))
     if count is None:
-        count = 1
-        for number in parts.values():
-            count *= number
+        count = math.prod(parts.values())
     draft.put("cpu.count", max(1, count))
     for key, number in parts.items():
         draft.put(f"cpu.{key}", number)

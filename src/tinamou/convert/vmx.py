@@ -6,6 +6,7 @@ Source: what VMware Workstation, Fusion and ESXi write; the VMware Virtual Disk 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote
 
 from tinamou.convert import foreign
@@ -150,15 +151,20 @@ def _all(one: Keys) -> str:
     return ", ".join(f"{key} = {value}" for key, value in one.items())
 
 
+def _present(draft: Draft, values: Keys, pattern: re.Pattern[str]) -> Iterator[tuple[str, Keys]]:
+    """Devices whose keys match: the name and settings of each; one that is switched off is told."""
+    for stem in dict.fromkeys(key.partition(".")[0] for key in values if pattern.match(key)):
+        one = _taken(values, stem)
+        if switch(one.get("present", "true")):
+            yield stem, one
+        else:
+            draft.done(stem, _all(one), "it is not there")
+
+
 def _disks(draft: Draft, values: Keys, *, windows: bool) -> None:
-    slots = dict.fromkeys(key.partition(".")[0] for key in values if _SLOT.match(key))
-    for slot in slots:
-        one = _taken(values, slot)
+    for slot, one in _present(draft, values, _SLOT):
         kind, file = one.get("devicetype", "disk").lower(), one.get("filename")
         cdrom = "cdrom" in kind or file.lower().endswith(".iso")
-        if not switch(one.get("present", "true")):
-            draft.done(slot, _all(one), "it is not there")
-            continue
         if "raw" in kind or kind in ("atapi-cdrom", "scsi-passthru") or file in ("", "auto detect", "emptyBackingString"):
             reason = "a drive of the host, or an empty one: a disc can be plugged in while the machine runs (tinamou disk)"
             draft.done(slot, _all(one), reason)
@@ -185,11 +191,7 @@ def _left(draft: Draft, stem: str, one: Keys) -> None:
 def _cards(draft: Draft, values: Keys, *, windows: bool) -> None:
     kinds = {"nat": "nat", "bridged": "bridged", "hostonly": "internal", "custom": "bridged", "": "bridged"}
     draft.nets = []
-    for stem in dict.fromkeys(key.partition(".")[0] for key in list(values) if _CARD.match(key)):
-        one = _taken(values, stem)
-        if not switch(one.get("present", "true")):
-            draft.done(stem, _all(one), "it is not there")
-            continue
+    for stem, one in _present(draft, values, _CARD):
         if not switch(one.get("startconnected", "true")):
             foreign.uncabled(draft, stem, _all(one))
             continue

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from tinamou.convert.account import HIDDEN, hidden
 from tinamou.errors import SpecError
 
-__all__ = ["Element", "children", "documents", "parse", "root_of", "text_of"]
+__all__ = ["Element", "attribute", "children", "documents", "parse", "root_of", "shown_of", "text_of"]
 
 
 _MOST, _DEEPEST = 20_000, 64
@@ -219,6 +219,17 @@ class _Building:
 def children(node: Element | None, path: str) -> Iterator[Element]:
     """All elements at a path; none below nothing."""
     return iter(node.findall(path) if node is not None else ())
+
+
+def attribute(node: Element | None, path: str, key: str, default: str = "") -> str:
+    """An attribute of the element at a path, or of the node itself; the default where there is none."""
+    found = node.find(path) if node is not None and path else node
+    return found.get(key, default) if found is not None else default
+
+
+def shown_of(*nodes: Element | None) -> str:
+    """What elements say, for a note: nothing of one that is not there."""
+    return "; ".join(shown for one in nodes if one is not None and (shown := one.shown()))
 
 
 def text_of(node: Element | None, path: str = "") -> str:

@@ -24,8 +24,12 @@ _PAGES = ("Rss", "AnonHugePages", "Private_Hugetlb", "Shared_Hugetlb")
 
 def examine_machine(record: Record, seen: Inspection) -> list[Finding]:
     """Findings about one machine, in the order of their weight."""
-    titles = {name: f"{record.name}: {name.replace('_', ' ')}" for name, _ in _CHECKS}
-    return [check(record, seen).named(f"machine_{name}", titles[name]) for name, check in _CHECKS]
+    found = []
+    for name, check in _CHECKS:
+        asked = record.running or check not in _OF_RUNNING
+        said = check(record, seen) if asked else unknown("it is not running")
+        found.append(said.named(f"machine_{name}", f"{record.name}: {name.replace('_', ' ')}"))
+    return found
 
 
 def _accelerator(record: Record, seen: Inspection) -> Finding:
@@ -40,8 +44,6 @@ def _accelerator(record: Record, seen: Inspection) -> Finding:
 
 
 def _pinning(record: Record, seen: Inspection) -> Finding:
-    if not record.running:
-        return unknown("it is not running")
     wanted = {f"vCPU {index}": CpuSet.parse(text) for index, text in enumerate(record.pinning)}
     if not wanted:
         return info("its virtual CPUs run where the kernel puts them", 'pin = "auto" gives each a CPU of its own')
@@ -77,8 +79,6 @@ def _vcpu_threads(pid: int) -> dict[str, int]:
 
 def _memory(record: Record, seen: Inspection) -> Finding:
     """Where the guest's memory really lies, from smaps (source: proc_pid_smaps(5))."""
-    if not record.running:
-        return unknown("it is not running")
     request = record.spec.get("memory", {}).get("hugepages", "off")
     text = seen.files.read(f"/proc/{record.pid}/smaps_rollup") or ""
     sizes = {name: sum(int(n) for n in re.findall(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)) >> 10 for name in _PAGES}
@@ -95,8 +95,6 @@ def _memory(record: Record, seen: Inspection) -> Finding:
 
 def _limits(record: Record, seen: Inspection) -> Finding:
     """Whether the machine's control groups hold it back, and how often (source: cgroup-v2.rst, cpu.stat)."""
-    if not record.running:
-        return unknown("it is not running")
     places = group_places(Journal(Path(record.directory)))
     if not record.spec.get("limits") and not places:
         return info("it has no control group: nothing bounds what QEMU takes of the host", "see tinamou doctor")
@@ -156,3 +154,4 @@ _CHECKS = (
     ("memory_merging", _merging),
     ("replica", _replica),
 )
+_OF_RUNNING = (_pinning, _memory, _limits)

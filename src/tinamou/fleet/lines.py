@@ -22,6 +22,7 @@ from tinamou.fleet import remote
 from tinamou.fleet.hosts import Host
 from tinamou.late import dataclass
 from tinamou.machine.ends import accepted
+from tinamou.system.closing import IfFailed
 from tinamou.system.sockets import connect_unix
 
 __all__ = [
@@ -182,14 +183,11 @@ async def _sent(address: str, port: int, size: int) -> float:
 
 async def _connected(address: str, port: int) -> socket.socket:
     line = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
+    with IfFailed(line.close):
         line.setblocking(False)
         _mortal(line)
         async with asyncio.timeout(_CONNECT_SECONDS):
             await asyncio.get_running_loop().sock_connect(line, (address, port))
-    except BaseException:
-        line.close()
-        raise
     return line
 
 
@@ -226,11 +224,8 @@ class Carrier:
 async def direct(address: str, disks: int, memory: int) -> AsyncIterator[Carrier]:
     """Connections to those ports, for the block."""
     ports = {"disks": disks, "memory": memory}
-    carrier = Carrier(lambda what: _connected(address, ports[what]))
-    try:
+    with contextlib.closing(Carrier(lambda what: _connected(address, ports[what]))) as carrier:
         yield carrier
-    finally:
-        carrier.close()
 
 
 @contextlib.asynccontextmanager
@@ -246,11 +241,8 @@ async def by_ssh(host: Host, folder: Path, disks: str, memory: str, *, packed: b
     carried = False
     try:
         async with remote.forward(host, {here["disks"]: disks, here["memory"]: memory}, packed=packed):
-            carrier = Carrier(connect)
-            try:
+            with contextlib.closing(Carrier(connect)) as carrier:
                 yield carrier
-            finally:
-                carrier.close()
             carried = True
     except HostError:
         if not carried:  # else all has gone through, and the line was lost while it was hung up

@@ -118,7 +118,7 @@ async def _bounded(host: Host, reader: asyncio.StreamReader, most: int) -> bytes
     return bytes(found)
 
 
-async def call_json(host: Host, argv: Sequence[str], *, input: bytes | None = None, timeout: float = SECONDS) -> Any:
+async def call_json(host: Host, argv: Sequence[str], *, timeout: float = SECONDS) -> Any:
     """What ``tinamou ARGV --json`` there prints, as data. An error of the tinamou there is raised here, of the same family.
 
     Nothing is done there by a tinamou of another version (major and minor number). Raises OtherVersionError,
@@ -126,7 +126,7 @@ async def call_json(host: Host, argv: Sequence[str], *, input: bytes | None = No
     """
     at = list(argv).index("--") if "--" in argv else len(argv)
     words = [*argv[:at], *([] if "--json" in argv[:at] else ["--json"]), *argv[at:]]
-    done = await run(host, ["sh", "-c", _checked(host, words)], input=input, timeout=timeout)
+    done = await run(host, ["sh", "-c", _checked(host, words)], timeout=timeout)
     first, _, said = done.text.partition("\n")
     status, _, version = first.partition(" ")
     if status != "0":

@@ -29,6 +29,7 @@ from tinamou.snapshots.backup_shelf import FILE, Backup, Shelf, files_in, read_s
 from tinamou.spec import NAME
 from tinamou.state import machines
 from tinamou.state.record import Record, change, newest
+from tinamou.system.closing import Closing
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import state_dir
 
@@ -160,11 +161,8 @@ def _write(folder: Path, data: dict[str, Any], payload: bytes, last: Backup | No
         raise StateError("the other host names no file of a replica", why=name[:60])
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) as descriptor:
         os.pwrite(descriptor, payload, offset)
-    finally:
-        os.close(descriptor)
 
 
 def _backup(payload: bytes) -> Backup:

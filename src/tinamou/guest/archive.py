@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ from tinamou.guest.carry.beneath import Beneath
 from tinamou.guest.carry.holes import has_holes
 from tinamou.guest.carry.tar import BLOCK, Member, Reader
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 __all__ = ["Packing", "Unpacking", "content", "opened", "parts_of", "restore"]
 
@@ -88,14 +90,9 @@ def _changed(path: str) -> GuestError:
 
 
 def _is_sparse(path: str) -> bool:
-    try:
-        file = opened(path)
-    except PermissionError:
-        return False
-    try:
+    with contextlib.suppress(PermissionError), Closing(opened(path)) as file:
         return has_holes(file)
-    finally:
-        os.close(file)
+    return False
 
 
 def content(file: IO[bytes], path: str, start: int, end: int) -> Iterator[bytes]:
@@ -171,11 +168,8 @@ class Unpacking:
         self.mode = whole[0] & 0o777 if whole else 0o755
         for path in sorted(self._folders, key=lambda path: path.count(b"/"), reverse=True):
             mode, time = self._folders[path]
-            folder = self._root.folder(path)
-            try:
+            with Closing(self._root.folder(path)) as folder:
                 restore(folder, mode, time)
-            finally:
-                os.close(folder)
 
     def _admit(self, path: bytes, kind: str) -> bool:
         """Whether this name is new. Raises GuestError for one that was something else, or lies below something else."""
@@ -233,12 +227,9 @@ class Unpacking:
             why = f"{member.name!r} to {member.target!r}"
             raise GuestError("The guest's archive holds a hard link to something that is not a file in it", why=why)
         folder, name = self._root.place(original)
-        source = os.dup(folder)
-        try:
+        with Closing(os.dup(folder)) as source:
             folder, new = self._root.place(path)
             os.link(name, new, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-        finally:
-            os.close(source)
 
     def _symlink(self, path: bytes, member: Member) -> None:
         if not member.target or b"\0" in member.target:

@@ -174,7 +174,6 @@ class Channel:
                 break
             except NotListeningError:
                 if self._met:
-                    self._let_go()
                     raise self._ended() from None
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
@@ -204,18 +203,16 @@ class Channel:
             if self._writer is not None:
                 await self._writer.drain()
         except OSError as reason:
-            self._let_go()
             raise self._ended() from reason
         self._longest = _LONG_ANSWERS.get(command, _LONGEST_ANSWER)
         try:
             answer = await self._receive()
         finally:
             self._longest = _LONGEST_ANSWER
-        if "error" not in answer:
-            result = said.member(answer, "return")
-            self._in_step = True
-            return result
+        result = None if "error" in answer else said.member(answer, "return")
         self._in_step = True
+        if "error" not in answer:
+            return result
         error = said.record(answer["error"])
         raise AgentRefusedError(command, said.text(error, "class", ""), said.text(error, "desc", ""))
 
@@ -234,7 +231,6 @@ class Channel:
         try:
             line = await self._lines.next(lambda: self._longest)
         except (OSError, EOFError) as reason:
-            self._let_go()
             raise self._ended() from reason
         except ValueError as reason:
             self._let_go()
@@ -246,6 +242,7 @@ class Channel:
         return answer if isinstance(answer, dict) else {}
 
     def _ended(self) -> _LineEndedError:
+        self._let_go()
         return _LineEndedError("The line to the guest agent ended", why="QEMU exited, or the guest was powered off")
 
     def _stay(self) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinamou.errors import GuestError
 from tinamou.facts import files
 from tinamou.system import terminal
 from tinamou.system.sockets import NotListeningError, connect_unix
 from tinamou.system.turns import Turn
-
-if TYPE_CHECKING:
-    import asyncio
-    import socket
 
 __all__ = ["DETACH", "attach", "fit", "opened"]
 
@@ -80,8 +78,6 @@ async def _held(directory: str) -> AsyncIterator[socket.socket]:
 
 
 def _begun(boot: Coroutine[Any, Any, None] | None) -> asyncio.Future[None]:
-    import asyncio
-
     if boot is not None:
         return asyncio.ensure_future(boot)
     done = asyncio.get_running_loop().create_future()
@@ -90,8 +86,6 @@ def _begun(boot: Coroutine[Any, Any, None] | None) -> asyncio.Future[None]:
 
 
 async def _reach(directory: str) -> socket.socket:
-    import asyncio
-
     path = f"{directory}/{files.CONSOLE}"
     for _ in range(int(_SOCKET_WAIT / 0.02)):
         try:
@@ -144,8 +138,6 @@ async def _pump(
     booting: asyncio.Future[None],
 ) -> str:
     """Carry bytes both ways until one side ends; says how it ended. Raises what ``booting`` raises."""
-    import asyncio
-
     heard, stopped = asyncio.Event(), asyncio.Event()
     signals: list[int] = []
 
@@ -181,8 +173,6 @@ async def _stop(stopped: asyncio.Event) -> str:
 
 
 async def _from_guest(sock: socket.socket, output: int, heard: asyncio.Event) -> str:
-    import asyncio
-
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -199,8 +189,6 @@ async def _from_guest(sock: socket.socket, output: int, heard: asyncio.Event) ->
 
 
 async def _to_guest(sock: socket.socket, input: int, interactive: bool, heard: asyncio.Event, linger: float) -> str:
-    import asyncio
-
     loop = asyncio.get_running_loop()
     with contextlib.suppress(ConnectionError):
         while data := await terminal.read(input):
@@ -238,8 +226,6 @@ class _Window:
         self._descriptor = descriptor
 
     async def follow(self, booting: asyncio.Future[None]) -> str:
-        import asyncio
-
         await asyncio.wait([booting])
         changed = asyncio.Event()
         changed.set()

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ from tinamou.guest.command import is_windows_path
 from tinamou.guest.ssh import scp_argv, until_served
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 if TYPE_CHECKING:
-    from tinamou.guest.agent import Agent, Completed
+    from tinamou.guest.agent import Agent
     from tinamou.guest.carry.feed import Feed
     from tinamou.guest.ssh import SshTarget
 
@@ -91,22 +93,20 @@ async def into_guest(
     given = os.fspath(source)
     path = os.path.realpath(given)
     spot = await _spot(agent, target, "" if given.endswith("/.") else posixpath.basename(os.path.abspath(given)))  # noqa: PTH100
-    if Path(path).is_dir():
-        if spot.kind not in ("folder", "nothing"):
-            raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a folder")
+    kind = "folder" if Path(path).is_dir() else "file"
+    if spot.kind not in (kind, "nothing"):
+        raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a {kind}")
+    if kind == "folder":
         packing = await asyncio.to_thread(Packing, path)
         size = packing.size + sum(_data_in(one) for _, one in packing.sparse)
-        way = _way(agent, directory, f"The folder {given} was not copied to {target}", size, progress)
-        words = ("folder", secrets.token_hex(8), str(wire.UNIT), spot.path, f"{Path(path).stat().st_mode & 0o7777:o}")
-        done = await exchange.put(way, words, lambda: wire.folder_in(packing), size=size, target=spot.path)
-        return Copied(size, _verified(done))
-    if spot.kind not in ("file", "nothing"):
-        raise GuestError(f"{spot.path} is a {spot.kind} in the guest, and {given} is a file")
-    unit, size = wire.unit_for(Path(path).stat().st_size), _data_in(path)
-    way = _way(agent, directory, f"The file {given} was not copied to {target}", size, progress)
-    words = ("file", secrets.token_hex(8), str(unit), spot.path, "600")
-    done = await exchange.put(way, words, lambda: wire.file_in(path, unit), size=size, target=spot.path)
-    return Copied(size, _verified(done))
+        unit, mode, pieces = wire.UNIT, f"{Path(path).stat().st_mode & 0o7777:o}", partial(wire.folder_in, packing)
+    else:
+        size, unit, mode = _data_in(path), wire.unit_for(Path(path).stat().st_size), "600"
+        pieces = partial(wire.file_in, path, unit)
+    way = _way(agent, directory, f"The {kind} {given} was not copied to {target}", size, progress)
+    words = (kind, secrets.token_hex(8), str(unit), spot.path, mode)
+    done = await exchange.put(way, words, pieces, size=size, target=spot.path)
+    return Copied(size, done.text == "verified")
 
 
 async def tar_into_guest(
@@ -129,7 +129,7 @@ async def tar_into_guest(
             yield piece
 
     done = await exchange.put(way, words, counted, size=None, target=spot.path)
-    return Copied(count[0], _verified(done))
+    return Copied(count[0], done.text == "verified")
 
 
 async def out_of_guest(
@@ -164,19 +164,16 @@ async def out_of_guest(
     else:
         raise GuestError(f"There is no file {source} in the guest", why=_reason(spot.kind))
     free, files = room(place.parent)
-    unit = wire.unit_for(spot.size)
-    words = (spot.kind, secrets.token_hex(8), str(unit if spot.kind == "file" else wire.UNIT), spot.path, "")
+    alone = spot.kind == "file"
+    unit = wire.unit_for(spot.size) if alone else wire.UNIT
 
     def consume(feed: Feed) -> wire.Sent:
-        if spot.kind == "file":
-            return wire.read_file(feed, place, unit)
-        return wire.read_folder(feed, place, files)
+        return wire.read_file(feed, place, unit) if alone else wire.read_folder(feed, place, files)
 
-    size = spot.size if spot.kind == "file" else None
-    way = _way(agent, directory, f"The {spot.kind} {source} was not copied", size, progress)
-    small = size is not None and size <= exchange.SMALL
+    words = (spot.kind, secrets.token_hex(8), str(unit), spot.path, "")
+    way = _way(agent, directory, f"The {spot.kind} {source} was not copied", spot.size if alone else None, progress)
+    small, bound = alone and spot.size <= exchange.SMALL, free if limit is None else limit
     helper = exchange.program(spot.arch)
-    bound = free if limit is None else limit
     sent, _ = await exchange.fetch(way, words, helper, consume, limit=bound + _OVERHEAD, small=small)
     return _copied(sent)
 
@@ -257,13 +254,10 @@ def _reason(kind: str) -> str:
 
 def _data_in(path: str) -> int:
     """Bytes of a file that are not in holes."""
-    file = opened(path)
-    try:
+    with Closing(opened(path)) as file:
         size = os.fstat(file).st_size
         unit = wire.unit_for(size)
         return sum(min((first + count) * unit, size) - first * unit for first, count in stretches(file, unit))
-    finally:
-        os.close(file)
 
 
 def _way(agent: Agent, directory: str, task: str, size: int | None, progress: Progress) -> exchange.Way:
@@ -275,10 +269,6 @@ def _way(agent: Agent, directory: str, task: str, size: int | None, progress: Pr
             progress(f"copying: {count >> 20} MiB", min(count / size, 0.99) if size else None)
 
     return exchange.Way(agent, directory, task, moved)
-
-
-def _verified(done: Completed) -> bool:
-    return done.text == "verified"
 
 
 def _copied(sent: wire.Sent) -> Copied:

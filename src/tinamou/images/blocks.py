@@ -128,9 +128,9 @@ class ForeignBlocks:
 
     _PIECE = 1 << 20
 
-    def __init__(self, path: str, format: str, size: int, others: Sequence[str], qemu_img: str) -> None:
+    def __init__(self, path: str, format: str, size: int, others: Sequence[str]) -> None:
         self.size: int = size
-        self._path, self._format, self._others, self._qemu_img = path, format, others, qemu_img
+        self._path, self._format, self._others = path, format, others
         self._pieces = _Pieces(path)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -143,7 +143,7 @@ class ForeignBlocks:
     def _extract(self, number: int) -> bytes:
         offset = number * self._PIECE
         place = (offset, min(self._PIECE, self.size - offset))
-        return extract(self._path, self._format, self._others, place, self._qemu_img)
+        return extract(self._path, self._format, self._others, place)
 
 
 class _Pieces:

@@ -78,8 +78,8 @@ def catalog_files() -> list[Path]:
     return [Path(__file__).with_name("catalog.toml"), *(path for path in own if path.is_file())]
 
 
-def catalog_entries(arch: str | None = None, *, files: Iterable[Path] | None = None) -> list[CatalogEntry]:
-    """All images, of one architecture when given, ordered by name; a later file replaces an entry of an earlier one.
+def catalog_entries(*, files: Iterable[Path] | None = None) -> list[CatalogEntry]:
+    """All images, ordered by name; a later file replaces an entry of an earlier one.
 
     An alias that a later file uses is taken away from the entry of the earlier file. Raises ImageError for a bad file.
     """
@@ -92,7 +92,7 @@ def catalog_entries(arch: str | None = None, *, files: Iterable[Path] | None = N
             kept = tuple(alias for alias in old.aliases if (alias, old.arch) not in taken)
             known[key] = replace(old, aliases=kept)
         known.update({(entry.name, entry.arch): entry for entry in added})
-    return sorted((e for e in known.values() if arch in (None, e.arch)), key=lambda e: (e.name, e.arch))
+    return sorted(known.values(), key=lambda e: (e.name, e.arch))
 
 
 def find(name: str, arch: str, *, files: Iterable[Path] | None = None) -> CatalogEntry:

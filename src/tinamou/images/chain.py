@@ -12,6 +12,7 @@ from pathlib import Path
 from tinamou.errors import ImageError
 from tinamou.images.formats import HEAD, TAIL, detect_format
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 from tinamou.system.paths import image_dir, state_dir
 from tinamou.system.qcow2 import Header, Qcow2Error, parse_header
 
@@ -163,8 +164,7 @@ def verify_tables(layer: Layer, *, tables: int = 2048) -> None:
     """
     if layer.header is None:
         return
-    descriptor = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         for offset, entry in _references(descriptor, layer.header, tables):
             if entry >= layer.length or entry % (1 if offset else layer.header.cluster_size):
                 what = "a cluster" if offset else "an L2 table"
@@ -173,8 +173,6 @@ def verify_tables(layer: Layer, *, tables: int = 2048) -> None:
                     why=f"{what} is said to be at byte {entry}, the file has {layer.length}",
                     fix="restore it from a copy; tinamou check shows what is left",
                 )
-    finally:
-        os.close(descriptor)
 
 
 def _references(descriptor: int, header: Header, tables: int) -> Iterator[tuple[int, int]]:

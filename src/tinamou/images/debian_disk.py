@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tinamou.errors import ImageError
 from tinamou.images import gpt
 from tinamou.images.debian_tools import as_root
-from tinamou.images.kernel import plain_image, pvh_kernel
+from tinamou.images.kernel import write_kernel
 from tinamou.system.exec import CommandError, run_whole
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ def extract_kernel(root: Path, out: Path) -> bool:
         names = archive.getnames()
         kernel = _member(archive, _one(names, "boot/vmlinuz-"))
         (out / "initrd").write_bytes(_member(archive, _one(names, "boot/initrd.img-")))
-    (out / "vmlinuz").write_bytes(plain_image(kernel))
-    fast = pvh_kernel(kernel)
-    if fast is not None:
-        (out / "vmlinux").write_bytes(fast)
-    return fast is not None
+    return write_kernel(kernel, out)
 
 
 def assemble(root: Path, port: Port, ids: Identities, *, arch: str, size: Size, work: Path) -> Path:

@@ -16,6 +16,7 @@ from tinamou.errors import ImageError
 from tinamou.images import http as web
 from tinamou.images.verify import refuse_page, refuse_wrong_magic
 from tinamou.late import asdict, dataclass, replace
+from tinamou.system.replaced import replace_text
 
 if TYPE_CHECKING:
     import httpx2
@@ -148,12 +149,12 @@ class _Transfer:
                 self._past_the_end(response, offset)
                 return
             start = self._agree(response, offset)
-            expected = self._length(response)
+            expected = _number(response.headers.get("content-length", ""))
             self._room(expected)
             with self.part.open("r+b" if start else "wb") as file:
                 file.seek(start)
                 file.truncate()
-                self._remember()
+                replace_text(_record(self.part), json.dumps(asdict(self.origin)), mode=0o644)
                 received = self._copy(response, file, start)
             if expected and received != expected:
                 raise web.TransientError(f"the server promised {expected} bytes and sent {received}")
@@ -187,16 +188,6 @@ class _Transfer:
         self.resumed = True
         self.origin = replace(self.origin, total=self.origin.total or fresh.total)
         return start
-
-    def _length(self, response: httpx2.Response) -> int:
-        """Bytes of this response's body, 0 when unknown; the total follows where only the length is told."""
-        return _number(response.headers.get("content-length", ""))
-
-    def _remember(self) -> None:
-        record = _record(self.part)
-        fresh = record.with_name(record.name + ".new")
-        fresh.write_text(json.dumps(asdict(self.origin)))
-        fresh.replace(record)
 
     def _room(self, needed: int) -> None:
         if needed and needed + RESERVE > shutil.disk_usage(self.part.parent).free:

@@ -21,7 +21,7 @@ class UnfinishedError(ImageError):
     """An image whose last writes are in its log alone; `tinamou.images.vhdx_log.played_back` makes a copy that has them."""
 
 
-def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
+def measure_foreign(layer: Layer) -> tuple[int, list[str]]:
     """The virtual size in bytes, and the other files the image keeps data in.
 
     Raises ImageError for a truncated or damaged file, one that needs a parent disk, and one naming files elsewhere.
@@ -37,11 +37,11 @@ def measure_foreign(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
     missing = {"vdi": _vdi_missing, "vpc": _vpc_missing}.get(layer.format, _nothing_missing)(head, tail, layer.length)
     if missing:
         raise ImageError(f"{path} is truncated", why=missing, fix="fetch the image again")
-    info = tool.info(layer.path, layer.format, others, qemu_img)
+    info = tool.info(layer.path, layer.format, others)
     if info.get("backing-filename"):
         raise ImageError(f"{path} needs another disk", why=f"it names {info['backing-filename']} as its parent")
     if layer.format in _CHECKABLE:
-        tool.check(layer.path, ["-f", layer.format, layer.path], others, qemu_img)
+        tool.check(layer.path, ["-f", layer.format, layer.path], others)
     return int(info["virtual-size"]), others
 
 

@@ -17,21 +17,21 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
+from tinamou.images import store
 from tinamou.images.inspect import image_files, inspect_image
 from tinamou.images.offline import changed, made, read_through
 from tinamou.images.part import Part, check_part, options
 from tinamou.images.progress import Progress, silent
 from tinamou.images.vhdx_log import is_unfinished, played_back
-from tinamou.late import asdict, fields, replace
+from tinamou.late import asdict, replace
+from tinamou.system.closing import IfFailed
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
 from tinamou.system.lock import exclusive
@@ -47,19 +47,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 def imported(name: str, arch: str) -> ImageFacts | None:
     """The image imported under that name for an architecture, None where there is none."""
     current = image_dir() / name / arch / "current"
-    try:
+    with contextlib.suppress(OSError):
         target = os.readlink(current)  # noqa: PTH115
-        if not target.startswith("import-"):
-            return None
-        data = json.loads((current.parent / target / "facts.json").read_text())
-    except (OSError, ValueError):
-        return None
-    known = {field.name for field in fields(ImageFacts)}
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
-    }
-    facts = ImageFacts(**{**values, "size": Size(int(values["size"]))})
-    return replace(facts, disk=str(current.parent / target / facts.disk))
+        if target.startswith("import-"):
+            return store.described(current.parent / target)
+    return None
 
 
 def refuse_name(name: str) -> None:
@@ -133,13 +125,10 @@ def _making(name: str, found: ImageFacts) -> Iterator[Path]:
     """A folder to make an image in, beside those of its name and architecture; whatever is left there is removed."""
     folder = image_dir() / name / found.arch
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".lock"):
-        work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
-        try:
-            work.chmod(0o755)
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    making = tempfile.TemporaryDirectory(prefix=".building-", dir=folder, ignore_cleanup_errors=True)
+    with exclusive(folder / ".lock"), making as work:
+        Path(work).chmod(0o755)
+        yield Path(work)
 
 
 async def _import_part(
@@ -179,13 +168,11 @@ async def _share(found: ImageFacts, target: Path) -> bool:
         return False
     with open(found.disk, "rb") as source, target.open("xb") as copy:  # noqa: ASYNC230, PTH123
         shared = clone(source.fileno(), copy.fileno())
-    try:
+    with contextlib.suppress(ImageError):
         if shared:
             argv = ["qemu-img", "check", "-q", "-f", "qcow2", str(target)]
             await read_through(argv, f"checking {found.name}", [str(target)])
             return True
-    except ImageError:
-        pass
     target.unlink()  # noqa: ASYNC240
     return False
 
@@ -201,10 +188,7 @@ def _file(found: ImageFacts, name: str, work: Path) -> ImageFacts:
     key = f"import-{digest[:16]}"
     if not (folder / key).exists():
         work.rename(folder / key)
-    link = folder / f".link-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(key)
-    link.replace(folder / "current")
+    store.point(folder / "current", key)
     return replace(facts, disk=str(folder / key / "disk.qcow2"))
 
 
@@ -241,13 +225,10 @@ async def _converted(
     force = ["-o", "force_size=on"] if format == "vpc" else []
     argv = ["qemu-img", "convert", "-p", *(more or ["-W"]), *given, "-O", format, *force, str(target)]
     await made(argv, f"converting {source.name}", files, target, progress=progress)
-    try:
+    with IfFailed(target.unlink, missing_ok=True):
         fresh = [options(target, format)] if given[0] == "--image-opts" else ["-F", format, str(target)]
         compare = ["qemu-img", "compare", "-p", *given, *fresh]
         await read_through(compare, f"comparing {source.name}", [*files, str(target)], progress=progress)
-    except BaseException:
-        target.unlink(missing_ok=True)  # noqa: ASYNC240
-        raise
 
 
 def _refuse_encrypted(found: ImageFacts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tinamou.images.chain import Layer, read_chain, verify_tables
 from tinamou.images.foreign import measure_foreign
 from tinamou.late import asdict, dataclass
 from tinamou.system.paths import cache_dir
+from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
 __all__ = ["disk_of", "image_files", "inspect_image"]
@@ -35,16 +37,14 @@ class _Finding:
     drivers: tuple[str, ...] = ()
 
 
-def inspect_image(
-    path: str | Path, *, arch: str = "", trusted: Sequence[Path] = (), qemu_img: str = "qemu-img"
-) -> ImageFacts:
+def inspect_image(path: str | Path, *, arch: str = "", trusted: Sequence[Path] = ()) -> ImageFacts:
     """The facts of a local qcow2, raw, vmdk, vhdx, vdi, vpc or iso file, remembered until one of its files changes.
 
     ``arch``, when given, must be one the image can run on; ``ImageFacts.arch`` is empty when the image does not tell.
     ``trusted`` names further folders in which backing files may lie. Raises ImageError for an image that is missing, empty,
     truncated, damaged, no disk at all, of another architecture, or that would make QEMU open files outside its own folder.
     """
-    finding, files = _found(path, trusted, qemu_img)
+    finding, files = _found(path, trusted)
     if arch and finding.arches and arch not in finding.arches:
         has = " and ".join(finding.arches)
         raise ImageError(
@@ -62,12 +62,12 @@ def inspect_image(
     )
 
 
-def image_files(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> tuple[str, ...]:
+def image_files(path: str | Path, *, trusted: Sequence[Path] = ()) -> tuple[str, ...]:
     """Every file that a local image reads through, itself first; as `inspect_image`, which has looked at each of them."""
-    return _found(path, trusted, qemu_img)[1]
+    return _found(path, trusted)[1]
 
 
-def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_Finding, tuple[str, ...]]:
+def _found(path: str | Path, trusted: Sequence[Path]) -> tuple[_Finding, tuple[str, ...]]:
     resolved = os.path.realpath(path)
     key = "\0".join([resolved, *map(str, trusted)])
     record = cache_dir() / "inspected" / f"{sha256(os.fsencode(key)).hexdigest()[:32]}.json"
@@ -75,25 +75,23 @@ def _found(path: str | Path, trusted: Sequence[Path], qemu_img: str) -> tuple[_F
     if known is not None:
         return known
     layers = read_chain(path, trusted=trusted)
-    finding, others = _examine(layers, qemu_img)
+    finding, others = _examine(layers)
     files = {layer.path: list(layer.identity) for layer in layers} | {other: _identity(other) for other in others}
     _remember(record, files, finding)
     return finding, tuple(files)
 
 
-def _examine(layers: tuple[Layer, ...], qemu_img: str) -> tuple[_Finding, list[str]]:
+def _examine(layers: tuple[Layer, ...]) -> tuple[_Finding, list[str]]:
     """The finding, and files besides the layers it rests on."""
     top = layers[0]
     for layer in layers:
         verify_tables(layer)
-    measured = {layer.path: _measure(layer, qemu_img) for layer in layers}
+    measured = {layer.path: _measure(layer) for layer in layers}
     boot, inside = Boot(), ("", tuple[str, ...]())
-    try:
-        blocks = _open(layers, measured, qemu_img)
+    with contextlib.suppress(Unreadable):
+        blocks = _open(layers, measured)
         boot = examine_disc(blocks) if top.format == "iso" else examine_disk(blocks)
         inside = _windows(blocks) if top.format != "iso" and not boot.missing else inside
-    except Unreadable:
-        pass
     if boot.missing:
         raise ImageError(
             f"{top.path} is truncated",
@@ -114,22 +112,22 @@ def _windows(blocks: Blocks) -> tuple[str, tuple[str, ...]]:
     return (f"{found.name or 'Windows'} (build {found.build})", usable(found)) if found else ("", ())
 
 
-def disk_of(path: str | Path, *, trusted: Sequence[Path] = (), qemu_img: str = "qemu-img") -> Blocks:
+def disk_of(path: str | Path, *, trusted: Sequence[Path] = ()) -> Blocks:
     """What a guest would read of a local image. Raises ImageError; Unreadable where no reader here knows it."""
     layers = read_chain(path, trusted=trusted)
-    return _open(layers, {layer.path: _measure(layer, qemu_img) for layer in layers}, qemu_img)
+    return _open(layers, {layer.path: _measure(layer) for layer in layers})
 
 
-def _measure(layer: Layer, qemu_img: str) -> tuple[int, list[str]]:
+def _measure(layer: Layer) -> tuple[int, list[str]]:
     """The virtual size, and the other files a foreign format keeps data in."""
     if layer.header is not None:
         return int(layer.header.size), []
     if layer.format in ("raw", "iso"):
         return layer.length, []
-    return measure_foreign(layer, qemu_img)
+    return measure_foreign(layer)
 
 
-def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]], qemu_img: str) -> Blocks:
+def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]]) -> Blocks:
     """The guest's view of the whole chain."""
     blocks: Blocks | None = None
     for layer in reversed(layers):
@@ -138,7 +136,7 @@ def _open(layers: tuple[Layer, ...], measured: dict[str, tuple[int, list[str]]],
         elif layer.format in ("raw", "iso"):
             blocks = RawBlocks(layer.path)
         else:
-            blocks = ForeignBlocks(layer.path, layer.format, *measured[layer.path], qemu_img)
+            blocks = ForeignBlocks(layer.path, layer.format, *measured[layer.path])
     assert blocks is not None
     return blocks
 
@@ -166,10 +164,6 @@ def _recall(record: Path, resolved: str) -> tuple[_Finding, tuple[str, ...]] | N
 def _remember(record: Path, files: dict[str, list[int]], finding: _Finding) -> None:
     """Written whole or not at all; a cache that cannot be written only costs time."""
     content = {"version": _CACHE_VERSION, "files": files, "finding": asdict(finding)}
-    partial = record.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_text(json.dumps(content))
-        partial.replace(record)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        replace_text(record, json.dumps(content))

@@ -8,12 +8,13 @@ choice of the kernel's own address (KASLR of the text); the other randomisations
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.elf import Elf, ElfError
 from tinamou.system.codecs import CodecError, compression_of, decompress
 
-__all__ = ["bzimage_payload", "plain_image", "pvh_kernel"]
+__all__ = ["bzimage_payload", "plain_image", "pvh_kernel", "write_kernel"]
 
 
 def bzimage_payload(data: bytes) -> bytes | None:
@@ -34,12 +35,10 @@ def pvh_kernel(data: bytes) -> bytes | None:
     if payload is None or not compression_of(payload):
         return None
     try:
-        elf = Elf(decompress(payload))
+        elf = Elf(_unpacked(payload))
         return elf.data if elf.pvh_entry() is not None else None
     except ElfError:
         return None
-    except CodecError as error:
-        raise ImageError("the kernel cannot be unpacked", why=str(error)) from error
 
 
 def plain_image(data: bytes) -> bytes:
@@ -47,10 +46,23 @@ def plain_image(data: bytes) -> bytes:
 
     Raises ImageError for one that cannot be unpacked.
     """
+    if data[:2] == b"MZ" and data[4:8] == b"zimg" and len(data) >= 16:
+        offset, length = struct.unpack_from("<II", data, 8)
+        return _unpacked(data[offset : offset + length])
+    return _unpacked(data) if compression_of(data) else data
+
+
+def _unpacked(data: bytes) -> bytes:
     try:
-        if data[:2] == b"MZ" and data[4:8] == b"zimg" and len(data) >= 16:
-            offset, length = struct.unpack_from("<II", data, 8)
-            return decompress(data[offset : offset + length])
-        return decompress(data) if compression_of(data) else data
+        return decompress(data)
     except CodecError as error:
         raise ImageError("the kernel cannot be unpacked", why=str(error)) from error
+
+
+def write_kernel(data: bytes, out: Path) -> bool:
+    """Write ``vmlinuz``, and ``vmlinux`` where the kernel has a PVH entry point; tell whether it has."""
+    (out / "vmlinuz").write_bytes(plain_image(data))
+    fast = pvh_kernel(data)
+    if fast is not None:
+        (out / "vmlinux").write_bytes(fast)
+    return fast is not None

@@ -16,6 +16,8 @@ from tinamou.system.shut_in import ENVIRONMENT, leased, shut_in
 
 __all__ = ["changed", "made", "offline", "read_through"]
 
+from tinamou.system.closing import Closing, IfFailed
+
 _PERCENT = re.compile(rb"\((\d{1,3}\.\d{1,2})/100%\)")
 _PATIENCE = 3600.0
 """Seconds for the next percent of an image nobody vouches for; a slow disk of many terabytes takes half of that."""
@@ -40,14 +42,8 @@ async def made(
 ) -> None:
     """The same, which makes the file ``target``. Raises ImageError; no target is left then."""
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with leased(descriptor):
-            await _shut_in(argv, what, progress, reads, [str(target)])
-    except BaseException:
-        target.unlink(missing_ok=True)  # noqa: ASYNC240
-        raise
-    finally:
-        os.close(descriptor)
+    with Closing(descriptor), IfFailed(target.unlink, missing_ok=True), leased(descriptor):
+        await _shut_in(argv, what, progress, reads, [str(target)])
 
 
 async def changed(argv: Sequence[str], what: str, reads: Iterable[str], file: str, *, progress: Progress = silent) -> None:

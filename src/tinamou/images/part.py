@@ -29,7 +29,7 @@ def options(path: Path, format: str, part: Part | None = None) -> str:
     return f"driver={format},file.driver=raw,file.offset={offset},file.size={size},{whole}"
 
 
-def check_part(path: Path, part: Part, qemu_img: str = "qemu-img") -> str:
+def check_part(path: Path, part: Part) -> str:
     """The format of the image there. Raises ImageError for anything but a vmdk that is whole and needs no other file."""
     offset, size = part
     with path.open("rb") as file:
@@ -45,5 +45,5 @@ def check_part(path: Path, part: Part, qemu_img: str = "qemu-img") -> str:
         why = "a description of a disk could name any file of this host as the one that has its data"
         raise ImageError(f"the disk in {path} keeps its data in other files", why=why, fix="export it as one file")
     extent_files(path, head, offset)
-    tool.check(str(path), ["--image-opts", options(path, found, part)], (), qemu_img)
+    tool.check(str(path), ["--image-opts", options(path, found, part)], ())
     return found

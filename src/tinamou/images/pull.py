@@ -1,59 +1,31 @@
-"""From a name in the catalogue to a checked image on this host; an image is whole and checked, or it is not there.
-
-::
-
-    images/ubuntu-24.04/x86_64/.lock              held while downloading
-    images/ubuntu-24.04/x86_64/.part, .part.json  a download under way, and what its bytes are part of
-    images/ubuntu-24.04/x86_64/3d94c9dd66d8/      digest: disk.qcow2, facts.json (what it is), origin.json (its checks)
-    images/ubuntu-24.04/x86_64/current            link to the folder in use
-
-A folder never changes, so a disk that rests on an older one keeps its ground when a newer one is pulled.
-"""
+"""From a name in the catalogue to a checked image on this host; an image is whole and checked, or it is not there."""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinamou.digest import file_digest
 from tinamou.errors import ImageError
 from tinamou.facts.image import ImageFacts
-from tinamou.images import catalog
+from tinamou.images import catalog, store
 from tinamou.images.catalog import CatalogEntry
-from tinamou.late import asdict, dataclass, fields, replace
-from tinamou.system.lock import exclusive
-from tinamou.system.paths import image_dir
+from tinamou.images.download import Progress, discard, download
+from tinamou.images.http import Policy, client, fetch_bytes
+from tinamou.images.pulled import Origin, cached, described
+from tinamou.images.signature import Signature, checkable, signed_text, verify_detached, verify_inline
+from tinamou.images.verify import check_format, expected_digest, unpack
+from tinamou.late import asdict, dataclass, replace
+from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
-if TYPE_CHECKING:
-    from tinamou.images.download import Progress
-    from tinamou.images.http import Policy
-    from tinamou.images.signature import Signature
-
-__all__ = ["Origin", "cached", "check", "origin", "predicted", "pull", "pull_entry"]
+__all__ = ["Origin", "check", "origin", "pull", "pull_entry"]
 
 Notice = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an image came from and how it was checked.
-
-    ``digest`` is that of the file as the vendor publishes it, ``content`` that of the disk here (they differ when it was
-    packed), both as ``sha256:…``. ``signer`` is the fingerprint of the key when a signature was checked, else ``unsigned``
-    says why not. ``pulled`` is seconds since 1970.
-    """
-
-    url: str
-    digest: str
-    content: str
-    signer: str = ""
-    unsigned: str = ""
-    pulled: float = 0.0
 
 
 def pull(
@@ -93,44 +65,10 @@ def pull_entry(
     policy: Policy | None = None,
 ) -> ImageFacts:
     """Download and check ``entry``, whatever is here; an unchanged image is not downloaded again. Raises ImageError."""
-    from tinamou.images.http import Policy
-
-    folder = _folder(entry)
     say: Notice = notice or (lambda _: None)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock", lambda: say(f"another process downloads {entry.name}: waiting for it")):
-            return _Pull(entry, folder, progress, say, require_signature, tuple(keyrings), policy or Policy()).run()
-    except PermissionError as error:
-        raise ImageError(
-            f"{folder} cannot be written", why=str(error), fix="set TINAMOU_CACHE to a folder you own"
-        ) from error
-
-
-def cached(entry: CatalogEntry) -> ImageFacts | None:
-    """The image as it was pulled before, None when it was not."""
-    current = _folder(entry) / "current"
-    try:
-        folder = current.parent / current.readlink()
-        data = json.loads((folder / "facts.json").read_text())
-    except (OSError, ValueError):
-        return None
-    facts = _facts(data, folder)
-    return facts if Path(facts.disk).is_file() else None
-
-
-def predicted(entry: CatalogEntry) -> ImageFacts:
-    """The facts and the path the image will have once it is pulled."""
-    format = entry.format.partition(".")[0]
-    disk = _folder(entry) / "current" / f"disk.{format}"
-    return replace(_described(entry, str(disk), format, Size(0)), built=False)
-
-
-def _described(entry: CatalogEntry, disk: str, format: str, size: Size) -> ImageFacts:
-    return ImageFacts(
-        name=entry.name, arch=entry.arch, disk=disk, format=format, size=size, boots=entry.boots,
-        agent=entry.agent, seed=entry.seed, ssh=bool(entry.seed), user=entry.user,
-    )  # fmt: skip
+    wait = f"another process downloads {entry.name}: waiting for it"
+    with store.held(entry.name, entry.arch, lambda: say(wait)) as folder:
+        return _Pull(entry, folder, progress, say, require_signature, tuple(keyrings), policy or Policy()).run()
 
 
 def origin(facts: ImageFacts) -> Origin:
@@ -144,8 +82,6 @@ def origin(facts: ImageFacts) -> Origin:
 
 def check(facts: ImageFacts) -> Origin:
     """Read a pulled image again and compare it with what was checked. Raises ImageError when it has changed since."""
-    from tinamou.images.verify import check_format
-
     known = origin(facts)
     algorithm, _, wanted = known.content.partition(":")
     have = file_digest(Path(facts.disk), algorithm)
@@ -157,10 +93,6 @@ def check(facts: ImageFacts) -> Origin:
         )
     check_format(Path(facts.disk), facts.format)
     return known
-
-
-def _folder(entry: CatalogEntry) -> Path:
-    return image_dir() / entry.name.replace(":", "-") / entry.arch
 
 
 @dataclass(frozen=True)
@@ -192,30 +124,23 @@ class _Pull:
         return self.entry.digest.partition(":")[0] or self.entry.algorithm
 
     def run(self) -> ImageFacts:
-        import shutil
-
-        from tinamou.images.download import discard
-
         for stale in self.folder.glob(".unpacked-*"):
             shutil.rmtree(stale)
         unsigned = self.unsigned()
         expected = self.expected()
         target = self.folder / expected.digest[:12]
-        here = self.kept(target, expected)
-        if here is None:
+        if not self.kept(target, expected):
             expected = self.fetch(expected)
             target = self.folder / expected.digest[:12]
             self.keep(target, expected, self.image_signature() or expected.signature, unsigned)
         discard(self.part)
-        self.point(target.name)
+        store.point(self.folder / "current", target.name)
         found = cached(self.entry)
         assert found is not None
         return found
 
     def unsigned(self) -> str:
         """Why no signature will be checked, empty when one will. Raises ImageError when one is required."""
-        from tinamou.images.signature import checkable
-
         entry = self.entry
         reason = checkable(entry.key if entry.signature_url else None, self.keyrings)
         if not reason:
@@ -236,19 +161,11 @@ class _Pull:
         return reason
 
     def signs(self, what: str) -> bool:
-        from tinamou.images.signature import checkable
-
         entry = self.entry
         return bool(entry.signature_url) and entry.signs == what and not checkable(entry.key, self.keyrings)
 
     def expected(self, *, fresh: bool = False) -> _Expected:
         """The digest from the catalogue or from the vendor's checksum file, its signature checked where that can be done."""
-        import tempfile
-
-        from tinamou.images.http import client, fetch_bytes
-        from tinamou.images.signature import signed_text, verify_detached, verify_inline
-        from tinamou.images.verify import expected_digest
-
         entry = self.entry
         if entry.digest and not (entry.checksum_url and self.signs("checksums")):
             return _Expected(entry.digest.partition(":")[2], None)
@@ -274,21 +191,18 @@ class _Pull:
             )
         return _Expected(digest, signature)
 
-    def kept(self, target: Path, expected: _Expected) -> ImageFacts | None:
-        """The image, when exactly this build is here already and is backed as well as it could be now."""
-        import shutil
-
+    def kept(self, target: Path, expected: _Expected) -> bool:
+        """Whether exactly this build is here already and is backed as well as it could be now."""
         if not (target / "facts.json").is_file():
-            return None
+            return False
         proof = target / "origin.json"
         known = Origin(**json.loads(proof.read_text()))
         if self.signs("image") and not known.signer:
             shutil.rmtree(target)
-            return None
+            return False
         if expected.signature and not known.signer:
             _write(proof, asdict(replace(known, signer=expected.signature.fingerprint, unsigned="")))
-        self.point(target.name)
-        return cached(self.entry)
+        return True
 
     def fetch(self, expected: _Expected) -> _Expected:
         """Bring the file here; returns what it was finally compared with. Nothing wrong stays.
@@ -296,8 +210,6 @@ class _Pull:
         A build that was replaced between checksum file and image is noticed by asking for the checksum again; a partial file
         of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
         """
-        from tinamou.images.download import discard, download
-
         entry = self.entry
         while True:
             done = download(entry.url, self.part, format=entry.format, progress=self.progress, policy=self.policy)
@@ -319,10 +231,6 @@ class _Pull:
         )
 
     def image_signature(self) -> Signature | None:
-        from tinamou.images.download import discard
-        from tinamou.images.http import client, fetch_bytes
-        from tinamou.images.signature import verify_detached
-
         entry = self.entry
         if not (self.signs("image") and entry.key):
             return None
@@ -336,14 +244,9 @@ class _Pull:
 
     def keep(self, target: Path, expected: _Expected, signature: Signature | None, unsigned: str) -> None:
         """Unpack, look inside, and make it appear in one rename."""
-        import shutil
-        import tempfile
-
-        from tinamou.images.verify import unpack
-
         entry = self.entry
-        work = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=self.folder))
-        try:
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=self.folder, ignore_cleanup_errors=True) as folder:
+            work = Path(folder)
             format, digest = entry.format, expected.digest
             disk = work / f"disk.{format.partition('.')[0]}"
             if "." in format:
@@ -353,7 +256,7 @@ class _Pull:
             else:
                 size = self.looked(self.part, format)
                 self.part.rename(disk)
-            facts = _described(entry, disk.name, format, size)
+            facts = described(entry, disk.name, format, size)
             published, content = f"{self.algorithm}:{expected.digest}", f"{self.algorithm}:{digest}"
             signer = signature.fingerprint if signature else ""
             _write(work / "facts.json", asdict(facts))
@@ -363,35 +266,14 @@ class _Pull:
             if target.exists():
                 shutil.rmtree(target)
             work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def looked(self, disk: Path, format: str) -> Size:
-        from tinamou.images.download import discard
-        from tinamou.images.verify import check_format
-
         try:
             return check_format(disk, format)
         except ImageError:
             discard(self.part)
             raise
 
-    def point(self, name: str) -> None:
-        fresh = self.folder / f".current-{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(name)
-        fresh.replace(self.folder / "current")
-
-
-def _facts(data: dict[str, object], folder: Path) -> ImageFacts:
-    known = {field.name for field in fields(ImageFacts)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
-    values["size"] = Size(str(values["size"]))
-    values["disk"] = str(folder / str(values["disk"]))
-    return ImageFacts(**values)  # type: ignore[arg-type]
-
 
 def _write(path: Path, data: dict[str, object]) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(data, indent=1))
-    fresh.replace(path)
+    replace_text(path, json.dumps(data, indent=1), mode=0o644)

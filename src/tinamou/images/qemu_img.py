@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinamou.errors import ImageError
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError
 from tinamou.system.shut_in import ask
 
 __all__ = ["MISSING", "check", "complaint", "extract", "info"]
 
 _SECONDS, _CPU_SECONDS = 20.0, 10
+QEMU_IMG = "qemu-img"
 MISSING = "apt-get install -y --no-install-recommends qemu-utils"
 """What to do where there is no qemu-img."""
 
 
-def info(path: str, format: str, others: Sequence[str], qemu_img: str) -> dict[str, Any]:
+def info(path: str, format: str, others: Sequence[str]) -> dict[str, Any]:
     """What ``qemu-img info`` says of one file, which may read ``others`` besides. Raises ImageError."""
-    said = _asked(path, [qemu_img, "info", "--output=json", "-f", format, path], others)
+    said = _asked(path, [QEMU_IMG, "info", "--output=json", "-f", format, path], others)
     try:
         told = json.loads(said)
     except (ValueError, RecursionError) as error:
@@ -35,25 +37,22 @@ def info(path: str, format: str, others: Sequence[str], qemu_img: str) -> dict[s
     return told
 
 
-def check(path: str, image: Sequence[str], others: Sequence[str], qemu_img: str) -> None:
+def check(path: str, image: Sequence[str], others: Sequence[str]) -> None:
     """Have ``image`` (in qemu-img's words, a part of ``path``) checked. Raises ImageError for a damaged one."""
-    _asked(path, [qemu_img, "check", "-q", *image], others)
+    _asked(path, [QEMU_IMG, "check", "-q", *image], others)
 
 
-def extract(path: str, format: str, others: Sequence[str], place: tuple[int, int], qemu_img: str) -> bytes:
+def extract(path: str, format: str, others: Sequence[str], place: tuple[int, int]) -> bytes:
     """The bytes of the guest's disk at ``place`` (offset, length). Raises ImageError."""
     offset, length = place
     file = {"driver": format, "file": {"driver": "file", "filename": path}}
     source = "json:" + json.dumps({"driver": "raw", "offset": offset, "size": length, "file": file})
-    memory = os.memfd_create("piece", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+    with Closing(os.memfd_create("piece", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)) as memory:
         os.ftruncate(memory, length)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-        argv = [qemu_img, "convert", "-n", "-O", "raw", source, f"/proc/self/fd/{memory}"]
+        argv = [QEMU_IMG, "convert", "-n", "-O", "raw", source, f"/proc/self/fd/{memory}"]
         _asked(path, argv, others, [memory])
         return os.pread(memory, length, 0)
-    finally:
-        os.close(memory)
 
 
 def complaint(error: CommandError) -> str:

@@ -70,7 +70,7 @@ def _built(recipe: store.Recipe, progress: Progress, *, build: bool, refresh: bo
 
 
 def _from_catalogue(name: str, arch: str, progress: Progress, *, build: bool, refresh: bool) -> ImageFacts:
-    from tinamou.images import catalog, pull
+    from tinamou.images import catalog, pulled
 
     try:
         entry = catalog.find(name, arch)
@@ -78,16 +78,18 @@ def _from_catalogue(name: str, arch: str, progress: Progress, *, build: bool, re
         near = _near(name)
         fix = f"did you mean {near}? `tinamou image ls --all` shows every name" if near else error.fix
         raise ImageError(error.what, why=error.why, fix=f"{fix}; built here: {', '.join(names())}") from error
-    found = pull.cached(entry)
+    found = pulled.cached(entry)
     if found and not (refresh and build):
         return found
     if not build:
-        return pull.predicted(entry)
+        return pulled.predicted(entry)
+
+    from tinamou.images.pull import pull_entry
 
     def report(done: int, total: int, rate: float) -> None:
         progress(f"downloading {entry.name}, {done >> 20} MiB, {rate / 1e6:.1f} MB/s", done / total if total else None)
 
-    return pull.pull_entry(entry, progress=report, notice=lambda text: progress(text, None))
+    return pull_entry(entry, progress=report, notice=lambda text: progress(text, None))
 
 
 def _near(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tinamou.errors import ImageError
+from tinamou.system.closing import Closing
 from tinamou.system.replaced import replace_text
 
 __all__ = ["check_seals"]
@@ -54,13 +55,10 @@ def _digest(path: str, length: int) -> str:
     import hashlib
 
     digest = hashlib.blake2b(str(length).encode(), digest_size=16)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         digest.update(os.pread(descriptor, _HEAD, 0))
         for sample in range(_SAMPLES):
             digest.update(os.pread(descriptor, _BLOCK, length * sample // _SAMPLES))
-    finally:
-        os.close(descriptor)
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -24,20 +24,24 @@ from tinamou.images.progress import Progress
 from tinamou.late import asdict, dataclass, fields, replace
 from tinamou.system.lock import exclusive
 from tinamou.system.paths import image_dir
+from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
 __all__ = [
     "Kept",
     "Prepared",
     "Recipe",
+    "builds_of",
     "by_content",
     "cached",
     "describe",
     "described",
     "digest_of",
+    "held",
     "kept",
     "make",
     "point",
+    "pointed_at",
     "predicted",
     "remove",
 ]
@@ -85,20 +89,22 @@ class Kept:
     current: bool
 
 
-def _folder(name: str, arch: str) -> Path:
+def builds_of(name: str, arch: str) -> Path:
+    """Where the builds of a guest lie."""
     return image_dir() / name.replace(":", "-") / arch
 
 
 def cached(recipe: Recipe) -> ImageFacts | None:
     """The guest as it was built before by this version of its builder, None when it was not."""
-    return _pointed_at(_link(recipe))
+    return pointed_at(_link(recipe))
 
 
 def _link(recipe: Recipe) -> Path:
-    return _folder(recipe.facts.name, recipe.facts.arch) / f"current-{recipe.builder}"
+    return builds_of(recipe.facts.name, recipe.facts.arch) / f"current-{recipe.builder}"
 
 
-def _pointed_at(link: Path) -> ImageFacts | None:
+def pointed_at(link: Path) -> ImageFacts | None:
+    """The guest in the folder that a link names, as `described`."""
     try:
         return described(link.parent / os.readlink(link))  # noqa: PTH115 (this path is measured)
     except OSError:
@@ -116,9 +122,9 @@ def described(folder: Path) -> ImageFacts | None:
 
 def _by_another(recipe: Recipe) -> ImageFacts | None:
     """The guest as another version of its builder built it last."""
-    links = _folder(recipe.facts.name, recipe.facts.arch).glob("current*")
+    links = builds_of(recipe.facts.name, recipe.facts.arch).glob("current*")
     newest = sorted(links, key=lambda link: link.lstat().st_mtime, reverse=True)
-    return next((facts for link in newest if (facts := _pointed_at(link))), None)
+    return next((facts for link in newest if (facts := pointed_at(link))), None)
 
 
 def predicted(recipe: Recipe) -> ImageFacts:
@@ -131,17 +137,23 @@ def make(recipe: Recipe, progress: Progress, *, refresh: bool = False) -> ImageF
 
     Two processes that want the same guest build it once. Raises ImageError; nothing is left behind then.
     """
-    folder = _folder(recipe.facts.name, recipe.facts.arch)
+    name, arch = recipe.facts.name, recipe.facts.arch
+    with held(name, arch, lambda: progress(f"another process builds {name}: waiting for it", None)) as place:
+        found = None if refresh else cached(recipe)
+        return found or _build(recipe, place, progress, refresh=refresh)
+
+
+@contextlib.contextmanager
+def held(name: str, arch: str, on_wait: Callable[[], None]) -> Iterator[Path]:
+    """The folder of a guest's builds, which is nobody else's until the block ends. Raises ImageError."""
+    place = builds_of(name, arch)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        wait = f"another process builds {recipe.facts.name}: waiting for it"
-        with exclusive(folder / ".lock", lambda: progress(wait, None)):
-            found = None if refresh else cached(recipe)
-            return found or _build(recipe, folder, progress, refresh=refresh)
+        place.mkdir(parents=True, exist_ok=True)
+        with exclusive(place / ".lock", on_wait):
+            yield place
     except PermissionError as error:
-        raise ImageError(
-            f"{folder} cannot be written", why=str(error), fix="set TINAMOU_CACHE to a folder you own"
-        ) from error
+        fix = "set TINAMOU_CACHE to a folder you own"
+        raise ImageError(f"{place} cannot be written", why=str(error), fix=fix) from error
 
 
 def _build(recipe: Recipe, folder: Path, progress: Progress, *, refresh: bool) -> ImageFacts:
@@ -244,9 +256,7 @@ def digest_of(path: Path) -> str:
     found = file_digest(path)
     if (path.parent / "facts.json").exists():
         with contextlib.suppress(OSError):
-            fresh = known.with_name(f".sums-{os.getpid()}")
-            fresh.write_text(json.dumps({**kept, path.name: [*mark, found]}))
-            fresh.replace(known)
+            replace_text(known, json.dumps({**kept, path.name: [*mark, found]}), mode=0o644)
     return found
 
 

@@ -134,7 +134,7 @@ class Tiny:
         for deb in debs:
             packages.unpack(deb, root)
         progress("writing kernel and initrd", None)
-        fast = tiny_tree.write_kernel(root, out)
+        fast = tiny_tree.extract_kernel(root, out)
         (out / "initrd").write_bytes(tiny_tree.initrd(root, self.arch, self.modules, FIRST, self.programs))
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         return self.facts if fast else replace(self.facts, fast_kernel="")

@@ -10,10 +10,10 @@ from pathlib import Path
 from tinamou.errors import ImageError
 from tinamou.images import cpio, modules
 from tinamou.images.elf import Elf, ElfError
-from tinamou.images.kernel import plain_image, pvh_kernel
+from tinamou.images.kernel import write_kernel
 from tinamou.images.programs import program
 
-__all__ = ["initrd", "write_kernel"]
+__all__ = ["extract_kernel", "initrd"]
 
 _SCRIPTS = {
     "lib/tinamou/init": "init",
@@ -40,17 +40,12 @@ _PROGRAMS = {
 }
 
 
-def write_kernel(root: Path, out: Path) -> bool:
+def extract_kernel(root: Path, out: Path) -> bool:
     """Write ``vmlinuz``, and ``vmlinux`` where the kernel has a PVH entry point; tell whether it has."""
     found = [*sorted(root.glob("boot/vmlinu[xz]-*")), *sorted(root.glob("usr/lib/modules/*/vmlinu[xz]"))]
     if not found:
         raise ImageError("the kernel package holds no kernel")
-    data = found[0].read_bytes()
-    (out / "vmlinuz").write_bytes(plain_image(data))
-    fast = pvh_kernel(data)
-    if fast is not None:
-        (out / "vmlinux").write_bytes(fast)
-    return fast is not None
+    return write_kernel(found[0].read_bytes(), out)
 
 
 def initrd(

@@ -19,6 +19,7 @@ from tinamou.prepare.journal import Journal
 from tinamou.prepare.logs import pipes_into
 from tinamou.state.allowed import apply
 from tinamou.system import jail as jailed
+from tinamou.system.closing import IfFailed
 from tinamou.system.ended import status_of
 from tinamou.system.jail import Jail
 from tinamou.system.logs import complete, last_lines
@@ -59,12 +60,9 @@ def start(
             raise LaunchError(
                 f"{words[0]} cannot be started", why=why, fix="tinamou doctor tells what stands here"
             ) from error
-    try:
+    with IfFailed(end, process):
         if enters:
             enter_groups(Journal(directory), process.pid)
-    except BaseException:
-        end(process)
-        raise
     return process
 
 

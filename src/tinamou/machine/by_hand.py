@@ -17,6 +17,7 @@ from tinamou.errors import Problem, SpecError, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.late import dataclass
 from tinamou.machine.connected import Connected
+from tinamou.system.closing import Closing
 
 __all__ = ["Said", "ask", "qmp_line"]
 
@@ -136,8 +137,5 @@ def _note(machine: Connected, said: Said, became: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     if path.exists() and path.stat().st_size > _MOST_LOG:
         path.replace(path.with_name(f"{path.name}.old"))
-    descriptor = os.open(path, flags, 0o600)
-    try:
+    with Closing(os.open(path, flags, 0o600)) as descriptor:
         os.write(descriptor, (json.dumps({**entry, "became": became}) + "\n").encode())
-    finally:
-        os.close(descriptor)

@@ -27,6 +27,7 @@ from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines, networks
 from tinamou.state.folder import plan_data, plan_of, update_plan
 from tinamou.state.record import Record
+from tinamou.system.closing import IfFailed
 
 __all__ = ["add", "card_of", "change", "number_of", "remove", "set_rates"]
 
@@ -69,11 +70,8 @@ async def add(name: str, request: object) -> tuple[int, list[str]]:
         spec = load_spec(record.spec)
         number = max(len(spec.net), len(load_spec(record.next_spec).net))
         new = load_spec({"net": [request]}).net[0]
-        try:
+        with IfFailed(_forget_address, record, new, number):
             wanted, said = await _added(record, spec, new, number)
-        except BaseException:
-            _forget_address(record, new, number)
-            raise
         describe(record, lambda now: _with(now, number, wanted.net[number]))
         if new.address and record.running and (why := await _told(record, new, number)):
             said.append(f"the guest was not told its address {new.address}: {why}")
@@ -133,11 +131,8 @@ async def _plug(record: Record, session: Session, part: Contribution, number: in
     _refuse_walled_in(record, part)
     refuse_calls(record, part)
     apply(walled(record, part).steps, record.path)
-    try:
+    with IfFailed(_give_back, record, number):
         await hotplug.plug(session, part, f"net{number}")
-    except BaseException:
-        _give_back(record, number)
-        raise
 
 
 def _refuse_private(record: Record, part: Contribution) -> None:

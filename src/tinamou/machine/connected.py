@@ -24,8 +24,6 @@ from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import exit_code
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tinamou.blueprint import Plan
     from tinamou.guest.agent import Agent, Completed
     from tinamou.guest.clock import Clock
@@ -313,7 +311,6 @@ class Connected:
 
     async def end(self) -> None:
         """Cut the power; a throw-away machine is gone then."""
-
         await self.close()
         await in_thread(self.ended)
 
@@ -327,9 +324,7 @@ class Connected:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

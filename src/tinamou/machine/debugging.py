@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tinamou.facts import files
 from tinamou.launch.handover import listening
 from tinamou.machine.connected import Connected
 from tinamou.machine.encrypted import refuse
+from tinamou.system.closing import Closing
 
 __all__ = ["debugged"]
 
@@ -48,10 +48,8 @@ async def _opened(machine: Connected, session: Session, path: Path) -> None:
         listener = listening(str(path))
     except OSError as error:
         raise StateError(f"there can be no socket for gdb in the folder of {machine.name}", why=str(error)) from error
-    try:
+    with Closing(listener):
         await commands.getfd(session, listener, _CHARDEV)
-    finally:
-        os.close(listener)
     address = {"type": "fd", "data": {"str": _CHARDEV}}
     backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
     await session.execute("chardev-add", id=_CHARDEV, backend=backend)

@@ -23,6 +23,7 @@ from tinamou.snapshots.machine_disks import Disks
 from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
+from tinamou.system.closing import Closing
 from tinamou.units import Size
 
 __all__ = ["change_disc", "limit", "listed", "resize"]
@@ -134,11 +135,8 @@ async def _take_disc_out(session: Session, device: str) -> None:
 
 
 async def _insert(session: Session, device: str, name: str, path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         fdset = await add_fd(session, descriptor, note=path)
-    finally:
-        os.close(descriptor)
     node = f"{name}-disc{fdset}"
     leaf = {"node-name": f"fd{fdset}-{name}", "filename": f"/dev/fdset/{fdset}"}
     file = {"driver": "file", **leaf, "read-only": True}

@@ -15,8 +15,9 @@ from tinamou.control.hotplug import quietly
 from tinamou.errors import StateError
 from tinamou.facts import Facts
 from tinamou.machine.calls import as_filtered, refuse_calls, widen
+from tinamou.machine.chains import refuse_shared
 from tinamou.machine.description import describe, describe_later
-from tinamou.machine.disks import opened, refuse_shared
+from tinamou.machine.disks import opened
 from tinamou.machine.slots import free_for
 from tinamou.machine.starting import facts_again
 from tinamou.machine.turns import turn

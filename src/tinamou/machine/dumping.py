@@ -20,6 +20,7 @@ from tinamou.errors import ControlError, Problem, SpecError
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.connected import Connected
 from tinamou.machine.encrypted import refuse
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.new_file import new_file
 
 __all__ = ["Format", "dump"]
@@ -57,16 +58,11 @@ async def _written(session: Session, target: int, format: str, progress: Progres
         fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIECE)
     with session.listen("DUMP_COMPLETED") as ended:
         stopped = threading.Event()
-        try:
-            try:
+        with IfFailed(os.close, ours):
+            with Closing(theirs):
                 await commands.getfd(session, theirs, "dump")
-            finally:
-                os.close(theirs)
             how = {"paging": False, "protocol": "fd:dump", "detach": True, "format": format}
             await session.execute("dump-guest-memory", how)
-        except BaseException:
-            os.close(ours)
-            raise
         copying = asyncio.ensure_future(asyncio.to_thread(_copy, ours, target, stopped))
         try:
             await _told(session, copying, progress)
@@ -102,7 +98,7 @@ async def _came_to_its_end(session: Session, ended: Listener) -> None:
 
 def _copy(source: int, target: int, stopped: threading.Event) -> None:
     """All that comes, empty pieces as holes; ends early when told, or when no more can be written. Closes ``source``."""
-    try:
+    with Closing(source):
         empty, end = bytes(_PIECE), 0
         while not stopped.is_set() and (piece := os.read(source, _PIECE)):
             if piece != empty[: len(piece)]:
@@ -111,5 +107,3 @@ def _copy(source: int, target: int, stopped: threading.Event) -> None:
                     done += os.pwrite(target, piece[done:], end + done)
             end += len(piece)
         os.ftruncate(target, end)
-    finally:
-        os.close(source)

@@ -32,6 +32,7 @@ from tinamou.spec import dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
+from tinamou.system.closing import Closing
 from tinamou.system.exec import find_tool
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.new_file import new_file
@@ -174,8 +175,5 @@ def _compressed(target: Path | None, record: Record, *, force: bool) -> Iterator
 
 @contextmanager
 def _stdout() -> Iterator[int]:
-    descriptor = os.dup(sys.stdout.fileno())
-    try:
+    with Closing(os.dup(sys.stdout.fileno())) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)

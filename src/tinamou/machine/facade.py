@@ -19,6 +19,7 @@ from tinamou.snapshots.orphans import is_suspended
 from tinamou.spec import MachineSpec, load_spec
 from tinamou.state import machines
 from tinamou.state.record import Record, newest, read
+from tinamou.system.closing import IfFailed
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
 
@@ -183,11 +184,8 @@ class AsyncMachine(Handled, Kept):
         else:
             begun = await booting.begun(self._spec, ephemeral=not self._keep, progress=self._progress)
         machine = Connected(begun.record, begun.plan, timeout=self.timeout, since=since)
-        try:
+        async with IfFailed(machine.end):
             report = await (booting.until_up(machine) if self._wait else booting.until_launched(machine))
-        except BaseException:
-            await machine.end()
-            raise
         if self._opened:
             await machine.release()
         else:

@@ -98,7 +98,8 @@ async def _taken(
     chosen, why = _kind(record, plan, request)
     line, found = await _prepare_guest(machine, plan, held, progress)
     try:
-        moment = save.Moment(record, plan, session, line is not None, found, _maps_read_only(plan), ephemeral, why=why)
+        read_only = probe_qemu(plan.binary).has("property:memory-backend-file.rom")
+        moment = save.Moment(record, plan, session, line is not None, found, read_only, ephemeral, why=why)
         take = save.save_instant if chosen == "instant" else save.save_portable
         wanted = name or f"{record.name}-{secrets.token_hex(3)}"
         if not any(element.kind == "blockdev" for element in plan.elements):
@@ -128,10 +129,6 @@ def _kind(record: Record, plan: Plan, request: Request) -> tuple[Kind, str]:
             f"{record.name} cannot be checkpointed in an instant", why=reason, fix=f"{fix}, or take a portable one"
         )
     return "portable", reason
-
-
-def _maps_read_only(plan: Plan) -> bool:
-    return probe_qemu(plan.binary).has("property:memory-backend-file.rom")
 
 
 _FIND_SECONDS = 120.0

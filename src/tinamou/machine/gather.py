@@ -14,7 +14,7 @@ from tinamou.facts.keys import KeyFacts
 from tinamou.facts.usb import UsbFacts
 from tinamou.images.progress import Progress, silent
 from tinamou.images.resolve import resolve
-from tinamou.machine.disks import existing_chains
+from tinamou.machine.chains import existing_chains
 from tinamou.machine.lending import net_facts
 from tinamou.parts import windows
 from tinamou.parts.disk.spec import DIRECT

@@ -28,6 +28,7 @@ from tinamou.spec import MachineSpec, dump_spec, load_spec
 from tinamou.state import machines
 from tinamou.state.folder import write_image
 from tinamou.state.record import Record
+from tinamou.system.closing import Closing
 from tinamou.system.exec import find_tool
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.zstd import decompressing
@@ -300,10 +301,7 @@ def _unpacked(source: Path | None) -> Iterator[BinaryIO]:
     """The decompressed stream of a file, or of stdin. Raises StateError for what is not compressed so."""
     if find_tool("zstd") is None:
         raise PrepareError("an exported machine cannot be unpacked", why="zstd is not installed", fix="apt-get install zstd")
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC) if source else os.dup(sys.stdin.fileno())
-    try:
-        with decompressing(descriptor, None) as piped, os.fdopen(os.dup(piped.end), "rb") as stream:
-            piped.let_go()
-            yield stream
-    finally:
-        os.close(descriptor)
+    packed = os.open(source, os.O_RDONLY | os.O_CLOEXEC) if source else os.dup(sys.stdin.fileno())
+    with Closing(packed), decompressing(packed, None) as piped, os.fdopen(os.dup(piped.end), "rb") as stream:
+        piped.let_go()
+        yield stream

@@ -27,6 +27,7 @@ from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.spec import MachineSpec
 from tinamou.state.record import Record, change, newest
+from tinamou.system.closing import IfFailed
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.plain_file import read_given
@@ -144,11 +145,8 @@ def _with_screen(spec: MachineSpec) -> MachineSpec:
 @contextlib.asynccontextmanager
 async def _ending(machine: Connected):  # type: ignore[no-untyped-def]
     """A machine of which something failed ends; its record and its disks stay."""
-    try:
+    async with IfFailed(machine.end):
         yield
-    except BaseException:
-        await machine.end()
-        raise
     await machine.close()
 
 

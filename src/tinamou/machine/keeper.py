@@ -31,6 +31,7 @@ from tinamou.spec import load_spec
 from tinamou.state import pools
 from tinamou.state.pools import PoolEntry
 from tinamou.state.record import change, read
+from tinamou.system.closing import Closing
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import this_host
 from tinamou.system.signals import heard
@@ -205,15 +206,13 @@ def _leash(entry: PoolEntry) -> int:
     """Start a shell that waits for this process to end without a word, and then does what every command does first."""
     held, mine = os.pipe()
     words = ["sh", "-c", _ON_DEATH, str(held), sys.executable, "-m", "tinamou", "host", "repair"]
-    try:
+    with Closing(held):
         spawn(
             words,
             log=str(entry.directory / "keeper.log"),
             inherit=(held,),
             environment={**os.environ, **this_host().environment()},
         )
-    finally:
-        os.close(held)
     return mine
 
 

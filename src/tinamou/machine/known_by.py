@@ -16,6 +16,7 @@ from tinamou.machine import autostart
 from tinamou.machine.schedules import rename_schedules
 from tinamou.state import machines, networks, uids
 from tinamou.state.record import Record, update, written_anew
+from tinamou.system.closing import IfFailed
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 
@@ -29,11 +30,8 @@ def moving(folder: Path) -> Iterator[None]:
     """The machine's folder gets another name in the block: from before it until `settle` a mark tells of the old one."""
     mark = folder / files.RENAMED
     replace_text(mark, "\n".join([*_marked(folder), folder.name]))
-    try:
+    with IfFailed(mark.unlink, missing_ok=True):
         yield
-    except BaseException:
-        mark.unlink(missing_ok=True)
-        raise
 
 
 def settle(place: Path) -> list[str]:
@@ -56,7 +54,7 @@ def _marked(folder: Path) -> list[str]:
     return []
 
 
-def _known_by(old: Path, place: Path) -> list[str]:
+def _known_by(old: Path, place: Path) -> Iterator[str]:
     """What rests on it comes first, then its own files, then what others see of it; each is tried, come what may."""
     record = written_anew(place)
     steps: list[Callable[[], object]] = [
@@ -67,13 +65,11 @@ def _known_by(old: Path, place: Path) -> list[str]:
         lambda: rename_schedules(old.name, place.name),
         *autostart.renaming(old.name, record),
     ]
-    failed = []
     for step in steps:
         try:
             step()
         except (TinamouError, OSError, ValueError) as error:
-            failed.append(" ".join(str(error).split()))
-    return failed
+            yield " ".join(str(error).split())
 
 
 def _rebased(old: str, new: str) -> None:

@@ -111,10 +111,8 @@ def ports_of(record: Record) -> list[str]:
     from tinamou.parts.net.forwards import forwards_of
 
     for text in (text for net in nets for text in net.get("forward", ())):
-        try:
+        with contextlib.suppress(ValueError):
             found += [f"{_address(address)}:{port}->{to}/{kind}" for kind, address, port, to in forwards_of(text)]
-        except ValueError:
-            continue
     return found
 
 

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["trial"]
 
 
-async def trial(
-    net: object,
-    *,
-    cpus: int = 1,
-    trips: int = 200,
-    seconds: float = 2.0,
-    also: Callable[[Agent], Awaitable[None]] | None = None,
-) -> Speed:
+async def trial(net: object, *, cpus: int = 1, also: Callable[[Agent], Awaitable[None]] | None = None) -> Speed:
     """Start a guest with the network, measure, end it. Raises GuestError when nothing leads from this host to it.
 
     ``also`` is called with the guest's agent once the measuring is done.
@@ -40,7 +33,7 @@ async def trial(
             report = await examine(machine.record, session, machine.agent)
             nic = report.nics[0]
             if nic.guest and any("." in address for address in nic.guest.addresses):
-                speed = await speed_of(nic, machine.agent, trips=trips, seconds=seconds, pid=machine.record.pid)
+                speed = await speed_of(nic, machine.agent, pid=machine.record.pid)
                 if speed:
                     if also:
                         await also(machine.agent)

@@ -80,10 +80,9 @@ class ForkPool:
                 self._refill()
             restored = await self._next()
             asyncio.get_running_loop().call_later(REFILL_AFTER, self._refill)
-            if not restored.record.running:
-                await in_thread(_end, restored)
-                continue
-            return restored
+            if restored.record.running:
+                return restored
+            await in_thread(_end, restored)
 
     async def close(self) -> None:
         """End the machines that wait."""

@@ -19,6 +19,7 @@ from tinamou.spec import MachineSpec, dump_spec
 from tinamou.state import machines, pools
 from tinamou.state.folder import plan_of
 from tinamou.state.pools import PoolEntry
+from tinamou.system.closing import IfFailed
 from tinamou.system.logs import last_lines
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.sockets import NotListeningError, connect_unix
@@ -53,12 +54,9 @@ async def create(
         timeout=timeout,
     )
     pools.create(entry)
-    try:
+    with IfFailed(remove, name):
         keeper.start(name)
         await PoolClient(name).ask("wait", timeout + TAKE_SECONDS)
-    except BaseException:
-        remove(name)
-        raise
     return pools.find(name)
 
 
@@ -95,17 +93,14 @@ class PoolClient:
         Waits up to ``timeout`` seconds for one. Raises StateError, and what starting the last one raised.
         """
         connection = await self._asked("take", timeout)
-        try:
-            answer, lines = await asyncio.wait_for(_answer(connection), timeout)
-            record = machines.find(self._said(answer)["machine"])
-            restored = given(record, plan_of(record), lines)
-            await hand_out(restored)
-        except TimeoutError:
-            connection.close()
-            raise StateError(f"pool {self.name} had no machine for {timeout:g} s", fix="make it larger") from None
-        except BaseException:
-            connection.close()
-            raise
+        with IfFailed(connection.close):
+            try:
+                answer, lines = await asyncio.wait_for(_answer(connection), timeout)
+                record = machines.find(self._said(answer)["machine"])
+                restored = given(record, plan_of(record), lines)
+                await hand_out(restored)
+            except TimeoutError:
+                raise StateError(f"pool {self.name} had no machine for {timeout:g} s", fix="make it larger") from None
         return restored, connection.close
 
     async def ask(self, request: str, timeout: float = 5.0) -> dict[str, Any]:

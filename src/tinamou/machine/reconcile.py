@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tinamou import late
@@ -26,15 +27,17 @@ __all__ = ["claim", "clear_unfinished", "end_machine", "give_back", "reconcile"]
 def reconcile(found: Look | None = None) -> list[str]:
     """Look at every machine that is not at rest; returns one sentence for each thing that was put right."""
     found = found or look()
-    done = list(found.odd)
-    for directory in found.others:
-        try:
-            done += _reconcile_one(directory)
-        except StateError as error:  # a damaged entry: the other machines have nothing to do with it
-            done.append(f"{error.what}: {error.why}; {error.fix}")
+    done = [*found.odd, *(line for directory in found.others for line in _said(_reconcile_one, directory))]
     _tidy_networks()
-    done += networks.odd()
-    return done + _reconcile_ledger() + orphans.clear() + pools.clear()
+    return done + networks.odd() + _reconcile_ledger() + orphans.clear() + pools.clear()
+
+
+def _said(work: Callable[[Path], list[str]], directory: Path) -> list[str]:
+    """What was put right; or what is wrong with a damaged entry, with which the other machines have nothing to do."""
+    try:
+        return work(directory)
+    except StateError as error:
+        return [f"{error.what}: {error.why}; {error.fix}"]
 
 
 def _tidy_networks() -> None:
@@ -48,13 +51,8 @@ def _reconcile_ledger() -> list[str]:
     """Machines of other state directories that hold something of the host: their dead do not keep it from the living."""
     done = [wrong for wrong in (ledger.fault(),) if wrong]
     for place in sorted(ledger.look().holders()):
-        directory = Path(place)
-        if directory.parent == machines.machines_dir():
-            continue
-        try:
-            done += _reconcile_other(directory)
-        except StateError as error:
-            done.append(f"{error.what}: {error.why}; {error.fix}")
+        if Path(place).parent != machines.machines_dir():
+            done += _said(_reconcile_other, Path(place))
     return done
 
 

@@ -168,16 +168,13 @@ class _Made:
         tpm = [step for step in self._plan.steps if isinstance(step, StartHelper) and step.name == "swtpm"]
         for helper in tpm:
             words = tuple(str(self._moved(word)) for word in helper.argv)
-            owner = None if self._owner is None or helper.owner is None else helper.owner - _uid(self._plan) + self._owner
+            former = self._plan.confinement.uid or 0
+            owner = None if self._owner is None or helper.owner is None else helper.owner - former + self._owner
             yield late.replace(helper, argv=words, socket=str(self._moved(helper.socket)), owner=owner)
         sockets = {helper.socket for helper in tpm}
         for step in self._plan.steps:
             if isinstance(step, HandOver) and (step.access in ("read", "listen", "append") or step.path in sockets):
                 yield late.replace(step, path=str(self._moved(step.path)))
-
-
-def _uid(plan: Plan) -> int:
-    return plan.confinement.uid or 0
 
 
 def tapped(plan: Plan) -> bool:

@@ -17,8 +17,8 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.launch.process import start as launch
 from tinamou.machine import named
+from tinamou.machine.chains import put_right_at_rest, refuse_shared
 from tinamou.machine.description import settled
-from tinamou.machine.disks import put_right_at_rest, refuse_shared
 from tinamou.machine.gather import gather, resolve_image
 from tinamou.machine.host_side import claims, leased, without_huge_pages
 from tinamou.machine.reconcile import claim, end_machine, reconcile
@@ -35,6 +35,7 @@ from tinamou.state import machines, moves
 from tinamou.state.folder import image_of, write_image, write_plan
 from tinamou.state.index import Look, look
 from tinamou.state.record import Record, change, read
+from tinamou.system.closing import IfFailed
 from tinamou.system.spawn import Process, process_of
 
 __all__ = [
@@ -122,14 +123,10 @@ def begin_again(record: Record, *, dies_with_parent: bool = False) -> Started:
     spec = load_spec(record.next_spec)
     named.check(spec)
     record = settled(claim(record))
-    try:
-        with turn_blocking(record, "start"):
-            put_right_at_rest(record)
-            record, image = _image_again(record, spec)
-            return _start(spec, record, image, _Clock(), dies_with_parent)
-    except BaseException:
-        end_machine(record)
-        raise
+    with IfFailed(lambda: end_machine(record)), turn_blocking(record, "start"):
+        put_right_at_rest(record)
+        record, image = _image_again(record, spec)
+        return _start(spec, record, image, _Clock(), dies_with_parent)
 
 
 def _image_again(record: Record, spec: MachineSpec) -> tuple[Record, ImageFacts]:

@@ -32,6 +32,7 @@ from tinamou.snapshots.checkpoint import Checkpoint, verify
 from tinamou.snapshots.checkpoint import write as write_entry
 from tinamou.snapshots.orphans import forget_suspended, is_suspended, suspended
 from tinamou.state.record import Record, change
+from tinamou.system.closing import IfFailed
 from tinamou.system.durable import sync_file, sync_folder
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import wait_gone
@@ -92,13 +93,10 @@ async def _saved(record: Record, session: Session) -> Checkpoint:
 
 def _write_surely(saved: Checkpoint, folder: Path) -> None:
     """From here on the machine is suspended, or an error is raised and it is not."""
-    try:
+    with IfFailed((folder / "checkpoint.json").unlink, missing_ok=True):
         write_entry(saved)
         sync_file(folder / "checkpoint.json")
         sync_folder(folder)
-    except BaseException:
-        (folder / "checkpoint.json").unlink(missing_ok=True)
-        raise
 
 
 async def wake_up(record: Record, *, dies_with_parent: bool = False) -> Awake:

@@ -61,22 +61,20 @@ def _downloaded(name: str, folder: Path, progress: Progress) -> Path:
     return (set(folder.glob("*.deb")) - before).pop()
 
 
-def _siblings(package: Path, folder: Path, progress: Progress) -> list[Path]:
+def _siblings(package: Path, folder: Path, progress: Progress) -> Iterator[Path]:
     """Packages it depends on that hold what it reads: beside it, else as apt has them, else what is installed serves."""
-    found = []
     version = _field(package, "Version")
     for name in _names(package):
         if name not in _SIBLINGS:
             continue
         beside = sorted(package.parent.glob(f"{name}_*.deb"))
         if beside and package.parent != folder:
-            found.append(beside[-1])
+            yield beside[-1]
             continue
         for asked in (f"{name}={version}", name):
             with contextlib.suppress(ProbeError):
-                found.append(_downloaded(asked, folder, progress))
+                yield _downloaded(asked, folder, progress)
                 break
-    return found
 
 
 def _lend_data(root: Path) -> None:

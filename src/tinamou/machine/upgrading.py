@@ -43,6 +43,7 @@ from tinamou.snapshots.hardware import fitted
 from tinamou.state.folder import write_plan
 from tinamou.state.record import Record, change, read
 from tinamou.system import ram
+from tinamou.system.closing import Closing
 from tinamou.system.descriptors import taken
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.mappings import Mapping, changed, mapping_of
@@ -349,12 +350,9 @@ async def _carried(
 
 def _bring_over(pid: int, mapping: Mapping, to: int) -> None:
     """What the machine changed since its memory was frozen."""
-    side = changes.room_for(0)
-    try:
+    with Closing(changes.room_for(0)) as side:
         changes.save(side, pid, mapping, changed(pid, mapping))
         changes.apply(side, to, mapping_of(to, mapping.size))
-    finally:
-        os.close(side)
 
 
 def _is_now(old: Record, plan: Plan, process: Process) -> Record:

@@ -175,7 +175,6 @@ def _down(size: int) -> int:
 
 
 def _cause(guests: Sequence[Guest], host: Host | None, budget: int | None) -> str:
-    """What all is for, in words."""
     said, holds = [], Size(sum(one.holds for one in guests)).short
     if budget is not None:
         said.append(f"the machines hold {holds} of a budget of {Size(budget).short}")
@@ -185,7 +184,6 @@ def _cause(guests: Sequence[Guest], host: Host | None, budget: int | None) -> st
 
 
 def _why(guest: Guest, targets: Mapping[str, int], cause: str) -> Why:
-    """Why this guest holds what it should."""
     if reason := _left_alone(guest):
         return Why("watch", f"left alone: {reason}")
     target, available = targets[guest.name], Size(guest.available or 0).short

@@ -34,7 +34,6 @@ def cause_of(record: Record, files: Rooted | None = None, log: Callable[[], str 
 
 
 def _by_group(record: Record, files: Rooted) -> str:
-    """Its control group has counted."""
     places = group_places(Journal(Path(record.directory)))
     if not cgroups.ended_for_memory(files, places):
         return ""

@@ -34,6 +34,7 @@ from tinamou.spec import load_spec
 from tinamou.state import networks
 from tinamou.state.record import Record
 from tinamou.system import nft, threads
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError, find_tool, run
 from tinamou.system.loop_thread import in_thread
 
@@ -113,9 +114,7 @@ def _number(nic: NicView) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-async def speed_of(
-    nic: NicView, agent: Agent, *, trips: int = 200, seconds: float = 2.0, pid: int | None = None
-) -> Speed | None:
+async def speed_of(nic: NicView, agent: Agent, *, pid: int | None = None) -> Speed | None:
     """Latency and throughput between this host and the guest of process ``pid``; None where nothing leads to it."""
 
     async def start(line: str) -> object:
@@ -124,7 +123,7 @@ async def speed_of(
     def computed() -> float:
         return threads.computed(pid, "CPU ", "ALL CPUs") if pid else 0.0
 
-    probe = functools.partial(measure, start, trips=trips, seconds=seconds, computed=computed)
+    probe = functools.partial(measure, start, computed=computed)
     if nic.backend == "user":
         return await probe(f"10.0.{2 + _number(nic) % 250}.2", listen="127.0.0.1")
     if nic.backend in ("stream", "socket") and "passt" in _peers(nic):
@@ -203,13 +202,10 @@ async def capture(
     part = record.file(f"net{number}.pcap")
     part.unlink(missing_ok=True)
     name = f"capture{number}"
-    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as file:
         if record.uid is not None:
             os.fchown(file, record.uid, record.uid)
         fdset, path = await reopenable(session, file)
-    finally:
-        os.close(file)
     try:
         await session.execute("object-add", {"qom-type": "filter-dump", "id": name, "netdev": f"net{number}", "file": path})
     except ControlError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,15 @@ async def _inside(record: Record) -> dict[str, NicView]:
     return {nic.id: nic for nic in await look(cards, Agent(str(record.file(files.AGENT))), {})}
 
 
-def _outside(record: Record, spec: NetSpec, number: int) -> list[dict[str, Any]]:
+def _outside(record: Record, spec: NetSpec, number: int) -> Iterator[dict[str, Any]]:
     nic, link = f"net{number}", host_link(spec, record.directory, number)
-    rows = []
     if link:
-        rows.append(_row(nic, "host", _turned(_of_link(link))))
+        yield _row(nic, "host", _turned(_of_link(link)))
     if spec.switched:
         name = link or link_name(record.directory, number)
-        rows.append(_row(nic, "switch", _turned(_of_switch(name))))
+        yield _row(nic, "switch", _turned(_of_switch(name)))
     if spec.type in FILTERED:
-        rows.append({"nic": nic, "seen": "filter", "dropped": nft.dropped(link)})
-    return rows
+        yield {"nic": nic, "seen": "filter", "dropped": nft.dropped(link)}
 
 
 def _row(nic: str, seen: str, counters: Mapping[str, int]) -> dict[str, Any]:

@@ -54,7 +54,9 @@ FORGED = 100
 
 _SET = "tinamou net set NAME NIC"
 
-Check = Callable[[NicView, Surroundings], Iterator[NicFinding]]
+_Found = tuple[str, str, str, str, int, Remedy | None]
+"""A finding but for the card it is about."""
+Check = Callable[[NicView, Surroundings], Iterator[_Found]]
 
 
 def diagnose(every: Sequence[tuple[NicView, Surroundings]]) -> list[NicFinding]:
@@ -63,95 +65,86 @@ def diagnose(every: Sequence[tuple[NicView, Surroundings]]) -> list[NicFinding]:
         replace(finding, fix=finding.fix.replace("NAME", around.machine).replace("NIC", nic.id.removesuffix("-dev")))
         for nic, around in every
         for check in CHECKS
-        for finding in check(nic, around)
+        for finding in (NicFinding(nic.id, *said) for said in check(nic, around))
     ]
     return sorted(found, key=lambda finding: -finding.weight)
 
 
-def _unplugged(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _unplugged(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     if nic.guest and nic.guest.up and not nic.guest.carrier:
         seen = f"the guest's {nic.guest.name} sees no cable"
         fix = "plug it in: tinamou net link NAME up --nic NIC"
-        yield NicFinding(nic.id, "the virtual cable is unplugged", seen, "nothing passes", fix, DEAD + 3, PlugIn(nic.id))
+        yield "the virtual cable is unplugged", seen, "nothing passes", fix, DEAD + 3, PlugIn(nic.id)
 
 
-def _no_driver(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _no_driver(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     if nic.unseen:
         seen = f"the guest has no interface for {nic.id} ({nic.model})"
         virtio = nic.model.startswith("virtio")
         fix = "install the driver in the guest" + ("" if virtio else f", or {_SET} model=virtio --restart")
         remedy = None if virtio else Describe({"model": "virtio"})
-        yield NicFinding(nic.id, "the guest has no driver for the card", seen, "nothing passes", fix, DEAD + 4, remedy)
+        yield "the guest has no driver for the card", seen, "nothing passes", fix, DEAD + 4, remedy
 
 
-def _guest_down(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _guest_down(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     guest = nic.guest
     if guest and not guest.up:
         fix = f"in the guest: ip link set {guest.name} up"
         seen = f"{guest.name} in the guest is down"
-        yield NicFinding(
-            nic.id, "the guest's interface is down", seen, "nothing passes", fix, DEAD + 2, remedies.up(guest.name)
-        )
+        yield "the guest's interface is down", seen, "nothing passes", fix, DEAD + 2, remedies.up(guest.name)
 
 
-def _host_down(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _host_down(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     host = nic.host
     if host and not host.up:
         fix = f"ip link set {host.name} up"
         seen = f"{host.name} on the host is down"
-        yield NicFinding(nic.id, "the host's interface is down", seen, "nothing passes", fix, DEAD + 1, HostUp(host.name))
+        yield "the host's interface is down", seen, "nothing passes", fix, DEAD + 1, HostUp(host.name)
     if nic.link and host is None:
         seen = f"there is no {nic.link} in this network namespace"
         fix = "start the machine anew: tinamou net diagnose NAME --fix --restart"
-        yield NicFinding(nic.id, "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1, Describe({}))
+        yield "the host's interface is gone", seen, "nothing passes", fix, DEAD + 1, Describe({})
 
 
-def _server_dead(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _server_dead(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     if around.server is False:
         seen = "the network's dnsmasq does not run"
         fix = "start it again: tinamou net diagnose NAME --fix"
         cost = "no addresses for new guests, no names"
-        yield NicFinding(nic.id, "the network's DHCP and name server is dead", seen, cost, fix, DEAD - 5, Serve())
+        yield "the network's DHCP and name server is dead", seen, cost, fix, DEAD - 5, Serve()
 
 
-def _no_address(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _no_address(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     guest = nic.guest
     if guest and guest.up and not any("." in one for one in guest.addresses):
         fix = "start DHCP in the guest, or give it net.address"
         asks = remedies.leased_anew(guest.name) if around.address or nic.backend == "user" else None
-        yield NicFinding(nic.id, "the guest has no IPv4 address", f"{guest.name} has none", "no IPv4", fix, DEAD - 10, asks)
+        yield "the guest has no IPv4 address", f"{guest.name} has none", "no IPv4", fix, DEAD - 10, asks
     own = [one.partition("/")[0] for one in guest.addresses] if guest else []
     if around.address and own and around.address not in own:
         seen = f"the guest has {', '.join(own)}, the network leased it {around.address}"
         fix = "let the guest use DHCP, or set net.anti_spoof = false"
-        yield NicFinding(
-            nic.id,
-            "the guest uses an address that is not its own",
-            seen,
-            "its packets are dropped",
-            fix,
-            DEAD - 4,
-            remedies.leased_anew(guest.name) if guest else None,
-        )
+        remedy = remedies.leased_anew(guest.name) if guest else None
+        yield "the guest uses an address that is not its own", seen, "its packets are dropped", fix, DEAD - 4, remedy
 
 
-def _foreign_mac(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _foreign_mac(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     guest = nic.guest
     if around.mac and guest and guest.mac != around.mac:
         seen = f"the guest's {guest.name} has {guest.mac}, the machine was given {around.mac}"
         fix = f"in the guest: ip link set {guest.name} address {around.mac}; or set net.anti_spoof = false"
         remedy = remedies.fixed_mac(guest.name, around.mac)
-        yield NicFinding(nic.id, "the guest changed its MAC address", seen, "its packets are dropped", fix, DEAD - 3, remedy)
+        yield "the guest changed its MAC address", seen, "its packets are dropped", fix, DEAD - 3, remedy
 
 
-def _emulated(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _emulated(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     """On QEMU's own TCP/IP the card alone does not help: without offloads the guest cuts and sums what e1000 did for it."""
     if not nic.model.startswith("virtio"):
         cost = "several times the latency, a fraction of the throughput: every packet costs emulated register accesses"
         remedy = Describe({"model": "virtio", **(_better(around) if nic.backend == "user" else {})})
         fix = f"{_SET} {remedy.words()} --restart"
         seen = f"QEMU's card {nic.id} is {nic.model}"
-        yield NicFinding(nic.id, f"{nic.model} is emulated hardware", seen, cost, fix, SLOW + 5, remedy)
+        yield f"{nic.model} is emulated hardware", seen, cost, fix, SLOW + 5, remedy
 
 
 def _better(around: Surroundings) -> dict[str, str | int]:
@@ -164,57 +157,35 @@ def _better(around: Surroundings) -> dict[str, str | int]:
     return {"type": "passt"} if around.passt and not around.forwards else {}
 
 
-def _slirp(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _slirp(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     if nic.backend == "user":
         better = Describe(_better(around))
         install = "" if around.passt or around.root else ", after installing passt"
         cost = "all traffic passes through a TCP/IP stack inside QEMU, one packet at a time and without offloads"
         seen = f"{nic.id} is on {nic.backend}"
-        yield NicFinding(
-            nic.id,
-            "QEMU's own TCP/IP (slirp) carries the traffic",
-            seen,
-            cost,
-            f"{_SET} {better.words() or 'type=passt'} --restart{install}",
-            SLOW,
-            better if better.fields else None,
-        )
+        fix = f"{_SET} {better.words() or 'type=passt'} --restart{install}"
+        remedy = better if better.fields else None
+        yield "QEMU's own TCP/IP (slirp) carries the traffic", seen, cost, fix, SLOW, remedy
 
 
-def _vhost(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _vhost(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     if nic.backend == "tap" and not nic.vhost and nic.model.startswith("virtio"):
         fix = f"{_SET} vhost=auto --restart" if around.vhost else "modprobe vhost_net, where the kernel has it"
         remedy = Describe({"vhost": "auto"}) if around.vhost else None
         seen = "vhost is off" if around.vhost else "the host has no /dev/vhost-net"
         weight = SLOWER if around.vhost else WORTH - 5
-        yield NicFinding(
-            nic.id,
-            "packets pass through QEMU, not through the kernel",
-            seen,
-            "a copy and a wake-up each",
-            fix,
-            weight,
-            remedy,
-        )
+        yield "packets pass through QEMU, not through the kernel", seen, "a copy and a wake-up each", fix, weight, remedy
 
 
-def _queues(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _queues(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     guest = nic.guest
     if guest and nic.backend == "tap" and guest.cpus > 1 and nic.queues < min(guest.cpus, 16):
         seen = f"{nic.queues} queue pairs for {guest.cpus} virtual CPUs"
         cost = "virtual CPUs wait for one another to send and receive"
-        yield NicFinding(
-            nic.id,
-            "fewer queues than virtual CPUs",
-            seen,
-            cost,
-            f"{_SET} queues=0 --restart",
-            SLOWER - 5,
-            Describe({"queues": 0}),
-        )
+        yield "fewer queues than virtual CPUs", seen, cost, f"{_SET} queues=0 --restart", SLOWER - 5, Describe({"queues": 0})
 
 
-def _mtu(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _mtu(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     guest, host = nic.guest, nic.host
     if not guest or not host:
         return
@@ -223,23 +194,15 @@ def _mtu(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
         seen = f"the guest sends up to {guest.mtu} bytes, {host.master or host.name} passes {path}"
         fix = f"in the guest: ip link set {guest.name} mtu {path}"
         remedy = remedies.resized(guest.name, path)
-        yield NicFinding(nic.id, "large packets of the guest are lost", seen, "connections hang", fix, DEAD - 20, remedy)
+        yield "large packets of the guest are lost", seen, "connections hang", fix, DEAD - 20, remedy
     elif guest.mtu < path:
         seen = f"the guest sends up to {guest.mtu} bytes, the path passes {path}"
         fix = f"in the guest: ip link set {guest.name} mtu {path}"
         cost = "more packets for the same data"
-        yield NicFinding(
-            nic.id,
-            "the guest's packets are smaller than need be",
-            seen,
-            cost,
-            fix,
-            WORTH,
-            remedies.resized(guest.name, path),
-        )
+        yield "the guest's packets are smaller than need be", seen, cost, fix, WORTH, remedies.resized(guest.name, path)
 
 
-def _offloads(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _offloads(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     guest = nic.guest
     wanted = ("tx-checksumming", "tcp-segmentation-offload", "generic-receive-offload")
     off = [name for name in wanted if guest and guest.features.get(name) is False]
@@ -247,37 +210,37 @@ def _offloads(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
         fix = f"in the guest: ethtool -K {guest.name} tx on tso on gro on"
         cost = "the guest cuts and sums every packet itself"
         seen = f"off in the guest: {', '.join(off)}"
-        yield NicFinding(nic.id, "offloads are off", seen, cost, fix, SLOWER, remedies.offloaded(guest.name))
+        yield "offloads are off", seen, cost, fix, SLOWER, remedies.offloaded(guest.name)
 
 
-def _forges(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _forges(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     if around.forged > FORGED:
         seen = f"{around.forged} packets with another's MAC, IP or ARP address were dropped"
         fix = "find out which program sends them; for a router or containers on the nic: {} anti_spoof=false --restart"
         cost = "they do not pass, and neither does what answers them"
-        yield NicFinding(nic.id, "the guest sends packets that are not its own", seen, cost, fix.format(_SET), SLOWER - 2)
+        yield "the guest sends packets that are not its own", seen, cost, fix.format(_SET), SLOWER - 2, None
 
 
-def _shaped(nic: NicView, around: Surroundings) -> Iterator[NicFinding]:
+def _shaped(nic: NicView, around: Surroundings) -> Iterator[_Found]:
     if nic.host and nic.host.shaping:
         fix = f"tc qdisc delete dev {nic.host.name} root"
         remedy = Unshape(nic.host.name)
         cost = "traffic to the guest is delayed or limited"
-        yield NicFinding(nic.id, "a queueing discipline holds packets back", nic.host.shaping, cost, fix, SLOW + 10, remedy)
+        yield "a queueing discipline holds packets back", nic.host.shaping, cost, fix, SLOW + 10, remedy
     for way, rate in (("in", around.rate_in), ("out", around.rate_out)):
         if rate:
             cost = f"at most {rate} a second"
             fix = f"tinamou net rate NAME --nic NIC --{way} off"
-            yield NicFinding(nic.id, f"a rate limit is set (rate_{way})", f"net.rate_{way} = {rate}", cost, fix, SLOW - 10)
+            yield f"a rate limit is set (rate_{way})", f"net.rate_{way} = {rate}", cost, fix, SLOW - 10, None
 
 
-def _dropped(nic: NicView, _: Surroundings) -> Iterator[NicFinding]:
+def _dropped(nic: NicView, _: Surroundings) -> Iterator[_Found]:
     for name, side in (("the guest", nic.guest), ("the host's interface", nic.host)):
         lost = _lost(side)
         if lost > 100:
             cost = "what is dropped is sent again, later"
             fix = f"{_SET} queue_size=1024 --restart; look at the CPU load of the host"
-            yield NicFinding(nic.id, f"{name} drops packets", f"{lost} dropped or in error", cost, fix, SLOWER + 5)
+            yield f"{name} drops packets", f"{lost} dropped or in error", cost, fix, SLOWER + 5, None
 
 
 def _lost(side: GuestSide | HostSide | None) -> int:

@@ -15,6 +15,7 @@ from tinamou.guest.resident.sharing import shared, shared_path
 from tinamou.images.progress import Progress, silent
 from tinamou.machine.waiting import LOOK_SECONDS, Waiting
 from tinamou.state.allowed import of_others, refusal
+from tinamou.system.closing import IfFailed
 from tinamou.system.sockets import NotListeningError
 
 if TYPE_CHECKING:
@@ -77,15 +78,12 @@ async def open_session(
 ) -> AsyncIterator[RunningCommand]:
     """As `open_terminal`, without a terminal where ``size`` is None: who has the block reads its output."""
     wait = Waiting(name, timeout, progress)
-    line = await _terminal_line(wait)
-    try:
+    with contextlib.closing(await _terminal_line(wait)) as line:
         session = await wait.answer(line.open(command, size))
         try:
             yield session
         finally:
             session.leave()
-    finally:
-        line.close()
 
 
 async def _way(wait: Waiting) -> Line | Agent:
@@ -99,11 +97,8 @@ async def _way(wait: Waiting) -> Line | Agent:
             return await _greeted(wait)
         record = await wait.started()
     agent = await wait.agent(record)
-    try:
+    async with IfFailed(agent.close):
         line = None if record.resident or of_others(record) else await _brought(wait, agent, record)
-    except BaseException:
-        await agent.close()
-        raise
     if line is not None:
         await agent.close()
     return line or agent

@@ -16,6 +16,7 @@ from tinamou.machine.reconcile import clear_unfinished
 from tinamou.machine.turns import turn
 from tinamou.state import machines
 from tinamou.state.record import Record, change
+from tinamou.system.closing import IfFailed
 from tinamou.system.loop_thread import in_thread
 
 if TYPE_CHECKING:
@@ -81,11 +82,8 @@ async def start(name: str, *, wait: bool = True, timeout: float = READY_SECONDS,
     progress(f"starting {name}", None)
     begun = await booting.begun_again(machines.find(name))
     machine = Connected(begun.record, begun.plan, timeout=timeout)
-    try:
+    async with IfFailed(machine.end):
         return await _up(machine, begun.plan.notes, wait=wait)
-    except BaseException:
-        await machine.end()
-        raise
 
 
 _HELD = "it waits for its owner, who judges its start (tinamou attest secret, attest launch)"

@@ -7,6 +7,7 @@ agent carries is encrypted. Source: TCG TPM 2.0 Library, part 1, section 24, par
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 
@@ -78,7 +79,5 @@ async def release(name: str, secret: bytes, to: str, known: Known, *, progress: 
 
 
 async def _quietly(guest: TpmGuest, to: str, mark: str) -> None:
-    try:
+    with contextlib.suppress(GuestError):
         await guest.run(_CLEAN, b"", 4096, to, mark)
-    except GuestError:
-        return

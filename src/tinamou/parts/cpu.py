@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tinamou.blueprint import Contribution, Element, Flag, Value, Why
@@ -78,18 +78,16 @@ class CpuSpec:
         """How many it can have while it runs."""
         return max(self.count, self.max)
 
-    def _room_problems(self) -> list[Problem]:
-        found = []
+    def _room_problems(self) -> Iterator[Problem]:
         if self.max and self.max < self.count:
-            found.append(Problem("max", self.max, f"it has {self.count} from the start", f"set it to {self.count} or more"))
+            yield Problem("max", self.max, f"it has {self.count} from the start", f"set it to {self.count} or more")
         if self.present > self.room:
             reason = f"{self.count} and {self.plugged} more are beyond {self.room}"
-            found.append(Problem("plugged", self.plugged, reason, f"set max = {self.present}"))
+            yield Problem("plugged", self.plugged, reason, f"set max = {self.present}")
         if self.room > self.count and (self.pin != "off" or self.nodes > 1):
             other = "pin" if self.pin != "off" else "nodes"
             reason = f"what is plugged in later has no place in {other}, which is chosen before"
-            found.append(Problem("max", self.max, reason, f"leave max or {other} out"))
-        return found
+            yield Problem("max", self.max, reason, f"leave max or {other} out")
 
     def _hyperv_problems(self) -> list[Problem]:
         if self.hyperv in ("auto", "off"):

@@ -25,6 +25,7 @@ from tinamou.probe.walls import probe_walls
 from tinamou.state import networks
 from tinamou.state.networks import Member, Network
 from tinamou.system import apparmor, iproute, jail, nft
+from tinamou.system.closing import Closing
 from tinamou.system.ended import status_of
 from tinamou.system.exec import find_tool
 from tinamou.system.known import find
@@ -230,11 +231,8 @@ def _around(network: Network, program: str) -> jail.Jail:
     It has no right to change that network, which it asks for and does not need (images/programs/claims.c).
     """
     place, uid = networks.folder(network.name), _uid(network)
-    leases = os.open(place / "leases", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(place / "leases", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) as leases:
         os.fchown(leases, uid, uid)
-    finally:
-        os.close(leases)
     names = Path(RESOLVERS).resolve()
     seen = [
         Path(own_program("claims")),

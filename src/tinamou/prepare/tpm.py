@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tinamou.blueprint import SetUpTpm
 from tinamou.errors import PrepareError
+from tinamou.system.closing import Closing
 from tinamou.system.exec import find_tool, run
 from tinamou.system.paths import state_dir
 from tinamou.system.replaced import replace_text
@@ -37,14 +38,11 @@ def set_up(step: SetUpTpm) -> None:
 
 def _hand_over(path: Path, owner: int) -> None:
     """Give a file to its new user; one that has another name somewhere is none of ours, whoever made it."""
-    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as held:
         status = os.fstat(held)
         plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
         if status.st_uid != owner and (plain or stat.S_ISDIR(status.st_mode)):
             os.chown(f"/proc/self/fd/{held}", owner, owner)
-    finally:
-        os.close(held)
 
 
 def _make(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 
 from tinamou.facts.stored import Plain
 from tinamou.late import dataclass
@@ -67,10 +68,8 @@ def _steady(processor: str) -> str:
     return "\n".join(line for line in processor.splitlines() if line.startswith(kept))
 
 
-def _parameters(files: Rooted, modules: frozenset[str]) -> list[Plain]:
-    found: list[Plain] = []
+def _parameters(files: Rooted, modules: frozenset[str]) -> Iterator[Plain]:
     for module in sorted(modules):
         folder = f"/sys/module/{module}/parameters"
-        found.append(module)
-        found += [f"{module}.{name}={files.read(f'{folder}/{name}')}" for name in files.names(folder)]
-    return found
+        yield module
+        yield from [f"{module}.{name}={files.read(f'{folder}/{name}')}" for name in files.names(folder)]

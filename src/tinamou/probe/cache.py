@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from tinamou.facts.stored import Plain
 from tinamou.system.paths import cache_dir
+from tinamou.system.replaced import replace_text
 
 __all__ = ["FORMAT", "binary_identity", "load", "store"]
 
@@ -50,16 +52,9 @@ def load(kind: str, subject: str, identity: list[Plain], build: Callable[[Plain]
 
 def store(kind: str, subject: str, identity: list[Plain], plain: Plain) -> None:
     """Keep facts for the next time, atomically; a cache that cannot be written is left alone."""
-    body = json.dumps(plain, separators=(",", ":")).encode()
-    head = json.dumps({"format": FORMAT, "identity": identity, "crc": zlib.crc32(body)}, separators=(",", ":")).encode()
+    body = json.dumps(plain, separators=(",", ":"))
+    told = {"format": FORMAT, "identity": identity, "crc": zlib.crc32(body.encode())}
     target = _file(kind, subject)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(head + b"\n" + body)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError:
-        return
+        replace_text(target, f"{json.dumps(told, separators=(',', ':'))}\n{body}", mode=0o644)

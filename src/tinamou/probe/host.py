@@ -87,10 +87,8 @@ def _recorded_arch(host: Rooted) -> str:
         if name == "Architecture":
             return value.strip()
     text = host.read("/proc/cpuinfo") or ""
-    for mark, arch in (("vendor_id", "x86_64"), ("CPU implementer", "aarch64"), ("POWER", "ppc64le"), ("isa\t", "riscv64")):
-        if mark in text:
-            return arch
-    return ""
+    marks = {"vendor_id": "x86_64", "CPU implementer": "aarch64", "POWER": "ppc64le", "isa\t": "riscv64"}
+    return next((arch for mark, arch in marks.items() if mark in text), "")
 
 
 def _allowed(

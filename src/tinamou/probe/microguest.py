@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from tinamou.facts.qemu import QemuFacts
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 __all__ = ["ANSWER", "GuestRun", "known", "run_guest"]
 
@@ -95,12 +96,9 @@ def _machine(qemu: QemuFacts) -> str:
 def _image(code: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The code as a file QEMU can open: in memory on Linux (nothing is left behind), a temporary file elsewhere."""
     if hasattr(os, "memfd_create"):
-        number = os.memfd_create("tinamou-microguest")
-        try:
+        with Closing(os.memfd_create("tinamou-microguest")) as number:
             os.write(number, code)
             yield f"/proc/self/fd/{number}", (number,)
-        finally:
-            os.close(number)
     else:
         from tempfile import NamedTemporaryFile
 

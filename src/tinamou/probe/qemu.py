@@ -148,10 +148,8 @@ class _Aside:
     def _read(self) -> None:
         from tinamou.system.exec import CommandError, TimeoutExpired, run
 
-        try:
+        with contextlib.suppress(CommandError, TimeoutExpired, OSError):
             self._text = run(self._argv, timeout=60)
-        except (CommandError, TimeoutExpired, OSError):
-            return
 
     def text(self) -> str:
         """The text, once the command has ended."""

@@ -5,6 +5,7 @@ A cell is what a glyph is, pixel for pixel, or it is not read: nothing is guesse
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -61,10 +62,8 @@ def _font(rows: int, found: Iterable[tuple[bytes, bytes]]) -> Font:
 def _unpacked(firmware: bytes) -> Iterator[bytes]:
     at = -1
     while (at := firmware.find(_LZMA_START, at + 1)) >= 0:
-        try:
+        with contextlib.suppress(lzma.LZMAError):
             yield lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=256 << 20).decompress(firmware[at:], max_length=64 << 20)
-        except lzma.LZMAError:
-            continue
 
 
 def _efi(volume: bytes) -> Font | None:

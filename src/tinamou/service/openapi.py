@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tinamou import fields, late
@@ -196,12 +196,10 @@ def _bare(cls: type) -> Schema:
     return {key: value for key, value in fields.json_schema(cls).items() if key != "$schema"}
 
 
-def _query(route: Route) -> list[dict[str, Any]]:
+def _query(route: Route) -> Iterator[dict[str, Any]]:
     schema = _bare(route.query)["properties"]
-    found = []
     for one in late.fields(route.query):
         kind = {key: value for key, value in schema[one.name].items() if key != "description"}
         if pattern := one.metadata.get("pattern"):
             kind["pattern"] = f"^{pattern}$"
-        found.append({"name": one.name, "in": "query", "description": one.metadata.get("doc", ""), "schema": kind})
-    return found
+        yield {"name": one.name, "in": "query", "description": one.metadata.get("doc", ""), "schema": kind}

@@ -23,6 +23,7 @@ from tinamou.machine.waiting import Waiting
 from tinamou.service.shared import existing
 from tinamou.service.table import Asked
 from tinamou.state.record import Record
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.loop_thread import dropped
 from tinamou.system.paths import state_dir
 
@@ -62,14 +63,11 @@ async def get(asked: Asked) -> Any:
         return await _archive(record, wait, asked.query.path)
     spool = contextlib.ExitStack()
     folder = spool.enter_context(_spool())
-    try:
+    async with IfFailed(asyncio.to_thread, spool.close):
         async with await wait.agent(record) as agent:
             done = await copy.out_of_guest(agent, asked.query.path, folder / "file", directory=record.directory)
         if not (folder / "file").is_file():
             raise GuestError(f"{asked.query.path} is a folder", fix="add archive=true, which answers a tar archive")
-    except BaseException:
-        await asyncio.to_thread(spool.close)
-        raise
     told = {"x-tinamou-verified": "true" if done.verified else "false", "x-content-type-options": "nosniff"}
     told["content-type"] = "application/octet-stream"
     sent = BackgroundTask(spool.close)
@@ -89,13 +87,10 @@ async def _archive(record: Record, wait: Waiting, path: str) -> StreamingRespons
         pipe.close()  # first: who writes must not wait for a reader that is gone
         await dropped(copying)
 
-    try:
+    async with IfFailed(ended):
         first = await reader.read(_PIECE)
         if not first:
             await copying
-    except BaseException:
-        await ended()
-        raise
 
     async def sent() -> AsyncIterator[bytes]:
         piece = first
@@ -111,11 +106,9 @@ async def _archive(record: Record, wait: Waiting, path: str) -> StreamingRespons
 
 
 async def _copied(record: Record, wait: Waiting, path: str, target: int) -> None:
-    try:
+    with Closing(target):
         async with await wait.agent(record) as agent:
             await copy.tar_out_of_guest(agent, path, target, directory=record.directory)
-    finally:
-        os.close(target)
 
 
 async def put(asked: Asked) -> Any:
@@ -126,11 +119,8 @@ async def put(asked: Asked) -> Any:
         size = await _received(asked, folder / "file", int(free.f_bavail * free.f_frsize * _OF_FREE))
         async with await wait.agent(record) as agent:
             if asked.query.archive:
-                source = os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC)
-                try:
+                with Closing(os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC)) as source:
                     done = await copy.tar_into_guest(agent, source, asked.query.path, directory=record.directory)
-                finally:
-                    os.close(source)
             else:
                 done = await copy.into_guest(agent, folder / "file", asked.query.path, directory=record.directory)
     return {"path": asked.query.path, "bytes": size, "verified": done.verified}

@@ -94,7 +94,6 @@ def _members(source: Path, archive: tarfile.TarFile, directory: Path) -> dict[st
 
 
 def _extracted(source: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
-    """Write one member and return its SHA-256."""
     digest, left = hashlib.sha256(), member.size
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     file = archive.extractfile(member)

@@ -25,6 +25,7 @@ from tinamou.control.commands import add_fd_numbered, remove_fd
 from tinamou.errors import StateError
 from tinamou.snapshots import changes
 from tinamou.system import ram
+from tinamou.system.closing import Closing
 from tinamou.system.holding import why_not
 from tinamou.system.inject import Caller, begin, held
 from tinamou.system.loop_thread import in_thread
@@ -77,7 +78,7 @@ async def way(session: Session, pid: int, name: str, size: int, *, merge: bool, 
         elif not mapping.private:
             yield _Frozen(pid, source, numbers[0], mapping, merge=merge)
         elif (few := await _few(pid, source, mapping)) is not None:
-            with _side(few) as side:
+            with Closing(changes.room_for(few + few // _FEW)) as side:
                 yield _Changes(pid, source, side, mapping)
         else:
             with _room(name, source, ram.NAME) as target:
@@ -120,10 +121,8 @@ def reached(pid: int, name: str, size: int) -> Iterator[tuple[int, list[int], Ma
     except OSError as error:
         fix = "stop it and start it again, where an older tinamou started it; or take a portable one"
         raise StateError(f"the memory of {name} cannot be reached", why=str(error), fix=fix) from error
-    try:
+    with Closing(source):
         yield source, numbers, mapping
-    finally:
-        os.close(source)
 
 
 async def _refusal(pid: int) -> str:
@@ -154,11 +153,8 @@ def _room(name: str, source: int, called: str) -> Iterator[int]:
     if used > left:
         why = f"{used >> 20} MiB of it are in use, and the host has {left >> 20} MiB left"
         raise StateError(f"the memory of {name} cannot be copied", why=why, fix="remove checkpoints, or end machines")
-    target = ram.blank(called, status.st_size)
-    try:
+    with Closing(ram.blank(called, status.st_size)) as target:
         yield target
-    finally:
-        os.close(target)
 
 
 async def _few(pid: int, source: int, mapping: Mapping) -> int | None:
@@ -166,15 +162,6 @@ async def _few(pid: int, source: int, mapping: Mapping) -> int | None:
     runs = await _done(lambda: changed(pid, mapping))
     size = sum(end - begin for begin, end in runs)
     return size if size < max(_FEW_BYTES, os.fstat(source).st_blocks * 512 // _FEW) else None
-
-
-@contextlib.contextmanager
-def _side(size: int) -> Iterator[int]:
-    side = changes.room_for(size + size // _FEW)
-    try:
-        yield side
-    finally:
-        os.close(side)
 
 
 @contextlib.asynccontextmanager

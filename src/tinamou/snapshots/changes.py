@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from tinamou.system import ram
+from tinamou.system.closing import IfFailed
 from tinamou.system.mappings import Mapping, Run, read_into, write_from
 
 __all__ = ["apply", "apply_to", "room_for", "save"]
@@ -25,11 +26,8 @@ _CHUNK = 1 << 20
 def room_for(size: int) -> int:
     """Empty memory with pages for about so many bytes of changes already. Raises OSError."""
     descriptor = os.memfd_create("changes", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+    with IfFailed(os.close, descriptor):
         os.posix_fallocate(descriptor, 0, max(size, mmap.PAGESIZE))
-    except BaseException:
-        os.close(descriptor)
-        raise
     return descriptor
 
 

@@ -93,10 +93,6 @@ def _named(error: TinamouError, disk: str) -> str:
     return next((word.rstrip(",:") for word in error.what.split() if "/" in word or word.endswith(".qcow2")), disk)
 
 
-def _tops(history: History) -> frozenset[str]:
-    return frozenset(disk.top for disk in history.present.values())
-
-
 def _links(disks: Disks, history: History, forest: Forest) -> Iterator[DiskFinding]:
     """Chains that end where they should, in the order the history tells, each file at least as large as the one below."""
     floor = history.disks[forest.disk].floor
@@ -169,7 +165,7 @@ def _foreign(disks: Disks, history: History) -> Iterator[DiskFinding]:
 async def _walk(disks: Disks, history: History, forest: Forest, name: str) -> list[DiskFinding]:
     if forest.layers[name].format != "qcow2":
         return []
-    if disks.session is not None and name in _tops(history):
+    if disks.session is not None and any(name == one.top for one in history.present.values()):
         return [DiskFinding("note", name, "the guest is writing to it; stop the machine to have it walked")]
     try:
         shared = ["-U"] if disks.session is not None else []

@@ -21,6 +21,7 @@ from tinamou.snapshots import extras
 from tinamou.snapshots.graph import BlockGraph, Opening, attached, close_unused, node_of, open_overlays
 from tinamou.snapshots.history import History, Intent, Snapshot, save, write_part
 from tinamou.snapshots.machine_disks import Disks, encryption, fresh_name, write_overlay_part
+from tinamou.system.closing import IfFailed
 from tinamou.system.durable import PART, put_in_place
 from tinamou.system.loop_thread import dropped, in_thread
 from tinamou.system.qcow2 import encode_overlay
@@ -75,12 +76,9 @@ async def create(
     )
     intent = Intent("create", {"snapshot": late.asdict(shot), "files": files})
     written = late.replace(history, counter=number, intent=intent)
-    try:
+    async with IfFailed(_undo, disks, history, number, files):
         extras.keep(disks, number)
         done = await _begin(disks, written, files, quiesce, disks.graph)
-    except BaseException:
-        await _undo(disks, history, number, files)
-        raise
     shot = late.replace(shot, state=done.state, quiesced=done.quiesced)
     after = await in_thread(save, disks.directory, taken(history, shot, files))
     return Taken(shot, after, done.seconds, time.perf_counter() - began)
@@ -92,11 +90,8 @@ async def grow(disks: Disks, history: History, *names: str, quiesce: Quiesce = _
     number = history.counter + 1
     files = {disk: fresh_name(disk, number) for disk in names}
     written = late.replace(history, counter=number, intent=Intent("grow", {"number": number, "files": files}))
-    try:
+    async with IfFailed(_undo, disks, history, number, files):
         await _begin(disks, written, files, quiesce)
-    except BaseException:
-        await _undo(disks, history, number, files)
-        raise
     return await in_thread(save, disks.directory, grown(written, files))
 
 

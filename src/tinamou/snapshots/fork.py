@@ -31,6 +31,7 @@ from tinamou.snapshots.memory_of_forks import ForkMemory, is_copied, is_mapped, 
 from tinamou.snapshots.state_file import loading, loads
 from tinamou.spec import load_spec
 from tinamou.state.record import Record, change
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.logs import last_lines
 from tinamou.system.sockets import NotListeningError
 from tinamou.system.spawn import Process
@@ -213,18 +214,13 @@ async def hand_out(restored: Restored) -> None:
         return
     running.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard by whoever asks the guest next
     await asyncio.sleep(0)  # it is sent before anything else is done here
-    try:
+    with IfFailed(running.cancel):
         await restored.line.begin_to_become(Identity(ahead=ahead_of(restored.record.spec)), after=running)
-    except BaseException:
-        running.cancel()
-        raise
 
 
 async def _run_on(monitor: Monitor) -> None:
-    try:
+    with contextlib.closing(monitor):
         await monitor.execute([("cont", {})])
-    finally:
-        monitor.close()
 
 
 Settle = Callable[[Record, Line | None], Awaitable[None]]
@@ -248,11 +244,8 @@ async def wake(
     """
     directory = Path(record.directory)
     memory = memory_for(checkpoint, plan, record)
-    try:
+    with IfFailed(memory.close):
         process, state = _begun(checkpoint, plan, directory, memory, dies_with_parent=dies_with_parent)
-    except BaseException:
-        memory.close()
-        raise
     entering = asyncio.create_task(asyncio.to_thread(enter_groups, Journal(directory), process.pid))
     entering.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard below, unless loading fails first
     record = change(record, pid=process.pid, started=process.started)
@@ -302,11 +295,9 @@ def _begun(
     """Start its QEMU; returns also the number it has the saved state under."""
     state = os.open(checkpoint.state.path, os.O_RDONLY | os.O_CLOEXEC)
     inherit = (state,) if memory.template is None else (state, memory.template)
-    try:
+    with Closing(state):
         how = {"dies_with_parent": dies_with_parent, "enters": False}
         return start(loads(plan, state), directory, **how, inherit=inherit, given=memory.given), state
-    finally:
-        os.close(state)
 
 
 async def _loaded(checkpoint: Checkpoint, plan: Plan, memory: ForkMemory, monitor: Monitor, pid: int, state: int) -> None:

@@ -7,6 +7,7 @@ holds the guest up while it does, and cuts names off after 4,096 letters.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -237,25 +238,20 @@ def _node(opening: Opening, fdset: int) -> dict[str, object]:
     return {**node, **shared, **opening.more}
 
 
-async def close_unused(session: Session, directory: Path, keep: frozenset[str] = frozenset()) -> list[str]:
+async def close_unused(session: Session, directory: Path) -> None:
     """Close every node of the machine's own files that no device reads through, and give up their descriptors.
 
-    A node that is still in use (a job, a backup) stays. Returns the names of what was closed.
+    A node that is still in use (a job, a backup) stays.
     """
     graph = await block_graph(session)
-    stay = graph.in_use | keep
-    closed = []
+    stay = graph.in_use
     for path, node in graph.nodes().items():
         if Path(path).parent == directory and path not in stay:
-            try:
+            with contextlib.suppress(RefusedError):
                 await session.execute("blockdev-del", node_name=node)
-                closed.append(node)
-            except RefusedError:
-                continue
     for fdset, path in graph.descriptors.items():
         if path.endswith(".qcow2") and Path(path).parent == directory and path not in stay:
             await session.execute("remove-fd", fdset_id=fdset)
-    return closed
 
 
 def node_of(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tinamou import late
 from tinamou.blueprint import Element, Flag, Plan
@@ -62,12 +62,10 @@ def _flags(flags: Iterable[Flag]) -> list[str]:
     ]
 
 
-def _devices(elements: Iterable[Element]) -> list[str]:
-    lines = []
+def _devices(elements: Iterable[Element]) -> Iterator[str]:
     for element in elements:
         if element.kind == "device":
             props = {key: value for key, value in element.props.items() if key not in _OURS}
-            lines.append(f"device {json.dumps(props, sort_keys=True)}")
+            yield f"device {json.dumps(props, sort_keys=True)}"
         elif "size" in element.props and str(element.props.get("qom-type", "")).startswith("memory-backend-"):
-            lines.append(f"memory {element.id} of {element.props['size']} bytes")
-    return lines
+            yield f"memory {element.id} of {element.props['size']} bytes"

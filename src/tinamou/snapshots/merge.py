@@ -6,7 +6,6 @@ into F, which then stands for X. What X reads as never changes, so either can be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from tinamou import late
@@ -21,6 +20,7 @@ from tinamou.snapshots.history import History, Intent, save
 from tinamou.snapshots.jobs import Target, run_job
 from tinamou.snapshots.layers import Forest, own_files, read_forest
 from tinamou.snapshots.machine_disks import Disks, encrypted, encryption
+from tinamou.system.durable import sync_file
 
 __all__ = ["MAX_DEPTH", "drop_disk", "finish_commit", "flatten", "forget", "mergeable", "remove_unreachable", "tidy"]
 
@@ -108,11 +108,7 @@ def drop_disk(disks: Disks, history: History, name: str) -> History:
 def _settle(disks: Disks, forest: Forest, names: frozenset[str]) -> None:
     """Headers may have just stopped naming a file that is about to go: have them on stable storage first."""
     for name in names & forest.below.keys():
-        descriptor = os.open(disks.path(name), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(disks.path(name))
 
 
 async def flatten(disks: Disks, history: History, disk: str) -> History:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tinamou.errors import GuestError
 from tinamou.facts import files
 from tinamou.guest.agent import Agent
+from tinamou.system.closing import Closing
 from tinamou.system.exec import clean_environment
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.spawn import Process, end, spawn
@@ -63,8 +64,6 @@ def _watch(socket: Path, deadline: float) -> tuple[Process, int]:
         str(socket),
         f"{deadline:g}",
     ]
-    try:
+    with Closing(read):
         log = str(socket.with_name("thaw.log"))
         return spawn(argv, log=log, inherit=[read], environment=clean_environment()), write
-    finally:
-        os.close(read)

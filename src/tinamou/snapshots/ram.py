@@ -14,6 +14,7 @@ from pathlib import Path
 from tinamou.errors import StateError
 from tinamou.late import dataclass
 from tinamou.system import ram
+from tinamou.system.closing import Closing
 from tinamou.system.spawn import Process, alive, end, process_of, spawn
 
 __all__ = ["Held", "held", "let_go", "shut"]
@@ -62,14 +63,11 @@ class Held:
         process = Process(self.pid, self.started)
         if not alive(process):
             raise ProcessLookupError(f"process {self.pid}, which kept it, is gone")
-        found = ram.opened(self.pid, self.descriptor)
-        try:
+        with Closing(ram.opened(self.pid, self.descriptor)) as found:
             status = os.fstat(found)
             as_saved = (status.st_uid, status.st_ino, status.st_size) == (os.geteuid(), self.inode, self.size)
             if as_saved and ram.is_closed(found):
                 return os.dup(found)
-        finally:
-            os.close(found)
         raise FileNotFoundError(f"process {self.pid} does not keep it any more")
 
 

@@ -56,6 +56,9 @@ __all__ = [
 ]
 
 
+from tinamou.system.closing import Closing, IfFailed
+
+
 @dataclass(frozen=True)
 class Moment:
     """What is saved: the running machine, its plan and monitor; what its guest can do; whether forks map memory read-only.
@@ -101,14 +104,9 @@ def reserve(name: str) -> Iterator[Path]:
             what, fix = f"the name {name} is still in use by disks that rest on a removed checkpoint", "choose another name"
         raise StateError(what, fix=fix) from None
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(lock), IfFailed(discard, directory):
         take(lock, directory / "lock")
         yield directory
-    except BaseException:
-        discard(directory)
-        raise
-    finally:
-        os.close(lock)
 
 
 async def save_instant(moment: Moment, name: str) -> Checkpoint:
@@ -269,7 +267,6 @@ async def _save(moment: Moment, work: Callable[[_Switch | None], Awaitable[float
 
 
 async def _stand_still(moment: Moment, switch: _Switch | None, directory: Path, way: branching.Way) -> float:
-    """Stop, save, take the memory over, run on."""
     session = moment.session
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, DEVICES):

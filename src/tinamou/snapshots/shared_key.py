@@ -17,6 +17,7 @@ from typing import Literal
 from tinamou.control import Session
 from tinamou.control.commands import add_fd_numbered, remove_fd
 from tinamou.errors import ControlError
+from tinamou.system.closing import Closing
 
 __all__ = ["KEY", "shared_key"]
 
@@ -79,11 +80,8 @@ async def shared_key(
 
 async def _handed(session: Session, folder: Path) -> tuple[int, str]:
     """The set in which QEMU has the folder open, and the path by which it finds that."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as opened:
         fdset, theirs = await add_fd_numbered(session, opened)
-    finally:
-        os.close(opened)
     return fdset, f"/dev/fd/{theirs}"
 
 

@@ -19,6 +19,7 @@ from tinamou.errors import ControlError, StateError
 from tinamou.facts.qemu import numbered
 from tinamou.launch.handover import FDSET
 from tinamou.probe.qemu import probe_qemu
+from tinamou.system.closing import Closing
 
 __all__ = ["loading", "loads", "saved_to"]
 
@@ -49,13 +50,11 @@ async def saved_to(session: Session, path: Path, binary: str) -> AsyncIterator[s
     _refuse_replaced(session, binary)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     number = None
-    try:
+    with Closing(descriptor):
         if _opens_files(binary):
             number = await add_fd(session, descriptor, note=_NAME)
         else:
             await getfd(session, descriptor, _NAME)
-    finally:
-        os.close(descriptor)
     try:
         yield f"fd:{_NAME}" if number is None else f"file:{FDSET}{number}"
     finally:

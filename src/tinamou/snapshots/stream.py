@@ -16,6 +16,7 @@ from tinamou.control import Session
 from tinamou.control.answers import record, records, text
 from tinamou.control.commands import Migration, getfd, migrate, migrate_incoming, migration, stop, wait_migrated
 from tinamou.errors import ControlError, StateError
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError
 from tinamou.system.zstd import Piped, compressing, decompressing
 
@@ -52,8 +53,7 @@ async def pour(session: Session, path: Path, uid: int | None, at_rest: AtRest = 
     ControlError, also when it takes more than ``seconds``, and StateError; the caller lets the machine run on and removes
     the file.
     """
-    target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as target:
         with _by_zstd(compressing(target, uid)) as piped:
             await getfd(session, piped.end, "state")
             piped.let_go()
@@ -70,8 +70,6 @@ async def pour(session: Session, path: Path, uid: int | None, at_rest: AtRest = 
                 raise ControlError(f"QEMU did not save the machine's state within {seconds:.0f} s") from None
             await _finish(piped, path)
         await asyncio.to_thread(os.fsync, target)
-    finally:
-        os.close(target)
 
 
 async def _at_the_switch(session: Session) -> None:
@@ -122,18 +120,14 @@ async def _finish(piped: Piped, path: Path) -> None:
 
 async def load(session: Session, path: Path, uid: int | None) -> None:
     """Read a whole state into a QEMU that waits for one (``-incoming defer``). Raises ControlError; end it then."""
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with _by_zstd(decompressing(source, uid)) as piped:
-            await getfd(session, piped.end, "state")
-            piped.let_go()
-            await migrate_incoming(session, "fd:state")
-            try:
-                await wait_migrated(session, 60.0 + os.fstat(source).st_size / _RATE)
-            except TimeoutError:
-                raise ControlError(f"QEMU did not load {path} in time", why="it takes more state than there is") from None
-    finally:
-        os.close(source)
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as source, _by_zstd(decompressing(source, uid)) as piped:
+        await getfd(session, piped.end, "state")
+        piped.let_go()
+        await migrate_incoming(session, "fd:state")
+        try:
+            await wait_migrated(session, 60.0 + os.fstat(source).st_size / _RATE)
+        except TimeoutError:
+            raise ControlError(f"QEMU did not load {path} in time", why="it takes more state than there is") from None
 
 
 async def blockers(session: Session) -> list[str]:

@@ -24,6 +24,7 @@ from tinamou.facts import files
 from tinamou.state import uids
 from tinamou.state.record import Record, read
 from tinamou.state.replicated import wanted
+from tinamou.system.closing import Closing
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
@@ -105,21 +106,17 @@ def look() -> Look:
 def _unchanged(home: Path, stored: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], list[Path]]:
     """The rows that hold still, and what has none. This is done for every machine: one system call, little besides."""
     rows, others, lstat = {}, [], os.lstat
-    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if (row := stored.get(name := entry.name)) is not None and entry.is_dir(follow_symlinks=False):
-                    try:
-                        status = lstat(f"{name}/{files.RECORD}", dir_fd=folder)
-                    except OSError:
-                        status = None
-                    if status and status.st_ino == row[0] and status.st_ctime_ns == row[1]:
-                        rows[name] = row
-                        continue
-                others.append(home / name)
-    finally:
-        os.close(folder)
+    with Closing(os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as folder, os.scandir(folder) as entries:
+        for entry in entries:
+            if (row := stored.get(name := entry.name)) is not None and entry.is_dir(follow_symlinks=False):
+                try:
+                    status = lstat(f"{name}/{files.RECORD}", dir_fd=folder)
+                except OSError:
+                    status = None
+                if status and status.st_ino == row[0] and status.st_ctime_ns == row[1]:
+                    rows[name] = row
+                    continue
+            others.append(home / name)
     return rows, others
 
 

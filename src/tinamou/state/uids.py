@@ -19,6 +19,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.state import shared
 from tinamou.system import proc
+from tinamou.system.closing import Closing
 from tinamou.system.plain_file import folder_fault, read_own
 from tinamou.system.replaced import replace_text
 
@@ -135,10 +136,8 @@ def _first_of(uid: int) -> int:
 def _of_processes() -> set[int]:
     found = set()
     for pid in proc.numbers():
-        try:
+        with contextlib.suppress(OSError):
             found |= {_first_of(uid) for uid in proc.users(pid)}
-        except OSError:
-            continue
     return found
 
 
@@ -180,12 +179,9 @@ def give_files(directory: Path, old: int, new: int) -> None:
 
 def _give(folder: int, name: str, old: int, new: int, trusted: bool) -> None:
     """In a folder that is not ours a file with two names may be somebody else's, who has the old id now."""
-    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
+    with Closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as file:
         status = os.fstat(file)
         shift = status.st_uid - old
         one = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and (trusted or status.st_nlink == 1))
         if shift in range(0, _KINDS * COUNT, COUNT) and one:
             os.chown(f"/proc/self/fd/{file}", new + shift, new + shift)
-    finally:
-        os.close(file)

@@ -5,10 +5,12 @@ Source: apparmor_parser(8), Documentation/admin-guide/LSM/apparmor.rst.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from tinamou.system.closing import Closing
 
 __all__ = ["APPARMOR", "PARSER", "held", "remove"]
 
@@ -21,12 +23,8 @@ PARSER = ("apparmor_parser", "--replace", "--skip-cache")
 
 def remove(name: str) -> None:
     """Remove one profile; what is not there any more is gone with a restart of the host. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(APPARMOR / ".remove", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, name.encode())
-        finally:
-            os.close(descriptor)
+    with suppress(FileNotFoundError), Closing(os.open(APPARMOR / ".remove", os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
+        os.write(descriptor, name.encode())
 
 
 @functools.cache

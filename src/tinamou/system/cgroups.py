@@ -5,6 +5,7 @@ A machine's group is ``tinamou/NAME`` below the root of each hierarchy that has 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -146,10 +147,8 @@ def remove(places: list[str]) -> None:
 
 def _remove_parent(parent: Path) -> None:
     if parent.name == PARENT:
-        try:
+        with contextlib.suppress(OSError):
             parent.rmdir()
-        except OSError:
-            pass
 
 
 def ended_for_memory(files: Rooted, places: Iterable[str]) -> int:

@@ -8,6 +8,8 @@ import errno
 import os
 from pathlib import Path
 
+from tinamou.system.closing import Closing
+
 __all__ = ["numbers_of", "taken", "taps_of"]
 
 _PIDFD_GETFD = 438
@@ -17,15 +19,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def taken(pid: int, number: int) -> int:
     """A descriptor of ours for what the process has open under that number. Raises OSError."""
-    process = os.pidfd_open(pid)
-    try:
+    with Closing(os.pidfd_open(pid)) as process:
         descriptor = int(_libc.syscall(_PIDFD_GETFD, process, number, 0))
         if descriptor < 0:
             code = ctypes.get_errno()
             raise OSError(code, f"descriptor {number} of process {pid} cannot be taken: {os.strerror(code)}")
         return descriptor
-    finally:
-        os.close(process)
 
 
 def taps_of(pid: int, name: str) -> list[int]:

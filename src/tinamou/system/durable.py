@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tinamou.system.closing import Closing
+
 __all__ = ["PART", "put_in_place", "sync_file", "sync_files", "sync_folder"]
 
 PART = ".part"
@@ -48,8 +50,5 @@ def sync_folder(directory: Path) -> None:
 
 
 def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, flags | os.O_CLOEXEC)) as descriptor:
         sync(descriptor)
-    finally:
-        os.close(descriptor)

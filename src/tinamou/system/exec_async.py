@@ -28,16 +28,8 @@ async def run_async(
     When the waiting task is cancelled the command is killed and has ended before this returns; so it is when stdout is
     silent for ``patience`` seconds, which raises TimeoutError.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment() if environment is None else dict(environment),
-        cwd=cwd,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    try:
+    async with _started(argv, environment, cwd) as process:
+        assert process.stdout is not None and process.stderr is not None
         complaints = asyncio.ensure_future(_end_of(process.stderr))
         kept = b""
         while piece := await asyncio.wait_for(process.stdout.read(_PIECE), patience):
@@ -46,14 +38,31 @@ async def run_async(
                 hear(piece)
         errors = await complaints
         status = await process.wait()
+    if status:
+        raise CommandError(tuple(argv), status, kept.decode(errors="replace"), errors.decode(errors="replace"))
+    return kept.decode(errors="replace")
+
+
+@contextlib.asynccontextmanager
+async def _started(
+    argv: Sequence[str], environment: Mapping[str, str] | None, cwd: str | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command that reads nothing, and has ended where the block is left early."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment() if environment is None else dict(environment),
+        cwd=cwd,
+    )
+    try:
+        yield process
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         raise
-    if status:
-        raise CommandError(tuple(argv), status, kept.decode(errors="replace"), errors.decode(errors="replace"))
-    return kept.decode(errors="replace")
 
 
 async def _end_of(stream: asyncio.StreamReader) -> bytes:
@@ -64,30 +73,14 @@ async def _end_of(stream: asyncio.StreamReader) -> bytes:
 
 
 async def communicate(
-    argv: Sequence[str],
-    *,
-    input: bytes | None = None,
-    environment: Mapping[str, str] | None = None,
-    timeout: float | None = None,
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float | None = None
 ) -> tuple[int, bytes, bytes]:
     """Run to the end and return exit status, stdout and stderr; the command is killed when it is not waited for any more.
 
     Raises TimeoutError after ``timeout`` seconds, FileNotFoundError.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment() if environment is None else dict(environment),
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(input), timeout)
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
+    async with _started(argv, environment) as process:
+        out, err = await asyncio.wait_for(process.communicate(), timeout)
     return process.returncode or 0, out, err
 
 

@@ -6,6 +6,8 @@ import fcntl
 import os
 import struct
 
+from tinamou.system.closing import Closing
+
 __all__ = ["hyperv_leaves"]
 
 _KVM_CHECK_EXTENSION = 0xAE03
@@ -21,18 +23,13 @@ def hyperv_leaves(device: str = "/dev/kvm") -> dict[int, tuple[int, int, int, in
     Source: Linux Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_HV_CPUID.
     """
     try:
-        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        with Closing(os.open(device, os.O_RDWR | os.O_CLOEXEC)) as descriptor:
+            if fcntl.ioctl(descriptor, _KVM_CHECK_EXTENSION, _KVM_CAP_SYS_HYPERV_CPUID) <= 0:
+                return None
+            told = bytearray(_HEAD.pack(_ENTRIES, 0) + bytes(_ENTRIES * _ENTRY.size))
+            fcntl.ioctl(descriptor, _KVM_GET_SUPPORTED_HV_CPUID, told)
     except OSError:
         return None
-    try:
-        if fcntl.ioctl(descriptor, _KVM_CHECK_EXTENSION, _KVM_CAP_SYS_HYPERV_CPUID) <= 0:
-            return None
-        told = bytearray(_HEAD.pack(_ENTRIES, 0) + bytes(_ENTRIES * _ENTRY.size))
-        fcntl.ioctl(descriptor, _KVM_GET_SUPPORTED_HV_CPUID, told)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
     entries = (
         _ENTRY.unpack_from(told, _HEAD.size + n * _ENTRY.size) for n in range(min(_HEAD.unpack_from(told)[0], _ENTRIES))
     )

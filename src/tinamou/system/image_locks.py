@@ -6,11 +6,15 @@ does not share with others. Permission 0 is reading what stays as it is, 1 is wr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+
+from tinamou.system.closing import Closing
 
 __all__ = ["hold", "processes_with_open", "written_by_others"]
 
@@ -20,11 +24,8 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 def written_by_others(path: str | Path) -> bool:
     """Whether a QEMU, qemu-img or qemu-nbd, of any user, has the file open for writing now. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         return _held(descriptor, _USED_WRITE)
-    finally:
-        os.close(descriptor)
 
 
 def hold(descriptor: int, *, write: bool) -> None:
@@ -46,17 +47,13 @@ def _held(descriptor: int, lock: int) -> bool:
     return bool(answer[0] != fcntl.F_UNLCK)
 
 
-def processes_with_open(path: str | Path) -> list[tuple[int, str]]:
+def processes_with_open(path: str | Path) -> Iterator[tuple[int, str]]:
     """The processes that have a file open, as number and name; of other users only for root."""
     status = Path(path).stat()
-    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _has_open(entry, status):
-            try:
-                found.append((int(entry.name), (entry / "comm").read_text().strip()))
-            except OSError:
-                continue
-    return found
+            with contextlib.suppress(OSError):
+                yield (int(entry.name), (entry / "comm").read_text().strip())
 
 
 def _has_open(process: Path, wanted: os.stat_result) -> bool:

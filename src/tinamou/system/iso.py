@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -27,7 +28,7 @@ def build_iso(path: str | Path, label: str, files: Mapping[str, str | bytes]) ->
         raise ValueError(f"the volume label {label!r} is not 1 to 16 of A-Z, 0-9 and _")
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=label)
-    try:
+    with contextlib.closing(iso):
         _fill(iso, files)
         target = Path(path)
         fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
@@ -37,8 +38,6 @@ def build_iso(path: str | Path, label: str, files: Mapping[str, str | bytes]) ->
             fresh.replace(target)
         finally:
             fresh.unlink(missing_ok=True)
-    finally:
-        iso.close()
 
 
 def _fill(iso: object, files: Mapping[str, str | bytes]) -> None:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from tinamou.errors import StateError
+from tinamou.system.closing import Closing
 
 __all__ = ["LONG_SECONDS", "SECONDS", "at_once", "exclusive", "given_up", "holder", "locked", "take"]
 
@@ -87,8 +88,5 @@ def holder(descriptor: int) -> str:
 
 def locked(path: Path) -> bool:
     """Whether a process holds a lock on a file. Raises FileNotFoundError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as descriptor:
         return not at_once(descriptor)
-    finally:
-        os.close(descriptor)

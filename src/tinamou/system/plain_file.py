@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tinamou.errors import SpecError
+from tinamou.system.closing import Closing
 
 __all__ = ["OddFileError", "copy_plain", "folder_fault", "place_fault", "read_given", "read_own", "read_plain"]
 
@@ -23,13 +24,10 @@ def read_plain(
     path: Path, *, owners: Collection[int] | None, most: int, fault: Callable[[os.stat_result], str] = lambda _: ""
 ) -> bytes:
     """What a file holds; see `copy_plain`. ``fault`` says what else is wrong with it."""
-    descriptor = _opened(path, owners, most, fault)
-    try:
+    with Closing(_opened(path, owners, most, fault)) as descriptor:
         found = bytearray()
         while piece := os.read(descriptor, min(_PIECE, most + 1 - len(found))):
             found += piece
-    finally:
-        os.close(descriptor)
     if len(found) > most:
         raise OddFileError(f"{path} grows while it is read")
     return bytes(found)
@@ -122,14 +120,11 @@ def copy_plain(source: Path, target: Path, *, owners: Collection[int] | None, mo
 
 
 def _opened(path: Path, owners: Collection[int] | None, most: int, further: Callable[[os.stat_result], str]) -> int:
-    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as held:
         status = os.fstat(held)
         if fault := _fault(status, owners, most) or further(status):
             raise OddFileError(f"{path} {fault}")
         return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(held)
 
 
 def _fault(status: os.stat_result, owners: Collection[int] | None, most: int) -> str:

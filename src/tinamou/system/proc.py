@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from tinamou.system.closing import Closing
+
 __all__ = ["descendants", "numbers", "read", "stat", "user_ids", "users"]
 
 _PIECE = 16384
@@ -13,14 +15,11 @@ _UIDS = re.compile(rb"^Uid:\s+(.*)$", re.MULTILINE)
 
 def read(pid: int | str, name: str, most: int = 65536) -> bytes:
     """A file of a process, or ``"self"``; at most so many bytes of it. Raises OSError."""
-    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         found = b""
         while len(found) < most and (more := os.read(descriptor, min(_PIECE, most - len(found)))):
             found += more
         return found
-    finally:
-        os.close(descriptor)
 
 
 def numbers() -> list[int]:

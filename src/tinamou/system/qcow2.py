@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.units import Size
 
 __all__ = [
@@ -29,6 +30,7 @@ MAGIC = b"QFI\xfb"
 CLUSTER = 65536
 MAX_L1_BYTES = 32 << 20
 MAX_NAME = 1023
+
 
 _FIXED = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
@@ -223,35 +225,21 @@ def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def write_overlay(
-    path: str | Path,
-    size: int,
-    backing: str | None = None,
-    backing_format: str | None = None,
-    *,
-    mode: int = 0o600,
-    sync: bool = False,
-    crypto: bytes = b"",
+    path: str | Path, size: int, backing: str = "", backing_format: str = "", *, mode: int = 0o600, crypto: bytes = b""
 ) -> None:
     """Create an empty qcow2 file of ``size`` virtual bytes over ``backing`` (recorded in the header, not opened).
 
-    ``sync`` makes it survive a power cut before returning; ``crypto`` as for `encode_overlay`. Raises FileExistsError when
-    ``path`` exists, ValueError when the size or the name does not fit, OSError; after an error no file is left.
+    ``crypto`` is as for `encode_overlay`. Raises FileExistsError when ``path`` exists, ValueError when the size or the name
+    does not fit, OSError; after an error no file is left.
     """
     if backing and not backing_format:
         raise ValueError("a backing file needs its format: guessing it lets the guest choose what is opened")
-    pieces = encode_overlay(size, backing or "", backing_format or "", crypto)
+    pieces = encode_overlay(size, backing, backing_format, crypto)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
+    with Closing(descriptor), IfFailed(Path(path).unlink, missing_ok=True):
         os.ftruncate(descriptor, pieces[-1][0])
         for offset, data in pieces[:-1]:
             os.pwrite(descriptor, data, offset)
-        if sync:
-            os.fsync(descriptor)
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def _need(holds: bool, otherwise: str) -> None:

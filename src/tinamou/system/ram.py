@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinamou.system.closing import Closing, IfFailed
+
 __all__ = [
     "NAME",
     "blank",
@@ -69,10 +71,8 @@ def close_to_writers(descriptor: int) -> None:
 
 def _add_seals(descriptor: int, seals: int) -> None:
     writable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)  # whoever may not write may not seal
-    try:
+    with Closing(writable):
         fcntl.fcntl(writable, fcntl.F_ADD_SEALS, seals)
-    finally:
-        os.close(writable)
 
 
 def is_closed(descriptor: int) -> bool:
@@ -87,17 +87,11 @@ def opened(pid: int, number: int) -> int:
     Whatever else is there is neither opened nor asked anything, which could wait for ever, or do something: it is told by
     the mount it lies on, and taken hold of before.
     """
-    held = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
-    try:
-        ours = blank("mount")
-        try:
+    with Closing(os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)) as held:
+        with Closing(blank("mount")) as ours:
             if _mount(held) != _mount(ours):
                 raise OSError(errno.EBADF, f"descriptor {number} of process {pid} is no memory")
-        finally:
-            os.close(ours)
         return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(held)
 
 
 def _mount(descriptor: int) -> str:
@@ -117,13 +111,9 @@ def memory_of(pid: int, inode: int, size: int) -> tuple[int, list[int]]:
             if str(entry.readlink()).startswith("/memfd:") and entry.stat().st_ino == inode:
                 numbers.append(int(entry.name))
     for number in numbers:
-        with contextlib.suppress(OSError):
-            found = opened(pid, number)
-            try:
-                if _is_blank(found, inode, size):
-                    return os.dup(found), sorted(numbers)
-            finally:
-                os.close(found)
+        with contextlib.suppress(OSError), Closing(opened(pid, number)) as found:
+            if _is_blank(found, inode, size):
+                return os.dup(found), sorted(numbers)
     raise FileNotFoundError(f"process {pid} has no memory of {size} bytes that was made for it")
 
 
@@ -147,15 +137,10 @@ def extents(descriptor: int) -> Iterator[tuple[int, int]]:
 
 def copied(source: int, name: str) -> int:
     """A copy of a whole memory, under a name of its own, in place of ``source``, which is closed. Raises OSError."""
-    try:
+    with Closing(source):
         copy = blank(name, os.fstat(source).st_size)
-        try:
+        with IfFailed(os.close, copy):
             copy_all(source, copy)
-        except BaseException:
-            os.close(copy)
-            raise
-    finally:
-        os.close(source)
     return copy
 
 

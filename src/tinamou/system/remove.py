@@ -7,8 +7,8 @@ from pathlib import Path
 __all__ = ["remove_tree"]
 
 
-def remove_tree(folder: Path, *, ignore_errors: bool = True) -> None:
-    """Remove a folder with everything in it, if it is there. Raises OSError unless errors are ignored."""
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with everything in it, as far as that can be."""
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=ignore_errors)
+    shutil.rmtree(folder, ignore_errors=True)

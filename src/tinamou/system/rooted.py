@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tinamou.system.closing import Closing
 from tinamou.units import CpuSet
 
 __all__ = ["Rooted"]
@@ -27,18 +28,13 @@ class Rooted:
     def read(self, path: str, limit: int = 1 << 20) -> str | None:
         """The text of a file without surrounding white space and NULs, at most ``limit`` bytes of it."""
         try:
-            descriptor = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC)
+            with Closing(os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+                first = os.read(descriptor, min(limit, 65536))
+                chunks = [first]
+                while chunks[-1] and sum(map(len, chunks)) < limit and not self._small(path, first):
+                    chunks.append(os.read(descriptor, 65536))
         except OSError:
             return None
-        try:
-            first = os.read(descriptor, min(limit, 65536))
-            chunks = [first]
-            while chunks[-1] and sum(map(len, chunks)) < limit and not self._small(path, first):
-                chunks.append(os.read(descriptor, 65536))
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
         return b"".join(chunks).decode(errors="replace").strip("\0 \t\r\n")
 
     @staticmethod
@@ -47,11 +43,8 @@ class Rooted:
 
     def write(self, path: str, text: str) -> None:
         """Writes a kernel file in one go. Raises OSError with the kernel's reason."""
-        descriptor = os.open(self.root + path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
-        try:
+        with Closing(os.open(self.root + path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)) as descriptor:
             os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
 
     def writable(self, path: str) -> bool:
         """Whether this process may write there."""

@@ -9,6 +9,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from tinamou.system.closing import Closing
+
 __all__ = ["CONTEXT", "SELINUXFS", "allows", "can_become", "context", "has_label", "label_of"]
 
 SELINUXFS = Path("/sys/fs/selinux")
@@ -58,17 +60,10 @@ def label_of(path: str) -> str:
 
 def _answer(file: Path, asked: str) -> str:
     """What the kernel answers to a question; empty for one it refuses."""
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
+    with contextlib.suppress(OSError), Closing(os.open(file, os.O_RDWR | os.O_CLOEXEC)) as descriptor:
         os.write(descriptor, asked.encode())
         return os.read(descriptor, _LONGEST).decode(errors="replace").strip("\0\n ")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
+    return ""
 
 
 def _read(file: Path) -> str:

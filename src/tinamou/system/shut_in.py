@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tinamou.system import confine, jail, landlock, reader_label, reader_profile
+from tinamou.system.closing import Closing
 from tinamou.system.exec import CommandError, find_tool
 from tinamou.system.own_programs import own_program
 from tinamou.system.syscall_numbers import AUDIT
@@ -131,15 +132,12 @@ def leased(descriptor: int) -> Iterator[None]:
 @contextlib.contextmanager
 def handed(data: bytes) -> Iterator[int]:
     """The data in memory, open: a program that is given the descriptor finds it as a file in /proc/self/fd."""
-    descriptor = os.memfd_create("handed", os.MFD_CLOEXEC)
-    try:
+    with Closing(os.memfd_create("handed", os.MFD_CLOEXEC)) as descriptor:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def ask(
@@ -193,8 +191,5 @@ def _apart() -> str:
 
 def _stands(spaces: str) -> bool:
     around = jail.Jail(_uid(), namespaces=spaces, reads=jail.SYSTEM, devices=jail.nodes())
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)) as null:
         return os.waitstatus_to_exitcode(os.waitpid(jail.spawn(around, [], log=null).pid, 0)[1]) == 0
-    finally:
-        os.close(null)

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from tinamou.system.closing import Closing, IfFailed
+
 __all__ = ["LONGEST_PATH", "NotListeningError", "connect_unix", "listen_unix"]
 
 LONGEST_PATH = 107
@@ -25,14 +27,11 @@ def connect_unix(path: str) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    try:
-        _at(path, sock.connect)
-    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as reason:
-        sock.close()
-        raise NotListeningError(reason.errno, reason.strerror, path) from reason
-    except BaseException:
-        sock.close()
-        raise
+    with IfFailed(sock.close):
+        try:
+            _at(path, sock.connect)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as reason:
+            raise NotListeningError(reason.errno, reason.strerror, path) from reason
     return sock
 
 
@@ -43,15 +42,12 @@ def listen_unix(path: str) -> socket.socket:
     which others may connect, and the umask of the process stays as it is. Raises OSError.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with IfFailed(sock.close):
         os.fchmod(sock.fileno(), 0o600)
         Path(path).unlink(missing_ok=True)
         _at(path, sock.bind)
         sock.listen(128)
         sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
@@ -60,8 +56,5 @@ def _at(path: str, act: Callable[[str], None]) -> None:
     if len(os.fsencode(path)) <= LONGEST_PATH:
         act(path)
         return
-    folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
         act(f"/proc/self/fd/{folder}/{Path(path).name}")
-    finally:
-        os.close(folder)

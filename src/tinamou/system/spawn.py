@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from tinamou.late import dataclass
 from tinamou.system import proc
+from tinamou.system.closing import Closing
 from tinamou.system.exec import find_tool
 from tinamou.system.lock import locked
 
@@ -68,12 +69,9 @@ def spawn(
     """
     if isinstance(log, int):
         return process_of(start_exactly(_in_root(argv, environment), log, inherit, environment, stdin))
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with Closing(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) as output:
         fcntl.flock(output, fcntl.LOCK_SH)
         return process_of(start_exactly(_in_root(argv, environment), output, inherit, environment, stdin))
-    finally:
-        os.close(output)
 
 
 @contextlib.contextmanager
@@ -82,11 +80,8 @@ def beside(argv: Sequence[str], *, inherit: Sequence[int]) -> Iterator[None]:
 
     Descriptors as in `spawn`. Raises OSError, and ChildProcessError after the block where it did not start well.
     """
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)) as null:
         pid = start_exactly(argv, null, inherit, {})
-    finally:
-        os.close(null)
     try:
         yield
     finally:
@@ -99,16 +94,13 @@ def start_exactly(
     words: Sequence[str], output: int, inherit: Sequence[int], environment: Mapping[str, str], stdin: int | None = None
 ) -> int:
     """The number of a child whose program is the first word, a path; as `spawn`, but for that in our folder."""
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Closing(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) as null:
         kept = ((null if stdin is None else stdin, 0), (output, 1), (output, 2), *((fd, fd) for fd in inherit))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *pair) for pair in kept]
         actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _open_to_children() if fd not in inherit]
         pid = os.posix_spawn(words[0], list(words), dict(environment), file_actions=actions, setsid=True)
         _ended.pop(pid, None)
         return pid
-    finally:
-        os.close(null)
 
 
 def apart(work: Callable[[Callable[[], None]], None], seconds: float = 5.0) -> bool:
@@ -127,11 +119,9 @@ def apart(work: Callable[[Callable[[], None]], None], seconds: float = 5.0) -> b
         finally:
             os._exit(0)
     os.close(mine)
-    try:
+    with Closing(said):
         os.waitpid(child, 0)
         return bool(select.select([said], [], [], seconds)[0] and os.read(said, 1))
-    finally:
-        os.close(said)
 
 
 def _leave_all(kept: int) -> int:
@@ -229,18 +219,10 @@ def end(process: Process, *, grace: float = 0.0) -> None:
 
 def send(process: Process, number: signal.Signals) -> bool:
     """Send a signal to that very process, never to another that got its number; whether it was there."""
-    try:
-        handle = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return False
-    try:
+    with contextlib.suppress(ProcessLookupError), Closing(os.pidfd_open(process.pid)) as handle:
         if alive(process):
             signal.pidfd_send_signal(handle, number)
             return True
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(handle)
     return False
 
 
@@ -248,18 +230,13 @@ def wait_gone(process: Process | None, seconds: float) -> bool:
     """Wait until the process has ended; whether it has within ``seconds``."""
     if process is None:
         return True
-    try:
-        handle = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
+    with contextlib.suppress(ProcessLookupError), Closing(os.pidfd_open(process.pid)) as handle:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         stat = proc.stat(process.pid)
         another = stat is None or int(stat[19]) != process.started
         return another or bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(handle)
+    return True
 
 
 async def gone(process: Process | None, seconds: float) -> bool:

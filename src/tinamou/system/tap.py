@@ -11,6 +11,7 @@ import socket
 import struct
 
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing, IfFailed
 
 __all__ = ["StandIn", "make", "open_queues", "short_lived", "stand_in"]
 
@@ -23,11 +24,8 @@ _TAP, _MULTI_QUEUE, _NO_PI, _VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 
 def make(name: str, queues: int) -> None:
     """A tap interface that stays when nobody holds it open. Raises OSError."""
-    descriptor = _attach(name, many=queues > 1, offload=True)
-    try:
+    with Closing(_attach(name, many=queues > 1, offload=True)) as descriptor:
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
-    finally:
-        os.close(descriptor)
 
 
 def short_lived(descriptor: int) -> None:
@@ -94,16 +92,13 @@ def stand_in(count: int) -> StandIn:
 def _attach(name: str, *, many: bool, offload: bool) -> int:
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     flags = _TAP | _NO_PI | (_VNET_HDR if offload else 0)
-    try:
+    with IfFailed(os.close, descriptor):
         try:
             _set(descriptor, name, flags | (_MULTI_QUEUE if many else 0))
         except OSError as error:
             if error.errno != 22:
                 raise
             _set(descriptor, name, flags | (0 if many else _MULTI_QUEUE))
-    except OSError:
-        os.close(descriptor)
-        raise
     return descriptor
 
 

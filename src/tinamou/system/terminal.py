@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 
+from tinamou.system.closing import Closing
 from tinamou.system.signals import heard
 
 __all__ = [
@@ -73,14 +74,11 @@ def draws_sixels() -> bool:
         both = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
-    try:
-        with raw(both):
-            write_all(both, b"\x1b[c")
-            said = b""
-            while not said.endswith(b"c") and select.select([both], [], [], ANSWER_SECONDS)[0] and len(said) < 256:
-                said += os.read(both, 64) or b"c"
-    finally:
-        os.close(both)
+    with Closing(both), raw(both):
+        write_all(both, b"\x1b[c")
+        said = b""
+        while not said.endswith(b"c") and select.select([both], [], [], ANSWER_SECONDS)[0] and len(said) < 256:
+            said += os.read(both, 64) or b"c"
     return b"4" in said.removeprefix(b"\x1b[?").removesuffix(b"c").split(b";")[1:]
 
 

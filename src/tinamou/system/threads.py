@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,10 +41,8 @@ def names(pid: int) -> dict[int, str]:
     except OSError:
         return {}
     for folder in folders:
-        try:
+        with contextlib.suppress(OSError):
             found[int(folder.name)] = (folder / "comm").read_text().strip()
-        except OSError:
-            continue
     return found
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tinamou.system.closing import Closing
 from tinamou.system.lock import at_once, locked
 
 __all__ = ["Turn"]
@@ -107,10 +108,6 @@ class Turn:
 
     def holder(self) -> int:
         """The process number of the one who has the turn; 0 when nobody has it, or it cannot be told."""
-        with contextlib.suppress(OSError, ValueError):
-            lock = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return int(os.read(lock, 20) or b"0")
-            finally:
-                os.close(lock)
+        with contextlib.suppress(OSError, ValueError), Closing(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)) as lock:
+            return int(os.read(lock, 20) or b"0")
         return 0

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from fcntl import F_SETPIPE_SZ, fcntl
 
 from tinamou.system import confine
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.exec import CommandError, find_tool
 
 __all__ = ["Piped", "compressing", "decompressing"]
 
 _PIPE_BYTES = 1 << 20
+
 """As much as an ordinary user may ask for (source: proc_sys_fs(5), pipe-max-size)."""
 
 
@@ -75,7 +77,7 @@ def _piped(options: list[str], uid: int | None, file: int, *, writes: bool) -> I
         fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
     ours, theirs = (writing, reading) if writes else (reading, writing)
     source, target = (theirs, file) if writes else (file, theirs)
-    try:
+    with Closing(theirs), IfFailed(os.close, ours):
         process = subprocess.Popen(
             [*confine.prefix(uid), "zstd", "-q", "-c", *options],
             stdin=source,
@@ -83,11 +85,6 @@ def _piped(options: list[str], uid: int | None, file: int, *, writes: bool) -> I
             stderr=subprocess.PIPE,
             env=confine.ENVIRONMENT,
         )
-    except BaseException:
-        os.close(ours)
-        raise
-    finally:
-        os.close(theirs)
     piped = Piped(process, ours)
     try:
         yield piped

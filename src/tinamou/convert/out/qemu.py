@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.convert.result import Note
@@ -223,14 +224,12 @@ def _net(asked: Asked, net: NetSpec, number: int) -> list[str]:
     return ["-netdev", ",".join(backend), "-device", _card(net, name)]
 
 
-def _forwards(asked: Asked, net: NetSpec, path: str) -> list[str]:
-    found = []
+def _forwards(asked: Asked, net: NetSpec, path: str) -> Iterator[str]:
     for one in net.forward:
         if match := _FORWARD.fullmatch(one):
-            found.append(f"hostfwd={match[1] or 'tcp'}:{match[2] or '127.0.0.1'}:{match[3]}-:{match[4]}")
+            yield f"hostfwd={match[1] or 'tcp'}:{match[2] or '127.0.0.1'}:{match[3]}-:{match[4]}"
         else:
             asked.note("lost", f"{path}.forward", one, "it is no port in a form QEMU has", "hostfwd=")
-    return found
 
 
 def _card(net: NetSpec, name: str) -> str:

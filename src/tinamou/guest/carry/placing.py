@@ -10,6 +10,7 @@ from typing import Self
 
 from tinamou.errors import GuestError
 from tinamou.guest.carry.beneath import Beneath
+from tinamou.system.closing import Closing, IfFailed
 from tinamou.system.shown import visible
 
 __all__ = ["Aside", "room"]
@@ -34,12 +35,9 @@ class Aside:
         self._merging = target.is_dir()
         self._parent = Beneath.at(os.path.realpath(target if self._merging else target.parent))
         self._name = f".tinamou-{secrets.token_hex(4)}.part".encode()
-        try:
+        with IfFailed(self._parent.close):
             os.mkdir(self._name, 0o700, dir_fd=self._parent.descriptor)
             self._aside = Beneath.at(self._name, dir_fd=self._parent.descriptor)
-        except BaseException:
-            self._parent.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -122,11 +120,8 @@ def _moved(new: Beneath, old: Beneath, path: bytes, target: Path) -> None:
     if new.look(path) != "folder":
         os.replace(name, name, src_dir_fd=source, dst_dir_fd=to)
         return
-    folder = new.folder(path)
-    try:
+    with Closing(new.folder(path)) as folder:
         mode = os.fstat(folder).st_mode & 0o777
         os.fchmod(folder, 0o700)
         os.rename(name, name, src_dir_fd=source, dst_dir_fd=to)
         os.fchmod(folder, mode)
-    finally:
-        os.close(folder)

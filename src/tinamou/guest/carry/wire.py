@@ -19,6 +19,7 @@ from tinamou.guest.carry.holes import stretches
 from tinamou.guest.carry.placing import Aside
 from tinamou.guest.carry.tar import BLOCK, LATEST, Reader
 from tinamou.late import dataclass
+from tinamou.system.closing import Closing
 
 __all__ = ["UNIT", "Sent", "file_in", "folder_in", "read_archive", "read_file", "read_folder", "tar_in", "unit_for"]
 
@@ -249,8 +250,7 @@ def _fill(feed: Feed, words: list[bytes], unit: int, create: Callable[[bytes], i
     mode, time, size = _number(words[1], 8), _number(words[2]), _number(words[3])
     if not 0 <= size <= _LARGEST_FILE or abs(time) > LATEST or mode < 0:
         raise GuestError("The guest sends a file that cannot be", why=f"mode {mode:o}, time {time}, {size} bytes")
-    descriptor = create(feed.line())
-    try:
+    with Closing(create(feed.line())) as descriptor:
         at, filled, checked = 0, 0, True
         while (words := feed.line().split(b" ")) != [b"0", b"0"]:
             first, count = _stretch_of(words, at, -(-size // unit))
@@ -260,8 +260,6 @@ def _fill(feed: Feed, words: list[bytes], unit: int, create: Callable[[bytes], i
             filled += end - first * unit
         os.ftruncate(descriptor, size)
         restore(descriptor, mode, time * 1_000_000_000)
-    finally:
-        os.close(descriptor)
     return Sent(filled, checked)
 
 

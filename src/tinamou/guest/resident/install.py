@@ -10,6 +10,7 @@ from tinamou.errors import GuestError
 from tinamou.guest.resident.line import PORT, Line, LineError
 from tinamou.guest.resident.sharing import connect
 from tinamou.images.programs import program
+from tinamou.system.closing import IfFailed
 
 if TYPE_CHECKING:
     from tinamou.guest.agent import Agent
@@ -56,16 +57,13 @@ async def install(
     guest's agent may not run commands, or the guest cannot run the program, HeldError.
     """
     line = reach(path)
-    try:
+    with IfFailed(line.close):
         if not await _answers(line):
             await agent.wait(patience)
             if not await _answers(line):  # one that the guest brings comes up while it boots
                 await _push(agent, arch)
                 await line.hello(timeout=_INSTALL_SECONDS)
         await line.run(["true"], timeout=_INSTALL_SECONDS)
-    except BaseException:
-        line.close()
-        raise
     return line
 
 

@@ -15,6 +15,7 @@ from tinamou.guest.resident.frames import HEADER, LARGEST, Size, start
 from tinamou.guest.resident.owed import Identity, Owed, fail, resolve
 from tinamou.guest.resident.underway import RunningCommand, attend, capture
 from tinamou.guest.resident.wire import Receiver, Wire
+from tinamou.system.closing import IfFailed
 from tinamou.system.sockets import connect_unix
 from tinamou.system.turns import Turn
 
@@ -69,11 +70,8 @@ class Line:
         cut_off = bool(turn.holder())
         if not turn.take():
             raise HeldError(turn.holder())
-        try:
+        with IfFailed(turn.give):
             self._begin(connect_unix(path), turn, cut_off=cut_off)
-        except BaseException:
-            turn.give()
-            raise
 
     def _begin(self, connection: socket.socket, turn: Turn | None, *, cut_off: bool = False) -> None:
         self._wire = Wire(connection, self._take, self._end)
@@ -272,20 +270,14 @@ class Line:
     async def open(self, what: Command, terminal: Size | None = None) -> RunningCommand:
         """Start a command to talk with, at a terminal of that size where one is given. Raises GuestError."""
         session = self._start(what, terminal, tell=True)
-        try:
+        with IfFailed(session.leave):
             await session.begun()
-        except BaseException:
-            session.leave()
-            raise
         return session
 
     async def _begun(self, what: Command) -> RunningCommand:
         session = self._start(what)
-        try:
+        with IfFailed(session.leave):
             await self._settled(BECOME_SECONDS)
-        except BaseException:
-            session.leave()
-            raise
         return session
 
     def _start(self, what: Command, terminal: Size | None = None, *, tell: bool = False) -> RunningCommand:

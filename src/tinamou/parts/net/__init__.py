@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from tinamou.blueprint import Contribution, Note, Why
@@ -149,30 +150,28 @@ def _unmet(nic: Nic) -> list[Problem]:
     return found
 
 
-def _general(nic: Nic) -> list[Problem]:
+def _general(nic: Nic) -> Iterator[Problem]:
     path, spec, host = f"net[{nic.number}]", nic.spec, nic.facts.host
-    found = []
     if spec.type == "passt" and (reason := passt.missing(nic)):
-        found.append(Problem(f"{path}.type", "passt", reason, "install passt, or use type user"))
+        yield Problem(f"{path}.type", "passt", reason, "install passt, or use type user")
     if spec.type == "user" and nic.facts.net.apart and not spec.isolated:
         why = "QEMU's own TCP/IP needs this host's network, and this QEMU was started in one of its own"
         fix = "use passt; or stop the machine, add it, and start again"
-        found.append(Problem(f"{path}.type", "user", why, fix))
+        yield Problem(f"{path}.type", "user", why, fix)
     if any(map(is_ipv6, nic.forwards)) and (why := _no_ipv6(nic)):
-        found.append(Problem(f"{path}.forward", list(spec.forward), why, "use type passt, or an IPv4 address of this host"))
+        yield Problem(f"{path}.forward", list(spec.forward), why, "use type passt, or an IPv4 address of this host")
     makes = spec.type in ("bridge", "macvtap", "ovs") or (spec.type == "tap" and not spec.interface)
     if makes and not host.is_root:
         why = "only root may make interfaces on this host"
         fix = "run as root; or use type passt, or a tap made for you: ip tuntap add tap0 mode tap user $USER"
-        found.append(Problem(f"{path}.type", spec.type, why, fix))
+        yield Problem(f"{path}.type", spec.type, why, fix)
     if makes and spec.type != "macvtap" and "/dev/net/tun" not in host.devices:
-        found.append(Problem(f"{path}.type", spec.type, "there is no /dev/net/tun", "modprobe tun"))
+        yield Problem(f"{path}.type", spec.type, "there is no /dev/net/tun", "modprobe tun")
     if spec.vhost == "on":
         from tinamou.parts.net.tap import no_vhost
 
         if reason := no_vhost(nic):
-            found.append(Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto"))
-    return found
+            yield Problem(f"{path}.vhost", "on", reason, "leave it out, or set it to auto")
 
 
 def _no_ipv6(nic: Nic) -> str:

@@ -25,6 +25,7 @@ from tinamou.service.agents.e2b.filing import found_at
 from tinamou.service.agents.e2b.live import Live
 from tinamou.service.agents.e2b.problems import RefusedError
 from tinamou.service.agents.listing import look
+from tinamou.system.closing import IfFailed
 
 __all__ = ["download", "signed_for", "upload"]
 
@@ -41,13 +42,10 @@ async def download(request: Request, live: Live, user: str) -> Response:
         raise RefusedError(400, f"{path} is no regular file")
     running = await live.begin(live.what(["cat", "--", path], user=user))
     running.end_input()
-    try:
+    with IfFailed(running.leave):
         said = await running.read()
         if (said is None and running.status) or (said is not None and said[0] == "err"):
             raise RefusedError(400, said[1].decode(errors="replace").strip() if said else f"{path} cannot be read")
-    except BaseException:
-        running.leave()
-        raise
     return StreamingResponse(_rest(running, said[1] if said else b""), media_type="application/octet-stream")
 
 
