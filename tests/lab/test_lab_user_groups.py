@@ -91,4 +91,4 @@ def test_with_it_memory_is_bounded(manager: None) -> None:
 
 def test_without_it_nothing_bounds_memory() -> None:
     status, found = attacked(GROUPS)
-    assert status == 1 and {state for _, state, _ in found} == {"succeeded"}
+    assert status == 1 and "succeeded" in {state for _, state, _ in found}  # the kernel may end one of them when all is used
