@@ -3,8 +3,11 @@
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from tinamou.cli import loop
 
 SCRIPT = """
 import asyncio, os, signal, sys, time, weakref
@@ -202,3 +205,16 @@ def test_other_lost_exceptions_are_told() -> None:
     done = ended("SIGWINCH", LOSES.format(loses="weakref.finalize(thing, lambda: 1 / 0); kept = None; del thing; return 0"))
     assert done.returncode == 0
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("Signal 15 ignored due to race condition", ""), ("Bad file descriptor", "Bad file")]
+)
+def test_a_request_as_the_command_ends_is_no_fault(
+    said: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python has then no handler to call, and says so as an error that nobody raised."""
+    heard: list[str] = []
+    monkeypatch.setattr(sys, "__unraisablehook__", lambda lost: heard.append(str(lost.exc_value)))
+    loop._lost(SimpleNamespace(exc_value=OSError(said)))  # type: ignore[arg-type]
+    assert "".join(heard).startswith(told) and bool(heard) == bool(told)

@@ -18,6 +18,9 @@ _PATIENCE = 3
 _AGAIN = 0.1
 """So many seconds after it was raised, a request to end must be on its way."""
 
+_LATE = "ignored due to race condition"
+"""Python's words where a request comes as the command ends, and who heeded it has gone (CPython's signalmodule.c)."""
+
 _asked: list[int] = []
 _tell: list[Callable[[], None]] = []
 """How the loop that runs is told; empty where none does."""
@@ -90,7 +93,8 @@ def _again(_: int, __: object) -> None:
 
 
 def _lost(lost: sys.UnraisableHookArgs) -> None:
-    if not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+    late = isinstance(lost.exc_value, OSError) and str(lost.exc_value).endswith(_LATE)
+    if not late and not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
         sys.__unraisablehook__(lost)
 
 

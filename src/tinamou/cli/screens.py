@@ -32,8 +32,8 @@ __all__ = ["Machines", "shown"]
 
 _COLUMNS = ("Name", "State", "CPU lately", "CPUs", "Memory", "Image", "Arch", "Accel")
 _LOOKS = 20
-_AGAIN = 0.2
-"""Seconds after which a page that does not leave is asked again: it hears nothing before it is put together."""
+_TOGETHER, _AGAIN = 5.0, 0.2
+"""Seconds a page has to be put together, until which it bears not to be left; and after which it is asked to again."""
 
 Work = Callable[[str], Awaitable[object]]
 
@@ -61,6 +61,7 @@ class Machines(App[int]):
         self._doomed = ""
         self._table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
         self._said = Static(id="said", markup=False)
+        self.together = asyncio.Event()
 
     def compose(self) -> ComposeResult:
         """The table, and a line of what was done last."""
@@ -71,6 +72,7 @@ class Machines(App[int]):
 
     def on_mount(self) -> None:
         """Begin to look."""
+        self.call_after_refresh(self.together.set)
         self._table.add_columns(*_COLUMNS)
         self.run_worker(self._look_on(), name="looks")
 
@@ -179,6 +181,9 @@ async def shown(interval: float) -> int:
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
+        put = asyncio.ensure_future(app.together.wait())
+        await asyncio.wait([running, put], timeout=_TOGETHER, return_when=asyncio.FIRST_COMPLETED)
+        put.cancel()
         while not running.done():
             app.exit()
             await asyncio.wait([running], timeout=_AGAIN)
