@@ -18,7 +18,7 @@ SECONDS = float(os.environ.get("TINAMOU_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("TINAMOU_FUZZ_SEED", "1"))
 NAMES = sorted(name for name, one in fuzzing.TARGETS.items() if one.read.__module__ != planted.__name__)
 REFUSED = {
-    **{"answer of qemu-img": 1, "pulled image": 2, "plan": 2, "qemu script": 1, "options": 1, "reply of a server": 4},
+    **{"answer of qemu-img": 1, "pulled image": 2, "plan": 3, "qemu script": 1, "options": 1, "reply of a server": 4},
     "offer of a machine": 2,  # the other host's own error, before and after it has said what files there are
 }
 """How many sound files are refused, as they should be."""

@@ -61,7 +61,7 @@ class Machines(App[int]):
         self._doomed = ""
         self._table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
         self._said = Static(id="said", markup=False)
-        self.together = asyncio.Event()
+        self.together: asyncio.Event = asyncio.Event()
 
     def compose(self) -> ComposeResult:
         """The table, and a line of what was done last."""

@@ -34,11 +34,15 @@ _NOTHING = bytes(1 << 20)
 _LONGEST_FILE = 65 << 40
 """A vhdx holds at most 64 TiB."""
 _FIX = "take it again from where it comes from, closed"
-_TABLE = []
-for _byte in range(256):
+
+
+def _row(byte: int) -> int:
     for _ in range(8):
-        _byte = (_byte >> 1) ^ (0x82F63B78 if _byte & 1 else 0)
-    _TABLE.append(_byte)
+        byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_TABLE = [_row(byte) for byte in range(256)]
 
 
 @dataclass(frozen=True)

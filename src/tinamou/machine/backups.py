@@ -12,6 +12,7 @@ from tinamou.errors import StateError
 from tinamou.facts import files
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
+from tinamou.machine import persistent
 from tinamou.machine.disks import opened
 from tinamou.machine.snapshots import freeze
 from tinamou.snapshots.backup import copy_out, standalone, verify
@@ -45,6 +46,7 @@ async def back_up(
     The machine keeps one snapshot for each shelf, so that the next backup copies only what was written since. Raises
     StateError when the shelf is another machine's.
     """
+    persistent.refuse(record, "backed up", "no backup would have it")
     shelf = _shelf_of(record, folder)
     _refuse_mixed(shelf, nbd)
     if nbd:

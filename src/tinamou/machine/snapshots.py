@@ -52,7 +52,7 @@ async def take(
     ``quiesce``, in seconds, has the guest hold its file systems still for at most that long; 0 does not ask it. Raises
     StateError, GuestError, ControlError; nothing has changed then.
     """
-    persistent.refuse(record, "snapshotted or backed up", "it would stay as it is when the disks go back")
+    persistent.refuse(record, "snapshotted", "it would stay as it is when the disks go back")
     async with opened(record, "snapshot create", progress=progress) as (disks, history):
         taken = await freeze(record, disks, history, name, note=note, schedule=schedule, quiesce=quiesce)
         await _flatten_deep(disks, taken.history, depth)
