@@ -75,7 +75,7 @@ def locks_on_its_files(owner: Owner, house: House) -> Outcome:
                 with contextlib.suppress(Refused, Stuck):
                     copy.call(*call)
         try:
-            owner.tinamou(*RUN, "--name", "locked", seconds=120)
+            owner.tinamou(*RUN, "--name", "locked", "--no-wait", seconds=120)  # how long a guest boots is another thing
             refusal = "nobody waits for them"
         except RuntimeError:
             refusal = None
