@@ -210,23 +210,24 @@ async def convert(
         raise ImageError(f"{target} exists already", fix="remove it, or name another file")
     async with _closed(source, target.parent, progress) as whole:
         _refuse_used(source)
-        await _converted(whole, target, format, _named(whole, part, trusted), more, progress)
+        await _converted(whole, target, format, part, trusted, more, progress)
 
 
 async def _converted(
     source: Path,
     target: Path,
     format: str,
-    named: tuple[list[str], Sequence[str]],
+    part: Part | None,
+    trusted: Sequence[Path],
     more: Sequence[str],
     progress: Progress,
 ) -> None:
-    given, files = named
+    given, files = _named(source, part, trusted)
     force = ["-o", "force_size=on"] if format == "vpc" else []
     argv = ["qemu-img", "convert", "-p", *(more or ["-W"]), *given, "-O", format, *force, str(target)]
     await made(argv, f"converting {source.name}", files, target, progress=progress)
     with IfFailed(target.unlink, missing_ok=True):
-        fresh = [options(target, format)] if given[0] == "--image-opts" else ["-F", format, str(target)]
+        fresh = [options(target, format)] if part else ["-F", format, str(target)]
         compare = ["qemu-img", "compare", "-p", *given, *fresh]
         await read_through(compare, f"comparing {source.name}", [*files, str(target)], progress=progress)
 

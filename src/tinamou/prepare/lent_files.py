@@ -12,6 +12,7 @@ from tinamou.errors import PrepareError
 from tinamou.prepare.journal import Entry, Journal
 from tinamou.state import shared
 from tinamou.system import acl
+from tinamou.system.closing import Closing
 
 __all__ = ["lend", "take_back"]
 
@@ -41,9 +42,6 @@ def take_back(entry: Entry) -> None:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[int, list[int]]]:
     """The file and what tells it from others, for one command at a time: a list is read, changed and written."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        with shared.held():
-            yield file, [os.fstat(file).st_dev, os.fstat(file).st_ino]
-    finally:
-        os.close(file)
+    with Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as file, shared.held():
+        status = os.fstat(file)
+        yield file, [status.st_dev, status.st_ino]

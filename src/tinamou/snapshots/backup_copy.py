@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tinamou.errors import ImageError
 from tinamou.images.progress import Progress, silent
+from tinamou.system.closing import Closing
 from tinamou.system.durable import sync_file
 from tinamou.system.lock import given_up
 from tinamou.system.loop_thread import ended, in_thread
@@ -63,8 +64,7 @@ def copy_overlay(source: Path, target: Path, below: str) -> str:
     Holes and blocks of zeros are holes in the copy, which is on stable storage when this returns. Raises ImageError for a
     header that cannot be changed so or a file that changes meanwhile, OSError.
     """
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
+    with Closing(os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)) as reading:
         status = os.fstat(reading)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{source} is no plain file", why="something else was put in its place")
@@ -72,15 +72,10 @@ def copy_overlay(source: Path, target: Path, below: str) -> str:
             head = put_on(first_cluster(reading), below, "qcow2")
         except Qcow2Error as error:
             raise ImageError(f"{source} cannot be put on {below}", why=str(error)) from error
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
+        with Closing(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as writing:
             os.ftruncate(writing, status.st_size)
             with ThreadPoolExecutor(2) as pool:
                 return _Copy(reading, writing, pool, source).whole(head, status.st_size)
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
 
 
 class _Copy:
