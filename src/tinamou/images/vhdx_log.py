@@ -16,7 +16,7 @@ from typing import BinaryIO
 from tinamou.errors import ImageError
 from tinamou.late import dataclass
 from tinamou.system.disk import clone
-from tinamou.system.ram import extents
+from tinamou.system.extents import extents
 
 __all__ = ["Header", "header_of", "is_unfinished", "played_back", "summed"]
 

@@ -7,7 +7,6 @@ verified.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import stat
@@ -19,6 +18,7 @@ from tinamou.errors import ImageError
 from tinamou.images.progress import Progress, silent
 from tinamou.system.closing import Closing
 from tinamou.system.durable import sync_file
+from tinamou.system.extents import extents
 from tinamou.system.lock import given_up
 from tinamou.system.loop_thread import ended, in_thread
 from tinamou.system.qcow2 import Qcow2Error, first_cluster, put_on
@@ -155,18 +155,11 @@ class _Copy:
 
 
 def _data(descriptor: int, start: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file of that size that hold data, from ``start`` on (lseek(2), SEEK_DATA)."""
-    while start < size:
-        try:
-            begin = os.lseek(descriptor, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
+    """The parts of a file of that size that hold data, from ``start`` on."""
+    for begin, end in extents(descriptor, start):
         if begin >= size:
             return
-        start = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
-        yield begin, start
+        yield begin, min(end, size)
 
 
 def _written(piece: bytes) -> Iterator[tuple[int, int]]:

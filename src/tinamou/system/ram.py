@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinamou.system.closing import Closing, IfFailed
+from tinamou.system.extents import extents
 
 __all__ = [
     "NAME",
@@ -20,7 +21,6 @@ __all__ = [
     "copied",
     "copy_all",
     "copy_changed",
-    "extents",
     "is_closed",
     "mapped",
     "memory_of",
@@ -121,18 +121,6 @@ def _is_blank(descriptor: int, inode: int, size: int) -> bool:
     status = os.fstat(descriptor)
     sized = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SIZED == _SIZED
     return sized and (status.st_uid, status.st_ino, status.st_size) == (os.geteuid(), inode, size)
-
-
-def extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that hold data, as begin and end (lseek(2), SEEK_DATA)."""
-    position = 0
-    while True:
-        try:
-            begin = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:
-            return
-        position = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        yield begin, position
 
 
 def copied(source: int, name: str) -> int:
