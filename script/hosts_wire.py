@@ -65,4 +65,5 @@ if __name__ == "__main__":
     pids, names = (int(sys.argv[1]), int(sys.argv[3])), (sys.argv[2], sys.argv[4])
     opened = (tap(pids[0], names[0]), tap(pids[1], names[1]))
     print("ready", flush=True)
-    main(*map(float, sys.argv[5:8]), opened)
+    delay, loss, rate = map(float, sys.argv[5:8])
+    main(delay, loss, rate, opened)
