@@ -8,8 +8,8 @@ import sys
 import pytest
 
 VERBS = (
-    "allow", "autostart", "checkpoint", "cp", "disk", "exec", "image", "kill", "logs", "ls", "net", "pause", "reset",
-    "resume", "rm", "show", "snapshot", "ssh", "stats", "stop", "suspend",
+    "allow", "autostart", "backup", "checkpoint", "checkpoints", "cp", "disk", "exec", "image", "kill", "logs", "ls", "net",
+    "pause", "reset", "resume", "rm", "show", "snapshot", "ssh", "stats", "stop", "suspend",
 )  # fmt: skip
 PLANNING = (
     "tinamou.blueprint",
@@ -29,6 +29,20 @@ def loaded(module: str) -> list[str]:
 
 @pytest.mark.parametrize("module", [f"tinamou.cli.{verb}" for verb in VERBS])
 def test_it_loads_no_plan(module: str) -> None:
+    assert loaded(module) == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tinamou.machine.checkpoints",
+        "tinamou.snapshots.backup_shelf",
+        "tinamou.snapshots.orphans",
+        "tinamou.snapshots.resting",
+    ],
+)
+def test_what_a_list_reads_loads_no_plan(module: str) -> None:
+    """Checkpoints and backups: a state that has some is listed as quickly as one without."""
     assert loaded(module) == []
 
 

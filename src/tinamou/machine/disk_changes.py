@@ -11,9 +11,7 @@ from tinamou.control.answers import records
 from tinamou.control.commands import add_fd
 from tinamou.errors import StateError
 from tinamou.images.chain import read_layer
-from tinamou.images.inspect import inspect_image
 from tinamou.images.offline import changed
-from tinamou.machine.calls import widen
 from tinamou.machine.disks import opened
 from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import attached, block_graph
@@ -86,6 +84,8 @@ async def resize(record: Record, name: str, size: Size) -> None:
             argv = [disks.qemu_img, "resize", "-f", top.format, file, str(int(size))]
             await changed(argv, f"resizing {name}", read_forest(disks, history, name).files(top.top), file)
             return
+        from tinamou.machine.calls import widen
+
         widen(record, int(size))
         node = (await attached(disks.session))[top.device].node
         await disks.session.execute("block_resize", {"node-name": node, "size": int(size)})
@@ -107,6 +107,8 @@ async def limit(record: Record, name: str, *, iops: int = 0, bandwidth: int = 0)
 
 async def change_disc(record: Record, name: str, path: Path | None) -> None:
     """Put another disc into a running machine's drive, or take it out. Raises StateError, ImageError, ControlError."""
+    from tinamou.images.inspect import inspect_image
+
     async with opened(record, "disk insert or eject") as (disks, _):
         session = _running(disks)
         device = f"{name}-dev"

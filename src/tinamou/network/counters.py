@@ -10,11 +10,11 @@ from tinamou.control import connect_qmp
 from tinamou.control.commands import monitor
 from tinamou.errors import TinamouError
 from tinamou.facts import files
-from tinamou.network.attend import specs_of
 from tinamou.network.nics import NicView, look
-from tinamou.parts.net import NetSpec
+from tinamou.parts.net import NetSpec, interfaces
 from tinamou.parts.net.spec import FILTERED
 from tinamou.parts.net.wiring import host_link, link_name
+from tinamou.spec import load_spec
 from tinamou.state.record import Record
 from tinamou.system import nft
 from tinamou.system.exec import CommandError, TimeoutExpired
@@ -38,7 +38,7 @@ async def counted(record: Record, *, guest: bool = True) -> list[dict[str, Any]]
     """
     nics = await _inside(record) if guest else {}
     rows = []
-    for number, spec in specs_of(record).items():
+    for number, spec in interfaces(load_spec(record.spec).net).items():
         nic = nics.get(f"net{number}-dev")
         if nic is not None and nic.guest is not None:
             rows.append(_row(f"net{number}", "guest", nic.guest.counters))

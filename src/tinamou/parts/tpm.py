@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tinamou.blueprint import Contribution, Element, HandOver, SetUpTpm, StartHelper, Why
 from tinamou.errors import Problem
+from tinamou.facts import identities
 from tinamou.fields import option
 from tinamou.late import dataclass
 from tinamou.parts.protocol import Part, Resolved
@@ -15,8 +16,6 @@ __all__ = ["PART", "TpmSpec", "check", "contribute"]
 
 _MEMORY = 512 << 20
 """Bytes of addresses of the emulator, which takes a tenth of that."""
-UIDS = 2 * 65536
-"""How far the emulator's user id lies from its machine's: QEMU can neither signal it nor read the TPM's secrets."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def contribute(resolved: Resolved) -> Contribution:
     why = Why("spec tpm", "a TPM 2.0 of the machine's own, emulated by swtpm under a user id of its own")
     folder = resolved.file("tpm")
     socket = f"{folder}/swtpm.sock"
-    owner = None if resolved.owner is None else resolved.owner + UIDS
+    owner = None if resolved.owner is None else resolved.owner + identities.TPM
     device = resolved.arch.tpm_device
     elements = (
         Element("chardev", {"id": "tpm-socket", "path": socket}, why, head="socket"),

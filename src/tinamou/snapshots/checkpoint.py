@@ -18,21 +18,22 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tinamou import late
-from tinamou.blueprint import Plan
-from tinamou.blueprint.stored import plan_from
 from tinamou.digest import file_digest
 from tinamou.errors import ProbeError, Problem, StateError
 from tinamou.facts.qemu import numbered
 from tinamou.late import dataclass
 from tinamou.probe.qemu import find_binary, probe_qemu
-from tinamou.snapshots.disks_of_forks import Frozen
+from tinamou.snapshots.history import Frozen
 from tinamou.snapshots.ram import Held
 from tinamou.state.entries import being_read
 from tinamou.system.paths import state_dir
 from tinamou.system.plain_file import read_own
+
+if TYPE_CHECKING:
+    from tinamou.blueprint import Plan
 
 __all__ = [
     "Checkpoint",
@@ -126,6 +127,8 @@ class Checkpoint:
 
     def loaded_plan(self) -> Plan:
         """The plan of the machine it was taken of. Raises StateError when the entry is damaged."""
+        from tinamou.blueprint.stored import plan_from
+
         try:
             return plan_from(self.plan)
         except (KeyError, TypeError) as error:

@@ -11,30 +11,16 @@ from tinamou import late
 from tinamou.blueprint import Element, HandOver, Plan, Value, Why
 from tinamou.facts import files
 from tinamou.images.chain import Layer, read_chain
-from tinamou.late import dataclass
 from tinamou.snapshots.extras import FILES, copy_files, owners_of
-from tinamou.snapshots.history import DiskEntry, History, save
+from tinamou.snapshots.history import DiskEntry, Frozen, History, save
 from tinamou.snapshots.layers import named_below
 from tinamou.snapshots.machine_disks import Disks, crypto_header, encryption
 from tinamou.system.qcow2 import write_overlay
 
-__all__ = ["Frozen", "give_disks", "give_files", "keep_files", "keep_frozen", "with_disks"]
+__all__ = ["give_disks", "give_files", "keep_files", "keep_frozen", "with_disks"]
 
 _WHY = Why("fork", "what the guest writes goes to a file of its own; what was saved is shared with all other forks")
 _SHARED = Why("fork", "the disk as it was saved, never written")
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """One disk as it was: its device in QEMU, the frozen file on top (a name in the checkpoint's folder, or a path).
-
-    ``floor`` is the file its machine was made over, which may lie in any folder its user named.
-    """
-
-    device: str
-    file: str
-    format: str
-    floor: str = ""
 
 
 def keep_frozen(disks: Disks, before: History, directory: Path) -> dict[str, Frozen]:

@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tinamou.errors import StateError
-from tinamou.facts import files
-from tinamou.parts.tpm import UIDS
+from tinamou.facts import files, identities
 from tinamou.snapshots.machine_disks import Disks
 from tinamou.system.plain_file import OddFileError, copy_plain, read_plain
 
@@ -45,7 +44,7 @@ def folder(disks: Disks, number: int) -> Path:
 
 def owners_of(machine: int | None) -> frozenset[int]:
     """Whose a machine's files may be: this user's, those of the uid its QEMU has, those of its TPM's."""
-    return frozenset({os.geteuid(), *(() if machine is None else (machine, machine + UIDS))})
+    return frozenset({os.geteuid(), *(() if machine is None else (machine, machine + identities.TPM))})
 
 
 def keep(disks: Disks, number: int) -> None:

@@ -22,7 +22,7 @@ from tinamou.late import dataclass, field
 from tinamou.system.durable import PART, put_in_place
 from tinamou.system.plain_file import read_plain
 
-__all__ = ["DiskEntry", "History", "Intent", "Snapshot", "load", "save", "write_part"]
+__all__ = ["DiskEntry", "Frozen", "History", "Intent", "Snapshot", "load", "save", "write_part"]
 
 _MOST = 256 << 20
 FORMAT = 1
@@ -42,6 +42,19 @@ class DiskEntry:
     floor: str
     floor_format: str
     gone: bool = False
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One disk as it was: its device in QEMU, the frozen file on top (a name in the checkpoint's folder, or a path).
+
+    ``floor`` is the file its machine was made over, which may lie in any folder its user named.
+    """
+
+    device: str
+    file: str
+    format: str
+    floor: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from tinamou.errors import StateError
 from tinamou.images.chain import Layer, read_chain, read_layer
 from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass, field, replace
-from tinamou.parts.disk import numbered
 from tinamou.snapshots.graph import BlockGraph
 from tinamou.snapshots.history import DiskEntry, History
-from tinamou.spec import load_spec
 from tinamou.state.folder import image_of
 from tinamou.state.record import Record
 from tinamou.system.durable import PART
@@ -110,6 +108,9 @@ def encryption(disk: str, layer: Layer) -> dict[str, object]:
 
 def listed_disks(record: Record) -> frozenset[str]:
     """The disks of a machine's description beside its image's, by name."""
+    from tinamou.parts.disk import numbered
+    from tinamou.spec import load_spec
+
     first = 1 if image_of(record).disk else 0
     return frozenset(f"disk{number}" for number, _ in numbered(load_spec(record.spec).disk, first))
 

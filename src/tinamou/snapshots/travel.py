@@ -18,8 +18,8 @@ from tinamou.images.progress import Progress, silent
 from tinamou.late import dataclass
 from tinamou.snapshots.archive import pack, unpack
 from tinamou.snapshots.checkpoint import Checkpoint, File, intact, write
-from tinamou.snapshots.disks_of_forks import Frozen
 from tinamou.snapshots.extras import FILES
+from tinamou.snapshots.history import Frozen
 from tinamou.snapshots.save import STREAM, reserve
 from tinamou.system.new_file import refuse_target
 from tinamou.system.paths import state_dir

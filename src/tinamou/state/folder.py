@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinamou import late
-from tinamou.blueprint import Plan
-from tinamou.blueprint.stored import plain, plan_from
 from tinamou.errors import StateError
 from tinamou.facts import ImageFacts, files
 from tinamou.state.record import Record, locked
 from tinamou.system.plain_file import read_own
 from tinamou.system.replaced import replace_text
 from tinamou.units import Size
+
+if TYPE_CHECKING:
+    from tinamou.blueprint import Plan
 
 __all__ = ["image_of", "plan_data", "plan_of", "update_plan", "write_image", "write_plan"]
 
@@ -24,6 +25,8 @@ _MOST = 64 << 20
 
 def plan_of(record: Record) -> Plan:
     """The plan a machine was started from, with what was plugged in since. Raises StateError."""
+    from tinamou.blueprint.stored import plan_from
+
     try:
         return plan_from(plan_data(record))
     except (KeyError, TypeError) as error:
@@ -45,6 +48,8 @@ def _not_written(record: Record, error: Exception) -> StateError:
 
 def write_plan(record: Record, plan: Plan, beside: Mapping[str, Any] | None = None) -> None:
     """Write down the plan a machine is started from; ``beside`` is kept of other data. Raises OSError."""
+    from tinamou.blueprint.stored import plain
+
     replace_text(record.file(files.PLAN), json.dumps({**(beside or {}), **plain(plan)}))
 
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from tinamou.errors import StateError
 from tinamou.facts import files
+from tinamou.facts.identities import COUNT
 from tinamou.state import shared
 from tinamou.system import proc
 from tinamou.system.closing import Closing
@@ -27,8 +28,6 @@ __all__ = ["FIRST", "kept_or_new", "lend", "moved", "of"]
 
 FIRST = 1_900_000_000
 """The first of them: beyond every range distributions and systemd use (docs/decisions)."""
-COUNT = 65536
-"""How many there are. As many follow for each kind of helper with an identity of its own."""
 _KINDS = 3
 _FILE = "uids.json"
 _OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock")  # noqa: S108

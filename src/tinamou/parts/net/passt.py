@@ -7,6 +7,7 @@ name server.
 from __future__ import annotations
 
 from tinamou.blueprint import Contribution, Element, HandOver, MakeDir, Note, StartHelper, Why
+from tinamou.facts import identities
 from tinamou.parts.net.forwards import Forward
 from tinamou.parts.net.user import reserved
 from tinamou.parts.net.wiring import Nic, Wired
@@ -15,9 +16,6 @@ __all__ = ["SOCKET", "contribute", "missing", "nameless"]
 
 SOCKET = "passt.sock"
 """The name of its socket, in a folder called by the network interface."""
-
-COMPANION_UIDS = 65536
-"""How far a companion process's user id lies from its machine's: neither can signal or trace the other."""
 
 
 def missing(nic: Nic) -> str:
@@ -47,7 +45,7 @@ def contribute(nic: Nic) -> Wired:
     place = nic.facts.place
     folder = place.file(nic.id)
     socket = f"{folder}/{SOCKET}"
-    owner = None if place.uid is None else place.uid + COMPANION_UIDS
+    owner = None if place.uid is None else place.uid + identities.PASST
     why = Why("spec net", "the host's own sockets carry the guest's traffic: no right needed, faster than QEMU's own TCP/IP")
     element = Element(
         "netdev",
