@@ -9,7 +9,15 @@ import pytest
 from changing import of_install, of_lines, of_settings, of_tree, of_words, of_xml, outcome
 
 CORPUS = Path(__file__).parent / "corpus"
-WAYS = {".xml": of_xml, ".ovf": of_xml, ".vbox": of_xml, ".vmx": of_lines, ".conf": of_lines, ".sh": of_words}
+WAYS = {
+    ".xml": of_xml,
+    ".ovf": of_xml,
+    ".vbox": of_xml,
+    ".pvs": of_xml,
+    ".vmx": of_lines,
+    ".conf": of_lines,
+    ".sh": of_words,
+}
 WAYS |= {
     ".virt": of_install,
     ".yaml": of_tree,

@@ -17,7 +17,7 @@ from tinamou.convert import kinds
 
 LARGEST = 1 << 20
 WAYS = {
-    **dict.fromkeys(("libvirt", "ovf", "vbox", "hyperv"), of_xml),
+    **dict.fromkeys(("libvirt", "ovf", "vbox", "hyperv", "parallels"), of_xml),
     **dict.fromkeys(("vmx", "quickemu"), of_lines),
     **dict.fromkeys(("proxmox", "xl", "readconfig"), of_settings),
     **dict.fromkeys(("kubevirt", "incus", "lima", "firecracker", "cloud-hypervisor", "podman", "gns3", "utm"), of_tree),

@@ -33,7 +33,7 @@ def boots(path: Path, *options: str) -> None:
         call("rm", "-f", "some")
 
 
-@pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vhdx", "vdi"])
+@pytest.mark.parametrize("form", ["raw", "qcow2", "vmdk", "vhdx", "vdi", "parallels"])
 def test_a_disk(form: str, raw: Path, tmp_path: Path, leftovers) -> None:
     path = tmp_path / f"disk.{form}"
     subprocess.run(["qemu-img", "convert", "-O", form, str(raw), str(path)], check=True)

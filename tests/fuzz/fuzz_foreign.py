@@ -56,6 +56,16 @@ def boxes() -> Iterator[bytes]:
         yield file.getvalue()
 
 
+PARALLELS = (TESTS / "convert" / "corpus" / "build.pvs").read_text()
+
+
+def layers() -> Iterator[bytes]:
+    """Descriptions of a disk of Parallels': of one layer, of two, in pieces."""
+    image = "<Image><GUID>{1}</GUID><Type>Compressed</Type><File>a.hds</File></Image>"
+    for storage in (f"<Storage>{image}</Storage>", f"<Storage>{image}{image}</Storage>", f"<Storage>{image}</Storage>" * 2):
+        yield f"<Parallels_disk_image><StorageData>{storage}</StorageData></Parallels_disk_image>".encode()
+
+
 def exports() -> Iterator[bytes]:
     """Of Xen, with a disk of one piece."""
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from fuzz_folder import folder, written
 from fuzzing import target
 
 from tinamou.cli import described
-from tinamou.convert import box, files, hyperv, kinds, ova, vma, vmcx, writing, xva
+from tinamou.convert import box, files, hyperv, kinds, ova, parallels, vma, vmcx, writing, xva
 from tinamou.convert.assemble import assemble
 from tinamou.errors import ControlError, ImageError, SpecError, StateError
 from tinamou.images import blocks, catalog, cpio, elf, fat, kernel, modules, qemu_img, signature, verify
@@ -315,6 +315,7 @@ for kind, name, words, values in (
     ("podman machine", "podman.json", JSON_WORDS, JSON),
     ("gns3 appliance", "router.gns3a", JSON_WORDS, JSON),
     ("utm machine", "debian.plist", ["<dict>", "<array/>", "<date>x</date>", "<data>=</data>", "<key>"], r"(?<=>)[^<\n]+"),
+    ("parallels machine", "build.pvs", ["<Hdd>", "</Hdd>", "a.hdd", "..", "/a.pvm/", "8", "<VmType>"], r"(?<=>)[^<\n]+"),
     ("hyper-v machine", "second.hyperv", ["<a>", "</a>", "drive0", "VHD"], r"(?<=>)[^<\n]+"),
 ):
     target(kind, seeds=fuzz_foreign.described(name), words=words, values=values)(converted)
@@ -335,6 +336,12 @@ def exported(data: bytes) -> object:
     draft = xva.read(path)
     with tempfile.TemporaryDirectory() as folder:
         return sorted(xva.unpack(path, Path(folder), {disk.member for disk in draft.disks}))
+
+
+@target("parallels disk", seeds=fuzz_foreign.layers, words=["<Image>", "Plain", "<File>", "../a", "{", "<Storage>"])
+def layer(data: bytes) -> object:
+    described = parallels.read(fuzz_foreign.PARALLELS, lambda _: data.decode("utf-8", "replace"))
+    return sorted({note.reason for note in described.notes})
 
 
 @target("hyper-v settings", seeds=lambda: [made_vmcx.made(made_vmcx.MACHINE)])

@@ -26,7 +26,7 @@ from tinamou.units import Size
 EfiDisk = Callable[..., Path]
 
 
-@pytest.mark.parametrize("format", ["qcow2", "raw", "vmdk", "vhdx", "vdi"])
+@pytest.mark.parametrize("format", ["qcow2", "raw", "vmdk", "vhdx", "vdi", "parallels"])
 def test_an_imported_image_is_found_by_name(efi_disk: EfiDisk, tmp_path: Path, format: str) -> None:
     source = tmp_path / f"x.{format}"
     qemu_img("convert", "-f", "raw", "-O", format, efi_disk(), source)

@@ -211,7 +211,7 @@ def rm(name: str, /, *, arch: str = "", force: Force = False) -> None:
 
 @app.named("import")
 def import_(file: Path, name: str, *, arch: str = "", like: str = "", json: Switch = False) -> None:
-    """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc), shared by all machines made from it.
+    """Make a base image of a file (qcow2, raw, vmdk, vhdx, vdi, vpc, parallels), shared by all machines made from it.
 
     Parameters
     ----------

@@ -13,7 +13,8 @@ __all__ = ["HIDDEN", "Keys", "Rules", "hidden", "report"]
 HIDDEN = "(not shown)"
 """Stands where a note would show a secret."""
 _SECRET = re.compile(
-    r"passw|passwd|(?<![-/])secret$|passphrase|keysafe|token|^osk$|private.?key|launch.?secret|hostkeys|vnc\.key|guestinfo\..*(data|pass)",
+    r"passw|passwd|(?<![-/])secret$|passphrase|keysafe|token|^osk$|private.?key|launch.?secret|hostkeys|vnc\.key|guestinfo\..*(data|pass)"
+    r"|(^|/)(lockdownhash|hash\d|salt)$",
     re.IGNORECASE,
 )
 _PLAIN = re.compile(r"secure|(?:pass(?:word|wd)|password)-?(?:valid|expire)|secret-?(?:type|usage|uuid)", re.IGNORECASE)

@@ -5,6 +5,7 @@
     metadata.json  {"provider": "libvirt", "format": "qcow2", "virtual_size": 10}   GB, whole
     Vagrantfile    Ruby: CPUs and memory stand only there; it is read, never run
     box.img        the disk (libvirt) │ box.ovf and *.vmdk (virtualbox) │ *.vmx and *.vmdk (vmware) │ disk.raw (Google)
+    NAME.pvm       the folder of a machine (parallels)
 
 Source: Vagrant's documentation, *Box file format*; vagrant-libvirt's, *Box format*; Google's, *Manually importing disks*.
 """
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tinamou.convert import nets, ovf, vmx
+from tinamou.convert import nets, ovf, parallels, vmx
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_json
 from tinamou.convert.values import machine_name, size, whole
@@ -30,6 +31,8 @@ from tinamou.system.codecs import CodecError, unpacked
 
 __all__ = ["DAMAGE", "is_box", "opened", "read", "unpack"]
 
+_DESCRIBED = (".ovf", ".vmx", f"/{parallels.DESCRIPTION}")
+_TEXTS = (*_DESCRIBED, f"/{parallels.DESCRIPTOR}")
 _PIECE, _BLOCK = 1 << 20, 1 << 16
 _LARGEST_TEXT, _LARGEST_DISK, _MOST = 1 << 20, 1 << 44, 256
 _SETTING = re.compile(r"""[\w.]*\.(memory|cpus)\s*=\s*["']?(\d+)["']?|["']--(memory|cpus)["']\s*,\s*["']?(\d+)["']?""")
@@ -71,7 +74,7 @@ def read(path: Path) -> Draft:
                 if name in members or name in texts:
                     raise SpecError(f"{path} has the file {name} twice", fix="pack it again")
                 members[name] = member.size
-                if name in ("metadata.json", "Vagrantfile") or name.endswith((".ovf", ".vmx")):
+                if name in ("metadata.json", "Vagrantfile") or name.endswith(_TEXTS):
                     texts[name] = _text(archive, member)
     except DAMAGE as error:
         raise SpecError(f"{path} is a damaged archive", why=str(error)[:200], fix="fetch it again") from error
@@ -86,9 +89,9 @@ def read(path: Path) -> Draft:
 
 def _described(path: Path, texts: dict[str, str], members: dict[str, int]) -> Draft:
     metadata = of_json(texts["metadata.json"], "metadata.json") if "metadata.json" in texts else Node({})
-    described = next((name for name in texts if name.endswith((".ovf", ".vmx"))), "")
+    described = next((name for name in texts if name.endswith(_DESCRIBED)), "")
     if described:
-        draft = ovf.read(texts[described]) if described.endswith(".ovf") else vmx.read(texts[described])
+        draft = _machine(described, texts)
         draft.source = "a Vagrant box"
         draft.done("metadata.json", metadata.shown(), "the machine is described beside it")
     elif metadata.at("provider") and (names := _images(metadata, members)):
@@ -105,6 +108,17 @@ def _described(path: Path, texts: dict[str, str], members: dict[str, int]) -> Dr
         _vagrantfile(draft, texts["Vagrantfile"])
     for name in members.keys() - texts.keys() - {disk.file for disk in draft.disks}:
         draft.done(name, f"{members[name]} bytes", "it is in the archive, and nothing refers to it")
+    return draft
+
+
+def _machine(name: str, texts: dict[str, str]) -> Draft:
+    """The machine of a description in the archive; one of Parallels names its disks from its own folder."""
+    if name.endswith((".ovf", ".vmx")):
+        return ovf.read(texts[name]) if name.endswith(".ovf") else vmx.read(texts[name])
+    folder = name.rpartition("/")[0]
+    draft = parallels.read(texts[name], lambda beside: texts.get(f"{folder}/{beside}", ""))
+    for disk in draft.disks:
+        disk.file = f"{folder}/{disk.file}"
     return draft
 
 

@@ -13,12 +13,21 @@ from tinamou.errors import ImageError, SpecError, StateError
 from tinamou.images.progress import Progress, silent
 from tinamou.system.plain_file import read_given
 
-__all__ = ["absolute", "companion", "import_disks", "look", "read_source"]
+__all__ = ["absolute", "companion", "description", "import_disks", "look", "read_source"]
 
 _LARGEST = 4 << 20
 _BACKUPS = (b"VMA\0", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x89LZO")
 """How a backup of Proxmox begins, or what it may be packed in."""
 _PATHS = ("boot.kernel", "boot.initrd")
+_DESCRIPTIONS = ("config.plist", "config.pvs")
+
+
+def description(path: Path) -> Path:
+    """The description in a folder that is a machine of UTM, Parallels or VMware; any other path as it is."""
+    names = [name for name in _DESCRIPTIONS if os.path.isfile(f"{path}/{name}")]  # noqa: PTH113
+    with contextlib.suppress(OSError):
+        names += [one.name for one in path.glob("*.vmx")]
+    return path / names[0] if len(names) == 1 else path
 
 
 def read_source(path: Path) -> tuple[str, Draft | None]:
@@ -191,7 +200,7 @@ def _unpack(hard: Sequence[Placed], folder: Path) -> None:
         found = reader.unpack(path, folder, {disk.member for disk in packed})
         for disk in packed:
             path = found[disk.member]
-            raw = reader is not box or disk.member == "disk.raw"
+            raw = reader is not box or disk.member == "disk.raw" or disk.format == "raw"
             if raw and (kind := inspect_image(path).format) not in ("raw", "iso"):
                 raise _headed(disk.where, kind)
             disk.file = str(path)

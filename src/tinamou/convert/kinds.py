@@ -31,17 +31,19 @@ KINDS = {
     "gns3": "a GNS3 appliance (.gns3a)",
     "utm": "a UTM machine (config.plist)",
     "hyperv": "a Hyper-V machine (.vmcx, .xml)",
+    "parallels": "a Parallels machine (config.pvs)",
 }
 """Kind → what it is."""
 
 _READERS = {"virt-install": "virt_install", "cloud-hypervisor": "microvm", "firecracker": "microvm"}
 """Kind → the module whose `read` takes it, where that has another name."""
-_WITH_COMPANION = ("proxmox",)
+_WITH_COMPANION = ("proxmox", "parallels")
 
 _DOMAIN = re.compile(r"<(?:[\w.-]{1,64}:)?domain\s[^>]{0,512}?\btype\s*=")
 _ROOTS = {
     **dict.fromkeys(("domainCapabilities", "capabilities", "hostcapabilities", "cpu", "network", "pool"), ""),
     **{"domain": "libvirt", "Envelope": "ovf", "VirtualBox": "vbox", "plist": "utm", "configuration": "hyperv"},
+    "ParallelsVirtualMachine": "parallels",
 }
 """Root of a document → kind; one of another name is libvirt's where a domain is in it: a status, a snapshot."""
 _UTM = re.compile(r"<key>(?:Backend|ConfigurationVersion)</key>")
@@ -116,17 +118,13 @@ def _of_json(text: str) -> str:
 def read(text: str, name: str = "the source", companion: Callable[[str], str] = lambda _: "") -> Draft:
     """The draft of a text of any kind; ``companion`` is the text of a file that belongs to it. Raises SpecError."""
     kind = kind_of(text)
-    if kind in _WITH_COMPANION:
-        from tinamou.convert import proxmox
-
-        return proxmox.read(text, companion)
     if kind:
-        return _reader(kind)(text)
+        return _reader(kind)(text, companion) if kind in _WITH_COMPANION else _reader(kind)(text)
     known = "; ".join(KINDS.values())
     why = f"it converts {known}; an OVA, a Vagrant box, a Proxmox backup"
     raise SpecError(f"{name} is nothing tinamou converts", why=why, fix="see tinamou convert --help")
 
 
-def _reader(kind: str) -> Callable[[str], Draft]:
-    found: Callable[[str], Draft] = importlib.import_module(f"tinamou.convert.{_READERS.get(kind, kind)}").read
+def _reader(kind: str) -> Callable[..., Draft]:
+    found: Callable[..., Draft] = importlib.import_module(f"tinamou.convert.{_READERS.get(kind, kind)}").read
     return found

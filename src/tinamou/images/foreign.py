@@ -1,8 +1,10 @@
-"""Checks of the formats of other virtualizers (vmdk, vhdx, vdi, vpc) before QEMU's drivers read them."""
+"""Checks of the formats of other virtualizers (vmdk, vhdx, vdi, vpc, parallels) before QEMU's drivers read them."""
 
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from pathlib import Path
 
 from tinamou.errors import ImageError
@@ -14,7 +16,7 @@ from tinamou.images.vmdk import extent_files
 
 __all__ = ["UnfinishedError", "measure_foreign"]
 
-_CHECKABLE = ("vmdk", "vhdx", "vdi")
+_CHECKABLE = ("vmdk", "vhdx", "vdi", "parallels")
 
 
 class UnfinishedError(ImageError):
@@ -34,7 +36,11 @@ def measure_foreign(layer: Layer) -> tuple[int, list[str]]:
     if layer.format == "vhdx":
         _refuse_unfinished(path)
     others = [str(file) for file in extent_files(path, head)] if layer.format == "vmdk" else []
-    missing = {"vdi": _vdi_missing, "vpc": _vpc_missing}.get(layer.format, _nothing_missing)(head, tail, layer.length)
+    if layer.format == "parallels":
+        head = _with_table(path, head)
+    missing = {"vdi": _vdi_missing, "vpc": _vpc_missing, "parallels": _parallels_missing}.get(
+        layer.format, _nothing_missing
+    )(head, tail, layer.length)
     if missing:
         raise ImageError(f"{path} is truncated", why=missing, fix="fetch the image again")
     info = tool.info(layer.path, layer.format, others)
@@ -66,6 +72,34 @@ def _vdi_missing(head: bytes, tail: bytes, length: int) -> str:
     block_size, block_extra, _, allocated = struct.unpack_from("<IIII", head, 0x178)
     end = data_at + allocated * (block_size + block_extra)
     return f"its {allocated} blocks reach byte {end}, the file has {length}" if end > length else ""
+
+
+_MOST_OF_TABLE = 16 << 20
+_PARALLELS = struct.Struct("<16sIIIIIQ")
+"""Source: QEMU docs/interop/parallels.rst: magic, version, heads, cylinders, sectors of a cluster, entries, sectors."""
+
+
+def _with_table(path: Path, head: bytes) -> bytes:
+    """The beginning of a Parallels disk with its whole table of clusters, of at most 16 MiB."""
+    entries = _PARALLELS.unpack_from(head)[5] if len(head) >= 64 else 0
+    with path.open("rb") as file:
+        return file.read(min(64 + 4 * entries, _MOST_OF_TABLE))
+
+
+def _parallels_missing(head: bytes, tail: bytes, length: int) -> str:
+    """qemu-img check takes a disk that ends where its last cluster begins."""
+    if len(head) < 64:
+        return "the file is shorter than its header"
+    magic, _, _, _, sectors, entries, _ = _PARALLELS.unpack_from(head)
+    if len(head) < 64 + 4 * entries:
+        return f"its table of {entries} clusters ends after {(len(head) - 64) // 4}"
+    unit = 512 if magic == b"WithoutFreeSpace" else 512 * sectors
+    table = array("I", head[64 : 64 + 4 * entries])
+    if sys.byteorder == "big":
+        table.byteswap()
+    last = max(table, default=0)
+    end = last * unit + 512 * sectors if last else 0
+    return f"its last cluster ends at byte {end}, the file has {length}" if end > length else ""
 
 
 def _vpc_missing(head: bytes, tail: bytes, length: int) -> str:

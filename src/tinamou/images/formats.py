@@ -27,8 +27,6 @@ _REFUSED: tuple[tuple[int, bytes, str, str], ...] = (
     (0x202, b"HdrS", "a Linux kernel", "a kernel is given with --kernel, not as an image"),
     (0, b"070701", "a cpio archive (an initrd)", "an initrd is given with --initrd, not as an image"),
     (0, b"QED\0", "a disk in QEMU's retired qed format", "convert it with qemu-img convert -O qcow2"),
-    (0, b"WithoutFreeSpace", "a Parallels disk", "convert it with qemu-img convert -O qcow2"),
-    (0, b"WithouFreSpacExt", "a Parallels disk", "convert it with qemu-img convert -O qcow2"),
 )
 
 
@@ -59,6 +57,8 @@ def _marked(head: bytes, tail: bytes) -> str:
         return "vhdx"
     if head[0x40:0x44] == _VDI_MAGIC:
         return "vdi"
+    if head[:16] in (b"WithoutFreeSpace", b"WithouFreSpacExt"):
+        return "parallels"
     if head[:8] == b"conectix" or tail[:8] == b"conectix":
         return "vpc"
     return "iso" if head[_ISO_MAGIC] == b"CD001" else ""

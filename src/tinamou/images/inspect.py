@@ -38,7 +38,7 @@ class _Finding:
 
 
 def inspect_image(path: str | Path, *, arch: str = "", trusted: Sequence[Path] = ()) -> ImageFacts:
-    """The facts of a local qcow2, raw, vmdk, vhdx, vdi, vpc or iso file, remembered until one of its files changes.
+    """The facts of a local qcow2, raw, vmdk, vhdx, vdi, vpc, parallels or iso file, remembered until its files change.
 
     ``arch``, when given, must be one the image can run on; ``ImageFacts.arch`` is empty when the image does not tell.
     ``trusted`` names further folders in which backing files may lie. Raises ImageError for an image that is missing, empty,

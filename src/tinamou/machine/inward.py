@@ -20,9 +20,11 @@ __all__ = ["of_file", "of_words", "tried"]
 
 
 def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
-    """The machine a file describes, whose format is told by its content; or a .utm folder. Raises SpecError, ImageError."""
-    if os.path.isfile(settings := f"{source}/config.plist"):  # noqa: PTH113
-        source = Path(settings)
+    """The machine a file describes, whose format is told by its content; or a machine's folder (.utm, .pvm, .vmwarevm).
+
+    Raises SpecError, ImageError.
+    """
+    source = files.description(source)
     text, draft = files.read_source(source)
     folder = Path(os.path.realpath(source)).parent
     if folder.name == "Virtual Machines":  # Hyper-V's export has its disks beside that
