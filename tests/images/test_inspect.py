@@ -144,7 +144,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             inspect_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("format", ["raw", "qcow2", "vmdk", "vhdx", "vdi", "parallels"])
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vmdk", "vhdx", "vdi"])
 def test_a_truncated_image_is_refused(efi_disk: EfiDisk, tmp_path: Path, format: str) -> None:
     target = tmp_path / "cut"
     qemu_img("convert", "-f", "raw", "-O", format, efi_disk(), target)
