@@ -6,7 +6,7 @@ import json as json_
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tinamou import late
 from tinamou.cli import output
@@ -98,12 +98,13 @@ def pull(
     /,
     *,
     arch: str = "",
+    from_: Annotated[str, Parameter(name="--from")] = "",
     refresh: Switch = False,
     require_signature: Switch = False,
     keyring: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
     json: Switch = False,
 ) -> None:
-    """Download a vendor's image and verify it.
+    """Download a vendor's image and verify it; with --from, have it, or an image of its own, from another host.
 
     Parameters
     ----------
@@ -111,6 +112,9 @@ def pull(
         A name of the catalogue, ubuntu:24.04.
     arch
         The guest's architecture; the host's when left out.
+    from_
+        A host of tinamou host, which pulls the image first where it lacks it: only blocks that no build of that name here
+        has go over. It is checked by the vendor's checksum and signature all the same, which are asked of the vendor.
     refresh
         Ask the vendor for a newer build.
     require_signature
@@ -122,16 +126,16 @@ def pull(
     from tinamou.images.download import progress_bar
     from tinamou.machine.gather import native_arch
 
-    with progress_bar(name) as progress:
-        facts = pulling.pull(
-            name,
-            arch or native_arch(),
-            progress=progress,
-            notice=output.warn,
-            refresh=refresh,
-            require_signature=require_signature,
-            keyrings=keyring,
-        )
+    checks: dict[str, Any] = {"refresh": refresh, "require_signature": require_signature, "keyrings": keyring}
+    arch = arch or native_arch()
+    if from_:
+        from tinamou.fleet.images import pull_from
+
+        facts = pull_from(from_, name, arch, notice=output.warn, progress=output.progress, **checks)
+        output.end_progress()
+    else:
+        with progress_bar(name) as progress:
+            facts = pulling.pull(name, arch, progress=progress, notice=output.warn, **checks)
     _print(facts, json)
 
 

@@ -20,6 +20,7 @@ def command(
     drop: str = "",
     replica: Switch = False,
     checkpoint: Switch = False,
+    image: Switch = False,
     created: float = 0.0,
     generation: int = 0,
     json: Switch = False,
@@ -40,6 +41,8 @@ def command(
         Take in a replica; `tinamou replicate` calls this there.
     checkpoint
         Take in a checkpoint; `tinamou checkpoints send` calls this there.
+    image
+        Give an image of this host, pulled first where it is a vendor's; `tinamou image pull --from` calls this there.
     created
         With --drop, when the machine was made, in seconds since 1970, as its source has it.
     generation
@@ -55,7 +58,7 @@ def command(
         done = {"owner": arriving.drop(created, generation, drop)}
     else:
         _refuse_people()
-        run_until_done(_received("replica" if replica else "checkpoint" if checkpoint else "machine"))
+        run_until_done(_received("replica" if replica else "checkpoint" if checkpoint else "image" if image else "machine"))
         return
     if json:
         output.print_json(done)
@@ -69,8 +72,9 @@ def _refuse_people() -> None:
 
 
 async def _received(what: str) -> None:
-    from tinamou.fleet import receiving, replicas, sending
+    from tinamou.fleet import images, receiving, replicas, sending
 
-    part = {"replica": replicas.keep, "checkpoint": sending.take, "machine": receiving.received}[what]
+    parts = {"replica": replicas.keep, "checkpoint": sending.take, "image": images.give, "machine": receiving.received}
+    part = parts[what]
     async with receiving.on_stdio() as frames:
         await receiving.told(frames, part(frames))

@@ -23,9 +23,11 @@ from tinamou.late import asdict, dataclass, replace
 from tinamou.system.replaced import replace_text
 from tinamou.units import Size
 
-__all__ = ["Origin", "check", "origin", "pull", "pull_entry"]
+__all__ = ["Bring", "Origin", "check", "origin", "pull", "pull_entry"]
 
 Notice = Callable[[str], None]
+Bring = Callable[[Path, str], None]
+"""Makes that the image's file, from elsewhere, which should have the vendor's digest (``sha256:…``)."""
 
 
 def pull(
@@ -39,19 +41,27 @@ def pull(
     keyrings: Sequence[Path] = (),
     policy: Policy | None = None,
     files: Iterable[Path] | None = None,
+    bring: Bring | None = None,
 ) -> ImageFacts:
     """The vendor's image of that name, downloaded and checked first when it is not here.
 
     ``progress`` is called with (bytes done, bytes in all or 0, bytes per second), ``notice`` with sentences worth showing.
     ``refresh`` asks the vendor for a newer build. With ``require_signature`` an image whose signature cannot be checked is
-    an error; a wrong signature always is. ``keyrings`` are OpenPGP key files to trust in addition. Raises ImageError.
+    an error; a wrong signature always is. ``keyrings`` are OpenPGP key files to trust in addition. ``bring`` has the file
+    from elsewhere, where it is checked as a download is. Raises ImageError.
     """
     entry = catalog.find(name, arch, files=files)
     here = None if refresh else cached(entry)
     if here and (not require_signature or origin(here).signer):
         return here
     return pull_entry(
-        entry, progress=progress, notice=notice, require_signature=require_signature, keyrings=keyrings, policy=policy
+        entry,
+        progress=progress,
+        notice=notice,
+        require_signature=require_signature,
+        keyrings=keyrings,
+        policy=policy,
+        bring=bring,
     )
 
 
@@ -63,12 +73,13 @@ def pull_entry(
     require_signature: bool = False,
     keyrings: Sequence[Path] = (),
     policy: Policy | None = None,
+    bring: Bring | None = None,
 ) -> ImageFacts:
     """Download and check ``entry``, whatever is here; an unchanged image is not downloaded again. Raises ImageError."""
     say: Notice = notice or (lambda _: None)
     wait = f"another process downloads {entry.name}: waiting for it"
     with store.held(entry.name, entry.arch, lambda: say(wait)) as folder:
-        return _Pull(entry, folder, progress, say, require_signature, tuple(keyrings), policy or Policy()).run()
+        return _Pull(entry, folder, progress, say, require_signature, tuple(keyrings), policy or Policy(), bring).run()
 
 
 def origin(facts: ImageFacts) -> Origin:
@@ -114,6 +125,7 @@ class _Pull:
     require: bool
     keyrings: tuple[Path, ...]
     policy: Policy
+    bring: Bring | None = None
 
     @property
     def part(self) -> Path:
@@ -211,6 +223,8 @@ class _Pull:
         of an earlier run that turns out to be wrong is thrown away and the whole file downloaded once more.
         """
         entry = self.entry
+        if self.bring is not None:
+            return self.brought(self.bring, expected)
         while True:
             done = download(entry.url, self.part, format=entry.format, progress=self.progress, policy=self.policy)
             have = file_digest(self.part, self.algorithm)
@@ -229,6 +243,24 @@ class _Pull:
             "the checksum file or the image is stale, or the download was changed on the way",
             fix="nothing was kept; try again later, or name another mirror in your own catalogue file",
         )
+
+    def brought(self, bring: Bring, expected: _Expected) -> _Expected:
+        """Have the file from elsewhere: the very one the vendor speaks of. Nothing wrong stays."""
+        fix = "leave --from out: it is downloaded then"
+        if "." in self.entry.format:
+            why = f"{self.entry.file} is packed, and what a host keeps is what was in it: the vendor says nothing of that"
+            raise ImageError(f"{self.entry.name} cannot come from another host", why=why, fix=fix)
+        discard(self.part)
+        try:
+            bring(self.part, f"{self.algorithm}:{expected.digest}")
+            if (have := file_digest(self.part, self.algorithm)) == expected.digest:
+                return expected
+        except BaseException:
+            discard(self.part)
+            raise
+        discard(self.part)
+        why = f"the vendor's checksum says {expected.digest}, that of what came is {have}"
+        raise ImageError(f"what came is another build of {self.entry.name} than the vendor's", why=why, fix=fix)
 
     def image_signature(self) -> Signature | None:
         entry = self.entry
