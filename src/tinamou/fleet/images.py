@@ -84,10 +84,8 @@ async def give(frames: Frames) -> None:
             asked, _ = await frames.hear_any(("blocks", "whole"), _SECONDS)
             if asked["what"] == "whole":
                 return
-            numbers = asked.get("numbers")
-            if not isinstance(numbers, list) or not all(
-                isinstance(one, int) and 0 <= one < _LARGEST // BLOCK for one in numbers
-            ):
+            numbers, end = asked.get("numbers"), len(blocks) // _SUM
+            if not isinstance(numbers, list) or not all(isinstance(one, int) and 0 <= one < end for one in numbers):
                 raise StateError("the other host asks for what is no block", why=str(numbers)[:200])
             await frames.say("blocks", b"".join(os.pread(file, BLOCK, one * BLOCK) for one in numbers[:_AT_ONCE]))
 
@@ -137,8 +135,8 @@ async def bring(
 ) -> tuple[Offer, Came]:
     """Make ``target`` the file of the image that another host has, whole and compared with what that host says of it.
 
-    ``published`` is the vendor's digest of the build that is wanted. Raises HostError, StateError, ImageError where it cannot
-    be written, and what the other side says; ``target`` is then no whole file.
+    ``published`` is the vendor's digest of the build that is wanted. Raises HostError, StateError, ImageError where there is
+    no room, and what the other side says; ``target`` is then no whole file.
     """
     async with remote.stream(host, [*host.command, "receive", "--image"]) as pipe:
         frames = Frames(pipe.reader, pipe.writer)
