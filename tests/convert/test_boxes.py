@@ -103,3 +103,17 @@ def test_what_is_no_machine_or_not_whole_is_refused(tmp_path, disk):
     named = {"provider": "libvirt", "disks": [{"path": "/etc/shadow"}]}
     with pytest.raises(ImageError, match="incomplete"):
         inward.of_file(archive(tmp_path / "d.box", {"metadata.json": json.dumps(named).encode()}))
+
+
+def test_a_folder_of_vmwares(tmp_path):
+    folder = tmp_path / "Web.vmwarevm"
+    folder.mkdir()
+    (folder / "web.vmx").write_text(appliances.vmx(disk="disk.vmdk"))
+    made = inward.of_file(folder)
+    assert made.machine["name"] == "web-server" and made.machine["image"] == str(folder / "disk.vmdk")
+    (folder / "other.vmx").write_text(appliances.vmx(disk="disk.vmdk"))
+    with pytest.raises(SpecError, match=r"not the folder of one machine[\s\S]*other.vmx, web.vmx"):
+        inward.of_file(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpecError, match="neither config.plist nor config.pvs"):
+        inward.of_file(tmp_path / "empty")

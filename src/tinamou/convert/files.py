@@ -23,11 +23,19 @@ _DESCRIPTIONS = ("config.plist", "config.pvs")
 
 
 def description(path: Path) -> Path:
-    """The description in a folder that is a machine of UTM, Parallels or VMware; any other path as it is."""
+    """The description in a folder that is a machine of UTM, Parallels or VMware; what is no folder as it is.
+
+    Raises SpecError for a folder with none in it, and with several.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112
+        return path
     names = [name for name in _DESCRIPTIONS if os.path.isfile(f"{path}/{name}")]  # noqa: PTH113
     with contextlib.suppress(OSError):
-        names += [one.name for one in path.glob("*.vmx")]
-    return path / names[0] if len(names) == 1 else path
+        names += sorted(one.name for one in path.glob("*.vmx"))
+    if len(names) != 1:
+        why = f"it has {', '.join(names[:5])}" if names else f"it has neither {' nor '.join((*_DESCRIPTIONS, '*.vmx'))}"
+        raise SpecError(f"{path} is not the folder of one machine", why=why, fix="name the description itself")
+    return path / names[0]
 
 
 def read_source(path: Path) -> tuple[str, Draft | None]:
