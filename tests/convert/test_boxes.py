@@ -115,5 +115,5 @@ def test_a_folder_of_vmwares(tmp_path):
     with pytest.raises(SpecError, match=r"not the folder of one machine[\s\S]*other.vmx, web.vmx"):
         inward.of_file(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SpecError, match="neither config.plist nor config.pvs"):
+    with pytest.raises(SpecError, match=r"neither config\.plist nor config\.pvs"):
         inward.of_file(tmp_path / "empty")
