@@ -210,10 +210,28 @@ format = "raw"
     image = next((tmp_path / "c").rglob("disk.qcow2"))
     for one, other in ((image, "a.qcow2"), (tmp_path / "back-disk1.qcow2", "b.raw")):
         subprocess.run(["qemu-img", "compare", str(one), str(tmp_path / other)], check=True)
-    data = bytearray((tmp_path / "w.ova").read_bytes())
-    data[-20_000] ^= 1
-    (tmp_path / "w.ova").write_bytes(data)
-    assert "SHA256" in run("w.ova", "--import", "--name", "other", "-o", "other.toml").stderr
+    assert list((tmp_path / "c").rglob("images/back/*/current"))
+    sound, there = (tmp_path / "w.ova").read_bytes(), {path.name for path in tmp_path.iterdir()}
+    for at in (len(sound) - 20_000, sound.index(b"SHA256(web-disk1.vmdk)= ") + len(b"SHA256(web-disk1.vmdk)= ")):
+        data = bytearray(sound)
+        data[at] = data[at] ^ 1 if at > 100_000 else ord("1") if data[at] == ord("0") else ord("0")
+        (tmp_path / "w.ova").write_bytes(data)
+        refused = run("w.ova", "--import", "--name", "other", "-o", "other.toml")
+        assert refused.returncode and "web-disk1.vmdk" in refused.stderr and "SHA256" in refused.stderr
+        assert {path.name for path in tmp_path.iterdir()} == there
+        assert not list((tmp_path / "c").rglob("images/other/*/*"))
+    with tarfile.open(tmp_path / "w.ova") as damaged, tarfile.open(tmp_path / "x.ova", "w") as unvouched:
+        for member in (one for one in damaged if not one.name.endswith(".mf")):
+            unvouched.addfile(member, damaged.extractfile(member))
+    assert run("x.ova", "--import", "--name", "fine", "-o", "fine.toml").returncode == 0
+    with tarfile.open(tmp_path / "x.ova") as whole:
+        disk = whole.getmember("web-disk1.vmdk")
+    with (tmp_path / "x.ova").open("r+b") as file:
+        file.seek(disk.offset_data + disk.size // 2)
+        file.write(bytes(40_000))
+    there = {path.name for path in tmp_path.iterdir()}
+    assert "failed" in run("x.ova", "--import", "--name", "odd", "-o", "odd.toml").stderr
+    assert {path.name for path in tmp_path.iterdir()} == there
 
 
 def test_the_image_is_copied_for_a_tool_that_has_disks_of_its_own():

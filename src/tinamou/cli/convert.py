@@ -64,7 +64,7 @@ def command(
     if to:
         _out(source, to, output_file, import_ or bool(name or trust), json=json)
         return
-    converted = _converted(source, name, trust)
+    converted = _converted(source, name, trust, later=import_)
     if import_:
         _import(converted, source, output_file, trust)
         converted.spec = None  # its disks are others now
@@ -112,7 +112,7 @@ def _out(source: Path | None, to: str, output_file: Path | None, more: bool, *, 
         output.say(str(note))
 
 
-def _converted(source: Path | None, name: str, trust: tuple[Path, ...]) -> Converted:
+def _converted(source: Path | None, name: str, trust: tuple[Path, ...], *, later: bool) -> Converted:
     from tinamou.machine import inward
 
     words = after_dashes.words
@@ -121,7 +121,7 @@ def _converted(source: Path | None, name: str, trust: tuple[Path, ...]) -> Conve
         raise SpecError("convert needs one source: a file, or a command line after --", fix=fix)
     if source is None:
         return inward.of_words(words or [], name=name, trust=trust)
-    return inward.of_file(source, name=name, trust=trust)
+    return inward.of_file(source, name=name, trust=trust, later=later)
 
 
 def _import(converted: Converted, source: Path | None, output_file: Path | None, trust: tuple[Path, ...]) -> None:

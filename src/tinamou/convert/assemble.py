@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tinamou.convert.result import RANKS, Disk, Draft, Note
@@ -54,6 +54,8 @@ class Converted:
     notes: list[Note] = field(default_factory=list)
     spec: MachineSpec | None = None
     """The machine as it loads."""
+    vouched: Callable[[], None] | None = None
+    """As a draft has it."""
 
 
 def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
@@ -82,7 +84,7 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     _discarding(draft, first)
     spec = _load(draft, machine)
     notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
-    return Converted(draft.source, machine, placed, notes, spec)
+    return Converted(draft.source, machine, placed, notes, spec, draft.vouched)
 
 
 def _counted(notes: Sequence[Note]) -> list[Note]:

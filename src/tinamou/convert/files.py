@@ -19,6 +19,8 @@ _LARGEST = 4 << 20
 _BACKUPS = (b"VMA\0", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x89LZO")
 """How a backup of Proxmox begins, or what it may be packed in."""
 _PATHS = ("boot.kernel", "boot.initrd")
+_AT_ONCE = 4
+"""Disks copied at once: each takes a processor, and the host's disk is one."""
 _DESCRIPTIONS = ("config.plist", "config.pvs")
 
 
@@ -38,8 +40,11 @@ def description(path: Path) -> Path:
     return path / names[0]
 
 
-def read_source(path: Path) -> tuple[str, Draft | None]:
-    """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text."""
+def read_source(path: Path, *, later: bool = False) -> tuple[str, Draft | None]:
+    """The text of a source; or the draft of an archive. Raises SpecError for what cannot be read or is no text.
+
+    ``later``: what an archive vouches for is left to be compared, by the draft's ``vouched``.
+    """
     data = read_given(path, _LARGEST)
     from tinamou.convert import vmcx
 
@@ -48,7 +53,9 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
 
         if vma.is_backup(path):
             return "", vma.read(path)
-    if (data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))) and (draft := _archived(path)):
+    if (data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))) and (
+        draft := _archived(path, later)
+    ):
         return "", draft
     if vmcx.is_store(data):
         from tinamou.convert import hyperv
@@ -63,7 +70,7 @@ def read_source(path: Path) -> tuple[str, Draft | None]:
     return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
 
 
-def _archived(path: Path) -> Draft | None:
+def _archived(path: Path, later: bool) -> Draft | None:
     """The machine in an archive; None where it is none."""
     from tinamou.convert import box, ova, xva
 
@@ -71,7 +78,7 @@ def _archived(path: Path) -> Draft | None:
         return None
     if xva.is_export(path):
         return xva.read(path)
-    return ova.read(path) if ova.is_appliance(path) else box.read(path)
+    return ova.read(path, later=later) if ova.is_appliance(path) else box.read(path)
 
 
 def companion(folder: Path) -> Callable[[str], str]:
@@ -224,22 +231,73 @@ async def _import(
     trusted: Sequence[Path],
     progress: Progress,
 ) -> None:
-    from tinamou.images.importing import convert, import_image
+    """All disks, several at once; where one fails, no other's copy is left beside the machine file.
 
-    for placed in hard:
-        inside = None if placed.disk.member else placed.disk.part
-        own = placed.disk.file if placed.disk.part else ""
-        if placed.field == "image":
-            source = Path(own or converted.machine["image"])
-            arch = converted.machine.get("arch", arch)
-            await import_image(source, name, arch=arch, part=inside, trusted=trusted, progress=progress)
-            converted.machine["image"] = name
-        else:
+    What an archive vouches for is compared meanwhile. Its word comes before that of whoever fails on what is damaged, and
+    before the image has its name.
+    """
+    import asyncio
+
+    from tinamou.images.importing import convert, import_image
+    from tinamou.system.loop_thread import ended, in_thread
+
+    sound = asyncio.ensure_future(in_thread(converted.vouched or _nothing))
+    free, told = asyncio.Semaphore(min(_AT_ONCE, os.cpu_count() or 1)), _Together(progress, 2 * len(hard))
+    arch, written = converted.machine.get("arch", arch), list[Path]()
+
+    async def copy(placed: Placed) -> None:
+        part, own = None if placed.disk.member else placed.disk.part, placed.disk.file if placed.disk.part else ""
+        async with free:
+            if placed.field == "image":
+                source, tell = Path(own or converted.machine["image"]), told.of(placed)
+                settled = lambda: asyncio.shield(sound)  # noqa: E731
+                await import_image(source, name, arch=arch, part=part, trusted=trusted, settled=settled, progress=tell)
+                converted.machine["image"] = name
+                return
             table = converted.machine["disk"][_number(placed)]
             source, target = Path(own or table["path"]), targets[placed.field]
-            await convert(source, target, "qcow2", part=inside, trusted=trusted, progress=progress)
+            await convert(source, target, "qcow2", part=part, trusted=trusted, progress=told.of(placed))
+            written.append(target)
             table["path"] = str(target)
             table.pop("format", None)
+
+    works = [asyncio.ensure_future(copy(placed)) for placed in hard]
+    try:
+        await asyncio.gather(sound, *works)
+    except BaseException as error:
+        for work in works:
+            work.cancel()
+        for work in works:
+            await ended(work)
+        for target in written:
+            target.unlink(missing_ok=True)
+        if isinstance(error, ImageError):
+            await sound
+        raise
+    finally:
+        sound.cancel()
+        await ended(sound)
+
+
+def _nothing() -> None:
+    """What is compared of a source that vouches for nothing."""
+
+
+class _Together:
+    """The progress of several disks, each converted and compared, as one."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress, self._steps = progress, steps
+        self._done = dict[tuple[str, str], float]()
+
+    def of(self, placed: Placed) -> Progress:
+        """What one disk tells it."""
+
+        def tell(text: str, fraction: float | None) -> None:
+            self._done[placed.field, text] = fraction or 0.0
+            self._progress(text, min(1.0, sum(self._done.values()) / self._steps))
+
+        return tell
 
 
 def _number(placed: Placed) -> int:

@@ -9,13 +9,16 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from tinamou.convert import ovf
 from tinamou.convert.result import Draft
 from tinamou.errors import ImageError, SpecError
+from tinamou.system.closing import IfFailed
+from tinamou.system.lock import given_up
 
 __all__ = ["is_appliance", "read"]
 
@@ -39,8 +42,11 @@ def is_appliance(path: Path) -> bool:
     return "metadata.json" not in names and any(name.lower().endswith(".ovf") for name in names)
 
 
-def read(path: Path) -> Draft:
-    """The machine in an archive. Raises SpecError, ImageError for one that is damaged; nothing is unpacked."""
+def read(path: Path, *, later: bool = False) -> Draft:
+    """The machine in an archive. Raises SpecError, ImageError for one that is damaged; nothing is unpacked.
+
+    ``later``: what its manifest vouches for is left to be compared, by the draft's ``vouched``.
+    """
     try:
         with path.open("rb") as file:
             members = dict(_members(file))
@@ -49,9 +55,11 @@ def read(path: Path) -> Draft:
     described = [name for name in members if name.lower().endswith(".ovf")]
     if not described:
         raise SpecError(f"{path} is an archive without an OVF description", why="an OVA begins with one", fix="unpack it")
-    _verify(path, members)
+    vouched = partial(_verify, path, members)
+    if not later:
+        vouched()
     draft = ovf.read(_text(path, members[described[0]]))
-    draft.source = "an OVA"
+    draft.source, draft.vouched = "an OVA", vouched if later else None
     for disk in draft.disks:
         if disk.file:
             if disk.file not in members:
@@ -111,30 +119,32 @@ def _text(path: Path, part: tuple[int, int]) -> str:
 def _verify(path: Path, members: dict[str, tuple[int, int]]) -> None:
     """Compare what the manifest vouches for, as many at once as there are CPUs: a digest is made by one of them.
 
-    Raises ImageError naming the first file that is another.
+    Raises ImageError naming the first file that is another. When it is given up, it ends soon, whatever it says then.
     """
     manifests = [_text(path, members[name]) for name in members if name.lower().endswith(".mf")]
     lines = [line for text in manifests for line in _LINE.findall(text) if line[1] in members]
     if not lines:
         return
     from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        asked = dict.fromkeys((kind, name) for kind, name, _ in lines)
-        made = {one: pool.submit(_digest, path, members[one[1]], one[0]) for one in asked}
+    unwanted, over = given_up.get(), Event()
+    asked = dict.fromkeys((kind, name) for kind, name, _ in lines)
+    ends = lambda: over.is_set() or unwanted()  # noqa: E731
+    with ThreadPoolExecutor(os.cpu_count()) as pool, IfFailed(over.set):
+        made = {one: pool.submit(_digest, path, members[one[1]], one[0], ends) for one in asked}
         for kind, name, expected in lines:
             if made[kind, name].result() != expected.lower():
-                pool.shutdown(wait=False, cancel_futures=True)
                 why = f"the manifest has another {kind} for it"
                 raise ImageError(f"{name} in {path} is damaged", why=why, fix="fetch the archive again")
 
 
-def _digest(path: Path, part: tuple[int, int], kind: str) -> str:
+def _digest(path: Path, part: tuple[int, int], kind: str, ends: Callable[[], bool]) -> str:
     offset, left = part
     digest = hashlib.new(kind.lower(), usedforsecurity=False)
     with path.open("rb") as file:
         file.seek(offset)
-        while left and (piece := file.read(min(_READ, left))):
+        while left and not ends() and (piece := file.read(min(_READ, left))):
             digest.update(piece)
             left -= len(piece)
     return digest.hexdigest()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tinamou.late import dataclass, field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["RANKS", "Disk", "Draft", "Note", "Rank"]
 
@@ -76,6 +79,8 @@ class Draft:
     notes: list[Note] = field(default_factory=list)
     whole: bool = True
     confined: bool = False
+    vouched: Callable[[], None] | None = None
+    """Compares what the source says of its own files, where that is still to be done. Raises ImageError."""
 
     def put(self, path: str, value: object) -> None:
         """Set one field, ``cpu.count``."""

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from tinamou.digest import file_digest
@@ -35,6 +35,7 @@ from tinamou.system.closing import IfFailed
 from tinamou.system.disk import clone
 from tinamou.system.image_locks import written_by_others
 from tinamou.system.lock import exclusive
+from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import image_dir
 from tinamou.system.qcow2 import read_header
 from tinamou.units import Size
@@ -68,6 +69,7 @@ async def import_image(
     part: Part | None = None,
     trusted: Sequence[Path] = (),
     like: ImageFacts | None = None,
+    settled: Callable[[], Awaitable[None]] | None = None,
     progress: Progress = silent,
 ) -> ImageFacts:
     """Make a base image of a local file of any format inspection knows; holes stay holes.
@@ -75,17 +77,18 @@ async def import_image(
     ``arch`` is needed where the image does not tell; ``part`` is where in the file the image lies, if it is not all of it;
     ``trusted`` as for `inspect_image`; ``like`` is an image whose guest has the same agent, ssh server, user and first-boot
     configuration, which no disk tells. A file that somebody writes to is refused. The copy is compared with its source
-    before it gets its name. Raises ImageError; nothing is left behind then.
+    before it gets its name, and ``settled`` awaited: it raises where something else is wrong with the source. Raises
+    ImageError; nothing is left behind then.
     """
     refuse_name(name)
     if part is not None:
-        return await _import_part(path, name, arch, part, like, progress)
+        return await _import_part(path, name, arch, part, like, settled, progress)
     async with _closed(path, image_dir() / name, progress) as whole:
         found = _examined(whole, arch, trusted, like)
         _refuse_used(path)
         with _making(name, found) as work:
             await _copy(found, image_files(whole, trusted=trusted), work / "disk.qcow2", progress)
-            return _file(found, name, work)
+            return await _filed(found, name, work, settled)
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +135,13 @@ def _making(name: str, found: ImageFacts) -> Iterator[Path]:
 
 
 async def _import_part(
-    path: Path, name: str, arch: str, part: Part, like: ImageFacts | None, progress: Progress
+    path: Path,
+    name: str,
+    arch: str,
+    part: Part,
+    like: ImageFacts | None,
+    settled: Callable[[], Awaitable[None]] | None,
+    progress: Progress,
 ) -> ImageFacts:
     """The image is copied out of the file first: whatever is asked of it then, is asked of the copy, which becomes it.
 
@@ -146,7 +155,7 @@ async def _import_part(
         found = _examined(copy, arch, (), like)
         with _making(name, found) as work:
             copy.replace(work / "disk.qcow2")
-            return _file(found, name, work)
+            return await _filed(found, name, work, settled)
 
 
 async def _copy(found: ImageFacts, files: Sequence[str], target: Path, progress: Progress) -> None:
@@ -177,11 +186,23 @@ async def _share(found: ImageFacts, target: Path) -> bool:
     return False
 
 
-def _file(found: ImageFacts, name: str, work: Path) -> ImageFacts:
-    folder, disk = work.parent, work / "disk.qcow2"
+async def _filed(found: ImageFacts, name: str, work: Path, settled: Callable[[], Awaitable[None]] | None) -> ImageFacts:
+    """The image under its name: summed up while others go on, as a large one takes a while."""
+    digest = await in_thread(_summed, work / "disk.qcow2")
+    if settled is not None:
+        await settled()
+    return _file(found, name, work, digest)
+
+
+def _summed(disk: Path) -> str:
+    """Its SHA-256, when it is on the host's disk."""
     with disk.open("rb") as file:
         os.fsync(file.fileno())
-    digest = file_digest(disk)
+    return file_digest(disk)
+
+
+def _file(found: ImageFacts, name: str, work: Path, digest: str) -> ImageFacts:
+    folder, disk = work.parent, work / "disk.qcow2"
     facts = replace(found, name=name, disk="disk.qcow2", format="qcow2")
     (work / "facts.json").write_text(json.dumps({**asdict(facts), "sha256": digest}))
     disk.chmod(0o444)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["of_file", "of_words", "tried"]
 
 
-def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = ()) -> Converted:
+def of_file(source: Path, *, name: str = "", trust: Sequence[Path] = (), later: bool = False) -> Converted:
     """The machine a file describes, whose format is told by its content; or a machine's folder (.utm, .pvm, .vmwarevm).
 
-    Raises SpecError, ImageError.
+    ``later``: what an archive vouches for is compared by whoever imports its disks, and by nobody else. Raises SpecError,
+    ImageError.
     """
     source = files.description(source)
-    text, draft = files.read_source(source)
+    text, draft = files.read_source(source, later=later)
     folder = Path(os.path.realpath(source)).parent
     if folder.name == "Virtual Machines":  # Hyper-V's export has its disks beside that
         folder = folder.parent
