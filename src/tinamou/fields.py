@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tinamou import late
 from tinamou.errors import Problem, SpecError
@@ -19,6 +20,8 @@ from tinamou.units import CpuSet, Mac, PciAddress, Size
 __all__ = ["PARSED", "json_schema", "load", "option", "plain", "size_of"]
 
 T = TypeVar("T")
+_Read: TypeAlias = Callable[[Any, str], tuple[Any, list[Problem]]]
+"""What makes a value of a kind from plain data at a path."""
 PARSED = (Size, CpuSet, Mac, PciAddress)
 """Values with a notation of their own."""
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -55,10 +58,14 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _known(cls: Any) -> dict[str, tuple[late.Field[Any], Any]]:
-    """Name → field of a class, and its kind."""
+def _known(cls: Any) -> dict[str, tuple[late.Field[Any], _Read, bool]]:
+    """Name → field of a class, what reads its kind, and whether it has limits."""
     hints = _hints(cls)
-    return {field.name: (field, hints[field.name]) for field in late.fields(cls)}
+    limits = ("minimum", "maximum", "pattern")
+    return {
+        field.name: (field, _reader(hints[field.name]), any(field.metadata.get(one) not in (None, "") for one in limits))
+        for field in late.fields(cls)
+    }
 
 
 def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Problem]]:
@@ -69,17 +76,19 @@ def load(cls: type[T], data: object, path: str = "") -> tuple[T | None, list[Pro
     if isinstance(data, cls):
         return data, []
     shorthand = getattr(cls, "shorthand", "")
-    if not isinstance(data, Mapping):
+    if data.__class__ is not dict and not isinstance(data, Mapping):
         if not shorthand:
             return None, [Problem(path or "spec", data, "expected a table of settings", "write it as key = value pairs")]
         data = {shorthand: data}
     known = _known(cast(Any, cls))
     problems = [_unknown(str(key), _join(path, str(key)), known) for key in data if key not in known]
     values: dict[str, Any] = {}
-    for name, (field, kind) in known.items():
+    for name, (field, read, limited) in known.items():
         if name in data:
-            value, found = _convert(kind, data[name], _join(path, name))
-            problems += found or _limits(field, value, _join(path, name))
+            place = f"{path}.{name}" if path else name
+            value, found = read(data[name], place)
+            if found or limited:
+                problems += found or _limits(field, value, place)
             values[name] = value
     if problems:
         return None, problems
@@ -126,29 +135,44 @@ def _shown(value: object) -> object:
     return str(value) if isinstance(value, PARSED) else value
 
 
-def _convert(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+def _reader(kind: Any) -> _Read:
     if isinstance(kind, type):
-        return _convert_plain(kind, value, path)
+        return _plain_reader(kind)
     origin = get_origin(kind)
     if origin is Literal:
-        return _convert_choice(get_args(kind), value, path)
+        return partial(_convert_choice, get_args(kind))
     if origin is tuple:
-        return _convert_list(get_args(kind)[0], value, path)
+        return partial(_convert_list, _reader(get_args(kind)[0]))
     if origin is dict:
-        return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
-    return _convert_union(get_args(kind), value, path)
+        return _convert_table
+    kinds = get_args(kind)
+    return partial(_convert_union, [_reader(one) for one in kinds if one is not type(None)], type(None) in kinds)
+
+
+def _plain_reader(kind: type) -> _Read:
+    if kind in PARSED:
+        return partial(_parse, kind)
+    if kind not in _WORDS and late.is_dataclass(kind):
+        return partial(load, kind)
+    return _convert_text if kind is str else partial(_convert_plain, kind)
+
+
+def _convert_text(value: object, path: str) -> tuple[Any, list[Problem]]:
+    if not isinstance(value, str):
+        return _wrong(_WORDS[str], value, path)
+    if (not value.isascii() or "\0" in value) and (reason := _unwritable(value)):
+        return None, [Problem(path, value, reason)]
+    return value, []
+
+
+def _convert_table(value: object, path: str) -> tuple[Any, list[Problem]]:
+    return (dict(value), []) if isinstance(value, Mapping) else _wrong("a table", value, path)
 
 
 def _convert_plain(kind: type, value: object, path: str) -> tuple[Any, list[Problem]]:
-    if kind in PARSED:
-        return _parse(kind, value, path)
-    if kind not in _WORDS and late.is_dataclass(kind):
-        return load(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), []
     matches = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if matches and isinstance(value, str) and (reason := _unwritable(value)):
-        return None, [Problem(path, value, reason)]
     return (value, []) if matches else _wrong(_WORDS.get(kind, kind.__name__), value, path)
 
 
@@ -174,15 +198,14 @@ def _parse(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
         return None, [Problem(path, value, str(error))]
 
 
-def _convert_union(kinds: Sequence[Any], value: object, path: str) -> tuple[Any, list[Problem]]:
-    if value is None and type(None) in kinds:
+def _convert_union(kinds: Sequence[_Read], optional: bool, value: object, path: str) -> tuple[Any, list[Problem]]:
+    if value is None and optional:
         return None, []
     found: list[Problem] = []
-    for kind in kinds:
-        if kind is not type(None):
-            converted, found = _convert(kind, value, path)
-            if not found:
-                return converted, []
+    for read in kinds:
+        converted, found = read(value, path)
+        if not found:
+            return converted, []
     return None, found
 
 
@@ -196,11 +219,11 @@ def _convert_choice(choices: Sequence[Any], value: object, path: str) -> tuple[A
     return None, [Problem(path, value, f"not one of {known}", f"did you mean {near[0]}?" if near else "")]
 
 
-def _convert_list(kind: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+def _convert_list(read: _Read, value: object, path: str) -> tuple[Any, list[Problem]]:
     items = value if isinstance(value, list | tuple) else [value]
     converted, problems = [], []
     for index, item in enumerate(items):
-        element, found = _convert(kind, item, f"{path}[{index}]")
+        element, found = read(item, f"{path}[{index}]")
         converted.append(element)
         problems += found
     return (None, problems) if problems else (tuple(converted), [])

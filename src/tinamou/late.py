@@ -56,6 +56,8 @@ else:
 
     def _fields_of(cls):
         """Name → field of a class, which has its methods from now on; nothing for one that is no dataclass."""
+        if (known := cls.__dict__.get("__late__")).__class__ is dict:
+            return known
         home = next((one for one in cls.__mro__ if "__late__" in one.__dict__), None)
         if home is None:
             return _foreign(cls)
@@ -137,21 +139,28 @@ else:
         names = tuple(every)
         known = frozenset(names)
         plain = {one.name: one.default for one in every.values() if one.default is not MISSING}
-        made = [(one.name, _default(one.default_factory)) for one in every.values() if one.default_factory is not MISSING]
+        factories = {one.name: one.default_factory for one in every.values() if one.default_factory is not MISSING}
+        waiting = {name for name, factory in factories.items() if _unchanging(factory)}
+        """Defaults that nobody can change, until they are made: once, for all."""
+        own = [(name, factory) for name, factory in factories.items() if name not in waiting]
         after = hasattr(cls, "__post_init__")
 
         def init(self, *values, **named):
-            state = self.__dict__
-            state.update(plain)
             if values:
                 first = names[: len(values)]
                 if len(first) < len(values) or not named.keys().isdisjoint(first):
                     raise TypeError(
                         f"{cls.__name__}() takes {', '.join(names)}, each once: {len(values)} and {[*named]} were given"
                     )
-                state.update(zip(first, values, strict=True))
+                named.update(zip(first, values, strict=True))
+            for name in waiting.difference(named) if waiting else ():
+                if name not in plain:
+                    plain[name] = factories[name]()
+                waiting.discard(name)
+            state = self.__dict__
+            state.update(plain)
             state.update(named)
-            for name, factory in made:
+            for name, factory in own:
                 if name not in state:
                     state[name] = factory()
             if not known.issuperset(named):
@@ -162,17 +171,6 @@ else:
                 self.__post_init__()
 
         return init
-
-    def _default(factory):
-        """What makes a default: one that nobody can change is made once, for all."""
-        made = []
-
-        def shared():
-            if not made:
-                made.append(factory())
-            return made[0]
-
-        return shared if _unchanging(factory) else factory
 
     def _unchanging(factory):
         """Whether instances of a class cannot be changed, nor can what is in them by default."""
@@ -233,7 +231,11 @@ else:
 
     def replace(one, /, **changes):
         """As `dataclasses.replace`."""
-        return type(one)(**{**{name: getattr(one, name) for name in _fields_of(type(one))}, **changes})
+        cls = type(one)
+        known, state = _fields_of(cls), getattr(one, "__dict__", {})
+        if known.keys() == state.keys():
+            return cls(**{**state, **changes})
+        return cls(**{**{name: getattr(one, name) for name in known}, **changes})
 
     def asdict(one):
         """As `dataclasses.asdict`, but that values which are no dataclass, list, tuple or dict are not copied."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tinamou.convert.result import Draft, Rank
 
@@ -99,7 +99,7 @@ _TABLES: dict[int, _Table] = {}
 """By the identity of the rules, which are each a module's own: their hash is as long as they are."""
 
 
-def report(draft: Draft, left: Iterator[tuple[str, str]], rules: Rules) -> None:
+def report(draft: Draft, left: Iterable[tuple[str, str]], rules: Rules) -> None:
     """A note on everything that was not read: those of one rule in one note, what no rule knows each in its own."""
     table = _TABLES.get(id(rules)) or _TABLES.setdefault(id(rules), _Table(rules))
     together: dict[tuple[Rank, str, str], list[tuple[str, str]]] = {}

@@ -83,7 +83,8 @@ def assemble(draft: Draft, seen: Mapping[str, Seen]) -> Converted:
     _order(draft, machine, first, rest, seen)
     _discarding(draft, first)
     spec = _load(draft, machine)
-    notes = sorted(_counted(draft.notes), key=lambda note: RANKS.index(note.rank))
+    counted = _counted(draft.notes)
+    notes = [note for rank in RANKS for note in counted if note.rank == rank]
     return Converted(draft.source, machine, placed, notes, spec, draft.vouched)
 
 
@@ -114,7 +115,8 @@ def _direct(draft: Draft) -> None:
 
 
 def _known(disk: Disk, seen: Mapping[str, Seen]) -> Seen:
-    return seen.get(disk.file, Seen(disk.file, exists=not disk.size))
+    found = seen.get(disk.file)
+    return Seen(disk.file, exists=not disk.size) if found is None else found
 
 
 def _new(disk: Disk, seen: Mapping[str, Seen]) -> bool:

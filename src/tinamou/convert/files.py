@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def read_source(path: Path, *, later: bool = False) -> tuple[str, Draft | None]:
         raise SpecError(
             f"{path} describes no machine", why=why, fix=f"tinamou run {path}, or tinamou image import {path} NAME"
         )
-    return data.decode("utf-16" if wide else "utf-8-sig", "replace"), None
+    return data.decode("utf-16", "replace") if wide else data.removeprefix(BOM_UTF8).decode("utf-8", "replace"), None
 
 
 def _archived(path: Path, later: bool) -> Draft | None:

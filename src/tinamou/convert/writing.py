@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import re
+from json.encoder import encode_basestring
 from typing import Any
 
 from tinamou import late
@@ -17,15 +18,24 @@ _SHORTHANDS = {"memory": "size", "display": "type", "tpm": "enabled"}
 
 def text(machine: dict[str, Any], about: str) -> str:
     """The machine file, under a comment of what it is ``about``."""
-    order = [field.name for field in late.fields(MachineSpec)]
-    short = dict(_short(key, value) for key, value in sorted(machine.items(), key=lambda item: order.index(item[0])))
+    order = _order()
+    short = dict(_short(key, machine[key]) for key in sorted(machine, key=order.__getitem__))
     lines = [f"# {_plain(line)}" for line in about.splitlines()]
-    lines += [f"{_key(key)} = {_value(value)}" for key, value in short.items() if not _tables(value)]
+    tables: list[str] = []
     for key, value in short.items():
+        if not (inside := _tables(value)):
+            lines.append(f"{_key(key)} = {_value(value)}")
         head = f"[[{_key(key)}]]" if isinstance(value, list) else f"[{_key(key)}]"
-        for table in _tables(value):
-            lines += ["", head, *(f"{_key(inner)} = {_value(one)}" for inner, one in table.items())]
+        for table in inside:
+            tables += ["", head, *(f"{_key(inner)} = {_value(one)}" for inner, one in table.items())]
+    lines += tables
     return "\n".join([*lines, ""])
+
+
+@functools.cache
+def _order() -> dict[str, int]:
+    """Name → place of every field of a machine."""
+    return {field.name: place for place, field in enumerate(late.fields(MachineSpec))}
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
@@ -53,7 +63,7 @@ def _value(value: Any) -> str:
         return f"{{ {', '.join(f'{_key(key)} = {_value(one)}' for key, one in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return encode_basestring(str(value)).replace("\x7f", "\\u007f")
 
 
 def _short(key: str, value: Any) -> tuple[str, Any]:

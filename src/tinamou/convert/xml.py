@@ -31,10 +31,10 @@ class Element:
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
         self.tag: str = tag
         self._attributes = attributes
-        self.inside: list[Element] = list[Element]()
-        self.pieces: list[str] = []
-        """Of its text, while it is parsed."""
-        self._unread = attributes.copy()
+        self.inside: list[Element] = []
+        self.pieces: list[str] | None = None
+        """Of its text, while it is parsed; None where there is none."""
+        self._unread = attributes.copy() if attributes else attributes
         self._read = False
         self.seen: bool = False
 
@@ -58,7 +58,7 @@ class Element:
         return self._said()
 
     def _said(self) -> str:
-        return "".join(self.pieces).strip()
+        return "".join(self.pieces).strip() if self.pieces else ""
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self.inside)
@@ -67,7 +67,10 @@ class Element:
         """All elements at a path of names; ``*`` is any. They count as seen, what they say does not."""
         found = [self]
         for name in path.split("/"):
-            found = [below for one in found for below in one.inside if name in ("*", below.tag)]
+            if name == "*":
+                found = [below for one in found for below in one.inside]
+            else:
+                found = [below for one in found for below in one.inside if below.tag == name]
             for one in found:
                 one.seen = True
         return found
@@ -75,7 +78,7 @@ class Element:
     def find(self, path: str) -> Element | None:
         """The first element at a path; another one beside it does not count as seen."""
         found = self
-        for name in path.split("/"):
+        for name in path.split("/") if "/" in path else (path,):
             for below in found.inside:
                 if below.tag == name:
                     break
@@ -112,18 +115,23 @@ class Element:
             return HIDDEN
         return hidden(f"{self.tag}/{key} {self._attributes.get('key') or self._attributes.get('name') or ''}", value)
 
-    def unread(self, place: str = "") -> Iterator[tuple[str, str]]:
+    def unread(self, place: str = "") -> list[tuple[str, str]]:
         """What nobody has asked for: its place, ``devices/disk/@type``, and its value; an element not seen comes whole."""
+        found: list[tuple[str, str]] = []
+        self._leave(place, found)
+        return found
+
+    def _leave(self, place: str, found: list[tuple[str, str]]) -> None:
         above = f"{place}/" if place else ""
-        for key, value in [*self._unread.items()]:
-            yield f"{above}@{key}", value
-        if not self._read and (said := self._said()):
-            yield place or self.tag, said
+        for key, value in self._unread.items():
+            found.append((f"{above}@{key}", value))
+        if not self._read and self.pieces and (said := self._said()):
+            found.append((place or self.tag, said))
         for one in self.inside:
             if not one.seen:
-                yield above + one.tag, one.shown()
+                found.append((above + one.tag, one.shown()))
             elif one.inside or one._unread or not one._read:
-                yield from one.unread(above + one.tag)
+                one._leave(above + one.tag, found)
 
 
 def root_of(text: str) -> str:
@@ -158,14 +166,14 @@ def parse(text: str, what: str) -> Element:
 def documents(text: str, what: str) -> list[Element]:
     """The root of each document in a text: several in a row are one after the other."""
     try:
-        return [_Building(what).parse(text)]
+        return [_built(text, what)]
     except expat.ExpatError as error:
         if error.code != _SEVERAL:
             raise _no_xml(what, str(error)) from error
     except (ValueError, LookupError) as error:
         raise _no_xml(what, str(error)) from error
     try:
-        return list(_Building(what).parse(f"<all>{_DECLARED.sub('', text)}</all>"))
+        return list(_built(f"<all>{_DECLARED.sub('', text)}</all>", what))
     except (expat.ExpatError, ValueError) as error:
         raise _no_xml(what, str(error)) from error
 
@@ -174,46 +182,50 @@ def _no_xml(what: str, why: str) -> SpecError:
     return SpecError(f"{what} is not XML", why=why, fix="export it again")
 
 
-class _Building:
-    """The elements of one text while it is parsed."""
+def _built(text: str, what: str) -> Element:
+    """The root. What is called for each piece is in here: it finds its variables sooner than those of an object."""
+    top = Element("", {})
+    above, count = [top], 0
 
-    def __init__(self, what: str) -> None:
-        self._what, self._count = what, 0
-        self._open = [Element("", {})]
-
-    def parse(self, text: str) -> Element:
-        """The root. The parser is not kept: it and this would keep each other, and the tree, in memory."""
-        parser = expat.ParserCreate(namespace_separator="}")
-        parser.buffer_text = True
-        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
-        parser.CharacterDataHandler = self._said
-        parser.StartDoctypeDeclHandler = self._refuse
-        parser.Parse(text, True)
-        return self._open[0].inside[0]
-
-    def _refuse(self, name: str, *_: object) -> None:
-        why = "a document type or an entity can name files of this host, or grow without end"
-        raise SpecError(f"{self._what} is refused: it has the document type {name}", why=why, fix="export it again")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._count += 1
-        if self._count > _MOST or len(self._open) > _DEEPEST:
-            why = f"it has more than {_MOST} elements, or more than {_DEEPEST} within each other"
-            raise SpecError(f"{self._what} is too large", why=why, fix="export it again")
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST or len(above) > _DEEPEST:
+            raise _too_large(what)
         if attributes and "}" in "".join(attributes):
             short = [key.rpartition("}")[2] for key in attributes]
             attributes = {
                 one if short.count(one) == 1 else key: attributes[key] for one, key in zip(short, attributes, strict=True)
             }
-        node = Element(tag.rpartition("}")[2], attributes)
-        self._open[-1].inside.append(node)
-        self._open.append(node)
+        node = Element(tag.rpartition("}")[2] if "}" in tag else tag, attributes)
+        above[-1].inside.append(node)
+        above.append(node)
 
-    def _end(self, tag: str) -> None:
-        self._open.pop()
+    def end(tag: str) -> None:
+        above.pop()
 
-    def _said(self, text: str) -> None:
-        self._open[-1].pieces.append(text)
+    def said(text: str) -> None:
+        node = above[-1]
+        if node.pieces:
+            node.pieces.append(text)
+        elif not text.isspace():  # what is blank at the beginning says nothing
+            node.pieces = [text]
+
+    def refuse(name: str, *_: object) -> None:
+        why = "a document type or an entity can name files of this host, or grow without end"
+        raise SpecError(f"{what} is refused: it has the document type {name}", why=why, fix="export it again")
+
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = said, refuse
+    parser.Parse(text, True)
+    return top.inside[0]
+
+
+def _too_large(what: str) -> SpecError:
+    why = f"it has more than {_MOST} elements, or more than {_DEEPEST} within each other"
+    return SpecError(f"{what} is too large", why=why, fix="export it again")
 
 
 def children(node: Element | None, path: str) -> Iterator[Element]:
