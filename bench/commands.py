@@ -22,7 +22,7 @@ from bench.guest_line import PROCESSOR, ended
 from bench.libvirt import Libvirt
 from tinamou.system.paths import cache_dir
 
-__all__ = ["OLD", "ROOT", "Build", "at_rest", "both_builds", "tables"]
+__all__ = ["OLD", "ROOT", "Build", "at_rest", "both_builds", "older", "tables", "timed"]
 
 ROOT = Path(__file__).parent.parent
 OLD = "eed7bb9"
@@ -67,10 +67,11 @@ class Build:
     def timed(self, line: str, **more: str) -> Way:
         """Way: the command with these words, to its exit."""
         words = [str(self.command), *line.split()]
-        return Way(self.row(line), lambda: _timed(words, {**self.environment, **more}))
+        return Way(self.row(line), lambda: timed(words, {**self.environment, **more}))
 
 
-def _timed(words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, float]:
+def timed(words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, float]:
+    """The clock's time and the processor's of a program, to its exit. Raises RuntimeError where that says that it failed."""
     began = time.perf_counter()
     process = subprocess.Popen(
         words,
@@ -102,7 +103,7 @@ def both_builds(guest: Guest, scratch: Path) -> tuple[list[Build], list[Missing]
     """This tree's, and that of `OLD`; what is missing where that cannot be had."""
     builds = [_built(guest, scratch, "", [ROOT / "src"], ROOT / "bench")]
     try:
-        return [*builds, _built(guest, scratch, OLD, *_older(scratch))], []
+        return [*builds, _built(guest, scratch, OLD, *older(scratch))], []
     except (OSError, subprocess.CalledProcessError) as error:
         return builds, [Missing(f"the build {OLD}", str(error))]
 
@@ -121,11 +122,11 @@ def _built(guest: Guest, scratch: Path, name: str, paths: Sequence[Path], bench:
         environment["TINAMOU_CACHE"] = str(cache_dir() / f"bench-{name}")
     build = Build(name, paths, command, standin, environment)
     subprocess.run([sys.executable, "-m", "compileall", "-q", *paths], check=False)
-    _timed([str(command), "run", "--", "true"], environment)  # its image is there from now on
+    timed([str(command), "run", "--", "true"], environment)  # its image is there from now on
     return build
 
 
-def _older(scratch: Path) -> tuple[list[Path], Path]:
+def older(scratch: Path) -> tuple[list[Path], Path]:
     """The earlier build's sources, and the packages it needs that this one does not; its bench."""
     tree, packages = scratch / OLD, scratch / f"{OLD}-packages"
     tree.mkdir()
@@ -148,12 +149,12 @@ def _plain(name: str) -> str:
 
 
 def _lines(stack: ExitStack, guest: Guest, builds: Sequence[Build], missing: list[Missing]) -> Table:
-    ways = [Way(PYTHON, lambda: _timed([sys.executable, "-c", "pass"], {}))]
+    ways = [Way(PYTHON, lambda: timed([sys.executable, "-c", "pass"], {}))]
     libvirt = Libvirt.prepare(stack, guest.scratch, guest.binary, guest.kernel, guest.initrd)
     if isinstance(libvirt, str):
         missing.append(Missing(VIRSH, libvirt))
     else:
-        ways.append(Way(VIRSH, lambda: _timed(["virsh", "-q", "-c", libvirt.uri, "list", "--all"], {})))
+        ways.append(Way(VIRSH, lambda: timed(["virsh", "-q", "-c", libvirt.uri, "list", "--all"], {})))
     for build in builds:
         _started(stack, build)
         at_rest(Path(build.environment["TINAMOU_STATE"]), 1)
@@ -181,8 +182,8 @@ def _lines(stack: ExitStack, guest: Guest, builds: Sequence[Build], missing: lis
 def _started(stack: ExitStack, build: Build) -> None:
     """A machine that runs, and answers at once from a second after its start on."""
     environment = {**build.environment, "TINAMOU_QEMU": str(build.standin)}
-    _timed([str(build.command), "run", "-d", "--name", "web", "--net", "none"], environment)
-    stack.callback(_timed, [str(build.command), "rm", "-f", "web"], environment)
+    timed([str(build.command), "run", "-d", "--name", "web", "--net", "none"], environment)
+    stack.callback(timed, [str(build.command), "rm", "-f", "web"], environment)
 
 
 def _empty(state: Path) -> Path:

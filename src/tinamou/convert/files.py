@@ -20,8 +20,8 @@ _LARGEST = 4 << 20
 _BACKUPS = (b"VMA\0", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x89LZO")
 """How a backup of Proxmox begins, or what it may be packed in."""
 _PATHS = ("boot.kernel", "boot.initrd")
-_AT_ONCE = 4
-"""Disks copied at once: each takes a processor, and the host's disk is one."""
+_AT_ONCE = 3
+"""Disks copied at once: each takes a processor and 16 MiB, and an import no more than 100 MiB in all."""
 _DESCRIPTIONS = ("config.plist", "config.pvs")
 
 

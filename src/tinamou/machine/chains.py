@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -71,8 +72,9 @@ def _check_key(disk: DiskSpec, chain: tuple[ChainFile, ...]) -> None:
 
 
 def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile, ...]]:
-    tops = {m[1]: (Path(m[0]), m[2], image.disk) for p in _listed(directory) if (m := _FIRST.fullmatch(p))}
-    if (directory / files.SNAPSHOTS).exists():
+    listed = _listed(directory)
+    tops = {m[1]: (Path(m[0]), m[2], image.disk) for p in listed if (m := _FIRST.fullmatch(p))}
+    if files.SNAPSHOTS in listed:
         from tinamou.snapshots.history import load
 
         for name, disk in load(directory).present.items():
@@ -81,7 +83,7 @@ def _own_chains(directory: Path, image: ImageFacts) -> dict[str, tuple[ChainFile
 
 
 def _listed(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []  # noqa: PTH112, PTH208
 
 
 def put_right_at_rest(record: Record) -> None:
