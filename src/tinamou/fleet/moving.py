@@ -225,11 +225,13 @@ class _Move:
         stack.push_async_callback(_ended, self._sampling)
         has, _ = await frames.hear("has")
         self._done("reached")
-        self._line = await self._chosen(address, has)
-        key = await self._key(session, stack)
+        choosing = asyncio.ensure_future(self._chosen(address, has))
+        stack.push_async_callback(_ended, choosing)
         record = await in_thread(moves.begin_leaving, record, self._host.name, self._token)
         there = {field: sum for field, (_, sum) in boots.items() if sum in has["sums"]}
         whole = await in_thread(leaving.described, record, plan, disks, there)
+        self._line = await choosing
+        key = await self._key(session, stack)
         offered: dict[str, Any] = {"name": record.name, "host": os.uname().nodename, "token": self._token}
         offered |= {
             "created": record.created,

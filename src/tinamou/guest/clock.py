@@ -29,7 +29,7 @@ SECONDS = 10.0
 """How long a guest may take to set its clock."""
 _GREET_SECONDS = 4.0
 _BRIEFLY = 0.75
-"""Seconds for which a line may be one process's alone: whoever else wants it tries that long before they say that it is held."""
+"""Seconds for which a line may be one process's alone: whoever else wants it tries that long before it gives up."""
 RIGHT = 1.0
 """Seconds a clock may be off that is called right."""
 _LATE, _TRIES = 0.5, 3
