@@ -15,6 +15,7 @@ from tinamou import late
 from tinamou.errors import StateError
 from tinamou.fleet import remote
 from tinamou.fleet.calling import called
+from tinamou.fleet.frames import LostError
 from tinamou.fleet.hosts import Host
 
 LONG = 120.0
@@ -33,12 +34,12 @@ def test_what_is_there_begins_before_the_line_is_taken(server: Sshd, state: Path
     begun = state / "begun"
 
     async def work() -> None:
-        async with called(runs(server, f"echo $0 >{begun}.part; mv {begun}.part {begun}; read -r it; echo $it$it")) as call:
+        async with called(runs(server, f"echo $0 >{begun}.part; mv {begun}.part {begun}; cat")) as call:
             while not begun.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            async with call.taken() as pipe:
-                pipe.writer.write(b"word\n")
-                assert await pipe.reader.readline() == b"wordword\n"
+            async with call.taken() as frames:
+                await frames.say("word", b"and more", of="mine")
+                assert await frames.hear("word") == ({"what": "word", "of": "mine"}, b"and more")
 
     does(work())
     assert begun.read_text() == "receive\n"
@@ -66,8 +67,26 @@ def test_a_line_that_nobody_takes_is_hung_up(server: Sshd, state: Path, *, fails
 
 def test_a_host_that_does_not_answer_is_told_of_when_its_line_is_used(server: Sshd) -> None:
     async def work() -> None:
-        async with called(late.replace(server.host(), port=1)) as call, call.taken() as pipe:
-            assert await pipe.reader.read() == b""
+        async with called(late.replace(server.host(), port=1)) as call, call.taken() as frames:
+            await frames.hear("word")
 
-    with pytest.raises(remote.SilentHostError):
+    with pytest.raises(remote.SilentHostError, match="does not answer"):
+        does(work())
+
+
+def test_a_tinamou_there_that_just_ends_is_a_line_that_ended(server: Sshd) -> None:
+    async def work() -> None:
+        async with called(runs(server, "true")) as call, call.taken() as frames:
+            await frames.hear("word")
+
+    with pytest.raises(LostError, match="has ended"):
+        does(work())
+
+
+def test_what_goes_wrong_while_the_line_stands_is_raised_as_it_is(server: Sshd) -> None:
+    async def work() -> None:
+        async with called(runs(server, "cat")) as call, call.taken():
+            raise StateError("there is no room")
+
+    with pytest.raises(StateError, match="no room"):
         does(work())

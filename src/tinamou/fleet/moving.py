@@ -155,19 +155,17 @@ class _Move:
         leaving.refuse_unmovable(self._machine.record, self._machine.plan, cut=self._how.cut)
         moved: Moved | None = None
         try:
-            async with call.taken() as pipe:
-                frames = Frames(pipe.reader, pipe.writer)
-                async with frames.beating():
-                    moved = await self._carried(frames)
-            return moved
+            async with call.taken() as frames:
+                moved = await self._carried(frames)
         except HostError:
-            if moved is not None:  # it has gone, and the line was lost while it was hung up
-                return moved
-            await asyncio.shield(self._put_right())
-            raise
+            if moved is None:  # else it has gone, and the line was lost while it was hung up
+                await asyncio.shield(self._put_right())
+                raise
         except BaseException:
             await asyncio.shield(self._put_right())
             raise
+        assert moved is not None
+        return moved
 
     async def _put_right(self) -> None:
         """The machine goes on here where it has not left; where it has, it ends here."""
