@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,20 +44,21 @@ def synced(made: Cluster, name: str) -> int:
         return int(file.read(512).split(b"\n")[0].strip(b"\0") or 0)
 
 
-def protected(made: Cluster, *names: str, rules: str = "") -> dict[str, int]:
-    """Machines that the cluster keeps running and that write; where each is."""
+def protected(made: Cluster, *names: str, rules: str = "", folder: str = "/mnt", writes: str = WRITES) -> dict[str, int]:
+    """Machines that the cluster keeps running and that write to disks in that folder; where each is."""
     files = []
     for name in names:
-        Path(made.shared, f"{name}.raw").write_bytes(bytes(16 << 20))
+        if folder == "/mnt":
+            Path(made.shared, f"{name}.raw").write_bytes(bytes(16 << 20))
         said = f'name = "{name}"\nmemory = "128M"\ncpus = 1\n[[net]]\ntype = "none"\n'
-        said += f'[[disk]]\npath = "/mnt/{name}.raw"\n{rules}'
+        said += f'[[disk]]\npath = "{folder}/{name}.raw"\n{rules}'
         Path(made.shared, f"{name}.toml").write_text(said)
         files.append(f"/mnt/{name}.toml")
     nodes = [made.hosts.tinamou(host, "cluster", "node") for host in range(1, made.count + 1)]
     made.load([*nodes, made.hosts.tinamou(1, "cluster", "resource", *files)])
     at = {name: made.until_at(name) for name in names}
     for name in names:
-        made.hosts.tinamou(at[name], "exec", name, "--", "sh", "-c", WRITES)
+        made.hosts.tinamou(at[name], "exec", name, "--", "sh", "-c", writes)
         eventually(lambda name=name: synced(made, name), "it writes")
     return at
 
@@ -87,6 +90,55 @@ def test_a_host_that_stands_still_is_fenced_and_writes_no_more(three: Cluster) -
     three.hosts.script("freeze", str(at))
     runs_once(three, "m1", before, at)
     assert three.hosts.script("thaw", str(at), check=False).returncode != 0
+
+
+SAYS = WRITES.replace("|| exit", "|| { echo refused >/dev/console; exit; }")
+FILE = """
+touch /srv/m1.raw
+node=driver=nbd,node-name=m1,server.type=inet,server.host=10.77.0.254,server.port=1080$1,reconnect-delay=0
+qemu-storage-daemon --daemonize --blockdev $node \
+    --export type=fuse,id=m1,node-name=m1,mountpoint=/srv/m1.raw,writable=on,allow-other=on
+"""
+"""A network's file system of one file: a lock there is known to this host alone, and the storage decides who writes."""
+
+
+@contextlib.contextmanager
+def stored(made: Cluster) -> Iterator[None]:
+    """For the block there is storage beside the hosts, which serves each of them the same disk, as ``/srv/m1.raw``."""
+    disk = Path(made.shared, "m1.raw")
+    disk.write_bytes(bytes(16 << 20))
+    opened = f"driver=raw,file.driver=file,file.locking=off,file.filename={disk}"
+    beside = ["nsenter", "-t", (made.folder / "switch.pid").read_text().strip(), "-n"]
+    with contextlib.ExitStack() as stack:
+        for host in range(1, made.count + 1):
+            words = [*beside, "qemu-nbd", "-t", "-b", "10.77.0.254", "-p", f"1080{host}", "--image-opts", opened]
+            serving = stack.enter_context(subprocess.Popen(words))
+            stack.callback(serving.kill)
+            (made.folder / f"h{host}.storage").write_text(f"{serving.pid}")
+            tried = ("run", str(host), "sh", "-ec", FILE, "sh", str(host))
+            eventually(lambda tried=tried: made.hosts.script(*tried, check=False).returncode == 0, "its disk is served")
+        yield
+
+
+def test_a_host_that_comes_back_after_its_machine_did_elsewhere_has_its_writes_refused(three: Cluster) -> None:
+    with stored(three):
+        at = protected(three, "m1", folder="/srv", writes=SAYS)["m1"]
+        three.on = at % 3 + 1
+        three.hosts.script("freeze", str(at))
+        now = three.until_at("m1", at)
+        assert sorted(three.running("m1")) == sorted([at, now])  # the frozen one still is
+        three.hosts.tinamou(now, "exec", "m1", "--", "sh", "-c", SAYS)
+        before = synced(three, "m1")
+        eventually(lambda: synced(three, "m1") > before, "it writes where it is now")
+        console = Path(three.shared).with_name(f"h{at}-var.up") / "lib/tinamou/machines/m1/serial.log"
+        assert "refused" not in console.read_text(errors="replace")
+        three.hosts.script("thaw", str(at))
+        eventually(lambda: "refused" in console.read_text(errors="replace"), "its write fails")
+        seen = [synced(three, "m1")]
+        while seen[-1] < seen[0] + 20:
+            seen.append(synced(three, "m1"))
+        assert seen == sorted(seen)  # a number of the other's would be smaller
+        assert f"off h{at} off" in (three.folder / "bmc.log").read_text()
 
 
 def test_a_fencing_device_that_lies_meets_the_lock_of_the_disk(three: Cluster) -> None:

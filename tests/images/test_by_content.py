@@ -34,6 +34,12 @@ def test_the_same_content_is_found(folder: Path) -> None:
     assert store.by_content({(len(SAID) + 1, SUM)}) == {}
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_guest_without_a_file_of_that_size_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "described", None)
+    assert store.by_content({(len(SAID) + 1, SUM)}) == {}
+
+
 def test_a_file_that_is_as_it_was_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.digest_of(folder / "vmlinuz") == SUM
     monkeypatch.setattr(store, "file_digest", None)

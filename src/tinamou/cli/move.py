@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
 from tinamou.units import Size
+
+if TYPE_CHECKING:
+    from tinamou.fleet.moving import Moved
 
 
 def command(
@@ -43,15 +48,23 @@ def command(
     json
         Where it is now, and how that went, as JSON.
     """
-    from tinamou.fleet.moving import How, move
-
-    how = How(limit_of(limit), downtime, slow, cut, line_of(line))
-    moved = run_until_done(move(name, host, how, progress=output.progress))
+    how = (limit_of(limit), downtime, slow, cut, line_of(line))
+    moved = run_until_done(_moved(name, host, how))
     output.warn(*moved.notes)
     if json:
         output.print_json(late.asdict(moved))
     else:
         output.say(f"{name} runs on {host}: stood still for {moved.downtime * 1000:.0f} ms, {moved.total:.1f} s in all")
+
+
+async def _moved(name: str, host: str, how: tuple[int, int, bool, bool, str]) -> Moved:
+    """Call that host, and load what moves a machine while ssh logs in there."""
+    from tinamou.fleet import calling, hosts
+
+    async with calling.called(hosts.find(host)) as call:
+        from tinamou.fleet.moving import How, move
+
+        return await move(name, host, How(*how), progress=output.progress, call=call)
 
 
 def limit_of(text: str) -> int:
@@ -64,6 +77,8 @@ def limit_of(text: str) -> int:
 
 def line_of(text: str) -> str:
     """What is to carry a machine. Raises SpecError for what is none of `LINES`."""
+    if text == "auto":  # known without loading them
+        return text
     from tinamou.fleet.lines import LINES
 
     if text not in LINES:

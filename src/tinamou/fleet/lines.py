@@ -169,10 +169,11 @@ async def measured(address: str, port: int) -> Link:
 async def _sent(address: str, port: int, size: int) -> float:
     """Bytes a second, from the first that goes to the other side's word that it had the last, less one round trip."""
     with await _connected(address, port) as line:
-        loop, began = asyncio.get_running_loop(), time.monotonic()
+        loop, data = asyncio.get_running_loop(), os.urandom(size)
+        began = time.monotonic()
         try:
             async with asyncio.timeout(_MEASURE_SECONDS):
-                await loop.sock_sendall(line, os.urandom(size))
+                await loop.sock_sendall(line, data)
                 line.shutdown(socket.SHUT_WR)
                 await loop.sock_recv(line, 1)
         except TimeoutError:

@@ -22,6 +22,7 @@ from tinamou.control import Session
 from tinamou.errors import ControlError, HostError, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.fleet import hosts, lines, remote, settling
+from tinamou.fleet.calling import Call, called
 from tinamou.fleet.frames import Frames
 from tinamou.fleet.hosts import Host
 from tinamou.fleet.lines import Carrier, Line
@@ -92,8 +93,10 @@ class Moved:
     notes: tuple[str, ...] = ()
 
 
-async def move(name: str, host: str, how: How | None = None, *, progress: Progress = silent) -> Moved:
-    """Move a running machine to another host, which it goes on on.
+async def move(
+    name: str, host: str, how: How | None = None, *, progress: Progress = silent, call: Call | None = None
+) -> Moved:
+    """Move a running machine to another host, which it goes on on; ``call`` is one that host has been given already.
 
     One that has left already, and whose host was not heard, is made known there. Raises TinamouError; it runs on here then,
     unless the error says that it has left.
@@ -104,12 +107,14 @@ async def move(name: str, host: str, how: How | None = None, *, progress: Progre
     if moves.doubtful(record):
         async with turn(record, "move"):
             moves.refuse_elsewhere(await settling.give_up(record, hosts.find(str(record.move["host"]))), "moved")
+    running = life.running(name)
     async with (
-        turn(life.running(name), "move") as record,
+        contextlib.nullcontext(call) if call else called(there) as line,
+        turn(running, "move") as record,
         Connected(record, owner=not record.owned) as machine,
         kept_out(record.directory, await machine.session()),
     ):
-        return await _Move(machine, there, how or How(), progress).done()
+        return await _Move(machine, there, how or How(), progress).done(line)
 
 
 async def _tell(record: Record, host: Host) -> Moved:
@@ -145,24 +150,22 @@ class _Move:
         self._stages[stage] = round(now, 3)
         return now
 
-    async def done(self) -> Moved:
-        """Do it. Raises TinamouError; the machine runs on here then, or has left."""
+    async def done(self, call: Call) -> Moved:
+        """Do it, by that call. Raises TinamouError; the machine runs on here then, or has left."""
         leaving.refuse_unmovable(self._machine.record, self._machine.plan, cut=self._how.cut)
         moved: Moved | None = None
         try:
-            async with remote.stream(self._host, [*self._host.command, "receive"]) as pipe:
-                frames = Frames(pipe.reader, pipe.writer)
-                async with frames.beating():
-                    moved = await self._carried(frames)
-            return moved
+            async with call.taken() as frames:
+                moved = await self._carried(frames)
         except HostError:
-            if moved is not None:  # it has gone, and the line was lost while it was hung up
-                return moved
-            await asyncio.shield(self._put_right())
-            raise
+            if moved is None:  # else it has gone, and the line was lost while it was hung up
+                await asyncio.shield(self._put_right())
+                raise
         except BaseException:
             await asyncio.shield(self._put_right())
             raise
+        assert moved is not None
+        return moved
 
     async def _put_right(self) -> None:
         """The machine goes on here where it has not left; where it has, it ends here."""
@@ -220,11 +223,13 @@ class _Move:
         stack.push_async_callback(_ended, self._sampling)
         has, _ = await frames.hear("has")
         self._done("reached")
-        self._line = await self._chosen(address, has)
-        key = await self._key(session, stack)
+        choosing = asyncio.ensure_future(self._chosen(address, has))
+        stack.push_async_callback(_ended, choosing)
         record = await in_thread(moves.begin_leaving, record, self._host.name, self._token)
         there = {field: sum for field, (_, sum) in boots.items() if sum in has["sums"]}
         whole = await in_thread(leaving.described, record, plan, disks, there)
+        self._line = await choosing
+        key = await self._key(session, stack)
         offered: dict[str, Any] = {"name": record.name, "host": os.uname().nodename, "token": self._token}
         offered |= {
             "created": record.created,

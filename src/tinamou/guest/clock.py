@@ -28,6 +28,8 @@ __all__ = ["RIGHT", "Clock", "ahead_of", "not_set", "own_time", "set_clock"]
 SECONDS = 10.0
 """How long a guest may take to set its clock."""
 _GREET_SECONDS = 4.0
+_BRIEFLY = 0.75
+"""Seconds for which a line may be one process's alone: whoever else wants it tries that long before it gives up."""
 RIGHT = 1.0
 """Seconds a clock may be off that is called right."""
 _LATE, _TRIES = 0.5, 3
@@ -75,14 +77,20 @@ def not_set(record: Record) -> Clock:
 
 
 async def set_clock(
-    record: Record, session: Session | None = None, *, line: Line | None = None, agent: Agent | None = None
+    record: Record,
+    session: Session | None = None,
+    *,
+    line: Line | None = None,
+    agent: Agent | None = None,
+    briefly: bool = False,
 ) -> Clock:
     """Set the clock of a guest whose machine runs on just now, to this host's time and the offset it is described with.
 
     Raises nothing that is not said in the result.
 
     ``session`` is asked whether anybody in the guest listens, so that nobody is waited for in vain; ``line`` and ``agent``
-    are used where they are open already.
+    are used where they are open already. With ``briefly`` the line is this process's alone for that first: no other one is
+    started that shares it, as the guest has better use for the processor.
     """
     if not record.agent and line is None:
         return not_set(record)
@@ -93,7 +101,7 @@ async def set_clock(
             ways = await _ways(record, session, line)
             if "resident" in ways:
                 with contextlib.suppress(TinamouError, OSError):
-                    return Clock(record.name, "resident", await _by_line(record, line))
+                    return Clock(record.name, "resident", await _by_line(record, line, briefly=briefly))
             if "agent" not in ways:
                 return Clock(record.name, why="no agent listens in its guest")
             return Clock(record.name, "agent", await _by_agent(record, agent))
@@ -112,15 +120,24 @@ async def _ways(record: Record, session: Session | None, line: Line | None) -> s
     return found if line is None else {*found, "resident"}
 
 
-async def _by_line(record: Record, line: Line | None) -> float:
+async def _by_line(record: Record, line: Line | None, *, briefly: bool) -> float:
     """Seconds until it was done. Raises LineError, GuestError, NotListeningError, OSError."""
+    if briefly and line is None:
+        with contextlib.suppress(TinamouError, OSError, TimeoutError):  # held by somebody, or the guest is slow
+            async with asyncio.timeout(_BRIEFLY):
+                with contextlib.closing(Line(str(record.file(files.RESIDENT)))) as own:
+                    return await _told(own, record)
     held = line or _reached(record)
     try:
-        await held.hello(_GREET_SECONDS)
-        return await held.set_clock(ahead=ahead_of(record.spec) or 0)
+        return await _told(held, record)
     finally:
         if line is None:
             held.close()
+
+
+async def _told(line: Line, record: Record) -> float:
+    await line.hello(_GREET_SECONDS)
+    return await line.set_clock(ahead=ahead_of(record.spec) or 0)
 
 
 def _reached(record: Record) -> Line:

@@ -265,10 +265,10 @@ def by_content(wanted: Collection[tuple[int, str]]) -> dict[str, tuple[Path, Ima
 
     Only those of such a size are read, the newest guests' first, until each was found.
     """
-    lacking, found = set(wanted), dict[str, tuple[Path, ImageFacts]]()
+    lacking, found, sizes = set(wanted), dict[str, tuple[Path, ImageFacts]](), {size for size, _ in wanted}
     folders = [one.parent for one in image_dir().glob("*/*/*/facts.json") if not one.parent.is_symlink()]
     for folder in sorted(folders, key=lambda one: one.stat().st_mtime, reverse=True) if lacking else ():
-        if (facts := described(folder)) is None:
+        if sizes.isdisjoint(file.stat().st_size for file in folder.iterdir()) or (facts := described(folder)) is None:
             continue
         for name in filter(None, (facts.disk, facts.kernel, facts.fast_kernel, facts.initrd)):
             path = Path(name)

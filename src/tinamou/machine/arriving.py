@@ -23,7 +23,6 @@ from tinamou.images.progress import silent
 from tinamou.late import dataclass
 from tinamou.launch.process import died
 from tinamou.launch.process import start as launch
-from tinamou.machine.before_upgrade import take
 from tinamou.machine.booting import settle
 from tinamou.machine.ends import Direct, Ends, accepted, ends
 from tinamou.machine.importing import described, entered, extracted, manifest_of
@@ -207,6 +206,8 @@ def _planned(offer: Offer, record: Record) -> Plan:
 
 async def tried(arrival: Arrival, sample: bytes) -> None:
     """Load the state of the source's stand-in into one of what waits here. Raises StateError with what QEMU says."""
+    from tinamou.machine.before_upgrade import take  # while the disks come: nothing waits for it
+
     state = arrival.record.file("sample")
     state.write_bytes(sample)
     try:
@@ -313,4 +314,4 @@ async def settle_in(record: Record, session: Session) -> str:
     """Set the guest's clock, which stood still, and have it replicated from here; what is to be said of that."""
     await _as_usual(session)
     await in_thread(replicate, record, load_spec(record.spec))
-    return (await set_clock(newest(record), session)).note
+    return (await set_clock(newest(record), session, briefly=True)).note
