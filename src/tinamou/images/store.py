@@ -268,7 +268,7 @@ def by_content(wanted: Collection[tuple[int, str]]) -> dict[str, tuple[Path, Ima
     lacking, found, sizes = set(wanted), dict[str, tuple[Path, ImageFacts]](), {size for size, _ in wanted}
     folders = [one.parent for one in image_dir().glob("*/*/*/facts.json") if not one.parent.is_symlink()]
     for folder in sorted(folders, key=lambda one: one.stat().st_mtime, reverse=True) if lacking else ():
-        if sizes.isdisjoint(file.stat().st_size for file in folder.iterdir()) or (facts := described(folder)) is None:
+        if sizes.isdisjoint(_sizes(folder)) or (facts := described(folder)) is None:
             continue
         for name in filter(None, (facts.disk, facts.kernel, facts.fast_kernel, facts.initrd)):
             path = Path(name)
@@ -277,6 +277,13 @@ def by_content(wanted: Collection[tuple[int, str]]) -> dict[str, tuple[Path, Ima
                 found[sum] = path, facts
                 lacking.discard((size, sum))
     return found
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Those of the files in a folder, which somebody may remove meanwhile."""
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            yield file.stat().st_size
 
 
 def _absolute(facts: ImageFacts, folder: Path) -> ImageFacts:
