@@ -45,6 +45,18 @@ def test_what_is_there_begins_before_the_line_is_taken(server: Sshd, state: Path
     assert begun.read_text() == "receive\n"
 
 
+def test_the_tinamou_there_hears_what_is_offered(server: Sshd, state: Path) -> None:
+    async def work() -> None:
+        async with called(server.host(state=state)) as call, call.taken() as frames:
+            await frames.say("files", files=[[1, "0" * 64]], address="", peer="")
+            assert await frames.hear("has") == ({"what": "has", "sums": [], "ports": [], "why": ""}, b"")
+            await frames.say("offer", name="web")
+            await frames.hear("open")
+
+    with pytest.raises(StateError, match="the other host offers what is no machine"):
+        does(work())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_line_that_nobody_takes_is_hung_up(server: Sshd, state: Path, *, fails: bool) -> None:
     over, begun = state / "over", state / "begun"
