@@ -157,6 +157,17 @@ def test_cards_of_a_kind_are_behind_one_switch_where_that_can_be(
     assert [str(one.props["host"])[5:7] for one in made.elements if one.props.get("driver") == "vfio-pci"] == given
 
 
+def test_kvm_runs_what_is_of_the_recorded_hosts_kind(tmp_path: Path) -> None:
+    """A recording without devices is of a host with KVM; one that has some says itself."""
+    root = build(tmp_path / "host", "workstation")
+    [kvm, tcg] = recorded(facts(TINY, TCG), str(root)).accel.trials
+    assert (kvm.accel, kvm.works, kvm.why) == ("kvm", True, "") and tcg.works
+    arm = dataclasses.replace(facts(TINY, TCG), image=dataclasses.replace(TINY, arch="aarch64"))
+    known = recorded(arm, str(root))
+    assert not known.accel.trials[0].works and known.accel.best() == tcg
+    assert known.accel.trials[0].why == "it has no /dev/kvm for aarch64"
+
+
 @pytest.mark.usefixtures("every_qemu")
 def test_a_real_qemu_puts_them_there(tmp_path: Path) -> None:
     """The machine's devices in their order; in the place of each GPU, which is not here, a source of random numbers."""
