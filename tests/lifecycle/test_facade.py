@@ -19,6 +19,7 @@ from tinamou.errors import SpecError, StateError
 from tinamou.machine import cards, life, receipts
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.starting import plan_again
+from tinamou.machine.walls import walls_of
 from tinamou.operations import machines as operations
 from tinamou.spec import load_spec
 from tinamou.state.machines import find
@@ -48,6 +49,10 @@ def test_what_it_holds_is_told_and_given_back(running: Record, leftovers: Leftov
     user = f", user {running.uid}" if running.uid is not None else ""
     assert said["process"] == f"QEMU, process {running.pid}{user}"
     assert said["helper"].startswith("passt, process ") and said["files"].endswith(f" MiB in {running.directory}")
+    assert [(one.name, f"process {one.pid}" in said["process"] + said["helper"]) for one in walls_of(running)] == [
+        ("QEMU", True),
+        ("passt", True),
+    ]
     assert asyncio.run(operations.stop("m")) is True
     held = receipts.holdings()
     assert kinds(held) == {"files"} and not any(one.running for one in held)
