@@ -16,16 +16,19 @@ import typed
 import tinamou.cli.main
 from tinamou.system import loop_thread
 
+at_end: list[Callable[[], None]] = []
+"""What is called where such a fork ends."""
 
-def instead(at_end: Callable[[], None] = lambda: None) -> None:
-    """Have every `call` from now on fork; ``at_end`` is called where such a fork ends."""
+
+def instead() -> None:
+    """Have every `call` fork of tests that are loaded from now on."""
 
     def call(*words: str, input: str = "", timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(input.encode())
             given.seek(0)
             if not (pid := os.fork()):
-                _become(words, (given, out, err), environment, at_end)
+                _become(words, (given, out, err), environment)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             out.seek(0)
             err.seek(0)
@@ -34,15 +37,14 @@ def instead(at_end: Callable[[], None] = lambda: None) -> None:
     typed.call = call
 
 
-def _become(
-    words: tuple[str, ...], streams: tuple[IO[bytes], ...], environment: dict[str, str], at_end: Callable[[], None]
-) -> NoReturn:
+def _become(words: tuple[str, ...], streams: tuple[IO[bytes], ...], environment: dict[str, str]) -> NoReturn:
     """This process is the command, with streams and threads of its own, and ends as it does."""
     me, leave = os.getpid(), os._exit
 
     def ended(status: int) -> NoReturn:
         if os.getpid() == me:
-            at_end()
+            for one in at_end:
+                one()
         leave(status)
 
     os._exit = ended

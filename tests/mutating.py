@@ -150,9 +150,9 @@ class Reached:
     Every thread counts, and so do fixtures and forked commands.
     """
 
-    def __init__(self, names: IO[str]) -> None:
+    def __init__(self, names: IO[bytes]) -> None:
         self.names = names
-        """A file that forked commands write what they call to."""
+        """A file, not buffered, that forked commands append what they call to."""
         self.tests: dict[tuple[str, str], list[str]] = {}
         self.seconds: dict[str, float] = {}
         self.seen: set[tuple[str, str]] = set()
@@ -164,30 +164,29 @@ class Reached:
     def tell(self) -> None:
         """What a forked command has called, as it ends."""
         sys.setprofile(None)
-        self.names.writelines(f"{file}\t{name}\n" for file, name in self.seen)
-        self.names.flush()
+        self.names.write("".join(f"{file}\t{name}\n" for file, name in set(self.seen)).encode())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         self.seen.clear()
-        self.names.truncate(self.names.seek(0))
+        self.names.truncate(0)
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
         if report.when == "call" and report.passed:
             self.names.seek(0)
-            forked = {(file, name) for file, _, name in (line.rstrip("\n").partition("\t") for line in self.names)}
-            for one in self.seen | forked:
+            of_forks = (line.partition("\t") for line in self.names.read().decode().splitlines())
+            for one in self.seen | {(file, name) for file, _, name in of_forks}:
                 self.tests.setdefault(one, []).append(report.nodeid)
 
 
 def reached(words: list[str]) -> Reached:
     """What the tests reach, found in a fork: this process has no threads and remembers nothing of them."""
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile("w+") as names:
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile("ab+", buffering=0) as names:
         if not (pid := os.fork()):
             found = Reached(names)
-            forked.instead(found.tell)
+            forked.at_end.append(found.tell)
             threading.setprofile(found.called)
             sys.setprofile(found.called)
             pytest.main(["-q", "-p", "no:cacheprovider", *words], plugins=[found])
@@ -212,7 +211,6 @@ def survives(mutant: Mutant | None, tests: list[str]) -> bool:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
-        forked.instead()
         if mutant:
             loaded(mutant).__code__ = changed(mutant)
         os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
@@ -224,7 +222,7 @@ def survives(mutant: Mutant | None, tests: list[str]) -> bool:
 
 
 def waited(pid: int, seconds: float) -> int | None:
-    """How a child ended; None: not yet. Others that are this process' children by then are buried as they end (`adopt`)."""
+    """How a child ended; None: not yet. Others that are this process' children by then are buried as they end (`load`)."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         one, status = os.waitpid(-1, os.WNOHANG)
@@ -236,16 +234,18 @@ def waited(pid: int, seconds: float) -> int | None:
 
 
 def end_children() -> None:
-    """End what the tests have left running, whose parent is this process then (`adopt`)."""
+    """End what the tests have left running, whose parent is this process then (`load`)."""
     while left := Path("/proc/thread-self/children").read_text().split():
         for one in left:
             os.kill(int(one), signal.SIGKILL)
             os.waitpid(int(one), 0)
 
 
-def adopt() -> None:
-    """Have this process be the parent of what those below it leave running (PR_SET_CHILD_SUBREAPER)."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+def load(tests: list[str]) -> None:
+    """Have this process ready for forks: the tests loaded, and the parent of what those below it leave running."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    forked.instead()
+    pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", *tests])
 
 
 def main() -> None:
@@ -256,8 +256,7 @@ def main() -> None:
     words.add_argument("files", nargs="+", type=Path)
     between = sys.argv.index("--")
     asked, tests = words.parse_args(sys.argv[1:between]), sys.argv[between + 1 :]
-    adopt()
-    pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *tests])
+    load(tests)
     tests_of = reached(tests).tests
     every = [one for file in asked.files for one in mutants(file.resolve())]
     every = [one for one in every if re.search(asked.like, str(one))]
