@@ -1,9 +1,9 @@
 """Changes the program in one place at a time, and says which changes no test without a guest notices. Not a test itself.
 
-usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] MODULE… -- TEST…
+usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] [--reached] MODULE… -- TEST…
 
 A MODULE is a file of src, a TEST what pytest takes. ``--like`` tries those alone whose line, as it is printed, has a match;
-a sample of them is the same for the same seed.
+a sample of them is the same for the same seed. ``--reached`` leaves those out that are in functions no such test reaches.
 
 Each change is made to a function that is loaded already, in a fork of this process, and only the tests that reach the
 function run, the quickest first. A command that `typed.call` runs is a fork of it, too (`forked`); what else runs as a
@@ -253,6 +253,7 @@ def main() -> None:
     words.add_argument("--sample", type=int, default=0)
     words.add_argument("--seed", default="1")
     words.add_argument("--like", default="")
+    words.add_argument("--reached", action="store_true")
     words.add_argument("files", nargs="+", type=Path)
     between = sys.argv.index("--")
     asked, tests = words.parse_args(sys.argv[1:between]), sys.argv[between + 1 :]
@@ -260,6 +261,8 @@ def main() -> None:
     tests_of = reached(tests).tests
     every = [one for file in asked.files for one in mutants(file.resolve())]
     every = [one for one in every if re.search(asked.like, str(one))]
+    if asked.reached:
+        every = [one for one in every if (str(one.file), one.function) in tests_of]
     if asked.sample:
         every = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))), key=str)
     survivors = unreached = 0
