@@ -69,6 +69,8 @@ def test_a_clone_is_a_machine_of_its_own(off: str, how: str, leftovers: Leftover
     assert card.mac != old.mac and (two.uid is None or two.uid != find(off).uid)
     assert reads("two") == reads(off) == "a" and reads("two", "disk1") == "u"
     top_of_two = top("two") if how == "linked" else two.path / "disk0.qcow2"
+    mine = top_of_two.stat()
+    assert two.uid is None or (mine.st_uid, mine.st_gid) == (two.uid, two.uid)
     write(top_of_two, "b")
     write(top(off), "c")
     assert (reads("two"), reads(off)) == ("b", "c")
