@@ -20,6 +20,7 @@ from typed import call, tinamou
 from tinamou.errors import ProbeError
 from tinamou.facts.pci import PciDevice
 from tinamou.machine.elsewhere import recorded
+from tinamou.machine.passthrough import _rows, rows_of
 from tinamou.machine.recording import opened, record
 from tinamou.planner import plan
 from tinamou.probe.host import probe_host
@@ -155,6 +156,27 @@ def test_cards_of_a_kind_are_behind_one_switch_where_that_can_be(
     known = dataclasses.replace(known, pci=dataclasses.replace(known.pci, leased=held))
     made = plan(load_spec({"pci": ["10de:20b0"] * count}), known)
     assert [str(one.props["host"])[5:7] for one in made.elements if one.props.get("driver") == "vfio-pci"] == given
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("disk-in-use", {"02:00.0": ("disk nvme0n1 holds /", False), "03:00.0": ("free", True)}),
+        ("one-group", {"01:00.0": ("only together with 0000:00:14.0, 0000:02:00.0", False)}),
+        ("without-iommu", {"00:01.0": ("the host's board", False), "01:00.0": ("no IOMMU", False)}),
+    ],
+)
+def test_why_a_device_cannot_be_had(tmp_path: Path, host: str, said: dict[str, tuple[str, bool]]) -> None:
+    rows = {
+        str(one.device.address).removeprefix("0000:"): (one.state, one.free) for one in rows_of(build(tmp_path / "h", host))
+    }
+    assert {address: rows[address] for address in said} == said
+    facts_of = probe_pci(Rooted(str(tmp_path / "h")), {})
+    if host == "disk-in-use":
+        leased = dataclasses.replace(facts_of, leased={"0000:03:00.0": "web"})
+        assert [one.state for one in _rows(leased, set()) if not one.free][-1] == "leased to web"
+        taken = [(one.state, one.free) for one in _rows(facts_of, {"0000:03:00.0"})]
+        assert taken[-1] == ("taken, waits for a machine", True)
 
 
 def test_kvm_runs_what_is_of_the_recorded_hosts_kind(tmp_path: Path) -> None:
