@@ -21,7 +21,7 @@ from tinamou.errors import ProbeError
 from tinamou.facts.pci import PciDevice
 from tinamou.machine.elsewhere import recorded
 from tinamou.machine.passthrough import _rows, rows_of
-from tinamou.machine.recording import opened, record
+from tinamou.machine.recording import _scrubbed, opened, record
 from tinamou.planner import plan
 from tinamou.probe.host import probe_host
 from tinamou.probe.pci import probe_pci
@@ -89,6 +89,53 @@ def test_a_recording_holds_no_names_of_people_and_places(tmp_path: Path) -> None
     assert not [name for name in texts if name.endswith(("/address", "/serial", "/environ"))]
     assert [name for name in texts if name.endswith("cmdline")] == ["proc/cmdline"]
     assert all(word.startswith("pcie_acs_override=") for word in texts["proc/cmdline"].split())
+
+
+_MOUNTS = """22 1 259:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 259:3 /@ada /home/ada rw - btrfs /dev/sda3 rw,subvol=/@ada
+31 22 0:25 / /run/user/1000 rw - tmpfs tmpfs rw
+32 22 259:4 /@bob
+33 22 259:5 / /srv
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kept"),
+    [
+        (
+            "/proc/self/mountinfo",
+            _MOUNTS,
+            "".join(
+                f"{row} rw - none none rw\n"
+                for row in ("22 1 259:0 / /", "30 22 259:3 / /mounted", "33 22 259:5 / /mounted")
+            ),
+        ),
+        (
+            "/proc/self/status",
+            "Name:\tbash\nUid:\t1000\nCpus_allowed:\tff\nMems_allowed:\t1\n",
+            "Cpus_allowed:\tff\nMems_allowed:\t1\n",
+        ),
+        ("/proc/self/environ", "SECRET=1", ""),
+        ("/proc/cmdline", "root=UUID=1 pcie_acs_override=downstream luks=x", "pcie_acs_override=downstream\n"),
+        ("/etc/group", "kvm:x:106:ada,bob\nstaff:x:50:ada\nrender:x\nvideo:x:44\n", "kvm:x:106:\nvideo:x:44:\n"),
+        ("/proc/version", "Linux version 6.1.0 (ada@host) #1 SMP", "Linux version 6.1.0\n"),
+        ("/proc/self/net/route", "eth0 00000000 0102A8C0 0003", "eth0\n"),
+        (
+            "/proc/self/net/if_inet6",
+            "fe80000000000000505400fffe112233 02 40 20 80 eth0",
+            "0 0 0 20 0 eth0\n",
+        ),
+        (
+            "/proc/self/net/ipv6_route",
+            "fe800000000000000000000000000000 40 0 00 0 1 1 0 1 eth0\n20010db800000000 40 0 00 0 1 1 0 1 eth0",
+            "fe80 0 0 0 0 0 0 0 0 eth0\n0 0 0 0 0 0 0 0 0 eth0\n",
+        ),
+        ("/proc/self/net/packet", "ffff8880 3 10 0003 2 1 0 1000 1234", "0 0 10 0003 2 0 0 0 0\n"),
+        ("/sys/class/net/eth0/mtu", "1500", "1500\n"),
+    ],
+)
+def test_a_recording_names_nobody(path: str, text: str, kept: str) -> None:
+    assert _scrubbed(path, text) == kept
 
 
 def _archive(*members: tuple[str, bytes, str]) -> bytes:
