@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -14,6 +15,7 @@ from tinamou.system.loop_thread import in_thread
 
 async def count_up(name: str, to: int, *, progress: Progress = silent) -> str:
     progress("here", 0.25)
+    progress("there", 0.5)
     await in_thread(progress, "in a thread", None)
     await asyncio.sleep(0)
     return f"{name} {to}"
@@ -26,12 +28,15 @@ async def break_off(name: str, error: Exception) -> None:
 def test_its_result_and_what_was_heard() -> None:
     async def whole() -> None:
         heard: list[tuple[str, str]] = []
+        threads: set[int] = set()
         one = begin(count_up, "m", 7)
         one.listen(lambda it: heard.append((it.progress[0], it.state)))
+        one.listen(lambda _: threads.add(threading.get_ident()))
         assert (one.verb, one.about, one.state, one.ended) == ("count up", "m", "running", 0.0)
         assert await one.result() == "m 7"
         assert (one.state, one.error) == ("done", None) and one.ended >= one.started > 0
-        assert heard == [("here", "running"), ("in a thread", "running"), ("in a thread", "done")]
+        assert heard == [("here", "running"), ("there", "running"), ("in a thread", "running"), ("in a thread", "done")]
+        assert threads == {threading.get_ident()}, "on the loop, also what a thread tells"
         assert await one.result() == "m 7", "asked again, it is the same"
         told = one.to_json()
         assert (told["state"], told["progress"], told["error"]) == ("done", {"text": "in a thread", "fraction": None}, None)
